@@ -1,0 +1,67 @@
+# Each target prepares what it needs: `make demo` and `make test` work on a fresh clone with Python, git and make.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+ARGS :=
+
+# Only wheels: a source archive would fetch build tools that no hash covers.
+LOCKED := --require-hashes --only-binary :all: --requirement
+LOCK := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" --quiet $(ARGS)
+
+# uv is two to three times as fast. It does not read pip's configuration, so behind a mirror pip does the work.
+define install
+@echo "Installing $(1) into $(VENV) (once) ..."
+@{ $(PIP) install $(LOCKED) requirements/installer.txt && \
+	$(UV) pip install --quiet --python $(PY) $(LOCKED) $(1); } || \
+	{ echo "uv could not do it, pip takes over ..."; $(PIP) install $(LOCKED) $(1); }
+@$(PIP) install --no-deps --no-build-isolation --editable .
+endef
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test check lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/server.stamp ## run a real flow and watch it; ARGS="--file my.txt --model openai:gpt-4o-mini"
+	@$(VENV)/bin/runglass demo $(ARGS)
+
+test: $(VENV)/dev.stamp ## run the tests; ARGS="tests/unit -k fold"
+	$(PY) -m pytest -n auto $(ARGS)
+
+check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing nothing
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+lock: $(VENV)/bin/pip ## write requirements/*.txt anew; ARGS=--upgrade takes newer versions
+	$(PIP) install $(LOCKED) requirements/installer.txt
+	$(LOCK) --group installer --output-file requirements/installer.txt
+	$(LOCK) pyproject.toml --extra server --group dev --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --group build --constraint requirements/dev.txt \
+		--output-file requirements/server.txt
+
+clean: ## remove .venv, caches and build results
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Runglass needs Python 3.11 or newer, but '$(PYTHON)' is not; name another: make PYTHON=python3.13 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { \
+		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }
+
+$(VENV)/server.stamp: requirements/server.txt pyproject.toml | $(VENV)/bin/pip
+	$(call install,requirements/server.txt)
+	@touch $@
+
+# The development lock holds everything of the server lock, at the same versions.
+$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(VENV)/bin/pip
+	$(call install,requirements/dev.txt)
+	@touch $(VENV)/server.stamp $@

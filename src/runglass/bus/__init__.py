@@ -1,0 +1,1 @@
+"""How processes wake each other: one protocol (`base.py`), one file per kind of bus."""

@@ -1,0 +1,47 @@
+"""Wake-ups within one process and one event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class MemoryListener:
+    """A flag that a wake-up raises and a return from `wait` lowers."""
+
+    def __init__(self) -> None:
+        self._raised = asyncio.Event()
+
+    def wake(self) -> None:
+        self._raised.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._raised.wait()
+        except TimeoutError:
+            return
+        self._raised.clear()
+
+
+class MemoryBus:
+    """The bus of a single process."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[MemoryListener]] = {}
+
+    async def wake(self, run_id: str) -> None:
+        for listener in self._listeners.get(run_id, ()):
+            listener.wake()
+
+    @asynccontextmanager
+    async def listen(self, run_id: str) -> AsyncIterator[MemoryListener]:
+        listener = MemoryListener()
+        listeners = self._listeners.setdefault(run_id, set())
+        listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            listeners.discard(listener)
+            # Only the set that is still registered: another listener may have come and gone meanwhile.
+            if not listeners and self._listeners.get(run_id) is listeners:
+                del self._listeners[run_id]

@@ -1,0 +1,261 @@
+"""Every exception of Runglass, and the one table that ties code, exception and HTTP status together.
+
+    RunglassError
+    ├── APIError                     the server answered with an error
+    │   ├── AuthenticationError      401
+    │   ├── InsufficientCreditsError 402
+    │   ├── PermissionDeniedError    403
+    │   ├── FlowNotFoundError        404: flow, version, run, step, attempt or iteration
+    │   ├── RateLimitError           429
+    │   └── FlowExecutionError       everything else
+    ├── APIConnectionError           no usable answer: network down, stream lost for good
+    ├── APITimeoutError              the caller's wall-clock bound passed
+    ├── FlowFileError                a flow file is wrong; carries located problems
+    ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
+    └── StoreError                   the store refused or cannot be reached
+        └── HeadMismatch             another writer appended first, or this one lost its lease
+
+The server raises what the client will raise: it builds an `APIError` by code with `api_error`, sends it in
+the shape of the wire contract, and the client builds the same one from the answer.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class RunglassError(Exception):
+    """Root of every error that Runglass raises on purpose."""
+
+
+class APIError(RunglassError):
+    """The server answered with an error.
+
+    `code` is the stable name (`RUN_NOT_FOUND`), `status` the HTTP status, `details` whatever else the
+    server sent beside code and message.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        status: int,
+        execution_id: str | None = None,
+        step_id: str | None = None,
+        request_id: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status = status
+        self.execution_id = execution_id
+        self.step_id = step_id
+        self.request_id = request_id
+        self.details = dict(details or {})
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.code}]"
+
+
+class AuthenticationError(APIError):
+    """The API key is missing, unknown or revoked."""
+
+
+class InsufficientCreditsError(APIError):
+    """The project's budget is spent."""
+
+
+class PermissionDeniedError(APIError):
+    """The key may see this, but its role forbids the action."""
+
+
+class FlowNotFoundError(APIError):
+    """No such flow, version, run, step, attempt or iteration, or none that this key may see."""
+
+
+class RateLimitError(APIError):
+    """Too many requests; `retry_after_s` says how many seconds to wait, where the server said so."""
+
+    retry_after_s: float | None = None
+
+
+class FlowExecutionError(APIError):
+    """The request was refused or the run failed; `code` says why, `execution_id` which run."""
+
+
+class APIConnectionError(RunglassError):
+    """The server could not be reached, or its answer broke off and could not be resumed."""
+
+
+class APITimeoutError(RunglassError):
+    """The call took longer than its `timeout`; the run itself may still go on."""
+
+
+class Problem(NamedTuple):
+    """One mistake in a flow file: `path` is the place in the tree, `line` and `column` count from 1."""
+
+    message: str
+    path: str = ""
+    line: int | None = None
+    column: int | None = None
+
+
+class FlowFileError(RunglassError):
+    """A flow file cannot be used; `problems` lists every mistake found, in order of appearance."""
+
+    def __init__(self, problems: list[Problem], *, file: str = "<flow>") -> None:
+        self.problems = problems
+        self.file = file
+        super().__init__("\n".join(self._lines()))
+
+    def _lines(self) -> list[str]:
+        lines = []
+        for problem in self.problems:
+            place = ":".join(
+                str(part) for part in (self.file, problem.line, problem.column) if part is not None
+            )
+            where = f" at {problem.path}" if problem.path else ""
+            lines.append(f"{place}: {problem.message}{where}")
+        return lines
+
+
+class StepFailure(RunglassError):
+    """A step attempt ended badly.
+
+    `code` is a key of `STEP_CODES`; `may_retry` is false where another attempt cannot end differently;
+    `retry_after_ms` is the wait that a provider asked for; `details` joins the recorded error.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        may_retry: bool = True,
+        retry_after_ms: int | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.may_retry = may_retry
+        self.retry_after_ms = retry_after_ms
+        self.details = dict(details or {})
+
+
+class StoreError(RunglassError):
+    """The store cannot be reached, is full, or refused to write."""
+
+
+class HeadMismatch(StoreError):
+    """The run's log has moved on: another writer appended, or this writer's lease is gone."""
+
+
+_EXCEPTIONS: dict[int, type[APIError]] = {
+    401: AuthenticationError,
+    402: InsufficientCreditsError,
+    403: PermissionDeniedError,
+    404: FlowNotFoundError,
+    429: RateLimitError,
+}
+
+
+def exception_for(status: int) -> type[APIError]:
+    """The class of the exception that an answer with this HTTP status becomes."""
+    return _EXCEPTIONS.get(status, FlowExecutionError)
+
+
+class Code(NamedTuple):
+    """HTTP status and meaning of an error code."""
+
+    status: int
+    meaning: str
+
+
+CODES: dict[str, Code] = {
+    "MISSING_MESSAGE": Code(400, "neither `message` nor `messages` was given and the flow needs one"),
+    "INVALID_VERSION": Code(400, "this version cannot be used here"),
+    "INVALID_STEP_INDEX": Code(400, "`stepIndex` points outside the flow"),
+    "INVALID_FIRST_CALL": Code(400, "the first call of a step-through must start at step 0"),
+    "INVALID_TREE": Code(400, "the flow's tree of steps cannot be run"),
+    "NO_STEPS": Code(400, "the flow has no steps"),
+    "TOOLS_INVALID": Code(400, "`tools` is not a list of function tools"),
+    "TOOL_NAME_INVALID": Code(400, "a tool's name is not [A-Za-z0-9_-]{1,64}"),
+    "TOOLS_NOT_ENABLED": Code(400, "no step of the flow takes a caller's tools"),
+    "TOOLS_IN_NON_SEQUENTIAL_STEP": Code(400, "all llm steps are inside loops, branches or parallel parts"),
+    "TOOL_RESULTS_MISMATCH": Code(400, "the tool results do not answer the pending tool calls"),
+    "PAUSED_STEP_INVALID": Code(400, "`pausedAtStep` is not the step at which the run waits"),
+    "EXECUTION_ID_INVALID": Code(400, "an execution or session id is not a UUID"),
+    "PARAMETER_NAME_RESERVED": Code(400, "`parameters` may not use the name `attachments`"),
+    "MESSAGES_ROLE_INVALID": Code(400, "a message's role is not allowed at its place"),
+    "INVALID_ATTACHMENT": Code(400, "an attachment breaks the rules for its URL, name or type"),
+    "MODEL_NOT_SUPPORTED": Code(400, "no provider is known for this model string"),
+    "TOOLS_REQUIRE_SYNC_EXECUTE": Code(400, "tools need `execute`; a job cannot pause for them"),
+    "UNAUTHENTICATED": Code(401, "the API key is missing, unknown or revoked"),
+    "INSUFFICIENT_CREDITS": Code(402, "the project's budget is spent; nothing was started"),
+    "CREDITS_EXHAUSTED": Code(402, "the run crossed the project's budget and was ended"),
+    "FORBIDDEN": Code(403, "the key's role does not allow this action"),
+    "FLOW_NOT_FOUND": Code(404, "no such flow, or none that this key may see"),
+    "VERSION_NOT_FOUND": Code(404, "the flow has no such version"),
+    "RUN_NOT_FOUND": Code(404, "no such run, or none that this key may see"),
+    "STEP_NOT_FOUND": Code(404, "the run has no such step, attempt or iteration"),
+    "SESSION_NOT_FOUND": Code(404, "no such session, or none that this key may see"),
+    "NOT_FOUND": Code(404, "no such path"),
+    "METHOD_NOT_ALLOWED": Code(405, "the path exists, but not with this method"),
+    "STALE_TREE": Code(409, "the flow changed under a step-through"),
+    "RUN_NOT_PAUSED": Code(409, "the run does not wait for this call"),
+    "IDEMPOTENCY_MISMATCH": Code(409, "the same Idempotency-Key came with another body"),
+    "SESSION_EXPIRED": Code(410, "the session is no longer kept"),
+    "MESSAGES_TOO_LARGE": Code(413, "`messages` is larger than 1 MB"),
+    "REQUEST_TOO_LARGE": Code(413, "the request body is larger than the server takes"),
+    "INVALID_REQUEST": Code(422, "the body or a query value is wrong; the message names the field"),
+    "RATE_LIMITED": Code(429, "too many requests for this key"),
+    "STEP_FAILED": Code(500, "a step of the flow failed for good"),
+    "TOOL_ITERATION_LIMIT": Code(500, "the model asked for tools more often than allowed"),
+    "BYOK_KEY_REJECTED": Code(500, "the model provider rejected the configured key"),
+    "INTERNAL_ERROR": Code(500, "a fault of the server; the request id finds it in its log"),
+    "UNAVAILABLE": Code(503, "store or broker cannot be reached; nothing was started"),
+}
+"""What the HTTP server may answer. The rows of the wire contract, plus NOT_FOUND and METHOD_NOT_ALLOWED."""
+
+STEP_CODES: dict[str, str] = {
+    "TEMPLATE_ERROR": "a template or `input` names something that does not exist, or is malformed",
+    "CODE_ERROR": "the step's code, or an expression, raised an exception",
+    "SANDBOX_LIMIT": "the step's code went over its time, memory or recursion limit",
+    "INVALID_INPUT": "what came into the step has the wrong shape",
+    "INVALID_OUTPUT": "the step's output is not what it must be: not an object, or against `output_schema`",
+    "STEP_TIMEOUT": "the attempt took longer than its `timeout_ms`",
+    "RATE_LIMITED": "the model provider asked to slow down",
+    "PROVIDER_UNAVAILABLE": "the model provider failed or could not be reached",
+    "PROVIDER_ERROR": "the model provider refused the request",
+    "BYOK_KEY_REJECTED": "the model provider rejected the configured key",
+    "MODEL_NOT_SUPPORTED": "no provider is known for this model string",
+    "CREDITS_EXHAUSTED": "the project's budget was spent while the run was going on",
+    "WORKER_LOST": "the process that ran the attempt died",
+    "CANCELLED": "the attempt was cut off because the run or a sibling ended",
+    "INTERNAL_ERROR": "a fault of Runglass itself; the server's log has the details",
+}
+"""What may stand as `code` in the error of a step attempt or of a failed run."""
+
+
+def api_error(
+    code: str,
+    message: str,
+    *,
+    execution_id: str | None = None,
+    step_id: str | None = None,
+    request_id: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> APIError:
+    """The exception that belongs to `code`, ready to raise. Raises KeyError for a code not in `CODES`."""
+    row = CODES[code]
+    return exception_for(row.status)(
+        message,
+        code=code,
+        status=row.status,
+        execution_id=execution_id,
+        step_id=step_id,
+        request_id=request_id,
+        details=details,
+    )

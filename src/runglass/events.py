@@ -1,0 +1,263 @@
+"""The events of a run: what the log stores, what streams carry, what `live_trace()` yields.
+
+A tagged union on `eventType`; the wire contract lists each event's fields. Fields beyond that list
+(`loopPath`, sizes, the cost of a failed attempt) are there because a trace must be the fold of its events and
+of nothing else. Types that this version does not know decode as `UnknownEvent`, so an older client can follow
+a newer server.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from runglass.lazy import Json, decode_when_read, same_fields
+from runglass.trace import TokenBreakdown
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="eventType", eq=False):
+    """What every event has: `seq` counts 1, 2, 3 … without gaps within `execution_id`; `at` is UTC."""
+
+    execution_id: str
+    seq: int = 0
+    at: str = ""
+
+    @property
+    def event_type(self) -> str:
+        """The event's name on the wire, such as `step_completed`."""
+        return str(self.__struct_config__.tag)
+
+    def __eq__(self, other: object) -> bool:
+        return same_fields(self, other)
+
+    def __hash__(self) -> int:
+        return hash((self.execution_id, self.seq))
+
+
+class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
+    """First event of a run. `version` 0 is the draft."""
+
+    run_id: str
+    flow_id: str
+    step_count: int
+    trigger_type: str
+    version: int
+
+
+class StepEvent(Event, frozen=True, kw_only=True, eq=False):
+    """An event of one step. `loop_path` tells iterations of nested loops apart, outermost first."""
+
+    step_id: str
+    loop_index: int | None = None
+    loop_path: tuple[int, ...] | None = None
+
+
+class StepStarted(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_started"):
+    """An attempt begins."""
+
+    name: str | None = None
+    step_index: int
+    attempt: int
+    input_size_bytes: int | None = None
+
+
+class StepInput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_input"):
+    """What went into an attempt, where capture allows it or the attempt failed."""
+
+    attempt: int = 1
+    input_data: Json = None
+    input_size_bytes: int | None = None
+    truncated: bool = False
+
+
+class StepOutput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_output"):
+    """A part of an attempt's output while it streams: `{"text": …}` continues the text before it."""
+
+    attempt: int = 1
+    output_data: Json = None
+
+
+class StepCompleted(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_completed"):
+    """An attempt ended well. `output` is null where the capture mode keeps no snapshots."""
+
+    name: str | None = None
+    step_index: int
+    attempt: int
+    output: Json = None
+    duration_ms: int
+    tokens: TokenBreakdown | None = None
+    cost_usd: str | None = None
+    model_used: str | None = None
+    output_size_bytes: int | None = None
+    truncated: bool = False
+
+
+class StepRetrying(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_retrying"):
+    """An attempt failed and another follows after `delay_ms`."""
+
+    attempt: int
+    error: Json
+    next_attempt: int
+    delay_ms: int
+    duration_ms: int | None = None
+    tokens: TokenBreakdown | None = None
+    cost_usd: str | None = None
+    model_used: str | None = None
+
+
+class StepError(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_error"):
+    """The last attempt failed: the step is lost."""
+
+    name: str | None = None
+    step_index: int
+    attempt: int
+    error: Json
+    duration_ms: int | None = None
+    tokens: TokenBreakdown | None = None
+    cost_usd: str | None = None
+    model_used: str | None = None
+
+
+class StepSkipped(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_skipped"):
+    """The step is in a branch that was not taken."""
+
+    reason: str
+
+
+class LoopCompleted(StepEvent, frozen=True, kw_only=True, eq=False, tag="loop_completed"):
+    """A loop ended after `iterations` iterations."""
+
+    iterations: int
+
+
+class StepPaused(Event, frozen=True, kw_only=True, eq=False, tag="step_paused"):
+    """A step-through waits for the call that runs step `step_index`."""
+
+    step_index: int
+
+
+class StepPausedForToolCalls(Event, frozen=True, kw_only=True, eq=False, tag="step_paused_for_tool_calls"):
+    """The run waits for the results of `tool_calls`."""
+
+    run_id: str
+    step_id: str
+    step_index: int
+    iterations_used: int
+    tool_call_messages: list[dict[str, Any]]
+    tool_calls: list[dict[str, Any]]
+    accumulated_outputs: dict[str, Any]
+
+
+class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_completed"):
+    """Last event of a run that ended well. `result` is null where the capture mode keeps no snapshots."""
+
+    run_id: str
+    result: Json = None
+    summary: Json = None
+
+
+class FlowFailed(Event, frozen=True, kw_only=True, eq=False, tag="flow_failed"):
+    """Last event of a run that failed, in step `step_id` where it was a step."""
+
+    run_id: str
+    error: Json
+    step_id: str | None = None
+
+
+class FlowCancelled(Event, frozen=True, kw_only=True, eq=False, tag="flow_cancelled"):
+    """Last event of a cancelled run."""
+
+    run_id: str
+    reason: str
+
+
+class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a type that this version does not know; `data` is the whole object, camelCase."""
+
+    event_type: str
+    execution_id: str
+    seq: int
+    at: str
+    data: dict[str, Any]
+
+
+decode_when_read(StepInput, ("input_data",))
+decode_when_read(StepOutput, ("output_data",))
+decode_when_read(StepCompleted, ("output",))
+decode_when_read(StepRetrying, ("error",))
+decode_when_read(StepError, ("error",))
+decode_when_read(FlowCompleted, ("result", "summary"))
+decode_when_read(FlowFailed, ("error",))
+
+KnownEvent = (
+    RunStarted
+    | StepStarted
+    | StepInput
+    | StepOutput
+    | StepCompleted
+    | StepRetrying
+    | StepError
+    | StepSkipped
+    | LoopCompleted
+    | StepPaused
+    | StepPausedForToolCalls
+    | FlowCompleted
+    | FlowFailed
+    | FlowCancelled
+)
+StreamEvent = KnownEvent | UnknownEvent
+
+EventType = Literal[
+    "run_started",
+    "step_started",
+    "step_input",
+    "step_output",
+    "step_completed",
+    "step_retrying",
+    "step_error",
+    "step_skipped",
+    "loop_completed",
+    "step_paused",
+    "step_paused_for_tool_calls",
+    "flow_completed",
+    "flow_failed",
+    "flow_cancelled",
+]
+
+TERMINAL_EVENTS: frozenset[str] = frozenset({"flow_completed", "flow_failed", "flow_cancelled"})
+"""Event types that nothing follows."""
+
+_known: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
+
+
+def decode_event(data: bytes) -> StreamEvent:
+    """The event in one line of JSON.
+
+    A type that is not known, or a known one whose fields have another shape, becomes `UnknownEvent`.
+    Raises `msgspec.DecodeError` for bytes that are not a JSON object.
+    """
+    try:
+        return _known.decode(data)
+    except msgspec.ValidationError:
+        raw = msgspec.json.decode(data, type=dict[str, Any])
+        return UnknownEvent(
+            event_type=str(raw.get("eventType", "")),
+            execution_id=str(raw.get("executionId", "")),
+            seq=raw["seq"] if isinstance(raw.get("seq"), int) else 0,
+            at=str(raw.get("at", "")),
+            data=raw,
+        )
+
+
+def encode_event(event: KnownEvent) -> bytes:
+    """One line of JSON, camelCase, as it is stored and sent."""
+    return msgspec.json.encode(event)
+
+
+def is_terminal(event: StreamEvent) -> bool:
+    """Whether the run has ended with this event."""
+    return event.event_type in TERMINAL_EVENTS
+
+
+def event_type_of(data: bytes) -> str:
+    """The type of an event that `encode_event` encoded, without decoding the rest: the tag comes first."""
+    return data[14 : data.index(b'"', 14)].decode()

@@ -1,0 +1,407 @@
+"""Whether data is a flow: the shape of each step, and the syntax of the texts inside it.
+
+A step is judged by the schema of its own type, so that a mistake is named and not just its union. This file
+works on plain data and answers with findings. It must not know the structs of `flow.py`, whose JSON Schema it
+is given, nor the file that the data came from.
+"""
+
+import ast
+import difflib
+import functools
+import keyword
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import jsonschema_rs
+import minijinja
+import msgspec
+from jsonschema_rs import ValidationErrorKind as Kind
+
+from runglass.flow_file import Finding, Path, path_text, shown
+
+MAX_STEPS = 10_000
+MAX_NESTING = 32
+MAX_TAG_TOKENS = 500
+MAX_ELIFS = 100
+RESERVED_NAMES = ("attempt", "index", "initial", "steps")
+
+Schema = dict[str, Any]
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(schema: bytes) -> jsonschema_rs.Validator:
+    return jsonschema_rs.validator_for(msgspec.json.decode(schema), offline=True)
+
+
+def compile_schema(schema: Schema) -> jsonschema_rs.Validator:
+    """A validator of the schema, compiled once; a remote `$ref` is never fetched.
+
+    Raises ValueError for what is not a schema; the ones in a parsed flow have been tried.
+    """
+    return _compiled(msgspec.json.encode(schema, order="deterministic"))
+
+
+def first_error(validator: jsonschema_rs.Validator, value: Any) -> str | None:
+    """What is wrong with the value and where; None when nothing is."""
+    for error in validator.iter_errors(value):
+        for finding in explain(error):
+            where = path_text(finding.path)
+            return f"`{where}`: {finding.message}" if where else finding.message
+    return None
+
+
+_KINDS = {"object": "an object", "array": "a list", "integer": "an integer", "null": "null"}
+
+
+def explain(error: jsonschema_rs.ValidationError, schema: Schema | None = None) -> Iterator[Finding]:
+    """The error in words. With the schema that found it, an unknown field comes with a suggestion."""
+    path, kind = tuple(error.instance_path), error.kind
+    match kind:
+        case Kind.Required():
+            yield Finding(f"`{kind.property}` is missing", (*path, kind.property))
+        case Kind.AdditionalProperties():
+            known = _members(schema, error.schema_path[:-1])
+            for name in kind.unexpected:
+                yield Finding(
+                    f"unknown field {shown(name)}{suggestion(name, known)}", (*path, name), at_key=True
+                )
+        case Kind.Type():
+            yield Finding(_expected(kind.types, error.instance), path)
+        case Kind.Enum():
+            hint = suggestion(error.instance, kind.options)
+            yield Finding(f"expected {_any_of(kind.options)}, found {shown(error.instance)}{hint}", path)
+        case Kind.AnyOf() | Kind.OneOfNotValid():
+            yield from _explain_branches(error, kind.context, schema)
+        case Kind.MinItems() | Kind.MinLength() | Kind.MinProperties() if kind.limit == 1:
+            yield Finding("must not be empty", path)
+        case _:
+            yield Finding(_trimmed(error.message), path)
+
+
+def _explain_branches(
+    error: jsonschema_rs.ValidationError,
+    branches: list[list[jsonschema_rs.ValidationError]],
+    schema: Schema | None,
+) -> Iterator[Finding]:
+    """Of several allowed forms, the mistakes of the one that was meant: whose type fits the value."""
+    types: list[str] = []
+    fitting: list[list[jsonschema_rs.ValidationError]] = []
+    for branch in branches:
+        misfit = [
+            e.kind for e in branch if isinstance(e.kind, Kind.Type) and e.instance_path == error.instance_path
+        ]
+        if misfit:
+            types += misfit[0].types
+        else:
+            fitting.append(branch)
+    path = tuple(error.instance_path)
+    if not fitting:
+        yield Finding(_expected(types, error.instance), path)
+    elif len(fitting) == 1:
+        for inner in fitting[0]:
+            yield from explain(inner, schema)
+    else:
+        forms = (finding for branch in fitting for finding in explain(branch[0], schema))
+        yield Finding("fits none of the allowed forms: " + "; or ".join(f.message for f in forms), path)
+
+
+def _members(schema: Schema | None, path: list[str | int]) -> list[str]:
+    part: Any = schema
+    for key in path:
+        part = part[key] if isinstance(part, list | dict) else None
+    return list(part.get("properties", ())) if isinstance(part, dict) else []
+
+
+def _expected(types: list[str], value: Any) -> str:
+    wanted = " or ".join(_KINDS.get(name, f"a {name}") for name in types)
+    if isinstance(value, str):
+        return f"expected {wanted}, found the string {shown(value)}"
+    if isinstance(value, dict | list):
+        return f"expected {wanted}, found {_KINDS['object' if isinstance(value, dict) else 'array']}"
+    return f"expected {wanted}, found {_trimmed(msgspec.json.encode(value).decode())}"
+
+
+def _any_of(options: list[Any]) -> str:
+    *most, last = map(str, options)
+    return _trimmed(f"{', '.join(most)} or {last}" if most else last)
+
+
+def suggestion(word: Any, known: list[Any]) -> str:
+    """`; did you mean …?`, or nothing when no known word is near."""
+    # difflib takes quadratic time, and nobody types a name that long.
+    if not isinstance(word, str) or len(word) > 64:
+        return ""
+    near = difflib.get_close_matches(word, [k for k in known if isinstance(k, str)], n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _trimmed(message: str) -> str:
+    return message if len(message) <= 240 else f"{message[:80]} … {message[-150:]}"
+
+
+_parsing = threading.Lock()
+
+
+def _python(text: Any, path: Path, *, what: str, mode: Literal["exec", "eval"]) -> Iterator[Finding]:
+    if not isinstance(text, str):
+        return
+    try:
+        # What Python warns of in somebody's flow is no warning of ours; catch_warnings is not thread-safe.
+        with _parsing, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text, mode=mode)
+    except SyntaxError as error:
+        yield Finding(
+            f"{what} is not valid Python: {error.msg}", path, line=error.lineno, column=error.offset or 1
+        )
+    except (ValueError, MemoryError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
+        yield Finding(f"{what} is not valid Python: {reason}", path)
+    else:
+        if isinstance(tree, ast.Module) and not tree.body:
+            yield Finding(f"{what} is empty; it must return an object", path)
+
+
+def _code(text: Any, path: Path) -> Iterator[Finding]:
+    return _python(text, path, what="the code", mode="exec")
+
+
+def _expression(text: Any, path: Path) -> Iterator[Finding]:
+    return _python(text, path, what="the expression", mode="eval")
+
+
+_OPENING = re.compile(r"\{[{%#]")
+_RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}(?s:.*?)(?:\{%[-+]?\s*endraw\s*[-+]?%\}|\Z)")
+_ELIF = re.compile(r"\{%[-+]?\s*elif\b")
+_CLOSING = {"{{": re.compile(r"[-+]?\}\}"), "{%": re.compile(r"[-+]?%\}")}
+_TOKEN = re.compile(r"""\s+|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|\w+|.""", re.DOTALL)
+
+
+def _overlong(source: str) -> int | None:
+    """Where a template would take the process down: its parser recurses without a bound along one tag."""
+    elifs = [match.start() for match in _ELIF.finditer(source)]
+    if len(elifs) > MAX_ELIFS:
+        return elifs[MAX_ELIFS]
+    at = 0
+    while opening := _OPENING.search(source, at):
+        if opening[0] == "{#":
+            end = source.find("#}", opening.end())
+            at = len(source) if end < 0 else end + 2
+        elif raw := _RAW.match(source, opening.start()):
+            at = raw.end()
+        else:
+            at, tokens = _end_of_tag(source, opening.end(), _CLOSING[opening[0]])
+            if tokens > MAX_TAG_TOKENS:
+                return opening.start()
+    return None
+
+
+def _end_of_tag(source: str, at: int, closing: re.Pattern[str]) -> tuple[int, int]:
+    open_brackets = tokens = 0
+    while tokens <= MAX_TAG_TOKENS and (token := _TOKEN.match(source, at)):
+        if open_brackets == 0 and (end := closing.match(source, at)):
+            return end.end(), tokens
+        at = token.end()
+        tokens += not token[0].isspace()
+        open_brackets += (token[0] in "([{") - (token[0] in ")]}")
+    return at, tokens
+
+
+def _template(text: Any, path: Path) -> Iterator[Finding]:
+    if not isinstance(text, str):
+        return
+    start = _overlong(text)
+    if start is not None:
+        before = text[:start].split("\n")
+        message = (
+            f"the template has a tag of more than {MAX_TAG_TOKENS} parts, or more than {MAX_ELIFS} `elif`"
+        )
+        yield Finding(message, path, line=len(before), column=len(before[-1]) + 1)
+        return
+    try:
+        minijinja.Environment().add_template("template", text)
+    except minijinja.TemplateError as error:
+        before = text.encode()[: error.range[0] if error.range else 0].decode(errors="ignore").split("\n")
+        message = f"the template is malformed: {error.detail or error.message}"
+        yield Finding(message, path, line=len(before), column=len(before[-1]) + 1)
+
+
+def _templates_within(value: Any, path: Path) -> Iterator[Finding]:
+    pending = [(value, path)]
+    while pending:
+        value, path = pending.pop()
+        if isinstance(value, str):
+            yield from _template(value, path)
+        elif isinstance(value, Mapping | list):
+            members = value.items() if isinstance(value, Mapping) else enumerate(value)
+            pending += reversed([(member, (*path, key)) for key, member in members])
+
+
+def _loop_name(name: Any, path: Path) -> Iterator[Finding]:
+    if not isinstance(name, str):
+        return
+    if not name.isidentifier() or keyword.iskeyword(name):
+        yield Finding(f"{shown(name)} cannot be a name in Python", path)
+    elif name in RESERVED_NAMES:
+        yield Finding(
+            f"{name!r} is taken; the names {', '.join(RESERVED_NAMES)} have a meaning of their own", path
+        )
+
+
+_META = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
+
+
+def _json_schema(schema: Any, path: Path) -> Iterator[Finding]:
+    """Mistakes in a schema for objects: all that its own schema finds, or the first that compiling finds."""
+    if not isinstance(schema, dict):
+        return
+    found = []
+    if "$schema" not in schema:
+        found = [f for error in compile_schema(_META).iter_errors(schema) for f in explain(error)]
+    if not found:
+        try:
+            compile_schema(schema)
+        except jsonschema_rs.ValidationError as error:
+            found = [_broken_reference(schema, error) or finding for finding in explain(error)]
+        except ValueError as error:
+            found = [Finding(str(error), ())]
+    for finding in dict.fromkeys(found):
+        yield finding._replace(
+            message=f"not a valid JSON Schema: {finding.message}", path=path + finding.path
+        )
+    types = schema.get("type")
+    if not found and types is not None and "object" not in ([types] if isinstance(types, str) else types):
+        yield Finding("the schema must allow objects; inputs and outputs are always objects", (*path, "type"))
+
+
+def _broken_reference(schema: Schema, error: jsonschema_rs.ValidationError) -> Finding | None:
+    if not isinstance(error.kind, Kind.Referencing):
+        return None
+    pending: list[tuple[Any, Path]] = [(schema, ())]
+    while pending:
+        part, path = pending.pop()
+        if isinstance(part, dict):
+            reference = part.get("$ref")
+            if isinstance(reference, str) and reference.lstrip("#") in error.message:
+                message = f"nothing is at {shown(reference)}; only references inside the schema are followed"
+                return Finding(message, (*path, "$ref"))
+        if isinstance(part, dict | list):
+            members = part.items() if isinstance(part, dict) else enumerate(part)
+            pending += [(member, (*path, key)) for key, member in members]
+    return None
+
+
+_TEXTS: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
+    "as": _loop_name,
+    "code": _code,
+    "if": _expression,
+    "input": _templates_within,
+    "output_schema": _json_schema,
+    "over": _expression,
+    "prompt": _template,
+    "system": _template,
+}
+
+
+class FlowRules:
+    """The schema of flow files taken apart by step type."""
+
+    def __init__(self, schema: Schema) -> None:
+        definitions = {name: _without_items(definition) for name, definition in schema["$defs"].items()}
+        self._schemas: dict[str, Schema] = {}
+        self.fields: dict[str, set[str]] = {}
+        for name, definition in definitions.items():
+            members = definition["properties"]
+            kind = members["type"]["enum"][0] if "type" in members else name
+            self._schemas[kind] = {"$ref": f"#/$defs/{name}", "$defs": definitions}
+            if "type" in members:
+                self.fields[kind] = set(members)
+        self._validators = {kind: compile_schema(schema) for kind, schema in self._schemas.items()}
+
+    def flow(self, data: Any) -> Iterator[Finding]:
+        """Every mistake in a flow, step by step."""
+        yield from self._shape("Flow", data, ())
+        if isinstance(data, dict):
+            yield from _json_schema(data.get("inputs"), ("inputs",))
+            yield from _Walk(self).steps(data.get("steps"), ("steps",), 1)
+
+    def step(self, step: Any, path: Path) -> Iterator[Finding]:
+        """Every mistake in one step, the steps inside it left out."""
+        kind = step.get("type") if isinstance(step, dict) else None
+        if not isinstance(kind, str) or kind not in self.fields:
+            yield from self._unknown_type(step, path)
+            return
+        yield from self._shape(kind, step, path)
+        for name in step:
+            if name in _TEXTS and name in self.fields[kind]:
+                yield from _TEXTS[name](step[name], (*path, name))
+
+    def _shape(self, kind: str, value: Any, path: Path) -> Iterator[Finding]:
+        for error in self._validators[kind].iter_errors(value):
+            for finding in explain(error, self._schemas[kind]):
+                yield finding._replace(path=path + finding.path)
+
+    def _unknown_type(self, step: Any, path: Path) -> Iterator[Finding]:
+        types = list(self.fields)
+        if not isinstance(step, dict):
+            yield Finding(_expected(["object"], step), path)
+        elif "type" not in step:
+            yield Finding(f"`type` is missing; a step is {_any_of(types)}", (*path, "type"))
+        else:
+            kind = step["type"]
+            message = f"expected {_any_of(types)}, found {shown(kind)}{suggestion(kind, types)}"
+            yield Finding(message, (*path, "type"))
+
+
+def _without_items(part: Any) -> Any:
+    """The schema of one level: every list in a flow is one of steps, and those are judged one by one."""
+    if isinstance(part, dict):
+        return {key: _without_items(value) for key, value in part.items() if key != "items"}
+    return [_without_items(value) for value in part] if isinstance(part, list) else part
+
+
+class _Walk:
+    """One pass over a tree of steps: what only the whole tree can tell."""
+
+    def __init__(self, rules: FlowRules) -> None:
+        self._rules = rules
+        self._ids: dict[str, Path] = {}
+        self._count = 0
+
+    def steps(self, steps: Any, path: Path, nesting: int) -> Iterator[Finding]:
+        if not isinstance(steps, list):
+            return
+        if nesting > MAX_NESTING:
+            yield Finding(f"steps are nested deeper than {MAX_NESTING} levels", path)
+            return
+        for index, step in enumerate(steps):
+            self._count += 1
+            if self._count == MAX_STEPS + 1:
+                yield Finding(f"the flow has more than {MAX_STEPS:,} steps", (*path, index))
+            if self._count > MAX_STEPS:
+                return
+            yield from self._rules.step(step, (*path, index))
+            if isinstance(step, dict):
+                yield from self._identity(step.get("id"), (*path, index, "id"))
+                yield from self._inside(step, (*path, index), nesting + 1)
+
+    def _identity(self, step_id: Any, path: Path) -> Iterator[Finding]:
+        if not isinstance(step_id, str):
+            return
+        if step_id in self._ids:
+            yield Finding(f"the id {step_id!r} is used twice", path, earlier=self._ids[step_id])
+        else:
+            self._ids[step_id] = path
+
+    def _inside(self, step: dict[str, Any], path: Path, nesting: int) -> Iterator[Finding]:
+        kind = step.get("type")
+        fields = self._rules.fields.get(kind, set()) if isinstance(kind, str) else set()
+        for name in ("steps", "then", "else"):
+            if name in step and name in fields:
+                yield from self.steps(step[name], (*path, name), nesting)
+        if "branches" in fields and isinstance(step.get("branches"), dict):
+            for branch, steps in step["branches"].items():
+                yield from self.steps(steps, (*path, "branches", branch), nesting)

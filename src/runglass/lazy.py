@@ -1,0 +1,61 @@
+"""JSON members that are decoded when somebody first reads them.
+
+A trace of 10,000 steps carries 20,000 snapshots and most readers look at a handful. A struct keeps each as
+`msgspec.Raw`, a view into the answer's bytes, and `decode_when_read` swaps the field's slot for a descriptor
+that decodes on first access and keeps the result. Encoding takes whichever of the two is there, so bytes that
+nobody looked at travel unchanged.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    Json = dict[str, Any] | None
+else:
+    # msgspec must see Raw, and readers a dict: a union of the two is not a type that it decodes.
+    Json = msgspec.Raw
+
+
+class _DecodedWhenRead:
+    __slots__ = ("_slot",)
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+
+    def __get__(self, owner: Any, cls: type | None = None) -> Any:
+        if owner is None:
+            return self
+        value = self._slot.__get__(owner, cls)
+        if type(value) is msgspec.Raw:
+            value = msgspec.json.decode(value)
+            # Straight into the slot: to callers the struct stays frozen, and a second read is free.
+            self._slot.__set__(owner, value)
+        return value
+
+    def stored(self, owner: Any) -> Any:
+        return self._slot.__get__(owner, type(owner))
+
+
+def decode_when_read(cls: type[msgspec.Struct], fields: Iterable[str]) -> None:
+    """Makes the named `Json` fields of a struct class lazy. Call once, right after the class statement."""
+    for name in fields:
+        setattr(cls, name, _DecodedWhenRead(cls.__dict__[name]))
+
+
+def json_bytes(owner: msgspec.Struct, field: str) -> msgspec.Raw | None:
+    """The field as JSON bytes without decoding it; None where it is null. Encodes it if it was read."""
+    value = type(owner).__dict__[field].stored(owner)
+    if value is None:
+        return None
+    if type(value) is msgspec.Raw:
+        return None if bytes(value) == b"null" else value
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def same_fields(left: msgspec.Struct, right: object) -> bool:
+    """Equality by value: a snapshot that was read equals the same one that was not."""
+    if type(left) is not type(right):
+        return False
+    return all(getattr(left, name) == getattr(right, name) for name in left.__struct_fields__)

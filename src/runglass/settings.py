@@ -1,0 +1,168 @@
+"""Every setting of Runglass, read once: flags win over the environment, the environment over `runglass.toml`.
+
+A setting `data` is the flag `--data`, the variable `RUNGLASS_DATA` and the key `data` of the file. The
+descriptions below are the documentation; `docs/reference.md` is tested against them.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from runglass.errors import RunglassError
+
+
+class SettingsError(RunglassError):
+    """A setting has a value that cannot be used; the message says which, where it came from and what fits."""
+
+
+class Price(msgspec.Struct, frozen=True):
+    """US dollars per million tokens. `cached_input_per_mtok` defaults to the input price."""
+
+    input_per_mtok: Decimal
+    output_per_mtok: Decimal
+    cached_input_per_mtok: Decimal | None = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One value of each setting."""
+
+    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8080
+    data: Annotated[Path, Meta(description="folder of the database")] = Path("runglass-data")
+    flows: Annotated[
+        Path | None, Meta(description="folder of flow files that are published when they change")
+    ] = None
+    store: Annotated[str | None, Meta(description="`sqlite:///path`; by default `runglass.db` in `data`")] = (
+        None
+    )
+    bus: Annotated[str, Meta(description="`memory://`: wake-ups within this process")] = "memory://"
+    synchronous: Annotated[
+        Literal["FULL", "NORMAL"],
+        Meta(
+            description="what an acknowledged event survives: FULL a power cut, NORMAL a crash of the process"
+        ),
+    ] = "FULL"
+    body_limit_bytes: Annotated[int, Meta(ge=1024, description="largest request body")] = 10_000_000
+    capture: Annotated[
+        Literal["off", "metadata_only", "redacted", "full"],
+        Meta(description="capture mode where neither flow nor project sets one"),
+    ] = "metadata_only"
+    snapshot_limit_bytes: Annotated[
+        int, Meta(ge=256, description="a larger snapshot is cut to this size")
+    ] = 262_144
+    redact_keys: Annotated[list[str], Meta(description="further object keys whose values are redacted")] = []
+    redact_patterns: Annotated[
+        list[str], Meta(description="further regular expressions that are redacted")
+    ] = []
+    code_time_limit_ms: Annotated[
+        int, Meta(ge=1, description="time that a code step or an expression may take")
+    ] = 5000
+    code_memory_limit_bytes: Annotated[
+        int, Meta(ge=1 << 20, description="memory that a code step or an expression may take")
+    ] = 64 << 20
+    providers: Annotated[
+        dict[str, str],
+        Meta(description="base URL of an OpenAI-compatible server per provider name, as in `local:model`"),
+    ] = {}
+    provider_keys: Annotated[
+        dict[str, str],
+        Meta(description="API key per provider name; by default the provider's own environment variable"),
+    ] = {}
+    prices: Annotated[
+        dict[str, Price],
+        Meta(description="price per model string, over the built-in list: US dollars per million tokens"),
+    ] = {}
+    ping_s: Annotated[float, Meta(gt=0, description="seconds of silence on a stream before a ping")] = 15.0
+    tail_poll_s: Annotated[
+        float, Meta(gt=0, description="seconds after which a tail reads the store even without a wake-up")
+    ] = 2.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
+    ] = "info"
+
+    @property
+    def database(self) -> Path:
+        """Path of the SQLite file. Raises SettingsError for a store of another kind."""
+        if self.store is None:
+            return self.data / "runglass.db"
+        scheme, _, path = self.store.partition(":///")
+        if scheme != "sqlite" or not path:
+            raise SettingsError(f"store {self.store!r} is not supported here; use sqlite:///path")
+        return Path(path)
+
+
+PREFIX = "RUNGLASS_"
+CLIENT_VARIABLES: dict[str, str] = {
+    "RUNGLASS_BASE_URL": "base URL of the server, for the client and the terminal commands",
+    "RUNGLASS_API_KEY": "API key, for the client and the terminal commands",
+}
+"""Variables with the same prefix that are not settings of the server."""
+
+
+def read_settings(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Settings:
+    """The settings in force. `file` defaults to `runglass.toml` in the current folder, if there is one.
+
+    Raises SettingsError for an unknown name or an unfit value, wherever it stands.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    path = file or Path("runglass.toml")
+    if file is not None or path.exists():
+        values |= _from_file(path)
+    values |= _from_environment(environment)
+    values |= {name: value for name, value in (flags or {}).items() if value is not None}
+    return _convert(values, "settings")
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    _convert(values, str(path))
+    return values
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in Settings.__struct_fields__:
+            raise SettingsError(f"environment variable {variable}: there is no setting {name!r}")
+        # Lists and tables have no plain spelling in a variable: they are given as JSON.
+        if text[:1] in "[{" and text:
+            try:
+                values[name] = msgspec.json.decode(text)
+            except msgspec.DecodeError as error:
+                raise SettingsError(f"environment variable {variable} is not valid JSON: {error}") from error
+        else:
+            values[name] = text
+        _convert({name: values[name]}, f"environment variable {variable}")
+    return values
+
+
+def _convert(values: Mapping[str, Any], source: str) -> Settings:
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+    try:
+        return msgspec.convert(plain, Settings, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{source}: {error}") from error
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError(kind)

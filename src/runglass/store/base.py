@@ -1,0 +1,188 @@
+"""What every store can do, and the records that it hands out.
+
+The one rule that all stores keep: an `Append` is one transaction. Events, run row, step attempts and
+checkpoints are written together or not at all, and only if the log's head is where the writer believes it to
+be. Everything a store returns is already on disk, as far as its durability setting goes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, Self
+
+import msgspec
+
+from runglass.execution import CaptureMode
+from runglass.trace import TERMINAL
+
+Role = str
+"""`admin`, `run` or `read`."""
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """A room of its own: flows, keys and runs of one project are invisible to another."""
+
+    id: int
+    org: str
+    name: str
+    capture: CaptureMode | None = None
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key as it is kept: never the key, only its hash and its first characters as a hint."""
+
+    id: int
+    project_id: int
+    role: Role
+    hint: str
+    created_at: str
+    revoked_at: str | None = None
+
+
+class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow of a project. `production_version` is None until a version is published."""
+
+    id: str
+    project_id: int
+    slug: str
+    name: str | None
+    capture: CaptureMode | None
+    production_version: int | None
+    updated_at: str
+
+
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run to create. `request` is kept while the run lives; `summary` is the `flowRun` JSON."""
+
+    id: str
+    project_id: int
+    flow_id: str
+    version: int
+    trigger_type: str
+    capture: CaptureMode
+    session_id: str | None
+    request: bytes
+    summary: bytes
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's row. `no` is the store's own short name for the run, `head` the seq of its last event."""
+
+    no: int
+    id: str
+    project_id: int
+    flow_id: str
+    version: int
+    status: str
+    capture: CaptureMode
+    head: int
+    fence: int
+    summary: bytes
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will be appended any more."""
+        return self.status in TERMINAL
+
+
+class StepRow(NamedTuple):
+    """The state of one step attempt; `data` is its StepTrace as JSON, ready to send."""
+
+    position: int
+    step_id: str
+    loop_path: str
+    attempt: int
+    status: str
+    data: bytes
+
+
+class Checkpoint(NamedTuple):
+    """A finished step's whole output, kept while the run lives so that it need not run again."""
+
+    step_id: str
+    loop_path: str
+    data: bytes
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True):
+    """One transaction on a run: events from `head + 1` on, and all that follows from them.
+
+    `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
+    request.
+    """
+
+    run_no: int
+    head: int
+    fence: int
+    events: Sequence[bytes]
+    steps: Sequence[StepRow] = ()
+    checkpoints: Sequence[Checkpoint] = ()
+    status: str
+    summary: bytes
+
+
+class Store(Protocol):
+    """Runs, flows, keys and projects. Every method raises StoreError if the store cannot be reached."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def ensure_project(self, org: str, name: str) -> Project:
+        """The project, created if it is new."""
+
+    async def project(self, project_id: int) -> Project | None: ...
+    async def find_project(self, org: str, name: str) -> Project | None: ...
+    async def projects(self) -> list[Project]: ...
+    async def set_capture(self, project_id: int, mode: CaptureMode | None) -> None:
+        """Sets the project's capture mode; None leaves it to the server's default."""
+
+    async def add_key(self, project_id: int, role: Role, digest: bytes, hint: str) -> ApiKey: ...
+    async def find_key(self, digest: bytes) -> ApiKey | None:
+        """The key with this hash, revoked or not."""
+
+    async def keys(self, project_id: int) -> list[ApiKey]: ...
+    async def revoke_key(self, project_id: int, key_id: int) -> bool:
+        """Whether there was such a key and it was not revoked before."""
+
+    async def put_draft(
+        self, project_id: int, slug: str, *, name: str | None, capture: CaptureMode | None, source: bytes
+    ) -> FlowRecord:
+        """Stores `source` as version 0 of the flow, which is created if it is new."""
+
+    async def publish(self, flow_id: str) -> int:
+        """Copies the draft to the next version, makes that the production version and returns its number.
+
+        A draft equal to the production version is not copied again.
+        """
+
+    async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None: ...
+    async def flow(self, flow_id: str) -> FlowRecord | None: ...
+    async def flows(self, project_id: int) -> list[FlowRecord]: ...
+    async def flow_source(self, flow_id: str, version: int) -> bytes | None: ...
+
+    async def create_run(self, run: NewRun) -> RunRecord:
+        """A pending run without events."""
+
+    async def append(self, batch: Append) -> None:
+        """Writes the batch. Raises HeadMismatch, and writes nothing, if head or fence are not the run's."""
+
+    async def run(self, run_id: str) -> RunRecord | None: ...
+    async def unfinished_runs(self) -> list[RunRecord]:
+        """All runs whose status is pending or running, oldest first."""
+
+    async def runs(
+        self, project_id: int, *, flow_id: str | None, status: str | None, before: str | None, limit: int
+    ) -> list[bytes]:
+        """`flowRun` JSON of the project's runs, newest first, from the one before run id `before` on."""
+
+    async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
+        """Seq and JSON of the events after `after`: at least one if there is one, about `limit_bytes` at most."""
+
+    async def trace(self, run_no: int) -> tuple[bytes, list[bytes]]:
+        """`flowRun` and the latest attempt of each step, in order of first start, as of one moment."""
+
+    async def attempts(self, run_no: int, step_id: str) -> list[StepRow]:
+        """Every attempt of the step, ordered by position, then attempt number."""
+
+    async def open_steps(self, run_no: int) -> tuple[list[StepRow], int]:
+        """The steps that are running, and the last position given out."""
+
+    async def checkpoints(self, run_no: int) -> list[Checkpoint]: ...

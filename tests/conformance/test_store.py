@@ -1,0 +1,320 @@
+"""What every store must do, whatever it is made of. A new store joins by a line in `STORES`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.errors import HeadMismatch, StoreError
+from runglass.store.base import Append, Checkpoint, NewRun, RunRecord, StepRow, Store
+from runglass.store.sqlite import SqliteStore
+
+STORES: dict[str, Callable[[Path], Any]] = {
+    "sqlite-full": lambda folder: SqliteStore(folder / "runglass.db", synchronous="FULL"),
+    "sqlite-normal": lambda folder: SqliteStore(folder / "runglass.db", synchronous="NORMAL"),
+}
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+async def make_run(
+    store: Store, run_id: str = "run-1", *, project: str = "demo", slug: str = "flow"
+) -> RunRecord:
+    owner = await store.ensure_project("acme", project)
+    flow = await store.put_draft(owner.id, slug, name=None, capture=None, source=b"{}")
+    return await store.create_run(
+        NewRun(
+            id=run_id,
+            project_id=owner.id,
+            flow_id=flow.id,
+            version=0,
+            trigger_type="api",
+            capture="full",
+            session_id=None,
+            request=b'{"inputs":{}}',
+            summary=b'{"status":"pending"}',
+        )
+    )
+
+
+def batch(run: RunRecord, head: int, *events: bytes, status: str = "running", **more: Any) -> Append:
+    return Append(
+        run_no=run.no,
+        head=head,
+        fence=run.fence,
+        events=events,
+        status=status,
+        summary=b'{"status":"%s"}' % status.encode(),
+        **more,
+    )
+
+
+def row(position: int, *, attempt: int = 1, status: str = "running", step_id: str = "s") -> StepRow:
+    return StepRow(position, step_id, "", attempt, status, b"%d.%d %s" % (position, attempt, status.encode()))
+
+
+async def test_events_come_back_in_order_and_without_gaps(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"one", b"two"))
+    await store.append(batch(run, 2, b"three"))
+    assert await store.events(run.no, after=0, limit_bytes=1000) == [(1, b"one"), (2, b"two"), (3, b"three")]
+    assert await store.events(run.no, after=2, limit_bytes=1000) == [(3, b"three")]
+    assert await store.events(run.no, after=3, limit_bytes=1000) == []
+
+
+async def test_a_page_of_events_is_bounded_by_bytes_but_never_empty_while_there_are_more(
+    store: Store,
+) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, *[b"x" * 100] * 10))
+    assert len(await store.events(run.no, after=0, limit_bytes=250)) == 3
+    assert len(await store.events(run.no, after=0, limit_bytes=1)) == 1
+
+
+async def test_an_append_moves_head_status_and_summary_together(store: Store) -> None:
+    run = await make_run(store)
+    assert (run.status, run.head) == ("pending", 0)
+    await store.append(batch(run, 0, b"one", b"two"))
+    current = await store.run("run-1")
+    assert current is not None
+    assert (current.status, current.head, current.summary) == ("running", 2, b'{"status":"running"}')
+
+
+@pytest.mark.parametrize("head", [0, 1, 3])
+async def test_an_append_on_another_head_is_refused_and_writes_nothing(store: Store, head: int) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"one", b"two"))
+    with pytest.raises(HeadMismatch):
+        await store.append(
+            batch(
+                run, head, b"other", steps=[row(1)], checkpoints=[Checkpoint("s", "", b"{}")], status="failed"
+            )
+        )
+    assert len(await store.events(run.no, after=0, limit_bytes=1000)) == 2
+    assert await store.trace(run.no) == (b'{"status":"running"}', [])
+    assert await store.checkpoints(run.no) == []
+
+
+async def test_a_writer_with_an_old_fencing_number_is_refused(store: Store) -> None:
+    run = await make_run(store)
+    stale = Append(run_no=run.no, head=0, fence=run.fence - 1, events=[b"x"], status="running", summary=b"{}")
+    with pytest.raises(HeadMismatch):
+        await store.append(stale)
+    assert await store.events(run.no, after=0, limit_bytes=1000) == []
+
+
+async def test_refusing_one_append_does_not_disturb_those_that_share_its_commit(store: Store) -> None:
+    runs = [await make_run(store, f"run-{number}") for number in range(20)]
+    outcomes = await asyncio.gather(
+        *(store.append(batch(run, run.no % 2, b"event", steps=[row(1)])) for run in runs),
+        return_exceptions=True,
+    )
+    for run, outcome in zip(runs, outcomes, strict=True):
+        refused = run.no % 2 == 1
+        assert isinstance(outcome, HeadMismatch) is refused
+        assert len(await store.events(run.no, after=0, limit_bytes=1000)) == (0 if refused else 1)
+
+
+async def test_the_trace_holds_the_latest_attempt_of_each_step_in_order_of_first_start(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", steps=[row(1, status="failed"), row(2, step_id="t")]))
+    await store.append(batch(run, 1, b"2", steps=[row(1, attempt=2)]))
+    await store.append(batch(run, 2, b"3", steps=[row(1, attempt=2, status="completed")]))
+    _, steps = await store.trace(run.no)
+    assert steps == [b"1.2 completed", b"2.1 running"]
+
+
+async def test_no_attempt_is_ever_overwritten_by_the_next(store: Store) -> None:
+    run = await make_run(store)
+    # Both attempts in one append, and each in one of its own, must come to the same.
+    await store.append(
+        batch(
+            run,
+            0,
+            b"1",
+            steps=[row(1, status="failed"), row(1, attempt=2, status="failed"), row(1, attempt=3)],
+        )
+    )
+    await store.append(batch(run, 1, b"2", steps=[row(1, attempt=3, status="completed")]))
+    attempts = await store.attempts(run.no, "s")
+    assert [(step.attempt, step.status) for step in attempts] == [
+        (1, "failed"),
+        (2, "failed"),
+        (3, "completed"),
+    ]
+    assert [step.data for step in attempts] == [b"1.1 failed", b"1.2 failed", b"1.3 completed"]
+
+
+async def test_attempts_are_ordered_by_iteration_then_number(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(
+        batch(run, 0, b"1", steps=[row(1, status="failed"), row(2, status="failed"), row(1, attempt=2)])
+    )
+    await store.append(batch(run, 1, b"2", steps=[row(2, attempt=2)]))
+    found = [(step.position, step.attempt) for step in await store.attempts(run.no, "s")]
+    assert found == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert await store.attempts(run.no, "other") == []
+
+
+async def test_open_steps_are_those_that_run_now(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(
+        batch(run, 0, b"1", steps=[row(1, status="completed"), row(2), row(3, status="skipped")])
+    )
+    steps, last = await store.open_steps(run.no)
+    assert [step.position for step in steps] == [2]
+    assert last == 3
+
+
+async def test_checkpoints_live_as_long_as_the_run(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", checkpoints=[Checkpoint("s", "0,3", b'{"a":1}')]))
+    assert await store.checkpoints(run.no) == [Checkpoint("s", "0,3", b'{"a":1}')]
+    await store.append(batch(run, 1, b"2", status="paused"))
+    assert len(await store.checkpoints(run.no)) == 1
+    await store.append(batch(run, 2, b"3", status="completed", checkpoints=[Checkpoint("t", "", b"{}")]))
+    assert await store.checkpoints(run.no) == []
+
+
+async def test_unfinished_runs_are_the_pending_and_running_ones_oldest_first(store: Store) -> None:
+    statuses = ["pending", "running", "paused", "completed", "failed", "cancelled"]
+    for number, status in enumerate(statuses):
+        run = await make_run(store, f"run-{number}")
+        if status != "pending":
+            await store.append(batch(run, 0, b"1", status=status))
+    assert [run.id for run in await store.unfinished_runs()] == ["run-0", "run-1"]
+
+
+async def test_runs_are_listed_newest_first_and_page_by_id(store: Store) -> None:
+    for number in range(5):
+        run = await make_run(store, f"run-{number}", slug="even" if number % 2 == 0 else "odd")
+        await store.append(batch(run, 0, b"1", status="completed" if number < 3 else "failed"))
+    project = await store.find_project("acme", "demo")
+    even = None if project is None else await store.find_flow(project.id, "even")
+    assert project is not None
+    assert even is not None
+
+    async def count(**filters: Any) -> int:
+        merged = {"flow_id": None, "status": None, "before": None, "limit": 100} | filters
+        return len(await store.runs(project.id, **merged))
+
+    assert await count() == 5
+    assert await count(flow_id=even.id) == 3
+    assert await count(status="failed") == 2
+    assert await count(flow_id=even.id, status="failed") == 1
+    assert await count(before="run-2") == 2
+    assert await count(limit=3) == 3
+    newest = await store.runs(project.id, flow_id=None, status=None, before=None, limit=1)
+    assert newest == [b'{"status":"failed"}']
+
+
+async def test_runs_of_another_project_are_not_listed(store: Store) -> None:
+    await make_run(store, "run-1", project="mine")
+    other = await store.ensure_project("acme", "other")
+    assert await store.runs(other.id, flow_id=None, status=None, before=None, limit=10) == []
+
+
+async def test_publishing_freezes_the_draft_as_the_next_version(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "f", name="One", capture=None, source=b"first")
+    assert flow.production_version is None
+    assert await store.publish(flow.id) == 1
+    assert await store.publish(flow.id) == 1, "an unchanged draft makes no new version"
+    changed = await store.put_draft(project.id, "f", name="Two", capture="full", source=b"second")
+    assert (changed.id, changed.name, changed.capture, changed.production_version) == (
+        flow.id,
+        "Two",
+        "full",
+        1,
+    )
+    assert await store.publish(flow.id) == 2
+    assert [await store.flow_source(flow.id, version) for version in (0, 1, 2, 3)] == [
+        b"second",
+        b"first",
+        b"second",
+        None,
+    ]
+
+
+async def test_publishing_a_flow_without_a_draft_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError, match="no draft"):
+        await store.publish("nowhere")
+
+
+async def test_flows_of_one_slug_in_two_projects_are_two_flows(store: Store) -> None:
+    here, there = await store.ensure_project("acme", "here"), await store.ensure_project("acme", "there")
+    mine = await store.put_draft(here.id, "f", name=None, capture=None, source=b"mine")
+    assert await store.find_flow(there.id, "f") is None
+    theirs = await store.put_draft(there.id, "f", name=None, capture=None, source=b"theirs")
+    assert mine.id != theirs.id
+    assert [flow.id for flow in await store.flows(here.id)] == [mine.id]
+    assert await store.flow(mine.id) == mine
+
+
+async def test_a_project_is_created_once(store: Store) -> None:
+    first, second = await asyncio.gather(store.ensure_project("a", "b"), store.ensure_project("a", "b"))
+    assert first == second
+    assert await store.find_project("a", "c") is None
+    await store.set_capture(first.id, "redacted")
+    changed = await store.project(first.id)
+    assert changed is not None
+    assert changed.capture == "redacted"
+    assert await store.projects() == [changed]
+
+
+async def test_a_revoked_key_is_still_known_but_marked(store: Store) -> None:
+    project = await store.ensure_project("a", "b")
+    key = await store.add_key(project.id, "read", b"digest", "nk_abc")
+    assert await store.find_key(b"digest") == key
+    assert await store.find_key(b"other") is None
+    assert await store.revoke_key(project.id + 1, key.id) is False, "a key of another project"
+    assert await store.revoke_key(project.id, key.id) is True
+    assert await store.revoke_key(project.id, key.id) is False
+    found = await store.find_key(b"digest")
+    assert found is not None
+    assert found.revoked_at is not None
+    assert await store.keys(project.id) == [found]
+
+
+async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> None:
+    run = await make_run(store)
+
+    async def write() -> None:
+        for seq in range(200):
+            await store.append(batch(run, seq, b"event"))
+
+    writing = asyncio.create_task(write())
+    seen = 0
+    while not writing.done():
+        page = await store.events(run.no, after=seen, limit_bytes=1 << 20)
+        assert [seq for seq, _ in page] == list(range(seen + 1, seen + 1 + len(page)))
+        seen += len(page)
+    await writing
+    assert (await store.events(run.no, after=199, limit_bytes=100))[0][0] == 200
+
+
+async def test_what_was_acknowledged_is_there_after_reopening(tmp_path: Path) -> None:
+    for name, make in STORES.items():
+        folder = tmp_path / name
+        async with make(folder) as store:
+            run = await make_run(store)
+            await store.append(batch(run, 0, b"one", steps=[row(1)]))
+        async with make(folder) as store:
+            assert await store.events(run.no, after=0, limit_bytes=100) == [(1, b"one")]
+            assert len((await store.trace(run.no))[1]) == 1
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    for make in STORES.values():
+        async with make(tmp_path) as store:
+            pass
+        with pytest.raises(StoreError, match="not open"):
+            await store.projects()
+        with pytest.raises(StoreError, match="not open"):
+            await store.ensure_project("a", "b")

@@ -1,0 +1,65 @@
+"""Migrations: a fresh database, an upgraded one, one from the future."""
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from runglass.errors import StoreError
+from runglass.store.migrate import migrate_sqlite, migrations
+
+
+def schema(database: sqlite3.Connection) -> list[tuple[str, str]]:
+    rows = database.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")
+    return [(name, " ".join(sql.split())) for name, sql in rows]
+
+
+def test_migrations_are_numbered_from_one_without_gaps() -> None:
+    assert [migration.number for migration in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+def test_migrations_add_up_to_the_schema() -> None:
+    """The whole text of all files, run as one script, gives what stepwise migration gives."""
+    with closing(sqlite3.connect(":memory:")) as whole, closing(sqlite3.connect(":memory:")) as stepwise:
+        whole.executescript("".join(migration.sql for migration in migrations()))
+        stepwise.isolation_level = None
+        migrate_sqlite(stepwise)
+        assert schema(stepwise) == schema(whole)
+        assert len(schema(stepwise)) > 10
+
+
+def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as database:
+        migrate_sqlite(database)
+        database.execute("INSERT INTO project (org, name) VALUES ('a', 'b')")
+        migrate_sqlite(database)
+        assert database.execute("SELECT count(*) FROM project").fetchone() == (1,)
+
+
+def test_a_database_of_a_newer_version_is_refused() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_sqlite(database)
+        database.execute("PRAGMA user_version = 999")
+        with pytest.raises(StoreError, match="schema 999"):
+            migrate_sqlite(database)
+
+
+def test_two_processes_may_migrate_at_once(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+
+    def migrate() -> None:
+        try:
+            with closing(sqlite3.connect(tmp_path / "db", isolation_level=None, timeout=30)) as database:
+                migrate_sqlite(database)
+        except BaseException as failure:
+            failures.append(failure)
+            raise
+
+    threads = [threading.Thread(target=migrate) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []

@@ -1,0 +1,121 @@
+"""The event union: the wire contract's names, and what happens to an event that is not known."""
+
+from typing import get_args
+
+import msgspec
+import pytest
+
+from runglass.events import (
+    TERMINAL_EVENTS,
+    EventType,
+    KnownEvent,
+    StepCompleted,
+    StepStarted,
+    UnknownEvent,
+    decode_event,
+    encode_event,
+    event_type_of,
+    is_terminal,
+)
+
+CONTRACT: dict[str, list[str]] = {
+    "run_started": ["runId", "flowId", "stepCount", "triggerType", "version"],
+    "step_started": ["stepId", "name", "stepIndex", "attempt", "loopIndex"],
+    "step_input": ["stepId", "inputData"],
+    "step_output": ["stepId", "outputData"],
+    "step_completed": [
+        "stepId",
+        "name",
+        "stepIndex",
+        "attempt",
+        "loopIndex",
+        "output",
+        "durationMs",
+        "tokens",
+        "costUsd",
+        "modelUsed",
+    ],
+    "step_retrying": ["stepId", "attempt", "loopIndex", "error", "nextAttempt", "delayMs"],
+    "step_error": ["stepId", "name", "attempt", "loopIndex", "error"],
+    "step_skipped": ["stepId", "loopIndex", "reason"],
+    "loop_completed": ["stepId", "iterations"],
+    "step_paused": ["stepIndex"],
+    "step_paused_for_tool_calls": [
+        "runId",
+        "executionId",
+        "stepId",
+        "stepIndex",
+        "iterationsUsed",
+        "toolCallMessages",
+        "toolCalls",
+        "accumulatedOutputs",
+    ],
+    "flow_completed": ["runId", "result", "summary"],
+    "flow_failed": ["runId", "error", "stepId"],
+    "flow_cancelled": ["runId", "reason"],
+}
+KINDS: dict[str, type[msgspec.Struct]] = {
+    str(kind.__struct_config__.tag): kind for kind in get_args(KnownEvent)
+}
+
+
+def test_there_is_a_type_for_each_event_of_the_contract() -> None:
+    assert set(KINDS) == set(CONTRACT) == set(get_args(EventType))
+    assert set(CONTRACT) >= TERMINAL_EVENTS
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_an_event_has_the_fields_of_the_contract(name: str) -> None:
+    assert {"executionId", "seq", "at", *CONTRACT[name]} <= set(KINDS[name].__struct_encode_fields__)
+
+
+def test_an_event_comes_back_as_it_was() -> None:
+    event = StepCompleted(
+        execution_id="r",
+        seq=3,
+        at="2026-01-01T00:00:00.000Z",
+        step_id="s",
+        step_index=0,
+        attempt=2,
+        duration_ms=5,
+        loop_path=(1, 2),
+        output=msgspec.Raw(b'{"a":1}'),  # type: ignore[arg-type]  # as the recorder gives it
+    )
+    data = encode_event(event)
+    decoded = decode_event(data)
+    assert decoded == event
+    assert isinstance(decoded, StepCompleted)
+    assert decoded.output == {"a": 1}
+    assert event_type_of(data) == decoded.event_type == "step_completed"
+    assert b"\n" not in data
+
+
+def test_an_unknown_type_is_kept_whole() -> None:
+    event = decode_event(b'{"eventType":"step_dreamt","executionId":"r","seq":4,"at":"t","of":"sheep"}')
+    assert isinstance(event, UnknownEvent)
+    assert (event.event_type, event.execution_id, event.seq, event.data["of"]) == (
+        "step_dreamt",
+        "r",
+        4,
+        "sheep",
+    )
+    assert not is_terminal(event)
+
+
+def test_a_known_type_of_another_shape_is_kept_whole_too() -> None:
+    event = decode_event(b'{"eventType":"step_started","executionId":"r","seq":4,"stepId":7}')
+    assert isinstance(event, UnknownEvent)
+    assert event.data["stepId"] == 7
+
+
+def test_fields_that_are_not_known_are_ignored() -> None:
+    event = decode_event(
+        b'{"eventType":"step_started","executionId":"r","seq":1,"stepId":"s","stepIndex":0,"attempt":1,"x":1}'
+    )
+    assert isinstance(event, StepStarted)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"17", b'"x"'])
+def test_what_is_not_an_object_is_refused(data: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_event(data)

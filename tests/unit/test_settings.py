@@ -1,0 +1,79 @@
+"""Settings: where they come from, which wins, and what a wrong one says."""
+
+from pathlib import Path
+
+import pytest
+
+from runglass.settings import Settings, SettingsError, read_settings
+
+
+def test_defaults_stand_where_nothing_is_said() -> None:
+    assert read_settings(environment={}) == Settings()
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "runglass.toml"
+    file.write_text('port = 1\nhost = "file"\ncapture = "off"\n')
+    environment = {"RUNGLASS_PORT": "2", "RUNGLASS_HOST": "environment", "OTHER": "x"}
+    settings = read_settings({"port": 3, "data": None}, environment=environment, file=file)
+    assert (settings.port, settings.host, settings.capture, settings.data) == (
+        3,
+        "environment",
+        "off",
+        Path("runglass-data"),
+    )
+
+
+def test_lists_and_tables_are_json_in_the_environment() -> None:
+    settings = read_settings(
+        environment={
+            "RUNGLASS_REDACT_KEYS": '["pin"]',
+            "RUNGLASS_PROVIDERS": '{"local": "http://127.0.0.1:9/v1"}',
+            "RUNGLASS_PRICES": '{"echo": {"input_per_mtok": "0.15", "output_per_mtok": "0.60"}}',
+        }
+    )
+    assert settings.redact_keys == ["pin"]
+    assert settings.providers == {"local": "http://127.0.0.1:9/v1"}
+    assert str(settings.prices["echo"].output_per_mtok) == "0.60"
+
+
+def test_the_client_s_variables_are_not_settings() -> None:
+    assert (
+        read_settings(environment={"RUNGLASS_API_KEY": "nk_x", "RUNGLASS_BASE_URL": "http://h"}) == Settings()
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RUNGLASS_PORT": "many"}, "RUNGLASS_PORT.*int"),
+        ({"RUNGLASS_PORT": "70000"}, "RUNGLASS_PORT.*65535"),
+        ({"RUNGLASS_CAPTURE": "some"}, "RUNGLASS_CAPTURE.*some"),
+        ({"RUNGLASS_PROT": "1"}, "RUNGLASS_PROT.*no setting 'prot'"),
+        ({"RUNGLASS_REDACT_KEYS": "[1"}, "RUNGLASS_REDACT_KEYS.*JSON"),
+    ],
+)
+def test_a_wrong_variable_is_named(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        read_settings(environment=environment)
+
+
+@pytest.mark.parametrize("text", ["port = 'x'", "prot = 1", "port = = 1"])
+def test_a_wrong_file_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "runglass.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=r"runglass\.toml"):
+        read_settings(environment={}, file=file)
+
+
+def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="missing"):
+        read_settings(environment={}, file=tmp_path / "missing.toml")
+
+
+def test_the_database_is_in_the_data_folder_unless_the_store_says_otherwise() -> None:
+    assert Settings(data=Path("d")).database == Path("d/runglass.db")
+    assert Settings(store="sqlite:///other.db").database == Path("other.db")
+    assert Settings(store="sqlite:////var/other.db").database == Path("/var/other.db")
+    with pytest.raises(SettingsError, match="nope"):
+        _ = Settings(store="nope://x").database

@@ -1,0 +1,408 @@
+"""Event streams: the encoder's exact bytes, and the decoder against the HTML standard at any chunk border."""
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runglass.sse import PING, RETRY, Decoder, Frame, FrameTooLarge, frame, frames
+
+
+def decode(stream: bytes) -> list[Frame]:
+    return Decoder().feed(stream)
+
+
+def feed_all(decoder: Decoder, chunks: Iterable[bytes]) -> list[Frame]:
+    return [found for chunk in chunks for found in decoder.feed(chunk)]
+
+
+def cut(stream: bytes, borders: Sequence[int]) -> list[bytes]:
+    edges = [0, *sorted(border % (len(stream) + 1) for border in borders), len(stream)]
+    return [stream[a:b] for a, b in pairwise(edges)]
+
+
+def reference(stream: bytes) -> tuple[list[tuple[str, str, str]], str, int | None]:
+    """The standard's text, line for line, on a whole stream: events, last event id, reconnection time."""
+    text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
+    lines = re.split("\r\n|\n|\r", text)
+    lines.pop()  # not ended, so not yet a line
+    events: list[tuple[str, str, str]] = []
+    data = event_type = id_buffer = last_event_id = ""
+    retry: int | None = None
+    for line in lines:
+        if line == "":
+            last_event_id = id_buffer
+            if data != "":
+                events.append((last_event_id, event_type or "message", data.removesuffix("\n")))
+            data = event_type = ""
+            continue
+        if line.startswith(":"):
+            continue
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "event":
+            event_type = value
+        elif field == "data":
+            data += value + "\n"
+        elif field == "id" and "\0" not in value:
+            id_buffer = value
+        elif field == "retry" and re.fullmatch("[0-9]{1,18}", value):
+            retry = int(value)
+    return events, last_event_id, retry
+
+
+def observed(decoder: Decoder, found: list[Frame]) -> tuple[list[tuple[str, str, str]], str, int | None]:
+    events = [(each.id, each.event, each.data.decode("utf-8", "replace")) for each in found]
+    return events, decoder.last_event_id, decoder.retry_ms
+
+
+# Pieces that meet in every way that matters: each field, each line end, near misses and malformed UTF-8.
+PIECES: list[bytes] = [
+    *[b"data", b"event", b"id", b"retry", b"Data", b":", b": ", b" ", b"0", b"17", b"x"],
+    *[b"\n", b"\r", b"\r\n", b"\n\n", b"\0", b"\xef\xbb\xbf", b"\xef", b"\xff", b"\xe2\x82"],
+    *[each.encode() for each in ("é", "\u2028", "\x85", "\v", "\f", "٣")],
+    *[b"data: x\n", b"id: 4\n", b"event: e\n", b"retry: 5\n", b": c\n", b"data\r", b"id\r\n"],
+    *[
+        b"id: 1\nevent: a\ndata: {}\n\n",
+        b"id: 2\r\nevent: b\r\ndata: []\r\n\r\n",
+        b"id: \0\nevent: a\ndata: z\n\n",
+    ],
+]
+# Chunks end between pieces and, by `borders`, anywhere inside them.
+chunked = st.lists(st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join), max_size=8)
+borders = st.lists(st.integers(min_value=0, max_value=400), max_size=12)
+exactly = settings(deadline=None, max_examples=400)
+
+
+class TestEncoding:
+    def test_a_frame_has_exactly_the_bytes_of_the_contract(self) -> None:
+        assert (
+            frame(17, "step_completed", b'{"seq":17}')
+            == b'id: 17\nevent: step_completed\ndata: {"seq":17}\n\n'
+        )
+
+    def test_a_block_of_frames_equals_the_frames_one_by_one(self) -> None:
+        rows = [(1, "run_started", b"{}"), (2, "step_started", b'{"a":"\xe2\x80\xa8"}'), (3, "x", b"")]
+        assert frames(rows) == b"".join(frame(*row) for row in rows)
+        assert frames([]) == b""
+
+    @pytest.mark.parametrize("data", [b"{\n}", b"{}\r", b"\r\n"])
+    def test_a_line_end_in_the_data_is_refused_and_the_event_named(self, data: bytes) -> None:
+        with pytest.raises(ValueError, match="data of event 8 contains a line end"):
+            frame(8, "x", data)
+        with pytest.raises(ValueError, match="data of event 8 contains a line end"):
+            frames([(7, "x", b"{}"), (8, "x", data), (9, "x", b"{}")])
+
+    @pytest.mark.parametrize("event", ["", "a\nb", "a\r"])
+    def test_an_event_name_that_would_break_the_frame_is_refused(self, event: str) -> None:
+        with pytest.raises(ValueError, match=re.escape(f"event name {event!r}")):
+            frame(1, event, b"{}")
+        with pytest.raises(ValueError, match=re.escape(f"event name {event!r}")):
+            frames([(1, event, b"{}")])
+
+    def test_the_opening_and_the_ping_dispatch_nothing(self) -> None:
+        decoder = Decoder()
+        assert decoder.feed(RETRY + PING + PING) == []
+        assert (decoder.retry_ms, decoder.last_event_id) == (1000, "")
+        assert decoder.feed(frame(1, "e", b"{}")) == [Frame("1", "e", b"{}")]
+
+
+class TestExamplesOfTheStandard:
+    def test_data_on_three_lines_is_joined_by_line_feeds(self) -> None:
+        assert decode(b"data: YHOO\ndata: +2\ndata: 10\n\n") == [Frame("", "message", b"YHOO\n+2\n10")]
+
+    def test_a_comment_an_id_an_empty_id_and_an_event_that_never_ends(self) -> None:
+        decoder = Decoder()
+        assert decoder.feed(b": test stream\n\ndata: first event\nid: 1\n\n") == [
+            Frame("1", "message", b"first event")
+        ]
+        assert decoder.last_event_id == "1"
+        assert decoder.feed(b"data:second event\nid\n\n") == [Frame("", "message", b"second event")]
+        assert decoder.last_event_id == ""
+        assert decoder.feed(b"data:  third event\n") == []
+        assert decoder.feed(b"\n") == [Frame("", "message", b" third event")]
+
+    def test_a_field_without_a_colon_is_empty_and_the_unfinished_block_is_dropped(self) -> None:
+        assert [each.data for each in decode(b"data\n\ndata\ndata\n\ndata:")] == [b"", b"\n"]
+
+    def test_the_space_after_the_colon_is_optional(self) -> None:
+        assert [each.data for each in decode(b"data:test\n\ndata: test\n\n")] == [b"test", b"test"]
+
+    def test_event_types(self) -> None:
+        stream = b"event: add\ndata: 73857293\n\nevent: remove\ndata: 2153\n\nevent: add\ndata: 113411\n\n"
+        assert [(each.event, each.data) for each in decode(stream)] == [
+            ("add", b"73857293"),
+            ("remove", b"2153"),
+            ("add", b"113411"),
+        ]
+
+
+class TestLines:
+    @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+    def test_each_line_end_gives_the_same_frames(self, end: bytes) -> None:
+        stream = frame(1, "a", b"{}") + b": note\ndata: p\ndata: q\n\n"
+        assert (
+            decode(stream.replace(b"\n", end))
+            == decode(stream)
+            == [
+                Frame("1", "a", b"{}"),
+                Frame("1", "message", b"p\nq"),
+            ]
+        )
+
+    def test_line_ends_may_be_mixed(self) -> None:
+        assert decode(b"id: 1\rdata: a\r\ndata: b\n\r\ndata: c\r\rdata: d\n\r") == [
+            Frame("1", "message", b"a\nb"),
+            Frame("1", "message", b"c"),
+            Frame("1", "message", b"d"),
+        ]
+
+    def test_a_carriage_return_dispatches_at_once_and_its_line_feed_may_come_later(self) -> None:
+        decoder = Decoder()
+        assert decoder.feed(b"data: a\r\n\r") == [Frame("", "message", b"a")]
+        assert decoder.feed(b"") == []
+        assert decoder.feed(b"\ndata: b\r") == []
+        assert decoder.feed(b"\n") == []
+        assert decoder.feed(b"\n") == [Frame("", "message", b"b")]
+
+    @pytest.mark.parametrize("char", ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c"])
+    def test_other_separators_are_data(self, char: str) -> None:
+        data = f'"a{char}b"'.encode()
+        assert decode(b"data: " + data + b"\n\n" + frame(2, "e", data)) == [
+            Frame("", "message", data),
+            Frame("2", "e", data),
+        ]
+
+    @pytest.mark.parametrize("border", range(4))
+    def test_one_byte_order_mark_at_the_start_is_ignored(self, border: int) -> None:
+        bom = b"\xef\xbb\xbf"
+        stream = bom + b"data: a\n\n" + bom + b"data: lost\n\n" + b"data: " + bom + b"\n\n"
+        found = feed_all(Decoder(), [stream[:border], stream[border:]])
+        assert [each.data for each in found] == [b"a", bom]
+        assert decode(bom + bom + b"data: a\n\n") == []
+
+    def test_the_first_bytes_of_a_byte_order_mark_are_not_lost_if_it_is_none(self) -> None:
+        assert feed_all(Decoder(), [b"\xef", b"\xbb", b"data: a\ndata: b\n\n"]) == [
+            Frame("", "message", b"b")
+        ]
+
+
+class TestFields:
+    def test_an_id_stays_until_it_changes(self) -> None:
+        stream = b"id: 7\ndata: a\n\ndata: b\n\n" + frame(8, "e", b"{}") + b"data: c\n\n"
+        assert [each.id for each in decode(stream)] == ["7", "7", "8", "8"]
+
+    @pytest.mark.parametrize("stream", [b"id: 1\x002\ndata: a\n\n", b"id: \x00\nevent: message\ndata: a\n\n"])
+    def test_an_id_with_nul_is_ignored(self, stream: bytes) -> None:
+        decoder = Decoder()
+        assert decoder.feed(b"id: 5\n\n" + stream) == [Frame("5", "message", b"a")]
+        assert decoder.last_event_id == "5"
+
+    def test_an_event_without_data_is_not_dispatched_but_its_id_counts(self) -> None:
+        decoder = Decoder()
+        assert decoder.feed(b"id: 5\nevent: gone\n\n") == []
+        assert decoder.last_event_id == "5"
+        assert decoder.feed(b"data: a\n\n") == [Frame("5", "message", b"a")]
+
+    def test_an_id_counts_only_from_the_blank_line_on(self) -> None:
+        decoder = Decoder()
+        decoder.feed(frame(1, "e", b"{}") + b"id: 2\ndata: cut off\n")
+        assert decoder.last_event_id == "1"
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            (b"250", 250),
+            (b"0", 0),
+            (b"007", 7),
+            (b"9" * 18, 10**18 - 1),
+            (b"9" * 19, None),
+            (b"9" * 5000, None),
+            (b"", None),
+            (b" 5", None),
+            (b"-5", None),
+            (b"5.0", None),
+            (b"1_0", None),
+            ("٣".encode(), None),
+        ],
+    )
+    def test_retry_takes_ascii_digits_only_and_at_once(self, value: bytes, expected: int | None) -> None:
+        decoder = Decoder()
+        decoder.feed(b"retry: " + value + b"\n")
+        assert decoder.retry_ms == expected
+
+    def test_unknown_fields_and_other_cases_of_a_name_are_ignored(self) -> None:
+        assert decode(b"Data: a\nfoo: b\n data: c\ndata : d\n:data: e\ndata: f\n\n") == [
+            Frame("", "message", b"f")
+        ]
+
+    def test_an_empty_event_name_means_message(self) -> None:
+        assert decode(b"id: 1\nevent: \ndata: a\n\nid: 2\nevent\ndata: b\n\n") == [
+            Frame("1", "message", b"a"),
+            Frame("2", "message", b"b"),
+        ]
+
+    def test_malformed_utf8_is_replaced_in_names_and_kept_in_data(self) -> None:
+        assert decode(b"id: \xff\nevent: a\xe2\x82\ndata: \xff\n\n") == [Frame("�", "a�", b"\xff")]
+
+
+class TestChunkBorders:
+    SAMPLE = (
+        b"\xef\xbb\xbf"
+        + RETRY
+        + frame(1, "run_started", '{"name":"Zoë 🙂 \u2028"}'.encode())
+        + PING
+        + frame(2, "step_output", b'{"outputData":"a"}').replace(b"\n", b"\r\n")
+        + b"id\rdata: one\r\ndata\ndata:two\r\r: c\n\n\n"
+        + "event: é\ndata: ß\n\n".encode()
+        + b"id: 9\ndata: cut off"
+    )
+
+    def test_every_single_border_gives_the_same(self) -> None:
+        expected = reference(self.SAMPLE)
+        assert len(expected[0]) == 4
+        for border in range(len(self.SAMPLE) + 1):
+            decoder = Decoder()
+            found = feed_all(decoder, [self.SAMPLE[:border], self.SAMPLE[border:]])
+            assert observed(decoder, found) == expected, border
+
+    def test_byte_by_byte_gives_the_same(self) -> None:
+        decoder = Decoder()
+        found = feed_all(decoder, (bytes([each]) for each in self.SAMPLE))
+        assert observed(decoder, found) == reference(self.SAMPLE)
+
+    @given(chunks=chunked, borders=borders)
+    @exactly
+    def test_any_stream_is_decoded_as_the_standard_says(
+        self, chunks: list[bytes], borders: list[int]
+    ) -> None:
+        stream = b"".join(chunks)
+        for each in (chunks, cut(stream, borders)):
+            decoder = Decoder()
+            found = feed_all(decoder, each)
+            assert observed(decoder, found) == reference(stream)
+
+    @pytest.mark.parametrize(
+        "opening", [b"data: a\n", b"id: 5\n", b"event: b\n", b"x", b"data: a", b": c\n", b"\r"]
+    )
+    def test_a_chunk_that_begins_inside_an_event_is_not_taken_for_a_new_one(self, opening: bytes) -> None:
+        chunks = [opening, frame(1, "e", b"{}"), frame(2, "e", b"{}")]
+        decoder = Decoder()
+        assert observed(decoder, feed_all(decoder, chunks)) == reference(b"".join(chunks))
+
+    @given(
+        rows=st.lists(
+            st.tuples(
+                st.integers(min_value=1),
+                st.text(min_size=1).filter(lambda name: "\r" not in name and "\n" not in name),
+                st.binary().map(lambda data: data.replace(b"\r", b"").replace(b"\n", b"")),
+            )
+        ),
+        borders=borders,
+    )
+    @exactly
+    def test_what_is_encoded_comes_back(self, rows: list[tuple[int, str, bytes]], borders: list[int]) -> None:
+        decoder = Decoder()
+        found = feed_all(decoder, cut(RETRY + frames(rows) + PING, borders))
+        assert found == [Frame(str(seq), event, data) for seq, event, data in rows]
+        assert decoder.last_event_id == (str(rows[-1][0]) if rows else "")
+
+
+def sizes(stream: bytes) -> list[int]:
+    """The bytes of each frame of a stream, the unfinished rest included, each line end counted as one."""
+    text = stream.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    found = [0]
+    for line in text.splitlines(keepends=True):
+        if line == b"\n":
+            found.append(0)
+        else:
+            found[-1] += len(line)
+    return found
+
+
+class TestLimit:
+    def test_the_error_says_the_limit_the_bytes_seen_and_the_way_out(self) -> None:
+        decoder = Decoder(max_frame_bytes=100)
+        decoder.feed(frame(41, "e", b"{}"))
+        with pytest.raises(
+            FrameTooLarge,
+            match=r"'41' is larger than the limit of 100 bytes \(205 seen\).*larger max_frame_bytes",
+        ):
+            feed_all(decoder, [b"data", b":" + b"x" * 200])
+
+    def test_after_the_error_the_decoder_refuses_and_counts_nothing_of_the_chunk(self) -> None:
+        decoder = Decoder(max_frame_bytes=40)
+        decoder.feed(frame(1, "e", b"{}"))
+        with pytest.raises(FrameTooLarge):
+            decoder.feed(frame(2, "e", b"{}") + frame(3, "e", b"x" * 40))
+        assert decoder.last_event_id == "1"
+        with pytest.raises(FrameTooLarge, match="this decoder is at its end"):
+            decoder.feed(frame(4, "e", b"{}"))
+        assert decoder.last_event_id == "1"
+
+    def test_a_frame_of_exactly_the_limit_passes_and_small_frames_never_add_up(self) -> None:
+        whole = frame(1, "e", b"x" * 50)
+        limit = len(whole) - 1
+        stream = whole * 20
+        assert len(Decoder(limit).feed(stream)) == 20
+        assert len(feed_all(Decoder(limit), cut(stream, range(0, len(stream), 7)))) == 20
+        with pytest.raises(FrameTooLarge):
+            Decoder(limit - 1).feed(stream)
+
+    def test_lines_of_one_frame_add_up(self) -> None:
+        decoder = Decoder(max_frame_bytes=1000)
+        with pytest.raises(FrameTooLarge):
+            feed_all(decoder, [b"data: x\n"] * 126)
+
+    @given(chunks=chunked, borders=borders, limit=st.integers(min_value=3, max_value=60))
+    @exactly
+    def test_the_limit_holds_at_any_chunk_border(
+        self, chunks: list[bytes], borders: list[int], limit: int
+    ) -> None:
+        stream = b"".join(chunks)
+        decoder = Decoder(limit)
+        found: list[Frame] = []
+        refused = False
+        for chunk in cut(stream, borders):
+            try:
+                found += decoder.feed(chunk)
+            except FrameTooLarge:
+                refused = True
+                break
+        assert refused == (max(sizes(stream)) > limit)
+        events, last_event_id, _ = reference(stream)
+        mine = observed(decoder, found)
+        assert mine[0] == events[: len(mine[0])]
+        assert refused or mine[:2] == (events, last_event_id)
+
+
+class TestCost:
+    @pytest.mark.parametrize(
+        ("begin", "unit", "chunk_bytes"),
+        [
+            pytest.param(b"data: ", b"x", 4096, id="one line in chunks"),
+            pytest.param(b"", b"data: x\n", 4096, id="many lines in chunks"),
+            pytest.param(b"", b"data: x\r\n", 4096, id="many CRLF lines in chunks"),
+            pytest.param(b"", b"data: x\n", 1 << 30, id="many lines at once"),
+            pytest.param(b"", frame(1, "e", b"{}"), 4096, id="many frames in chunks"),
+        ],
+    )
+    def test_sixteen_times_the_bytes_cost_about_sixteen_times_the_work(
+        self, begin: bytes, unit: bytes, chunk_bytes: int
+    ) -> None:
+        def seconds(size: int) -> float:
+            stream = begin + unit * (size // len(unit)) + b"\n\n"
+            chunks = cut(stream, range(0, len(stream), chunk_bytes))
+            best = float("inf")
+            for _ in range(3):
+                decoder = Decoder()
+                started = time.process_time()
+                assert feed_all(decoder, chunks)
+                best = min(best, time.process_time() - started)
+            return best
+
+        assert seconds(4 << 20) < 80 * seconds(256 << 10)
