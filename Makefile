@@ -23,7 +23,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lock clean
+.PHONY: help demo test check reference lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing n
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
+
+reference: $(VENV)/dev.stamp ## write docs/reference.md and docs/demo-trace.md anew from the code
+	$(PY) docs/make_reference.py
+	$(PY) docs/make_demo_trace.py
 
 lock: $(VENV)/bin/pip ## write requirements/*.txt anew; ARGS=--upgrade takes newer versions
 	$(PIP) install $(LOCKED) requirements/installer.txt

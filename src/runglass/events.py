@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from runglass.lazy import Json, decode_when_read, same_fields
+from runglass.lazy import Json, decode_when_read, readable, same_fields
 from runglass.trace import TokenBreakdown
 
 
@@ -31,6 +31,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field
 
     def __hash__(self) -> int:
         return hash((self.execution_id, self.seq))
+
+    def __repr__(self) -> str:
+        return readable(self)
 
 
 class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
@@ -233,7 +236,7 @@ def decode_event(data: bytes) -> StreamEvent:
     """The event in one line of JSON.
 
     A type that is not known, or a known one whose fields have another shape, becomes `UnknownEvent`.
-    Raises `msgspec.DecodeError` for bytes that are not a JSON object.
+    Raises `msgspec.DecodeError` or UnicodeDecodeError for bytes that are not a JSON object.
     """
     try:
         return _known.decode(data)
@@ -242,7 +245,7 @@ def decode_event(data: bytes) -> StreamEvent:
         return UnknownEvent(
             event_type=str(raw.get("eventType", "")),
             execution_id=str(raw.get("executionId", "")),
-            seq=raw["seq"] if isinstance(raw.get("seq"), int) else 0,
+            seq=seq if type(seq := raw.get("seq")) is int else 0,
             at=str(raw.get("at", "")),
             data=raw,
         )

@@ -18,6 +18,12 @@ else:
     Json = msgspec.Raw
 
 
+def encoded(data: bytes | msgspec.Raw | None) -> Json:
+    """JSON bytes, or None, as the value of a `Json` field of a new struct."""
+    value: Any = msgspec.Raw(data) if isinstance(data, bytes) else data
+    return value  # type: ignore[no-any-return]  # bytes now, a dict to whoever reads the field
+
+
 class _DecodedWhenRead:
     __slots__ = ("_slot",)
 
@@ -44,14 +50,14 @@ def decode_when_read(cls: type[msgspec.Struct], fields: Iterable[str]) -> None:
         setattr(cls, name, _DecodedWhenRead(cls.__dict__[name]))
 
 
-def json_bytes(owner: msgspec.Struct, field: str) -> msgspec.Raw | None:
+def json_bytes(owner: msgspec.Struct, field: str) -> Json:
     """The field as JSON bytes without decoding it; None where it is null. Encodes it if it was read."""
     value = type(owner).__dict__[field].stored(owner)
     if value is None:
         return None
     if type(value) is msgspec.Raw:
-        return None if bytes(value) == b"null" else value
-    return msgspec.Raw(msgspec.json.encode(value))
+        return None if bytes(value) == b"null" else encoded(value)
+    return encoded(msgspec.json.encode(value))
 
 
 def same_fields(left: msgspec.Struct, right: object) -> bool:
@@ -59,3 +65,9 @@ def same_fields(left: msgspec.Struct, right: object) -> bool:
     if type(left) is not type(right):
         return False
     return all(getattr(left, name) == getattr(right, name) for name in left.__struct_fields__)
+
+
+def readable(struct: msgspec.Struct) -> str:
+    """The usual text of a struct, its snapshots decoded: msgspec's own would show that they are bytes."""
+    fields = ", ".join(f"{name}={getattr(struct, name)!r}" for name in struct.__struct_fields__)
+    return f"{type(struct).__name__}({fields})"

@@ -4,7 +4,7 @@ The order matters: a tail listens before it reads, so nothing that is committed 
 a wake-up that is lost costs one poll interval. The store is the only source of events.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from runglass.bus.base import Bus
 from runglass.events import TERMINAL_EVENTS, event_type_of
@@ -18,7 +18,7 @@ Page = list[tuple[int, bytes]]
 
 async def tail(
     store: Store, bus: Bus, run: RunRecord, *, after: int = 0, poll_s: float = 2.0
-) -> AsyncIterator[Page]:
+) -> AsyncGenerator[Page, None]:
     """Pages of `(seq, event as JSON)` after seq `after`, the last of them ending with the terminal event.
 
     An empty page says that nothing has come yet, at least every `poll_s` seconds. Ends at once if `after` is

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from runglass.lazy import Json, decode_when_read, same_fields
+from runglass.lazy import Json, decode_when_read, readable, same_fields
 
 RunStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 StepStatus = Literal["running", "completed", "failed", "skipped"]
@@ -70,6 +70,9 @@ class StepTrace(msgspec.Struct, frozen=True, kw_only=True, rename="camel", eq=Fa
 
     def __hash__(self) -> int:
         return hash((self.step_id, self.attempt, self.loop_path, self.status, self.started_at))
+
+    def __repr__(self) -> str:
+        return readable(self)
 
 
 decode_when_read(StepTrace, ("input_context", "output_context", "error_context"))

@@ -182,6 +182,15 @@ async def test_checkpoints_live_as_long_as_the_run(store: Store) -> None:
     assert await store.checkpoints(run.no) == []
 
 
+async def test_a_request_is_kept_while_the_run_lives(store: Store) -> None:
+    run = await make_run(store)
+    assert await store.request(run.no) == b'{"inputs":{}}'
+    await store.append(batch(run, 0, b"1"))
+    assert await store.request(run.no) == b'{"inputs":{}}'
+    await store.append(batch(run, 1, b"2", status="failed"))
+    assert await store.request(run.no) is None
+
+
 async def test_unfinished_runs_are_the_pending_and_running_ones_oldest_first(store: Store) -> None:
     statuses = ["pending", "running", "paused", "completed", "failed", "cancelled"]
     for number, status in enumerate(statuses):

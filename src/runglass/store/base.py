@@ -165,6 +165,9 @@ class Store(Protocol):
         """Writes the batch. Raises HeadMismatch, and writes nothing, if head or fence are not the run's."""
 
     async def run(self, run_id: str) -> RunRecord | None: ...
+    async def request(self, run_no: int) -> bytes | None:
+        """What `NewRun.request` said, as long as the run has not ended."""
+
     async def unfinished_runs(self) -> list[RunRecord]:
         """All runs whose status is pending or running, oldest first."""
 
@@ -174,7 +177,7 @@ class Store(Protocol):
         """`flowRun` JSON of the project's runs, newest first, from the one before run id `before` on."""
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
-        """Seq and JSON of the events after `after`: at least one if there is one, about `limit_bytes` at most."""
+        """Seq and JSON of the events after `after`: one at least if there is one, about `limit_bytes`."""
 
     async def trace(self, run_no: int) -> tuple[bytes, list[bytes]]:
         """`flowRun` and the latest attempt of each step, in order of first start, as of one moment."""

@@ -49,8 +49,8 @@ def migrate_sqlite(connection: sqlite3.Connection) -> None:
             raise
     if _version(connection) > known[-1].number:
         raise StoreError(
-            f"the database has schema {_version(connection)}, this version of Runglass knows {known[-1].number}; "
-            "use the version that wrote it, or a newer one"
+            f"the database has schema {_version(connection)}, this version of Runglass knows"
+            f" {known[-1].number}; use the version that wrote it, or a newer one"
         )
 
 

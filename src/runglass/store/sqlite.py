@@ -36,7 +36,7 @@ _RUN = "SELECT no, id, project_id, flow_id, version, status, capture, head, fenc
 
 
 class SqliteStore:
-    """A store in one file. `synchronous` FULL: a commit survives a power cut; NORMAL: a crash of the process."""
+    """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
         self._db = Connections(path, synchronous=synchronous)
@@ -97,8 +97,8 @@ class SqliteStore:
             now = _now()
             db.execute(
                 "INSERT INTO flow (id, project_id, slug, name, capture, updated_at) VALUES (?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (project_id, slug) DO UPDATE SET name = excluded.name, capture = excluded.capture,"
-                " updated_at = excluded.updated_at",
+                " ON CONFLICT (project_id, slug) DO UPDATE SET"
+                " name = excluded.name, capture = excluded.capture, updated_at = excluded.updated_at",
                 (str(uuid7()), project_id, slug, name, capture, now),
             )
             flow = _flow(
@@ -179,6 +179,9 @@ class SqliteStore:
 
     async def run(self, run_id: str) -> RunRecord | None:
         return await self._one(_run, f"{_RUN} WHERE id = ?", run_id)
+
+    async def request(self, run_no: int) -> bytes | None:
+        return await self._one(_bytes, "SELECT request FROM run WHERE no = ? AND request IS NOT NULL", run_no)
 
     async def unfinished_runs(self) -> list[RunRecord]:
         return await self._all(_run, f"{_RUN} WHERE status IN ('pending', 'running') ORDER BY no")
