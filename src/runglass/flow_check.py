@@ -12,7 +12,7 @@ import keyword
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jsonschema_rs
@@ -53,7 +53,13 @@ def first_error(validator: jsonschema_rs.Validator, value: Any) -> str | None:
     return None
 
 
-_KINDS = {"object": "an object", "array": "a list", "integer": "an integer", "null": "null"}
+_KINDS = {
+    "array": "a list",
+    "boolean": "a boolean (true or false)",
+    "integer": "an integer",
+    "null": "null",
+    "object": "an object",
+}
 
 
 def explain(error: jsonschema_rs.ValidationError, schema: Schema | None = None) -> Iterator[Finding]:
@@ -65,9 +71,8 @@ def explain(error: jsonschema_rs.ValidationError, schema: Schema | None = None) 
         case Kind.AdditionalProperties():
             known = _members(schema, error.schema_path[:-1])
             for name in kind.unexpected:
-                yield Finding(
-                    f"unknown field {shown(name)}{suggestion(name, known)}", (*path, name), at_key=True
-                )
+                message = f"unknown field {shown(name)}{suggestion(name, known)}"
+                yield Finding(message, (*path, name), at_key=True)
         case Kind.Type():
             yield Finding(_expected(kind.types, error.instance), path)
         case Kind.Enum():
@@ -77,6 +82,9 @@ def explain(error: jsonschema_rs.ValidationError, schema: Schema | None = None) 
             yield from _explain_branches(error, kind.context, schema)
         case Kind.MinItems() | Kind.MinLength() | Kind.MinProperties() if kind.limit == 1:
             yield Finding("must not be empty", path)
+        case Kind.FalseSchema():
+            closed = error.schema_path[-1:] == ["additionalProperties"]
+            yield Finding("no fields are allowed here" if closed else "is not allowed", path)
         case _:
             yield Finding(_trimmed(error.message), path)
 
@@ -86,46 +94,44 @@ def _explain_branches(
     branches: list[list[jsonschema_rs.ValidationError]],
     schema: Schema | None,
 ) -> Iterator[Finding]:
-    """Of several allowed forms, the mistakes of the one that was meant: whose type fits the value."""
-    types: list[str] = []
-    fitting: list[list[jsonschema_rs.ValidationError]] = []
-    for branch in branches:
-        misfit = [
-            e.kind for e in branch if isinstance(e.kind, Kind.Type) and e.instance_path == error.instance_path
-        ]
-        if misfit:
-            types += misfit[0].types
-        else:
-            fitting.append(branch)
+    """Of several allowed forms, the mistakes of the one that was meant."""
     path = tuple(error.instance_path)
-    if not fitting:
+    outermost = [[e.kind for e in branch if e.instance_path == error.instance_path] for branch in branches]
+    # The least wrong on the outside is the one that was meant: 2 is a wrong type, 1 any other mistake there.
+    misfits = [
+        2 if any(isinstance(k, Kind.Type) for k in kinds) else min(len(kinds), 1) for kinds in outermost
+    ]
+    meant = [branch for branch, misfit in zip(branches, misfits, strict=True) if misfit == min(misfits)]
+    if min(misfits) == 2:
+        types = [name for kinds in outermost for k in kinds if isinstance(k, Kind.Type) for name in k.types]
         yield Finding(_expected(types, error.instance), path)
-    elif len(fitting) == 1:
-        for inner in fitting[0]:
+    elif len(meant) == 1:
+        for inner in meant[0]:
             yield from explain(inner, schema)
     else:
-        forms = (finding for branch in fitting for finding in explain(branch[0], schema))
-        yield Finding("fits none of the allowed forms: " + "; or ".join(f.message for f in forms), path)
+        forms = (finding for branch in meant for finding in explain(branch[0], schema))
+        yield Finding(_trimmed("fits no allowed form: " + "; or ".join(form.message for form in forms)), path)
 
 
 def _members(schema: Schema | None, path: list[str | int]) -> list[str]:
     part: Any = schema
-    for key in path:
-        part = part[key] if isinstance(part, list | dict) else None
-    return list(part.get("properties", ())) if isinstance(part, dict) else []
+    try:
+        for key in path:
+            part = part[key]
+        return list(part["properties"])
+    except (LookupError, TypeError):
+        # A reference may lead out of this schema, into a published one.
+        return []
 
 
 def _expected(types: list[str], value: Any) -> str:
+    kind = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else None
     wanted = " or ".join(_KINDS.get(name, f"a {name}") for name in types)
-    if isinstance(value, str):
-        return f"expected {wanted}, found the string {shown(value)}"
-    if isinstance(value, dict | list):
-        return f"expected {wanted}, found {_KINDS['object' if isinstance(value, dict) else 'array']}"
-    return f"expected {wanted}, found {_trimmed(msgspec.json.encode(value).decode())}"
+    return f"expected {wanted}, found {_KINDS[kind] if kind else shown(value)}"
 
 
 def _any_of(options: list[Any]) -> str:
-    *most, last = map(str, options)
+    *most, last = (option if isinstance(option, str) else shown(option) for option in options)
     return _trimmed(f"{', '.join(most)} or {last}" if most else last)
 
 
@@ -146,7 +152,7 @@ _parsing = threading.Lock()
 
 
 def _python(text: Any, path: Path, *, what: str, mode: Literal["exec", "eval"]) -> Iterator[Finding]:
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not text:
         return
     try:
         # What Python warns of in somebody's flow is no warning of ours; catch_warnings is not thread-safe.
@@ -154,23 +160,14 @@ def _python(text: Any, path: Path, *, what: str, mode: Literal["exec", "eval"]) 
             warnings.simplefilter("ignore")
             tree = ast.parse(text, mode=mode)
     except SyntaxError as error:
-        yield Finding(
-            f"{what} is not valid Python: {error.msg}", path, line=error.lineno, column=error.offset or 1
-        )
+        line, column = error.lineno and max(error.lineno, 1), max(error.offset or 1, 1)
+        yield Finding(f"{what} is not valid Python: {error.msg}", path, line=line, column=column)
     except (ValueError, MemoryError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
         yield Finding(f"{what} is not valid Python: {reason}", path)
     else:
         if isinstance(tree, ast.Module) and not tree.body:
             yield Finding(f"{what} is empty; it must return an object", path)
-
-
-def _code(text: Any, path: Path) -> Iterator[Finding]:
-    return _python(text, path, what="the code", mode="exec")
-
-
-def _expression(text: Any, path: Path) -> Iterator[Finding]:
-    return _python(text, path, what="the expression", mode="eval")
 
 
 _OPENING = re.compile(r"\{[{%#]")
@@ -213,31 +210,21 @@ def _end_of_tag(source: str, at: int, closing: re.Pattern[str]) -> tuple[int, in
 def _template(text: Any, path: Path) -> Iterator[Finding]:
     if not isinstance(text, str):
         return
-    start = _overlong(text)
-    if start is not None:
-        before = text[:start].split("\n")
-        message = (
-            f"the template has a tag of more than {MAX_TAG_TOKENS} parts, or more than {MAX_ELIFS} `elif`"
-        )
-        yield Finding(message, path, line=len(before), column=len(before[-1]) + 1)
-        return
-    try:
-        minijinja.Environment().add_template("template", text)
-    except minijinja.TemplateError as error:
-        before = text.encode()[: error.range[0] if error.range else 0].decode(errors="ignore").split("\n")
-        message = f"the template is malformed: {error.detail or error.message}"
-        yield Finding(message, path, line=len(before), column=len(before[-1]) + 1)
+    at = _overlong(text)
+    message = f"the template has a tag of more than {MAX_TAG_TOKENS} parts, or more than {MAX_ELIFS} `elif`"
+    if at is None:
+        try:
+            return minijinja.Environment().add_template("template", text)
+        except minijinja.TemplateError as error:
+            at = len(text.encode()[: error.range[0] if error.range else 0].decode(errors="ignore"))
+            message = f"the template is malformed: {error.detail or error.message}"
+    before = text[:at].split("\n")
+    yield Finding(message, path, line=len(before), column=len(before[-1]) + 1)
 
 
 def _templates_within(value: Any, path: Path) -> Iterator[Finding]:
-    pending = [(value, path)]
-    while pending:
-        value, path = pending.pop()
-        if isinstance(value, str):
-            yield from _template(value, path)
-        elif isinstance(value, Mapping | list):
-            members = value.items() if isinstance(value, Mapping) else enumerate(value)
-            pending += reversed([(member, (*path, key)) for key, member in members])
+    for part, place in _parts(value, path):
+        yield from _template(part, place)
 
 
 def _loop_name(name: Any, path: Path) -> Iterator[Finding]:
@@ -246,9 +233,7 @@ def _loop_name(name: Any, path: Path) -> Iterator[Finding]:
     if not name.isidentifier() or keyword.iskeyword(name):
         yield Finding(f"{shown(name)} cannot be a name in Python", path)
     elif name in RESERVED_NAMES:
-        yield Finding(
-            f"{name!r} is taken; the names {', '.join(RESERVED_NAMES)} have a meaning of their own", path
-        )
+        yield Finding(f"{name!r} has a meaning of its own, like {_any_of(list(RESERVED_NAMES))}", path)
 
 
 _META = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
@@ -269,34 +254,41 @@ def _json_schema(schema: Any, path: Path) -> Iterator[Finding]:
         except ValueError as error:
             found = [Finding(str(error), ())]
     for finding in dict.fromkeys(found):
-        yield finding._replace(
-            message=f"not a valid JSON Schema: {finding.message}", path=path + finding.path
-        )
+        message = f"not a valid JSON Schema: {finding.message}"
+        yield finding._replace(message=message, path=path + finding.path)
     types = schema.get("type")
     if not found and types is not None and "object" not in ([types] if isinstance(types, str) else types):
         yield Finding("the schema must allow objects; inputs and outputs are always objects", (*path, "type"))
 
 
 def _broken_reference(schema: Schema, error: jsonschema_rs.ValidationError) -> Finding | None:
+    """The `$ref` that leads nowhere; the library tells its target and not its place."""
     if not isinstance(error.kind, Kind.Referencing):
         return None
-    pending: list[tuple[Any, Path]] = [(schema, ())]
-    while pending:
-        part, path = pending.pop()
-        if isinstance(part, dict):
-            reference = part.get("$ref")
-            if isinstance(reference, str) and reference.lstrip("#") in error.message:
-                message = f"nothing is at {shown(reference)}; only references inside the schema are followed"
-                return Finding(message, (*path, "$ref"))
-        if isinstance(part, dict | list):
-            members = part.items() if isinstance(part, dict) else enumerate(part)
-            pending += [(member, (*path, key)) for key, member in members]
+    for part, path in _parts(schema, ()):
+        reference = part.get("$ref") if isinstance(part, dict) else None
+        if isinstance(reference, str) and reference.lstrip("#") in error.message:
+            message = f"nothing is at {shown(reference)}; only references inside the schema are followed"
+            return Finding(message, (*path, "$ref"))
     return None
 
 
+def _parts(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
+    """The value and all that it holds, in order. Without recursion: its depth is the author's choice."""
+    pending = [(value, path)]
+    while pending:
+        value, path = pending.pop()
+        yield value, path
+        if isinstance(value, dict | list):
+            members = value.items() if isinstance(value, dict) else enumerate(value)
+            pending += reversed([(member, (*path, key)) for key, member in members])
+
+
+_expression = functools.partial(_python, what="the expression", mode="eval")
+
 _TEXTS: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
     "as": _loop_name,
-    "code": _code,
+    "code": functools.partial(_python, what="the code", mode="exec"),
     "if": _expression,
     "input": _templates_within,
     "output_schema": _json_schema,
@@ -389,12 +381,8 @@ class _Walk:
                 yield from self._inside(step, (*path, index), nesting + 1)
 
     def _identity(self, step_id: Any, path: Path) -> Iterator[Finding]:
-        if not isinstance(step_id, str):
-            return
-        if step_id in self._ids:
+        if isinstance(step_id, str) and self._ids.setdefault(step_id, path) is not path:
             yield Finding(f"the id {step_id!r} is used twice", path, earlier=self._ids[step_id])
-        else:
-            self._ids[step_id] = path
 
     def _inside(self, step: dict[str, Any], path: Path, nesting: int) -> Iterator[Finding]:
         kind = step.get("type")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
+import msgspec
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, StreamMark
@@ -28,6 +29,7 @@ Path = tuple[str | int, ...]
 
 _NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CODE_POINT = re.compile(r"\\U([0-9a-fA-F]{8})")
+_OTHER_VERSION = re.compile(r"(?:\A|(?<=[\r\n]))%YAML\b(?![ \t]+1\.2(?:\s|\Z))")
 _PLAIN_NAME = re.compile(r"[\w-]+")
 _WIDE_BOMS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -61,8 +63,8 @@ def path_text(path: Path) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value on one short line, for a message."""
-    text = repr(value) if isinstance(value, str) else str(value)
+    """A JSON value on one short line, for a message."""
+    text = repr(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
@@ -203,6 +205,9 @@ def read_document(text: str | bytes, *, file: str = "<flow>") -> Document:
     if found := _NOT_TEXT.search(source):
         message = f"the character U+{ord(found[0]):04X} may not stand in a text file"
         raise FlowFileError([_at_offset(message, source, found.start())], file=file)
+    if found := _OTHER_VERSION.search(source):
+        # An older version reads `off` as false, which no author of a flow expects.
+        raise FlowFileError([_at_offset("only YAML 1.2 is read", source, found.start())], file=file)
     yaml = YAML(typ="safe", pure=True)
     yaml.max_depth = MAX_DEPTH
     yaml.composer.warn_double_anchors = False
@@ -213,13 +218,12 @@ def read_document(text: str | bytes, *, file: str = "<flow>") -> Document:
         raise FlowFileError([_at_mark(message, error.problem_mark)], file=file) from error
     except MarkedYAMLError as error:
         raise FlowFileError([_syntax_problem(error)], file=file) from error
-    except (ValueError, OverflowError) as error:
-        # The scanner passes every code point that an escape may name on to chr().
+    except (ValueError, OverflowError, LookupError, TypeError, AttributeError, AssertionError) as error:
+        # The library trusts its input in places, as with `chr()` of whatever an escape names.
         wrong = next((at for at in _CODE_POINT.finditer(source) if int(at[1], 16) > 0x10FFFF), None)
-        message = "not valid YAML: an escape names a character beyond U+10FFFF"
-        raise FlowFileError(
-            [_at_offset(message, source, wrong.start() if wrong else 0)], file=file
-        ) from error
+        reason = "an escape names a character beyond U+10FFFF" if wrong else f"it cannot be read ({error!r})"
+        problem = _at_offset(f"not valid YAML: {reason}", source, wrong.start() if wrong else 0)
+        raise FlowFileError([problem], file=file) from error
     if root is None:
         raise FlowFileError([Problem("the file is empty", "", 1, 1)], file=file)
     return Document(source, yaml, root, file=file)
@@ -233,8 +237,9 @@ def _decoded(text: str | bytes, file: str) -> str:
     try:
         return text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = text[: error.start].decode("utf-8-sig", errors="replace")
-        message = f"the file is not UTF-8 text: byte 0x{text[error.start]:02X}"
+        # Not `text`: the codec counts from behind the byte order mark.
+        before = error.object[: error.start].decode()
+        message = f"the file is not UTF-8 text: byte 0x{error.object[error.start]:02X}"
         raise FlowFileError([_at_offset(message, before, len(before))], file=file) from error
 
 
@@ -244,16 +249,17 @@ def _at_offset(message: str, text: str, offset: int) -> Problem:
 
 
 def _syntax_problem(error: MarkedYAMLError) -> Problem:
-    message = f"not valid YAML: {_short(error.problem or 'it cannot be read')}"
+    message = f"not valid YAML: {_short((error.problem or 'it cannot be read').removeprefix('but '))}"
     if error.context:
         message += f" ({_short(error.context)}"
         message += f" from line {error.context_mark.line + 1})" if error.context_mark is not None else ")"
     if error.problem and "'\\t'" in error.problem:
         message += "; indent with spaces, not tabs"
-    mark = error.problem_mark or error.context_mark
-    return Problem(
-        message, "", None if mark is None else mark.line + 1, None if mark is None else mark.column + 1
-    )
+    return _at_mark(message, error.problem_mark or error.context_mark)
+
+
+def _at_mark(message: str, mark: StreamMark | None) -> Problem:
+    return Problem(message) if mark is None else Problem(message, "", mark.line + 1, mark.column + 1)
 
 
 def _line_column(node: Node) -> tuple[int, int]:

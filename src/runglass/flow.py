@@ -1,0 +1,337 @@
+"""A flow: the tree of steps that a run walks, and the ways into it that check what comes in.
+
+The structs are what the engine executes and what the store keeps; `parse_flow` is the only way from a file to
+them. Their annotations are the source of the published JSON Schema. This file knows nothing of how a step is
+executed.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias
+
+import msgspec
+
+from runglass.errors import FlowFileError, Problem, api_error
+from runglass.flow_check import FlowRules, compile_schema, explain, first_error, suggestion
+from runglass.flow_file import Finding, path_text, read_document
+
+__all__ = [
+    "CodeStep",
+    "ConditionStep",
+    "Flow",
+    "LeafStep",
+    "LlmStep",
+    "LoopStep",
+    "ParallelStep",
+    "PassthroughStep",
+    "Retry",
+    "Step",
+    "WaitStep",
+    "apply_overrides",
+    "check_inputs",
+    "compile_schema",
+    "decode_flow",
+    "find_step",
+    "first_error",
+    "flow_schema",
+    "leaves",
+    "parse_flow",
+    "step_count",
+    "step_index",
+]
+
+MAX_PROBLEMS = 1_000
+MAX_MISTAKES = 10
+_DAY_MS = 86_400_000
+
+
+def _about(description: str, **rules: Any) -> msgspec.Meta:
+    """Description and limits of a field, for the schema only: what is stored has been checked before."""
+    return msgspec.Meta(description=description, extra_json_schema=rules)
+
+
+class _Strict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    pass
+
+
+class Retry(_Strict, frozen=True, kw_only=True):
+    """How often a step is tried and how long it waits in between."""
+
+    max_attempts: Annotated[int, _about("Attempts in total, the first included.", minimum=1, maximum=100)] = 1
+    initial_delay_ms: Annotated[int, _about("Wait after the first failure.", minimum=0, maximum=_DAY_MS)] = (
+        200
+    )
+    multiplier: Annotated[float, _about("How much longer each wait is.", minimum=1, maximum=100)] = 2.0
+    max_delay_ms: Annotated[int, _about("No wait is longer than this.", minimum=0, maximum=_DAY_MS)] = 10_000
+
+    def delay_ms(self, failed_attempt: int) -> int:
+        """Milliseconds to wait after attempt number `failed_attempt` (1, 2, …) has failed."""
+        return int(min(self.initial_delay_ms * self.multiplier ** (failed_attempt - 1), self.max_delay_ms))
+
+
+StepId = Annotated[str, _about("Unique in the whole flow.", pattern="^[A-Za-z0-9_-]{1,64}$")]
+Name = Annotated[str | None, _about("For people.", minLength=1, maxLength=256)]
+OnError = Annotated[
+    Literal["fail", "continue"],
+    _about("`continue`: the step is failed, its output null, and the flow goes on."),
+]
+Input = Annotated[
+    dict[str, Any] | None,
+    _about("What the step gets instead of the output before it. Strings inside are templates."),
+]
+TimeoutMs = Annotated[int | None, _about("Limit of one attempt.", minimum=1, maximum=_DAY_MS)]
+Steps = Annotated["list[Step]", _about("Run one after the other.", minItems=1)]
+
+
+class _Step(_Strict, frozen=True, kw_only=True, tag_field="type"):
+    id: StepId
+    name: Name = None
+    on_error: OnError = "fail"
+    input: Input = None
+
+
+class _Leaf(_Step, frozen=True, kw_only=True):
+    retry: Annotated[Retry | None, _about("Tries a failed attempt again; by default never.")] = None
+    timeout_ms: TimeoutMs = None
+
+
+class LlmStep(_Leaf, frozen=True, kw_only=True, tag="llm"):
+    """Asks a model. Yields `{"text": …}`, or the object that `output_schema` describes."""
+
+    model: Annotated[
+        str, _about("`provider:model`, or `echo`, which is offline.", minLength=1, maxLength=256)
+    ]
+    system: Annotated[str | None, _about("Template of the instructions.")] = None
+    prompt: Annotated[str | None, _about("Template of the user's turn; by default the run's `message`.")] = (
+        None
+    )
+    settings: Annotated[dict[str, Any], _about("For the model: `temperature`, `max_tokens`, …")] = {}
+    output_schema: Annotated[dict[str, Any] | None, _about("JSON Schema of the object to answer with.")] = (
+        None
+    )
+    tools: Annotated[bool, _about("Whether a caller's tools are offered to this step.")] = True
+
+
+class CodeStep(_Leaf, frozen=True, kw_only=True, tag="code"):
+    """Runs Python in a sandbox."""
+
+    code: Annotated[str, _about("The body of a function; it must return an object.", minLength=1)]
+
+
+class WaitStep(_Leaf, frozen=True, kw_only=True, tag="wait"):
+    """Waits, then passes its input on."""
+
+    ms: Annotated[int, _about("How long, in milliseconds.", minimum=0, maximum=_DAY_MS)]
+
+
+class PassthroughStep(_Leaf, frozen=True, kw_only=True, tag="passthrough"):
+    """Passes its input on."""
+
+
+class LoopStep(_Step, frozen=True, kw_only=True, tag="loop", rename={"as_": "as"}):
+    """Runs its steps once for each item. Yields `{"items": [last output of each iteration]}`."""
+
+    over: Annotated[str, _about("The list: a field of the input, or a Python expression.", minLength=1)]
+    as_: Annotated[str, _about("Name of the item inside; `index` is there too.")] = "item"
+    max_concurrency: Annotated[int, _about("Iterations at a time.", minimum=1, maximum=1_000)] = 1
+    steps: Steps
+
+
+class ConditionStep(_Step, frozen=True, kw_only=True, tag="condition", rename={"if_": "if", "else_": "else"}):
+    """Runs one of two branches; the steps of the other are skipped."""
+
+    if_: Annotated[str, _about("A Python expression over the input.", minLength=1)]
+    then: Steps
+    else_: Annotated["list[Step]", _about("Run when `if` is false; may be left out.")] = []
+
+
+class ParallelStep(_Step, frozen=True, kw_only=True, tag="parallel"):
+    """Runs its branches at the same time. Yields an object with the last output of each."""
+
+    branches: Annotated[dict[str, Steps], _about("Steps by the name of their branch.", minProperties=1)]
+
+
+LeafStep: TypeAlias = LlmStep | CodeStep | WaitStep | PassthroughStep
+"""A step that does work itself and is in the trace."""
+
+Step: TypeAlias = LeafStep | LoopStep | ConditionStep | ParallelStep
+
+
+class Flow(_Strict, frozen=True, kw_only=True):
+    """A tree of steps, run from top to bottom; each gets the output of the one before it."""
+
+    slug: Annotated[
+        str, _about("Unique in its project; part of the flow's address.", pattern="^[a-z0-9-]{1,128}$")
+    ]
+    name: Name = None
+    capture: Annotated[
+        Literal["off", "metadata_only", "redacted", "full"] | None,
+        _about("What a trace keeps of inputs and outputs; by default what the project says."),
+    ] = None
+    inputs: Annotated[
+        dict[str, Any] | None, _about("JSON Schema of a run's inputs; by default any object.")
+    ] = None
+    steps: Steps
+
+    def encode(self) -> bytes:
+        """The flow as JSON, defaults left out; equal flows give equal bytes. `decode_flow` reads it."""
+        return msgspec.json.encode(self)
+
+
+_decoder = msgspec.json.Decoder(Flow)
+
+
+def decode_flow(data: bytes) -> Flow:
+    """The flow that `Flow.encode` wrote. Checks types only: for what this system has stored itself."""
+    return _decoder.decode(data)
+
+
+def flow_schema() -> dict[str, Any]:
+    """The JSON Schema of flow files, draft 2020-12."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Runglass flow"}
+    return schema | msgspec.json.schema(Flow)
+
+
+@functools.cache
+def _rules() -> FlowRules:
+    return FlowRules(flow_schema())
+
+
+def parse_flow(text: str | bytes, *, file: str = "<flow>") -> Flow:
+    """The flow in a YAML or JSON text. Raises FlowFileError with every mistake and its place.
+
+    From the thousandth mistake on they are no longer listed. `file` is only a name for messages.
+    """
+    document = read_document(text, file=file)
+    problems = document.problems[:MAX_PROBLEMS]
+    unreadable = {problem.path for problem in problems}
+    for finding in _rules().flow(document.value):
+        if len(problems) >= MAX_PROBLEMS:
+            problems.append(Problem(f"there may be more; only {MAX_PROBLEMS:,} problems are listed"))
+            break
+        if path_text(finding.path) not in unreadable:
+            problems.append(document.problem(finding))
+    if problems:
+        raise FlowFileError(sorted(problems, key=_appearance), file=file)
+    # Not strict, so that 3.0 is an integer, as it is to JSON Schema; nothing else is left to coerce.
+    return msgspec.convert(document.value, Flow, strict=False)
+
+
+def _appearance(problem: Problem) -> tuple[bool, int, int]:
+    return problem.line is None, problem.line or 0, problem.column or 0
+
+
+def _inside(step: Step) -> Iterator[list[Step]]:
+    match step:
+        case LoopStep():
+            yield step.steps
+        case ConditionStep():
+            yield step.then
+            yield step.else_
+        case ParallelStep():
+            yield from step.branches.values()
+
+
+def _all(steps: list[Step]) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        for inner in _inside(step):
+            yield from _all(inner)
+
+
+def leaves(steps: list[Step]) -> Iterator[LeafStep]:
+    """The steps that do work, in document order, both branches of a condition included."""
+    return (step for step in _all(steps) if isinstance(step, LeafStep))
+
+
+def step_count(flow: Flow) -> int:
+    """How many leaf steps the flow has."""
+    return sum(1 for _ in leaves(flow.steps))
+
+
+def find_step(flow: Flow, step_id: str) -> Step | None:
+    """The step with this id, a container included; None where there is none."""
+    return next((step for step in _all(flow.steps) if step.id == step_id), None)
+
+
+def step_index(flow: Flow, step_id: str) -> int:
+    """Position, from 0, of the top-level step that is or holds the step with this id. Raises KeyError."""
+    for index, top in enumerate(flow.steps):
+        if any(step.id == step_id for step in _all([top])):
+            return index
+    raise KeyError(step_id)
+
+
+def apply_overrides(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> Flow:
+    """The flow with fields of leaf steps set anew: `{step id: {field: value}}`, in the file's spelling.
+
+    Raises INVALID_REQUEST naming each field that cannot be set or whose value a flow file could not have.
+    """
+    steps = {step.id: step for step in _all(flow.steps)}
+    mistakes: list[Finding] = []
+    changed: dict[str, LeafStep] = {}
+    for step_id, fields in overrides.items():
+        path = ("blockOverrides", step_id)
+        step = steps.get(step_id)
+        if step is None:
+            hint = suggestion(step_id, list(steps))
+            mistakes.append(Finding(f"the flow has no step {step_id!r}{hint}", path))
+        elif not isinstance(step, LeafStep):
+            mistakes.append(Finding("only steps that do work can be changed, not one that holds steps", path))
+        elif not isinstance(fields, Mapping):
+            mistakes.append(Finding("expected an object of fields", path))
+        else:
+            fixed = [Finding("cannot be changed", (*path, name)) for name in ("id", "type") if name in fields]
+            whole = {**msgspec.to_builtins(step), **fields}
+            found = fixed or list(islice(_rules().step(whole, path), MAX_MISTAKES + 1))
+            mistakes += found
+            if not found:
+                changed[step_id] = msgspec.convert(whole, type(step), strict=False)
+    if mistakes:
+        _refuse(mistakes)
+    return msgspec.structs.replace(flow, steps=_replaced(flow.steps, changed)) if changed else flow
+
+
+def _replaced(steps: list[Step], changed: Mapping[str, LeafStep]) -> list[Step]:
+    return [_replaced_step(step, changed) for step in steps]
+
+
+def _replaced_step(step: Step, changed: Mapping[str, LeafStep]) -> Step:
+    match step:
+        case LoopStep():
+            return msgspec.structs.replace(step, steps=_replaced(step.steps, changed))
+        case ConditionStep():
+            then, otherwise = _replaced(step.then, changed), _replaced(step.else_, changed)
+            return msgspec.structs.replace(step, then=then, else_=otherwise)
+        case ParallelStep():
+            branches = {name: _replaced(inner, changed) for name, inner in step.branches.items()}
+            return msgspec.structs.replace(step, branches=branches)
+        case _:
+            return changed.get(step.id, step)
+
+
+def check_inputs(flow: Flow, inputs: dict[str, Any]) -> None:
+    """Raises INVALID_REQUEST, naming the fields, where a run's inputs do not fit the flow's `inputs`."""
+    if flow.inputs is None:
+        return
+    found = (
+        finding._replace(path=(() if finding.path[:1] == ("message",) else ("parameters",)) + finding.path)
+        for error in compile_schema(flow.inputs).iter_errors(inputs)
+        for finding in explain(error, flow.inputs)
+    )
+    if mistakes := list(islice(found, MAX_MISTAKES + 1)):
+        _refuse(mistakes)
+
+
+def _sentence(mistake: Finding) -> str:
+    path, named = path_text(mistake.path), f"`{mistake.path[-1]}` "
+    if mistake.message.startswith(named):
+        return f"`{path}` {mistake.message.removeprefix(named)}"
+    return f"`{path}`: {mistake.message}"
+
+
+def _refuse(mistakes: list[Finding]) -> NoReturn:
+    listed = list(dict.fromkeys(_sentence(mistake) for mistake in mistakes))
+    more = "; and more" if len(listed) > MAX_MISTAKES else ""
+    raise api_error("INVALID_REQUEST", "; ".join(listed[:MAX_MISTAKES]) + more)

@@ -1,0 +1,318 @@
+"""What makes a flow wrong: the shape of each step, and the code, templates and schemas inside it."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from runglass import flow_check
+from runglass.flow import CodeStep, LlmStep, compile_schema, first_error, parse_flow, step_count
+from tests.flows import HEAD, LLM, ONE, problems
+
+LEAF = "{id: s%d, type: passthrough}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: a\n" + ONE, ["f.yaml:1:1: `slug` is missing at slug"]),
+        ("slug: a\n", ["f.yaml:1:1: `steps` is missing at steps"]),
+        ("slug: a\nsteps:\n", ["f.yaml:2:1: expected a list, found null at steps"]),
+        ("slug: a\nsteps: []\n", ["f.yaml:2:8: must not be empty at steps"]),
+        ("slug: A b\n" + ONE, ['f.yaml:1:7: "A b" does not match "^[a-z0-9-]{1,128}$" at slug']),
+        ('slug: "a\\n"\n' + ONE, ['f.yaml:1:7: "a\\n" does not match "^[a-z0-9-]{1,128}$" at slug']),
+        (
+            "slug: a\ncapture: false\n" + ONE,
+            ["f.yaml:2:10: expected full, metadata_only, off or redacted, found false at capture"],
+        ),
+        (
+            "slug: a\ncapture: ful\n" + ONE,
+            [
+                "f.yaml:2:10: expected full, metadata_only, off or redacted, found 'ful'; "
+                "did you mean 'full'? at capture"
+            ],
+        ),
+        ("slug: a\ninputs: true\n" + ONE, ["f.yaml:2:9: expected an object or null, found true at inputs"]),
+        (HEAD + "  - 5\n", ["f.yaml:3:5: expected an object, found 5 at steps[0]"]),
+        (
+            HEAD + "  - id: a\n    typ: llm\n",
+            [
+                "f.yaml:3:5: `type` is missing; a step is llm, code, wait, passthrough, loop, condition "
+                "or parallel at steps[0].type"
+            ],
+        ),
+        (
+            HEAD + "  - id: a\n    type: [llm]\n",
+            [
+                "f.yaml:4:11: expected llm, code, wait, passthrough, loop, condition or parallel, "
+                'found ["llm"] at steps[0].type'
+            ],
+        ),
+        (HEAD + "  - {type: passthrough}\n", ["f.yaml:3:5: `id` is missing at steps[0].id"]),
+        (
+            HEAD + "  - {id: a b, type: passthrough}\n",
+            ['f.yaml:3:10: "a b" does not match "^[A-Za-z0-9_-]{1,64}$" at steps[0].id'],
+        ),
+        (
+            HEAD + "  - id: a\n    type: llm\n    modle: echo\n    retry:\n      max_attempts: 0\n",
+            [
+                "f.yaml:3:5: `model` is missing at steps[0].model",
+                "f.yaml:5:5: unknown field 'modle'; did you mean 'model'? at steps[0].modle",
+                "f.yaml:7:21: 0 is less than the minimum of 1 at steps[0].retry.max_attempts",
+            ],
+        ),
+        (
+            HEAD + "  - {id: a, type: passthrough, retry: {multipler: 2, max_attempts: 101}}\n",
+            [
+                "f.yaml:3:40: unknown field 'multipler'; did you mean 'multiplier'? "
+                "at steps[0].retry.multipler",
+                "f.yaml:3:68: 101 is greater than the maximum of 100 at steps[0].retry.max_attempts",
+            ],
+        ),
+        (
+            HEAD + "  - {id: a, type: passthrough, retry: 3, timeout_ms: 0, on_error: ignore}\n",
+            [
+                "f.yaml:3:39: expected an object or null, found 3 at steps[0].retry",
+                "f.yaml:3:54: 0 is less than the minimum of 1 at steps[0].timeout_ms",
+                "f.yaml:3:67: expected continue or fail, found 'ignore' at steps[0].on_error",
+            ],
+        ),
+        (
+            LLM + "    tools: yes\n    prompt:\n    system: 5\n    settings:\n    input: []\n",
+            [
+                "f.yaml:6:12: expected a boolean (true or false), found 'yes' at steps[0].tools",
+                "f.yaml:8:13: expected a string or null, found 5 at steps[0].system",
+                "f.yaml:9:5: expected an object, found null at steps[0].settings",
+                "f.yaml:10:12: expected an object or null, found a list at steps[0].input",
+            ],
+        ),
+        (
+            HEAD + "  - {id: a, type: wait, ms: 86400001}\n  - {id: b, type: wait, ms: 1.5}\n",
+            [
+                "f.yaml:3:29: 86400001 is greater than the maximum of 86400000 at steps[0].ms",
+                "f.yaml:4:29: expected an integer, found 1.5 at steps[1].ms",
+            ],
+        ),
+        (
+            HEAD + "  - {id: l, type: loop, over: x, max_concurrency: 1001, steps: []}\n"
+            "  - {id: c, type: condition, if: x, then: [], else: }\n"
+            "  - {id: p, type: parallel, branches: {a: [], b: 5}}\n"
+            "  - {id: q, type: parallel, branches: {}, retry: {}}\n",
+            [
+                "f.yaml:3:51: 1001 is greater than the maximum of 1000 at steps[0].max_concurrency",
+                "f.yaml:3:64: must not be empty at steps[0].steps",
+                "f.yaml:4:43: must not be empty at steps[1].then",
+                "f.yaml:4:47: expected a list, found null at steps[1].else",
+                "f.yaml:5:43: must not be empty at steps[2].branches.a",
+                "f.yaml:5:50: expected a list, found 5 at steps[2].branches.b",
+                "f.yaml:6:39: must not be empty at steps[3].branches",
+                "f.yaml:6:43: unknown field 'retry' at steps[3].retry",
+            ],
+        ),
+        (
+            HEAD + "  - {id: a, type: passthrough}\n"
+            "  - {id: p, type: parallel, branches: {a b: [{id: l, type: loop, over: x, steps: "
+            "[{id: a, type: passthrough}]}]}}\n",
+            [
+                "f.yaml:4:88: the id 'a' is used twice, first on line 3 "
+                "at steps[1].branches['a b'][0].steps[0].id"
+            ],
+        ),
+        (
+            HEAD + "".join(
+                f"  - {{id: l{i}, type: loop, over: x, as: {name}, steps: [{LEAF % i}]}}\n"
+                for i, name in enumerate(["a b", "class", "index", "ok", ""])
+            ),
+            [
+                "f.yaml:3:39: 'a b' cannot be a name in Python at steps[0].as",
+                "f.yaml:4:39: 'class' cannot be a name in Python at steps[1].as",
+                "f.yaml:5:39: 'index' has a meaning of its own, like attempt, index, initial or steps "
+                "at steps[2].as",
+                "f.yaml:7:35: expected a string, found null at steps[4].as",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_shape(text: str, expected: list[str]) -> None:
+    assert problems(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (
+            "code: |\n\n      x = 1\n      return {\n",
+            "7:14: the code is not valid Python: '{' was never closed",
+        ),
+        ("code: return )\n", "4:18: the code is not valid Python: unmatched ')'"),
+        ('code: "return )"\n', "4:19: the code is not valid Python: unmatched ')'"),
+        (
+            'code: "x = 1\\nreturn )"\n',
+            "4:11: the code is not valid Python: unmatched ')' (line 2 of its text)",
+        ),
+        (
+            "code: >\n      return\n      )\n",
+            "4:11: the code is not valid Python: unmatched ')' (line 1 of its text)",
+        ),
+        ('code: "\\0"\n', "4:11: the code is not valid Python: source code string cannot contain null bytes"),
+        (f"code: {'-' * 9000}1\n", "4:11: the code is not valid Python: it is nested too deeply"),
+        (f"code: a{'.a' * 100_000}\n", "4:11: the code is not valid Python: it is nested too deeply"),
+        ("code: '# nothing'\n", "4:11: the code is empty; it must return an object"),
+        ("code: ''\n", "4:11: must not be empty"),
+    ],
+)
+def test_code_that_does_not_parse(step: str, expected: str) -> None:
+    text = HEAD + "  - id: a\n    " + step + "    type: code\n"
+    assert problems(text) == [f"f.yaml:{expected} at steps[0].code"]
+
+
+def test_code_is_the_body_of_a_function_and_its_warnings_stay_quiet() -> None:
+    text = (
+        HEAD
+        + '  - id: a\n    type: code\n    code: |\n      if x is 1:\n        y = "\\d"\n      return {}\n'
+    )
+    assert isinstance(parse_flow(text).steps[0], CodeStep)
+
+
+def test_expressions_that_do_not_parse() -> None:
+    text = HEAD + (
+        "  - {id: a, type: loop, over: 'x = 1', steps: [{id: b, type: passthrough}]}\n"
+        "  - id: c\n    type: condition\n    if: return x\n    then: [{id: d, type: passthrough}]\n"
+        "  - {id: e, type: loop, over: '', steps: [{id: f, type: passthrough}]}\n"
+    )
+    assert problems(text) == [
+        "f.yaml:3:34: the expression is not valid Python: invalid syntax at steps[0].over",
+        "f.yaml:6:9: the expression is not valid Python: invalid syntax at steps[1].if",
+        "f.yaml:8:31: must not be empty at steps[2].over",
+    ]
+
+
+def test_templates_that_do_not_parse() -> None:
+    text = LLM + (
+        "    system: |\n      Be kind.\n      Say é {{ a b }}.\n"
+        '    prompt: "{% if x %}"\n'
+        "    input:\n      a: [1, '{{ )']\n      b: {c: '{{ ok }}', d: \"x\\n{{\"}\n"
+    )
+    assert problems(text) == [
+        "f.yaml:8:18: the template is malformed: unexpected identifier, expected end of variable block "
+        "at steps[0].system",
+        "f.yaml:9:22: the template is malformed: unexpected end of input, expected end of block "
+        "at steps[0].prompt",
+        "f.yaml:11:18: the template is malformed: unexpected `)` at steps[0].input.a[1]",
+        "f.yaml:12:29: the template is malformed: unexpected end of input, expected expression "
+        "(line 2 of its text) at steps[0].input.b.d",
+    ]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ " + "-" * 100_000 + "1 }}",
+        "{{ " + "not " * 100_000 + "1 }}",
+        "{{ a" + ".a" * 100_000 + " }}",
+        "{{ a" + "|a" * 100_000,
+        "{{ {'a': {'}}': 1}} " + "+ 1" * 100_000 + " }}",
+        "{# {{ ' #}{{ ' }} ' ~ " + "-" * 100_000 + "1 }}",
+        "{% raw %}{{ ' {%- endraw -%}{{ ' }} ' ~ " + "-" * 100_000 + "1 }}",
+        "{% if a %}" + "{% elif a %}" * 100_000 + "{% endif %}",
+        "{%- set x = " + "(" * 100_000,
+    ],
+)
+def test_templates_that_would_take_the_process_down(template: str) -> None:
+    # In a process of its own, since the failure that this guards against is a crash.
+    code = (
+        "import sys; from runglass.flow_check import _template as check; print(*check(sys.stdin.read(), ()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=template, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the template has a tag of more than 500 parts" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ a }}" * 1000 + " - . | " * 1000,
+        "{# " + "- " * 1000 + "#}",
+        "{% raw %}{{ " + "- " * 1000 + "{% endraw %}",
+        "{{ '" + "}} - " * 1000 + "' }}",
+        "{{ {'a': {'b': 1}} }}" + "- " * 1000,
+        "{%- for x in y -%}{{ x.a|upper }}{%+ endfor +%}" + "- " * 1000,
+    ],
+)
+def test_long_templates_are_fine(template: str) -> None:
+    text = json.dumps(
+        {"slug": "a", "steps": [{"id": "a", "type": "llm", "model": "echo", "prompt": template}]}
+    )
+    assert isinstance(parse_flow(text).steps[0], LlmStep)
+
+
+def test_schemas_that_are_none() -> None:
+    text = (
+        "slug: a\ninputs:\n  type: objct\n  properties: {a: {type: [5]}, b: {minLength: -1}, c: 7}\n"
+        "steps:\n"
+        "  - {id: a, type: llm, model: echo, output_schema: {properties: {x: {$ref: 'https://e.com/s.json'}}}}\n"
+        "  - {id: b, type: llm, model: echo, output_schema: {$ref: '#/$defs/none'}}\n"
+        "  - {id: c, type: llm, model: echo, output_schema: {$schema: 'http://x/y'}}\n"
+        "  - {id: d, type: llm, model: echo, output_schema: {pattern: '('}}\n"
+        "  - {id: e, type: llm, model: echo, output_schema: {type: array}}\n"
+        "  - {id: f, type: llm, model: echo, output_schema: {type: [object, 'null']}}\n"
+        "  - {id: g, type: llm, model: echo, output_schema: {$schema: 'http://json-schema.org/draft-07/schema#'}}\n"
+    )
+    types = "expected array, boolean, integer, null, number, object or string"
+    bad = "not a valid JSON Schema:"
+    inside = "only references inside the schema are followed"
+    assert problems(text) == [
+        f"f.yaml:3:9: {bad} {types}, found 'objct'; did you mean 'object'? at inputs.type",
+        f"f.yaml:4:27: {bad} {types}, found 5 at inputs.properties.a.type[0]",
+        f"f.yaml:4:47: {bad} -1 is less than the minimum of 0 at inputs.properties.b.minLength",
+        f"f.yaml:4:55: {bad} expected a boolean (true or false) or an object, found 7 at inputs.properties.c",
+        f"f.yaml:6:76: {bad} nothing is at 'https://e.com/s.json'; {inside} "
+        "at steps[0].output_schema.properties.x['$ref']",
+        f"f.yaml:7:59: {bad} nothing is at '#/$defs/none'; {inside} at steps[1].output_schema['$ref']",
+        f"f.yaml:8:52: {bad} Unknown meta-schema: 'http://x/y'. Custom meta-schemas must be registered in "
+        "the registry before use at steps[2].output_schema",
+        f'f.yaml:9:62: {bad} "(" is not a "regex" at steps[3].output_schema.pattern',
+        "f.yaml:10:59: the schema must allow objects; inputs and outputs are always objects "
+        "at steps[4].output_schema.type",
+    ]
+
+
+def test_a_flow_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (flow_check.MAX_STEPS, flow_check.MAX_NESTING) == (10_000, 32)
+    monkeypatch.setattr(flow_check, "MAX_STEPS", 3)
+    steps = [{"id": f"s{i}", "type": "passthrough"} for i in range(5)]
+    loop = {"id": "l", "type": "loop", "over": "x", "steps": steps}
+    text = json.dumps({"slug": "a", "steps": [loop, *steps]})
+    assert [p.rpartition(": ")[2] for p in problems(text)] == [
+        "the flow has more than 3 steps at steps[0].steps[2]"
+    ]
+
+
+def test_steps_are_nested_32_deep_at_most() -> None:
+    inner: dict[str, Any] = {"id": "leaf", "type": "passthrough"}
+    for level in range(31):
+        inner = {"id": f"l{level}", "type": "parallel", "branches": {"a": [inner]}}
+    assert step_count(parse_flow(json.dumps({"slug": "a", "steps": [inner]}))) == 1
+    inner = {"id": "top", "type": "condition", "if": "x", "then": [inner]}
+    (problem,) = problems(json.dumps({"slug": "a", "steps": [inner]}))
+    assert "steps are nested deeper than 32 levels at steps[0].then[0].branches.a[0]" in problem
+
+
+def test_schemas_are_compiled_once_and_never_fetched() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    assert compile_schema(schema) is compile_schema(
+        {"properties": {"a": {"type": "string"}}, "type": "object"}
+    )
+    with pytest.raises(ValueError, match="Retrieval is disabled"):
+        compile_schema({"$ref": "http://127.0.0.1:9/schema.json"})
+
+
+def test_the_first_error_names_its_place() -> None:
+    validator = compile_schema({"type": "object", "properties": {"a": {"items": {"type": "string"}}}})
+    assert first_error(validator, {"a": ["x"]}) is None
+    assert first_error(validator, {"a": ["x", 2]}) == "`a[1]`: expected a string, found 2"
+    assert first_error(validator, []) == "expected an object, found a list"
