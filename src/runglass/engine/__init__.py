@@ -1,0 +1,1 @@
+"""Runs flows: walks the tree of steps and records what happens."""

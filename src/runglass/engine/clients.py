@@ -1,0 +1,112 @@
+"""From a model string to a model object of pydantic-ai: built once, kept, its HTTP client closed in the end.
+
+Knows providers, their keys and addresses; nothing of messages, answers or money.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from pydantic_ai.models import Model, infer_model
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.profiles import ModelProfile, merge_profile
+from pydantic_ai.profiles.openai import OpenAIModelProfile
+from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
+from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+
+from runglass.engine.conversation import OutputForm
+from runglass.engine.provider_errors import setup_failure
+
+_MOST_MODELS = 256
+"""Model objects kept: they are small, but a caller may name any number of them."""
+
+
+class Prepared:
+    """A model object, and the forms in which it may be asked for structured output, the surest first.
+
+    A form that the provider declines is dropped, here and for good.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.forms: list[OutputForm] = ["auto"]
+        if model.profile.get("supports_json_schema_output", False):
+            self.forms = ["native", "prompted"]
+        if isinstance(model.provider, OpenAICompatibleProvider):
+            self.forms = ["native", "json_object", "prompted"]
+
+
+class Clients:
+    """The model objects in use. Owns one HTTP client per provider; `aclose` closes them."""
+
+    def __init__(self, *, base_urls: Mapping[str, str], api_keys: Mapping[str, str]) -> None:
+        self._base_urls = dict(base_urls)
+        self._api_keys = dict(api_keys)
+        self._providers: dict[str, Provider[Any]] = {}
+        self._models: OrderedDict[str, Prepared] = OrderedDict()
+        self._owned: set[str] = set()
+        self._exits = AsyncExitStack()
+        self._lock = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        await self._exits.aclose()
+
+    async def prepared(self, model: str) -> Prepared:
+        """The model object for a string `PROVIDER:NAME`. Raises StepFailure where none can be made."""
+        async with self._lock:
+            if model not in self._models:
+                try:
+                    # A client loads certificates, and a provider its package: too slow for the event loop.
+                    made = await asyncio.to_thread(self._make, model)
+                except Exception as error:
+                    raise setup_failure(error, model=model) from error
+                for name in self._providers.keys() - self._owned:
+                    await self._exits.enter_async_context(self._providers[name])
+                    self._owned.add(name)
+                self._models[model] = made
+            self._models.move_to_end(model)
+            if len(self._models) > _MOST_MODELS:
+                self._models.popitem(last=False)
+            return self._models[model]
+
+    def _make(self, model: str) -> Prepared:
+        provider, _, name = model.partition(":")
+        if provider in self._base_urls:
+            return Prepared(OpenAIChatModel(name, provider=self._provider(provider)))
+        return Prepared(infer_model(model, provider_factory=self._provider))
+
+    def _provider(self, name: str) -> Provider[Any]:
+        if name not in self._providers:
+            self._providers[name] = self._new_provider(name)
+        return self._providers[name]
+
+    def _new_provider(self, name: str) -> Provider[Any]:
+        key = self._api_keys.get(name)
+        if name in self._base_urls:
+            return OpenAICompatibleProvider(
+                name, base_url=self._base_urls[name], api_key=key or "unset", profile=_compatible_profile
+            )
+        if key is None:
+            return infer_provider(name)
+        provider: type[Any] = infer_provider_class(name)
+        made: Provider[Any] = provider(api_key=key)
+        return made
+
+
+def _compatible_profile(model_name: str) -> ModelProfile:
+    """What may be expected of any OpenAI-compatible server, whatever it runs."""
+    usual = OpenAICompatibleProvider.model_profile(model_name) or ModelProfile()
+    return merge_profile(
+        usual,
+        OpenAIModelProfile(
+            supports_json_schema_output=True,
+            supports_json_object_output=True,
+            # Some servers accept a `response_format` and ignore it; then the words must do.
+            native_output_requires_schema_in_instructions=True,
+            openai_chat_supports_multiple_system_messages=False,
+            # OpenAI's reasoning models refuse the old name of the field, small servers know no other.
+            openai_chat_supports_max_completion_tokens=bool(usual.get("openai_supports_reasoning")),
+        ),
+    )

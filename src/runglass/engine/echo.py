@@ -1,0 +1,96 @@
+"""The built-in model `echo`: offline, deterministic, and honest about being no model at all.
+
+It answers with the last user text, makes the smallest object that an `output_schema` accepts, and calls each
+offered tool once before it answers. It counts words as tokens, has no price unless one is configured, and
+obeys a single setting: with `parallel_tool_calls: false` it asks for one tool at a time.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from runglass.engine.model_call import ModelAnswer, ModelRequest, calls_in, text_of
+from runglass.engine.prices import Price, cost_of
+from runglass.engine.smallest import smallest_object
+from runglass.errors import StepFailure
+from runglass.trace import TokenBreakdown
+
+NAME = "echo"
+
+_PIECES_PER_TURN = 64
+"""After so many pieces the event loop gets a turn: a book must not stop the server."""
+
+
+async def echo(
+    request: ModelRequest, on_text: Callable[[str], None], price: Price | None = None
+) -> ModelAnswer:
+    """Answer `request`, handing the text to `on_text` word by word.
+
+    Raises StepFailure INVALID_OUTPUT where no object for the `output_schema` can be made.
+    """
+    calls = _due_calls(request)
+    if calls:
+        text, output = "", {"text": ""}
+    elif request.output_schema is not None:
+        output = smallest_object(request.output_schema)
+        text = msgspec.json.encode(output).decode()
+    else:
+        text = _last_user_text(request.messages)
+        output = {"text": text}
+
+    for number, piece in enumerate(words_with_space(text), start=1):
+        on_text(piece)
+        if number % _PIECES_PER_TURN == 0:
+            await asyncio.sleep(0)
+
+    tokens = _tokens(request, text, calls)
+    cost = None if price is None else cost_of(price, prompt=tokens.prompt, completion=tokens.completion)
+    return ModelAnswer(output=output, tokens=tokens, cost_usd=cost, model_used=NAME, tool_calls=calls)
+
+
+def words_with_space(text: str) -> list[str]:
+    """`text` cut after each word's trailing space; the pieces join to exactly `text`."""
+    return re.findall(r"\s*\S+\s*|\s+", text)
+
+
+def _last_user_text(messages: list[dict[str, Any]]) -> str:
+    return next((text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
+
+
+def _due_calls(request: ModelRequest) -> list[dict[str, Any]]:
+    if request.tool_choice == "none":
+        return []
+    past = [call["function"]["name"] for message in request.messages for call in calls_in(message)]
+    due = [tool["function"] for tool in request.tools if tool["function"]["name"] not in past]
+    if isinstance(request.tool_choice, dict):
+        wanted = request.tool_choice["function"]["name"]
+        due = [function for function in due if function["name"] == wanted]
+    if request.settings.get("parallel_tool_calls") is False:
+        due = due[:1]
+    return [_call(function, number) for number, function in enumerate(due, start=len(past) + 1)]
+
+
+def _call(function: dict[str, Any], number: int) -> dict[str, Any]:
+    try:
+        arguments = smallest_object(function.get("parameters") or {})
+    except StepFailure as failure:
+        raise StepFailure(
+            failure.code, f"no arguments for tool {function['name']!r}: {failure.message}", may_retry=False
+        ) from failure
+    return {
+        "id": f"call_{number}",
+        "type": "function",
+        "function": {"name": function["name"], "arguments": msgspec.json.encode(arguments).decode()},
+    }
+
+
+def _tokens(request: ModelRequest, text: str, calls: list[dict[str, Any]]) -> TokenBreakdown:
+    said = [request.system or "", *(text_of(message) for message in request.messages)]
+    prompt = sum(len(part.split()) for part in said)
+    completion = len(text.split())
+    for call in calls:
+        completion += len(f"{call['function']['name']} {call['function']['arguments']}".split())
+    return TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion)

@@ -1,0 +1,104 @@
+"""A request to any provider's model, through pydantic-ai: asked once, its text handed on as it comes.
+
+Importing this takes a second, so `llm.py` imports it when a provider is first needed, off the event loop.
+Knows no flow and no run; retries nothing, because each try must be an attempt that the trace shows.
+"""
+
+from collections.abc import Callable, Mapping
+
+from pydantic_ai.direct import model_request_stream
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelResponse,
+    ModelResponseStreamEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
+
+from runglass.engine import conversation
+from runglass.engine.answers import read_answer
+from runglass.engine.clients import Clients, Prepared
+from runglass.engine.model_call import ModelAnswer, ModelRequest
+from runglass.engine.prices import Price
+from runglass.engine.provider_errors import CALL_ERRORS, call_failure, rejects_output_format
+
+
+class Providers:
+    """Answers requests to hosted models and OpenAI-compatible servers. `aclose` closes the HTTP clients."""
+
+    def __init__(self, *, base_urls: Mapping[str, str], api_keys: Mapping[str, str]) -> None:
+        self._secrets = frozenset(api_keys.values())
+        self._clients = Clients(base_urls=base_urls, api_keys=api_keys)
+
+    async def aclose(self) -> None:
+        await self._clients.aclose()
+
+    async def complete(
+        self, request: ModelRequest, on_text: Callable[[str], None], price: Price | None
+    ) -> ModelAnswer:
+        """The model's answer; raises StepFailure, AnswerRejected among them."""
+        provider = request.model.partition(":")[0]
+        prepared = await self._clients.prepared(request.model)
+        settings = conversation.model_settings(request.settings, provider=provider)
+        if "max_retries" not in prepared.model.unsupported_settings:
+            settings["max_retries"] = 0
+        if request.timeout_s is not None:
+            settings["request_timeout"] = request.timeout_s
+        if request.tools:
+            settings["tool_choice"] = conversation.tool_choice(request.tool_choice)
+        try:
+            response = await _ask(prepared, request, settings, on_text)
+        except CALL_ERRORS as error:
+            raise call_failure(error, model=request.model, secrets=self._secrets) from error
+        return read_answer(request, response, price=price)
+
+
+async def _ask(
+    prepared: Prepared, request: ModelRequest, settings: ModelSettings, on_text: Callable[[str], None]
+) -> ModelResponse:
+    messages = conversation.model_messages(request.messages, system=request.system)
+    while True:
+        form = prepared.forms[0]
+        parameters = conversation.parameters(request, form)
+        chosen = conversation.with_form(settings, request, form)
+        try:
+            return await _stream(prepared.model, messages, chosen, parameters, on_text)
+        except CALL_ERRORS as error:
+            last = form == prepared.forms[-1]
+            if request.output_schema is None or last or not rejects_output_format(error):
+                raise
+        # Nothing was generated or charged: the server declined the form, so it is asked in the next one, from
+        # now on. A call beside this one may have dropped the form already.
+        if form == prepared.forms[0]:
+            del prepared.forms[0]
+
+
+async def _stream(
+    model: Model,
+    messages: list[ModelMessage],
+    settings: ModelSettings,
+    parameters: ModelRequestParameters,
+    on_text: Callable[[str], None],
+) -> ModelResponse:
+    async with model_request_stream(
+        model, messages, model_settings=settings, model_request_parameters=parameters
+    ) as stream:
+        async for event in stream:
+            piece = _text_in(event)
+            if piece:
+                on_text(piece)
+    return stream.get()
+
+
+def _text_in(event: ModelResponseStreamEvent) -> str:
+    match event:
+        case PartStartEvent(part=TextPart(content=text)):
+            return text
+        case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+            return text
+        case _:
+            return ""

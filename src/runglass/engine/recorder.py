@@ -1,0 +1,129 @@
+"""The only writer of a run's log.
+
+Each event gets its seq and time, is folded and encoded once, and goes to the store together with everything
+that follows from it. What is recorded in one turn of the event loop travels in one append; nobody hears of an
+event before its append has been committed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from msgspec import json
+from msgspec.structs import force_setattr
+
+from runglass.bus.base import Bus
+from runglass.clock import Clock, iso
+from runglass.errors import StoreError
+from runglass.events import KnownEvent, encode_event
+from runglass.fold import RunFold, StepChange
+from runglass.store.base import Append, Checkpoint, RunRecord, StepRow, Store
+
+
+class Recorder:
+    """Appends to one run, in the order in which `record` is called."""
+
+    def __init__(self, store: Store, bus: Bus, run: RunRecord, fold: RunFold, clock: Clock) -> None:
+        self._store = store
+        self._bus = bus
+        self._run = run
+        self._fold = fold
+        self._clock = clock
+        self._head = run.head
+        self._sent = run.head
+        self._at = ""
+        self._events: list[bytes] = []
+        self._changes: dict[tuple[int, int], StepChange] = {}
+        self._checkpoints: list[Checkpoint] = []
+        self._append: asyncio.Task[None] | None = None
+        self._appends: set[asyncio.Task[None]] = set()
+        self._failure: StoreError | None = None
+
+    @property
+    def fold(self) -> RunFold:
+        """The run's state after the last recorded event."""
+        return self._fold
+
+    def record(self, event: KnownEvent, *, checkpoint: Checkpoint | None = None) -> None:
+        """Adds an event, newly made and not shared yet, as the next of the run.
+
+        It is sent off at the end of this turn of the event loop, or by `commit`, whichever comes first.
+        """
+        if not self._events:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._head += 1
+        # Clocks are set back now and then; the log's times are not.
+        self._at = max(self._at, iso(self._clock.now()))
+        force_setattr(event, "seq", self._head)
+        force_setattr(event, "at", self._at)
+        self._events.append(encode_event(event))
+        change = self._fold.apply(event)
+        if change is not None:
+            self._changes[change.position, change.step.attempt] = change
+        if checkpoint is not None:
+            self._checkpoints.append(checkpoint)
+
+    async def commit(self) -> None:
+        """Returns when all that was recorded is stored.
+
+        Raises StoreError if it cannot be; nothing further is stored then.
+        """
+        self._send()
+        if self._append is not None:
+            # The append belongs to everybody who waits for it: one of them being cancelled must not undo it.
+            await asyncio.shield(self._append)
+        if self._failure is not None:
+            raise StoreError(f"run {self._run.id!r} cannot be recorded: {self._failure}") from self._failure
+
+    async def close(self) -> None:
+        """Waits until nothing is on its way to the store any more, whether it arrived or not."""
+        self._send()
+        if self._appends:
+            await asyncio.wait(set(self._appends))
+
+    def _send(self) -> None:
+        if not self._events:
+            return
+        batch = Append(
+            run_no=self._run.no,
+            head=self._sent,
+            fence=self._run.fence,
+            events=self._events,
+            steps=_rows(list(self._changes.values())),
+            checkpoints=self._checkpoints,
+            status=self._fold.summary.status,
+            summary=json.encode(self._fold.summary),
+        )
+        self._sent = self._head
+        self._events, self._changes, self._checkpoints = [], {}, []
+        self._append = asyncio.create_task(self._write(batch))
+        self._appends.add(self._append)
+        self._append.add_done_callback(self._appends.discard)
+
+    async def _write(self, batch: Append) -> None:
+        # The store takes appends in the order in which they are made, so they need not wait for each other;
+        # one behind another that failed is refused by its head.
+        try:
+            await self._store.append(batch)
+        except StoreError as error:
+            self._failure = self._failure or error
+        else:
+            await self._bus.wake(self._run.id)
+
+
+def _rows(changes: Sequence[StepChange]) -> list[StepRow]:
+    return [
+        StepRow(
+            position,
+            step.step_id,
+            path_text(step.loop_path),
+            step.attempt,
+            step.status,
+            json.encode(step),
+        )
+        for position, step in changes
+    ]
+
+
+def path_text(loop_path: tuple[int, ...] | None) -> str:
+    """A loop path as the store keeps it: `0,3`, outermost first; empty outside of loops."""
+    return ",".join(map(str, loop_path or ()))

@@ -1,0 +1,146 @@
+"""The process in which templates are rendered: `python -m runglass.engine.rendering`.
+
+minijinja bounds how much a template computes, not how much it makes of that: three nested `[…] * 1000` take
+all memory, and a failed allocation ends the process. Templates can also change the objects that they are
+given, by `{{ items.pop() }}`. So they run here, on copies, within a limit of memory, and may take the
+process down; `templates` starts it and replaces it. Knows neither flows nor steps.
+"""
+
+import signal
+import sys
+from collections.abc import ItemsView, KeysView, ValuesView
+from typing import Any, BinaryIO, Literal
+
+import minijinja
+import msgspec
+
+FUEL = 5_000_000
+"""What a template may compute: instructions, and bytes of text. At most half a second's worth."""
+TEXT_LIMIT = 16 * 1024 * 1024
+MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
+CPU_LIMIT_S = 1.0
+READY = b"\0\0\0\0"
+"""What the process sends when it can take the first template."""
+
+_NESTED = (dict, list, tuple, KeysView, ValuesView, ItemsView)
+_FAULT_LENGTH = 500
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True):
+    """A template, and whether its text is wanted or the value of its one expression."""
+
+    template: str
+    names: dict[str, Any]
+    want: Literal["text", "value"]
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """The text or value, or in one sentence why there is none."""
+
+    value: Any = None
+    fault: str | None = None
+
+
+class Renderer:
+    """Renders templates in this process."""
+
+    def __init__(self) -> None:
+        self._last: Any = None
+        self._environment = minijinja.Environment(
+            undefined_behavior="strict",
+            fuel=FUEL,
+            auto_escape_callback=lambda _: False,
+            keep_trailing_newline=True,
+            finalizer=self._written,
+            filters={"tojson": _json},
+        )
+
+    def answer(self, ask: Ask) -> Answer:
+        """Never raises for what a template does, short of taking the process down."""
+        try:
+            text = self._environment.render_str(ask.template, **ask.names)
+            if len(text) > TEXT_LIMIT:
+                return Answer(fault=f"the template makes a text of more than {TEXT_LIMIT} characters")
+            return Answer(text if ask.want == "text" else _plain(self._last))
+        except minijinja.TemplateError as error:
+            return Answer(fault=_fault(error))
+        except MemoryError:
+            return Answer(fault="the template takes too much memory")
+        except Exception as error:
+            # A method of an object that the template called, like `.pop()` with a wrong key.
+            return Answer(fault=f"{type(error).__name__} in the template: {error}"[:_FAULT_LENGTH])
+
+    def _written(self, value: Any) -> Any:
+        # Objects stand in a text as JSON: a language model, or a person, expects no Python there.
+        self._last = value
+        if callable(value):
+            raise TypeError("a method, or function, stands where a value is needed; is there no such key?")
+        return _json(value) if isinstance(value, _NESTED) else NotImplemented
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    encoded = msgspec.json.encode(value, enc_hook=_listed)
+    if indent:
+        encoded = msgspec.json.format(encoded, indent=min(int(indent), 8))
+    return encoded.decode()
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=_listed))
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, _NESTED):
+        return list(value)
+    raise TypeError(f"a {type(value).__name__} is not JSON")
+
+
+def _fault(error: minijinja.TemplateError) -> str:
+    told = error.detail or error.kind
+    if error.kind == "UndefinedError":
+        told = told.replace("is undefined", "does not exist")
+    elif error.kind == "SyntaxError":
+        told = f"the template is malformed: {told}"
+    elif error.kind == "OutOfFuel":
+        told = "the template does too much work, or makes too much text"
+    place = f" (line {error.line})" if error.line else ""
+    return told[:_FAULT_LENGTH] + place
+
+
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
+    """Answers what comes from `source` until that ends. Four bytes ahead of a message say how long it is."""
+    renderer = Renderer()
+    decoder = msgspec.json.Decoder(Ask)
+    sink.write(READY)
+    sink.flush()
+    while header := source.read(4):
+        message = source.read(int.from_bytes(header))
+        _limit_cpu(CPU_LIMIT_S)
+        try:
+            answer = msgspec.json.encode(renderer.answer(decoder.decode(message)))
+        except MemoryError:
+            answer = msgspec.json.encode(Answer(fault="the template and its values take too much memory"))
+        _limit_cpu(0)
+        sink.write(len(answer).to_bytes(4) + answer)
+        sink.flush()
+
+
+def _limit_cpu(seconds: float) -> None:
+    if sys.platform != "win32":
+        # Nobody handles the signal, so it ends the process, in the middle of whatever it does.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _limit_memory() -> None:
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    _limit_memory()
+    serve(sys.stdin.buffer, sys.stdout.buffer)

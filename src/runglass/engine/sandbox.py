@@ -1,0 +1,316 @@
+"""Runs the code of steps, and expressions, in other processes, within limits.
+
+Whatever that code does, this process stays up: it is never evaluated here, and nothing but text comes back.
+A result that crossed as objects would be built here, and a small value that holds itself a hundred times over
+(`a = [a, a]`, repeated) would take all memory. So the sandbox writes the JSON, under its own limits.
+
+Knows nothing of flows and steps: code and names in, a JSON value or a StepFailure out.
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import msgspec
+
+from runglass.engine.paths import NOWHERE, look_up
+from runglass.engine.program import WRITER, Program, as_path, of_body, of_expression
+from runglass.errors import StepFailure
+
+if TYPE_CHECKING:
+    from pydantic_monty import AsyncMonty, MontyError, ResourceLimits
+
+SUSPENSION_LIMIT = 1000
+"""How often code may ask the host for something: the clock, a file it will not get, a pause."""
+PRINT_LIMIT = 64 * 1024
+_SHOWN = 2000
+_FRAMES = 20
+
+
+class Sandbox:
+    """A pool of processes that run code; they start when first needed.
+
+    A context manager, for any number of tasks at once: a task waits while all processes are busy, which does
+    not count against its time limit. A process that dies, or whose task is cancelled, is replaced.
+    """
+
+    def __init__(
+        self,
+        *,
+        time_limit_ms: int = 5000,
+        memory_limit_bytes: int = 64 * 1024 * 1024,
+        recursion_limit: int = 500,
+        max_processes: int | None = None,
+    ) -> None:
+        self._limits: ResourceLimits = {
+            "max_feed_duration_secs": time_limit_ms / 1000,
+            # Sleeping is not counted as running; it gets the same time once more.
+            "max_total_sleep_secs": time_limit_ms / 1000,
+            "max_memory": memory_limit_bytes,
+            "max_recursion_depth": recursion_limit,
+            "max_suspensions": SUSPENSION_LIMIT,
+        }
+        self._limit_values: dict[_Limit, int] = {
+            "time": time_limit_ms,
+            "sleep": time_limit_ms,
+            "memory": memory_limit_bytes,
+            "recursion": recursion_limit,
+            "suspensions": SUSPENSION_LIMIT,
+        }
+        # Text becomes objects here, which take up to twenty times the room.
+        self._result_limit_bytes = memory_limit_bytes // 4
+        self._max_processes = max_processes
+        self._pool: AsyncMonty | None = None
+        self._starting = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.__aexit__(None, None, None)
+            # Its threads let go of their last Python objects a moment later. One that is caught by the end of
+            # the interpreter while doing so aborts the process (seen in one exit of twenty).
+            await asyncio.sleep(0.02)
+
+    async def run(self, code: str, names: Mapping[str, Any]) -> Any:
+        """The value that `code`, the body of a function, returns: plain JSON, None where it returns nothing.
+
+        The names are its variables; it gets those that it mentions. Raises StepFailure: CODE_ERROR,
+        SANDBOX_LIMIT, INVALID_OUTPUT for a result that JSON cannot hold, INVALID_INPUT for such a name.
+        """
+        return await self._feed(of_body(code), code, names)
+
+    async def evaluate(self, expression: str, names: Mapping[str, Any]) -> Any:
+        """The value of a Python expression; otherwise like `run`.
+
+        A name, or an item of it like `steps["a"]["items"]`, is looked up here and returned without a copy.
+        """
+        path = as_path(expression)
+        value = NOWHERE if path is None else look_up(path, names)
+        if value is NOWHERE:
+            return await self._feed(of_expression(expression), expression, names)
+        return value
+
+    async def _feed(self, program: Program, code: str, names: Mapping[str, Any]) -> Any:
+        pool = await self._started()
+        # Imported when needed: a server that runs no code starts sooner and stays smaller.
+        import pydantic_monty as monty
+
+        inputs = {name: names[name] for name in program.names if name in names}
+        printed = _Printed()
+        try:
+            async with pool.checkout(
+                limits=self._limits, os_policy={"sleep_system_max": math.inf}
+            ) as session:
+                source = _RESULT + program.source
+                if not inputs.keys().isdisjoint(_RESULT_USES):
+                    # A field named `str` must not change how results are written, which costs another turn.
+                    await session.feed_run(_RESULT)
+                    source = "\n" * _RESULT_LINES + program.source
+                result = await session.feed_run(source, inputs=inputs, print_callback=printed.take)
+        except monty.MontyConversionError as error:
+            raise StepFailure(
+                "INVALID_INPUT", f"the code cannot be given its input: {error}", may_retry=False
+            ) from error
+        except monty.MontyError as error:
+            raise self._failure(error, code, printed) from error
+        return self._decoded(result)
+
+    async def _started(self) -> "AsyncMonty":
+        async with self._starting:
+            if self._pool is None:
+                from pydantic_monty import AsyncMonty
+
+                self._pool = await AsyncMonty(min_processes=0, max_processes=self._max_processes).__aenter__()
+            return self._pool
+
+    def _failure(self, error: "MontyError", code: str, printed: "_Printed") -> StepFailure:
+        raised = error.exception()
+        name, message = type(raised).__name__, str(raised)
+        places = [
+            (frame.line - _RESULT_LINES, frame.function_name)
+            for frame in getattr(error, "traceback", list)()
+            if frame.line > _RESULT_LINES and frame.filename.startswith("<python-input")
+        ]
+        line = places[-1][0] if places else None
+        limit = _limit_of(error, name, message)
+        details: dict[str, Any] = {"exception": name, "line": line}
+        if printed.parts:
+            details["printed"] = "".join(printed.parts)
+        place = "" if line is None else f" (line {line})"
+        if limit == "crash":
+            return StepFailure(
+                "SANDBOX_LIMIT", "the process that ran the code died", details={"limit": "crash"}
+            )
+        if limit is not None:
+            value = self._limit_values[limit]
+            details = {"limit": limit, "value": value, **details}
+            return StepFailure(
+                "SANDBOX_LIMIT", f"the code went over its {_LIMITS[limit] % value}{place}", details=details
+            )
+        details["traceback"] = _traceback(places, code, f"{name}: {message}"[:_SHOWN])
+        what = f"{name}: {message}" if message else name
+        return StepFailure("CODE_ERROR", f"{_shortened(what)}{place}", details=details)
+
+    def _decoded(self, result: Any) -> Any:
+        if not isinstance(result, str):
+            raise StepFailure(
+                "INVALID_OUTPUT", "the code tampered with the way in which its result is written"
+            )
+        if result.startswith("\0"):
+            _, path, reason = result.split("\0", 2)
+            raise _unfit(path, reason)
+        if len(result) > self._result_limit_bytes:
+            raise StepFailure(
+                "SANDBOX_LIMIT",
+                f"the result has {len(result)} characters as JSON; the limit is {self._result_limit_bytes}",
+                details={"limit": "result", "value": self._result_limit_bytes},
+            )
+        try:
+            return msgspec.json.decode(result)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise _unfit("", str(error)) from error
+
+
+_Limit = Literal["time", "sleep", "memory", "recursion", "suspensions"]
+_LIMITS: dict[_Limit, str] = {
+    "time": "time limit of %d ms",
+    "sleep": "limit of %d ms of sleep",
+    "memory": "memory limit of %d bytes",
+    "recursion": "recursion limit of %d calls",
+    "suspensions": "limit of %d calls to the system",
+}
+_SIGNS: dict[tuple[str, str], _Limit] = {
+    ("TimeoutError", "feed time limit exceeded"): "time",
+    ("TimeoutError", "sleep limit exceeded"): "sleep",
+    ("MemoryError", "memory limit exceeded"): "memory",
+    ("MemoryError", "the worker exceeded its memory limit"): "memory",
+    ("RecursionError", "maximum recursion depth exceeded"): "recursion",
+    ("RuntimeError", "suspension limit"): "suspensions",
+}
+"""A TimeoutError that the code itself raised is no limit, so the message counts."""
+
+
+def _limit_of(error: "MontyError", name: str, message: str) -> _Limit | Literal["crash"] | None:
+    from pydantic_monty import MontyCrashedError
+
+    if isinstance(error, MontyCrashedError):
+        return "time" if error.timed_out else "crash"
+    return next(
+        (limit for (kind, start), limit in _SIGNS.items() if name == kind and message.startswith(start)), None
+    )
+
+
+def _unfit(path: str, reason: str) -> StepFailure:
+    place = f" at {_shortened(path)}" if path else ""
+    return StepFailure("INVALID_OUTPUT", f"the result cannot be kept as JSON{place}: {_shortened(reason)}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _traceback(places: list[tuple[int, str | None]], code: str, last: str) -> str:
+    # Told from the code as it was written; the sandbox knows only what was made of it.
+    lines = code.splitlines()
+    told = ["Traceback (most recent call last):"]
+    for line, function in places[-_FRAMES:]:
+        told.append(f"  line {line}, in {function}" if function else f"  line {line}")
+        told += [f"    {_shortened(text.strip())}" for text in lines[line - 1 : line]]
+    return "\n".join([*told, last])
+
+
+class _Printed:
+    """What code printed, as far as it is kept."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self._room = PRINT_LIMIT
+
+    def take(self, stream: str, text: str) -> None:
+        if self._room > 0:
+            self.parts.append(text[: self._room])
+            self._room -= len(text)
+
+
+_RESULT = f"""
+from json import dumps
+
+def {WRITER}(
+    value, dumps=dumps, isinstance=isinstance, enumerate=enumerate, repr=repr, str=str, dict=dict, list=list,
+    tuple=tuple, TypeError=TypeError, ValueError=ValueError,
+):
+    text, reason = "", ""
+    try:
+        text = dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+        if reason.startswith("Circular"):
+            return "\\0\\0" + reason
+    pending = [(value, None)]
+    while pending:
+        value, path = pending.pop()
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if not isinstance(key, str):
+                    reason = "the key " + repr(key) + " is not a string"
+                    break
+                if reason or isinstance(inner, (dict, list, tuple)):
+                    pending.append((inner, (path, "." + key)))
+            else:
+                continue
+        elif isinstance(value, (list, tuple)):
+            for index, inner in enumerate(value):
+                if reason or isinstance(inner, (dict, list, tuple)):
+                    pending.append((inner, (path, "[" + str(index) + "]")))
+            continue
+        else:
+            try:
+                dumps(value, allow_nan=False)
+                continue
+            except (TypeError, ValueError) as error:
+                reason = str(error)
+        place = ""
+        while path is not None:
+            path, step = path
+            place = step[:100] + place
+        return "\\0" + place + "\\0" + reason
+    return "\\0\\0" + reason if reason else text
+"""
+# All dicts are looked through, also where `dumps` was content: it makes strings of keys that are none.
+_RESULT_LINES = _RESULT.count("\n")
+_RESULT_USES = {"isinstance", "enumerate", "repr", "str", "dict", "list", "tuple", "TypeError", "ValueError"}
+
+
+def json_value(value: Any) -> Any:
+    """The value as plain JSON: tuples become lists. Raises StepFailure INVALID_OUTPUT, naming the place.
+
+    For values from elsewhere; what `Sandbox` returns is plain JSON already.
+    """
+    holder: list[Any] = [value]
+    pending: list[tuple[Any, Any, Any, str]] = [(holder, 0, value, "")]
+    while pending:
+        target, key, value, path = pending.pop()
+        if isinstance(value, dict):
+            copy: Any = dict.fromkeys(value)
+            for name in value:
+                if type(name) is not str:
+                    raise _unfit(path, f"the key {name!r} is not a string")
+            pending.extend((copy, name, inner, f"{path}.{name}") for name, inner in value.items())
+        elif isinstance(value, list | tuple):
+            copy = [None] * len(value)
+            pending.extend((copy, index, inner, f"{path}[{index}]") for index, inner in enumerate(value))
+        elif (
+            value is None
+            or type(value) in (bool, int, str)
+            or (type(value) is float and math.isfinite(value))
+        ):
+            copy = value
+        else:
+            shown = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
+            raise _unfit(path, f"{shown} is not JSON")
+        target[key] = copy
+    return holder[0]

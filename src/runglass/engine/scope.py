@@ -1,0 +1,53 @@
+"""Where in a flow a step runs, and which names it sees there."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from runglass.engine.payload import Payload
+
+
+class Place(NamedTuple):
+    """Where in the flow: position of the top-level step, loop iterations around, outermost first."""
+
+    step_index: int
+    loop_path: tuple[int, ...] | None = None
+
+    @property
+    def loop_index(self) -> int | None:
+        return self.loop_path[-1] if self.loop_path else None
+
+    def iteration(self, index: int) -> "Place":
+        return self._replace(loop_path=(*(self.loop_path or ()), index))
+
+
+class Scope:
+    """The names that steps see: outputs of this iteration and what is around it, loop names, inputs."""
+
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
+        self._inputs = inputs
+        self._outer: Scope | None = None
+        self._outputs: dict[str, Any] = {}
+        self._loop_names: dict[str, Any] = {}
+
+    def iteration(self, loop_names: Mapping[str, Any]) -> "Scope":
+        """The scope of one iteration: what it keeps is not seen outside of it."""
+        inner = Scope(self._inputs)
+        inner._outer = self
+        inner._loop_names = {**self._loop_names, **loop_names}
+        return inner
+
+    def keep(self, step_id: str, output: Any) -> None:
+        self._outputs[step_id] = output
+
+    def names(self, data: Payload, *, attempt: int = 1) -> dict[str, Any]:
+        """The names for a step whose input is `data`; nearer ones hide farther ones."""
+        return {
+            "initial": self._inputs,
+            "steps": self._all_outputs(),
+            "attempt": attempt,
+            **self._loop_names,
+            **(data.value or {}),
+        }
+
+    def _all_outputs(self) -> dict[str, Any]:
+        return {**self._outer._all_outputs(), **self._outputs} if self._outer else self._outputs

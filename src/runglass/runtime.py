@@ -1,0 +1,167 @@
+"""Composition root: settings in, a store, a bus and an engine that belong together out.
+
+Also the few things that need all of them: pushing a flow, and turning a caller's request into a run. What the
+request looked like on the wire is the server's business.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from runglass.bus.base import Bus
+from runglass.bus.memory import MemoryBus
+from runglass.clock import SystemClock
+from runglass.engine.capture import Capture, Redactor, raise_for_trace
+from runglass.engine.engine import Engine, RunRequest, StartedRun
+from runglass.engine.llm import Models
+from runglass.engine.sandbox import Sandbox
+from runglass.engine.steps import Parts
+from runglass.errors import RunglassError, api_error
+from runglass.execution import CaptureMode, ExecuteRequest
+from runglass.flow import Flow, apply_overrides, check_inputs, decode_flow, step_count
+from runglass.settings import Settings, SettingsError
+from runglass.store.base import FlowRecord, Project, Store
+from runglass.store.sqlite import SqliteStore
+
+decode_stored_flow = lru_cache(maxsize=256)(decode_flow)
+
+
+class DataInUse(RunglassError):
+    """Another process runs flows on the same data folder."""
+
+
+class Submitted(NamedTuple):
+    """A run that was started, with what the answer to its caller says about its flow."""
+
+    run: StartedRun
+    flow_id: str
+    block_count: int
+
+
+class Runtime:
+    """A store, a bus and an engine that work together."""
+
+    def __init__(self, *, settings: Settings, store: Store, bus: Bus, engine: Engine) -> None:
+        self.settings = settings
+        self.store = store
+        self.bus = bus
+        self.engine = engine
+
+    async def submit(
+        self,
+        project: Project,
+        slug: str,
+        request: ExecuteRequest,
+        *,
+        version: int | None,
+        trigger_type: str,
+        session_id: str | None = None,
+    ) -> Submitted:
+        """Checks the request and starts the run. `version` None is production, or the draft without one.
+
+        Raises APIError for an unknown flow or version and for inputs or overrides that do not fit.
+        """
+        record = await self.store.find_flow(project.id, slug)
+        if record is None:
+            raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {project.org}/{project.name}")
+        number = version if version is not None else record.production_version or 0
+        source = await self.store.flow_source(record.id, number)
+        if source is None:
+            raise api_error("VERSION_NOT_FOUND", f"flow {slug!r} has no version {number}")
+        flow = apply_overrides(decode_stored_flow(source), request.block_overrides)
+        inputs = run_inputs(request)
+        check_inputs(flow, inputs)
+        run = await self.engine.start(
+            RunRequest(
+                record=record,
+                version=number,
+                flow=flow,
+                inputs=inputs,
+                trigger_type=trigger_type,
+                capture=self.capture_mode(project, flow, trace=request.trace),
+                session_id=session_id,
+            )
+        )
+        return Submitted(run, record.id, step_count(flow))
+
+    def capture_mode(self, project: Project, flow: Flow, *, trace: bool) -> CaptureMode:
+        """The mode of the flow, else of the project, else of the server; `trace` asks for full snapshots."""
+        mode = flow.capture or project.capture or self.settings.capture
+        return raise_for_trace(mode) if trace else mode
+
+
+async def push_flow(store: Store, project: Project, flow: Flow) -> FlowRecord:
+    """Stores the flow as the draft of its slug."""
+    source = flow.encode()
+    return await store.put_draft(project.id, flow.slug, name=flow.name, capture=flow.capture, source=source)
+
+
+def run_inputs(request: ExecuteRequest) -> dict[str, object]:
+    """The run's inputs: the parameters, with the message beside them. Raises APIError."""
+    if "attachments" in request.parameters:
+        raise api_error("PARAMETER_NAME_RESERVED", "`parameters.attachments` is reserved; use another name")
+    if request.message is None:
+        return request.parameters
+    return {**request.parameters, "message": request.message}
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store alone, for commands that work on the data beside a running server."""
+    async with SqliteStore(settings.database, synchronous=settings.synchronous) as store:
+        yield store
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Everything that runs flows, until the block ends; runs that still go on then are cancelled.
+
+    Raises SettingsError, StoreError, and DataInUse while another process runs flows on the same data.
+    """
+    if settings.bus != "memory://":
+        raise SettingsError(f"bus {settings.bus!r} is not supported here; use memory://")
+    try:
+        redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
+    except ValueError as error:
+        raise SettingsError(f"redact_patterns: {error}") from error
+    with _exclusive(settings.database):
+        async with (
+            SqliteStore(settings.database, synchronous=settings.synchronous) as store,
+            Sandbox(
+                time_limit_ms=settings.code_time_limit_ms, memory_limit_bytes=settings.code_memory_limit_bytes
+            ) as sandbox,
+            Models(
+                base_urls=settings.providers, api_keys=settings.provider_keys, prices=settings.prices
+            ) as models,
+        ):
+            bus = MemoryBus()
+            parts = Parts(sandbox=sandbox, models=models, clock=SystemClock())
+
+            def make_capture(mode: CaptureMode) -> Capture:
+                return Capture(mode, limit_bytes=settings.snapshot_limit_bytes, redactor=redactor)
+
+            async with Engine(store=store, bus=bus, parts=parts, make_capture=make_capture) as engine:
+                yield Runtime(settings=settings, store=store, bus=bus, engine=engine)
+
+
+@contextmanager
+def _exclusive(database: Path) -> Iterator[None]:
+    # A lock of the operating system: it is gone when its process is, however that ended.
+    lock = FileLock(database.with_name(database.name + ".lock"), blocking=False, thread_local=False)
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise DataInUse(
+            f"another process runs flows on {str(database)!r}; stop it or use another --data folder"
+        ) from error
+    except OSError as error:
+        raise SettingsError(f"the data folder {str(database.parent)!r} cannot be used: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

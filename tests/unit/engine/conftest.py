@@ -1,0 +1,131 @@
+"""An engine on a real store, with a clock of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from runglass.bus.memory import MemoryBus
+from runglass.engine.capture import Capture, Redactor
+from runglass.engine.engine import Engine, Outcome, RunRequest
+from runglass.engine.llm import Models
+from runglass.engine.sandbox import Sandbox
+from runglass.engine.steps import Parts
+from runglass.events import StreamEvent, decode_event
+from runglass.execution import CaptureMode
+from runglass.flow import Flow, parse_flow
+from runglass.store.sqlite import SqliteStore
+from runglass.tail import tail
+from runglass.trace import StepTrace, Trace
+from tests.fakes import VirtualClock
+
+
+class Ran(NamedTuple):
+    """A run that has ended: what its caller got, its events and its trace."""
+
+    id: str
+    outcome: Outcome
+    events: list[StreamEvent]
+    trace: Trace
+    attempts: dict[str, list[StepTrace]]
+
+    def types(self) -> list[str]:
+        return [event.event_type for event in self.events]
+
+    def steps(self) -> list[tuple[str, tuple[int, ...] | None, int, str]]:
+        return [(step.step_id, step.loop_path, step.attempt, step.status) for step in self.trace.steps]
+
+    def step(self, step_id: str, path: tuple[int, ...] | None = None) -> StepTrace:
+        return next(step for step in self.trace.steps if (step.step_id, step.loop_path) == (step_id, path))
+
+
+class House(NamedTuple):
+    """What a run needs, and what it leaves behind."""
+
+    store: SqliteStore
+    bus: MemoryBus
+    engine: Engine
+    clock: VirtualClock
+
+
+@asynccontextmanager
+async def open_house(store: SqliteStore) -> AsyncIterator[House]:
+    """An engine on this store, which is opened here."""
+    clock = VirtualClock()
+    redactor = Redactor()
+
+    def make_capture(mode: CaptureMode) -> Capture:
+        return Capture(mode, limit_bytes=4096, redactor=redactor)
+
+    async with AsyncExitStack() as opened:
+        await opened.enter_async_context(store)
+        sandbox = await opened.enter_async_context(Sandbox(time_limit_ms=2000))
+        models = await opened.enter_async_context(Models())
+        parts = Parts(sandbox=sandbox, models=models, clock=clock)
+        bus = MemoryBus()
+        engine = Engine(store=store, bus=bus, parts=parts, make_capture=make_capture)
+        yield House(store, bus, await opened.enter_async_context(engine), clock)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        yield house
+
+
+async def start(
+    house: House, flow: Flow | str, inputs: dict[str, Any] | None = None, *, capture: CaptureMode = "full"
+) -> Any:
+    """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle."""
+    if isinstance(flow, str):
+        flow = parse_flow(f"slug: test\nsteps:\n{flow}")
+    project = await house.store.ensure_project("acme", "demo")
+    record = await house.store.put_draft(project.id, flow.slug, name=None, capture=None, source=flow.encode())
+    return await house.engine.start(
+        RunRequest(
+            record=record, version=0, flow=flow, inputs=inputs or {}, trigger_type="api", capture=capture
+        )
+    )
+
+
+async def follow(house: House, run_id: str, *, until: int | None = None) -> None:
+    """Returns when the run has that many events, or has ended."""
+    run = await house.store.run(run_id)
+    assert run is not None
+    async with asyncio.timeout(10), aclosing(tail(house.store, house.bus, run, poll_s=0.01)) as pages:
+        async for page in pages:
+            if until is not None and page and page[-1][0] >= until:
+                return
+
+
+async def read(house: House, run_id: str, outcome: Outcome) -> Ran:
+    run = await house.store.run(run_id)
+    assert run is not None
+    events = [
+        decode_event(data) for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)
+    ]
+    summary, steps = await house.store.trace(run.no)
+    trace = msgspec.json.decode(b'{"flowRun":%s,"steps":[%s]}' % (summary, b",".join(steps)), type=Trace)
+    attempts = {
+        step_id: [
+            msgspec.json.decode(row.data, type=StepTrace)
+            for row in await house.store.attempts(run.no, step_id)
+        ]
+        for step_id in {step.step_id for step in trace.steps}
+    }
+    return Ran(run_id, outcome, events, trace, attempts)
+
+
+@pytest.fixture
+def execute(house: House) -> Callable[..., Awaitable[Ran]]:
+    """Runs a flow to its end and reads everything about it."""
+
+    async def execute(flow: Flow | str, inputs: dict[str, Any] | None = None, **more: Any) -> Ran:
+        started = await start(house, flow, inputs, **more)
+        return await read(house, started.id, await started.outcome())
+
+    return execute

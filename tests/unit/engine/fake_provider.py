@@ -1,0 +1,136 @@
+"""An OpenAI-compatible server on a real socket; a test writes its next answers down beforehand.
+
+Speaks raw HTTP/1.1 on purpose: it must be able to cut a connection in the middle and to fall silent.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import msgspec
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """One HTTP answer. `cut` drops the connection after the body, `silent` leaves it open without an end."""
+
+    body: bytes
+    status: int = 200
+    headers: Mapping[str, str] = {}
+    cut: bool = False
+    silent: bool = False
+
+
+def chunk(
+    delta: Mapping[str, Any] | None = None,
+    *,
+    finish: str | None = None,
+    usage: Mapping[str, Any] | None = None,
+    model: str = "tiny-1",
+) -> bytes:
+    """One SSE frame of a chat completion; without `delta` and `finish` the last one, which has no choices."""
+    choices = (
+        []
+        if delta is None and finish is None
+        else [{"index": 0, "delta": delta or {}, "finish_reason": finish}]
+    )
+    frame = {
+        "id": "c1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": model,
+        "choices": choices,
+        "usage": usage,
+    }
+    return f"data: {json.dumps(frame)}\n\n".encode()
+
+
+def text_reply(
+    *pieces: str, finish: str | None = "stop", usage: Mapping[str, Any] | None = None, model: str = "tiny-1"
+) -> Reply:
+    """A streamed answer of these pieces of text."""
+    frames = [chunk({"role": "assistant", "content": ""}, model=model)]
+    frames += [chunk({"content": piece}, model=model) for piece in pieces]
+    frames += [chunk({}, finish=finish, model=model)] if finish else []
+    frames += [chunk(usage=usage, model=model)] if usage else []
+    return Reply(body=b"".join(frames) + DONE)
+
+
+def error_reply(
+    status: int, message: str, *, headers: Mapping[str, str] | None = None, **fields: Any
+) -> Reply:
+    """An error in OpenAI's shape."""
+    body = json.dumps({"error": {"message": message, "type": "some_error", "code": None} | fields}).encode()
+    return Reply(status=status, body=body, headers={"content-type": "application/json"} | dict(headers or {}))
+
+
+class FakeProvider:
+    """Answers each request with the next reply; `requests` holds their JSON bodies, `headers` their headers.
+
+    `disconnected` is set while no client that came holds a connection any more.
+    """
+
+    def __init__(self) -> None:
+        self.replies: list[Reply] = []
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.base_url = ""
+        self.disconnected = asyncio.Event()
+        self._connections: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def serving(cls) -> AsyncIterator[Self]:
+        fake = cls()
+        server = await asyncio.start_server(fake._serve, "127.0.0.1", 0)
+        fake.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        try:
+            yield fake
+        finally:
+            server.close()
+            served = set(fake._connections.values())
+            for writer in list(fake._connections):
+                writer.close()
+            if served:
+                await asyncio.wait(served)
+            await server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[writer] = task
+        self.disconnected.clear()
+        try:
+            while await self._answer(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+            del self._connections[writer]
+            if not self._connections:
+                self.disconnected.set()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+        self.headers.append(headers)
+        self.requests.append(json.loads(await reader.readexactly(int(headers["content-length"]))))
+        reply = self.replies.pop(0)
+        fields = {"content-type": "text/event-stream", "transfer-encoding": "chunked"} | dict(reply.headers)
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        writer.write(f"HTTP/1.1 {reply.status} Status\r\n{head}\r\n".encode())
+        if reply.body:
+            writer.write(f"{len(reply.body):x}\r\n".encode() + reply.body + b"\r\n")
+        await writer.drain()
+        if reply.silent:
+            await reader.read()
+            return False
+        if reply.cut:
+            return False
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        return True

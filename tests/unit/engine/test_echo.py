@@ -1,0 +1,145 @@
+"""The built-in model `echo` keeps what the flow file's documentation promises of it."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.engine.echo import words_with_space
+from runglass.engine.llm import ModelAnswer, ModelRequest, Models, Price
+from runglass.errors import StepFailure
+from runglass.trace import TokenBreakdown
+
+
+def tool(name: str, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters or {}}}
+
+
+WEATHER = tool(
+    "weather", {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+)
+TIME = tool("time")
+
+
+async def ask(
+    *messages: dict[str, Any], models: Models | None = None, **fields: Any
+) -> tuple[ModelAnswer, list[str]]:
+    pieces: list[str] = []
+    request = ModelRequest(model="echo", messages=list(messages), **fields)
+    return await (models or Models()).complete(request, pieces.append), pieces
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def names_of(answer: ModelAnswer) -> list[str]:
+    return [call["function"]["name"] for call in answer.tool_calls]
+
+
+async def test_it_answers_with_the_last_user_text_word_by_word() -> None:
+    answer, pieces = await ask(
+        user("Not this."), {"role": "assistant", "content": "No."}, user("Say  this\nnow ")
+    )
+    assert answer.output == {"text": "Say  this\nnow "}
+    assert pieces == ["Say  ", "this\n", "now "]
+    assert answer.model_used == "echo"
+
+
+async def test_it_counts_words_as_tokens_and_has_no_price() -> None:
+    answer, _ = await ask(
+        user("one two"), {"role": "assistant", "content": "three"}, user("four five"), system="be kind"
+    )
+    assert answer.tokens == TokenBreakdown(prompt=7, completion=2, total=9)
+    assert answer.cost_usd is None
+
+
+async def test_a_configured_price_is_charged() -> None:
+    price = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(10))
+    answer, _ = await ask(user("one two three"), models=Models(prices={"echo": price}))
+    assert answer.cost_usd == Decimal("0.000033")
+
+
+async def test_with_a_schema_it_makes_the_smallest_object_and_streams_its_json() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"grade": {"type": "integer", "minimum": 1}, "note": {"type": "string"}},
+        "required": ["grade"],
+    }
+    answer, pieces = await ask(user("Grade this."), output_schema=schema)
+    assert answer.output == {"grade": 1}
+    assert json.loads("".join(pieces)) == answer.output
+
+
+async def test_a_schema_that_it_cannot_serve_fails_the_step_with_the_reason() -> None:
+    with pytest.raises(StepFailure, match="use a real model") as caught:
+        await ask(user("Hi"), output_schema={"properties": {"a": False}, "required": ["a"]})
+    assert caught.value.code == "INVALID_OUTPUT"
+
+
+async def test_it_calls_each_tool_once_with_valid_arguments_then_answers() -> None:
+    asked, pieces = await ask(user("Hi"), tools=[WEATHER, TIME])
+    assert names_of(asked) == ["weather", "time"]
+    assert [json.loads(call["function"]["arguments"]) for call in asked.tool_calls] == [{"city": ""}, {}]
+    assert len({call["id"] for call in asked.tool_calls}) == 2
+    assert asked.output == {"text": ""}
+    assert pieces == []
+
+    results = [{"role": "tool", "toolCallId": call["id"], "content": "fine"} for call in asked.tool_calls]
+    said = {"role": "assistant", "content": None, "toolCalls": asked.tool_calls}
+    answered, _ = await ask(user("Hi"), said, *results, tools=[WEATHER, TIME])
+    assert answered.tool_calls == []
+    assert answered.output == {"text": "Hi"}
+
+
+async def test_without_parallel_tool_calls_it_takes_a_round_for_each_tool() -> None:
+    messages = [user("Hi")]
+    called = []
+    while True:
+        answer, _ = await ask(*messages, tools=[WEATHER, TIME], settings={"parallel_tool_calls": False})
+        if not answer.tool_calls:
+            break
+        called += names_of(answer)
+        call_id = answer.tool_calls[0]["id"]
+        messages += [
+            {"role": "assistant", "tool_calls": answer.tool_calls},
+            {"role": "tool", "tool_call_id": call_id, "content": "fine"},
+        ]
+    assert called == ["weather", "time"]
+    assert len({message["tool_call_id"] for message in messages if message["role"] == "tool"}) == 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "called"),
+    [
+        ("none", []),
+        ("auto", ["weather", "time"]),
+        ("required", ["weather", "time"]),
+        ({"type": "function", "function": {"name": "time"}}, ["time"]),
+    ],
+)
+async def test_it_obeys_the_tool_choice(choice: Any, called: list[str]) -> None:
+    answer, _ = await ask(user("Hi"), tools=[WEATHER, TIME], tool_choice=choice)
+    assert names_of(answer) == called
+
+
+async def test_it_is_deterministic() -> None:
+    first, _ = await ask(user("Hi"), tools=[WEATHER, TIME])
+    second, _ = await ask(user("Hi"), tools=[WEATHER, TIME])
+    assert first == second
+
+
+async def test_content_that_is_no_text_is_refused() -> None:
+    with pytest.raises(StepFailure, match="must be text") as caught:
+        await ask({"role": "user", "content": [{"type": "image_url"}]})
+    assert caught.value.code == "INVALID_INPUT"
+
+
+@given(st.text())
+def test_the_pieces_join_to_exactly_the_text(text: str) -> None:
+    pieces = words_with_space(text)
+    assert "".join(pieces) == text
+    assert all(len(piece.split()) == 1 for piece in pieces) or not text.strip()

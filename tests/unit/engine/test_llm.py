@@ -1,0 +1,526 @@
+"""Models of providers, over a real socket: answers, usage, money, and every way in which a provider fails."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from email.utils import format_datetime
+from typing import Any
+
+import msgspec
+import pytest
+from pydantic_ai.messages import ModelResponse, TextPart
+from pydantic_ai.usage import RequestUsage
+
+from runglass.engine.answers import read_answer
+from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models, Price
+from runglass.engine.provider_errors import setup_failure
+from runglass.errors import StepFailure
+from runglass.trace import TokenBreakdown
+from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, text_reply
+
+SECRET = "sk-a-very-secret-key"
+USAGE = {
+    "prompt_tokens": 1000,
+    "completion_tokens": 20,
+    "total_tokens": 1020,
+    "prompt_tokens_details": {"cached_tokens": 400},
+}
+COUNTED = TokenBreakdown(prompt=1000, completion=20, total=1020)
+GRADE = {"type": "object", "properties": {"grade": {"type": "integer", "minimum": 1}}, "required": ["grade"]}
+LOOK = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "description": "Look something up",
+        "parameters": {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]},
+    },
+}
+PRICE = Price(
+    input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"), cached_input_per_mtok=Decimal("0.075")
+)
+PAID = Decimal("0.000132")
+
+
+class Bench:
+    """A fake provider named `local`, the models under test, and the text that they streamed."""
+
+    def __init__(self, fake: FakeProvider, models: Models) -> None:
+        self.fake = fake
+        self.models = models
+        self.pieces: list[str] = []
+
+    async def ask(self, *replies: Reply, model: str = "local:tiny", **fields: Any) -> ModelAnswer:
+        self.fake.replies.extend(replies)
+        fields.setdefault("messages", [{"role": "user", "content": "Hello"}])
+        return await self.models.complete(ModelRequest(model=model, **fields), self.pieces.append)
+
+    async def failure(self, *replies: Reply, **fields: Any) -> StepFailure:
+        with pytest.raises(StepFailure) as caught:
+            await self.ask(*replies, **fields)
+        return caught.value
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with (
+        FakeProvider.serving() as fake,
+        Models(
+            base_urls={"local": fake.base_url, "openai": fake.base_url},
+            api_keys={"local": SECRET},
+            prices={"local:priced": PRICE},
+        ) as models,
+    ):
+        yield Bench(fake, models)
+
+
+async def test_text_streams_in_pieces_and_is_the_answer(bench: Bench) -> None:
+    answer = await bench.ask(text_reply("Good ", "mor", "ning", usage=USAGE), system="Be kind.")
+    assert answer == ModelAnswer(
+        output={"text": "Good morning"}, tokens=COUNTED, cost_usd=None, model_used="tiny-1"
+    )
+    assert bench.pieces == ["Good ", "mor", "ning"]
+    assert bench.fake.requests[0]["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Hello"},
+    ]
+    assert bench.fake.requests[0]["stream_options"] == {"include_usage": True}
+    assert bench.fake.headers[0]["authorization"] == f"bearer {SECRET}"
+
+
+async def test_usage_that_was_not_reported_is_unknown_and_not_zero(bench: Bench) -> None:
+    answer = await bench.ask(text_reply("Hi"), model="local:priced")
+    assert answer.tokens is None
+    assert answer.cost_usd is None
+
+
+async def test_a_configured_price_counts_cached_tokens_apart(bench: Bench) -> None:
+    answer = await bench.ask(text_reply("Hi", usage=USAGE), model="local:priced")
+    assert answer.cost_usd == PAID
+
+
+async def test_a_hosted_model_name_behind_another_address_has_no_list_price(bench: Bench) -> None:
+    answer = await bench.ask(text_reply("Hi", usage=USAGE, model="gpt-4o-mini"), model="openai:gpt-4o-mini")
+    assert answer.tokens == COUNTED
+    assert answer.cost_usd is None
+    assert bench.fake.headers[0]["authorization"] == "bearer unset"
+
+
+async def test_settings_reach_the_provider(bench: Bench) -> None:
+    settings = {
+        "temperature": 0,
+        "max_tokens": 9,
+        "top_p": 0.5,
+        "seed": 7,
+        "stop": "END",
+        "presence_penalty": 0.1,
+        "frequency_penalty": 0.2,
+        "openai_user": "someone",
+        "extra_body": {"mirostat": 2},
+    }
+    await bench.ask(text_reply("Hi"), settings=settings)
+    sent = bench.fake.requests[0]
+    wanted = settings | {"stop": ["END"], "mirostat": 2, "user": "someone"}
+    del wanted["extra_body"], wanted["openai_user"]
+    assert {name: sent[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"temprature": 1}, "unknown field `temprature`"),
+        ({"temperature": "hot"}, r"got `str` - at `\$.temperature`"),
+        ({"max_tokens": 0}, r"at `\$.max_tokens`"),
+    ],
+)
+async def test_settings_that_are_unknown_or_unfit_are_refused(
+    bench: Bench, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(StepFailure, match=said) as caught:
+        await bench.ask(settings=settings)
+    assert caught.value.code == "INVALID_INPUT"
+    assert bench.fake.requests == []
+
+
+async def test_an_output_schema_is_asked_for_natively_and_checked(bench: Bench) -> None:
+    answer = await bench.ask(text_reply('{"gra', 'de": 3}', usage=USAGE), output_schema=GRADE)
+    assert answer.output == {"grade": 3}
+    sent = bench.fake.requests[0]
+    assert sent["response_format"]["type"] == "json_schema"
+    assert sent["response_format"]["json_schema"]["schema"]["required"] == ["grade"]
+    assert '"grade"' in sent["messages"][0]["content"]
+
+
+@pytest.mark.parametrize(
+    "text", ['```json\n{"grade": 3}\n```', 'Here it is: {"grade": 3}. Enjoy!', '{"grade": 3, "why": "a\nb"}']
+)
+async def test_an_object_in_a_fence_in_prose_or_with_raw_line_breaks_is_read(bench: Bench, text: str) -> None:
+    answer = await bench.ask(text_reply(text), output_schema=GRADE)
+    assert answer.output["grade"] == 3
+
+
+@pytest.mark.parametrize("status", [400, 422, 500])
+async def test_a_server_without_json_schema_is_asked_in_a_form_that_it_knows_from_then_on(
+    bench: Bench, status: int
+) -> None:
+    refusal = error_reply(status, "response_format.type: Input should be 'text' or 'json_object'")
+    first = await bench.ask(refusal, text_reply('{"grade": 3}'), output_schema=GRADE)
+    second = await bench.ask(text_reply('{"grade": 4}'), output_schema=GRADE)
+    assert (first.output, second.output) == ({"grade": 3}, {"grade": 4})
+    formats = [sent["response_format"]["type"] for sent in bench.fake.requests]
+    assert formats == ["json_schema", "json_object", "json_object"]
+    assert bench.fake.requests[1]["response_format"]["schema"] == GRADE
+
+
+async def test_a_server_that_knows_no_form_is_asked_in_words_alone(bench: Bench) -> None:
+    refusals = [error_reply(400, "unknown response_format")] * 2
+    answer = await bench.ask(*refusals, text_reply('{"grade": 3}'), output_schema=GRADE)
+    assert answer.output == {"grade": 3}
+    assert bench.fake.requests[2]["response_format"] == {"type": "json_object"}
+    assert '"grade"' in bench.fake.requests[2]["messages"][0]["content"]
+
+
+async def test_a_server_that_declines_every_form_fails_the_step(bench: Bench) -> None:
+    failure = await bench.failure(*[error_reply(400, "unknown response_format")] * 3, output_schema=GRADE)
+    assert (failure.code, failure.may_retry) == ("PROVIDER_ERROR", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "said"),
+    [
+        ('{"grade": "good"}', "stop", r'against `output_schema`: "good" is not of type "integer" at /grade'),
+        ('{"grade": 0}', "stop", "at /grade"),
+        ("Well done!", "stop", "no JSON object"),
+        ("[3]", "stop", "no JSON object"),
+        ('{"grade": NaN}', "stop", "no JSON object"),
+        ('{"grade": ', "length", "cut off at the token limit"),
+    ],
+)
+async def test_a_bad_answer_is_rejected_and_says_what_it_cost(
+    bench: Bench, text: str, finish: str, said: str
+) -> None:
+    with pytest.raises(AnswerRejected, match=said) as caught:
+        await bench.ask(
+            text_reply(text, finish=finish, usage=USAGE), model="local:priced", output_schema=GRADE
+        )
+    rejected = caught.value
+    assert rejected.code == "INVALID_OUTPUT"
+    assert rejected.may_retry
+    assert (rejected.tokens, rejected.cost_usd, rejected.model_used) == (COUNTED, PAID, "tiny-1")
+    assert rejected.details["answer"] == text
+
+
+async def test_the_excerpt_of_a_rejected_answer_is_bounded(bench: Bench) -> None:
+    failure = await bench.failure(text_reply("x" * 100_000), output_schema=GRADE)
+    assert len(msgspec.json.encode(failure.details)) < 2_500
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "may_retry"),
+    [
+        (text_reply(), "INVALID_OUTPUT", True),
+        (text_reply("I wo", finish="content_filter"), "PROVIDER_ERROR", False),
+    ],
+)
+async def test_an_empty_or_filtered_answer_is_none(
+    bench: Bench, reply: Reply, code: str, may_retry: bool
+) -> None:
+    failure = await bench.failure(reply)
+    assert isinstance(failure, AnswerRejected)
+    assert (failure.code, failure.may_retry) == (code, may_retry)
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "code", "may_retry"),
+    [
+        (429, {}, "RATE_LIMITED", True),
+        (429, {"code": "insufficient_quota"}, "PROVIDER_ERROR", False),
+        (500, {}, "PROVIDER_UNAVAILABLE", True),
+        (503, {}, "PROVIDER_UNAVAILABLE", True),
+        (408, {}, "PROVIDER_UNAVAILABLE", True),
+        (401, {}, "BYOK_KEY_REJECTED", False),
+        (403, {}, "BYOK_KEY_REJECTED", False),
+        (400, {}, "PROVIDER_ERROR", False),
+        (404, {}, "PROVIDER_ERROR", False),
+        (404, {"code": "model_not_found"}, "MODEL_NOT_SUPPORTED", False),
+        (418, {}, "PROVIDER_ERROR", False),
+    ],
+)
+async def test_an_error_status_is_understood_and_asked_only_once(
+    bench: Bench, status: int, fields: dict[str, Any], code: str, may_retry: bool
+) -> None:
+    failure = await bench.failure(error_reply(status, f"no, with {SECRET}", **fields))
+    assert (failure.code, failure.may_retry) == (code, may_retry)
+    assert failure.details == {
+        "provider": "local",
+        "model": "local:tiny",
+        "status": status,
+        "providerMessage": "no, with [key]",
+    }
+    assert SECRET not in str(failure)
+    assert len(bench.fake.requests) == 1
+
+
+async def test_a_provider_that_talks_too_much_is_cut_short(bench: Bench) -> None:
+    failure = await bench.failure(error_reply(400, "x" * 100_000))
+    assert len(msgspec.json.encode([failure.message, failure.details])) < 3_000
+
+
+async def test_the_wait_that_a_provider_asks_for_is_passed_on(bench: Bench) -> None:
+    in_seconds = await bench.failure(error_reply(429, "slow", headers={"retry-after": "7"}))
+    assert in_seconds.retry_after_ms == 7000
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    by_date = await bench.failure(error_reply(429, "slow", headers={"retry-after": soon}))
+    assert by_date.retry_after_ms is not None
+    assert 90_000 < by_date.retry_after_ms <= 100_000
+    unsaid = await bench.failure(error_reply(429, "slow"))
+    assert unsaid.retry_after_ms is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(body=chunk({"content": "Good mor"}), cut=True),
+        Reply(body=chunk({"content": "Good mor"})),
+        Reply(body=chunk({"content": "Good mor"}) + DONE),
+        Reply(body=chunk({"content": "Good mor"}) + b'data: {"error": {"message": "gpu on fire"}}\n\n'),
+        Reply(body=chunk({"content": "Good mor"}) + b"data: {nonsense\n\n"),
+        Reply(body=b"<html>busy</html>", headers={"content-type": "text/html"}),
+        Reply(body=b"", cut=True),
+    ],
+    ids=["cut", "ended early", "no finish reason", "error inside", "garbled", "not a stream", "nothing"],
+)
+async def test_a_broken_answer_is_never_taken_for_a_short_one(bench: Bench, reply: Reply) -> None:
+    failure = await bench.failure(reply)
+    assert (failure.code, failure.may_retry) == ("PROVIDER_UNAVAILABLE", True)
+
+
+@pytest.mark.parametrize("body", [b"", chunk({"content": "Good mor"})], ids=["silence", "in the middle"])
+async def test_an_answer_slower_than_the_timeout_is_given_up(bench: Bench, body: bytes) -> None:
+    failure = await bench.failure(Reply(body=body, silent=True), timeout_s=0.1)
+    assert (failure.code, failure.may_retry) == ("PROVIDER_UNAVAILABLE", True)
+    assert "did not answer in time" in str(failure)
+    assert "after 0.1 seconds" in str(failure)
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    async with FakeProvider.serving() as gone:
+        base_url = gone.base_url
+    async with Models(base_urls={"local": base_url}) as models:
+        request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hello"}])
+        with pytest.raises(StepFailure) as caught:
+            await models.complete(request, list[str]().append)
+    assert (caught.value.code, caught.value.may_retry) == ("PROVIDER_UNAVAILABLE", True)
+
+
+async def test_a_cancelled_call_hangs_up(bench: Bench) -> None:
+    heard = asyncio.Event()
+    bench.fake.replies.append(Reply(body=chunk({"content": "Good mor"}), silent=True))
+    request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hello"}])
+    call = asyncio.create_task(bench.models.complete(request, lambda text: heard.set()))
+    await heard.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await asyncio.wait_for(bench.fake.disconnected.wait(), 10)
+
+
+async def test_calls_side_by_side_each_get_their_own_answer(bench: Bench) -> None:
+    answers = await asyncio.gather(*(bench.ask(text_reply(f"answer {number}")) for number in range(20)))
+    assert sorted(answer.output["text"] for answer in answers) == sorted(f"answer {n}" for n in range(20))
+
+
+async def test_leaving_the_models_closes_their_connections() -> None:
+    async with FakeProvider.serving() as fake:
+        async with Models(base_urls={"local": fake.base_url}) as models:
+            await Bench(fake, models).ask(text_reply("Hi"))
+            assert not fake.disconnected.is_set()
+        await asyncio.wait_for(fake.disconnected.wait(), 10)
+
+
+async def test_tool_calls_are_handed_over_in_the_wire_format(bench: Bench) -> None:
+    parts = [
+        {"index": 0, "id": "t1", "type": "function", "function": {"name": "look", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"word": '}},
+        {"index": 0, "function": {"arguments": '"tide"}'}},
+    ]
+    body = b"".join(chunk({"tool_calls": [part]}) for part in parts)
+    reply = Reply(body=body + chunk({}, finish="tool_calls") + chunk(usage=USAGE) + DONE)
+    answer = await bench.ask(reply, tools=[LOOK], output_schema=GRADE)
+    assert answer.tool_calls == [
+        {"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"word": "tide"}'}}
+    ]
+    assert answer.output == {"text": ""}
+    assert answer.tokens == COUNTED
+    sent = bench.fake.requests[0]["tools"]
+    assert [tool["function"]["name"] for tool in sent] == ["look"]
+
+
+async def test_a_conversation_with_tool_results_is_sent_as_it_was(bench: Bench) -> None:
+    call = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"word":"tide"}'}}
+    await bench.ask(
+        text_reply("It rises."),
+        tools=[LOOK],
+        messages=[
+            {"role": "user", "content": "What is a tide?"},
+            {"role": "assistant", "content": "Let me look.", "toolCalls": [call]},
+            {"role": "tool", "toolCallId": "t1", "content": "sea level"},
+            {"role": "user", "content": "Short, please."},
+        ],
+    )
+    assert bench.fake.requests[0]["messages"] == [
+        {"role": "user", "content": "What is a tide?"},
+        {"role": "assistant", "content": "Let me look.", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "t1", "content": "sea level"},
+        {"role": "user", "content": "Short, please."},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        (None, "auto"),
+        ("auto", "auto"),
+        ("required", "required"),
+        ({"function": {"name": "look"}}, "required"),
+    ],
+)
+async def test_the_tool_choice_reaches_the_provider(bench: Bench, choice: Any, sent: str) -> None:
+    await bench.ask(text_reply("Hi"), tools=[LOOK], tool_choice=choice)
+    assert bench.fake.requests[0].get("tool_choice", "auto") == sent
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[], [{"role": "system", "content": "Hi"}], [{"role": "tool", "content": "a result of nothing"}]],
+)
+async def test_messages_that_cannot_be_sent_are_refused(bench: Bench, messages: list[dict[str, Any]]) -> None:
+    failure = await bench.failure(messages=messages)
+    assert (failure.code, failure.may_retry) == ("INVALID_INPUT", False)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("gpt-4o-mini", "PROVIDER:MODEL"),
+        ("openai:", "PROVIDER:MODEL"),
+        ("nobody:knows", "Unknown provider: nobody.*`providers`"),
+        ("ollama:tiny", "OLLAMA_BASE_URL"),
+    ],
+)
+async def test_a_model_string_that_nobody_knows_is_not_supported(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, model: str, said: str
+) -> None:
+    monkeypatch.delenv("OLLAMA_BASE_URL", raising=False)
+    with pytest.raises(StepFailure, match=said) as caught:
+        await bench.ask(model=model)
+    assert (caught.value.code, caught.value.may_retry) == ("MODEL_NOT_SUPPORTED", False)
+
+
+async def test_a_missing_key_says_which_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    async with Models() as models, FakeProvider.serving() as fake:
+        failure = await Bench(fake, models).failure(model="openai:gpt-4o-mini")
+    assert (failure.code, failure.may_retry) == ("BYOK_KEY_REJECTED", False)
+    assert "OPENAI_API_KEY" in str(failure)
+    assert "provider_keys" in str(failure)
+
+
+def test_a_missing_package_is_named() -> None:
+    missing = ImportError('use the `x` optional group — `pip install "pydantic-ai-slim[some-extra]"`')
+    failure = setup_failure(missing, model="some:model")
+    assert (failure.code, failure.may_retry) == ("MODEL_NOT_SUPPORTED", False)
+    assert '"pydantic-ai-slim[some-extra]"' in str(failure)
+
+
+async def test_a_hosted_provider_uses_its_key_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakeProvider.serving() as fake, Models(api_keys={"openai": SECRET}) as models:
+        monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-another-secret-key")
+        events: list[dict[str, Any]] = [
+            {"type": "response.created", "response": response("in_progress")},
+            {"type": "response.output_item.added", "output_index": 0, "item": message("in_progress")},
+            {
+                "type": "response.output_text.delta",
+                "item_id": "m1",
+                "output_index": 0,
+                "content_index": 0,
+                "delta": "Hi",
+                "logprobs": [],
+            },
+            {"type": "response.output_item.done", "output_index": 0, "item": message("completed")},
+            {"type": "response.completed", "response": response("completed")},
+        ]
+        body = b"".join(
+            f"event: {event['type']}\ndata: {json.dumps(event | {'sequence_number': number})}\n\n".encode()
+            for number, event in enumerate(events)
+        )
+        bench = Bench(fake, models)
+        answer = await bench.ask(Reply(body=body), model="openai:gpt-4o-mini")
+    assert answer.output == {"text": "Hi"}
+    assert answer.tokens == TokenBreakdown(prompt=11, completion=2, total=13)
+    assert answer.cost_usd is None
+    assert bench.pieces == ["Hi"]
+    assert fake.headers[0]["authorization"] == f"bearer {SECRET}"
+
+
+def response(status: str) -> dict[str, Any]:
+    usage = {
+        "input_tokens": 11,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": 2,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 13,
+    }
+    return {
+        "id": "r1",
+        "object": "response",
+        "created_at": 1,
+        "model": "gpt-4o-mini-2024-07-18",
+        "status": status,
+        "output": [message("completed")] if status == "completed" else [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": usage if status == "completed" else None,
+    }
+
+
+def message(status: str) -> dict[str, Any]:
+    text = {"type": "output_text", "text": "Hi", "annotations": []}
+    content = [text] if status == "completed" else []
+    return {"id": "m1", "type": "message", "role": "assistant", "status": status, "content": content}
+
+
+@pytest.mark.parametrize(
+    ("address", "model", "cost"),
+    [
+        ("https://api.openai.com/v1/", "gpt-4o-mini-2024-07-18", PAID),
+        ("https://api.openai.com/v1/", "gpt-no-such-model", None),
+        ("http://127.0.0.1:9000/v1", "gpt-4o-mini-2024-07-18", None),
+    ],
+)
+def test_the_list_price_goes_by_the_address_that_answered(
+    address: str, model: str, cost: Decimal | None
+) -> None:
+    answered = ModelResponse(
+        parts=[TextPart(content="Hi")],
+        usage=RequestUsage(input_tokens=1000, cache_read_tokens=400, output_tokens=20),
+        model_name=model,
+        provider_name="openai",
+        provider_url=address,
+        provider_details={"finish_reason": "stop"},
+        finish_reason="stop",
+    )
+    request = ModelRequest(model="openai:gpt-4o-mini", messages=[])
+    assert read_answer(request, answered, price=None).cost_usd == cost
+
+
+def test_no_provider_library_is_imported_before_it_is_needed() -> None:
+    code = "import sys, runglass.engine.llm; print('pydantic_ai' in sys.modules, 'openai' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "False"]

@@ -1,0 +1,191 @@
+"""The recorder: seq and time, one append per turn, and what happens when the store refuses."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from runglass.bus.memory import MemoryBus
+from runglass.engine.recorder import Recorder
+from runglass.errors import StoreError
+from runglass.events import FlowCancelled, RunStarted, StepCompleted, StepStarted, decode_event
+from runglass.fold import RunFold, fold
+from runglass.store.base import Append, Checkpoint, NewRun, RunRecord
+from runglass.store.sqlite import SqliteStore
+from runglass.trace import RunSummary, Trace
+from tests.fakes import VirtualClock
+
+
+class CountingStore(SqliteStore):
+    """Remembers the batches; refuses the next ones while `broken`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, synchronous="NORMAL")
+        self.batches: list[Append] = []
+        self.broken = False
+        self.appended = asyncio.Event()
+
+    async def append(self, batch: Append) -> None:
+        self.batches.append(batch)
+        if self.broken:
+            raise StoreError("the disk is full")
+        await super().append(batch)
+        self.appended.set()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
+    async with CountingStore(tmp_path / "db") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def run(store: CountingStore) -> RunRecord:
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
+    return await store.create_run(
+        NewRun(
+            id="r",
+            project_id=project.id,
+            flow_id=flow.id,
+            version=0,
+            trigger_type="api",
+            capture="full",
+            session_id=None,
+            request=b"{}",
+            summary=b"{}",
+        )
+    )
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def recorder(store: CountingStore, run: RunRecord, clock: VirtualClock) -> Recorder:
+    return Recorder(
+        store, MemoryBus(), run, RunFold(RunSummary(id="r", flow_id="f", status="pending")), clock
+    )
+
+
+def run_started() -> RunStarted:
+    return RunStarted(execution_id="r", run_id="r", flow_id="f", step_count=1, trigger_type="api", version=0)
+
+
+def started(step_id: str = "a") -> StepStarted:
+    return StepStarted(execution_id="r", step_id=step_id, step_index=0, attempt=1)
+
+
+def completed(step_id: str = "a") -> StepCompleted:
+    return StepCompleted(execution_id="r", step_id=step_id, step_index=0, attempt=1, duration_ms=1)
+
+
+async def stored(store: CountingStore, run: RunRecord) -> list[bytes]:
+    return [data for _, data in await store.events(run.no, after=0, limit_bytes=1 << 20)]
+
+
+async def test_events_of_one_turn_travel_in_one_append(
+    store: CountingStore, run: RunRecord, recorder: Recorder
+) -> None:
+    recorder.record(run_started())
+    recorder.record(started())
+    await recorder.commit()
+    recorder.record(completed(), checkpoint=Checkpoint("a", "", b"{}"))
+    recorder.record(started("b"))
+    await recorder.commit()
+    assert [len(batch.events) for batch in store.batches] == [2, 2]
+    events = [decode_event(data) for data in await stored(store, run)]
+    assert [event.seq for event in events] == [1, 2, 3, 4]
+    assert await store.checkpoints(run.no) == [Checkpoint("a", "", b"{}")]
+
+
+async def test_events_are_sent_off_even_if_nobody_commits(
+    store: CountingStore, run: RunRecord, recorder: Recorder
+) -> None:
+    recorder.record(run_started())
+    async with asyncio.timeout(5):
+        await store.appended.wait()
+    assert len(await stored(store, run)) == 1
+
+
+async def test_what_is_stored_beside_the_log_is_its_fold(
+    store: CountingStore, run: RunRecord, recorder: Recorder
+) -> None:
+    for event in (run_started(), started(), completed(), started("b")):
+        recorder.record(event)
+        await recorder.commit()
+        summary, steps = await store.trace(run.no)
+        trace = msgspec.json.decode(b'{"flowRun":%s,"steps":[%s]}' % (summary, b",".join(steps)), type=Trace)
+        assert trace == fold(decode_event(data) for data in await stored(store, run))
+
+
+async def test_times_in_a_log_never_run_backwards(
+    store: CountingStore, run: RunRecord, recorder: Recorder, clock: VirtualClock
+) -> None:
+    recorder.record(run_started())
+    clock.set_back(60)
+    recorder.record(started())
+    await recorder.commit()
+    first, second = (decode_event(data).at for data in await stored(store, run))
+    assert first == second == "2026-01-01T00:00:00.000Z"
+
+
+async def test_listeners_hear_of_an_event_after_it_is_stored(store: CountingStore, run: RunRecord) -> None:
+    heard: list[int] = []
+
+    class Listening(MemoryBus):
+        async def wake(self, run_id: str) -> None:
+            heard.append(len(await stored(store, run)))
+
+    fold_state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
+    recorder = Recorder(store, Listening(), run, fold_state, VirtualClock())
+    recorder.record(run_started())
+    await recorder.commit()
+    assert heard == [1]
+
+
+async def test_a_waiter_that_is_cut_off_loses_nothing(
+    store: CountingStore, run: RunRecord, recorder: Recorder
+) -> None:
+    recorder.record(run_started())
+    waiter = asyncio.create_task(recorder.commit())
+    await asyncio.sleep(0)
+    waiter.cancel()
+    await asyncio.wait({waiter})
+    recorder.record(FlowCancelled(execution_id="r", run_id="r", reason="stop"))
+    await recorder.commit()
+    assert len(await stored(store, run)) == 2
+
+
+async def test_a_store_that_refuses_once_ends_the_recording(
+    store: CountingStore, run: RunRecord, recorder: Recorder
+) -> None:
+    recorder.record(run_started())
+    await recorder.commit()
+    store.broken = True
+    recorder.record(started())
+    with pytest.raises(StoreError, match="the disk is full"):
+        await recorder.commit()
+    store.broken = False
+    recorder.record(completed())
+    with pytest.raises(StoreError, match="the disk is full"):
+        await recorder.commit()
+    assert len(await stored(store, run)) == 1, "a hole in the log would be worse than its end"
+
+
+async def test_a_second_writer_of_the_same_run_is_refused(
+    store: CountingStore, run: RunRecord, recorder: Recorder, clock: VirtualClock
+) -> None:
+    other = Recorder(
+        store, MemoryBus(), run, RunFold(RunSummary(id="r", flow_id="f", status="pending")), clock
+    )
+    recorder.record(run_started())
+    await recorder.commit()
+    other.record(run_started())
+    with pytest.raises(StoreError, match="another process"):
+        await other.commit()
+    assert len(await stored(store, run)) == 1

@@ -1,0 +1,490 @@
+"""What the engine does with each kind of step, and that the log says so."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.engine.engine import Outcome
+from runglass.errors import StoreError
+from runglass.events import FlowCompleted, FlowFailed, LoopCompleted, StepOutput, StepRetrying, StepSkipped
+from runglass.fold import fold
+from runglass.store.base import Append
+from runglass.store.sqlite import SqliteStore
+from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
+
+Execute = Callable[..., Awaitable[Ran]]
+
+
+async def test_a_step_gets_what_the_one_before_it_returned(execute: Execute) -> None:
+    ran = await execute(
+        """
+- {id: a, type: code, code: 'return {"n": n + 1}'}
+- {id: b, type: code, code: 'return {"n": n * 10, "from_a": steps["a"]["n"], "first": initial["n"]}'}
+""",
+        {"n": 1},
+    )
+    assert ran.outcome.result == {"n": 20, "from_a": 2, "first": 1}
+    assert ran.types() == [
+        "run_started",
+        "step_started",
+        "step_input",
+        "step_completed",
+        "step_started",
+        "step_input",
+        "step_completed",
+        "flow_completed",
+    ]
+    assert [event.seq for event in ran.events] == list(range(1, 9))
+    assert ran.step("b").input_context == {"n": 2}
+    assert ran.trace.flow_run.status == "completed"
+
+
+async def test_the_stored_trace_is_the_fold_of_the_events(execute: Execute) -> None:
+    ran = await execute(ALL_KINDS, {"words": ["a", "b", "c"]})
+    assert ran.trace == fold(ran.events)
+    assert ran.trace.steps
+
+
+ALL_KINDS = """
+- {id: split, type: code, code: 'return {"words": words, "count": len(words)}'}
+- id: each
+  type: loop
+  over: words
+  as: word
+  max_concurrency: 2
+  steps:
+    - {id: ask, type: llm, model: echo, prompt: "Say {{ word }} {{ index }}"}
+    - id: shaky
+      type: code
+      retry: {max_attempts: 2, initial_delay_ms: 10}
+      code: |
+        if attempt == 1 and index == 1:
+          raise ValueError("not yet")
+        return {"text": text, "word": word}
+- id: route
+  type: condition
+  if: len(items) > 2
+  then: [{id: many, type: passthrough}]
+  else: [{id: few, type: passthrough}]
+- id: both
+  type: parallel
+  branches:
+    left: [{id: l, type: wait, ms: 5}]
+    right: [{id: r, type: code, code: 'return {"n": len(items)}'}]
+- id: end
+  type: passthrough
+  input: {left: "{{ left.items }}", n: "{{ right.n }}", note: "{{ right.n }} items"}
+"""
+
+
+async def test_every_kind_of_step_in_one_flow(execute: Execute) -> None:
+    ran = await execute(ALL_KINDS, {"words": ["a", "b", "c"]})
+    assert ran.outcome.result == {
+        "left": [{"text": f"Say {word} {index}", "word": word} for index, word in enumerate("abc")],
+        "n": 3,
+        "note": "3 items",
+    }
+    assert sorted(ran.steps(), key=str) == sorted(
+        [
+            ("split", None, 1, "completed"),
+            *(("ask", (index,), 1, "completed") for index in range(3)),
+            ("shaky", (0,), 1, "completed"),
+            ("shaky", (1,), 2, "completed"),
+            ("shaky", (2,), 1, "completed"),
+            ("many", None, 1, "completed"),
+            ("few", None, 1, "skipped"),
+            ("l", None, 1, "completed"),
+            ("r", None, 1, "completed"),
+            ("end", None, 1, "completed"),
+        ],
+        key=str,
+    )
+    assert [(step.loop_path, step.attempt, step.status) for step in ran.attempts["shaky"]] == [
+        ((0,), 1, "completed"),
+        ((1,), 1, "failed"),
+        ((1,), 2, "completed"),
+        ((2,), 1, "completed"),
+    ]
+    assert ran.step("ask", (1,)).tokens is not None
+    assert ran.step("ask", (1,)).model_used == "echo"
+    [skipped] = [event for event in ran.events if isinstance(event, StepSkipped)]
+    assert skipped.reason == "condition 'route' was true"
+    completed = ran.events[-1]
+    assert isinstance(completed, FlowCompleted)
+    assert completed.summary == {
+        "completed": 11,
+        "failed": 0,
+        "retried": 1,
+        "skipped": 1,
+        "tokens": {"prompt": 9, "completion": 9, "total": 18},
+        "costUsd": None,
+        "unpricedCalls": 3,
+    }
+
+
+async def test_nested_loops_have_one_address_per_iteration(execute: Execute) -> None:
+    ran = await execute(
+        """
+- id: rows
+  type: loop
+  over: table
+  as: row
+  steps:
+    - id: cells
+      type: loop
+      over: row
+      as: cell
+      max_concurrency: 3
+      steps: [{id: square, type: code, code: 'return {"v": cell * cell, "at": index}'}]
+""",
+        {"table": [[1, 2], [3]]},
+    )
+    assert ran.outcome.result == {
+        "items": [{"items": [{"v": 1, "at": 0}, {"v": 4, "at": 1}]}, {"items": [{"v": 9, "at": 0}]}]
+    }
+    assert [(step.loop_path, step.loop_index) for step in ran.trace.steps] == [
+        ((0, 0), 0),
+        ((0, 1), 1),
+        ((1, 0), 0),
+    ]
+    loops = [
+        (event.step_id, event.loop_path, event.iterations)
+        for event in ran.events
+        if isinstance(event, LoopCompleted)
+    ]
+    assert loops == [("cells", (0,), 2), ("cells", (1,), 1), ("rows", None, 2)]
+
+
+async def test_an_empty_loop_has_no_iterations_and_no_steps(execute: Execute) -> None:
+    ran = await execute("- {id: l, type: loop, over: xs, steps: [{id: a, type: passthrough}]}", {"xs": []})
+    assert ran.outcome.result == {"items": []}
+    assert ran.trace.steps == []
+
+
+async def test_no_more_iterations_run_at_once_than_allowed(execute: Execute) -> None:
+    ran = await execute(
+        "- {id: l, type: loop, over: xs, max_concurrency: 3, steps: [{id: w, type: wait, ms: 5}]}",
+        {"xs": list(range(20))},
+    )
+    running = most = 0
+    for event in ran.events:
+        running += {"step_started": 1, "step_completed": -1}.get(event.event_type, 0)
+        most = max(most, running)
+    assert most == 3
+    assert ran.outcome.result == {"items": [{"item": index, "index": index} for index in range(20)]}
+
+
+async def test_outputs_of_an_iteration_are_not_seen_by_the_next_nor_after_the_loop(execute: Execute) -> None:
+    ran = await execute(
+        """
+- id: l
+  type: loop
+  over: xs
+  steps:
+    - {id: before, type: code, code: 'return {"seen": sorted(steps)}'}
+    - {id: after, type: code, code: 'return {"seen": seen, "now": sorted(steps)}'}
+- {id: end, type: code, code: 'return {"items": items, "seen": sorted(steps)}'}
+""",
+        {"xs": [1, 2]},
+    )
+    each = {"seen": [], "now": ["before"]}
+    assert ran.outcome.result == {"items": [each, each], "seen": ["l"]}
+
+
+async def test_a_nearer_name_hides_a_farther_one(execute: Execute) -> None:
+    ran = await execute(
+        """
+- id: l
+  type: loop
+  over: '[{"index": "field"}]'
+  as: steps_of
+  steps:
+    - {id: a, type: passthrough, input: {index: mine}}
+    - {id: b, type: code, code: 'return {"index": index, "word": steps_of["index"]}'}
+"""
+    )
+    assert ran.outcome.result == {"items": [{"index": "mine", "word": "field"}]}
+
+
+async def test_a_failed_step_is_tried_again_as_often_as_allowed_with_growing_delays(
+    execute: Execute, house: House
+) -> None:
+    ran = await execute(
+        """
+- id: a
+  type: code
+  retry: {max_attempts: 4, initial_delay_ms: 100, multiplier: 3, max_delay_ms: 500}
+  code: 'raise ValueError(f"attempt {attempt}")'
+"""
+    )
+    assert ran.outcome.status == "failed"
+    assert ran.outcome.step_id == "a"
+    assert house.clock.slept_s == [0.1, 0.3, 0.5]
+    assert [event.delay_ms for event in ran.events if isinstance(event, StepRetrying)] == [100, 300, 500]
+    assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [
+        (n, "failed") for n in (1, 2, 3, 4)
+    ]
+    last = ran.attempts["a"][-1].error_context
+    assert last is not None
+    assert last["code"] == "CODE_ERROR"
+    assert "attempt 4" in last["message"]
+    failed = ran.events[-1]
+    assert isinstance(failed, FlowFailed)
+    assert failed.error == last
+    assert failed.step_id == "a"
+
+
+async def test_an_attempt_that_takes_too_long_is_cut_off(execute: Execute) -> None:
+    ran = await execute(
+        """
+- {id: slow, type: code, timeout_ms: 50, code: "while True: pass"}
+"""
+    )
+    error = ran.step("slow").error_context
+    assert error is not None
+    assert error["code"] == "STEP_TIMEOUT"
+    assert "50 ms" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("step", "code"),
+    [
+        ("{id: s, type: code, code: 'return 7'}", "INVALID_OUTPUT"),
+        ("{id: s, type: code, code: 'return {\"x\": {1, 2}}'}", "INVALID_OUTPUT"),
+        ("{id: s, type: code, code: 'x = 1'}", "INVALID_OUTPUT"),
+        ("{id: s, type: code, code: 'return {\"x\": 1 / 0}'}", "CODE_ERROR"),
+        ("{id: s, type: code, code: 'import socket'}", "CODE_ERROR"),
+        ("{id: s, type: code, code: 'while True: pass'}", "SANDBOX_LIMIT"),
+        ('{id: s, type: code, code: \'return {"x": "a" * 10**9}\'}', "SANDBOX_LIMIT"),
+        ("{id: s, type: llm, model: echo, prompt: '{{ nobody }}'}", "TEMPLATE_ERROR"),
+        ("{id: s, type: llm, model: echo}", "TEMPLATE_ERROR"),
+        ("{id: s, type: passthrough, input: {x: '{{ steps.ghost.y }}'}}", "TEMPLATE_ERROR"),
+        ("{id: s, type: llm, model: nonsense, prompt: x}", "MODEL_NOT_SUPPORTED"),
+        ("{id: s, type: loop, over: '7', steps: [{id: x, type: passthrough}]}", "INVALID_INPUT"),
+        ("{id: s, type: loop, over: nothing, steps: [{id: x, type: passthrough}]}", "CODE_ERROR"),
+        ("{id: s, type: condition, if: 1 / 0, then: [{id: x, type: passthrough}]}", "CODE_ERROR"),
+        (
+            "{id: s, type: parallel, input: {x: '{{ no }}'}, branches: {a: [{id: x, type: wait, ms: 1}]}}",
+            "TEMPLATE_ERROR",
+        ),
+    ],
+)
+async def test_a_step_that_cannot_work_fails_with_its_code_and_its_input(
+    execute: Execute, step: str, code: str
+) -> None:
+    ran = await execute(f"- {step}", {"a": "in"}, capture="metadata_only")
+    assert ran.outcome.status == "failed"
+    assert ran.outcome.error is not None
+    assert ran.outcome.error["code"] == code
+    failed = ran.step("s")
+    assert failed.status == "failed"
+    assert failed.input_context == {"a": "in"}
+    assert failed.error_context == ran.outcome.error
+    assert ran.trace == fold(ran.events)
+
+
+async def test_a_failed_step_that_may_fail_leaves_null_and_the_flow_goes_on(execute: Execute) -> None:
+    ran = await execute(
+        """
+- {id: a, type: code, on_error: continue, code: "raise ValueError('x')"}
+- {id: b, type: code, code: 'return {"a": steps["a"], "initial": initial}'}
+""",
+        {"k": 1},
+    )
+    assert ran.outcome.result == {"a": None, "initial": {"k": 1}}
+    assert ran.step("a").status == "failed"
+    assert ran.trace.flow_run.status == "completed"
+
+
+async def test_a_loop_that_may_fail_stands_between_its_iterations_and_the_flow(execute: Execute) -> None:
+    ran = await execute(
+        """
+- id: l
+  type: loop
+  on_error: continue
+  over: xs
+  steps: [{id: a, type: code, code: "raise ValueError('x')"}]
+- {id: end, type: code, code: 'return {"loop": steps["l"]}'}
+""",
+        {"xs": [1, 2]},
+    )
+    assert ran.outcome.result == {"loop": None}
+    assert ran.steps() == [("a", (0,), 1, "failed"), ("end", None, 1, "completed")]
+
+
+async def test_what_runs_beside_a_lost_step_is_cut_off_and_says_so(execute: Execute) -> None:
+    ran = await execute(
+        """
+- id: both
+  type: parallel
+  branches:
+    bad: [{id: bad, type: code, code: "raise ValueError('x')"}]
+    slow: [{id: slow, type: code, code: "while True: pass"}]
+"""
+    )
+    assert ran.outcome.step_id == "bad"
+    slow = ran.step("slow")
+    assert slow.error_context is not None
+    assert (slow.status, slow.error_context["code"]) == ("failed", "CANCELLED")
+    assert ran.types()[-1] == "flow_failed"
+    assert not [step for step in ran.trace.steps if step.status == "running"]
+
+
+async def test_leaves_of_a_branch_not_taken_are_skipped_at_their_iteration(execute: Execute) -> None:
+    ran = await execute(
+        """
+- id: l
+  type: loop
+  over: xs
+  steps:
+    - id: c
+      type: condition
+      if: item > 1
+      then: [{id: big, type: passthrough}]
+      else:
+        - id: inner
+          type: loop
+          over: '[1]'
+          steps: [{id: deep, type: passthrough}]
+        - {id: small, type: passthrough}
+""",
+        {"xs": [1, 2]},
+    )
+    assert ran.steps() == [
+        ("big", (0,), 1, "skipped"),
+        ("deep", (0, 0), 1, "completed"),
+        ("small", (0,), 1, "completed"),
+        ("deep", (1,), 1, "skipped"),
+        ("small", (1,), 1, "skipped"),
+        ("big", (1,), 1, "completed"),
+    ]
+
+
+async def test_a_condition_without_else_passes_its_input_on(execute: Execute) -> None:
+    ran = await execute(
+        "- {id: c, type: condition, if: 'False', then: [{id: a, type: wait, ms: 1}]}", {"k": 1}
+    )
+    assert ran.outcome.result == {"k": 1}
+    assert ran.steps() == [("a", None, 1, "skipped")]
+
+
+async def test_streamed_text_adds_up_to_the_output(execute: Execute) -> None:
+    ran = await execute("- {id: a, type: llm, model: echo}", {"message": "one two three four"})
+    parts = [event.output_data for event in ran.events if isinstance(event, StepOutput)]
+    assert "".join(part["text"] for part in parts if part) == "one two three four"
+    assert ran.outcome.result == {"text": "one two three four"}
+
+
+@pytest.mark.parametrize("capture", ["off", "metadata_only"])
+async def test_no_content_is_kept_unless_asked_for(execute: Execute, capture: str) -> None:
+    ran = await execute(
+        "- {id: a, type: llm, model: echo}\n- {id: b, type: code, code: 'return {\"t\": text}'}",
+        {"message": "the secret word"},
+        capture=capture,
+    )
+    assert ran.outcome.result == {"t": "the secret word"}
+    assert "secret" not in repr(ran.events)
+    assert "secret" not in repr(ran.trace)
+    sizes = [(step.input_size_bytes, step.output_size_bytes) for step in ran.trace.steps]
+    assert sizes == ([(None, None)] * 2 if capture == "off" else [(29, 26), (26, 23)])
+
+
+async def test_secrets_are_redacted_wherever_they_would_be_kept(execute: Execute) -> None:
+    ran = await execute(
+        """
+- {id: a, type: llm, model: echo}
+- {id: b, type: code, code: 'raise ValueError(text)'}
+""",
+        {"message": "write to jane.doe@example.com", "password": "hunter2"},
+        capture="redacted",
+    )
+    assert ran.outcome.status == "failed"
+    assert "jane.doe" not in repr(ran.events) + repr(ran.trace)
+    assert "hunter2" not in repr(ran.events) + repr(ran.trace)
+    assert "write to" in repr(ran.trace)
+
+
+async def test_a_large_snapshot_is_cut_and_marked_but_flows_on_whole(execute: Execute) -> None:
+    ran = await execute(
+        """
+- {id: a, type: code, code: 'return {"text": "x" * 10000}'}
+- {id: b, type: code, code: 'return {"length": len(text)}'}
+"""
+    )
+    assert ran.outcome.result == {"length": 10000}
+    a, b = ran.step("a"), ran.step("b")
+    assert (a.truncated, a.output_size_bytes) == (True, 10011)
+    assert (b.truncated, b.input_size_bytes) == (True, 10011)
+    assert a.output_context is not None
+    assert len(a.output_context["text"]) < 4096
+
+
+async def test_checkpoints_are_gone_when_the_run_has_ended(execute: Execute, house: House) -> None:
+    ran = await execute("- {id: a, type: passthrough}", {"k": 1}, capture="off")
+    run = await house.store.run(ran.id)
+    assert run is not None
+    assert await house.store.checkpoints(run.no) == []
+
+
+async def test_a_cancelled_run_ends_as_such_and_leaves_no_step_running(house: House) -> None:
+    started = await start(house, "- {id: a, type: code, code: 'while True: pass'}")
+    await follow(house, started.id, until=2)
+    assert house.engine.cancel(started.id, reason="asked for")
+    assert house.engine.cancel(started.id, reason="asked for again")
+    outcome = await started.outcome()
+    ran = await read(house, started.id, outcome)
+    assert ran.outcome.status == "cancelled"
+    assert ran.types()[-2:] == ["step_error", "flow_cancelled"]
+    assert ran.step("a").status == "failed"
+    assert ran.trace.flow_run.status == "cancelled"
+    assert not house.engine.cancel(started.id, reason="too late")
+
+
+async def test_a_fault_of_the_engine_is_recorded_not_lost(
+    house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("runglass.engine.attempts.perform", broken)
+    ran = await execute("- {id: a, type: passthrough}")
+    error = ran.step("a").error_context
+    assert error is not None
+    assert error["code"] == "INTERNAL_ERROR"
+    assert ran.outcome.status == "failed"
+
+
+async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(house: House) -> None:
+    started = await start(house, "- {id: a, type: passthrough}")
+    assert house.engine.cancel(started.id, reason="at once")
+    ran = await read(house, started.id, await started.outcome())
+    assert ran.types() == ["run_started", "flow_cancelled"]
+    assert ran.trace.flow_run.status == "cancelled"
+
+
+async def test_a_run_that_the_store_failed_is_ended_when_the_store_is_back(tmp_path: Path) -> None:
+    class Failing(SqliteStore):
+        broken = False
+
+        async def append(self, batch: Append) -> None:
+            if self.broken:
+                raise StoreError("the disk is full")
+            await super().append(batch)
+
+    store = Failing(tmp_path / "db", synchronous="NORMAL")
+    async with open_house(store) as house:
+        started = await start(house, "- {id: a, type: code, code: 'return {}'}\n- {id: b, type: wait, ms: 1}")
+        await follow(house, started.id, until=2)
+        store.broken = True
+        with pytest.raises(StoreError, match="the disk is full"):
+            await started.outcome()
+        store.broken = False
+        await follow(house, started.id)
+        ran = await read(house, started.id, Outcome("failed"))
+    assert ran.types()[-1] == "flow_failed"
+    assert ran.trace.flow_run.status == "failed"
+    assert ran.trace == fold(ran.events)
+    assert not [step for step in ran.trace.steps if step.status == "running"]
+    assert "the disk is full" in repr(ran.events[-1])

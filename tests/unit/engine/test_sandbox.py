@@ -1,0 +1,411 @@
+"""What code in the sandbox gets, gives back and cannot do, and that the sandbox outlives all of it."""
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+import warnings
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.engine import program
+from runglass.engine.program import CODE_LIMIT, names_in
+from runglass.engine.sandbox import PRINT_LIMIT, Sandbox, json_value
+from runglass.errors import StepFailure
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with Sandbox(time_limit_ms=1000) as sandbox:
+        yield sandbox
+
+
+async def failure(sandbox: Sandbox, code: str, **names: Any) -> StepFailure:
+    with pytest.raises(StepFailure) as caught:
+        await sandbox.run(code, names)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("return 1", 1),
+        ("return", None),
+        ("", None),
+        ("# nothing", None),
+        ("x = 1", None),
+        ("'a value that is not returned'", None),
+        ("if True: return 5; x = 2", 5),
+        ("return 1, 2", [1, 2]),
+        ("return *[1], 2", [1, 2]),
+        ("return(3)", 3),
+        ("return (  # why\n 1,\n 2)  # not", [1, 2]),
+        ("return \\\n 5", 5),
+        ("x = '''a\n  b\n'''\nreturn x", "a\n  b\n"),
+        ("return '''a\n    b'''", "a\n    b"),
+        ("n = 3\nreturn f'''a\n  {n}\n''' 'é'", "a\n  3\né"),
+        ("return 'ü', 'return 1'", ["ü", "return 1"]),
+        ("for i in range(9):\n  if i == 2:\n    return i", 2),
+        ("try:\n  return 1\nfinally:\n  x = 1", 1),
+        ("match 3:\n  case 3:\n    return 'm'", "m"),
+        ("if 1:\r\n\treturn '''a\r\nb'''", "a\nb"),
+        ("def f():\n  return 3\nreturn f()", 3),
+        ("class A:\n  def m(self):\n    return 3\nreturn A().m()", 3),
+        ("def up(f):\n  return lambda: f() + 1\n@up\ndef g(): return 1\nreturn g()", 2),
+        ("n = 0\ndef f():\n  nonlocal n\n  n += 1\nf(); f()\nreturn n", 2),
+        ("def f():\n  n = 0\n  def g():\n    nonlocal n\n    n += 1\n  g()\n  return n\nreturn f()", 1),
+        ("n = 0\ndef f():\n  global n\n  n += 1\nf()\nreturn n", 1),
+        ("return (1, (2,)), {'a': ()}", [[1, [2]], {"a": []}]),
+        ("return 2 ** 70, -0.5, True, None, 'a\\u2028😀'", [2**70, -0.5, True, None, "a\u2028😀"]),
+    ],
+)
+async def test_code_is_the_body_of_a_function(sandbox: Sandbox, code: str, value: Any) -> None:
+    assert await sandbox.run(code, {}) == value
+
+
+async def test_names_are_variables_and_may_be_assigned(sandbox: Sandbox) -> None:
+    assert await sandbox.run("text = text.strip()\nreturn {'text': text}", {"text": " a "}) == {"text": "a"}
+
+
+@pytest.mark.parametrize(
+    "name", ["str", "dict", "list", "tuple", "isinstance", "ValueError", "dumps", "json"]
+)
+async def test_a_field_or_variable_may_have_the_name_of_a_builtin(sandbox: Sandbox, name: str) -> None:
+    assert await sandbox.run(f"return {{'a': [{name}]}}", {name: 7}) == {"a": [7]}
+    assert await sandbox.run(f"{name} = 7\nreturn {{'a': [{name}]}}", {}) == {"a": [7]}
+    error = await failure(sandbox, f"{name}\n\n1 / 0", **{name: 7})
+    assert error.message == "ZeroDivisionError: division by zero (line 3)"
+
+
+async def test_only_mentioned_names_are_sent(sandbox: Sandbox) -> None:
+    never = {"text": "a", "steps": object()}
+    assert await sandbox.run("return text  # not steps", never) == "a"
+    assert (await failure(sandbox, "return steps", **never)).code == "INVALID_INPUT"
+
+
+def test_names_in_finds_what_code_mentions_and_not_what_it_says() -> None:
+    code = "import os\nx = f'{text} steps' # initial\ndef f(a, b=count): return other.attribute"
+    assert names_in(code) == {"x", "text", "count", "other"}
+    assert names_in("count > 3 and steps['a']") == {"count", "steps"}
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("count", 5),
+        ("count + 1", 6),
+        ("  count > 3 and items", [1, 2]),
+        ("count > 3  # enough", True),
+        ("(count,\n items)", [5, [1, 2]]),
+        ("[i * 2 for i in items]", [2, 4]),
+        ("steps['a']['items'][-1]", 9),
+        ("steps['a']['items'] + [count]", [9, 5]),
+    ],
+)
+async def test_expressions_are_evaluated(sandbox: Sandbox, expression: str, value: Any) -> None:
+    names = {"count": 5, "items": [1, 2], "steps": {"a": {"items": [9]}}}
+    assert await sandbox.evaluate(expression, names) == value
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("nobody", "NameError: name 'nobody' is not defined (line 1)"),
+        ("steps['b']", "KeyError: 'b' (line 1)"),
+        ("items[7]", "IndexError: list index out of range (line 1)"),
+        ("(1,\n 1 / 0)", "ZeroDivisionError: division by zero (line 2)"),
+        ("", "SyntaxError: invalid syntax (line 1)"),
+        ("x = 1", "SyntaxError: invalid syntax. Maybe you meant '==' or ':=' instead of '='? (line 1)"),
+        ("1)) or ((2", "SyntaxError: unmatched ')' (line 1)"),
+    ],
+)
+async def test_an_expression_that_fails_says_why(sandbox: Sandbox, expression: str, message: str) -> None:
+    with pytest.raises(StepFailure) as caught:
+        await sandbox.evaluate(expression, {"items": [1], "steps": {"a": 1}})
+    assert (caught.value.code, caught.value.message) == ("CODE_ERROR", message)
+
+
+async def test_a_path_is_looked_up_without_a_process_and_without_a_copy() -> None:
+    big = {"items": [{"x": object()}]}
+    # Not even entered: nothing can be started.
+    found = await Sandbox().evaluate("steps['a']['items'][0]", {"steps": {"a": big}})
+    assert found is big["items"][0]
+
+
+async def test_an_exception_is_told_with_its_place_in_the_code_as_written(sandbox: Sandbox) -> None:
+    code = "\ndef f(x):\n    return 1 / x\n\nprint('so far')\nreturn f(0)"
+    error = await failure(sandbox, code)
+    assert error.code == "CODE_ERROR"
+    assert error.message == "ZeroDivisionError: division by zero (line 3)"
+    assert error.details == {
+        "exception": "ZeroDivisionError",
+        "line": 3,
+        "printed": "so far\n",
+        "traceback": "Traceback (most recent call last):\n"
+        "  line 6, in <module>\n    return f(0)\n"
+        "  line 3, in f\n    return 1 / x\n"
+        "ZeroDivisionError: division by zero",
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = 1\ndef f(:", "SyntaxError: invalid syntax (line 2)"),
+        ("return ((", "SyntaxError: '(' was never closed (line 1)"),
+        ("-" * 50_000 + "1", "SyntaxError: too deeply nested"),
+        ("x = 1\0", "SyntaxError: source code string cannot contain null bytes"),
+        ("x" * (CODE_LIMIT + 1), f"the code has {CODE_LIMIT + 1} characters; the limit is {CODE_LIMIT}"),
+    ],
+)
+async def test_what_is_not_python_never_reaches_a_process(code: str, message: str) -> None:
+    error = await failure(Sandbox(), code)
+    assert (error.code, error.may_retry) == ("CODE_ERROR", False)
+    assert error.message.startswith(message)
+
+
+async def test_a_warning_about_somebodys_code_is_not_ours(sandbox: Sandbox) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert await sandbox.run("return '\\d'", {}) == "\\d"
+
+
+@pytest.mark.parametrize(
+    ("code", "place", "reason"),
+    [
+        ("return {1, 2}", "", "type set"),
+        ("return {'a': [1, {'b': {1}}]}", " at .a[1].b", "type set"),
+        ("return {'a': [0, {1: 2}]}", " at .a[1]", "the key 1 is not a string"),
+        ("return {(1, 2): 3}", "", "the key (1, 2) is not a string"),
+        ("return {'a': b'x'}", " at .a", "type bytes"),
+        ("return [float('nan')]", " at [0]", "nan"),
+        ("return {'a': 1e308 * 10}", " at .a", "inf"),
+        ("return [lambda: 1]", " at [0]", "type function"),
+        ("return len", "", "builtin_function"),
+        ("class A: pass\nreturn [A()]", " at [0]", "type A"),
+        ("class A: pass\nreturn A", "", "type type"),
+        ("async def f(): pass\nreturn f()", "", "coroutine"),
+        ("return 2 ** 100000", "", "4300 digits"),
+        ("a = []\na.append(a)\nreturn a", "", "Circular"),
+        ("_runglass_result = lambda v: 'no JSON'\nreturn 1", "", "malformed"),
+        ("from collections import namedtuple\nreturn namedtuple('P', 'x')(1)", "", "type P"),
+    ],
+)
+async def test_a_result_that_json_cannot_hold_is_refused_with_its_place(
+    sandbox: Sandbox, code: str, place: str, reason: str
+) -> None:
+    error = await failure(sandbox, code)
+    assert error.code == "INVALID_OUTPUT"
+    assert error.message.startswith(f"the result cannot be kept as JSON{place}: ")
+    assert reason in error.message
+
+
+@pytest.mark.parametrize(
+    ("code", "limit"),
+    [
+        ("while True: pass", "time"),
+        ("while True: print('x' * 1000)", "time"),
+        ("try:\n  while True: pass\nexcept BaseException: return 1", "time"),
+        ("import time\ntime.sleep(30)", "sleep"),
+        ("import time\nwhile True: time.sleep(0.3)", "sleep"),
+        ("import time\nwhile True: time.sleep(0)", "suspensions"),
+        ("return 'x' * 10 ** 9", "memory"),
+        ("a = []\nwhile True: a.append('x' * 1000)", "memory"),
+        ("a = [1]\nfor _ in range(100): a = [a, a]\nreturn a", "memory"),
+        ("def f(n): return f(n + 1)\nreturn f(0)", "recursion"),
+        ("a = 1\nfor _ in range(5000): a = [a]\nreturn a", "recursion"),
+        ("return 'x' * 17_000_000", "result"),
+    ],
+)
+async def test_every_limit_is_kept_and_named(sandbox: Sandbox, code: str, limit: str) -> None:
+    async with asyncio.timeout(10):
+        error = await failure(sandbox, code)
+        assert error.code == "SANDBOX_LIMIT"
+        assert error.details["limit"] == limit
+        assert str(error.details["value"]) in error.message
+        assert await sandbox.run("return 1", {}) == 1
+
+
+async def test_limits_are_those_that_were_asked_for() -> None:
+    async with Sandbox(time_limit_ms=50, memory_limit_bytes=1 << 20, recursion_limit=30) as sandbox:
+        codes = ["while True: pass", "return 'x' * (1 << 20)", "def f(): return f()\nreturn f()"]
+        failed = [(await failure(sandbox, code)).details for code in codes]
+    assert [(each["limit"], each["value"]) for each in failed] == [
+        ("time", 50),
+        ("memory", 1 << 20),
+        ("recursion", 30),
+    ]
+
+
+@pytest.mark.parametrize("name", ["TimeoutError", "MemoryError", "RecursionError", "RuntimeError"])
+async def test_an_exception_of_the_code_itself_is_no_limit(sandbox: Sandbox, name: str) -> None:
+    error = await failure(sandbox, f"raise {name}('mine')")
+    assert (error.code, error.message) == ("CODE_ERROR", f"{name}: mine (line 1)")
+
+
+async def test_long_messages_and_prints_are_kept_in_bounds(sandbox: Sandbox) -> None:
+    error = await failure(sandbox, f"print('p' * {PRINT_LIMIT * 2})\nraise ValueError('x' * 1_000_000)")
+    assert len(error.message) < 3000
+    assert len(error.details["traceback"]) < 5000
+    assert len(error.details["printed"]) == PRINT_LIMIT
+
+
+async def test_nothing_that_code_prints_reaches_our_own_output(
+    sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert await sandbox.run("import sys\nprint('out')\nprint('err', file=sys.stderr)\nreturn 1", {}) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os\nreturn dict(os.environ)",
+        "import os\nreturn os.environ['PATH']",
+        "import os\nreturn os.getenv('PATH')",
+        "import os\nreturn os.listdir('/')",
+        "import os\nreturn os.system('true')",
+        "return open('/etc/passwd').read()",
+        "open('/tmp/written-by-the-sandbox', 'w').write('x')",
+        "import pathlib\nreturn pathlib.Path('/etc/passwd').read_text()",
+        "import socket",
+        "import subprocess",
+        "import ctypes",
+        "import importlib",
+        "return __import__('os').getpid()",
+        "return ().__class__.__bases__[0].__subclasses__()",
+        "return (lambda: 0).__globals__",
+        "import sys\nreturn list(sys.modules)",
+        "return eval('__import__(\"os\").environ')",
+        "return '{0.__class__}'.format(1)",
+    ],
+)
+async def test_there_is_no_way_out(sandbox: Sandbox, code: str) -> None:
+    assert (await failure(sandbox, code)).code == "CODE_ERROR"
+
+
+async def test_runs_share_nothing(sandbox: Sandbox) -> None:
+    await sandbox.run("left = 5", {})
+    assert "'left' is not defined" in (await failure(sandbox, "return left")).message
+
+
+async def test_many_tasks_share_few_processes_and_a_runaway_only_delays_them() -> None:
+    async with Sandbox(time_limit_ms=300, max_processes=1) as sandbox, asyncio.timeout(20):
+        runaways = [asyncio.create_task(failure(sandbox, "while True: pass")) for _ in range(2)]
+        quick = [asyncio.create_task(sandbox.run("return n * 2", {"n": n})) for n in range(50)]
+        # None is failed for having waited longer than its own limit.
+        assert await asyncio.gather(*quick) == [n * 2 for n in range(50)]
+        assert {error.code for error in await asyncio.gather(*runaways)} == {"SANDBOX_LIMIT"}
+
+
+async def test_a_cancelled_task_leaves_the_sandbox_usable() -> None:
+    async with Sandbox(max_processes=1) as sandbox, asyncio.timeout(10):
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await sandbox.run("while True: pass", {})
+        assert await sandbox.run("return 1", {}) == 1
+        waiting = [asyncio.create_task(sandbox.run("while True: pass", {})) for _ in range(3)]
+        for task in waiting:
+            await asyncio.sleep(0)
+            task.cancel()
+        assert all(
+            isinstance(end, asyncio.CancelledError) for end in await asyncio.wait_for(_ends(waiting), 5)
+        )
+        assert await sandbox.run("return 2", {}) == 2
+
+
+async def _ends(tasks: list[asyncio.Task[Any]]) -> list[Any]:
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
+async def test_a_process_that_is_killed_is_replaced() -> None:
+    async with Sandbox(max_processes=1) as sandbox, asyncio.timeout(20):
+        await sandbox.run("return 1", {})
+        task = asyncio.create_task(failure(sandbox, "while True: pass"))
+        while not (busy := [pid for pid, state in _children() if state == "R"]):
+            await asyncio.sleep(0)
+        os.kill(busy[0], signal.SIGKILL)
+        error = await task
+        assert (error.code, error.details) == ("SANDBOX_LIMIT", {"limit": "crash"})
+        assert await sandbox.run("return 2", {}) == 2
+        for pid, _ in _children():
+            os.kill(pid, signal.SIGKILL)
+        assert await sandbox.run("return 3", {}) == 3
+    assert _children() == []
+
+
+def _children() -> list[tuple[int, str]]:
+    """Process id and state of this process's workers that are not dead."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, rest = status.read_text().split("(", 1)[1].rsplit(")", 1)
+        except OSError:
+            continue
+        state, parent = rest.split()[:2]
+        if int(parent) == os.getpid() and state != "Z" and name.startswith("monty"):
+            found.append((int(status.parent.name), state))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the process in /proc")
+async def test_no_process_starts_before_it_is_needed() -> None:
+    async with Sandbox() as sandbox:
+        assert await sandbox.evaluate("x", {"x": 1}) == 1
+        assert _children() == []
+
+
+async def test_closing_one_that_was_never_used_is_quiet_and_closing_ends_the_processes() -> None:
+    async with Sandbox():
+        pass
+    async with Sandbox() as sandbox:
+        await sandbox.run("return 1", {})
+    gc.collect()
+
+
+async def test_input_that_cannot_be_sent_is_the_inputs_fault(sandbox: Sandbox) -> None:
+    error = await failure(sandbox, "return x", x=object())
+    assert (error.code, error.may_retry) == ("INVALID_INPUT", False)
+    error = await failure(sandbox, "return len(x)", x="y" * 70_000_000)
+    assert (error.code, error.details["limit"]) == ("SANDBOX_LIMIT", "memory")
+
+
+async def test_code_is_prepared_once(sandbox: Sandbox) -> None:
+    code = "return 'prepared once'"
+    await sandbox.run(code, {})
+    before = program.of_body.cache_info().misses
+    await sandbox.run(code, {})
+    assert program.of_body.cache_info().misses == before
+
+
+def test_json_value_makes_plain_json() -> None:
+    value = {"a": (1, [2.5, None, True]), "b": {"c": "x"}, "n": 2**70}
+    assert json_value(value) == {"a": [1, [2.5, None, True]], "b": {"c": "x"}, "n": 2**70}
+    deep: Any = 1
+    for _ in range(5000):
+        deep = [deep]
+    assert json_value(deep)[0][0] is not deep[0][0]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({1}, ": a set is not JSON"),
+        ({"a": [0, b"x"]}, " at .a[1]: a bytes is not JSON"),
+        ({"a": {1: 2}}, " at .a: the key 1 is not a string"),
+        ([float("nan")], " at [0]: nan is not JSON"),
+        ({"a": float("inf")}, " at .a: inf is not JSON"),
+        (len, ": a builtin_function_or_method is not JSON"),
+    ],
+)
+def test_json_value_names_the_place_of_what_is_not(value: Any, message: str) -> None:
+    with pytest.raises(StepFailure) as caught:
+        json_value(value)
+    assert caught.value.message == f"the result cannot be kept as JSON{message}"
+    assert caught.value.code == "INVALID_OUTPUT"

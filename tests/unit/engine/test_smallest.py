@@ -1,0 +1,181 @@
+"""An object can be made up for the schemas that people write, and it is a small one."""
+
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.engine.smallest import smallest_object
+from runglass.errors import StepFailure
+
+
+def in_field(schema: Any) -> Any:
+    made = smallest_object({"type": "object", "properties": {"f": schema}, "required": ["f"]})
+    return made["f"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"type": "string"}, ""),
+        ({"type": "string", "minLength": 3}, "aaa"),
+        ({"type": "integer"}, 0),
+        ({"type": "integer", "minimum": 3}, 3),
+        ({"type": "integer", "exclusiveMinimum": 3}, 4),
+        ({"type": "integer", "maximum": -2}, -2),
+        ({"type": "integer", "exclusiveMaximum": 0}, -1),
+        ({"type": "integer", "minimum": 1, "multipleOf": 5}, 5),
+        ({"type": "number", "minimum": 0.5, "maximum": 0.75}, 0.5),
+        ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, 0.5),
+        ({"type": "number", "minimum": 0.25, "multipleOf": 0.1}, 0.3),
+        ({"type": "boolean"}, True),
+        ({"type": "null"}, None),
+        ({"type": ["string", "null"]}, ""),
+        ({"type": "array"}, []),
+        ({"type": "array", "items": {"type": "integer"}, "minItems": 2}, [0, 0]),
+        ({"type": "array", "items": {"type": "integer"}, "minItems": 3, "uniqueItems": True}, [0, 1, -1]),
+        ({"type": "array", "items": {"enum": ["b", "a"]}, "minItems": 2, "uniqueItems": True}, ["b", "a"]),
+        (
+            {"type": "array", "prefixItems": [{"const": 7}], "items": {"type": "string"}, "minItems": 2},
+            [7, ""],
+        ),
+        ({"type": "array", "contains": {"const": 7}}, [7]),
+        ({"type": "object", "minProperties": 2, "properties": {"a": {"const": 1}}}, {"a": 1, "p0": None}),
+        ({"enum": ["long one", "b", "c"]}, "b"),
+        ({"enum": [1, "x"], "type": "string"}, "x"),
+        ({"const": {"a": [1]}}, {"a": [1]}),
+        ({"type": "string", "default": "hello"}, "hello"),
+        ({"type": "integer", "default": "not one"}, 0),
+        ({"anyOf": [{"type": "string", "minLength": 9}, {"type": "integer", "minimum": 10}]}, 10),
+        ({"oneOf": [{"type": "integer"}, {"type": "number", "minimum": 1}]}, 0),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}, {"type": "string"}]}, ""),
+        ({"allOf": [{"type": "integer", "minimum": 2}, {"minimum": 5}, {"type": "number"}]}, 5),
+        ({"if": {"type": "integer"}, "then": {"minimum": 123}, "else": {"type": "string"}}, ""),
+        ({"type": "string", "format": "date"}, "2000-01-01"),
+        ({}, None),
+        (True, None),
+    ],
+)
+def test_a_value_is_valid_and_small(schema: Any, value: Any) -> None:
+    assert in_field(schema) == value
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shortest", "text"),
+    [
+        ("^[A-Z]{2}-\\d+$", 0, "AA-0"),
+        ("^[A-Z]{2}-\\d+$", 8, "AA-00000"),
+        ("colou?r", 0, "color"),
+        ("^(yes|no)$", 0, "no"),
+        ("^[^a-z ]$", 0, "0"),
+        ("^(\\w)\\1$", 0, "aa"),
+        ("^(?=.*0)[0-9]$", 0, "0"),
+        ("x", 5, "xaaaa"),
+        ("^\\S+@\\S+\\.[a-z]{2,}$", 0, "a@a.aa"),
+        ("^a+$", 200, "a" * 200),
+    ],
+)
+def test_a_pattern_is_met(pattern: str, shortest: int, text: str) -> None:
+    assert in_field({"type": "string", "pattern": pattern, "minLength": shortest}) == text
+
+
+def test_references_and_recursion_come_to_an_end() -> None:
+    tree = {
+        "$ref": "#/$defs/node",
+        "$defs": {
+            "node": {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "minLength": 1},
+                    "left": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+                    "right": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+                },
+                "required": ["name", "left", "right"],
+            }
+        },
+    }
+    assert smallest_object(tree) == {"name": "a", "left": None, "right": None}
+
+
+def test_parts_of_an_object_schema_add_up() -> None:
+    schema = {
+        "allOf": [
+            {"properties": {"a": {"type": "integer"}}, "required": ["a"]},
+            {"properties": {"a": {"minimum": 4}, "b": {"type": "string"}}, "required": ["b"]},
+        ],
+        "dependentRequired": {"b": ["c"]},
+        "additionalProperties": True,
+    }
+    assert smallest_object(schema) == {"a": 4, "b": "", "c": None}
+
+
+def test_the_same_schema_gives_a_fresh_object_each_time() -> None:
+    schema = {"properties": {"list": {"const": []}}, "required": ["list"]}
+    smallest_object(schema)["list"].append("changed")
+    assert smallest_object(schema) == {"list": []}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array"},
+        {"properties": {"a": False}, "required": ["a"]},
+        {"properties": {"a": {"type": "integer", "minimum": 2, "maximum": 1}}, "required": ["a"]},
+        {"properties": {"a": {"type": "string", "minLength": 10**9}}, "required": ["a"]},
+        {
+            "properties": {"a": {"$ref": "#/$defs/a"}},
+            "required": ["a"],
+            "$defs": {"a": {"$ref": "#/$defs/a"}},
+        },
+        {
+            "$ref": "#/$defs/a",
+            "$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a"}}, "required": ["a"]}},
+        },
+    ],
+)
+def test_a_schema_without_a_value_is_refused_with_the_reason(schema: dict[str, Any]) -> None:
+    with pytest.raises(StepFailure, match="could not make up an object") as caught:
+        smallest_object(schema)
+    assert caught.value.code == "INVALID_OUTPUT"
+    assert not caught.value.may_retry
+
+
+@pytest.mark.parametrize("schema", [{"type": "no-such-type"}, {"$ref": "https://example.com/schema.json"}])
+def test_what_is_no_usable_schema_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(StepFailure, match="not a usable JSON Schema") as caught:
+        smallest_object(schema)
+    assert caught.value.code == "INVALID_INPUT"
+
+
+def bounded(kind: str, low: int, span: int) -> dict[str, Any]:
+    return {"type": kind, "minimum": low, "maximum": low + span}
+
+
+leaves = st.one_of(
+    st.builds(bounded, st.sampled_from(["integer", "number"]), st.integers(-50, 50), st.integers(0, 9)),
+    st.builds(
+        lambda low, span: {"type": "string", "minLength": low, "maxLength": low + span},
+        *[st.integers(0, 5)] * 2,
+    ),
+    st.builds(lambda items: {"enum": items}, st.lists(st.text(max_size=4) | st.integers(), min_size=1)),
+    st.builds(lambda item: {"const": item}, st.none() | st.booleans() | st.text(max_size=4)),
+    st.sampled_from([{"type": "boolean"}, {"type": "null"}, {}]),
+)
+
+
+def grown(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    names = st.dictionaries(st.sampled_from("abc"), parts, max_size=3)
+    return st.one_of(
+        st.builds(lambda fields: {"type": "object", "properties": fields, "required": list(fields)}, names),
+        st.builds(
+            lambda item, least: {"type": "array", "items": item, "minItems": least}, parts, st.integers(0, 3)
+        ),
+        st.builds(lambda ways: {"anyOf": ways}, st.lists(parts, min_size=1, max_size=3)),
+    )
+
+
+@given(st.recursive(leaves, grown, max_leaves=12))
+def test_a_value_is_found_for_every_satisfiable_schema_of_the_usual_kinds(schema: dict[str, Any]) -> None:
+    assert jsonschema_rs.is_valid(schema, in_field(schema))
