@@ -1,0 +1,121 @@
+"""Runglass: run LLM flows and look inside every run.
+
+The public names, each loaded when it is first used: `import runglass` alone must stay cheap, and a program
+that only wants the types must not pay for the HTTP library.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runglass.client import AsyncClient, AsyncFlow, AsyncRun, Client, Flow, Run
+    from runglass.errors import (
+        APIConnectionError,
+        APIError,
+        APITimeoutError,
+        AuthenticationError,
+        FlowExecutionError,
+        FlowFileError,
+        FlowNotFoundError,
+        InsufficientCreditsError,
+        PermissionDeniedError,
+        RateLimitError,
+        RunglassError,
+    )
+    from runglass.events import (
+        FlowCancelled,
+        FlowCompleted,
+        FlowFailed,
+        LoopCompleted,
+        RunStarted,
+        StepCompleted,
+        StepError,
+        StepInput,
+        StepOutput,
+        StepPaused,
+        StepPausedForToolCalls,
+        StepRetrying,
+        StepSkipped,
+        StepStarted,
+        StreamEvent,
+        UnknownEvent,
+    )
+    from runglass.execution import CompletedResult, RunPage
+    from runglass.trace import RunSummary, StepAttempts, StepTrace, TokenBreakdown, Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APITimeoutError",
+    "AsyncClient",
+    "AsyncFlow",
+    "AsyncRun",
+    "AuthenticationError",
+    "Client",
+    "CompletedResult",
+    "Flow",
+    "FlowCancelled",
+    "FlowCompleted",
+    "FlowExecutionError",
+    "FlowFailed",
+    "FlowFileError",
+    "FlowNotFoundError",
+    "InsufficientCreditsError",
+    "LoopCompleted",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "Run",
+    "RunPage",
+    "RunStarted",
+    "RunSummary",
+    "RunglassError",
+    "StepAttempts",
+    "StepCompleted",
+    "StepError",
+    "StepInput",
+    "StepOutput",
+    "StepPaused",
+    "StepPausedForToolCalls",
+    "StepRetrying",
+    "StepSkipped",
+    "StepStarted",
+    "StepTrace",
+    "StreamEvent",
+    "TokenBreakdown",
+    "Trace",
+    "UnknownEvent",
+    "__version__",
+]
+
+_HOMES = {
+    "client": "AsyncClient AsyncFlow AsyncRun Client Flow Run",
+    "errors": (
+        "APIConnectionError APIError APITimeoutError AuthenticationError FlowExecutionError FlowFileError "
+        "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError RunglassError"
+    ),
+    "events": (
+        "FlowCancelled FlowCompleted FlowFailed LoopCompleted RunStarted StepCompleted StepError StepInput "
+        "StepOutput StepPaused StepPausedForToolCalls StepRetrying StepSkipped StepStarted StreamEvent "
+        "UnknownEvent"
+    ),
+    "execution": "CompletedResult RunPage",
+    "trace": "RunSummary StepAttempts StepTrace TokenBreakdown Trace",
+}
+_HOME = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names.split()}
+
+
+if not TYPE_CHECKING:  # type checkers would take any name for good if they saw this
+
+    def __getattr__(name):
+        home = _HOME.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(home), name)
+        globals()[name] = value  # the next use finds it without coming here
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,130 @@
+"""What came of an attempt, and how it reads: as the value that was asked for, or as an exception.
+
+No I/O. The status decides the exception, so that a proxy's error page becomes one too, with an excerpt of it.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+
+from runglass.client.calls import Call
+from runglass.errors import APIConnectionError, APIError, APITimeoutError, RateLimitError, exception_for
+
+T = TypeVar("T")
+
+_EXCERPT_CHARS = 200
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole HTTP answer; the names of `headers` are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """How long the server asked to wait, in seconds; None where it did not say."""
+        given = self.headers.get("retry-after", "").strip()
+        if not given:
+            return None
+        if given.isdecimal():
+            return float(given)
+        try:
+            until = parsedate_to_datetime(given)
+        except ValueError:
+            return None
+        if until.tzinfo is None:  # the zone `-0000`
+            until = until.replace(tzinfo=UTC)
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of the body, for people."""
+        text = self.body[: 4 * _EXCERPT_CHARS].decode(errors="replace").strip()
+        return text if len(text) <= _EXCERPT_CHARS else f"{text[:_EXCERPT_CHARS]}…"
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """No whole answer came. With `sent` false the server cannot have seen the request."""
+
+    reason: str
+    sent: bool = True
+    cause: Exception | None = None
+
+
+Outcome = Answer | Lost
+
+
+def finish(call: Call[T], outcome: Outcome, *, attempts: int) -> T:
+    """The value in a good answer; anything else is raised."""
+    if isinstance(outcome, Lost):
+        tries = "" if attempts == 1 else f" after {attempts} attempts"
+        also = "; the run may have started all the same" if outcome.sent and not call.repeatable else ""
+        raise APIConnectionError(f"{call} failed{tries}: {outcome.reason}{also}") from outcome.cause
+    if not 200 <= outcome.status < 300:
+        raise error_of(str(call), outcome)
+    shape: Any = call.answer
+    try:
+        value: T = _decoder(shape).decode(outcome.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise APIConnectionError(
+            f"{call} was answered with something else than a {_name(shape)} ({error}): "
+            f"{outcome.excerpt!r}; is the base URL right and the server as new as this client?"
+        ) from error
+    return value
+
+
+def timed_out(call: Call[Any], seconds: float) -> APITimeoutError:
+    """The exception for a call whose wall-clock bound has passed."""
+    also = "" if call.repeatable else "; the run may still go on: `client.runs()` lists it"
+    return APITimeoutError(f"{call} took longer than its timeout of {seconds:g} s{also}")
+
+
+def error_of(what: str, answer: Answer) -> APIError:
+    """The exception that an answer with an error status stands for; `what` is the call, for people."""
+    detail = _detail(answer.body)
+    code = detail.pop("code", None)
+    message = detail.pop("message", None)
+    if not isinstance(code, str):
+        code = f"HTTP_{answer.status}"
+    if not isinstance(message, str):
+        to = f" (redirect to {answer.headers['location']!r})" if "location" in answer.headers else ""
+        message = f"{what} was answered with status {answer.status}{to} and no reason: {answer.excerpt!r}"
+    error = exception_for(answer.status)(
+        message,
+        code=code,
+        status=answer.status,
+        execution_id=_text(detail.pop("executionId", None)),
+        step_id=_text(detail.pop("stepId", None)),
+        request_id=answer.headers.get("x-request-id"),
+        details=detail,
+    )
+    if isinstance(error, RateLimitError):
+        error.retry_after_s = answer.retry_after_s
+    return error
+
+
+def _detail(body: bytes) -> dict[str, Any]:
+    try:
+        detail = msgspec.json.decode(body)["detail"]
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError):
+        return {}
+    return detail if isinstance(detail, dict) else {"message": detail}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _name(shape: Any) -> str:
+    return str(getattr(shape, "__name__", shape))
+
+
+@cache
+def _decoder(shape: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(shape)

@@ -1,0 +1,198 @@
+"""Requests as plain data: what each method of the client asks the server, described but not performed.
+
+Arguments are checked here, before anything goes out. No I/O; transports perform a `Call`, `answers.py` reads
+what comes back.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from runglass.execution import CompletedResult, ExecuteRequest, RunPage, Version
+from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
+
+T = TypeVar("T")
+
+Attempt = Literal["latest", "all"] | int
+
+
+class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One request and the type of its answer. `path` is quoted and starts below the base URL."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    answer: type[T]
+    query: tuple[tuple[str, str], ...] = ()
+    headers: dict[str, str] = {}
+    body: bytes | None = None
+
+    @property
+    def target(self) -> str:
+        """Path and query as they go on the request line."""
+        return f"{self.path}?{urlencode(self.query, safe=',')}" if self.query else self.path
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the server may get the request twice without doing more than once."""
+        return self.method == "GET"
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path!r}"
+
+
+class FlowAddress(msgspec.Struct, frozen=True):
+    """Where a flow lives: the three names that its paths are made of."""
+
+    org: str
+    project: str
+    slug: str
+
+    def __str__(self) -> str:
+        return f"{self.org}/{self.project}/{self.slug}"
+
+    def path(self) -> str:
+        """The flow's path, each part quoted. Raises ValueError for a part that no path can carry."""
+        return f"/seq/{_part('org', self.org)}/{_part('project', self.project)}/{_part('slug', self.slug)}"
+
+
+def flow_address(
+    path: str | None,
+    *,
+    org: str | None,
+    project: str | None,
+    slug: str | None,
+    default_org: str | None,
+    default_project: str | None,
+) -> FlowAddress:
+    """The flow that `client.flow(…)` means. Raises ValueError saying which part is missing."""
+    if path is not None:
+        if org is not None or project is not None or slug is not None:
+            raise ValueError(
+                f"flow {path!r} is named twice: give the path, or org, project and slug, not both"
+            )
+        parts = path.split("/")
+        if len(parts) == 3:
+            org, project, slug = parts
+        elif len(parts) == 1:
+            slug = path
+        else:
+            raise ValueError(
+                f"flow {path!r} has {len(parts)} parts: write 'org/project/slug', or 'slug' alone"
+            )
+    org = default_org if org is None else org
+    project = default_project if project is None else project
+    if org is None or project is None or slug is None:
+        given = {"org": org, "project": project, "slug": slug}
+        missing = " and ".join(name for name, value in given.items() if value is None)
+        raise ValueError(
+            f"flow {path or slug!r} has no {missing}: write 'org/project/slug', "
+            f"pass the missing part, or give the client defaults: Client(org=…, project=…)"
+        )
+    address = FlowAddress(org, project, slug)
+    address.path()
+    return address
+
+
+def run_path(execution_id: str | uuid.UUID, *, flow: FlowAddress | None = None) -> str:
+    """The path of a run, below its flow or by id alone."""
+    base = "/flow-runs" if flow is None else f"{flow.path()}/runs"
+    return f"{base}/{_part('execution_id', str(execution_id))}"
+
+
+def execute(
+    flow: FlowAddress,
+    *,
+    message: str | None,
+    parameters: Mapping[str, Any] | None,
+    block_overrides: Mapping[str, Mapping[str, Any]] | None,
+    trace: bool,
+    version: Version,
+) -> Call[CompletedResult]:
+    """Run a flow to its end."""
+    request = ExecuteRequest(
+        message=message,
+        parameters=dict(parameters or {}),
+        block_overrides={step: dict(fields) for step, fields in (block_overrides or {}).items()},
+        trace=trace,
+    )
+    return Call(
+        method="POST",
+        path=f"{flow.path()}{_version(version)}/execute",
+        answer=CompletedResult,
+        # One key for all attempts of this call, so that a server can tell a retry from a second run.
+        headers={"Idempotency-Key": str(uuid.uuid4()), "Content-Type": "application/json"},
+        body=msgspec.json.encode(request),
+    )
+
+
+def trace(run: str) -> Call[Trace]:
+    """The whole trace of the run at path `run`."""
+    return Call(method="GET", path=f"{run}/trace", answer=Trace)
+
+
+def step_trace(
+    run: str, step_id: str, *, attempt: Attempt, loop_index: int | Sequence[int] | None
+) -> Call[StepTrace | StepAttempts]:
+    """One attempt of a step, or with `attempt="all"` every one."""
+    query = [("attempt", str(_attempt(attempt)))]
+    if loop_index is not None:
+        query.append(("loop_index", ",".join(str(index) for index in _loop_path(loop_index))))
+    return Call(
+        method="GET",
+        path=f"{run}/steps/{_part('step_id', step_id)}/trace",
+        answer=StepAttempts if attempt == "all" else StepTrace,
+        query=tuple(query),
+    )
+
+
+def stream_path(run: str) -> str:
+    """Where the events of the run at path `run` are streamed."""
+    return f"{run}/trace/stream"
+
+
+def runs(
+    *, flow_id: str | uuid.UUID | None, status: RunStatus | None, limit: int, cursor: str | None
+) -> Call[RunPage]:
+    """A page of runs, newest first."""
+    wanted = {"flow_id": flow_id, "status": status, "limit": limit, "cursor": cursor}
+    query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)
+    return Call(method="GET", path="/flow-runs", answer=RunPage, query=query)
+
+
+def _part(name: str, value: str) -> str:
+    # `.` and `..` survive quoting, and proxies would resolve them into another path.
+    if value in ("", ".", ".."):
+        raise ValueError(f"{name} may not be {value!r}")
+    return quote(value, safe="")
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _version(version: Version) -> str:
+    if version == "production":
+        return ""
+    if version == "draft":
+        return "/v0"
+    if not _is_count(version, 0):
+        raise ValueError(f"version must be 'production', 'draft' or a number from 0 on, not {version!r}")
+    return f"/v{version}"
+
+
+def _attempt(attempt: Attempt) -> Attempt:
+    if attempt in ("latest", "all") or _is_count(attempt, 1):
+        return attempt
+    raise ValueError(f"attempt must be 'latest', 'all' or a number from 1 on, not {attempt!r}")
+
+
+def _loop_path(loop_index: int | Sequence[int]) -> Sequence[int]:
+    path = [loop_index] if isinstance(loop_index, int) else loop_index
+    if isinstance(path, (list, tuple)) and path and all(_is_count(index, 0) for index in path):
+        return path
+    raise ValueError(
+        f"loop_index must be a number from 0 on, or a tuple of them, outer loop first, not {loop_index!r}"
+    )

@@ -1,0 +1,150 @@
+"""Where the reader of a live trace stands: which events it has had, and when a broken stream is hopeless.
+
+No I/O: a transport opens `path` with `headers()`, feeds the bytes in and reports each loss. Across any number
+of connections every event comes out once, in order, and the terminal one last.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from runglass.client.answers import Answer, Lost, Outcome, error_of
+from runglass.client.retries import PASSING, backoff_s
+from runglass.errors import APIConnectionError
+from runglass.events import StreamEvent, decode_event, is_terminal
+from runglass.sse import Decoder, Frame, FrameTooLarge
+
+SILENCE_S = 45.0
+"""A server pings every 15 s; a stream that missed three is lost."""
+
+_PING_S = 15.0
+_DEFAULT_RETRY_S = 1.0
+_MOST_S = 8.0
+
+
+class TailCursor:
+    """Follows one run.
+
+    Gives up after `first_attempts` connections where none has ever opened, and later after `attempts` in a
+    row (about half a minute, enough for a server to restart). A connection counts against that unless it
+    brought an event or kept talking for as long as a ping takes.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        first_attempts: int = 3,
+        attempts: int = 8,
+        now: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.path = path
+        self.last = 0
+        self.ended = False
+        self.gap: Lost | None = None
+        self._first_attempts = first_attempts
+        self._attempts = attempts
+        self._now = now
+        self._chance = chance
+        self._decoder = Decoder()
+        self._retry_s = _DEFAULT_RETRY_S
+        self._opened_at: float | None = None
+        self._heard_at = 0.0
+        self._ever_opened = False
+        self._failures = 0
+
+    def headers(self) -> dict[str, str]:
+        """Asks for the stream, after the last event that was had."""
+        # A proxy that compresses may hold back events until its window is full.
+        wanted = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
+        return wanted | {"Last-Event-ID": str(self.last)} if self.last else wanted
+
+    def opened(self) -> None:
+        """A connection stands; what follows through `feed` is a new stream."""
+        self._decoder = Decoder()
+        self.gap = None
+        self._ever_opened = True
+        self._opened_at = self._heard_at = self._now()
+
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
+        """The new events that end in these bytes.
+
+        Afterwards `ended` says whether the run is over, and `gap` is set where the stream left out an event
+        and must be opened again. Raises APIConnectionError for what no reconnect can mend.
+        """
+        self._heard_at = self._now()
+        try:
+            frames = self._decoder.feed(chunk)
+        except FrameTooLarge as error:
+            raise APIConnectionError(f"{self}: {error}") from error
+        if self._decoder.retry_ms is not None:
+            self._retry_s = self._decoder.retry_ms / 1000
+        for frame in frames:
+            event, seq = self._read(frame)
+            if seq <= self.last:
+                continue
+            if seq > self.last + 1:
+                self.gap = Lost(f"event {seq} came where {self.last + 1} was due")
+                return
+            self.last = seq
+            self._failures = 0
+            self.ended = is_terminal(event)
+            yield event
+            if self.ended:
+                return
+
+    def lost(self, outcome: Outcome) -> float:
+        """Seconds to wait before the stream is opened again.
+
+        Raises APIError where the server refuses the stream, APIConnectionError when it is time to give up.
+        """
+        if isinstance(outcome, Answer) and outcome.status not in PASSING:
+            if outcome.status >= 300:
+                raise error_of(str(self), outcome)
+            kind = outcome.headers.get("content-type", "no type")
+            raise APIConnectionError(
+                f"{self} was answered with something else than an event stream ({kind}): "
+                f"{outcome.excerpt!r}; is the base URL right?"
+            )
+        if self._opened_at is not None and self._heard_at - self._opened_at >= _PING_S:
+            self._failures = 0
+        self._opened_at = None
+        self._failures += 1
+        if self._failures >= (self._attempts if self._ever_opened else self._first_attempts):
+            reason, cause = self._last_words(outcome)
+            tries = f"{self._failures} attempt{'' if self._failures == 1 else 's'}"
+            raise APIConnectionError(
+                f"{self}: gave up after {tries} that brought nothing new, at event {self.last}; "
+                f"the last one: {reason}"
+            ) from cause
+        wait_s = backoff_s(
+            self._failures, first_s=self._retry_s, most_s=max(_MOST_S, self._retry_s), chance=self._chance
+        )
+        asked_s = outcome.retry_after_s if isinstance(outcome, Answer) else None
+        return wait_s if asked_s is None else max(wait_s, min(asked_s, SILENCE_S))
+
+    def __str__(self) -> str:
+        return f"live trace {self.path!r}"
+
+    def _read(self, frame: Frame) -> tuple[StreamEvent, int]:
+        """An event and its number: the one it carries, else the one of its frame."""
+        try:
+            event = decode_event(frame.data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise APIConnectionError(
+                f"{self}: event {frame.id or '(without id)'} is not readable ({error}): {frame.data[:100]!r}"
+            ) from error
+        if event.seq > 0:
+            return event, event.seq
+        if frame.id.isdecimal():
+            return event, int(frame.id)
+        raise APIConnectionError(f"{self}: an event {event.event_type!r} after {self.last} has no number")
+
+    def _last_words(self, outcome: Outcome) -> tuple[str, Exception | None]:
+        if isinstance(outcome, Lost):
+            return outcome.reason, outcome.cause
+        error = error_of(str(self), outcome)
+        return str(error), error

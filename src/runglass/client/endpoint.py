@@ -1,0 +1,113 @@
+"""Where a client sends its calls and as whom: arguments and environment, checked once at construction.
+
+A mistake here would otherwise show up as a puzzling network error on the first call. Knows nothing of calls
+and of the HTTP library.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+
+from runglass import __version__
+from runglass.errors import api_error
+
+DEFAULT_BASE_URL = "http://localhost:8080/api/v1"
+
+_KEY = re.compile(r"nk_[!-~]+")
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A server and what every call to it shares. `timeout_s` is infinite where there is no bound."""
+
+    base_url: str
+    api_key: str
+    timeout_s: float
+    max_retries: int
+
+    def __repr__(self) -> str:
+        # The key must not reach logs and tracebacks.
+        return f"Endpoint({self.base_url!r})"
+
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {
+            "Authorization": f"Bearer {self.api_key}",
+            "User-Agent": f"runglass/{__version__}",
+            "Accept": "application/json",
+        }
+
+    def bound_s(self, timeout: float | None) -> float:
+        """The wall-clock bound of a call in seconds: its own `timeout`, else the client's."""
+        return self.timeout_s if timeout is None else _seconds(timeout)
+
+
+def endpoint(
+    *,
+    api_key: str | None,
+    base_url: str | None,
+    timeout: float | None,
+    max_retries: int,
+    environ: Mapping[str, str] = os.environ,
+) -> Endpoint:
+    """The endpoint from a client's arguments, with the environment filling in for None.
+
+    Raises AuthenticationError for a key that is missing or cannot be one, ValueError for anything else.
+    """
+    if not _is_number(max_retries, int) or max_retries < 0:
+        raise ValueError(f"max_retries must be a whole number, 0 or more, not {max_retries!r}")
+    return Endpoint(
+        base_url=_base_url(base_url or environ.get("RUNGLASS_BASE_URL") or DEFAULT_BASE_URL),
+        api_key=_api_key(api_key or environ.get("RUNGLASS_API_KEY")),
+        timeout_s=math.inf if timeout is None else _seconds(timeout),
+        max_retries=max_retries,
+    )
+
+
+def _api_key(key: str | None) -> str:
+    if key is None:
+        raise api_error(
+            "UNAUTHENTICATED",
+            "there is no API key: pass `api_key`, set RUNGLASS_API_KEY, "
+            "or make one with `runglass keys create ORG/PROJECT`",
+        )
+    key = key.strip()
+    if _KEY.fullmatch(key) is None:
+        raise api_error(
+            "UNAUTHENTICATED",
+            "the API key cannot be a Runglass key: one starts with `nk_` and has no spaces; "
+            "was another service's key passed, or a shell variable left empty?",
+        )
+    return key
+
+
+def _base_url(url: str) -> str:
+    wrong = f"base_url {url!r} cannot be used: "
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{wrong}{error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(f"{wrong}write it like {DEFAULT_BASE_URL!r}")
+    if (
+        re.search(r"\s", parts.netloc + parts.path)
+        or parts.query
+        or parts.fragment
+        or parts.username is not None
+    ):
+        raise ValueError(f"{wrong}it may not hold spaces, a query, a fragment or a user name")
+    return parts.geturl().rstrip("/")
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _seconds(timeout: float) -> float:
+    if not _is_number(timeout, int, float) or not timeout > 0:
+        raise ValueError(f"timeout must be a number of seconds above 0, or inf for no bound, not {timeout!r}")
+    return float(timeout)

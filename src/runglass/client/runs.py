@@ -1,0 +1,159 @@
+"""A run as the caller sees it: its trace, one step of it, its events as they come. Blocking, and on asyncio.
+
+Both classes only describe calls and hand them to their transport; a test holds them equal.
+"""
+
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Literal, overload
+
+from runglass.client import calls
+from runglass.client.calls import Attempt
+from runglass.client.transport import AsyncTransport, SyncTransport
+from runglass.events import StreamEvent
+from runglass.trace import StepAttempts, StepTrace, Trace
+
+
+class Run:
+    """One execution, looked at by its id. Making one asks the server nothing; each method does."""
+
+    def __init__(self, transport: SyncTransport, path: str, execution_id: str) -> None:
+        self.execution_id = execution_id
+        self._transport = transport
+        self._path = path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.execution_id!r})"
+
+    def trace(self, *, timeout: float | None = None) -> Trace:
+        """The whole trace, with the latest attempt of each step and loop iteration.
+
+        `timeout` bounds the call in seconds by the wall clock, retries included; None takes the client's,
+        `float("inf")` no bound. Snapshots decode when they are first read.
+
+        Raises FlowNotFoundError for an unknown run, APITimeoutError, APIConnectionError.
+        """
+        return self._transport.call(calls.trace(self._path), timeout=timeout)
+
+    @overload
+    def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Literal["latest"] | int = "latest",
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace: ...
+
+    @overload
+    def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Literal["all"],
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepAttempts: ...
+
+    def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Attempt = "latest",
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace | StepAttempts:
+        """One attempt of a step: the latest or number `attempt`; with `attempt="all"` every one.
+
+        `loop_index` names the iteration of a step inside a loop, for nested loops a tuple from the outer loop
+        in; without it `attempt` speaks of the newest iteration. `timeout` is that of `trace`.
+
+        Raises FlowNotFoundError for an unknown run, step, attempt or iteration, APITimeoutError,
+        APIConnectionError; ValueError, before anything is sent, for an impossible `attempt` or `loop_index`.
+        """
+        call = calls.step_trace(self._path, step_id, attempt=attempt, loop_index=loop_index)
+        return self._transport.call(call, timeout=timeout)
+
+    def live_trace(self) -> Generator[StreamEvent, None, None]:
+        """Every event of the run from the first one, then each as it happens, until the run has ended.
+
+        A lost connection is opened again after the last event, so that none is missing and none comes twice.
+        Types that this version does not know come as UnknownEvent. Closing the generator closes the
+        connection.
+
+        Raises FlowNotFoundError, AuthenticationError and their like from the first event on, and
+        APIConnectionError when the stream cannot be had back.
+        """
+        return self._transport.tail(calls.stream_path(self._path))
+
+
+class AsyncRun:
+    """One execution, looked at by its id. Making one asks the server nothing; each method does."""
+
+    def __init__(self, transport: AsyncTransport, path: str, execution_id: str) -> None:
+        self.execution_id = execution_id
+        self._transport = transport
+        self._path = path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.execution_id!r})"
+
+    async def trace(self, *, timeout: float | None = None) -> Trace:
+        """The whole trace, with the latest attempt of each step and loop iteration.
+
+        `timeout` bounds the call in seconds by the wall clock, retries included; None takes the client's,
+        `float("inf")` no bound. Snapshots decode when they are first read.
+
+        Raises FlowNotFoundError for an unknown run, APITimeoutError, APIConnectionError.
+        """
+        return await self._transport.call(calls.trace(self._path), timeout=timeout)
+
+    @overload
+    async def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Literal["latest"] | int = "latest",
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace: ...
+
+    @overload
+    async def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Literal["all"],
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepAttempts: ...
+
+    async def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Attempt = "latest",
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace | StepAttempts:
+        """One attempt of a step: the latest or number `attempt`; with `attempt="all"` every one.
+
+        `loop_index` names the iteration of a step inside a loop, for nested loops a tuple from the outer loop
+        in; without it `attempt` speaks of the newest iteration. `timeout` is that of `trace`.
+
+        Raises FlowNotFoundError for an unknown run, step, attempt or iteration, APITimeoutError,
+        APIConnectionError; ValueError, before anything is sent, for an impossible `attempt` or `loop_index`.
+        """
+        call = calls.step_trace(self._path, step_id, attempt=attempt, loop_index=loop_index)
+        return await self._transport.call(call, timeout=timeout)
+
+    def live_trace(self) -> AsyncGenerator[StreamEvent, None]:
+        """Every event of the run from the first one, then each as it happens, until the run has ended.
+
+        A lost connection is opened again after the last event, so that none is missing and none comes twice.
+        Types that this version does not know come as UnknownEvent. Closing the generator closes the
+        connection.
+
+        Raises FlowNotFoundError, AuthenticationError and their like from the first event on, and
+        APIConnectionError when the stream cannot be had back.
+        """
+        return self._transport.tail(calls.stream_path(self._path))

@@ -1,0 +1,28 @@
+"""A scripted server and both sides of the client for every test that goes over a socket."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.client.scripted import ScriptedServer
+from tests.unit.client.sides import Asyncio, Blocking, Side
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture(params=[Blocking, Asyncio], ids=lambda side: side.name)
+def side(request: pytest.FixtureRequest) -> Iterator[Side]:
+    side: Side = request.param()
+    yield side
+    side.close()
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    for name in (*names, *map(str.lower, names), "RUNGLASS_API_KEY", "RUNGLASS_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)

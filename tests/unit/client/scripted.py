@@ -1,0 +1,171 @@
+"""A raw HTTP server that plays scenes: it drips, cuts, half-closes and lies on a real socket, as told.
+
+It runs on an event loop in a thread of its own, so that blocking and asyncio clients meet the same server.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+Scene = Callable[["Exchange"], Awaitable[None]]
+
+
+class Exchange:
+    """One request and the bare connection that it came on."""
+
+    def __init__(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request, *lines = head.decode("latin-1").split("\r\n")
+        self.method, self.target, _ = request.split(" ")
+        pairs = (line.partition(": ") for line in lines if line)
+        self.headers = {name.lower(): value for name, _, value in pairs}
+        self.body = b""
+        self.keeps_open = False
+        self._reader = reader
+        self._writer = writer
+
+    async def read_body(self) -> bytes:
+        self.body = await self._reader.readexactly(int(self.headers.get("content-length", "0")))
+        return self.body
+
+    async def read_some(self, count: int) -> None:
+        await self._reader.readexactly(count)
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def start(self, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        """Status line and headers; without a length among them the body ends with the connection."""
+        lines = [f"{name}: {value}\r\n" for name, value in (headers or {}).items()]
+        await self.send(f"HTTP/1.1 {status} X\r\n{''.join(lines)}\r\n".encode())
+
+    async def hung_up(self, *, within_s: float) -> bool:
+        """Whether the client closes its end within that time."""
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._reader.read(1) == b""
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+
+    async def drip(self, data: bytes) -> None:
+        """A byte every 20 ms, until the client has had enough."""
+        for position in range(len(data)):
+            if await self.hung_up(within_s=0.02):
+                return
+            await self.send(data[position : position + 1])
+
+    def half_close(self) -> None:
+        """Ends what the server says; it still listens."""
+        self._writer.write_eof()
+
+    def cut(self) -> None:
+        """Ends the connection with a reset."""
+        self._writer.transport.abort()
+
+
+class ScriptedServer:
+    """Plays the given scenes, one per request; the last one again and again."""
+
+    def __init__(self) -> None:
+        self.requests: list[Exchange] = []
+        self._scenes: list[Scene] = []
+        self._connections: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._server = self._run(self._start())
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/api/v1"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._run(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def plays(self, *scenes: Scene) -> None:
+        self._scenes = list(scenes)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+
+    async def _start(self) -> asyncio.Server:
+        return await asyncio.start_server(self._connected, "127.0.0.1", 0)
+
+    async def _stop(self) -> None:
+        self._server.close()
+        open_ones = list(self._connections)
+        for connection in open_ones:
+            connection.cancel()
+        await asyncio.gather(*open_ones, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            keeps_open = True
+            while keeps_open and (head := await _head(reader)):
+                exchange = Exchange(head, reader, writer)
+                self.requests.append(exchange)
+                scene = self._scenes.pop(0) if len(self._scenes) > 1 else self._scenes[0]
+                await scene(exchange)
+                keeps_open = exchange.keeps_open
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
+
+
+def answers(
+    body: object = None, *, status: int = 200, headers: Mapping[str, str] | None = None, chunked: bool = False
+) -> Scene:
+    """A whole, good answer: `body` as it is where it is bytes, else as JSON."""
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+
+    async def scene(exchange: Exchange) -> None:
+        await exchange.read_body()
+        length = {"transfer-encoding": "chunked"} if chunked else {"content-length": str(len(data))}
+        await exchange.start(status, {**length, **(headers or {})})
+        await exchange.send(in_chunk(data) + LAST_CHUNK if chunked else data)
+        exchange.keeps_open = True
+
+    return scene
+
+
+def refuses(status: int, code: str, *, headers: Mapping[str, str] | None = None, **details: object) -> Scene:
+    """An error in the shape of the wire contract."""
+    detail = {"code": code, "message": f"no: {code}", **details}
+    return answers({"detail": detail}, status=status, headers=headers)
+
+
+async def hangs_up(exchange: Exchange) -> None:
+    """Reads the request and closes without a word."""
+    await exchange.read_body()
+
+
+def in_chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+EVENT_STREAM = {"content-type": "text/event-stream", "cache-control": "no-store"}

@@ -1,0 +1,102 @@
+"""The two sides of the client behind one face, so that a test is written once and proves both."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+from runglass import AsyncClient, Client
+from runglass.events import StreamEvent
+
+KEY = "nk_test"
+RUN = "0198c0de-0000-7000-8000-000000000001"
+
+
+class Side:
+    """What differs between blocking and asyncio. Clients are `Any`: their types differ, their use does not.
+
+    Waits between attempts are not waited for but noted in `waits`.
+    """
+
+    name = ""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+        self._clients: list[Any] = []
+
+    def client(self, base_url: str, **options: Any) -> Any:
+        client = self._new(base_url, **options)
+        self._clients.append(client)
+        return client
+
+    def _new(self, base_url: str, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def value(self, given: Any) -> Any:
+        """The result of a call: on asyncio the awaitable is run to its end."""
+        raise NotImplementedError
+
+    def events(self, stream: Any) -> list[StreamEvent]:
+        return list(self.following(stream))
+
+    def following(self, stream: Any) -> Generator[StreamEvent, None, None]:
+        """The events of a live trace one by one; closing this closes the stream."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class Blocking(Side):
+    name = "blocking"
+
+    def _new(self, base_url: str, **options: Any) -> Client:
+        client = Client(KEY, base_url=base_url, **options)
+        client._transport.sleep = self.waits.append
+        return client
+
+    def value(self, given: Any) -> Any:
+        return given
+
+    def following(self, stream: Generator[StreamEvent, None, None]) -> Generator[StreamEvent, None, None]:
+        return stream
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+class Asyncio(Side):
+    name = "asyncio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runner = asyncio.Runner()
+
+    def _new(self, base_url: str, **options: Any) -> AsyncClient:
+        async def sleep(seconds: float) -> None:
+            self.waits.append(seconds)
+
+        client = AsyncClient(KEY, base_url=base_url, **options)
+        client._transport.sleep = sleep
+        return client
+
+    def value(self, given: Any) -> Any:
+        async def wait() -> Any:
+            return await given
+
+        return self._runner.run(wait())
+
+    def following(self, stream: AsyncGenerator[StreamEvent, None]) -> Generator[StreamEvent, None, None]:
+        async def following() -> StreamEvent | None:
+            return await anext(stream, None)
+
+        try:
+            while (event := self._runner.run(following())) is not None:
+                yield event
+        finally:
+            self.value(stream.aclose())
+
+    def close(self) -> None:
+        for client in self._clients:
+            self.value(client.aclose())
+        self._runner.close()

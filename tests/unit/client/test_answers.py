@@ -1,0 +1,161 @@
+"""Answers become values or the exception that the contract names, whoever wrote them."""
+
+import time
+from email.utils import formatdate
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass import (
+    APIConnectionError,
+    APIError,
+    AuthenticationError,
+    FlowExecutionError,
+    FlowNotFoundError,
+    InsufficientCreditsError,
+    PermissionDeniedError,
+    RateLimitError,
+    RunPage,
+)
+from runglass.client import calls
+from runglass.client.answers import Answer, Lost, error_of, finish
+from runglass.client.calls import FlowAddress
+from runglass.errors import CODES, api_error
+
+RUNS = calls.runs(flow_id=None, status=None, limit=20, cursor=None)
+EXECUTE = calls.execute(
+    FlowAddress("a", "p", "s"),
+    message=None,
+    parameters=None,
+    block_overrides=None,
+    trace=False,
+    version="draft",
+)
+
+
+def answer(status: int, body: object, **headers: str) -> Answer:
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    return Answer(status, {name.replace("_", "-"): value for name, value in headers.items()}, data)
+
+
+def test_a_good_answer_is_the_value_asked_for() -> None:
+    page = finish(RUNS, answer(200, {"runs": [], "nextCursor": "c", "later": 1}), attempts=1)
+    assert page == RunPage(runs=[], next_cursor="c")
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_each_code_of_the_contract_raises_what_the_server_raised(code: str) -> None:
+    sent = api_error(code, "a sentence", execution_id="e1", step_id="s1", details={"field": "x"})
+    detail = {"code": code, "message": "a sentence", "executionId": "e1", "stepId": "s1", "field": "x"}
+    with pytest.raises(APIError) as caught:
+        finish(RUNS, answer(sent.status, {"detail": detail}, x_request_id="q1"), attempts=1)
+    error = caught.value
+    assert type(error) is type(sent)
+    assert vars(error) == {**vars(sent), "request_id": "q1"} | (
+        {"retry_after_s": None} if isinstance(error, RateLimitError) else {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, AuthenticationError),
+        (402, InsufficientCreditsError),
+        (403, PermissionDeniedError),
+        (404, FlowNotFoundError),
+        (429, RateLimitError),
+        (409, FlowExecutionError),
+        (418, FlowExecutionError),
+        (500, FlowExecutionError),
+        (502, FlowExecutionError),
+    ],
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>A proxy was here</html>",
+        b"",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b'{"detail": null}',
+        b'{"detail": {"code": 7, "message": {}}}',
+        b'{"error": "x"}',
+    ],
+)
+def test_a_body_without_a_code_goes_by_its_status(status: int, kind: type[APIError], body: bytes) -> None:
+    error = error_of("GET '/x'", answer(status, body))
+    assert type(error) is kind
+    assert error.status == status
+    assert error.code == f"HTTP_{status}"
+    assert "GET '/x'" in str(error)
+    assert str(status) in str(error)
+
+
+def test_a_page_of_a_proxy_is_quoted_in_part() -> None:
+    error = error_of("GET '/x'", answer(502, b"<html>A proxy was here" + b"." * 100_000))
+    assert "A proxy was here" in str(error)
+    assert len(str(error)) < 400
+
+
+def test_a_code_of_a_newer_server_is_kept() -> None:
+    error = error_of("GET '/x'", answer(409, {"detail": {"code": "BRAND_NEW", "message": "m"}}))
+    assert (type(error), error.code, error.message) == (FlowExecutionError, "BRAND_NEW", "m")
+
+
+def test_a_detail_that_is_a_text_is_the_message() -> None:
+    error = error_of("GET '/x'", answer(404, {"detail": "Not Found"}))
+    assert (error.message, error.code) == ("Not Found", "HTTP_404")
+
+
+def test_a_redirect_names_its_target() -> None:
+    error = error_of("GET '/x'", answer(308, b"", location="https://elsewhere/"))
+    assert "https://elsewhere/" in str(error)
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"", b"{}", b'{"runs": 7}', b'{"runs": [], "nextCursor": "\xff"}']
+)
+def test_a_good_status_with_an_unreadable_body_is_no_usable_answer(body: bytes) -> None:
+    with pytest.raises(
+        APIConnectionError, match="GET '/flow-runs' was answered with something else"
+    ) as caught:
+        finish(RUNS, answer(200, body), attempts=1)
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("3", 3.0), (" 0 ", 0.0), ("", None), ("soon", None), ("-1", None), ("1.5", None)],
+)
+def test_retry_after_in_seconds(header: str, seconds: float | None) -> None:
+    given = answer(429, {"detail": {"code": "RATE_LIMITED", "message": "m"}}, retry_after=header)
+    assert given.retry_after_s == seconds
+    error = error_of("GET '/x'", given)
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after_s == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    soon = answer(503, b"", retry_after=formatdate(time.time() + 30, usegmt=True)).retry_after_s
+    past = answer(503, b"", retry_after=formatdate(time.time() - 30, usegmt=True)).retry_after_s
+    assert soon is not None
+    assert 25 < soon <= 30
+    assert past == 0
+    assert answer(503, b"", retry_after="Mon, 01 Jan 2001 00:00:00 -0000").retry_after_s == 0
+
+
+def test_a_lost_call_says_what_failed_how_often_and_whether_a_run_may_have_started() -> None:
+    cause = OSError("boom")
+    cases: list[tuple[calls.Call[Any], Lost, str]] = [
+        (RUNS, Lost("broke", cause=cause), "GET '/flow-runs' failed after 3 attempts: broke"),
+        (EXECUTE, Lost("broke", sent=False), "POST '/seq/a/p/s/v0/execute' failed after 3 attempts: broke"),
+    ]
+    for call, lost, message in cases:
+        with pytest.raises(APIConnectionError) as caught:
+            finish(call, lost, attempts=3)
+        assert str(caught.value) == message
+        assert caught.value.__cause__ is lost.cause
+    with pytest.raises(APIConnectionError, match="failed: broke; the run may have started all the same"):
+        finish(EXECUTE, Lost("broke"), attempts=1)

@@ -1,0 +1,150 @@
+"""Each method of the client describes the right request, and refuses wrong arguments before any is sent."""
+
+import uuid
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass.client import calls
+from runglass.client.calls import FlowAddress
+from runglass.execution import Version
+
+FLOW = FlowAddress("acme", "school", "grade-3")
+RUN = "/flow-runs/r1"
+
+
+def named(path: str | None = None, **given: Any) -> str:
+    nothing = {"org": None, "project": None, "slug": None, "default_org": None, "default_project": None}
+    return str(calls.flow_address(path, **{**nothing, **given}))
+
+
+def execute(version: Version = "production", **given: Any) -> calls.Call[Any]:
+    nothing = {"message": None, "parameters": None, "block_overrides": None, "trace": False}
+    return calls.execute(FLOW, version=version, **{**nothing, **given})
+
+
+def test_a_flow_is_named_by_path_by_slug_or_by_parts() -> None:
+    assert named("acme/school/grade-3") == "acme/school/grade-3"
+    assert named("grade-3", default_org="acme", default_project="school") == "acme/school/grade-3"
+    assert named(org="acme", project="school", slug="grade-3") == "acme/school/grade-3"
+    assert named(slug="grade-3", project="own", default_org="acme", default_project="x") == "acme/own/grade-3"
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "says"),
+    [
+        ("grade-3", {}, "'grade-3' has no org and project"),
+        ("grade-3", {"default_org": "acme"}, "'grade-3' has no project"),
+        (None, {"org": "acme", "project": "school"}, "has no slug"),
+        (None, {"slug": "grade-3", "default_project": "school"}, "'grade-3' has no org"),
+        ("school/grade-3", {}, "has 2 parts"),
+        ("a/b/c/d", {}, "has 4 parts"),
+        ("", {"default_org": "acme", "default_project": "school"}, "slug may not be ''"),
+        ("acme//grade-3", {}, "project may not be ''"),
+        ("acme/../grade-3", {}, "project may not be '..'"),
+        ("acme/school/grade-3", {"slug": "grade-3"}, "named twice"),
+    ],
+)
+def test_a_flow_that_is_not_named_in_full_says_what_is_missing(
+    path: str | None, given: dict[str, str], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        named(path, **given)
+
+
+def test_parts_of_a_path_are_quoted_whatever_they_hold() -> None:
+    wild = "a/b?c#d%2F e;ü.~"
+    quoted = "a%2Fb%3Fc%23d%252F%20e%3B%C3%BC.~"
+    assert FlowAddress(wild, wild, wild).path() == f"/seq/{quoted}/{quoted}/{quoted}"
+    assert calls.run_path(wild) == f"/flow-runs/{quoted}"
+    step = calls.step_trace(RUN, wild, attempt="latest", loop_index=None)
+    assert step.path == f"{RUN}/steps/{quoted}/trace"
+
+
+@pytest.mark.parametrize("part", ["", ".", ".."])
+def test_parts_that_would_change_the_path_are_refused(part: str) -> None:
+    with pytest.raises(ValueError, match="execution_id may not be"):
+        calls.run_path(part)
+    with pytest.raises(ValueError, match="step_id may not be"):
+        calls.step_trace(RUN, part, attempt="latest", loop_index=None)
+    with pytest.raises(ValueError, match="org may not be"):
+        FlowAddress(part, "school", "grade-3").path()
+
+
+def test_a_run_is_reached_by_flow_or_by_id_with_a_string_or_a_uuid() -> None:
+    run = uuid.uuid4()
+    assert calls.run_path(run) == calls.run_path(str(run)) == f"/flow-runs/{run}"
+    assert calls.run_path(run, flow=FLOW) == f"/seq/acme/school/grade-3/runs/{run}"
+    assert calls.trace(RUN).target == "/flow-runs/r1/trace"
+    assert calls.stream_path(RUN) == "/flow-runs/r1/trace/stream"
+
+
+@pytest.mark.parametrize(
+    ("version", "suffix"), [("production", ""), ("draft", "/v0"), (0, "/v0"), (7, "/v7")]
+)
+def test_versions_are_part_of_the_path(version: Version, suffix: str) -> None:
+    assert execute(version).target == f"/seq/acme/school/grade-3{suffix}/execute"
+
+
+@pytest.mark.parametrize("version", [True, False, -1, 1.0, "latest", "v1", "1", None])
+def test_other_versions_are_refused(version: Any) -> None:
+    with pytest.raises(ValueError, match="version must be"):
+        execute(version)
+
+
+def test_execute_sends_what_was_given_in_camel_case_and_nothing_else() -> None:
+    empty = execute()
+    assert empty.method == "POST"
+    assert not empty.repeatable
+    assert empty.body == b"{}"
+    full = execute(message="hi", parameters={"a": 1}, block_overrides={"s1": {"model": "echo"}}, trace=True)
+    assert msgspec.json.decode(full.body or b"") == {
+        "message": "hi",
+        "parameters": {"a": 1},
+        "blockOverrides": {"s1": {"model": "echo"}},
+        "trace": True,
+    }
+    assert full.headers["Content-Type"] == "application/json"
+
+
+def test_each_execute_has_an_idempotency_key_of_its_own() -> None:
+    keys = {uuid.UUID(execute().headers["Idempotency-Key"]) for _ in range(3)}
+    assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "query"),
+    [
+        ({}, "attempt=latest"),
+        ({"attempt": "all"}, "attempt=all"),
+        ({"attempt": 2}, "attempt=2"),
+        ({"loop_index": 0}, "attempt=latest&loop_index=0"),
+        ({"loop_index": (3, 1)}, "attempt=latest&loop_index=3,1"),
+        ({"attempt": "all", "loop_index": [3, 1, 0]}, "attempt=all&loop_index=3,1,0"),
+    ],
+)
+def test_attempt_and_loop_index_are_asked_for(given: dict[str, Any], query: str) -> None:
+    call = calls.step_trace(RUN, "s1", **{"attempt": "latest", "loop_index": None, **given})
+    assert call.target == f"/flow-runs/r1/steps/s1/trace?{query}"
+    assert call.repeatable
+
+
+@pytest.mark.parametrize("attempt", [0, -1, True, "first", "1", 1.0, None])
+def test_impossible_attempts_are_refused(attempt: Any) -> None:
+    with pytest.raises(ValueError, match="attempt must be"):
+        calls.step_trace(RUN, "s1", attempt=attempt, loop_index=None)
+
+
+@pytest.mark.parametrize(
+    "loop_index", [-1, True, False, "0", (), [], (0, -1), (0, "1"), (True,), 1.0, {1: 1}]
+)
+def test_impossible_loop_indexes_are_refused(loop_index: Any) -> None:
+    with pytest.raises(ValueError, match="loop_index must be"):
+        calls.step_trace(RUN, "s1", attempt="latest", loop_index=loop_index)
+
+
+def test_runs_asks_for_what_was_given() -> None:
+    assert calls.runs(flow_id=None, status=None, limit=20, cursor=None).target == "/flow-runs?limit=20"
+    full = calls.runs(flow_id="f 1", status="failed", limit=5, cursor="a&b=")
+    assert full.target == "/flow-runs?flow_id=f+1&status=failed&limit=5&cursor=a%26b%3D"

@@ -1,0 +1,182 @@
+"""Laws of the tail cursor: any cut, any chunk border, any repeat; every event once, in order."""
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass import APIConnectionError, AuthenticationError, FlowNotFoundError, StreamEvent, UnknownEvent
+from runglass.client.answers import Answer, Lost
+from runglass.client.cursor import TailCursor
+from runglass.sse import PING, RETRY, frame
+from tests.unit.client.recording import FRAMES, SEQS, event, seqs, stream
+
+PATH = "/flow-runs/r1/trace/stream"
+REFUSED = Lost("refused", sent=False, cause=OSError("refused"))
+
+
+def opened(cursor: TailCursor | None = None) -> TailCursor:
+    cursor = cursor or TailCursor(PATH, chance=lambda: 1.0)
+    cursor.opened()
+    return cursor
+
+
+def fed(cursor: TailCursor, chunks: Iterable[bytes]) -> list[StreamEvent]:
+    return [event for chunk in chunks for event in cursor.feed(chunk)]
+
+
+CONNECTIONS = st.lists(st.tuples(st.integers(0, 6), st.lists(st.integers(1, 700), max_size=5)), max_size=8)
+
+
+@given(CONNECTIONS)
+def test_every_event_comes_once_and_in_order_over_any_connections_and_chunks(
+    connections: list[tuple[int, list[int]]],
+) -> None:
+    cursor = TailCursor(PATH, attempts=10_000)
+    seen: list[StreamEvent] = []
+    for again, ends in [*connections, (0, [len(stream())])]:
+        if cursor.ended:
+            break
+        cursor.opened()
+        # A server may send events that were had already, but starts no later than asked for.
+        body = stream(after=max(0, int(cursor.headers().get("Last-Event-ID", "0")) - again))
+        ends = sorted(ends)
+        seen += fed(cursor, [body[begin:end] for begin, end in zip([0, *ends], ends, strict=False)])
+        if not cursor.ended:
+            cursor.lost(Lost("cut"))
+    assert seqs(seen) == SEQS
+
+
+def test_the_first_request_asks_for_everything_and_the_next_for_what_is_missing() -> None:
+    cursor = opened()
+    assert "Last-Event-ID" not in cursor.headers()
+    assert cursor.headers()["Accept"] == "text/event-stream"
+    fed(cursor, FRAMES[:2])
+    assert cursor.headers()["Last-Event-ID"] == "2"
+
+
+def test_nothing_after_the_terminal_event_is_read() -> None:
+    cursor = opened()
+    assert seqs(fed(cursor, [b"".join(FRAMES) + frame(99, "later", b"{}")])) == SEQS
+    assert cursor.ended
+
+
+def test_a_gap_hands_out_what_came_before_it_and_asks_again() -> None:
+    cursor = opened()
+    assert seqs(fed(cursor, [FRAMES[0] + FRAMES[2]])) == [1]
+    assert cursor.gap is not None
+    assert cursor.gap.reason == "event 3 came where 2 was due"
+    assert cursor.headers()["Last-Event-ID"] == "1"
+    assert seqs(fed(opened(cursor), FRAMES[1:])) == [2, 3, 4, 5, 6]
+    assert cursor.gap is None
+
+
+def test_an_event_of_a_type_not_known_yet_is_handed_out() -> None:
+    (given,) = fed(opened(), [event(1, "brand_new", more=1)])
+    assert isinstance(given, UnknownEvent)
+    assert given.data["more"] == 1
+
+
+def test_a_frame_without_id_or_an_event_without_seq_is_numbered_by_the_other() -> None:
+    cursor = opened()
+    without_id = b'data: {"eventType":"a","executionId":"r1","seq":1}\n\n'
+    without_seq = b'id: 2\ndata: {"eventType":"a","executionId":"r1"}\n\n'
+    assert len(fed(cursor, [without_id, without_seq])) == 2
+    assert cursor.last == 2
+    with pytest.raises(APIConnectionError, match="has no number"):
+        fed(opened(), [b'data: {"eventType":"a","executionId":"r1"}\n\n'])
+
+
+@pytest.mark.parametrize("data", [b"{", b"[1]", b'"x"', b'{"eventType":"a","x":"\xff"}'])
+def test_an_unreadable_event_is_an_error_that_names_it_after_those_before_it(data: bytes) -> None:
+    cursor = opened()
+    feeding = cursor.feed(FRAMES[0] + b"id: 2\ndata: " + data + b"\n\n")
+    assert next(feeding).seq == 1
+    with pytest.raises(APIConnectionError, match="event 2 is not readable") as caught:
+        next(feeding)
+    assert caught.value.__cause__ is not None
+
+
+def test_a_frame_over_the_limit_is_an_error() -> None:
+    cursor = opened()
+    megabyte = b"x" * (1024 * 1024)
+    with pytest.raises(APIConnectionError, match="larger than the limit"):
+        fed(cursor, [b"data: ", *[megabyte] * 65])
+
+
+def test_it_gives_up_soon_on_a_server_that_never_answered() -> None:
+    cursor = TailCursor(PATH, first_attempts=3, chance=lambda: 1.0)
+    assert [cursor.lost(REFUSED), cursor.lost(REFUSED)] == [1.0, 2.0]
+    with pytest.raises(APIConnectionError, match=r"gave up after 3 attempts.*event 0.*refused") as caught:
+        cursor.lost(REFUSED)
+    assert caught.value.__cause__ is REFUSED.cause
+
+
+def test_it_is_patient_with_a_server_that_was_there() -> None:
+    cursor = opened()
+    fed(cursor, FRAMES[:2])
+    assert [cursor.lost(REFUSED) for _ in range(7)] == [1, 2, 4, 8, 8, 8, 8]
+    with pytest.raises(APIConnectionError, match=r"gave up after 8 attempts.*at event 2"):
+        cursor.lost(REFUSED)
+
+
+def test_an_event_restores_its_patience_and_a_mere_connection_does_not() -> None:
+    cursor = opened()
+    for _ in range(5):
+        cursor.lost(REFUSED)
+    fed(opened(cursor), FRAMES[:1])
+    assert cursor.lost(REFUSED) == 1.0
+    for _ in range(6):
+        fed(opened(cursor), [RETRY + PING + FRAMES[0]])
+        cursor.lost(Lost("closed"))
+    opened(cursor)
+    with pytest.raises(APIConnectionError, match="gave up after 8 attempts"):
+        cursor.lost(Lost("closed"))
+
+
+@pytest.mark.parametrize(("heard_for_s", "patient"), [(16, True), (1, False)])
+def test_a_quiet_run_behind_a_proxy_that_cuts_is_followed_for_as_long_as_pings_come(
+    heard_for_s: int, patient: bool
+) -> None:
+    clock = [0.0]
+    cursor = TailCursor(PATH, attempts=3, now=lambda: clock[0])
+    for _ in range(2):
+        cursor.opened()
+        clock[0] += heard_for_s
+        fed(cursor, [PING])
+        clock[0] += 44
+        cursor.lost(Lost("cut"))
+    cursor.opened()
+    clock[0] += heard_for_s
+    fed(cursor, [PING])
+    if patient:
+        cursor.lost(Lost("cut"))
+    else:
+        with pytest.raises(APIConnectionError, match="gave up after 3 attempts"):
+            cursor.lost(Lost("cut"))
+
+
+def test_it_waits_as_the_server_asked() -> None:
+    cursor = opened()
+    fed(cursor, [b"retry: 20\n\n"])
+    assert [cursor.lost(REFUSED) for _ in range(3)] == [0.02, 0.04, 0.08]
+    assert cursor.lost(Answer(503, {"retry-after": "9"}, b"")) == 9
+
+
+def test_a_refusal_is_raised_and_a_passing_one_tried_again() -> None:
+    cursor = opened()
+    assert cursor.lost(Answer(503, {}, b"")) == 1.0
+    with pytest.raises(AuthenticationError):
+        cursor.lost(Answer(401, {}, b""))
+    with pytest.raises(FlowNotFoundError):
+        TailCursor(PATH).lost(Answer(404, {}, b""))
+    with pytest.raises(APIConnectionError, match=r"else than an event stream \(text/html\).*Hello"):
+        TailCursor(PATH).lost(Answer(200, {"content-type": "text/html"}, b"<html>Hello"))
+
+
+def test_giving_up_on_a_passing_refusal_keeps_it_as_the_cause() -> None:
+    body = b'{"detail": {"code": "UNAVAILABLE", "message": "store is down"}}'
+    with pytest.raises(APIConnectionError, match=r"gave up after 1 attempt .*store is down") as caught:
+        TailCursor(PATH, first_attempts=1).lost(Answer(503, {}, body))
+    assert caught.value.__cause__ is not None

@@ -1,0 +1,110 @@
+"""Arguments and environment become an endpoint, or a message that says what to do."""
+
+import math
+from typing import Any
+
+import pytest
+
+from runglass import AsyncClient, AuthenticationError, Client, __version__
+from runglass.client.endpoint import DEFAULT_BASE_URL, Endpoint, endpoint
+
+
+def made(**given: Any) -> Endpoint:
+    arguments: dict[str, Any] = {
+        "api_key": "nk_test",
+        "base_url": None,
+        "timeout": 60.0,
+        "max_retries": 2,
+        "environ": {},
+    }
+    return endpoint(**arguments | given)
+
+
+def test_arguments_win_over_the_environment_and_the_environment_over_defaults() -> None:
+    environ = {"RUNGLASS_API_KEY": "nk_env\n", "RUNGLASS_BASE_URL": "https://env.example/api/v1"}
+    assert made(api_key=None, environ=environ).api_key == "nk_env"
+    assert made(environ=environ).api_key == "nk_test"
+    assert made(environ=environ).base_url == "https://env.example/api/v1"
+    assert made(base_url="http://arg.example", environ=environ).base_url == "http://arg.example"
+    assert made().base_url == DEFAULT_BASE_URL == "http://localhost:8080/api/v1"
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_client_reads_the_real_environment(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNGLASS_API_KEY", "nk_env")
+    monkeypatch.setenv("RUNGLASS_BASE_URL", "http://env.example:1/x/")
+    assert repr(client()) == f"{client.__name__}(base_url='http://env.example:1/x')"
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_missing_key_says_where_to_get_one(client: Any) -> None:
+    with pytest.raises(AuthenticationError, match=r"RUNGLASS_API_KEY.*runglass keys create"):
+        client()
+
+
+@pytest.mark.parametrize("key", ["sk_secret", "nk_", "nk_se cret", "nk_se\ncret", "nk_secrét"])
+def test_a_key_that_cannot_be_one_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(AuthenticationError, match="nk_") as caught:
+        made(api_key=key)
+    assert "cr" not in str(caught.value)
+
+
+def test_the_key_is_in_no_repr() -> None:
+    assert "nk_test" not in repr(made())
+    assert "nk_test" not in repr(Client("nk_test"))
+
+
+def test_every_request_says_who_asks() -> None:
+    assert made().headers() == {
+        "Authorization": "Bearer nk_test",
+        "User-Agent": f"runglass/{__version__}",
+        "Accept": "application/json",
+    }
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8080",
+        "ftp://host/api",
+        "http://",
+        "http:///api/v1",
+        "http://host:port",
+        "http://host:99999",
+        "http://host:0",
+        "http://host/api?x=1",
+        "http://host/api#x",
+        "http://user:secret@host/api",
+        "http://[::1",
+        "http://ho st/",
+        "/api/v1",
+    ],
+)
+def test_a_base_url_that_cannot_be_used_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match=r"base_url .* cannot be used"):
+        Client("nk_test", base_url=url)
+
+
+def test_a_trailing_slash_and_spaces_around_do_not_matter() -> None:
+    assert made(base_url=" https://host/api/v1// ").base_url == "https://host/api/v1"
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, True, "60"])
+def test_a_timeout_that_is_no_time_is_refused(timeout: Any) -> None:
+    with pytest.raises(ValueError, match="timeout must be"):
+        made(timeout=timeout)
+    with pytest.raises(ValueError, match="timeout must be"):
+        made().bound_s(timeout)
+
+
+def test_the_calls_timeout_wins_over_the_clients_and_both_can_be_unbounded() -> None:
+    assert made(timeout=60).bound_s(None) == 60
+    assert made(timeout=60).bound_s(5) == 5
+    assert made(timeout=60).bound_s(math.inf) == math.inf
+    assert made(timeout=None).bound_s(None) == math.inf
+
+
+@pytest.mark.parametrize("max_retries", [-1, 1.5, True, "2"])
+def test_max_retries_is_a_count(max_retries: Any) -> None:
+    with pytest.raises(ValueError, match="max_retries must be"):
+        made(max_retries=max_retries)

@@ -1,0 +1,362 @@
+"""Live traces over a real socket: nothing is lost, nothing comes twice, and the end is the end."""
+
+import asyncio
+import gc
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from runglass import (
+    APIConnectionError,
+    AsyncClient,
+    AuthenticationError,
+    Client,
+    FlowNotFoundError,
+    UnknownEvent,
+)
+from runglass.client import transport
+from runglass.sse import PING
+from tests.unit.client.recording import FRAMES, SEQS, seqs, stream
+from tests.unit.client.scripted import (
+    EVENT_STREAM,
+    LAST_CHUNK,
+    Exchange,
+    Scene,
+    ScriptedServer,
+    answers,
+    hangs_up,
+    in_chunk,
+    refuses,
+)
+from tests.unit.client.sides import KEY, RUN, Side
+
+CHUNKED = {**EVENT_STREAM, "transfer-encoding": "chunked"}
+
+
+def after(exchange: Exchange) -> int:
+    return int(exchange.headers.get("last-event-id", "0"))
+
+
+async def plays_on(exchange: Exchange) -> None:
+    """A good server: everything after `Last-Event-ID`, then a clean end."""
+    await exchange.start(200, EVENT_STREAM)
+    await exchange.send(stream(after=after(exchange)))
+
+
+def sends(body: bytes) -> Scene:
+    """Opens the stream, sends that much and closes it in good order."""
+
+    async def scene(exchange: Exchange) -> None:
+        await exchange.start(200, EVENT_STREAM)
+        await exchange.send(body)
+
+    return scene
+
+
+class Stage:
+    """A scene that sends one event and then waits, and knows when the client has gone."""
+
+    def __init__(self) -> None:
+        self.left = threading.Event()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        await exchange.start(200, EVENT_STREAM)
+        await exchange.send(FRAMES[0])
+        if await exchange.hung_up(within_s=10):
+            self.left.set()
+
+
+def live(side: Side, server: ScriptedServer, **options: Any) -> Any:
+    return side.client(server.url, **options).flow("acme/school/grade-3").run(RUN).live_trace()
+
+
+def test_a_run_is_replayed_to_its_end(server: ScriptedServer, side: Side) -> None:
+    server.plays(plays_on)
+    events = side.events(live(side, server))
+    assert seqs(events) == SEQS
+    assert isinstance(events[3], UnknownEvent)
+    assert [event.event_type for event in (events[0], events[-1])] == ["run_started", "flow_completed"]
+    (request,) = server.requests
+    assert request.target == f"/api/v1/seq/acme/school/grade-3/runs/{RUN}/trace/stream"
+    assert request.headers["accept"] == "text/event-stream"
+    assert "last-event-id" not in request.headers
+
+
+@pytest.mark.parametrize("ending", ["closes", "cuts a chunked stream"])
+def test_it_resumes_after_a_break_at_any_byte(server: ScriptedServer, side: Side, ending: str) -> None:
+    cuts: list[int] = []
+
+    async def breaks_once(exchange: Exchange) -> None:
+        if not cuts:
+            await plays_on(exchange)
+        elif ending == "closes":
+            await sends(stream()[: cuts.pop()])(exchange)
+        else:
+            await exchange.start(200, CHUNKED)
+            await exchange.send(in_chunk(stream())[: cuts.pop() + len("31f\r\n")])
+
+    server.plays(breaks_once)
+    client = side.client(server.url)
+    for position in range(len(stream())):
+        cuts.append(position)
+        assert seqs(side.events(client.run(RUN).live_trace())) == SEQS
+    assert len(server.requests) == 2 * len(stream())
+
+
+async def resets_later(exchange: Exchange) -> None:
+    await sends(FRAMES[0])(exchange)
+    await exchange.hung_up(within_s=0.02)
+    exchange.cut()
+
+
+async def half_closes(exchange: Exchange) -> None:
+    await sends(FRAMES[0])(exchange)
+    exchange.half_close()
+    await exchange.hung_up(within_s=10)
+
+
+async def ends_in_good_order(exchange: Exchange) -> None:
+    await exchange.start(200, CHUNKED)
+    await exchange.send(in_chunk(FRAMES[0]) + LAST_CHUNK)
+    exchange.keeps_open = True
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        hangs_up,
+        resets_later,
+        half_closes,
+        ends_in_good_order,
+        pytest.param(refuses(503, "UNAVAILABLE"), id="503"),
+        pytest.param(refuses(429, "RATE_LIMITED"), id="429"),
+        pytest.param(answers(b"<html>", status=502), id="502"),
+        pytest.param(sends(FRAMES[0] + FRAMES[2]), id="gap"),
+    ],
+)
+def test_any_loss_is_made_good(server: ScriptedServer, side: Side, scene: Scene) -> None:
+    server.plays(scene, plays_on)
+    assert seqs(side.events(live(side, server))) == SEQS
+    assert len(server.requests) == 2
+
+
+def test_what_the_server_repeats_is_dropped(server: ScriptedServer, side: Side) -> None:
+    server.plays(sends(b"".join(FRAMES[:3])), sends(stream()))
+    assert seqs(side.events(live(side, server))) == SEQS
+
+
+def test_events_come_as_they_happen(server: ScriptedServer, side: Side) -> None:
+    seen = threading.Event()
+
+    async def waits_to_be_read(exchange: Exchange) -> None:
+        await sends(FRAMES[0])(exchange)
+        assert await asyncio.to_thread(seen.wait, 10)
+        await exchange.send(stream(after=1))
+
+    server.plays(waits_to_be_read)
+    events = side.following(live(side, server))
+    assert next(events).seq == 1
+    seen.set()
+    assert seqs(events) == SEQS[1:]
+
+
+def test_it_waits_as_long_as_the_server_asks_before_it_comes_back(server: ScriptedServer, side: Side) -> None:
+    server.plays(
+        sends(b"retry: 20\n\n" + FRAMES[0]), refuses(503, "X", headers={"Retry-After": "9"}), plays_on
+    )
+    side.events(live(side, server))
+    first, second = side.waits
+    assert 0.01 <= first <= 0.02
+    assert second == 9
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [(404, "RUN_NOT_FOUND", FlowNotFoundError), (401, "UNAUTHENTICATED", AuthenticationError)],
+)
+def test_a_refusal_is_raised_at_the_first_event_and_on_coming_back(
+    server: ScriptedServer, side: Side, status: int, code: str, kind: type[Exception]
+) -> None:
+    server.plays(refuses(status, code))
+    events = side.following(live(side, server))
+    with pytest.raises(kind, match=code):
+        next(events)
+    server.plays(sends(FRAMES[0]), refuses(status, code))
+    events = side.following(live(side, server))
+    assert next(events).seq == 1
+    with pytest.raises(kind, match=code):
+        next(events)
+    assert len(server.requests) == 3
+
+
+def test_it_gives_up_on_a_server_that_went_away(side: Side) -> None:
+    with ScriptedServer() as server:
+        server.plays(sends(stream()[:-10]))
+        events = side.following(live(side, server))
+        assert [next(events).seq for _ in SEQS[1:]] == SEQS[:-1]
+        url = server.url
+    with pytest.raises(APIConnectionError, match=rf"gave up after 8 attempts .*at event 5.*{url}"):
+        next(events)
+    assert len(side.waits) == 7
+
+
+def test_it_gives_up_sooner_on_a_server_that_was_never_there(side: Side) -> None:
+    with ScriptedServer() as server:
+        pass
+    with pytest.raises(APIConnectionError, match=r"gave up after 2 attempts .*at event 0"):
+        side.events(live(side, server, max_retries=1))
+
+
+def test_a_server_that_brings_nothing_new_is_given_up(server: ScriptedServer, side: Side) -> None:
+    server.plays(sends(FRAMES[0] + PING))
+    with pytest.raises(APIConnectionError, match=r"gave up after 8 attempts .*closed the stream before"):
+        side.events(live(side, server))
+
+
+def test_an_unreadable_event_is_an_error_and_not_skipped(server: ScriptedServer, side: Side) -> None:
+    server.plays(sends(FRAMES[0] + b"id: 2\nevent: step_started\ndata: {\n\n" + FRAMES[2]))
+    events = side.following(live(side, server))
+    assert next(events).seq == 1
+    with pytest.raises(APIConnectionError, match="event 2 is not readable"):
+        next(events)
+
+
+def test_a_page_that_is_no_stream_is_an_error(server: ScriptedServer, side: Side) -> None:
+    server.plays(answers(b"<html>Welcome", headers={"Content-Type": "text/html"}))
+    with pytest.raises(APIConnectionError, match=r"Welcome.*is the base URL right"):
+        side.events(live(side, server))
+
+
+async def falls_silent(exchange: Exchange) -> None:
+    await sends(FRAMES[0])(exchange)
+    await exchange.hung_up(within_s=10)
+
+
+async def never_answers(exchange: Exchange) -> None:
+    await exchange.hung_up(within_s=10)
+
+
+async def drips_headers(exchange: Exchange) -> None:
+    await exchange.drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 5000)
+
+
+async def drips_a_chunk_header(exchange: Exchange) -> None:
+    await exchange.start(200, CHUNKED)
+    await exchange.drip(b"5;" + b"x" * 5000)
+
+
+async def drips_a_refusal(exchange: Exchange) -> None:
+    await exchange.start(404, {"content-length": "5000"})
+    await exchange.drip(b" " * 5000)
+
+
+@pytest.mark.parametrize(
+    "scene", [falls_silent, never_answers, drips_headers, drips_a_chunk_header, drips_a_refusal]
+)
+def test_a_silent_stream_is_lost_and_opened_again(
+    server: ScriptedServer, side: Side, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "SILENCE_S", 0.2)
+    server.plays(scene, plays_on)
+    began = time.monotonic()
+    assert seqs(side.events(live(side, server))) == SEQS
+    assert time.monotonic() - began < 2
+    assert len(server.requests) == 2
+
+
+def test_a_stream_that_only_pings_is_not_silent(
+    server: ScriptedServer, side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "SILENCE_S", 0.2)
+
+    async def pings(exchange: Exchange) -> None:
+        await exchange.start(200, EVENT_STREAM)
+        await exchange.drip(PING * 4)
+        await exchange.send(stream())
+
+    server.plays(pings)
+    assert seqs(side.events(live(side, server))) == SEQS
+    assert len(server.requests) == 1
+
+
+def test_the_clients_timeout_does_not_end_a_live_trace(server: ScriptedServer, side: Side) -> None:
+    async def takes_its_time(exchange: Exchange) -> None:
+        await sends(FRAMES[0])(exchange)
+        await exchange.hung_up(within_s=0.2)
+        await exchange.send(stream(after=1))
+
+    server.plays(takes_its_time)
+    assert seqs(side.events(live(side, server, timeout=0.05))) == SEQS
+    assert len(server.requests) == 1
+
+
+def test_closing_the_generator_closes_the_connection(server: ScriptedServer, side: Side) -> None:
+    stage = Stage()
+    server.plays(stage)
+    events = side.following(live(side, server))
+    assert next(events).seq == 1
+    events.close()
+    assert stage.left.wait(5)
+
+
+def test_leaving_the_loop_and_forgetting_the_generator_closes_the_connection(server: ScriptedServer) -> None:
+    stage = Stage()
+    server.plays(stage)
+    with Client(KEY, base_url=server.url) as client:
+        for event in client.run(RUN).live_trace():
+            assert event.seq == 1
+            break
+        gc.collect()
+        assert stage.left.wait(5)
+
+
+async def test_leaving_the_async_loop_closes_the_connection(server: ScriptedServer) -> None:
+    stage = Stage()
+    server.plays(stage)
+    async with AsyncClient(KEY, base_url=server.url) as client:
+        async for event in client.run(RUN).live_trace():
+            assert event.seq == 1
+            break
+        gc.collect()
+        assert await asyncio.to_thread(stage.left.wait, 5)
+
+
+async def test_cancelling_the_task_closes_the_connection(server: ScriptedServer) -> None:
+    stage = Stage()
+    server.plays(stage)
+    first = asyncio.Event()
+
+    async def follow(client: AsyncClient) -> None:
+        async for _ in client.run(RUN).live_trace():
+            first.set()
+
+    async with AsyncClient(KEY, base_url=server.url) as client:
+        task = asyncio.create_task(follow(client))
+        await first.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(stage.left.wait, 5)
+
+
+async def test_more_live_traces_than_a_common_pool_holds_share_one_client(server: ScriptedServer) -> None:
+    opened = 0
+    all_open = asyncio.Event()
+
+    async def waits_for_all(exchange: Exchange) -> None:
+        nonlocal opened
+        opened += 1
+        if opened == 150:
+            all_open.set()
+        await all_open.wait()
+        await plays_on(exchange)
+
+    server.plays(waits_for_all)
+    async with AsyncClient(KEY, base_url=server.url) as client:
+
+        async def follow() -> list[int]:
+            return [event.seq async for event in client.run(RUN).live_trace()]
+
+        assert await asyncio.gather(*(follow() for _ in range(150))) == [SEQS] * 150

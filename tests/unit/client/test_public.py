@@ -1,0 +1,62 @@
+"""The public surface: its names, where they come from, and what importing it costs."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import runglass
+
+ROOT = Path(runglass.__file__).parent
+
+
+def in_a_fresh_interpreter(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_importing_runglass_is_cheap_and_loads_no_library() -> None:
+    cost_ms, loaded = in_a_fresh_interpreter(
+        "import sys, time; before = time.process_time(); import runglass\n"
+        "print((time.process_time() - before) * 1000)\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('httpx2', 'msgspec')])"
+    ).splitlines()
+    assert float(cost_ms) < 40
+    assert loaded == "[]"
+
+
+def test_types_and_errors_are_had_without_the_http_library() -> None:
+    loaded = in_a_fresh_interpreter(
+        "import sys; from runglass import FlowNotFoundError, RunStarted, Trace\n"
+        "print([name for name in sys.modules if name.startswith(('httpx', 'httpcore'))])"
+    )
+    assert loaded == "[]"
+
+
+def test_the_list_is_sorted_complete_and_true() -> None:
+    assert runglass.__all__ == sorted(set(runglass.__all__))
+    for name in runglass.__all__:
+        assert getattr(runglass, name) is not None
+    assert set(runglass.__all__) <= set(dir(runglass))
+
+
+def test_type_checkers_see_what_the_program_gets() -> None:
+    for node in ast.walk(ast.parse((ROOT / "__init__.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("runglass."):
+            for alias in node.names:
+                assert runglass._HOME[alias.name] == node.module
+                assert getattr(runglass, alias.name) is getattr(sys.modules[node.module], alias.name)
+    assert sorted([*runglass._HOME, "__version__"]) == runglass.__all__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'runglass' has no attribute 'Nothing'"):
+        getattr(runglass, "Nothing")  # noqa: B009
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text())["project"]
+    assert runglass.__version__ == project["version"]

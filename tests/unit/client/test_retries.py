@@ -1,0 +1,74 @@
+"""Which failure of which call is tried again, and after how long."""
+
+import math
+
+import pytest
+
+from runglass.client import calls
+from runglass.client.answers import Answer, Lost, Outcome
+from runglass.client.calls import FlowAddress
+from runglass.client.retries import Retries, backoff_s
+
+READ = calls.trace("/flow-runs/r1")
+EXECUTE = calls.execute(
+    FlowAddress("a", "p", "s"),
+    message=None,
+    parameters=None,
+    block_overrides=None,
+    trace=False,
+    version="draft",
+)
+
+
+def answer(status: int, retry_after: str = "") -> Answer:
+    return Answer(status, {"retry-after": retry_after} if retry_after else {}, b"")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "read", "execute"),
+    [
+        (Lost("refused", sent=False), True, True),
+        (Lost("broke off"), True, False),
+        (answer(429), True, True),
+        (answer(503), True, True),
+        (answer(502), True, False),
+        (answer(504), True, False),
+        (answer(500), False, False),
+        (answer(200), False, False),
+        (answer(301), False, False),
+        (answer(400), False, False),
+        (answer(401), False, False),
+        (answer(404), False, False),
+        (answer(409), False, False),
+    ],
+)
+def test_the_matrix(outcome: Outcome, read: bool, execute: bool) -> None:
+    assert (Retries(READ, 2).wait_s(outcome, left_s=math.inf) is not None) is read
+    assert (Retries(EXECUTE, 2).wait_s(outcome, left_s=math.inf) is not None) is execute
+
+
+def test_it_gives_up_after_max_retries() -> None:
+    retries = Retries(READ, 2, chance=lambda: 1.0)
+    waits = [retries.wait_s(answer(503), left_s=math.inf) for _ in range(4)]
+    assert waits == [0.5, 1.0, None, None]
+    assert retries.attempts == 3
+    assert Retries(READ, 0).wait_s(answer(503), left_s=math.inf) is None
+
+
+def test_backoff_doubles_to_a_limit_and_is_spread() -> None:
+    assert [backoff_s(n, chance=lambda: 1.0) for n in (1, 2, 3, 4, 5, 6, 9999)] == [0.5, 1, 2, 4, 8, 8, 8]
+    assert backoff_s(1, chance=lambda: 0.0) == 0.25
+    assert backoff_s(3, first_s=0.0) == 0.0
+
+
+def test_retry_after_is_honoured_but_never_shortens_the_backoff() -> None:
+    retries = Retries(READ, 9, chance=lambda: 1.0)
+    assert retries.wait_s(answer(429, "7"), left_s=math.inf) == 7
+    assert retries.wait_s(answer(503, "0"), left_s=math.inf) == 1.0
+
+
+def test_a_wait_that_the_caller_would_not_live_to_see_is_not_begun() -> None:
+    assert Retries(READ, 2, chance=lambda: 1.0).wait_s(answer(503), left_s=0.5) is None
+    assert Retries(READ, 2, chance=lambda: 1.0).wait_s(answer(503), left_s=0.51) == 0.5
+    assert Retries(READ, 2).wait_s(answer(429, "30"), left_s=10) is None
+    assert Retries(READ, 2).wait_s(answer(429, "61"), left_s=math.inf) is None

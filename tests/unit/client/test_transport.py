@@ -1,0 +1,418 @@
+"""Calls over a real socket: what goes out, what is tried again, and that the wall clock holds."""
+
+import asyncio
+import math
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from runglass import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+    CompletedResult,
+    FlowExecutionError,
+    FlowNotFoundError,
+    RateLimitError,
+    RunPage,
+    Trace,
+    __version__,
+)
+from tests.unit.client.scripted import (
+    LAST_CHUNK,
+    Exchange,
+    Scene,
+    ScriptedServer,
+    answers,
+    hangs_up,
+    in_chunk,
+    refuses,
+)
+from tests.unit.client.sides import RUN, Side
+
+TRACE = {
+    "flowRun": {"id": RUN, "flowId": "f", "status": "completed"},
+    "steps": [{"stepId": "s1", "inputContext": {"text": "é" * 50_000}, "costUsd": "0.000045"}],
+}
+RESULT = {"status": "completed", "result": {"text": "x"}, "flowId": "f", "blockCount": 1, "executionId": RUN}
+BOUND_S = 0.3
+
+
+@contextmanager
+def times_out(within_s: float = BOUND_S) -> Iterator[None]:
+    """The bound is kept: no sooner, and hardly later."""
+    began = time.monotonic()
+    with pytest.raises(APITimeoutError, match=f"took longer than its timeout of {within_s:g} s"):
+        yield
+    assert within_s - 0.02 <= time.monotonic() - began < within_s + 1.0
+
+
+def closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def test_a_proxy_is_made_without_asking_the_server(server: ScriptedServer, side: Side) -> None:
+    client = side.client(server.url, org="acme", project="school")
+    run = client.flow("grade-3").run(uuid.UUID(RUN))
+    run.live_trace()
+    assert (run.execution_id, client.run(RUN).execution_id) == (RUN, RUN)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_a_trace_comes_whole(server: ScriptedServer, side: Side, chunked: bool) -> None:
+    server.plays(answers(TRACE, chunked=chunked))
+    trace = side.value(side.client(server.url).flow("acme/school/grade-3").run(RUN).trace())
+    assert isinstance(trace, Trace)
+    assert trace.steps[0].input_context == {"text": "é" * 50_000}
+    (request,) = server.requests
+    assert (request.method, request.target) == ("GET", f"/api/v1/seq/acme/school/grade-3/runs/{RUN}/trace")
+    assert request.headers["authorization"] == "Bearer nk_test"
+    assert request.headers["user-agent"] == f"runglass/{__version__}"
+
+
+def test_execute_returns_the_result(server: ScriptedServer, side: Side) -> None:
+    server.plays(answers(RESULT))
+    flow = side.client(server.url).flow("acme/school/grade-3")
+    result = side.value(flow.execute(message="hi", version="draft"))
+    assert isinstance(result, CompletedResult)
+    assert result.execution_id == RUN
+    (request,) = server.requests
+    assert (request.method, request.target) == ("POST", "/api/v1/seq/acme/school/grade-3/v0/execute")
+    assert request.body == b'{"message":"hi"}'
+    assert request.headers["content-type"] == "application/json"
+
+
+def test_step_attempts_and_runs_are_read(server: ScriptedServer, side: Side) -> None:
+    server.plays(
+        answers({"stepId": "s1", "attempts": [{"stepId": "s1"}]}),
+        answers({"stepId": "s1", "attempt": 2}),
+        answers({"runs": [], "nextCursor": None}),
+    )
+    client = side.client(server.url)
+    assert len(side.value(client.run(RUN).step_trace("s1", attempt="all")).attempts) == 1
+    assert side.value(client.run(RUN).step_trace("s1", attempt=2, loop_index=(1, 0))).attempt == 2
+    assert side.value(client.runs(status="failed")) == RunPage(runs=[])
+    assert [request.target.removeprefix("/api/v1/flow-runs") for request in server.requests] == [
+        f"/{RUN}/steps/s1/trace?attempt=all",
+        f"/{RUN}/steps/s1/trace?attempt=2&loop_index=1,0",
+        "?status=failed&limit=20",
+    ]
+
+
+def test_quoted_parts_reach_the_server_as_they_were_quoted(server: ScriptedServer, side: Side) -> None:
+    server.plays(answers({"stepId": "x"}))
+    wild = "a/b?c#d%2F e;ü"
+    flow = side.client(server.url).flow(org=wild, project="p", slug="s")
+    side.value(flow.run(wild).step_trace(wild))
+    quoted = "a%2Fb%3Fc%23d%252F%20e%3B%C3%BC"
+    assert server.requests[0].target == (
+        f"/api/v1/seq/{quoted}/p/s/runs/{quoted}/steps/{quoted}/trace?attempt=latest"
+    )
+
+
+def test_an_error_of_the_server_is_raised_with_all_it_says(server: ScriptedServer, side: Side) -> None:
+    server.plays(refuses(500, "STEP_FAILED", headers={"X-Request-ID": "q1"}, executionId=RUN, stepId="s1"))
+    with pytest.raises(FlowExecutionError) as caught:
+        side.value(side.client(server.url).flow("a/p/s").execute())
+    error = caught.value
+    assert (error.code, error.execution_id, error.step_id, error.request_id) == (
+        "STEP_FAILED",
+        RUN,
+        "s1",
+        "q1",
+    )
+    assert (len(server.requests), side.waits) == (1, [])
+
+
+async def breaks_off(exchange: Exchange) -> None:
+    await exchange.read_body()
+    await exchange.start(200, {"content-length": "1000"})
+    await exchange.send(b'{"flowRun":')
+
+
+async def resets(exchange: Exchange) -> None:
+    await exchange.read_body()
+    exchange.cut()
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        pytest.param(refuses(429, "RATE_LIMITED"), id="429"),
+        pytest.param(refuses(503, "UNAVAILABLE"), id="503"),
+        pytest.param(answers(b"<html>", status=502), id="502"),
+        pytest.param(answers(b"", status=504), id="504"),
+        hangs_up,
+        breaks_off,
+        resets,
+    ],
+)
+def test_a_read_is_tried_again(server: ScriptedServer, side: Side, scene: Scene) -> None:
+    server.plays(scene, answers(TRACE))
+    assert side.value(side.client(server.url).run(RUN).trace()).flow_run.id == RUN
+    assert len(server.requests) == 2
+    assert len(side.waits) == 1
+
+
+def test_the_server_says_how_long_to_wait(server: ScriptedServer, side: Side) -> None:
+    server.plays(refuses(429, "RATE_LIMITED", headers={"Retry-After": "3"}), answers(TRACE))
+    side.value(side.client(server.url).run(RUN).trace())
+    assert side.waits == [3.0]
+
+
+def test_the_last_refusal_is_raised_after_max_retries(server: ScriptedServer, side: Side) -> None:
+    server.plays(refuses(429, "RATE_LIMITED", headers={"Retry-After": "3"}))
+    with pytest.raises(RateLimitError) as caught:
+        side.value(side.client(server.url, max_retries=1).run(RUN).trace())
+    assert caught.value.retry_after_s == 3
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [(500, "INTERNAL_ERROR", FlowExecutionError), (404, "RUN_NOT_FOUND", FlowNotFoundError)],
+)
+def test_what_would_not_change_is_not_tried_again(
+    server: ScriptedServer, side: Side, status: int, code: str, kind: type[APIError]
+) -> None:
+    server.plays(refuses(status, code))
+    with pytest.raises(kind, match=code):
+        side.value(side.client(server.url).run(RUN).trace())
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_execute_is_tried_again_under_one_key_where_nothing_was_started(
+    server: ScriptedServer, side: Side, status: int
+) -> None:
+    server.plays(answers(b"", status=status), answers(RESULT))
+    flow = side.client(server.url).flow("a/p/s")
+    side.value(flow.execute())
+    side.value(flow.execute())
+    first, again, other = (request.headers["idempotency-key"] for request in server.requests)
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    "scene", [pytest.param(answers(b"", status=502), id="502"), hangs_up, breaks_off, resets]
+)
+def test_execute_is_not_tried_again_where_it_may_have_started(
+    server: ScriptedServer, side: Side, scene: Scene
+) -> None:
+    server.plays(scene)
+    with pytest.raises((APIConnectionError, FlowExecutionError)) as caught:
+        side.value(side.client(server.url).flow("a/p/s").execute())
+    assert len(server.requests) == 1
+    if isinstance(caught.value, APIConnectionError):
+        assert "the run may have started all the same" in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_tried_and_named(side: Side) -> None:
+    url = f"http://127.0.0.1:{closed_port()}/api/v1"
+    with pytest.raises(APIConnectionError, match=f"after 3 attempts: {url} cannot be reached") as caught:
+        side.value(side.client(url).flow("a/p/s").execute())
+    assert len(side.waits) == 2
+    assert caught.value.__cause__ is not None
+    assert "may have started" not in str(caught.value)
+
+
+def test_connections_are_kept_for_the_next_call(server: ScriptedServer, side: Side) -> None:
+    server.plays(answers(TRACE))
+    run = side.client(server.url).run(RUN)
+    for _ in range(3):
+        side.value(run.trace())
+    assert len({id(request._writer) for request in server.requests}) == 1
+
+
+async def says_nothing(exchange: Exchange) -> None:
+    await exchange.read_body()
+    await exchange.hung_up(within_s=30)
+
+
+async def drips_headers(exchange: Exchange) -> None:
+    await exchange.drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 5000)
+
+
+async def drips_a_body(exchange: Exchange) -> None:
+    await exchange.start(200, {"content-length": "5000"})
+    await exchange.drip(b" " * 5000)
+
+
+async def drips_chunks(exchange: Exchange) -> None:
+    await exchange.start(200, {"transfer-encoding": "chunked"})
+    await exchange.drip(in_chunk(b" ") * 1000 + LAST_CHUNK)
+
+
+async def drips_a_chunk_header(exchange: Exchange) -> None:
+    await exchange.start(200, {"transfer-encoding": "chunked"})
+    await exchange.drip(b"5;" + b"x" * 5000)
+
+
+async def drips_interim_answers(exchange: Exchange) -> None:
+    await exchange.drip(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 200)
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        says_nothing,
+        drips_headers,
+        drips_a_body,
+        drips_chunks,
+        drips_a_chunk_header,
+        drips_interim_answers,
+    ],
+)
+def test_the_wall_clock_bounds_a_call_whatever_the_server_does(
+    server: ScriptedServer, side: Side, scene: Scene
+) -> None:
+    server.plays(scene)
+    run = side.client(server.url).run(RUN)
+    with times_out():
+        side.value(run.trace(timeout=BOUND_S))
+    assert len(server.requests) == 1
+
+
+async def reads_nothing(exchange: Exchange) -> None:
+    await asyncio.Event().wait()
+
+
+async def reads_slowly(exchange: Exchange) -> None:
+    for _ in range(1000):
+        await exchange.read_some(400_000)
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("scene", [reads_nothing, reads_slowly])
+def test_the_wall_clock_bounds_an_upload_that_nobody_reads(
+    server: ScriptedServer, side: Side, scene: Scene
+) -> None:
+    server.plays(scene)
+    flow = side.client(server.url).flow("a/p/s")
+    with times_out():
+        side.value(flow.execute(message="x" * 40_000_000, timeout=BOUND_S))
+
+
+def test_the_clients_bound_holds_where_the_call_has_none(server: ScriptedServer, side: Side) -> None:
+    server.plays(drips_a_body)
+    with times_out():
+        side.value(side.client(server.url, timeout=BOUND_S).run(RUN).trace())
+
+
+def test_a_bound_can_be_lifted_for_one_call(server: ScriptedServer, side: Side) -> None:
+    async def late(exchange: Exchange) -> None:
+        await exchange.hung_up(within_s=0.2)
+        await answers(TRACE)(exchange)
+
+    server.plays(late)
+    run = side.client(server.url, timeout=0.05).run(RUN)
+    assert side.value(run.trace(timeout=math.inf)).flow_run.id == RUN
+    with times_out(0.05):
+        side.value(run.trace())
+
+
+def test_retries_share_the_bound_and_the_true_cause_is_raised_at_once(
+    server: ScriptedServer, side: Side
+) -> None:
+    server.plays(refuses(503, "UNAVAILABLE", headers={"Retry-After": "5"}))
+    with pytest.raises(FlowExecutionError, match="UNAVAILABLE"):
+        side.value(side.client(server.url).run(RUN).trace(timeout=2))
+    assert (len(server.requests), side.waits) == (1, [])
+
+
+def test_a_timed_out_execute_says_that_the_run_may_go_on(server: ScriptedServer, side: Side) -> None:
+    server.plays(says_nothing)
+    flow = side.client(server.url).flow("a/p/s")
+    with pytest.raises(APITimeoutError, match="the run may still go on"):
+        side.value(flow.execute(timeout=0.05))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan])
+def test_an_impossible_timeout_is_refused_before_anything_is_sent(
+    server: ScriptedServer, side: Side, timeout: float
+) -> None:
+    with pytest.raises(ValueError, match="timeout must be"):
+        side.value(side.client(server.url).run(RUN).trace(timeout=timeout))
+    assert server.requests == []
+
+
+def test_a_proxy_from_the_environment_is_used_and_bounded(
+    server: ScriptedServer, side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.port}")
+    server.plays(answers(TRACE), drips_headers)
+    run = side.client("http://runglass.invalid/api/v1").run(RUN)
+    side.value(run.trace())
+    assert server.requests[0].target == f"http://runglass.invalid/api/v1/flow-runs/{RUN}/trace"
+    with times_out():
+        side.value(run.trace(timeout=BOUND_S))
+
+
+def test_the_wall_clock_bounds_name_resolution(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+
+    def hangs(*args: object, **kwargs: object) -> list[object]:
+        released.wait(10)
+        return []
+
+    run = side.client("http://runglass.invalid/api/v1").run(RUN)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", hangs)
+        try:
+            with times_out():
+                side.value(run.trace(timeout=BOUND_S))
+        finally:
+            released.set()
+
+
+@contextmanager
+def swallowing(address: tuple[str, int]) -> Iterator[None]:
+    """An address that takes no more connections and does not say so."""
+    with ExitStack() as sockets:
+        full = sockets.enter_context(socket.create_server(address, backlog=0))
+        for _ in range(4):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        yield
+
+
+@pytest.mark.parametrize("other", ["refuses", "swallows"])
+def test_every_address_of_a_name_is_tried_within_the_bound(
+    server: ScriptedServer, side: Side, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    def two(host: object, port: int, *args: object, **kwargs: object) -> list[object]:
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in ("127.0.0.2", "127.0.0.1")
+        ]
+
+    server.plays(answers(TRACE))
+    run = side.client(f"http://localhost:{server.port}/api/v1", max_retries=0).run(RUN)
+    with ExitStack() as stack:
+        if other == "swallows":
+            stack.enter_context(swallowing(("127.0.0.2", server.port)))
+        stack.enter_context(monkeypatch.context()).setattr(socket, "getaddrinfo", two)
+        assert side.value(run.trace(timeout=1)).flow_run.id == RUN
+
+
+def test_a_name_that_does_not_exist_is_a_connection_error(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **kwargs: object) -> list[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    run = side.client("http://runglass.invalid/api/v1", max_retries=0).run(RUN)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", fails)
+        with pytest.raises(APIConnectionError, match=r"cannot be reached: .*not known"):
+            side.value(run.trace())

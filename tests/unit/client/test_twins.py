@@ -1,0 +1,70 @@
+"""The blocking and asyncio classes read the same: names, parameters, defaults, types, docstrings."""
+
+import inspect
+import re
+from typing import Any, get_overloads
+
+import pytest
+
+from runglass import AsyncClient, AsyncFlow, AsyncRun, Client, Flow, Run
+from runglass.client.transport import AsyncTransport, SyncTransport
+
+TWINS = [(Client, AsyncClient), (Flow, AsyncFlow), (Run, AsyncRun)]
+
+WAITING = {
+    "Client": ["__enter__", "__exit__", "close", "runs"],
+    "Flow": ["execute"],
+    "Run": ["step_trace", "trace"],
+}
+"""What the asyncio twin awaits; everything else answers at once on both sides."""
+
+ASYNC_NAMES = {"__enter__": "__aenter__", "__exit__": "__aexit__", "close": "aclose"}
+
+
+def own_members(cls: type) -> dict[str, Any]:
+    return {name: value for name, value in vars(cls).items() if inspect.isfunction(value)}
+
+
+def signature(function: Any) -> str:
+    """As text, with the asyncio spelling of types turned into the blocking one."""
+    text = str(inspect.signature(function))
+    text = re.sub(r"AsyncGenerator\[(.+?), None\]", r"Generator[\1, None, None]", text)
+    return re.sub(r"\bAsync(?=[A-Z])", "", text).replace("SyncTransport", "Transport")
+
+
+@pytest.mark.parametrize(("blocking", "asyncio"), TWINS)
+class TestTwins:
+    def test_they_have_the_same_members(self, blocking: type, asyncio: type) -> None:
+        assert [ASYNC_NAMES.get(name, name) for name in own_members(blocking)] == list(own_members(asyncio))
+
+    def test_members_have_the_same_signature_and_docstring(self, blocking: type, asyncio: type) -> None:
+        for name, function in own_members(blocking).items():
+            twin = own_members(asyncio)[ASYNC_NAMES.get(name, name)]
+            assert signature(function) == signature(twin), name
+            assert inspect.getdoc(function) == inspect.getdoc(twin), name
+            overloads, twins = get_overloads(function), get_overloads(twin)
+            assert [signature(one) for one in overloads] == [signature(one) for one in twins], name
+
+    def test_the_same_members_wait(self, blocking: type, asyncio: type) -> None:
+        waiting = [ASYNC_NAMES.get(name, name) for name in WAITING[blocking.__name__]]
+        members = own_members(asyncio)
+        assert sorted(name for name in members if inspect.iscoroutinefunction(members[name])) == sorted(
+            waiting
+        )
+
+    def test_public_members_are_documented(self, blocking: type, asyncio: type) -> None:
+        assert inspect.getdoc(blocking) == inspect.getdoc(asyncio)
+        for name, function in own_members(blocking).items():
+            assert name.startswith("_") or function.__doc__, name
+
+
+def test_the_comparison_sees_a_difference() -> None:
+    assert signature(Run.trace) != signature(Run.live_trace)
+    assert signature(Run.live_trace) == signature(AsyncRun.live_trace)
+    assert "Generator[runglass.events.RunStarted | " in signature(AsyncRun.live_trace)
+    assert len(get_overloads(Run.step_trace)) == 2
+
+
+def test_the_transports_have_the_same_methods() -> None:
+    names = [ASYNC_NAMES.get(name, name) for name in own_members(SyncTransport) if name[0] != "_"]
+    assert names == [name for name in own_members(AsyncTransport) if name[0] != "_"]
