@@ -1,0 +1,98 @@
+"""What an error looks like when it leaves the server: one shape for all of them, and nothing inside shown.
+
+`APIError` says what went wrong in the words of the wire contract. Everything else that can come up, from the
+web framework's own refusals to a fault of ours, is turned into one here.
+"""
+
+import logging
+from typing import Any
+
+import msgspec
+from litestar import Response
+from litestar.connection import Request
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
+from litestar.params import ParameterKwarg
+
+from runglass.errors import APIError, StoreError, api_error
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+
+
+def error_body(error: APIError) -> bytes:
+    """`{"detail": {"code", "message", …}}`, with the ids where the error has them."""
+    ids = {"executionId": error.execution_id, "stepId": error.step_id}
+    detail = {
+        "code": error.code,
+        "message": error.message,
+        **{name: value for name, value in ids.items() if value is not None},
+        **error.details,
+    }
+    return msgspec.json.encode({"detail": detail})
+
+
+def error_headers(error: APIError) -> dict[str, str]:
+    """The headers that an answer with this error must carry."""
+    return {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+
+
+def answer_fault(request: Request[Any, Any, Any], fault: Exception) -> Response[bytes]:
+    """The answer to whatever a route raised; what is not the caller's doing goes to the log."""
+    error = _as_api_error(request, fault)
+    headers = error_headers(error)
+    if isinstance(fault, MethodNotAllowedException) and fault.headers:
+        headers |= fault.headers
+    return Response(error_body(error), status_code=error.status, media_type=JSON, headers=headers)
+
+
+def _as_api_error(request: Request[Any, Any, Any], fault: Exception) -> APIError:
+    where = f"{request.method} {request.scope['path']}"
+    match fault:
+        case APIError():
+            return fault
+        case StoreError():
+            return unavailable(fault, request_id=request.state["request_id"], where=where)
+        case NotFoundException():
+            return api_error("NOT_FOUND", f"there is no path {request.scope['path']!r}")
+        case MethodNotAllowedException():
+            return api_error("METHOD_NOT_ALLOWED", f"{where} is not possible; see the `Allow` header")
+        case RequestEntityTooLarge():
+            limit = request.app.request_max_body_size
+            return api_error("REQUEST_TOO_LARGE", f"the request body is larger than {limit:,} bytes")
+        case ValidationException():
+            return api_error("INVALID_REQUEST", _parameter_message(request, fault))
+        case HTTPException() if fault.status_code < 500:
+            return api_error("INVALID_REQUEST", str(fault.detail))
+    request_id = request.state["request_id"]
+    log.error("request %s: %s failed", request_id, where, exc_info=fault)
+    return api_error(
+        "INTERNAL_ERROR", f"a fault of the server; its log has the details under request id {request_id}"
+    )
+
+
+def unavailable(fault: StoreError, *, request_id: str, where: str) -> APIError:
+    """The answer while the store cannot be reached. The cause is logged: it names places of this machine."""
+    log.error("request %s: %s found no store: %s", request_id, where, fault)
+    return api_error("UNAVAILABLE", "the store cannot be reached; nothing was started, try again later")
+
+
+def _parameter_message(request: Request[Any, Any, Any], fault: ValidationException) -> str:
+    """Names each parameter that is wrong and what it must be, in the words of its description."""
+    messages = []
+    extra = fault.extra if isinstance(fault.extra, list) else []
+    for problem in extra:
+        name = str(problem.get("key"))
+        field = request.route_handler.parsed_fn_signature.parameters.get(name)
+        about = field.kwarg_definition if field is not None else None
+        if isinstance(about, ParameterKwarg) and about.description:
+            messages.append(f"`{about.name or name}` must be {about.description}")
+        else:
+            messages.append(f"`{name}`: {problem.get('message')}")
+    return "; ".join(messages) or str(fault.detail)

@@ -1,0 +1,69 @@
+"""The web application: which handlers answer at which path, and what stands around them."""
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.params import QueryParameter
+from litestar.types import ASGIApp
+
+from runglass.errors import api_error
+from runglass.flow_check import suggestion
+from runglass.runtime import Runtime
+from runglass.server.answers import answer_fault
+from runglass.server.auth import Asked, run_by_id, run_of_flow
+from runglass.server.front import API, Front
+from runglass.server.ongoing import Ongoing
+from runglass.server.openapi import openapi_config
+from runglass.server.reading import runs, step_trace, stream, trace
+from runglass.server.routes import execute, execute_version, flow_file_schema, health
+
+OF_A_RUN = [trace, step_trace, stream]
+
+
+def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
+    """The ASGI application for a runtime. `ongoing` lets its owner end the answers that last."""
+    api = Router(
+        API,
+        before_request=check_query,
+        route_handlers=[
+            execute,
+            execute_version,
+            runs,
+            flow_file_schema,
+            Router(
+                "/seq/{org:str}/{project:str}/{slug:str}/runs/{execution_id:str}",
+                dependencies={"run": Provide(run_of_flow)},
+                route_handlers=OF_A_RUN,
+            ),
+            Router(
+                "/flow-runs/{execution_id:str}",
+                dependencies={"run": Provide(run_by_id)},
+                route_handlers=OF_A_RUN,
+            ),
+        ],
+    )
+    app = Litestar(
+        [api, health],
+        debug=False,
+        exception_handlers={Exception: answer_fault},
+        logging_config=None,
+        openapi_config=openapi_config(),
+        request_max_body_size=runtime.settings.body_limit_bytes,
+        state=State({"runtime": runtime, "ongoing": ongoing or Ongoing()}, deep_copy=False),
+    )
+    return Front(app, runtime.store)
+
+
+async def check_query(request: Asked) -> None:
+    """Refuses a query parameter that is not known or comes twice: ignored, it would change what is asked."""
+    if not request.scope["query_string"]:
+        return
+    parameters = request.route_handler.parsed_fn_signature.parameters
+    known = [name for name, field in parameters.items() if isinstance(field.kwarg_definition, QueryParameter)]
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in known:
+            raise api_error("INVALID_REQUEST", f"`{name}`: unknown parameter{suggestion(name, known)}")
+        if name in seen:
+            raise api_error("INVALID_REQUEST", f"`{name}` is given more than once")
+        seen.add(name)

@@ -1,0 +1,28 @@
+"""Which attempts of a step a caller means by `attempt` and `loop_index`. Pure: rows in, rows out."""
+
+from collections.abc import Sequence
+
+from runglass.store.base import StepRow
+
+
+def choose(rows: Sequence[StepRow], *, attempt: str, loop_index: str | None) -> list[StepRow]:
+    """The rows that are meant, empty if there are none. `rows` are all attempts of one step.
+
+    `loop_index` is `I`, or `I,J` from the outer loop in. An incomplete one speaks of the innermost loops: `2`
+    for a step in two loops means every iteration whose `loopIndex` is 2. `attempt` is `all`, which sorts by
+    iteration and attempt number, or `latest` or a number, which speak of the newest iteration there is among
+    them: the one that started last.
+    """
+    if loop_index is not None:
+        rows = [row for row in rows if f",{row.loop_path}".endswith(f",{loop_index}") and row.loop_path]
+    if attempt == "all":
+        return sorted(rows, key=lambda row: (_path(row), row.attempt))
+    newest = max((row.position for row in rows), default=0)
+    ours = [row for row in rows if row.position == newest]
+    if attempt == "latest":
+        return sorted(ours, key=lambda row: row.attempt)[-1:]
+    return [row for row in ours if row.attempt == int(attempt)]
+
+
+def _path(row: StepRow) -> tuple[int, ...]:
+    return tuple(int(index) for index in row.loop_path.split(",")) if row.loop_path else ()

@@ -1,0 +1,89 @@
+"""Who is asking, and what that caller may see.
+
+A key belongs to one project, and to its caller nothing else exists: another project's flow or run is answered
+word for word like one that was never there, after the same reads. Nothing is cached, so a revoked key stops
+at once.
+"""
+
+from typing import Any
+
+from litestar.connection import Request
+from litestar.datastructures import State
+from litestar.params import FromPath
+
+from runglass.errors import api_error
+from runglass.keys import PREFIX, digest_of
+from runglass.runtime import Runtime
+from runglass.store.base import ApiKey, FlowRecord, Project, RunRecord, Store
+
+Asked = Request[Any, ApiKey, State]
+"""A request that came with a good key, which is its `auth`."""
+
+MAY_EXECUTE = frozenset({"run", "admin"})
+
+
+async def authenticate(store: Store, authorization: str | None) -> ApiKey:
+    """The key in an `Authorization` header. Raises UNAUTHENTICATED, StoreError."""
+    scheme, _, key = (authorization or "").strip().partition(" ")
+    key = key.strip()
+    if scheme.lower() != "bearer" or not key.startswith(PREFIX):
+        raise api_error("UNAUTHENTICATED", f"an API key is needed: send `Authorization: Bearer {PREFIX}…`")
+    found = await store.find_key(digest_of(key))
+    if found is None or found.revoked_at is not None:
+        raise api_error("UNAUTHENTICATED", "the API key is unknown or revoked")
+    return found
+
+
+def runtime_of(request: Asked) -> Runtime:
+    """The runtime that the application serves."""
+    runtime: Runtime = request.app.state["runtime"]
+    return runtime
+
+
+async def own_project(request: Asked, org: str, project: str, slug: str) -> Project:
+    """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
+    own = await runtime_of(request).store.project(request.auth.project_id)
+    if own is None or (own.org, own.name) != (org, project):
+        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {org}/{project}")
+    return own
+
+
+async def own_flow(request: Asked, org: str, project: str, slug: str) -> FlowRecord:
+    """A flow of the caller's project. Raises FLOW_NOT_FOUND."""
+    own = await own_project(request, org, project, slug)
+    flow = await runtime_of(request).store.find_flow(own.id, slug)
+    if flow is None:
+        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {org}/{project}")
+    return flow
+
+
+async def require_execute(request: Asked, org: str, project: str, slug: str) -> None:
+    """Raises FORBIDDEN where the role may not run the flow, FLOW_NOT_FOUND where there is none to see."""
+    if request.auth.role not in MAY_EXECUTE:
+        await own_flow(request, org, project, slug)
+        raise api_error(
+            "FORBIDDEN", f"a key with the role {request.auth.role!r} may read runs, not start them"
+        )
+
+
+async def run_by_id(request: Asked, execution_id: FromPath[str]) -> RunRecord:
+    """A run of the caller's project. Raises RUN_NOT_FOUND."""
+    run = await runtime_of(request).store.run(execution_id)
+    if run is None or run.project_id != request.auth.project_id:
+        raise api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
+    return run
+
+
+async def run_of_flow(
+    request: Asked,
+    org: FromPath[str],
+    project: FromPath[str],
+    slug: FromPath[str],
+    execution_id: FromPath[str],
+) -> RunRecord:
+    """A run of that flow. Raises FLOW_NOT_FOUND, and RUN_NOT_FOUND also for a run of another flow."""
+    flow = await own_flow(request, org, project, slug)
+    run = await run_by_id(request, execution_id)
+    if run.flow_id != flow.id:
+        raise api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
+    return run

@@ -1,0 +1,102 @@
+"""What every request passes before any route is looked for: it gets its id, shows its key, and then goes on.
+
+In front of the framework and not inside, because a path that does not exist must ask for a key too, and must
+carry the request id. Nothing here knows a route apart from the few that are open.
+"""
+
+import re
+import uuid
+from typing import TypeAlias
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from runglass.errors import APIError, StoreError
+from runglass.server.answers import JSON, error_body, error_headers, unavailable
+from runglass.server.auth import authenticate
+from runglass.store.base import Store
+
+API = "/api/v1"
+OPEN = frozenset({f"{API}/schemas/flow.json"})
+"""Paths below `API` that need no key."""
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Front:
+    """The ASGI application around the framework's."""
+
+    def __init__(self, app: ASGIApp, store: Store) -> None:
+        self._app = app
+        self._store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
+        request_id = _request_id(scope)
+        scope["state"] = {"request_id": request_id}
+        send = _with_header(send, (b"x-request-id", request_id.encode()))
+        try:
+            if _needs_key(scope["path"]):
+                scope["auth"] = await authenticate(self._store, _header(scope, b"authorization"))
+        except APIError as error:
+            await _send_error(send, error)
+        except StoreError as error:
+            where = f"{scope['method']} {scope['path']}"
+            await _send_error(send, unavailable(error, request_id=request_id, where=where))
+        else:
+            if scope["method"] == "HEAD":
+                # Routes know GET alone; uvicorn drops the body, as it holds the original scope.
+                scope, send = scope.copy(), _ended_by_first_part(send)
+                scope["method"] = "GET"
+            await self._app(scope, receive, send)
+
+
+def _needs_key(path: str) -> bool:
+    # Empty parts are skipped as the router skips them, or `//api` would be another way in.
+    plain = "/" + "/".join(part for part in path.split("/") if part)
+    return plain not in OPEN and f"{plain}/".startswith(f"{API}/")
+
+
+def _request_id(scope: HTTPScope) -> str:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given.decode() if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
+
+
+def _header(scope: HTTPScope, wanted: bytes) -> str | None:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), None)
+
+
+def _with_header(send: Send, header: tuple[bytes, bytes]) -> Send:
+    async def send_with_header(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], header]
+        await send(message)
+
+    return send_with_header
+
+
+def _ended_by_first_part(send: Send) -> Send:
+    """Lets an answer end where its body begins: a HEAD of a live stream must not last as long as its run."""
+    ended = False
+
+    async def send_head(message: Message) -> None:
+        nonlocal ended
+        if message["type"] == "http.response.body":
+            if ended:
+                return
+            ended = True
+            message["more_body"] = False
+        await send(message)
+
+    return send_head
+
+
+async def _send_error(send: Send, error: APIError) -> None:
+    body = error_body(error)
+    headers: Headers = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in error_headers(error).items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,185 @@
+"""Reading runs: traces as the store's bytes joined, streams, and the list of runs.
+
+The same handlers serve both path forms; what differs is how the run in the path is found (`auth.py`).
+"""
+
+import base64
+import binascii
+import uuid
+from typing import Annotated
+
+import msgspec
+from litestar import Response, get
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, HeaderParameter, QueryParameter
+from litestar.types import ASGIApp
+
+from runglass.errors import api_error
+from runglass.execution import RunPage
+from runglass.server.answers import JSON
+from runglass.server.attempts import choose
+from runglass.server.auth import Asked, runtime_of
+from runglass.server.openapi import ReadingOperation
+from runglass.server.stream import EventStream, poll_interval_s
+from runglass.store.base import RunRecord
+from runglass.tail import tail
+from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
+
+Run = NamedDependency[RunRecord]
+
+Attempt = Annotated[
+    str,
+    QueryParameter(
+        pattern="^(latest|all|[1-9][0-9]{0,8})$",
+        description="`latest`, `all` or the number of an attempt, from 1 on",
+    ),
+]
+LoopIndex = Annotated[
+    str | None,
+    QueryParameter(
+        pattern="^[0-9]{1,9}(,[0-9]{1,9})*$",
+        description="the index of an iteration from 0 on, in nested loops `I,J` from the outer one in",
+    ),
+]
+After = Annotated[
+    str | None,
+    QueryParameter(pattern="^[0-9]{1,18}$", description="the id of an event; the stream goes on after it"),
+]
+LastEventId = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Last-Event-ID",
+        pattern="^[0-9]{0,18}$",
+        description="the id of an event; the stream goes on after it",
+    ),
+]
+Limit = Annotated[int, QueryParameter(ge=1, le=100, description="a number from 1 to 100")]
+Status = Annotated[
+    RunStatus | None,
+    QueryParameter(description="pending, running, paused, completed, failed or cancelled"),
+]
+FlowId = Annotated[str | None, QueryParameter(description="the `flowId` of a flow")]
+Cursor = Annotated[str | None, QueryParameter(description="the `nextCursor` of a page")]
+
+
+def _ok(shape: object, description: str, media_type: str = JSON) -> dict[int, ResponseSpec]:
+    spec = ResponseSpec(shape, description=description, generate_examples=False, media_type=media_type)
+    return {200: spec}
+
+
+@get(
+    "/trace",
+    responses=_ok(Trace, "The trace as of this moment."),
+    operation_class=ReadingOperation,
+    tags=["Reading a run"],
+    summary="The whole trace",
+)
+async def trace(request: Asked, run: Run) -> Response[bytes]:
+    """The run and the latest attempt of each step and loop iteration, in order of first start."""
+    summary, steps = await runtime_of(request).store.trace(run.no)
+    return Response(b'{"flowRun":%b,"steps":[%b]}' % (summary, b",".join(steps)), media_type=JSON)
+
+
+@get(
+    "/steps/{step_id:str}/trace",
+    responses=_ok(StepTrace | StepAttempts, "One attempt; with `attempt=all` every one."),
+    operation_class=ReadingOperation,
+    tags=["Reading a run"],
+    summary="One step's attempts",
+)
+async def step_trace(
+    request: Asked,
+    run: Run,
+    step_id: FromPath[str],
+    attempt: Attempt = "latest",
+    loop_index: LoopIndex = None,
+) -> Response[bytes]:
+    """One attempt of a step, or all of them ordered by iteration and attempt number.
+
+    Without `loop_index`, `latest` and a number speak of the iteration that started last. A `loop_index` with
+    fewer indices than the step has loops around it speaks of the innermost ones.
+    """
+    attempt, loop_index = attempt.strip(), loop_index and loop_index.strip()
+    rows = await runtime_of(request).store.attempts(run.no, step_id)
+    chosen = choose(rows, attempt=attempt, loop_index=loop_index)
+    if not chosen:
+        message = f"run {run.id!r} has no step {step_id!r}"
+        if rows:
+            which = "attempt" if attempt in ("latest", "all") else f"attempt {attempt}"
+            iteration = f" in iteration {loop_index}" if loop_index else ""
+            message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}"
+        raise api_error("STEP_NOT_FOUND", message, execution_id=run.id, step_id=step_id)
+    if attempt == "all":
+        joined = b",".join(row.data for row in chosen)
+        body = b'{"stepId":%b,"attempts":[%b]}' % (msgspec.json.encode(step_id), joined)
+    else:
+        body = chosen[0].data
+    return Response(body, media_type=JSON)
+
+
+@get(
+    "/trace/stream",
+    responses=_ok(str, "Events as server-sent events.", media_type="text/event-stream"),
+    operation_class=ReadingOperation,
+    tags=["Reading a run"],
+    summary="The live trace",
+)
+async def stream(request: Asked, run: Run, after: After = None, last_event_id: LastEventId = None) -> ASGIApp:
+    """Every event of the run from the first, then live ones until the run has ended.
+
+    `Last-Event-ID`, or else `after`, resumes after that event.
+    """
+    runtime = runtime_of(request)
+    seen = int(last_event_id or after or 0)
+    if seen > run.head and not run.ended:
+        message = f"run {run.id!r} has no event {seen} yet; its last one is {run.head}"
+        raise api_error("INVALID_REQUEST", message, execution_id=run.id)
+    settings = runtime.settings
+    poll_s = poll_interval_s(poll_s=settings.tail_poll_s, ping_s=settings.ping_s)
+    pages = tail(runtime.store, runtime.bus, run, after=seen, poll_s=poll_s)
+    return EventStream(pages, ping_s=settings.ping_s, ongoing=request.app.state["ongoing"])
+
+
+@get(
+    "/flow-runs",
+    responses=_ok(RunPage, "A page of runs."),
+    operation_class=ReadingOperation,
+    tags=["Reading a run"],
+    summary="The project's runs",
+)
+async def runs(
+    request: Asked,
+    flow_id: FlowId = None,
+    status: Status = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Response[bytes]:
+    """The runs of the key's project, newest first; `nextCursor` is null on the last page."""
+    found = await runtime_of(request).store.runs(
+        request.auth.project_id,
+        flow_id=flow_id,
+        status=status,
+        before=None if cursor is None else _run_before(cursor),
+        limit=limit + 1,
+    )
+    page = found[:limit]
+    following = _cursor_after(page[-1]) if len(found) > limit else None
+    body = b'{"runs":[%b],"nextCursor":%b}' % (b",".join(page), msgspec.json.encode(following))
+    return Response(body, media_type=JSON)
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+def _cursor_after(summary: bytes) -> str:
+    last = msgspec.json.decode(summary, type=_Id)
+    return base64.urlsafe_b64encode(uuid.UUID(last.id).bytes).rstrip(b"=").decode()
+
+
+def _run_before(cursor: str) -> str:
+    try:
+        return str(uuid.UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True)))
+    except (ValueError, binascii.Error) as error:
+        raise api_error("INVALID_REQUEST", "`cursor` must be the `nextCursor` of a page") from error

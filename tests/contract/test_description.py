@@ -1,0 +1,78 @@
+"""The OpenAPI document, its page, the schema of flow files and the health check."""
+
+import json
+import re
+from typing import Any
+
+import httpx2
+import jsonschema_rs
+import pytest
+
+import runglass
+from runglass.errors import CODES
+from runglass.execution import ExecuteRequest
+from runglass.flow import flow_schema
+from runglass.testing import RunningServer
+
+OF_A_RUN = ["/trace", "/trace/stream", "/steps/{step_id}/trace"]
+BASES = ["/api/v1/flow-runs/{execution_id}", "/api/v1/seq/{org}/{project}/{slug}/runs/{execution_id}"]
+PATHS = {
+    "/health",
+    "/api/v1/flow-runs",
+    "/api/v1/schemas/flow.json",
+    "/api/v1/seq/{org}/{project}/{slug}/execute",
+    "/api/v1/seq/{org}/{project}/{slug}/{version}/execute",
+    *(base + path for base in BASES for path in OF_A_RUN),
+}
+
+
+@pytest.fixture(scope="module")
+def document(server: RunningServer, nobody: httpx2.Client) -> dict[str, Any]:
+    found: dict[str, Any] = nobody.get(f"{server.address}/docs/openapi.json").json()
+    return found
+
+
+def test_the_document_has_every_path_and_its_references_lead_somewhere(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == PATHS
+    for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)):
+        at: Any = document
+        for part in reference.split("/"):
+            at = at[part]
+
+
+def test_every_operation_says_what_an_error_looks_like_and_which_need_a_key(document: dict[str, Any]) -> None:
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert operation["responses"]["default"] == {"$ref": "#/components/responses/Error"}
+            assert "400" not in operation["responses"]
+            open_to_all = path in ("/health", "/api/v1/schemas/flow.json")
+            assert operation.get("security", document["security"]) == ([{}] if open_to_all else [{"key": []}])
+    error = document["components"]["responses"]["Error"]["content"]["application/json"]["schema"]
+    assert set(error["properties"]["detail"]["properties"]["code"]["enum"]) == set(CODES)
+
+
+def test_the_documented_body_is_the_one_that_is_read(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/api/v1/seq/{org}/{project}/{slug}/execute"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert tuple(schema["properties"]) == ExecuteRequest.__struct_encode_fields__
+
+
+def test_the_page_works_offline(server: RunningServer, nobody: httpx2.Client) -> None:
+    answer = nobody.get(f"{server.address}/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert not re.findall(r"""(?:src|href)=["']?(?!data:)\w+:?//|@import|url\(|https?://""", answer.text)
+    assert "openapi.json" in answer.text
+
+
+def test_the_schema_of_flow_files_is_the_one_that_checks_them(nobody: httpx2.Client) -> None:
+    answer = nobody.get("/schemas/flow.json")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == flow_schema()
+    jsonschema_rs.meta.validate(answer.json())
+
+
+def test_health_tells_the_version(server: RunningServer, nobody: httpx2.Client) -> None:
+    answer = nobody.get(f"{server.address}/health")
+    assert answer.json() == {"status": "ok", "version": runglass.__version__}
+    assert answer.headers["x-request-id"]

@@ -1,0 +1,266 @@
+"""`POST …/execute`: bodies in, outcomes out."""
+
+import json
+import threading
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.store.base import NewRun, RunRecord
+from runglass.testing import RunningServer
+from tests.contract.wire import UUID, detail, execute, raw_connection, refusal
+
+PATH = "/seq/acme/demo/words/execute"
+
+
+def test_a_completed_run_answers_with_result_flow_count_and_id(http: httpx2.Client) -> None:
+    answer = http.post(PATH, json={"message": "a b"})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert sorted(body) == ["blockCount", "executionId", "flowId", "result", "status"]
+    assert body["status"] == "completed"
+    assert body["result"] == {"items": [{"text": "A"}, {"text": "B"}]}
+    assert body["blockCount"] == 5
+    assert UUID.fullmatch(body["executionId"])
+    run = http.get(f"/flow-runs/{body['executionId']}/trace").json()["flowRun"]
+    assert (run["flowId"], run["triggerType"]) == (body["flowId"], "api")
+
+
+def test_message_and_parameters_are_the_inputs_side_by_side(http: httpx2.Client) -> None:
+    body = {"message": "hello", "parameters": {"n": 1, "deep": {"list": [1, None, "é"]}}}
+    answer = http.post("/seq/acme/demo/anything/execute", json=body)
+    assert answer.json()["result"] == {"n": 1, "deep": {"list": [1, None, "é"]}, "message": "hello"}
+
+
+@pytest.mark.parametrize("name", ["blockOverrides", "block_overrides"])
+def test_both_spellings_of_a_field_are_taken(http: httpx2.Client, name: str) -> None:
+    overrides = {"split": {"code": 'return {"words": ["x", "y", "z"]}'}}
+    answer = http.post(PATH, json={"message": "a", name: overrides})
+    assert answer.json()["result"] == {"items": [{"text": "X"}, {"text": "Y"}, {"text": "Z"}]}
+
+
+def test_null_fields_count_as_not_given(http: httpx2.Client) -> None:
+    nothing = dict.fromkeys(
+        ["parameters", "blockOverrides", "trace", "messages", "tools", "toolChoice", "executionId"]
+    )
+    assert http.post(PATH, json={"message": "a", **nothing}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json; charset=utf-8", "text/plain", "application/x-msgpack", None]
+)
+def test_a_json_body_is_taken_whatever_its_declared_type(
+    http: httpx2.Client, content_type: str | None
+) -> None:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    answer = http.post(PATH, content=b'{"message": "a"}', headers=headers)
+    assert answer.status_code == 200, answer.text
+
+
+def test_versions_are_pinned_and_the_draft_is_v0(server: RunningServer, http: httpx2.Client) -> None:
+    def flow(text: str) -> str:
+        return f"slug: versions\nsteps: [{{id: a, type: passthrough, input: {{text: {text}}}}}]\n"
+
+    def result(version: str) -> Any:
+        return http.post(f"/seq/acme/demo/versions{version}/execute", json={}).json()["result"]["text"]
+
+    server.push(flow("draft only"), publish=False)
+    assert result("") == "draft only"
+    server.push(flow("first"))
+    server.push(flow("second"))
+    server.push(flow("newer draft"), publish=False)
+    assert [result(v) for v in ("", "/v1", "/v2", "/v0")] == ["second", "first", "second", "newer draft"]
+
+
+def test_a_failed_run_is_step_failed_with_both_ids_and_a_readable_trace(http: httpx2.Client) -> None:
+    answer = http.post("/seq/acme/demo/broken/execute", json={})
+    assert answer.status_code == 500
+    error = detail(answer)
+    assert (error["code"], error["stepId"]) == ("STEP_FAILED", "bad")
+    assert "it broke" in error["message"]
+    assert error["error"]["code"] == "CODE_ERROR"
+    trace = http.get(f"/flow-runs/{error['executionId']}/trace").json()
+    assert trace["flowRun"]["status"] == "failed"
+    assert [(step["stepId"], step["status"]) for step in trace["steps"]] == [
+        ("fine", "completed"),
+        ("bad", "failed"),
+    ]
+
+
+def test_a_caller_that_hangs_up_does_not_end_the_run(server: RunningServer, http: httpx2.Client) -> None:
+    body = json.dumps({"parameters": {"marker": "hung up"}}).encode()
+    with raw_connection(server) as connection:
+        connection.sendall(
+            b"POST /api/v1/seq/acme/demo/brisk/execute HTTP/1.1\r\nHost: x\r\n"
+            b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b"
+            % (server.key.encode(), len(body), body)
+        )
+        run = _newest_run(server, http, slug="brisk")
+    stream = http.get(f"/flow-runs/{run}/trace/stream").text
+    assert "event: flow_completed" in stream
+    assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "completed"
+
+
+def _newest_run(server: RunningServer, http: httpx2.Client, *, slug: str) -> str:
+    """The id of a run that is on its way of being created."""
+
+    async def flow_id() -> str:
+        project = await server.runtime.store.ensure_project("acme", "demo")
+        flow = await server.runtime.store.find_flow(project.id, slug)
+        assert flow is not None
+        return flow.id
+
+    query = {"flow_id": server.call(flow_id())}
+    while not (found := http.get("/flow-runs", params=query).json()["runs"]):
+        pass
+    return str(found[0]["id"])
+
+
+def test_many_callers_at_once_get_their_own_results(http: httpx2.Client) -> None:
+    results: dict[int, Any] = {}
+
+    def call(number: int) -> None:
+        body = {"parameters": {"n": number}}
+        results[number] = http.post("/seq/acme/demo/anything/execute", json=body).json()["result"]
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: {"n": number} for number in range(20)}
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({}, "message"),
+        ({"message": 3}, "message"),
+        ({"message": ["a"]}, "message"),
+        ({"message": "a", "parameters": []}, "parameters"),
+        ({"message": "a", "parameters": {"times": "x"}}, "parameters.times"),
+        ({"message": "a", "blockOverrides": {"split": 1}}, "blockOverrides"),
+        ({"message": "a", "block_overrides": {"split": {"code": 1}}}, "blockOverrides.split.code"),
+        ({"message": "a", "blockOverrides": {"spilt": {"code": "return {}"}}}, "blockOverrides.spilt"),
+        ({"message": "a", "trace": "yes"}, "trace"),
+        ({"mesage": "a"}, "mesage"),
+        ({"message": "a", "blockOverrides": {}, "block_overrides": {}}, "block_overrides"),
+    ],
+)
+def test_wrong_inputs_are_refused_by_the_fields_name(
+    http: httpx2.Client, body: dict[str, Any], named: str
+) -> None:
+    answer = http.post(PATH, json=body)
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert f"`{named}" in detail(answer)["message"]
+
+
+def test_a_typo_in_a_field_comes_with_a_suggestion(http: httpx2.Client) -> None:
+    assert "did you mean 'message'?" in detail(http.post(PATH, json={"mesage": "a"}))["message"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "messages",
+        "attachments",
+        "tools",
+        "toolChoice",
+        "tool_choice",
+        "executionId",
+        "execution_id",
+        "pausedAtStep",
+        "iterationsUsed",
+        "toolCallMessages",
+        "accumulatedOutputs",
+    ],
+)
+def test_fields_that_cannot_be_honoured_yet_are_refused_by_name(http: httpx2.Client, name: str) -> None:
+    answer = http.post(PATH, json={"message": "a", name: []})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert f"`{name}` is not supported" in detail(answer)["message"]
+
+
+def test_the_reserved_parameter_name_is_refused(http: httpx2.Client) -> None:
+    answer = http.post(PATH, json={"message": "a", "parameters": {"attachments": []}})
+    assert refusal(answer) == (400, "PARAMETER_NAME_RESERVED")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"nonsense",
+        b'{"message": "a"} and more',
+        b'{"message": NaN}',
+        b'{"message": "\xff"}',
+        b'{"message": "\\ud800"}',
+        b"[]",
+        b"null",
+        b'"text"',
+        b"[" * 100_000,
+        b'{"parameters":' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
+        b'{"parameters":{"a":' + b"[" * 101 + b"]" * 101 + b"}}",
+        b'{"parameters":{"a":1e999}}',
+        b"message=a",
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused(http: httpx2.Client, body: bytes) -> None:
+    answer = http.post(PATH, content=body)
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "body" in detail(answer)["message"]
+
+
+def test_a_json_error_says_where(http: httpx2.Client) -> None:
+    answer = http.post(PATH, content=b'{"message": @}')
+    assert "the body is not valid JSON" in detail(answer)["message"]
+    assert "byte 12" in detail(answer)["message"]
+
+
+def test_numbers_of_any_size_come_back_as_they_went_in(http: httpx2.Client) -> None:
+    for number in (2**63, -(2**63) - 1, 2**64, 10**30):
+        answer = http.post("/seq/acme/demo/anything/execute", json={"parameters": {"n": number}})
+        assert answer.json()["result"] == {"n": number}
+
+
+def test_unknown_flows_and_versions(http: httpx2.Client) -> None:
+    assert refusal(http.post("/seq/acme/demo/none/execute", json={})) == (404, "FLOW_NOT_FOUND")
+    assert refusal(http.post("/seq/acme/demo/words/v99/execute", json={})) == (404, "VERSION_NOT_FOUND")
+    for version in ("v", "vx", "v-1", "v1.0", "latest", "v" + "9" * 30, "v\u0661"):
+        answer = http.post(f"/seq/acme/demo/words/{version}/execute", json={})
+        assert refusal(answer) == (400, "INVALID_VERSION")
+
+
+def test_a_session_id_must_be_a_uuid(http: httpx2.Client) -> None:
+    for wrong in ("x", "", "0" * 32, "{00000000-0000-0000-0000-000000000000}"):
+        answer = http.post(PATH, json={"message": "a"}, headers={"X-Session-Id": wrong})
+        assert refusal(answer) == (400, "EXECUTION_ID_INVALID")
+
+
+def test_a_session_id_goes_into_the_run(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created: list[NewRun] = []
+    create_run = server.runtime.store.create_run
+
+    async def watch(run: NewRun) -> RunRecord:
+        created.append(run)
+        return await create_run(run)
+
+    monkeypatch.setattr(server.runtime.store, "create_run", watch)
+    session = "019A20E1-1D60-7441-AA96-009E58A36DEF"
+    assert http.post(PATH, json={"message": "a"}, headers={"X-Session-Id": session}).status_code == 200
+    assert http.post(PATH, json={"message": "a"}).status_code == 200
+    assert [run.session_id for run in created] == [session.lower(), None]
+
+
+def test_trace_asks_for_full_snapshots_of_this_run(server: RunningServer, http: httpx2.Client) -> None:
+    server.push("slug: frugal\ncapture: metadata_only\nsteps: [{id: a, type: passthrough}]\n")
+    for wanted in (False, True):
+        run = execute(http, "frugal", parameters={"n": 1}, trace=wanted)
+        step = http.get(f"/flow-runs/{run}/steps/a/trace").json()
+        assert step["inputContext"] == ({"n": 1} if wanted else None)
+        assert step["inputSizeBytes"] == len('{"n":1}')

@@ -1,0 +1,239 @@
+"""What goes wrong outside of flows: paths, methods, sizes, a store that is away, bytes that are no HTTP."""
+
+import logging
+import socket
+from typing import Any, NoReturn
+
+import httpx2
+import pytest
+
+from runglass.errors import StoreError
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ANYTHING, detail, execute, http_for, raw_connection, read_answer, refusal
+
+EXECUTE = "/api/v1/seq/acme/demo/anything/execute"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/none",
+        "/",
+        "/flow-runs/x",
+        "/flow-runs/x/trace/streams",
+        "/flow-runs/x/steps/a",
+        "/seq/acme/demo/words",
+        "/seq/acme/demo/words/runs",
+        "/seq/acme/demo/words/v1/runs/x/trace",
+        "/flow-runs/a%2Fb/trace",
+    ],
+)
+def test_a_path_that_does_not_exist(http: httpx2.Client, path: str) -> None:
+    assert refusal(http.get(path)) == (404, "NOT_FOUND")
+
+
+def test_a_path_outside_of_the_interface(server: RunningServer, nobody: httpx2.Client) -> None:
+    for path in ("/", "/none", "/api", "/api/v2/flow-runs", "/api/v10"):
+        assert refusal(nobody.get(f"{server.address}{path}")) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/flow-runs", "GET"),
+        ("DELETE", "/flow-runs/x/trace", "GET"),
+        ("GET", "/seq/acme/demo/words/execute", "POST"),
+        ("HEAD", "/seq/acme/demo/words/execute", "POST"),
+    ],
+)
+def test_a_method_that_a_path_does_not_have(
+    http: httpx2.Client, method: str, path: str, allowed: str
+) -> None:
+    answer = http.request(method, path)
+    assert answer.status_code == 405
+    assert allowed in answer.headers["allow"].split(", ")
+    if method != "HEAD":
+        assert detail(answer)["code"] == "METHOD_NOT_ALLOWED"
+
+
+def test_options_tell_the_methods(http: httpx2.Client) -> None:
+    answer = http.options("/flow-runs")
+    assert answer.status_code == 204
+    assert "GET" in answer.headers["allow"]
+
+
+def test_head_answers_like_get_without_the_body(http: httpx2.Client) -> None:
+    run = execute(http, "anything")
+    for path in ("/flow-runs", f"/flow-runs/{run}/trace"):
+        head, get = http.head(path), http.get(path)
+        assert head.status_code == get.status_code
+        assert head.headers["content-length"] == get.headers["content-length"]
+        assert head.content == b""
+
+
+def head_of_post(server: RunningServer, *headers: str) -> bytes:
+    lines = [f"POST {EXECUTE} HTTP/1.1", "Host: x", f"Authorization: Bearer {server.key}", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_sent(server: RunningServer) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(head_of_post(server, "Content-Length: 50000000"))
+        status, headers, body = read_answer(connection)
+    assert status == 413
+    assert b'"REQUEST_TOO_LARGE"' in body
+    assert headers["x-request-id"]
+
+
+def test_no_body_over_the_limit_is_asked_for(server: RunningServer) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(head_of_post(server, "Content-Length: 50000000", "Expect: 100-continue"))
+        assert read_answer(connection)[0] == 413
+
+
+def test_a_whole_50_mb_body_gets_its_413(http: httpx2.Client) -> None:
+    answer = http.post("/seq/acme/demo/anything/execute", content=b"x" * 50_000_000)
+    assert refusal(answer) == (413, "REQUEST_TOO_LARGE")
+    assert http.get("/flow-runs").status_code == 200
+
+
+def test_a_chunked_body_is_refused_where_it_crosses_the_limit() -> None:
+    with running_server(body_limit_bytes=100_000) as server, raw_connection(server) as connection:
+        server.push(ANYTHING)
+        connection.sendall(head_of_post(server, "Transfer-Encoding: chunked"))
+        chunk = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
+        for _ in range(11):
+            connection.sendall(chunk)
+        # No end of the body has been sent, and none is waited for.
+        status, _, body = read_answer(connection)
+        assert status == 413
+        assert b"100,000 bytes" in body
+        connection.sendall(chunk + b"0\r\n\r\n")
+        connection.sendall(head_of_post(server, "Content-Length: 2") + b"{}")
+        assert read_answer(connection)[0] == 200
+
+
+def test_a_chunked_body_within_the_limit_is_taken(http: httpx2.Client) -> None:
+    answer = http.post(
+        "/seq/acme/demo/anything/execute", content=iter([b'{"parameters":', b'{"n"', b": 1}}"])
+    )
+    assert answer.json()["result"] == {"n": 1}
+
+
+def test_a_body_just_under_the_limit_is_taken(http: httpx2.Client) -> None:
+    text = "x" * 9_900_000
+    answer = http.post("/seq/acme/demo/anything/execute", json={"parameters": {"text": text}})
+    assert answer.status_code == 200
+    assert answer.json()["result"] == {"text": text}
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    with running_server() as server:
+        with raw_connection(server) as connection:
+            connection.sendall(head_of_post(server, "Content-Length: 100") + b'{"para')
+            connection.shutdown(socket.SHUT_RDWR)
+        with http_for(server, server.key) as http:
+            assert http.get("/flow-runs").status_code == 200
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "noise", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"\r\n\r\nnonsense\r\n\r\n"]
+)
+def test_bytes_that_are_no_http_end_the_connection_only(
+    server: RunningServer, http: httpx2.Client, noise: bytes
+) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(noise)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(1000).startswith((b"HTTP/1.1 400 ", b""))
+    assert http.get("/flow-runs").status_code == 200
+
+
+def test_a_store_that_is_away_is_503_everywhere_and_its_place_stays_secret(
+    server: RunningServer,
+    http: httpx2.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def away(*_: Any, **__: Any) -> NoReturn:
+        raise StoreError("the store '/secret/place' cannot be used: disk I/O error")
+
+    for method, path in [
+        ("find_key", "/flow-runs"),
+        ("runs", "/flow-runs"),
+        ("run", "/flow-runs/x/trace"),
+        ("create_run", "/seq/acme/demo/anything/execute"),
+        ("project", f"{server.address}/health"),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(server.runtime.store, method, away)
+            answer = http.post(path, json={}) if path.endswith("execute") else http.get(path)
+        assert refusal(answer) == (503, "UNAVAILABLE")
+        assert "/secret" not in answer.text
+        assert answer.headers["x-request-id"] in caplog.messages[-1]
+        assert "/secret/place" in caplog.messages[-1]
+    assert http.get(f"{server.address}/health").status_code == 200
+
+
+def test_a_store_that_goes_away_during_a_run_is_not_mistaken_for_nothing_started(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> NoReturn:
+        raise StoreError("the store cannot be used: disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.runtime.store, "append", away)
+        answer = http.post("/seq/acme/demo/anything/execute", json={})
+    assert refusal(answer) == (500, "INTERNAL_ERROR")
+    assert detail(answer)["executionId"]
+
+
+def test_a_stream_whose_store_goes_away_ends_without_a_last_event(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any, **__: Any) -> NoReturn:
+        raise StoreError("the store cannot be used: disk I/O error")
+
+    run = execute(http, "anything")
+    with monkeypatch.context() as patch:
+        patch.setattr(server.runtime.store, "events", away)
+        answer = http.get(f"/flow-runs/{run}/trace/stream")
+    assert (answer.status_code, answer.text) == (200, "retry: 1000\n\n")
+
+
+def test_a_fault_is_500_with_nothing_of_the_inside_and_a_log_entry_to_find(
+    server: RunningServer,
+    http: httpx2.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(*_: Any, **__: Any) -> NoReturn:
+        raise ZeroDivisionError("a secret of the inside")
+
+    monkeypatch.setattr(server.runtime.store, "runs", fail)
+    answer = http.get("/flow-runs")
+    error = detail(answer)
+    assert (answer.status_code, error["code"]) == (500, "INTERNAL_ERROR")
+    assert "secret" not in answer.text
+    request_id = answer.headers["x-request-id"]
+    assert request_id in error["message"]
+    entry = next(record for record in caplog.records if record.levelno == logging.ERROR)
+    assert request_id in entry.getMessage()
+    assert entry.exc_info is not None
+
+
+def test_a_websocket_request_is_answered_as_plain_http(server: RunningServer) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(
+            b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        assert read_answer(connection)[0] == 200
+
+
+def test_the_settings_of_a_server_are_its_own() -> None:
+    with running_server(body_limit_bytes=2000) as server, http_for(server, server.key) as http:
+        server.push(ANYTHING)
+        body = {"parameters": {"text": "x" * 3000}}
+        assert refusal(http.post("/seq/acme/demo/anything/execute", json=body)) == (413, "REQUEST_TOO_LARGE")

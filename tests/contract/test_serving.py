@@ -1,0 +1,175 @@
+"""Starting and stopping: addresses, signals, and what becomes of whoever is connected then."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from urllib.request import urlopen
+
+import httpx2
+import pytest
+
+from runglass.errors import RunglassError
+from runglass.runtime import DataInUse, Runtime
+from runglass.server import serve
+from runglass.settings import Settings
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ENDLESS, detail, frames, http_for, start
+
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from runglass.server import new_event_loop, serve
+from runglass.settings import Settings
+settings = Settings(port=0, data=Path(sys.argv[1]))
+with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    runner.run(serve(settings, ready=lambda url: print("ready", url, flush=True)))
+print("clean end")
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process_cleanly(tmp_path: Path, stop: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PROGRAM, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        word, url = process.stdout.readline().split()
+        assert word == "ready"
+        with urlopen(f"{url}/health") as answer:
+            assert answer.status == 200
+        process.send_signal(stop)
+        assert process.stdout.read() == "clean end\n"
+        assert process.wait(10) == 0
+
+
+async def test_work_beside_the_server_runs_with_it_and_a_signal_ends_both(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    async def beside(runtime: Runtime) -> None:
+        assert await runtime.store.projects() == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("beside ended")
+
+    await serve(Settings(port=0, data=tmp_path), ready=seen.append, beside=beside)
+    assert seen[0].startswith("http://127.0.0.1:")
+    assert seen[1:] == ["beside ended"]
+
+
+async def test_work_beside_the_server_that_fails_stops_it(tmp_path: Path) -> None:
+    async def fail(_: Runtime) -> None:
+        raise RunglassError("the folder is gone")
+
+    with pytest.raises(RunglassError, match="the folder is gone"):
+        await serve(Settings(port=0, data=tmp_path), ready=lambda _: None, beside=fail)
+
+
+def test_an_address_in_use_is_a_clear_error() -> None:
+    with running_server() as server:
+        port = int(server.address.rpartition(":")[2])
+        with (
+            pytest.raises(RunglassError, match=rf"cannot listen on 127\.0\.0\.1:{port}"),
+            running_server(port=port),
+        ):
+            raise AssertionError("it started")
+
+
+def test_a_host_that_does_not_exist_is_a_clear_error() -> None:
+    with pytest.raises(RunglassError, match="cannot listen on"), running_server(host="256.1.1.1"):
+        raise AssertionError("it started")
+
+
+def test_a_data_folder_in_use_is_a_clear_error(tmp_path: Path) -> None:
+    with running_server(data=tmp_path), pytest.raises(DataInUse), running_server(data=tmp_path):
+        raise AssertionError("it started")
+
+
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "::1"])
+def test_every_kind_of_host_is_listened_on(host: str) -> None:
+    with running_server(host=host) as server, http_for(server, server.key) as http:
+        assert http.get("/flow-runs").status_code == 200
+
+
+def test_a_stop_waits_for_nobody_and_answers_everybody() -> None:
+    """A stream and a blocking call are open when the server stops; both end well, and soon."""
+    answers: dict[str, httpx2.Response] = {}
+    flowing = threading.Event()
+
+    def call(server: RunningServer) -> None:
+        with http_for(server, server.key) as http:
+            answers["execute"] = http.post("/seq/acme/demo/endless/execute", json={})
+
+    def follow(server: RunningServer, run: str) -> None:
+        with (
+            http_for(server, server.key) as http,
+            http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream,
+        ):
+            text = ""
+            for chunk in stream.iter_text():
+                text += chunk
+                flowing.set()
+            answers["stream"] = httpx2.Response(200, text=text)
+
+    with running_server() as server, http_for(server, server.key) as http:
+        server.push(ENDLESS)
+        followed = start(server, "endless")
+        threads = [
+            threading.Thread(target=call, args=(server,)),
+            threading.Thread(target=follow, args=(server, followed)),
+        ]
+        for thread in threads:
+            thread.start()
+        assert flowing.wait(10)
+        while len(http.get("/flow-runs?status=running").json()["runs"]) < 2:
+            pass
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 2
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+    assert answers["execute"].status_code == 500
+    assert "the server was stopped" in detail(answers["execute"])["message"]
+    assert frames(answers["stream"].text)[0].event == "run_started"
+
+
+def test_a_run_cut_off_by_a_stop_is_cancelled_and_not_left_running(tmp_path: Path) -> None:
+    with running_server(data=tmp_path) as server:
+        server.push(ENDLESS)
+        run = start(server, "endless")
+    with running_server(data=tmp_path) as server, http_for(server, server.key) as http:
+        assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "cancelled"
+
+
+def test_no_thread_outlives_its_server() -> None:
+    before = set(threading.enumerate())
+    with running_server() as server, http_for(server, server.key) as http:
+        http.get("/flow-runs")
+    assert set(threading.enumerate()) == before
+
+
+def test_an_error_inside_the_block_still_stops_the_server() -> None:
+    addresses: list[str] = []
+
+    def fail_in_the_block() -> None:
+        with running_server() as server:
+            addresses.append(server.address)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_in_the_block()
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"{addresses[0]}/health")
+
+
+async def test_the_helper_works_in_async_tests() -> None:
+    with running_server() as server:
+        headers = {"Authorization": f"Bearer {server.key}"}
+        async with httpx2.AsyncClient(base_url=server.base_url, headers=headers) as http:
+            assert (await http.get("/flow-runs")).json() == {"runs": [], "nextCursor": None}

@@ -1,0 +1,289 @@
+"""`GET …/trace/stream`: replay, live tail, resume, pings and the end, over a real socket."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx2
+import pytest
+
+from runglass.bus.base import Bus, Listener
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import (
+    ENDLESS,
+    cancel,
+    detail,
+    execute,
+    frames,
+    http_for,
+    raw_connection,
+    refusal,
+    start,
+)
+
+FORMS = ["/flow-runs/{}", "/seq/acme/demo/words/runs/{}"]
+
+
+@pytest.fixture(scope="module")
+def words(http: httpx2.Client) -> str:
+    return execute(http, "words", message="a b")
+
+
+@pytest.fixture(params=FORMS)
+def path(request: pytest.FixtureRequest, words: str) -> str:
+    form: str = request.param
+    return form.format(words) + "/trace/stream"
+
+
+def test_the_headers_of_a_stream(http: httpx2.Client, path: str) -> None:
+    answer = http.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert answer.headers["x-request-id"]
+    assert "content-length" not in answer.headers
+
+
+def test_a_finished_run_is_replayed_from_the_first_event_to_the_last(
+    http: httpx2.Client, path: str, words: str
+) -> None:
+    found = frames(http.get(path).text)
+    assert [int(frame.id) for frame in found] == list(range(1, len(found) + 1))
+    for frame in found:
+        assert list(frame.data)[:4] == ["eventType", "executionId", "seq", "at"]
+        assert frame.data["eventType"] == frame.event
+        assert frame.data["executionId"] == words
+        assert str(frame.data["seq"]) == frame.id
+        assert frame.data["at"].endswith("Z")
+    assert [frame.event for frame in found[:1] + found[-1:]] == ["run_started", "flow_completed"]
+    assert {frame.event for frame in found} == {
+        "run_started",
+        "step_started",
+        "step_input",
+        "step_output",
+        "step_retrying",
+        "step_completed",
+        "step_skipped",
+        "loop_completed",
+        "flow_completed",
+    }
+
+
+FIELDS = {
+    "run_started": {"runId", "flowId", "stepCount", "triggerType", "version"},
+    "step_started": {"stepId", "name", "stepIndex", "attempt", "loopIndex"},
+    "step_input": {"stepId", "inputData"},
+    "step_output": {"stepId", "outputData"},
+    "step_completed": {
+        "stepId",
+        "name",
+        "stepIndex",
+        "attempt",
+        "loopIndex",
+        "output",
+        "durationMs",
+        "tokens",
+        "costUsd",
+        "modelUsed",
+    },
+    "step_retrying": {"stepId", "attempt", "loopIndex", "error", "nextAttempt", "delayMs"},
+    "step_error": {"stepId", "name", "attempt", "loopIndex", "error"},
+    "step_skipped": {"stepId", "loopIndex", "reason"},
+    "loop_completed": {"stepId", "iterations"},
+    "flow_completed": {"runId", "result", "summary"},
+    "flow_failed": {"runId", "error", "stepId"},
+    "flow_cancelled": {"runId", "reason"},
+}
+
+
+def test_every_event_has_the_fields_of_the_contract(server: RunningServer, http: httpx2.Client) -> None:
+    broken = detail(http.post("/seq/acme/demo/broken/execute", json={}))["executionId"]
+    cancelled = start(server, "endless")
+    cancel(server, cancelled)
+    seen = set()
+    for run in (execute(http, "words", message="a b"), broken, cancelled):
+        for frame in frames(http.get(f"/flow-runs/{run}/trace/stream").text):
+            assert set(frame.data) >= FIELDS[frame.event], frame.event
+            seen.add(frame.event)
+    assert seen == set(FIELDS)
+
+
+def test_a_stream_resumes_after_every_seq(http: httpx2.Client, path: str) -> None:
+    whole = frames(http.get(path).text)
+    for seq in range(len(whole) + 2):
+        by_header = http.get(path, headers={"Last-Event-ID": str(seq)}).text
+        assert [frame.id for frame in frames(by_header)] == [frame.id for frame in whole[seq:]]
+        assert http.get(path, params={"after": seq}).text == by_header
+
+
+def test_the_header_wins_over_the_query_and_an_empty_one_is_none(http: httpx2.Client, path: str) -> None:
+    first = frames(http.get(f"{path}?after=1", headers={"Last-Event-ID": "3"}).text)[0]
+    assert first.id == "4"
+    assert frames(http.get(f"{path}?after=1", headers={"Last-Event-ID": ""}).text)[0].id == "2"
+    assert frames(http.get(path, headers={"Last-Event-ID": "0"}).text)[0].id == "1"
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "1 2", "9" * 19])
+def test_a_bad_resume_point_is_refused_by_name(http: httpx2.Client, path: str, value: str) -> None:
+    answer = http.get(path, headers={"Last-Event-ID": value})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "`Last-Event-ID`" in detail(answer)["message"]
+    answer = http.get(path, params={"after": value})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "`after`" in detail(answer)["message"]
+
+
+def test_resuming_after_an_event_that_a_live_run_has_not_had_is_refused(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    run = start(server, "endless")
+    answer = http.get(f"/flow-runs/{run}/trace/stream", headers={"Last-Event-ID": "1000"})
+    cancel(server, run)
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize("form", ["/flow-runs/{}", "/seq/acme/demo/endless/runs/{}"])
+def test_events_arrive_while_the_run_goes_on_and_the_stream_ends_with_it(
+    server: RunningServer, http: httpx2.Client, form: str
+) -> None:
+    run = start(server, "endless")
+    received = ""
+    with http.stream("GET", form.format(run) + "/trace/stream") as stream:
+        for chunk in stream.iter_text():
+            received += chunk
+            if '"stepId":"hold"' in received and "flow_cancelled" not in received:
+                assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "running"
+                cancel(server, run)
+    found = frames(received)
+    assert found[-1].event == "flow_cancelled"
+    assert [int(frame.id) for frame in found] == list(range(1, len(found) + 1))
+
+
+def test_a_live_tail_and_a_later_replay_are_the_same_bytes(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    run = start(server, "brisk")
+    live = http.get(f"/flow-runs/{run}/trace/stream").text
+    assert frames(live)[-1].event == "flow_completed"
+    assert http.get(f"/flow-runs/{run}/trace/stream").text == live
+
+
+def test_many_tails_of_one_run_get_the_same_bytes(server: RunningServer) -> None:
+    async def all_tails() -> list[str]:
+        run = start(server, "brisk")
+        headers = {"Authorization": f"Bearer {server.key}"}
+        limits = httpx2.Limits(max_connections=50)
+        async with httpx2.AsyncClient(base_url=server.base_url, headers=headers, limits=limits) as client:
+            path = f"/flow-runs/{run}/trace/stream"
+            return [answer.text for answer in await asyncio.gather(*[client.get(path) for _ in range(50)])]
+
+    tails = asyncio.run(all_tails())
+    assert len(set(tails)) == 1
+    assert frames(tails[0])[-1].event == "flow_completed"
+
+
+def test_silence_is_filled_with_pings() -> None:
+    with running_server(ping_s=0.05) as server, http_for(server, server.key) as http:
+        server.push(ENDLESS)
+        run = start(server, "endless")
+        received, began_s = "", time.monotonic()
+        with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
+            for chunk in stream.iter_text():
+                received += chunk
+                if received.count(": ping\n\n") == 4:
+                    break
+        assert time.monotonic() - began_s >= 4 * 0.05
+        assert received.startswith("retry: 1000\n\n")
+        assert frames(received)[-1].data["stepId"] == "hold"
+
+
+def test_a_busy_stream_needs_no_pings(http: httpx2.Client, path: str) -> None:
+    assert ": ping" not in http.get(path).text
+
+
+class WatchedBus:
+    """Tells when listeners come and go."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.listening = threading.Event()
+        self.left = threading.Event()
+
+    async def wake(self, run_id: str) -> None:
+        await self._bus.wake(run_id)
+
+    @asynccontextmanager
+    async def listen(self, run_id: str) -> AsyncIterator[Listener]:
+        try:
+            async with self._bus.listen(run_id) as listener:
+                self.listening.set()
+                yield listener
+        finally:
+            self.left.set()
+
+
+@pytest.fixture
+def watched(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> WatchedBus:
+    bus = WatchedBus(server.runtime.bus)
+    monkeypatch.setattr(server.runtime, "bus", bus)
+    return bus
+
+
+def test_a_client_that_leaves_frees_its_listener_at_once(server: RunningServer, watched: WatchedBus) -> None:
+    run = start(server, "endless")
+    with raw_connection(server) as connection:
+        connection.sendall(_get(server, run))
+        assert watched.listening.wait(10)
+        assert not watched.left.is_set()
+    # Well before the tail's next poll, and while the run goes on.
+    assert watched.left.wait(1)
+    cancel(server, run)
+
+
+def test_a_head_request_does_not_follow_the_run(server: RunningServer, watched: WatchedBus) -> None:
+    run = start(server, "endless")
+    with http_for(server, server.key) as http:
+        answer = http.head(f"/flow-runs/{run}/trace/stream")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert answer.content == b""
+    cancel(server, run)
+
+
+def test_a_reader_that_does_not_read_holds_nobody_up(server: RunningServer, http: httpx2.Client) -> None:
+    """One client opens a stream larger than any socket buffer and never reads; another reads it all."""
+    server.push("""
+slug: large
+steps:
+  - id: each
+    type: loop
+    over: list(range(20))
+    steps: [{id: copy, type: passthrough, input: {text: "{{ initial.text }}"}}]
+""")
+    run = execute(http, "large", parameters={"text": "x" * 250_000})
+    with raw_connection(server) as connection:
+        connection.sendall(_get(server, run))
+        text = http.get(f"/flow-runs/{run}/trace/stream").text
+        assert frames(text)[-1].event == "flow_completed"
+        assert len(text) > 8_000_000
+        assert http.get(f"/flow-runs/{run}/trace").status_code == 200
+
+
+def test_data_is_one_line_whatever_is_in_it(http: httpx2.Client) -> None:
+    odd = "one\ntwo\r\nthree\u2028four\x00\t: ping\n\nid: 9"
+    run = execute(http, "anything", parameters={"text": odd})
+    found = frames(http.get(f"/flow-runs/{run}/trace/stream").content.decode())
+    assert [f.data["inputData"] for f in found if f.event == "step_input"] == [{"text": odd}]
+    assert json.loads(http.get(f"/flow-runs/{run}/trace").content)["steps"][0]["outputContext"] == {
+        "text": odd
+    }
+
+
+def _get(server: RunningServer, run: str) -> bytes:
+    return (
+        f"GET /api/v1/flow-runs/{run}/trace/stream HTTP/1.1\r\nHost: x\r\n"
+        f"Authorization: Bearer {server.key}\r\n\r\n"
+    ).encode()

@@ -1,0 +1,186 @@
+"""What contract tests share: flows that run offline, and HTTP as bytes, without our client or codecs."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from runglass.execution import ExecuteRequest
+from runglass.testing import RunningServer
+
+WORDS = """
+slug: words
+inputs:
+  type: object
+  properties: {message: {type: string}, times: {type: integer}}
+  required: [message]
+steps:
+  - id: split
+    name: Split into words
+    type: code
+    code: |
+      return {"words": message.split()}
+  - id: each
+    type: loop
+    over: words
+    as: word
+    steps:
+      - id: say
+        type: llm
+        model: echo
+        prompt: "{{ word }}"
+      - id: shout
+        type: code
+        retry: {max_attempts: 2, initial_delay_ms: 0}
+        code: |
+          if attempt == 1 and index == 1:
+              raise ValueError("not yet")
+          return {"text": text.upper()}
+  - id: route
+    type: condition
+    if: len(items) > 1
+    then: [{id: many, type: passthrough}]
+    else: [{id: few, type: passthrough}]
+"""
+
+GRID = """
+slug: grid
+steps:
+  - id: rows
+    type: loop
+    over: initial["rows"]
+    as: row
+    steps:
+      - id: columns
+        type: loop
+        over: row
+        as: cell
+        steps:
+          - id: cell
+            type: code
+            retry: {max_attempts: 2, initial_delay_ms: 0}
+            code: |
+              if attempt == 1 and cell == 11:
+                  raise ValueError("once")
+              return {"cell": cell, "attempt": attempt}
+"""
+
+BROKEN = """
+slug: broken
+steps:
+  - {id: fine, type: passthrough}
+  - {id: bad, type: code, code: 'raise ValueError("it broke")'}
+"""
+
+ANYTHING = "slug: anything\nsteps: [{id: keep, type: passthrough}]\n"
+
+ENDLESS = """
+slug: endless
+steps:
+  - {id: first, type: passthrough}
+  - {id: hold, type: wait, ms: 600000}
+"""
+
+BRISK = """
+slug: brisk
+steps:
+  - {id: one, type: wait, ms: 20}
+  - {id: two, type: wait, ms: 20}
+  - {id: three, type: wait, ms: 20}
+"""
+
+FLOWS = [WORDS, GRID, BROKEN, ANYTHING, ENDLESS, BRISK]
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def http_for(server: RunningServer, key: str | None) -> httpx2.Client:
+    """A plain HTTP client below the base URL, with this key."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    return httpx2.Client(base_url=server.base_url, headers=headers, timeout=30)
+
+
+def execute(http: httpx2.Client, slug: str, **body: Any) -> str:
+    """Runs a flow of `acme/demo` to its good end; its execution id."""
+    answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["executionId"])
+
+
+def start(server: RunningServer, slug: str, **parameters: Any) -> str:
+    """Starts a run of `acme/demo` and does not wait for it."""
+
+    async def submit() -> str:
+        project = await server.runtime.store.ensure_project("acme", "demo")
+        request = ExecuteRequest(parameters=parameters)
+        submitted = await server.runtime.submit(project, slug, request, version=None, trigger_type="api")
+        return submitted.run.id
+
+    return server.call(submit())
+
+
+def cancel(server: RunningServer, execution_id: str) -> None:
+    async def end() -> bool:
+        return server.runtime.engine.cancel(execution_id, reason="the test is over")
+
+    assert server.call(end())
+
+
+def detail(answer: httpx2.Response) -> dict[str, Any]:
+    """What an error answer says, once its shape has been checked."""
+    body = answer.json()
+    assert list(body) == ["detail"]
+    found: dict[str, Any] = body["detail"]
+    assert re.fullmatch(r"[A-Z_]+", found["code"])
+    assert isinstance(found["message"], str)
+    assert found["message"]
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    return found
+
+
+def refusal(answer: httpx2.Response) -> tuple[int, str]:
+    """Status and code of an error answer."""
+    return answer.status_code, detail(answer)["code"]
+
+
+class Frame:
+    """One server-sent event as it stood in the stream."""
+
+    def __init__(self, block: str) -> None:
+        fields = [line.split(": ", 1) for line in block.split("\n")]
+        assert [name for name, _ in fields] == ["id", "event", "data"], block
+        self.id, self.event, data = (value for _, value in fields)
+        self.data: dict[str, Any] = json.loads(data)
+
+
+def frames(stream: str) -> list[Frame]:
+    """The events in a stream, whose first line must be `retry`; pings are left out."""
+    head, *blocks = stream.split("\n\n")
+    assert head == "retry: 1000"
+    assert blocks.pop() == "", "the stream broke off inside a frame"
+    return [Frame(block) for block in blocks if block != ": ping"]
+
+
+@contextmanager
+def raw_connection(server: RunningServer) -> Iterator[socket.socket]:
+    """A socket to the server, for what no HTTP client would send."""
+    address = urlsplit(server.address)
+    assert address.hostname is not None
+    with socket.create_connection((address.hostname, address.port or 0), timeout=30) as connection:
+        yield connection
+
+
+def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of one answer with a Content-Length."""
+    with connection.makefile("rb") as received:
+        status = int(received.readline().split()[1])
+        headers = {}
+        while line := received.readline().strip():
+            name, _, value = line.decode().partition(": ")
+            headers[name.lower()] = value
+        return status, headers, received.read(int(headers["content-length"]))
