@@ -1,0 +1,66 @@
+"""The way to the data folder, for commands that work on it directly, whether or not its server runs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runglass.cli.exits import NotFound
+from runglass.cli.names import ProjectName
+from runglass.cli.terminal import note
+from runglass.keys import make_key
+from runglass.settings import Settings, read_settings
+from runglass.store.base import ApiKey, Project, Role, Store
+
+if TYPE_CHECKING:
+    pass
+
+
+def data_settings(data: Path | None, store: str | None) -> Settings:
+    """The settings in force, with the flags over them. Raises SettingsError."""
+    return read_settings({"data": data, "store": store})
+
+
+@asynccontextmanager
+async def any_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store, created where it is new. Raises StoreError."""
+    # Imported here: it brings the engine along, and commands that need no data are not to wait for that.
+    from runglass.runtime import open_store
+
+    async with open_store(settings) as store:
+        yield store
+
+
+@asynccontextmanager
+async def existing_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store, which must be there: a mistyped folder is not to become an empty database."""
+    if not settings.database.exists():
+        raise NotFound(
+            f"there is no database {str(settings.database)!r}; name its folder with --data, "
+            "or start it with `runglass keys create ORG/PROJECT`"
+        )
+    async with any_store(settings) as store:
+        yield store
+
+
+async def existing_project(store: Store, name: ProjectName) -> Project:
+    """The project. Raises NotFound."""
+    project = await store.find_project(name.org, name.project)
+    if project is None:
+        raise NotFound(f"there is no project {str(name)!r}; `runglass projects list` shows which there are")
+    return project
+
+
+async def make_project(store: Store, name: ProjectName) -> Project:
+    """The project, created where it is new, which is said on stderr."""
+    if (project := await store.find_project(name.org, name.project)) is not None:
+        return project
+    project = await store.ensure_project(name.org, name.project)
+    note(f"created project {name}")
+    return project
+
+
+async def create_key(store: Store, project: Project, role: Role) -> tuple[str, ApiKey]:
+    """A new key and its record. The store keeps only a hash, so the key must be shown now."""
+    made = make_key()
+    return made.key, await store.add_key(project.id, role, made.digest, made.hint)

@@ -1,0 +1,140 @@
+"""One line for each event of a run, for people who watch it."""
+
+from datetime import datetime
+from typing import assert_never
+
+import msgspec
+from rich.text import Text
+
+from runglass.cli import words
+from runglass.cli.terminal import one_line
+from runglass.events import (
+    FlowCancelled,
+    FlowCompleted,
+    FlowFailed,
+    LoopCompleted,
+    RunStarted,
+    StepCompleted,
+    StepError,
+    StepEvent,
+    StepInput,
+    StepOutput,
+    StepPaused,
+    StepPausedForToolCalls,
+    StepRetrying,
+    StepSkipped,
+    StepStarted,
+    StreamEvent,
+    UnknownEvent,
+)
+
+LIMIT = 400
+
+Words = tuple[str, str, str]
+"""Mark, colour and text of a line."""
+
+
+class EventLines:
+    """Turns the events of one run into lines. Times are seconds since the run's first event."""
+
+    def __init__(self) -> None:
+        self._start: datetime | None = None
+        self._step_width = 18
+
+    def line(self, event: StreamEvent) -> Text:
+        """The event on one line: when, which step, iteration and attempt, what happened."""
+        if self._start is None:
+            self._start = words.moment(event.at)
+        mark, style, text = _words(event)
+        line = Text.assemble((f"{words.offset(self._start, event.at):>10}  ", "dim"))
+        line.append(f"{mark} ", style)
+        if isinstance(event, StepEvent):
+            where = place(event)
+            # Which steps will come is not known, so the column is as wide as the longest that has.
+            self._step_width = min(40, max(self._step_width, len(where)))
+            line.append(f"{where:<{self._step_width}}  ", "bold")
+        line.append(one_line(text, limit=LIMIT), style)
+        return line
+
+
+def place(event: StepEvent) -> str:
+    """The step and, in a loop, its iteration: `retell [3]`."""
+    where = words.iteration(event.loop_path, event.loop_index)
+    step = one_line(event.step_id, limit=64)
+    return f"{step} [{where}]" if where else step
+
+
+def _words(event: StreamEvent) -> Words:
+    match event:
+        case RunStarted():
+            version = f"version {event.version}" if event.version else "the draft"
+            return "▶", "bold", f"run started: {words.counted(event.step_count, 'step')}, {version}"
+        case StepStarted():
+            return "▷", "cyan", f"started, attempt {event.attempt}" if event.attempt > 1 else "started"
+        case StepInput():
+            return "·", "dim", f"input of {words.size(event.input_size_bytes)}{_attempt(event.attempt)}"
+        case StepOutput():
+            return "·", "dim", f"output: {_excerpt(event.output_data)}{_attempt(event.attempt)}"
+        case StepCompleted():
+            return "✓", "green", _completed(event)
+        case StepRetrying():
+            error = one_line(words.error_text(event.error), limit=120)
+            wait = words.duration(event.delay_ms)
+            return "↻", "yellow", f"attempt {event.attempt} failed, next in {wait}: {error}"
+        case StepError():
+            error = one_line(words.error_text(event.error), limit=160)
+            return "✗", "bold red", f"failed on attempt {event.attempt}: {error}"
+        case StepSkipped():
+            return "–", "dim", f"skipped: {one_line(event.reason)}"
+        case LoopCompleted():
+            return "✓", "green", f"loop completed, {words.counted(event.iterations, 'iteration')}"
+        case StepPaused():
+            return "‖", "yellow", f"paused before step {event.step_index}"
+        case StepPausedForToolCalls():
+            calls = words.counted(len(event.tool_calls), "tool call")
+            return "‖", "yellow", f"{event.step_id} waits for the results of {calls}"
+        case FlowCompleted():
+            return "■", "bold green", f"run completed{_summary(event.summary)}"
+        case FlowFailed():
+            where = f" in step {event.step_id}" if event.step_id else ""
+            return "■", "bold red", f"run failed{where}: {one_line(words.error_text(event.error))}"
+        case FlowCancelled():
+            return "■", "red", f"run cancelled: {one_line(event.reason)}"
+        case UnknownEvent():
+            data = msgspec.json.encode(event.data).decode()
+            return "?", "dim", f"{one_line(event.event_type)} {one_line(data, limit=120)}"
+    assert_never(event)
+
+
+def _attempt(number: int) -> str:
+    return f" (attempt {number})" if number > 1 else ""
+
+
+def _completed(event: StepCompleted) -> str:
+    parts = [f"completed in {words.duration(event.duration_ms)}"]
+    if event.attempt > 1:
+        parts.append(f"attempt {event.attempt}")
+    if event.model_used is not None:
+        parts.append(one_line(event.model_used, limit=60))
+    if event.tokens is not None:
+        parts.append(words.counted(event.tokens.total, "token"))
+    if event.cost_usd is not None:
+        parts.append(words.money(event.cost_usd))
+    return ", ".join(parts)
+
+
+def _excerpt(data: object) -> str:
+    text = data.get("text") if isinstance(data, dict) else None
+    if isinstance(text, str):
+        return repr(one_line(text, limit=60))
+    return one_line(msgspec.json.encode(data).decode(), limit=60)
+
+
+def _summary(summary: object) -> str:
+    if not isinstance(summary, dict):
+        return ""
+    names = ("completed", "retried", "failed", "skipped")
+    counts = [
+        f"{summary[name]:,} {name}" for name in names if isinstance(summary.get(name), int) and summary[name]
+    ]
+    return f": {', '.join(counts)}" if counts else ""

@@ -1,0 +1,61 @@
+"""Exit codes: what a script may rely on, and the one place that turns an error into one."""
+
+from enum import IntEnum
+
+from runglass.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    AuthenticationError,
+    FlowNotFoundError,
+    PermissionDeniedError,
+    RunglassError,
+)
+from runglass.settings import SettingsError
+
+
+class UsageError(RunglassError):
+    """The command line asks for something that cannot be: a bad value, or a file that cannot be read."""
+
+
+class Exit(IntEnum):
+    """Exit code of a command; `MEANINGS` documents each."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 4
+    DENIED = 5
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
+
+
+MEANINGS: dict[Exit, str] = {
+    Exit.OK: "done; a run that was executed or followed has completed",
+    Exit.FAILED: "the run failed or was cancelled, the server refused, or a flow file has mistakes",
+    Exit.USAGE: "the command line or a setting is wrong, or a file that it names cannot be read",
+    Exit.NOT_FOUND: "no such project, flow, version, run, step, attempt, iteration or key",
+    Exit.UNREACHABLE: "the server cannot be reached, or did not answer in time",
+    Exit.DENIED: "the API key is missing, unknown or revoked, or its role forbids the action",
+    Exit.INTERRUPTED: "stopped with Ctrl-C",
+    Exit.PIPE_CLOSED: "the reader of the output went away, as `head` does",
+}
+
+
+class NotFound(RunglassError):
+    """The data folder does not hold what the command names."""
+
+
+def exit_of(error: RunglassError) -> Exit:
+    """The exit code that an error ends a command with."""
+    match error:
+        case FlowNotFoundError() | NotFound():
+            return Exit.NOT_FOUND
+        case AuthenticationError() | PermissionDeniedError():
+            return Exit.DENIED
+        case APIConnectionError() | APITimeoutError():
+            return Exit.UNREACHABLE
+        case UsageError() | SettingsError():
+            return Exit.USAGE
+        case _:
+            return Exit.FAILED

@@ -1,0 +1,34 @@
+"""Options that several commands share, each spelled and described once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runglass.cli.exits import UsageError
+from runglass.client import Client
+
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(envvar="RUNGLASS_BASE_URL", help="The server, such as http://localhost:8080/api/v1."),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="RUNGLASS_API_KEY",
+        help="The key; better set in the environment, where no process list shows it.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of the database; by default as `runglass serve` takes it.")
+]
+Store = Annotated[str | None, typer.Option(help="The database, where it is not in the data folder.")]
+
+
+def connect(base_url: str | None, api_key: str | None) -> Client:
+    """A client for the server that flags and environment name. Raises UsageError, AuthenticationError."""
+    try:
+        return Client(api_key or None, base_url=base_url or None)
+    except ValueError as error:
+        raise UsageError(str(error)) from error

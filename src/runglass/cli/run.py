@@ -1,0 +1,143 @@
+"""`runglass run`: run a flow on a server and print its result."""
+
+import asyncio
+import math
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from runglass.cli.event_lines import EventLines, place
+from runglass.cli.exits import UsageError, exit_of
+from runglass.cli.names import flow_name, parameter
+from runglass.cli.names import version as parse_version
+from runglass.cli.options import ApiKey, AsJson, BaseUrl
+from runglass.cli.terminal import complain, is_watched, note, stderr, write_json, write_line
+from runglass.cli.watch import Execution, execute_and_watch
+from runglass.client import AsyncClient
+from runglass.errors import APIError
+from runglass.events import StepInput, StepOutput, StepStarted, StreamEvent
+from runglass.execution import CompletedResult
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be run, as the command line says."""
+
+    flow: str
+    message: str | None
+    parameters: dict[str, Any]
+    version: Any
+    trace: bool
+    timeout_s: float
+
+
+def run(
+    flow: Annotated[str, typer.Argument(metavar="ORG/PROJECT/SLUG")],
+    message: Annotated[str | None, typer.Option("--message", "-m", help="The run's `message`.")] = None,
+    message_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Read the message from a file; - reads stdin.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A further input, as JSON or text."),
+    ] = None,
+    version: Annotated[str, typer.Option(help="production, draft or a version's number.")] = "production",
+    trace: Annotated[bool, typer.Option("--trace", help="Keep every input and output of this run.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds to wait at most; by default as long as it takes.")
+    ] = None,
+    as_json: AsJson = False,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Run a flow and print its result as JSON; --json prints the whole answer, or the whole error."""
+    flow_name(flow)
+    call = Call(
+        flow=flow,
+        message=_message(message, message_file),
+        parameters=dict(parameter(text) for text in param or ()),
+        version=parse_version(version),
+        trace=trace,
+        timeout_s=math.inf if timeout is None else timeout,
+    )
+    try:
+        completed = asyncio.run(_execute(call, base_url, api_key))
+    except APIError as error:
+        _report(error, as_json=as_json)
+        raise typer.Exit(exit_of(error)) from error
+    if as_json:
+        write_json(completed)
+    else:
+        write_json(completed.result, indent=2)
+
+
+def _message(text: str | None, file: str | None) -> str | None:
+    if file is None:
+        return text
+    if text is not None:
+        raise UsageError("give --message or --message-file, not both")
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"message file {file!r} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"message file {file!r} is not UTF-8 text: byte {error.start} is wrong") from error
+
+
+async def _execute(call: Call, base_url: str | None, api_key: str | None) -> CompletedResult:
+    try:
+        client = AsyncClient(api_key or None, base_url=base_url or None)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    async with client:
+        flow = client.flow(call.flow)
+
+        async def execution() -> CompletedResult:
+            return await flow.execute(
+                message=call.message,
+                parameters=call.parameters,
+                version=call.version,
+                trace=call.trace,
+                timeout=call.timeout_s,
+            )
+
+        if not is_watched(stderr()):
+            return await execution()
+        return await _execute_before_eyes(client, execution)
+
+
+async def _execute_before_eyes(client: AsyncClient, execution: Execution) -> CompletedResult:
+    console = stderr()
+    lines = EventLines()
+    found: list[str] = []
+
+    def show(event: StreamEvent) -> None:
+        line = lines.line(event)
+        if not isinstance(event, (StepStarted, StepInput, StepOutput)):
+            write_line(console, line)
+        if isinstance(event, StepStarted):
+            status.update(f"running {place(event)} …")
+
+    try:
+        with console.status("running …") as status:
+            return await execute_and_watch(client, execution, show, on_found=found.append)
+    except asyncio.CancelledError:
+        if found:
+            note(f"the run goes on without you; follow it with: runglass runs tail {found[0]}")
+        raise
+
+
+def _report(error: APIError, *, as_json: bool) -> None:
+    where = {"executionId": error.execution_id, "stepId": error.step_id}
+    where = {name: value for name, value in where.items() if value is not None}
+    if as_json:
+        write_json({"detail": {"code": error.code, "message": error.message, **error.details, **where}})
+    complain(str(error))
+    if error.step_id is not None:
+        note(f"step:  {error.step_id}")
+    if error.execution_id is not None:
+        note(f"run:   {error.execution_id}")
+        note(f"trace: runglass runs show {error.execution_id}")

@@ -1,0 +1,152 @@
+"""`runglass runs`: look at runs of a server."""
+
+from typing import Annotated
+
+import typer
+
+from runglass.cli import names, words
+from runglass.cli.event_lines import EventLines
+from runglass.cli.exits import Exit, UsageError
+from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect
+from runglass.cli.step_view import attempt_lines
+from runglass.cli.table import Cell, Column, Row, print_table
+from runglass.cli.terminal import stdout, width_of, write_json, write_line
+from runglass.cli.trace_view import step_lines, summary_lines
+from runglass.client import Client, Run
+from runglass.events import FlowCompleted, StreamEvent, UnknownEvent, is_terminal
+from runglass.execution import RunPage
+from runglass.trace import RunStatus, RunSummary, StepAttempts
+
+app = typer.Typer(no_args_is_help=True, help="Runs of a server: list them, read one, follow one.")
+
+RunId = Annotated[str, typer.Argument(metavar="RUN_ID")]
+
+MOST_PER_PAGE = 100
+
+COLUMNS = (
+    Column("run"),
+    Column("status"),
+    Column("started"),
+    Column("duration", right=True),
+    Column("trigger", spare=2),
+    Column("steps", right=True, spare=1),
+    Column("flow", spare=3),
+)
+
+
+@app.command("list")
+def list_runs(
+    flow: Annotated[str | None, typer.Option(metavar="FLOW_ID", help="Only runs of this flow.")] = None,
+    status: Annotated[RunStatus | None, typer.Option(help="Only runs with this status.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """The newest runs that the key may see, newest first."""
+    with connect(base_url, api_key) as client:
+        page = _newest(client, flow, status, limit)
+    if as_json:
+        write_json(page)
+    else:
+        print_table(COLUMNS, [_row(run) for run in page.runs])
+
+
+@app.command()
+def show(run_id: RunId, as_json: AsJson = False, base_url: BaseUrl = None, api_key: ApiKey = None) -> None:
+    """What a run came to, and its steps: the latest attempt of each, in each iteration."""
+    with connect(base_url, api_key) as client:
+        trace = _run(client, run_id).trace()
+    if as_json:
+        write_json(trace)
+        return
+    console = stdout()
+    for line in summary_lines(trace):
+        write_line(console, line)
+    write_line(console)
+    for line in step_lines(trace, width=width_of(console)):
+        write_line(console, line)
+
+
+@app.command()
+def tail(run_id: RunId, as_json: AsJson = False, base_url: BaseUrl = None, api_key: ApiKey = None) -> None:
+    """Every event of a run from the first, then live until it ends. Exit code 1 if it does not complete."""
+    console = stdout()
+    lines = EventLines()
+    last: StreamEvent | None = None
+    with connect(base_url, api_key) as client:
+        for last in _run(client, run_id).live_trace():
+            if as_json:
+                write_json(last.data if isinstance(last, UnknownEvent) else last)
+            else:
+                write_line(console, lines.line(last))
+    if last is not None and is_terminal(last) and not isinstance(last, FlowCompleted):
+        raise typer.Exit(Exit.FAILED)
+
+
+@app.command()
+def step(
+    run_id: RunId,
+    step_id: Annotated[str, typer.Argument(metavar="STEP")],
+    attempt: Annotated[str, typer.Option(help="latest, all or a number.")] = "latest",
+    loop: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="The iteration: 3, or 0.3 in nested loops, outer to inner."),
+    ] = None,
+    as_json: AsJson = False,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """One step of a run and all that was kept of it; in a loop by default its newest iteration."""
+    number = names.attempt(attempt)
+    loop_path = None if loop is None else names.loop_path(loop)
+    with connect(base_url, api_key) as client:
+        run = _run(client, run_id)
+        try:
+            found = run.step_trace(step_id, attempt=number, loop_index=loop_path)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    if as_json:
+        write_json(found)
+        return
+    console = stdout()
+    for place, each in enumerate(found.attempts if isinstance(found, StepAttempts) else [found]):
+        if place:
+            write_line(console)
+        for line in attempt_lines(each):
+            write_line(console, line)
+
+
+def _run(client: Client, run_id: str) -> Run:
+    try:
+        return client.run(run_id)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _newest(client: Client, flow_id: str | None, status: RunStatus | None, limit: int) -> RunPage:
+    """Up to `limit` runs from as many pages as that takes."""
+    runs: list[RunSummary] = []
+    cursor: str | None = None
+    while True:
+        page = client.runs(
+            flow_id=flow_id, status=status, limit=min(limit - len(runs), MOST_PER_PAGE), cursor=cursor
+        )
+        runs += page.runs
+        cursor = page.next_cursor
+        if cursor is None or len(runs) >= limit:
+            return RunPage(runs=runs, next_cursor=cursor)
+
+
+def _row(run: RunSummary) -> Row:
+    return Row(
+        (
+            Cell(run.id),
+            Cell(run.status, words.STYLES.get(run.status, "")),
+            Cell(words.local_time(run.started_at)),
+            Cell(words.duration(run.duration_ms)),
+            Cell(run.trigger_type or words.UNKNOWN),
+            Cell(words.count(run.step_count)),
+            Cell(run.flow_id),
+        )
+    )

@@ -1,0 +1,91 @@
+"""`runglass serve`: the server, and the folder of flow files that it keeps published."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from runglass.cli.terminal import log_to_stderr, note, stdout, write_line
+from runglass.execution import CaptureMode
+from runglass.settings import Settings, SettingsError, read_settings
+
+if TYPE_CHECKING:
+    from runglass.runtime import Runtime
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. By default 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. By default 8080.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the database; by default runglass-data.")
+    ] = None,
+    flows: Annotated[
+        Path | None,
+        typer.Option(help="Folder of flow files ORG/PROJECT/*.yaml that are published when they change."),
+    ] = None,
+    store: Annotated[str | None, typer.Option(help="sqlite:///path, for a database elsewhere.")] = None,
+    synchronous: Annotated[
+        Literal["FULL", "NORMAL"] | None,
+        typer.Option(help="What is safe: FULL through a power cut, NORMAL a crash."),
+    ] = None,
+    capture: Annotated[
+        CaptureMode | None, typer.Option(help="What traces keep where neither flow nor project says.")
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="Least severe message that is logged."),
+    ] = None,
+) -> None:
+    """Serve flows and runs until Ctrl-C; prints `ready URL` once it accepts connections.
+
+    Every other setting comes from RUNGLASS_… variables or runglass.toml.
+    """
+    settings = read_settings(
+        {
+            "host": host,
+            "port": port,
+            "data": data,
+            "flows": flows,
+            "store": store,
+            "synchronous": synchronous,
+            "capture": capture,
+            "log_level": log_level,
+        }
+    )
+    log_to_stderr(settings.log_level)
+    # Imported here, so that no other command waits for the web framework.
+    from runglass.server import new_event_loop
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    from runglass.cli.flow_folder import FlowFolder
+    from runglass.server import serve as serve_http
+
+    folder = settings.flows
+    if folder is None:
+        await serve_http(settings, ready=_announce)
+        return
+    if not folder.is_dir():
+        raise SettingsError(f"the folder of flows {str(folder)!r} does not exist")
+    address: list[str] = []
+
+    async def publish_and_watch(runtime: "Runtime") -> None:
+        flow_folder = FlowFolder(folder, runtime.store, report=note)
+        await flow_folder.scan()
+        # Only now: who waits for `ready` may run the folder's flows.
+        _announce(address[0])
+        await flow_folder.watch()
+
+    await serve_http(settings, ready=address.append, beside=publish_and_watch)
+
+
+def _announce(url: str) -> None:
+    console = stdout()
+    write_line(console, f"ready {url}")
+    console.file.flush()

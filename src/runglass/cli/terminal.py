@@ -1,0 +1,99 @@
+"""Where output goes: results to stdout, everything said beside them to stderr.
+
+Text from flows and runs is data, never markup: it is written without Rich's interpretation, and without the
+control characters with which it could take over a terminal.
+"""
+
+import logging
+import os
+import re
+import sys
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class PipeClosed(Exception):
+    """The reader of stdout has gone; there is nobody left to write to."""
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        raise PipeClosed
+
+
+def stdout() -> Console:
+    """A console for results."""
+    return _Output(highlight=False, markup=False, emoji=False)
+
+
+def stderr() -> Console:
+    """A console for notes, progress and errors."""
+    return _Output(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def is_watched(console: Console) -> bool:
+    """Whether it goes to a terminal. Colours that are asked for elsewhere do not make one of a file."""
+    return console.file.isatty()
+
+
+def width_of(console: Console) -> int | None:
+    """The columns that a line should fit in; None where it is not for eyes and must not be cut."""
+    return console.width if is_watched(console) or os.environ.get("COLUMNS") else None
+
+
+def write_line(console: Console, line: str | Text = "", *, style: str = "") -> None:
+    """One line, or several, left to the terminal to wrap. Raises PipeClosed."""
+    if _CONTROL.search(str(line)):
+        line = clean(str(line))
+    console.print(line, style=style or None, soft_wrap=True)
+
+
+def heading(title: str) -> None:
+    """A title on stdout, set off from what was before."""
+    console = stdout()
+    write_line(console)
+    write_line(console, title, style="bold underline")
+
+
+def write_json(value: Any, *, indent: int = 0) -> None:
+    """`value` as JSON on stdout: on one line, or with `indent` spread over several. Raises PipeClosed."""
+    data = msgspec.json.encode(value)
+    try:
+        sys.stdout.flush()
+        # Bytes, because JSON is UTF-8 whatever encoding the terminal has.
+        sys.stdout.buffer.write((msgspec.json.format(data, indent=indent) if indent else data) + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError as error:
+        raise PipeClosed from error
+
+
+def note(text: str) -> None:
+    """Something worth knowing beside the result, on stderr."""
+    write_line(stderr(), text)
+
+
+def complain(text: str) -> None:
+    """An error, on stderr: its first line is marked as one."""
+    write_line(stderr(), Text.assemble(("error: ", "bold red"), clean(text)))
+
+
+def log_to_stderr(level: str) -> None:
+    """Writes what Runglass logs from `level` on, and warnings of the libraries under it."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("runglass").setLevel(level.upper())
+
+
+def clean(text: str) -> str:
+    """Text without control characters, apart from line breaks and tabs."""
+    return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
+
+
+def one_line(text: str, *, limit: int = 200) -> str:
+    """Text on a single line of at most `limit` characters."""
+    line = " ".join(clean(text).split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -1,0 +1,110 @@
+"""How values read in a terminal: durations, times, money, iterations; `–` for what is not known."""
+
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+
+from runglass.engine.prices import format_usd
+from runglass.trace import StepTrace
+
+UNKNOWN = "–"
+
+STYLES: dict[str, str] = {
+    "completed": "green",
+    "failed": "bold red",
+    "cancelled": "red",
+    "skipped": "dim",
+    "running": "cyan",
+    "pending": "cyan",
+    "paused": "yellow",
+}
+"""The colour of each status of a run or step."""
+
+
+def duration(ms: int | None) -> str:
+    """Milliseconds as `12 ms`, `1.23 s`, `2 m 03 s` or `1 h 02 m`."""
+    if ms is None:
+        return UNKNOWN
+    if ms < 1000:
+        return f"{ms} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.2f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    if minutes < 60:
+        return f"{minutes} m {seconds:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} m"
+
+
+def moment(text: str | None) -> datetime | None:
+    """A wire time, aware; None where there is none or it cannot be read."""
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def offset(start: datetime | None, at: str | None) -> str:
+    """Seconds from `start` to the wire time `at`, as `+1.234 s`."""
+    then = moment(at)
+    if start is None or then is None:
+        return UNKNOWN
+    return f"{(then - start).total_seconds():+.3f} s"
+
+
+def local_time(text: str | None) -> str:
+    """A wire time in the zone of this machine, to the second."""
+    found = moment(text)
+    return UNKNOWN if found is None else found.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def money(usd: str | Decimal | None) -> str:
+    """A decimal string of US dollars as `$0.000045`, never in scientific notation."""
+    if usd is None:
+        return UNKNOWN
+    try:
+        return f"${format_usd(Decimal(usd))}"
+    except InvalidOperation:
+        return str(usd)
+
+
+def count(number: int | None) -> str:
+    """A whole number with thousands separated."""
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number_of_bytes: int | None) -> str:
+    """Bytes as `812 B`, `12.3 kB` or `4.5 MB`."""
+    if number_of_bytes is None:
+        return UNKNOWN
+    if number_of_bytes < 1000:
+        return f"{number_of_bytes} B"
+    if number_of_bytes < 1_000_000:
+        return f"{number_of_bytes / 1000:.1f} kB"
+    return f"{number_of_bytes / 1_000_000:.1f} MB"
+
+
+def iteration(loop_path: tuple[int, ...] | None, loop_index: int | None) -> str:
+    """`3`, or `0.3` in nested loops; empty outside of loops."""
+    if loop_path:
+        return ".".join(str(index) for index in loop_path)
+    return "" if loop_index is None else str(loop_index)
+
+
+def iteration_of(step: StepTrace) -> str:
+    """The iteration that an attempt belongs to; empty outside of loops."""
+    return iteration(step.loop_path, step.loop_index)
+
+
+def error_text(error: object) -> str:
+    """A recorded error as `CODE: message`."""
+    if not isinstance(error, dict):
+        return "no reason was recorded" if error is None else str(error)
+    code, message = error.get("code"), error.get("message")
+    return ": ".join(str(part) for part in (code, message) if part) or str(error)

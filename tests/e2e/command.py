@@ -1,0 +1,165 @@
+"""The command as a process of its own, with bounds on every wait."""
+
+import os
+import pty
+import queue
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import runglass as runglass_package
+
+START = [sys.executable, "-c", "import sys; from runglass.cli import main; sys.exit(main())"]
+WAIT_S = 30.0
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment without what would change a command's behaviour, and with `changes`."""
+    unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in unwanted and not name.startswith("RUNGLASS_")
+    }
+    # The same Runglass as this process has, from whatever folder the command is started.
+    return kept | {"PYTHONPATH": str(Path(runglass_package.__file__).parents[1])} | changes
+
+
+def runglass(
+    *arguments: str | Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+) -> subprocess.CompletedProcess[str]:
+    """Runs one command to its end."""
+    done = subprocess.run(
+        [*START, *map(str, arguments)],
+        env=environment(**(env or {})),
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Process:
+    """A command that goes on; what it prints is read line by line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._stdout = _lines_of(process.stdout)
+        self._stderr = _lines_of(process.stderr)
+
+    def line(self) -> str:
+        """The next line of stdout."""
+        return self._stdout.get(timeout=WAIT_S)
+
+    def line_of_stderr_with(self, *parts: str) -> str:
+        """The next line of stderr that holds all parts; those before it are dropped."""
+        while True:
+            line = self._stderr.get(timeout=WAIT_S)
+            if all(part in line for part in parts):
+                return line
+
+    def interrupt(self) -> int:
+        """Presses Ctrl-C; returns the exit code."""
+        self._process.send_signal(signal.SIGINT)
+        return self._process.wait(WAIT_S)
+
+    def wait(self) -> int:
+        return self._process.wait(WAIT_S)
+
+
+@contextmanager
+def started(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[Process]:
+    """A command that goes on until the block ends."""
+    process = subprocess.Popen(
+        [*START, *map(str, arguments)],
+        env=environment(PYTHONUNBUFFERED="1", **(env or {})),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield Process(process)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(WAIT_S)
+
+
+class Watched:
+    """A command whose stderr is a terminal and whose stdout is a pipe."""
+
+    def __init__(self, process: subprocess.Popen[bytes], terminal: int) -> None:
+        self._process = process
+        self._terminal = terminal
+        self._seen = ""
+
+    def terminal_until(self, text: str, *, then: str = "") -> str:
+        """What the terminal shows up to `text`; with `then`, what matches that pattern right after it."""
+        pattern = re.compile(re.escape(text) + f"({then})")
+        while (match := pattern.search(self._seen)) is None:
+            if not select.select([self._terminal], [], [], WAIT_S)[0]:
+                raise TimeoutError(f"{text!r} did not come: {self._seen!r}")
+            self._seen += os.read(self._terminal, 65536).decode()
+        return match[1] if then else self._seen[: match.end()]
+
+    def interrupt(self) -> int:
+        """Presses Ctrl-C; returns the exit code."""
+        self._process.send_signal(signal.SIGINT)
+        return self.wait()
+
+    def wait(self) -> int:
+        return self._process.wait(WAIT_S)
+
+    def stdout(self) -> str:
+        """All of stdout, once the command has ended."""
+        assert self._process.stdout is not None
+        return self._process.stdout.read().decode()
+
+
+@contextmanager
+def watched(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Iterator[Watched]:
+    """A command that believes to be watched, until the block ends."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*START, *map(str, arguments)],
+        env=environment(TERM="xterm", **(env or {})),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    with process:
+        try:
+            yield Watched(process, ours)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(WAIT_S)
+            os.close(ours)
+
+
+def _lines_of(stream: object) -> "queue.Queue[str]":
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        for line in stream:  # type: ignore[attr-defined]
+            lines.put(line.rstrip("\n"))
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines

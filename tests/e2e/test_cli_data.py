@@ -1,0 +1,205 @@
+"""The commands that need no server: projects, keys and flows of a data folder, and what they refuse."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runglass.cli import main
+from runglass.cli.exits import MEANINGS, Exit, exit_of
+from runglass.errors import APIConnectionError, APITimeoutError, FlowFileError, StoreError, api_error
+from runglass.keys import ROLES
+from runglass.settings import SettingsError
+from tests.e2e.command import environment
+
+FLOW = """\
+slug: greet
+name: A greeting
+steps:
+  - id: keep
+    type: passthrough
+"""
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("RUNGLASS_API_KEY", "RUNGLASS_BASE_URL", "RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_key_is_alone_on_stdout_and_a_new_project_is_told_on_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["keys", "create", "acme/shop", "--data", "here"]) == Exit.OK
+    output = capsys.readouterr()
+    assert output.out.startswith("nk_")
+    assert output.out.count("\n") == 1
+    assert "created project acme/shop" in output.err
+
+    assert main(["keys", "create", "acme/shop", "--data", "here", "--role", "read"]) == Exit.OK
+    assert capsys.readouterr().err == ""
+
+
+def test_keys_are_listed_without_the_key_and_can_be_revoked(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["keys", "create", "acme/shop", "--data", "here", "--role", "run"])
+    key = capsys.readouterr().out.strip()
+    assert main(["keys", "revoke", "acme/shop", "1", "--data", "here"]) == Exit.OK
+    assert "is revoked" in capsys.readouterr().err
+
+    assert main(["keys", "list", "acme/shop", "--data", "here", "--json"]) == Exit.OK
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert (listed["id"], listed["role"], listed["hint"]) == (1, "run", key[:8])
+    assert listed["revokedAt"] is not None
+
+    assert main(["keys", "list", "acme/shop", "--data", "here"]) == Exit.OK
+    table = capsys.readouterr().out
+    assert key not in table
+    assert table.splitlines()[0].split() == ["id", "key", "role", "created", "revoked"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["keys", "create", "acme"], Exit.USAGE, "write ORG/PROJECT"),
+        (["keys", "create", "acme/.."], Exit.USAGE, "write ORG/PROJECT"),
+        (["keys", "create", "acme/shop", "--role", "king"], Exit.USAGE, "king"),
+        (["keys", "list", "acme/shop"], Exit.NOT_FOUND, "there is no database"),
+        (["flow", "push", "missing.yaml", "--to", "acme/shop"], Exit.FAILED, "No such file"),
+        (["flow", "check", "missing.yaml"], Exit.FAILED, "No such file"),
+        (["flow", "publish", "acme/greet"], Exit.USAGE, "write ORG/PROJECT/SLUG"),
+        (["runs", "show", "some-id"], Exit.DENIED, "RUNGLASS_API_KEY"),
+        (["runs", "list", "--api-key", "sk-other"], Exit.DENIED, "nk_"),
+        (["runs", "list", "--api-key", "nk_x", "--base-url", "ftp://x"], Exit.USAGE, "ftp://x"),
+        (["runs", "list", "--status", "gone"], Exit.USAGE, "gone"),
+        (["runs", "step", "id", "s", "--attempt", "0", "--api-key", "nk_x"], Exit.USAGE, "attempt '0'"),
+        (["runs", "step", "id", "s", "--loop", "a", "--api-key", "nk_x"], Exit.USAGE, "iteration 'a'"),
+        (["run", "acme/shop/x", "--param", "topic"], Exit.USAGE, "NAME=VALUE"),
+        (["run", "acme/shop/x", "--version", "old"], Exit.USAGE, "version 'old'"),
+        (["run", "acme/shop/x", "--message-file", "gone.txt"], Exit.USAGE, "gone.txt"),
+        (["run", "acme/shop/x", "-m", "a", "--message-file", "b"], Exit.USAGE, "not both"),
+        (["run", "acme/shop/x", "-m", "\udcff"], Exit.USAGE, "not UTF-8"),
+        (["no-such-command"], Exit.USAGE, "no-such-command"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_message_and_its_exit_code(
+    arguments: list[str], code: Exit, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    output = capsys.readouterr()
+    assert message in output.out + output.err
+    assert "Traceback" not in output.err
+
+
+def test_an_unknown_project_key_or_flow_is_not_found(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["keys", "create", "acme/shop", "--data", "here"])
+    for arguments in (
+        ["keys", "list", "acme/other"],
+        ["keys", "revoke", "acme/shop", "7"],
+        ["flow", "list", "acme/other"],
+        ["flow", "publish", "acme/shop/none"],
+    ):
+        assert main([*arguments, "--data", "here"]) == Exit.NOT_FOUND, arguments
+    capsys.readouterr()
+
+
+def test_a_wrong_setting_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNGLASS_PORT", "many")
+    assert main(["keys", "create", "acme/shop"]) == Exit.USAGE
+    assert "RUNGLASS_PORT" in capsys.readouterr().err
+
+
+def test_check_says_ok_or_where_each_mistake_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "good.yaml").write_text(FLOW)
+    assert main(["flow", "check", "good.yaml"]) == Exit.OK
+    assert capsys.readouterr().out == "good.yaml: ok\n"
+
+    (tmp_path / "bad.yaml").write_text(FLOW.replace("type: passthrough", "type: pasthrough"))
+    assert main(["flow", "check", "good.yaml", "bad.yaml"]) == Exit.FAILED
+    good, bad = capsys.readouterr().out.splitlines()
+    assert good == "good.yaml: ok"
+    assert bad.startswith("bad.yaml:5:")
+    assert bad.endswith("at steps[0].type")
+
+
+def test_push_stores_drafts_and_publishes_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "greet.yaml").write_text(FLOW)
+    push = ["flow", "push", "greet.yaml", "--to", "acme/shop", "--data", "here"]
+    assert main(push) == Exit.OK
+    assert capsys.readouterr().out == "acme/shop/greet  draft\n"
+    assert main(["flow", "publish", "acme/shop/greet", "--data", "here"]) == Exit.OK
+    assert capsys.readouterr().out == "acme/shop/greet  version 1\n"
+
+    (tmp_path / "greet.yaml").write_text(FLOW.replace("A greeting", "Another"))
+    assert main([*push, "--publish"]) == Exit.OK
+    assert capsys.readouterr().out == "acme/shop/greet  version 2\n"
+
+    assert main(["flow", "list", "acme/shop", "--data", "here", "--json"]) == Exit.OK
+    (flow,) = json.loads(capsys.readouterr().out)
+    assert (flow["slug"], flow["name"], flow["productionVersion"]) == ("greet", "Another", 2)
+    assert main(["flow", "list", "acme/shop", "--data", "here"]) == Exit.OK
+    assert "acme/shop/greet" in capsys.readouterr().out
+
+
+def test_one_bad_file_keeps_all_from_being_pushed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "good.yaml").write_text(FLOW)
+    (tmp_path / "bad.yaml").write_text("slug: [")
+    assert main(["flow", "push", "good.yaml", "bad.yaml", "--to", "acme/shop"]) == Exit.FAILED
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "bad.yaml:1:" in output.err
+    assert not (tmp_path / "runglass-data").exists()
+
+
+def test_a_project_keeps_its_capture_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["projects", "create", "acme/shop", "--capture", "redacted", "--data", "here"]) == Exit.OK
+    main(["projects", "list", "--data", "here", "--json"])
+    assert json.loads(capsys.readouterr().out) == [{"org": "acme", "project": "shop", "capture": "redacted"}]
+    assert main(["projects", "create", "acme/shop", "--capture", "default", "--data", "here"]) == Exit.OK
+    capsys.readouterr()
+    main(["projects", "list", "--data", "here"])
+    assert capsys.readouterr().out.splitlines()[1].split() == ["acme/shop", "–"]
+
+
+def test_every_exit_code_is_documented_and_every_error_has_one() -> None:
+    assert set(MEANINGS) == set(Exit)
+    assert exit_of(api_error("RUN_NOT_FOUND", "")) == Exit.NOT_FOUND
+    assert exit_of(api_error("UNAUTHENTICATED", "")) == exit_of(api_error("FORBIDDEN", "")) == Exit.DENIED
+    assert exit_of(api_error("STEP_FAILED", "")) == exit_of(api_error("INVALID_REQUEST", "")) == Exit.FAILED
+    assert exit_of(APIConnectionError()) == exit_of(APITimeoutError()) == Exit.UNREACHABLE
+    assert exit_of(FlowFileError([])) == exit_of(StoreError()) == Exit.FAILED
+    assert exit_of(SettingsError()) == Exit.USAGE
+
+
+def test_the_roles_offered_are_the_roles_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for role in ROLES:
+        assert main(["keys", "create", "acme/shop", "--role", role, "--data", "here"]) == Exit.OK
+    capsys.readouterr()
+
+
+def test_without_the_servers_libraries_one_sentence_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['typer'] = None; from runglass.cli import main; sys.exit(main(['--help']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert 'pip install "runglass[server]"' in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == Exit.OK
+    assert capsys.readouterr().out.startswith("runglass 0.")

@@ -1,0 +1,144 @@
+"""`demo` from a newcomer's side: it runs, shows what it promises, and its last words work."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from runglass.cli import main
+from runglass.cli.demo_text import flow_file, read_text, story
+from runglass.cli.exits import Exit, UsageError
+from runglass.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves, parse_flow
+from tests.e2e.command import runglass, started
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def demo(folder: Path) -> CompletedProcess[str]:
+    return runglass("demo", cwd=folder)
+
+
+def _kinds(steps: list[Step]) -> Iterator[str]:
+    for step in steps:
+        yield str(step.__struct_config__.tag)
+        if isinstance(step, LoopStep):
+            yield from _kinds(step.steps)
+        if isinstance(step, ConditionStep):
+            yield from _kinds([*step.then, *step.else_])
+        if isinstance(step, ParallelStep):
+            yield from (kind for steps in step.branches.values() for kind in _kinds(steps))
+
+
+def test_the_flow_has_every_kind_of_step() -> None:
+    flow = parse_flow(flow_file())
+    assert set(_kinds(flow.steps)) == {"llm", "code", "loop", "condition", "parallel", "wait", "passthrough"}
+
+
+def test_the_story_is_long_enough_and_names_its_author_and_rights() -> None:
+    text = story()
+    assert len(text.encode()) > 10_000
+    assert "Edgar Allan Poe" in text
+    assert "public domain" in text
+
+
+def test_the_demo_shows_a_retry_a_skipped_step_and_every_step(demo: CompletedProcess[str]) -> None:
+    assert demo.returncode == Exit.OK, demo.stderr
+    assert demo.stderr == ""
+    for step in leaves(parse_flow(flow_file()).steps):
+        assert re.search(rf"^{step.id} +.*(completed|skipped)", demo.stdout, re.MULTILINE), step.id
+    assert re.search(r"measure \[0\] .*attempt 1 failed, next in 200 ms", demo.stdout)
+    assert re.search(r"^measure +0 +2 +completed", demo.stdout, re.MULTILINE)
+    assert re.search(r"leave_as_it_is .*skipped: condition 'is_long' was true", demo.stdout)
+    assert re.search(r"each_paragraph .*loop completed, 19 iterations", demo.stdout)
+    assert '"paragraphs": 19' in demo.stdout
+
+
+def test_every_event_is_shown_or_counted(demo: CompletedProcess[str]) -> None:
+    match = re.search(r"^ +(\d+) events: (\d+) shown, counted (.+)$", demo.stdout, re.MULTILINE)
+    assert match is not None
+    counted = sum(int(number) for number in re.findall(r"\d+", match[3]))
+    assert int(match[1]) == int(match[2]) + counted
+    assert len(re.findall(r"^ +\+\d+\.\d{3} s ", demo.stdout, re.MULTILINE)) == int(match[2])
+
+
+def test_the_last_words_of_the_demo_work(
+    demo: CompletedProcess[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    commands = [line.strip() for line in demo.stdout.splitlines() if re.match(r"  (export|runglass)", line)]
+    key = next(line.partition("=")[2] for line in commands if line.startswith("export"))
+    serve = next(shlex.split(line)[1:] for line in commands if " serve " in line)
+    looks = [shlex.split(line)[1:] for line in commands if line.startswith("runglass run")]
+    assert [look[1] for look in looks] == ["list", "show", "step", "tail", "demo/stories/read-a-text"]
+    with started(*serve, "--port", "0", cwd=folder) as server:
+        monkeypatch.setenv("RUNGLASS_API_KEY", key)
+        monkeypatch.setenv("RUNGLASS_BASE_URL", f"{server.line().removeprefix('ready ')}/api/v1")
+        for look in looks:
+            assert main(look) == Exit.OK, look
+            assert capsys.readouterr().out
+
+
+def test_a_short_text_of_ones_own_takes_the_other_branch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.txt").write_bytes("\ufeffEin Satz.\r\n\r\nNoch einer.\r\n".encode())
+    assert main(["demo", "--file", "short.txt", "--data", "kept"]) == Exit.OK
+    output = capsys.readouterr().out
+    assert '"paragraphs": 2' in output
+    assert re.search(r"shorten .*skipped: condition 'is_long' was false", output)
+    assert (tmp_path / "kept" / "runglass.db").exists()
+
+
+def test_a_model_that_cannot_be_had_is_told_and_leaves_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert main(["demo", "--model", "openai:gpt-4o-mini"]) == Exit.FAILED
+    output = capsys.readouterr()
+    assert "OPENAI_API_KEY" in output.err
+    assert re.search(r"^retell .*failed", output.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "there is no text in"),
+        (b" \n\n \n", "there is no text in"),
+        (b"\x7fELF\0\0\0", "not a plain text"),
+        ("für".encode("latin-1"), "not UTF-8 text: byte 1 (0xFC)"),
+        (b"x" * 3_000_000, "too large"),
+        (None, "cannot be read"),
+    ],
+    ids=["empty", "blank", "binary", "latin-1", "large", "missing"],
+)
+def test_a_file_that_is_no_text_is_refused_in_a_sentence(
+    content: bytes | None,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        (tmp_path / "text.txt").write_bytes(content)
+    assert main(["demo", "--file", "text.txt"]) == Exit.USAGE
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runglass-demo").exists()
+
+
+def test_of_a_huge_file_only_the_first_bytes_are_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.txt").open("wb") as file:
+        file.truncate(100_000_000_000)
+    with pytest.raises(UsageError, match="too large"):
+        read_text(tmp_path / "huge.txt")

@@ -1,0 +1,92 @@
+"""What the terminal shows of data that it cannot trust, and of events that it does not know."""
+
+from typing import get_args
+
+import msgspec
+import pytest
+from rich.text import Text
+
+from runglass.cli.event_lines import EventLines
+from runglass.cli.table import Cell, Column, Row, table_lines
+from runglass.cli.terminal import one_line, stdout, write_line
+from runglass.cli.words import duration, money, offset, size
+from runglass.events import KnownEvent, UnknownEvent, decode_event
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\nsecond line\u009b"
+
+
+def _event(kind: type[msgspec.Struct]) -> bytes:
+    """An event of the type in which every text is hostile."""
+    values: dict[str, object] = {"executionId": "run", "seq": 1, "at": "2026-01-01T00:00:00.000Z"}
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name in values or not field.required:
+            continue
+        values[field.encode_name] = {
+            str: HOSTILE,
+            int: 3,
+            list[dict[str, object]]: [],
+        }.get(field.type, {"code": HOSTILE, "message": HOSTILE, "text": HOSTILE})
+        if "list" in str(field.type):
+            values[field.encode_name] = []
+    return msgspec.json.encode({"eventType": kind.__struct_config__.tag, **values})
+
+
+@pytest.mark.parametrize("kind", get_args(KnownEvent), ids=lambda kind: kind.__struct_config__.tag)
+def test_every_event_is_one_line_that_cannot_take_over_the_terminal(
+    kind: type[msgspec.Struct], capsys: pytest.CaptureFixture[str]
+) -> None:
+    event = decode_event(_event(kind))
+    assert isinstance(event, kind)
+    write_line(stdout(), EventLines().line(event))
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 1
+    assert not {"\x1b", "\x07", "\r", "\u009b"} & set(shown)
+
+
+def test_an_event_of_a_type_that_is_not_known_is_shown_as_it_is() -> None:
+    event = decode_event(b'{"eventType":"step_dreamt","executionId":"run","seq":9,"at":"","about":"sheep"}')
+    assert isinstance(event, UnknownEvent)
+    line = EventLines().line(event).plain
+    assert "step_dreamt" in line
+    assert "sheep" in line
+
+
+def test_text_of_flows_is_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    write_line(stdout(), "[red]not red[/red] :smile:")
+    assert capsys.readouterr().out == "[red]not red[/red] :smile:\n"
+    assert one_line("a\n\tb\x1bc" + "x" * 50, limit=10) == "a b\ufffdcxxxx…"
+
+
+def test_a_table_leaves_out_spare_columns_until_it_fits() -> None:
+    columns = (Column("name"), Column("extra", spare=1), Column("more", spare=2))
+    rows = [Row((Cell("日本語"), Cell("1234567890"), Cell("1234567890")), below=[Text("below")])]
+
+    def shown(width: int | None) -> list[str]:
+        return [line.plain for line in table_lines(columns, rows, width=width)]
+
+    assert shown(None) == ["name    extra       more", "日本語  1234567890  1234567890", "below"]
+    assert shown(20)[1:] == [
+        "日本語  1234567890",
+        "below",
+        "(too narrow for: more; use a wider terminal or --json)",
+    ]
+    assert shown(3)[1] == "日本語"
+
+
+def test_values_read_well_and_what_is_not_known_is_a_dash() -> None:
+    assert [duration(ms) for ms in (None, 0, 999, 1234, 61_500, 3_660_000)] == [
+        "–",
+        "0 ms",
+        "999 ms",
+        "1.23 s",
+        "1 m 02 s",
+        "1 h 01 m",
+    ]
+    assert [money(usd) for usd in (None, "0.000045", "0.0000001", "12")] == [
+        "–",
+        "$0.000045",
+        "$0.0000001",
+        "$12",
+    ]
+    assert [size(number) for number in (None, 812, 12_345, 4_500_000)] == ["–", "812 B", "12.3 kB", "4.5 MB"]
+    assert offset(None, "2026-01-01T00:00:00Z") == offset(None, "nonsense") == "–"

@@ -1,0 +1,353 @@
+"""`run` and `runs` against a real server: what they print, for people and machines, and their exit codes."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.cli import main
+from runglass.cli.exits import Exit
+from runglass.events import decode_event
+from runglass.testing import RunningServer, running_server
+from tests.e2e.command import START, WAIT_S, environment, runglass, started, watched
+
+FLOW = """\
+slug: greet
+inputs: {type: object, properties: {message: {type: string}, times: {type: integer}}, required: [message]}
+steps:
+  - {id: say, type: llm, model: echo, prompt: "Hello {{ message }}"}
+  - {id: numbers, type: code, code: "return {'numbers': list(range(3))}"}
+  - id: rows
+    type: loop
+    over: numbers
+    as: row
+    steps:
+      - id: columns
+        type: loop
+        over: "[1, 2]"
+        steps:
+          - id: cell
+            type: code
+            retry: {max_attempts: 2, initial_delay_ms: 1}
+            code: |
+              if row == 1 and index == 1 and attempt == 1:
+                  raise ValueError("once [only]")
+              return {"product": row * item}
+  - id: route
+    type: condition
+    if: len(items) > 100
+    then: [{id: unused, type: passthrough}]
+  - {id: result, type: code, code: "return {'said': steps['say']['text'], 'times': initial.get('times')}"}
+"""
+
+SLOW = """\
+slug: slow
+steps: [{id: short, type: wait, ms: 1}, {id: endless, type: wait, ms: 60000}]
+"""
+
+FAILING = """\
+slug: fail
+steps:
+  - {id: fine, type: passthrough}
+  - {id: broken, type: code, code: "raise ValueError('this is\\\\nthe reason')"}
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as server:
+        server.push(FLOW)
+        server.push(FAILING)
+        server.push(SLOW)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _connected(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
+    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def run_id(server: RunningServer) -> str:
+    """A run that completed, with everything kept."""
+    done = runglass("run", "acme/demo/greet", "-m", "you", "--trace", "--json", env=_variables(server))
+    assert done.returncode == Exit.OK, done.stderr
+    return str(json.loads(done.stdout)["executionId"])
+
+
+@pytest.fixture(scope="module")
+def failed_id(server: RunningServer) -> str:
+    """A run that failed."""
+    done = runglass("run", "acme/demo/fail", "--json", env=_variables(server))
+    assert done.returncode == Exit.FAILED
+    return str(json.loads(done.stdout)["detail"]["executionId"])
+
+
+def _variables(server: RunningServer) -> dict[str, str]:
+    return {"RUNGLASS_BASE_URL": server.base_url, "RUNGLASS_API_KEY": server.key}
+
+
+def _json(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_run_prints_the_result_and_takes_parameters_as_json_or_text(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", "acme/demo/greet", "-m", "you", "-p", "times=3", "--version", "1"]) == Exit.OK
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {"said": "Hello you", "times": 3}
+    assert output.err == ""
+    assert main(["run", "acme/demo/greet", "-m", "you", "-p", "times=three"]) == Exit.FAILED
+    assert "times" in capsys.readouterr().err
+
+
+def test_run_reads_the_message_from_a_file_or_from_stdin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "message.txt").write_text("du dä", encoding="utf-8")
+    assert main(["run", "acme/demo/greet", "--message-file", str(tmp_path / "message.txt")]) == Exit.OK
+    assert _json(capsys)["said"] == "Hello du dä"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfstdin")))
+    assert main(["run", "acme/demo/greet", "--message-file", "-"]) == Exit.OK
+    assert _json(capsys)["said"] == "Hello stdin"
+
+
+def test_a_run_that_fails_names_its_code_step_and_run_and_the_way_to_its_trace(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", "acme/demo/fail"]) == Exit.FAILED
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "STEP_FAILED" in output.err
+    assert "step:  broken" in output.err
+    command = output.err.splitlines()[-1].removeprefix("trace: runglass ").split()
+    assert main(command) == Exit.OK
+    assert "CODE_ERROR" in capsys.readouterr().out
+
+
+def test_run_as_json_prints_the_whole_answer_or_the_whole_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "acme/demo/greet", "-m", "you", "--json"]) == Exit.OK
+    answer = _json(capsys)
+    assert (answer["status"], answer["blockCount"]) == ("completed", 5)
+    assert main(["run", "acme/demo/fail", "--json"]) == Exit.FAILED
+    detail = _json(capsys)["detail"]
+    assert (detail["code"], detail["stepId"]) == ("STEP_FAILED", "broken")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["run", "acme/demo/none"], Exit.NOT_FOUND),
+        (["run", "acme/demo/greet", "-m", "x", "--version", "99"], Exit.NOT_FOUND),
+        (["run", "acme/demo/greet"], Exit.FAILED),
+        (["runs", "show", "00000000-0000-7000-8000-000000000000"], Exit.NOT_FOUND),
+        (["runs", "tail", "00000000-0000-7000-8000-000000000000"], Exit.NOT_FOUND),
+        (["runs", "step", "00000000-0000-7000-8000-000000000000", "say"], Exit.NOT_FOUND),
+        (["runs", "list", "--api-key", "nk_wrong"], Exit.DENIED),
+        (["runs", "list", "--base-url", "http://127.0.0.1:1/api/v1"], Exit.UNREACHABLE),
+        (["run", "acme/demo/greet", "-m", "x", "--base-url", "http://127.0.0.1:1/api/v1"], Exit.UNREACHABLE),
+    ],
+)
+def test_what_the_server_refuses_has_an_exit_code_and_one_message(
+    arguments: list[str], code: Exit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == code
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert "Traceback" not in output.err
+
+
+def test_list_shows_the_newest_runs_first_on_as_many_pages_as_asked_for(
+    run_id: str, failed_id: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        assert main(["run", "acme/demo/fail"]) == Exit.FAILED
+    monkeypatch.setattr("runglass.cli.runs.MOST_PER_PAGE", 2)
+    capsys.readouterr()
+    assert main(["runs", "list", "--limit", "5", "--json"]) == Exit.OK
+    ids = [run["id"] for run in _json(capsys)["runs"]]
+    assert len(ids) == 5
+    assert ids == sorted(ids, reverse=True)
+
+    assert main(["runs", "list", "--status", "completed", "--json"]) == Exit.OK
+    completed = _json(capsys)["runs"]
+    assert run_id in [run["id"] for run in completed]
+    assert {run["status"] for run in completed} == {"completed"}
+    assert main(["runs", "list", "--flow", completed[0]["flowId"], "--json", "--limit", "1"]) == Exit.OK
+    assert len(_json(capsys)["runs"]) == 1
+    assert main(["runs", "list", "--limit", "100"]) == Exit.OK
+    assert failed_id in capsys.readouterr().out
+
+
+def test_show_lists_each_iteration_with_its_attempt_status_and_totals(
+    run_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "show", run_id]) == Exit.OK
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if line.startswith("step "))
+    assert header.split() == [
+        "step",
+        "iteration",
+        "attempt",
+        "status",
+        "started",
+        "duration",
+        "model",
+        "tokens",
+        "cost",
+    ]
+    rows = [line.split() for line in lines[lines.index(header) + 1 :]]
+    assert [row[1:4] for row in rows if row[0] == "cell"] == [
+        [f"{row}.{column}", "2" if (row, column) == (1, 1) else "1", "completed"]
+        for row in range(3)
+        for column in range(2)
+    ]
+    assert [word for row in rows if row[0] == "unused" for word in row[:2]] == ["unused", "skipped"]
+    assert any(line.split()[:1] == ["tokens"] and "2 prompt + 2 completion = 4" in line for line in lines)
+    assert any(line.startswith("cost") and "1 model call without a known price" in line for line in lines)
+
+
+def test_show_puts_the_error_below_the_failed_step_on_one_line(
+    failed_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "show", failed_id]) == Exit.OK
+    lines = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("broken"))
+    assert "CODE_ERROR" in lines[at + 1]
+    assert "this is the reason" in lines[at + 1]
+
+
+def test_show_in_a_narrow_terminal_leaves_columns_out_and_cuts_none(
+    run_id: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["runs", "show", run_id]) == Exit.OK
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[next(number for number, line in enumerate(lines) if line.startswith("step ")) :]
+    assert table[0].split()[:4] == ["step", "iteration", "attempt", "status"]
+    assert table[-1].startswith("(too narrow for: ")
+    assert max(map(len, table[:-1])) <= 60
+
+
+def test_json_output_is_the_wire_shape(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "show", run_id, "--json"]) == Exit.OK
+    trace = _json(capsys)
+    assert trace["flowRun"]["id"] == run_id
+    assert {"stepId", "loopPath", "inputContext"} <= set(trace["steps"][0])
+
+    assert main(["runs", "step", run_id, "cell", "--loop", "1,1", "--attempt", "all", "--json"]) == Exit.OK
+    attempts = _json(capsys)["attempts"]
+    assert [attempt["status"] for attempt in attempts] == ["failed", "completed"]
+
+
+def test_step_shows_every_field_and_its_snapshots(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "step", run_id, "cell", "--loop", "1.1", "--attempt", "1"]) == Exit.OK
+    text = capsys.readouterr().out
+    assert "once [only]" in text
+    assert '    "row": 1' not in text.split("input", 1)[0]
+    assert '  "item": 2' in text
+
+    assert main(["runs", "step", run_id, "cell", "--attempt", "all"]) == Exit.OK
+    assert capsys.readouterr().out.count("status ") == 7
+
+
+def test_tail_replays_every_event_one_a_line_and_tells_failure_by_its_code(
+    run_id: str, failed_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "tail", run_id, "--json"]) == Exit.OK
+    events = [decode_event(line.encode()) for line in capsys.readouterr().out.splitlines()]
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert events[-1].event_type == "flow_completed"
+
+    assert main(["runs", "tail", run_id]) == Exit.OK
+    text = capsys.readouterr().out
+    assert text.count("\n") == len(events)
+    assert "cell [1.1]" in text
+    assert "attempt 1 failed" in text
+
+    assert main(["runs", "tail", failed_id]) == Exit.FAILED
+    assert "run failed in step broken" in capsys.readouterr().out
+
+
+def test_whoever_watches_a_run_sees_its_steps_and_stdout_stays_clean(server: RunningServer) -> None:
+    with watched("run", "acme/demo/greet", "-m", "you", env=_variables(server)) as run:
+        text = run.terminal_until("run completed")
+        assert run.wait() == Exit.OK
+        assert json.loads(run.stdout())["said"] == "Hello you"
+    assert "cell [1.1]" in text
+    assert "attempt 1 failed" in text
+
+
+def test_ctrl_c_leaves_the_run_alone_and_names_it(server: RunningServer) -> None:
+    with watched("run", "acme/demo/slow", env=_variables(server)) as run:
+        run.terminal_until("running endless")
+        assert run.interrupt() == Exit.INTERRUPTED
+        run_id = run.terminal_until("runs tail ", then=r"[0-9a-f-]{36}")
+    with started("runs", "tail", run_id, env=_variables(server)) as tail:
+        while "endless" not in tail.line():
+            pass
+        assert tail.interrupt() == Exit.INTERRUPTED
+
+
+def test_a_terminal_without_the_characters_shows_the_others(server: RunningServer, run_id: str) -> None:
+    done = runglass("runs", "show", run_id, env=_variables(server) | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == Exit.OK, done.stderr
+    assert "?" in done.stdout
+
+
+def test_an_output_that_is_full_is_told_in_a_sentence(server: RunningServer, run_id: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*START, "runs", "show", run_id],
+            env=environment(**_variables(server)),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=WAIT_S,
+            check=False,
+        )
+    assert done.returncode == Exit.FAILED
+    assert done.stderr.decode().startswith("error: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours(server: RunningServer, run_id: str) -> None:
+    command = subprocess.Popen(
+        [*START, "runs", "tail", run_id, "--json"],
+        env=environment(**_variables(server)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        stderr = command.stderr.read()
+        assert command.wait(WAIT_S) == Exit.PIPE_CLOSED
+    assert stderr == b""
+
+
+def test_colours_are_for_terminals_that_want_them(
+    run_id: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown() -> str:
+        assert main(["runs", "show", run_id]) == Exit.OK
+        return capsys.readouterr().out
+
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b[" not in shown()
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[32m" in shown()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[32m" not in shown()

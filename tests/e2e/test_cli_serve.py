@@ -1,0 +1,123 @@
+"""`serve` as a process: ready when it says so, keys made beside it, a folder of flows that it follows."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from runglass.cli import flow_folder, main
+from runglass.cli.exits import Exit
+from runglass.cli.flow_folder import FlowFolder
+from runglass.runtime import open_store
+from runglass.settings import Settings
+from tests.e2e.command import runglass, started
+
+FLOW = """\
+slug: greet
+steps:
+  - {id: say, type: llm, model: echo, prompt: "ONE {{ message }}"}
+"""
+
+
+def _said(capsys: pytest.CaptureFixture[str], *arguments: str) -> object:
+    assert main(["run", "acme/shop/greet", "-m", "you", *arguments]) == Exit.OK
+    return json.loads(capsys.readouterr().out)["text"]
+
+
+def test_serve_publishes_its_folder_and_what_changes_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, flows = tmp_path / "data", tmp_path / "flows"
+    file = flows / "acme" / "shop" / "greet.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(FLOW)
+    (flows / "misplaced.yaml").write_text(FLOW)
+
+    with started("serve", "--port", "0", "--data", data, "--flows", flows) as server:
+        ready, url = server.line().split()
+        assert ready == "ready"
+        server.line_of_stderr_with("misplaced.yaml", "is not published")
+        assert main(["keys", "create", "acme/shop", "--data", str(data)]) == Exit.OK
+        monkeypatch.setenv("RUNGLASS_API_KEY", capsys.readouterr().out.strip())
+        monkeypatch.setenv("RUNGLASS_BASE_URL", f"{url}/api/v1")
+        assert _said(capsys) == "ONE you"
+
+        file.write_text(FLOW.replace("ONE", "TWO"))
+        server.line_of_stderr_with("acme/shop/greet", "version 2")
+        assert _said(capsys) == "TWO you"
+
+        file.write_text(FLOW.replace("type: llm", "type: lmm"))
+        server.line_of_stderr_with("greet.yaml", "what was published before stays")
+        server.line_of_stderr_with("greet.yaml:3:")
+        assert _said(capsys) == "TWO you"
+
+        file.unlink()
+        (file.parent / "other.json").write_text(
+            json.dumps({"slug": "other", "steps": [{"id": "keep", "type": "passthrough"}]})
+        )
+        server.line_of_stderr_with("acme/shop/other", "version 1")
+        assert _said(capsys) == "TWO you"
+        assert _said(capsys, "--version", "1") == "ONE you"
+
+        main(["keys", "revoke", "acme/shop", "1", "--data", str(data)])
+        assert main(["runs", "list"]) == Exit.DENIED
+        assert server.interrupt() == Exit.OK
+
+
+def test_serve_says_why_it_cannot_start(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = runglass("serve", "--port", port, "--data", tmp_path)
+        assert done.returncode == Exit.FAILED
+        assert port in done.stderr
+    done = runglass("serve", "--data", tmp_path, "--flows", tmp_path / "none")
+    assert done.returncode == Exit.USAGE
+    assert "does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_the_folder_is_looked_at_even_where_no_notices_of_changes_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_notices(*_: object, **__: object) -> AsyncIterator[None]:
+        raise OSError("no watches left")
+        yield
+
+    monkeypatch.setattr(flow_folder, "awatch", no_notices)
+    monkeypatch.setattr(flow_folder, "LOOK_S", 0.01)
+    folder = tmp_path / "flows" / "acme" / "shop"
+    folder.mkdir(parents=True)
+    reports: asyncio.Queue[str] = asyncio.Queue()
+    async with open_store(Settings(data=tmp_path)) as store, asyncio.timeout(10):
+        watching = asyncio.create_task(
+            FlowFolder(tmp_path / "flows", store, report=reports.put_nowait).watch()
+        )
+        assert "no watches left" in await reports.get()
+        (folder / "greet.yaml").write_text(FLOW)
+        assert await reports.get() == "flows: acme/shop/greet is published as version 1"
+        watching.cancel()
+        await asyncio.wait([watching])
+
+
+async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_not_again(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "flows" / "acme" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "first.yaml").write_text(FLOW)
+    (folder / "second.yml").write_text(FLOW)
+    reports: list[str] = []
+    async with open_store(Settings(data=tmp_path)) as store:
+        flows = FlowFolder(tmp_path / "flows", store, report=reports.append)
+        await flows.scan()
+        await flows.scan()
+        published, refused = reports
+        assert published == "flows: acme/shop/greet is published as version 1"
+        assert "first.yaml already" in refused
+
+        (folder / "first.yaml").unlink()
+        await FlowFolder(tmp_path / "flows", store, report=reports.append).scan()
+        assert reports[2:] == ["flows: acme/shop/greet is published as version 1"]

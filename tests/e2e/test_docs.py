@@ -1,0 +1,42 @@
+"""The pages that are written from the code say what the code says."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+MENTION = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    page = runpy.run_path(str(DOCS / "make_reference.py"))["page"]()
+    assert (DOCS / "reference.md").read_text(encoding="utf-8") == page, "run `make reference`"
+
+
+def test_the_demo_s_trace_is_the_one_in_the_docs() -> None:
+    """Step, iteration, attempt, status, tokens and cost; times are the machine's."""
+    shown = runpy.run_path(str(DOCS / "make_demo_trace.py"))["trace_of_demo"]()
+    written = (DOCS / "demo-trace.md").read_text(encoding="utf-8")
+    assert rows(shown) == rows(written), "run `make reference`"
+    assert len(rows(shown)) > 40
+
+
+def rows(text: str) -> list[list[str]]:
+    lines = re.findall(r"^[a-z_]+ .*(?:completed|skipped|failed) .*(?:ms| s|–) .*$", text, re.MULTILINE)
+    return sorted(re.sub(r"\+\d+\.\d+ s|\d+ ms|\d+\.\d+ s", "", line).split() for line in lines)
+
+
+@pytest.mark.parametrize(
+    "page", sorted([*DOCS.rglob("*.md"), DOCS.parent / "README.md"]), ids=lambda page: page.name
+)
+def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
+    for target, anchor in MENTION.findall(page.read_text(encoding="utf-8")):
+        other = page.parent / target if target else page
+        assert other.exists(), f"{page.name} links to {target}"
+        if anchor:
+            titles = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor[1:] in [
+                re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles
+            ]
