@@ -13,6 +13,7 @@
     ├── FlowFileError                a flow file is wrong; carries located problems
     ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
     └── StoreError                   the store refused or cannot be reached
+        ├── CallRepeated             there has been a call under the same Idempotency-Key
         └── HeadMismatch             another writer appended first, or this one lost its lease
 
 The server raises what the client will raise: it builds an `APIError` by code with `api_error`, sends it in
@@ -146,6 +147,10 @@ class StepFailure(RunglassError):
 
 class StoreError(RunglassError):
     """The store cannot be reached, is full, or refused to write."""
+
+
+class CallRepeated(StoreError):
+    """There has been a call under the same Idempotency-Key."""
 
 
 class HeadMismatch(StoreError):

@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from runglass.errors import HeadMismatch, StoreError
-from runglass.store.base import Append, Checkpoint, NewRun, RunRecord, StepRow, Store
+from runglass.errors import CallRepeated, HeadMismatch, StoreError
+from runglass.store.base import Append, Call, CallKey, Checkpoint, NewRun, RunRecord, StepRow, Store
 from runglass.store.sqlite import SqliteStore
 
 STORES: dict[str, Callable[[Path], Any]] = {
@@ -264,6 +265,97 @@ async def test_flows_of_one_slug_in_two_projects_are_two_flows(store: Store) -> 
     assert mine.id != theirs.id
     assert [flow.id for flow in await store.flows(here.id)] == [mine.id]
     assert await store.flow(mine.id) == mine
+
+
+async def test_production_moves_to_published_versions_only(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"first")
+    await store.publish(flow.id)
+    await store.put_draft(project.id, "f", name=None, capture=None, source=b"second")
+    await store.publish(flow.id)
+    assert [version.version for version in await store.versions(flow.id)] == [0, 1, 2]
+    assert [await store.set_production(flow.id, version) for version in (1, 0, 3)] == [True, False, False]
+    rolled_back = await store.flow(flow.id)
+    assert rolled_back is not None
+    assert rolled_back.production_version == 1
+
+
+async def test_what_a_run_spends_is_added_to_its_project_once(store: Store) -> None:
+    run = await make_run(store)
+    await store.set_budget(run.project_id, 100)
+    await store.append(batch(run, 0, b"1", spent_pico=60))
+    with pytest.raises(HeadMismatch):
+        await store.append(batch(run, 0, b"1", spent_pico=60))
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert (project.budget_pico, project.spent_pico, project.is_spent) == (100, 60, False)
+    await store.append(batch(run, 1, b"2", spent_pico=40))
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert project.is_spent
+    await store.set_budget(run.project_id, None)
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert not project.is_spent
+
+
+async def test_the_outcome_of_a_run_is_kept_for_its_caller(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1"))
+    assert await store.outcome(run.no) == (None, None)
+    await store.append(batch(run, 1, b"2", status="completed", result=b'{"a":1}'))
+    assert await store.outcome(run.no) == (b'{"a":1}', None)
+
+
+async def test_a_call_under_one_key_makes_one_run(store: Store) -> None:
+    run = await make_run(store)
+    new = NewRun(
+        id="run-2",
+        project_id=run.project_id,
+        flow_id=run.flow_id,
+        version=0,
+        trigger_type="api",
+        capture="full",
+        session_id=None,
+        request=b"{}",
+        summary=b"{}",
+        call=CallKey("key", b"digest"),
+    )
+    await store.create_run(new)
+    with pytest.raises(CallRepeated):
+        await store.create_run(msgspec.structs.replace(new, id="run-3"))
+    assert await store.run("run-3") is None
+    assert await store.call(run.project_id, "key") == Call(key="key", digest=b"digest", run_id="run-2")
+    with pytest.raises(CallRepeated):
+        await store.begin_call(run.project_id, CallKey("key", b"other"), "run-2")
+    await store.answer_call(run.project_id, "key", status=200, answer=b"{}")
+    answered = await store.call(run.project_id, "key")
+    assert answered is not None
+    assert (answered.status, answered.answer) == (200, b"{}")
+    assert await store.call(run.project_id + 1, "key") is None, "a key of another project"
+    assert await store.forget_calls(before="2000-01-01") == 0
+    assert await store.forget_calls(before="9999-01-01") == 1
+    assert await store.call(run.project_id, "key") is None
+
+
+async def test_runs_of_a_session_are_found_oldest_first_in_their_project_only(store: Store) -> None:
+    first = await make_run(store, "run-1")
+    for number in (3, 2):
+        await store.create_run(
+            NewRun(
+                id=f"run-{number}",
+                project_id=first.project_id,
+                flow_id=first.flow_id,
+                version=0,
+                trigger_type="api",
+                capture="full",
+                session_id="s",
+                request=b"{}",
+                summary=b"{}",
+            )
+        )
+    assert [run.id for run in await store.session_runs(first.project_id, "s")] == ["run-2", "run-3"]
+    assert await store.session_runs(first.project_id + 1, "s") == []
 
 
 async def test_a_project_is_created_once(store: Store) -> None:

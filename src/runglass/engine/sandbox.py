@@ -237,11 +237,11 @@ class _Printed:
 
 
 _RESULT = f"""
-from json import dumps
+from json import dumps as {WRITER}_json
 
 def {WRITER}(
-    value, dumps=dumps, isinstance=isinstance, enumerate=enumerate, repr=repr, str=str, dict=dict, list=list,
-    tuple=tuple, TypeError=TypeError, ValueError=ValueError,
+    value, dumps={WRITER}_json, isinstance=isinstance, enumerate=enumerate, repr=repr, str=str, dict=dict,
+    list=list, tuple=tuple, TypeError=TypeError, ValueError=ValueError,
 ):
     text, reason = "", ""
     try:

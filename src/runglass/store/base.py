@@ -18,12 +18,22 @@ Role = str
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """A room of its own: flows, keys and runs of one project are invisible to another."""
+    """A room of its own: flows, keys and runs of one project are invisible to another.
+
+    Budget and spending are whole picodollars, 10^-12 US dollars.
+    """
 
     id: int
     org: str
     name: str
     capture: CaptureMode | None = None
+    budget_pico: int | None = None
+    spent_pico: int = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether a budget is set and nothing of it is left."""
+        return self.budget_pico is not None and self.spent_pico >= self.budget_pico
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +59,30 @@ class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: str
 
 
+class FlowVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A state of a flow; version 0 is the draft."""
+
+    version: int
+    created_at: str
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A call under an Idempotency-Key. `status` and `answer` are None until the answer has been given."""
+
+    key: str
+    digest: bytes
+    run_id: str
+    status: int | None = None
+    answer: bytes | None = None
+
+
+class CallKey(NamedTuple):
+    """An Idempotency-Key and the hash of what was asked under it."""
+
+    key: str
+    digest: bytes
+
+
 class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run to create. `request` is kept while the run lives; `summary` is the `flowRun` JSON."""
 
@@ -61,6 +95,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None
     request: bytes
     summary: bytes
+    call: CallKey | None = None
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +107,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     flow_id: str
     version: int
     status: str
+    trigger_type: str
     capture: CaptureMode
+    session_id: str | None
     head: int
     fence: int
     summary: bytes
@@ -106,7 +143,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction on a run: events from `head + 1` on, and all that follows from them.
 
     `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
-    request.
+    request. `result` and `error` are what the caller is owed; `spent_pico` is added to the project's spending.
     """
 
     run_no: int
@@ -117,6 +154,9 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: Sequence[Checkpoint] = ()
     status: str
     summary: bytes
+    result: bytes | None = None
+    error: bytes | None = None
+    spent_pico: int = 0
 
 
 class Store(Protocol):
@@ -133,6 +173,9 @@ class Store(Protocol):
     async def projects(self) -> list[Project]: ...
     async def set_capture(self, project_id: int, mode: CaptureMode | None) -> None:
         """Sets the project's capture mode; None leaves it to the server's default."""
+
+    async def set_budget(self, project_id: int, budget_pico: int | None) -> None:
+        """Sets what the project may spend in all; None lifts the limit."""
 
     async def add_key(self, project_id: int, role: Role, digest: bytes, hint: str) -> ApiKey: ...
     async def find_key(self, digest: bytes) -> ApiKey | None:
@@ -153,18 +196,45 @@ class Store(Protocol):
         A draft equal to the production version is not copied again.
         """
 
+    async def set_production(self, flow_id: str, version: int) -> bool:
+        """Makes a published version the production version; False if there is no such version."""
+
+    async def versions(self, flow_id: str) -> list[FlowVersion]:
+        """The flow's versions, the draft first."""
+
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None: ...
     async def flow(self, flow_id: str) -> FlowRecord | None: ...
     async def flows(self, project_id: int) -> list[FlowRecord]: ...
     async def flow_source(self, flow_id: str, version: int) -> bytes | None: ...
 
     async def create_run(self, run: NewRun) -> RunRecord:
-        """A pending run without events."""
+        """A pending run without events.
+
+        Raises CallRepeated, and creates nothing, if there has been a call under the same key.
+        """
+
+    async def call(self, project_id: int, key: str) -> Call | None:
+        """What was asked and answered under this Idempotency-Key."""
+
+    async def begin_call(self, project_id: int, call: CallKey, run_id: str) -> None:
+        """Notes a call that goes on with a run. Raises CallRepeated for a key that has been used."""
+
+    async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
+        """Keeps the answer to a call, for whoever asks again under its key."""
+
+    async def forget_calls(self, *, before: str) -> int:
+        """Drops the calls older than this ISO time; returns how many."""
 
     async def append(self, batch: Append) -> None:
         """Writes the batch. Raises HeadMismatch, and writes nothing, if head or fence are not the run's."""
 
     async def run(self, run_id: str) -> RunRecord | None: ...
+    async def outcome(self, run_no: int) -> tuple[bytes | None, bytes | None]:
+        """Result and error of a run, as its caller is to have them."""
+
+    async def session_runs(self, project_id: int, session_id: str) -> list[RunRecord]:
+        """The runs tagged with this session, oldest first."""
+
     async def request(self, run_no: int) -> bytes | None:
         """What `NewRun.request` said, as long as the run has not ended."""
 
@@ -181,6 +251,9 @@ class Store(Protocol):
 
     async def trace(self, run_no: int) -> tuple[bytes, list[bytes]]:
         """`flowRun` and the latest attempt of each step, in order of first start, as of one moment."""
+
+    async def steps(self, run_no: int) -> list[StepRow]:
+        """The latest attempt of each step, in order of first start."""
 
     async def attempts(self, run_no: int, step_id: str) -> list[StepRow]:
         """Every attempt of the step, ordered by position, then attempt number."""

@@ -11,13 +11,16 @@ from typing import Any, Literal, Self, TypeVar
 
 from uuid_utils import uuid7
 
-from runglass.errors import HeadMismatch, StoreError
+from runglass.errors import CallRepeated, HeadMismatch, StoreError
 from runglass.execution import CaptureMode
 from runglass.store.base import (
     ApiKey,
     Append,
+    Call,
+    CallKey,
     Checkpoint,
     FlowRecord,
+    FlowVersion,
     NewRun,
     Project,
     Role,
@@ -29,10 +32,14 @@ from runglass.trace import TERMINAL
 
 Shape = TypeVar("Shape")
 
-_PROJECT = "SELECT id, org, name, capture FROM project"
+_PROJECT = "SELECT id, org, name, capture, budget_pico, spent_pico FROM project"
 _KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 _FLOW = "SELECT id, project_id, slug, name, capture, production_version, updated_at FROM flow"
-_RUN = "SELECT no, id, project_id, flow_id, version, status, capture, head, fence, summary FROM run"
+_RUN = (
+    "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
+    " summary FROM run"
+)
+_STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 
 
 class SqliteStore:
@@ -69,6 +76,10 @@ class SqliteStore:
         await self._db.write(
             lambda db: _changed(db, "UPDATE project SET capture = ? WHERE id = ?", mode, project_id)
         )
+
+    async def set_budget(self, project_id: int, budget_pico: int | None) -> None:
+        sql = "UPDATE project SET budget_pico = ? WHERE id = ?"
+        await self._db.write(lambda db: _changed(db, sql, budget_pico, project_id))
 
     async def add_key(self, project_id: int, role: Role, digest: bytes, hint: str) -> ApiKey:
         def work(db: sqlite3.Connection) -> ApiKey:
@@ -139,6 +150,17 @@ class SqliteStore:
 
         return await self._db.write(work)
 
+    async def set_production(self, flow_id: str, version: int) -> bool:
+        sql = (
+            "UPDATE flow SET production_version = ?1 WHERE id = ?2 AND ?1 > 0"
+            " AND EXISTS (SELECT 1 FROM flow_version WHERE flow_id = ?2 AND version = ?1)"
+        )
+        return await self._db.write(lambda db: _changed(db, sql, version, flow_id)) == 1
+
+    async def versions(self, flow_id: str) -> list[FlowVersion]:
+        sql = "SELECT version, created_at FROM flow_version WHERE flow_id = ? ORDER BY version"
+        return await self._all(lambda row: FlowVersion(version=row[0], created_at=row[1]), sql, flow_id)
+
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
         return await self._one(_flow, f"{_FLOW} WHERE project_id = ? AND slug = ?", project_id, slug)
 
@@ -155,6 +177,8 @@ class SqliteStore:
 
     async def create_run(self, run: NewRun) -> RunRecord:
         def work(db: sqlite3.Connection) -> RunRecord:
+            if run.call is not None:
+                _begin_call(db, run.project_id, run.call, run.id)
             db.execute(
                 "INSERT INTO run (id, project_id, flow_id, version, status, trigger_type, capture,"
                 " session_id, summary, request) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?)",
@@ -174,11 +198,38 @@ class SqliteStore:
 
         return await self._db.write(work)
 
+    async def call(self, project_id: int, key: str) -> Call | None:
+        return await self._one(
+            lambda row: Call(key=row[0], digest=row[1], run_id=row[2], status=row[3], answer=row[4]),
+            "SELECT key, digest, run_id, status, answer FROM call WHERE project_id = ? AND key = ?",
+            project_id,
+            key,
+        )
+
+    async def begin_call(self, project_id: int, call: CallKey, run_id: str) -> None:
+        await self._db.write(lambda db: _begin_call(db, project_id, call, run_id))
+
+    async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
+        sql = "UPDATE call SET status = ?, answer = ? WHERE project_id = ? AND key = ?"
+        await self._db.write(lambda db: _changed(db, sql, status, answer, project_id, key))
+
+    async def forget_calls(self, *, before: str) -> int:
+        return await self._db.write(lambda db: _changed(db, "DELETE FROM call WHERE created_at < ?", before))
+
     async def append(self, batch: Append) -> None:
         await self._db.write(lambda db: _append(db, batch))
 
     async def run(self, run_id: str) -> RunRecord | None:
         return await self._one(_run, f"{_RUN} WHERE id = ?", run_id)
+
+    async def outcome(self, run_no: int) -> tuple[bytes | None, bytes | None]:
+        sql = "SELECT result, error FROM run WHERE no = ?"
+        found = await self._one(lambda row: (row[0], row[1]), sql, run_no)
+        return found or (None, None)
+
+    async def session_runs(self, project_id: int, session_id: str) -> list[RunRecord]:
+        sql = f"{_RUN} WHERE session_id = ? AND project_id = ? ORDER BY id"
+        return await self._all(_run, sql, session_id, project_id)
 
     async def request(self, run_no: int) -> bytes | None:
         return await self._one(_bytes, "SELECT request FROM run WHERE no = ? AND request IS NOT NULL", run_no)
@@ -231,20 +282,20 @@ class SqliteStore:
 
         return await self._db.read(work)
 
+    async def steps(self, run_no: int) -> list[StepRow]:
+        return await self._all(_step, f"{_STEP} FROM step WHERE run_no = ? ORDER BY position", run_no)
+
     async def attempts(self, run_no: int, step_id: str) -> list[StepRow]:
-        columns = "position, step_id, loop_path, attempt, status, data"
         sql = (
-            f"SELECT {columns} FROM step WHERE run_no = ?1 AND step_id = ?2 UNION ALL"
-            f" SELECT {columns} FROM step_attempt WHERE run_no = ?1 AND step_id = ?2 ORDER BY 1, 4"
+            f"{_STEP} FROM step WHERE run_no = ?1 AND step_id = ?2 UNION ALL"
+            f" {_STEP} FROM step_attempt WHERE run_no = ?1 AND step_id = ?2 ORDER BY 1, 4"
         )
         return await self._all(_step, sql, run_no, step_id)
 
     async def open_steps(self, run_no: int) -> tuple[list[StepRow], int]:
         def work(db: sqlite3.Connection) -> tuple[list[StepRow], int]:
             rows = db.execute(
-                "SELECT position, step_id, loop_path, attempt, status, data FROM step"
-                " WHERE run_no = ? AND status = 'running' ORDER BY position",
-                (run_no,),
+                f"{_STEP} FROM step WHERE run_no = ? AND status = 'running' ORDER BY position", (run_no,)
             ).fetchall()
             last = db.execute(
                 "SELECT coalesce(max(position), 0) FROM step WHERE run_no = ?", (run_no,)
@@ -274,14 +325,30 @@ def _append(db: sqlite3.Connection, batch: Append) -> None:
     ended = batch.status in TERMINAL
     # First, and alone able to refuse: a HeadMismatch must leave the shared transaction untouched.
     moved = db.execute(
-        "UPDATE run SET head = ?, status = ?, summary = ?, request = CASE WHEN ? THEN NULL ELSE request END"
-        " WHERE no = ? AND head = ? AND fence = ?",
-        (head, batch.status, batch.summary, ended, batch.run_no, batch.head, batch.fence),
+        "UPDATE run SET head = ?, status = ?, summary = ?, request = CASE WHEN ? THEN NULL ELSE request END,"
+        " result = ?, error = ? WHERE no = ? AND head = ? AND fence = ?",
+        (
+            head,
+            batch.status,
+            batch.summary,
+            ended,
+            batch.result,
+            batch.error,
+            batch.run_no,
+            batch.head,
+            batch.fence,
+        ),
     ).rowcount
     if moved != 1:
         raise HeadMismatch(
             f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
             "another process goes on with it"
+        )
+    if batch.spent_pico:
+        db.execute(
+            "UPDATE project SET spent_pico = spent_pico + ?"
+            " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
+            (batch.spent_pico, batch.run_no),
         )
     db.executemany(
         "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
@@ -311,6 +378,15 @@ def _append(db: sqlite3.Connection, batch: Append) -> None:
         )
 
 
+def _begin_call(db: sqlite3.Connection, project_id: int, call: CallKey, run_id: str) -> None:
+    added = db.execute(
+        "INSERT OR IGNORE INTO call (project_id, key, digest, run_id, created_at) VALUES (?, ?, ?, ?, ?)",
+        (project_id, call.key, call.digest, run_id, _now()),
+    ).rowcount
+    if added != 1:
+        raise CallRepeated(f"there has been a call under the Idempotency-Key {call.key!r}")
+
+
 def _changed(db: sqlite3.Connection, sql: str, *values: Any) -> int:
     return db.execute(sql, values).rowcount
 
@@ -320,7 +396,7 @@ def _now() -> str:
 
 
 def _project(row: Any) -> Project:
-    return Project(id=row[0], org=row[1], name=row[2], capture=row[3])
+    return Project(**dict(zip(Project.__struct_fields__, row, strict=True)))
 
 
 def _key(row: Any) -> ApiKey:

@@ -1,0 +1,104 @@
+"""What each capture mode keeps of a payload, of a failed step's input and of an error."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.engine.capture import Capture, Snapshot, raise_for_trace
+from runglass.engine.redaction import MARK, Redactor
+from runglass.execution import CaptureMode
+
+VALUE = {"text": "mail a.b@example.com", "password": "hunter2", "n": 1}
+ENCODED = msgspec.json.encode(VALUE)
+HIDDEN = {"text": f"mail {MARK}", "password": MARK, "n": 1}
+REDACTOR = Redactor()
+MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
+
+
+def shown(snapshot: Snapshot) -> Any:
+    return None if snapshot.data is None else msgspec.json.decode(snapshot.data)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept", "size"),
+    [
+        ("off", None, None),
+        ("metadata_only", None, len(ENCODED)),
+        ("redacted", HIDDEN, len(ENCODED)),
+        ("full", VALUE, len(ENCODED)),
+    ],
+)
+def test_a_snapshot_by_mode(mode: CaptureMode, kept: Any, size: int | None) -> None:
+    capture = Capture(mode)
+    snapshot = capture.snapshot(ENCODED, VALUE)
+    assert (shown(snapshot), snapshot.size_bytes, snapshot.truncated) == (kept, size, False)
+    assert capture.size(ENCODED) == size
+    assert capture.keeps_snapshots is (kept is not None)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kept"), [("off", VALUE), ("metadata_only", VALUE), ("redacted", HIDDEN), ("full", VALUE)]
+)
+def test_failed_inputs_and_errors_are_kept_in_every_mode(mode: CaptureMode, kept: Any) -> None:
+    capture = Capture(mode)
+    snapshot = capture.failed_input(ENCODED, VALUE)
+    assert (shown(snapshot), snapshot.truncated) == (kept, False)
+    assert msgspec.json.decode(capture.error(VALUE)) == kept
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_kept_is_cut_to_the_limit_and_its_size_told_before(mode: CaptureMode) -> None:
+    value = {"text": "a.b@example.com " + "x" * 10_000}
+    encoded = msgspec.json.encode(value)
+    capture = Capture(mode, limit_bytes=500)
+    for snapshot in (capture.snapshot(encoded, value), capture.failed_input(encoded, value)):
+        assert snapshot.size_bytes == (None if mode == "off" else len(encoded))
+        if snapshot.data is not None:
+            assert snapshot.truncated
+            assert len(snapshot.data) <= 500
+            assert ("example.com" in shown(snapshot)["text"]) is (mode != "redacted")
+    error = capture.error({"code": "CODE_ERROR", "message": "x" * 10_000, "line": 3})
+    assert len(error) <= 500
+    told = msgspec.json.decode(error)
+    assert (told["code"], told["line"], told["message"][:9]) == ("CODE_ERROR", 3, "xxxxxxxxx")
+
+
+def test_secrets_go_before_the_cut_could_split_them() -> None:
+    secret = "sk-proj-" + "A1b2" * 100
+    for length in range(150, 260, 7):
+        value = {"text": "x" * length + " " + secret, "more": "y" * 5000}
+        kept = Capture("redacted", limit_bytes=512).snapshot(msgspec.json.encode(value), value)
+        assert b"A1b2" not in bytes(kept.data or b"")
+
+
+def test_a_redacted_snapshot_that_fits_then_is_not_truncated() -> None:
+    value = {"password": "x" * 1000}
+    snapshot = Capture("redacted", limit_bytes=256).snapshot(msgspec.json.encode(value), value)
+    assert (shown(snapshot), snapshot.size_bytes, snapshot.truncated) == ({"password": MARK}, 1015, False)
+
+
+@given(
+    st.dictionaries(st.text(), st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text())),
+    st.sampled_from(["full", "redacted"]),
+)
+def test_nothing_under_the_limit_is_altered(value: dict[str, Any], mode: CaptureMode) -> None:
+    encoded = msgspec.json.encode(value)
+    kept = encoded if mode == "full" else msgspec.json.encode(REDACTOR.redact(value))
+    capture = Capture(mode, limit_bytes=max(256, len(kept)), redactor=REDACTOR)
+    assert capture.snapshot(encoded, value) == (msgspec.Raw(kept), len(encoded), False)
+
+
+def test_the_output_of_a_failed_step_is_null() -> None:
+    assert Capture("full").snapshot(b"null", None) == (msgspec.Raw(b"null"), 4, False)
+
+
+def test_users_rules_are_kept() -> None:
+    capture = Capture("redacted", redactor=Redactor(extra_patterns=["ACME-[0-9]+"]))
+    assert shown(capture.snapshot(b'{"a":"ACME-1"}', {"a": "ACME-1"})) == {"a": MARK}
+
+
+def test_trace_raises_metadata_only_to_full() -> None:
+    assert [raise_for_trace(mode) for mode in MODES] == ["off", "full", "redacted", "full"]

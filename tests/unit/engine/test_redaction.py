@@ -1,0 +1,308 @@
+"""Secrets are found wherever they stand, what only looks like one stays, and no text makes that slow."""
+
+import copy
+import json
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from runglass.engine.redaction import MARK, Redactor
+
+REDACTOR = Redactor()
+SECRETS = [
+    "sk-proj-AbC123dEf456GhI789",
+    "sk-ant-api03-abcdefgh_ijklmnop",
+    "sk_live_51Habcdefghijklmn",
+    "nk_7f3a9c21",
+    "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+    "github_pat_11ABCDEFG0abcdefghijkl_mnopqrstuv",
+    "glpat-abcdefghij1234567890",
+    "xoxb-123456789012-abcdefGHIJKL",
+    "xoxp-999999999999-abcdef",
+    "xoxa-2-abcdefghijkl",
+    "AKIAIOSFODNN7EXAMPLE",
+    "AIzaSyA-1234567890abcdefghijklmnopqrstu",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9P",
+    "jane.doe+test@mail.example.co.uk",
+    "jörg@münchen.de",
+    "4111 1111 1111 1111",
+    "4111-1111-1111-1111",
+    "5555555555554444",
+    "378282246310005",
+    "6011 0009 9013 9424",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%s",
+        "it is %s.",
+        '{"a": "%s"}',
+        "a\n%s\nb",
+        "(%s)",
+        "12345 %s 12345",
+        "first %s, then %s",
+        "key=%s&x=1",
+    ],
+)
+def test_secrets_are_found_in_texts(secret: str, text: str) -> None:
+    assert secret not in REDACTOR.text(text.replace("%s", secret))
+    assert REDACTOR.text(text.replace("%s", secret)).startswith(text.split("%s")[0].removesuffix("key="))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Authorization: Bearer abcdef123456", f"Authorization: Bearer {MARK}"),
+        ("with bearer abcdefghijklmnopqrstuvwxyz", f"with bearer {MARK}"),
+        ("Authorization: Basic dXNlcjpwYXNz", f"Authorization: {MARK}"),
+        ("postgres://user:p@ss@host:5432/db", f"postgres://{MARK}@host:5432/db"),
+        ("https://ghp_x@github.com/a/b", f"https://{MARK}@github.com/a/b"),
+        ("password=hunter2&x=1", f"password={MARK}&x=1"),
+        ("the API key: abc, the rest", f"the API key: {MARK}, the rest"),
+        ("OPENAI_API_KEY=x-y-z\nHOME=/root", f"OPENAI_API_KEY={MARK}\nHOME=/root"),
+        ('{"apiKey": "a \\" b", "x": "y"}', f'{{"apiKey": "{MARK}", "x": "y"}}'),
+        (
+            '{"arguments": "{\\"password\\": \\"hunter2\\"}"}',
+            f'{{"arguments": "{{\\"password\\": \\"{MARK}\\"}}"}}',
+        ),
+        ("{'client_secret': 'a b c'}", f"{{'client_secret': '{MARK}'}}"),
+        ("Cookie: a=b; c=d\nnext", f"Cookie: {MARK}\nnext"),
+        ("-----BEGIN PRIVATE KEY-----\nMII+/=\n-----END PRIVATE KEY-----\nafter", f"{MARK}\nafter"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4\n\nMII\n-----END RSA PRIVATE KEY-----", MARK),
+        ("-----BEGIN PRIVATE KEY-----\\nMII\\n-----END PRIVATE KEY-----\\n", f"{MARK}\\n"),
+        ("cut off: -----BEGIN EC PRIVATE KEY-----\nMIIabc", f"cut off: {MARK}"),
+        ("on 2024-01-15 4111-1111-1111-1111 7", f"on 2024-01-15 {MARK} 7"),
+        ("12345 4111 1111 1111 1111, and 5555555555554444", f"12345 {MARK}, and {MARK}"),
+    ],
+)
+def test_what_is_around_a_secret_stays(text: str, shown: str) -> None:
+    assert REDACTOR.text(text) == shown
+    assert REDACTOR.text(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a bearer of good news with a basic understanding",
+        "task-force-management and risk-assessment-overview",
+        "link_something_else, task_id",
+        "max_tokens: 50, total_tokens=7, tokenizer: bpe",
+        "https://host/path?x=1#y@z",
+        "@mention, a@b, 3 @ 4 each",
+        "550e8400-e29b-41d4-a716-446655440000",
+        "order 1234567890123456, at 1700000000000",
+        "4111111111111112",
+        "0.4111111111111111",
+        "41111111111111111111",
+        "4111 1111 1111 1112",
+        "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----",
+        "eyJust a word",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert REDACTOR.text(text) == text
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "password",
+        "Password",
+        "apiKey",
+        "api_key",
+        "API-KEY",
+        "x-api-key",
+        "apikey",
+        "Authorization",
+        "access_token",
+        "accessToken",
+        "refresh.token",
+        "secret",
+        "secrets",
+        "clientSecret",
+        "passwords",
+        "Set-Cookie",
+        "sessionId",
+        "AWS_SECRET_ACCESS_KEY",
+        "privateKey",
+        "credentials",
+    ],
+)
+def test_what_stands_under_a_telling_key_goes_whatever_it_is(key: str) -> None:
+    for value in ("x", 7, ["x"], {"a": {"b": "x"}}, ""):
+        assert REDACTOR.redact({"a": [{key: value, "b": 1}]}) == {"a": [{key: MARK, "b": 1}]}
+    for empty in (None, True, False):
+        assert REDACTOR.redact({key: empty}) == {key: empty}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "tokens",
+        "max_tokens",
+        "maxTokens",
+        "tokenizer",
+        "token_count",
+        "passwordHash",
+        "key",
+        "monkey",
+        "text",
+    ],
+)
+def test_other_keys_do_not_tell(key: str) -> None:
+    assert REDACTOR.redact({key: "x", "a": {key: 7}}) == {key: "x", "a": {key: 7}}
+
+
+def test_values_are_copied_and_not_changed() -> None:
+    value = {
+        "a": [{"password": "x"}, {"text": "mail a.b@example.com"}],
+        "n": 1.5,
+        "t": ("x", 4111111111111111),
+    }
+    before = copy.deepcopy(value)
+    shown = REDACTOR.redact(value)
+    assert value == before
+    assert shown == {"a": [{"password": MARK}, {"text": f"mail {MARK}"}], "n": 1.5, "t": ["x", MARK]}
+    assert shown["a"] is not value["a"]
+
+
+def test_keys_that_are_secrets_themselves_stay_apart() -> None:
+    shown = REDACTOR.redact(
+        {"a.b@example.com": 1, "x": 2, "c.d@example.com": 3, "sk-proj-AbC123dEf456GhI": 4}
+    )
+    assert list(shown.values()) == [1, 2, 3, 4]
+    assert not any("@" in key or "AbC" in key for key in shown)
+
+
+def test_depth_does_not_matter() -> None:
+    value: Any = {"password": "x"}
+    for _ in range(5000):
+        value = [value]
+    shown = REDACTOR.redact(value)
+    for _ in range(5000):
+        shown = shown[0]
+    assert shown == {"password": MARK}
+
+
+def test_users_add_keys_and_patterns() -> None:
+    redactor = Redactor(extra_keys=["patientName", "größe"], extra_patterns=[r"ACME-\d+", r"x*y|"[:-1]])
+    value = {"patient_name": "x", "GRÖSSE": 7, "text": "see ACME-123, patient name: bob", "y": 1}
+    encoded = msgspec.json.encode(value)
+    assert redactor.may_hold_secrets(encoded)
+    assert redactor.redact(value) == {
+        "patient_name": MARK,
+        "GRÖSSE": MARK,
+        "text": f"see {MARK}, patient name: {MARK}",
+        MARK: 1,
+    }
+    assert REDACTOR.redact({"text": "see ACME-123"}) == {"text": "see ACME-123"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"extra_patterns": ["fine", "(open"]}, r"pattern '\(open' is not a regular expression: missing \)"),
+        ({"extra_patterns": ["a*"]}, r"pattern 'a\*' matches the empty text"),
+        ({"extra_keys": ["--"]}, "a key to redact must have a letter or a digit"),
+    ],
+)
+def test_a_rule_that_cannot_be_used_is_named(rules: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Redactor(**rules)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+places = st.sampled_from(["text", "list", "key", "under", "json", "pair", "number"])
+
+
+@given(json_values, st.sampled_from(SECRETS), places, st.text('ab ,.\n"', max_size=5))
+@example(None, SECRETS[0], "json", '"')
+def test_no_planted_secret_is_left(value: Any, secret: str, place: str, space: str) -> None:
+    text = f"{space} {secret} {space}"
+    planted = {
+        "text": {"a": value, "b": text},
+        "list": {"a": [value, [text]]},
+        "key": {text: value, "a": {text: {text: 1}}},
+        "under": {"a": {"Password": [value, "plain"]}, "b": secret},
+        "json": {"a": json.dumps({"x": text, "y": value})},
+        "pair": {"a": f"{space}secret={secret}"},
+        "number": {"a": [4111111111111111], "b": value, "c": text},
+    }[place]
+    encoded = msgspec.json.encode(planted)
+    assert REDACTOR.may_hold_secrets(encoded)
+    shown = msgspec.json.encode(REDACTOR.redact(planted)).decode()
+    assert secret not in shown
+    assert "4111111111111111" not in shown or place != "number"
+
+
+@given(json_values)
+def test_what_may_hold_no_secret_is_not_changed_by_redacting(value: Any) -> None:
+    encoded = msgspec.json.encode(value)
+    if not REDACTOR.may_hold_secrets(encoded):
+        assert msgspec.json.encode(REDACTOR.redact(value)) == encoded
+
+
+@given(json_values)
+def test_redacting_twice_is_redacting_once(value: Any) -> None:
+    once = REDACTOR.redact(value)
+    assert REDACTOR.redact(once) == once
+
+
+def _mega(part: str, *, before: str = "", after: str = "") -> str:
+    return before + part * (1_000_000 // len(part)) + after
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _mega("sk-"),
+        _mega("sk-a "),
+        _mega("nk_"),
+        _mega("ghp_ "),
+        _mega("xox"),
+        _mega("eyJ"),
+        _mega("éeyJ"),
+        _mega("eyJaaaaaa."),
+        _mega("a@"),
+        _mega("@"),
+        _mega("a.", after="@"),
+        _mega("é", after="@"),
+        _mega("b.", before="a@", after="1"),
+        _mega("://"),
+        _mega("a", before="://"),
+        _mega("1"),
+        _mega("4 "),
+        _mega("4111 "),
+        _mega("41-"),
+        _mega("-----BEGIN RSA PRIVATE KEY-----"),
+        _mega("-----BEGIN RSA PRIVATE KEY-----" + "a" * 99),
+        _mega("-----BEGIN" + " " * 40, after="PRIVATE KEY"),
+        _mega("-", after="PRIVATE KEY"),
+        _mega("bearer "),
+        _mega("a", before="bearer "),
+        _mega("password:"),
+        _mega("password "),
+        _mega('password:"'),
+        _mega('password:\\"'),
+        _mega("\\", before="password", after=":"),
+        _mega(";a=b", before="password=a"),
+        _mega(";a", before="password=a"),
+        _mega(" ", after="token:"),
+        _mega("quick: brown = fox\n", after="token"),
+    ],
+)
+def test_texts_made_to_hurt_take_linear_time(text: str) -> None:
+    started = time.process_time()
+    REDACTOR.text(text)
+    assert time.process_time() - started < 4
