@@ -16,13 +16,59 @@ Version = int | Literal["production", "draft"]
 CaptureMode = Literal["off", "metadata_only", "redacted", "full"]
 
 
-class ExecuteRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Body of `POST …/execute`. `trace=True` asks for full snapshots of this one run."""
+class Attachment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """An image that llm steps are to see: an https URL and its MIME type."""
+
+    url: str
+    mime_type: str
+    kind: str = "url"
+    filename: str | None = None
+
+
+class RunRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """What every way of running a flow takes. `trace=True` asks for full snapshots of this one run.
+
+    `messages` are turns of `{role, content, toolCalls?, toolCallId?, name?}` and exclude `message`.
+    """
 
     message: str | None = None
+    messages: list[dict[str, Any]] | None = None
     parameters: dict[str, Any] = {}
     block_overrides: dict[str, dict[str, Any]] = {}
+    attachments: list[Attachment] = []
     trace: bool = False
+
+
+class ToolRequest(RunRequest, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A request that may offer tools and take a run up again with their results."""
+
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | dict[str, Any] | None = None
+    execution_id: str | None = None
+    iterations_used: int | None = None
+    tool_call_messages: list[dict[str, Any]] = []
+    accumulated_outputs: dict[str, Any] | None = None
+
+
+class ExecuteRequest(ToolRequest, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Body of `POST …/execute`; with `execution_id` it answers the tool calls of a paused run."""
+
+    paused_at_step: str | int | None = None
+
+
+class StepRequest(ToolRequest, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Body of `POST …/step`; the caller carries the cursor, `step_index`."""
+
+    step_index: int = 0
+    input_overrides: dict[str, Any] | None = None
+    run_remaining: bool = False
+
+
+class JobRequest(RunRequest, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Body of `POST …/jobs`. The tool fields are known so that they can be refused by name."""
+
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | dict[str, Any] | None = None
 
 
 class CompletedResult(
@@ -34,6 +80,45 @@ class CompletedResult(
     flow_id: str
     block_count: int
     execution_id: str
+
+
+class ToolCallsRequired(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="status", tag="tool_calls_required"
+):
+    """The run is paused until the results of `tool_calls` come in.
+
+    They go back as messages appended to `tool_call_messages`, with everything else here unchanged.
+    """
+
+    execution_id: str
+    paused_at_step: str | int
+    iterations_used: int
+    tool_call_messages: list[dict[str, Any]]
+    tool_calls: list[dict[str, Any]]
+    accumulated_outputs: dict[str, Any]
+    flow_id: str
+    block_count: int
+
+
+ExecuteAnswer = CompletedResult | ToolCallsRequired
+
+
+class JobAccepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A job is queued; its run can be read from now on."""
+
+    execution_id: str
+    status: str
+    flow_id: str
+    block_count: int
+
+
+class JobState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """How far a job is: pending, running, completed or failed, with its result or error."""
+
+    execution_id: str
+    status: str
+    result: Any = None
+    error: Any = None
 
 
 class RunPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

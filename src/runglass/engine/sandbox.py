@@ -94,18 +94,18 @@ class Sandbox:
             return await self._feed(of_expression(expression), expression, names)
         return value
 
-    async def _feed(self, program: Program, code: str, names: Mapping[str, Any]) -> Any:
+    async def _feed(self, program: Program, code: str, names: Mapping[str, Any], *, chances: int = 2) -> Any:
         pool = await self._started()
         # Imported when needed: a server that runs no code starts sooner and stays smaller.
         import pydantic_monty as monty
 
         inputs = {name: names[name] for name in program.names if name in names}
         printed = _Printed()
+        source = _RESULT + program.source
         try:
             async with pool.checkout(
                 limits=self._limits, os_policy={"sleep_system_max": math.inf}
             ) as session:
-                source = _RESULT + program.source
                 if not inputs.keys().isdisjoint(_RESULT_USES):
                     # A field named `str` must not change how results are written, which costs another turn.
                     await session.feed_run(_RESULT)
@@ -116,7 +116,11 @@ class Sandbox:
                 "INVALID_INPUT", f"the code cannot be given its input: {error}", may_retry=False
             ) from error
         except monty.MontyError as error:
-            raise self._failure(error, code, printed) from error
+            failure = self._failure(error, code, printed)
+            if failure.details.get("limit") == "crash" and chances > 1:
+                # It may have been dead before it got the code, which has no effect outside and can run again.
+                return await self._feed(program, code, names, chances=chances - 1)
+            raise failure from error
         return self._decoded(result)
 
     async def _started(self) -> "AsyncMonty":
@@ -143,7 +147,7 @@ class Sandbox:
         place = "" if line is None else f" (line {line})"
         if limit == "crash":
             return StepFailure(
-                "SANDBOX_LIMIT", "the process that ran the code died", details={"limit": "crash"}
+                "SANDBOX_LIMIT", "the process that ran the code died, twice", details={"limit": "crash"}
             )
         if limit is not None:
             value = self._limit_values[limit]
@@ -215,7 +219,7 @@ def _shortened(text: str) -> str:
 
 def _traceback(places: list[tuple[int, str | None]], code: str, last: str) -> str:
     # Told from the code as it was written; the sandbox knows only what was made of it.
-    lines = code.splitlines()
+    lines = code.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     told = ["Traceback (most recent call last):"]
     for line, function in places[-_FRAMES:]:
         told.append(f"  line {line}, in {function}" if function else f"  line {line}")

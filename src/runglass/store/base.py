@@ -143,7 +143,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction on a run: events from `head + 1` on, and all that follows from them.
 
     `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
-    request. `result` and `error` are what the caller is owed; `spent_pico` is added to the project's spending.
+    request. `result` and `error` are what the caller is owed; `spent_pico` joins the project's spending.
     """
 
     run_no: int

@@ -270,7 +270,7 @@ async def test_nothing_that_code_prints_reaches_our_own_output(
         "import os\nreturn os.listdir('/')",
         "import os\nreturn os.system('true')",
         "return open('/etc/passwd').read()",
-        "open('/tmp/written-by-the-sandbox', 'w').write('x')",
+        "open('/written-by-the-sandbox', 'w').write('x')",
         "import pathlib\nreturn pathlib.Path('/etc/passwd').read_text()",
         "import socket",
         "import subprocess",
@@ -328,7 +328,9 @@ async def test_a_process_that_is_killed_is_replaced() -> None:
     async with Sandbox(max_processes=1) as sandbox, asyncio.timeout(20):
         await sandbox.run("return 1", {})
         task = asyncio.create_task(failure(sandbox, "while True: pass"))
-        os.kill(await asyncio.to_thread(_busy_child), signal.SIGKILL)
+        # Once may be anybody's fault, so the code runs again.
+        for _ in range(2):
+            os.kill(await asyncio.to_thread(_busy_child), signal.SIGKILL)
         error = await task
         assert (error.code, error.details) == ("SANDBOX_LIMIT", {"limit": "crash"})
         assert await sandbox.run("return 2", {}) == 2
