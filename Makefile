@@ -1,6 +1,7 @@
 # Each target prepares what it needs: `make demo` and `make test` work on a fresh clone with Python, git and make.
 PYTHON ?= python3
 VENV := .venv
+GENERATOR := .venv-contract
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
@@ -23,7 +24,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check reference lock clean
+.PHONY: help demo test check contract reference lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,9 @@ check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing n
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
+contract: $(VENV)/dev.stamp $(GENERATOR)/contract.stamp ## two minutes of made-up requests against the OpenAPI document
+	$(PY) -m tests.contract.fuzz $(GENERATOR)/bin/schemathesis
+
 reference: $(VENV)/dev.stamp ## write docs/reference.md and docs/demo-trace.md anew from the code
 	$(PY) docs/make_reference.py
 	$(PY) docs/make_demo_trace.py
@@ -47,12 +51,13 @@ reference: $(VENV)/dev.stamp ## write docs/reference.md and docs/demo-trace.md a
 lock: $(VENV)/bin/pip ## write requirements/*.txt anew; ARGS=--upgrade takes newer versions
 	$(PIP) install $(LOCKED) requirements/installer.txt
 	$(LOCK) --group installer --output-file requirements/installer.txt
+	$(LOCK) --group contract --output-file requirements/contract.txt
 	$(LOCK) pyproject.toml --extra server --group dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server --group build --constraint requirements/dev.txt \
 		--output-file requirements/server.txt
 
 clean: ## remove .venv, caches and build results
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(GENERATOR) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/pip:
@@ -69,3 +74,9 @@ $(VENV)/server.stamp: requirements/server.txt pyproject.toml | $(VENV)/bin/pip
 $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(VENV)/bin/pip
 	$(call install,requirements/dev.txt)
 	@touch $(VENV)/server.stamp $@
+
+$(GENERATOR)/contract.stamp: requirements/contract.txt | $(VENV)/bin/pip
+	@$(PYTHON) -m venv --clear $(GENERATOR)
+	@echo "Installing requirements/contract.txt into $(GENERATOR) (once) ..."
+	@$(GENERATOR)/bin/python -m pip --disable-pip-version-check --quiet install $(LOCKED) requirements/contract.txt
+	@touch $@

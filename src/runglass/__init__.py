@@ -8,7 +8,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runglass.client import AsyncClient, AsyncFlow, AsyncRun, Client, Flow, Run
+    from runglass.client import (
+        AsyncClient,
+        AsyncFlow,
+        AsyncJob,
+        AsyncPausedResult,
+        AsyncRun,
+        Client,
+        Flow,
+        Job,
+        PausedResult,
+        Run,
+        StepResult,
+        ToolCall,
+    )
     from runglass.errors import (
         APIConnectionError,
         APIError,
@@ -21,6 +34,7 @@ if TYPE_CHECKING:
         PermissionDeniedError,
         RateLimitError,
         RunglassError,
+        ToolCallLimitError,
     )
     from runglass.events import (
         FlowCancelled,
@@ -40,7 +54,7 @@ if TYPE_CHECKING:
         StreamEvent,
         UnknownEvent,
     )
-    from runglass.execution import CompletedResult, RunPage
+    from runglass.execution import Attachment, CompletedResult, JobState, RunPage
     from runglass.trace import RunSummary, StepAttempts, StepTrace, TokenBreakdown, Trace
 
 __version__ = "0.1.0"
@@ -51,7 +65,10 @@ __all__ = [
     "APITimeoutError",
     "AsyncClient",
     "AsyncFlow",
+    "AsyncJob",
+    "AsyncPausedResult",
     "AsyncRun",
+    "Attachment",
     "AuthenticationError",
     "Client",
     "CompletedResult",
@@ -63,7 +80,10 @@ __all__ = [
     "FlowFileError",
     "FlowNotFoundError",
     "InsufficientCreditsError",
+    "Job",
+    "JobState",
     "LoopCompleted",
+    "PausedResult",
     "PermissionDeniedError",
     "RateLimitError",
     "Run",
@@ -78,29 +98,36 @@ __all__ = [
     "StepOutput",
     "StepPaused",
     "StepPausedForToolCalls",
+    "StepResult",
     "StepRetrying",
     "StepSkipped",
     "StepStarted",
     "StepTrace",
     "StreamEvent",
     "TokenBreakdown",
+    "ToolCall",
+    "ToolCallLimitError",
     "Trace",
     "UnknownEvent",
     "__version__",
 ]
 
 _HOMES = {
-    "client": "AsyncClient AsyncFlow AsyncRun Client Flow Run",
+    "client": (
+        "AsyncClient AsyncFlow AsyncJob AsyncPausedResult AsyncRun Client Flow Job PausedResult Run "
+        "StepResult ToolCall"
+    ),
     "errors": (
         "APIConnectionError APIError APITimeoutError AuthenticationError FlowExecutionError FlowFileError "
-        "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError RunglassError"
+        "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError RunglassError "
+        "ToolCallLimitError"
     ),
     "events": (
         "FlowCancelled FlowCompleted FlowFailed LoopCompleted RunStarted StepCompleted StepError StepInput "
         "StepOutput StepPaused StepPausedForToolCalls StepRetrying StepSkipped StepStarted StreamEvent "
         "UnknownEvent"
     ),
-    "execution": "CompletedResult RunPage",
+    "execution": "Attachment CompletedResult JobState RunPage",
     "trace": "RunSummary StepAttempts StepTrace TokenBreakdown Trace",
 }
 _HOME = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names.split()}

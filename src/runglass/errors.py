@@ -10,6 +10,7 @@
     │   └── FlowExecutionError       everything else
     ├── APIConnectionError           no usable answer: network down, stream lost for good
     ├── APITimeoutError              the caller's wall-clock bound passed
+    ├── ToolCallLimitError           a model asked for tools in more rounds than the caller allowed
     ├── FlowFileError                a flow file is wrong; carries located problems
     ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
     └── StoreError                   the store refused or cannot be reached
@@ -91,6 +92,17 @@ class APIConnectionError(RunglassError):
 
 class APITimeoutError(RunglassError):
     """The call took longer than its `timeout`; the run itself may still go on."""
+
+
+class ToolCallLimitError(RunglassError):
+    """A model asked for tools in more rounds than `max_tool_rounds`.
+
+    The run is still paused. `paused`, a PausedResult (of AsyncClient an AsyncPausedResult), can take it up.
+    """
+
+    def __init__(self, message: str, *, paused: Any) -> None:
+        super().__init__(message)
+        self.paused = paused
 
 
 class Problem(NamedTuple):
@@ -206,10 +218,12 @@ CODES: dict[str, Code] = {
     "RUN_NOT_FOUND": Code(404, "no such run, or none that this key may see"),
     "STEP_NOT_FOUND": Code(404, "the run has no such step, attempt or iteration"),
     "SESSION_NOT_FOUND": Code(404, "no such session, or none that this key may see"),
+    "KEY_NOT_FOUND": Code(404, "the project has no such API key"),
     "NOT_FOUND": Code(404, "no such path"),
     "METHOD_NOT_ALLOWED": Code(405, "the path exists, but not with this method"),
     "STALE_TREE": Code(409, "the flow changed under a step-through"),
     "RUN_NOT_PAUSED": Code(409, "the run does not wait for this call"),
+    "RUN_ENDED": Code(409, "the run has ended and can no longer be cancelled"),
     "IDEMPOTENCY_MISMATCH": Code(409, "the same Idempotency-Key came with another body"),
     "SESSION_EXPIRED": Code(410, "the session is no longer kept"),
     "MESSAGES_TOO_LARGE": Code(413, "`messages` is larger than 1 MB"),
@@ -237,6 +251,7 @@ STEP_CODES: dict[str, str] = {
     "BYOK_KEY_REJECTED": "the model provider rejected the configured key",
     "MODEL_NOT_SUPPORTED": "no provider is known for this model string",
     "CREDITS_EXHAUSTED": "the project's budget was spent while the run was going on",
+    "TOOL_ITERATION_LIMIT": "the model asked for tools more often than allowed",
     "WORKER_LOST": "the process that ran the attempt died",
     "CANCELLED": "the attempt was cut off because the run or a sibling ended",
     "INTERNAL_ERROR": "a fault of Runglass itself; the server's log has the details",

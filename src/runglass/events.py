@@ -123,6 +123,7 @@ class StepError(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_error"
 class StepSkipped(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_skipped"):
     """The step is in a branch that was not taken."""
 
+    attempt: int = 1
     reason: str
 
 
@@ -139,7 +140,10 @@ class StepPaused(Event, frozen=True, kw_only=True, eq=False, tag="step_paused"):
 
 
 class StepPausedForToolCalls(Event, frozen=True, kw_only=True, eq=False, tag="step_paused_for_tool_calls"):
-    """The run waits for the results of `tool_calls`."""
+    """The run waits for the results of `tool_calls`; they are empty where no snapshots are kept.
+
+    `tokens` and `cost_usd` add up the step's turns so far.
+    """
 
     run_id: str
     step_id: str
@@ -148,6 +152,9 @@ class StepPausedForToolCalls(Event, frozen=True, kw_only=True, eq=False, tag="st
     tool_call_messages: list[dict[str, Any]]
     tool_calls: list[dict[str, Any]]
     accumulated_outputs: dict[str, Any]
+    tokens: TokenBreakdown | None = None
+    cost_usd: str | None = None
+    model_used: str | None = None
 
 
 class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_completed"):

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, NoReturn, TypeAlias
 import msgspec
 
 from runglass.errors import FlowFileError, Problem, api_error
-from runglass.flow_check import FlowRules, compile_schema, explain, first_error, suggestion
+from runglass.flow_check import FlowRules
 from runglass.flow_file import Finding, path_text, read_document
+from runglass.schemas import compile_schema, explain, suggestion
 
 __all__ = [
     "CodeStep",
@@ -30,15 +31,14 @@ __all__ = [
     "WaitStep",
     "apply_overrides",
     "check_inputs",
-    "compile_schema",
     "decode_flow",
     "find_step",
-    "first_error",
     "flow_schema",
     "leaves",
     "parse_flow",
     "step_count",
     "step_index",
+    "within",
 ]
 
 MAX_PROBLEMS = 1_000
@@ -240,6 +240,11 @@ def _all(steps: list[Step]) -> Iterator[Step]:
             yield from _all(inner)
 
 
+def within(step: Step) -> Iterator[Step]:
+    """The step and every step inside it, in document order."""
+    return _all([step])
+
+
 def leaves(steps: list[Step]) -> Iterator[LeafStep]:
     """The steps that do work, in document order, both branches of a condition included."""
     return (step for step in _all(steps) if isinstance(step, LeafStep))
@@ -258,7 +263,7 @@ def find_step(flow: Flow, step_id: str) -> Step | None:
 def step_index(flow: Flow, step_id: str) -> int:
     """Position, from 0, of the top-level step that is or holds the step with this id. Raises KeyError."""
     for index, top in enumerate(flow.steps):
-        if any(step.id == step_id for step in _all([top])):
+        if any(step.id == step_id for step in within(top)):
             return index
     raise KeyError(step_id)
 

@@ -6,7 +6,6 @@ is given, nor the file that the data came from.
 """
 
 import ast
-import difflib
 import functools
 import keyword
 import re
@@ -17,10 +16,10 @@ from typing import Any, Literal
 
 import jsonschema_rs
 import minijinja
-import msgspec
 from jsonschema_rs import ValidationErrorKind as Kind
 
-from runglass.flow_file import Finding, Path, path_text, shown
+from runglass.flow_file import Finding, Path, shown
+from runglass.schemas import Schema, any_of, compile_schema, expected, explain, suggestion
 
 MAX_STEPS = 10_000
 MAX_NESTING = 32
@@ -28,137 +27,22 @@ MAX_TAG_TOKENS = 500
 MAX_ELIFS = 100
 RESERVED_NAMES = ("attempt", "index", "initial", "steps")
 
-Schema = dict[str, Any]
-
-
-@functools.lru_cache(maxsize=256)
-def _compiled(schema: bytes) -> jsonschema_rs.Validator:
-    return jsonschema_rs.validator_for(msgspec.json.decode(schema), offline=True)
-
-
-def compile_schema(schema: Schema) -> jsonschema_rs.Validator:
-    """A validator of the schema, compiled once; a remote `$ref` is never fetched.
-
-    Raises ValueError for what is not a schema; the ones in a parsed flow have been tried.
-    """
-    return _compiled(msgspec.json.encode(schema, order="deterministic"))
-
-
-def first_error(validator: jsonschema_rs.Validator, value: Any) -> str | None:
-    """What is wrong with the value and where; None when nothing is."""
-    for error in validator.iter_errors(value):
-        for finding in explain(error):
-            where = path_text(finding.path)
-            return f"`{where}`: {finding.message}" if where else finding.message
-    return None
-
-
-_KINDS = {
-    "array": "a list",
-    "boolean": "a boolean (true or false)",
-    "integer": "an integer",
-    "null": "null",
-    "object": "an object",
-}
-
-
-def explain(error: jsonschema_rs.ValidationError, schema: Schema | None = None) -> Iterator[Finding]:
-    """The error in words. With the schema that found it, an unknown field comes with a suggestion."""
-    path, kind = tuple(error.instance_path), error.kind
-    match kind:
-        case Kind.Required():
-            yield Finding(f"`{kind.property}` is missing", (*path, kind.property))
-        case Kind.AdditionalProperties():
-            known = _members(schema, error.schema_path[:-1])
-            for name in kind.unexpected:
-                message = f"unknown field {shown(name)}{suggestion(name, known)}"
-                yield Finding(message, (*path, name), at_key=True)
-        case Kind.Type():
-            yield Finding(_expected(kind.types, error.instance), path)
-        case Kind.Enum():
-            hint = suggestion(error.instance, kind.options)
-            yield Finding(f"expected {_any_of(kind.options)}, found {shown(error.instance)}{hint}", path)
-        case Kind.AnyOf() | Kind.OneOfNotValid():
-            yield from _explain_branches(error, kind.context, schema)
-        case Kind.MinItems() | Kind.MinLength() | Kind.MinProperties() if kind.limit == 1:
-            yield Finding("must not be empty", path)
-        case Kind.FalseSchema():
-            closed = error.schema_path[-1:] == ["additionalProperties"]
-            yield Finding("no fields are allowed here" if closed else "is not allowed", path)
-        case _:
-            yield Finding(_trimmed(error.message), path)
-
-
-def _explain_branches(
-    error: jsonschema_rs.ValidationError,
-    branches: list[list[jsonschema_rs.ValidationError]],
-    schema: Schema | None,
-) -> Iterator[Finding]:
-    """Of several allowed forms, the mistakes of the one that was meant."""
-    path = tuple(error.instance_path)
-    outermost = [[e.kind for e in branch if e.instance_path == error.instance_path] for branch in branches]
-    # The least wrong on the outside is the one that was meant: 2 is a wrong type, 1 any other mistake there.
-    misfits = [
-        2 if any(isinstance(k, Kind.Type) for k in kinds) else min(len(kinds), 1) for kinds in outermost
-    ]
-    meant = [branch for branch, misfit in zip(branches, misfits, strict=True) if misfit == min(misfits)]
-    if min(misfits) == 2:
-        types = [name for kinds in outermost for k in kinds if isinstance(k, Kind.Type) for name in k.types]
-        yield Finding(_expected(types, error.instance), path)
-    elif len(meant) == 1:
-        for inner in meant[0]:
-            yield from explain(inner, schema)
-    else:
-        forms = (finding for branch in meant for finding in explain(branch[0], schema))
-        yield Finding(_trimmed("fits no allowed form: " + "; or ".join(form.message for form in forms)), path)
-
-
-def _members(schema: Schema | None, path: list[str | int]) -> list[str]:
-    part: Any = schema
-    try:
-        for key in path:
-            part = part[key]
-        return list(part["properties"])
-    except (LookupError, TypeError):
-        # A reference may lead out of this schema, into a published one.
-        return []
-
-
-def _expected(types: list[str], value: Any) -> str:
-    kind = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else None
-    wanted = " or ".join(_KINDS.get(name, f"a {name}") for name in types)
-    return f"expected {wanted}, found {_KINDS[kind] if kind else shown(value)}"
-
-
-def _any_of(options: list[Any]) -> str:
-    *most, last = (option if isinstance(option, str) else shown(option) for option in options)
-    return _trimmed(f"{', '.join(most)} or {last}" if most else last)
-
-
-def suggestion(word: Any, known: list[Any]) -> str:
-    """`; did you mean …?`, or nothing when no known word is near."""
-    # difflib takes quadratic time, and nobody types a name that long.
-    if not isinstance(word, str) or len(word) > 64:
-        return ""
-    near = difflib.get_close_matches(word, [k for k in known if isinstance(k, str)], n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _trimmed(message: str) -> str:
-    return message if len(message) <= 240 else f"{message[:80]} … {message[-150:]}"
-
-
 _parsing = threading.Lock()
+
+
+def parse_python(text: str, mode: Literal["exec", "eval"]) -> ast.AST:
+    """The syntax tree of a flow's code. Raises what `ast.parse` raises."""
+    # What Python warns of in somebody's flow is no warning of ours; catch_warnings is not thread-safe.
+    with _parsing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text, mode=mode)
 
 
 def _python(text: Any, path: Path, *, what: str, mode: Literal["exec", "eval"]) -> Iterator[Finding]:
     if not isinstance(text, str) or not text:
         return
     try:
-        # What Python warns of in somebody's flow is no warning of ours; catch_warnings is not thread-safe.
-        with _parsing, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text, mode=mode)
+        tree = parse_python(text, mode)
     except SyntaxError as error:
         line, column = error.lineno and max(error.lineno, 1), max(error.offset or 1, 1)
         yield Finding(f"{what} is not valid Python: {error.msg}", path, line=line, column=column)
@@ -233,7 +117,7 @@ def _loop_name(name: Any, path: Path) -> Iterator[Finding]:
     if not name.isidentifier() or keyword.iskeyword(name):
         yield Finding(f"{shown(name)} cannot be a name in Python", path)
     elif name in RESERVED_NAMES:
-        yield Finding(f"{name!r} has a meaning of its own, like {_any_of(list(RESERVED_NAMES))}", path)
+        yield Finding(f"{name!r} has a meaning of its own, like {any_of(list(RESERVED_NAMES))}", path)
 
 
 _META = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
@@ -339,12 +223,12 @@ class FlowRules:
     def _unknown_type(self, step: Any, path: Path) -> Iterator[Finding]:
         types = list(self.fields)
         if not isinstance(step, dict):
-            yield Finding(_expected(["object"], step), path)
+            yield Finding(expected(["object"], step), path)
         elif "type" not in step:
-            yield Finding(f"`type` is missing; a step is {_any_of(types)}", (*path, "type"))
+            yield Finding(f"`type` is missing; a step is {any_of(types)}", (*path, "type"))
         else:
             kind = step["type"]
-            message = f"expected {_any_of(types)}, found {shown(kind)}{suggestion(kind, types)}"
+            message = f"expected {any_of(types)}, found {shown(kind)}{suggestion(kind, types)}"
             yield Finding(message, (*path, "type"))
 
 

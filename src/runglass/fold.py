@@ -79,7 +79,17 @@ class RunFold:
             return change
         if not isinstance(event, UnknownEvent):
             self._apply_to_run(event)
+        if isinstance(event, StepPausedForToolCalls):
+            return self._apply_turn(event)
         return None
+
+    def _apply_turn(self, event: StepPausedForToolCalls) -> StepChange | None:
+        address = Address(event.step_id, None)
+        known = self._open.get(address)
+        if known is None:
+            return None
+        step = replace(known.step, model_used=event.model_used, tokens=event.tokens, cost_usd=event.cost_usd)
+        return self._keep(address, step)
 
     def _apply_to_run(self, event: StreamEvent) -> None:
         match event:
@@ -127,12 +137,14 @@ class RunFold:
             case StepSkipped():
                 step = StepTrace(
                     step_id=event.step_id,
+                    attempt=event.attempt,
                     loop_index=event.loop_index,
                     loop_path=event.loop_path,
                     status="skipped",
                 )
-                self.last_position += 1
-                return StepChange(self.last_position, step)
+                change = self._keep(address, step)
+                del self._open[address]
+                return change
         known = self._open.get(address)
         if known is None:
             return None
@@ -197,7 +209,7 @@ class TraceFold:
         self._positions: dict[Address, int] = {}
 
     def apply(self, event: StreamEvent) -> None:
-        if isinstance(event, StepStarted):
+        if isinstance(event, StepStarted | StepSkipped):
             position = self._positions.get(Address(event.step_id, event.loop_path))
             if position is not None:
                 self._fold.reopen(StepChange(position, self._steps[position]))

@@ -4,11 +4,11 @@ Also the few things that need all of them: pushing a flow, and turning a caller'
 request looked like on the wire is the server's business.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -16,15 +16,17 @@ from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.clock import SystemClock
 from runglass.engine.capture import Capture, Redactor, raise_for_trace
-from runglass.engine.engine import Engine, RunRequest, StartedRun
+from runglass.engine.engine import Engine, StartedRun
 from runglass.engine.llm import Models
+from runglass.engine.plan import Plan, Stretch
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
+from runglass.engine.templates import Templates
 from runglass.errors import RunglassError, api_error
-from runglass.execution import CaptureMode, ExecuteRequest
+from runglass.execution import CaptureMode, RunRequest
 from runglass.flow import Flow, apply_overrides, check_inputs, decode_flow, step_count
 from runglass.settings import Settings, SettingsError
-from runglass.store.base import FlowRecord, Project, Store
+from runglass.store.base import CallKey, FlowRecord, Project, Store
 from runglass.store.sqlite import SqliteStore
 
 decode_stored_flow = lru_cache(maxsize=256)(decode_flow)
@@ -55,16 +57,41 @@ class Runtime:
         self,
         project: Project,
         slug: str,
-        request: ExecuteRequest,
+        request: RunRequest,
         *,
         version: int | None,
         trigger_type: str,
         session_id: str | None = None,
+        stretch: Stretch | None = None,
+        history: Sequence[dict[str, Any]] = (),
+        call: CallKey | None = None,
+        outputs: MutableMapping[int, bytes] | None = None,
     ) -> Submitted:
         """Checks the request and starts the run. `version` None is production, or the draft without one.
 
-        Raises APIError for an unknown flow or version and for inputs or overrides that do not fit.
+        Raises APIError for an unknown flow or version and for inputs or overrides that do not fit,
+        CallRepeated where `call` has been made before.
         """
+        record, number, flow = await self.find(project, slug, version)
+        flow = apply_overrides(flow, request.block_overrides)
+        inputs = run_inputs(request)
+        check_inputs(flow, inputs)
+        plan = Plan(
+            flow=flow,
+            version=number,
+            inputs=inputs,
+            capture=self.capture_mode(project, flow, trace=request.trace),
+            trigger_type=trigger_type,
+            history=list(history),
+            attachments=request.attachments,
+        )
+        run = await self.engine.start(
+            record, plan, stretch, session_id=session_id, call=call, outputs=outputs
+        )
+        return Submitted(run, record.id, step_count(flow))
+
+    async def find(self, project: Project, slug: str, version: int | None) -> tuple[FlowRecord, int, Flow]:
+        """A flow and one of its versions; None is production, or the draft without one. Raises APIError."""
         record = await self.store.find_flow(project.id, slug)
         if record is None:
             raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {project.org}/{project.name}")
@@ -72,21 +99,7 @@ class Runtime:
         source = await self.store.flow_source(record.id, number)
         if source is None:
             raise api_error("VERSION_NOT_FOUND", f"flow {slug!r} has no version {number}")
-        flow = apply_overrides(decode_stored_flow(source), request.block_overrides)
-        inputs = run_inputs(request)
-        check_inputs(flow, inputs)
-        run = await self.engine.start(
-            RunRequest(
-                record=record,
-                version=number,
-                flow=flow,
-                inputs=inputs,
-                trigger_type=trigger_type,
-                capture=self.capture_mode(project, flow, trace=request.trace),
-                session_id=session_id,
-            )
-        )
-        return Submitted(run, record.id, step_count(flow))
+        return record, number, decode_stored_flow(source)
 
     def capture_mode(self, project: Project, flow: Flow, *, trace: bool) -> CaptureMode:
         """The mode of the flow, else of the project, else of the server; `trace` asks for full snapshots."""
@@ -100,7 +113,7 @@ async def push_flow(store: Store, project: Project, flow: Flow) -> FlowRecord:
     return await store.put_draft(project.id, flow.slug, name=flow.name, capture=flow.capture, source=source)
 
 
-def run_inputs(request: ExecuteRequest) -> dict[str, object]:
+def run_inputs(request: RunRequest) -> dict[str, Any]:
     """The run's inputs: the parameters, with the message beside them. Raises APIError."""
     if "attachments" in request.parameters:
         raise api_error("PARAMETER_NAME_RESERVED", "`parameters.attachments` is reserved; use another name")
@@ -134,12 +147,13 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             Sandbox(
                 time_limit_ms=settings.code_time_limit_ms, memory_limit_bytes=settings.code_memory_limit_bytes
             ) as sandbox,
+            Templates() as templates,
             Models(
                 base_urls=settings.providers, api_keys=settings.provider_keys, prices=settings.prices
             ) as models,
         ):
             bus = MemoryBus()
-            parts = Parts(sandbox=sandbox, models=models, clock=SystemClock())
+            parts = Parts(sandbox=sandbox, templates=templates, models=models, clock=SystemClock())
 
             def make_capture(mode: CaptureMode) -> Capture:
                 return Capture(mode, limit_bytes=settings.snapshot_limit_bytes, redactor=redactor)

@@ -49,6 +49,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "FULL"
     body_limit_bytes: Annotated[int, Meta(ge=1024, description="largest request body")] = 10_000_000
+    rate_limit_per_minute: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="requests that one key may make in a minute, counted per server; by default any"),
+    ] = None
     capture: Annotated[
         Literal["off", "metadata_only", "redacted", "full"],
         Meta(description="capture mode where neither flow nor project sets one"),
@@ -85,6 +89,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
     ] = "info"
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        shown["provider_keys"] = dict.fromkeys(self.provider_keys, "…")
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
     def database(self) -> Path:

@@ -4,7 +4,7 @@ The order matters: a tail listens before it reads, so nothing that is committed 
 a wake-up that is lost costs one poll interval. The store is the only source of events.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 
 from runglass.bus.base import Bus
 from runglass.events import TERMINAL_EVENTS, event_type_of
@@ -17,26 +17,34 @@ Page = list[tuple[int, bytes]]
 
 
 async def tail(
-    store: Store, bus: Bus, run: RunRecord, *, after: int = 0, poll_s: float = 2.0
+    store: Store,
+    bus: Bus,
+    run: RunRecord,
+    *,
+    after: int = 0,
+    poll_s: float = 2.0,
+    until: Collection[str] = TERMINAL_EVENTS,
 ) -> AsyncGenerator[Page, None]:
-    """Pages of `(seq, event as JSON)` after seq `after`, the last of them ending with the terminal event.
+    """Pages of `(seq, event as JSON)` after seq `after`, up to the first event of a type in `until`.
 
-    An empty page says that nothing has come yet, at least every `poll_s` seconds. Ends at once if `after` is
-    the terminal event or beyond. Raises StoreError.
+    An empty page says that nothing has come yet, at least every `poll_s` seconds. Ends at once if the run has
+    ended and `after` is its last event or beyond. Raises StoreError.
     """
+    # Whether an event after `after` is sure to come. If it is, the log alone tells everything.
+    more = after < run.head
     async with bus.listen(run.id) as listener:
         while True:
-            page = await store.events(run.no, after=after, limit_bytes=PAGE_BYTES)
-            if page:
-                after, last = page[-1]
-                yield page
-                if event_type_of(last) in TERMINAL_EVENTS:
+            if not more:
+                current = await store.run(run.id)
+                if current is None or (current.ended and current.head <= after):
                     return
-                continue
-            current = await store.run(run.id)
-            if current is None or (current.head <= after and current.ended):
+                more = after <= current.head
+            page = await store.events(run.no, after=after, limit_bytes=PAGE_BYTES)
+            end = next((n for n, (_, data) in enumerate(page, 1) if event_type_of(data) in until), None)
+            yield page[:end]
+            if end is not None:
                 return
-            if current.head > after:
-                continue
-            await listener.wait(poll_s)
-            yield []
+            if page:
+                after = page[-1][0]
+            if sum(len(data) for _, data in page) < PAGE_BYTES:
+                await listener.wait(poll_s)

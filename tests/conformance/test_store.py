@@ -9,7 +9,17 @@ import msgspec
 import pytest
 
 from runglass.errors import CallRepeated, HeadMismatch, StoreError
-from runglass.store.base import Append, Call, CallKey, Checkpoint, NewRun, RunRecord, StepRow, Store
+from runglass.store.base import (
+    Append,
+    AttemptKey,
+    Call,
+    CallKey,
+    Checkpoint,
+    NewRun,
+    RunRecord,
+    StepRow,
+    Store,
+)
 from runglass.store.sqlite import SqliteStore
 
 STORES: dict[str, Callable[[Path], Any]] = {
@@ -163,6 +173,39 @@ async def test_attempts_are_ordered_by_iteration_then_number(store: Store) -> No
     assert await store.attempts(run.no, "other") == []
 
 
+async def test_attempts_are_found_by_key_and_read_in_parts(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(
+        batch(run, 0, b"1", steps=[row(1, status="failed"), row(2), row(1, attempt=2), row(3, step_id="t")])
+    )
+    keys = await store.attempt_keys(run.no, "s")
+    assert keys == [AttemptKey(1, "", 1), AttemptKey(1, "", 2), AttemptKey(2, "", 1)]
+    assert await store.attempt_keys(run.no, "other") == []
+    # The second attempt has become an earlier one by the time its data is read.
+    await store.append(batch(run, 1, b"2", steps=[row(1, attempt=3)]))
+    wanted = [keys[2], keys[1], keys[0]]
+    data = [b"2.1 running", b"1.2 running", b"1.1 failed"]
+    assert await store.attempt_data(run.no, wanted, limit_bytes=1000) == data
+    assert await store.attempt_data(run.no, wanted, limit_bytes=12) == data[:2]
+    assert await store.attempt_data(run.no, wanted, limit_bytes=1) == data[:1]
+    assert await store.attempt_data(run.no, [], limit_bytes=1000) == []
+
+
+@pytest.mark.parametrize("limit_bytes", [1, 30, 1000])
+async def test_the_pages_of_a_trace_are_the_trace(store: Store, limit_bytes: int) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", steps=[row(position) for position in range(1, 11)]))
+    summary, steps = await store.trace(run.no)
+    found: list[bytes] = []
+    page = await store.trace_page(run.no, after=0, limit_bytes=limit_bytes)
+    while page[1]:
+        assert page[0] == summary
+        assert sum(len(data) for _, data in page[1][:-1]) < limit_bytes
+        found += [data for _, data in page[1]]
+        page = await store.trace_page(run.no, after=page[1][-1][0], limit_bytes=limit_bytes)
+    assert found == steps
+
+
 async def test_open_steps_are_those_that_run_now(store: Store) -> None:
     run = await make_run(store)
     await store.append(
@@ -305,6 +348,9 @@ async def test_the_outcome_of_a_run_is_kept_for_its_caller(store: Store) -> None
     assert await store.outcome(run.no) == (None, None)
     await store.append(batch(run, 1, b"2", status="completed", result=b'{"a":1}'))
     assert await store.outcome(run.no) == (b'{"a":1}', None)
+    failed = await make_run(store, "run-2")
+    await store.append(batch(failed, 0, b"1", status="failed", error=b'{"code":"X"}'))
+    assert await store.outcome(failed.no) == (None, b'{"code":"X"}')
 
 
 async def test_a_call_under_one_key_makes_one_run(store: Store) -> None:

@@ -16,12 +16,26 @@ from runglass.testing import RunningServer
 
 OF_A_RUN = ["/trace", "/trace/stream", "/steps/{step_id}/trace"]
 BASES = ["/api/v1/flow-runs/{execution_id}", "/api/v1/seq/{org}/{project}/{slug}/runs/{execution_id}"]
+MANAGED = ["", "/versions/{number}", "/publish", "/production"]
 PATHS = {
     "/health",
     "/api/v1/flow-runs",
     "/api/v1/schemas/flow.json",
     "/api/v1/seq/{org}/{project}/{slug}/execute",
     "/api/v1/seq/{org}/{project}/{slug}/{version}/execute",
+    "/api/v1/seq/{org}/{project}/{slug}/step",
+    "/api/v1/seq/{org}/{project}/{slug}/{version}/step",
+    "/api/v1/seq/{org}/{project}/{slug}/jobs",
+    "/api/v1/seq/{org}/{project}/{slug}/jobs/{execution_id}",
+    "/api/v1/seq/{org}/{project}/{slug}/{version}/jobs",
+    "/api/v1/seq/{org}/{project}/{slug}/{version}/jobs/{execution_id}",
+    "/api/v1/seq/sessions/{session_id}",
+    "/api/v1/flows",
+    "/api/v1/flows/{org}/{project}",
+    *(f"/api/v1/flows/{{org}}/{{project}}/{{slug}}{more}" for more in MANAGED),
+    "/api/v1/keys",
+    "/api/v1/keys/{key_id}",
+    *BASES,
     *(base + path for base in BASES for path in OF_A_RUN),
 }
 

@@ -19,7 +19,6 @@ EXECUTE = "/api/v1/seq/acme/demo/anything/execute"
     [
         "/none",
         "/",
-        "/flow-runs/x",
         "/flow-runs/x/trace/streams",
         "/flow-runs/x/steps/a",
         "/seq/acme/demo/words",
@@ -42,6 +41,8 @@ def test_a_path_outside_of_the_interface(server: RunningServer, nobody: httpx2.C
     [
         ("POST", "/flow-runs", "GET"),
         ("DELETE", "/flow-runs/x/trace", "GET"),
+        ("GET", "/flow-runs/x", "DELETE"),
+        ("GET", "/seq/acme/demo/words/jobs", "POST"),
         ("GET", "/seq/acme/demo/words/execute", "POST"),
         ("HEAD", "/seq/acme/demo/words/execute", "POST"),
     ],

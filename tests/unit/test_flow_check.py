@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from runglass import flow_check
-from runglass.flow import CodeStep, LlmStep, compile_schema, first_error, parse_flow, step_count
+from runglass.flow import CodeStep, LlmStep, parse_flow, step_count
+from runglass.schemas import compile_schema
 from tests.flows import HEAD, LLM, ONE, problems
 
 LEAF = "{id: s%d, type: passthrough}"
@@ -309,10 +310,3 @@ def test_schemas_are_compiled_once_and_never_fetched() -> None:
     )
     with pytest.raises(ValueError, match="Retrieval is disabled"):
         compile_schema({"$ref": "http://127.0.0.1:9/schema.json"})
-
-
-def test_the_first_error_names_its_place() -> None:
-    validator = compile_schema({"type": "object", "properties": {"a": {"items": {"type": "string"}}}})
-    assert first_error(validator, {"a": ["x"]}) is None
-    assert first_error(validator, {"a": ["x", 2]}) == "`a[1]`: expected a string, found 2"
-    assert first_error(validator, []) == "expected an object, found a list"

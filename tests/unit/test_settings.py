@@ -77,3 +77,10 @@ def test_the_database_is_in_the_data_folder_unless_the_store_says_otherwise() ->
     assert Settings(store="sqlite:////var/other.db").database == Path("/var/other.db")
     with pytest.raises(SettingsError, match="nope"):
         _ = Settings(store="nope://x").database
+
+
+def test_keys_of_providers_are_not_shown() -> None:
+    shown = repr(Settings(provider_keys={"openai": "sk-a-very-secret-key"}, port=9))
+    assert "sk-a-very" not in shown
+    assert "port=9" in shown
+    assert "openai" in shown

@@ -154,3 +154,68 @@ def test_resuming_anywhere_loses_and_repeats_nothing(batches: list[int], data: s
                 return await following
 
     assert asyncio.run(run_once()) == list(range(after + 1, total + 1))
+
+
+class CountingStore(SqliteStore):
+    """Counts what a tail asks of it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, synchronous="NORMAL")
+        self.asked: list[str] = []
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        self.asked.append("run")
+        return await super().run(run_id)
+
+    async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
+        self.asked.append("events")
+        return await super().events(run_no, after=after, limit_bytes=limit_bytes)
+
+
+async def test_a_wake_up_costs_one_read(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    async with (
+        asyncio.timeout(20),
+        opened(tmp_path / "db") as (_, run),
+        CountingStore(tmp_path / "db") as store,
+        aclosing(tail(store, bus, run, poll_s=60)) as pages,
+    ):
+        assert await anext(pages) == []
+        assert store.asked == ["run", "events"]
+        for head in range(10):
+            await write(store, bus, run, head, [event(head)])
+            assert await anext(pages) == [(head + 1, event(head))]
+        assert store.asked == ["run", *["events"] * 11]
+
+
+async def test_pages_that_are_full_follow_each_other_without_a_wait(tmp_path: Path) -> None:
+    bus = DeafBus()
+    async with opened(tmp_path / "db") as (store, run):
+        large = [b'{"eventType":"step_started","x":"%b"}' % (b"x" * 30_000)] * 10
+        await write(store, bus, run, 0, [*large, LAST])
+        assert await collect(store, bus, run) == list(range(1, 12))
+
+
+async def test_a_tail_ends_at_the_first_event_it_is_to_end_at(tmp_path: Path) -> None:
+    paused = b'{"eventType":"step_paused"}'
+    bus = MemoryBus()
+    async with opened(tmp_path / "db") as (store, run):
+        await write(store, bus, run, 0, [event(1), paused, event(3), paused, event(5)])
+        for after, seqs in ((0, [1, 2]), (2, [3, 4])):
+            async with (
+                asyncio.timeout(20),
+                aclosing(tail(store, bus, run, after=after, until={"step_paused"})) as pages,
+            ):
+                assert [seq async for page in pages for seq, _ in page] == seqs
+
+
+async def test_an_end_that_comes_before_the_place_to_resume_at_ends_the_tail(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    async with (
+        asyncio.timeout(20),
+        opened(tmp_path / "db") as (store, run),
+        aclosing(tail(store, bus, run, after=7, poll_s=60)) as pages,
+    ):
+        assert await anext(pages) == []
+        await write(store, bus, run, 0, [event(0), LAST])
+        assert [page async for page in pages] == []

@@ -1,28 +1,32 @@
-"""`runglass flow`: check flow files, and put them into the data folder."""
+"""`runglass flow`: check flow files, push them, publish and roll back."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
-from runglass.cli import data as data_folder
-from runglass.cli.exits import Exit, NotFound, UsageError
+from runglass.cli import names
+from runglass.cli.exits import Exit, UsageError
+from runglass.cli.flow_place import flow_place
 from runglass.cli.names import ProjectName, flow_name, project_name
-from runglass.cli.options import AsJson, Data, Store
+from runglass.cli.options import ApiKey, AsJson, BaseUrl, Data, Store
 from runglass.cli.table import Cell, Column, Row, print_table
 from runglass.cli.terminal import note, one_line, stdout, write_json, write_line
 from runglass.cli.words import UNKNOWN, local_time
 from runglass.errors import FlowFileError, Problem
-from runglass.settings import Settings
-from runglass.store.base import FlowRecord
+from runglass.management import FlowHistory, FlowInfo
 
 if TYPE_CHECKING:
     from runglass.flow import Flow
 
-app = typer.Typer(no_args_is_help=True, help="Flow files, and the flows of a data folder.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Flow files, and the flows of a server or, without a key or with --data, of a data folder.",
+)
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE…")]
+FlowName = Annotated[str, typer.Argument(metavar="ORG/PROJECT/SLUG")]
 
 COLUMNS = (
     Column("flow"),
@@ -54,16 +58,25 @@ def check(files: Files) -> None:
 @app.command()
 def push(
     files: Files,
-    to: Annotated[str, typer.Option(metavar="ORG/PROJECT", help="The project; made where it is new.")],
+    to: Annotated[
+        str, typer.Option(metavar="ORG/PROJECT", help="The project; a data folder makes it where it is new.")
+    ],
     publish: Annotated[
         bool, typer.Option("--publish", help="Also make each the production version.")
     ] = False,
     data: Data = None,
     store: Store = None,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Store flow files as drafts. If one has a mistake, none is stored."""
     name = project_name(to)
-    asyncio.run(_push(data_folder.data_settings(data, store), name, _read_all(files), publish))
+    flows = _read_all(files)
+    with flow_place(data, store, base_url, api_key) as place:
+        for slug, flow in flows.items():
+            place.push(name, flow)
+            version = f"version {place.publish(name, slug)}" if publish else "draft"
+            write_line(stdout(), f"{name}/{slug}  {version}")
 
 
 @app.command("list")
@@ -72,10 +85,13 @@ def list_flows(
     data: Data = None,
     store: Store = None,
     as_json: AsJson = False,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
 ) -> None:
     """The project's flows and which version of each is in production."""
     name = project_name(project)
-    flows = asyncio.run(_flows(data_folder.data_settings(data, store), name))
+    with flow_place(data, store, base_url, api_key) as place:
+        flows = place.flows(name)
     if as_json:
         write_json([_plain(name, flow) for flow in flows])
     else:
@@ -83,12 +99,64 @@ def list_flows(
 
 
 @app.command()
+def show(
+    flow: FlowName,
+    version: Annotated[
+        str | None, typer.Option(help="Print this one as JSON: production, draft or a number.")
+    ] = None,
+    data: Data = None,
+    store: Store = None,
+    as_json: AsJson = False,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """A flow and its versions, or with --version the steps of one."""
+    name, slug = flow_name(flow)
+    wanted = None if version is None else names.version(version)
+    with flow_place(data, store, base_url, api_key) as place:
+        found = place.flow(name, slug)
+        if wanted is not None:
+            number = (found.production_version or 0) if wanted == "production" else wanted
+            write_json(place.tree(name, slug, 0 if number == "draft" else number), indent=2)
+            return
+    if as_json:
+        write_json(_plain(name, found))
+        return
+    for line in _lines(name, found):
+        write_line(stdout(), line)
+
+
+@app.command()
 def publish(
-    flow: Annotated[str, typer.Argument(metavar="ORG/PROJECT/SLUG")], data: Data = None, store: Store = None
+    flow: FlowName,
+    data: Data = None,
+    store: Store = None,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
 ) -> None:
     """Make the draft of a flow its production version."""
     name, slug = flow_name(flow)
-    asyncio.run(_publish(data_folder.data_settings(data, store), name, slug))
+    with flow_place(data, store, base_url, api_key) as place:
+        version = place.publish(name, slug)
+    write_line(stdout(), f"{name}/{slug}  version {version}")
+
+
+@app.command()
+def rollback(
+    flow: FlowName,
+    version: Annotated[
+        int, typer.Argument(min=1, metavar="VERSION", help="A published version, older or newer.")
+    ],
+    data: Data = None,
+    store: Store = None,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Put another published version into production; the draft stays as it is."""
+    name, slug = flow_name(flow)
+    with flow_place(data, store, base_url, api_key) as place:
+        place.set_production(name, slug, version)
+    write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
 def read_flow(file: Path) -> "Flow":
@@ -127,38 +195,10 @@ def _read_all(files: list[Path]) -> "dict[str, Flow]":
     return flows
 
 
-async def _push(settings: Settings, name: ProjectName, flows: "dict[str, Flow]", publish: bool) -> None:
-    from runglass.runtime import push_flow
-
-    console = stdout()
-    async with data_folder.any_store(settings) as store:
-        project = await data_folder.make_project(store, name)
-        for slug, flow in flows.items():
-            record = await push_flow(store, project, flow)
-            version = f"version {await store.publish(record.id)}" if publish else "draft"
-            write_line(console, f"{name}/{slug}  {version}")
-
-
-async def _flows(settings: Settings, name: ProjectName) -> list[FlowRecord]:
-    async with data_folder.existing_store(settings) as store:
-        return await store.flows((await data_folder.existing_project(store, name)).id)
-
-
-async def _publish(settings: Settings, name: ProjectName, slug: str) -> None:
-    async with data_folder.existing_store(settings) as store:
-        project = await data_folder.existing_project(store, name)
-        flow = await store.find_flow(project.id, slug)
-        if flow is None:
-            raise NotFound(f"{name} has no flow {slug!r}; `runglass flow list {name}` shows which there are")
-        version = await store.publish(flow.id)
-    write_line(stdout(), f"{name}/{slug}  version {version}")
-
-
-def _row(name: ProjectName, flow: FlowRecord) -> Row:
-    production = "draft only" if flow.production_version is None else f"version {flow.production_version}"
+def _row(name: ProjectName, flow: FlowInfo) -> Row:
     texts = (
         f"{name}/{flow.slug}",
-        production,
+        _production(flow),
         one_line(flow.name or UNKNOWN, limit=60),
         local_time(flow.updated_at),
         flow.id,
@@ -166,14 +206,22 @@ def _row(name: ProjectName, flow: FlowRecord) -> Row:
     return Row([Cell(text) for text in texts])
 
 
-def _plain(name: ProjectName, flow: FlowRecord) -> dict[str, object]:
-    return {
-        "id": flow.id,
-        "org": name.org,
-        "project": name.project,
-        "slug": flow.slug,
-        "name": flow.name,
-        "capture": flow.capture,
-        "productionVersion": flow.production_version,
-        "updatedAt": flow.updated_at,
-    }
+def _lines(name: ProjectName, flow: FlowHistory) -> list[str]:
+    lines = [
+        f"{name}/{flow.slug}  {flow.name or ''}".rstrip(),
+        f"id {flow.id}  production: {_production(flow)}  capture: {flow.capture or 'as the project says'}",
+    ]
+    for each in flow.versions:
+        title = f"version {each.version}" if each.version else "draft"
+        mark = "  in production" if each.version and each.version == flow.production_version else ""
+        lines.append(f"{title:<12}  {local_time(each.created_at)}{mark}")
+    return lines
+
+
+def _production(flow: FlowInfo) -> str:
+    return "draft only" if flow.production_version is None else f"version {flow.production_version}"
+
+
+def _plain(name: ProjectName, flow: FlowInfo) -> dict[str, object]:
+    about: dict[str, object] = msgspec.to_builtins(flow)
+    return {"id": flow.id, "org": name.org, "project": name.project} | about

@@ -1,21 +1,27 @@
 """`runglass projects`: the rooms that flows, keys and runs live in."""
 
 import asyncio
+from decimal import Decimal, InvalidOperation, localcontext
 from typing import Annotated, Literal
 
 import typer
 
 from runglass.cli import data as data_folder
+from runglass.cli.exits import UsageError
 from runglass.cli.names import ProjectName, project_name
 from runglass.cli.options import AsJson, Data, Store
 from runglass.cli.table import Cell, Column, Row, print_table
-from runglass.cli.terminal import note, write_json
+from runglass.cli.terminal import note, stdout, write_json, write_line
 from runglass.cli.words import UNKNOWN
+from runglass.engine.prices import format_usd
 from runglass.settings import Settings
 from runglass.store.base import Project
 
 app = typer.Typer(no_args_is_help=True, help="Projects of a data folder.")
 
+
+MOST_USD = 9_000_000
+"""What fits into the store's integers."""
 
 CaptureChoice = Literal["off", "metadata_only", "redacted", "full", "default"]
 
@@ -45,6 +51,33 @@ def create(
     asyncio.run(_create(data_folder.data_settings(data, store), name, capture))
 
 
+@app.command()
+def budget(
+    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
+    amount: Annotated[
+        str | None,
+        typer.Argument(metavar="[USD]", help="What it may spend in all, as 5.00; none lifts the limit."),
+    ] = None,
+    data: Data = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a project may spend and has spent; with an amount, set what it may spend in all."""
+    name = project_name(project)
+    settings = data_folder.data_settings(data, store)
+    if amount is not None:
+        asyncio.run(_set_budget(settings, name, _picodollars(amount)))
+    found = asyncio.run(_project(settings, name))
+    budget, spent = _usd(found.budget_pico), _usd(found.spent_pico)
+    if as_json:
+        about = {"budgetUsd": budget, "spentUsd": spent, "isSpent": found.is_spent}
+        write_json({"org": name.org, "project": name.project} | about)
+        return
+    limit = "no budget" if budget is None else f"budget ${budget}"
+    end = "; nothing more can be run" if found.is_spent else ""
+    write_line(stdout(), f"{name}  {limit}, spent ${spent}{end}")
+
+
 async def _projects(settings: Settings) -> list[Project]:
     async with data_folder.existing_store(settings) as store:
         return await store.projects()
@@ -56,3 +89,42 @@ async def _create(settings: Settings, name: ProjectName, capture: CaptureChoice 
         if capture is not None:
             await store.set_capture(project.id, None if capture == "default" else capture)
             note(f"capture of {name} is now {capture}")
+
+
+async def _project(settings: Settings, name: ProjectName) -> Project:
+    async with data_folder.existing_store(settings) as store:
+        return await data_folder.existing_project(store, name)
+
+
+async def _set_budget(settings: Settings, name: ProjectName, budget_pico: int | None) -> None:
+    async with data_folder.existing_store(settings) as store:
+        project = await data_folder.existing_project(store, name)
+        await store.set_budget(project.id, budget_pico)
+
+
+def _picodollars(amount: str) -> int | None:
+    """The amount in 10^-12 US dollars, exactly; None for `none`. Raises UsageError."""
+    if amount == "none":
+        return None
+    try:
+        usd = Decimal(amount)
+    except InvalidOperation as error:
+        raise _no_amount(amount) from error
+    if not usd.is_finite() or not 0 <= usd <= MOST_USD:
+        raise _no_amount(amount)
+    with localcontext(prec=len(usd.as_tuple().digits) + 20):
+        pico = usd.scaleb(12)
+        if pico != pico.to_integral_value():
+            raise _no_amount(amount)
+        return int(pico)
+
+
+def _no_amount(amount: str) -> UsageError:
+    return UsageError(
+        f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most 12 decimals,"
+        " such as 5.00, or none"
+    )
+
+
+def _usd(pico: int | None) -> str | None:
+    return None if pico is None else format_usd(Decimal(pico).scaleb(-12))

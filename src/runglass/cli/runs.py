@@ -1,18 +1,20 @@
 """`runglass runs`: look at runs of a server."""
 
+import re
 from typing import Annotated
 
 import typer
 
 from runglass.cli import names, words
 from runglass.cli.event_lines import EventLines
-from runglass.cli.exits import Exit, UsageError
+from runglass.cli.exits import Exit, NotFound, UsageError
 from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect
 from runglass.cli.step_view import attempt_lines
 from runglass.cli.table import Cell, Column, Row, print_table
 from runglass.cli.terminal import stdout, width_of, write_json, write_line
 from runglass.cli.trace_view import step_lines, summary_lines
 from runglass.client import Client, Run
+from runglass.client.management import Management
 from runglass.events import FlowCompleted, StreamEvent, UnknownEvent, is_terminal
 from runglass.execution import RunPage
 from runglass.trace import RunStatus, RunSummary, StepAttempts
@@ -22,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Runs of a server: list them, read 
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID")]
 
 MOST_PER_PAGE = 100
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 COLUMNS = (
     Column("run"),
@@ -36,7 +39,10 @@ COLUMNS = (
 
 @app.command("list")
 def list_runs(
-    flow: Annotated[str | None, typer.Option(metavar="FLOW_ID", help="Only runs of this flow.")] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option(metavar="FLOW", help="Only runs of this flow: its id, SLUG or ORG/PROJECT/SLUG."),
+    ] = None,
     status: Annotated[RunStatus | None, typer.Option(help="Only runs with this status.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     as_json: AsJson = False,
@@ -45,7 +51,7 @@ def list_runs(
 ) -> None:
     """The newest runs that the key may see, newest first."""
     with connect(base_url, api_key) as client:
-        page = _newest(client, flow, status, limit)
+        page = _newest(client, None if flow is None else _flow_id(client, flow), status, limit)
     if as_json:
         write_json(page)
     else:
@@ -122,6 +128,25 @@ def _run(client: Client, run_id: str) -> Run:
         return client.run(run_id)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _flow_id(client: Client, flow: str) -> str:
+    """The id of the flow that is named by id, SLUG or ORG/PROJECT/SLUG. Raises NotFound."""
+    if _UUID.fullmatch(flow):
+        return flow
+    management = Management(client)
+    if "/" in flow:
+        name, slug = names.flow_name(flow)
+        listed = management.flows(name.org, name.project)
+    else:
+        slug, listed = flow, management.own_flows()
+    for each in listed.flows:
+        if each.slug == slug:
+            return each.id
+    raise NotFound(
+        f"{listed.org}/{listed.project} has no flow {slug!r};"
+        f" `runglass flow list {listed.org}/{listed.project}` shows which there are"
+    )
 
 
 def _newest(client: Client, flow_id: str | None, status: RunStatus | None, limit: int) -> RunPage:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -57,6 +58,9 @@ class Lost(msgspec.Struct, frozen=True):
     cause: Exception | None = None
 
 
+ENDED_EARLY = Lost("the server closed the stream before the run had ended")
+"""A stream came to its end in good order."""
+
 Outcome = Answer | Lost
 
 
@@ -64,11 +68,13 @@ def finish(call: Call[T], outcome: Outcome, *, attempts: int) -> T:
     """The value in a good answer; anything else is raised."""
     if isinstance(outcome, Lost):
         tries = "" if attempts == 1 else f" after {attempts} attempts"
-        also = "; the run may have started all the same" if outcome.sent and not call.repeatable else ""
+        also = "; the run may have gone on all the same" if outcome.sent and call.moves_a_run else ""
         raise APIConnectionError(f"{call} failed{tries}: {outcome.reason}{also}") from outcome.cause
     if not 200 <= outcome.status < 300:
         raise error_of(str(call), outcome)
     shape: Any = call.answer
+    if shape is NoneType:
+        return cast(T, None)
     try:
         value: T = _decoder(shape).decode(outcome.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -81,7 +87,7 @@ def finish(call: Call[T], outcome: Outcome, *, attempts: int) -> T:
 
 def timed_out(call: Call[Any], seconds: float) -> APITimeoutError:
     """The exception for a call whose wall-clock bound has passed."""
-    also = "" if call.repeatable else "; the run may still go on: `client.runs()` lists it"
+    also = "; the run may still go on: `client.runs()` lists it" if call.moves_a_run else ""
     return APITimeoutError(f"{call} took longer than its timeout of {seconds:g} s{also}")
 
 

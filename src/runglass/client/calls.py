@@ -5,24 +5,30 @@ what comes back.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from collections.abc import Sequence
+from types import NoneType
+from typing import Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from runglass.execution import CompletedResult, ExecuteRequest, RunPage, Version
+from runglass.execution import JobState, RunPage
 from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
 
 T = TypeVar("T")
 
 Attempt = Literal["latest", "all"] | int
 
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
 
 class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """One request and the type of its answer. `path` is quoted and starts below the base URL."""
+    """One request and the type of its answer. `path` is quoted and starts below the base URL.
 
-    method: Literal["GET", "POST"]
+    With `NoneType` as the type, what a good answer says is not looked at.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     answer: type[T]
     query: tuple[tuple[str, str], ...] = ()
@@ -37,7 +43,12 @@ class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     @property
     def repeatable(self) -> bool:
         """Whether the server may get the request twice without doing more than once."""
-        return self.method == "GET"
+        return self.method != "POST" or self.moves_a_run
+
+    @property
+    def moves_a_run(self) -> bool:
+        """Whether a run may begin or go on because of it, also where no answer comes back."""
+        return IDEMPOTENCY_KEY in self.headers
 
     def __str__(self) -> str:
         return f"{self.method} {self.path!r}"
@@ -53,9 +64,13 @@ class FlowAddress(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return f"{self.org}/{self.project}/{self.slug}"
 
+    def parts(self) -> str:
+        """The three names, each quoted. Raises ValueError for one that no path can carry."""
+        return f"{_part('org', self.org)}/{_part('project', self.project)}/{_part('slug', self.slug)}"
+
     def path(self) -> str:
-        """The flow's path, each part quoted. Raises ValueError for a part that no path can carry."""
-        return f"/seq/{_part('org', self.org)}/{_part('project', self.project)}/{_part('slug', self.slug)}"
+        """Where the flow is run, and its runs are read. Raises as `parts` does."""
+        return f"/seq/{self.parts()}"
 
 
 def flow_address(
@@ -102,32 +117,6 @@ def run_path(execution_id: str | uuid.UUID, *, flow: FlowAddress | None = None) 
     return f"{base}/{_part('execution_id', str(execution_id))}"
 
 
-def execute(
-    flow: FlowAddress,
-    *,
-    message: str | None,
-    parameters: Mapping[str, Any] | None,
-    block_overrides: Mapping[str, Mapping[str, Any]] | None,
-    trace: bool,
-    version: Version,
-) -> Call[CompletedResult]:
-    """Run a flow to its end."""
-    request = ExecuteRequest(
-        message=message,
-        parameters=dict(parameters or {}),
-        block_overrides={step: dict(fields) for step, fields in (block_overrides or {}).items()},
-        trace=trace,
-    )
-    return Call(
-        method="POST",
-        path=f"{flow.path()}{_version(version)}/execute",
-        answer=CompletedResult,
-        # One key for all attempts of this call, so that a server can tell a retry from a second run.
-        headers={"Idempotency-Key": str(uuid.uuid4()), "Content-Type": "application/json"},
-        body=msgspec.json.encode(request),
-    )
-
-
 def trace(run: str) -> Call[Trace]:
     """The whole trace of the run at path `run`."""
     return Call(method="GET", path=f"{run}/trace", answer=Trace)
@@ -153,6 +142,27 @@ def stream_path(run: str) -> str:
     return f"{run}/trace/stream"
 
 
+def cancel(run: str) -> Call[None]:
+    """End the run at path `run`."""
+    return Call(method="DELETE", path=run, answer=NoneType)
+
+
+def job(jobs: str, execution_id: str) -> Call[JobState]:
+    """How far a job is; `jobs` is the path that it was queued at."""
+    return Call(method="GET", path=f"{jobs}/{_part('execution_id', execution_id)}", answer=JobState)
+
+
+class FlowId(msgspec.Struct, frozen=True):
+    """The one thing about a flow that its address does not say."""
+
+    id: str
+
+
+def flow_id(flow: FlowAddress) -> Call[FlowId]:
+    """Look up the id of a flow."""
+    return Call(method="GET", path=f"/flows/{flow.parts()}", answer=FlowId)
+
+
 def runs(
     *, flow_id: str | uuid.UUID | None, status: RunStatus | None, limit: int, cursor: str | None
 ) -> Call[RunPage]:
@@ -162,6 +172,11 @@ def runs(
     return Call(method="GET", path="/flow-runs", answer=RunPage, query=query)
 
 
+def is_count(value: object, least: int) -> bool:
+    """Whether the value is a whole number from `least` on; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def _part(name: str, value: str) -> str:
     # `.` and `..` survive quoting, and proxies would resolve them into another path.
     if value in ("", ".", ".."):
@@ -169,29 +184,15 @@ def _part(name: str, value: str) -> str:
     return quote(value, safe="")
 
 
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _version(version: Version) -> str:
-    if version == "production":
-        return ""
-    if version == "draft":
-        return "/v0"
-    if not _is_count(version, 0):
-        raise ValueError(f"version must be 'production', 'draft' or a number from 0 on, not {version!r}")
-    return f"/v{version}"
-
-
 def _attempt(attempt: Attempt) -> Attempt:
-    if attempt in ("latest", "all") or _is_count(attempt, 1):
+    if attempt in ("latest", "all") or is_count(attempt, 1):
         return attempt
     raise ValueError(f"attempt must be 'latest', 'all' or a number from 1 on, not {attempt!r}")
 
 
 def _loop_path(loop_index: int | Sequence[int]) -> Sequence[int]:
     path = [loop_index] if isinstance(loop_index, int) else loop_index
-    if isinstance(path, (list, tuple)) and path and all(_is_count(index, 0) for index in path):
+    if isinstance(path, (list, tuple)) and path and all(is_count(index, 0) for index in path):
         return path
     raise ValueError(
         f"loop_index must be a number from 0 on, or a tuple of them, outer loop first, not {loop_index!r}"

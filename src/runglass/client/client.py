@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from runglass.client import calls
+from runglass.client.async_flows import AsyncFlow
 from runglass.client.endpoint import endpoint
-from runglass.client.flows import AsyncFlow, Flow
+from runglass.client.flows import Flow
 from runglass.client.runs import AsyncRun, Run
 from runglass.client.transport import AsyncTransport, SyncTransport
 from runglass.execution import RunPage
@@ -22,9 +23,10 @@ class Client:
     `api_key` and `base_url` come from RUNGLASS_API_KEY and RUNGLASS_BASE_URL where they are not given. `org`
     and `project` complete a flow that is named by its slug alone. `timeout` bounds each call in seconds by
     the wall clock (None: no bound) and `max_retries` says how often one is tried again where that is safe.
+    `session_id`, a UUID, tags every run that is started from here.
 
-    Raises AuthenticationError for a key that is missing or cannot be one, ValueError for a `base_url` or a
-    number that cannot be used. The server is asked nothing yet.
+    Raises AuthenticationError for a key that is missing or cannot be one, ValueError for a `base_url`, a
+    number or a session that cannot be used. The server is asked nothing yet.
     """
 
     def __init__(
@@ -36,11 +38,18 @@ class Client:
         project: str | None = None,
         timeout: float | None = 60.0,
         max_retries: int = 2,
+        session_id: str | uuid.UUID | None = None,
     ) -> None:
         self._org = org
         self._project = project
         self._transport = SyncTransport(
-            endpoint(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=max_retries)
+            endpoint(
+                api_key=api_key,
+                base_url=base_url,
+                timeout=timeout,
+                max_retries=max_retries,
+                session_id=session_id,
+            )
         )
 
     def __repr__(self) -> str:
@@ -107,9 +116,10 @@ class AsyncClient:
     `api_key` and `base_url` come from RUNGLASS_API_KEY and RUNGLASS_BASE_URL where they are not given. `org`
     and `project` complete a flow that is named by its slug alone. `timeout` bounds each call in seconds by
     the wall clock (None: no bound) and `max_retries` says how often one is tried again where that is safe.
+    `session_id`, a UUID, tags every run that is started from here.
 
-    Raises AuthenticationError for a key that is missing or cannot be one, ValueError for a `base_url` or a
-    number that cannot be used. The server is asked nothing yet.
+    Raises AuthenticationError for a key that is missing or cannot be one, ValueError for a `base_url`, a
+    number or a session that cannot be used. The server is asked nothing yet.
     """
 
     def __init__(
@@ -121,11 +131,18 @@ class AsyncClient:
         project: str | None = None,
         timeout: float | None = 60.0,
         max_retries: int = 2,
+        session_id: str | uuid.UUID | None = None,
     ) -> None:
         self._org = org
         self._project = project
         self._transport = AsyncTransport(
-            endpoint(api_key=api_key, base_url=base_url, timeout=timeout, max_retries=max_retries)
+            endpoint(
+                api_key=api_key,
+                base_url=base_url,
+                timeout=timeout,
+                max_retries=max_retries,
+                session_id=session_id,
+            )
         )
 
     def __repr__(self) -> str:

@@ -7,10 +7,13 @@ of connections every event comes out once, in order, and the terminal one last.
 import random
 import time
 from collections.abc import Callable, Iterator
+from types import NoneType
+from typing import Protocol
 
 import msgspec
 
 from runglass.client.answers import Answer, Lost, Outcome, error_of
+from runglass.client.calls import Call
 from runglass.client.retries import PASSING, backoff_s
 from runglass.errors import APIConnectionError
 from runglass.events import StreamEvent, decode_event, is_terminal
@@ -19,9 +22,33 @@ from runglass.sse import Decoder, Frame, FrameTooLarge
 SILENCE_S = 45.0
 """A server pings every 15 s; a stream that missed three is lost."""
 
+# A proxy that compresses may hold back events until its window is full.
+STREAM_HEADERS = {
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",
+    "Cache-Control": "no-store",
+}
+
 _PING_S = 15.0
 _DEFAULT_RETRY_S = 1.0
 _MOST_S = 8.0
+
+
+class Cursor(Protocol):
+    """What a transport asks while it follows a stream: what to open, what has come, whether to go on."""
+
+    ended: bool
+    gap: Lost | None
+
+    def call(self) -> Call[None]:
+        """The request that opens the stream, now or again."""
+
+    def opened(self) -> None: ...
+
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]: ...
+
+    def lost(self, outcome: Outcome) -> float | None:
+        """Seconds to wait before the stream is opened again; None where all is said."""
 
 
 class TailCursor:
@@ -56,11 +83,13 @@ class TailCursor:
         self._ever_opened = False
         self._failures = 0
 
-    def headers(self) -> dict[str, str]:
+    def call(self) -> Call[None]:
         """Asks for the stream, after the last event that was had."""
-        # A proxy that compresses may hold back events until its window is full.
-        wanted = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
-        return wanted | {"Last-Event-ID": str(self.last)} if self.last else wanted
+        return Call(method="GET", path=self.path, answer=NoneType, headers=self.headers())
+
+    def headers(self) -> dict[str, str]:
+        """What that request carries."""
+        return STREAM_HEADERS | {"Last-Event-ID": str(self.last)} if self.last else STREAM_HEADERS
 
     def opened(self) -> None:
         """A connection stands; what follows through `feed` is a new stream."""
@@ -104,11 +133,7 @@ class TailCursor:
         if isinstance(outcome, Answer) and outcome.status not in PASSING:
             if outcome.status >= 300:
                 raise error_of(str(self), outcome)
-            kind = outcome.headers.get("content-type", "no type")
-            raise APIConnectionError(
-                f"{self} was answered with something else than an event stream ({kind}): "
-                f"{outcome.excerpt!r}; is the base URL right?"
-            )
+            raise no_stream(str(self), outcome)
         if self._opened_at is not None and self._heard_at - self._opened_at >= _PING_S:
             self._failures = 0
         self._opened_at = None
@@ -130,21 +155,38 @@ class TailCursor:
         return f"live trace {self.path!r}"
 
     def _read(self, frame: Frame) -> tuple[StreamEvent, int]:
-        """An event and its number: the one it carries, else the one of its frame."""
-        try:
-            event = decode_event(frame.data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise APIConnectionError(
-                f"{self}: event {frame.id or '(without id)'} is not readable ({error}): {frame.data[:100]!r}"
-            ) from error
-        if event.seq > 0:
-            return event, event.seq
-        if frame.id.isdecimal():
-            return event, int(frame.id)
-        raise APIConnectionError(f"{self}: an event {event.event_type!r} after {self.last} has no number")
+        event, seq = read_frame(frame, str(self))
+        if seq == 0:
+            raise APIConnectionError(f"{self}: an event {event.event_type!r} after {self.last} has no number")
+        return event, seq
 
     def _last_words(self, outcome: Outcome) -> tuple[str, Exception | None]:
         if isinstance(outcome, Lost):
             return outcome.reason, outcome.cause
         error = error_of(str(self), outcome)
         return str(error), error
+
+
+def read_frame(frame: Frame, what: str) -> tuple[StreamEvent, int]:
+    """An event and its number: the one it carries, else the one of its frame, else 0.
+
+    Raises APIConnectionError for a frame that cannot be read; `what` is the stream, for people.
+    """
+    try:
+        event = decode_event(frame.data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise APIConnectionError(
+            f"{what}: event {frame.id or '(without id)'} is not readable ({error}): {frame.data[:100]!r}"
+        ) from error
+    if event.seq > 0:
+        return event, event.seq
+    return event, int(frame.id) if frame.id.isdecimal() else 0
+
+
+def no_stream(what: str, answer: Answer) -> APIConnectionError:
+    """The exception for a good answer that is no event stream."""
+    kind = answer.headers.get("content-type", "no type")
+    return APIConnectionError(
+        f"{what} was answered with something else than an event stream ({kind}): "
+        f"{answer.excerpt!r}; is the base URL right?"
+    )

@@ -12,10 +12,20 @@ _WAKES_EARLY_S = 0.005
 
 
 class Deadline:
-    """Ends `seconds` from now, or from the latest `renew()`; infinite seconds never end."""
+    """Ends `seconds` from now, or from the latest `renew()`, and never later than `within`.
 
-    def __init__(self, seconds: float, *, now: Callable[[], float] = time.monotonic) -> None:
+    Infinite seconds never end.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        *,
+        within: "Deadline | None" = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.seconds = seconds
+        self._within = within
         self._now = now
         self._ends_at = now() + seconds
 
@@ -25,7 +35,8 @@ class Deadline:
 
     def left_s(self) -> float:
         """Seconds left: infinite where there is no bound, 0 or less when it has passed."""
-        return self._ends_at - self._now()
+        left_s = self._ends_at - self._now()
+        return left_s if self._within is None else min(left_s, self._within.left_s())
 
     def passed(self) -> bool:
         """Whether a wait that has just timed out did so because of this deadline."""

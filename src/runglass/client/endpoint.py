@@ -7,6 +7,7 @@ and of the HTTP library.
 import math
 import os
 import re
+import uuid
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -27,22 +28,36 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str
     timeout_s: float
     max_retries: int
+    session_id: str | None = None
 
     def __repr__(self) -> str:
         # The key must not reach logs and tracebacks.
         return f"Endpoint({self.base_url!r})"
 
     def headers(self) -> dict[str, str]:
-        """What every request carries."""
+        """What every request carries, unless it says otherwise."""
         return {
             "Authorization": f"Bearer {self.api_key}",
             "User-Agent": f"runglass/{__version__}",
             "Accept": "application/json",
+            **session_header(self.session_id),
         }
 
     def bound_s(self, timeout: float | None) -> float:
         """The wall-clock bound of a call in seconds: its own `timeout`, else the client's."""
-        return self.timeout_s if timeout is None else _seconds(timeout)
+        return self.timeout_s if timeout is None else seconds_of(timeout)
+
+
+def session_header(session_id: str | uuid.UUID | None) -> dict[str, str]:
+    """The header that tags runs with a session; none for None. Raises ValueError for what is no UUID."""
+    if session_id is None:
+        return {}
+    try:
+        return {"X-Session-Id": str(uuid.UUID(str(session_id)))}
+    except ValueError as error:
+        raise ValueError(
+            f"session_id must be a UUID, such as uuid.uuid4() makes, not {session_id!r}"
+        ) from error
 
 
 def endpoint(
@@ -51,6 +66,7 @@ def endpoint(
     base_url: str | None,
     timeout: float | None,
     max_retries: int,
+    session_id: str | uuid.UUID | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Endpoint:
     """The endpoint from a client's arguments, with the environment filling in for None.
@@ -62,8 +78,9 @@ def endpoint(
     return Endpoint(
         base_url=_base_url(base_url or environ.get("RUNGLASS_BASE_URL") or DEFAULT_BASE_URL),
         api_key=_api_key(api_key or environ.get("RUNGLASS_API_KEY")),
-        timeout_s=math.inf if timeout is None else _seconds(timeout),
+        timeout_s=math.inf if timeout is None else seconds_of(timeout),
         max_retries=max_retries,
+        session_id=session_header(session_id).get("X-Session-Id"),
     )
 
 
@@ -107,7 +124,8 @@ def _is_number(value: object, *kinds: type) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-def _seconds(timeout: float) -> float:
+def seconds_of(timeout: float) -> float:
+    """A bound as a caller gives it. Raises ValueError for what is no number of seconds."""
     if not _is_number(timeout, int, float) or not timeout > 0:
         raise ValueError(f"timeout must be a number of seconds above 0, or inf for no bound, not {timeout!r}")
     return float(timeout)

@@ -1,7 +1,8 @@
 """Whether a failed call is tried again, and after how long. Pure: transports do the waiting.
 
-A read may be tried again after any loss. Running a flow only where nothing can have been started: no
-connection came about, or the server itself said so (429, 503).
+A read may be tried again after any loss, and so may a call that begins a run or goes on with one: all its
+attempts carry one Idempotency-Key, under which the server does it once and repeats what came of it. Any other
+call only where nothing can have been done: no connection came about, or the server itself said so (429, 503).
 """
 
 import random
@@ -11,7 +12,7 @@ from typing import Any
 from runglass.client.answers import Answer, Outcome
 from runglass.client.calls import Call
 
-NOTHING_STARTED: frozenset[int] = frozenset({429, 503})
+NOTHING_DONE: frozenset[int] = frozenset({429, 503})
 PASSING: frozenset[int] = frozenset({429, 502, 503, 504})
 """Statuses that a server or a proxy before it gives while something is briefly out of order."""
 
@@ -63,5 +64,5 @@ class Retries:
 
     def _may_repeat(self, outcome: Outcome) -> bool:
         if isinstance(outcome, Answer):
-            return outcome.status in (PASSING if self._call.repeatable else NOTHING_STARTED)
+            return outcome.status in (PASSING if self._call.repeatable else NOTHING_DONE)
         return self._call.repeatable or not outcome.sent

@@ -1,16 +1,23 @@
-"""A run as the caller sees it: its trace, one step of it, its events as they come. Blocking, and on asyncio.
+"""A run as the caller sees it: its trace, one step of it, its events as they come, its end.
+
+Blocking, and on asyncio.
 
 Both classes only describe calls and hand them to their transport; a test holds them equal.
 """
 
+import math
 from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, closing
 from typing import Literal, overload
 
 from runglass.client import calls
 from runglass.client.calls import Attempt
+from runglass.client.cursor import TailCursor
+from runglass.client.endpoint import seconds_of
 from runglass.client.transport import AsyncTransport, SyncTransport
-from runglass.events import StreamEvent
-from runglass.trace import StepAttempts, StepTrace, Trace
+from runglass.events import StepEvent, StreamEvent
+from runglass.fold import RunFold
+from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
 
 
 class Run:
@@ -83,7 +90,35 @@ class Run:
         Raises FlowNotFoundError, AuthenticationError and their like from the first event on, and
         APIConnectionError when the stream cannot be had back.
         """
-        return self._transport.tail(calls.stream_path(self._path))
+        return self._transport.follow(self._cursor())
+
+    def wait(self, timeout: float | None = None) -> RunSummary:
+        """How the run ended, as soon as it has: its events tell, and nothing is asked over and over.
+
+        `timeout` bounds the wait in seconds by the wall clock; None waits as long as it takes, also while the
+        run is paused. How it ended is the summary's `status`; a failed run raises nothing.
+
+        Raises APITimeoutError, after which the run still goes on, FlowNotFoundError, APIConnectionError.
+        """
+        fold = RunFold(RunSummary(id=self.execution_id, flow_id="", status="pending"))
+        events = self._transport.follow(self._cursor(), timeout=_bound_s(timeout))
+        with closing(events):
+            for event in events:
+                if not isinstance(event, StepEvent):
+                    fold.apply(event)
+        return fold.summary
+
+    def cancel(self, *, timeout: float | None = None) -> None:
+        """Asks the server to end the run, which `wait` sees happen. `timeout` is that of `trace`.
+
+        Raises FlowExecutionError for a run that has ended, FlowNotFoundError, PermissionDeniedError,
+        APITimeoutError, APIConnectionError.
+        """
+        self._transport.call(calls.cancel(self._path), timeout=timeout)
+
+    def _cursor(self) -> TailCursor:
+        attempts = self._transport.endpoint.max_retries + 1
+        return TailCursor(calls.stream_path(self._path), first_attempts=attempts)
 
 
 class AsyncRun:
@@ -156,4 +191,36 @@ class AsyncRun:
         Raises FlowNotFoundError, AuthenticationError and their like from the first event on, and
         APIConnectionError when the stream cannot be had back.
         """
-        return self._transport.tail(calls.stream_path(self._path))
+        return self._transport.follow(self._cursor())
+
+    async def wait(self, timeout: float | None = None) -> RunSummary:
+        """How the run ended, as soon as it has: its events tell, and nothing is asked over and over.
+
+        `timeout` bounds the wait in seconds by the wall clock; None waits as long as it takes, also while the
+        run is paused. How it ended is the summary's `status`; a failed run raises nothing.
+
+        Raises APITimeoutError, after which the run still goes on, FlowNotFoundError, APIConnectionError.
+        """
+        fold = RunFold(RunSummary(id=self.execution_id, flow_id="", status="pending"))
+        events = self._transport.follow(self._cursor(), timeout=_bound_s(timeout))
+        async with aclosing(events):
+            async for event in events:
+                if not isinstance(event, StepEvent):
+                    fold.apply(event)
+        return fold.summary
+
+    async def cancel(self, *, timeout: float | None = None) -> None:
+        """Asks the server to end the run, which `wait` sees happen. `timeout` is that of `trace`.
+
+        Raises FlowExecutionError for a run that has ended, FlowNotFoundError, PermissionDeniedError,
+        APITimeoutError, APIConnectionError.
+        """
+        await self._transport.call(calls.cancel(self._path), timeout=timeout)
+
+    def _cursor(self) -> TailCursor:
+        attempts = self._transport.endpoint.max_retries + 1
+        return TailCursor(calls.stream_path(self._path), first_attempts=attempts)
+
+
+def _bound_s(timeout: float | None) -> float:
+    return math.inf if timeout is None else seconds_of(timeout)

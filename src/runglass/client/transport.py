@@ -5,6 +5,7 @@ elsewhere, without I/O, for both transports alike. Here is what differs: how to 
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import aclosing, closing
@@ -12,13 +13,14 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from runglass.client.answers import Answer, Lost, Outcome, finish, timed_out
+from runglass.client.answers import ENDED_EARLY, Answer, Lost, Outcome, finish, timed_out
 from runglass.client.calls import Call
-from runglass.client.cursor import SILENCE_S, TailCursor
+from runglass.client.cursor import SILENCE_S, Cursor
 from runglass.client.deadline import Deadline
 from runglass.client.endpoint import Endpoint
 from runglass.client.retries import Retries
 from runglass.client.sockets import DeadlineBackend
+from runglass.errors import APITimeoutError
 from runglass.events import StreamEvent
 
 T = TypeVar("T")
@@ -29,7 +31,6 @@ _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keep
 
 _REFUSAL_BYTES = 64 * 1024
 _SILENT = f"nothing was heard for {SILENCE_S:g} s"
-_ENDED_EARLY = "the server closed the stream before the run had ended"
 
 
 class SyncTransport:
@@ -57,18 +58,20 @@ class SyncTransport:
                 return finish(call, outcome, attempts=retries.attempts)
             self.sleep(wait_s)
 
-    def tail(self, path: str) -> Generator[StreamEvent, None, None]:
-        """The events streamed at `path`, until the run has ended. Raises as `TailCursor` does."""
-        cursor = TailCursor(path, first_attempts=self.endpoint.max_retries + 1)
+    def follow(self, cursor: Cursor, *, timeout: float = math.inf) -> Generator[StreamEvent, None, None]:
+        """The events that `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
+        deadline = Deadline(timeout)
         while True:
-            with closing(self._parts(cursor)) as parts:
+            with closing(self._parts(cursor, deadline)) as parts:
                 part = next(parts)
                 while isinstance(part, bytes):
                     yield from cursor.feed(part)
                     if cursor.ended:
                         return
                     part = next(parts) if cursor.gap is None else cursor.gap
-            self.sleep(cursor.lost(part))
+            if (wait_s := cursor.lost(part)) is None:
+                return
+            self.sleep(max(0.0, min(wait_s, deadline.left_s())))
 
     def _attempt(self, call: Call[Any], deadline: Deadline) -> Outcome:
         request = self._http.build_request(
@@ -87,11 +90,16 @@ class SyncTransport:
             return _lost(error, self._base)
         return _answer(response, response.content)
 
-    def _parts(self, cursor: TailCursor) -> Generator[bytes | Outcome, None, None]:
+    def _parts(self, cursor: Cursor, deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
         """The bytes that one connection brings, and last how it ended."""
-        silence = Deadline(SILENCE_S)
+        silence = Deadline(SILENCE_S, within=deadline)
+        call = cursor.call()
         request = self._http.build_request(
-            "GET", f"{self._base}{cursor.path}", headers=cursor.headers(), extensions=_waiting(silence)
+            call.method,
+            f"{self._base}{call.target}",
+            headers=call.headers,
+            content=call.body,
+            extensions=_waiting(silence),
         )
         try:
             with closing(self._http.send(request, stream=True)) as response:
@@ -110,9 +118,11 @@ class SyncTransport:
                     silence.renew()
         except httpx2.RequestError as error:
             silent = isinstance(error, httpx2.TimeoutException) and silence.passed()
+            if silent and deadline.passed():
+                raise _not_ended(cursor, deadline) from error
             yield Lost(_SILENT, cause=error) if silent else _lost(error, self._base)
         else:
-            yield Lost(_ENDED_EARLY)
+            yield ENDED_EARLY
 
 
 class AsyncTransport:
@@ -143,11 +153,11 @@ class AsyncTransport:
         except TimeoutError as error:
             raise timed_out(call, deadline.seconds) from error
 
-    async def tail(self, path: str) -> AsyncGenerator[StreamEvent, None]:
-        """The events streamed at `path`, until the run has ended. Raises as `TailCursor` does."""
-        cursor = TailCursor(path, first_attempts=self.endpoint.max_retries + 1)
+    async def follow(self, cursor: Cursor, *, timeout: float = math.inf) -> AsyncGenerator[StreamEvent, None]:
+        """The events that `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
+        deadline = Deadline(timeout)
         while True:
-            async with aclosing(self._parts(cursor)) as parts:
+            async with aclosing(self._parts(cursor, deadline)) as parts:
                 part = await anext(parts)
                 while isinstance(part, bytes):
                     for event in cursor.feed(part):
@@ -155,7 +165,9 @@ class AsyncTransport:
                     if cursor.ended:
                         return
                     part = await anext(parts) if cursor.gap is None else cursor.gap
-            await self.sleep(cursor.lost(part))
+            if (wait_s := cursor.lost(part)) is None:
+                return
+            await self.sleep(max(0.0, min(wait_s, deadline.left_s())))
 
     async def _attempt(self, call: Call[Any]) -> Outcome:
         request = self._http.build_request(
@@ -167,16 +179,19 @@ class AsyncTransport:
             return _lost(error, self._base)
         return _answer(response, response.content)
 
-    async def _parts(self, cursor: TailCursor) -> AsyncGenerator[bytes | Outcome, None]:
+    async def _parts(self, cursor: Cursor, deadline: Deadline) -> AsyncGenerator[bytes | Outcome, None]:
         """The bytes that one connection brings, and last how it ended."""
-        request = self._http.build_request("GET", f"{self._base}{cursor.path}", headers=cursor.headers())
+        call = cursor.call()
+        request = self._http.build_request(
+            call.method, f"{self._base}{call.target}", headers=call.headers, content=call.body
+        )
         try:
-            async with asyncio.timeout(SILENCE_S):
+            async with _silence(deadline):
                 opened = await self._http.send(request, stream=True)
             async with aclosing(opened) as response:
                 if not _is_event_stream(response):
                     body = bytearray()
-                    async with asyncio.timeout(SILENCE_S):
+                    async with _silence(deadline):
                         async for chunk in response.aiter_bytes():
                             body += chunk
                             if len(body) > _REFUSAL_BYTES:
@@ -185,19 +200,29 @@ class AsyncTransport:
                     return
                 cursor.opened()
                 chunks = response.aiter_bytes()
-                while (part := await _next(chunks)) is not None:
+                while (part := await _next(chunks, deadline)) is not None:
                     yield part
         except TimeoutError as error:
+            if deadline.passed():
+                raise _not_ended(cursor, deadline) from error
             yield Lost(_SILENT, cause=error)
         except httpx2.RequestError as error:
             yield _lost(error, self._base)
         else:
-            yield Lost(_ENDED_EARLY)
+            yield ENDED_EARLY
 
 
-async def _next(chunks: AsyncIterator[bytes]) -> bytes | None:
-    async with asyncio.timeout(SILENCE_S):
+async def _next(chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes | None:
+    async with _silence(deadline):
         return await anext(chunks, None)
+
+
+def _silence(deadline: Deadline) -> asyncio.Timeout:
+    return asyncio.timeout(Deadline(SILENCE_S, within=deadline).bound_s())
+
+
+def _not_ended(cursor: Cursor, deadline: Deadline) -> APITimeoutError:
+    return APITimeoutError(f"{cursor}: the run did not end within {deadline.seconds:g} s; it still goes on")
 
 
 def _checked(base_url: str) -> str:

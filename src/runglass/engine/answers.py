@@ -13,7 +13,7 @@ from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.usage import RequestUsage
 
 from runglass.engine.conversation import ANSWER_TOOL, arguments_of, wire_call
-from runglass.engine.model_call import AnswerRejected, ModelAnswer, ModelRequest, schema_problems
+from runglass.engine.model_call import AnswerRejected, ModelAnswer, ModelRequest, schema_problems, whole_text
 from runglass.engine.prices import Price, cost_of
 from runglass.engine.provider_errors import EXCERPT
 from runglass.trace import TokenBreakdown
@@ -59,8 +59,9 @@ class _Verdict:
         cost: Decimal | None,
     ) -> None:
         provider, _, name = request.model.partition(":")
-        self.text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
-        self.model_used = response.model_name or name
+        text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
+        self.text = whole_text(text)
+        self.model_used = whole_text(response.model_name or name)
         self.cut_note = (
             " (cut off at the token limit; raise `max_tokens`)" if response.finish_reason == "length" else ""
         )
@@ -88,7 +89,7 @@ class _Verdict:
         reason = self._response.finish_reason
         details = self._response.provider_details or {}
         if reason == "content_filter":
-            why = str(details.get("refusal") or "its content filter stepped in")[:500]
+            why = whole_text(str(details.get("refusal") or "its content filter stepped in"))[:500]
             raise self.rejected("PROVIDER_ERROR", f"refused to answer: {why}", may_retry=False)
         if reason == "error":
             raise self.rejected("PROVIDER_UNAVAILABLE", "failed in the middle of its answer")
@@ -151,6 +152,8 @@ def _object_in(text: str) -> dict[str, Any] | None:
             # Not strict: models write line breaks in strings as they are.
             decoder = json.JSONDecoder(parse_constant=_refuse_constant, strict=False)
             value, _ = decoder.raw_decode(text, start)
+            # Unlike msgspec, it takes half a character that is written as an escape.
+            value = json.loads(whole_text(json.dumps(value, ensure_ascii=False)))
         except (ValueError, RecursionError):
             return None
     return value if isinstance(value, dict) else None

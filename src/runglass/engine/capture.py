@@ -3,15 +3,20 @@
 Knows nothing of steps and events: values and their JSON in, snapshots out.
 """
 
+import asyncio
 from typing import Any, NamedTuple
 
 import msgspec
 
 from runglass.engine.cutting import cut
+from runglass.engine.payload import Payload
 from runglass.engine.redaction import Redactor
 from runglass.execution import CaptureMode
 
 __all__ = ["Capture", "Redactor", "Snapshot", "raise_for_trace"]
+
+_QUICK_BYTES = 64 * 1024
+"""As much is redacted on the event loop, in some milliseconds."""
 
 
 class Snapshot(NamedTuple):
@@ -44,31 +49,53 @@ class Capture:
         """The size to record; None where the mode is `off`."""
         return None if self.mode == "off" else len(encoded)
 
-    def snapshot(self, encoded: bytes, value: Any) -> Snapshot:
+    async def prepare(self, payload: Payload) -> None:
+        """Looks through a large payload off the event loop, so that its snapshots cost nothing any more."""
+        if self.mode == "redacted" and payload.kept is None and len(payload.json) > _QUICK_BYTES:
+            kept = await asyncio.to_thread(self._shortened, payload.json, payload.value)
+            payload.kept = (self._rules, kept)
+
+    def snapshot(self, payload: Payload) -> Snapshot:
         """Of an input or output; costs next to nothing where the mode keeps none."""
         if not self.keeps_snapshots:
-            return Snapshot(None, self.size(encoded), truncated=False)
-        return self._kept(encoded, value)
+            return Snapshot(None, self.size(payload.json), truncated=False)
+        return self.failed_input(payload)
 
-    def failed_input(self, encoded: bytes, value: Any) -> Snapshot:
+    def failed_input(self, payload: Payload) -> Snapshot:
         """Of the input of an attempt that failed: kept in every mode, so that it can be understood."""
-        return self._kept(encoded, value)
+        if payload.kept is None or payload.kept[0] != self._rules:
+            payload.kept = (self._rules, self._shortened(payload.json, payload.value))
+        return self._told(payload.kept[1], len(payload.json))
 
-    def error(self, detail: dict[str, Any]) -> msgspec.Raw:
-        """An error, kept in every mode like the input that led to it, and cut to the same limit."""
-        kept = self._kept(msgspec.json.encode(detail), detail).data
-        assert kept is not None
-        return kept
+    def error(self, detail: dict[str, Any], given: Any = None) -> msgspec.Raw:
+        """An error, kept in every mode like the input that led to it, and cut to the same limit.
 
-    def _kept(self, encoded: bytes, value: Any) -> Snapshot:
-        size = self.size(encoded)
+        `given` is what the step was given: a secret that it tells by a key must not come back in the error.
+        """
+        if self.mode == "redacted":
+            # Whatever a program prints is its author's choice, and nothing marks the secrets in it.
+            detail = {key: value for key, value in detail.items() if key != "printed"}
+            detail = self._redactor.strike(detail, self._redactor.secrets_in(given))
+        data, _ = self._shortened(msgspec.json.encode(detail), detail)
+        return msgspec.Raw(data)
+
+    @property
+    def _rules(self) -> tuple[bool, int, Redactor]:
+        return self.mode == "redacted", self._limit_bytes, self._redactor
+
+    def _told(self, kept: tuple[bytes, bool], size: int) -> Snapshot:
+        data, truncated = kept
+        return Snapshot(msgspec.Raw(data), None if self.mode == "off" else size, truncated)
+
+    def _shortened(self, encoded: bytes, value: Any) -> tuple[bytes, bool]:
+        """What is kept of the value as JSON, and whether it was cut to the limit."""
         # Redacted before it is cut: a secret that the cut goes through would no longer look like one.
         if self.mode == "redacted" and self._redactor.may_hold_secrets(encoded):
             value = self._redactor.redact(value)
             encoded = msgspec.json.encode(value)
         if len(encoded) <= self._limit_bytes:
-            return Snapshot(msgspec.Raw(encoded), size, truncated=False)
-        return Snapshot(msgspec.Raw(cut(value, self._limit_bytes)), size, truncated=True)
+            return encoded, False
+        return cut(value, self._limit_bytes), True
 
 
 def raise_for_trace(mode: CaptureMode) -> CaptureMode:

@@ -46,41 +46,59 @@ class Clients:
         self._api_keys = dict(api_keys)
         self._providers: dict[str, Provider[Any]] = {}
         self._models: OrderedDict[str, Prepared] = OrderedDict()
-        self._owned: set[str] = set()
+        self._making: dict[str, asyncio.Task[Provider[Any]]] = {}
         self._exits = AsyncExitStack()
-        self._lock = asyncio.Lock()
 
     async def aclose(self) -> None:
-        await self._exits.aclose()
+        try:
+            if self._making:
+                await asyncio.wait(list(self._making.values()))
+        finally:
+            await self._exits.aclose()
 
     async def prepared(self, model: str) -> Prepared:
         """The model object for a string `PROVIDER:NAME`. Raises StepFailure where none can be made."""
-        async with self._lock:
-            if model not in self._models:
-                try:
-                    # A client loads certificates, and a provider its package: too slow for the event loop.
-                    made = await asyncio.to_thread(self._make, model)
-                except Exception as error:
-                    raise setup_failure(error, model=model) from error
-                for name in self._providers.keys() - self._owned:
-                    await self._exits.enter_async_context(self._providers[name])
-                    self._owned.add(name)
-                self._models[model] = made
-            self._models.move_to_end(model)
+        if model not in self._models:
+            provider = model.partition(":")[0]
+            try:
+                if provider not in self._providers:
+                    await self._have(provider)
+                # A provider loads its package: too slow for the event loop.
+                made = await asyncio.to_thread(self._new_model, model)
+            except Exception as error:
+                secrets = self._api_keys.values()
+                raise setup_failure(error, model=model, secrets=secrets) from error
+            self._models.setdefault(model, made)
             if len(self._models) > _MOST_MODELS:
                 self._models.popitem(last=False)
-            return self._models[model]
+        self._models.move_to_end(model)
+        return self._models[model]
 
-    def _make(self, model: str) -> Prepared:
+    async def _have(self, name: str) -> None:
+        task = self._making.get(name)
+        if task is None:
+            task = self._making[name] = asyncio.create_task(self._make(name))
+            task.add_done_callback(lambda done: self._made(name, done))
+        # It belongs to all who wait for it: a step that is cut off leaves no client that nobody closes.
+        await asyncio.shield(task)
+
+    async def _make(self, name: str) -> Provider[Any]:
+        # A client loads certificates.
+        provider = await asyncio.to_thread(self._new_provider, name)
+        self._providers[name] = await self._exits.enter_async_context(provider)
+        return provider
+
+    def _made(self, name: str, task: asyncio.Task[Provider[Any]]) -> None:
+        del self._making[name]
+        # Asked for, so that a failure nobody waits for any more is no complaint of the garbage collector.
+        if not task.cancelled():
+            task.exception()
+
+    def _new_model(self, model: str) -> Prepared:
         provider, _, name = model.partition(":")
         if provider in self._base_urls:
-            return Prepared(OpenAIChatModel(name, provider=self._provider(provider)))
-        return Prepared(infer_model(model, provider_factory=self._provider))
-
-    def _provider(self, name: str) -> Provider[Any]:
-        if name not in self._providers:
-            self._providers[name] = self._new_provider(name)
-        return self._providers[name]
+            return Prepared(OpenAIChatModel(name, provider=self._providers[provider]))
+        return Prepared(infer_model(model, provider_factory=self._providers.__getitem__))
 
     def _new_provider(self, name: str) -> Provider[Any]:
         key = self._api_keys.get(name)

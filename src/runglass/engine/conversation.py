@@ -3,12 +3,14 @@
 Pure translation: no provider, no network. Imports pydantic-ai, so only `providers.py` may import it.
 """
 
+import json
 import re
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from pydantic_ai.messages import (
+    ImageUrl,
     ModelMessage,
     ModelRequest,
     ModelRequestPart,
@@ -25,7 +27,7 @@ from pydantic_ai.settings import ModelSettings, ToolChoice
 from pydantic_ai.tools import ToolDefinition
 
 from runglass.engine import model_call
-from runglass.engine.model_call import call_id_of, calls_in, text_of
+from runglass.engine.model_call import call_id_of, calls_in, text_of, whole_text
 from runglass.errors import StepFailure
 
 OutputForm = Literal["native", "json_object", "prompted", "auto"]
@@ -149,17 +151,17 @@ def tool_choice(choice: Any) -> ToolChoice:
 def wire_call(part: ToolCallPart) -> dict[str, Any]:
     """A tool call of the model in the OpenAI format."""
     return {
-        "id": part.tool_call_id,
+        "id": whole_text(part.tool_call_id),
         "type": "function",
-        "function": {"name": part.tool_name, "arguments": arguments_of(part)},
+        "function": {"name": whole_text(part.tool_name), "arguments": arguments_of(part)},
     }
 
 
 def arguments_of(part: ToolCallPart) -> str:
     """The arguments as the model wrote them, be they JSON or not."""
     if isinstance(part.args, str) and part.args:
-        return part.args
-    return msgspec.json.encode(part.args or {}).decode()
+        return whole_text(part.args)
+    return whole_text(json.dumps(part.args or {}, ensure_ascii=False, separators=(",", ":")))
 
 
 def _tool_definitions(tools: list[dict[str, Any]]) -> list[ToolDefinition]:
@@ -194,7 +196,11 @@ def _assistant_parts(message: dict[str, Any]) -> list[ModelResponsePart]:
 def _request_part(message: dict[str, Any], tool_names: dict[str, str]) -> ModelRequestPart:
     role = message.get("role")
     if role == "user":
-        return UserPromptPart(content=text_of(message))
+        images = [
+            ImageUrl(url=image["url"], media_type=image.get("mimeType"))
+            for image in message.get("attachments") or []
+        ]
+        return UserPromptPart(content=[text_of(message), *images] if images else text_of(message))
     call_id = call_id_of(message)
     if role == "tool" and call_id is not None:
         name = tool_names.get(call_id) or message.get("name") or "tool"

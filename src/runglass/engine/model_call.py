@@ -5,13 +5,13 @@ Built-in and hosted models both speak in these. Nothing here knows a provider, a
 
 from collections.abc import Mapping
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 import jsonschema_rs
 import msgspec
 
 from runglass.errors import StepFailure
+from runglass.schemas import mistakes
 from runglass.trace import TokenBreakdown
 
 
@@ -95,26 +95,21 @@ def call_id_of(message: Mapping[str, Any]) -> str | None:
     return call_id
 
 
-def schema_problems(value: Any, schema: Mapping[str, Any]) -> list[str]:
+def schema_problems(value: Any, schema: dict[str, Any]) -> list[str]:
     """What is wrong with `value`, at most five located sentences; empty where `schema` accepts it.
 
     Raises StepFailure where `schema` itself is no JSON Schema. Never fetches a remote reference.
     """
-    problems: list[str] = []
-    for error in compiled(msgspec.json.encode(schema)).iter_errors(value):
-        place = "".join(f"/{part}" for part in error.instance_path) or "/"
-        problems.append(f"{error.message[:300]} at {place}")
-        if len(problems) == 5:
-            break
-    return problems
-
-
-@lru_cache(maxsize=1024)
-def compiled(schema: bytes) -> jsonschema_rs.Validator:
-    """The validator for a schema given as JSON bytes; raises StepFailure where it is no JSON Schema."""
     try:
-        return jsonschema_rs.validator_for(msgspec.json.decode(schema), offline=True)
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as problem:
+        return mistakes(value, schema)
+    except (ValueError, jsonschema_rs.ReferencingError) as problem:
         raise StepFailure(
             "INVALID_INPUT", f"not a usable JSON Schema: {str(problem)[:500]}", may_retry=False
         ) from problem
+
+
+def whole_text(text: str) -> str:
+    """Text that can be encoded: halves of a character that found each other joined, single ones replaced."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -45,10 +45,12 @@ class OutputStream:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.wait({self._pump})
-        self._record()
+        try:
+            if self._pump is not None:
+                self._pump.cancel()
+                await asyncio.wait({self._pump})
+        finally:
+            self._record()
 
     def write(self, text: str) -> None:
         """Adds a piece of text; it reaches the log within 50 ms."""

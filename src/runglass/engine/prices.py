@@ -8,7 +8,7 @@ from decimal import Context, Decimal, localcontext
 
 from runglass.settings import Price
 
-__all__ = ["Price", "cost_of", "format_usd"]
+__all__ = ["Price", "cost_of", "format_usd", "picodollars"]
 
 _ROOMY = Context(prec=100)
 
@@ -24,6 +24,12 @@ def cost_of(price: Price, *, prompt: int, completion: int, cached: int = 0) -> D
             fresh * price.input_per_mtok + cached * cached_price + completion * price.output_per_mtok
         )
         return of_a_million.scaleb(-6)
+
+
+def picodollars(amount: Decimal) -> int:
+    """The amount in whole 10^-12 US dollars, as budgets count; anything finer is rounded."""
+    with localcontext(_ROOMY):
+        return int(amount.scaleb(12).to_integral_value())
 
 
 def format_usd(amount: Decimal) -> str:

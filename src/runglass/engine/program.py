@@ -7,15 +7,17 @@ text is edited in place, so that every line keeps its number and every string it
 
 import ast
 import functools
-import warnings
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from runglass.engine.paths import Path
 from runglass.errors import StepFailure
+from runglass.flow_check import parse_python
 
 CODE_LIMIT = 100_000
 """Characters. Python's parser needs a tenth of a second for as much, in this process."""
+QUICK = 8 * 1024
+"""Characters of code that the event loop may wait for."""
 WRITER = "_runglass_result"
 """The function, there before the program runs, that makes text of a result."""
 
@@ -38,10 +40,7 @@ def _parsed(code: str, mode: Literal["exec", "eval"]) -> ast.AST:
             "CODE_ERROR", f"the code has {len(code)} characters; the limit is {CODE_LIMIT}", may_retry=False
         )
     try:
-        with warnings.catch_warnings():
-            # What Python warns of in somebody's code is no warning of ours.
-            warnings.simplefilter("ignore")
-            return ast.parse(code, mode=mode)
+        return parse_python(code, mode)
     except SyntaxError as error:
         line: int | None
         name, message, line = type(error).__name__, error.msg, max(error.lineno or 1, 1)
@@ -52,12 +51,6 @@ def _parsed(code: str, mode: Literal["exec", "eval"]) -> ast.AST:
     raise StepFailure(
         "CODE_ERROR", f"{name}: {message}{place}", may_retry=False, details={"exception": name, "line": line}
     )
-
-
-@functools.lru_cache(maxsize=256)
-def names_in(code: str) -> frozenset[str]:
-    """All names that the code mentions, its own variables included. Raises StepFailure."""
-    return _names(_parsed(code, "exec"))
 
 
 def _names(tree: ast.AST) -> frozenset[str]:

@@ -23,6 +23,7 @@ from pydantic_ai.exceptions import (
     UserError,
 )
 
+from runglass.engine.model_call import whole_text
 from runglass.errors import StepFailure
 
 EXCERPT = 2048
@@ -36,7 +37,7 @@ _SHORTEST_SECRET = 8
 _WAIT_AND_SEE = (ModelUnavailableError, ModelServerError, ModelConnectionError, ModelRequestTimeout)
 
 
-def setup_failure(error: Exception, *, model: str) -> StepFailure:
+def setup_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> StepFailure:
     """Why no client for `model` could be made: a missing key, a missing package, a name nobody knows."""
     provider = model.partition(":")[0]
     if isinstance(error, ImportError):
@@ -44,7 +45,7 @@ def setup_failure(error: Exception, *, model: str) -> StepFailure:
         package = f'"pydantic-ai-slim[{extra[1]}]"' if extra else "the provider's package"
         message = f"model {model!r} needs a package that is not installed: pip install {package}"
         return StepFailure("MODEL_NOT_SUPPORTED", message, may_retry=False, details={"provider": provider})
-    said = without_secrets(str(error))[:EXCERPT]
+    said = without_secrets(whole_text(str(error)), secrets)[:EXCERPT]
     variables = re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+)`", said)
     if any(_SECRET_NAME.search(name) for name in variables):
         message = (
@@ -62,7 +63,7 @@ def call_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -
     """What went wrong in a call to `model`; `error` is one of `CALL_ERRORS`."""
     provider = model.partition(":")[0]
     status = error.status_code if isinstance(error, ModelHTTPError) else None
-    said = without_secrets(_provider_message(error), secrets)[:EXCERPT]
+    said = without_secrets(whole_text(_provider_message(error)), secrets)[:EXCERPT]
     details: dict[str, Any] = {"provider": provider, "model": model, "providerMessage": said}
     if status is not None:
         details["status"] = status

@@ -22,7 +22,7 @@ from pydantic_ai.settings import ModelSettings
 from runglass.engine import conversation
 from runglass.engine.answers import read_answer
 from runglass.engine.clients import Clients, Prepared
-from runglass.engine.model_call import ModelAnswer, ModelRequest
+from runglass.engine.model_call import ModelAnswer, ModelRequest, whole_text
 from runglass.engine.prices import Price
 from runglass.engine.provider_errors import CALL_ERRORS, call_failure, rejects_output_format
 
@@ -87,10 +87,16 @@ async def _stream(
     async with model_request_stream(
         model, messages, model_settings=settings, model_request_parameters=parameters
     ) as stream:
+        half = ""
         async for event in stream:
-            piece = _text_in(event)
+            piece = half + _text_in(event)
+            # A chunk may end between the halves of a character; the first waits for the second.
+            half = piece[-1:] if "\ud800" <= piece[-1:] <= "\udbff" else ""
+            piece = whole_text(piece.removesuffix(half))
             if piece:
                 on_text(piece)
+        if half:
+            on_text(whole_text(half))
     return stream.get()
 
 

@@ -7,12 +7,14 @@ event before its append has been committed.
 
 import asyncio
 from collections.abc import Sequence
+from decimal import Decimal
 
 from msgspec import json
 from msgspec.structs import force_setattr
 
 from runglass.bus.base import Bus
 from runglass.clock import Clock, iso
+from runglass.engine.prices import picodollars
 from runglass.errors import StoreError
 from runglass.events import KnownEvent, encode_event
 from runglass.fold import RunFold, StepChange
@@ -20,9 +22,11 @@ from runglass.store.base import Append, Checkpoint, RunRecord, StepRow, Store
 
 
 class Recorder:
-    """Appends to one run, in the order in which `record` is called."""
+    """Appends to one run, in the order in which `record` is called; no event is dated before `not_before`."""
 
-    def __init__(self, store: Store, bus: Bus, run: RunRecord, fold: RunFold, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, bus: Bus, run: RunRecord, fold: RunFold, clock: Clock, *, not_before: str = ""
+    ) -> None:
         self._store = store
         self._bus = bus
         self._run = run
@@ -30,20 +34,30 @@ class Recorder:
         self._clock = clock
         self._head = run.head
         self._sent = run.head
-        self._at = ""
+        self._at = not_before
         self._events: list[bytes] = []
         self._changes: dict[tuple[int, int], StepChange] = {}
         self._checkpoints: list[Checkpoint] = []
         self._append: asyncio.Task[None] | None = None
         self._appends: set[asyncio.Task[None]] = set()
         self._failure: StoreError | None = None
+        self._spent_usd = Decimal(0)
+        self._result: bytes | None = None
+        self._error: bytes | None = None
+
+    @property
+    def head(self) -> int:
+        """Seq of the last recorded event."""
+        return self._head
 
     @property
     def fold(self) -> RunFold:
         """The run's state after the last recorded event."""
         return self._fold
 
-    def record(self, event: KnownEvent, *, checkpoint: Checkpoint | None = None) -> None:
+    def record(
+        self, event: KnownEvent, *, checkpoint: Checkpoint | None = None, spent_usd: Decimal | None = None
+    ) -> None:
         """Adds an event, newly made and not shared yet, as the next of the run.
 
         It is sent off at the end of this turn of the event loop, or by `commit`, whichever comes first.
@@ -60,19 +74,30 @@ class Recorder:
         if change is not None:
             self._changes[change.position, change.step.attempt] = change
         if checkpoint is not None:
-            self._checkpoints.append(checkpoint)
+            self.keep(checkpoint)
+        if spent_usd is not None:
+            self._spent_usd += spent_usd
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Adds a checkpoint to what travels with the next event."""
+        self._checkpoints.append(checkpoint)
+
+    def owe(self, *, result: bytes | None = None, error: bytes | None = None) -> None:
+        """Keeps what the run's caller is owed, with the event that ends the run."""
+        self._result, self._error = result, error
 
     async def commit(self) -> None:
         """Returns when all that was recorded is stored.
 
-        Raises StoreError if it cannot be; nothing further is stored then.
+        Raises StoreError, or HeadMismatch, if it cannot be; nothing further is stored then.
         """
         self._send()
         if self._append is not None:
             # The append belongs to everybody who waits for it: one of them being cancelled must not undo it.
             await asyncio.shield(self._append)
         if self._failure is not None:
-            raise StoreError(f"run {self._run.id!r} cannot be recorded: {self._failure}") from self._failure
+            message = f"run {self._run.id!r} cannot be recorded: {self._failure}"
+            raise type(self._failure)(message) from self._failure
 
     async def close(self) -> None:
         """Waits until nothing is on its way to the store any more, whether it arrived or not."""
@@ -92,7 +117,11 @@ class Recorder:
             checkpoints=self._checkpoints,
             status=self._fold.summary.status,
             summary=json.encode(self._fold.summary),
+            result=self._result,
+            error=self._error,
+            spent_pico=picodollars(self._spent_usd),
         )
+        self._spent_usd = Decimal(0)
         self._sent = self._head
         self._events, self._changes, self._checkpoints = [], {}, []
         self._append = asyncio.create_task(self._write(batch))

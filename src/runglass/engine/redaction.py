@@ -9,16 +9,29 @@ and where one may still fail after a long run, nothing inside of that run can be
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any, NamedTuple
+
+import msgspec
 
 DEFAULT_KEYS = (
     "password", "passwd", "passphrase", "pwd", "secret", "token", "jwt", "authorization", "cookie",
     "credential", "session_id", "api_key", "access_key", "secret_key", "secret_access_key", "private_key",
-    "signing_key", "encryption_key", "auth_key", "card_number", "cvv", "cvc", "iban", "ssn",
+    "signing_key", "encryption_key", "auth_key", "account_key", "shared_access_key",
+    "card_number", "cvv", "cvc", "iban", "ssn",
 )  # fmt: skip
-"""How a telling key ends, whatever its case and separators: `token` also speaks of `accessToken`."""
+"""How a telling key ends, whatever its case and separators: `token` also speaks of `accessToken`.
+
+Digits may follow, and words that leave it what it is: `password1`, `db_password_prod`, `tokenValue`.
+"""
+_ABOUT = (
+    "at", "budget", "cost", "count", "counts", "enabled", "endpoint", "expires", "expiry", "field", "hash",
+    "hashed", "id", "ids", "in", "length", "limit", "limits", "max", "min", "name", "per", "policy", "price",
+    "rate", "required", "size", "strength", "total", "ttl", "type", "uri", "url", "usage", "used",
+)  # fmt: skip
+"""Words behind a telling key that make it speak of something about the secret: `token_count`."""
+_NAMES, _VALUES = ("name", "key", "field", "header", "Name", "Key"), ("value", "Value")
 MARK = "[redacted]"
 
 
@@ -40,7 +53,7 @@ _SHAPES = (
     _Shape(r"(?<=://)[^\s/?#\"'<>\\]+(?=@)", ("://",)),
     _Shape(
         r"(?P<keep>(?i:(?<![a-z0-9])(?:bearer|basic)\s{1,8}+))"
-        r"(?:(?=[A-Za-z._~+/-]*+[0-9=])[\w.~+/=-]{8,}+|[\w.~+/=-]{20,}+)",
+        r"(?:(?=[A-Za-z._~+/-]*+[0-9=])[\w.~+/=-]{6,}+|[\w.~+/=-]{20,}+)",
         ("earer", "EARER", "asic", "ASIC"),
     ),
     # A JSON Web Token.
@@ -51,11 +64,21 @@ _SHAPES = (
     _Shape(r"(?<![A-Za-z0-9])xox[a-z]-[\w-]{8,}+", ("xox",)),
     _Shape(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}", ("AKIA", "ASIA")),
     _Shape(r"(?<![A-Za-z0-9])AIza[\w-]{30,}+", ("AIza",)),
+    _Shape(r"(?<![\w-])ya29\.[\w-]{8,}+", ("ya29.",)),
+    _Shape(r"(?<![\w-])SG\.[\w-]{16,}+(?:\.[\w-]++)?", ("SG.",)),
+    _Shape(r"(?<![A-Za-z0-9])whsec_[\w+/=-]{8,}+", ("whsec_",)),
+    # A signature or key in the query of a URL.
+    _Shape(
+        r"(?P<keep>[?&](?:[sS]ig(?:nature)?|[kK]ey|[aA]uth)=)[^\s&#\"'<>\\]++",
+        ("ig=", "ignature=", "ey=", "uth="),
+    ),
     # An e-mail address.
     _Shape(r"(?<![\w.%+-])[\w.%+-]++@(?:[\w-]++\.)+[^\W\d_]{2,24}+", ("@",)),
 )
 _DIGITS = re.compile(r"(?<!\d)(?<!\d\.)\d(?:[ -]?\d){12,}+")
 _DIGITS_IN_JSON = re.compile(rb"\d(?:[ -]?\d){12}")
+_SHORTEST = 4
+"""Characters of a secret that is struck from an error: shorter ones are in any text."""
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
@@ -102,8 +125,10 @@ class Redactor:
             elif isinstance(value, dict):
                 copy: dict[str, Any] = {}
                 target[key] = copy
+                named = self._named_value(value)
                 for name, inner in value.items():
-                    shown, tells = self._cached_key(name) if len(name) <= 100 else self._key(name)
+                    shown, tells = self._shown_key(name)
+                    tells = tells or name == named
                     if shown in copy:
                         shown = f"{shown} {len(copy) + 1}"
                     copy[shown] = self._mark
@@ -111,7 +136,9 @@ class Redactor:
                         pending.append((copy, shown, inner))
             elif isinstance(value, list | tuple):
                 target[key] = items = [None] * len(value)
-                pending.extend((items, index, inner) for index, inner in enumerate(value))
+                for index, inner in enumerate(value):
+                    hides = self._is_pair(inner)
+                    pending.append((items, index, [inner[0], self._mark] if hides else inner))
             elif type(value) is int and 10**12 <= value < 10**19:
                 target[key] = self._mark if self._without_cards(str(value)) == self._mark else value
             else:
@@ -134,6 +161,50 @@ class Redactor:
             text = pattern.sub(self._marked, text)
         return text
 
+    def secrets_in(self, value: Any) -> set[str]:
+        """The texts and numbers of a JSON value that stand under a telling key, but for very short ones."""
+        found: set[str] = set()
+        pending: list[tuple[Any, bool]] = [(value, False)]
+        while pending:
+            value, hidden = pending.pop()
+            if isinstance(value, dict):
+                named = self._named_value(value)
+                pending += [
+                    (inner, hidden or name == named or self._shown_key(name)[1])
+                    for name, inner in value.items()
+                ]
+            elif isinstance(value, list | tuple):
+                pending += [(inner[1], True) if self._is_pair(inner) else (inner, hidden) for inner in value]
+            elif hidden and isinstance(value, str | int | float) and len(str(value)) >= _SHORTEST:
+                found.add(str(value))
+        return found
+
+    def strike(self, value: Any, secrets: Iterable[str]) -> Any:
+        """A copy of a JSON value in whose texts the secrets are marked, however they are quoted there."""
+        forms = {form for secret in secrets for form in _quoted(secret)}
+        if not forms:
+            return value
+        # The longest first: one may be the beginning of another.
+        pattern = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+        return _with_texts(value, lambda text: pattern.sub(self._mark, text))
+
+    def _shown_key(self, name: str) -> tuple[str, bool]:
+        return self._cached_key(name) if len(name) <= 100 else self._key(name)
+
+    def _named_value(self, value: dict[str, Any]) -> str | None:
+        """The field with the value of `{"name": "password", "value": …}`."""
+        field = next((name for name in _VALUES if name in value), None)
+        if field is None:
+            return None
+        names = (value.get(name) for name in _NAMES)
+        return field if any(isinstance(name, str) and self._shown_key(name)[1] for name in names) else None
+
+    def _is_pair(self, value: Any) -> bool:
+        """Whether it is like `["X-Api-Key", …]`."""
+        if not isinstance(value, list | tuple) or len(value) != 2 or not isinstance(value[0], str):
+            return False
+        return not isinstance(value[1], bool | None) and self._shown_key(value[0])[1]
+
     def _marked(self, match: re.Match[str]) -> str:
         if match.start() == match.end():
             return ""
@@ -141,11 +212,16 @@ class Redactor:
 
     def _key(self, key: str) -> tuple[str, bool]:
         """The key as it is shown, and whether it tells of a secret."""
-        plain = re.sub(r"[\W_]+", "", key[-100:]).casefold()
+        words = _words(key[-100:])
+        begun = list(accumulate(words))
+        return self.text(key), any(map(self._tells, begun, [*words[1:], ""]))
+
+    def _tells(self, key: str, after: str) -> bool:
+        plain = key.rstrip("0123456789")
         # `max_tokens` ends like a plural, and it holds no secret.
         singular = plain if plain.endswith("tokens") else plain.removesuffix("s")
-        tells = self._key_end.search(plain) or self._key_end.search(singular)
-        return self.text(key), tells is not None
+        ends = self._key_end.search(plain) or self._key_end.search(singular)
+        return ends is not None and after not in _ABOUT
 
     def _without_cards(self, run: str) -> str:
         """A run of digits, grouped by spaces or dashes, without the groups that make up card numbers."""
@@ -191,15 +267,36 @@ def _key_pattern(words: list[str]) -> str:
     return f"[{first}{first.upper()}](?i:{'[ _.-]?'.join(map(re.escape, rest))}{plural})"
 
 
+_SUFFIX = (
+    r"(?:\d{1,4}|(?:[_-](?=[A-Za-z0-9])|(?=[A-Z]))"
+    rf"(?!(?i:{'|'.join(_ABOUT)})(?![a-z]))[A-Za-z0-9]{{1,20}}){{0,2}}+"
+)
+"""What may follow a telling key in a text."""
+
+
 def _pairs(keys: list[list[str]]) -> re.Pattern[str]:
     """`password=hunter2`, `"apiKey": "…"`, `Authorization: Basic …`: key, what is between, and its value."""
     names = "|".join(_key_pattern(words) for words in sorted(keys, key=lambda words: -len("".join(words))))
     return re.compile(
-        rf"""(?P<keep>(?:{names})\\{{0,8}}["']?\s{{0,4}}+[:=]\s{{0,4}}+"""
+        rf"""(?P<keep>(?:{names}){_SUFFIX}\\{{0,8}}["']?\s{{0,4}}+(?:=|(?P<colon>:))\s{{0,4}}+"""
         r"""(?:(?P<escaped>\\{1,8}["'])|(?P<double>")|(?P<single>'))?)"""
         r"""(?(escaped)[^"'\\]++|(?(double)(?:[^"\\\n]|\\.)++|(?(single)(?:[^'\\\n]|\\.)++|"""
-        r"""(?i:(?:basic|bearer|digest|token)\s{1,4}+)?+[^\s,;&"'{}\[\]()<>\\]++(?:;\s?[^\s,;&"'=]++=[^\s,;&"']++)*+)))"""
+        r"""(?i:(?:basic|bearer|digest|token)\s{1,4}+)?+[^\s,;&"'{}\[\]()<>\\]++(?:;\s?[^\s,;&"'=]++=[^\s,;&"']++)*+"""
+        # A password may be of several words: all that stands on the line.
+        r"""(?(colon)(?:[ \t]++[^\s,;&"'{}\[\]()<>\\]++)*+|))))"""
     )
+
+
+def _quoted(secret: str) -> set[str]:
+    return {secret, repr(secret)[1:-1], msgspec.json.encode(secret).decode()[1:-1]}
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _with_texts(inner, change) for key, inner in value.items()}
+    return [_with_texts(inner, change) for inner in value] if isinstance(value, list) else value
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

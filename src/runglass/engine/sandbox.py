@@ -9,17 +9,19 @@ Knows nothing of flows and steps: code and names in, a JSON value or a StepFailu
 
 import asyncio
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
 from runglass.engine.paths import NOWHERE, look_up
-from runglass.engine.program import WRITER, Program, as_path, of_body, of_expression
+from runglass.engine.program import QUICK, WRITER, Program, as_path, of_body, of_expression
 from runglass.errors import StepFailure
 
 if TYPE_CHECKING:
     from pydantic_monty import AsyncMonty, MontyError, ResourceLimits
+
+T = TypeVar("T")
 
 SUSPENSION_LIMIT = 1000
 """How often code may ask the host for something: the clock, a file it will not get, a pause."""
@@ -81,17 +83,17 @@ class Sandbox:
         The names are its variables; it gets those that it mentions. Raises StepFailure: CODE_ERROR,
         SANDBOX_LIMIT, INVALID_OUTPUT for a result that JSON cannot hold, INVALID_INPUT for such a name.
         """
-        return await self._feed(of_body(code), code, names)
+        return await self._feed(await _read(of_body, code), code, names)
 
     async def evaluate(self, expression: str, names: Mapping[str, Any]) -> Any:
         """The value of a Python expression; otherwise like `run`.
 
         A name, or an item of it like `steps["a"]["items"]`, is looked up here and returned without a copy.
         """
-        path = as_path(expression)
+        path = await _read(as_path, expression)
         value = NOWHERE if path is None else look_up(path, names)
         if value is NOWHERE:
-            return await self._feed(of_expression(expression), expression, names)
+            return await self._feed(await _read(of_expression, expression), expression, names)
         return value
 
     async def _feed(self, program: Program, code: str, names: Mapping[str, Any], *, chances: int = 2) -> Any:
@@ -177,6 +179,11 @@ class Sandbox:
             return msgspec.json.decode(result)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise _unfit("", str(error)) from error
+
+
+async def _read(reader: Callable[[str], T], code: str) -> T:
+    # A thread cannot do away with the parser's own time, but with that of the walks over a large tree.
+    return reader(code) if len(code) <= QUICK else await asyncio.to_thread(reader, code)
 
 
 _Limit = Literal["time", "sleep", "memory", "recursion", "suspensions"]
@@ -287,34 +294,3 @@ def {WRITER}(
 # All dicts are looked through, also where `dumps` was content: it makes strings of keys that are none.
 _RESULT_LINES = _RESULT.count("\n")
 _RESULT_USES = {"isinstance", "enumerate", "repr", "str", "dict", "list", "tuple", "TypeError", "ValueError"}
-
-
-def json_value(value: Any) -> Any:
-    """The value as plain JSON: tuples become lists. Raises StepFailure INVALID_OUTPUT, naming the place.
-
-    For values from elsewhere; what `Sandbox` returns is plain JSON already.
-    """
-    holder: list[Any] = [value]
-    pending: list[tuple[Any, Any, Any, str]] = [(holder, 0, value, "")]
-    while pending:
-        target, key, value, path = pending.pop()
-        if isinstance(value, dict):
-            copy: Any = dict.fromkeys(value)
-            for name in value:
-                if type(name) is not str:
-                    raise _unfit(path, f"the key {name!r} is not a string")
-            pending.extend((copy, name, inner, f"{path}.{name}") for name, inner in value.items())
-        elif isinstance(value, list | tuple):
-            copy = [None] * len(value)
-            pending.extend((copy, index, inner, f"{path}[{index}]") for index, inner in enumerate(value))
-        elif (
-            value is None
-            or type(value) in (bool, int, str)
-            or (type(value) is float and math.isfinite(value))
-        ):
-            copy = value
-        else:
-            shown = repr(value) if isinstance(value, float) else f"a {type(value).__name__}"
-            raise _unfit(path, f"{shown} is not JSON")
-        target[key] = copy
-    return holder[0]

@@ -49,5 +49,9 @@ class Scope:
             **(data.value or {}),
         }
 
+    def outputs(self) -> dict[str, Any]:
+        """The outputs by step id that are seen here."""
+        return dict(self._all_outputs())
+
     def _all_outputs(self) -> dict[str, Any]:
         return {**self._outer._all_outputs(), **self._outputs} if self._outer else self._outputs

@@ -1,21 +1,19 @@
-"""The smallest object that a JSON Schema accepts: what `echo` answers with and calls tools with.
+"""A small object that a JSON Schema accepts: what `echo` answers with and calls tools with.
 
-"Smallest" is a preference, validity is not: what leaves here was checked by the validator that also checks
-real models. Handles the keywords that people write, and says so where it finds no value. Knows no model.
+Handles what people usually write, and says so where that does not do; what leaves here was checked by the
+validator that also checks real models. Knows no model.
 """
 
-from collections.abc import Iterator, Mapping
-from decimal import Decimal
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
-from itertools import count, islice
 from typing import Any
 
 import msgspec
 
-from runglass.engine.model_call import compiled, schema_problems
-from runglass.engine.pattern import shortest_match
-from runglass.engine.schema_parts import Schema, both, choices, property_of, type_of
+from runglass.engine.model_call import schema_problems
 from runglass.errors import StepFailure
+from runglass.schemas import Schema, target
 
 _DEEPEST = 24
 _MOST_STEPS = 5_000
@@ -34,6 +32,7 @@ _OF_FORMAT = {
     "uri": "a:",
     "uuid": "00000000-0000-0000-0000-000000000000",
 }
+_IMPLIED = {"properties": "object", "required": "object", "items": "array", "minItems": "array"}
 
 
 def smallest_object(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,13 +44,16 @@ def smallest_object(schema: Mapping[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=256)
 def _smallest_json(encoded: bytes) -> bytes:
     schema = msgspec.json.decode(encoded)
-    compiled(encoded)
-    problems = ["no combination of its parts was found"]
+    problems = schema_problems({}, schema)
+    if not problems:
+        return b"{}"
     # A `default` is what its author would write, so it is tried first; it need not be valid, though.
     for with_defaults in (True, False):
         try:
             value = _Search(schema, with_defaults=with_defaults).find()
         except _NotFound:
+            continue
+        if not isinstance(value, dict):
             continue
         problems = schema_problems(value, schema)
         if not problems:
@@ -74,12 +76,11 @@ class _Search:
         self._root = root
         self._with_defaults = with_defaults
         self._steps_left = _MOST_STEPS
-        self._frame = {key: root[key] for key in ("$schema", "$defs", "definitions") if key in root}
 
     def find(self) -> Any:
         for depth in range(1, _DEEPEST):
             try:
-                return self._value({"type": "object", "allOf": [self._root]}, depth)
+                return self._value({"type": "object", **self._root}, depth)
             except _NotFound:
                 if self._steps_left <= 0:
                     raise
@@ -92,169 +93,121 @@ class _Search:
         plain = self._flat(schema)
         if "const" in plain:
             return plain["const"]
-        if "enum" in plain:
-            return self._smallest_of(iter(plain["enum"]), plain)
+        if plain.get("enum"):
+            return plain["enum"][0]
         if self._with_defaults and "default" in plain:
             return plain["default"]
-        open_ways = choices(plain)
-        if open_ways is not None:
-            return self._smallest_of(self._one_of_each(open_ways, depth), plain)
-        match type_of(plain):
+        branches = plain.get("anyOf") or plain.get("oneOf")
+        if branches:
+            return self._first_of(branches, plain, depth)
+        named = plain.get("type") or next((_IMPLIED[key] for key in plain if key in _IMPLIED), None)
+        match named[0] if isinstance(named, list) else named:
             case "object":
                 return self._object(plain, depth)
             case "array":
                 return self._array(plain, depth)
             case "string":
-                return _string(plain)
-            case "integer" | "number":
-                return self._number(plain)
+                return _sized(_OF_FORMAT.get(plain.get("format", ""), ""), plain.get("minLength", 0))
+            case "integer" | "number" as kind:
+                return _number(plain, kind)
             case "boolean":
-                return self._smallest_of(iter((True, False)), plain)
+                return True
             case _:
                 return None
 
-    def _one_of_each(self, schemas: list[Schema], depth: int) -> Iterator[Any]:
-        for schema in schemas:
+    def _first_of(self, branches: list[Any], schema: Schema, depth: int) -> Any:
+        beside = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
+        for branch in branches:
             try:
-                yield self._value(schema, depth - 1)
+                return self._value(_merged(beside, branch), depth - 1)
             except _NotFound:
                 continue
-
-    def _smallest_of(self, candidates: Iterator[Any], schema: Schema) -> Any:
-        for candidate in sorted(candidates, key=lambda value: len(msgspec.json.encode(value))):
-            if self._accepts(schema, candidate):
-                return candidate
         raise _NotFound
-
-    def _accepts(self, schema: Schema, value: Any) -> bool:
-        try:
-            return compiled(msgspec.json.encode({**schema, **self._frame})).is_valid(value)
-        except StepFailure:
-            # It points at a place that only the whole schema has; the check of the whole answer decides.
-            return True
 
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
-        made: dict[str, Any] = {}
-        wanted = list(schema.get("required", []))
-        for name in wanted:
-            if name not in made:
-                made[name] = self._value(property_of(schema, name), depth - 1)
-                wanted.extend(schema.get("dependentRequired", {}).get(name, []))
+        properties = schema.get("properties", {})
+        beyond = schema.get("additionalProperties", True)
         fewest = schema.get("minProperties", 0)
-        if fewest > _LARGEST:
-            raise _NotFound
-        for name in (*schema.get("properties", {}), *(f"p{number}" for number in range(fewest))):
-            if len(made) >= fewest:
-                break
-            if name not in made:
-                made[name] = self._value(property_of(schema, name), depth - 1)
-        return made
+        names = list(dict.fromkeys(schema.get("required", [])))
+        if fewest > len(names):
+            spare = [*properties, *(f"p{number}" for number in range(_within_bounds(fewest)))]
+            names = list(dict.fromkeys([*names, *spare]))[:fewest]
+        return {name: self._value(properties.get(name, beyond), depth - 1) for name in names}
 
     def _array(self, schema: Schema, depth: int) -> list[Any]:
-        items = schema.get("items", {})
-        first = schema.get("prefixItems", items if isinstance(items, list) else [])
-        rest = schema.get("additionalItems", {}) if isinstance(items, list) else items
-        contained = schema.get("minContains", 1) if "contains" in schema else 0
-        size = max(schema.get("minItems", 0), contained)
-        if size > _LARGEST:
-            raise _NotFound
-        kinds = [*first[:size], *([rest] * (size - len(first)))]
-        for place in range(size - contained, size):
-            kinds[place] = {"allOf": [kinds[place], schema["contains"]]}
-        if not schema.get("uniqueItems"):
-            return [self._value(kind, depth - 1) for kind in kinds]
-        made: list[Any] = []
-        for kind in kinds:
-            made.append(next(value for value in self._variants(kind, depth - 1) if value not in made))
-        return made
-
-    def _variants(self, schema: Any, depth: int) -> Iterator[Any]:
-        """Different values for `schema`, the smallest first; raises _NotFound when it knows no more."""
-        value = self._value(schema, depth)
-        yield value
-        plain = self._flat(schema)
-        others: Iterator[Any] = iter(())
-        if "enum" in plain:
-            others = iter(plain["enum"])
-        elif isinstance(value, bool):
-            others = iter((not value,))
-        elif isinstance(value, str):
-            others = (f"{value}{number}" for number in count())
-        elif isinstance(value, int | float):
-            others = (value + sign * number for number in count(1) for sign in (1, -1))
-        for other in islice(others, _LARGEST):
-            if self._accepts(plain, other):
-                yield other
-        raise _NotFound
-
-    def _number(self, schema: Schema) -> int | float:
-        """The number nearest to 0 within the bounds, a whole one where there is one."""
-        low, high = (
-            _bounds(schema, "minimum", "exclusiveMinimum"),
-            _bounds(schema, "maximum", "exclusiveMaximum"),
-        )
-        nearest = max([Decimal(0), *low])
-        if high and min(high) < nearest:
-            nearest = min(high)
-        grid = Decimal(str(schema.get("multipleOf", 1)))
-        rungs = [((nearest / grid).to_integral_value() + step) * grid for step in (0, 1, -1)]
-        between = [(max(low) + min(high)) / 2] if low and high else []
-        for candidate in (*rungs, nearest, *between):
-            value = int(candidate) if candidate == candidate.to_integral_value() else float(candidate)
-            if self._accepts(schema, value):
-                return value
-        raise _NotFound
+        size = _within_bounds(schema.get("minItems", 0))
+        first = schema.get("prefixItems", [])[:size]
+        kinds = [*first, *([schema.get("items", True)] * (size - len(first)))]
+        return [self._value(kind, depth - 1) for kind in kinds]
 
     def _flat(self, schema: Any) -> Schema:
         """`schema` with its `$ref` and `allOf` folded in."""
         for _ in range(_DEEPEST):
-            if schema is True:
-                return {}
-            if not isinstance(schema, dict):
-                raise _NotFound
-            if "$ref" in schema:
+            if "$ref" in (schema := _as_object(schema)):
                 beside = {key: value for key, value in schema.items() if key != "$ref"}
-                schema = both(beside, self._at(schema["$ref"]))
+                try:
+                    schema = _merged(target(self._root, schema["$ref"]), beside)
+                except LookupError as error:
+                    raise _NotFound from error
             elif "allOf" in schema:
                 parts = schema["allOf"]
                 schema = {key: value for key, value in schema.items() if key != "allOf"}
                 for part in parts:
-                    schema = both(schema, part)
+                    schema = _merged(schema, part)
             else:
                 return schema
         raise _NotFound
 
-    def _at(self, reference: str) -> Any:
-        """What a reference to a place in the same schema stands for."""
-        place: Any = self._root
-        if reference == "#":
-            return place
-        if not reference.startswith("#/"):
-            raise _NotFound
-        for part in reference[2:].split("/"):
-            key = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(place, list) and key.isdigit() and int(key) < len(place):
-                place = place[int(key)]
-            elif isinstance(place, dict) and key in place:
-                place = place[key]
-            else:
-                raise _NotFound
-        return place
+
+def _as_object(schema: Any) -> Schema:
+    if schema is True:
+        return {}
+    if isinstance(schema, dict):
+        return schema
+    raise _NotFound
 
 
-def _string(schema: Schema) -> str:
-    shortest, longest = schema.get("minLength", 0), schema.get("maxLength")
-    if shortest > _LARGEST:
+def _merged(one: Any, other: Any) -> Schema:
+    """One schema in place of two: the second wins but for fields, which add up. Good enough to be tried."""
+    left, right = _as_object(one), _as_object(other)
+    merged = left | right
+    for key in ("properties", "required", "allOf"):
+        if key in left and key in right:
+            merged[key] = left[key] | right[key] if key == "properties" else [*left[key], *right[key]]
+    return merged
+
+
+def _within_bounds(size: int) -> int:
+    if size > _LARGEST:
         raise _NotFound
-    if "pattern" in schema:
-        matching = shortest_match(schema["pattern"], shortest=shortest, longest=longest)
-        if matching is None:
-            raise _NotFound
-        return matching
-    return _OF_FORMAT.get(schema.get("format", ""), "").ljust(shortest, "a")
+    return size
 
 
-def _bounds(schema: Schema, *keys: str) -> list[Decimal]:
-    # Draft 4 writes `exclusiveMinimum: true` beside `minimum`; the check of each candidate minds that.
-    values = [schema[key] for key in keys if key in schema]
-    return [Decimal(str(value)) for value in values if not isinstance(value, bool)]
+def _sized(text: str, shortest: int) -> str:
+    return text.ljust(_within_bounds(shortest), "a")
+
+
+def _number(schema: Schema, kind: str) -> int | float:
+    """The number nearest to 0 within the bounds, a whole one where there is one."""
+    step = Decimal(str(schema.get("multipleOf", 1)))
+    above, below = (
+        _bound(schema, "exclusiveMinimum", "-Infinity"),
+        _bound(schema, "exclusiveMaximum", "Infinity"),
+    )
+    low = max(above, _bound(schema, "minimum", "-Infinity"))
+    high = min(below, _bound(schema, "maximum", "Infinity"))
+    nearest = min(max(Decimal(0), low), high)
+    rung = (nearest / step).to_integral_value(ROUND_CEILING) * step
+    candidates = [rung, rung + step, rung - step]
+    if kind == "number" and "multipleOf" not in schema:
+        candidates += [nearest, *([(low + high) / 2] if low.is_finite() and high.is_finite() else [])]
+    for value in candidates:
+        if low <= value <= high and value not in (above, below):
+            return int(value) if value == value.to_integral_value() else float(value)
+    raise _NotFound
+
+
+def _bound(schema: Schema, key: str, none: str) -> Decimal:
+    # Draft 4 writes `exclusiveMinimum: true` beside `minimum`.
+    value = schema.get(key)
+    return Decimal(none if value is None or isinstance(value, bool) else str(value))

@@ -7,11 +7,13 @@ from typing import Any, assert_never
 import msgspec
 
 from runglass.clock import Clock
-from runglass.engine import templates
 from runglass.engine.llm import ModelRequest, Models
 from runglass.engine.payload import Payload
-from runglass.engine.sandbox import Sandbox, json_value
+from runglass.engine.plan import Offer
+from runglass.engine.sandbox import Sandbox
+from runglass.engine.templates import Templates
 from runglass.errors import StepFailure
+from runglass.execution import Attachment
 from runglass.flow import CodeStep, LeafStep, LlmStep, PassthroughStep, WaitStep
 from runglass.trace import TokenBreakdown
 
@@ -20,28 +22,48 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """What steps work with, shared by all runs of a process."""
 
     sandbox: Sandbox
+    templates: Templates
     models: Models
     clock: Clock
 
 
+class Talk(msgspec.Struct, frozen=True, kw_only=True):
+    """What an llm step has beside its own fields: turns before its prompt, tools, and turns it has had."""
+
+    history: list[dict[str, Any]] = []
+    attachments: list[Attachment] = []
+    offer: Offer | None = None
+    messages: list[dict[str, Any]] = []
+
+
 class Performed(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of an attempt that ended well. Tokens and cost are None where they are not known."""
+    """The outcome of an attempt that ended well. Tokens and cost are None where they are not known.
+
+    With `calls` the step is not done: it waits for their results, to be added to `messages`.
+    """
 
     output: Payload
     tokens: TokenBreakdown | None = None
     cost_usd: Decimal | None = None
     model_used: str | None = None
+    calls: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
 
 
 async def perform(
-    step: LeafStep, data: Payload, names: Mapping[str, Any], parts: Parts, on_text: Callable[[str], None]
+    step: LeafStep,
+    data: Payload,
+    names: Mapping[str, Any],
+    parts: Parts,
+    on_text: Callable[[str], None],
+    talk: Talk,
 ) -> Performed:
     """One attempt of a leaf step. Raises StepFailure; `on_text` hears LLM text as it comes."""
     match step:
         case LlmStep():
-            return await _ask_model(step, names, parts.models, on_text)
+            return await _ask_model(step, names, parts, on_text, talk)
         case CodeStep():
-            value = json_value(await parts.sandbox.run(step.code, names))
+            value = await parts.sandbox.run(step.code, names)
             if not isinstance(value, dict):
                 message = f"the code of step {step.id!r} returned {_kind(value)}; it must return an object"
                 raise StepFailure("INVALID_OUTPUT", message)
@@ -55,29 +77,46 @@ async def perform(
 
 
 async def _ask_model(
-    step: LlmStep, names: Mapping[str, Any], models: Models, on_text: Callable[[str], None]
+    step: LlmStep, names: Mapping[str, Any], parts: Parts, on_text: Callable[[str], None], talk: Talk
 ) -> Performed:
-    answer = await models.complete(
+    messages = talk.messages or [*talk.history, await _user_turn(step, names, parts, talk.attachments)]
+    answer = await parts.models.complete(
         ModelRequest(
             model=step.model,
-            system=None if step.system is None else templates.render(step.system, names),
-            messages=[{"role": "user", "content": _prompt(step, names)}],
+            system=None if step.system is None else await parts.templates.render(step.system, names),
+            messages=messages,
             settings=step.settings,
             output_schema=step.output_schema,
+            tools=talk.offer.tools if talk.offer else [],
+            tool_choice=talk.offer.choice if talk.offer else None,
         ),
         on_text,
     )
+    asked = {
+        "role": "assistant",
+        "content": answer.output.get("text") or None,
+        "toolCalls": answer.tool_calls,
+    }
     return Performed(
         output=Payload(answer.output),
         tokens=answer.tokens,
         cost_usd=answer.cost_usd,
         model_used=answer.model_used,
+        calls=answer.tool_calls,
+        messages=[*messages, asked] if answer.tool_calls else [],
     )
 
 
-def _prompt(step: LlmStep, names: Mapping[str, Any]) -> str:
+async def _user_turn(
+    step: LlmStep, names: Mapping[str, Any], parts: Parts, attachments: list[Attachment]
+) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": "user", "content": await _prompt(step, names, parts)}
+    return turn | {"attachments": msgspec.to_builtins(attachments)} if attachments else turn
+
+
+async def _prompt(step: LlmStep, names: Mapping[str, Any], parts: Parts) -> str:
     if step.prompt is not None:
-        return templates.render(step.prompt, names)
+        return await parts.templates.render(step.prompt, names)
     message = names.get("message", names["initial"].get("message"))
     if not isinstance(message, str):
         raise StepFailure(

@@ -1,79 +1,46 @@
 """Fills templates with the names of a step: prompts, and the strings of a step's own `input`.
 
 Most templates only put names and parts of them into a text; that is done here. Everything else goes to a
-process of its own, for reasons told in `rendering`, which starts when first needed and ends with this one.
+process of its own, for reasons told in `rendering`, with no more of the names than the template mentions.
 Both write the same: text as it is, objects and lists as JSON; None, True and False as Jinja does.
 
 Knows nothing of flows and steps: a template and names in, text, a value or a StepFailure out.
 """
 
-import atexit
+import asyncio
 import functools
-import os
+import itertools
 import re
-import select
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
 from runglass.engine.paths import NOWHERE, Path, look_up
-from runglass.engine.rendering import READY, TEXT_LIMIT, Answer, Ask
+from runglass.engine.render_process import RenderProcess
+from runglass.engine.rendering import TEXT_LIMIT, Answer, Ask
 from runglass.errors import StepFailure
 
-_START_LIMIT_S = 30.0
-_ANSWER_LIMIT_S = 10.0
-"""Of wall-clock time, for a process that is stuck; what a template may compute is limited inside."""
 _CACHED_LENGTH = 16 * 1024
+_DEEPEST = 16
 
-
-def render(template: str, names: Mapping[str, Any]) -> str:
-    """The template's text. Raises StepFailure TEMPLATE_ERROR, for a name that does not exist among others.
-
-    May be called from any thread. Blocks for some microseconds, or some 200 where the other process is asked.
-    """
-    plan = _plan(template)
-    text = None if plan.pieces is None else _filled(plan.pieces, names)
-    if text is None:
-        text = _asked(template, plan, names, "text")
-        assert isinstance(text, str)
-    return text
-
-
-def render_input(value: Any, names: Mapping[str, Any]) -> Any:
-    """A copy of a step's `input` with each string in it rendered; otherwise like `render`.
-
-    A string that is one `{{ expression }}` gives the expression's value, which may be an object or a list.
-    """
-    if isinstance(value, dict):
-        return {key: render_input(inner, names) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [render_input(inner, names) for inner in value]
-    if not isinstance(value, str):
-        return value
-    plan = _plan(value)
-    if not plan.is_expression:
-        return render(value, names)
-    path = next((piece for piece in plan.pieces or () if isinstance(piece, Path)), None)
-    found = NOWHERE if path is None else look_up(path, names)
-    return _asked(value, plan, names, "value") if found is NOWHERE else found
+Mentions = dict[str, "Mentions | None"]
+"""What is mentioned by its name; None for all of it, otherwise what is mentioned inside."""
 
 
 class _Plan(NamedTuple):
     """A template as far as it is understood here: `pieces` is None where the other process is needed."""
 
     pieces: tuple[str | Path, ...] | None
-    mentions: frozenset[str]
+    mentions: Mentions
     is_expression: bool
 
 
 _NAME = r"[^\W\d]\w*+"
 _STEP = rf"""\.{_NAME}|\[\d{{1,9}}\]|\["[^"\\{{}}]*"\]|\['[^'\\{{}}]*'\]"""
 _PATH = re.compile(rf"\{{\{{\s*+({_NAME})((?:{_STEP})*+)\s*+\}}\}}")
+_MENTION = re.compile(rf"({_NAME})((?:{_STEP})*+)")
 _OPENING = re.compile(r"\{\{|\{%")
 _CLOSING = re.compile(r"\}\}|%\}")
 _EXPRESSION = re.compile(r"\s*+\{\{(?:(?!\}\}|\{\{|\{%|%\}|\{#).)*+\}\}\s*+", re.DOTALL)
@@ -111,14 +78,47 @@ def _steps(text: str) -> Iterator[str | int]:
             yield step[2:-2] if step[1] in "\"'" else int(step[1:-1])
 
 
-def _mentions(template: str) -> frozenset[str]:
-    """Every name that the template may use, and some that it does not."""
-    mentioned: set[str] = set()
+def _mentions(template: str) -> Mentions:
+    """Every name that the template may use, as far into it as is plain to see, and some that it does not."""
+    mentioned: Mentions = {}
     for part in _OPENING.split(template)[1:]:
         code = _CLOSING.split(part, maxsplit=1)[0]
         # With a string or an object in it, what looks like its end may not be its end.
-        mentioned.update(re.findall(_NAME, part if re.search("[\"'{]", code) else code))
-    return frozenset(mentioned)
+        for match in _MENTION.finditer(part if re.search("[\"'{]", code) else code):
+            _mention(mentioned, [match[1], *_steps(match[2])])
+            # What looks like a key in brackets may be code between two strings.
+            for key in re.findall(r"\[([\"'].*?[\"'])\]", match[2], re.DOTALL):
+                for name in re.findall(_NAME, key):
+                    mentioned[name] = None
+    return mentioned
+
+
+def _mention(mentioned: Mentions, path: list[str | int]) -> None:
+    # An item of a list is nowhere without the items before it.
+    keys = [str(step) for step in itertools.takewhile(lambda step: isinstance(step, str), path[:_DEEPEST])]
+    for key in keys[:-1]:
+        inside = mentioned.setdefault(key, {})
+        if inside is None:
+            return
+        mentioned = inside
+    mentioned[keys[-1]] = None
+
+
+def picked(mentions: Mentions, names: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the names, what is mentioned, and nothing beside it."""
+    found: dict[str, Any] = {}
+    for key, inside in mentions.items():
+        if key not in names:
+            continue
+        value = names[key]
+        # Where a method may be meant, as in `data.items()`, all of the object is.
+        whole = (
+            inside is None
+            or not isinstance(value, dict)
+            or any(name not in value and hasattr(dict, name) for name in inside)
+        )
+        found[key] = value if whole or inside is None else picked(inside, value)
+    return found
 
 
 def _filled(pieces: tuple[str | Path, ...], names: Mapping[str, Any]) -> str | None:
@@ -151,103 +151,77 @@ def _failure(message: str) -> StepFailure:
     return StepFailure("TEMPLATE_ERROR", message, may_retry=False)
 
 
-def _asked(template: str, plan: _Plan, names: Mapping[str, Any], want: Literal["text", "value"]) -> Any:
-    ask = Ask(template, {name: names[name] for name in plan.mentions if name in names}, want)
-    answer = _process.ask(ask)
-    if answer.fault is not None:
-        raise _failure(answer.fault)
-    return answer.value
+class Templates:
+    """Renders templates; the processes for those that need one start when first needed.
 
+    A context manager, for any number of tasks at once: leaving it ends the processes.
+    """
 
-class RenderProcess:
-    """The other process: started when first asked, and again after a template took it down."""
+    def __init__(self, *, max_processes: int = 2) -> None:
+        # Each thread talks to one process at a time, so there are as many of both.
+        self._threads = ThreadPoolExecutor(max_processes, thread_name_prefix="runglass-templates")
+        self._processes: set[RenderProcess] = set()
+        self._idle: list[RenderProcess] = []
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._is_ready = False
-        self._turn = threading.Lock()
-        self._decoder = msgspec.json.Decoder(Answer)
+    async def __aenter__(self) -> Self:
+        return self
 
-    def ask(self, ask: Ask) -> Answer:
-        message = msgspec.json.encode(ask)
-        with self._turn:
-            process = self._started()
-            try:
-                self._write(process, len(message).to_bytes(4) + message)
-                size = int.from_bytes(self._read(process, 4, _ANSWER_LIMIT_S))
-                return self._decoder.decode(self._read(process, size, _ANSWER_LIMIT_S))
-            except (OSError, EOFError):
-                self._end()
-                # The next template must not wait for Python to start.
-                self._start()
-                return Answer(fault="the template takes too much memory or time")
-            except BaseException:
-                self._end()
-                raise
+    async def __aexit__(self, *exc: object) -> None:
+        try:
+            # What is still asked has nobody to wait for the answer.
+            for process in list(self._processes):
+                process.kill()
+            await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        finally:
+            for process in list(self._processes):
+                process.close()
 
-    def close(self) -> None:
-        with self._turn:
-            self._end()
+    async def render(self, template: str, names: Mapping[str, Any]) -> str:
+        """The template's text. Raises StepFailure TEMPLATE_ERROR, for an unknown name among others.
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        process = self._process
-        if process is None or process.poll() is not None:
-            self._end()
-            process = self._start()
-        if not self._is_ready:
-            try:
-                self._is_ready = self._read(process, len(READY), _START_LIMIT_S) == READY
-            except EOFError as error:
-                self._end()
-                raise RuntimeError(
-                    "no process for templates starts; `python -m runglass.engine.rendering` tells why"
-                ) from error
-        return process
+        Takes some microseconds, and lets go of the event loop only where another process is asked.
+        """
+        plan = _plan(template)
+        text = None if plan.pieces is None else _filled(plan.pieces, names)
+        if text is None:
+            text = await self._asked(template, plan, names, "text")
+            assert isinstance(text, str)
+        return text
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        self._is_ready = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "runglass.engine.rendering"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            # An interrupt from the keyboard is for the server, which may still need this to end its runs.
-            start_new_session=True,
-        )
-        return self._process
+    async def render_input(self, value: Any, names: Mapping[str, Any]) -> Any:
+        """A copy of a step's `input` with each string in it rendered; otherwise like `render`.
 
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        A string that is one `{{ expression }}` gives the value of that, which may be an object or a list.
+        """
+        if isinstance(value, dict):
+            return {key: await self.render_input(inner, names) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [await self.render_input(inner, names) for inner in value]
+        if not isinstance(value, str):
+            return value
+        plan = _plan(value)
+        if not plan.is_expression:
+            return await self.render(value, names)
+        path = next((piece for piece in plan.pieces or () if isinstance(piece, Path)), None)
+        found = NOWHERE if path is None else look_up(path, names)
+        return await self._asked(value, plan, names, "value") if found is NOWHERE else found
 
-    def _write(self, process: subprocess.Popen[bytes], message: bytes) -> None:
-        assert process.stdin is not None
-        rest = memoryview(message)
-        while rest:
-            rest = rest[process.stdin.write(rest) :]
+    async def _asked(
+        self, template: str, plan: _Plan, names: Mapping[str, Any], want: Literal["text", "value"]
+    ) -> Any:
+        ask = Ask(template, picked(plan.mentions, names), want)
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, ask)
+        if answer.fault is not None:
+            raise _failure(answer.fault)
+        return answer.value
 
-    def _read(self, process: subprocess.Popen[bytes], size: int, limit_s: float) -> bytes:
-        assert process.stdout is not None
-        fd = process.stdout.fileno()
-        deadline = time.monotonic() + limit_s
-        parts = []
-        while size:
-            if sys.platform != "win32":
-                readable = select.poll()
-                readable.register(fd, select.POLLIN)
-                if not readable.poll(max(0, deadline - time.monotonic()) * 1000):
-                    raise EOFError
-            part = os.read(fd, size)
-            if not part:
-                raise EOFError
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-
-
-_process = RenderProcess()
-atexit.register(_process.close)
+    def _ask(self, ask: Ask) -> Answer:
+        if self._idle:
+            process = self._idle.pop()
+        else:
+            process = RenderProcess()
+            self._processes.add(process)
+        try:
+            return process.ask(ask)
+        finally:
+            self._idle.append(process)

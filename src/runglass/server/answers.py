@@ -5,6 +5,7 @@ web framework's own refusals to a fault of ours, is turned into one here.
 """
 
 import logging
+import math
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import ParameterKwarg
 
-from runglass.errors import APIError, StoreError, api_error
+from runglass.errors import APIError, RateLimitError, StoreError, api_error
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ def error_body(error: APIError) -> bytes:
 
 def error_headers(error: APIError) -> dict[str, str]:
     """The headers that an answer with this error must carry."""
+    if isinstance(error, RateLimitError) and error.retry_after_s is not None:
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
     return {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
 
 

@@ -7,17 +7,24 @@ from litestar.params import QueryParameter
 from litestar.types import ASGIApp
 
 from runglass.errors import api_error
-from runglass.flow_check import suggestion
 from runglass.runtime import Runtime
+from runglass.schemas import suggestion
 from runglass.server.answers import answer_fault
 from runglass.server.auth import Asked, run_by_id, run_of_flow
+from runglass.server.cancelling import cancel
+from runglass.server.flows import FLOWS
 from runglass.server.front import API, Front
+from runglass.server.jobs import JOBS
+from runglass.server.keys import KEYS
 from runglass.server.ongoing import Ongoing
 from runglass.server.openapi import openapi_config
+from runglass.server.rate import KeyRate
 from runglass.server.reading import runs, step_trace, stream, trace
 from runglass.server.routes import execute, execute_version, flow_file_schema, health
+from runglass.server.sessions import session
+from runglass.server.stepping import step, step_version
 
-OF_A_RUN = [trace, step_trace, stream]
+OF_A_RUN = [trace, step_trace, stream, cancel]
 
 
 def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
@@ -28,8 +35,14 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
         route_handlers=[
             execute,
             execute_version,
+            step,
+            step_version,
             runs,
             flow_file_schema,
+            FLOWS,
+            KEYS,
+            *JOBS,
+            session,
             Router(
                 "/seq/{org:str}/{project:str}/{slug:str}/runs/{execution_id:str}",
                 dependencies={"run": Provide(run_of_flow)},
@@ -51,7 +64,8 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
         request_max_body_size=runtime.settings.body_limit_bytes,
         state=State({"runtime": runtime, "ongoing": ongoing or Ongoing()}, deep_copy=False),
     )
-    return Front(app, runtime.store)
+    per_minute = runtime.settings.rate_limit_per_minute
+    return Front(app, runtime.store, rate=None if per_minute is None else KeyRate(per_minute))
 
 
 async def check_query(request: Asked) -> None:

@@ -1,11 +1,22 @@
 """Which attempts of a step a caller means by `attempt` and `loop_index`. Pure: rows in, rows out."""
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
-from runglass.store.base import StepRow
+
+class _Attempt(Protocol):
+    @property
+    def position(self) -> int: ...
+    @property
+    def loop_path(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
 
 
-def choose(rows: Sequence[StepRow], *, attempt: str, loop_index: str | None) -> list[StepRow]:
+Row = TypeVar("Row", bound=_Attempt)
+
+
+def choose(rows: Sequence[Row], *, attempt: str, loop_index: str | None) -> list[Row]:
     """The rows that are meant, empty if there are none. `rows` are all attempts of one step.
 
     `loop_index` is `I`, or `I,J` from the outer loop in. An incomplete one speaks of the innermost loops: `2`
@@ -24,5 +35,5 @@ def choose(rows: Sequence[StepRow], *, attempt: str, loop_index: str | None) -> 
     return [row for row in ours if row.attempt == int(attempt)]
 
 
-def _path(row: StepRow) -> tuple[int, ...]:
+def _path(row: _Attempt) -> tuple[int, ...]:
     return tuple(int(index) for index in row.loop_path.split(",")) if row.loop_path else ()

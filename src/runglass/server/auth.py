@@ -48,6 +48,14 @@ async def own_project(request: Asked, org: str, project: str, slug: str) -> Proj
     return own
 
 
+async def own_room(request: Asked, org: str, project: str) -> Project:
+    """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
+    own = await runtime_of(request).store.project(request.auth.project_id)
+    if own is None or (own.org, own.name) != (org, project):
+        raise api_error("FLOW_NOT_FOUND", f"there is no project {org}/{project}")
+    return own
+
+
 async def own_flow(request: Asked, org: str, project: str, slug: str) -> FlowRecord:
     """A flow of the caller's project. Raises FLOW_NOT_FOUND."""
     own = await own_project(request, org, project, slug)
@@ -63,6 +71,14 @@ async def require_execute(request: Asked, org: str, project: str, slug: str) -> 
         await own_flow(request, org, project, slug)
         raise api_error(
             "FORBIDDEN", f"a key with the role {request.auth.role!r} may read runs, not start them"
+        )
+
+
+def require_admin(request: Asked) -> None:
+    """Raises FORBIDDEN where the role may not manage flows and keys."""
+    if request.auth.role != "admin":
+        raise api_error(
+            "FORBIDDEN", f"a key with the role {request.auth.role!r} may not manage flows and keys"
         )
 
 

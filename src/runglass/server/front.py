@@ -14,6 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from runglass.errors import APIError, StoreError
 from runglass.server.answers import JSON, error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
+from runglass.server.rate import KeyRate
 from runglass.store.base import Store
 
 API = "/api/v1"
@@ -28,9 +29,10 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 class Front:
     """The ASGI application around the framework's."""
 
-    def __init__(self, app: ASGIApp, store: Store) -> None:
+    def __init__(self, app: ASGIApp, store: Store, *, rate: KeyRate | None = None) -> None:
         self._app = app
         self._store = store
+        self._rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -40,7 +42,10 @@ class Front:
         send = _with_header(send, (b"x-request-id", request_id.encode()))
         try:
             if _needs_key(scope["path"]):
-                scope["auth"] = await authenticate(self._store, _header(scope, b"authorization"))
+                key = await authenticate(self._store, _header(scope, b"authorization"))
+                if self._rate is not None:
+                    self._rate.take(key.id)
+                scope["auth"] = key
         except APIError as error:
             await _send_error(send, error)
         except StoreError as error:

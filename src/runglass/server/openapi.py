@@ -27,6 +27,7 @@ from litestar.openapi.spec.enums import OpenAPIType
 import runglass
 from runglass.errors import CODES
 from runglass.server.answers import JSON
+from runglass.server.request_schemas import EXECUTE_REQUEST, STEP_REQUEST
 
 TEXT = Schema(type=OpenAPIType.STRING)
 OBJECT = Schema(type=OpenAPIType.OBJECT)
@@ -48,22 +49,6 @@ ERROR = Schema(
     },
 )
 
-EXECUTE_REQUEST = Schema(
-    type=OpenAPIType.OBJECT,
-    additional_properties=False,
-    description="Field names are taken in snake_case too.",
-    properties={
-        "message": Schema(type=OpenAPIType.STRING, description="The input `message`."),
-        "parameters": Schema(type=OpenAPIType.OBJECT, description="The further inputs of the run."),
-        "blockOverrides": Schema(
-            type=OpenAPIType.OBJECT,
-            additional_properties=OBJECT,
-            description="Fields of leaf steps, set for this run: `{stepId: {field: value}}`.",
-        ),
-        "trace": Schema(type=OpenAPIType.BOOLEAN, description="Whether to capture full snapshots."),
-    },
-)
-
 
 @dataclass
 class ReadingOperation(Operation):
@@ -78,11 +63,20 @@ class ReadingOperation(Operation):
 
 @dataclass
 class ExecuteOperation(ReadingOperation):
-    """An operation with the body that `bodies.read_execute` reads."""
+    """An operation with the body of a call that runs a flow."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.request_body = RequestBody({JSON: OpenAPIMediaType(EXECUTE_REQUEST)}, required=True)
+
+
+@dataclass
+class StepOperation(ReadingOperation):
+    """An operation with the body of a step-through."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.request_body = RequestBody({JSON: OpenAPIMediaType(STEP_REQUEST)}, required=True)
 
 
 @dataclass

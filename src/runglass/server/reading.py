@@ -3,15 +3,19 @@
 The same handlers serve both path forms; what differs is how the run in the path is found (`auth.py`).
 """
 
+import asyncio
 import base64
 import binascii
 import uuid
-from typing import Annotated
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIResponse, Schema
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.types import ASGIApp
 
@@ -21,10 +25,14 @@ from runglass.server.answers import JSON
 from runglass.server.attempts import choose
 from runglass.server.auth import Asked, runtime_of
 from runglass.server.openapi import ReadingOperation
+from runglass.server.parts import PART_BYTES, Pages, joined
 from runglass.server.stream import EventStream, poll_interval_s
-from runglass.store.base import RunRecord
+from runglass.store.base import AttemptKey, RunRecord, Store
 from runglass.tail import tail
 from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
+
+PART_ATTEMPTS = 1000
+"""Most attempts in one read: bounds the time that small ones take."""
 
 Run = NamedDependency[RunRecord]
 
@@ -63,6 +71,22 @@ FlowId = Annotated[str | None, QueryParameter(description="the `flowId` of a flo
 Cursor = Annotated[str | None, QueryParameter(description="the `nextCursor` of a page")]
 
 
+@dataclass
+class StepTraceOperation(ReadingOperation):
+    """An operation that answers with one of two shapes.
+
+    `anyOf`, not the framework's `oneOf`: no field of either is required, so that an answer may satisfy both.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for response in (self.responses or {}).values():
+            contents = response.content if isinstance(response, OpenAPIResponse) else None
+            for media in (contents or {}).values():
+                if isinstance(media.schema, Schema):
+                    media.schema.any_of, media.schema.one_of = media.schema.one_of, None
+
+
 def _ok(shape: object, description: str, media_type: str = JSON) -> dict[int, ResponseSpec]:
     spec = ResponseSpec(shape, description=description, generate_examples=False, media_type=media_type)
     return {200: spec}
@@ -75,16 +99,20 @@ def _ok(shape: object, description: str, media_type: str = JSON) -> dict[int, Re
     tags=["Reading a run"],
     summary="The whole trace",
 )
-async def trace(request: Asked, run: Run) -> Response[bytes]:
-    """The run and the latest attempt of each step and loop iteration, in order of first start."""
-    summary, steps = await runtime_of(request).store.trace(run.no)
-    return Response(b'{"flowRun":%b,"steps":[%b]}' % (summary, b",".join(steps)), media_type=JSON)
+async def trace(request: Asked, run: Run) -> Response[Any]:
+    """The run and the latest attempt of each step and loop iteration, in order of first start.
+
+    As of one moment if the run has ended or the trace is small; else later steps are as of a later moment.
+    """
+    store = runtime_of(request).store
+    summary, steps = await store.trace_page(run.no, after=0, limit_bytes=PART_BYTES)
+    return await joined(b'{"flowRun":%b,"steps":' % summary, _steps_from(store, run, steps), b"}")
 
 
 @get(
     "/steps/{step_id:str}/trace",
     responses=_ok(StepTrace | StepAttempts, "One attempt; with `attempt=all` every one."),
-    operation_class=ReadingOperation,
+    operation_class=StepTraceOperation,
     tags=["Reading a run"],
     summary="One step's attempts",
 )
@@ -94,28 +122,29 @@ async def step_trace(
     step_id: FromPath[str],
     attempt: Attempt = "latest",
     loop_index: LoopIndex = None,
-) -> Response[bytes]:
+) -> Response[Any]:
     """One attempt of a step, or all of them ordered by iteration and attempt number.
 
     Without `loop_index`, `latest` and a number speak of the iteration that started last. A `loop_index` with
     fewer indices than the step has loops around it speaks of the innermost ones.
     """
     attempt, loop_index = attempt.strip(), loop_index and loop_index.strip()
-    rows = await runtime_of(request).store.attempts(run.no, step_id)
-    chosen = choose(rows, attempt=attempt, loop_index=loop_index)
+    store = runtime_of(request).store
+    keys = await store.attempt_keys(run.no, step_id)
+    # A step in a loop may have so many that sorting them would hold up everybody else.
+    chosen = await asyncio.to_thread(choose, keys, attempt=attempt, loop_index=loop_index)
     if not chosen:
         message = f"run {run.id!r} has no step {step_id!r}"
-        if rows:
+        if keys:
             which = "attempt" if attempt in ("latest", "all") else f"attempt {attempt}"
             iteration = f" in iteration {loop_index}" if loop_index else ""
             message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}"
         raise api_error("STEP_NOT_FOUND", message, execution_id=run.id, step_id=step_id)
     if attempt == "all":
-        joined = b",".join(row.data for row in chosen)
-        body = b'{"stepId":%b,"attempts":[%b]}' % (msgspec.json.encode(step_id), joined)
-    else:
-        body = chosen[0].data
-    return Response(body, media_type=JSON)
+        opening = b'{"stepId":%b,"attempts":' % msgspec.json.encode(step_id)
+        return await joined(opening, _data_of(store, run, chosen), b"}")
+    (data,) = await store.attempt_data(run.no, chosen, limit_bytes=PART_BYTES)
+    return Response(data, media_type=JSON)
 
 
 @get(
@@ -167,6 +196,23 @@ async def runs(
     following = _cursor_after(page[-1]) if len(found) > limit else None
     body = b'{"runs":[%b],"nextCursor":%b}' % (b",".join(page), msgspec.json.encode(following))
     return Response(body, media_type=JSON)
+
+
+async def _steps_from(store: Store, run: RunRecord, steps: list[tuple[int, bytes]]) -> Pages:
+    """Pages of step data, from one that has been read on."""
+    while steps:
+        yield [data for _, data in steps]
+        if sum(len(data) for _, data in steps) < PART_BYTES:
+            return
+        _, steps = await store.trace_page(run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
+
+
+async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:
+    done = 0
+    while done < len(keys):
+        page = await store.attempt_data(run.no, keys[done : done + PART_ATTEMPTS], limit_bytes=PART_BYTES)
+        done += len(page)
+        yield page
 
 
 class _Id(msgspec.Struct):

@@ -131,6 +131,14 @@ class StepRow(NamedTuple):
     data: bytes
 
 
+class AttemptKey(NamedTuple):
+    """Which attempt of a step, in which iteration."""
+
+    position: int
+    loop_path: str
+    attempt: int
+
+
 class Checkpoint(NamedTuple):
     """A finished step's whole output, kept while the run lives so that it need not run again."""
 
@@ -143,7 +151,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction on a run: events from `head + 1` on, and all that follows from them.
 
     `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
-    request. `result` and `error` are what the caller is owed; `spent_pico` joins the project's spending.
+    request, and keeps `result` and `error`, which the caller is owed. `spent_pico` joins the project's
+    spending.
     """
 
     run_no: int
@@ -252,11 +261,22 @@ class Store(Protocol):
     async def trace(self, run_no: int) -> tuple[bytes, list[bytes]]:
         """`flowRun` and the latest attempt of each step, in order of first start, as of one moment."""
 
+    async def trace_page(
+        self, run_no: int, *, after: int, limit_bytes: int
+    ) -> tuple[bytes, list[tuple[int, bytes]]]:
+        """As `trace`, but only the steps after position `after`: one at least, about `limit_bytes`."""
+
     async def steps(self, run_no: int) -> list[StepRow]:
         """The latest attempt of each step, in order of first start."""
 
     async def attempts(self, run_no: int, step_id: str) -> list[StepRow]:
         """Every attempt of the step, ordered by position, then attempt number."""
+
+    async def attempt_keys(self, run_no: int, step_id: str) -> list[AttemptKey]:
+        """As `attempts`, without the data: as cheap for large attempts as for small ones."""
+
+    async def attempt_data(self, run_no: int, keys: Sequence[AttemptKey], *, limit_bytes: int) -> list[bytes]:
+        """The data of the first of these attempts, in their order: one at least, about `limit_bytes`."""
 
     async def open_steps(self, run_no: int) -> tuple[list[StepRow], int]:
         """The steps that are running, and the last position given out."""

@@ -18,20 +18,13 @@ from runglass import (
     RateLimitError,
     RunPage,
 )
-from runglass.client import calls
+from runglass.client import asking, calls
 from runglass.client.answers import Answer, Lost, error_of, finish
 from runglass.client.calls import FlowAddress
 from runglass.errors import CODES, api_error
 
 RUNS = calls.runs(flow_id=None, status=None, limit=20, cursor=None)
-EXECUTE = calls.execute(
-    FlowAddress("a", "p", "s"),
-    message=None,
-    parameters=None,
-    block_overrides=None,
-    trace=False,
-    version="draft",
-)
+EXECUTE = asking.execution(FlowAddress("a", "p", "s"), version="draft").call()
 
 
 def answer(status: int, body: object, **headers: str) -> Answer:
@@ -157,5 +150,5 @@ def test_a_lost_call_says_what_failed_how_often_and_whether_a_run_may_have_start
             finish(call, lost, attempts=3)
         assert str(caught.value) == message
         assert caught.value.__cause__ is lost.cause
-    with pytest.raises(APIConnectionError, match="failed: broke; the run may have started all the same"):
+    with pytest.raises(APIConnectionError, match="failed: broke; the run may have gone on all the same"):
         finish(EXECUTE, Lost("broke"), attempts=1)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.client import calls
+from runglass.client import asking, calls
 from runglass.client.calls import FlowAddress
 from runglass.execution import Version
 
@@ -20,8 +20,7 @@ def named(path: str | None = None, **given: Any) -> str:
 
 
 def execute(version: Version = "production", **given: Any) -> calls.Call[Any]:
-    nothing = {"message": None, "parameters": None, "block_overrides": None, "trace": False}
-    return calls.execute(FLOW, version=version, **{**nothing, **given})
+    return asking.execution(FLOW, version=version, **given).call()
 
 
 def test_a_flow_is_named_by_path_by_slug_or_by_parts() -> None:
@@ -96,7 +95,7 @@ def test_other_versions_are_refused(version: Any) -> None:
 def test_execute_sends_what_was_given_in_camel_case_and_nothing_else() -> None:
     empty = execute()
     assert empty.method == "POST"
-    assert not empty.repeatable
+    assert empty.repeatable
     assert empty.body == b"{}"
     full = execute(message="hi", parameters={"a": 1}, block_overrides={"s1": {"model": "echo"}}, trace=True)
     assert msgspec.json.decode(full.body or b"") == {

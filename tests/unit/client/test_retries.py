@@ -4,20 +4,16 @@ import math
 
 import pytest
 
-from runglass.client import calls
+from runglass.client import asking, calls
 from runglass.client.answers import Answer, Lost, Outcome
 from runglass.client.calls import FlowAddress
 from runglass.client.retries import Retries, backoff_s
+from runglass.trace import Trace
 
 READ = calls.trace("/flow-runs/r1")
-EXECUTE = calls.execute(
-    FlowAddress("a", "p", "s"),
-    message=None,
-    parameters=None,
-    block_overrides=None,
-    trace=False,
-    version="draft",
-)
+EXECUTE = asking.execution(FlowAddress("a", "p", "s"), version="draft").call()
+CANCEL = calls.cancel("/flow-runs/r1")
+WITHOUT_KEY = calls.Call(method="POST", path="/x", answer=Trace)
 
 
 def answer(status: int, retry_after: str = "") -> Answer:
@@ -25,7 +21,7 @@ def answer(status: int, retry_after: str = "") -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "read", "execute"),
+    ("outcome", "again", "again_without_key"),
     [
         (Lost("refused", sent=False), True, True),
         (Lost("broke off"), True, False),
@@ -42,9 +38,10 @@ def answer(status: int, retry_after: str = "") -> Answer:
         (answer(409), False, False),
     ],
 )
-def test_the_matrix(outcome: Outcome, read: bool, execute: bool) -> None:
-    assert (Retries(READ, 2).wait_s(outcome, left_s=math.inf) is not None) is read
-    assert (Retries(EXECUTE, 2).wait_s(outcome, left_s=math.inf) is not None) is execute
+def test_the_matrix(outcome: Outcome, again: bool, again_without_key: bool) -> None:
+    for call in (READ, EXECUTE, CANCEL):
+        assert (Retries(call, 2).wait_s(outcome, left_s=math.inf) is not None) is again
+    assert (Retries(WITHOUT_KEY, 2).wait_s(outcome, left_s=math.inf) is not None) is again_without_key
 
 
 def test_it_gives_up_after_max_retries() -> None:

@@ -6,15 +6,34 @@ from typing import Any, get_overloads
 
 import pytest
 
-from runglass import AsyncClient, AsyncFlow, AsyncRun, Client, Flow, Run
+from runglass import (
+    AsyncClient,
+    AsyncFlow,
+    AsyncJob,
+    AsyncPausedResult,
+    AsyncRun,
+    Client,
+    Flow,
+    Job,
+    PausedResult,
+    Run,
+)
 from runglass.client.transport import AsyncTransport, SyncTransport
 
-TWINS = [(Client, AsyncClient), (Flow, AsyncFlow), (Run, AsyncRun)]
+TWINS = [
+    (Client, AsyncClient),
+    (Flow, AsyncFlow),
+    (Run, AsyncRun),
+    (Job, AsyncJob),
+    (PausedResult, AsyncPausedResult),
+]
 
 WAITING = {
     "Client": ["__enter__", "__exit__", "close", "runs"],
-    "Flow": ["execute"],
-    "Run": ["step_trace", "trace"],
+    "Flow": ["execute", "execute_async"],
+    "Job": ["poll", "wait"],
+    "PausedResult": ["resume"],
+    "Run": ["cancel", "step_trace", "trace", "wait"],
 }
 """What the asyncio twin awaits; everything else answers at once on both sides."""
 
@@ -29,7 +48,8 @@ def signature(function: Any) -> str:
     """As text, with the asyncio spelling of types turned into the blocking one."""
     text = str(inspect.signature(function))
     text = re.sub(r"AsyncGenerator\[(.+?), None\]", r"Generator[\1, None, None]", text)
-    return re.sub(r"\bAsync(?=[A-Z])", "", text).replace("SyncTransport", "Transport")
+    text = text.replace("async_flows", "flows").replace("SyncTransport", "Transport")
+    return re.sub(r"\bAsync(?=[A-Z])", "", text)
 
 
 @pytest.mark.parametrize(("blocking", "asyncio"), TWINS)
@@ -63,6 +83,7 @@ def test_the_comparison_sees_a_difference() -> None:
     assert signature(Run.live_trace) == signature(AsyncRun.live_trace)
     assert "Generator[runglass.events.RunStarted | " in signature(AsyncRun.live_trace)
     assert len(get_overloads(Run.step_trace)) == 2
+    assert len(get_overloads(Flow.execute)) == 3
 
 
 def test_the_transports_have_the_same_methods() -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from runglass.bus.memory import MemoryBus
 from runglass.engine.capture import Capture, Redactor
-from runglass.engine.engine import Engine, Outcome, RunRequest
+from runglass.engine.engine import Engine, Outcome, StartedRun
 from runglass.engine.llm import Models
+from runglass.engine.plan import Plan, Stretch
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
+from runglass.engine.templates import Templates
 from runglass.events import StreamEvent, decode_event
 from runglass.execution import CaptureMode
 from runglass.flow import Flow, parse_flow
@@ -64,8 +66,9 @@ async def open_house(store: SqliteStore) -> AsyncIterator[House]:
     async with AsyncExitStack() as opened:
         await opened.enter_async_context(store)
         sandbox = await opened.enter_async_context(Sandbox(time_limit_ms=2000))
+        templates = await opened.enter_async_context(Templates())
         models = await opened.enter_async_context(Models())
-        parts = Parts(sandbox=sandbox, models=models, clock=clock)
+        parts = Parts(sandbox=sandbox, templates=templates, models=models, clock=clock)
         bus = MemoryBus()
         engine = Engine(store=store, bus=bus, parts=parts, make_capture=make_capture)
         yield House(store, bus, await opened.enter_async_context(engine), clock)
@@ -78,18 +81,20 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 async def start(
-    house: House, flow: Flow | str, inputs: dict[str, Any] | None = None, *, capture: CaptureMode = "full"
-) -> Any:
+    house: House,
+    flow: Flow | str,
+    inputs: dict[str, Any] | None = None,
+    *,
+    capture: CaptureMode = "full",
+    stretch: Stretch | None = None,
+) -> StartedRun:
     """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle."""
     if isinstance(flow, str):
         flow = parse_flow(f"slug: test\nsteps:\n{flow}")
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, flow.slug, name=None, capture=None, source=flow.encode())
-    return await house.engine.start(
-        RunRequest(
-            record=record, version=0, flow=flow, inputs=inputs or {}, trigger_type="api", capture=capture
-        )
-    )
+    plan = Plan(flow=flow, version=0, inputs=inputs or {}, capture=capture, trigger_type="api")
+    return await house.engine.start(record, plan, stretch)
 
 
 async def follow(house: House, run_id: str, *, until: int | None = None) -> None:

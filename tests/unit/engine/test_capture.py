@@ -1,5 +1,6 @@
 """What each capture mode keeps of a payload, of a failed step's input and of an error."""
 
+import threading
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine.capture import Capture, Snapshot, raise_for_trace
+from runglass.engine.payload import Payload
 from runglass.engine.redaction import MARK, Redactor
 from runglass.execution import CaptureMode
 
@@ -33,7 +35,7 @@ def shown(snapshot: Snapshot) -> Any:
 )
 def test_a_snapshot_by_mode(mode: CaptureMode, kept: Any, size: int | None) -> None:
     capture = Capture(mode)
-    snapshot = capture.snapshot(ENCODED, VALUE)
+    snapshot = capture.snapshot(Payload(VALUE))
     assert (shown(snapshot), snapshot.size_bytes, snapshot.truncated) == (kept, size, False)
     assert capture.size(ENCODED) == size
     assert capture.keeps_snapshots is (kept is not None)
@@ -44,7 +46,7 @@ def test_a_snapshot_by_mode(mode: CaptureMode, kept: Any, size: int | None) -> N
 )
 def test_failed_inputs_and_errors_are_kept_in_every_mode(mode: CaptureMode, kept: Any) -> None:
     capture = Capture(mode)
-    snapshot = capture.failed_input(ENCODED, VALUE)
+    snapshot = capture.failed_input(Payload(VALUE))
     assert (shown(snapshot), snapshot.truncated) == (kept, False)
     assert msgspec.json.decode(capture.error(VALUE)) == kept
 
@@ -54,7 +56,7 @@ def test_what_is_kept_is_cut_to_the_limit_and_its_size_told_before(mode: Capture
     value = {"text": "a.b@example.com " + "x" * 10_000}
     encoded = msgspec.json.encode(value)
     capture = Capture(mode, limit_bytes=500)
-    for snapshot in (capture.snapshot(encoded, value), capture.failed_input(encoded, value)):
+    for snapshot in (capture.snapshot(Payload(value)), capture.failed_input(Payload(value))):
         assert snapshot.size_bytes == (None if mode == "off" else len(encoded))
         if snapshot.data is not None:
             assert snapshot.truncated
@@ -70,13 +72,13 @@ def test_secrets_go_before_the_cut_could_split_them() -> None:
     secret = "sk-proj-" + "A1b2" * 100
     for length in range(150, 260, 7):
         value = {"text": "x" * length + " " + secret, "more": "y" * 5000}
-        kept = Capture("redacted", limit_bytes=512).snapshot(msgspec.json.encode(value), value)
+        kept = Capture("redacted", limit_bytes=512).snapshot(Payload(value))
         assert b"A1b2" not in bytes(kept.data or b"")
 
 
 def test_a_redacted_snapshot_that_fits_then_is_not_truncated() -> None:
     value = {"password": "x" * 1000}
-    snapshot = Capture("redacted", limit_bytes=256).snapshot(msgspec.json.encode(value), value)
+    snapshot = Capture("redacted", limit_bytes=256).snapshot(Payload(value))
     assert (shown(snapshot), snapshot.size_bytes, snapshot.truncated) == ({"password": MARK}, 1015, False)
 
 
@@ -88,17 +90,58 @@ def test_nothing_under_the_limit_is_altered(value: dict[str, Any], mode: Capture
     encoded = msgspec.json.encode(value)
     kept = encoded if mode == "full" else msgspec.json.encode(REDACTOR.redact(value))
     capture = Capture(mode, limit_bytes=max(256, len(kept)), redactor=REDACTOR)
-    assert capture.snapshot(encoded, value) == (msgspec.Raw(kept), len(encoded), False)
+    assert capture.snapshot(Payload(value)) == (msgspec.Raw(kept), len(encoded), False)
 
 
 def test_the_output_of_a_failed_step_is_null() -> None:
-    assert Capture("full").snapshot(b"null", None) == (msgspec.Raw(b"null"), 4, False)
+    assert Capture("full").snapshot(Payload(None)) == (msgspec.Raw(b"null"), 4, False)
 
 
 def test_users_rules_are_kept() -> None:
     capture = Capture("redacted", redactor=Redactor(extra_patterns=["ACME-[0-9]+"]))
-    assert shown(capture.snapshot(b'{"a":"ACME-1"}', {"a": "ACME-1"})) == {"a": MARK}
+    assert shown(capture.snapshot(Payload({"a": "ACME-1"}))) == {"a": MARK}
 
 
 def test_trace_raises_metadata_only_to_full() -> None:
     assert [raise_for_trace(mode) for mode in MODES] == ["off", "full", "redacted", "full"]
+
+
+def test_what_a_step_printed_and_was_given_in_secret_stays_out_of_a_redacted_error() -> None:
+    detail = {"code": "CODE_ERROR", "message": "ValueError: hunter2 (line 1)", "printed": "anything"}
+    given = {"password": "hunter2"}
+    kept = msgspec.json.decode(Capture("redacted").error(detail, given))
+    assert kept == {"code": "CODE_ERROR", "message": f"ValueError: {MARK} (line 1)"}
+    assert msgspec.json.decode(Capture("full").error(detail, given)) == detail
+
+
+class CountingRedactor(Redactor):
+    """Counts how often, and in which threads, a value is gone through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+
+    def redact(self, value: Any) -> Any:
+        self.threads.append(threading.get_ident())
+        return super().redact(value)
+
+
+async def test_a_payload_is_redacted_once_and_a_large_one_off_the_event_loop() -> None:
+    redactor = CountingRedactor()
+    capture = Capture("redacted", limit_bytes=500, redactor=redactor)
+    small, large = Payload(VALUE), Payload({"password": "x", "text": "y" * 100_000})
+    for payload in (small, large):
+        await capture.prepare(payload)
+        assert capture.snapshot(payload) == capture.snapshot(Payload(payload.value))
+        assert capture.failed_input(payload) == capture.snapshot(payload)
+    here = threading.get_ident()
+    assert [thread == here for thread in redactor.threads] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_payload_is_kept_like_its_value_by_every_mode_in_turn(mode: CaptureMode) -> None:
+    payload = Payload(VALUE)
+    for other in (*MODES, mode):
+        capture = Capture(other, redactor=REDACTOR)
+        assert capture.snapshot(payload) == capture.snapshot(Payload(VALUE))
+        assert capture.failed_input(payload) == capture.failed_input(Payload(VALUE))

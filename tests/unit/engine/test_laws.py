@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runglass.bus.memory import MemoryBus
+from runglass.engine.plan import Plan
 from runglass.engine.recorder import Recorder
 from runglass.events import StepEvent, decode_event, is_terminal
 from runglass.execution import CaptureMode
@@ -127,7 +128,7 @@ async def replay(store: SqliteStore, flow_of_run: Flow, events: list[Any]) -> st
     project = await store.ensure_project("acme", "demo")
     flow = await store.put_draft(project.id, "test", name=None, capture=None, source=b"{}")
     run_id = events[0].execution_id
-    request = msgspec.json.encode({"flow": flow_of_run, "inputs": {}})
+    plan = Plan(flow=flow_of_run, version=0, inputs={}, capture="full", trigger_type="api")
     summary = RunSummary(id=run_id, flow_id=flow.id, status="pending", trigger_type="api")
     run = await store.create_run(
         NewRun(
@@ -138,7 +139,7 @@ async def replay(store: SqliteStore, flow_of_run: Flow, events: list[Any]) -> st
             trigger_type="api",
             capture="full",
             session_id=None,
-            request=request,
+            request=msgspec.json.encode(plan),
             summary=msgspec.json.encode(summary),
         )
     )

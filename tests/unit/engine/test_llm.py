@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -16,6 +17,7 @@ from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
 from runglass.engine.answers import read_answer
+from runglass.engine.clients import Clients
 from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models, Price
 from runglass.engine.provider_errors import setup_failure
 from runglass.errors import StepFailure
@@ -191,8 +193,8 @@ async def test_a_server_that_declines_every_form_fails_the_step(bench: Bench) ->
 @pytest.mark.parametrize(
     ("text", "finish", "said"),
     [
-        ('{"grade": "good"}', "stop", r'against `output_schema`: "good" is not of type "integer" at /grade'),
-        ('{"grade": 0}', "stop", "at /grade"),
+        ('{"grade": "good"}', "stop", r"against `output_schema`: `grade`: expected an integer, found 'good'"),
+        ('{"grade": 0}', "stop", "`grade`: 0 is less than the minimum of 1"),
         ("Well done!", "stop", "no JSON object"),
         ("[3]", "stop", "no JSON object"),
         ('{"grade": NaN}', "stop", "no JSON object"),
@@ -518,6 +520,90 @@ def test_the_list_price_goes_by_the_address_that_answered(
     )
     request = ModelRequest(model="openai:gpt-4o-mini", messages=[])
     assert read_answer(request, answered, price=None).cost_usd == cost
+
+
+async def test_a_character_that_a_provider_cut_in_two_comes_whole(bench: Bench) -> None:
+    answer = await bench.ask(text_reply("so \ud83d", "\ude00 glad", "\ud83d"))
+    assert answer.output == {"text": "so 😀 glad�"}
+    assert bench.pieces == ["so ", "😀 glad", "�"]
+
+
+async def test_half_a_character_in_an_object_or_a_tool_call_is_replaced(bench: Bench) -> None:
+    answer = await bench.ask(text_reply('{"grade": 3, "why": "\\ud83d"}'), output_schema=GRADE)
+    assert answer.output == {"grade": 3, "why": "�"}
+    call = {"index": 0, "id": "t1", "type": "function", "function": {"name": "look", "arguments": '"\ud83d"'}}
+    reply = Reply(body=chunk({"tool_calls": [call]}) + chunk({}, finish="tool_calls") + DONE)
+    answer = await bench.ask(reply, tools=[LOOK])
+    assert answer.tool_calls[0]["function"]["arguments"] == '"�"'
+    assert msgspec.json.encode(answer.tool_calls)
+
+
+async def test_half_a_character_in_an_error_is_replaced(bench: Bench) -> None:
+    failure = await bench.failure(error_reply(400, "no \ud83d"))
+    assert msgspec.json.encode([failure.message, failure.details])
+
+
+def test_a_key_that_a_provider_s_client_complains_of_is_struck_out() -> None:
+    failure = setup_failure(ValueError(f"bad key {SECRET}"), model="x:y", secrets=[SECRET])
+    assert SECRET not in str(failure)
+
+
+async def test_a_call_cut_off_while_its_client_is_made_leaves_one_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The thread that makes a client goes on; the next call takes what it made, and no other waits for it."""
+    made: list[str] = []
+    slow = threading.Event()
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    new_provider = Clients._new_provider
+
+    def making(self: Clients, name: str) -> Any:
+        made.append(name)
+        if name == "slow":
+            loop.call_soon_threadsafe(begun.set)
+            slow.wait(10)
+        return new_provider(self, name)
+
+    monkeypatch.setattr(Clients, "_new_provider", making)
+    addresses = dict.fromkeys(["slow", "quick"], "http://127.0.0.1:9/v1")
+    clients = Clients(base_urls=addresses, api_keys={})
+    first = asyncio.create_task(clients.prepared("slow:a"))
+    await begun.wait()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    others = [asyncio.create_task(clients.prepared(model)) for model in ("slow:a", "slow:b")]
+    assert (await clients.prepared("quick:a")).model.model_name == "a"
+    slow.set()
+    prepared = await asyncio.gather(*others)
+    assert made == ["slow", "quick"]
+    assert prepared[0].model.provider is prepared[1].model.provider
+    assert await clients.prepared("slow:a") is prepared[0]
+    await clients.aclose()
+
+
+async def test_a_client_that_is_still_made_is_waited_for_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = threading.Event()
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    new_provider = Clients._new_provider
+
+    def making(self: Clients, name: str) -> Any:
+        loop.call_soon_threadsafe(begun.set)
+        slow.wait(10)
+        return new_provider(self, name)
+
+    monkeypatch.setattr(Clients, "_new_provider", making)
+    clients = Clients(base_urls={"slow": "http://127.0.0.1:9/v1"}, api_keys={})
+    call = asyncio.create_task(clients.prepared("slow:a"))
+    await begun.wait()
+    call.cancel()
+    closing = asyncio.create_task(clients.aclose())
+    await asyncio.sleep(0)
+    slow.set()
+    await closing
+    assert clients._providers["slow"].client.is_closed()
 
 
 def test_no_provider_library_is_imported_before_it_is_needed() -> None:

@@ -34,6 +34,9 @@ SECRETS = [
     "5555555555554444",
     "378282246310005",
     "6011 0009 9013 9424",
+    "ya29.a0AfH6SMBx-1234567890",
+    "SG.abcdefghijklmnopqrstuv.ABCDEFGHIJKLMNOP-1234567890",
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 ]
 
 
@@ -78,6 +81,14 @@ def test_secrets_are_found_in_texts(secret: str, text: str) -> None:
         ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4\n\nMII\n-----END RSA PRIVATE KEY-----", MARK),
         ("-----BEGIN PRIVATE KEY-----\\nMII\\n-----END PRIVATE KEY-----\\n", f"{MARK}\\n"),
         ("cut off: -----BEGIN EC PRIVATE KEY-----\nMIIabc", f"cut off: {MARK}"),
+        ("Authorization: Bearer abcdef1", f"Authorization: Bearer {MARK}"),
+        ("password: hunter two\nuser: bob", f"password: {MARK}\nuser: bob"),
+        (
+            "password1=abc db_password_prod: x, tokenValue=y",
+            f"password1={MARK} db_password_prod: {MARK}, tokenValue={MARK}",
+        ),
+        ("AccountName=a;AccountKey=abc/def==;x", f"AccountName=a;AccountKey={MARK};x"),
+        ("https://h/p?sv=1&sig=a%2Bb&key=c#d", f"https://h/p?sv=1&sig={MARK}&key={MARK}#d"),
         ("on 2024-01-15 4111-1111-1111-1111 7", f"on 2024-01-15 {MARK} 7"),
         ("12345 4111 1111 1111 1111, and 5555555555554444", f"12345 {MARK}, and {MARK}"),
     ],
@@ -94,7 +105,8 @@ def test_what_is_around_a_secret_stays(text: str, shown: str) -> None:
         "task-force-management and risk-assessment-overview",
         "link_something_else, task_id",
         "max_tokens: 50, total_tokens=7, tokenizer: bpe",
-        "https://host/path?x=1#y@z",
+        "https://host/path?x=1&monkey=2#y@z",
+        "token_count=7, tokenType: a, password-hash: b, tokenizer=c",
         "@mention, a@b, 3 @ 4 each",
         "550e8400-e29b-41d4-a716-446655440000",
         "order 1234567890123456, at 1700000000000",
@@ -133,6 +145,11 @@ def test_what_is_no_secret_stays(text: str) -> None:
         "AWS_SECRET_ACCESS_KEY",
         "privateKey",
         "credentials",
+        "password1",
+        "password_2",
+        "db_password_prod",
+        "tokenValue",
+        "AccountKey",
     ],
 )
 def test_what_stands_under_a_telling_key_goes_whatever_it_is(key: str) -> None:
@@ -151,6 +168,8 @@ def test_what_stands_under_a_telling_key_goes_whatever_it_is(key: str) -> None:
         "tokenizer",
         "token_count",
         "passwordHash",
+        "token_type",
+        "token_used_at",
         "key",
         "monkey",
         "text",
@@ -158,6 +177,42 @@ def test_what_stands_under_a_telling_key_goes_whatever_it_is(key: str) -> None:
 )
 def test_other_keys_do_not_tell(key: str) -> None:
     assert REDACTOR.redact({key: "x", "a": {key: 7}}) == {key: "x", "a": {key: 7}}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ([{"name": "password", "value": "x"}], [{"name": "password", "value": MARK}]),
+        ([{"Key": "db_password", "Value": ["x"]}], [{"Key": "db_password", "Value": MARK}]),
+        ([["X-Api-Key", "x"], ["Accept", "y"]], [["X-Api-Key", MARK], ["Accept", "y"]]),
+        ({"name": "password", "value": None}, {"name": "password", "value": None}),
+        ({"name": "password", "type": "string"}, {"name": "password", "type": "string"}),
+        ({"name": "colour", "value": "x"}, {"name": "colour", "value": "x"}),
+    ],
+)
+def test_a_secret_may_stand_beside_its_name(value: Any, shown: Any) -> None:
+    assert REDACTOR.redact(value) == shown
+    assert REDACTOR.redact(shown) == shown
+
+
+def test_secrets_told_by_keys_are_struck_from_other_texts() -> None:
+    given = {
+        "password": "hun\nter'2",
+        "a": [{"name": "token", "value": "abcd"}],
+        "pin": {"secret": 12345},
+        "b": "user",
+    }
+    secrets = REDACTOR.secrets_in({**given, "cvv": "123", "steps": [["X-Api-Key", "abcdef"]]})
+    assert secrets == {"hun\nter'2", "abcd", "12345", "abcdef"}
+    error = {
+        "message": f"KeyError: {'hun' + chr(10) + chr(39)!r} abcdef abcd user 123",
+        "details": ["hun\nter'2", 12345],
+    }
+    error["quoted"] = repr(given["password"]) + json.dumps(given["password"])
+    struck = REDACTOR.strike(error, secrets)
+    assert struck["message"].endswith(f" {MARK} {MARK} user 123")
+    assert struck["details"] == [MARK, 12345]
+    assert "ter" not in struck["quoted"]
 
 
 def test_values_are_copied_and_not_changed() -> None:
@@ -299,6 +354,11 @@ def _mega(part: str, *, before: str = "", after: str = "") -> str:
         _mega(";a=b", before="password=a"),
         _mega(";a", before="password=a"),
         _mega(" ", after="token:"),
+        _mega("password_1_"),
+        _mega("password: a "),
+        _mega(" a", before="password:", after="]"),
+        _mega("&key="),
+        _mega("SG."),
         _mega("quick: brown = fox\n", after="token"),
     ],
 )

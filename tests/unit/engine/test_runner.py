@@ -1,5 +1,6 @@
 """What the engine does with each kind of step, and that the log says so."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from runglass.engine.engine import Outcome
+from runglass.engine.steps import perform
 from runglass.errors import StoreError
 from runglass.events import FlowCompleted, FlowFailed, LoopCompleted, StepOutput, StepRetrying, StepSkipped
 from runglass.fold import fold
@@ -487,4 +489,39 @@ async def test_a_run_that_the_store_failed_is_ended_when_the_store_is_back(tmp_p
     assert ran.trace.flow_run.status == "failed"
     assert ran.trace == fold(ran.events)
     assert not [step for step in ran.trace.steps if step.status == "running"]
-    assert "the disk is full" in repr(ran.events[-1])
+    assert "the store failed" in repr(ran.events[-1])
+    assert "disk" not in repr(ran.events[-1]), "paths and causes are for the log, not for clients"
+
+
+async def test_a_cancellation_that_meets_a_failure_is_not_lost(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a sibling of a failed step unwinds, the run is cancelled; `on_error` must not outlive that."""
+    cancelled = []
+
+    async def performing(step: Any, *rest: Any) -> Any:
+        if step.id == "slow":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.append(house.engine.cancel(started.id, reason="asked for"))
+                await asyncio.sleep(0)
+        return await perform(step, *rest)
+
+    monkeypatch.setattr("runglass.engine.attempts.perform", performing)
+    started = await start(
+        house,
+        """
+- id: both
+  type: parallel
+  on_error: continue
+  branches:
+    slow: [{id: slow, type: passthrough}]
+    bad: [{id: bad, type: code, code: "raise ValueError('x')"}]
+- {id: after, type: passthrough}
+""",
+    )
+    ran = await read(house, started.id, await started.outcome())
+    assert cancelled == [True]
+    assert ran.trace.flow_run.status == "cancelled"
+    assert "after" not in {step.step_id for step in ran.trace.steps}

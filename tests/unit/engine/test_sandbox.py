@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from runglass.engine import program
-from runglass.engine.program import CODE_LIMIT, names_in
-from runglass.engine.sandbox import PRINT_LIMIT, Sandbox, json_value
+from runglass.engine.program import CODE_LIMIT, of_body, of_expression
+from runglass.engine.sandbox import PRINT_LIMIT, Sandbox
 from runglass.errors import StepFailure
+from runglass.flow_check import parse_python
 
 
 @pytest.fixture
@@ -87,10 +89,25 @@ async def test_only_mentioned_names_are_sent(sandbox: Sandbox) -> None:
     assert (await failure(sandbox, "return steps", **never)).code == "INVALID_INPUT"
 
 
-def test_names_in_finds_what_code_mentions_and_not_what_it_says() -> None:
+async def test_large_code_is_read_off_the_event_loop(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+
+    def parse(text: str, mode: Any) -> Any:
+        threads.append(threading.get_ident())
+        return parse_python(text, mode)
+
+    monkeypatch.setattr(program, "parse_python", parse)
+    await sandbox.run("return 'short'", {})
+    await sandbox.run("x = 1\n" * 2000 + "return 'long'", {})
+    assert [thread == threading.get_ident() for thread in threads] == [True, False]
+
+
+def test_a_program_mentions_what_its_code_does_and_not_what_it_says() -> None:
     code = "import os\nx = f'{text} steps' # initial\ndef f(a, b=count): return other.attribute"
-    assert names_in(code) == {"x", "text", "count", "other"}
-    assert names_in("count > 3 and steps['a']") == {"count", "steps"}
+    assert of_body(code).names == {"x", "text", "count", "other"}
+    assert of_expression("count > 3 and steps['a']").names == {"count", "steps"}
 
 
 @pytest.mark.parametrize(
@@ -390,30 +407,3 @@ async def test_code_is_prepared_once(sandbox: Sandbox) -> None:
     before = program.of_body.cache_info().misses
     await sandbox.run(code, {})
     assert program.of_body.cache_info().misses == before
-
-
-def test_json_value_makes_plain_json() -> None:
-    value = {"a": (1, [2.5, None, True]), "b": {"c": "x"}, "n": 2**70}
-    assert json_value(value) == {"a": [1, [2.5, None, True]], "b": {"c": "x"}, "n": 2**70}
-    deep: Any = 1
-    for _ in range(5000):
-        deep = [deep]
-    assert json_value(deep)[0][0] is not deep[0][0]
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        ({1}, ": a set is not JSON"),
-        ({"a": [0, b"x"]}, " at .a[1]: a bytes is not JSON"),
-        ({"a": {1: 2}}, " at .a: the key 1 is not a string"),
-        ([float("nan")], " at [0]: nan is not JSON"),
-        ({"a": float("inf")}, " at .a: inf is not JSON"),
-        (len, ": a builtin_function_or_method is not JSON"),
-    ],
-)
-def test_json_value_names_the_place_of_what_is_not(value: Any, message: str) -> None:
-    with pytest.raises(StepFailure) as caught:
-        json_value(value)
-    assert caught.value.message == f"the result cannot be kept as JSON{message}"
-    assert caught.value.code == "INVALID_OUTPUT"

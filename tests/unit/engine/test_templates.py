@@ -1,11 +1,12 @@
 """What templates make of names, what they cannot do, and that they can take down no process but their own."""
 
+import asyncio
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine import templates
+from runglass.engine import render_process, templates
+from runglass.engine.render_process import RenderProcess
 from runglass.engine.rendering import Ask, Renderer
-from runglass.engine.templates import RenderProcess, render, render_input
+from runglass.engine.templates import Templates
 from runglass.errors import StepFailure
 
 DATA = {"a": 1, "l": [1, 2.5, None, True], "s": "x", "o": {"k": "é<>'\""}}
@@ -32,6 +34,28 @@ NAMES: dict[str, Any] = {
     "huge": 10**30,
     "big": "x" * 1_000_000,
 }
+
+
+class Bench:
+    """Templates whose processes live as long as the tests of this file."""
+
+    templates: Templates
+
+
+@pytest.fixture(scope="module", autouse=True)
+def processes() -> Iterator[None]:
+    Bench.templates = Templates()
+    yield
+    asyncio.run(Bench.templates.__aexit__())
+    gc.collect()
+
+
+def render(template: str, names: dict[str, Any]) -> str:
+    return asyncio.run(Bench.templates.render(template, names))
+
+
+def render_input(value: Any, names: dict[str, Any]) -> Any:
+    return asyncio.run(Bench.templates.render_input(value, names))
 
 
 def failure(template: str, names: dict[str, Any] | None = None) -> StepFailure:
@@ -250,18 +274,103 @@ def process() -> Iterator[RenderProcess]:
     gc.collect()
 
 
-def test_threads_take_turns(process: RenderProcess) -> None:
-    texts: dict[int, Any] = {}
+async def test_many_tasks_share_the_processes_and_each_gets_its_own_text() -> None:
+    async with Templates() as templates:
+        asked = [templates.render("{{ n * 2 }}", {"n": n}) for n in range(20)]
+        assert await asyncio.gather(*asked) == [str(n * 2) for n in range(20)]
+        assert len(templates._processes) <= 2
 
-    def ask(n: int) -> None:
-        texts[n] = process.ask(Ask("{{ n * 2 }}", {"n": n}, "text")).value
 
-    threads = [threading.Thread(target=ask, args=(n,)) for n in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert texts == {n: str(n * 2) for n in range(20)}
+async def test_a_template_that_takes_long_stops_neither_the_event_loop_nor_another_template() -> None:
+    slow = "{% for i in range(10000) %}{% for j in range(10000) %}x{% endfor %}{% endfor %}"
+    async with Templates() as templates:
+        busy = asyncio.create_task(templates.render(slow, {}))
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        assert await templates.render("{{ n }}", {"n": 1}) == "1"
+        assert time.monotonic() - started < 0.05
+        assert await templates.render("{{ n|upper }}", {"n": "a"}) == "A"
+        with pytest.raises(StepFailure, match="too much"):
+            await busy
+
+
+async def test_leaving_ends_the_processes_and_what_is_still_asked() -> None:
+    async with Templates() as templates:
+        await templates.render("{{ 1 + 1 }}", {})
+        (process,) = templates._processes
+        child = process._process
+        assert child is not None
+        cut_off = asyncio.create_task(templates.render("{{ [['a'] * 1000] * 1000 }}" * 50, {}))
+        await asyncio.sleep(0)
+        cut_off.cancel()
+    assert child.poll() is not None
+    assert process._process is None
+    with pytest.raises(asyncio.CancelledError):
+        await cut_off
+
+
+async def test_the_other_process_knows_no_keys_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-a-very-secret-key")
+    environment = render_process._environment()
+    assert "OPENAI_API_KEY" not in environment
+    assert "runglass" in await started_with(environment)
+
+
+async def started_with(environment: dict[str, str]) -> str:
+    code = "import runglass.engine.rendering as r; print(r.__name__)"
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-c", code, env=environment, stdout=subprocess.PIPE
+    )
+    said, _ = await child.communicate()
+    return said.decode()
+
+
+def test_a_process_that_does_not_read_is_given_up(
+    process: RenderProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process.ask(Ask("{{ 1 }}", {}, "text"))
+    child = process._process
+    assert child is not None
+    child.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(render_process, "_ANSWER_LIMIT_S", 0.2)
+    answer = process.ask(Ask("{{ a }}", {"a": "x" * 10_000_000}, "text"))
+    assert answer.fault == "the template takes too much memory or time"
+    assert child.poll() is not None
+
+
+@pytest.mark.parametrize(
+    ("template", "sent"),
+    [
+        ("{{ steps.a.b|length }}", {"steps": {"a": {"b": [1]}}}),
+        ("{{ steps['a']['b'] ~ steps.c }}", {"steps": {"a": {"b": [1]}, "c": 3}}),
+        ("{{ steps.a.b[0] + 1 }}", {"steps": {"a": {"b": [1]}}}),
+        ("{{ steps.a|tojson }}{{ steps.a.b }}", {"steps": {"a": {"b": [1], "x": 2}}}),
+        ("{{ steps.a.b }}{{ steps.a|tojson }}", {"steps": {"a": {"b": [1], "x": 2}}}),
+        ("{{ steps.ghost|default('-') }}", {"steps": {}}),
+        ("{% for key, value in steps.a.items() %}{% endfor %}", {"steps": {"a": {"b": [1], "x": 2}}}),
+        ("{{ '[' ~ n ~ ']' }}", {"n": 5}),
+        ('{{ "a[" ~ n ~ "]" }}', {"n": 5}),
+        ("{{ steps[n] }}", {"n": 5, "steps": {"a": {"b": [1], "x": 2}, "c": 3}}),
+        ("{{ n.real.imag|upper }}", {"n": 5}),
+    ],
+)
+def test_no_more_is_sent_than_is_mentioned(template: str, sent: dict[str, Any]) -> None:
+    names = {"n": 5, "steps": {"a": {"b": [1], "x": 2}, "c": 3}, "initial": object()}
+    assert templates.picked(templates._mentions(template), names) == sent
+
+
+paths = st.sampled_from(["a", "a.b", "a.b.c", "a['b']", 'a["b"].c', "a.d[0]", "a.d", "a[k]", "k", "a.ghost"])
+glue = st.sampled_from([" ~ ", " ~ '[' ~ ", ' ~ "[" ~ ', ' ~ "]" ~ ', " ~ 'a.b' ~ ", " == ", " in "])
+
+
+@given(st.lists(st.tuples(paths, glue), min_size=1, max_size=5))
+def test_a_template_makes_the_same_of_what_is_sent_as_of_everything(parts: list[tuple[str, str]]) -> None:
+    code = "".join(path + between for path, between in parts) + "k"
+    names = {"a": {"b": {"c": "x", "e": 1}, "d": ["y", "z"]}, "k": "b"}
+    template = f"{{{{ {code} }}}}"
+    sent = templates.picked(templates._mentions(template), names)
+    renderer = Renderer()
+    assert renderer.answer(Ask(template, sent, "text")) == renderer.answer(Ask(template, names, "text"))
 
 
 def test_a_process_that_was_killed_is_replaced_and_the_template_not_blamed(process: RenderProcess) -> None:
@@ -282,7 +391,12 @@ def test_a_process_that_does_not_start_is_no_fault_of_the_template(
 
 
 def test_a_program_that_used_templates_ends_in_silence() -> None:
-    code = "from runglass.engine.templates import render; print(render('{{ a|upper }}', {'a': 'x'}))"
+    code = (
+        "import asyncio; from runglass.engine.templates import Templates\n"
+        "async def main():\n"
+        "  async with Templates() as templates: print(await templates.render('{{ a|upper }}', {'a': 'x'}))\n"
+        "asyncio.run(main())"
+    )
     ended = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", code],
         capture_output=True,

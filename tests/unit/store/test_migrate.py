@@ -63,3 +63,28 @@ def test_two_processes_may_migrate_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_requests_and_outcomes_move_out_of_the_runs_row() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        for migration in migrations()[:2]:
+            database.executescript(migration.sql)
+        database.execute("PRAGMA user_version = 2")
+        database.executemany(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary,"
+            " request, result, error) VALUES (?, ?, 1, 'f', 0, ?, 'api', 'off', x'00', ?, ?, ?)",
+            [
+                (1, "lives", "running", b"asked", None, None),
+                (2, "good", "completed", None, b"result", None),
+                (3, "bad", "failed", None, None, b"error"),
+            ],
+        )
+        migrate_sqlite(database)
+        assert database.execute("SELECT * FROM run_request").fetchall() == [(1, b"asked")]
+        outcomes = database.execute("SELECT * FROM run_outcome ORDER BY run_no").fetchall()
+        assert outcomes == [(2, b"result", None), (3, None, b"error")]
+        assert [row[0] for row in database.execute("SELECT id FROM run ORDER BY no")] == [
+            "lives",
+            "good",
+            "bad",
+        ]

@@ -1,0 +1,88 @@
+"""What a run is made of, one stretch of it, and the state in which it waits between two stretches.
+
+A run is walked in stretches: one from start to end for most runs, one per call where the caller steps through
+it or answers tool calls. Between two stretches nothing of it is in memory: plan, checkpoints and pause are in
+the store, so a paused run outlives its process.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from runglass.engine.totals import Totals
+from runglass.execution import Attachment, CaptureMode
+from runglass.flow import Flow
+from runglass.store.base import Checkpoint
+from runglass.trace import TokenBreakdown
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is made of, kept while it lives: a draft may change before the run is taken up again.
+
+    `flow` has the overrides in it and `inputs` fit its schema. `history` are the turns that go ahead of the
+    prompt of the flow's first llm step, `attachments` what that prompt shows.
+    """
+
+    flow: Flow
+    version: int
+    inputs: dict[str, Any]
+    capture: CaptureMode
+    trigger_type: str
+    history: list[dict[str, Any]] = []
+    attachments: list[Attachment] = []
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller's tools, in the OpenAI function format, and how the model is to choose among them."""
+
+    tools: list[dict[str, Any]]
+    choice: str | dict[str, Any] | None = None
+
+
+class Turns(msgspec.Struct, frozen=True, kw_only=True):
+    """The turns of an llm step that waits for tool results, and what they have cost so far."""
+
+    step_id: str
+    attempt: int
+    messages: list[dict[str, Any]]
+    calls: list[dict[str, Any]]
+    iterations_used: int
+    offer: Offer
+    duration_ms: int
+    tokens: TokenBreakdown | None = None
+    cost_usd: str | None = None
+    model_used: str | None = None
+    last_cost_usd: Decimal | None = None
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run waits: `cursor` is the top-level step that comes next, `turns` what it waits for there."""
+
+    cursor: int
+    totals: Totals
+    turns: Turns | None = None
+
+
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be walked now: top-level steps from `first` to `last`, or to the end where that is None.
+
+    `outputs` by step id stand over what the run has kept, `input` over fields of what comes into the first
+    step. `results` are the messages that answer the pending tool calls.
+    """
+
+    first: int = 0
+    last: int | None = None
+    outputs: dict[str, Any] = {}
+    input: dict[str, Any] | None = None
+    offer: Offer | None = None
+    results: list[dict[str, Any]] = []
+
+
+PAUSE = ("", "")
+"""The checkpoint address of a run's pause; no step has an empty id."""
+
+
+def pause_checkpoint(pause: Pause) -> Checkpoint:
+    """The pause as it is kept."""
+    return Checkpoint(*PAUSE, msgspec.json.encode(pause))

@@ -1,0 +1,83 @@
+"""What managing a project looks like on the wire: flows with their versions, and keys.
+
+Plain values shared by client, server and terminal, all camelCase. Knows nothing of how they are stored.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from runglass.execution import CaptureMode
+
+Role = Literal["admin", "run", "read"]
+"""What a key may do: manage flows and keys, execute and read, or only read."""
+
+
+class FlowInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A flow. `production_version` is None until a version has been published."""
+
+    id: str
+    slug: str
+    name: str | None
+    capture: CaptureMode | None
+    production_version: int | None
+    updated_at: str
+
+
+class VersionInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A state of a flow; version 0 is the draft."""
+
+    version: int
+    created_at: str
+
+
+class FlowHistory(FlowInfo, frozen=True, kw_only=True, rename="camel"):
+    """A flow and its versions, the draft first."""
+
+    versions: list[VersionInfo]
+
+
+class FlowList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The flows of a project, by slug."""
+
+    org: str
+    project: str
+    flows: list[FlowInfo]
+
+
+class FlowVersionNumber(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The number of a published version: what `publish` answers and `production` takes."""
+
+    version: int
+
+
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key to make."""
+
+    role: Role
+
+
+class KeyInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A key without the key: `hint` is how it begins."""
+
+    id: int
+    role: Role
+    hint: str
+    created_at: str
+    revoked_at: str | None = None
+
+
+class NewKeyInfo(KeyInfo, frozen=True, kw_only=True, rename="camel"):
+    """A key that was just made. `key` is shown this once: only its hash is kept."""
+
+    key: str
+
+
+class KeyList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The keys of a project, revoked ones too."""
+
+    keys: list[KeyInfo]
+
+
+FlowTree = dict[str, Any]
+"""A flow as JSON, in the shape of `/api/v1/schemas/flow.json`."""

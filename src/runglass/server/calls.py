@@ -1,0 +1,99 @@
+"""Calls that are made once however often they are sent: what an `Idempotency-Key` means.
+
+The key is noted in the transaction that creates the run, so two requests at the same instant cannot both
+start one. Whoever comes later under the same key gets the first one's answer, or waits for it.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import NamedTuple
+
+from litestar import Response
+
+from runglass.errors import APIError, CallRepeated, api_error
+from runglass.events import TERMINAL_EVENTS
+from runglass.server.answers import JSON, error_body
+from runglass.server.asked import body_of
+from runglass.server.auth import Asked, runtime_of
+from runglass.store.base import Call, CallKey, Project, RunRecord
+from runglass.tail import tail
+
+MAX_KEY = 255
+PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
+REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
+"""Events after which a run goes on only if somebody takes it up again."""
+
+
+class Answered(NamedTuple):
+    """An answer as it is sent, and as it is kept for a repeated call."""
+
+    status: int
+    body: bytes
+
+
+async def once(
+    request: Asked,
+    project: Project,
+    work: Callable[[CallKey | None], Awaitable[Answered]],
+    repeated: Callable[[RunRecord], Awaitable[Answered]],
+) -> Response[bytes]:
+    """The answer of `work`, which notes the call that it is given; `repeated` answers for a run it began.
+
+    Raises IDEMPOTENCY_MISMATCH for a key under which something else was asked.
+    """
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return _response(await work(None))
+    if not 0 < len(key) <= MAX_KEY:
+        raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
+    asked = b"%b\n%b" % (request.scope["path"].encode(), await body_of(request))
+    call = CallKey(key, hashlib.sha256(asked).digest())
+    store = runtime_of(request).store
+    before = await store.call(project.id, key)
+    if before is None:
+        try:
+            answered = await work(call)
+        except CallRepeated:
+            before = await store.call(project.id, key)
+        except APIError as error:
+            # Refused before there was a run: nothing was noted, and the next try is a new one.
+            if error.execution_id is not None:
+                await store.answer_call(project.id, key, status=error.status, answer=error_body(error))
+            raise
+        else:
+            await store.answer_call(project.id, key, status=answered.status, answer=answered.body)
+            return _response(answered)
+    if before is None:
+        raise api_error("UNAVAILABLE", f"the call {key!r} was dropped while it was repeated; send it again")
+    return _response(await _again(request, before, call, repeated))
+
+
+async def _again(
+    request: Asked, before: Call, call: CallKey, repeated: Callable[[RunRecord], Awaitable[Answered]]
+) -> Answered:
+    if before.digest != call.digest:
+        message = f"something else was asked under the Idempotency-Key {call.key!r}; use a new one"
+        raise api_error("IDEMPOTENCY_MISMATCH", message, execution_id=before.run_id)
+    if before.status is not None and before.answer is not None:
+        return Answered(before.status, before.answer)
+    run = await runtime_of(request).store.run(before.run_id)
+    if run is None:
+        raise api_error("RUN_NOT_FOUND", f"there is no run {before.run_id!r}", execution_id=before.run_id)
+    return await repeated(run)
+
+
+async def rested(request: Asked, run: RunRecord) -> RunRecord:
+    """The run once it has ended or is paused."""
+    runtime = runtime_of(request)
+    while not run.ended and run.status != "paused":
+        pages = tail(runtime.store, runtime.bus, run, after=run.head, until=REST_EVENTS)
+        async with aclosing(pages):
+            async for _ in pages:
+                pass
+        run = await runtime.store.run(run.id) or run
+    return run
+
+
+def _response(answered: Answered) -> Response[bytes]:
+    return Response(answered.body, status_code=answered.status, media_type=JSON)

@@ -1,0 +1,57 @@
+"""Cancelling a run, in both path forms."""
+
+from typing import Literal
+
+import msgspec
+from litestar import Response, delete
+from litestar.di import NamedDependency
+
+from runglass.errors import api_error
+from runglass.runtime import Runtime
+from runglass.server.asked import answer, documented
+from runglass.server.auth import MAY_EXECUTE, Asked, runtime_of
+from runglass.server.openapi import ReadingOperation
+from runglass.store.base import RunRecord
+
+Run = NamedDependency[RunRecord]
+
+REASON = "cancelled by a caller"
+
+
+class Cancelling(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The run is being ended; its trace and stream tell when it has."""
+
+    execution_id: str
+    status: Literal["cancelling"] = "cancelling"
+
+
+@delete(
+    "/",
+    status_code=202,
+    responses=documented(Cancelling, "The run will end.", status=202),
+    operation_class=ReadingOperation,
+    tags=["Running a flow"],
+    summary="Cancel a run",
+)
+async def cancel(request: Asked, run: Run) -> Response[bytes]:
+    """Ends a run that has not ended; what it has done so far stays in its trace.
+
+    The answer does not wait for the end. Asking again until then changes nothing; afterwards it is RUN_ENDED.
+    """
+    if request.auth.role not in MAY_EXECUTE:
+        message = f"a key with the role {request.auth.role!r} may read runs, not cancel them"
+        raise api_error("FORBIDDEN", message, execution_id=run.id)
+    if run.ended or not await _told_to_end(runtime_of(request), run):
+        raise api_error("RUN_ENDED", f"run {run.id!r} has ended; it cannot be cancelled", execution_id=run.id)
+    return answer(Cancelling(execution_id=run.id), status=202)
+
+
+async def _told_to_end(runtime: Runtime, run: RunRecord) -> bool:
+    engine = runtime.engine
+    if engine.cancel(run.id, reason=REASON) or await engine.cancel_paused(run, reason=REASON):
+        return True
+    # It may have paused, or been taken up again, since it was read.
+    now = await runtime.store.run(run.id)
+    if now is None or now.ended:
+        return False
+    return engine.cancel(run.id, reason=REASON) or await engine.cancel_paused(now, reason=REASON)

@@ -1,0 +1,212 @@
+"""`POST …/execute`: a run from its start, or a paused one from its tool results, to its end or next pause."""
+
+from functools import partial
+
+import msgspec
+from litestar import Response
+
+from runglass.engine.engine import Outcome, PausedRun, StartedRun
+from runglass.engine.plan import Pause, Plan, Stretch
+from runglass.errors import APIError, StoreError, api_error
+from runglass.execution import CompletedResult, ExecuteRequest, RunRequest, ToolCallsRequired
+from runglass.flow import apply_overrides, step_count
+from runglass.runtime import Runtime
+from runglass.server.answers import error_body
+from runglass.server.asked import body_of
+from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
+from runglass.server.bodies import read_aside, read_request
+from runglass.server.calls import Answered, once, rested
+from runglass.server.credit import require_credit
+from runglass.server.endings import failure_of
+from runglass.server.offers import check_takers, offer_of
+from runglass.server.ongoing import Ongoing
+from runglass.server.parameters import checked_uuid, version_number
+from runglass.server.tools import match_tool_results
+from runglass.server.turns import spoken
+from runglass.store.base import CallKey, Project, RunRecord
+from runglass.trace import RunSummary
+
+
+async def execute_flow(
+    request: Asked, org: str, project: str, slug: str, version: str | None, session_id: str | None
+) -> Response[bytes]:
+    """Answers when the run has ended or waits. Raises what the contract lists."""
+    own = await own_project(request, org, project, slug)
+    await require_execute(request, org, project, slug)
+    number = None if version is None else version_number(version)
+    session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
+    asked = await read_aside(partial(read_request, shape=ExecuteRequest), await body_of(request))
+
+    async def work(call: CallKey | None) -> Answered:
+        if asked.execution_id is not None:
+            return await _resume(request, own, slug, asked, call)
+        return await _start(request, own, slug, asked, number, session, call)
+
+    async def repeated(run: RunRecord) -> Answered:
+        return await _answer_of(request, await rested(request, run))
+
+    return await once(request, own, work, repeated)
+
+
+async def _start(
+    request: Asked,
+    own: Project,
+    slug: str,
+    asked: ExecuteRequest,
+    number: int | None,
+    session_id: str | None,
+    call: CallKey | None,
+) -> Answered:
+    runtime = runtime_of(request)
+    offer = offer_of(asked)
+    if offer is not None:
+        check_takers((await runtime.find(own, slug, number))[2])
+    asked, history = spoken(asked)
+    require_credit(own)
+    submitted = await runtime.submit(
+        own,
+        slug,
+        asked,
+        version=number,
+        trigger_type="api",
+        session_id=session_id,
+        stretch=Stretch(offer=offer),
+        history=history,
+        call=call,
+    )
+    outcome = await wait(request, submitted.run)
+    return _answer(submitted.run.id, submitted.flow_id, submitted.block_count, outcome)
+
+
+async def _resume(
+    request: Asked, own: Project, slug: str, asked: ExecuteRequest, call: CallKey | None
+) -> Answered:
+    runtime = runtime_of(request)
+    run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
+    run = await run_of_flow(request, own.org, own.name, slug, run_id)
+    paused = await runtime.engine.paused(run)
+    turns = paused.pause.turns
+    if turns is None:
+        message = f"run {run.id!r} waits for its next step, not for tool results; go on with `step`"
+        raise api_error("RUN_NOT_PAUSED", message, execution_id=run.id)
+    if asked.paused_at_step not in (None, turns.step_id, paused.pause.cursor):
+        raise api_error(
+            "PAUSED_STEP_INVALID",
+            f"run {run.id!r} waits at step {turns.step_id!r}, not at {asked.paused_at_step!r}",
+            execution_id=run.id,
+            step_id=turns.step_id,
+        )
+    results = match_tool_results(turns.calls, asked.tool_call_messages, execution_id=run.id)
+    stretch = Stretch(
+        first=paused.pause.cursor,
+        outputs=asked.accumulated_outputs or {},
+        offer=offer_of(asked),
+        results=results,
+    )
+    if call is not None:
+        await runtime.store.begin_call(own.id, call, run.id)
+    started = await runtime.engine.resume(paused, overridden(paused, asked), stretch)
+    outcome = await wait(request, started)
+    return _answer(run.id, run.flow_id, step_count(paused.plan.flow), outcome)
+
+
+def overridden(paused: PausedRun, asked: RunRequest) -> Plan:
+    """The run's plan with the overrides of this call in it. Raises INVALID_REQUEST."""
+    flow = apply_overrides(paused.plan.flow, asked.block_overrides)
+    return msgspec.structs.replace(paused.plan, flow=flow)
+
+
+async def wait(request: Asked, run: StartedRun) -> Outcome:
+    """Waits for the end of the stretch. A stopping server cancels the run, so its caller gets an answer."""
+    engine = runtime_of(request).engine
+    ongoing: Ongoing = request.app.state["ongoing"]
+    with ongoing.ended_by(lambda: engine.cancel(run.id, reason="the server was stopped")):
+        try:
+            return await run.outcome()
+        except StoreError as error:
+            # Not UNAVAILABLE: that promises that nothing was started, and clients then start it again.
+            message = "the run cannot be recorded any further; its trace shows how far it came"
+            raise api_error("INTERNAL_ERROR", message, execution_id=run.id) from error
+
+
+def _answer(run_id: str, flow_id: str, block_count: int, outcome: Outcome) -> Answered:
+    if outcome.status == "completed":
+        completed = CompletedResult(
+            result=outcome.result, flow_id=flow_id, block_count=block_count, execution_id=run_id
+        )
+        return Answered(200, msgspec.json.encode(completed))
+    if outcome.pause is not None:
+        waiting = tool_calls_required(run_id, flow_id, block_count, outcome.pause, dict(outcome.outputs))
+        return Answered(200, msgspec.json.encode(waiting))
+    raise failure(run_id, outcome)
+
+
+def tool_calls_required(
+    run_id: str, flow_id: str, block_count: int, pause: Pause, outputs: dict[str, object]
+) -> ToolCallsRequired:
+    """What the caller of a run that waits for tool results is told."""
+    turns = pause.turns
+    assert turns is not None
+    return ToolCallsRequired(
+        execution_id=run_id,
+        paused_at_step=turns.step_id,
+        iterations_used=turns.iterations_used,
+        tool_call_messages=turns.messages,
+        tool_calls=turns.calls,
+        accumulated_outputs=outputs,
+        flow_id=flow_id,
+        block_count=block_count,
+    )
+
+
+async def _answer_of(request: Asked, run: RunRecord) -> Answered:
+    """The answer for a run that has been started by an earlier call, from what is stored of it."""
+    runtime: Runtime = runtime_of(request)
+    block_count = msgspec.json.decode(run.summary, type=RunSummary).step_count or 0
+    if run.status == "completed":
+        result, _ = await runtime.store.outcome(run.no)
+        body = {
+            "status": "completed",
+            "result": msgspec.Raw(result or b"null"),
+            "flowId": run.flow_id,
+            "blockCount": block_count,
+            "executionId": run.id,
+        }
+        return Answered(200, msgspec.json.encode(body))
+    if run.status == "paused":
+        paused = await runtime.engine.paused(run)
+        waiting = tool_calls_required(run.id, run.flow_id, block_count, paused.pause, paused.outputs)
+        return Answered(200, msgspec.json.encode(waiting))
+    if run.status == "cancelled":
+        error = failure(run.id, Outcome("cancelled", error={"message": "cancelled"}))
+    else:
+        failed = await failure_of(runtime.store, run)
+        error = failure(run.id, Outcome("failed", error=failed.error, step_id=failed.step_id))
+    return Answered(error.status, error_body(error))
+
+
+_OWN_ANSWERS = frozenset({"BYOK_KEY_REJECTED", "TOOL_ITERATION_LIMIT", "CREDITS_EXHAUSTED"})
+"""Codes of a failed run that are the code of the answer too."""
+
+
+def failure(execution_id: str, outcome: Outcome) -> APIError:
+    """The error that a run which did not end well is answered with."""
+    error = outcome.error or {}
+    code, message = error.get("code"), error.get("message")
+    details = {"error": error}
+    if outcome.status == "cancelled":
+        return api_error(
+            "STEP_FAILED", f"the run was cancelled: {message}", execution_id=execution_id, details=details
+        )
+    answered = str(code) if code in _OWN_ANSWERS else "STEP_FAILED"
+    if outcome.step_id is None:
+        if answered == "STEP_FAILED":
+            return api_error("INTERNAL_ERROR", f"the run failed: {message}", execution_id=execution_id)
+        return api_error(answered, str(message), execution_id=execution_id, details=details)
+    return api_error(
+        answered,
+        f"step {outcome.step_id!r} failed: {message} ({code})",
+        execution_id=execution_id,
+        step_id=outcome.step_id,
+        details=details,
+    )

@@ -1,0 +1,200 @@
+"""Jobs: runs that nobody waits for on the line. The caller gets the run's id and asks again later.
+
+A job is a run like any other, with a trace and a stream. What it has beside them is its whole result, which
+the capture mode does not cut; that is for the caller of a job alone, so other runs are not found here.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+from litestar import Response, get, post
+from litestar.openapi.spec import OpenAPIMediaType, RequestBody
+from litestar.params import FromPath
+
+from runglass.errors import api_error
+from runglass.execution import JobAccepted, JobRequest, JobState
+from runglass.server.answers import JSON
+from runglass.server.asked import answer, body_of, documented
+from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
+from runglass.server.bodies import read_aside, read_request
+from runglass.server.calls import Answered, once
+from runglass.server.credit import require_credit
+from runglass.server.endings import failure_of
+from runglass.server.openapi import ReadingOperation
+from runglass.server.parameters import SessionId, checked_uuid, version_number
+from runglass.server.request_schemas import JOB_REQUEST
+from runglass.server.turns import spoken
+from runglass.store.base import CallKey, RunRecord, Store
+from runglass.trace import RunSummary
+
+TRIGGER = "job"
+ACCEPTED = documented(JobAccepted, "The job is queued.", status=202)
+STATE = documented(JobState, "How far the job is.")
+
+
+@dataclass
+class JobOperation(ReadingOperation):
+    """An operation with the body of a job."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.request_body = RequestBody({JSON: OpenAPIMediaType(JOB_REQUEST)}, required=True)
+
+
+@post(
+    "/seq/{org:str}/{project:str}/{slug:str}/jobs",
+    status_code=202,
+    responses=ACCEPTED,
+    operation_class=JobOperation,
+    tags=["Running a flow"],
+    summary="Queue a run",
+)
+async def queue_job(
+    request: Asked,
+    org: FromPath[str],
+    project: FromPath[str],
+    slug: FromPath[str],
+    session_id: SessionId = None,
+) -> Response[bytes]:
+    """Queues a run of the production version, or of the draft where nothing is published."""
+    return await _queue(request, org, project, slug, None, session_id)
+
+
+@post(
+    "/seq/{org:str}/{project:str}/{slug:str}/{version:str}/jobs",
+    status_code=202,
+    responses=ACCEPTED,
+    operation_class=JobOperation,
+    tags=["Running a flow"],
+    summary="Queue a run of one version",
+)
+async def queue_version_job(
+    request: Asked,
+    org: FromPath[str],
+    project: FromPath[str],
+    slug: FromPath[str],
+    version: FromPath[str],
+    session_id: SessionId = None,
+) -> Response[bytes]:
+    """Queues a run of published version `v1`, `v2`, … or of the draft, `v0`."""
+    return await _queue(request, org, project, slug, version, session_id)
+
+
+@get(
+    "/seq/{org:str}/{project:str}/{slug:str}/jobs/{execution_id:str}",
+    responses=STATE,
+    operation_class=ReadingOperation,
+    tags=["Running a flow"],
+    summary="How far a job is",
+)
+async def job(
+    request: Asked,
+    org: FromPath[str],
+    project: FromPath[str],
+    slug: FromPath[str],
+    execution_id: FromPath[str],
+) -> Response[bytes]:
+    """The state of a job, from the moment that it is queued, and its result or error once it has ended.
+
+    A cancelled job reads `failed` with the error `cancelled`, a paused one `running`.
+    """
+    return await _state(request, await _job_run(request, org, project, slug, execution_id))
+
+
+@get(
+    "/seq/{org:str}/{project:str}/{slug:str}/{version:str}/jobs/{execution_id:str}",
+    responses=STATE,
+    operation_class=ReadingOperation,
+    tags=["Running a flow"],
+    summary="How far a job of one version is",
+)
+async def version_job(
+    request: Asked,
+    org: FromPath[str],
+    project: FromPath[str],
+    slug: FromPath[str],
+    version: FromPath[str],
+    execution_id: FromPath[str],
+) -> Response[bytes]:
+    """The same below the path that the job was queued at. A job of another version is not found."""
+    run = await _job_run(request, org, project, slug, execution_id)
+    if run.version != version_number(version):
+        raise _no_job(execution_id)
+    return await _state(request, run)
+
+
+async def _queue(
+    request: Asked, org: str, project: str, slug: str, version: str | None, session_id: str | None
+) -> Response[bytes]:
+    own = await own_project(request, org, project, slug)
+    await require_execute(request, org, project, slug)
+    number = None if version is None else version_number(version)
+    session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
+    asked = await read_aside(partial(read_request, shape=JobRequest), await body_of(request))
+    if asked.tools or asked.tool_choice is not None:
+        raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
+    asked, history = spoken(asked)
+    require_credit(own)
+
+    async def queue(call: CallKey | None) -> Answered:
+        submitted = await runtime_of(request).submit(
+            own,
+            slug,
+            asked,
+            version=number,
+            trigger_type=TRIGGER,
+            session_id=session,
+            history=history,
+            call=call,
+        )
+        accepted = JobAccepted(
+            execution_id=submitted.run.id,
+            status="pending",
+            flow_id=submitted.flow_id,
+            block_count=submitted.block_count,
+        )
+        return Answered(202, msgspec.json.encode(accepted))
+
+    async def repeated(run: RunRecord) -> Answered:
+        flow = msgspec.json.decode(run.summary, type=RunSummary)
+        accepted = JobAccepted(
+            execution_id=run.id, status="pending", flow_id=run.flow_id, block_count=flow.step_count or 0
+        )
+        return Answered(202, msgspec.json.encode(accepted))
+
+    return await once(request, own, queue, repeated)
+
+
+async def _job_run(request: Asked, org: str, project: str, slug: str, execution_id: str) -> RunRecord:
+    run = await run_of_flow(request, org, project, slug, execution_id)
+    if run.trigger_type != TRIGGER:
+        raise _no_job(execution_id)
+    return run
+
+
+def _no_job(execution_id: str) -> Exception:
+    return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
+
+
+async def _state(request: Asked, run: RunRecord) -> Response[bytes]:
+    return answer(await _job_state(runtime_of(request).store, run))
+
+
+async def _job_state(store: Store, run: RunRecord) -> JobState:
+    match run.status:
+        case "completed":
+            result, _ = await store.outcome(run.no)
+            return JobState(execution_id=run.id, status="completed", result=msgspec.Raw(result or b"null"))
+        case "failed":
+            failure = await failure_of(store, run)
+            return JobState(execution_id=run.id, status="failed", error=failure.sentence)
+        case "cancelled":
+            return JobState(execution_id=run.id, status="failed", error="cancelled")
+        case "paused":
+            return JobState(execution_id=run.id, status="running")
+    return JobState(execution_id=run.id, status=run.status)
+
+
+JOBS = [queue_job, queue_version_job, job, version_job]
+"""The routes of jobs."""

@@ -1,0 +1,27 @@
+"""A caller's tools, checked against the flow that is to use them."""
+
+from runglass.engine.plan import Offer
+from runglass.errors import api_error
+from runglass.execution import ToolRequest
+from runglass.flow import Flow, LlmStep, leaves
+from runglass.server.tools import check_tools
+
+
+def offer_of(asked: ToolRequest) -> Offer | None:
+    """The tools of the request; None where it has none. Raises TOOLS_INVALID, TOOL_NAME_INVALID."""
+    check_tools(asked.tools, asked.tool_choice)
+    return Offer(tools=asked.tools, choice=asked.tool_choice) if asked.tools else None
+
+
+def check_takers(flow: Flow) -> None:
+    """Raises TOOLS_IN_NON_SEQUENTIAL_STEP or TOOLS_NOT_ENABLED where no step of the flow takes tools."""
+    asking = [step for step in leaves(flow.steps) if isinstance(step, LlmStep)]
+    top = [step for step in flow.steps if isinstance(step, LlmStep)]
+    if asking and not top:
+        raise api_error(
+            "TOOLS_IN_NON_SEQUENTIAL_STEP",
+            f"all llm steps of flow {flow.slug!r} are inside loops, branches or parallel parts, where no run"
+            " can wait for tool results",
+        )
+    if not any(step.tools for step in top):
+        raise api_error("TOOLS_NOT_ENABLED", f"no llm step of flow {flow.slug!r} takes a caller's tools")

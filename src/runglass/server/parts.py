@@ -1,0 +1,40 @@
+"""A JSON answer that may be larger than the server wants to hold: sent part by part, as it is read.
+
+Most answers are small, and those are one read and one write with a Content-Length.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from litestar import Response
+from litestar.response import Stream
+
+from runglass.server.answers import JSON
+
+PART_BYTES = 256 * 1024
+"""About how much is read and sent at a time, and so the memory that an answer costs."""
+
+Pages = AsyncGenerator[list[bytes], None]
+
+
+async def joined(opening: bytes, pages: Pages, closing: bytes) -> Response[Any]:
+    """The pages' members as one JSON array between `opening` and `closing`.
+
+    A read that fails once the answer has begun breaks the connection off: a body that ended in good order
+    would pass for the whole.
+    """
+    first: list[bytes] = await anext(pages, [])
+    second = await anext(pages, None)
+    if second is None:
+        return Response(b"%b[%b]%b" % (opening, b",".join(first), closing), media_type=JSON)
+    return Stream(_parts(opening, first, second, pages, closing), media_type=JSON)
+
+
+async def _parts(
+    opening: bytes, first: list[bytes], second: list[bytes], pages: Pages, closing: bytes
+) -> AsyncIterator[bytes]:
+    yield b"%b[%b" % (opening, b",".join(first))
+    yield b",%b" % b",".join(second)
+    async for page in pages:
+        yield b",%b" % b",".join(page)
+    yield b"]%b" % closing

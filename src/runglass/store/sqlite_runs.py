@@ -1,0 +1,200 @@
+"""Runs in SQLite: created, appended to, and read back as logs, traces and lists.
+
+What an append writes is in `sqlite_append.py`.
+"""
+
+import sqlite3
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from runglass.errors import CallRepeated, StoreError
+from runglass.store.base import Append, AttemptKey, Call, CallKey, Checkpoint, NewRun, RunRecord, StepRow
+from runglass.store.connections import Connections
+from runglass.store.queries import as_bytes, changed, every, now_text, one, page
+from runglass.store.sqlite_append import write_append
+
+_RUN = (
+    "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
+    " summary FROM run"
+)
+_STEP = "SELECT position, step_id, loop_path, attempt, status, data"
+_KEYS = "SELECT position, loop_path, attempt"
+
+
+class Runs:
+    """The part of the store that grows with every run."""
+
+    _db: Connections
+
+    async def create_run(self, run: NewRun) -> RunRecord:
+        def work(db: sqlite3.Connection) -> RunRecord:
+            if run.call is not None:
+                _begin_call(db, run.project_id, run.call, run.id)
+            db.execute(
+                "INSERT INTO run (id, project_id, flow_id, version, status, trigger_type, capture,"
+                " session_id, summary) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?)",
+                (
+                    run.id,
+                    run.project_id,
+                    run.flow_id,
+                    run.version,
+                    run.trigger_type,
+                    run.capture,
+                    run.session_id,
+                    run.summary,
+                ),
+            )
+            created = _run(db.execute(f"{_RUN} WHERE id = ?", (run.id,)).fetchone())
+            db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
+            return created
+
+        return await self._db.write(work)
+
+    async def call(self, project_id: int, key: str) -> Call | None:
+        sql = "SELECT key, digest, run_id, status, answer FROM call WHERE project_id = ? AND key = ?"
+        return await self._db.read(one(_call, sql, project_id, key))
+
+    async def begin_call(self, project_id: int, call: CallKey, run_id: str) -> None:
+        await self._db.write(lambda db: _begin_call(db, project_id, call, run_id))
+
+    async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
+        sql = "UPDATE call SET status = ?, answer = ? WHERE project_id = ? AND key = ?"
+        await self._db.write(changed(sql, status, answer, project_id, key))
+
+    async def forget_calls(self, *, before: str) -> int:
+        return await self._db.write(changed("DELETE FROM call WHERE created_at < ?", before))
+
+    async def append(self, batch: Append) -> None:
+        await self._db.write(lambda db: write_append(db, batch))
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        return await self._db.look_up(one(_run, f"{_RUN} WHERE id = ?", run_id))
+
+    async def outcome(self, run_no: int) -> tuple[bytes | None, bytes | None]:
+        sql = "SELECT result, error FROM run_outcome WHERE run_no = ?"
+        return await self._db.read(one(_outcome, sql, run_no)) or (None, None)
+
+    async def session_runs(self, project_id: int, session_id: str) -> list[RunRecord]:
+        sql = f"{_RUN} WHERE session_id = ? AND project_id = ? ORDER BY id"
+        return await self._db.read(every(_run, sql, session_id, project_id))
+
+    async def request(self, run_no: int) -> bytes | None:
+        sql = "SELECT request FROM run_request WHERE run_no = ?"
+        return await self._db.read(one(as_bytes, sql, run_no))
+
+    async def unfinished_runs(self) -> list[RunRecord]:
+        sql = f"{_RUN} WHERE status IN ('pending', 'running') ORDER BY no"
+        return await self._db.read(every(_run, sql))
+
+    async def runs(
+        self, project_id: int, *, flow_id: str | None, status: str | None, before: str | None, limit: int
+    ) -> list[bytes]:
+        where: list[str] = ["project_id = ?"]
+        values: list[int | str] = [project_id]
+        for condition, value in (("flow_id = ?", flow_id), ("status = ?", status), ("id < ?", before)):
+            if value is not None:
+                where.append(condition)
+                values.append(value)
+        sql = f"SELECT summary FROM run WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
+        return await self._db.read(every(as_bytes, sql, *values, limit))
+
+    async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
+        sql = "SELECT seq, data FROM event WHERE run_no = ? AND seq > ? ORDER BY seq"
+        return await self._db.read(lambda db: page(db, sql, run_no, after, limit_bytes=limit_bytes))
+
+    async def trace(self, run_no: int) -> tuple[bytes, list[bytes]]:
+        summary, steps = await self.trace_page(run_no, after=0, limit_bytes=sys.maxsize)
+        return summary, [data for _, data in steps]
+
+    async def trace_page(
+        self, run_no: int, *, after: int, limit_bytes: int
+    ) -> tuple[bytes, list[tuple[int, bytes]]]:
+        sql = "SELECT position, data FROM step WHERE run_no = ? AND position > ? ORDER BY position"
+
+        def work(db: sqlite3.Connection) -> tuple[bytes, list[tuple[int, bytes]]]:
+            db.execute("BEGIN")
+            try:
+                summary = db.execute("SELECT summary FROM run WHERE no = ?", (run_no,)).fetchone()
+                steps = page(db, sql, run_no, after, limit_bytes=limit_bytes)
+            finally:
+                db.execute("COMMIT")
+            if summary is None:
+                raise StoreError(f"the store has no run number {run_no}")
+            return summary[0], steps
+
+        return await self._db.read(work)
+
+    async def steps(self, run_no: int) -> list[StepRow]:
+        sql = f"{_STEP} FROM step WHERE run_no = ? ORDER BY position"
+        return await self._db.read(every(StepRow._make, sql, run_no))
+
+    async def attempts(self, run_no: int, step_id: str) -> list[StepRow]:
+        sql = (
+            f"{_STEP} FROM step WHERE run_no = ?1 AND step_id = ?2 UNION ALL"
+            f" {_STEP} FROM step_attempt WHERE run_no = ?1 AND step_id = ?2 ORDER BY 1, 4"
+        )
+        return await self._db.read(every(StepRow._make, sql, run_no, step_id))
+
+    async def attempt_keys(self, run_no: int, step_id: str) -> list[AttemptKey]:
+        sql = (
+            f"{_KEYS} FROM step WHERE run_no = ?1 AND step_id = ?2 UNION ALL"
+            f" {_KEYS} FROM step_attempt WHERE run_no = ?1 AND step_id = ?2 ORDER BY 1, 3"
+        )
+        return await self._db.read(every(AttemptKey._make, sql, run_no, step_id))
+
+    async def attempt_data(self, run_no: int, keys: Sequence[AttemptKey], *, limit_bytes: int) -> list[bytes]:
+        # An attempt is in one of the two, and moves from the first to the second when the next one starts.
+        sql = (
+            "SELECT data FROM step WHERE run_no = ?1 AND position = ?2 AND attempt = ?3 UNION ALL"
+            " SELECT data FROM step_attempt WHERE run_no = ?1 AND position = ?2 AND attempt = ?3"
+        )
+
+        def work(db: sqlite3.Connection) -> list[bytes]:
+            found, size = [], 0
+            for key in keys:
+                (data,) = db.execute(sql, (run_no, key.position, key.attempt)).fetchone()
+                found.append(data)
+                size += len(data)
+                if size >= limit_bytes:
+                    break
+            return found
+
+        return await self._db.read(work)
+
+    async def open_steps(self, run_no: int) -> tuple[list[StepRow], int]:
+        def work(db: sqlite3.Connection) -> tuple[list[StepRow], int]:
+            rows = db.execute(
+                f"{_STEP} FROM step WHERE run_no = ? AND status = 'running' ORDER BY position", (run_no,)
+            ).fetchall()
+            last = db.execute(
+                "SELECT coalesce(max(position), 0) FROM step WHERE run_no = ?", (run_no,)
+            ).fetchone()[0]
+            return [StepRow._make(row) for row in rows], int(last)
+
+        return await self._db.read(work)
+
+    async def checkpoints(self, run_no: int) -> list[Checkpoint]:
+        sql = "SELECT step_id, loop_path, data FROM checkpoint WHERE run_no = ?"
+        return await self._db.read(every(Checkpoint._make, sql, run_no))
+
+
+def _begin_call(db: sqlite3.Connection, project_id: int, call: CallKey, run_id: str) -> None:
+    added = db.execute(
+        "INSERT OR IGNORE INTO call (project_id, key, digest, run_id, created_at) VALUES (?, ?, ?, ?, ?)",
+        (project_id, call.key, call.digest, run_id, now_text()),
+    ).rowcount
+    if added != 1:
+        raise CallRepeated(f"there has been a call under the Idempotency-Key {call.key!r}")
+
+
+def _run(row: Any) -> RunRecord:
+    return RunRecord(**dict(zip(RunRecord.__struct_fields__, row, strict=True)))
+
+
+def _call(row: Any) -> Call:
+    return Call(key=row[0], digest=row[1], run_id=row[2], status=row[3], answer=row[4])
+
+
+def _outcome(row: Any) -> tuple[bytes | None, bytes | None]:
+    return row[0], row[1]

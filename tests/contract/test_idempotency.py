@@ -1,0 +1,58 @@
+"""`Idempotency-Key`: one call, one run, one answer, however often it is sent."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.contract.wire import refusal
+
+PATH = "/seq/acme/demo/words/execute"
+
+
+def post(http: httpx2.Client, key: str, path: str = PATH, **body: Any) -> httpx2.Response:
+    return http.post(path, json={"message": "a b", **body}, headers={"Idempotency-Key": key})
+
+
+@pytest.mark.parametrize("path", [PATH, "/seq/acme/demo/words/jobs"])
+def test_the_same_call_again_gets_the_first_answer(http: httpx2.Client, path: str) -> None:
+    key = str(uuid4())
+    first, second = post(http, key, path), post(http, key, path)
+    assert first.status_code == second.status_code
+    assert first.content == second.content
+    assert post(http, str(uuid4()), path).json()["executionId"] != first.json()["executionId"]
+
+
+def test_another_body_under_the_same_key_is_refused(http: httpx2.Client) -> None:
+    key = str(uuid4())
+    assert post(http, key).status_code == 200
+    assert refusal(post(http, key, message="other")) == (409, "IDEMPOTENCY_MISMATCH")
+
+
+def test_a_failed_run_is_not_run_again(http: httpx2.Client) -> None:
+    key = str(uuid4())
+    first, second = (post(http, key, "/seq/acme/demo/broken/execute") for _ in range(2))
+    assert refusal(first) == refusal(second) == (500, "STEP_FAILED")
+    assert first.json()["detail"]["executionId"] == second.json()["detail"]["executionId"]
+
+
+def test_what_was_refused_before_a_run_may_be_sent_again(http: httpx2.Client) -> None:
+    key = str(uuid4())
+    refused = http.post(PATH, json={}, headers={"Idempotency-Key": key})
+    assert refusal(refused) == (422, "INVALID_REQUEST")
+    assert post(http, key).status_code == 200
+
+
+def test_calls_at_the_same_instant_start_one_run(http: httpx2.Client) -> None:
+    key = str(uuid4())
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: post(http, key, "/seq/acme/demo/brisk/execute"), range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["executionId"] for answer in answers}) == 1
+    assert len({answer.json()["flowId"] for answer in answers}) == 1
+
+
+def test_a_key_has_a_sane_length(http: httpx2.Client) -> None:
+    assert refusal(post(http, "x" * 256)) == (422, "INVALID_REQUEST")

@@ -1,0 +1,155 @@
+"""A rate limit per key and a project's budget, as callers meet them."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import httpx2
+import pytest
+
+from runglass import AsyncClient, Client
+from runglass.errors import InsufficientCreditsError, RateLimitError, api_error
+from runglass.server.credit import require_credit
+from runglass.server.rate import KeyRate
+from runglass.store.base import Project
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ANYTHING, detail, http_for, refusal
+
+PER_MINUTE = 6
+
+
+class Clock:
+    """The clock of the server's rate limit: it stands still until a client waits."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.waits_s: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def wait(self, seconds: float) -> None:
+        self.waits_s.append(seconds)
+        self.now_s += seconds
+
+    async def await_(self, seconds: float) -> None:
+        self.wait(seconds)
+
+
+@pytest.fixture(scope="module")
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="module")
+def server(clock: Clock) -> Iterator[RunningServer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runglass.server.app.KeyRate", partial(KeyRate, clock=clock))
+        with running_server(rate_limit_per_minute=PER_MINUTE) as running:
+            running.push(ANYTHING)
+            yield running
+
+
+@pytest.fixture
+def eager(server: RunningServer) -> Iterator[httpx2.Client]:
+    """A caller with a key of its own that has used up its minute."""
+    with http_for(server, server.make_key("acme", "demo")) as http:
+        statuses = [http.get("/flow-runs").status_code for _ in range(PER_MINUTE)]
+        assert statuses == [200] * PER_MINUTE
+        yield http
+
+
+def test_one_request_too_many_is_told_when_to_come_back(eager: httpx2.Client) -> None:
+    answer = eager.post("/seq/acme/demo/anything/execute", json={})
+    assert refusal(answer) == (429, "RATE_LIMITED")
+    assert answer.headers["retry-after"] == "10"
+    assert "6 times a minute" in detail(answer)["message"]
+
+
+def test_no_path_below_the_api_is_a_way_around_the_limit(eager: httpx2.Client) -> None:
+    for path in ("/flow-runs/x/trace/stream", "/no/such/path"):
+        assert refusal(eager.get(path)) == (429, "RATE_LIMITED")
+
+
+def test_what_needs_no_key_has_no_limit(server: RunningServer) -> None:
+    with http_for(server, None) as nobody:
+        for path in ("/health", "/api/v1/schemas/flow.json"):
+            statuses = {nobody.get(f"{server.address}{path}").status_code for _ in range(PER_MINUTE + 10)}
+            assert statuses == {200}
+
+
+def test_another_key_is_not_held_up(server: RunningServer, eager: httpx2.Client) -> None:
+    assert refusal(eager.get("/flow-runs")) == (429, "RATE_LIMITED")
+    with http_for(server, server.make_key("acme", "demo")) as other:
+        assert other.get("/flow-runs").status_code == 200
+
+
+def test_a_stream_counts_once_however_long_it_is(server: RunningServer) -> None:
+    with http_for(server, server.make_key("acme", "demo")) as http:
+        run = http.post("/seq/acme/demo/anything/execute", json={}).json()["executionId"]
+        assert http.get(f"/flow-runs/{run}/trace/stream").text.count("event: ") > 2
+        statuses = [http.get("/flow-runs").status_code for _ in range(PER_MINUTE - 2)]
+        assert statuses == [200] * (PER_MINUTE - 2)
+        assert refusal(http.get("/flow-runs")) == (429, "RATE_LIMITED")
+
+
+def use_up(server: RunningServer, key: str) -> None:
+    with http_for(server, key) as http:
+        while http.get("/flow-runs").status_code == 200:
+            pass
+
+
+def test_the_client_waits_as_long_as_the_server_asks(server: RunningServer, clock: Clock) -> None:
+    key = server.make_key("acme", "demo")
+    use_up(server, key)
+    with Client(key, base_url=server.base_url, max_retries=0) as hasty:
+        with pytest.raises(RateLimitError) as refused:
+            hasty.runs()
+        assert refused.value.retry_after_s == 10
+    clock.waits_s.clear()
+    with Client(key, base_url=server.base_url) as patient:
+        patient._transport.sleep = clock.wait
+        # Not only a reading is tried again: the server promises that nothing was started.
+        assert patient.flow("acme/demo/anything").execute().result == {}
+    assert clock.waits_s == [10]
+
+
+async def test_the_asyncio_client_waits_too(server: RunningServer, clock: Clock) -> None:
+    key = server.make_key("acme", "demo")
+    use_up(server, key)
+    clock.waits_s.clear()
+    async with AsyncClient(key, base_url=server.base_url) as patient:
+        patient._transport.sleep = clock.await_
+        assert (await patient.flow("acme/demo/anything").execute()).result == {}
+    assert clock.waits_s == [10]
+
+
+@pytest.mark.parametrize(
+    ("budget_pico", "spent_pico", "may_go_on"),
+    [(None, 10**15, True), (2, 1, True), (2, 2, False), (2, 3, False), (0, 0, False)],
+)
+def test_a_spent_budget_lets_nothing_start(budget_pico: int | None, spent_pico: int, may_go_on: bool) -> None:
+    project = Project(id=1, org="acme", name="demo", budget_pico=budget_pico, spent_pico=spent_pico)
+    if may_go_on:
+        require_credit(project)
+        return
+    with pytest.raises(InsufficientCreditsError, match="acme/demo") as refused:
+        require_credit(project)
+    assert (refused.value.status, refused.value.code) == (402, "INSUFFICIENT_CREDITS")
+    assert type(refused.value) is type(api_error("INSUFFICIENT_CREDITS", ""))
+
+
+@pytest.mark.parametrize("path", ["execute", "v1/execute", "jobs", "v1/jobs", "v1/step"])
+def test_a_call_on_a_spent_budget_starts_nothing(server: RunningServer, path: str) -> None:
+    server.push(ANYTHING, org="acme", project="poor")
+
+    async def set_budget(budget_pico: int | None) -> None:
+        project = await server.runtime.store.ensure_project("acme", "poor")
+        await server.runtime.store.set_budget(project.id, budget_pico)
+
+    with http_for(server, server.make_key("acme", "poor")) as http:
+        before = http.get("/flow-runs").json()
+        server.call(set_budget(0))
+        assert refusal(http.post(f"/seq/acme/poor/anything/{path}", json={})) == (402, "INSUFFICIENT_CREDITS")
+        assert http.get("/flow-runs").json() == before
+        server.call(set_budget(None))
+        assert http.post(f"/seq/acme/poor/anything/{path}", json={}).status_code in (200, 202)

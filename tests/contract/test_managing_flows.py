@@ -1,0 +1,165 @@
+"""Flows over HTTP: push, list, read, publish, roll back and forward."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.flow import decode_flow, parse_flow
+from runglass.testing import RunningServer
+from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal
+
+NAMED = """
+slug: shop-sign  # kept for people
+name: "Sign {0}"
+steps:
+  - {{id: show, type: code, code: 'return {{"text": "{0}"}}'}}
+"""
+SIGN = "/flows/acme/signs/shop-sign"
+
+
+@pytest.fixture
+def signs(server: RunningServer) -> Iterator[httpx2.Client]:
+    """An admin of project `acme/signs`, where flow `shop-sign` has draft 3 and published versions 1 and 2."""
+    with http_for(server, server.make_key("acme", "signs")) as http:
+        for number in (1, 2):
+            assert push(http, NAMED.format(number)).status_code == 200
+            http.post(f"{SIGN}/publish")
+        push(http, NAMED.format(3))
+        http.put(f"{SIGN}/production", json={"version": 2})
+        yield http
+
+
+def push(http: httpx2.Client, text: str, path: str = SIGN) -> httpx2.Response:
+    return http.put(path, content=text.encode())
+
+
+def test_a_pushed_flow_is_the_draft_and_production_stays_as_it_is(signs: httpx2.Client) -> None:
+    before = signs.get(SIGN).json()
+    pushed = push(signs, NAMED.format("four")).json()
+    assert UUID.fullmatch(pushed["id"])
+    assert pushed == {
+        "id": before["id"],
+        "slug": "shop-sign",
+        "name": "Sign four",
+        "capture": None,
+        "productionVersion": 2,
+        "updatedAt": pushed["updatedAt"],
+    }
+    assert pushed["updatedAt"].endswith("Z")
+    assert signs.get(f"{SIGN}/versions/0").json()["name"] == "Sign four"
+    assert signs.get(f"{SIGN}/versions/2").json()["name"] == "Sign 2"
+
+
+def test_what_was_pushed_as_json_or_yaml_reads_back_as_the_same_flow(signs: httpx2.Client) -> None:
+    text = NAMED.format("both")
+    step = {"id": "show", "type": "code", "code": 'return {"text": "both"}'}
+    tree = {"slug": "shop-sign", "name": "Sign both", "steps": [step]}
+    for body in (text, json.dumps(tree)):
+        assert push(signs, body).status_code == 200
+        stored = signs.get(f"{SIGN}/versions/0")
+        assert stored.headers["content-type"] == "application/json"
+        assert decode_flow(stored.content) == parse_flow(text)
+
+
+def test_a_flow_lists_its_versions_the_draft_first(signs: httpx2.Client) -> None:
+    found = signs.get(SIGN).json()
+    assert [each["version"] for each in found["versions"]][:3] == [0, 1, 2]
+    assert all(set(each) == {"version", "createdAt"} for each in found["versions"])
+    assert found["productionVersion"] == 2
+
+
+def test_the_list_has_the_projects_flows_and_its_name(signs: httpx2.Client) -> None:
+    push(signs, ANYTHING, "/flows/acme/signs/anything")
+    listed = signs.get("/flows/acme/signs").json()
+    assert (listed["org"], listed["project"]) == ("acme", "signs")
+    assert [each["slug"] for each in listed["flows"]] == ["anything", "shop-sign"]
+    assert listed["flows"][0]["productionVersion"] is None
+    assert signs.get("/flows").json() == listed
+    assert signs.get(SIGN).json().items() >= listed["flows"][1].items()
+
+
+def test_publishing_numbers_the_draft_and_an_equal_one_only_once(signs: httpx2.Client) -> None:
+    newest = signs.get(SIGN).json()["versions"][-1]["version"]
+    push(signs, NAMED.format("to publish"))
+    assert signs.post(f"{SIGN}/publish").json() == {"version": newest + 1}
+    assert signs.post(f"{SIGN}/publish").json() == {"version": newest + 1}
+    assert signs.get(SIGN).json()["productionVersion"] == newest + 1
+
+
+def test_rolling_back_and_forward_changes_what_runs(signs: httpx2.Client) -> None:
+    for version in (1, 2):
+        moved = signs.put(f"{SIGN}/production", json={"version": version}).json()
+        assert moved["productionVersion"] == version
+        answer = signs.post("/seq/acme/signs/shop-sign/execute", json={})
+        assert answer.json()["result"] == {"text": f"{version}"}
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [
+        (0, (400, "INVALID_VERSION")),
+        (-1, (400, "INVALID_VERSION")),
+        (999, (404, "VERSION_NOT_FOUND")),
+        (2**31, (404, "VERSION_NOT_FOUND")),
+        (2**63 - 1, (404, "VERSION_NOT_FOUND")),
+        (2**64, (404, "VERSION_NOT_FOUND")),
+        (True, (422, "INVALID_REQUEST")),
+        ("1", (422, "INVALID_REQUEST")),
+        (1.5, (422, "INVALID_REQUEST")),
+        (None, (422, "INVALID_REQUEST")),
+    ],
+)
+def test_only_a_published_version_can_be_in_production(
+    signs: httpx2.Client, version: Any, refused: tuple[int, str]
+) -> None:
+    answer = signs.put(f"{SIGN}/production", json={"version": version})
+    assert refusal(answer) == refused
+    if refused[0] == 422:
+        assert "`version`" in detail(answer)["message"]
+    assert signs.get(SIGN).json()["productionVersion"] == 2
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"\xff", b"{}", b'{"version": 1, "more": 2}', b"[" * 100_000]
+)
+def test_a_bad_body_is_an_invalid_request(signs: httpx2.Client, body: bytes) -> None:
+    assert refusal(signs.put(f"{SIGN}/production", content=body)) == (422, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize("number", ["999", "-1", str(2**31), str(2**64), "9" * 100])
+def test_a_version_that_is_not_there_is_not_found(signs: httpx2.Client, number: str) -> None:
+    assert refusal(signs.get(f"{SIGN}/versions/{number}")) == (404, "VERSION_NOT_FOUND")
+
+
+def test_a_bad_file_is_refused_with_every_mistake_in_its_place(signs: httpx2.Client) -> None:
+    bad = "slug: shop-sign\nsteps:\n  - {id: a, type: passthrugh}\n  - {id: b, type: wait}\n"
+    answer = push(signs, bad + "".join(f"  - {{id: c{n}, type: no}}\n" for n in range(3)))
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    problems = detail(answer)["problems"]
+    assert len(problems) == 5
+    assert all(set(problem) == {"message", "path", "line", "column"} for problem in problems)
+    assert (problems[0]["path"], problems[0]["line"]) == ("steps[0].type", 3)
+    message = detail(answer)["message"]
+    assert problems[0]["message"] in message
+    assert "line 3: " in message
+    assert message.endswith("; and 2 more, see `problems`")
+    assert signs.get(f"{SIGN}/versions/0").json()["name"] != "passthrugh"
+
+
+@pytest.mark.parametrize("body", ["", "slug: [", "just text", "\x00", "[" * 5000, "a: &a [*a]"])
+def test_what_is_no_flow_at_all_is_refused_too(signs: httpx2.Client, body: str) -> None:
+    answer = push(signs, body)
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert detail(answer)["problems"]
+
+
+def test_the_slug_in_the_file_must_be_the_one_in_the_path(signs: httpx2.Client) -> None:
+    answer = push(signs, NAMED.format(1), "/flows/acme/signs/other")
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    (problem,) = detail(answer)["problems"]
+    assert problem["path"] == "slug"
+    assert "'other'" in problem["message"]
+    assert refusal(signs.get("/flows/acme/signs/other")) == (404, "FLOW_NOT_FOUND")

@@ -1,0 +1,220 @@
+"""Every route, asked by every kind of caller: what each may do, and that strangers learn nothing."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import httpx2
+import pytest
+
+from runglass.keys import digest_of
+from runglass.testing import RunningServer
+from tests.contract.wire import ANYTHING, detail, http_for
+
+API = "/api/v1"
+FLOW = "/seq/{org}/{project}/{slug}"
+MANAGED = "/flows/{org}/{project}/{slug}"
+OPEN = {("get", "/health"), ("get", f"{API}/schemas/flow.json")}
+
+
+class Row(NamedTuple):
+    """A route, its status for each role, and the code with which an object of others is not found.
+
+    Without `unseen` the route speaks of the caller's own project whoever asks.
+    """
+
+    method: str
+    path: str
+    read: int
+    run: int
+    admin: int
+    unseen: str | None = "FLOW_NOT_FOUND"
+    body: Any = None
+
+
+ROWS = [
+    Row("GET", "/flow-runs", 200, 200, 200, unseen=None),
+    *(
+        Row("GET", f"{run}{resource}", 200, 200, 200, unseen=unseen)
+        for run, unseen in (
+            ("/flow-runs/{execution_id}", "RUN_NOT_FOUND"),
+            (f"{FLOW}/runs/{{execution_id}}", "FLOW_NOT_FOUND"),
+        )
+        for resource in ("/trace", "/trace/stream", "/steps/{step_id}/trace")
+    ),
+    # The run has ended, so who may cancel it is told that it is too late.
+    Row("DELETE", "/flow-runs/{execution_id}", 403, 409, 409, unseen="RUN_NOT_FOUND"),
+    Row("DELETE", f"{FLOW}/runs/{{execution_id}}", 403, 409, 409),
+    Row("POST", f"{FLOW}/execute", 403, 200, 200, body={}),
+    Row("POST", f"{FLOW}/{{version}}/execute", 403, 200, 200, body={}),
+    Row("POST", f"{FLOW}/step", 403, 200, 200, body={}),
+    Row("POST", f"{FLOW}/{{version}}/step", 403, 200, 200, body={}),
+    Row("POST", f"{FLOW}/jobs", 403, 202, 202, body={}),
+    Row("POST", f"{FLOW}/{{version}}/jobs", 403, 202, 202, body={}),
+    Row("GET", f"{FLOW}/jobs/{{execution_id}}", 200, 200, 200),
+    Row("GET", f"{FLOW}/{{version}}/jobs/{{execution_id}}", 200, 200, 200),
+    Row("GET", "/seq/sessions/{session_id}", 200, 200, 200, unseen="SESSION_NOT_FOUND"),
+    Row("GET", "/flows", 200, 200, 200, unseen=None),
+    Row("GET", "/flows/{org}/{project}", 200, 200, 200),
+    Row("GET", MANAGED, 200, 200, 200),
+    Row("PUT", MANAGED, 403, 403, 200, body=ANYTHING),
+    Row("GET", f"{MANAGED}/versions/{{number}}", 200, 200, 200),
+    Row("POST", f"{MANAGED}/publish", 403, 403, 200),
+    Row("PUT", f"{MANAGED}/production", 403, 403, 200, body={"version": 1}),
+    Row("GET", "/keys", 403, 403, 200, unseen=None),
+    Row("POST", "/keys", 403, 403, 201, unseen=None, body={"role": "read"}),
+    Row("DELETE", "/keys/{key_id}", 403, 403, 200, unseen="KEY_NOT_FOUND"),
+]
+HIDDEN = [row for row in ROWS if row.unseen]
+every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.method} {row.path}")
+every_hidden_row = pytest.mark.parametrize("row", HIDDEN, ids=lambda row: f"{row.method} {row.path}")
+
+NOWHERE = {
+    "org": "nobody",
+    "project": "nowhere",
+    "slug": "no-such-flow",
+    "version": "v1",
+    "number": "1",
+    "step_id": "no-such-step",
+    "execution_id": "01900000-0000-7000-8000-000000000000",
+    "session_id": "01900000-0000-7000-8000-000000000001",
+    "key_id": "987654321",
+}
+
+
+class World(NamedTuple):
+    """What there is in `acme/demo`, and the callers: one of each role, and the admin of another project."""
+
+    names: dict[str, str]
+    callers: dict[str, httpx2.Client]
+
+
+@pytest.fixture(scope="module")
+def world(server: RunningServer) -> Iterator[World]:
+    server.push(ANYTHING, org="acme", project="strangers")
+    keys = {role: server.make_key("acme", "demo", role) for role in ("read", "run", "admin")}
+    callers = {name: http_for(server, key) for name, key in keys.items()}
+    callers["stranger"] = http_for(server, server.make_key("acme", "strangers"))
+    session = str(uuid.uuid4())
+    admin = callers["admin"]
+    job = admin.post("/seq/acme/demo/anything/v1/jobs", json={}, headers={"X-Session-Id": session}).json()
+    assert "event: flow_completed" in admin.get(f"/flow-runs/{job['executionId']}/trace/stream").text
+    names = {
+        "org": "acme",
+        "project": "demo",
+        "slug": "anything",
+        "version": "v1",
+        "number": "1",
+        "step_id": "keep",
+        "execution_id": job["executionId"],
+        "session_id": session,
+    }
+    yield World(names, callers)
+    for http in callers.values():
+        http.close()
+
+
+@pytest.fixture
+def names(server: RunningServer, world: World) -> dict[str, str]:
+    """The names of what there is, with the id of a key of its own for each test to revoke."""
+    made = server.make_key("acme", "demo")
+
+    async def key_id() -> int:
+        found = await server.runtime.store.find_key(digest_of(made))
+        assert found is not None
+        return found.id
+
+    return world.names | {"key_id": str(server.call(key_id()))}
+
+
+def ask(http: httpx2.Client, row: Row, names: dict[str, str], **headers: str) -> httpx2.Response:
+    path = row.path.format(**names)
+    if isinstance(row.body, str):
+        return http.request(row.method, path, content=row.body.encode(), headers=headers)
+    return http.request(row.method, path, json=row.body, headers=headers)
+
+
+def test_the_table_has_every_route_that_is_described(server: RunningServer, nobody: httpx2.Client) -> None:
+    document = nobody.get(f"{server.address}/docs/openapi.json").json()
+    described = {(method, path) for path, item in document["paths"].items() for method in item}
+    assert {(row.method.lower(), f"{API}{row.path}") for row in ROWS} | OPEN == described
+
+
+@every_row
+@pytest.mark.parametrize("role", ["read", "run", "admin"])
+def test_what_a_role_may_do(world: World, names: dict[str, str], row: Row, role: str) -> None:
+    answer = ask(world.callers[role], row, names)
+    assert answer.status_code == getattr(row, role), answer.text
+    if answer.status_code == 403:
+        assert detail(answer)["code"] == "FORBIDDEN"
+        assert role in detail(answer)["message"]
+
+
+@every_row
+def test_without_a_good_key_nothing_can_be_told_apart(
+    server: RunningServer, nobody: httpx2.Client, names: dict[str, str], row: Row
+) -> None:
+    revoked = server.make_key("acme", "demo")
+
+    async def revoke() -> bool:
+        found = await server.runtime.store.find_key(digest_of(revoked))
+        assert found is not None
+        return await server.runtime.store.revoke_key(found.project_id, found.id)
+
+    assert server.call(revoke())
+    for headers in ({}, {"Authorization": "Bearer nk_wrong"}, {"Authorization": f"Bearer {revoked}"}):
+        there, none = (ask(nobody, row, each, **headers) for each in (names, NOWHERE))
+        assert there.status_code == 401
+        assert there.headers["www-authenticate"] == "Bearer"
+        assert (there.status_code, there.text) == (none.status_code, none.text)
+        assert detail(there)["code"] == "UNAUTHENTICATED"
+
+
+def shape(answer: httpx2.Response, names: dict[str, str]) -> Any:
+    """Status, body and headers of an answer, with what the caller sent replaced by its kind."""
+    text = answer.text
+    for kind, value in sorted(names.items(), key=lambda item: -len(item[1])):
+        if len(value) > 2:
+            text = text.replace(value, f"<{kind}>")
+    return answer.status_code, text, sorted(set(answer.headers) - {"content-length"})
+
+
+@every_hidden_row
+def test_what_belongs_to_others_looks_like_what_is_not_there(
+    world: World, names: dict[str, str], row: Row
+) -> None:
+    stranger = world.callers["stranger"]
+    theirs, none = ask(stranger, row, names), ask(stranger, row, NOWHERE)
+    assert theirs.status_code == 404
+    assert detail(theirs)["code"] == row.unseen
+    assert shape(theirs, names) == shape(none, NOWHERE)
+
+
+@every_hidden_row
+def test_neither_does_a_bad_request_tell_them_apart(world: World, names: dict[str, str], row: Row) -> None:
+    stranger = world.callers["stranger"]
+    bad = row._replace(body="{")
+    theirs, none = ask(stranger, bad, names), ask(stranger, bad, NOWHERE)
+    assert shape(theirs, names) == shape(none, NOWHERE)
+    assert theirs.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in HIDDEN if "{slug}" in row.path and row[:2] != ("PUT", MANAGED)],
+    ids=lambda row: f"{row.method} {row.path}",
+)
+def test_what_is_not_there_is_not_forbidden_either(world: World, names: dict[str, str], row: Row) -> None:
+    answer = ask(world.callers["read"], row, names | {"slug": "no-such-flow"})
+    assert (answer.status_code, detail(answer)["code"]) == (404, "FLOW_NOT_FOUND")
+
+
+def test_lists_hold_what_is_the_callers_alone(world: World) -> None:
+    stranger = world.callers["stranger"]
+    assert stranger.get("/flow-runs").json() == {"runs": [], "nextCursor": None}
+    assert [flow["slug"] for flow in stranger.get("/flows").json()["flows"]] == ["anything"]
+    theirs = {flow["id"] for flow in stranger.get("/flows").json()["flows"]}
+    assert theirs.isdisjoint(flow["id"] for flow in world.callers["read"].get("/flows").json()["flows"])
+    keys = {key["id"] for key in stranger.get("/keys").json()["keys"]}
+    assert keys
+    assert keys.isdisjoint(key["id"] for key in world.callers["admin"].get("/keys").json()["keys"])

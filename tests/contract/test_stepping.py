@@ -1,0 +1,172 @@
+"""`step`: a walk through a flow, call by call, as streams."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer
+from tests.contract.test_tool_calls import TALK, TOOLS
+from tests.contract.wire import Frame, detail, frames, refusal
+
+PATH = "/seq/acme/demo/walk/step"
+WALK = """
+slug: walk
+capture: metadata_only
+inputs: {type: object, properties: {n: {type: integer}}, required: [n]}
+steps:
+  - {id: a, name: Add one, type: code, code: 'return {"n": n + 1}'}
+  - id: l
+    type: loop
+    over: '[1, 2]'
+    steps: [{id: inner, type: passthrough}]
+  - {id: z, type: code, code: 'return {"total": steps["a"]["n"] + len(items)}'}
+"""
+BAD = (
+    "slug: bad-walk\nsteps: [{id: a, type: passthrough}, {id: b, type: code, code: 'raise ValueError(1)'}]\n"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def flows(server: RunningServer) -> None:
+    for flow in (WALK, BAD, TALK):
+        server.push(flow)
+    server.push("slug: draft-only\nsteps: [{id: a, type: passthrough}]\n", publish=False)
+
+
+def call(http: httpx2.Client, path: str = PATH, **body: Any) -> list[Frame]:
+    answer = http.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.text.startswith("retry: 1000\n")
+    return frames(answer.text)
+
+
+def types(found: list[Frame]) -> list[str]:
+    return [frame.event for frame in found]
+
+
+def first(http: httpx2.Client, **more: Any) -> tuple[str, list[Frame]]:
+    found = call(http, parameters={"n": 1}, **more)
+    return str(found[0].data["executionId"]), found
+
+
+def test_a_walk_is_one_run_with_one_trace(http: httpx2.Client) -> None:
+    run, found = first(http)
+    assert types(found) == ["run_started", "step_started", "step_completed", "step_paused"]
+    started = found[0].data
+    assert started["runId"] == run
+    assert (started["stepCount"], started["triggerType"]) == (3, "step")
+    assert found[2].data["output"] == {"n": 2}, "the caller gets its outputs whatever the log keeps"
+    assert found[3].data["stepIndex"] == 1
+    assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "paused"
+    second = call(http, executionId=run, stepIndex=1)
+    assert types(second).count("step_completed") == 2
+    assert types(second)[-2:] == ["loop_completed", "step_paused"]
+    # Having counted completed steps, a client is ahead of the cursor: the server takes the smaller one.
+    third = call(http, executionId=run, stepIndex=4)
+    assert types(third)[-2:] == ["step_completed", "flow_completed"]
+    assert third[-1].data["result"] == {"total": 4}
+    every = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    assert [frame.id for frame in every] == [str(n) for n in range(1, len(every) + 1)]
+    trace = http.get(f"/flow-runs/{run}/trace").json()
+    assert trace["flowRun"]["triggerType"] == "step"
+    assert [(step["stepId"], step["status"]) for step in trace["steps"]] == [
+        ("a", "completed"),
+        ("inner", "completed"),
+        ("inner", "completed"),
+        ("z", "completed"),
+    ]
+
+
+def test_run_remaining_streams_the_rest_in_one_answer(http: httpx2.Client) -> None:
+    run, _ = first(http)
+    found = call(http, executionId=run, stepIndex=1, runRemaining=True)
+    assert types(found)[-1] == "flow_completed"
+    assert types(found).count("step_completed") == 3
+    _, whole = first(http, runRemaining=True)
+    assert types(whole)[-1] == "flow_completed"
+
+
+def test_outputs_and_inputs_of_the_caller_stand_over_what_was_kept(http: httpx2.Client) -> None:
+    run, _ = first(http)
+    call(http, executionId=run, stepIndex=1)
+    found = call(
+        http, executionId=run, stepIndex=2, accumulatedOutputs={"a": {"n": 10}}, inputOverrides={"items": [1]}
+    )
+    assert found[-1].data["result"] == {"total": 11}
+
+
+def test_going_back_runs_the_step_again_as_a_further_attempt(http: httpx2.Client) -> None:
+    run, _ = first(http)
+    call(http, executionId=run, stepIndex=1)
+    again = call(http, executionId=run, stepIndex=0, blockOverrides={"a": {"code": 'return {"n": 50}'}})
+    assert [frame.data.get("attempt") for frame in again if frame.event == "step_completed"] == [2]
+    found = call(http, executionId=run, stepIndex=1, runRemaining=True)
+    assert found[-1].data["result"] == {"total": 52}
+
+
+def test_a_step_that_fails_for_good_ends_the_stream(http: httpx2.Client) -> None:
+    path = "/seq/acme/demo/bad-walk/step"
+    run = str(call(http, path)[0].data["executionId"])
+    found = call(http, path, executionId=run, stepIndex=1)
+    assert "step_error" in types(found)
+    assert types(found)[-1] == "flow_failed"
+    assert refusal(http.post(path, json={"executionId": run, "stepIndex": 1})) == (409, "RUN_NOT_PAUSED")
+
+
+def test_tool_calls_pause_a_walk(http: httpx2.Client) -> None:
+    path = "/seq/acme/demo/talk/step"
+    found = call(http, path, message="hi", tools=TOOLS, runRemaining=True)
+    waiting = found[-1]
+    assert waiting.event == "step_paused_for_tool_calls"
+    assert {"runId", "executionId", "stepId", "stepIndex", "iterationsUsed"} <= set(waiting.data)
+    assert len(waiting.data["toolCalls"]) == 2
+    assert waiting.data["accumulatedOutputs"] == {"before": {"message": "hi"}}
+    results = [{"toolCallId": one["id"], "output": "x"} for one in waiting.data["toolCalls"]]
+    asked = {
+        "executionId": waiting.data["executionId"],
+        "stepIndex": waiting.data["stepIndex"],
+        "toolCallMessages": [*waiting.data["toolCallMessages"], *results],
+        "iterationsUsed": waiting.data["iterationsUsed"],
+        "tools": TOOLS,
+    }
+    missing = http.post(path, json=asked | {"toolCallMessages": []})
+    assert refusal(missing) == (400, "TOOL_RESULTS_MISMATCH")
+    found = call(http, path, **asked, runRemaining=True)
+    assert found[-1].data["result"] == {"said": "hi"}
+
+
+@pytest.mark.parametrize("path", ["/seq/acme/demo/walk/v0/step", "/seq/acme/demo/draft-only/step"])
+def test_a_draft_cannot_be_walked_through(http: httpx2.Client, path: str) -> None:
+    assert refusal(http.post(path, json={"parameters": {"n": 1}})) == (400, "INVALID_VERSION")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"parameters": {"n": 1}, "stepIndex": 1}, (400, "INVALID_FIRST_CALL")),
+        ({"parameters": {"n": 1}, "stepIndex": -1}, (400, "INVALID_STEP_INDEX")),
+        ({"parameters": {}}, (422, "INVALID_REQUEST")),
+        ({"executionId": "x"}, (400, "EXECUTION_ID_INVALID")),
+        ({"executionId": "0190b0b0-0000-7000-8000-000000000000"}, (404, "RUN_NOT_FOUND")),
+        ({"pausedAtStep": "a"}, (422, "INVALID_REQUEST")),
+    ],
+)
+def test_a_call_that_cannot_be_is_refused(
+    http: httpx2.Client, body: dict[str, Any], expected: tuple[int, str]
+) -> None:
+    assert refusal(http.post(PATH, json=body)) == expected
+
+
+def test_a_flow_that_changed_under_the_walk_is_stale(server: RunningServer, http: httpx2.Client) -> None:
+    flow = "slug: changing\nsteps: [{id: a, type: passthrough}, {id: b, type: passthrough}]\n"
+    server.push(flow)
+    path = "/seq/acme/demo/changing/step"
+    run = str(call(http, path)[0].data["executionId"])
+    server.push(flow.replace("id: b", "id: c"))
+    stale = http.post(path, json={"executionId": run, "stepIndex": 1})
+    assert refusal(stale) == (409, "STALE_TREE")
+    assert detail(stale)["executionId"] == run
+    pinned = call(http, "/seq/acme/demo/changing/v1/step", executionId=run, stepIndex=1)
+    assert types(pinned)[-1] == "flow_completed"

@@ -1,0 +1,223 @@
+"""`execute` with a caller's tools: pause, resume, several rounds, and what can be wrong with it."""
+
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer
+from tests.contract.wire import detail, refusal
+
+PATH = "/seq/acme/demo/talk/execute"
+TALK = """
+slug: talk
+steps:
+  - {id: before, type: passthrough}
+  - {id: ask, type: llm, model: echo, prompt: "{{ message }}"}
+  - {id: after, type: code, code: 'return {"said": text}'}
+"""
+ONE_AT_A_TIME = """
+slug: one-at-a-time
+steps:
+  - {id: ask, type: llm, model: echo, prompt: "{{ message }}", settings: {parallel_tool_calls: false}}
+"""
+INSIDE = """
+slug: inside
+steps:
+  - {id: l, type: loop, over: '[1]', steps: [{id: a, type: llm, model: echo, prompt: x}]}
+"""
+WITHOUT = "slug: without\nsteps: [{id: a, type: llm, model: echo, prompt: x, tools: false}]\n"
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+
+
+TOOLS = [tool("weather"), tool("time")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def flows(server: RunningServer) -> None:
+    for flow in (TALK, ONE_AT_A_TIME, INSIDE, WITHOUT):
+        server.push(flow)
+
+
+def paused(http: httpx2.Client, path: str = PATH, **more: Any) -> dict[str, Any]:
+    answer = http.post(path, json={"message": "hello", "tools": TOOLS, **more})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == "tool_calls_required"
+    return body
+
+
+def resumption(body: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+    kept = ("executionId", "pausedAtStep", "iterationsUsed", "accumulatedOutputs")
+    return {
+        **{name: body[name] for name in kept},
+        "tools": TOOLS,
+        "toolCallMessages": [*body["toolCallMessages"], *results],
+    }
+
+
+def results_of(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "tool", "toolCallId": call["id"], "content": "sunny"} for call in body["toolCalls"]]
+
+
+def test_a_pause_has_the_fields_of_the_contract(http: httpx2.Client) -> None:
+    body = paused(http)
+    assert set(body) == {
+        "status",
+        "executionId",
+        "pausedAtStep",
+        "iterationsUsed",
+        "toolCallMessages",
+        "toolCalls",
+        "accumulatedOutputs",
+        "flowId",
+        "blockCount",
+    }
+    assert [call["function"]["name"] for call in body["toolCalls"]] == ["weather", "time"]
+    assert all(call["type"] == "function" and call["id"] for call in body["toolCalls"])
+    assert all(isinstance(call["function"]["arguments"], str) for call in body["toolCalls"])
+    assert body["accumulatedOutputs"] == {"before": {"message": "hello"}}
+    assert (body["pausedAtStep"], body["iterationsUsed"], body["blockCount"]) == ("ask", 1, 3)
+    trace = http.get(f"/flow-runs/{body['executionId']}/trace").json()
+    assert trace["flowRun"]["status"] == "paused"
+
+
+def test_a_paused_run_goes_on_under_its_id_and_its_trace_shows_every_turn(http: httpx2.Client) -> None:
+    body = paused(http, trace=True)
+    answer = http.post(PATH, json=resumption(body, results_of(body)))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["status"] == "completed"
+    assert answer.json()["executionId"] == body["executionId"]
+    assert answer.json()["result"] == {"said": "hello"}
+    text = http.get(f"/flow-runs/{body['executionId']}/trace/stream").text
+    assert text.count("event: step_paused_for_tool_calls") == 1
+    assert '"toolResults"' in text
+    assert text.count("event: run_started") == 1
+
+
+def test_several_rounds_of_one_call_each(http: httpx2.Client) -> None:
+    path = "/seq/acme/demo/one-at-a-time/execute"
+    body, rounds = paused(http, path), 0
+    while body["status"] == "tool_calls_required":
+        rounds += 1
+        assert (len(body["toolCalls"]), body["iterationsUsed"]) == (1, rounds)
+        body = http.post(path, json=resumption(body, results_of(body))).json()
+    assert rounds == 2
+    assert body["result"] == {"text": "hello"}
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda call: {"role": "tool", "toolCallId": call["id"], "content": "x"},
+        lambda call: {"role": "tool", "tool_call_id": call["id"], "content": "x"},
+        lambda call: {"toolCallId": call["id"], "output": {"degrees": 7}},
+        lambda call: {"tool_call_id": call["id"], "output": "x"},
+    ],
+    ids=["camel", "snake", "short-camel", "short-snake"],
+)
+def test_both_spellings_of_a_result_and_its_short_form(http: httpx2.Client, spell: Any) -> None:
+    body = paused(http)
+    answer = http.post(PATH, json=resumption(body, [spell(call) for call in body["toolCalls"]]))
+    assert answer.json()["status"] == "completed", answer.text
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_missing_result_is_refused_and_the_run_still_waits(http: httpx2.Client, kept: int) -> None:
+    body = paused(http)
+    answer = http.post(PATH, json=resumption(body, results_of(body)[:kept]))
+    assert refusal(answer) == (400, "TOOL_RESULTS_MISMATCH")
+    assert detail(answer)["executionId"] == body["executionId"]
+    assert http.post(PATH, json=resumption(body, results_of(body))).json()["status"] == "completed"
+
+
+def test_an_unknown_result_is_refused(http: httpx2.Client) -> None:
+    body = paused(http)
+    stray = {"role": "tool", "toolCallId": "call_99", "content": "x"}
+    answer = http.post(PATH, json=resumption(body, [*results_of(body), stray]))
+    assert refusal(answer) == (400, "TOOL_RESULTS_MISMATCH")
+
+
+def test_another_step_than_the_one_that_waits_is_refused(http: httpx2.Client) -> None:
+    body = paused(http)
+    answer = http.post(PATH, json=resumption(body, results_of(body)) | {"pausedAtStep": "before"})
+    assert refusal(answer) == (400, "PAUSED_STEP_INVALID")
+
+
+def test_a_run_that_has_ended_waits_for_nothing(http: httpx2.Client) -> None:
+    body = paused(http)
+    asked = resumption(body, results_of(body))
+    assert http.post(PATH, json=asked).status_code == 200
+    assert refusal(http.post(PATH, json=asked)) == (409, "RUN_NOT_PAUSED")
+
+
+@pytest.mark.parametrize(
+    ("run_id", "expected"),
+    [
+        ("no-uuid", (400, "EXECUTION_ID_INVALID")),
+        ("0190b0b0-0000-7000-8000-000000000000", (404, "RUN_NOT_FOUND")),
+    ],
+)
+def test_a_run_that_is_not_there_cannot_be_taken_up(
+    http: httpx2.Client, run_id: str, expected: tuple[int, str]
+) -> None:
+    assert refusal(http.post(PATH, json={"executionId": run_id, "toolCallMessages": []})) == expected
+
+
+def test_outputs_of_the_caller_stand_over_those_of_the_run(http: httpx2.Client) -> None:
+    body = paused(http)
+    asked = resumption(body, results_of(body))
+    asked["accumulatedOutputs"] = {"before": {"message": "changed"}}
+    assert http.post(PATH, json=asked).json()["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("slug", "code"),
+    [
+        ("inside", "TOOLS_IN_NON_SEQUENTIAL_STEP"),
+        ("without", "TOOLS_NOT_ENABLED"),
+        ("anything", "TOOLS_NOT_ENABLED"),
+    ],
+)
+def test_a_flow_that_cannot_take_tools_says_so(http: httpx2.Client, slug: str, code: str) -> None:
+    answer = http.post(f"/seq/acme/demo/{slug}/execute", json={"message": "a", "tools": TOOLS})
+    assert refusal(answer) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("tools", "code"),
+    [
+        ("weather", "TOOLS_INVALID"),
+        ([{"name": "weather"}], "TOOLS_INVALID"),
+        ([tool("no spaces")], "TOOL_NAME_INVALID"),
+        ([tool("x" * 65)], "TOOL_NAME_INVALID"),
+        ([tool(f"t{number}") for number in range(65)], "TOOLS_INVALID"),
+    ],
+)
+def test_tools_that_are_none_are_refused(http: httpx2.Client, tools: Any, code: str) -> None:
+    assert refusal(http.post(PATH, json={"message": "a", "tools": tools})) == (400, code)
+
+
+def test_tool_choice_none_answers_at_once(http: httpx2.Client) -> None:
+    answer = http.post(PATH, json={"message": "hi", "tools": TOOLS, "toolChoice": "none"})
+    assert answer.json()["result"] == {"said": "hi"}
+
+
+def test_tool_choice_of_one_function_calls_that_one(http: httpx2.Client) -> None:
+    body = paused(http, toolChoice={"type": "function", "function": {"name": "time"}})
+    assert [call["function"]["name"] for call in body["toolCalls"]] == ["time"]
+
+
+def test_earlier_turns_go_ahead_of_the_first_prompt(http: httpx2.Client) -> None:
+    turns = [
+        {"role": "user", "content": "one two"},
+        {"role": "assistant", "content": "three"},
+        {"role": "user", "content": "four"},
+    ]
+    body = http.post(PATH, json={"messages": turns}).json()
+    assert body["result"] == {"said": "four"}
+    steps = http.get(f"/flow-runs/{body['executionId']}/trace").json()["steps"]
+    assert steps[1]["tokens"] == {"prompt": 4, "completion": 1, "total": 5}

@@ -1,0 +1,190 @@
+"""Flows managed from the terminal, on a server and in a data folder alike, and budgets."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runglass.cli import main
+from runglass.cli.exits import Exit
+from runglass.runtime import open_store
+from runglass.settings import Settings
+from runglass.store.sqlite import SqliteStore
+from runglass.testing import RunningServer, running_server
+
+FLOW = "slug: greet\nname: {}\nsteps: [{{id: keep, type: passthrough}}]\n"
+NAME = "acme/shop/greet"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture(params=["server", "folder"])
+def place(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[list[str]]:
+    """The options that name a place to keep flows in; project `acme/shop` is there and empty."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RUNGLASS_API_KEY", "RUNGLASS_BASE_URL", "RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    if request.param == "folder":
+        main(["projects", "create", "acme/shop", "--data", "here"])
+        # A key in the environment does not win over a data folder that is named.
+        monkeypatch.setenv("RUNGLASS_API_KEY", "nk_unused")
+        monkeypatch.setenv("RUNGLASS_BASE_URL", "http://127.0.0.1:9/api/v1")
+        yield ["--data", "here"]
+        return
+    with running_server() as running:
+        monkeypatch.setenv("RUNGLASS_API_KEY", running.make_key("acme", "shop"))
+        monkeypatch.setenv("RUNGLASS_BASE_URL", running.base_url)
+        yield []
+    assert not (tmp_path / "runglass-data").exists()
+
+
+def test_push_publish_show_and_rollback(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "greet.yaml"
+    for number in (1, 2):
+        file.write_text(FLOW.format(f"Greeting {number}"))
+        assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", "--publish", *place]) == Exit.OK
+    file.write_text(FLOW.format("Not yet"))
+    assert main(["flow", "push", "greet.yaml", "--to", "acme/shop", *place]) == Exit.OK
+    assert main(["flow", "rollback", NAME, "1", *place]) == Exit.OK
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    assert lines == [f"{NAME}  version 1", f"{NAME}  version 2", f"{NAME}  draft", f"{NAME}  version 1"]
+
+    assert main(["flow", "show", NAME, "--json", *place]) == Exit.OK
+    flow = json.loads(capsys.readouterr().out)
+    assert (flow["org"], flow["project"], flow["slug"], flow["name"]) == ("acme", "shop", "greet", "Not yet")
+    assert (flow["productionVersion"], [each["version"] for each in flow["versions"]]) == (1, [0, 1, 2])
+    assert main(["flow", "list", "acme/shop", "--json", *place]) == Exit.OK
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert flow == listed | {"versions": flow["versions"]}
+
+    assert main(["flow", "show", NAME, *place]) == Exit.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{NAME}  Not yet"
+    assert [line.split()[0] for line in lines[2:]] == ["draft", "version", "version"]
+    assert [line.endswith("in production") for line in lines[2:]] == [False, True, False]
+    for version, name in (("draft", "Not yet"), ("production", "Greeting 1"), ("2", "Greeting 2")):
+        assert main(["flow", "show", NAME, "--version", version, *place]) == Exit.OK
+        assert json.loads(capsys.readouterr().out)["name"] == name
+
+    assert main(["flow", "publish", NAME, *place]) == Exit.OK
+    assert capsys.readouterr().out == f"{NAME}  version 3\n"
+
+
+def test_what_is_not_there_is_not_found(
+    place: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "greet.yaml").write_text(FLOW.format("Hello"))
+    main(["flow", "push", "greet.yaml", "--to", "acme/shop", *place])
+    for arguments in (
+        ["flow", "list", "acme/other"],
+        ["flow", "show", "acme/shop/none"],
+        ["flow", "show", "acme/other/greet"],
+        ["flow", "show", NAME, "--version", "7"],
+        ["flow", "publish", "acme/shop/none"],
+        ["flow", "rollback", NAME, "7"],
+        ["flow", "rollback", "acme/shop/none", "1"],
+    ):
+        capsys.readouterr()
+        assert main([*arguments, *place]) == Exit.NOT_FOUND, arguments
+        assert capsys.readouterr().err.startswith("error: ")
+    assert main(["flow", "rollback", NAME, "0", *place]) == Exit.USAGE
+
+
+def test_a_key_that_may_not_manage_is_told_so(
+    server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "greet.yaml"
+    file.write_text(FLOW.format("Hello"))
+    key = server.make_key("acme", "demo", "run")
+    at = ["--api-key", key, "--base-url", server.base_url]
+    assert main(["flow", "push", str(file), "--to", "acme/demo", *at]) == Exit.DENIED
+    assert "the role 'run'" in capsys.readouterr().err
+
+
+def test_runs_are_listed_by_the_flows_name(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
+    monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
+    for slug in ("one", "two"):
+        server.push(FLOW.format("x").replace("greet", slug))
+        assert main(["run", f"acme/demo/{slug}"]) == Exit.OK
+    capsys.readouterr()
+    found = []
+    for name in ("one", "acme/demo/one"):
+        assert main(["runs", "list", "--flow", name, "--json"]) == Exit.OK
+        found.append(json.loads(capsys.readouterr().out)["runs"])
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+    for name in ("three", "acme/demo/three", "acme/other/one"):
+        assert main(["runs", "list", "--flow", name]) == Exit.NOT_FOUND
+    assert main(["runs", "list", "--flow", "acme/one"]) == Exit.USAGE
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Settings:
+    monkeypatch.chdir(tmp_path)
+    assert main(["projects", "create", "acme/shop", "--data", "here"]) == Exit.OK
+    capsys.readouterr()
+    return Settings(data=Path("here"))
+
+
+BUDGET = ["projects", "budget", "acme/shop"]
+
+
+def test_a_budget_is_set_shown_and_lifted(shop: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*BUDGET, "--data", "here"]) == Exit.OK
+    assert capsys.readouterr().out == "acme/shop  no budget, spent $0\n"
+    assert main([*BUDGET, "5.00", "--data", "here"]) == Exit.OK
+    assert capsys.readouterr().out == "acme/shop  budget $5, spent $0\n"
+    assert main([*BUDGET, "0.000000000001", "--data", "here", "--json"]) == Exit.OK
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == {
+        "org": "acme",
+        "project": "shop",
+        "budgetUsd": "0.000000000001",
+        "spentUsd": "0",
+        "isSpent": False,
+    }
+    assert main([*BUDGET, "0", "--data", "here"]) == Exit.OK
+    assert capsys.readouterr().out == "acme/shop  budget $0, spent $0; nothing more can be run\n"
+    assert main([*BUDGET, "none", "--data", "here"]) == Exit.OK
+    assert capsys.readouterr().out == "acme/shop  no budget, spent $0\n"
+
+
+def test_a_large_budget_is_kept_to_the_last_digit(shop: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*BUDGET, "8999999.999999999999", "--data", "here"]) == Exit.OK
+    assert "budget $8999999.999999999999," in capsys.readouterr().out
+
+    async def kept() -> int | None:
+        async with open_store(shop) as store:
+            assert isinstance(store, SqliteStore)
+            found = await store.find_project("acme", "shop")
+            return None if found is None else found.budget_pico
+
+    assert asyncio.run(kept()) == 8_999_999_999_999_999_999
+
+
+@pytest.mark.parametrize(
+    "amount", ["five", "", "nan", "inf", "1e99", "9000001", "0.0000000000001", "1e-999999", "$5"]
+)
+def test_what_is_no_amount_of_money_is_refused(
+    shop: Settings, amount: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*BUDGET, amount, "--data", "here"]) == Exit.USAGE
+    assert "write US dollars" in capsys.readouterr().err
+
+
+def test_the_budget_of_an_unknown_project_is_not_found(shop: Settings) -> None:
+    assert main(["projects", "budget", "acme/none", "--data", "here"]) == Exit.NOT_FOUND
+    assert main(["projects", "budget", "acme/none", "1", "--data", "here"]) == Exit.NOT_FOUND

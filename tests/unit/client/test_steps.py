@@ -1,0 +1,415 @@
+"""Step-throughs: the client carries the cursor, counts by the flow, and lets go when its caller does."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass import (
+    APIConnectionError,
+    AsyncClient,
+    FlowExecutionError,
+    FlowNotFoundError,
+    InsufficientCreditsError,
+    StepPaused,
+    StepPausedForToolCalls,
+    ToolCallLimitError,
+)
+from runglass.sse import PING, RETRY
+from tests.unit.client.recording import event
+from tests.unit.client.scripted import (
+    EVENT_STREAM,
+    Exchange,
+    Scene,
+    ScriptedServer,
+    answers,
+    hangs_up,
+    refuses,
+)
+from tests.unit.client.sides import KEY, Side
+
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+STARTED = event(1, "run_started", runId="r1", flowId="f", stepCount=3, triggerType="step", version=1)
+DONE = event(90, "flow_completed", runId="r1", result={"n": 3})
+
+
+def step(seq: int, step_id: str, index: int, **fields: object) -> bytes:
+    more: dict[str, Any] = {"output": {"n": index}, "durationMs": 5, **fields}
+    return event(seq, "step_started", stepId=step_id, stepIndex=index, attempt=1) + event(
+        seq + 1, "step_completed", stepId=step_id, name=step_id.upper(), stepIndex=index, attempt=1, **more
+    )
+
+
+def paused(seq: int, index: int) -> bytes:
+    return event(seq, "step_paused", stepIndex=index)
+
+
+def streams(*parts: bytes) -> Scene:
+    async def scene(exchange: Exchange) -> None:
+        await exchange.read_body()
+        await exchange.start(200, EVENT_STREAM)
+        await exchange.send(RETRY + b"".join(parts))
+
+    return scene
+
+
+def cuts(*parts: bytes) -> Scene:
+    """Promises more than it sends."""
+
+    async def scene(exchange: Exchange) -> None:
+        await exchange.read_body()
+        body = RETRY + b"".join(parts)
+        await exchange.start(200, {**EVENT_STREAM, "content-length": str(len(body) + 10)})
+        await exchange.send(body)
+
+    return scene
+
+
+ABSOLUTE = [
+    streams(STARTED, step(2, "a", 0), paused(4, 1)),
+    streams(step(5, "b", 1), paused(7, 2)),
+    streams(step(8, "c", 2), DONE),
+]
+BY_SEGMENT = [ABSOLUTE[0], streams(step(5, "b", 0), paused(7, 1)), streams(step(8, "c", 0), DONE)]
+
+
+def flow(side: Side, server: ScriptedServer, **options: Any) -> Any:
+    return side.client(server.url, **options).flow("a/p/s")
+
+
+def bodies(server: ScriptedServer) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(each.body) for each in server.requests]
+
+
+@pytest.mark.parametrize("scenes", [ABSOLUTE, BY_SEGMENT], ids=["absolute", "by segment"])
+def test_a_flow_is_walked_step_by_step(server: ScriptedServer, side: Side, scenes: Sequence[Scene]) -> None:
+    server.plays(*scenes)
+    steps = side.following(
+        flow(side, server).steps(message="hi", parameters={"p": 1}, input_overrides={"x": 1}, trace=True)
+    )
+    seen = []
+    for number, result in enumerate(steps, start=1):
+        assert len(server.requests) == number, "the next step is asked for when its result is"
+        seen.append((result.step_id, result.name, result.step_index, result.attempt, result.output))
+        assert (result.execution_id, result.duration_ms, result.loop_index) == ("r1", 5, None)
+    indexes = [index for _, _, index, _, _ in seen]
+    assert [step_id for step_id, *_ in seen] == ["a", "b", "c"]
+    assert indexes == [0, 1, 2]
+    inputs = {"message": "hi", "parameters": {"p": 1}, "trace": True}
+    assert bodies(server) == [
+        {**inputs, "inputOverrides": {"x": 1}},
+        {**inputs, "executionId": "r1", "stepIndex": 1},
+        {**inputs, "executionId": "r1", "stepIndex": 2},
+    ]
+    assert {each.target for each in server.requests} == {"/api/v1/seq/a/p/s/step"}
+    assert len({each.headers["idempotency-key"] for each in server.requests}) == 3
+    assert server.requests[0].headers["accept"] == "text/event-stream"
+
+
+@pytest.mark.parametrize("scenes", [ABSOLUTE, BY_SEGMENT], ids=["absolute", "by segment"])
+def test_every_event_of_the_walk_is_had_once(
+    server: ScriptedServer, side: Side, scenes: Sequence[Scene]
+) -> None:
+    server.plays(*scenes)
+    events = side.events(flow(side, server).events(version=4))
+    assert [each.seq for each in events] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 90]
+    indexes = [getattr(each, "step_index", None) for each in events]
+    assert indexes == [None, 0, 0, 1, 1, 1, 2, 2, 2, None]
+    assert server.requests[0].target == "/api/v1/seq/a/p/s/v4/step"
+
+
+def test_a_replaced_output_is_what_the_next_step_gets(server: ScriptedServer, side: Side) -> None:
+    server.plays(*ABSOLUTE)
+    results = []
+    for result in side.following(flow(side, server).steps()):
+        results.append(result)
+        if result.step_id != "b":
+            continue
+        with pytest.raises(ValueError, match="'a' cannot be replaced any more"):
+            results[0].replace_output({"n": 7})
+        result.replace_output({"n": 8})
+        result.replace_output({"n": 9})
+    with pytest.raises(ValueError, match="'c' cannot be replaced any more"):
+        results[2].replace_output({})
+    assert [body.get("accumulatedOutputs") for body in bodies(server)] == [None, None, {"b": {"n": 9}}]
+    assert results[1].output == {"n": 1}
+
+
+def test_iterations_are_steps_of_their_own_and_do_not_move_the_cursor(
+    server: ScriptedServer, side: Side
+) -> None:
+    loop = [step(2 + 2 * index, "in", 0, loopIndex=index) for index in range(3)]
+    server.plays(
+        streams(STARTED, *loop, event(8, "loop_completed", stepId="loop", iterations=3), paused(9, 1)),
+        streams(step(10, "b", 1), DONE),
+    )
+    results = side.events(flow(side, server).steps())
+    assert [(each.step_id, each.loop_index, each.step_index) for each in results] == [
+        ("in", 0, 0), ("in", 1, 0), ("in", 2, 0), ("b", None, 1),
+    ]  # fmt: skip
+    assert bodies(server)[1]["stepIndex"] == 1
+    with pytest.raises(ValueError, match="inside a loop"):
+        results[0].replace_output({})
+
+
+def test_the_rest_may_come_in_one_answer(server: ScriptedServer, side: Side) -> None:
+    seen = threading.Event()
+
+    async def waits_to_be_read(exchange: Exchange) -> None:
+        await streams(STARTED, step(2, "a", 0), event(4, "step_started", stepId="b", stepIndex=1, attempt=1))(
+            exchange
+        )
+        assert await asyncio.to_thread(seen.wait, 10)
+        await exchange.send(step(5, "b", 1) + step(7, "c", 2) + DONE)
+
+    server.plays(waits_to_be_read)
+    steps = side.following(flow(side, server).steps(run_remaining=True))
+    first = next(steps)
+    seen.set()
+    with pytest.raises(ValueError, match="cannot be replaced"):
+        first.replace_output({})
+    assert [(each.step_id, each.step_index) for each in steps] == [("b", 1), ("c", 2)]
+    assert bodies(server) == [{"runRemaining": True}]
+
+
+@pytest.mark.parametrize("version", ["draft", 0])
+def test_only_published_versions_can_be_walked(server: ScriptedServer, side: Side, version: Any) -> None:
+    for ask in ("steps", "events"):
+        with pytest.raises(ValueError, match="only published versions"):
+            getattr(flow(side, server), ask)(version=version)
+    assert server.requests == []
+
+
+def test_tools_need_a_handler_in_a_walk(server: ScriptedServer, side: Side) -> None:
+    with pytest.raises(ValueError, match="tools need a tool_handler"):
+        flow(side, server).steps(tools=TOOLS)
+    assert server.requests == []
+
+
+def lost(code: str) -> bytes:
+    error = {"code": code, "message": "no"}
+    return event(4, "step_error", stepId="a", stepIndex=0, attempt=1, error=error)
+
+
+FAILED = event(5, "flow_failed", runId="r1", stepId="a", error={"code": "CODE_ERROR", "message": "no"})
+
+
+@pytest.mark.parametrize("ending", [b"", FAILED], ids=["step_error", "flow_failed"])
+def test_a_step_that_fails_for_good_is_raised(server: ScriptedServer, side: Side, ending: bytes) -> None:
+    server.plays(streams(STARTED, lost("CODE_ERROR"), ending))
+    with pytest.raises(FlowExecutionError, match=r"step 'a' failed: no \(CODE_ERROR\)") as caught:
+        side.events(flow(side, server).steps())
+    error = caught.value
+    assert (error.code, error.step_id, error.execution_id) == ("STEP_FAILED", "a", "r1")
+    assert error.details["error"] == {"code": "CODE_ERROR", "message": "no"}
+    events = side.following(flow(side, server).events())
+    assert [next(events).event_type for _ in range(2)] == ["run_started", "step_error"]
+    with pytest.raises(FlowExecutionError):
+        list(events)
+    assert len(server.requests) == 2
+
+
+def test_a_spent_budget_reads_as_it_does_for_execute(server: ScriptedServer, side: Side) -> None:
+    server.plays(streams(STARTED, lost("CREDITS_EXHAUSTED")))
+    with pytest.raises(InsufficientCreditsError):
+        side.events(flow(side, server).steps())
+
+
+def test_a_lost_step_that_the_flow_goes_on_without_is_no_failure(server: ScriptedServer, side: Side) -> None:
+    server.plays(streams(STARTED, lost("CODE_ERROR"), paused(5, 1)), streams(step(6, "b", 1), DONE))
+    assert [each.step_id for each in side.events(flow(side, server).steps())] == ["b"]
+    assert bodies(server)[1]["stepIndex"] == 1
+
+
+def test_a_cancelled_walk_is_raised(server: ScriptedServer, side: Side) -> None:
+    server.plays(streams(STARTED, step(2, "a", 0), event(4, "flow_cancelled", runId="r1", reason="by hand")))
+    steps = side.following(flow(side, server).steps())
+    assert next(steps).step_id == "a"
+    with pytest.raises(FlowExecutionError, match="the run was cancelled: by hand"):
+        next(steps)
+
+
+def asks_for_tools(seq: int, index: int) -> bytes:
+    return event(
+        seq,
+        "step_paused_for_tool_calls",
+        runId="r1",
+        stepId="b",
+        stepIndex=index,
+        iterationsUsed=1,
+        toolCallMessages=[{"role": "assistant"}],
+        toolCalls=[{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}],
+        accumulatedOutputs={"a": {"n": 0}},
+    )
+
+
+def test_tool_calls_of_a_step_are_answered_on_the_way(server: ScriptedServer, side: Side) -> None:
+    begun = event(5, "step_started", stepId="b", stepIndex=0, attempt=1)
+    server.plays(
+        ABSOLUTE[0],
+        streams(begun, asks_for_tools(6, 0)),
+        streams(step(7, "b", 0), paused(9, 1)),
+        streams(step(10, "c", 0), DONE),
+    )
+    steps = side.following(flow(side, server).steps(tools=TOOLS, tool_handler=lambda name, arguments: name))
+    seen = []
+    for result in steps:
+        seen.append((result.step_id, result.step_index))
+        if result.step_id == "a":
+            result.replace_output({"n": 7})
+    assert seen == [("a", 0), ("b", 1), ("c", 2)]
+    _, second, third, fourth = bodies(server)
+    assert second == {
+        "tools": TOOLS,
+        "executionId": "r1",
+        "stepIndex": 1,
+        "accumulatedOutputs": {"a": {"n": 7}},
+    }
+    assert third == {
+        "tools": TOOLS,
+        "executionId": "r1",
+        "stepIndex": 1,
+        "iterationsUsed": 1,
+        "toolCallMessages": [
+            {"role": "assistant"},
+            {"role": "tool", "toolCallId": "c1", "content": "weather"},
+        ],
+        "accumulatedOutputs": {"a": {"n": 7}},
+    }
+    assert (fourth["stepIndex"], "toolCallMessages" in fourth) == (2, False)
+
+
+def test_events_show_the_pause_for_tools_and_go_on(server: ScriptedServer, side: Side) -> None:
+    server.plays(streams(STARTED, asks_for_tools(2, 0)), streams(step(3, "b", 0), DONE))
+    events = side.events(flow(side, server).events(tools=TOOLS, tool_handler=lambda name, arguments: 1))
+    assert isinstance(events[1], StepPausedForToolCalls)
+    assert [each.seq for each in events] == [1, 2, 3, 4, 90]
+
+
+def test_too_many_rounds_and_failing_handlers_leave_a_run_that_can_go_on(
+    server: ScriptedServer, side: Side
+) -> None:
+    result = {"status": "completed", "result": {}, "flowId": "f", "blockCount": 3, "executionId": "r1"}
+    server.plays(streams(STARTED, asks_for_tools(2, 0)))
+    with pytest.raises(ToolCallLimitError) as caught:
+        side.events(
+            flow(side, server).steps(tools=TOOLS, max_tool_rounds=2, tool_handler=lambda name, arguments: 1)
+        )
+    assert len(server.requests) == 3
+    server.plays(answers(result))
+    side.value(caught.value.paused.resume({"c1": 1}))
+    assert server.requests[-1].target == "/api/v1/seq/a/p/s/execute"
+    assert bodies(server)[-1]["pausedAtStep"] == "b"
+
+    def fails(name: str, arguments: dict[str, Any]) -> Any:
+        raise LookupError(name)
+
+    server.plays(streams(STARTED, asks_for_tools(2, 0)))
+    with pytest.raises(LookupError) as failed:
+        side.events(flow(side, server).events(tools=TOOLS, tool_handler=fails))
+    assert vars(failed.value)["paused"].execution_id == "r1"
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        hangs_up,
+        pytest.param(streams(STARTED), id="ends early"),
+        pytest.param(cuts(STARTED, step(2, "a", 0)), id="cut after a step"),
+        pytest.param(cuts(STARTED, lost("CODE_ERROR")), id="cut after a lost step"),
+        pytest.param(answers(b"", status=502), id="502"),
+        pytest.param(refuses(503, "UNAVAILABLE"), id="503"),
+    ],
+)
+def test_a_lost_answer_is_asked_for_again_under_the_same_key(
+    server: ScriptedServer, side: Side, scene: Scene
+) -> None:
+    server.plays(scene, streams(STARTED, step(2, "a", 0), PING, DONE))
+    events = side.events(flow(side, server).events())
+    assert events[0].seq == 1
+    assert len({each.seq for each in events}) == len(events)
+    first, again = server.requests
+    assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
+    assert first.body == again.body
+
+
+def test_a_complete_answer_is_not_asked_for_again_however_it_ends(server: ScriptedServer, side: Side) -> None:
+    server.plays(cuts(STARTED, step(2, "a", 0), paused(4, 1)), cuts(step(5, "b", 1), DONE))
+    assert [each.step_id for each in side.events(flow(side, server).steps())] == ["a", "b"]
+    assert (len(server.requests), side.waits) == (2, [])
+
+
+def test_an_answer_of_another_run_is_not_mixed_in(server: ScriptedServer, side: Side) -> None:
+    server.plays(cuts(STARTED), streams(STARTED.replace(b'"r1"', b'"r2"')))
+    with pytest.raises(APIConnectionError, match=r"broke off in run 'r1'.*'r2'"):
+        side.events(flow(side, server).events())
+
+
+def test_it_gives_up_as_other_calls_do(server: ScriptedServer, side: Side) -> None:
+    server.plays(hangs_up)
+    with pytest.raises(APIConnectionError, match="failed after 3 attempts"):
+        side.events(flow(side, server).steps())
+    server.plays(refuses(404, "FLOW_NOT_FOUND"))
+    with pytest.raises(FlowNotFoundError):
+        side.events(flow(side, server).steps())
+    server.plays(answers(b"<html>Welcome", headers={"Content-Type": "text/html"}))
+    with pytest.raises(APIConnectionError, match=r"Welcome.*is the base URL right"):
+        side.events(flow(side, server).steps())
+    assert len(server.requests) == 5
+
+
+def test_leaving_the_walk_between_two_steps_asks_for_nothing_more(server: ScriptedServer, side: Side) -> None:
+    server.plays(*ABSOLUTE)
+    steps = side.following(flow(side, server).steps())
+    next(steps)
+    steps.close()
+    events = side.following(flow(side, server).events())
+    while not isinstance(next(events), StepPaused):
+        pass
+    events.close()
+    assert len(server.requests) == 2
+
+
+class Stage:
+    """A step that does not end, and knows when the client has gone."""
+
+    def __init__(self) -> None:
+        self.left = threading.Event()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        await streams(STARTED)(exchange)
+        if await exchange.hung_up(within_s=10):
+            self.left.set()
+
+
+def test_leaving_within_a_step_closes_the_connection(server: ScriptedServer, side: Side) -> None:
+    stage = Stage()
+    server.plays(stage)
+    events = side.following(flow(side, server).events())
+    next(events)
+    events.close()
+    assert stage.left.wait(5)
+
+
+async def test_cancelling_the_task_closes_the_connection(server: ScriptedServer) -> None:
+    stage = Stage()
+    server.plays(stage)
+    async with AsyncClient(KEY, base_url=server.url) as client:
+        steps = client.flow("a/p/s").steps()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(steps), 0.2)
+        assert await asyncio.to_thread(stage.left.wait, 5)
+
+
+def test_the_clients_timeout_does_not_end_a_step(server: ScriptedServer, side: Side) -> None:
+    async def takes_its_time(exchange: Exchange) -> None:
+        await streams(STARTED)(exchange)
+        await exchange.hung_up(within_s=0.2)
+        await exchange.send(step(2, "a", 0) + DONE)
+
+    server.plays(takes_its_time)
+    assert len(side.events(flow(side, server, timeout=0.05).steps())) == 1
+    assert len(server.requests) == 1

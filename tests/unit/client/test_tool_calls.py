@@ -1,0 +1,288 @@
+"""Tool calls: what the handler gets, what goes back, and that a paused run is never lost."""
+
+import asyncio
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass import AsyncClient, AsyncPausedResult, CompletedResult, PausedResult, ToolCallLimitError
+from runglass.client.tools import ToolCall, content_of, result_messages
+from tests.unit.client.scripted import Exchange, ScriptedServer, answers, hangs_up
+from tests.unit.client.sides import KEY, RUN, Blocking, Side
+
+RESULT = {"status": "completed", "result": {"text": "x"}, "flowId": "f", "blockCount": 2, "executionId": RUN}
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+TURNS: list[dict[str, Any]] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}]
+
+
+def call(call_id: str, arguments: str = '{"city": "Ulm"}', name: str = "weather") -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def pause(*calls: dict[str, Any], round_: int = 1) -> dict[str, Any]:
+    return {
+        "status": "tool_calls_required",
+        "executionId": RUN,
+        "pausedAtStep": "ask",
+        "iterationsUsed": round_,
+        "toolCallMessages": TURNS,
+        "toolCalls": list(calls),
+        "accumulatedOutputs": {"first": {"n": 1}},
+        "flowId": "f",
+        "blockCount": 2,
+    }
+
+
+def flow(side: Side, server: ScriptedServer) -> Any:
+    return side.client(server.url).flow("a/p/s")
+
+
+def body(exchange: Exchange) -> dict[str, Any]:
+    decoded: dict[str, Any] = msgspec.json.decode(exchange.body)
+    return decoded
+
+
+def test_a_handler_answers_every_round_until_the_run_ends(server: ScriptedServer, side: Side) -> None:
+    server.plays(
+        answers(pause(call("c1"), call("c2", "{}"))), answers(pause(call("c3"), round_=2)), answers(RESULT)
+    )
+    seen: list[tuple[str, dict[str, Any]]] = []
+
+    def handler(name: str, arguments: dict[str, Any]) -> Any:
+        seen.append((name, arguments))
+        return "dry" if arguments else {"rain": 0.5}
+
+    result = side.value(
+        flow(side, server).execute(
+            message="hi",
+            version=3,
+            tools=TOOLS,
+            tool_choice="auto",
+            tool_handler=handler,
+            parameters={"p": 1},
+        )
+    )
+    assert isinstance(result, CompletedResult)
+    assert seen == [("weather", {"city": "Ulm"}), ("weather", {}), ("weather", {"city": "Ulm"})]
+    first, second, third = server.requests
+    asked = {"message": "hi", "parameters": {"p": 1}, "tools": TOOLS, "toolChoice": "auto"}
+    assert body(first) == asked
+    assert body(second) == {
+        **asked,
+        "executionId": RUN,
+        "pausedAtStep": "ask",
+        "iterationsUsed": 1,
+        "accumulatedOutputs": {"first": {"n": 1}},
+        "toolCallMessages": [
+            *TURNS,
+            {"role": "tool", "toolCallId": "c1", "content": "dry"},
+            {"role": "tool", "toolCallId": "c2", "content": '{"rain":0.5}'},
+        ],
+    }
+    assert body(third)["iterationsUsed"] == 2
+    assert {each.target for each in server.requests} == {"/api/v1/seq/a/p/s/v3/execute"}
+    assert len({each.headers["idempotency-key"] for each in server.requests}) == 3
+
+
+def test_without_a_handler_the_pause_is_returned_and_resumed(server: ScriptedServer, side: Side) -> None:
+    server.plays(answers(pause(call("c1"))), answers(pause(call("c2"), round_=2)), answers(RESULT))
+    paused = side.value(flow(side, server).execute(message="hi", tools=TOOLS))
+    assert isinstance(paused, (PausedResult, AsyncPausedResult))
+    assert (paused.execution_id, paused.paused_at_step, paused.iterations_used) == (RUN, "ask", 1)
+    assert (paused.flow_id, paused.block_count) == ("f", 2)
+    assert paused.tool_calls == [ToolCall(id="c1", name="weather", arguments_json='{"city": "Ulm"}')]
+    assert (paused.tool_call_messages, paused.accumulated_outputs) == (TURNS, {"first": {"n": 1}})
+    again = side.value(paused.resume({"c1": None}))
+    message = {"role": "tool", "tool_call_id": "c2", "content": "as it is"}
+    assert isinstance(side.value(again.resume([message])), CompletedResult)
+    assert body(server.requests[1])["toolCallMessages"][-1]["content"] == "null"
+    assert body(server.requests[2])["toolCallMessages"] == [*TURNS, message]
+
+
+@pytest.mark.parametrize(
+    ("results", "says"),
+    [
+        ({}, "no result for tool call 'c1', 'c2'"),
+        ({"c1": 1}, "no result for tool call 'c2'"),
+        ({"c1": 1, "c2": 2, "c3": 3}, "does not wait for tool call 'c3'"),
+        ([{"toolCallId": "c1", "content": ""}], "no result for tool call 'c2'"),
+        ([{"toolCallId": i, "output": 1} for i in ("c1", "c2", "c2")], "more than one result for"),
+        (
+            [{"content": "lost"}, {"toolCallId": "c1"}, {"tool_call_id": "c2"}],
+            "does not wait for tool call None",
+        ),
+    ],
+)
+def test_results_that_do_not_fit_are_refused_before_any_request(
+    server: ScriptedServer, side: Side, results: Any, says: str
+) -> None:
+    server.plays(answers(pause(call("c1"), call("c2"))))
+    paused = side.value(flow(side, server).execute(tools=TOOLS))
+    with pytest.raises(ValueError, match=says):
+        side.value(paused.resume(results))
+    assert len(server.requests) == 1
+
+
+def test_an_exception_of_the_handler_leaves_a_run_that_can_go_on(server: ScriptedServer, side: Side) -> None:
+    failure = LookupError("no network")
+
+    def handler(name: str, arguments: dict[str, Any]) -> Any:
+        raise failure
+
+    server.plays(answers(pause(call("c1"))), answers(RESULT))
+    with pytest.raises(LookupError) as caught:
+        side.value(flow(side, server).execute(tools=TOOLS, tool_handler=handler))
+    assert caught.value is failure
+    paused = vars(caught.value)["paused"]
+    assert "error.paused.resume" in caught.value.__notes__[0]
+    assert isinstance(side.value(paused.resume({"c1": "dry"})), CompletedResult)
+
+
+def test_a_result_that_is_no_json_leaves_a_run_that_can_go_on(server: ScriptedServer, side: Side) -> None:
+    server.plays(answers(pause(call("c1"))))
+    with pytest.raises(TypeError) as caught:
+        side.value(flow(side, server).execute(tools=TOOLS, tool_handler=lambda name, arguments: object()))
+    assert vars(caught.value)["paused"].execution_id == RUN
+
+
+def test_a_model_that_does_not_stop_asking_meets_the_limit(server: ScriptedServer, side: Side) -> None:
+    server.plays(answers(pause(call("c1"))))
+    rounds: list[str] = []
+    with pytest.raises(ToolCallLimitError, match="more than 3 rounds") as caught:
+        side.value(
+            flow(side, server).execute(
+                tools=TOOLS, max_tool_rounds=3, tool_handler=lambda name, arguments: rounds.append(name)
+            )
+        )
+    assert (len(rounds), len(server.requests)) == (3, 4)
+    server.plays(answers(RESULT))
+    assert isinstance(side.value(caught.value.paused.resume({"c1": "dry"})), CompletedResult)
+
+
+def test_arguments_that_cannot_be_read_are_told_to_the_model(server: ScriptedServer, side: Side) -> None:
+    server.plays(answers(pause(call("c1", "{city: Ulm"), call("c2", ""), call("c3", "[1]"))), answers(RESULT))
+    seen: list[dict[str, Any]] = []
+    side.value(
+        flow(side, server).execute(tools=TOOLS, tool_handler=lambda name, arguments: seen.append(arguments))
+    )
+    assert seen == [{}]
+    bad, empty, listed = body(server.requests[1])["toolCallMessages"][-3:]
+    assert "no JSON object" in bad["content"]
+    assert empty["content"] == "null"
+    assert "no JSON object" in listed["content"]
+
+
+async def answer(name: str, arguments: dict[str, Any]) -> str:
+    return "dry"
+
+
+class Answers:
+    async def __call__(self, name: str, arguments: dict[str, Any]) -> str:
+        return "dry"
+
+    async def method(self, name: str, arguments: dict[str, Any]) -> str:
+        return "dry"
+
+
+HANDLERS: Mapping[str, Callable[..., Any]] = {
+    "function": answer,
+    "object": Answers(),
+    "method": Answers().method,
+    "partial": functools.partial(answer),
+    "partial of partial": functools.partial(functools.partial(answer), "weather"),
+    "partial of object": functools.partial(Answers()),
+}
+
+
+@pytest.mark.parametrize("handler", HANDLERS.values(), ids=HANDLERS)
+def test_the_blocking_client_refuses_async_handlers_before_any_request(
+    server: ScriptedServer, handler: Callable[..., Any]
+) -> None:
+    side = Blocking()
+    for ask in ("execute", "steps", "events"):
+        with pytest.raises(TypeError, match="is async"):
+            getattr(flow(side, server), ask)(tools=TOOLS, tool_handler=handler)
+    assert server.requests == []
+    side.close()
+
+
+def test_the_blocking_client_refuses_an_awaitable_that_it_could_not_foresee(server: ScriptedServer) -> None:
+    side = Blocking()
+    server.plays(answers(pause(call("c1"))))
+    with pytest.raises(TypeError, match="returned an awaitable"):
+        flow(side, server).execute(tools=TOOLS, tool_handler=lambda name, arguments: answer(name, arguments))
+    side.close()
+
+
+async def test_the_calls_of_a_round_are_answered_at_the_same_time(server: ScriptedServer) -> None:
+    server.plays(answers(pause(call("c1"), call("c2"), call("c3"))), answers(RESULT))
+    together = asyncio.Barrier(3)
+
+    async def handler(name: str, arguments: dict[str, Any]) -> int:
+        return await together.wait()
+
+    async with asyncio.timeout(5), AsyncClient(KEY, base_url=server.url) as client:
+        await client.flow("a/p/s").execute(tools=TOOLS, tool_handler=handler)
+    contents = [message["content"] for message in body(server.requests[1])["toolCallMessages"][-3:]]
+    assert sorted(contents) == ["0", "1", "2"]
+
+
+async def test_one_failed_call_cancels_the_others_of_its_round(server: ScriptedServer) -> None:
+    server.plays(answers(pause(call("c1"), call("c2", "{}"))))
+    ended: list[str] = []
+
+    async def handler(name: str, arguments: dict[str, Any]) -> str:
+        if not arguments:
+            raise LookupError("no city")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+        return "never"
+
+    async with AsyncClient(KEY, base_url=server.url) as client:
+        with pytest.raises(LookupError, match="no city") as caught:
+            await client.flow("a/p/s").execute(tools=TOOLS, tool_handler=handler)
+    assert ended == ["weather"]
+    assert vars(caught.value)["paused"].execution_id == RUN
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"max_tool_rounds": 0}, ValueError),
+        ({"max_tool_rounds": True}, ValueError),
+        ({"tool_handler": "weather"}, TypeError),
+        ({"tools": {"type": "function"}}, ValueError),
+        ({"tools": "weather"}, ValueError),
+        ({"message": "a", "messages": []}, ValueError),
+        ({"attachments": [{"url": "https://host/a.png"}]}, ValueError),
+        ({"session_id": "me"}, ValueError),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_any_request(
+    server: ScriptedServer, side: Side, given: dict[str, Any], kind: type[Exception]
+) -> None:
+    with pytest.raises(kind):
+        side.value(flow(side, server).execute(**given))
+    assert server.requests == []
+
+
+def test_a_lost_answer_is_asked_for_again_under_the_key_of_its_round(
+    server: ScriptedServer, side: Side
+) -> None:
+    server.plays(answers(pause(call("c1"))), hangs_up, answers(RESULT))
+    side.value(flow(side, server).execute(tools=TOOLS, tool_handler=lambda name, arguments: "dry"))
+    started, resumed, again = (each.headers["idempotency-key"] for each in server.requests)
+    assert started != resumed == again
+
+
+def test_contents_are_text_or_json() -> None:
+    values = ["as it is", "", None, 1.5, {"a": [1]}, ["x"], b"\x00"]
+    assert [content_of(value) for value in values] == [
+        "as it is", "", "null", "1.5", '{"a":[1]}', '["x"]', '"AA=="',
+    ]  # fmt: skip
+    assert result_messages([], {}) == []

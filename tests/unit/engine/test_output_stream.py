@@ -1,0 +1,40 @@
+"""The text of an attempt reaches the log, also where leaving the stream is cut off."""
+
+import asyncio
+
+import pytest
+
+from runglass.engine.capture import Capture
+from runglass.engine.output_stream import OutputStream
+from runglass.engine.recorder import Recorder
+from runglass.events import KnownEvent, StepOutput
+from tests.fakes import VirtualClock
+
+
+class Kept(Recorder):
+    """Keeps events in a list."""
+
+    def __init__(self) -> None:
+        self.events: list[KnownEvent] = []
+
+    def record(self, event: KnownEvent, **more: object) -> None:
+        self.events.append(event)
+
+
+async def test_the_last_text_is_recorded_though_leaving_is_cut_off() -> None:
+    kept = Kept()
+
+    async def attempt() -> None:
+        stream = OutputStream(
+            kept, Capture("full"), VirtualClock(), execution_id="e", step_id="s", attempt=1, loop_path=None
+        )
+        async with stream:
+            stream.write("first")
+            stream.write("last")
+            asyncio.get_running_loop().call_soon(task.cancel)
+
+    task = asyncio.create_task(attempt())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    texts = [(e.output_data or {})["text"] for e in kept.events if isinstance(e, StepOutput)]
+    assert texts == ["first", "last"]

@@ -1,0 +1,200 @@
+"""Runs that are walked in more than one stretch: tool calls, step-through, and what is left in between."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from runglass.engine.engine import Outcome, StartedRun
+from runglass.engine.plan import Offer, Plan, Stretch
+from runglass.errors import FlowExecutionError
+from runglass.events import FlowCompleted, StepOutput, StepPausedForToolCalls
+from runglass.execution import CaptureMode
+from runglass.flow import parse_flow
+from runglass.fold import fold
+from runglass.store.base import NewRun
+from runglass.store.sqlite import SqliteStore
+from runglass.trace import RunSummary
+from tests.unit.engine.conftest import House, follow, open_house, read, start
+
+TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("one", "two")]
+TALK = """
+- {id: first, type: passthrough}
+- {id: ask, type: llm, model: echo, prompt: "{{ message }}", settings: {parallel_tool_calls: false}}
+- {id: last, type: code, code: 'return {"said": text, "first": steps["first"]["message"]}'}
+"""
+WALK = """
+- {id: a, type: code, code: 'return {"n": n + 1}'}
+- id: c
+  type: condition
+  if: n > 5
+  then: [{id: big, type: passthrough}]
+  else: [{id: small, type: passthrough}]
+- {id: z, type: code, code: 'return {"n": n * 10, "a": steps["a"]["n"]}'}
+"""
+
+
+async def take_up(house: House, run_id: str, stretch: Stretch) -> Outcome:
+    run = await house.store.run(run_id)
+    assert run is not None
+    paused = await house.engine.paused(run)
+    return await (await house.engine.resume(paused, paused.plan, stretch)).outcome()
+
+
+async def answer(house: House, started: StartedRun, content: str) -> Outcome:
+    """Answers the one pending tool call."""
+    run = await house.store.run(started.id)
+    assert run is not None
+    assert run.status == "paused"
+    pause = (await house.engine.paused(run)).pause
+    assert pause.turns is not None
+    [call] = pause.turns.calls
+    results = [{"role": "tool", "toolCallId": call["id"], "content": content}]
+    return await take_up(house, run.id, Stretch(first=pause.cursor, results=results))
+
+
+@pytest.mark.parametrize("capture", ["full", "metadata_only"])
+async def test_tool_calls_pause_the_run_and_their_results_take_it_up(
+    house: House, capture: CaptureMode
+) -> None:
+    stretch = Stretch(offer=Offer(tools=TOOLS))
+    started = await start(house, TALK, {"message": "hello there"}, stretch=stretch, capture=capture)
+    outcome = await started.outcome()
+    [waiting] = [
+        step for step in (await read(house, started.id, outcome)).trace.steps if step.step_id == "ask"
+    ]
+    assert waiting.status == "running"
+    assert waiting.tokens is not None
+    outcome = await answer(house, started, "result 1")
+    outcome = await answer(house, started, "result 2")
+    ran = await read(house, started.id, outcome)
+    assert ran.outcome.result == {"said": "hello there", "first": "hello there"}
+    assert ran.steps() == [(step_id, None, 1, "completed") for step_id in ("first", "ask", "last")]
+    assert ran.trace == fold(ran.events)
+    turns = [event for event in ran.events if isinstance(event, StepPausedForToolCalls)]
+    assert [turn.iterations_used for turn in turns] == [1, 2]
+    assert [len(turn.tool_calls) for turn in turns] == ([1, 1] if capture == "full" else [0, 0])
+    results = [event.output_data for event in ran.events if isinstance(event, StepOutput)]
+    shown = [turn["toolResults"][-1]["content"] for turn in results if turn and "toolResults" in turn]
+    assert shown == (["result 1", "result 2"] if capture == "full" else [])
+    completed, ended = ran.step("ask"), ran.events[-1]
+    assert isinstance(ended, FlowCompleted)
+    assert completed.tokens is not None
+    assert ended.summary is not None
+    assert ended.summary["tokens"]["total"] == completed.tokens.total > waiting.tokens.total
+
+
+async def test_a_paused_run_outlives_its_process(tmp_path: Path) -> None:
+    async with open_house(SqliteStore(tmp_path / "db")) as house:
+        started = await start(house, TALK, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=TOOLS[:1])))
+        await started.outcome()
+    async with open_house(SqliteStore(tmp_path / "db")) as later:
+        outcome = await answer(later, started, "result")
+        assert outcome.result == {"said": "hi", "first": "hi"}
+
+
+async def test_a_run_can_be_walked_step_by_step_and_back(house: House) -> None:
+    started = await start(house, WALK, {"n": 1}, stretch=Stretch(last=0))
+    outcome = await started.outcome()
+    assert (outcome.status, outcome.outputs) == ("paused", {"a": {"n": 2}})
+    outcome = await take_up(house, started.id, Stretch(first=1, last=1))
+    assert outcome.pause is not None
+    assert outcome.pause.cursor == 2
+    # Back to the condition, with another output of the step before it: the other branch is taken.
+    outcome = await take_up(house, started.id, Stretch(first=1, last=1, outputs={"a": {"n": 7}}))
+    assert outcome.outputs["c"] == {"n": 7}
+    outcome = await take_up(house, started.id, Stretch(first=2, outputs={"a": {"n": 7}}, input={"n": 100}))
+    ran = await read(house, started.id, outcome)
+    assert ran.outcome.result == {"n": 1000, "a": 7}
+    assert sorted(ran.steps()) == [
+        ("a", None, 1, "completed"),
+        ("big", None, 2, "completed"),
+        ("small", None, 2, "skipped"),
+        ("z", None, 1, "completed"),
+    ]
+    assert [(step.attempt, step.status) for step in ran.attempts["small"]] == [
+        (1, "completed"),
+        (2, "skipped"),
+    ]
+    assert ran.trace == fold(ran.events)
+    assert ran.types().count("step_paused") == 3
+
+
+async def test_outputs_are_handed_to_whoever_steps_through_whatever_the_capture_mode(house: House) -> None:
+    flow = parse_flow(f"slug: test\nsteps:\n{WALK}")
+    project = await house.store.ensure_project("acme", "demo")
+    record = await house.store.put_draft(project.id, "test", name=None, capture=None, source=flow.encode())
+    plan = Plan(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
+    outputs: dict[int, bytes] = {}
+    started = await house.engine.start(record, plan, Stretch(last=0), outputs=outputs)
+    await started.outcome()
+    assert outputs == {3: b'{"n":2}'}
+
+
+async def test_a_run_that_does_not_wait_cannot_be_taken_up(house: House) -> None:
+    started = await start(house, "- {id: a, type: passthrough}")
+    await started.outcome()
+    run = await house.store.run(started.id)
+    assert run is not None
+    with pytest.raises(FlowExecutionError) as caught:
+        await house.engine.paused(run)
+    assert caught.value.code == "RUN_NOT_PAUSED"
+
+
+async def test_a_paused_run_can_be_cancelled(house: House) -> None:
+    started = await start(house, TALK, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=TOOLS)))
+    outcome = await started.outcome()
+    run = await house.store.run(started.id)
+    assert run is not None
+    assert await house.engine.cancel_paused(run, reason="asked for")
+    assert not await house.engine.cancel_paused(run, reason="asked for")
+    ran = await read(house, started.id, outcome)
+    assert ran.trace.flow_run.status == "cancelled"
+    assert ran.trace == fold(ran.events)
+    assert ran.step("ask").status == "failed"
+    assert ran.step("ask").tokens is not None, "what was paid stays in the trace"
+
+
+async def test_a_budget_that_is_crossed_ends_the_run_at_the_next_step(house: House) -> None:
+    project = await house.store.ensure_project("acme", "demo")
+    await house.store.set_budget(project.id, 0)
+    started = await start(house, "- {id: a, type: passthrough}")
+    ran = await read(house, started.id, await started.outcome())
+    assert ran.outcome.error is not None
+    assert ran.outcome.error["code"] == "CREDITS_EXHAUSTED"
+    assert ran.types() == ["run_started", "flow_failed"]
+
+
+async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(tmp_path: Path) -> None:
+    flow = parse_flow("slug: test\nsteps:\n- {id: a, type: passthrough}")
+    plan = Plan(flow=flow, version=0, inputs={"n": 1}, capture="full", trigger_type="job")
+    good, bad = (f"01a20000-0000-7000-8000-00000000000{number}" for number in (1, 2))
+    async with SqliteStore(tmp_path / "db") as store:
+        await pending(store, good, msgspec.json.encode(plan))
+        await pending(store, bad, b'{"of":"another version"}')
+    async with open_house(SqliteStore(tmp_path / "db")) as house:
+        await follow(house, good)
+        begun = await read(house, good, Outcome("completed"))
+        unreadable = await read(house, bad, Outcome("failed"))
+    assert begun.types() == ["run_started", "step_started", "step_input", "step_completed", "flow_completed"]
+    assert begun.trace == fold(begun.events)
+    assert unreadable.types() == ["run_started", "flow_failed"]
+
+
+async def pending(store: SqliteStore, run_id: str, request: bytes) -> None:
+    project = await store.ensure_project("acme", "demo")
+    record = await store.put_draft(project.id, "test", name=None, capture=None, source=b"{}")
+    summary = RunSummary(id=run_id, flow_id=record.id, status="pending", trigger_type="job")
+    await store.create_run(
+        NewRun(
+            id=run_id,
+            project_id=project.id,
+            flow_id=record.id,
+            version=0,
+            trigger_type="job",
+            capture="full",
+            session_id=None,
+            request=request,
+            summary=msgspec.json.encode(summary),
+        )
+    )

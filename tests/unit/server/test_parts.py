@@ -1,0 +1,147 @@
+"""Large answers: sent in parts, the same bytes, and never mistaken for whole when they are not."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import httpx2
+import pytest
+
+from runglass.errors import StoreError
+from runglass.server.parts import PART_BYTES
+from runglass.store.base import Append, AttemptKey, NewRun, RunRecord, StepRow
+from runglass.testing import RunningServer, running_server
+
+STEPS = 200
+STEP_BYTES = 10_000
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def run(server: RunningServer) -> RunRecord:
+    """A run with a step in a loop of 200 iterations, 2 MB in all."""
+
+    async def make() -> RunRecord:
+        store = server.runtime.store
+        project = await store.ensure_project("acme", "demo")
+        flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
+        made = await store.create_run(
+            NewRun(
+                id="01900000-0000-7000-8000-000000000001",
+                project_id=project.id,
+                flow_id=flow.id,
+                version=0,
+                trigger_type="api",
+                capture="full",
+                session_id=None,
+                request=b"{}",
+                summary=b"{}",
+            )
+        )
+        steps = [StepRow(n + 1, "s", str(n), 1, "completed", data(n)) for n in range(STEPS)]
+        await store.append(
+            Append(
+                run_no=made.no,
+                head=0,
+                fence=made.fence,
+                events=[b'{"eventType":"flow_completed"}'],
+                steps=[*steps, StepRow(STEPS + 1, "t", "", 1, "completed", b'"t"')],
+                status="completed",
+                summary=b'{"id":"r"}',
+            )
+        )
+        return made
+
+    return server.call(make())
+
+
+def data(number: int) -> bytes:
+    return b'"%d%b"' % (number, b"x" * STEP_BYTES)
+
+
+def get(server: RunningServer, run: RunRecord, path: str) -> httpx2.Response:
+    headers = {"Authorization": f"Bearer {server.key}"}
+    return httpx2.get(f"{server.base_url}/flow-runs/{run.id}/{path}", headers=headers, timeout=30)
+
+
+def test_a_large_trace_comes_in_parts_and_is_the_whole(server: RunningServer, run: RunRecord) -> None:
+    answer = get(server, run, "trace")
+    steps = b",".join([*map(data, range(STEPS)), b'"t"'])
+    assert answer.content == b'{"flowRun":{"id":"r"},"steps":[%b]}' % steps
+    assert answer.headers["content-type"] == "application/json"
+    assert "content-length" not in answer.headers
+
+
+def test_all_attempts_come_in_parts_and_are_all(server: RunningServer, run: RunRecord) -> None:
+    answer = get(server, run, "steps/s/trace?attempt=all")
+    assert answer.content == b'{"stepId":"s","attempts":[%b]}' % b",".join(map(data, range(STEPS)))
+    assert "content-length" not in answer.headers
+
+
+def test_a_small_answer_says_its_length(server: RunningServer, run: RunRecord) -> None:
+    answer = get(server, run, "steps/t/trace?attempt=all")
+    assert answer.content == b'{"stepId":"t","attempts":["t"]}'
+    assert answer.headers["content-length"] == str(len(answer.content))
+
+
+def test_no_read_of_an_answer_is_larger_than_a_part(
+    server: RunningServer, run: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = server.runtime.store
+    sizes: list[int] = []
+    read_page = store.trace_page
+
+    async def page(*place: Any, **bounds: Any) -> tuple[bytes, list[tuple[int, bytes]]]:
+        summary, steps = await read_page(*place, **bounds)
+        sizes.append(sum(len(step) for _, step in steps))
+        return summary, steps
+
+    async def whole(*_: Any) -> NoReturn:
+        raise AssertionError("the whole trace was read at once")
+
+    monkeypatch.setattr(store, "trace_page", page)
+    monkeypatch.setattr(store, "trace", whole)
+    assert get(server, run, "trace").status_code == 200
+    assert len(sizes) > 5
+    assert max(sizes) < PART_BYTES + 2 * STEP_BYTES
+
+
+def test_the_latest_attempt_is_all_that_is_read_for_it(
+    server: RunningServer, run: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = server.runtime.store
+    read: list[AttemptKey] = []
+    read_data = store.attempt_data
+
+    async def attempt_data(run_no: int, keys: Sequence[AttemptKey], *, limit_bytes: int) -> list[bytes]:
+        read.extend(keys)
+        return await read_data(run_no, keys, limit_bytes=limit_bytes)
+
+    async def whole(*_: Any) -> NoReturn:
+        raise AssertionError("all attempts were read")
+
+    monkeypatch.setattr(store, "attempt_data", attempt_data)
+    monkeypatch.setattr(store, "attempts", whole)
+    assert get(server, run, "steps/s/trace").content == data(STEPS - 1)
+    assert get(server, run, "steps/s/trace?loop_index=7").content == data(7)
+    assert read == [AttemptKey(STEPS, "199", 1), AttemptKey(8, "7", 1)]
+
+
+def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off(
+    server: RunningServer, run: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = server.runtime.store
+    read_page = store.trace_page
+
+    async def page(run_no: int, *, after: int, limit_bytes: int) -> tuple[bytes, list[tuple[int, bytes]]]:
+        if after > STEPS // 2:
+            raise StoreError("the store cannot be used: disk I/O error")
+        return await read_page(run_no, after=after, limit_bytes=limit_bytes)
+
+    monkeypatch.setattr(store, "trace_page", page)
+    with pytest.raises(httpx2.RemoteProtocolError):
+        get(server, run, "trace")

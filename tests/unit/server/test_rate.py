@@ -1,0 +1,90 @@
+"""The token bucket per key: a minute's worth at once, then evenly, and no memory of who is quiet."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.errors import RateLimitError
+from runglass.server.answers import error_headers
+from runglass.server.rate import KeyRate
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def wait_s(rate: KeyRate, key: int = 1) -> float:
+    """How long the key is told to wait; 0 if it may go on."""
+    try:
+        rate.take(key)
+    except RateLimitError as refused:
+        return refused.retry_after_s or math.inf
+    return 0
+
+
+@pytest.mark.parametrize("per_minute", [1, 3, 7, 60, 1000])
+def test_a_minutes_worth_may_come_at_once_and_the_next_when_one_is_due(per_minute: int) -> None:
+    clock = Clock()
+    rate = KeyRate(per_minute, clock=clock)
+    assert [wait_s(rate) for _ in range(per_minute)] == [0] * per_minute
+    assert wait_s(rate) == pytest.approx(60 / per_minute)
+    clock.now_s += 60 / per_minute
+    assert wait_s(rate) == 0
+    assert wait_s(rate) > 0
+
+
+def test_a_refused_request_costs_nothing() -> None:
+    rate = KeyRate(1, clock=Clock())
+    assert wait_s(rate) == 0
+    assert [wait_s(rate) for _ in range(5)] == [60] * 5
+    with pytest.raises(RateLimitError) as refused:
+        rate.take(1)
+    assert (refused.value.code, refused.value.status) == ("RATE_LIMITED", 429)
+
+
+def test_each_key_has_a_bucket_of_its_own() -> None:
+    rate = KeyRate(1, clock=Clock())
+    assert wait_s(rate, 1) == 0
+    assert wait_s(rate, 2) == 0
+    assert wait_s(rate, 1) > 0
+
+
+def test_only_keys_of_the_last_minute_are_remembered() -> None:
+    clock = Clock()
+    rate = KeyRate(60, clock=clock)
+    for key in range(10_000):
+        rate.take(key)
+        clock.now_s += 0.5
+    assert len(rate) <= 3
+    clock.now_s += 60
+    rate.take(0)
+    assert len(rate) == 1
+
+
+@given(st.integers(1, 50), st.lists(st.floats(0, 30), max_size=200))
+def test_who_waits_as_told_is_let_in_and_nobody_gets_more_than_the_limit(
+    per_minute: int, pauses_s: list[float]
+) -> None:
+    clock = Clock()
+    rate = KeyRate(per_minute, clock=clock)
+    began_s = clock.now_s
+    for taken, pause_s in enumerate(pauses_s, start=1):
+        clock.now_s += pause_s
+        told_s = wait_s(rate)
+        if told_s:
+            clock.now_s += told_s
+            assert wait_s(rate) == 0
+        assert taken <= per_minute * (1 + (clock.now_s - began_s) / 60) + 0.01
+
+
+@pytest.mark.parametrize(("seconds", "header"), [(0.001, "1"), (1.0, "1"), (1.2, "2"), (59.9, "60")])
+def test_the_header_says_whole_seconds_and_at_least_one(seconds: float, header: str) -> None:
+    error = RateLimitError("", code="RATE_LIMITED", status=429)
+    error.retry_after_s = seconds
+    assert error_headers(error) == {"Retry-After": header}

@@ -1,0 +1,154 @@
+"""What the SQLite store promises beyond the protocol: cheap appends, index searches, readers kept apart."""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.errors import StoreError
+from runglass.store import connections
+from runglass.store.base import Append, Checkpoint, NewRun, RunRecord
+from runglass.store.connections import Connections
+from runglass.store.queries import every
+from runglass.store.sqlite import SqliteStore
+
+
+async def make_run(store: SqliteStore, request: bytes) -> RunRecord:
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "flow", name=None, capture=None, source=b"{}")
+    return await store.create_run(
+        NewRun(
+            id="run-1",
+            project_id=project.id,
+            flow_id=flow.id,
+            version=0,
+            trigger_type="api",
+            capture="metadata_only",
+            session_id=None,
+            request=request,
+            summary=b"{}",
+        )
+    )
+
+
+def batch(run: RunRecord, head: int, status: str = "running", **more: Any) -> Append:
+    return Append(
+        run_no=run.no, head=head, fence=run.fence, events=[b"{}"], status=status, summary=b"{}", **more
+    )
+
+
+def files_with(text: bytes, folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir() if text in file.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("filters", "index", "terms"),
+    [
+        ({}, "run_by_project", "project_id=?"),
+        ({"flow_id": "f"}, "run_by_flow", "project_id=? AND flow_id=?"),
+        ({"status": "failed"}, "run_by_status", "project_id=? AND status=?"),
+        (
+            {"flow_id": "f", "status": "failed"},
+            "run_by_flow_status",
+            "project_id=? AND flow_id=? AND status=?",
+        ),
+    ],
+)
+@pytest.mark.parametrize(("before", "from_id"), [(None, ""), ("x", " AND id<?")])
+async def test_a_list_of_runs_is_one_search_of_its_own_index(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    filters: dict[str, str],
+    index: str,
+    terms: str,
+    before: str | None,
+    from_id: str,
+) -> None:
+    monkeypatch.setattr(connections, "READERS", 1)
+    statements: list[str] = []
+    async with SqliteStore(tmp_path / "db") as store:
+        await store._db.read(lambda db: db.set_trace_callback(statements.append))
+        asked = {"flow_id": None, "status": None} | filters
+        await store.runs(1, before=before, limit=20, **asked)
+        await store._db.read(lambda db: db.set_trace_callback(None))
+        plan = await store._db.read(every(lambda row: row[3], f"EXPLAIN QUERY PLAN {statements[0]}"))
+    assert plan == [f"SEARCH run USING INDEX {index} ({terms}{from_id})"]
+
+
+async def test_an_append_does_not_write_the_request_again(tmp_path: Path) -> None:
+    log = tmp_path / "db-wal"
+    async with SqliteStore(tmp_path / "db") as store:
+        run = await make_run(store, b"x" * 1_000_000)
+        before = log.stat().st_size
+        for head in range(3):
+            await store.append(batch(run, head))
+        assert log.stat().st_size - before < 200_000
+
+
+@pytest.mark.parametrize("size", [10, 3_000, 300_000])
+async def test_what_a_run_needed_only_while_it_lived_is_not_in_the_file_afterwards(
+    tmp_path: Path, size: int
+) -> None:
+    secret = b"sesame-open-up"
+    text = (secret * (size // len(secret) + 1)) + b"."
+    async with SqliteStore(tmp_path / "db") as store:
+        run = await make_run(store, text)
+        for head in range(40):
+            kept = [Checkpoint("s", str(head % 30), b"%d %b" % (head, text))]
+            await store.append(batch(run, head, checkpoints=kept))
+        assert files_with(secret, tmp_path)
+        await store.append(batch(run, 40, "completed"))
+    assert files_with(secret, tmp_path) == []
+    assert files_with(b"run_request", tmp_path) == ["db"]
+
+
+async def test_a_look_up_does_not_wait_for_large_reads(tmp_path: Path) -> None:
+    release = threading.Event()
+    async with SqliteStore(tmp_path / "db") as store, asyncio.timeout(20):
+        project = await store.ensure_project("acme", "demo")
+        large = [
+            asyncio.create_task(store._db.read(lambda _: release.wait(20)))
+            for _ in range(connections.READERS * 3)
+        ]
+        try:
+            assert await store.project(project.id) == project
+            assert await store.find_key(b"digest") is None
+            assert await store.find_flow(project.id, "f") is None
+            assert await store.run("r") is None
+        finally:
+            release.set()
+        assert all(await asyncio.gather(*large))
+
+
+async def test_rows_are_shaped_in_the_thread_that_reads_them(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        (thread,) = await store._db.read(every(lambda _: threading.get_ident(), "SELECT 1"))
+    assert thread != threading.get_ident()
+
+
+async def test_while_the_file_is_locked_a_batch_waits_once_and_not_once_for_each_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT_S", 0.1)
+    database = Connections(tmp_path / "db", synchronous="NORMAL")
+    await database.open()
+    try:
+        with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            started_at_s = time.monotonic()
+            answers = await asyncio.gather(
+                *(database.write(lambda _: None) for _ in range(100)), return_exceptions=True
+            )
+            waited_s = time.monotonic() - started_at_s
+            other.execute("ROLLBACK")
+        assert all(isinstance(answer, StoreError) and "locked" in str(answer) for answer in answers)
+        # The first may be on its way alone, and the others behind it together.
+        assert waited_s < 5
+        assert await database.write(lambda _: 1) == 1
+    finally:
+        await database.close()
