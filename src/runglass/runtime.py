@@ -24,7 +24,7 @@ from runglass.engine.steps import Parts
 from runglass.engine.templates import Templates
 from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest
-from runglass.flow import Flow, apply_overrides, check_inputs, decode_flow, step_count
+from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import CallKey, FlowRecord, Project, Store
 from runglass.store.sqlite import SqliteStore
@@ -76,6 +76,10 @@ class Runtime:
         flow = apply_overrides(flow, request.block_overrides)
         inputs = run_inputs(request)
         check_inputs(flow, inputs)
+        first = flow.steps[0]
+        if isinstance(first, LlmStep) and first.prompt is None and not (first.input or "message" in inputs):
+            message = f"step {first.id!r} has no `prompt`: the call must bring a `message`"
+            raise api_error("MISSING_MESSAGE", message, step_id=first.id)
         plan = Plan(
             flow=flow,
             version=number,
@@ -119,6 +123,8 @@ def run_inputs(request: RunRequest) -> dict[str, Any]:
         raise api_error("PARAMETER_NAME_RESERVED", "`parameters.attachments` is reserved; use another name")
     if request.message is None:
         return request.parameters
+    if "message" in request.parameters:
+        raise api_error("INVALID_REQUEST", "`message` is given twice, beside `parameters` and inside of them")
     return {**request.parameters, "message": request.message}
 
 

@@ -141,6 +141,8 @@ class Attempts:
     ) -> Payload | int:
         """The output, or the milliseconds to wait before the next attempt. Raises StepLost."""
         clock = self._parts.clock
+        if isinstance(step, LlmStep):
+            await self._parts.models.ready(step.model)
         names = scope.names(data, attempt=attempt)
         failure: StepFailure | None = None
         if step.input is not None:

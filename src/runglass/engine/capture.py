@@ -37,7 +37,7 @@ class Capture:
         self, mode: CaptureMode, *, limit_bytes: int = 262_144, redactor: Redactor | None = None
     ) -> None:
         self.mode = mode
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._redactor = redactor or Redactor()
 
     @property
@@ -81,7 +81,7 @@ class Capture:
 
     @property
     def _rules(self) -> tuple[bool, int, Redactor]:
-        return self.mode == "redacted", self._limit_bytes, self._redactor
+        return self.mode == "redacted", self.limit_bytes, self._redactor
 
     def _told(self, kept: tuple[bytes, bool], size: int) -> Snapshot:
         data, truncated = kept
@@ -93,9 +93,9 @@ class Capture:
         if self.mode == "redacted" and self._redactor.may_hold_secrets(encoded):
             value = self._redactor.redact(value)
             encoded = msgspec.json.encode(value)
-        if len(encoded) <= self._limit_bytes:
+        if len(encoded) <= self.limit_bytes:
             return encoded, False
-        return cut(value, self._limit_bytes), True
+        return cut(value, self.limit_bytes), True
 
 
 def raise_for_trace(mode: CaptureMode) -> CaptureMode:

@@ -110,13 +110,17 @@ class Engine:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+        for task in self._mending:
+            task.cancel()
+        await asyncio.gather(*self._mending, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Cancels the runs that go on here and returns when their end is recorded."""
         for run_id in list(self._tasks):
             self.cancel(run_id, reason="the server was stopped")
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()))
-        for task in self._mending:
-            task.cancel()
-        await asyncio.gather(*self._mending, return_exceptions=True)
 
     async def start(
         self,

@@ -55,6 +55,11 @@ class Models:
             await self._providers.aclose()
             self._providers = None
 
+    async def ready(self, model: str) -> None:
+        """Loads what the model needs, once, so that no attempt's time is spent on it."""
+        if model != echo.NAME and ":" in model:
+            await self._loaded()
+
     async def complete(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelAnswer:
         """The answer to `request`; `on_text` hears its text in pieces as they come.
 

@@ -33,6 +33,8 @@ class OutputStream:
     ) -> None:
         self._recorder = recorder
         self._kept = capture.mode == "full"
+        self._limit = capture.limit_bytes
+        self._length = 0
         self._clock = clock
         self._execution_id = execution_id
         self._step_id = step_id
@@ -54,8 +56,11 @@ class OutputStream:
 
     def write(self, text: str) -> None:
         """Adds a piece of text; it reaches the log within 50 ms."""
-        if not self._kept or not text:
+        if not self._kept or not text or self._length >= self._limit:
             return
+        # A stream longer than a snapshot may be is cut like one; the whole text is the output's business.
+        text = text[: self._limit - self._length]
+        self._length += len(text)
         self._parts.append(text)
         if self._pump is None:
             self._record()

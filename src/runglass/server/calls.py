@@ -42,20 +42,16 @@ async def once(
 
     Raises IDEMPOTENCY_MISMATCH for a key under which something else was asked.
     """
-    key = request.headers.get("idempotency-key")
-    if key is None:
+    call = await call_of(request)
+    if call is None:
         return _response(await work(None))
-    if not 0 < len(key) <= MAX_KEY:
-        raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
-    asked = b"%b\n%b" % (request.scope["path"].encode(), await body_of(request))
-    call = CallKey(key, hashlib.sha256(asked).digest())
-    store = runtime_of(request).store
-    before = await store.call(project.id, key)
+    store, key = runtime_of(request).store, call.key
+    before = await repeated_call(request, project, call)
     if before is None:
         try:
             answered = await work(call)
         except CallRepeated:
-            before = await store.call(project.id, key)
+            before = await repeated_call(request, project, call)
         except APIError as error:
             # Refused before there was a run: nothing was noted, and the next try is a new one.
             if error.execution_id is not None:
@@ -66,15 +62,32 @@ async def once(
             return _response(answered)
     if before is None:
         raise api_error("UNAVAILABLE", f"the call {key!r} was dropped while it was repeated; send it again")
-    return _response(await _again(request, before, call, repeated))
+    return _response(await _again(request, before, repeated))
+
+
+async def call_of(request: Asked) -> CallKey | None:
+    """The call that the request's Idempotency-Key names; None without one. Raises INVALID_REQUEST."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= MAX_KEY:
+        raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
+    asked = b"%b\n%b" % (request.scope["path"].encode(), await body_of(request))
+    return CallKey(key, hashlib.sha256(asked).digest())
+
+
+async def repeated_call(request: Asked, project: Project, call: CallKey) -> Call | None:
+    """The same call, if it has been made before. Raises IDEMPOTENCY_MISMATCH for another under its key."""
+    before = await runtime_of(request).store.call(project.id, call.key)
+    if before is not None and before.digest != call.digest:
+        message = f"something else was asked under the Idempotency-Key {call.key!r}; use a new one"
+        raise api_error("IDEMPOTENCY_MISMATCH", message, execution_id=before.run_id)
+    return before
 
 
 async def _again(
-    request: Asked, before: Call, call: CallKey, repeated: Callable[[RunRecord], Awaitable[Answered]]
+    request: Asked, before: Call, repeated: Callable[[RunRecord], Awaitable[Answered]]
 ) -> Answered:
-    if before.digest != call.digest:
-        message = f"something else was asked under the Idempotency-Key {call.key!r}; use a new one"
-        raise api_error("IDEMPOTENCY_MISMATCH", message, execution_id=before.run_id)
     if before.status is not None and before.answer is not None:
         return Answered(before.status, before.answer)
     run = await runtime_of(request).store.run(before.run_id)

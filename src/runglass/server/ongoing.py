@@ -4,6 +4,8 @@ A stream stays open as long as its run, and a blocking call as long as its flow;
 shutdown. Each says here how to end it.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +16,8 @@ class Ongoing:
     def __init__(self) -> None:
         self._ends: set[Callable[[], object]] = set()
         self._stopping = False
+        self._none_left = asyncio.Event()
+        self._none_left.set()
 
     @contextmanager
     def ended_by(self, end: Callable[[], object]) -> Iterator[None]:
@@ -21,10 +25,19 @@ class Ongoing:
         if self._stopping:
             end()
         self._ends.add(end)
+        self._none_left.clear()
         try:
             yield
         finally:
             self._ends.discard(end)
+            if not self._ends:
+                self._none_left.set()
+
+    async def settle(self, seconds: float) -> None:
+        """Returns when the answers that last have ended by themselves, or after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._none_left.wait()
 
     def end_all(self) -> None:
         """Ends every answer that lasts, and from now on each new one."""

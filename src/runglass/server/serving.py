@@ -27,6 +27,9 @@ KEEP_ALIVE_S = 60
 GRACE_S = 1
 """How long an answer may still take after it was told to end."""
 
+SETTLE_S = 0.5
+"""How long streams may take to send the last event of a run; those of paused runs have none to send."""
+
 Beside = Callable[[Runtime], Coroutine[None, None, None]]
 
 
@@ -49,7 +52,7 @@ async def serve(settings: Settings, *, ready: Callable[[str], None], beside: Bes
 async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[str]:
     """Accepts requests until the block ends; gives `http://HOST:PORT`. Port 0 takes a free one.
 
-    At its end, open streams are closed and the runs of blocking calls are cancelled. Raises RunglassError if
+    At its end the runs that go on are cancelled, and open streams are closed. Raises RunglassError if
     the address cannot be had.
     """
     ongoing = Ongoing()
@@ -80,6 +83,9 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
             yield address
     finally:
         started.cancel()
+        # Runs first: their last events are then on their way to the streams, which end with them.
+        await runtime.engine.stop()
+        await ongoing.settle(SETTLE_S)
         ongoing.end_all()
         server.should_exit = True
         await running

@@ -29,7 +29,7 @@ from runglass.lazy import encoded
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
-from runglass.server.calls import REST_EVENTS
+from runglass.server.calls import REST_EVENTS, call_of, repeated_call
 from runglass.server.credit import require_credit
 from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
@@ -38,7 +38,7 @@ from runglass.server.parameters import SessionId, checked_uuid, version_number
 from runglass.server.stream import EventStream, poll_interval_s
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
-from runglass.store.base import Project, RunRecord
+from runglass.store.base import CallKey, Project, RunRecord
 from runglass.tail import Page, tail
 
 STREAM = "text/event-stream"
@@ -100,12 +100,16 @@ async def _step(
     offer = offer_of(asked)
     if offer is not None:
         check_takers(flow)
+    call = await call_of(request)
+    if call is not None and (before := await repeated_call(request, own, call)) is not None:
+        run = await run_of_flow(request, org, project, slug, before.run_id)
+        return await _stream(request, run.id, int(before.answer or b"0"), None, {})
     outputs: dict[int, bytes] = {}
     if asked.execution_id is None:
-        started = await _first_call(request, own, slug, asked, number, session, outputs)
+        started = await _first_call(request, own, slug, asked, number, session, call, outputs)
     else:
-        started = await _later_call(request, own, slug, asked, number, outputs)
-    return await _stream(request, started, outputs)
+        started = await _later_call(request, own, slug, asked, number, call, outputs)
+    return await _stream(request, started.id, started.head, started, outputs)
 
 
 async def _first_call(
@@ -115,6 +119,7 @@ async def _first_call(
     asked: StepRequest,
     number: int,
     session_id: str | None,
+    call: CallKey | None,
     outputs: dict[int, bytes],
 ) -> StartedRun:
     if asked.step_index != 0:
@@ -131,13 +136,20 @@ async def _first_call(
         session_id=session_id,
         stretch=_stretch(asked, 0, []),
         history=history,
+        call=call,
         outputs=outputs,
     )
     return submitted.run
 
 
 async def _later_call(
-    request: Asked, own: Project, slug: str, asked: StepRequest, number: int, outputs: dict[int, bytes]
+    request: Asked,
+    own: Project,
+    slug: str,
+    asked: StepRequest,
+    number: int,
+    call: CallKey | None,
+    outputs: dict[int, bytes],
 ) -> StartedRun:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -149,6 +161,10 @@ async def _later_call(
     # A client that counts completed steps is ahead after a loop; one behind wants to go from there again.
     first = min(asked.step_index, paused.pause.cursor)
     results = _results(run, paused, asked, first)
+    if call is not None:
+        # Whoever sends the call again is streamed the same events, from where this one begins.
+        await runtime.store.begin_call(own.id, call, run.id)
+        await runtime.store.answer_call(own.id, call.key, status=200, answer=str(run.head).encode())
     return await runtime.engine.resume(
         paused, overridden(paused, asked), _stretch(asked, first, results), outputs=outputs
     )
@@ -175,15 +191,17 @@ def _stretch(asked: StepRequest, first: int, results: list[dict[str, object]]) -
     )
 
 
-async def _stream(request: Asked, started: StartedRun, outputs: dict[int, bytes]) -> ASGIApp:
+async def _stream(
+    request: Asked, run_id: str, head: int, started: StartedRun | None, outputs: dict[int, bytes]
+) -> ASGIApp:
     runtime = runtime_of(request)
-    run = await runtime.store.run(started.id)
+    run = await runtime.store.run(run_id)
     assert run is not None
     settings = runtime.settings
     poll_s = poll_interval_s(poll_s=settings.tail_poll_s, ping_s=settings.ping_s)
-    pages = tail(runtime.store, runtime.bus, run, after=started.head, poll_s=poll_s, until=REST_EVENTS)
+    pages = tail(runtime.store, runtime.bus, run, after=head, poll_s=poll_s, until=REST_EVENTS)
     return EventStream(
-        _with_content(pages, started, outputs),
+        pages if started is None else _with_content(pages, started, outputs),
         ping_s=settings.ping_s,
         ongoing=request.app.state["ongoing"],
     )

@@ -115,7 +115,9 @@ class Connections:
 
     def _open_writer(self) -> sqlite3.Connection:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Snapshots are for nobody else's eyes; SQLite gives its side files the same permissions.
+            self.path.touch(mode=0o600)
             connection = self._connect()
         except (OSError, sqlite3.Error) as error:
             raise self._store_error(error) from error

@@ -24,7 +24,7 @@ class Side:
         self._clients: list[Any] = []
 
     def client(self, base_url: str, **options: Any) -> Any:
-        client = self._new(base_url, **options)
+        client = self._new(base_url, **{"api_key": KEY, **options})
         self._clients.append(client)
         return client
 
@@ -50,7 +50,7 @@ class Blocking(Side):
     name = "blocking"
 
     def _new(self, base_url: str, **options: Any) -> Client:
-        client = Client(KEY, base_url=base_url, **options)
+        client = Client(base_url=base_url, **options)
         client._transport.sleep = self.waits.append
         return client
 
@@ -76,7 +76,7 @@ class Asyncio(Side):
         async def sleep(seconds: float) -> None:
             self.waits.append(seconds)
 
-        client = AsyncClient(KEY, base_url=base_url, **options)
+        client = AsyncClient(base_url=base_url, **options)
         client._transport.sleep = sleep
         return client
 

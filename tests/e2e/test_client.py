@@ -1,0 +1,260 @@
+"""The client against a real server: one list of scenarios, run blocking and on asyncio."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from runglass import (
+    FlowCompleted,
+    FlowExecutionError,
+    RunStarted,
+    StepCompleted,
+    StepPaused,
+    StepPausedForToolCalls,
+    StreamEvent,
+    ToolCallLimitError,
+)
+from runglass.testing import RunningServer, running_server
+from tests.unit.client.sides import Asyncio, Blocking, Side
+
+WALK = """
+slug: walk
+steps:
+  - {id: first, type: code, code: "return {'words': message.split()}"}
+  - id: each
+    type: loop
+    over: words
+    as: word
+    steps: [{id: shout, type: code, code: "return {'text': word.upper()}"}]
+  - {id: last, type: code, code: "return {'texts': [item['text'] for item in items]}"}
+"""
+EDIT = """
+slug: edit
+steps:
+  - {id: first, type: code, code: "return {'n': 1}"}
+  - {id: second, type: code, code: "return {'n': n + 1}"}
+  - {id: third, type: code, code: "return {'n': n + 1}"}
+"""
+ASK = """
+slug: ask
+steps:
+  - {id: before, type: passthrough}
+  - {id: ask, type: llm, model: echo, prompt: "{{ message }}", settings: {parallel_tool_calls: false}}
+  - {id: after, type: code, code: "return {'said': text}"}
+"""
+BROKEN = """
+slug: broken
+steps:
+  - {id: fine, type: passthrough}
+  - {id: bad, type: code, code: "return 1 / 0"}
+"""
+SLOW = """
+slug: slow
+steps:
+  - {id: wait, type: wait, ms: 60000}
+"""
+TOOLS = [
+    {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
+    for name in ("one", "two")
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as running:
+        for flow in (WALK, EDIT, ASK, BROKEN, SLOW):
+            running.push(flow)
+        yield running
+
+
+@pytest.fixture(params=[Blocking, Asyncio], ids=lambda side: side.name)
+def side(request: pytest.FixtureRequest) -> Iterator[Side]:
+    side: Side = request.param()
+    yield side
+    side.close()
+
+
+def connect(side: Side, server: RunningServer, **options: Any) -> Any:
+    return side.client(server.base_url, api_key=server.key, org="acme", project="demo", **options)
+
+
+def test_a_walk_is_one_run_with_one_trace(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("walk")
+    results = side.events(flow.steps(message="a b"))
+    assert [(each.step_id, each.loop_index, each.step_index) for each in results] == [
+        ("first", None, 0),
+        ("shout", 0, 1),
+        ("shout", 1, 1),
+        ("last", None, 2),
+    ]
+    assert results[-1].output == {"texts": ["A", "B"]}
+    (run_id,) = {each.execution_id for each in results}
+    trace = side.value(flow.run(run_id).trace())
+    assert (trace.flow_run.status, trace.flow_run.trigger_type) == ("completed", "step")
+    assert [step.step_id for step in trace.steps] == ["first", "shout", "shout", "last"]
+
+
+def test_events_of_a_walk_are_those_of_its_trace(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("walk")
+    events = side.events(flow.events(message="a b"))
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], FlowCompleted)
+    assert events[-1].result == {"texts": ["A", "B"]}
+    assert [each.seq for each in events] == list(range(1, len(events) + 1))
+    assert [each.step_index for each in events if isinstance(each, StepPaused)] == [1, 2]
+    told = side.events(flow.run(events[0].execution_id).live_trace())
+    assert [(each.seq, each.event_type) for each in told] == [(each.seq, each.event_type) for each in events]
+
+
+def test_a_replaced_output_is_what_the_next_step_gets(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("edit")
+    seen = []
+    for result in side.following(flow.steps()):
+        seen.append(result.output)
+        if result.step_id == "first":
+            result.replace_output({"n": 10})
+        if result.step_id == "second":
+            result.replace_output({"n": 20})
+    assert seen == [{"n": 1}, {"n": 11}, {"n": 21}]
+
+
+def test_the_rest_runs_in_one_answer_and_inputs_may_be_overridden(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("walk")
+    results = side.events(
+        flow.steps(message="a b", input_overrides={"message": "c"}, run_remaining=True, version=1)
+    )
+    assert [each.output for each in results][-1] == {"texts": ["C"]}
+
+
+def test_a_walk_that_is_left_stays_paused(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("edit")
+    steps = side.following(flow.steps())
+    run = flow.run(next(steps).execution_id)
+    steps.close()
+    trace = side.value(run.trace())
+    assert (trace.flow_run.status, len(trace.steps)) == ("paused", 1)
+    side.value(run.cancel())
+    assert side.value(run.wait(10)).status == "cancelled"
+
+
+def test_a_failed_step_ends_a_walk_as_it_ends_a_run(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("broken")
+    steps = side.following(flow.steps())
+    assert next(steps).step_id == "fine"
+    with pytest.raises(FlowExecutionError) as walked:
+        next(steps)
+    with pytest.raises(FlowExecutionError) as executed:
+        side.value(flow.execute())
+    kept = ("code", "step_id", "message", "details", "status")
+    assert [getattr(walked.value, name) for name in kept] == [getattr(executed.value, name) for name in kept]
+    assert walked.value.execution_id is not None
+    assert side.value(flow.run(walked.value.execution_id).wait(10)).status == "failed"
+
+
+@pytest.mark.parametrize("how", ["execute", "steps", "events"])
+def test_tool_calls_are_answered_until_the_run_ends(server: RunningServer, side: Side, how: str) -> None:
+    flow = connect(side, server).flow("ask")
+    seen: list[tuple[str, dict[str, Any]]] = []
+
+    def handler(name: str, arguments: dict[str, Any]) -> dict[str, int]:
+        seen.append((name, arguments))
+        return {"n": len(seen)}
+
+    given = {"message": "hi", "tools": TOOLS, "tool_handler": handler}
+    if how == "execute":
+        assert side.value(flow.execute(**given)).result == {"said": "hi"}
+    elif how == "steps":
+        results = side.events(flow.steps(**given))
+        assert [each.step_id for each in results] == ["before", "ask", "after"]
+        assert results[-1].output == {"said": "hi"}
+    else:
+        events = side.events(flow.events(**given))
+        assert sum(isinstance(each, StepPausedForToolCalls) for each in events) == 2
+        assert [each.step_index for each in events if isinstance(each, StepCompleted)] == [0, 1, 2]
+    assert seen == [("one", {}), ("two", {})]
+
+
+def test_a_pause_is_taken_up_by_hand(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("ask")
+    paused = side.value(flow.execute(message="hi", tools=TOOLS))
+    assert [call.name for call in paused.tool_calls] == ["one"]
+    assert side.value(flow.run(paused.execution_id).trace()).flow_run.status == "paused"
+    again = side.value(paused.resume({paused.tool_calls[0].id: "as it is"}))
+    message = {"tool_call_id": again.tool_calls[0].id, "output": [1]}
+    done = side.value(again.resume([message]))
+    assert (done.result, done.execution_id) == ({"said": "hi"}, paused.execution_id)
+
+
+def test_a_conversation_over_the_limit_can_still_go_on(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("ask")
+    for ask in (
+        lambda **given: side.value(flow.execute(**given)),
+        lambda **given: side.events(flow.steps(**given)),
+    ):
+        with pytest.raises(ToolCallLimitError) as caught:
+            ask(message="hi", tools=TOOLS, tool_handler=lambda name, arguments: 1, max_tool_rounds=1)
+        paused = caught.value.paused
+        done = side.value(paused.resume({paused.tool_calls[0].id: 1}))
+        assert done.result == {"said": "hi"}
+
+
+def test_a_handler_that_fails_loses_nothing(server: RunningServer, side: Side) -> None:
+    def fails(name: str, arguments: dict[str, Any]) -> Any:
+        raise LookupError(name)
+
+    flow = connect(side, server).flow("ask")
+    with pytest.raises(LookupError, match="one") as caught:
+        side.value(flow.execute(message="hi", tools=TOOLS[:1], tool_handler=fails))
+    done = side.value(vars(caught.value)["paused"].resume({"call_1": "dry"}))
+    assert done.result == {"said": "hi"}
+
+
+def test_jobs_end_with_their_result_or_error(server: RunningServer, side: Side) -> None:
+    client = connect(side, server)
+    job = side.value(client.flow("walk").execute_async(message="a"))
+    assert side.value(job.run.wait(10)).status == "completed"
+    assert side.value(job.wait(10)) == {"texts": ["A"]}
+    assert side.value(job.run.trace()).flow_run.trigger_type == "job"
+    failed = side.value(client.flow("broken").execute_async(version=1))
+    assert side.value(failed.run.wait(10)).status == "failed"
+    with pytest.raises(FlowExecutionError, match="step 'bad' failed"):
+        side.value(failed.wait(10))
+
+
+def test_a_job_is_cancelled_through_its_run(server: RunningServer, side: Side) -> None:
+    job = side.value(connect(side, server).flow("slow").execute_async())
+    side.value(job.run.cancel())
+    summary = side.value(job.run.wait(10))
+    assert summary == side.value(job.run.trace()).flow_run
+    assert summary.status == "cancelled"
+    with pytest.raises(FlowExecutionError, match="cancelled"):
+        side.value(job.wait(10))
+    with pytest.raises(FlowExecutionError, match="RUN_ENDED"):
+        side.value(job.run.cancel())
+
+
+def test_the_runs_of_a_flow_come_page_by_page(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("edit")
+    own = [side.value(flow.execute()).execution_id for _ in range(3)]
+    fresh = connect(side, server).flow("edit")
+    listed = [run.id for run in side.events(fresh.runs(status="completed", limit=2))]
+    assert [run_id for run_id in listed if run_id in own] == own[::-1]
+    assert len(set(listed)) == len(listed)
+
+
+def test_the_same_messages_and_session_reach_the_server(server: RunningServer, side: Side) -> None:
+    session = uuid.uuid4()
+    flow = connect(side, server, session_id=session).flow("ask")
+    turns = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+    ]
+    done = side.value(flow.execute(messages=turns))
+    assert done.result == {"said": "three"}
+    walked: list[StreamEvent] = side.events(flow.events(message="hi"))
+    record = server.call(server.runtime.store.run(walked[0].execution_id))
+    assert record is not None
+    assert record.session_id == str(session)

@@ -1,0 +1,55 @@
+"""The programs under `examples/` run as they stand against a real server, and say what they promise."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runglass.testing import RunningServer, running_server
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+SAYS = {
+    "tool_conversation.py": [
+        "the model reads page 1",
+        "the model reads page 2",
+        "the model reads page 3",
+        "answer: What time was it?",
+        "answer: Who looked up?",
+        "the first run waited 3 times for tools",
+    ],
+    "edit_a_step.py": [
+        "0 draft: {'text': 'A draft that is much too long'}",
+        "  replaced by: Short",
+        "1 count: {'text': 'Short', 'words': 1}",
+        "2 report: {'report': '1 words: Short'}",
+        "the run has completed",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as running:
+        yield running
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SAYS)
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_an_example_says_what_it_promises(server: RunningServer, name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name)],
+        env={**os.environ, "RUNGLASS_BASE_URL": server.base_url, "RUNGLASS_API_KEY": server.key},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout.splitlines() == SAYS[name]
