@@ -4,8 +4,10 @@ Also the few things that need all of them: pushing a flow, and turning a caller'
 request looked like on the wire is the server's business.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ from runglass.bus.memory import MemoryBus
 from runglass.clock import SystemClock
 from runglass.engine.capture import Capture, Redactor, raise_for_trace
 from runglass.engine.engine import Engine, StartedRun
+from runglass.engine.housekeeping import Housekeeping
 from runglass.engine.llm import Models
 from runglass.engine.plan import Plan, Stretch
 from runglass.engine.sandbox import Sandbox
@@ -165,7 +168,18 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 return Capture(mode, limit_bytes=settings.snapshot_limit_bytes, redactor=redactor)
 
             async with Engine(store=store, bus=bus, parts=parts, make_capture=make_capture) as engine:
-                yield Runtime(settings=settings, store=store, bus=bus, engine=engine)
+                housekeeping = Housekeeping(
+                    store=store,
+                    engine=engine,
+                    clock=parts.clock,
+                    pause_limit=timedelta(hours=settings.pause_limit_h),
+                )
+                tidying = asyncio.create_task(housekeeping.keep_on())
+                try:
+                    yield Runtime(settings=settings, store=store, bus=bus, engine=engine)
+                finally:
+                    tidying.cancel()
+                    await asyncio.wait({tidying})
 
 
 @contextmanager

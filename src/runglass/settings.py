@@ -82,6 +82,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         dict[str, Price],
         Meta(description="price per model string, over the built-in list: US dollars per million tokens"),
     ] = {}
+    pause_limit_h: Annotated[
+        float, Meta(gt=0, description="hours after which a paused run that nobody takes up is cancelled")
+    ] = 24.0
     ping_s: Annotated[float, Meta(gt=0, description="seconds of silence on a stream before a ping")] = 15.0
     tail_poll_s: Annotated[
         float, Meta(gt=0, description="seconds after which a tail reads the store even without a wake-up")

@@ -242,6 +242,7 @@ async def test_unfinished_runs_are_the_pending_and_running_ones_oldest_first(sto
         if status != "pending":
             await store.append(batch(run, 0, b"1", status=status))
     assert [run.id for run in await store.unfinished_runs()] == ["run-0", "run-1"]
+    assert [run.id for run in await store.paused_runs()] == ["run-2"]
 
 
 async def test_runs_are_listed_newest_first_and_page_by_id(store: Store) -> None:

@@ -1,5 +1,6 @@
 """Every route, asked by every kind of caller: what each may do, and that strangers learn nothing."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -174,8 +175,8 @@ def shape(answer: httpx2.Response, names: dict[str, str]) -> Any:
     """Status, body and headers of an answer, with what the caller sent replaced by its kind."""
     text = answer.text
     for kind, value in sorted(names.items(), key=lambda item: -len(item[1])):
-        if len(value) > 2:
-            text = text.replace(value, f"<{kind}>")
+        if len(value) > 2 or kind == "key_id":
+            text = re.sub(rf"\b{re.escape(value)}\b", f"<{kind}>", text)
     return answer.status_code, text, sorted(set(answer.headers) - {"content-length"})
 
 

@@ -17,7 +17,7 @@ SAYS = {
         "the model reads page 1",
         "the model reads page 2",
         "the model reads page 3",
-        "answer: What time was it?",
+        "answer: When did the ferry come?",
         "answer: Who looked up?",
         "the first run waited 3 times for tools",
     ],

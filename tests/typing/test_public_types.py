@@ -6,31 +6,101 @@ from mypy import api
 
 PROGRAM = """
 import uuid
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Literal, assert_type
 
 import runglass
 from runglass import (
     AsyncClient,
     AsyncFlow,
+    AsyncJob,
+    AsyncPausedResult,
     AsyncRun,
+    Attachment,
     Client,
     CompletedResult,
     Flow,
     FlowCompleted,
     FlowExecutionError,
+    Job,
+    JobState,
+    PausedResult,
     RateLimitError,
     Run,
     RunPage,
     RunSummary,
     StepAttempts,
     StepCompleted,
+    StepResult,
     StepTrace,
     StreamEvent,
     TokenBreakdown,
+    ToolCall,
+    ToolCallLimitError,
     Trace,
     UnknownEvent,
 )
+
+ToolHandler = Callable[[str, dict[str, Any]], Any]
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+
+
+def weather(name: str, arguments: dict[str, Any]) -> dict[str, float]:
+    return {"rain": 0.5}
+
+
+async def async_weather(name: str, arguments: dict[str, Any]) -> str:
+    return "dry"
+
+
+def going_on(flow: Flow, tools: list[dict[str, Any]] | None, either: ToolHandler | None) -> None:
+    picture = Attachment(url="https://host/a.png", mime_type="image/png")
+    turns = [{"role": "user", "content": "hi"}]
+    assert_type(flow.execute(messages=turns, attachments=[picture]), CompletedResult)
+    assert_type(flow.execute(message="hi", tools=TOOLS, tool_handler=weather), CompletedResult)
+    assert_type(flow.execute(tools=tools, tool_handler=weather, max_tool_rounds=2), CompletedResult)
+    assert_type(flow.execute(message="hi", session_id=uuid.uuid4()), CompletedResult)
+    paused = flow.execute(message="hi", tools=TOOLS, tool_choice="required")
+    assert_type(paused, CompletedResult | PausedResult)
+    assert_type(flow.execute(tools=tools, tool_handler=either), CompletedResult | PausedResult)
+    if isinstance(paused, PausedResult):
+        assert_type(paused.tool_calls, list[ToolCall])
+        assert_type(paused.tool_calls[0].arguments, dict[str, Any])
+        assert_type(paused.resume({"c1": 1}), CompletedResult | PausedResult)
+        assert_type(paused.resume([{"toolCallId": "c1", "content": "1"}]), CompletedResult | PausedResult)
+    assert_type(flow.steps(message="hi", version=2), Generator[StepResult, None, None])
+    assert_type(flow.events(tools=TOOLS, tool_handler=weather), Generator[StreamEvent, None, None])
+    for step in flow.steps(run_remaining=True):
+        assert_type(step.output, dict[str, Any] | None)
+        step.replace_output({"text": "x"})
+        step.output = {}  # type: ignore[misc]
+    job = flow.execute_async(message="hi")
+    assert_type(job, Job)
+    assert_type(job.poll(), JobState)
+    assert_type(job.wait(timeout=5, poll_interval=0.5), Any)
+    assert_type(job.run.wait(), RunSummary)
+    assert_type(flow.runs(status="paused", limit=50), Generator[RunSummary, None, None])
+    job.run.cancel()
+    flow.execute(tools=TOOLS, tool_handler="weather")  # type: ignore[call-overload]
+    flow.execute_async(tools=TOOLS)  # type: ignore[call-arg]
+    flow.runs(status="done")  # type: ignore[arg-type]
+    flow.steps(messages=[])  # type: ignore[call-arg]
+
+
+async def going_on_asyncio(flow: AsyncFlow) -> None:
+    assert_type(await flow.execute(tools=TOOLS, tool_handler=async_weather), CompletedResult)
+    assert_type(await flow.execute(tools=TOOLS, tool_handler=weather), CompletedResult)
+    paused = await flow.execute(tools=TOOLS)
+    assert_type(paused, CompletedResult | AsyncPausedResult)
+    if isinstance(paused, AsyncPausedResult):
+        assert_type(await paused.resume({}), CompletedResult | AsyncPausedResult)
+    assert_type(flow.steps(), AsyncGenerator[StepResult, None])
+    assert_type(flow.events(tool_handler=async_weather), AsyncGenerator[StreamEvent, None])
+    job = await flow.execute_async()
+    assert_type(job, AsyncJob)
+    assert_type(await job.run.wait(5), RunSummary)
+    async for run in flow.runs():
+        assert_type(run, RunSummary)
 
 
 def blocking(which: Literal["latest", "all"], number: int) -> None:
@@ -54,8 +124,8 @@ def blocking(which: Literal["latest", "all"], number: int) -> None:
         assert_type(run.step_trace("s", attempt=which), StepTrace | StepAttempts)
         assert_type(run.live_trace(), Generator[StreamEvent, None, None])
         assert_type(client.runs(status="failed", limit=5), RunPage)
-        flow.execute(version="latest")  # type: ignore[arg-type]
-        flow.execute("hi")  # type: ignore[call-arg]
+        flow.execute(version="latest")  # type: ignore[call-overload]
+        flow.execute("hi")  # type: ignore[call-overload]
         run.step_trace("s", attempt="first")  # type: ignore[call-overload]
         run.step_trace("s", loop_index="0")  # type: ignore[arg-type]
         client.runs(status="done")  # type: ignore[arg-type]
@@ -108,6 +178,8 @@ def failing() -> None:
         assert_type(error.retry_after_s, float | None)
     except FlowExecutionError as error:
         assert_type(error.execution_id, str | None)
+    except ToolCallLimitError as error:
+        error.paused.resume({})
 """
 
 

@@ -88,7 +88,7 @@ class Flow:
         version: Version = "production",
         tools: Tools | None,
         tool_choice: ToolChoice | None = None,
-        tool_handler: ToolHandler | None = None,
+        tool_handler: None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
         timeout: float | None = None,

@@ -250,6 +250,9 @@ class Store(Protocol):
     async def unfinished_runs(self) -> list[RunRecord]:
         """All runs whose status is pending or running, oldest first."""
 
+    async def paused_runs(self) -> list[RunRecord]:
+        """All runs whose status is paused, oldest first."""
+
     async def runs(
         self, project_id: int, *, flow_id: str | None, status: str | None, before: str | None, limit: int
     ) -> list[bytes]:

@@ -87,6 +87,9 @@ class Runs:
         sql = f"{_RUN} WHERE status IN ('pending', 'running') ORDER BY no"
         return await self._db.read(every(_run, sql))
 
+    async def paused_runs(self) -> list[RunRecord]:
+        return await self._db.read(every(_run, f"{_RUN} WHERE status = 'paused' ORDER BY no"))
+
     async def runs(
         self, project_id: int, *, flow_id: str | None, status: str | None, before: str | None, limit: int
     ) -> list[bytes]:

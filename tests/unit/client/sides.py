@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from runglass import AsyncClient, Client
-from runglass.events import StreamEvent
 
 KEY = "nk_test"
 RUN = "0198c0de-0000-7000-8000-000000000001"
@@ -35,11 +34,11 @@ class Side:
         """The result of a call: on asyncio the awaitable is run to its end."""
         raise NotImplementedError
 
-    def events(self, stream: Any) -> list[StreamEvent]:
+    def events(self, stream: Any) -> list[Any]:
         return list(self.following(stream))
 
-    def following(self, stream: Any) -> Generator[StreamEvent, None, None]:
-        """The events of a live trace one by one; closing this closes the stream."""
+    def following(self, stream: Any) -> Generator[Any, None, None]:
+        """What a generator of the client yields, one by one; closing this closes that."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -57,7 +56,7 @@ class Blocking(Side):
     def value(self, given: Any) -> Any:
         return given
 
-    def following(self, stream: Generator[StreamEvent, None, None]) -> Generator[StreamEvent, None, None]:
+    def following(self, stream: Generator[Any, None, None]) -> Generator[Any, None, None]:
         return stream
 
     def close(self) -> None:
@@ -86,8 +85,8 @@ class Asyncio(Side):
 
         return self._runner.run(wait())
 
-    def following(self, stream: AsyncGenerator[StreamEvent, None]) -> Generator[StreamEvent, None, None]:
-        async def following() -> StreamEvent | None:
+    def following(self, stream: AsyncGenerator[Any, None]) -> Generator[Any, None, None]:
+        async def following() -> Any:
             return await anext(stream, None)
 
         try:

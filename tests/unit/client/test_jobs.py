@@ -52,7 +52,7 @@ def test_a_job_is_queued_and_waited_for(server: ScriptedServer, side: Side) -> N
         "message": "hi",
         "attachments": [{"url": "https://host/a.png", "mimeType": "image/png"}],
     }
-    assert uuid.UUID(post.headers["idempotency-key"])
+    assert str(uuid.UUID(post.headers["idempotency-key"])) == post.headers["idempotency-key"]
     assert (get.method, get.target) == ("GET", f"/api/v1/seq/a/p/s/v2/jobs/{RUN}")
 
 

@@ -1,11 +1,13 @@
 """Runs that are walked in more than one stretch: tool calls, step-through, and what is left in between."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from runglass.engine.engine import Outcome, StartedRun
+from runglass.engine.housekeeping import Housekeeping
 from runglass.engine.plan import Offer, Plan, Stretch
 from runglass.errors import FlowExecutionError
 from runglass.events import FlowCompleted, StepOutput, StepPausedForToolCalls
@@ -198,3 +200,18 @@ async def pending(store: SqliteStore, run_id: str, request: bytes) -> None:
             summary=msgspec.json.encode(summary),
         )
     )
+
+
+async def test_a_run_that_nobody_takes_up_again_is_cancelled_in_the_end(house: House) -> None:
+    started = await start(house, TALK, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=TOOLS)))
+    outcome = await started.outcome()
+    housekeeping = Housekeeping(
+        store=house.store, engine=house.engine, clock=house.clock, pause_limit=timedelta(hours=24)
+    )
+    await housekeeping.tidy()
+    assert (await read(house, started.id, outcome)).trace.flow_run.status == "paused"
+    await house.clock.sleep(25 * 3600)
+    await housekeeping.tidy()
+    ran = await read(house, started.id, outcome)
+    assert ran.trace.flow_run.status == "cancelled"
+    assert "24 hours" in repr(ran.events[-1])

@@ -23,3 +23,6 @@ ALTER TABLE run DROP COLUMN error;
 DROP INDEX run_by_flow;
 CREATE INDEX run_by_flow ON run (project_id, flow_id, id);
 CREATE INDEX run_by_flow_status ON run (project_id, flow_id, status, id);
+
+-- For the search for runs that have been paused for too long.
+CREATE INDEX run_paused ON run (no) WHERE status = 'paused';
