@@ -13,6 +13,7 @@ import msgspec
 from uuid_utils import uuid7
 
 from runglass.bus.base import Bus
+from runglass.engine.attempt import Writing
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
 from runglass.engine.capture import Capture
 from runglass.engine.cut_off import end_cut_off
@@ -299,11 +300,15 @@ class Engine:
                 recorder.record(run_started(run, plan))
             if run.id in self._cancelled:
                 raise asyncio.CancelledError
-            attempts = Attempts(
+            writing = Writing(
                 execution_id=run.id,
                 inputs=plan.inputs,
                 recorder=recorder,
                 capture=capture,
+                clock=self._parts.clock,
+            )
+            attempts = Attempts(
+                writing,
                 parts=self._parts,
                 totals=state.totals,
                 has_credit=await self._credit(run.project_id),

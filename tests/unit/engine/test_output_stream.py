@@ -4,10 +4,14 @@ import asyncio
 
 import pytest
 
+from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.capture import Capture
 from runglass.engine.output_stream import OutputStream
+from runglass.engine.payload import Payload
 from runglass.engine.recorder import Recorder
+from runglass.engine.scope import Place
 from runglass.events import KnownEvent, StepOutput
+from runglass.flow import PassthroughStep
 from tests.fakes import VirtualClock
 
 
@@ -25,10 +29,11 @@ async def test_the_last_text_is_recorded_though_leaving_is_cut_off() -> None:
     kept = Kept()
 
     async def attempt() -> None:
-        stream = OutputStream(
-            kept, Capture("full"), VirtualClock(), execution_id="e", step_id="s", attempt=1, loop_path=None
+        writing = Writing(
+            execution_id="e", inputs={}, recorder=kept, capture=Capture("full"), clock=VirtualClock()
         )
-        async with stream:
+        step = PassthroughStep(id="s")
+        async with OutputStream(Attempt(writing, step, Payload({}), Place(0), 1), writing) as stream:
             stream.write("first")
             stream.write("last")
             asyncio.get_running_loop().call_soon(task.cancel)
@@ -37,4 +42,4 @@ async def test_the_last_text_is_recorded_though_leaving_is_cut_off() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     texts = [(e.output_data or {})["text"] for e in kept.events if isinstance(e, StepOutput)]
-    assert texts == ["first", "last"]
+    assert "".join(texts) == "firstlast"
