@@ -92,8 +92,11 @@ class Attempts:
 
         Raises StepLost, StepWaits, CreditsExhausted and StoreError.
         """
-        if self._has_credit is not None and not await self._has_credit():
-            raise CreditsExhausted(step.id)
+        if self._has_credit is not None:
+            # What the step before has spent must be in the store before that is asked.
+            await self._writing.recorder.commit()
+            if not await self._has_credit():
+                raise CreditsExhausted(step.id)
         number = turns.attempt if turns else self.next_attempt(step.id, place)
         tried = 1
         while True:

@@ -1,7 +1,7 @@
 """An engine on a real store, with a clock of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import pytest
 from runglass.bus.memory import MemoryBus
 from runglass.engine.capture import Capture, Redactor
 from runglass.engine.engine import Engine, Outcome, StartedRun
-from runglass.engine.llm import Models
+from runglass.engine.llm import Models, Price
 from runglass.engine.plan import Plan, Stretch
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
@@ -55,7 +55,9 @@ class House(NamedTuple):
 
 
 @asynccontextmanager
-async def open_house(store: SqliteStore) -> AsyncIterator[House]:
+async def open_house(
+    store: SqliteStore, *, prices: Mapping[str, Price] | None = None
+) -> AsyncIterator[House]:
     """An engine on this store, which is opened here."""
     clock = VirtualClock()
     redactor = Redactor()
@@ -67,7 +69,7 @@ async def open_house(store: SqliteStore) -> AsyncIterator[House]:
         await opened.enter_async_context(store)
         sandbox = await opened.enter_async_context(Sandbox(time_limit_ms=2000))
         templates = await opened.enter_async_context(Templates())
-        models = await opened.enter_async_context(Models())
+        models = await opened.enter_async_context(Models(prices=prices))
         parts = Parts(sandbox=sandbox, templates=templates, models=models, clock=clock)
         bus = MemoryBus()
         engine = Engine(store=store, bus=bus, parts=parts, make_capture=make_capture)

@@ -610,3 +610,14 @@ def test_no_provider_library_is_imported_before_it_is_needed() -> None:
     code = "import sys, runglass.engine.llm; print('pydantic_ai' in sys.modules, 'openai' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False"]
+
+
+async def test_attachments_are_shown_to_the_model(bench: Bench) -> None:
+    images = [{"url": "https://example.com/cat.png", "mimeType": "image/png"}]
+    await bench.ask(
+        text_reply("A cat."), messages=[{"role": "user", "content": "What is it?", "attachments": images}]
+    )
+    [turn] = [turn for turn in bench.fake.requests[0]["messages"] if turn["role"] == "user"]
+    kinds = {part["type"]: part for part in turn["content"]}
+    assert kinds["text"]["text"] == "What is it?"
+    assert kinds["image_url"]["image_url"]["url"] == "https://example.com/cat.png"

@@ -1,6 +1,7 @@
 """Runs that are walked in more than one stretch: tool calls, step-through, and what is left in between."""
 
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 
 from runglass.engine.engine import Outcome, StartedRun
 from runglass.engine.housekeeping import Housekeeping
+from runglass.engine.llm import Price
 from runglass.engine.plan import Offer, Plan, Stretch
 from runglass.errors import FlowExecutionError
 from runglass.events import FlowCompleted, StepOutput, StepPausedForToolCalls
@@ -157,14 +159,25 @@ async def test_a_paused_run_can_be_cancelled(house: House) -> None:
     assert ran.step("ask").tokens is not None, "what was paid stays in the trace"
 
 
-async def test_a_budget_that_is_crossed_ends_the_run_at_the_next_step(house: House) -> None:
-    project = await house.store.ensure_project("acme", "demo")
-    await house.store.set_budget(project.id, 0)
-    started = await start(house, "- {id: a, type: passthrough}")
-    ran = await read(house, started.id, await started.outcome())
-    assert ran.outcome.error is not None
-    assert ran.outcome.error["code"] == "CREDITS_EXHAUSTED"
-    assert ran.types() == ["run_started", "flow_failed"]
+async def test_a_budget_that_is_crossed_ends_the_run_at_the_next_step(tmp_path: Path) -> None:
+    """Two words in and two out at 0.5 dollars per token make 2 dollars; the budget is 1."""
+    half = Decimal(500_000)
+    prices = {"echo": Price(input_per_mtok=half, output_per_mtok=half)}
+    async with open_house(SqliteStore(tmp_path / "db"), prices=prices) as house:
+        project = await house.store.ensure_project("acme", "demo")
+        await house.store.set_budget(project.id, 10**12)
+        flow = "- {id: a, type: llm, model: echo}\n- {id: b, type: passthrough}"
+        started = await start(house, flow, {"message": "two words"})
+        ran = await read(house, started.id, await started.outcome())
+        assert ran.outcome.error is not None
+        assert ran.outcome.error["code"] == "CREDITS_EXHAUSTED"
+        assert ran.steps() == [("a", None, 1, "completed")], "what was begun ends, what was not is not begun"
+        assert ran.step("a").cost_usd == "2"
+        assert ran.types()[-1] == "flow_failed"
+        spent = await house.store.project(project.id)
+        assert spent is not None
+        assert spent.spent_pico == 2 * 10**12
+        assert spent.is_spent
 
 
 async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(tmp_path: Path) -> None:
