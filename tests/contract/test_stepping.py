@@ -1,6 +1,7 @@
 """`step`: a walk through a flow, call by call, as streams."""
 
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -170,3 +171,26 @@ def test_a_flow_that_changed_under_the_walk_is_stale(server: RunningServer, http
     assert detail(stale)["executionId"] == run
     pinned = call(http, "/seq/acme/demo/changing/v1/step", executionId=run, stepIndex=1)
     assert types(pinned)[-1] == "flow_completed"
+
+
+def test_a_call_that_is_sent_again_is_streamed_again_and_runs_nothing(http: httpx2.Client) -> None:
+    def keyed(**body: Any) -> list[Frame]:
+        key = f"{body.get('executionId', 'first')}-{body.get('stepIndex', 0)}-{unique}"
+        answer = http.post(PATH, json=body, headers={"Idempotency-Key": key})
+        assert answer.status_code == 200, answer.text
+        return frames(answer.text)
+
+    unique = str(uuid4())
+    first_call: dict[str, Any] = {"parameters": {"n": 1}}
+    once, again = keyed(**first_call), keyed(**first_call)
+    assert [frame.data for frame in again] == [frame.data for frame in once]
+    run = once[0].data["executionId"]
+    second_call = {"executionId": run, "stepIndex": 1}
+    once, again = keyed(**second_call), keyed(**second_call)
+    assert [frame.data for frame in again] == [frame.data for frame in once]
+    last_call = {"executionId": run, "stepIndex": 2}
+    once, again = keyed(**last_call), keyed(**last_call)
+    assert once[-1].data == again[-1].data
+    assert again[-1].data["result"] == {"total": 4}
+    trace = http.get(f"/flow-runs/{run}/trace").json()
+    assert {step["attempt"] for step in trace["steps"]} == {1}

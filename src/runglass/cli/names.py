@@ -27,6 +27,8 @@ def project_name(text: str) -> ProjectName:
             f"{text!r} does not name a project: write ORG/PROJECT, each part up to 64 letters, digits, "
             "`.`, `_` or `-`, the first a letter or digit"
         )
+    if parts[0] == "sessions":
+        raise UsageError("an organisation cannot be named 'sessions': its flows would have no address")
     return ProjectName(*parts)
 
 

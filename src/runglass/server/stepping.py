@@ -4,9 +4,10 @@ The log keeps what the capture mode allows; whoever steps through a flow gets it
 the same, since they are the answer to its call.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from functools import partial
+from typing import Any
 
 import msgspec
 from litestar import post
@@ -14,7 +15,7 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from runglass.engine.engine import PausedRun, StartedRun
-from runglass.engine.plan import Stretch
+from runglass.engine.plan import Stretch, Turns
 from runglass.errors import api_error
 from runglass.events import (
     FlowCompleted,
@@ -26,6 +27,7 @@ from runglass.events import (
 )
 from runglass.execution import StepRequest
 from runglass.lazy import encoded
+from runglass.runtime import Runtime
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
@@ -42,6 +44,8 @@ from runglass.store.base import CallKey, Project, RunRecord
 from runglass.tail import Page, tail
 
 STREAM = "text/event-stream"
+WITH_CONTENT = frozenset({"step_completed", "flow_completed", "step_paused_for_tool_calls"})
+"""Events that a stream to the run's caller completes with content."""
 
 
 @post(
@@ -191,6 +195,48 @@ def _stretch(asked: StepRequest, first: int, results: list[dict[str, object]]) -
     )
 
 
+class _Live:
+    """Content of a stretch that this call has begun."""
+
+    def __init__(self, started: StartedRun, outputs: dict[int, bytes]) -> None:
+        self._started = started
+        self._outputs = outputs
+
+    async def output(self, event: StepCompleted) -> bytes | None:
+        return self._outputs.pop(event.seq, None)
+
+    async def result(self) -> bytes | None:
+        return msgspec.json.encode((await self._started.outcome()).result)
+
+    async def pause(self) -> tuple[Turns | None, Mapping[str, Any]]:
+        outcome = await self._started.outcome()
+        return outcome.pause.turns if outcome.pause else None, outcome.outputs
+
+
+class _Stored:
+    """Content for a call that is sent again, from what is kept of its run: outputs while the run lives."""
+
+    def __init__(self, runtime: Runtime, run: RunRecord) -> None:
+        self._runtime = runtime
+        self._run = run
+
+    async def output(self, event: StepCompleted) -> bytes | None:
+        address = (event.step_id, ",".join(map(str, event.loop_path or ())))
+        rows = await self._runtime.store.checkpoints(self._run.no)
+        return next((row.data for row in rows if (row.step_id, row.loop_path) == address), None)
+
+    async def result(self) -> bytes | None:
+        result, _ = await self._runtime.store.outcome(self._run.no)
+        return result
+
+    async def pause(self) -> tuple[Turns | None, Mapping[str, Any]]:
+        run = await self._runtime.store.run(self._run.id) or self._run
+        if run.status != "paused":
+            return None, {}
+        paused = await self._runtime.engine.paused(run)
+        return paused.pause.turns, paused.outputs
+
+
 async def _stream(
     request: Asked, run_id: str, head: int, started: StartedRun | None, outputs: dict[int, bytes]
 ) -> ASGIApp:
@@ -200,43 +246,37 @@ async def _stream(
     settings = runtime.settings
     poll_s = poll_interval_s(poll_s=settings.tail_poll_s, ping_s=settings.ping_s)
     pages = tail(runtime.store, runtime.bus, run, after=head, poll_s=poll_s, until=REST_EVENTS)
+    content = _Stored(runtime, run) if started is None else _Live(started, outputs)
     return EventStream(
-        pages if started is None else _with_content(pages, started, outputs),
-        ping_s=settings.ping_s,
-        ongoing=request.app.state["ongoing"],
+        _with_content(pages, content), ping_s=settings.ping_s, ongoing=request.app.state["ongoing"]
     )
 
 
 async def _with_content(
-    pages: AsyncGenerator[Page, None], started: StartedRun, outputs: dict[int, bytes]
+    pages: AsyncGenerator[Page, None], content: _Live | _Stored
 ) -> AsyncGenerator[Page, None]:
     async with aclosing(pages):
         async for page in pages:
-            yield [(seq, await _full(seq, data, started, outputs)) for seq, data in page]
+            yield [(seq, await _full(data, content)) for seq, data in page]
 
 
-async def _full(seq: int, data: bytes, started: StartedRun, outputs: dict[int, bytes]) -> bytes:
+async def _full(data: bytes, content: _Live | _Stored) -> bytes:
     """The event with the content that its caller is owed, whether or not the log keeps it."""
-    match event_type_of(data):
-        case "step_completed":
-            event = decode_event(data)
-            output = outputs.pop(seq, None)
-            if isinstance(event, StepCompleted) and output is not None:
-                return encode_event(msgspec.structs.replace(event, output=encoded(output)))
-        case "flow_completed":
-            event = decode_event(data)
-            if isinstance(event, FlowCompleted):
-                result = msgspec.json.encode((await started.outcome()).result)
-                return encode_event(msgspec.structs.replace(event, result=encoded(result)))
-        case "step_paused_for_tool_calls":
-            event, outcome = decode_event(data), await started.outcome()
-            if isinstance(event, StepPausedForToolCalls) and outcome.pause and outcome.pause.turns:
-                return encode_event(
-                    msgspec.structs.replace(
-                        event,
-                        tool_call_messages=outcome.pause.turns.messages,
-                        tool_calls=outcome.pause.turns.calls,
-                        accumulated_outputs=dict(outcome.outputs),
-                    )
+    if event_type_of(data) not in WITH_CONTENT:
+        return data
+    match event := decode_event(data):
+        case StepCompleted() if (output := await content.output(event)) is not None:
+            return encode_event(msgspec.structs.replace(event, output=encoded(output)))
+        case FlowCompleted() if (result := await content.result()) is not None:
+            return encode_event(msgspec.structs.replace(event, result=encoded(result)))
+        case StepPausedForToolCalls():
+            turns, outputs = await content.pause()
+            if turns is not None:
+                told = msgspec.structs.replace(
+                    event,
+                    tool_call_messages=turns.messages,
+                    tool_calls=turns.calls,
+                    accumulated_outputs=dict(outputs),
                 )
+                return encode_event(told)
     return data
