@@ -191,6 +191,8 @@ class Attempt:
         )
 
     def _record_output(self, output: dict[str, Any]) -> None:
+        if not self._writing.capture.keeps_snapshots:
+            return
         snapshot = self._writing.capture.snapshot(Payload(output))
         event = StepOutput(**self._address(), output_data=encoded(snapshot.data))
         self._writing.recorder.record(event)

@@ -99,6 +99,7 @@ class Engine:
         self._begun: set[str] = set()
         self._ended: set[str] = set()
         self._mending: set[asyncio.Task[None]] = set()
+        self._stopping = False
 
     async def __aenter__(self) -> Self:
         for run in await self._store.unfinished_runs():
@@ -117,7 +118,8 @@ class Engine:
         await asyncio.gather(*self._mending, return_exceptions=True)
 
     async def stop(self) -> None:
-        """Cancels the runs that go on here and returns when their end is recorded."""
+        """Takes no more runs, cancels those that go on here and returns when their end is recorded."""
+        self._stopping = True
         for run_id in list(self._tasks):
             self.cancel(run_id, reason="the server was stopped")
         if self._tasks:
@@ -138,6 +140,8 @@ class Engine:
         `outputs`, if given, gets each output by the seq of its `step_completed`. Raises StoreError, and
         CallRepeated where `call` has been made before.
         """
+        if self._stopping:
+            raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
         run_id = str(uuid7())
         summary = RunSummary(
             id=run_id,
@@ -191,6 +195,8 @@ class Engine:
 
         Raises RUN_NOT_PAUSED if somebody else has taken it up, StoreError.
         """
+        if self._stopping:
+            raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
         run = paused.run
         rows, last_position = await self._store.open_steps(run.no)
         earlier = await self._store.steps(run.no) if stretch.first < paused.pause.cursor else []
