@@ -24,7 +24,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check contract reference lock clean
+.PHONY: help demo test check contract prove reference lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing n
 contract: $(VENV)/dev.stamp $(GENERATOR)/contract.stamp ## two minutes of made-up requests against the OpenAPI document
 	$(PY) -m tests.contract.fuzz $(GENERATOR)/bin/schemathesis
 
+prove: $(VENV)/dev.stamp ## the long tests of what breaks: kills, cuts, power; ARGS="kill --kills 100"
+	$(PY) -m tests.prove $(ARGS)
+
 reference: $(VENV)/dev.stamp ## write docs/reference.md and docs/demo-trace.md anew from the code
 	$(PY) docs/make_reference.py
 	$(PY) docs/make_demo_trace.py
@@ -52,12 +55,13 @@ lock: $(VENV)/bin/pip ## write requirements/*.txt anew; ARGS=--upgrade takes new
 	$(PIP) install $(LOCKED) requirements/installer.txt
 	$(LOCK) --group installer --output-file requirements/installer.txt
 	$(LOCK) --group contract --output-file requirements/contract.txt
+	$(LOCK) --group fuzz --output-file requirements/fuzz.txt
 	$(LOCK) pyproject.toml --extra server --group dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server --group build --constraint requirements/dev.txt \
 		--output-file requirements/server.txt
 
 clean: ## remove .venv, caches and build results
-	rm -rf $(VENV) $(GENERATOR) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(GENERATOR) .venv-fuzz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/pip:

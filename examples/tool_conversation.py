@@ -6,7 +6,7 @@ Needs a running server and an admin key of a project, in RUNGLASS_BASE_URL and R
 
 from typing import Any
 
-from runglass import Client, StepOutput
+from runglass import Client, StepResumed
 from runglass.client.management import Management
 
 FLOW = """
@@ -69,9 +69,9 @@ def main() -> None:
 
         # One run, however often it waited; its events show each turn of the model.
         rounds = [
-            event.output_data
+            event.input_data
             for event in flow.run(first.execution_id).live_trace()
-            if isinstance(event, StepOutput) and event.output_data and "toolResults" in event.output_data
+            if isinstance(event, StepResumed)
         ]
         print(f"the first run waited {len(rounds)} times for tools")
 

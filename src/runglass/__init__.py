@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         StepOutput,
         StepPaused,
         StepPausedForToolCalls,
+        StepResumed,
         StepRetrying,
         StepSkipped,
         StepStarted,
@@ -99,6 +100,7 @@ __all__ = [
     "StepPaused",
     "StepPausedForToolCalls",
     "StepResult",
+    "StepResumed",
     "StepRetrying",
     "StepSkipped",
     "StepStarted",
@@ -124,8 +126,8 @@ _HOMES = {
     ),
     "events": (
         "FlowCancelled FlowCompleted FlowFailed LoopCompleted RunStarted StepCompleted StepError StepInput "
-        "StepOutput StepPaused StepPausedForToolCalls StepRetrying StepSkipped StepStarted StreamEvent "
-        "UnknownEvent"
+        "StepOutput StepPaused StepPausedForToolCalls StepResumed StepRetrying StepSkipped StepStarted "
+        "StreamEvent UnknownEvent"
     ),
     "execution": "Attachment CompletedResult JobState RunPage",
     "trace": "RunSummary StepAttempts StepTrace TokenBreakdown Trace",

@@ -72,6 +72,14 @@ class StepInput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_input"
     truncated: bool = False
 
 
+class StepResumed(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_resumed"):
+    """The tool results that an attempt waited for are in, and it goes on; `input_data` has them if kept."""
+
+    step_index: int
+    attempt: int
+    input_data: Json = None
+
+
 class StepOutput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_output"):
     """A part of an attempt's output while it streams: `{"text": …}` continues the text before it."""
 
@@ -191,6 +199,7 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 decode_when_read(StepInput, ("input_data",))
+decode_when_read(StepResumed, ("input_data",))
 decode_when_read(StepOutput, ("output_data",))
 decode_when_read(StepCompleted, ("output",))
 decode_when_read(StepRetrying, ("error",))
@@ -202,6 +211,7 @@ KnownEvent = (
     RunStarted
     | StepStarted
     | StepInput
+    | StepResumed
     | StepOutput
     | StepCompleted
     | StepRetrying
@@ -220,6 +230,7 @@ EventType = Literal[
     "run_started",
     "step_started",
     "step_input",
+    "step_resumed",
     "step_output",
     "step_completed",
     "step_retrying",

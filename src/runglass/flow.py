@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeAlias
 import msgspec
 
 from runglass.errors import FlowFileError, Problem, api_error
-from runglass.flow_check import FlowRules
+from runglass.flow_check import FlowRules, provider_missing
 from runglass.flow_file import Finding, path_text, read_document
 from runglass.schemas import compile_schema, explain, suggestion
 
@@ -34,6 +34,7 @@ __all__ = [
     "decode_flow",
     "find_step",
     "flow_schema",
+    "inside",
     "leaves",
     "parse_flow",
     "step_count",
@@ -222,7 +223,8 @@ def _appearance(problem: Problem) -> tuple[bool, int, int]:
     return problem.line is None, problem.line or 0, problem.column or 0
 
 
-def _inside(step: Step) -> Iterator[list[Step]]:
+def inside(step: Step) -> Iterator[list[Step]]:
+    """The lists of steps that a container holds, in document order."""
     match step:
         case LoopStep():
             yield step.steps
@@ -236,7 +238,7 @@ def _inside(step: Step) -> Iterator[list[Step]]:
 def _all(steps: list[Step]) -> Iterator[Step]:
     for step in steps:
         yield step
-        for inner in _inside(step):
+        for inner in inside(step):
             yield from _all(inner)
 
 
@@ -271,7 +273,8 @@ def step_index(flow: Flow, step_id: str) -> int:
 def apply_overrides(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> Flow:
     """The flow with fields of leaf steps set anew: `{step id: {field: value}}`, in the file's spelling.
 
-    Raises INVALID_REQUEST naming each field that cannot be set or whose value a flow file could not have.
+    Raises INVALID_REQUEST naming each field that cannot be set or whose value a flow file could not have, and
+    MODEL_NOT_SUPPORTED for a model that names no provider.
     """
     steps = {step.id: step for step in _all(flow.steps)}
     mistakes: list[Finding] = []
@@ -289,6 +292,10 @@ def apply_overrides(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> F
         else:
             fixed = [Finding("cannot be changed", (*path, name)) for name in ("id", "type") if name in fields]
             whole = {**msgspec.to_builtins(step), **fields}
+            if isinstance(step, LlmStep) and (problem := provider_missing(whole["model"])):
+                raise api_error(
+                    "MODEL_NOT_SUPPORTED", f"`{path_text((*path, 'model'))}`: {problem}", step_id=step_id
+                )
             found = fixed or list(islice(_rules().step(whole, path), MAX_MISTAKES + 1))
             mistakes += found
             if not found:

@@ -26,6 +26,45 @@ MAX_NESTING = 32
 MAX_TAG_TOKENS = 500
 MAX_ELIFS = 100
 RESERVED_NAMES = ("attempt", "index", "initial", "steps")
+OFFLINE_MODEL = "echo"
+
+SETTINGS = (
+    "temperature",
+    "max_tokens",
+    "top_p",
+    "top_k",
+    "seed",
+    "stop",
+    "stop_sequences",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "parallel_tool_calls",
+    "thinking",
+    "service_tier",
+    "extra_headers",
+    "extra_body",
+)
+"""Names in a step's `settings`: those of `pydantic_ai.settings.ModelSettings`, without the ones that are the
+engine's to set, and `stop`, by which the OpenAI API calls `stop_sequences`."""
+
+SETTING_FAMILIES = frozenset(
+    {
+        "anthropic",
+        "bedrock",
+        "cerebras",
+        "google",
+        "groq",
+        "mistral",
+        "openai",
+        "openrouter",
+        "snowflake",
+        "typesafe",
+        "xai",
+        "zai",
+    }
+)
+"""Providers with settings of their own, `openai_…`, in the modules of `pydantic_ai.models`."""
 
 _parsing = threading.Lock()
 
@@ -168,6 +207,37 @@ def _parts(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
             pending += reversed([(member, (*path, key)) for key, member in members])
 
 
+def provider_missing(model: Any) -> str | None:
+    """What is wrong with a model string that names no provider; None where it names one, or is no string."""
+    if not isinstance(model, str) or not model or model == OFFLINE_MODEL:
+        return None
+    provider, _, name = model.partition(":")
+    if provider and name:
+        return None
+    return f"model {shown(model)} names no provider: write PROVIDER:MODEL, or `{OFFLINE_MODEL}` to try it out"
+
+
+def _model(model: Any, path: Path) -> Iterator[Finding]:
+    if problem := provider_missing(model):
+        yield Finding(problem, path)
+
+
+def _settings(step: dict[str, Any], path: Path) -> Iterator[Finding]:
+    """Names in an llm step's `settings` that no model of its provider takes."""
+    settings, model = step.get("settings"), step.get("model")
+    if not isinstance(settings, dict):
+        return
+    families = SETTING_FAMILIES
+    if isinstance(model, str) and model != OFFLINE_MODEL:
+        # Any server may speak OpenAI's dialect, whatever its provider is called.
+        families = frozenset({"openai", *re.split(r"[-/]", model.partition(":")[0])})
+    for name in settings:
+        family, _, own = str(name).partition("_")
+        if name not in SETTINGS and not (own and family in families):
+            hint = suggestion(name, list(SETTINGS)) or "; a provider's own fields go into `extra_body`"
+            yield Finding(f"unknown setting {shown(name)}{hint}", (*path, "settings", name), at_key=True)
+
+
 _expression = functools.partial(_python, what="the expression", mode="eval")
 
 _TEXTS: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
@@ -175,6 +245,7 @@ _TEXTS: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
     "code": functools.partial(_python, what="the code", mode="exec"),
     "if": _expression,
     "input": _templates_within,
+    "model": _model,
     "output_schema": _json_schema,
     "over": _expression,
     "prompt": _template,
@@ -214,6 +285,8 @@ class FlowRules:
         for name in step:
             if name in _TEXTS and name in self.fields[kind]:
                 yield from _TEXTS[name](step[name], (*path, name))
+        if kind == "llm":
+            yield from _settings(step, path)
 
     def _shape(self, kind: str, value: Any, path: Path) -> Iterator[Finding]:
         for error in self._validators[kind].iter_errors(value):

@@ -5,10 +5,11 @@ it writes it and stores the outcome beside it; a reader who folds `live_trace()`
 byte for byte. Nothing here does I/O, asks the clock or makes up a value.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from runglass.events import (
@@ -28,7 +29,7 @@ from runglass.events import (
     StreamEvent,
     UnknownEvent,
 )
-from runglass.lazy import json_bytes
+from runglass.lazy import Json, encoded, json_bytes
 from runglass.trace import RunSummary, StepTrace, Trace
 
 
@@ -70,18 +71,46 @@ class RunFold:
         """Lets a further attempt of a step that had ended take the place that the step already has."""
         self._open[Address(change.step.step_id, change.step.loop_path)] = change
 
-    def apply(self, event: StreamEvent) -> StepChange | None:
-        """Takes one event in; returns the step that it changed. `summary` is up to date afterwards."""
+    def apply(self, event: StreamEvent) -> Sequence[StepChange]:
+        """Takes one event in; returns the steps that it changed. `summary` is up to date afterwards.
+
+        One event changes one step at most, but for the one that ends the run: it ends what still runs, too.
+        """
         if isinstance(event, StepEvent):
             change = self._apply_to_step(event)
             if self.summary.status == "paused":
                 self.summary = replace(self.summary, status="running")
-            return change
+            return () if change is None else (change,)
         if not isinstance(event, UnknownEvent):
             self._apply_to_run(event)
-        if isinstance(event, StepPausedForToolCalls):
-            return self._apply_turn(event)
-        return None
+        match event:
+            case StepPausedForToolCalls() if (change := self._apply_turn(event)) is not None:
+                return (change,)
+            case FlowCancelled():
+                error = {"code": "CANCELLED", "message": event.reason}
+                return self._cut_off(event.at, encoded(msgspec.json.encode(error)))
+            case FlowFailed():
+                return self._cut_off(event.at, json_bytes(event, "error"))
+        return ()
+
+    def _cut_off(self, at: str, error: Json) -> list[StepChange]:
+        """Ends the attempts that still run, as the run has ended."""
+        cut_off = [
+            StepChange(
+                change.position,
+                replace(
+                    change.step,
+                    status="failed",
+                    completed_at=at,
+                    duration_ms=milliseconds_between(change.step.started_at or at, at),
+                    error_context=error,
+                ),
+            )
+            for change in self.open_steps
+            if change.step.status == "running"
+        ]
+        self._open.clear()
+        return cut_off
 
     def _apply_turn(self, event: StepPausedForToolCalls) -> StepChange | None:
         address = Address(event.step_id, None)
@@ -213,8 +242,7 @@ class TraceFold:
             position = self._positions.get(Address(event.step_id, event.loop_path))
             if position is not None:
                 self._fold.reopen(StepChange(position, self._steps[position]))
-        change = self._fold.apply(event)
-        if change is not None:
+        for change in self._fold.apply(event):
             self._steps[change.position] = change.step
             self._positions[Address(change.step.step_id, change.step.loop_path)] = change.position
 

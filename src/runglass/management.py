@@ -45,13 +45,13 @@ class FlowList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     flows: list[FlowInfo]
 
 
-class FlowVersionNumber(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FlowVersionNumber(msgspec.Struct, frozen=True, kw_only=True):
     """The number of a published version: what `publish` answers and `production` takes."""
 
     version: int
 
 
-class KeyRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A key to make."""
 
     role: Role

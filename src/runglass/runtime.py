@@ -5,7 +5,7 @@ request looked like on the wire is the server's business.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import lru_cache
@@ -21,6 +21,7 @@ from runglass.engine.capture import Capture, Redactor, raise_for_trace
 from runglass.engine.engine import Engine, StartedRun
 from runglass.engine.housekeeping import Housekeeping
 from runglass.engine.llm import Models
+from runglass.engine.model_names import ModelNames
 from runglass.engine.plan import Plan, Stretch
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
@@ -31,6 +32,7 @@ from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_f
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import CallKey, FlowRecord, Project, Store
 from runglass.store.sqlite import SqliteStore
+from runglass.tail import Tails
 
 decode_stored_flow = lru_cache(maxsize=256)(decode_flow)
 
@@ -54,7 +56,9 @@ class Runtime:
         self.settings = settings
         self.store = store
         self.bus = bus
+        self.tails = Tails(store, bus, poll_s=settings.tail_poll_s)
         self.engine = engine
+        self._model_names = ModelNames(own_providers=settings.providers)
 
     async def submit(
         self,
@@ -72,17 +76,16 @@ class Runtime:
     ) -> Submitted:
         """Checks the request and starts the run. `version` None is production, or the draft without one.
 
-        Raises APIError for an unknown flow or version and for inputs or overrides that do not fit,
-        CallRepeated where `call` has been made before.
+        Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit, and
+        then for a spent budget; CallRepeated where `call` has been made before.
         """
         record, number, flow = await self.find(project, slug, version)
         flow = apply_overrides(flow, request.block_overrides)
         inputs = run_inputs(request)
+        require_message(flow, inputs)
         check_inputs(flow, inputs)
-        first = flow.steps[0]
-        if isinstance(first, LlmStep) and first.prompt is None and not (first.input or "message" in inputs):
-            message = f"step {first.id!r} has no `prompt`: the call must bring a `message`"
-            raise api_error("MISSING_MESSAGE", message, step_id=first.id)
+        await self.check_models(flow)
+        await self._require_credit(project)
         plan = Plan(
             flow=flow,
             version=number,
@@ -108,6 +111,20 @@ class Runtime:
             raise api_error("VERSION_NOT_FOUND", f"flow {slug!r} has no version {number}")
         return record, number, decode_stored_flow(source)
 
+    async def check_models(self, flow: Flow) -> None:
+        """Raises MODEL_NOT_SUPPORTED for a step whose model names no provider that this server knows."""
+        await self._model_names.check(flow)
+
+    async def _require_credit(self, project: Project) -> None:
+        # Asked anew: other runs may have spent the rest, or somebody raised it, since the call came in.
+        current = await self.store.project(project.id) or project
+        if current.is_spent:
+            raise api_error(
+                "INSUFFICIENT_CREDITS",
+                f"the budget of project {project.org}/{project.name} is spent and nothing was started;"
+                " an administrator of the server can raise it",
+            )
+
     def capture_mode(self, project: Project, flow: Flow, *, trace: bool) -> CaptureMode:
         """The mode of the flow, else of the project, else of the server; `trace` asks for full snapshots."""
         mode = flow.capture or project.capture or self.settings.capture
@@ -131,6 +148,19 @@ def run_inputs(request: RunRequest) -> dict[str, Any]:
     return {**request.parameters, "message": request.message}
 
 
+def require_message(flow: Flow, inputs: Mapping[str, Any]) -> None:
+    """Raises MISSING_MESSAGE where a run cannot do without a `message` and its inputs have none."""
+    if "message" in inputs:
+        return
+    if flow.inputs is not None and "message" in flow.inputs.get("required", ()):
+        message = f"flow {flow.slug!r} needs a `message`: send `message`, `messages` or `parameters.message`"
+        raise api_error("MISSING_MESSAGE", message)
+    first = flow.steps[0]
+    if isinstance(first, LlmStep) and first.prompt is None and not first.input:
+        message = f"step {first.id!r} has no `prompt`: the call must bring a `message`"
+        raise api_error("MISSING_MESSAGE", message, step_id=first.id)
+
+
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
     """The store alone, for commands that work on the data beside a running server."""
@@ -140,7 +170,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Everything that runs flows, until the block ends; runs that still go on then are cancelled.
+    """Everything that runs flows, until the block ends; runs that go on then are left for the next start.
 
     Raises SettingsError, StoreError, and DataInUse while another process runs flows on the same data.
     """
@@ -167,19 +197,33 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             def make_capture(mode: CaptureMode) -> Capture:
                 return Capture(mode, limit_bytes=settings.snapshot_limit_bytes, redactor=redactor)
 
-            async with Engine(store=store, bus=bus, parts=parts, make_capture=make_capture) as engine:
+            # Nobody else runs flows on this data, so whatever leases are left are those of the dead.
+            await store.end_lease(None)
+            async with Engine(
+                store=store,
+                bus=bus,
+                parts=parts,
+                make_capture=make_capture,
+                crash_retries=settings.crash_retries,
+                lease_s=settings.lease_s,
+            ) as engine:
                 housekeeping = Housekeeping(
                     store=store,
                     engine=engine,
                     clock=parts.clock,
                     pause_limit=timedelta(hours=settings.pause_limit_h),
                 )
-                tidying = asyncio.create_task(housekeeping.keep_on())
+                beside = {
+                    asyncio.create_task(housekeeping.keep_on()),
+                    asyncio.create_task(engine.keep_on()),
+                }
                 try:
                     yield Runtime(settings=settings, store=store, bus=bus, engine=engine)
                 finally:
-                    tidying.cancel()
-                    await asyncio.wait({tidying})
+                    await engine.stop(grace_s=settings.stop_grace_s)
+                    for task in beside:
+                        task.cancel()
+                    await asyncio.wait(beside)
 
 
 @contextmanager

@@ -85,6 +85,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pause_limit_h: Annotated[
         float, Meta(gt=0, description="hours after which a paused run that nobody takes up is cancelled")
     ] = 24.0
+    crash_retries: Annotated[
+        int, Meta(ge=0, description="how often a step is tried again because its process died")
+    ] = 3
+    stop_grace_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="seconds that steps may take to end when the server stops; runs then go on later",
+        ),
+    ] = 10.0
+    lease_s: Annotated[
+        float,
+        Meta(gt=0, description="seconds after which others go on with the runs of a process that is gone"),
+    ] = 10.0
     ping_s: Annotated[float, Meta(gt=0, description="seconds of silence on a stream before a ping")] = 15.0
     tail_poll_s: Annotated[
         float, Meta(gt=0, description="seconds after which a tail reads the store even without a wake-up")

@@ -1,50 +1,225 @@
 """Follow a run's log: replay what the store holds, then wait for more, until the run has ended.
 
-The order matters: a tail listens before it reads, so nothing that is committed between the two is missed, and
-a wake-up that is lost costs one poll interval. The store is the only source of events.
+The tails of one run share their reading: one task listens, reads what is new and keeps the latest of it for
+all. It listens before it reads, so nothing that is committed between the two is missed, and a wake-up that is
+lost costs one poll interval. Who falls behind reads the store for itself. The store is the only source of
+events. Who follows a run, and over what, is not known here.
 """
 
-from collections.abc import AsyncGenerator, Collection
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 from runglass.bus.base import Bus
+from runglass.errors import StoreError
 from runglass.events import TERMINAL_EVENTS, event_type_of
+from runglass.sse import frames
 from runglass.store.base import RunRecord, Store
 
 PAGE_BYTES = 64 * 1024
 """About how much a tail reads at a time, and so the memory that a slow reader costs."""
 
-Page = list[tuple[int, bytes]]
+WINDOW_BYTES = 4 * PAGE_BYTES
+"""About how much of a run's log is kept for the tails that have not passed it; the newest page always is."""
+
+Rows = Sequence[tuple[int, bytes]]
 
 
-async def tail(
-    store: Store,
-    bus: Bus,
-    run: RunRecord,
-    *,
-    after: int = 0,
-    poll_s: float = 2.0,
-    until: Collection[str] = TERMINAL_EVENTS,
-) -> AsyncGenerator[Page, None]:
-    """Pages of `(seq, event as JSON)` after seq `after`, up to the first event of a type in `until`.
+class Page(tuple[tuple[int, bytes], ...]):
+    """Events that follow each other, as `(seq, event as JSON)`; tails at the same place share one page."""
 
-    An empty page says that nothing has come yet, at least every `poll_s` seconds. Ends at once if the run has
-    ended and `after` is its last event or beyond. Raises StoreError.
-    """
-    # Whether an event after `after` is sure to come. If it is, the log alone tells everything.
-    more = after < run.head
-    async with bus.listen(run.id) as listener:
-        while True:
-            if not more:
-                current = await store.run(run.id)
-                if current is None or (current.ended and current.head <= after):
+    @cached_property
+    def frames(self) -> bytes:
+        """The page as it goes out in a stream, made once for all who share it."""
+        return frames([(seq, event_type_of(data), data) for seq, data in self])
+
+
+class Tails:
+    """All tails on the runs of a store. A wake-up that the bus loses costs them at most `poll_s` seconds."""
+
+    def __init__(self, store: Store, bus: Bus, *, poll_s: float) -> None:
+        self._store = store
+        self._bus = bus
+        self._poll_s = poll_s
+        self._windows: dict[int, _Window] = {}
+        self._reads: dict[tuple[int, int], asyncio.Task[Page]] = {}
+
+    async def follow(
+        self,
+        run: RunRecord,
+        *,
+        after: int = 0,
+        until: Collection[str] = (),
+        idle_s: float | None = None,
+    ) -> AsyncGenerator[Page, None]:
+        """Pages of the events after seq `after`, up to the run's last one or the first of a type in `until`.
+
+        An empty page says that nothing has come for `idle_s` seconds. Ends without a page if the run ends at
+        `after` or before. Raises StoreError.
+        """
+        ends = TERMINAL_EVENTS.union(until)
+        async with aclosing(self._pages(run, after, idle_s)) as pages:
+            async for page in pages:
+                end = next((n for n, (_, data) in enumerate(page, 1) if event_type_of(data) in ends), None)
+                yield page if end is None or end == len(page) else Page(page[:end])
+                if end is not None:
                     return
-                more = after <= current.head
-            page = await store.events(run.no, after=after, limit_bytes=PAGE_BYTES)
-            end = next((n for n, (_, data) in enumerate(page, 1) if event_type_of(data) in until), None)
-            yield page[:end]
-            if end is not None:
-                return
+
+    async def _pages(self, run: RunRecord, after: int, idle_s: float | None) -> AsyncGenerator[Page, None]:
+        known = min(after, run.head)
+        while after < run.head:
+            page = await self._read(run, after)
+            after = known = page[-1][0]
+            yield page
+        if run.ended:
+            return
+        # The record says that the run has not ended at its head, and what was read since held no end: there
+        # is an end to come after `known`, so the log tells everything.
+        async with self._place(run, after, known) as place:
+            window = place.window
+            while True:
+                behind = place.after < window.start
+                page = await self._read(run, place.after) if behind else window.page(place.after)
+                if page:
+                    place.after = page[-1][0]
+                    yield page
+                elif window.reading.done():
+                    window.reading.result()
+                    return
+                elif not await window.grown(idle_s):
+                    yield page
+
+    @asynccontextmanager
+    async def _place(self, run: RunRecord, after: int, known: int) -> "AsyncIterator[_Place]":
+        """A place in the run's window, which is opened at `known` by the first and closed by the last."""
+        window = self._windows.get(run.no)
+        if window is None or window.reading.done():
+            window = _Window(self._store, self._bus, run, start=known, poll_s=self._poll_s)
+            self._windows[run.no] = window
+        place = _Place(window, after)
+        window.places.add(place)
+        try:
+            yield place
+        finally:
+            window.places.remove(place)
+            if not window.places:
+                if self._windows.get(run.no) is window:
+                    del self._windows[run.no]
+                await window.close()
+
+    async def _read(self, run: RunRecord, after: int) -> Page:
+        """The page after `after`, where there is known to be one; those who ask meanwhile share the read."""
+        key = (run.no, after)
+        reading = self._reads.get(key)
+        if reading is None:
+            reading = self._reads[key] = asyncio.create_task(self._read_page(run, after))
+            reading.add_done_callback(partial(self._read_done, key))
+        # It belongs to everybody who waits for it: one of them being cancelled must not undo it.
+        await asyncio.wait({reading})
+        return reading.result()
+
+    async def _read_page(self, run: RunRecord, after: int) -> Page:
+        page = Page(await self._store.events(run.no, after=after, limit_bytes=PAGE_BYTES))
+        if not page:
+            raise StoreError(f"run {run.id!r} has lost its events after {after}; restore the store")
+        return page
+
+    def _read_done(self, key: tuple[int, int], reading: asyncio.Task[Page]) -> None:
+        del self._reads[key]
+        _seen(reading)
+
+
+@dataclass(eq=False, slots=True)
+class _Place:
+    """How far a tail has come in its run's window."""
+
+    window: "_Window"
+    after: int
+
+
+class _Window:
+    """A followed run's latest events after seq `start`, and the task that reads them."""
+
+    def __init__(self, store: Store, bus: Bus, run: RunRecord, *, start: int, poll_s: float) -> None:
+        self.start = start
+        self.places: set[_Place] = set()
+        self._rows: list[tuple[int, bytes]] = []
+        self._bytes = 0
+        self._pages: dict[int, Page] = {}
+        self._growth = asyncio.Event()
+        self.reading = asyncio.create_task(self._read_on(store, bus, run, poll_s))
+        self.reading.add_done_callback(lambda _: self._tell())
+
+    @property
+    def head(self) -> int:
+        """Seq of the last event that was read."""
+        return self.start + len(self._rows)
+
+    def page(self, after: int) -> Page:
+        """The first events after `after`, which is not before `start`; empty if there are none yet."""
+        page = self._pages.get(after)
+        if page is None:
+            size, end = 0, max(after - self.start, 0)
+            begin = end
+            while end < len(self._rows) and size < PAGE_BYTES:
+                size += len(self._rows[end][1])
+                end += 1
+            page = Page(self._rows[begin:end])
             if page:
-                after = page[-1][0]
-            if sum(len(data) for _, data in page) < PAGE_BYTES:
-                await listener.wait(poll_s)
+                self._pages[after] = page
+        return page
+
+    async def grown(self, timeout_s: float | None) -> bool:
+        """Waits until there is more, or no more to come; False if neither is so after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._growth.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        self.reading.cancel()
+        await asyncio.wait({self.reading})
+        _seen(self.reading)
+
+    async def _read_on(self, store: Store, bus: Bus, run: RunRecord, poll_s: float) -> None:
+        async with bus.listen(run.id) as listener:
+            while True:
+                rows = await store.events(run.no, after=self.head, limit_bytes=PAGE_BYTES)
+                size = sum(len(data) for _, data in rows)
+                if rows:
+                    if rows[-1][0] != self.head + len(rows):
+                        raise StoreError(f"the log of run {run.id!r} has a hole after {self.head}")
+                    self._add(rows, size)
+                    if event_type_of(rows[-1][1]) in TERMINAL_EVENTS:
+                        return
+                if size < PAGE_BYTES:
+                    await listener.wait(poll_s)
+
+    def _add(self, rows: Rows, size: int) -> None:
+        passed = min((place.after for place in self.places), default=self.head)
+        dropped = 0
+        for seq, data in self._rows:
+            if seq > passed and self._bytes + size <= WINDOW_BYTES:
+                break
+            dropped += 1
+            self._bytes -= len(data)
+        del self._rows[:dropped]
+        self.start += dropped
+        self._rows += rows
+        self._bytes += size
+        self._pages.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        told, self._growth = self._growth, asyncio.Event()
+        told.set()
+
+
+def _seen(task: "asyncio.Task[Page] | asyncio.Task[None]") -> None:
+    """Its failure has been told to whoever waits; where nobody does any more, it is nobody's."""
+    if not task.cancelled():
+        task.exception()

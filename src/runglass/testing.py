@@ -81,14 +81,20 @@ class _Started(NamedTuple):
 def running_server(**settings: Any) -> Iterator[RunningServer]:
     """A server with these settings, until the block ends.
 
-    By default it listens on a free port of 127.0.0.1 and keeps its data in a temporary folder. What keeps it
-    from starting, or from stopping cleanly, is raised here.
+    By default it listens on a free port of 127.0.0.1, keeps its data in a temporary folder and waits for no
+    step when it stops. What keeps it from starting, or from stopping cleanly, is raised here.
     """
     with (
         tempfile.TemporaryDirectory(prefix="runglass-") as folder,
         ThreadPoolExecutor(1, thread_name_prefix="runglass-server") as thread,
     ):
-        defaults = {"host": "127.0.0.1", "port": 0, "data": Path(folder), "synchronous": "NORMAL"}
+        defaults = {
+            "host": "127.0.0.1",
+            "port": 0,
+            "data": Path(folder),
+            "synchronous": "NORMAL",
+            "stop_grace_s": 0.0,
+        }
         started: Future[_Started] = Future()
         ended = thread.submit(_serve, Settings(**{**defaults, **settings}), started)
         either: tuple[Future[Any], ...] = (started, ended)

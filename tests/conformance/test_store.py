@@ -206,14 +206,24 @@ async def test_the_pages_of_a_trace_are_the_trace(store: Store, limit_bytes: int
     assert found == steps
 
 
-async def test_open_steps_are_those_that_run_now(store: Store) -> None:
+async def test_open_steps_are_those_whose_latest_attempt_did_not_end_well(store: Store) -> None:
     run = await make_run(store)
     await store.append(
-        batch(run, 0, b"1", steps=[row(1, status="completed"), row(2), row(3, status="skipped")])
+        batch(
+            run,
+            0,
+            b"1",
+            steps=[
+                row(1, status="completed"),
+                row(2),
+                row(3, status="skipped"),
+                row(4, status="failed"),
+            ],
+        )
     )
     steps, last = await store.open_steps(run.no)
-    assert [step.position for step in steps] == [2]
-    assert last == 3
+    assert [step.position for step in steps] == [2, 4]
+    assert last == 4
 
 
 async def test_checkpoints_live_as_long_as_the_run(store: Store) -> None:
@@ -235,14 +245,106 @@ async def test_a_request_is_kept_while_the_run_lives(store: Store) -> None:
     assert await store.request(run.no) is None
 
 
-async def test_unfinished_runs_are_the_pending_and_running_ones_oldest_first(store: Store) -> None:
+async def test_runs_that_nobody_goes_on_with_are_claimed_oldest_first(store: Store) -> None:
     statuses = ["pending", "running", "paused", "completed", "failed", "cancelled"]
     for number, status in enumerate(statuses):
         run = await make_run(store, f"run-{number}")
         if status != "pending":
             await store.append(batch(run, 0, b"1", status=status))
-    assert [run.id for run in await store.unfinished_runs()] == ["run-0", "run-1"]
+    claimed = await store.claim_runs("me", now="2026-01-01", limit=10)
+    assert [(run.id, run.fence, run.claims) for run in claimed] == [("run-0", 2, 1), ("run-1", 2, 1)]
     assert [run.id for run in await store.paused_runs()] == ["run-2"]
+
+
+async def test_a_lease_keeps_runs_from_others_until_it_runs_out(store: Store) -> None:
+    run = await make_run(store)
+    assert await store.hold_lease("one", until="2026-01-01T00:00:10Z", renew=False)
+    (mine,) = await store.claim_runs("one", now="2026-01-01T00:00:00Z", limit=10)
+    await store.append(msgspec.structs.replace(batch(mine, 0, b"1"), owner="one"))
+    assert await store.claim_runs("two", now="2026-01-01T00:00:09Z", limit=10) == []
+    assert await store.hold_lease("one", until="2026-01-01T00:00:20Z", renew=True)
+    assert await store.claim_runs("two", now="2026-01-01T00:00:19Z", limit=10) == []
+    (taken,) = await store.claim_runs("two", now="2026-01-01T00:00:20Z", limit=10)
+    assert (taken.id, taken.fence, taken.head) == (run.id, 3, 1)
+    assert not await store.hold_lease("one", until="2026-01-01T00:00:30Z", renew=True), (
+        "it knows that it lost"
+    )
+    with pytest.raises(HeadMismatch):
+        await store.append(batch(mine, 1, b"2"))
+    await store.append(batch(taken, 1, b"2"))
+
+
+async def test_a_lease_that_ends_and_a_run_let_go_are_free_at_once(store: Store) -> None:
+    await make_run(store, "run-1")
+    await make_run(store, "run-2")
+    for owner in ("one", "two"):
+        assert await store.hold_lease(owner, until="2027", renew=False)
+    assert len(await store.claim_runs("one", now="2026", limit=10)) == 2
+    await store.let_go("run-1", "two")
+    assert await store.claim_runs("two", now="2026", limit=10) == [], "only its owner lets a run go"
+    await store.let_go("run-1", "one")
+    assert [run.id for run in await store.claim_runs("two", now="2026", limit=10)] == ["run-1"]
+    await store.end_lease("one")
+    assert [run.id for run in await store.claim_runs("two", now="2026", limit=10)] == ["run-2"]
+    await store.end_lease(None)
+    assert len(await store.claim_runs("three", now="2026", limit=1)) == 1, "not more than asked for"
+
+
+async def test_claims_are_counted_until_the_log_grows(store: Store) -> None:
+    run = claimed = await make_run(store)
+    for count in (1, 2, 3):
+        (claimed,) = await store.claim_runs(f"owner-{count}", now="2026", limit=1)
+        assert claimed.claims == count
+    await store.append(batch(claimed, 0, b"1"))
+    (claimed,) = await store.claim_runs("owner", now="2026", limit=1)
+    assert (claimed.id, claimed.claims) == (run.id, 1)
+
+
+async def test_a_paused_run_is_taken_up_by_one_alone(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", status="paused"))
+    paused = await store.run(run.id)
+    assert paused is not None
+    taken = await store.claim_paused(paused)
+    assert taken is not None
+    assert await store.claim_paused(paused) is None
+    assert await store.claim_paused(run) is None
+    await store.append(batch(taken, 1, b"2"))
+
+
+async def test_what_a_call_is_owed_lives_as_long_as_the_call(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(msgspec.structs.replace(batch(run, 0, b"1", b"2"), owed=[(2, b"{}")]))
+    assert (await store.owed(run.no, 1), await store.owed(run.no, 2)) == (None, b"{}")
+    paused = await store.run(run.id)
+    assert paused is not None
+    await store.begin_call(run.project_id, CallKey("key", b"digest"), paused)
+    begun = await store.call(run.project_id, "key")
+    assert begun is not None
+    assert begun.head == 2
+    await store.forget_calls(before="2000")
+    assert await store.owed(run.no, 2) == b"{}"
+    await store.forget_calls(before="9999")
+    assert await store.owed(run.no, 2) is None
+
+
+async def test_checkpoints_of_steps_that_run_again_are_dropped(store: Store) -> None:
+    run = await make_run(store)
+    kept = [Checkpoint("s", "", b"1"), Checkpoint("s", "0", b"2"), Checkpoint("t", "", b"3")]
+    await store.append(batch(run, 0, b"1", checkpoints=kept))
+    again = batch(run, 1, b"2", checkpoints=[Checkpoint("s", "1", b"4")])
+    await store.append(msgspec.structs.replace(again, dropped=["s"]))
+    assert await store.checkpoints(run.no) == [Checkpoint("s", "1", b"4"), Checkpoint("t", "", b"3")]
+
+
+async def test_attempts_of_one_iteration_come_in_order(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", steps=[row(1, status="failed"), row(2)]))
+    await store.append(batch(run, 1, b"2", steps=[row(1)._replace(attempt=2)]))
+    assert [(found.attempt, found.status) for found in await store.attempts_at(run.no, 1)] == [
+        (1, "failed"),
+        (2, "running"),
+    ]
 
 
 async def test_runs_are_listed_newest_first_and_page_by_id(store: Store) -> None:
@@ -374,7 +476,7 @@ async def test_a_call_under_one_key_makes_one_run(store: Store) -> None:
     assert await store.run("run-3") is None
     assert await store.call(run.project_id, "key") == Call(key="key", digest=b"digest", run_id="run-2")
     with pytest.raises(CallRepeated):
-        await store.begin_call(run.project_id, CallKey("key", b"other"), "run-2")
+        await store.begin_call(run.project_id, CallKey("key", b"other"), run)
     await store.answer_call(run.project_id, "key", status=200, answer=b"{}")
     answered = await store.call(run.project_id, "key")
     assert answered is not None

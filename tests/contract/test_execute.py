@@ -136,7 +136,6 @@ def test_many_callers_at_once_get_their_own_results(http: httpx2.Client) -> None
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        ({}, "message"),
         ({"message": 3}, "message"),
         ({"message": ["a"]}, "message"),
         ({"message": "a", "parameters": []}, "parameters"),
@@ -159,6 +158,50 @@ def test_wrong_inputs_are_refused_by_the_fields_name(
 
 def test_a_typo_in_a_field_comes_with_a_suggestion(http: httpx2.Client) -> None:
     assert "did you mean 'message'?" in detail(http.post(PATH, json={"mesage": "a"}))["message"]
+
+
+def test_fields_of_the_callers_own_are_ignored(http: httpx2.Client) -> None:
+    own = {
+        "userId": 7,
+        "messageId": "m1",
+        "traceId": "t1",
+        "metadata": {"a": [1]},
+        "tags": ["x"],
+        "result": {},
+    }
+    answer = http.post("/seq/acme/demo/anything/execute", json={"message": "a", **own})
+    assert answer.json()["result"] == {"message": "a"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"runRemaining": True}, {"run_remaining": True}, {"stepIndex": 2}, {"inputOverrides": {"a": 1}}],
+)
+def test_a_field_that_only_a_step_through_knows_is_refused(
+    http: httpx2.Client, fields: dict[str, Any]
+) -> None:
+    (name,) = fields
+    answer = http.post(PATH, json={"message": "a", **fields})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert detail(answer)["message"] == f"`{name}` is a field of `step`, not of this call"
+    assert http.post(PATH, json={"message": "a", name: type(fields[name])()}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("attachment", "said"),
+    [
+        ({"url": "https://a.b/c"}, "`attachments[0].mimeType` is missing"),
+        ({"mime_type": "image/png", "url": None}, "`attachments[0].url` is missing"),
+        ({"mime_type": 1, "url": "https://a.b/c"}, "`attachments[0].mimeType` must be text, not 1"),
+        ("https://a.b/c", "`attachments[0]` must be an object"),
+    ],
+)
+def test_an_attachment_without_its_fields_is_refused_with_its_place(
+    http: httpx2.Client, attachment: Any, said: str
+) -> None:
+    answer = http.post(PATH, json={"message": "a", "attachments": [attachment]})
+    assert refusal(answer) == (400, "INVALID_ATTACHMENT")
+    assert detail(answer)["message"] == said
 
 
 @pytest.mark.parametrize("name", ["messages", "attachments", "tools", "toolCallMessages"])
@@ -223,7 +266,7 @@ def test_numbers_of_any_size_come_back_as_they_went_in(http: httpx2.Client) -> N
 def test_unknown_flows_and_versions(http: httpx2.Client) -> None:
     assert refusal(http.post("/seq/acme/demo/none/execute", json={})) == (404, "FLOW_NOT_FOUND")
     assert refusal(http.post("/seq/acme/demo/words/v99/execute", json={})) == (404, "VERSION_NOT_FOUND")
-    for version in ("v", "vx", "v-1", "v1.0", "latest", "v" + "9" * 30, "v\u0661"):
+    for version in ("v", "vx", "v-1", "v01", "v00", "V1", "v1.0", "latest", "v" + "9" * 30, "v\u0661"):
         answer = http.post(f"/seq/acme/demo/words/{version}/execute", json={})
         assert refusal(answer) == (400, "INVALID_VERSION")
 

@@ -31,6 +31,33 @@ def test_another_body_under_the_same_key_is_refused(http: httpx2.Client) -> None
     assert refusal(post(http, key, message="other")) == (409, "IDEMPOTENCY_MISMATCH")
 
 
+def test_the_same_body_written_down_in_another_way_is_the_same_call(http: httpx2.Client) -> None:
+    headers = {"Idempotency-Key": str(uuid4())}
+    first, *others = [
+        http.post(PATH, content=body, headers=headers)
+        for body in (
+            b'{"message":"a b","parameters":{"times":1,"more":{"x":1,"y":null}},"blockOverrides":{}}',
+            b'{ "block_overrides": {}, "parameters": {"more": {"y": null, "x": 1}, "times": 1},'
+            b' "message": "a b"}',
+            b'{"trace":null,"message":"\\u0061 b","parameters":{"times":1,"more":{"x":1,"y":null}},'
+            b'"blockOverrides":{}}',
+        )
+    ]
+    assert first.status_code == 200
+    assert {other.content for other in others} == {first.content}
+
+
+@pytest.mark.parametrize(
+    "parameters", ['{"x": 2}', '{"x": 1, "y": null}', '{"X": 1}', '{"x": "1"}', '{"x": [1]}']
+)
+def test_what_a_flow_could_tell_apart_is_another_call(http: httpx2.Client, parameters: str) -> None:
+    headers = {"Idempotency-Key": str(uuid4())}
+    path = "/seq/acme/demo/anything/execute"
+    assert http.post(path, json={"parameters": {"x": 1}}, headers=headers).status_code == 200
+    other = http.post(path, content=f'{{"parameters": {parameters}}}', headers=headers)
+    assert refusal(other) == (409, "IDEMPOTENCY_MISMATCH")
+
+
 def test_a_failed_run_is_not_run_again(http: httpx2.Client) -> None:
     key = str(uuid4())
     first, second = (post(http, key, "/seq/acme/demo/broken/execute") for _ in range(2))
@@ -41,7 +68,7 @@ def test_a_failed_run_is_not_run_again(http: httpx2.Client) -> None:
 def test_what_was_refused_before_a_run_may_be_sent_again(http: httpx2.Client) -> None:
     key = str(uuid4())
     refused = http.post(PATH, json={}, headers={"Idempotency-Key": key})
-    assert refusal(refused) == (422, "INVALID_REQUEST")
+    assert refusal(refused) == (400, "MISSING_MESSAGE")
     assert post(http, key).status_code == 200
 
 

@@ -174,6 +174,8 @@ def test_both_spellings_of_a_field_are_taken(http: httpx2.Client, name: str) -> 
         ({"mesage": "a"}, 422, "INVALID_REQUEST"),
         ({"message": 3}, 422, "INVALID_REQUEST"),
         ({"executionId": "x"}, 422, "INVALID_REQUEST"),
+        ({"toolCallMessages": [{}]}, 422, "INVALID_REQUEST"),
+        ({"run_remaining": True}, 422, "INVALID_REQUEST"),
         ({"blockOverrides": {}, "block_overrides": {}}, 422, "INVALID_REQUEST"),
         ({"blockOverrides": {"none": {}}}, 422, "INVALID_REQUEST"),
         ({"parameters": {"attachments": []}}, 400, "PARAMETER_NAME_RESERVED"),
@@ -182,7 +184,7 @@ def test_both_spellings_of_a_field_are_taken(http: httpx2.Client, name: str) -> 
         ({"messages": [{"role": "user", "content": "x"}], "message": "x"}, 422, "INVALID_REQUEST"),
         ({"attachments": [{"url": "http://a/b", "mimeType": "image/png"}]}, 400, "INVALID_ATTACHMENT"),
         ({"attachments": [{"url": "https://a/b", "mime_type": "text/plain"}]}, 400, "INVALID_ATTACHMENT"),
-        ({"attachments": [{"mime_type": "image/png"}]}, 422, "INVALID_REQUEST"),
+        ({"attachments": [{"mime_type": "image/png"}]}, 400, "INVALID_ATTACHMENT"),
     ],
 )
 def test_a_wrong_body_starts_nothing(
@@ -191,6 +193,18 @@ def test_a_wrong_body_starts_nothing(
     newest = http.get("/flow-runs?limit=1").json()
     assert refusal(http.post(JOBS, json=body)) == (status, code)
     assert http.get("/flow-runs?limit=1").json() == newest
+
+
+def test_what_no_call_knows_or_has_no_effect_here_is_ignored(http: httpx2.Client) -> None:
+    own = {"userId": 7, "status": "tool_calls_required", "blockCount": 3}
+    paused = {"pausedAtStep": "a", "iterationsUsed": 1, "accumulatedOutputs": {"keep": {"n": 9}}}
+    run = queue(http, "anything", message="hi", **own, **paused, executionId="", stepIndex=0)
+    assert ended(http, run, "anything")["result"] == {"message": "hi"}
+
+
+def test_a_jobs_id_is_taken_in_upper_case(http: httpx2.Client) -> None:
+    run = queue(http, "anything")
+    assert http.get(f"{JOBS}/{run.upper()}").json()["executionId"] == run
 
 
 def test_the_last_of_the_messages_is_the_message(http: httpx2.Client) -> None:

@@ -123,10 +123,15 @@ def test_only_a_published_version_can_be_in_production(
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"\xff", b"{}", b'{"version": 1, "more": 2}', b"[" * 100_000]
+    "body", [b"", b"{", b"[]", b"\xff", b"{}", b'{"version": 1, "versions": 2}', b"[" * 100_000]
 )
 def test_a_bad_body_is_an_invalid_request(signs: httpx2.Client, body: bytes) -> None:
     assert refusal(signs.put(f"{SIGN}/production", content=body)) == (422, "INVALID_REQUEST")
+
+
+def test_a_field_that_is_not_known_is_ignored(signs: httpx2.Client) -> None:
+    answer = signs.put(f"{SIGN}/production", json={"version": 2, "reason": "it works"})
+    assert (answer.status_code, answer.json()["productionVersion"]) == (200, 2)
 
 
 @pytest.mark.parametrize("number", ["999", "-1", str(2**31), str(2**64), "9" * 100])

@@ -180,7 +180,8 @@ def test_a_step_attempt_or_iteration_that_is_not_there(http: httpx2.Client, base
         "loop_index=1,,2",
         "attempt=1&attempt=2",
         "loopindex=1",
-        "loopIndex=1",
+        "LoopIndex=1",
+        "attempts=1",
         "attempt=%ff",
     ],
 )
@@ -188,6 +189,36 @@ def test_a_bad_query_value_is_refused_by_name(http: httpx2.Client, base: str, qu
     answer = http.get(f"{base}/steps/shout/trace?{query}")
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert f"`{query.split('=')[0]}`" in detail(answer)["message"]
+
+
+def test_both_spellings_of_a_query_parameter_are_taken(http: httpx2.Client, base: str) -> None:
+    path = f"{base}/steps/shout/trace?attempt=1"
+    assert http.get(f"{path}&loopIndex=0").json() == http.get(f"{path}&loop_index=0").json()
+    assert http.get(f"{path}&loopIndex=0").json()["loopIndex"] == 0
+    for wrong in ("loopIndex=x", "loopIndex=0&loop_index=0"):
+        answer = http.get(f"{path}&{wrong}")
+        assert refusal(answer) == (422, "INVALID_REQUEST")
+        assert "`loop_index`" in detail(answer)["message"]
+
+
+@pytest.mark.parametrize(
+    "query", ["_=1700000000", "limit=1", "x=1&x=2", "%ff=%ff", "=", "\u00e9", "utm_source=a"]
+)
+def test_an_unknown_query_parameter_is_ignored(http: httpx2.Client, base: str, query: str) -> None:
+    for path in (f"{base}/trace", f"{base}/steps/split/trace"):
+        assert http.get(f"{path}?{query}").json() == http.get(path).json()
+
+
+def test_a_slip_in_a_query_parameter_comes_with_a_suggestion(http: httpx2.Client) -> None:
+    message = detail(http.get("/flow-runs?limit=1&flow_di=x"))["message"]
+    assert message == "`flow_di`: unknown parameter; did you mean 'flow_id'?"
+
+
+@pytest.mark.parametrize("resource", ["trace", "steps/split/trace", "trace/stream"])
+def test_a_runs_id_is_taken_in_upper_case(http: httpx2.Client, words: str, resource: str) -> None:
+    for form in ("/flow-runs/{}/{}", "/seq/acme/demo/words/runs/{}/{}"):
+        answer = http.get(form.format(words.upper(), resource))
+        assert (answer.status_code, answer.text) == (200, http.get(form.format(words, resource)).text)
 
 
 @pytest.mark.parametrize("query", ["attempt=latest%0A", "attempt=1%0A", "loop_index=1%0A"])
@@ -253,6 +284,7 @@ def test_runs_are_listed_newest_first_and_paged() -> None:
         assert listed(flow_id=other.id, status="failed") == [failed]
         assert listed(status="failed") == [failed]
         assert listed(status="running") == []
+        assert listed(flowId=other.id) == [failed]
         assert listed(flow_id="unknown") == []
         for limit in (1, 2, 4, 5):
             found: list[str] = []
@@ -294,7 +326,7 @@ def test_a_page_has_20_runs_unless_asked_otherwise() -> None:
         "cursor=%C3%A9",
         "cursor=AZogFR2WdbYhdO00g==extra",
         "limits=3",
-        "flowId=x",
+        "FlowID=x",
     ],
 )
 def test_a_bad_list_query_is_refused_by_name(http: httpx2.Client, query: str) -> None:

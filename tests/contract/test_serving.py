@@ -20,6 +20,10 @@ from runglass.settings import Settings
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ENDLESS, detail, frames, http_for, start
 
+WAITS = """
+slug: waits
+steps: [{id: wait, type: wait, ms: 400}]
+"""
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
@@ -135,16 +139,25 @@ def test_a_stop_waits_for_nobody_and_answers_everybody() -> None:
         thread.join(5)
         assert not thread.is_alive()
     assert answers["execute"].status_code == 500
-    assert "the server was stopped" in detail(answers["execute"])["message"]
+    assert "the server is being stopped" in detail(answers["execute"])["message"]
+    assert "executionId" in detail(answers["execute"])
     assert frames(answers["stream"].text)[0].event == "run_started"
 
 
-def test_a_run_cut_off_by_a_stop_is_cancelled_and_not_left_running(tmp_path: Path) -> None:
-    with running_server(data=tmp_path) as server:
-        server.push(ENDLESS)
-        run = start(server, "endless")
+def test_a_run_that_is_stopped_in_the_middle_goes_on_after_the_next_start(tmp_path: Path) -> None:
+    with running_server(data=tmp_path, stop_grace_s=0) as server:
+        server.push(WAITS)
+        run = start(server, "waits")
+        with http_for(server, server.key) as http:
+            while not http.get(f"/flow-runs/{run}/trace").json()["steps"]:
+                pass
     with running_server(data=tmp_path) as server, http_for(server, server.key) as http:
-        assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "cancelled"
+        with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
+            events = [frame.event for frame in frames(stream.read().decode())]
+        assert events[-1] == "flow_completed"
+        attempts = http.get(f"/flow-runs/{run}/steps/wait/trace?attempt=all").json()["attempts"]
+    assert [attempt["status"] for attempt in attempts] == ["failed", "completed"]
+    assert attempts[0]["errorContext"]["code"] == "WORKER_LOST"
 
 
 def test_no_thread_outlives_its_server() -> None:

@@ -151,13 +151,20 @@ def test_a_draft_cannot_be_walked_through(http: httpx2.Client, path: str) -> Non
         ({"parameters": {}}, (422, "INVALID_REQUEST")),
         ({"executionId": "x"}, (400, "EXECUTION_ID_INVALID")),
         ({"executionId": "0190b0b0-0000-7000-8000-000000000000"}, (404, "RUN_NOT_FOUND")),
-        ({"pausedAtStep": "a"}, (422, "INVALID_REQUEST")),
+        ({"parameters": {"n": 1}, "runRemainin": True}, (422, "INVALID_REQUEST")),
     ],
 )
 def test_a_call_that_cannot_be_is_refused(
     http: httpx2.Client, body: dict[str, Any], expected: tuple[int, str]
 ) -> None:
     assert refusal(http.post(PATH, json=body)) == expected
+
+
+def test_a_whole_event_may_be_sent_back(http: httpx2.Client) -> None:
+    run, found = first(http, pausedAtStep="a", client={"name": "other"})
+    found = call(http, **found[-1].data)
+    assert types(found)[-2:] == ["loop_completed", "step_paused"]
+    assert found[-1].data["executionId"] == run
 
 
 def test_a_flow_that_changed_under_the_walk_is_stale(server: RunningServer, http: httpx2.Client) -> None:
@@ -173,24 +180,64 @@ def test_a_flow_that_changed_under_the_walk_is_stale(server: RunningServer, http
     assert types(pinned)[-1] == "flow_completed"
 
 
-def test_a_call_that_is_sent_again_is_streamed_again_and_runs_nothing(http: httpx2.Client) -> None:
-    def keyed(**body: Any) -> list[Frame]:
-        key = f"{body.get('executionId', 'first')}-{body.get('stepIndex', 0)}-{unique}"
-        answer = http.post(PATH, json=body, headers={"Idempotency-Key": key})
-        assert answer.status_code == 200, answer.text
-        return frames(answer.text)
+def keyed(http: httpx2.Client, key: str, path: str = PATH, **body: Any) -> list[dict[str, Any]]:
+    answer = http.post(path, json=body, headers={"Idempotency-Key": key})
+    assert answer.status_code == 200, answer.text
+    return [frame.data for frame in frames(answer.text)]
 
+
+def test_a_call_that_is_sent_again_is_streamed_again_and_runs_nothing(http: httpx2.Client) -> None:
+    """Byte for byte, whatever has come after it: a step run again, the end of the run."""
     unique = str(uuid4())
-    first_call: dict[str, Any] = {"parameters": {"n": 1}}
-    once, again = keyed(**first_call), keyed(**first_call)
-    assert [frame.data for frame in again] == [frame.data for frame in once]
-    run = once[0].data["executionId"]
-    second_call = {"executionId": run, "stepIndex": 1}
-    once, again = keyed(**second_call), keyed(**second_call)
-    assert [frame.data for frame in again] == [frame.data for frame in once]
-    last_call = {"executionId": run, "stepIndex": 2}
-    once, again = keyed(**last_call), keyed(**last_call)
-    assert once[-1].data == again[-1].data
-    assert again[-1].data["result"] == {"total": 4}
-    trace = http.get(f"/flow-runs/{run}/trace").json()
-    assert {step["attempt"] for step in trace["steps"]} == {1}
+    answers = [keyed(http, f"{unique}-0", parameters={"n": 1})]
+    run = answers[0][0]["executionId"]
+    calls: list[dict[str, Any]] = [
+        {"parameters": {"n": 1}},
+        {"executionId": run, "stepIndex": 1},
+        {"executionId": run, "stepIndex": 0, "inputOverrides": {"n": 7}},
+        {"executionId": run, "stepIndex": 1, "runRemaining": True},
+    ]
+    answers += [keyed(http, f"{unique}-{index}", **calls[index]) for index in (1, 2, 3)]
+    assert [
+        event["output"] for answer in answers for event in answer if event["eventType"] == "step_completed"
+    ] == [
+        {"n": 2},
+        {"item": 1, "index": 0},
+        {"item": 2, "index": 1},
+        {"n": 8},
+        {"item": 1, "index": 0},
+        {"item": 2, "index": 1},
+        {"total": 10},
+    ]
+    assert answers[-1][-1]["result"] == {"total": 10}
+    before = http.get(f"/flow-runs/{run}/trace").text
+    for index, answer in enumerate(answers):
+        assert keyed(http, f"{unique}-{index}", **calls[index]) == answer
+    assert http.get(f"/flow-runs/{run}/trace").text == before
+
+
+def test_a_tool_pause_that_is_sent_again_tells_its_own_calls(http: httpx2.Client) -> None:
+    """In a mode that keeps no content, and after later pauses and the end of the run."""
+    path, unique = "/seq/acme/demo/talk/step", str(uuid4())
+    body: dict[str, Any] = {"message": "hi", "tools": TOOLS, "runRemaining": True}
+    calls, answers = [body], [keyed(http, f"{unique}-0", path, **body)]
+    while answers[-1][-1]["eventType"] == "step_paused_for_tool_calls":
+        paused = answers[-1][-1]
+        results = [
+            {"role": "tool", "toolCallId": call["id"], "content": f"result {len(calls)}"}
+            for call in paused["toolCalls"]
+        ]
+        body = {
+            "executionId": paused["executionId"],
+            "stepIndex": paused["stepIndex"],
+            "toolCallMessages": [*paused["toolCallMessages"], *results],
+            "iterationsUsed": paused["iterationsUsed"],
+            "runRemaining": True,
+            "tools": TOOLS,
+        }
+        calls.append(body)
+        answers.append(keyed(http, f"{unique}-{len(calls) - 1}", path, **body))
+    assert answers[-1][-1]["eventType"] == "flow_completed"
+    assert len(calls) > 1
+    for index, answer in enumerate(answers):
+        assert keyed(http, f"{unique}-{index}", path, **calls[index]) == answer

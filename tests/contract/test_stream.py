@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from runglass.bus.base import Bus, Listener
+from runglass.tail import Tails
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ENDLESS,
@@ -229,7 +230,7 @@ class WatchedBus:
 @pytest.fixture
 def watched(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> WatchedBus:
     bus = WatchedBus(server.runtime.bus)
-    monkeypatch.setattr(server.runtime, "bus", bus)
+    monkeypatch.setattr(server.runtime, "tails", Tails(server.runtime.store, bus, poll_s=60))
     return bus
 
 

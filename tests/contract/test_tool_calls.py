@@ -98,6 +98,14 @@ def test_a_paused_run_goes_on_under_its_id_and_its_trace_shows_every_turn(http: 
     assert text.count("event: run_started") == 1
 
 
+def test_the_whole_answer_may_be_sent_back(http: httpx2.Client) -> None:
+    body = paused(http)
+    more = {"toolCallMessages": [*body["toolCallMessages"], *results_of(body)]}
+    answer = http.post(PATH, json={**body, "executionId": body["executionId"].upper(), **more})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["result"] == {"said": "hello"}
+
+
 def test_several_rounds_of_one_call_each(http: httpx2.Client) -> None:
     path = "/seq/acme/demo/one-at-a-time/execute"
     body, rounds = paused(http, path), 0

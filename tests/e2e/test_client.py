@@ -207,7 +207,8 @@ def test_a_handler_that_fails_loses_nothing(server: RunningServer, side: Side) -
     flow = connect(side, server).flow("ask")
     with pytest.raises(LookupError, match="one") as caught:
         side.value(flow.execute(message="hi", tools=TOOLS[:1], tool_handler=fails))
-    done = side.value(vars(caught.value)["paused"].resume({"call_1": "dry"}))
+    paused = vars(caught.value)["paused"]
+    done = side.value(paused.resume({paused.tool_calls[0].id: "dry"}))
     assert done.result == {"said": "hi"}
 
 

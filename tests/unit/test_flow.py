@@ -249,6 +249,11 @@ def test_overrides_set_fields_of_leaves_at_any_depth() -> None:
             "expression; `blockOverrides.words.code`: the code is not valid Python: '(' was never closed",
         ),
         (
+            {"correct": {"settings": {"temprature": 1}}},
+            "`blockOverrides.correct.settings.temprature`: unknown setting 'temprature'; did you mean "
+            "'temperature'?",
+        ),
+        (
             {"correct": {"retry": {"max_attempts": 0}}},
             "`blockOverrides.correct.retry.max_attempts`: 0 is less than the minimum of 1",
         ),
@@ -263,6 +268,14 @@ def test_overrides_that_a_file_could_not_have(overrides: dict[str, Any], message
     with pytest.raises(FlowExecutionError) as caught:
         apply_overrides(parse_flow(EXAMPLE), overrides)
     assert (caught.value.code, caught.value.status, caught.value.message) == ("INVALID_REQUEST", 422, message)
+
+
+@pytest.mark.parametrize("model", ["no-provider", "openai:", ":gpt", "Echo"])
+def test_an_override_with_a_model_of_no_provider_has_a_code_of_its_own(model: str) -> None:
+    with pytest.raises(FlowExecutionError, match=r"`blockOverrides\.correct\.model`") as caught:
+        apply_overrides(parse_flow(EXAMPLE), {"correct": {"model": model}})
+    assert (caught.value.code, caught.value.status) == ("MODEL_NOT_SUPPORTED", 400)
+    assert caught.value.step_id == "correct"
 
 
 INPUTS = """\

@@ -1,13 +1,19 @@
 """What makes a flow wrong: the shape of each step, and the code, templates and schemas inside it."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import pydantic_ai.models
 import pytest
+from pydantic_ai.providers import infer_provider_class
+from pydantic_ai.settings import ModelSettings
 
 from runglass import flow_check
+from runglass.engine.conversation import CommonSettings
 from runglass.flow import CodeStep, LlmStep, parse_flow, step_count
 from runglass.schemas import compile_schema
 from tests.flows import HEAD, LLM, ONE, problems
@@ -280,6 +286,79 @@ def test_schemas_that_are_none() -> None:
         "f.yaml:10:59: the schema must allow objects; inputs and outputs are always objects "
         "at steps[4].output_schema.type",
     ]
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "openai:", ":gpt-4o-mini", "Echo"])
+def test_a_model_that_names_no_provider(model: str) -> None:
+    assert problems(HEAD + f"  - id: a\n    type: llm\n    model: '{model}'\n") == [
+        f"f.yaml:5:12: model {model!r} names no provider: write PROVIDER:MODEL, or `echo` to try it out "
+        "at steps[0].model"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "said"),
+    [
+        ("echo", "temprature", "; did you mean 'temperature'?"),
+        ("echo", "max_token", "; did you mean 'max_tokens'?"),
+        ("echo", "maxTokens", "; did you mean 'max_tokens'?"),
+        ("echo", "timeout", "; a provider's own fields go into `extra_body`"),
+        ("openai:x", "anthropic_metadata", "; a provider's own fields go into `extra_body`"),
+        ("openai:x", "openai_", "; a provider's own fields go into `extra_body`"),
+    ],
+)
+def test_a_setting_that_nobody_knows(model: str, setting: str, said: str) -> None:
+    text = (
+        HEAD
+        + f"  - id: a\n    type: llm\n    model: {model}\n    settings:\n      seed: 1\n      {setting}: 1\n"
+    )
+    assert problems(text) == [f"f.yaml:8:7: unknown setting {setting!r}{said} at steps[0].settings.{setting}"]
+
+
+@pytest.mark.parametrize(
+    ("model", "setting"),
+    [
+        ("openai:x", "openai_reasoning_effort"),
+        ("local:x", "openai_reasoning_effort"),
+        ("google-cloud:x", "google_thinking_config"),
+        ("gateway/anthropic:x", "anthropic_metadata"),
+        # What another model is asked for does not hinder trying a flow out.
+        ("echo", "anthropic_metadata"),
+    ],
+)
+def test_settings_of_a_provider_are_known_by_their_prefix(model: str, setting: str) -> None:
+    step = f"{{id: a, type: llm, model: '{model}', settings: {{{setting}: 1}}}}"
+    assert isinstance(parse_flow(f"slug: a\nsteps: [{step}]\n").steps[0], LlmStep)
+
+
+def test_the_settings_are_those_that_a_model_can_be_asked_with() -> None:
+    set_by_the_engine = {"max_retries", "request_timeout", "timeout", "tool_choice"}
+    of_no_use_in_one_request = {"cache", "citations", "first_event_timeout", "framing_announcement"}
+    assert set(flow_check.SETTINGS) == set(CommonSettings.__struct_fields__)
+    assert set(flow_check.SETTINGS) - {"stop"} == (
+        set(ModelSettings.__annotations__) - set_by_the_engine - of_no_use_in_one_request
+    )
+
+
+def is_provider(name: str) -> bool:
+    try:
+        infer_provider_class(name)
+    except ImportError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def test_the_families_of_settings_are_those_of_the_library() -> None:
+    root = Path(pydantic_ai.models.__path__[0])
+    named = {path: path.relative_to(root).parts[0].removesuffix(".py") for path in root.rglob("*.py")}
+    families = {
+        name
+        for path, name in named.items()
+        if re.search(rf"^    {name}_\w+: ", path.read_text("utf-8"), re.M)
+    }
+    assert {name for name in families if is_provider(name)} == flow_check.SETTING_FAMILIES
 
 
 def test_a_flow_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

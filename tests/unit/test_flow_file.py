@@ -28,7 +28,7 @@ def test_yaml_1_2_scalars_and_aliases() -> None:
     flow = parse_flow(
         "\ufeffslug: a\r\ncapture: off\r\nsteps:\r\n"
         "  - &one\r\n    id: a\r\n    type: llm\r\n    model: echo\r\n    timeout_ms: 3.0\r\n"
-        "    settings: {yes: no, n: 1e3, o: 0o17, s: '2020-01-01', e: , big: 36893488147419103232}\r\n"
+        "    input: {yes: no, n: 1e3, o: 0o17, s: '2020-01-01', e: , big: 36893488147419103232}\r\n"
         "  - {id: b, type: passthrough, input: &data {x: [1]}}\r\n"
         "  - {id: c, type: passthrough, input: *data}\r\n"
     )
@@ -37,7 +37,7 @@ def test_yaml_1_2_scalars_and_aliases() -> None:
     assert isinstance(step, LlmStep)
     assert step.timeout_ms == 3
     expected = {"yes": "no", "n": 1000.0, "o": 15, "s": "2020-01-01", "e": None, "big": 2**65}
-    assert step.settings == expected
+    assert step.input == expected
     assert flow.steps[1].input == flow.steps[2].input == {"x": [1]}
     assert decode_flow(flow.encode()) == flow
     assert parse_flow(b"\xef\xbb\xbf%YAML 1.2\n---\nslug: a\n" + ONE.encode()).slug == "a"
@@ -105,7 +105,7 @@ def test_aliases_that_multiply_are_refused() -> None:
 
 def test_values_that_json_cannot_hold() -> None:
     text = LLM + (
-        "    settings:\n"
+        "    input:\n"
         "      a: .nan\n"
         "      b: [1, -.inf, 1e999]\n"
         "      c: 2020-01-01\n"
@@ -124,7 +124,7 @@ def test_values_that_json_cannot_hold() -> None:
         "      j: !!int x\n"
         "      k: !local {}\n"
     )
-    where = "at steps[0].settings"
+    where = "at steps[0].input"
     assert problems(text) == [
         f"f.yaml:7:10: '.nan' is not a number that JSON can hold {where}.a",
         f"f.yaml:8:14: '-.inf' is not a number that JSON can hold {where}.b[1]",

@@ -233,8 +233,7 @@ def test_the_recorder_s_fold_forgets_steps_that_have_ended() -> None:
     state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
     for index in range(100):
         state.apply(started("a", path=(index,)))
-        change = state.apply(completed("a", path=(index,)))
-        assert change is not None
+        (change,) = state.apply(completed("a", path=(index,)))
         assert change.position == index + 1
     assert state.open_steps == []
 
@@ -244,12 +243,9 @@ def test_a_fold_taken_up_again_goes_on_where_the_other_ended() -> None:
     state = RunFold(
         RunSummary(id="r", flow_id="f", status="running"), open_steps=[StepChange(4, step)], last_position=9
     )
-    retried = state.apply(retrying("a", 1))
-    again = state.apply(started("a", 2))
-    other = state.apply(started("b"))
-    assert retried is not None
-    assert again is not None
-    assert other is not None
+    (retried,) = state.apply(retrying("a", 1))
+    (again,) = state.apply(started("a", 2))
+    (other,) = state.apply(started("b"))
     assert (retried.position, retried.step.status) == (4, "failed")
     assert (again.position, again.step.attempt) == (4, 2)
     assert other.position == 10

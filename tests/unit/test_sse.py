@@ -2,78 +2,22 @@
 
 import re
 import time
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runglass.sse import PING, RETRY, Decoder, Frame, FrameTooLarge, frame, frames
+from tests.sse_standard import PIECES, check, cut, feed_all, observed, reference
 
 
 def decode(stream: bytes) -> list[Frame]:
     return Decoder().feed(stream)
 
 
-def feed_all(decoder: Decoder, chunks: Iterable[bytes]) -> list[Frame]:
-    return [found for chunk in chunks for found in decoder.feed(chunk)]
-
-
-def cut(stream: bytes, borders: Sequence[int]) -> list[bytes]:
-    edges = [0, *sorted(border % (len(stream) + 1) for border in borders), len(stream)]
-    return [stream[a:b] for a, b in pairwise(edges)]
-
-
-def reference(stream: bytes) -> tuple[list[tuple[str, str, str]], str, int | None]:
-    """The standard's text, line for line, on a whole stream: events, last event id, reconnection time."""
-    text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
-    lines = re.split("\r\n|\n|\r", text)
-    lines.pop()  # not ended, so not yet a line
-    events: list[tuple[str, str, str]] = []
-    data = event_type = id_buffer = last_event_id = ""
-    retry: int | None = None
-    for line in lines:
-        if line == "":
-            last_event_id = id_buffer
-            if data != "":
-                events.append((last_event_id, event_type or "message", data.removesuffix("\n")))
-            data = event_type = ""
-            continue
-        if line.startswith(":"):
-            continue
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field == "event":
-            event_type = value
-        elif field == "data":
-            data += value + "\n"
-        elif field == "id" and "\0" not in value:
-            id_buffer = value
-        elif field == "retry" and re.fullmatch("[0-9]{1,18}", value):
-            retry = int(value)
-    return events, last_event_id, retry
-
-
-def observed(decoder: Decoder, found: list[Frame]) -> tuple[list[tuple[str, str, str]], str, int | None]:
-    events = [(each.id, each.event, each.data.decode("utf-8", "replace")) for each in found]
-    return events, decoder.last_event_id, decoder.retry_ms
-
-
-# Pieces that meet in every way that matters: each field, each line end, near misses and malformed UTF-8.
-PIECES: list[bytes] = [
-    *[b"data", b"event", b"id", b"retry", b"Data", b":", b": ", b" ", b"0", b"17", b"x"],
-    *[b"\n", b"\r", b"\r\n", b"\n\n", b"\0", b"\xef\xbb\xbf", b"\xef", b"\xff", b"\xe2\x82"],
-    *[each.encode() for each in ("é", "\u2028", "\x85", "\v", "\f", "٣")],
-    *[b"data: x\n", b"id: 4\n", b"event: e\n", b"retry: 5\n", b": c\n", b"data\r", b"id\r\n"],
-    *[
-        b"id: 1\nevent: a\ndata: {}\n\n",
-        b"id: 2\r\nevent: b\r\ndata: []\r\n\r\n",
-        b"id: \0\nevent: a\ndata: z\n\n",
-    ],
-]
 # Chunks end between pieces and, by `borders`, anywhere inside them.
-chunked = st.lists(st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join), max_size=8)
+pieces = st.lists(st.sampled_from(PIECES) | st.binary(max_size=3), max_size=8)
+chunked = st.lists(pieces.map(b"".join), max_size=8)
 borders = st.lists(st.integers(min_value=0, max_value=400), max_size=12)
 exactly = settings(deadline=None, max_examples=400)
 
@@ -312,18 +256,6 @@ class TestChunkBorders:
         assert decoder.last_event_id == (str(rows[-1][0]) if rows else "")
 
 
-def sizes(stream: bytes) -> list[int]:
-    """The bytes of each frame of a stream, the unfinished rest included, each line end counted as one."""
-    text = stream.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    found = [0]
-    for line in text.splitlines(keepends=True):
-        if line == b"\n":
-            found.append(0)
-        else:
-            found[-1] += len(line)
-    return found
-
-
 class TestLimit:
     def test_the_error_says_the_limit_the_bytes_seen_and_the_way_out(self) -> None:
         decoder = Decoder(max_frame_bytes=100)
@@ -364,20 +296,7 @@ class TestLimit:
         self, chunks: list[bytes], borders: list[int], limit: int
     ) -> None:
         stream = b"".join(chunks)
-        decoder = Decoder(limit)
-        found: list[Frame] = []
-        refused = False
-        for chunk in cut(stream, borders):
-            try:
-                found += decoder.feed(chunk)
-            except FrameTooLarge:
-                refused = True
-                break
-        assert refused == (max(sizes(stream)) > limit)
-        events, last_event_id, _ = reference(stream)
-        mine = observed(decoder, found)
-        assert mine[0] == events[: len(mine[0])]
-        assert refused or mine[:2] == (events, last_event_id)
+        check(stream, cut(stream, borders), limit)
 
 
 class TestCost:

@@ -1,10 +1,13 @@
-"""The tail: replay, follow, resume, and the promise that no wake-up has to arrive."""
+"""Tails: replay, follow, resume, what they share, and the promise that no wake-up has to arrive."""
 
 import asyncio
+import gc
+import random
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,15 +15,19 @@ from hypothesis import strategies as st
 
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus, MemoryListener
+from runglass.errors import StoreError
+from runglass.sse import frame
 from runglass.store.base import Append, NewRun, RunRecord
 from runglass.store.sqlite import SqliteStore
-from runglass.tail import tail
+from runglass.tail import PAGE_BYTES, WINDOW_BYTES, Page, Tails
+from tests.prove.tails import tails as prove_tails
 
 LAST = b'{"eventType":"flow_completed"}'
+PAUSED = b'{"eventType":"step_paused"}'
 
 
-def event(number: int) -> bytes:
-    return b'{"eventType":"step_started","n":%d}' % number
+def event(number: int, *, size: int = 0) -> bytes:
+    return b'{"eventType":"step_started","n":%d,"x":"%b"}' % (number, b"x" * size)
 
 
 class DeafBus(MemoryBus):
@@ -30,9 +37,19 @@ class DeafBus(MemoryBus):
         return
 
 
+class Store(SqliteStore):
+    """Counts the reads of events."""
+
+    reads = 0
+
+    async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
+        self.reads += 1
+        return await super().events(run_no, after=after, limit_bytes=limit_bytes)
+
+
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[tuple[SqliteStore, RunRecord]]:
-    async with SqliteStore(path, synchronous="NORMAL") as store:
+async def opened(path: Path) -> AsyncIterator[tuple[Store, RunRecord]]:
+    async with Store(path, synchronous="NORMAL") as store:
         project = await store.ensure_project("acme", "demo")
         flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
         run = NewRun(
@@ -57,48 +74,64 @@ async def write(store: SqliteStore, bus: Bus, run: RunRecord, head: int, events:
     await bus.wake(run.id)
 
 
-async def collect(
-    store: SqliteStore, bus: Bus, run: RunRecord, *, after: int = 0, poll_s: float = 60
-) -> list[int]:
+async def current(store: SqliteStore, run: RunRecord) -> RunRecord:
+    found = await store.run(run.id)
+    assert found is not None
+    return found
+
+
+def following(store: SqliteStore, bus: Bus, *, poll_s: float = 60) -> Tails:
+    return Tails(store, bus, poll_s=poll_s)
+
+
+async def collect(tails: Tails, run: RunRecord, *, after: int = 0) -> list[int]:
     seqs: list[int] = []
-    async with asyncio.timeout(20), aclosing(tail(store, bus, run, after=after, poll_s=poll_s)) as pages:
+    async with asyncio.timeout(20), aclosing(tails.follow(run, after=after)) as pages:
         async for page in pages:
             seqs += [seq for seq, _ in page]
     return seqs
 
 
 async def test_an_ended_run_is_replayed_and_the_tail_ends(tmp_path: Path) -> None:
+    """Whether or not the caller's record of the run knows of the end."""
     async with opened(tmp_path / "db") as (store, run):
         await write(store, MemoryBus(), run, 0, [*map(event, range(9)), LAST])
+        tails = following(store, MemoryBus())
         for after in range(10):
-            assert await collect(store, MemoryBus(), run, after=after) == list(range(after + 1, 11))
+            assert await collect(tails, await current(store, run), after=after) == list(range(after + 1, 11))
+            assert await collect(tails, run, after=after) == list(range(after + 1, 11))
 
 
 @pytest.mark.parametrize("after", [10, 11, 1000])
 async def test_there_is_nothing_after_the_last_event(tmp_path: Path, after: int) -> None:
     async with opened(tmp_path / "db") as (store, run):
         await write(store, MemoryBus(), run, 0, [*map(event, range(9)), LAST])
-        assert await collect(store, MemoryBus(), run, after=after) == []
+        tails = following(store, MemoryBus())
+        assert await collect(tails, run, after=after) == []
+        store.reads = 0
+        assert await collect(tails, await current(store, run), after=after) == []
+        assert store.reads == 0
 
 
 async def test_a_live_run_is_followed_to_its_end(tmp_path: Path) -> None:
     bus = MemoryBus()
     async with opened(tmp_path / "db") as (store, run):
-        following = [asyncio.create_task(collect(store, bus, run)) for _ in range(5)]
+        tails = following(store, bus)
+        tasks = [asyncio.create_task(collect(tails, run)) for _ in range(5)]
         for head in range(50):
             await write(store, bus, run, head, [event(head)])
         await write(store, bus, run, 50, [LAST])
-        assert await asyncio.gather(*following) == [list(range(1, 52))] * 5
+        assert await asyncio.gather(*tasks) == [list(range(1, 52))] * 5
 
 
 async def test_a_lost_wake_up_costs_a_poll_and_no_event(tmp_path: Path) -> None:
     bus = DeafBus()
     async with opened(tmp_path / "db") as (store, run):
-        following = asyncio.create_task(collect(store, bus, run, poll_s=0.01))
+        task = asyncio.create_task(collect(following(store, bus, poll_s=0.01), run))
         for head in range(5):
             await write(store, bus, run, head, [event(head)])
         await write(store, bus, run, 5, [LAST])
-        assert await following == [1, 2, 3, 4, 5, 6]
+        assert await task == [1, 2, 3, 4, 5, 6]
 
 
 async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(tmp_path: Path) -> None:
@@ -122,17 +155,21 @@ async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(
                 bus._listeners.setdefault(run_id, set()).add(listener)
                 yield listener
 
-        assert await collect(store, Worst(), run) == [1]
+        assert await collect(following(store, Worst()), run) == [1]
 
 
-async def test_a_reader_that_leaves_takes_its_listener_along(tmp_path: Path) -> None:
+async def test_the_last_reader_that_leaves_takes_all_along(tmp_path: Path) -> None:
     bus = MemoryBus()
     async with opened(tmp_path / "db") as (store, run):
+        tails = following(store, bus)
         await write(store, bus, run, 0, [event(0)])
-        async with aclosing(tail(store, bus, run)) as pages:
-            assert await anext(pages)
+        async with aclosing(tails.follow(run)) as first:
+            assert await anext(first)
+            async with aclosing(tails.follow(run)) as second:
+                assert await anext(second)
             assert bus._listeners
         assert not bus._listeners
+        assert not tails._windows
 
 
 @settings(max_examples=25, deadline=None)
@@ -145,77 +182,338 @@ def test_resuming_anywhere_loses_and_repeats_nothing(batches: list[int], data: s
         bus = MemoryBus()
         with tempfile.TemporaryDirectory() as folder:
             async with opened(Path(folder) / "db") as (store, run):
-                following = asyncio.create_task(collect(store, bus, run, after=after))
+                task = asyncio.create_task(collect(following(store, bus), run, after=after))
                 head = 0
                 for size in batches:
                     await write(store, bus, run, head, [event(head + offset) for offset in range(size)])
                     head += size
                 await write(store, bus, run, head, [LAST])
-                return await following
+                return await task
 
     assert asyncio.run(run_once()) == list(range(after + 1, total + 1))
 
 
-class CountingStore(SqliteStore):
-    """Counts what a tail asks of it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, synchronous="NORMAL")
-        self.asked: list[str] = []
-
-    async def run(self, run_id: str) -> RunRecord | None:
-        self.asked.append("run")
-        return await super().run(run_id)
-
-    async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
-        self.asked.append("events")
-        return await super().events(run_no, after=after, limit_bytes=limit_bytes)
-
-
-async def test_a_wake_up_costs_one_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 50])
+async def test_a_wake_up_costs_one_read_however_many_follow(tmp_path: Path, count: int) -> None:
     bus = MemoryBus()
-    async with (
-        asyncio.timeout(20),
-        opened(tmp_path / "db") as (_, run),
-        CountingStore(tmp_path / "db") as store,
-        aclosing(tail(store, bus, run, poll_s=60)) as pages,
-    ):
-        assert await anext(pages) == []
-        assert store.asked == ["run", "events"]
+    async with asyncio.timeout(20), opened(tmp_path / "db") as (store, run):
+        tails = following(store, bus)
+        pages = [tails.follow(run) for _ in range(count)]
         for head in range(10):
+            waiting = [asyncio.create_task(_next(each)) for each in pages]
             await write(store, bus, run, head, [event(head)])
-            assert await anext(pages) == [(head + 1, event(head))]
-        assert store.asked == ["run", *["events"] * 11]
+            found = await asyncio.gather(*waiting)
+            assert found == [((head + 1, event(head)),)] * count
+            assert all(page is found[0] for page in found), "a page that is not shared is framed again"
+        # One when the first began to follow, and one for each append.
+        assert store.reads <= 11
+        for each in pages:
+            await each.aclose()
+
+
+async def test_tails_that_replay_the_same_page_at_the_same_time_share_the_read(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as (store, run):
+        await write(store, MemoryBus(), run, 0, [*(event(n, size=30_000) for n in range(10)), LAST])
+        tails, ended = following(store, MemoryBus()), await current(store, run)
+        assert await asyncio.gather(*[collect(tails, ended) for _ in range(20)]) == [list(range(1, 12))] * 20
+        assert store.reads == 4
+        assert not tails._reads
 
 
 async def test_pages_that_are_full_follow_each_other_without_a_wait(tmp_path: Path) -> None:
     bus = DeafBus()
     async with opened(tmp_path / "db") as (store, run):
-        large = [b'{"eventType":"step_started","x":"%b"}' % (b"x" * 30_000)] * 10
-        await write(store, bus, run, 0, [*large, LAST])
-        assert await collect(store, bus, run) == list(range(1, 12))
+        await write(store, bus, run, 0, [*(event(n, size=30_000) for n in range(10)), LAST])
+        assert await collect(following(store, bus), run) == list(range(1, 12))
 
 
 async def test_a_tail_ends_at_the_first_event_it_is_to_end_at(tmp_path: Path) -> None:
-    paused = b'{"eventType":"step_paused"}'
     bus = MemoryBus()
-    async with opened(tmp_path / "db") as (store, run):
-        await write(store, bus, run, 0, [event(1), paused, event(3), paused, event(5)])
-        for after, seqs in ((0, [1, 2]), (2, [3, 4])):
-            async with (
-                asyncio.timeout(20),
-                aclosing(tail(store, bus, run, after=after, until={"step_paused"})) as pages,
-            ):
-                assert [seq async for page in pages for seq, _ in page] == seqs
+    async with asyncio.timeout(20), opened(tmp_path / "db") as (store, run):
+        await write(store, bus, run, 0, [event(1), PAUSED, event(3), PAUSED, event(5)])
+        tails = following(store, bus)
+        for record in (run, await current(store, run)):
+            for after, seqs in ((0, [1, 2]), (2, [3, 4])):
+                async with aclosing(tails.follow(record, after=after, until={"step_paused"})) as pages:
+                    assert [seq async for page in pages for seq, _ in page] == seqs
 
 
 async def test_an_end_that_comes_before_the_place_to_resume_at_ends_the_tail(tmp_path: Path) -> None:
     bus = MemoryBus()
-    async with (
-        asyncio.timeout(20),
-        opened(tmp_path / "db") as (store, run),
-        aclosing(tail(store, bus, run, after=7, poll_s=60)) as pages,
-    ):
-        assert await anext(pages) == []
+    async with asyncio.timeout(20), opened(tmp_path / "db") as (store, run):
+        task = asyncio.create_task(collect(following(store, bus), run, after=7))
         await write(store, bus, run, 0, [event(0), LAST])
-        assert [page async for page in pages] == []
+        assert await task == []
+
+
+async def test_silence_is_told_by_empty_pages(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    async with asyncio.timeout(20), opened(tmp_path / "db") as (store, run):
+        tails = following(store, bus)
+        async with aclosing(tails.follow(run, idle_s=0.01)) as pages:
+            assert [await anext(pages) for _ in range(3)] == [(), (), ()]
+            await write(store, bus, run, 0, [LAST])
+            assert [page async for page in pages if page] == [((1, LAST),)]
+        assert store.reads <= 2
+
+
+def test_a_page_is_framed_as_its_events_are() -> None:
+    page = Page([(4, event(4)), (5, LAST)])
+    assert page.frames == frame(4, "step_started", event(4)) + frame(5, "flow_completed", LAST)
+    assert page.frames is page.frames
+    assert Page().frames == b""
+
+
+class ScriptedStore(SqliteStore):
+    """A log in memory. A read sees it as it is when it begins, and takes as many turns as `turns` says."""
+
+    def __init__(self, turns: Callable[[], int] = lambda: 0) -> None:
+        super().__init__(Path("nowhere"), synchronous="NORMAL")
+        self.log: list[bytes] = []
+        self.failure: Exception | None = None
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self._turns = turns
+
+    async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
+        found, size = [], 0
+        for seq, data in enumerate(self.log[after:], after + 1):
+            found.append((seq, data))
+            size += len(data)
+            if size >= limit_bytes:
+                break
+        for _ in range(self._turns()):
+            await asyncio.sleep(0)
+        await self.go_on.wait()
+        if self.failure is not None:
+            raise self.failure
+        return found
+
+
+def record(head: int = 0, *, status: str = "running", run_id: str = "r") -> RunRecord:
+    return RunRecord(
+        no=1,
+        id=run_id,
+        project_id=1,
+        flow_id="f",
+        version=0,
+        status=status,
+        trigger_type="api",
+        capture="off",
+        session_id=None,
+        head=head,
+        fence=0,
+        claims=0,
+        summary=b"{}",
+        totals=None,
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    sizes=st.lists(st.sampled_from([0, 0, 10, 20_000, PAGE_BYTES, 3 * PAGE_BYTES]), max_size=40),
+    readers=st.integers(1, 12),
+)
+def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: int) -> None:
+    """Any number, from any place, however slow, whoever is cancelled, and however reads and appends fall.
+
+    No poll comes to the rescue: a wake-up that got lost between them would end in a timeout.
+    """
+    chance = random.Random(seed)
+    log = [*(event(n, size=size) for n, size in enumerate(sizes)), LAST]
+
+    async def turns(most: int) -> None:
+        for _ in range(chance.randrange(most)):
+            await asyncio.sleep(0)
+
+    async def read(tails: Tails, store: ScriptedStore) -> None:
+        await turns(60)
+        begin = after = chance.randint(0, len(store.log))
+        seen: list[bytes] = []
+        slowness = chance.choice([1, 1, 5, 200])
+        while after < len(log):
+            # Leaves at some page, by being closed or cancelled, and comes back to where it was.
+            head = chance.randint(after, len(store.log))
+            status = "completed" if head == len(log) else "running"
+            leaving = chance.choice([1, 3, 1000])
+            async with aclosing(tails.follow(record(head, status=status), after=after)) as pages:
+                while leaving := leaving - 1:
+                    task = asyncio.create_task(_next(pages))
+                    if chance.random() < 0.1:
+                        await turns(4)
+                        task.cancel()
+                    await asyncio.wait({task})
+                    page = None if task.cancelled() else task.result()
+                    if not page:
+                        break
+                    for seq, data in page:
+                        after += 1
+                        assert seq == after
+                        seen.append(data)
+                    await turns(slowness)
+        assert seen == log[begin:]
+
+    async def append(store: ScriptedStore, bus: MemoryBus) -> None:
+        rest = list(log)
+        while rest:
+            size = chance.randint(1, 3)
+            store.log += rest[:size]
+            del rest[:size]
+            await bus.wake("r")
+            await turns(12)
+
+    async def run_once() -> None:
+        store, bus = ScriptedStore(lambda: chance.randrange(6)), MemoryBus()
+        tails = following(store, bus)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            for _ in range(readers):
+                group.create_task(read(tails, store))
+            group.create_task(append(store, bus))
+        assert not tails._windows
+        assert not bus._listeners
+
+    asyncio.run(run_once())
+
+
+async def _next(pages: AsyncGenerator[Page, None]) -> Page | None:
+    return await anext(pages, None)
+
+
+async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() -> None:
+    store, bus = ScriptedStore(), MemoryBus()
+    tails = following(store, bus)
+    async with asyncio.timeout(20), aclosing(tails.follow(record())) as slow:
+        waiting = asyncio.create_task(_next(slow))
+        fast = asyncio.create_task(collect(tails, record()))
+        seen: list[bytes] = []
+        for n in range(1000):
+            store.log.append(event(n, size=5000))
+            await bus.wake("r")
+            for _ in range(20):
+                await asyncio.sleep(0)
+            (window,) = tails._windows.values()
+            assert sum(len(data) for _, data in window._rows) <= WINDOW_BYTES
+        store.log.append(LAST)
+        await bus.wake("r")
+        assert await fast == list(range(1, 1002))
+        seen += [data for _, data in await waiting or ()]
+        async for page in slow:
+            assert sum(len(data) for _, data in page) < PAGE_BYTES + 6000
+            seen += [data for _, data in page]
+    assert seen == store.log
+
+
+async def test_what_all_have_passed_is_not_kept() -> None:
+    store, bus = ScriptedStore(), MemoryBus()
+    tails = following(store, bus)
+    async with asyncio.timeout(20), aclosing(tails.follow(record())) as pages:
+        for n in range(50):
+            store.log.append(event(n, size=100))
+            await bus.wake("r")
+            assert await anext(pages)
+            (window,) = tails._windows.values()
+            assert len(window._rows) == 1
+            assert len(window._pages) == 1
+
+
+@pytest.fixture
+async def noise() -> AsyncIterator[list[dict[str, Any]]]:
+    """What the event loop complains of: failures that nobody looked at."""
+    heard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+    yield heard
+    await asyncio.sleep(0)
+    gc.collect()
+    assert heard == []
+
+
+# An ended run is replayed with a read that tails share; a live one is followed by the window's reading.
+@pytest.mark.parametrize("run", [record(2, status="completed"), record()], ids=["replay", "follow"])
+class TestShared:
+    async def started(self, run: RunRecord) -> tuple[ScriptedStore, Tails, list[asyncio.Task[list[int]]]]:
+        store = ScriptedStore()
+        store.log = [event(0), LAST]
+        store.go_on.clear()
+        tails = following(store, MemoryBus())
+        tasks = [asyncio.create_task(collect(tails, run)) for _ in range(5)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return store, tails, tasks
+
+    async def test_one_that_is_cancelled_does_not_take_the_read_along(
+        self, run: RunRecord, noise: list[dict[str, Any]]
+    ) -> None:
+        store, _, (first, *others) = await self.started(run)
+        first.cancel()
+        await asyncio.wait({first})
+        assert first.cancelled()
+        store.go_on.set()
+        assert await asyncio.gather(*others) == [[1, 2]] * 4
+
+    async def test_a_failure_reaches_everyone_and_the_next_one_reads_anew(
+        self, run: RunRecord, noise: list[dict[str, Any]]
+    ) -> None:
+        store, tails, tasks = await self.started(run)
+        store.failure = StoreError("the disk is gone")
+        store.go_on.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [(type(error), str(error)) for error in found] == [(StoreError, "the disk is gone")] * 5
+        store.failure = None
+        assert await collect(tails, run) == [1, 2]
+
+    async def test_a_failure_after_everyone_has_left_is_nobodys(
+        self, run: RunRecord, noise: list[dict[str, Any]]
+    ) -> None:
+        store, tails, tasks = await self.started(run)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        store.failure = StoreError("the disk is gone")
+        store.go_on.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not tails._reads
+        assert not tails._windows
+
+
+async def test_one_who_joins_a_reading_that_has_failed_begins_a_new_one() -> None:
+    """The others have not left yet: one of them does not read on."""
+    store, bus = ScriptedStore(), MemoryBus()
+    tails = following(store, bus)
+    async with asyncio.timeout(20), aclosing(tails.follow(record())) as first:
+        store.log.append(event(0))
+        assert await anext(first)
+        store.failure = StoreError("the disk is gone")
+        await bus.wake("r")
+        (window,) = tails._windows.values()
+        await asyncio.wait({window.reading})
+        store.failure = None
+        second = asyncio.create_task(collect(tails, record()))
+        store.log.append(LAST)
+        await bus.wake("r")
+        assert await second == [1, 2]
+        with pytest.raises(StoreError, match="the disk is gone"):
+            await anext(first)
+    assert not tails._windows
+    assert not bus._listeners
+
+
+async def test_a_log_with_a_hole_is_told_and_not_passed_on() -> None:
+    class Holed(ScriptedStore):
+        async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
+            return [(1, event(1)), (3, event(3))]
+
+    with pytest.raises(StoreError, match="run 'r' has a hole after 0"):
+        await collect(following(Holed(), MemoryBus()), record())
+
+
+async def test_events_that_are_gone_are_told_and_not_waited_for() -> None:
+    with pytest.raises(StoreError, match="run 'r' has lost its events after 0"):
+        await collect(following(ScriptedStore(), MemoryBus()), record(5))
+
+
+async def test_memory_stays_flat_with_tails_that_do_not_read() -> None:
+    """The small one of `prove tails`, over real sockets."""
+    report = await prove_tails(fast=20, slow=20, events=1500)
+    assert report[0].startswith("20 tails and 20 slow ones, 1500 events")

@@ -21,6 +21,7 @@ from runglass.events import (
     StepOutput,
     StepPaused,
     StepPausedForToolCalls,
+    StepResumed,
     StepRetrying,
     StepSkipped,
     StepStarted,
@@ -73,6 +74,8 @@ def _words(event: StreamEvent) -> Words:
             return "▷", "cyan", f"started, attempt {event.attempt}" if event.attempt > 1 else "started"
         case StepInput():
             return "·", "dim", f"input of {words.size(event.input_size_bytes)}{_attempt(event.attempt)}"
+        case StepResumed():
+            return "▷", "cyan", "goes on: the tool results are in"
         case StepOutput():
             return "·", "dim", f"output: {_excerpt(event.output_data)}{_attempt(event.attempt)}"
         case StepCompleted():

@@ -64,7 +64,10 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes every connection; leaving the context manager does it too."""
+        """Closes every connection; leaving the context manager does it too.
+
+        Whoever still waits for an answer or an event gets a RuntimeError at once.
+        """
         self._transport.close()
 
     def flow(
@@ -157,7 +160,10 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes every connection; leaving the context manager does it too."""
+        """Closes every connection; leaving the context manager does it too.
+
+        Whoever still waits for an answer or an event gets a RuntimeError at once.
+        """
         await self._transport.aclose()
 
     def flow(

@@ -1,9 +1,10 @@
-"""Blocking sockets that keep a deadline.
+"""Blocking sockets that keep a deadline, and that another thread can close.
 
 The HTTP library takes one number of seconds and gives each socket operation that long, and it reads headers
 and connects to a name's addresses in loops of its own. So the transport passes a `Deadline` where it expects
 the number, and these classes ask it before every operation. Only the blocking transport needs them: asyncio
-can cancel a whole call. Knows the library's network interface and nothing of HTTP.
+can cancel a whole call. For the same reason they keep count of what is open: a thread that waits for a socket
+does not notice that it has been closed. Knows the library's network interface and nothing of HTTP.
 """
 
 import queue
@@ -11,6 +12,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import httpcore2
@@ -33,10 +35,36 @@ def _seconds(bound: _Bound, expired: type[Exception]) -> float | None:
 
 
 class DeadlineBackend(httpcore2.NetworkBackend):
-    """Connects as `inner` does; every timeout may be a `Deadline`."""
+    """Connects as `inner` does, until it is closed; every timeout may be a `Deadline`."""
 
     def __init__(self, inner: httpcore2.NetworkBackend) -> None:
         self._inner = inner
+        self._lock = threading.Lock()
+        self._open: set[_Stream] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Ends every connection, also those in the making; who waits for one learns that it has ended."""
+        with self._lock:
+            self._closed = True
+            streams = list(self._open)
+        for stream in streams:
+            stream.shut_down()
+
+    def keep(self, inner: httpcore2.NetworkStream) -> "_Stream":
+        """The same connection as one of this backend's. Raises ConnectError after `close`."""
+        stream = _Stream(inner, self)
+        with self._lock:
+            if not self._closed:
+                self._open.add(stream)
+                return stream
+        inner.close()
+        raise httpcore2.ConnectError("the client has been closed")
+
+    def forget(self, stream: "_Stream") -> None:
+        """That connection is none of this backend's any more."""
+        with self._lock:
+            self._open.discard(stream)
 
     def connect_tcp(
         self,
@@ -61,7 +89,7 @@ class DeadlineBackend(httpcore2.NetworkBackend):
                 if not addresses:
                     raise
             else:
-                return _Stream(stream)
+                return self.keep(stream)
 
     def connect_unix_socket(
         self,
@@ -70,15 +98,23 @@ class DeadlineBackend(httpcore2.NetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
         seconds = _seconds(timeout, httpcore2.ConnectTimeout)
-        return _Stream(self._inner.connect_unix_socket(path, timeout=seconds, socket_options=socket_options))
+        return self.keep(
+            self._inner.connect_unix_socket(path, timeout=seconds, socket_options=socket_options)
+        )
 
     def sleep(self, seconds: float) -> None:
         self._inner.sleep(seconds)
 
 
 class _Stream(httpcore2.NetworkStream):
-    def __init__(self, inner: httpcore2.NetworkStream) -> None:
+    def __init__(self, inner: httpcore2.NetworkStream, backend: DeadlineBackend) -> None:
         self._inner = inner
+        self._backend = backend
+
+    def shut_down(self) -> None:
+        """Ends the connection and leaves the socket to who is using it."""
+        with suppress(OSError):
+            self._inner.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     def read(self, max_bytes: int, timeout: _Bound = None) -> bytes:
         return self._inner.read(max_bytes, timeout=_seconds(timeout, httpcore2.ReadTimeout))
@@ -89,13 +125,18 @@ class _Stream(httpcore2.NetworkStream):
             self._inner.write(piece, timeout=_seconds(timeout, httpcore2.WriteTimeout))
 
     def close(self) -> None:
+        self._backend.forget(self)
+        # Closing alone does not wake a thread that reads here.
+        self.shut_down()
         self._inner.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: _Bound = None
     ) -> httpcore2.NetworkStream:
         seconds = _seconds(timeout, httpcore2.ConnectTimeout)
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname=server_hostname, timeout=seconds))
+        inner = self._inner.start_tls(ssl_context, server_hostname=server_hostname, timeout=seconds)
+        self._backend.forget(self)
+        return self._backend.keep(inner)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

@@ -6,9 +6,9 @@ elsewhere, without I/O, for both transports alike. Here is what differs: how to 
 
 import asyncio
 import math
-import time
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
-from contextlib import aclosing, closing
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from typing import Any, TypeVar
 
 import httpx2
@@ -38,13 +38,17 @@ class SyncTransport:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.sleep: Callable[[float], None] = time.sleep
+        self._closed = threading.Event()
+        self.sleep: Callable[[float], object] = self._closed.wait
         self._base = _checked(endpoint.base_url)
         self._http = httpx2.Client(headers=endpoint.headers(), limits=_LIMITS)
-        _keep_deadlines(self._http)
+        self._backends = _keep_deadlines(self._http)
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection. What waits in another thread ends at once, with a RuntimeError."""
+        self._closed.set()
+        for backend in self._backends:
+            backend.close()
         self._http.close()
 
     def call(self, call: Call[T], *, timeout: float | None) -> T:
@@ -73,7 +77,12 @@ class SyncTransport:
                 return
             self.sleep(max(0.0, min(wait_s, deadline.left_s())))
 
+    def _require_open(self, what: object) -> None:
+        if self._closed.is_set():
+            raise _closed(what)
+
     def _attempt(self, call: Call[Any], deadline: Deadline) -> Outcome:
+        self._require_open(call)
         request = self._http.build_request(
             call.method,
             f"{self._base}{call.target}",
@@ -84,15 +93,19 @@ class SyncTransport:
         try:
             response = self._http.send(request)
         except httpx2.RequestError as error:
+            self._require_open(call)
             # The kernel gives up on dead peers by itself, and that looks like a timeout too.
             if isinstance(error, httpx2.TimeoutException) and deadline.passed():
                 raise timed_out(call, deadline.seconds) from error
             return _lost(error, self._base)
+        # A body without a length ends well where its connection is shut down.
+        self._require_open(call)
         return _answer(response, response.content)
 
     def _parts(self, cursor: Cursor, deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
         """The bytes that one connection brings, and last how it ended."""
-        silence = Deadline(SILENCE_S, within=deadline)
+        self._require_open(cursor)
+        silence = _silence(deadline)
         call = cursor.call()
         request = self._http.build_request(
             call.method,
@@ -117,11 +130,13 @@ class SyncTransport:
                     yield chunk
                     silence.renew()
         except httpx2.RequestError as error:
+            self._require_open(cursor)
             silent = isinstance(error, httpx2.TimeoutException) and silence.passed()
             if silent and deadline.passed():
                 raise _not_ended(cursor, deadline) from error
             yield Lost(_SILENT, cause=error) if silent else _lost(error, self._base)
         else:
+            self._require_open(cursor)
             yield ENDED_EARLY
 
 
@@ -130,12 +145,19 @@ class AsyncTransport:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self.sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self._closed = asyncio.Event()
+        self._bounds: set[asyncio.Timeout] = set()
+        self.sleep: Callable[[float], Awaitable[None]] = self._wait
         self._base = _checked(endpoint.base_url)
         self._http = httpx2.AsyncClient(headers=endpoint.headers(), limits=_LIMITS, timeout=None)
 
     async def aclose(self) -> None:
-        """Closes every connection."""
+        """Closes every connection. What waits in another task ends at once, with a RuntimeError."""
+        self._closed.set()
+        # The HTTP library does not close connections in the making, and would let their requests wait on.
+        for bound in self._bounds:
+            if not bound.expired():
+                bound.reschedule(0)
         await self._http.aclose()
 
     async def call(self, call: Call[T], *, timeout: float | None) -> T:
@@ -143,7 +165,7 @@ class AsyncTransport:
         deadline = Deadline(self.endpoint.bound_s(timeout))
         retries = Retries(call, self.endpoint.max_retries)
         try:
-            async with asyncio.timeout(deadline.bound_s()):
+            async with self._bounded(deadline):
                 while True:
                     outcome = await self._attempt(call)
                     wait_s = retries.wait_s(outcome, left_s=deadline.left_s())
@@ -151,6 +173,7 @@ class AsyncTransport:
                         return finish(call, outcome, attempts=retries.attempts)
                     await self.sleep(wait_s)
         except TimeoutError as error:
+            self._require_open(call)
             raise timed_out(call, deadline.seconds) from error
 
     async def follow(self, cursor: Cursor, *, timeout: float = math.inf) -> AsyncGenerator[StreamEvent, None]:
@@ -169,29 +192,55 @@ class AsyncTransport:
                 return
             await self.sleep(max(0.0, min(wait_s, deadline.left_s())))
 
+    @asynccontextmanager
+    async def _bounded(self, deadline: Deadline) -> AsyncGenerator[None, None]:
+        """Raises TimeoutError when the deadline passes, or the client is closed."""
+        async with asyncio.timeout(deadline.bound_s()) as bound:
+            self._bounds.add(bound)
+            try:
+                yield
+            finally:
+                self._bounds.discard(bound)
+
+    async def _next(self, chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes | None:
+        async with self._bounded(_silence(deadline)):
+            return await anext(chunks, None)
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+
+    def _require_open(self, what: object) -> None:
+        if self._closed.is_set():
+            raise _closed(what)
+
     async def _attempt(self, call: Call[Any]) -> Outcome:
+        self._require_open(call)
         request = self._http.build_request(
             call.method, f"{self._base}{call.target}", headers=call.headers, content=call.body
         )
         try:
             response = await self._http.send(request)
         except httpx2.RequestError as error:
+            self._require_open(call)
             return _lost(error, self._base)
         return _answer(response, response.content)
 
     async def _parts(self, cursor: Cursor, deadline: Deadline) -> AsyncGenerator[bytes | Outcome, None]:
         """The bytes that one connection brings, and last how it ended."""
+        self._require_open(cursor)
         call = cursor.call()
         request = self._http.build_request(
             call.method, f"{self._base}{call.target}", headers=call.headers, content=call.body
         )
         try:
-            async with _silence(deadline):
+            async with self._bounded(_silence(deadline)):
                 opened = await self._http.send(request, stream=True)
             async with aclosing(opened) as response:
                 if not _is_event_stream(response):
                     body = bytearray()
-                    async with _silence(deadline):
+                    async with self._bounded(_silence(deadline)):
                         async for chunk in response.aiter_bytes():
                             body += chunk
                             if len(body) > _REFUSAL_BYTES:
@@ -200,29 +249,30 @@ class AsyncTransport:
                     return
                 cursor.opened()
                 chunks = response.aiter_bytes()
-                while (part := await _next(chunks, deadline)) is not None:
+                while (part := await self._next(chunks, deadline)) is not None:
                     yield part
         except TimeoutError as error:
+            self._require_open(cursor)
             if deadline.passed():
                 raise _not_ended(cursor, deadline) from error
             yield Lost(_SILENT, cause=error)
         except httpx2.RequestError as error:
+            self._require_open(cursor)
             yield _lost(error, self._base)
         else:
             yield ENDED_EARLY
 
 
-async def _next(chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes | None:
-    async with _silence(deadline):
-        return await anext(chunks, None)
-
-
-def _silence(deadline: Deadline) -> asyncio.Timeout:
-    return asyncio.timeout(Deadline(SILENCE_S, within=deadline).bound_s())
+def _silence(deadline: Deadline) -> Deadline:
+    return Deadline(SILENCE_S, within=deadline)
 
 
 def _not_ended(cursor: Cursor, deadline: Deadline) -> APITimeoutError:
     return APITimeoutError(f"{cursor}: the run did not end within {deadline.seconds:g} s; it still goes on")
+
+
+def _closed(what: object) -> RuntimeError:
+    return RuntimeError(f"{what} cannot be had: the client has been closed; make a new one")
 
 
 def _checked(base_url: str) -> str:
@@ -233,12 +283,15 @@ def _checked(base_url: str) -> str:
     return base_url
 
 
-def _keep_deadlines(client: httpx2.Client) -> None:
+def _keep_deadlines(client: httpx2.Client) -> list[DeadlineBackend]:
+    backends = []
     for transport in (client._transport, *client._mounts.values()):
         if isinstance(transport, httpx2.HTTPTransport):
             # There is no public way in that keeps proxies from the environment. Reading the attribute first
             # makes a renamed one fail here, rather than leave calls unbounded.
-            transport._pool._network_backend = DeadlineBackend(transport._pool._network_backend)
+            backends.append(DeadlineBackend(transport._pool._network_backend))
+            transport._pool._network_backend = backends[-1]
+    return backends
 
 
 def _waiting(deadline: Deadline) -> dict[str, Any]:

@@ -12,30 +12,43 @@ import msgspec
 
 from runglass.clock import Clock
 from runglass.engine.capture import Capture
+from runglass.engine.kept import lost_checkpoints, output_checkpoint
 from runglass.engine.llm import AnswerRejected
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Turns
 from runglass.engine.prices import format_usd
-from runglass.engine.recorder import Recorder, path_text
+from runglass.engine.recorder import Recorder
 from runglass.engine.scope import Place
 from runglass.engine.steps import Performed
 from runglass.engine.totals import sum_of_tokens
 from runglass.errors import StepFailure
-from runglass.events import StepCompleted, StepError, StepInput, StepOutput, StepRetrying, StepStarted
-from runglass.flow import Step
+from runglass.events import (
+    StepCompleted,
+    StepError,
+    StepInput,
+    StepOutput,
+    StepResumed,
+    StepRetrying,
+    StepStarted,
+)
+from runglass.flow import Flow, Step
 from runglass.lazy import encoded
-from runglass.store.base import Checkpoint
 from runglass.trace import TokenBreakdown
 
 
 class Writing(msgspec.Struct, frozen=True, kw_only=True):
-    """What the attempts of one run write with; secrets in the run's `inputs` are struck from errors."""
+    """What the attempts of one run write with; secrets in the run's `inputs` are struck from errors.
+
+    `answers_call` says that outputs are owed to a call that may be sent again.
+    """
 
     execution_id: str
+    flow: Flow
     inputs: Mapping[str, Any]
     recorder: Recorder
     capture: Capture
     clock: Clock
+    answers_call: bool = False
 
 
 class _Address(TypedDict):
@@ -71,7 +84,7 @@ class Attempt:
         self.number = number
         self.turns = turns
         self._writing = writing
-        self._started_s = 0.0
+        self._started_s: float | None = None
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -79,8 +92,14 @@ class Attempt:
         before_s = self.turns.duration_ms / 1000 if self.turns else 0.0
         self._started_s = self._writing.clock.monotonic_s() - before_s
 
+    def stop_clock(self) -> None:
+        """Says that nobody knows how long the attempt took: its process did not live to its end."""
+        self._started_s = None
+
     @property
-    def duration_ms(self) -> int:
+    def duration_ms(self) -> int | None:
+        if self._started_s is None:
+            return None
         return max(0, round((self._writing.clock.monotonic_s() - self._started_s) * 1000))
 
     def start(self) -> None:
@@ -98,7 +117,14 @@ class Attempt:
 
     def take_up(self, results: list[dict[str, Any]]) -> None:
         """Records that tool results are in: the run goes on, and the trace shows with what."""
-        self._record_output({"toolResults": results})
+        kept = self._writing.capture.snapshot(Payload({"toolResults": results})).data
+        self._writing.recorder.record(
+            StepResumed(**self._address(), step_index=self.place.step_index, input_data=encoded(kept))
+        )
+
+    def tell_input(self) -> None:
+        """Records the input of an attempt that fails with its run, if it is not recorded yet."""
+        self._ensure_input()
 
     def say(self, text: str) -> None:
         """Records a piece of the text that the attempt's model says."""
@@ -114,7 +140,7 @@ class Attempt:
             calls=performed.calls,
             iterations_used=self.turns.iterations_used + 1 if self.turns else 1,
             offer=offer,
-            duration_ms=self.duration_ms,
+            duration_ms=self.duration_ms or 0,
             last_cost_usd=performed.cost_usd,
             **paid,
         )
@@ -129,11 +155,11 @@ class Attempt:
             name=self.step.name,
             step_index=self.place.step_index,
             output=encoded(snapshot.data),
-            duration_ms=self.duration_ms,
+            duration_ms=self.duration_ms or 0,
             output_size_bytes=snapshot.size_bytes,
             truncated=snapshot.truncated,
         )
-        checkpoint = Checkpoint(self.step.id, path_text(self.place.loop_path), output.json)
+        checkpoint = output_checkpoint(self.step, self.place, output.json)
         self._writing.recorder.record(event, checkpoint=checkpoint, spent_usd=performed.cost_usd)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
@@ -149,10 +175,21 @@ class Attempt:
         )
         self._writing.recorder.record(event, spent_usd=_spent(failure))
 
+    def cut_off(self, failure: StepFailure) -> None:
+        """Records that the attempt is lost because what is around it is."""
+        self._lose(failure, self._error(failure))
+
     def lose(self, failure: StepFailure) -> dict[str, Any]:
         """Records that the attempt failed and none follows; returns the error as it is recorded."""
-        self._ensure_input()
         error = self._error(failure)
+        for checkpoint in lost_checkpoints(self._writing.flow, self.step.id, self.place, bytes(error)):
+            self._writing.recorder.keep(checkpoint)
+        self._lose(failure, error)
+        recorded: dict[str, Any] = msgspec.json.decode(error)
+        return recorded
+
+    def _lose(self, failure: StepFailure, error: msgspec.Raw) -> None:
+        self._ensure_input()
         event = StepError(
             **self._address(),
             **self._paid_before(failure),
@@ -162,8 +199,6 @@ class Attempt:
             duration_ms=self.duration_ms,
         )
         self._writing.recorder.record(event, spent_usd=_spent(failure))
-        recorded: dict[str, Any] = msgspec.json.decode(error)
-        return recorded
 
     def _address(self) -> _Address:
         return {
@@ -176,7 +211,7 @@ class Attempt:
 
     def _ensure_input(self) -> None:
         # A failed attempt keeps its input in every mode; the others have recorded it at the start.
-        if not self._writing.capture.keeps_snapshots:
+        if not self._writing.capture.keeps_snapshots and self.data.value is not None:
             self._record_input()
 
     def _record_input(self) -> None:

@@ -6,18 +6,22 @@ Being cut off is an end too: an ended run has no step that still runs.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import nullcontext
+from datetime import datetime
 from typing import Any, NoReturn
 
 from runglass.engine.attempt import Attempt, Writing
+from runglass.engine.gate import Ending, Gate
 from runglass.engine.llm import AnswerRejected
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Turns
 from runglass.engine.scope import Place, Scope
 from runglass.engine.steps import Parts, Performed, Talk, perform
+from runglass.engine.taking_up import WORKER_LOST, CutOff
 from runglass.engine.totals import Totals
 from runglass.errors import StepFailure, StoreError
-from runglass.flow import LeafStep, LlmStep, Retry, Step
+from runglass.flow import LeafStep, LlmStep, Retry, Step, WaitStep, within
 from runglass.fold import Address, StepChange
 
 log = logging.getLogger(__name__)
@@ -28,6 +32,7 @@ PROVIDER_RETRY = Retry(max_attempts=3)
 MAX_TOOL_ITERATIONS = 25
 """How often the model of one step may ask for tools: ends a conversation that leads nowhere."""
 PROVIDER_BUSY = frozenset({"RATE_LIMITED", "PROVIDER_UNAVAILABLE"})
+NOT_HELD = nullcontext()
 
 
 class StepLost(Exception):
@@ -58,8 +63,9 @@ class CreditsExhausted(Exception):
 class Attempts:
     """Runs the leaf steps of one run, and counts in `totals` what came of them.
 
-    `earlier` holds steps that have been run before and may be run again; `outputs`, if given, gets each
-    output by the seq of its `step_completed`. `has_credit` is asked before each step.
+    `earlier` holds steps that have been run before and may be run again, `cut_off` those whose process died;
+    that may happen to a step `crash_retries` times. `outputs`, if given, gets each output by the seq of its
+    `step_completed`. `has_credit` is asked before each step.
     """
 
     def __init__(
@@ -68,14 +74,22 @@ class Attempts:
         *,
         parts: Parts,
         totals: Totals,
+        gate: Gate,
+        ending: Ending,
+        crash_retries: int,
         has_credit: Callable[[], Awaitable[bool]] | None = None,
         earlier: Mapping[Address, StepChange] | None = None,
+        cut_off: Mapping[Address, CutOff] | None = None,
         outputs: MutableMapping[int, bytes] | None = None,
     ) -> None:
         self._writing = writing
         self._parts = parts
+        self._gate = gate
+        self._ending = ending
+        self._crash_retries = crash_retries
         self._has_credit = has_credit
         self._earlier = earlier or {}
+        self._cut_off = dict(cut_off or {})
         self._outputs = outputs
         self.totals = totals
 
@@ -97,15 +111,24 @@ class Attempts:
             await self._writing.recorder.commit()
             if not await self._has_credit():
                 raise CreditsExhausted(step.id)
-        number = turns.attempt if turns else self.next_attempt(step.id, place)
-        tried = 1
+        tried, waited_s = 1, 0.0
+        cut_off = self._cut_off.pop(Address(step.id, place.loop_path), None) if self._cut_off else None
+        if cut_off is not None:
+            await self._go_on_after(cut_off, step, data, scope, place, turns)
+            number, tried, turns = cut_off.change.step.attempt + 1, cut_off.failures + 1, None
+            waited_s = self._seconds_since(cut_off.since)
+        else:
+            number = turns.attempt if turns else self.next_attempt(step.id, place)
         while True:
-            names = scope.names(data, attempt=number)
-            given, failure = await self._input_of(step, data, names)
-            attempt = Attempt(self._writing, step, given, place, number, turns=turns)
-            if given is not data:
-                names = scope.names(given, attempt=number)
-            performed = await self._perform(attempt, step, names, talk, failure)
+            await self._gate.opened()
+            # Nobody need wait for a step that only waits: its deadline is kept.
+            with NOT_HELD if isinstance(step, WaitStep) else self._gate:
+                names = scope.names(data, attempt=number)
+                given, failure = await self._input_of(step, data, names)
+                attempt = Attempt(self._writing, step, given, place, number, turns=turns)
+                if given is not data:
+                    names = scope.names(given, attempt=number)
+                performed = await self._perform(attempt, step, names, talk, failure, waited_s)
             if isinstance(performed, Performed):
                 return performed.output
             await self._parts.clock.sleep(self._judge(attempt, performed, tried) / 1000)
@@ -125,6 +148,56 @@ class Attempts:
         attempt.start()
         self.totals.failed += 1
         raise StepLost(step.id, attempt.lose(failure)) from failure
+
+    def give_up(self, container: Step, place: Place) -> None:
+        """Records that what was cut off inside of the container is lost: so is what is around it."""
+        outer = place.loop_path or ()
+        inner = {step.id for step in within(container)}
+        for address, cut_off in list(self._cut_off.items()):
+            path = address.loop_path or ()
+            if address.step_id in inner and path[: len(outer)] == outer:
+                del self._cut_off[address]
+                if cut_off.change.step.status == "running":
+                    step = next(step for step in within(container) if step.id == address.step_id)
+                    there = place._replace(loop_path=address.loop_path)
+                    attempt = Attempt(self._writing, step, Payload(None), there, cut_off.change.step.attempt)
+                    attempt.stop_clock()
+                    self.totals.failed += 1
+                    attempt.cut_off(_crash(step))
+
+    async def _go_on_after(
+        self,
+        cut_off: CutOff,
+        step: LeafStep,
+        data: Payload,
+        scope: Scope,
+        place: Place,
+        turns: Turns | None,
+    ) -> None:
+        """Ends the attempt that was cut off; returns when the next one may begin, or raises StepLost."""
+        before = cut_off.change.step
+        if before.status != "running":
+            # It had failed and was to be tried again after a while, which has passed in part or as a whole.
+            retry = step.retry or PROVIDER_RETRY
+            delay_s = retry.delay_ms(max(1, cut_off.failures)) / 1000
+            passed_s = self._seconds_since(before.completed_at or before.started_at or "")
+            await self._parts.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
+            return
+        given, _ = await self._input_of(step, data, scope.names(data, attempt=before.attempt))
+        attempt = Attempt(self._writing, step, given, place, before.attempt, turns=turns)
+        attempt.stop_clock()
+        crash = _crash(step)
+        if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):
+            self.totals.failed += 1
+            raise StepLost(step.id, attempt.lose(crash)) from crash
+        self.totals.retried += 1
+        attempt.retry(crash, delay_ms=0)
+
+    def _seconds_since(self, moment: str) -> float:
+        if not moment:
+            return 0.0
+        # Never negative: clocks are set back now and then.
+        return max(0.0, (self._parts.clock.now() - datetime.fromisoformat(moment)).total_seconds())
 
     async def _input_of(
         self, step: LeafStep, data: Payload, names: Mapping[str, Any]
@@ -146,6 +219,7 @@ class Attempts:
         names: Mapping[str, Any],
         talk: Talk,
         failure: StepFailure | None,
+        waited_s: float,
     ) -> Performed | StepFailure:
         """One attempt, recorded from its start to its end, whatever the end is, but for a failure."""
         if attempt.turns is None:
@@ -163,7 +237,9 @@ class Attempts:
                 attempt.restart_clock()
             limit_s = None if step.timeout_ms is None else step.timeout_ms / 1000
             async with stream, asyncio.timeout(limit_s) as limit:
-                performed = await perform(step, attempt.data, names, self._parts, stream.write, talk)
+                performed = await perform(
+                    step, attempt.data, names, self._parts, stream.write, talk, waited_s=waited_s
+                )
                 await self._writing.capture.prepare(performed.output)
             if performed.calls:
                 raise StepWaits(self._wait(attempt, performed, talk))
@@ -171,8 +247,12 @@ class Attempts:
         except StepFailure as error:
             return error
         except asyncio.CancelledError:
-            self.totals.failed += 1
-            attempt.lose(StepFailure("CANCELLED", f"step {step.id!r} was cut off", may_retry=False))
+            if self._ending.cancelled is not None:
+                # The event that ends the run ends the attempt: clients take a `step_error` for the last word.
+                attempt.tell_input()
+            elif not self._ending.left:
+                self.totals.failed += 1
+                attempt.cut_off(StepFailure("CANCELLED", f"step {step.id!r} was cut off", may_retry=False))
             raise
         except (StoreError, StepWaits):
             raise
@@ -193,6 +273,8 @@ class Attempts:
         attempt.complete(performed)
         if self._outputs is not None:
             self._outputs[self._writing.recorder.head] = performed.output.json
+        if self._writing.answers_call:
+            self._writing.recorder.owe_content(performed.output.json)
 
     def _wait(self, attempt: Attempt, performed: Performed, talk: Talk) -> Turns:
         assert talk.offer is not None
@@ -225,3 +307,9 @@ class Attempts:
         self.totals.retried += 1
         attempt.retry(failure, delay_ms=delay_ms)
         return delay_ms
+
+
+def _crash(step: Step) -> StepFailure:
+    return StepFailure(
+        WORKER_LOST, f"the process that ran this attempt of step {step.id!r} ended before the attempt did"
+    )

@@ -6,6 +6,7 @@ obeys a single setting: with `parallel_tool_calls: false` it asks for one tool a
 """
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -70,10 +71,15 @@ def _due_calls(request: ModelRequest) -> list[dict[str, Any]]:
         due = [function for function in due if function["name"] == wanted]
     if request.settings.get("parallel_tool_calls") is False:
         due = due[:1]
-    return [_call(function, number) for number, function in enumerate(due, start=len(past) + 1)]
+    if not due:
+        return []
+    asked = hashlib.sha256(msgspec.json.encode(request, order="sorted")).digest()
+    return [_call(function, asked) for function in due]
 
 
-def _call(function: dict[str, Any], number: int) -> dict[str, Any]:
+def _call(function: dict[str, Any], asked: bytes) -> dict[str, Any]:
+    # Taken from all that was asked: each step and turn of a run has ids of its own, a repeated run the same.
+    call_id = hashlib.sha256(asked + function["name"].encode()).hexdigest()[:12]
     try:
         arguments = smallest_object(function.get("parameters") or {})
     except StepFailure as failure:
@@ -81,7 +87,7 @@ def _call(function: dict[str, Any], number: int) -> dict[str, Any]:
             failure.code, f"no arguments for tool {function['name']!r}: {failure.message}", may_retry=False
         ) from failure
     return {
-        "id": f"call_{number}",
+        "id": f"call_{call_id}",
         "type": "function",
         "function": {"name": function["name"], "arguments": msgspec.json.encode(arguments).decode()},
     }

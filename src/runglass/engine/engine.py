@@ -1,63 +1,56 @@
 """Starts runs, owns them while they go on, and sees to it that each of them ends.
 
 A run belongs to the engine and not to whoever asked for it: a caller that hangs up does not end it. Between
-two stretches a paused run belongs to nobody; it waits in the store until it is taken up again or cancelled.
+two stretches a paused run belongs to nobody; it waits in the store until it is taken up again or cancelled. A
+run whose engine is gone goes on with the one that claims it.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple, Self
+from datetime import timedelta
+from typing import NamedTuple, Self
 
 import msgspec
 from uuid_utils import uuid7
 
 from runglass.bus.base import Bus
-from runglass.engine.attempt import Writing
-from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
+from runglass.clock import iso
 from runglass.engine.capture import Capture
-from runglass.engine.cut_off import end_cut_off
-from runglass.engine.plan import PAUSE, Pause, Plan, Stretch
-from runglass.engine.recorder import Recorder
-from runglass.engine.runner import Runner, Walked
+from runglass.engine.ended import end_run
+from runglass.engine.gate import Ending, Gate
+from runglass.engine.going import Going, Outcome, RunLeft, Surroundings
+from runglass.engine.kept import Kept
+from runglass.engine.plan import Begun, Plan, Stretch
 from runglass.engine.steps import Parts
-from runglass.engine.totals import Totals
+from runglass.engine.taking_up import (
+    WORKER_LOST,
+    PausedRun,
+    State,
+    begun_first,
+    last_time,
+    left_state,
+    new_state,
+    paused_state,
+)
 from runglass.errors import HeadMismatch, StoreError, api_error
-from runglass.events import FlowCancelled, FlowCompleted, FlowFailed, RunStarted
 from runglass.execution import CaptureMode
 from runglass.flow import step_count
-from runglass.fold import Address, RunFold, StepChange
-from runglass.lazy import encoded
 from runglass.store.base import CallKey, FlowRecord, NewRun, RunRecord, Store
-from runglass.trace import RunSummary, StepTrace
+from runglass.trace import RunSummary
 
 log = logging.getLogger(__name__)
 
-MEND_DELAY_S = 1.0
-MEND_DELAY_MAX_S = 30.0
-
-WORKER_LOST = {"code": "WORKER_LOST", "message": "the process that ran this ended before the run did"}
-UNRECORDED = {"code": "INTERNAL_ERROR", "message": "the store failed while the run was going on"}
-
-
-class Outcome(NamedTuple):
-    """How a stretch ended: `status` as in the trace, `result` of a completed run, `error` of a failed one.
-
-    A paused run has its `pause` and the `outputs` by step id so far.
-    """
-
-    status: str
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    step_id: str | None = None
-    pause: Pause | None = None
-    outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
+CLAIMED_AT_ONCE = 100
+LEASE_S = 10.0
+CRASH_RETRIES = 3
 
 
 class StartedRun(NamedTuple):
     """A run that goes on by itself; `outcome` waits for the end of its stretch.
 
-    `head` is the seq that the stretch began after. `outcome` raises StoreError if the end cannot be recorded.
+    `head` is the seq that the stretch began after. `outcome` raises RunLeft if the run goes on without this
+    engine, StoreError if it cannot be recorded.
     """
 
     id: str
@@ -65,65 +58,62 @@ class StartedRun(NamedTuple):
     outcome: Callable[[], Awaitable[Outcome]]
 
 
-class PausedRun(NamedTuple):
-    """A run that waits, with all that is needed to take it up again."""
-
-    run: RunRecord
-    plan: Plan
-    pause: Pause
-    outputs: dict[str, Any]
-
-
-class _State(NamedTuple):
-    """Where a stretch begins: the run's fold, what it has cost, what was pending, and what was kept."""
-
-    fold: RunFold
-    totals: Totals
-    pause: Pause | None = None
-    kept: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
-    earlier: dict[Address, StepChange] = {}  # noqa: RUF012  # as above
-
-
 class Engine:
-    """Runs flows. `make_capture` gives the capture for a mode; `parts` are shared by all runs."""
+    """Runs flows. `make_capture` gives the capture for a mode; `parts` are shared by all runs.
+
+    Its runs are its own for `lease_s` seconds at a time: `keep_lease` must be called more often than that.
+    """
 
     def __init__(
-        self, *, store: Store, bus: Bus, parts: Parts, make_capture: Callable[[CaptureMode], Capture]
+        self,
+        *,
+        store: Store,
+        bus: Bus,
+        parts: Parts,
+        make_capture: Callable[[CaptureMode], Capture],
+        crash_retries: int = CRASH_RETRIES,
+        lease_s: float = LEASE_S,
     ) -> None:
         self._store = store
         self._bus = bus
-        self._parts = parts
-        self._make_capture = make_capture
+        self._clock = parts.clock
+        self._crash_retries = crash_retries
+        self._gate = Gate()
+        self._around = Surroundings(
+            store=store,
+            bus=bus,
+            parts=parts,
+            make_capture=make_capture,
+            gate=self._gate,
+            crash_retries=crash_retries,
+        )
+        self._lease = timedelta(seconds=lease_s)
+        self._owner = str(uuid7())
+        self._going: dict[str, Going] = {}
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
-        self._cancelled: dict[str, str] = {}
-        self._begun: set[str] = set()
-        self._ended: set[str] = set()
-        self._mending: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._stranded: dict[str, str | None] = {}
 
     async def __aenter__(self) -> Self:
-        for run in await self._store.unfinished_runs():
-            plan = await self._plan_of(run)
-            if run.status == "pending" and plan is not None:
-                # Accepted and never begun: nothing has happened yet, so it simply begins now.
-                self._begin(run, plan, Stretch(), _new_state(run), None)
-            else:
-                await end_cut_off(self._store, self._bus, self._parts.clock, run, plan, WORKER_LOST)
+        await self._hold_lease(renew=False)
+        await self._claim()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
-        for task in self._mending:
-            task.cancel()
-        await asyncio.gather(*self._mending, return_exceptions=True)
 
-    async def stop(self) -> None:
-        """Takes no more runs, cancels those that go on here and returns when their end is recorded."""
-        self._stopping = True
-        for run_id in list(self._tasks):
-            self.cancel(run_id, reason="the server was stopped")
-        if self._tasks:
-            await asyncio.wait(list(self._tasks.values()))
+    async def stop(self, *, grace_s: float = 0.0) -> None:
+        """Takes no more runs; lets steps that go on end for `grace_s` seconds, then leaves the runs.
+
+        Whoever claims them next, be it after a restart, goes on with them.
+        """
+        if self._gate.closed and not self._tasks:
+            return
+        await self._gate.close(grace_s)
+        await self._leave_all()
+        try:
+            await self._store.end_lease(self._owner)
+        except StoreError as error:
+            log.warning("the lease of a stopped process lasts until it runs out: %s", error)
 
     async def start(
         self,
@@ -140,9 +130,9 @@ class Engine:
         `outputs`, if given, gets each output by the seq of its `step_completed`. Raises StoreError, and
         CallRepeated where `call` has been made before.
         """
-        if self._stopping:
-            raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
+        self._refuse_when_stopping()
         run_id = str(uuid7())
+        begun = Begun(plan=plan, stretch=stretch or Stretch())
         summary = RunSummary(
             id=run_id,
             flow_id=record.id,
@@ -159,29 +149,24 @@ class Engine:
                 trigger_type=plan.trigger_type,
                 capture=plan.capture,
                 session_id=session_id,
-                request=msgspec.json.encode(plan),
+                request=msgspec.json.encode(begun),
                 summary=msgspec.json.encode(summary),
+                owner=self._owner,
                 call=call,
             )
         )
-        return self._begin(run, plan, stretch or Stretch(), _new_state(run), outputs)
+        return self._begin(run, new_state(run, begun), outputs=outputs)
 
     async def paused(self, run: RunRecord) -> PausedRun:
         """What a paused run waits for. Raises RUN_NOT_PAUSED."""
         await self._settled(run.id)
-        plan = await self._plan_of(run)
-        checkpoints = {
-            (row.step_id, row.loop_path): row.data for row in await self._store.checkpoints(run.no)
-        }
-        pause = checkpoints.pop(PAUSE, None)
-        if run.status != "paused" or run.id in self._tasks or plan is None or pause is None:
+        kept = Kept(await self._store.checkpoints(run.no))
+        begun, pause = await self._begun_first(run), kept.pause
+        if run.status != "paused" or run.id in self._tasks or begun is None or pause is None:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
-        outputs = {
-            step_id: msgspec.json.decode(data) for (step_id, path), data in checkpoints.items() if not path
-        }
-        return PausedRun(run, plan, msgspec.json.decode(pause, type=Pause), outputs)
+        return PausedRun(run, begun.plan, pause, kept.outputs())
 
     async def resume(
         self,
@@ -195,247 +180,162 @@ class Engine:
 
         Raises RUN_NOT_PAUSED if somebody else has taken it up, StoreError.
         """
-        if self._stopping:
-            raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
-        run = paused.run
-        rows, last_position = await self._store.open_steps(run.no)
-        earlier = await self._store.steps(run.no) if stretch.first < paused.pause.cursor else []
-        summary = msgspec.json.decode(run.summary, type=RunSummary)
-        waiting = paused.pause.turns is not None and stretch.first == paused.pause.cursor
-        state = _State(
-            fold=RunFold(summary, open_steps=map(_change, rows), last_position=last_position),
-            totals=paused.pause.totals,
-            pause=paused.pause if waiting else None,
-            kept=paused.outputs,
-            earlier={
-                Address(change.step.step_id, change.step.loop_path): change
-                for change in map(_change, earlier)
-            },
-        )
-        if run.id in self._tasks:
+        self._refuse_when_stopping()
+        run = await self._store.claim_paused(paused.run)
+        if run is None or run.id in self._tasks:
             raise api_error(
-                "RUN_NOT_PAUSED", f"run {run.id!r} has been taken up already", execution_id=run.id
+                "RUN_NOT_PAUSED",
+                f"run {paused.run.id!r} has been taken up already",
+                execution_id=paused.run.id,
             )
-        return self._begin(run, plan, stretch, state, outputs)
+        state = await paused_state(self._store, paused, Begun(plan=plan, stretch=stretch))
+        return self._begin(run, state, not_before=await last_time(self._store, run), outputs=outputs)
 
     async def cancel_paused(self, run: RunRecord, *, reason: str) -> bool:
         """Ends a paused run as cancelled; False if it does not wait any more."""
         await self._settled(run.id)
         if run.status != "paused" or run.id in self._tasks:
             return False
-        plan = await self._plan_of(run)
-        error = {"code": "CANCELLED", "message": reason}
         try:
-            await end_cut_off(self._store, self._bus, self._parts.clock, run, plan, error, cancelled=reason)
+            await end_run(self._store, self._bus, self._clock, run, cancelled=reason)
         except HeadMismatch:
             return False
         return True
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
-        """Ends a run that goes on in this engine as cancelled; False if it does not."""
-        task = self._tasks.get(run_id)
-        if task is None or run_id in self._ended:
+        """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""
+        if run_id in self._stranded:
+            self._stranded[run_id] = self._stranded[run_id] or reason
+            return True
+        going = self._going.get(run_id)
+        if going is None or going.ended or going.ending.left:
             return False
-        self._cancelled.setdefault(run_id, reason)
-        # A task that is cancelled before it begins never runs, and so would never record its end.
-        if run_id in self._begun:
-            task.cancel()
+        if going.ending.cancelled is None:
+            going.ending.cancelled = reason
+            self._cut_off(run_id)
         return True
+
+    def goes_on(self, run_id: str) -> bool:
+        """Whether a stretch of the run goes on in this engine."""
+        return run_id in self._tasks
+
+    async def keep_on(self) -> None:
+        """Keeps the lease until it is cancelled. A store that fails is tried again."""
+        while True:
+            await self._clock.sleep(self._lease.total_seconds() / 3)
+            try:
+                await self.keep_lease()
+            except StoreError as error:
+                log.warning("the lease could not be renewed: %s", error)
+
+    async def keep_lease(self) -> None:
+        """Renews the lease, and goes on with runs that nobody has any more. Raises StoreError."""
+        if self._gate.closed:
+            return
+        if not await self._hold_lease(renew=True):
+            log.error("the lease ran out: other processes go on with the runs of this one")
+            await self._leave_all()
+            self._owner = str(uuid7())
+            await self._hold_lease(renew=False)
+        for run_id in list(self._stranded):
+            await self._store.let_go(run_id, self._owner)
+        await self._claim()
+
+    async def _hold_lease(self, *, renew: bool) -> bool:
+        until = iso(self._clock.now() + self._lease)
+        return await self._store.hold_lease(self._owner, until=until, renew=renew)
+
+    async def _claim(self) -> None:
+        while True:
+            now = iso(self._clock.now())
+            claimed = await self._store.claim_runs(self._owner, now=now, limit=CLAIMED_AT_ONCE)
+            for run in claimed:
+                try:
+                    await self._go_on(run)
+                except StoreError as error:
+                    log.warning("run %s cannot be gone on with yet: %s", run.id, error)
+                    self._stranded.setdefault(run.id, None)
+            if len(claimed) < CLAIMED_AT_ONCE:
+                return
+
+    async def _go_on(self, run: RunRecord) -> None:
+        """Goes on with a run that was left off, or ends it where that cannot be done."""
+        cancelled = self._stranded.pop(run.id, None)
+        state = await left_state(self._store, run)
+        if state is not None and run.claims <= self._crash_retries + 1:
+            log.warning("run %s was left off after event %d and goes on", run.id, run.head)
+            going = self._begin(run, state, not_before=await last_time(self._store, run))
+            if cancelled is not None:
+                self.cancel(going.id, reason=cancelled)
+            return
+        why = "its plan cannot be read" if state is None else "whatever goes on with it does not live"
+        error = {
+            "code": WORKER_LOST,
+            "message": f"the process that ran this ended before the run did, and {why}",
+        }
+        log.error("run %s was cut off and is ended: %s", run.id, error["message"])
+        await end_run(self._store, self._bus, self._clock, run, error=error)
 
     def _begin(
         self,
         run: RunRecord,
-        plan: Plan,
-        stretch: Stretch,
-        state: _State,
-        outputs: MutableMapping[int, bytes] | None,
+        state: State,
+        *,
+        not_before: str = "",
+        outputs: MutableMapping[int, bytes] | None = None,
     ) -> StartedRun:
-        task = asyncio.create_task(self._run(run, plan, stretch, state, outputs), name=f"run {run.id}")
-        self._tasks[run.id] = task
+        going = Going(
+            self._around,
+            run,
+            state,
+            owner=self._owner,
+            ending=Ending(),
+            not_before=not_before,
+            outputs=outputs,
+        )
+        # A run that was accepted at the very moment of a stop waits for the next start.
+        going.ending.left = self._gate.closed
+        task = asyncio.create_task(going.walk(), name=f"run {run.id}")
+        self._going[run.id], self._tasks[run.id] = going, task
         task.add_done_callback(lambda _: self._forget(run.id))
         return StartedRun(run.id, run.head, lambda: asyncio.shield(task))
 
+    def _refuse_when_stopping(self) -> None:
+        if self._gate.closed:
+            raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
+
+    async def _leave_all(self) -> None:
+        for run_id, going in self._going.items():
+            if not going.ending.told:
+                going.ending.left = True
+                self._cut_off(run_id)
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
+    def _cut_off(self, run_id: str) -> None:
+        # A task that is cancelled before it begins never runs, and so would never record its end.
+        if self._going[run_id].begun:
+            self._tasks[run_id].cancel()
+
     async def _settled(self, run_id: str) -> None:
         """Returns when a stretch that has ended is over: its last event is seen a moment before."""
-        if run_id in self._ended and (task := self._tasks.get(run_id)) is not None:
-            await asyncio.wait({task})
+        going = self._going.get(run_id)
+        if going is not None and going.ended:
+            await asyncio.wait({self._tasks[run_id]})
 
     def _forget(self, run_id: str) -> None:
-        task = self._tasks.pop(run_id)
-        self._cancelled.pop(run_id, None)
-        self._begun.discard(run_id)
-        self._ended.discard(run_id)
+        task, going = self._tasks.pop(run_id), self._going.pop(run_id)
         # Asked for, so that a failure nobody waits for is logged here and not by the garbage collector.
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("run %s could not be recorded to its end: %s", run_id, error)
+        error = task.exception() if not task.cancelled() else None
+        if isinstance(error, StoreError):
+            log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
+            self._stranded[run_id] = going.ending.cancelled
+        elif error is not None:
+            log.info("%s", error) if isinstance(error, RunLeft) else log.error("run %s: %s", run_id, error)
 
-    async def _run(
-        self,
-        run: RunRecord,
-        plan: Plan,
-        stretch: Stretch,
-        state: _State,
-        outputs: MutableMapping[int, bytes] | None,
-    ) -> Outcome:
-        self._begun.add(run.id)
-        recorder = Recorder(self._store, self._bus, run, state.fold, self._parts.clock)
+    async def _begun_first(self, run: RunRecord) -> Begun | None:
         try:
-            outcome = await self._outcome(run, plan, stretch, state, recorder, outputs)
-            self._ended.add(run.id)
-            await recorder.commit()
-        except StoreError:
-            self._mend(run.id)
-            raise
-        finally:
-            await recorder.close()
-        return outcome
-
-    async def _outcome(
-        self,
-        run: RunRecord,
-        plan: Plan,
-        stretch: Stretch,
-        state: _State,
-        recorder: Recorder,
-        outputs: MutableMapping[int, bytes] | None,
-    ) -> Outcome:
-        """Walks the stretch and records how it ended, in whatever way it did."""
-        capture = self._make_capture(plan.capture)
-        try:
-            if run.status == "pending":
-                recorder.record(run_started(run, plan))
-            if run.id in self._cancelled:
-                raise asyncio.CancelledError
-            writing = Writing(
-                execution_id=run.id,
-                inputs=plan.inputs,
-                recorder=recorder,
-                capture=capture,
-                clock=self._parts.clock,
-            )
-            attempts = Attempts(
-                writing,
-                parts=self._parts,
-                totals=state.totals,
-                has_credit=await self._credit(run.project_id),
-                earlier=state.earlier,
-                outputs=outputs,
-            )
-            runner = Runner(
-                execution_id=run.id,
-                recorder=recorder,
-                attempts=attempts,
-                capture=capture,
-                parts=self._parts,
-                is_cancelled=lambda: run.id in self._cancelled,
-            )
-            turns = state.pause.turns if state.pause else None
-            walked = await runner.walk(plan, stretch, turns=turns, kept=state.kept)
-            if walked.result is not None:
-                await capture.prepare(walked.result)
-            return _ended_well(run, walked, capture, state.totals, recorder)
-        except StepLost as lost:
-            return _failed(run, recorder, lost.error, lost.step_id)
-        except CreditsExhausted as spent:
-            message = f"the project's budget is spent; step {spent.step_id!r} was not begun"
-            return _failed(run, recorder, {"code": "CREDITS_EXHAUSTED", "message": message})
-        except asyncio.CancelledError:
-            # Being cancelled is a way for a run to end, and this is its task: nothing above is to be unwound.
-            reason = self._cancelled.get(run.id, "cancelled")
-            recorder.owe(error=b'"cancelled"')
-            recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=reason))
-            return Outcome("cancelled", error={"code": "CANCELLED", "message": reason})
-        except StoreError:
-            raise
-        except Exception as error:
-            log.exception("run %s failed inside the engine", run.id)
-            message = f"{type(error).__name__} inside the engine; see the server's log"
-            return _failed(run, recorder, {"code": "INTERNAL_ERROR", "message": message})
-
-    async def _credit(self, project_id: int) -> Callable[[], Awaitable[bool]] | None:
-        """How to ask for credit before each step; None where no budget is set."""
-        project = await self._store.project(project_id)
-        if project is None or project.budget_pico is None:
-            return None
-
-        async def has_credit() -> bool:
-            current = await self._store.project(project_id)
-            return current is None or not current.is_spent
-
-        return has_credit
-
-    async def _plan_of(self, run: RunRecord) -> Plan | None:
-        """The run's plan; None where it cannot be read, as after a change of version."""
-        kept = await self._store.request(run.no)
-        try:
-            return None if kept is None else msgspec.json.decode(kept, type=Plan)
+            return await begun_first(self._store, run)
         except msgspec.MsgspecError as error:
             log.warning("the plan of run %s cannot be read: %s", run.id, error)
             return None
-
-    def _mend(self, run_id: str) -> None:
-        task = asyncio.create_task(self._end_when_possible(run_id))
-        self._mending.add(task)
-        task.add_done_callback(self._mending.discard)
-
-    async def _end_when_possible(self, run_id: str) -> None:
-        """Records that the run could not be recorded, as soon as the store takes it."""
-        delay_s = MEND_DELAY_S
-        while True:
-            await self._parts.clock.sleep(delay_s)
-            try:
-                run = await self._store.run(run_id)
-                if run is not None and not run.ended:
-                    plan = await self._plan_of(run)
-                    await end_cut_off(self._store, self._bus, self._parts.clock, run, plan, UNRECORDED)
-            except HeadMismatch:
-                return  # another process goes on with the run
-            except StoreError:
-                delay_s = min(delay_s * 2, MEND_DELAY_MAX_S)
-            else:
-                return
-
-
-def run_started(run: RunRecord, plan: Plan) -> RunStarted:
-    """The first event of a run."""
-    return RunStarted(
-        execution_id=run.id,
-        run_id=run.id,
-        flow_id=run.flow_id,
-        step_count=step_count(plan.flow),
-        trigger_type=plan.trigger_type,
-        version=plan.version,
-    )
-
-
-def _new_state(run: RunRecord) -> _State:
-    return _State(fold=RunFold(msgspec.json.decode(run.summary, type=RunSummary)), totals=Totals())
-
-
-def _change(row: Any) -> StepChange:
-    return StepChange(row.position, msgspec.json.decode(row.data, type=StepTrace))
-
-
-def _ended_well(
-    run: RunRecord, walked: Walked, capture: Capture, totals: Totals, recorder: Recorder
-) -> Outcome:
-    if walked.result is None:
-        return Outcome("paused", pause=walked.pause, outputs=walked.outputs)
-    kept = capture.snapshot(walked.result).data
-    recorder.owe(result=walked.result.json)
-    recorder.record(
-        FlowCompleted(
-            execution_id=run.id,
-            run_id=run.id,
-            result=encoded(kept),
-            summary=encoded(msgspec.json.encode(totals.summary())),
-        )
-    )
-    return Outcome("completed", result=walked.result.value, outputs=walked.outputs)
-
-
-def _failed(run: RunRecord, recorder: Recorder, error: dict[str, Any], step_id: str | None = None) -> Outcome:
-    recorded = msgspec.json.encode(error)
-    recorder.owe(error=recorded)
-    recorder.record(FlowFailed(execution_id=run.id, run_id=run.id, error=encoded(recorded), step_id=step_id))
-    return Outcome("failed", error=error, step_id=step_id)

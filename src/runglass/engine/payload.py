@@ -20,6 +20,13 @@ class Payload:
         self.kept: tuple[Hashable, tuple[bytes, bool]] | None = None
         self._json: bytes | None = None
 
+    @classmethod
+    def encoded(cls, value: dict[str, Any] | None, data: bytes) -> "Payload":
+        """The payload of a value whose JSON is there already."""
+        payload = cls(value)
+        payload._json = data
+        return payload
+
     @property
     def json(self) -> bytes:
         if self._json is None:

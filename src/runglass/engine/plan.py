@@ -10,10 +10,8 @@ from typing import Any
 
 import msgspec
 
-from runglass.engine.totals import Totals
 from runglass.execution import Attachment, CaptureMode
 from runglass.flow import Flow
-from runglass.store.base import Checkpoint
 from runglass.trace import TokenBreakdown
 
 
@@ -60,7 +58,6 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run waits: `cursor` is the top-level step that comes next, `turns` what it waits for there."""
 
     cursor: int
-    totals: Totals
     turns: Turns | None = None
 
 
@@ -68,7 +65,8 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be walked now: top-level steps from `first` to `last`, or to the end where that is None.
 
     `outputs` by step id stand over what the run has kept, `input` over fields of what comes into the first
-    step. `results` are the messages that answer the pending tool calls.
+    step. `results` are the messages that answer the pending tool calls. `answers_call` says that content is
+    kept for a call under an Idempotency-Key, which may be sent again.
     """
 
     first: int = 0
@@ -77,12 +75,11 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     input: dict[str, Any] | None = None
     offer: Offer | None = None
     results: list[dict[str, Any]] = []
+    answers_call: bool = False
 
 
-PAUSE = ("", "")
-"""The checkpoint address of a run's pause; no step has an empty id."""
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch and the plan that it is walked by, as they are kept for whoever goes on with it."""
 
-
-def pause_checkpoint(pause: Pause) -> Checkpoint:
-    """The pause as it is kept."""
-    return Checkpoint(*PAUSE, msgspec.json.encode(pause))
+    plan: Plan
+    stretch: Stretch

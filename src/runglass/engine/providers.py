@@ -17,6 +17,7 @@ from pydantic_ai.messages import (
     TextPartDelta,
 )
 from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
 from runglass.engine import conversation
@@ -24,7 +25,7 @@ from runglass.engine.answers import read_answer
 from runglass.engine.clients import Clients, Prepared
 from runglass.engine.model_call import ModelAnswer, ModelRequest, whole_text
 from runglass.engine.prices import Price
-from runglass.engine.provider_errors import CALL_ERRORS, call_failure, rejects_output_format
+from runglass.engine.provider_errors import CALL_ERRORS, call_failure, rejects_output_format, setup_failure
 
 
 class Providers:
@@ -55,6 +56,18 @@ class Providers:
         except CALL_ERRORS as error:
             raise call_failure(error, model=request.model, secrets=self._secrets) from error
         return read_answer(request, response, price=price)
+
+
+def unknown_provider(model: str) -> str | None:
+    """What is wrong with a model string whose provider pydantic-ai does not know; None where it does."""
+    try:
+        infer_provider_class(model.partition(":")[0])
+    except ImportError:
+        # A known one, whose package is not installed: a flow may name it in a branch that is never taken.
+        return None
+    except ValueError as error:
+        return str(setup_failure(error, model=model))
+    return None
 
 
 async def _ask(

@@ -15,6 +15,7 @@ from msgspec.structs import force_setattr
 from runglass.bus.base import Bus
 from runglass.clock import Clock, iso
 from runglass.engine.prices import picodollars
+from runglass.engine.totals import Totals
 from runglass.errors import StoreError
 from runglass.events import KnownEvent, encode_event
 from runglass.fold import RunFold, StepChange
@@ -22,10 +23,22 @@ from runglass.store.base import Append, Checkpoint, RunRecord, StepRow, Store
 
 
 class Recorder:
-    """Appends to one run, in the order in which `record` is called; no event is dated before `not_before`."""
+    """Appends to one run of `owner`, in the order in which `record` is called.
+
+    No event is dated before `not_before`. `totals` are kept as they stand when an append is sent.
+    """
 
     def __init__(
-        self, store: Store, bus: Bus, run: RunRecord, fold: RunFold, clock: Clock, *, not_before: str = ""
+        self,
+        store: Store,
+        bus: Bus,
+        run: RunRecord,
+        fold: RunFold,
+        clock: Clock,
+        *,
+        totals: Totals,
+        owner: str | None = None,
+        not_before: str = "",
     ) -> None:
         self._store = store
         self._bus = bus
@@ -38,6 +51,10 @@ class Recorder:
         self._events: list[bytes] = []
         self._changes: dict[tuple[int, int], StepChange] = {}
         self._checkpoints: list[Checkpoint] = []
+        self._dropped: list[str] = []
+        self._owed: list[tuple[int, bytes]] = []
+        self._totals = totals
+        self._owner = owner
         self._append: asyncio.Task[None] | None = None
         self._appends: set[asyncio.Task[None]] = set()
         self._failure: StoreError | None = None
@@ -70,8 +87,7 @@ class Recorder:
         force_setattr(event, "seq", self._head)
         force_setattr(event, "at", self._at)
         self._events.append(encode_event(event))
-        change = self._fold.apply(event)
-        if change is not None:
+        for change in self._fold.apply(event):
             self._changes[change.position, change.step.attempt] = change
         if checkpoint is not None:
             self.keep(checkpoint)
@@ -81,6 +97,14 @@ class Recorder:
     def keep(self, checkpoint: Checkpoint) -> None:
         """Adds a checkpoint to what travels with the next event."""
         self._checkpoints.append(checkpoint)
+
+    def drop(self, step_ids: Sequence[str]) -> None:
+        """Makes the checkpoints of these steps void, with the next event."""
+        self._dropped.extend(step_ids)
+
+    def owe_content(self, data: bytes) -> None:
+        """Keeps what the last event is to bring when its call is sent again."""
+        self._owed.append((self._head, data))
 
     def owe(self, *, result: bytes | None = None, error: bytes | None = None) -> None:
         """Keeps what the run's caller is owed, with the event that ends the run."""
@@ -108,6 +132,7 @@ class Recorder:
     def _send(self) -> None:
         if not self._events:
             return
+        status = self._fold.summary.status
         batch = Append(
             run_no=self._run.no,
             head=self._sent,
@@ -115,8 +140,12 @@ class Recorder:
             events=self._events,
             steps=_rows(list(self._changes.values())),
             checkpoints=self._checkpoints,
-            status=self._fold.summary.status,
+            dropped=self._dropped,
+            owed=self._owed,
+            status=status,
             summary=json.encode(self._fold.summary),
+            totals=json.encode(self._totals),
+            owner=self._owner if status == "running" else None,
             result=self._result,
             error=self._error,
             spent_pico=picodollars(self._spent_usd),
@@ -124,6 +153,7 @@ class Recorder:
         self._spent_usd = Decimal(0)
         self._sent = self._head
         self._events, self._changes, self._checkpoints = [], {}, []
+        self._dropped, self._owed = [], []
         self._append = asyncio.create_task(self._write(batch))
         self._appends.add(self._append)
         self._append.add_done_callback(self._appends.discard)

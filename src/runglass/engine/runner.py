@@ -4,18 +4,27 @@ Leaf steps do the work (`attempts.py`); the loops, conditions and parallel parts
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, NamedTuple, assert_never
 
 import msgspec
 
 from runglass.engine.attempts import Attempts, StepLost, StepWaits
 from runglass.engine.capture import Capture
+from runglass.engine.gate import Ending
+from runglass.engine.kept import (
+    ENDED,
+    Lost,
+    decision_checkpoint,
+    output_checkpoint,
+    pause_checkpoint,
+)
 from runglass.engine.payload import Payload
-from runglass.engine.plan import Offer, Pause, Plan, Stretch, Turns, pause_checkpoint
+from runglass.engine.plan import Offer, Pause, Plan, Stretch, Turns
 from runglass.engine.recorder import Recorder
 from runglass.engine.scope import Place, Scope
 from runglass.engine.steps import Parts, Talk
+from runglass.engine.taking_up import State
 from runglass.errors import StepFailure
 from runglass.events import LoopCompleted, StepPaused, StepPausedForToolCalls, StepSkipped
 from runglass.flow import (
@@ -31,7 +40,6 @@ from runglass.flow import (
     leaves,
     within,
 )
-from runglass.store.base import Checkpoint
 
 
 class Walked(NamedTuple):
@@ -53,10 +61,13 @@ class Runner:
         attempts: Attempts,
         capture: Capture,
         parts: Parts,
-        is_cancelled: Callable[[], bool],
+        ending: Ending,
+        state: State,
     ) -> None:
         self._id = execution_id
-        self._is_cancelled = is_cancelled
+        self._ending = ending
+        self._state = state
+        self._kept = state.kept
         self._recorder = recorder
         self._attempts = attempts
         self._capture = capture
@@ -65,15 +76,11 @@ class Runner:
         self._talk = Talk()
         self._first_llm: str | None = None
 
-    async def walk(
-        self, plan: Plan, stretch: Stretch, *, turns: Turns | None = None, kept: Mapping[str, Any]
-    ) -> Walked:
-        """Runs top-level steps as the stretch says; `kept` are outputs by step id from earlier stretches.
-
-        Raises StepLost, CreditsExhausted and StoreError.
-        """
-        steps = plan.flow.steps
-        scope, data = _before(plan, stretch, kept)
+    async def walk(self) -> Walked:
+        """Runs the top-level steps of the stretch. Raises StepLost, CreditsExhausted and StoreError."""
+        plan, stretch = self._state.begun.plan, self._state.begun.stretch
+        turns, steps = self._state.turns, plan.flow.steps
+        scope, data = _before(plan, stretch, self._state.outputs)
         self._talk = Talk(history=plan.history, attachments=plan.attachments)
         self._first_llm = next((leaf.id for leaf in leaves(steps) if isinstance(leaf, LlmStep)), None)
         for index in range(stretch.first, len(steps)):
@@ -87,16 +94,16 @@ class Runner:
                 return self._wait_for_tools(waiting.turns, index, scope)
             turns = None
             if not isinstance(step, LeafStep):
-                self._recorder.keep(Checkpoint(step.id, "", data.json))
+                self._recorder.keep(output_checkpoint(step, Place(index), data.json))
             if index == stretch.last and index + 1 < len(steps):
-                pause = Pause(cursor=index + 1, totals=self._attempts.totals)
+                pause = Pause(cursor=index + 1)
                 event = StepPaused(execution_id=self._id, step_index=index + 1)
                 self._recorder.record(event, checkpoint=pause_checkpoint(pause))
                 return Walked(None, pause, scope.outputs())
         return Walked(data, None, scope.outputs())
 
     def _wait_for_tools(self, turns: Turns, index: int, scope: Scope) -> Walked:
-        pause = Pause(cursor=index, totals=self._attempts.totals, turns=turns)
+        pause = Pause(cursor=index, turns=turns)
         shown = Payload({"messages": turns.messages, "calls": turns.calls, "outputs": scope.outputs()})
         kept = self._capture.snapshot(shown).data
         content = msgspec.json.decode(kept) if kept is not None else {}
@@ -114,6 +121,13 @@ class Runner:
             model_used=turns.model_used,
         )
         self._recorder.record(event, checkpoint=pause_checkpoint(pause), spent_usd=turns.last_cost_usd)
+        if self._state.begun.stretch.answers_call:
+            owed = {
+                "toolCallMessages": turns.messages,
+                "toolCalls": turns.calls,
+                "accumulatedOutputs": scope.outputs(),
+            }
+            self._recorder.owe_content(msgspec.json.encode(owed))
         return Walked(None, pause, scope.outputs())
 
     async def _sequence(self, steps: Sequence[Step], data: Payload, scope: Scope, place: Place) -> Payload:
@@ -132,7 +146,10 @@ class Runner:
         results: Sequence[dict[str, Any]] = (),
     ) -> Payload:
         try:
+            known = self._known(step, place) if self._kept else None
             match step:
+                case _ if known is not None:
+                    output = known
                 case LlmStep() | CodeStep() | WaitStep() | PassthroughStep():
                     talk = self._talk_of(step, offer, turns, results)
                     output = await self._attempts.run(step, data, scope, place, talk, turns)
@@ -146,13 +163,24 @@ class Runner:
                     assert_never(step)
         except StepLost:
             # Python 3.11's task group swallows a cancellation that comes while it cuts off its tasks.
-            if self._is_cancelled():
+            if self._ending.told:
                 raise asyncio.CancelledError from None
             if step.on_error == "fail":
                 raise
             output = Payload(None)
         scope.keep(step.id, output.value)
         return output
+
+    def _known(self, step: Step, place: Place) -> Payload | None:
+        """The output of a step that a process before this one has ended. Raises StepLost."""
+        found = self._kept.take(step, place)
+        if found is None:
+            return None
+        if not isinstance(step, LeafStep):
+            self._attempts.give_up(step, place)
+        if isinstance(found, Lost):
+            raise StepLost(*found)
+        return found
 
     def _talk_of(
         self, step: LeafStep, offer: Offer | None, turns: Turns | None, results: Sequence[dict[str, Any]]
@@ -165,13 +193,17 @@ class Runner:
 
     async def _loop(self, step: LoopStep, data: Payload, scope: Scope, place: Place) -> Payload:
         data = await self._own_input(step, data, scope, place)
-        items = await self._evaluate(step, step.over, data, scope, place)
+        items = decided = self._kept.take_decision(step, place)
+        if decided is None:
+            items = await self._evaluate(step, step.over, data, scope, place)
         if not isinstance(items, list):
             failure = StepFailure(
                 "INVALID_INPUT",
                 f"`over: {step.over}` of loop {step.id!r} is a {type(items).__name__}, not a list",
             )
             self._attempts.fail(step, data, failure, place)
+        if decided is None:
+            self._recorder.keep(decision_checkpoint(step, place, items))
         outputs: list[Any] = [None] * len(items)
         remaining = iter(range(len(items)))
 
@@ -185,6 +217,8 @@ class Runner:
                 outputs[index] = output.value
 
         await _together([work() for _ in range(min(step.max_concurrency, len(items)))])
+        if self._kept.holds(step.id, place.loop_path):
+            return Payload({"items": outputs})
         self._recorder.record(
             LoopCompleted(
                 execution_id=self._id,
@@ -192,16 +226,24 @@ class Runner:
                 loop_index=place.loop_index,
                 loop_path=place.loop_path,
                 iterations=len(items),
-            )
+            ),
+            checkpoint=output_checkpoint(step, place, ENDED),
         )
         return Payload({"items": outputs})
 
     async def _condition(self, step: ConditionStep, data: Payload, scope: Scope, place: Place) -> Payload:
         data = await self._own_input(step, data, scope, place)
-        # In the sandbox, where a truth value can be had of what is no JSON, such as a set.
-        holds = await self._evaluate(step, f"not not ({step.if_}\n)", data, scope, place)
-        taken, left = (step.then, step.else_) if holds else (step.else_, step.then)
-        for leaf in leaves(left):
+        holds = self._kept.take_decision(step, place)
+        if holds is None:
+            # In the sandbox, where a truth value can be had of what is no JSON, such as a set.
+            holds = await self._evaluate(step, f"not not ({step.if_}\n)", data, scope, place)
+            self._skip(step, place, holds=holds)
+        return await self._sequence(step.then if holds else step.else_, data, scope, place)
+
+    def _skip(self, step: ConditionStep, place: Place, *, holds: bool) -> None:
+        """Records that the leaves of the branch that is not taken are skipped."""
+        self._recorder.keep(decision_checkpoint(step, place, holds))
+        for leaf in leaves(step.else_ if holds else step.then):
             self._attempts.totals.skipped += 1
             self._recorder.record(
                 StepSkipped(
@@ -213,7 +255,6 @@ class Runner:
                     reason=f"condition {step.id!r} was {'true' if holds else 'false'}",
                 )
             )
-        return await self._sequence(taken, data, scope, place)
 
     async def _parallel(self, step: ParallelStep, data: Payload, scope: Scope, place: Place) -> Payload:
         data = await self._own_input(step, data, scope, place)
@@ -244,10 +285,10 @@ class Runner:
             self._attempts.fail(step, data, failure, place)
 
 
-def _before(plan: Plan, stretch: Stretch, kept: Mapping[str, Any]) -> tuple[Scope, Payload]:
+def _before(plan: Plan, stretch: Stretch, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
     """The scope and the data with which a stretch begins: as if all before it had just been run."""
     scope, data = Scope(plan.inputs), Payload(plan.inputs)
-    known = {**kept, **stretch.outputs}
+    known = {**outputs, **stretch.outputs}
     for step in plan.flow.steps[: stretch.first]:
         for inner in within(step):
             if inner.id in known:

@@ -57,8 +57,13 @@ async def perform(
     parts: Parts,
     on_text: Callable[[str], None],
     talk: Talk,
+    *,
+    waited_s: float = 0.0,
 ) -> Performed:
-    """One attempt of a leaf step. Raises StepFailure; `on_text` hears LLM text as it comes."""
+    """One attempt of a leaf step. Raises StepFailure; `on_text` hears LLM text as it comes.
+
+    `waited_s` is how long a wait step has waited in attempts that were cut off.
+    """
     match step:
         case LlmStep():
             return await _ask_model(step, names, parts, on_text, talk)
@@ -69,7 +74,7 @@ async def perform(
                 raise StepFailure("INVALID_OUTPUT", message)
             return Performed(output=Payload(value))
         case WaitStep():
-            await parts.clock.sleep(step.ms / 1000)
+            await parts.clock.sleep(max(0.0, step.ms / 1000 - waited_s))
             return Performed(output=data)
         case PassthroughStep():
             return Performed(output=data)

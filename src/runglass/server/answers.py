@@ -43,6 +43,8 @@ def error_headers(error: APIError) -> dict[str, str]:
     """The headers that an answer with this error must carry."""
     if isinstance(error, RateLimitError) and error.retry_after_s is not None:
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    if error.status == 503:
+        return {"Retry-After": "1"}
     return {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
 
 

@@ -3,14 +3,11 @@
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.params import QueryParameter
 from litestar.types import ASGIApp
 
-from runglass.errors import api_error
 from runglass.runtime import Runtime
-from runglass.schemas import suggestion
 from runglass.server.answers import answer_fault
-from runglass.server.auth import Asked, run_by_id, run_of_flow
+from runglass.server.auth import run_by_id, run_of_flow
 from runglass.server.cancelling import cancel
 from runglass.server.flows import FLOWS
 from runglass.server.front import API, Front
@@ -18,6 +15,7 @@ from runglass.server.jobs import JOBS
 from runglass.server.keys import KEYS
 from runglass.server.ongoing import Ongoing
 from runglass.server.openapi import openapi_config
+from runglass.server.query import settle_query
 from runglass.server.rate import KeyRate
 from runglass.server.reading import runs, step_trace, stream, trace
 from runglass.server.routes import execute, execute_version, flow_file_schema, health
@@ -31,7 +29,7 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
     """The ASGI application for a runtime. `ongoing` lets its owner end the answers that last."""
     api = Router(
         API,
-        before_request=check_query,
+        before_request=settle_query,
         route_handlers=[
             execute,
             execute_version,
@@ -66,18 +64,3 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
     )
     per_minute = runtime.settings.rate_limit_per_minute
     return Front(app, runtime.store, rate=None if per_minute is None else KeyRate(per_minute))
-
-
-async def check_query(request: Asked) -> None:
-    """Refuses a query parameter that is not known or comes twice: ignored, it would change what is asked."""
-    if not request.scope["query_string"]:
-        return
-    parameters = request.route_handler.parsed_fn_signature.parameters
-    known = [name for name, field in parameters.items() if isinstance(field.kwarg_definition, QueryParameter)]
-    seen: set[str] = set()
-    for name, _ in request.query_params.multi_items():
-        if name not in known:
-            raise api_error("INVALID_REQUEST", f"`{name}`: unknown parameter{suggestion(name, known)}")
-        if name in seen:
-            raise api_error("INVALID_REQUEST", f"`{name}` is given more than once")
-        seen.add(name)

@@ -14,14 +14,18 @@ from runglass.execution import Attachment, accept_both_spellings
 MAX_ATTACHMENTS = 10
 MAX_URL = 2048
 MAX_FILENAME = 255
+NEEDED = ("url", "mimeType")
 MIME_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
 
 
 def spell_attachments(value: Any) -> Any:
-    """The `attachments` of a body in camelCase and without nulls; what is no list of objects as it is."""
+    """The `attachments` of a body in camelCase and without nulls; what is no list as it is.
+
+    Raises INVALID_ATTACHMENT for an entry that is no object or has a field missing or of the wrong type.
+    """
     if not isinstance(value, list):
         return value
-    return [_without_nulls(accept_both_spellings(item, Attachment)) for item in value]
+    return [_spelled(index, item) for index, item in enumerate(value)]
 
 
 def check_attachments(attachments: Sequence[Attachment]) -> None:
@@ -43,10 +47,17 @@ def check_attachments(attachments: Sequence[Attachment]) -> None:
             _check_filename(index, attachment.filename)
 
 
-def _without_nulls(item: Any) -> Any:
+def _spelled(index: int, item: Any) -> dict[str, Any]:
     if not isinstance(item, dict):
-        return item
-    return {name: value for name, value in item.items() if value is not None}
+        raise api_error("INVALID_ATTACHMENT", f"`attachments[{index}]` must be an object")
+    given = {name: value for name, value in item.items() if value is not None}
+    spelled: dict[str, Any] = accept_both_spellings(given, Attachment)
+    for field in Attachment.__struct_encode_fields__:
+        if field in NEEDED and field not in spelled:
+            raise _broken(index, field, "is missing")
+        if not isinstance(spelled.get(field, ""), str):
+            raise _broken(index, field, f"must be text, not {spelled[field]!r:.100}")
+    return spelled
 
 
 def _check_url(index: int, url: str) -> None:

@@ -83,8 +83,8 @@ def require_admin(request: Asked) -> None:
 
 
 async def run_by_id(request: Asked, execution_id: FromPath[str]) -> RunRecord:
-    """A run of the caller's project. Raises RUN_NOT_FOUND."""
-    run = await runtime_of(request).store.run(execution_id)
+    """A run of the caller's project, its id in either case. Raises RUN_NOT_FOUND."""
+    run = await runtime_of(request).store.run(execution_id.lower())
     if run is None or run.project_id != request.auth.project_id:
         raise api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
     return run

@@ -1,7 +1,8 @@
 """Request bodies: from bytes to checked values, with errors that name the field.
 
-Strict on purpose. A field that is not known is refused: a parameter lost to a typo would run the wrong thing.
-Null stands for "not given", as clients in several languages send it.
+Callers may send fields of their own, and send back whole answers: what is not known is ignored. Refused is
+only what would run the wrong thing: a slip in a name, and a field that means something to another call. Null
+stands for "not given", as clients in several languages send it.
 """
 
 import asyncio
@@ -12,11 +13,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from runglass.errors import api_error
-from runglass.execution import RunRequest, accept_both_spellings
-from runglass.schemas import suggestion
+from runglass.execution import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
 from runglass.server.attachments import spell_attachments
+from runglass.server.spelling import camel, refuse_slips
 
 Request = TypeVar("Request", bound=RunRequest)
+Shape = TypeVar("Shape", bound=msgspec.Struct)
 Result = TypeVar("Result")
 
 LARGE_BYTES = 256 * 1024
@@ -25,33 +27,64 @@ LARGE_BYTES = 256 * 1024
 MAX_DEPTH = 100
 """Levels of nesting that a body may have. Recursive code behind this would fail at about ten times that."""
 
+_CALLS: dict[str, type[RunRequest]] = {"execute": ExecuteRequest, "step": StepRequest, "jobs": JobRequest}
+
+CALLS_WITH = {
+    field: [name for name, call in _CALLS.items() if field in call.__struct_encode_fields__]
+    for shape in _CALLS.values()
+    for field in shape.__struct_encode_fields__
+}
+"""The names of the calls that know a field."""
+
+WITHOUT_EFFECT = frozenset({"pausedAtStep", "iterationsUsed", "accumulatedOutputs"})
+"""Fields that come with a pause. A call that does not know them runs the same with and without them."""
+
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
-_UNDERSCORE = re.compile(r"_([a-z])")
 
 
 def read_request(body: bytes, shape: type[Request]) -> Request:
-    """The request in the body of a call that runs a flow. Raises INVALID_REQUEST, and TOOLS_INVALID."""
+    """The request in the body of a call that runs a flow.
+
+    Raises INVALID_REQUEST, INVALID_ATTACHMENT, TOOLS_INVALID.
+    """
     members = accept_both_spellings(_object(body), shape)
-    known = shape.__struct_encode_fields__
-    for name in members:
-        camel = _UNDERSCORE.sub(lambda match: match[1].upper(), name)
-        if name not in known and camel in known:
-            raise api_error("INVALID_REQUEST", f"`{camel}` is given twice, as `{camel}` and as `{name}`")
-        if name not in known:
-            raise api_error("INVALID_REQUEST", f"`{name}`: unknown field{suggestion(name, list(known))}")
+    _check_names(members, shape)
     if "attachments" in members:
         members["attachments"] = spell_attachments(members["attachments"])
     if not isinstance(members.get("tools", []), list):
         raise api_error("TOOLS_INVALID", "`tools` must be a list of function tools")
-    try:
-        return msgspec.convert(members, shape)
-    except msgspec.ValidationError as error:
-        raise api_error("INVALID_REQUEST", _located(str(error))) from error
+    return _converted(members, shape)
+
+
+def read_body(body: bytes, shape: type[Shape]) -> Shape:
+    """The value in the body of a managing request. Raises INVALID_REQUEST."""
+    members = _object(body)
+    refuse_slips(members, shape.__struct_encode_fields__, kind="field")
+    return _converted(members, shape)
 
 
 async def read_aside(read: Callable[[bytes], Result], body: bytes) -> Result:
     """`read(body)`, in a thread if the body is so large that everybody else would wait for it."""
     return read(body) if len(body) <= LARGE_BYTES else await asyncio.to_thread(read, body)
+
+
+def _check_names(members: dict[str, Any], shape: type[RunRequest]) -> None:
+    known = shape.__struct_encode_fields__
+    unknown = {name: camel(name) for name in members if name not in known}
+    for name, field in unknown.items():
+        if field in known:
+            raise api_error("INVALID_REQUEST", f"`{field}` is given twice, as `{field}` and as `{name}`")
+        if field in CALLS_WITH and field not in WITHOUT_EFFECT and members[name]:
+            calls = " and ".join(f"`{call}`" for call in CALLS_WITH[field])
+            raise api_error("INVALID_REQUEST", f"`{name}` is a field of {calls}, not of this call")
+    refuse_slips((name for name, field in unknown.items() if field not in CALLS_WITH), known, kind="field")
+
+
+def _converted(members: dict[str, Any], shape: type[Shape]) -> Shape:
+    try:
+        return msgspec.convert(members, shape)
+    except msgspec.ValidationError as error:
+        raise api_error("INVALID_REQUEST", _located(str(error))) from error
 
 
 def _object(body: bytes) -> dict[str, Any]:

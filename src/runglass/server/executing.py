@@ -5,21 +5,21 @@ from functools import partial
 import msgspec
 from litestar import Response
 
-from runglass.engine.engine import Outcome, PausedRun, StartedRun
+from runglass.engine.engine import StartedRun
+from runglass.engine.going import Outcome, RunLeft, RunTaken
 from runglass.engine.plan import Pause, Plan, Stretch
+from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, StoreError, api_error
 from runglass.execution import CompletedResult, ExecuteRequest, RunRequest, ToolCallsRequired
-from runglass.flow import apply_overrides, step_count
+from runglass.flow import Flow, apply_overrides, step_count
 from runglass.runtime import Runtime
 from runglass.server.answers import error_body
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, once, rested
-from runglass.server.credit import require_credit
 from runglass.server.endings import failure_of
 from runglass.server.offers import check_takers, offer_of
-from runglass.server.ongoing import Ongoing
 from runglass.server.parameters import checked_uuid, version_number
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
@@ -34,13 +34,15 @@ async def execute_flow(
     own = await own_project(request, org, project, slug)
     await require_execute(request, org, project, slug)
     number = None if version is None else version_number(version)
+    # Before the body: to a caller, a flow that is not there is no place for a mistake in it.
+    _, _, flow = await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     asked = await read_aside(partial(read_request, shape=ExecuteRequest), await body_of(request))
 
     async def work(call: CallKey | None) -> Answered:
         if asked.execution_id is not None:
             return await _resume(request, own, slug, asked, call)
-        return await _start(request, own, slug, asked, number, session, call)
+        return await _start(request, own, flow, asked, number, session, call)
 
     async def repeated(run: RunRecord) -> Answered:
         return await _answer_of(request, await rested(request, run))
@@ -51,21 +53,20 @@ async def execute_flow(
 async def _start(
     request: Asked,
     own: Project,
-    slug: str,
+    flow: Flow,
     asked: ExecuteRequest,
     number: int | None,
     session_id: str | None,
     call: CallKey | None,
 ) -> Answered:
     runtime = runtime_of(request)
+    asked, history = spoken(asked)
     offer = offer_of(asked)
     if offer is not None:
-        check_takers((await runtime.find(own, slug, number))[2])
-    asked, history = spoken(asked)
-    require_credit(own)
+        check_takers(flow)
     submitted = await runtime.submit(
         own,
-        slug,
+        flow.slug,
         asked,
         version=number,
         trigger_type="api",
@@ -74,8 +75,7 @@ async def _start(
         history=history,
         call=call,
     )
-    outcome = await wait(request, submitted.run)
-    return _answer(submitted.run.id, submitted.flow_id, submitted.block_count, outcome)
+    return await _outcome(request, submitted.run, submitted.flow_id, submitted.block_count)
 
 
 async def _resume(
@@ -103,30 +103,39 @@ async def _resume(
         offer=offer_of(asked),
         results=results,
     )
+    plan = overridden(paused, asked)
+    await runtime.check_models(plan.flow)
     if call is not None:
-        await runtime.store.begin_call(own.id, call, run.id)
-    started = await runtime.engine.resume(paused, overridden(paused, asked), stretch)
-    outcome = await wait(request, started)
-    return _answer(run.id, run.flow_id, step_count(paused.plan.flow), outcome)
+        await runtime.store.begin_call(own.id, call, run)
+    started = await runtime.engine.resume(paused, plan, stretch)
+    return await _outcome(request, started, run.flow_id, step_count(paused.plan.flow))
 
 
 def overridden(paused: PausedRun, asked: RunRequest) -> Plan:
-    """The run's plan with the overrides of this call in it. Raises INVALID_REQUEST."""
+    """The run's plan with the overrides of this call in it. Raises INVALID_REQUEST, MODEL_NOT_SUPPORTED."""
     flow = apply_overrides(paused.plan.flow, asked.block_overrides)
     return msgspec.structs.replace(paused.plan, flow=flow)
 
 
-async def wait(request: Asked, run: StartedRun) -> Outcome:
-    """Waits for the end of the stretch. A stopping server cancels the run, so its caller gets an answer."""
-    engine = runtime_of(request).engine
-    ongoing: Ongoing = request.app.state["ongoing"]
-    with ongoing.ended_by(lambda: engine.cancel(run.id, reason="the server was stopped")):
-        try:
-            return await run.outcome()
-        except StoreError as error:
-            # Not UNAVAILABLE: that promises that nothing was started, and clients then start it again.
-            message = "the run cannot be recorded any further; its trace shows how far it came"
-            raise api_error("INTERNAL_ERROR", message, execution_id=run.id) from error
+async def _outcome(request: Asked, started: StartedRun, flow_id: str, block_count: int) -> Answered:
+    """Waits for the end of the stretch, wherever it comes about."""
+    try:
+        outcome = await started.outcome()
+    except RunTaken:
+        runtime = runtime_of(request)
+        run = await runtime.store.run(started.id)
+        assert run is not None
+        return await _answer_of(request, await rested(request, run))
+    except RunLeft as left:
+        message = "the server is being stopped; the run goes on after its next start"
+        # UNAVAILABLE lets clients call again: under a key they get this run's outcome, else a second run.
+        code = "UNAVAILABLE" if "idempotency-key" in request.headers else "INTERNAL_ERROR"
+        raise api_error(code, message, execution_id=started.id) from left
+    except StoreError as error:
+        # Not UNAVAILABLE: that promises that nothing was started, and clients then start it again.
+        message = "the run cannot be recorded at the moment; its trace shows how far it came"
+        raise api_error("INTERNAL_ERROR", message, execution_id=started.id) from error
+    return _answer(started.id, flow_id, block_count, outcome)
 
 
 def _answer(run_id: str, flow_id: str, block_count: int, outcome: Outcome) -> Answered:

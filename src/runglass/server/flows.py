@@ -18,8 +18,9 @@ from runglass.flow import Flow, parse_flow
 from runglass.management import FlowHistory, FlowInfo, FlowList, FlowTree, FlowVersionNumber, VersionInfo
 from runglass.runtime import push_flow
 from runglass.server.answers import JSON
-from runglass.server.asked import answer, body_of, documented, read_body
+from runglass.server.asked import answer, body_of, documented
 from runglass.server.auth import Asked, own_flow, own_room, require_admin, runtime_of
+from runglass.server.bodies import read_body
 from runglass.server.openapi import ReadingOperation
 from runglass.store.base import FlowRecord, Project
 
@@ -53,7 +54,7 @@ class ProductionOperation(ReadingOperation):
             type=OpenAPIType.OBJECT,
             required=["version"],
             properties={"version": number},
-            additional_properties=False,
+            additional_properties=True,
         )
         self.request_body = RequestBody({JSON: OpenAPIMediaType(body)}, required=True)
 

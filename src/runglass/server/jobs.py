@@ -19,7 +19,6 @@ from runglass.server.asked import answer, body_of, documented
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, once
-from runglass.server.credit import require_credit
 from runglass.server.endings import failure_of
 from runglass.server.openapi import ReadingOperation
 from runglass.server.parameters import SessionId, checked_uuid, version_number
@@ -130,12 +129,12 @@ async def _queue(
     own = await own_project(request, org, project, slug)
     await require_execute(request, org, project, slug)
     number = None if version is None else version_number(version)
+    await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     asked = await read_aside(partial(read_request, shape=JobRequest), await body_of(request))
+    asked, history = spoken(asked)
     if asked.tools or asked.tool_choice is not None:
         raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
-    asked, history = spoken(asked)
-    require_credit(own)
 
     async def queue(call: CallKey | None) -> Answered:
         submitted = await runtime_of(request).submit(

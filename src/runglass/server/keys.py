@@ -13,8 +13,9 @@ from runglass.errors import api_error
 from runglass.keys import make_key
 from runglass.management import KeyInfo, KeyList, KeyRequest, NewKeyInfo, Role
 from runglass.server.answers import JSON
-from runglass.server.asked import answer, body_of, documented, read_body
+from runglass.server.asked import answer, body_of, documented
 from runglass.server.auth import Asked, require_admin, runtime_of
+from runglass.server.bodies import read_body
 from runglass.server.openapi import ReadingOperation
 from runglass.store.base import ApiKey
 
@@ -31,7 +32,7 @@ class CreateOperation(ReadingOperation):
             type=OpenAPIType.OBJECT,
             required=["role"],
             properties={"role": Schema(type=OpenAPIType.STRING, enum=list(get_args(Role)))},
-            additional_properties=False,
+            additional_properties=True,
         )
         self.request_body = RequestBody({JSON: OpenAPIMediaType(body)}, required=True)
 

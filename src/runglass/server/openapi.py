@@ -104,7 +104,8 @@ def openapi_config() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Runglass",
         version=runglass.__version__,
-        description="Runs LLM flows and shows every run from the inside.",
+        description="Runs LLM flows and shows every run from the inside. Query parameters are taken in"
+        " camelCase and in snake_case; unknown ones are ignored, except those that look like a slip.",
         path="/docs",
         render_plugins=[Page(), JsonRenderPlugin()],
         use_handler_docstrings=True,

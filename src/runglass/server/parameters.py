@@ -12,7 +12,7 @@ SessionId = Annotated[
     HeaderParameter(name="X-Session-Id", description="a UUID that ties runs together"),
 ]
 
-_VERSION = re.compile(r"v(\d{1,9})", re.ASCII)
+_VERSION = re.compile(r"v(0|[1-9]\d{0,8})", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 
 

@@ -26,9 +26,8 @@ from runglass.server.attempts import choose
 from runglass.server.auth import Asked, runtime_of
 from runglass.server.openapi import ReadingOperation
 from runglass.server.parts import PART_BYTES, Pages, joined
-from runglass.server.stream import EventStream, poll_interval_s
+from runglass.server.stream import EventStream
 from runglass.store.base import AttemptKey, RunRecord, Store
-from runglass.tail import tail
 from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
 
 PART_ATTEMPTS = 1000
@@ -164,10 +163,8 @@ async def stream(request: Asked, run: Run, after: After = None, last_event_id: L
     if seen > run.head and not run.ended:
         message = f"run {run.id!r} has no event {seen} yet; its last one is {run.head}"
         raise api_error("INVALID_REQUEST", message, execution_id=run.id)
-    settings = runtime.settings
-    poll_s = poll_interval_s(poll_s=settings.tail_poll_s, ping_s=settings.ping_s)
-    pages = tail(runtime.store, runtime.bus, run, after=seen, poll_s=poll_s)
-    return EventStream(pages, ping_s=settings.ping_s, ongoing=request.app.state["ongoing"])
+    pages = runtime.tails.follow(run, after=seen, idle_s=runtime.settings.ping_s)
+    return EventStream(pages, ongoing=request.app.state["ongoing"])
 
 
 @get(

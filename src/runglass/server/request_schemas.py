@@ -14,6 +14,11 @@ from runglass.server.turns import MAX_MESSAGES_BYTES, ROLES
 TEXT = Schema(type=OpenAPIType.STRING)
 OBJECT = Schema(type=OpenAPIType.OBJECT)
 
+NAMES = (
+    "Field names are taken in snake_case too. Unknown fields are ignored, except those that look like a slip"
+    " and those that change what another call runs."
+)
+
 TOOL_CALL = Schema(
     type=OpenAPIType.OBJECT,
     required=["id", "function"],
@@ -77,8 +82,8 @@ RUN_PROPERTIES: dict[str, Schema | Reference] = {
 
 JOB_REQUEST = Schema(
     type=OpenAPIType.OBJECT,
-    additional_properties=False,
-    description="Field names are taken in snake_case too.",
+    additional_properties=True,
+    description=NAMES,
     properties=RUN_PROPERTIES,
 )
 
@@ -123,16 +128,16 @@ TOOL_PROPERTIES: dict[str, Schema | Reference] = RUN_PROPERTIES | {
 
 EXECUTE_REQUEST = Schema(
     type=OpenAPIType.OBJECT,
-    additional_properties=False,
-    description="Field names are taken in snake_case too.",
+    additional_properties=True,
+    description=NAMES,
     properties=TOOL_PROPERTIES
     | {"pausedAtStep": Schema(description="The step at which the run waits, as it came with the pause.")},
 )
 
 STEP_REQUEST = Schema(
     type=OpenAPIType.OBJECT,
-    additional_properties=False,
-    description="Field names are taken in snake_case too.",
+    additional_properties=True,
+    description=NAMES,
     properties=TOOL_PROPERTIES
     | {
         "stepIndex": Schema(type=OpenAPIType.INTEGER, minimum=0, description="The top-level step to run."),

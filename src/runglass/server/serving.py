@@ -52,8 +52,8 @@ async def serve(settings: Settings, *, ready: Callable[[str], None], beside: Bes
 async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[str]:
     """Accepts requests until the block ends; gives `http://HOST:PORT`. Port 0 takes a free one.
 
-    At its end the runs that go on are cancelled, and open streams are closed. Raises RunglassError if
-    the address cannot be had.
+    At its end steps may end, runs are left for the next start, and streams are closed. Raises RunglassError
+    if the address cannot be had.
     """
     ongoing = Ongoing()
     listener = await _bind(host, port)
@@ -84,7 +84,7 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
     finally:
         started.cancel()
         # Runs first: their last events are then on their way to the streams, which end with them.
-        await runtime.engine.stop()
+        await runtime.engine.stop(grace_s=runtime.settings.stop_grace_s)
         await ongoing.settle(SETTLE_S)
         ongoing.end_all()
         server.should_exit = True

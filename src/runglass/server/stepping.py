@@ -4,7 +4,7 @@ The log keeps what the capture mode allows; whoever steps through a flow gets it
 the same, since they are the answer to its call.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -14,8 +14,9 @@ from litestar import post
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
-from runglass.engine.engine import PausedRun, StartedRun
-from runglass.engine.plan import Stretch, Turns
+from runglass.engine.engine import StartedRun
+from runglass.engine.plan import Stretch
+from runglass.engine.taking_up import PausedRun
 from runglass.errors import api_error
 from runglass.events import (
     FlowCompleted,
@@ -27,21 +28,19 @@ from runglass.events import (
 )
 from runglass.execution import StepRequest
 from runglass.lazy import encoded
-from runglass.runtime import Runtime
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
-from runglass.server.calls import REST_EVENTS, call_of, repeated_call
-from runglass.server.credit import require_credit
+from runglass.server.calls import REST_EVENTS, call_of, never_begun, repeated_call
 from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
 from runglass.server.parameters import SessionId, checked_uuid, version_number
-from runglass.server.stream import EventStream, poll_interval_s
+from runglass.server.stream import EventStream
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
-from runglass.store.base import CallKey, Project, RunRecord
-from runglass.tail import Page, tail
+from runglass.store.base import Call, CallKey, Project, RunRecord, Store
+from runglass.tail import Page
 
 STREAM = "text/event-stream"
 WITH_CONTENT = frozenset({"step_completed", "flow_completed", "step_paused_for_tool_calls"})
@@ -105,15 +104,17 @@ async def _step(
     if offer is not None:
         check_takers(flow)
     call = await call_of(request)
-    if call is not None and (before := await repeated_call(request, own, call)) is not None:
+    before = None if call is None else await repeated_call(request, own, call)
+    if before is not None and not await never_begun(request, before):
         run = await run_of_flow(request, org, project, slug, before.run_id)
-        return await _stream(request, run.id, int(before.answer or b"0"), None, {})
-    outputs: dict[int, bytes] = {}
+        return await _stream(request, run.id, before.head, None)
+    outputs: dict[int, bytes] | None = {} if call is None else None
     if asked.execution_id is None:
         started = await _first_call(request, own, slug, asked, number, session, call, outputs)
     else:
-        started = await _later_call(request, own, slug, asked, number, call, outputs)
-    return await _stream(request, started.id, started.head, started, outputs)
+        started = await _later_call(request, own, slug, asked, number, call, outputs, noted=before)
+    live = None if outputs is None else _Live(started, outputs)
+    return await _stream(request, started.id, started.head, live)
 
 
 async def _first_call(
@@ -124,13 +125,12 @@ async def _first_call(
     number: int,
     session_id: str | None,
     call: CallKey | None,
-    outputs: dict[int, bytes],
+    outputs: dict[int, bytes] | None,
 ) -> StartedRun:
     if asked.step_index != 0:
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
     asked, history = spoken(asked)
-    require_credit(own)
     submitted = await runtime_of(request).submit(
         own,
         slug,
@@ -138,7 +138,7 @@ async def _first_call(
         version=number,
         trigger_type="step",
         session_id=session_id,
-        stretch=_stretch(asked, 0, []),
+        stretch=_stretch(asked, 0, [], call),
         history=history,
         call=call,
         outputs=outputs,
@@ -153,7 +153,9 @@ async def _later_call(
     asked: StepRequest,
     number: int,
     call: CallKey | None,
-    outputs: dict[int, bytes],
+    outputs: dict[int, bytes] | None,
+    *,
+    noted: Call | None,
 ) -> StartedRun:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -165,13 +167,11 @@ async def _later_call(
     # A client that counts completed steps is ahead after a loop; one behind wants to go from there again.
     first = min(asked.step_index, paused.pause.cursor)
     results = _results(run, paused, asked, first)
-    if call is not None:
-        # Whoever sends the call again is streamed the same events, from where this one begins.
-        await runtime.store.begin_call(own.id, call, run.id)
-        await runtime.store.answer_call(own.id, call.key, status=200, answer=str(run.head).encode())
-    return await runtime.engine.resume(
-        paused, overridden(paused, asked), _stretch(asked, first, results), outputs=outputs
-    )
+    plan = overridden(paused, asked)
+    await runtime.check_models(plan.flow)
+    if call is not None and noted is None:
+        await runtime.store.begin_call(own.id, call, run)
+    return await runtime.engine.resume(paused, plan, _stretch(asked, first, results, call), outputs=outputs)
 
 
 def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) -> list[dict[str, object]]:
@@ -184,7 +184,9 @@ def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) 
     return match_tool_results(turns.calls, asked.tool_call_messages, execution_id=run.id)
 
 
-def _stretch(asked: StepRequest, first: int, results: list[dict[str, object]]) -> Stretch:
+def _stretch(
+    asked: StepRequest, first: int, results: list[dict[str, object]], call: CallKey | None
+) -> Stretch:
     return Stretch(
         first=first,
         last=None if asked.run_remaining else first,
@@ -192,7 +194,14 @@ def _stretch(asked: StepRequest, first: int, results: list[dict[str, object]]) -
         input=asked.input_overrides,
         offer=offer_of(asked),
         results=results,
+        answers_call=call is not None,
     )
+
+
+class _Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    tool_call_messages: list[dict[str, Any]]
+    tool_calls: list[dict[str, Any]]
+    accumulated_outputs: dict[str, Any]
 
 
 class _Live:
@@ -202,81 +211,69 @@ class _Live:
         self._started = started
         self._outputs = outputs
 
-    async def output(self, event: StepCompleted) -> bytes | None:
-        return self._outputs.pop(event.seq, None)
+    async def output(self, seq: int) -> bytes | None:
+        return self._outputs.pop(seq, None)
 
     async def result(self) -> bytes | None:
         return msgspec.json.encode((await self._started.outcome()).result)
 
-    async def pause(self) -> tuple[Turns | None, Mapping[str, Any]]:
+    async def pause(self, seq: int) -> _Waiting | None:
         outcome = await self._started.outcome()
-        return outcome.pause.turns if outcome.pause else None, outcome.outputs
+        if outcome.pause is None or outcome.pause.turns is None:
+            return None
+        turns = outcome.pause.turns
+        return _Waiting(
+            tool_call_messages=turns.messages,
+            tool_calls=turns.calls,
+            accumulated_outputs=dict(outcome.outputs),
+        )
 
 
-class _Stored:
-    """Content for a call that is sent again, from what is kept of its run: outputs while the run lives."""
+class _Kept:
+    """Content for a call under an Idempotency-Key: kept with its events, and the same for each repeat."""
 
-    def __init__(self, runtime: Runtime, run: RunRecord) -> None:
-        self._runtime = runtime
+    def __init__(self, store: Store, run: RunRecord) -> None:
+        self._store = store
         self._run = run
 
-    async def output(self, event: StepCompleted) -> bytes | None:
-        address = (event.step_id, ",".join(map(str, event.loop_path or ())))
-        rows = await self._runtime.store.checkpoints(self._run.no)
-        return next((row.data for row in rows if (row.step_id, row.loop_path) == address), None)
+    async def output(self, seq: int) -> bytes | None:
+        return await self._store.owed(self._run.no, seq)
 
     async def result(self) -> bytes | None:
-        result, _ = await self._runtime.store.outcome(self._run.no)
+        result, _ = await self._store.outcome(self._run.no)
         return result
 
-    async def pause(self) -> tuple[Turns | None, Mapping[str, Any]]:
-        run = await self._runtime.store.run(self._run.id) or self._run
-        if run.status != "paused":
-            return None, {}
-        paused = await self._runtime.engine.paused(run)
-        return paused.pause.turns, paused.outputs
+    async def pause(self, seq: int) -> _Waiting | None:
+        owed = await self._store.owed(self._run.no, seq)
+        return None if owed is None else msgspec.json.decode(owed, type=_Waiting)
 
 
-async def _stream(
-    request: Asked, run_id: str, head: int, started: StartedRun | None, outputs: dict[int, bytes]
-) -> ASGIApp:
+async def _stream(request: Asked, run_id: str, head: int, live: _Live | None) -> ASGIApp:
     runtime = runtime_of(request)
     run = await runtime.store.run(run_id)
     assert run is not None
-    settings = runtime.settings
-    poll_s = poll_interval_s(poll_s=settings.tail_poll_s, ping_s=settings.ping_s)
-    pages = tail(runtime.store, runtime.bus, run, after=head, poll_s=poll_s, until=REST_EVENTS)
-    content = _Stored(runtime, run) if started is None else _Live(started, outputs)
-    return EventStream(
-        _with_content(pages, content), ping_s=settings.ping_s, ongoing=request.app.state["ongoing"]
-    )
+    pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
+    content = live or _Kept(runtime.store, run)
+    return EventStream(_with_content(pages, content), ongoing=request.app.state["ongoing"])
 
 
 async def _with_content(
-    pages: AsyncGenerator[Page, None], content: _Live | _Stored
+    pages: AsyncGenerator[Page, None], content: _Live | _Kept
 ) -> AsyncGenerator[Page, None]:
     async with aclosing(pages):
         async for page in pages:
-            yield [(seq, await _full(data, content)) for seq, data in page]
+            yield Page([(seq, await _full(data, content)) for seq, data in page])
 
 
-async def _full(data: bytes, content: _Live | _Stored) -> bytes:
+async def _full(data: bytes, content: _Live | _Kept) -> bytes:
     """The event with the content that its caller is owed, whether or not the log keeps it."""
     if event_type_of(data) not in WITH_CONTENT:
         return data
     match event := decode_event(data):
-        case StepCompleted() if (output := await content.output(event)) is not None:
+        case StepCompleted() if (output := await content.output(event.seq)) is not None:
             return encode_event(msgspec.structs.replace(event, output=encoded(output)))
         case FlowCompleted() if (result := await content.result()) is not None:
             return encode_event(msgspec.structs.replace(event, result=encoded(result)))
-        case StepPausedForToolCalls():
-            turns, outputs = await content.pause()
-            if turns is not None:
-                told = msgspec.structs.replace(
-                    event,
-                    tool_call_messages=turns.messages,
-                    tool_calls=turns.calls,
-                    accumulated_outputs=dict(outputs),
-                )
-                return encode_event(told)
+        case StepPausedForToolCalls() if (waiting := await content.pause(event.seq)) is not None:
+            return encode_event(msgspec.structs.replace(event, **msgspec.structs.asdict(waiting)))
     return data

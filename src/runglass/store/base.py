@@ -67,11 +67,15 @@ class FlowVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A call under an Idempotency-Key. `status` and `answer` are None until the answer has been given."""
+    """A call under an Idempotency-Key, the answer to which begins after seq `head` of its run.
+
+    `status` and `answer` are None until the answer has been given.
+    """
 
     key: str
     digest: bytes
     run_id: str
+    head: int = 0
     status: int | None = None
     answer: bytes | None = None
 
@@ -84,7 +88,10 @@ class CallKey(NamedTuple):
 
 
 class NewRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run to create. `request` is kept while the run lives; `summary` is the `flowRun` JSON."""
+    """A run to create, for `owner` to go on with.
+
+    `request` is kept while the run lives; `summary` is the `flowRun` JSON.
+    """
 
     id: str
     project_id: int
@@ -95,11 +102,16 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None
     request: bytes
     summary: bytes
+    owner: str | None = None
     call: CallKey | None = None
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A run's row. `no` is the store's own short name for the run, `head` the seq of its last event."""
+    """A run's row. `no` is the store's own short name for the run, `head` the seq of its last event.
+
+    `fence` counts who has gone on with it: a writer with an older one is refused. `claims` counts how often
+    that was taken over without the log having grown. `totals` is what the run adds up to, as JSON.
+    """
 
     no: int
     id: str
@@ -112,7 +124,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None
     head: int
     fence: int
+    claims: int
     summary: bytes
+    totals: bytes | None
 
     @property
     def ended(self) -> bool:
@@ -151,8 +165,9 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction on a run: events from `head + 1` on, and all that follows from them.
 
     `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
-    request, and keeps `result` and `error`, which the caller is owed. `spent_pico` joins the project's
-    spending.
+    request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run.
+    `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
+    repeated call gets whatever the log keeps. `spent_pico` joins the project's spending.
     """
 
     run_no: int
@@ -163,6 +178,10 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: Sequence[Checkpoint] = ()
     status: str
     summary: bytes
+    totals: bytes | None = None
+    owner: str | None = None
+    dropped: Sequence[str] = ()
+    owed: Sequence[tuple[int, bytes]] = ()
     result: bytes | None = None
     error: bytes | None = None
     spent_pico: int = 0
@@ -225,14 +244,38 @@ class Store(Protocol):
     async def call(self, project_id: int, key: str) -> Call | None:
         """What was asked and answered under this Idempotency-Key."""
 
-    async def begin_call(self, project_id: int, call: CallKey, run_id: str) -> None:
+    async def begin_call(self, project_id: int, call: CallKey, run: RunRecord) -> None:
         """Notes a call that goes on with a run. Raises CallRepeated for a key that has been used."""
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
         """Keeps the answer to a call, for whoever asks again under its key."""
 
     async def forget_calls(self, *, before: str) -> int:
-        """Drops the calls older than this ISO time; returns how many."""
+        """Drops the calls older than this ISO time, and what they were owed; returns how many."""
+
+    async def owed(self, run_no: int, seq: int) -> bytes | None:
+        """What `Append.owed` said of the event with this seq."""
+
+    async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
+        """Makes the lease of `owner`, or lets it last until a later ISO time.
+
+        False if there is none to renew: it ran out, and somebody has taken the owner's runs over.
+        """
+
+    async def end_lease(self, owner: str | None) -> None:
+        """Ends the lease of `owner`, or all of them: the runs are free to be claimed."""
+
+    async def claim_runs(self, owner: str, *, now: str, limit: int) -> list[RunRecord]:
+        """Takes over pending and running runs that nobody with a lease goes on with, oldest first.
+
+        Whoever had them before can append nothing more.
+        """
+
+    async def claim_paused(self, run: RunRecord) -> RunRecord | None:
+        """Takes up a paused run; None if it is not as `run` says any more."""
+
+    async def let_go(self, run_id: str, owner: str) -> None:
+        """Frees a run of `owner` for whoever claims it next."""
 
     async def append(self, batch: Append) -> None:
         """Writes the batch. Raises HeadMismatch, and writes nothing, if head or fence are not the run's."""
@@ -246,9 +289,6 @@ class Store(Protocol):
 
     async def request(self, run_no: int) -> bytes | None:
         """What `NewRun.request` said, as long as the run has not ended."""
-
-    async def unfinished_runs(self) -> list[RunRecord]:
-        """All runs whose status is pending or running, oldest first."""
 
     async def paused_runs(self) -> list[RunRecord]:
         """All runs whose status is paused, oldest first."""
@@ -282,6 +322,9 @@ class Store(Protocol):
         """The data of the first of these attempts, in their order: one at least, about `limit_bytes`."""
 
     async def open_steps(self, run_no: int) -> tuple[list[StepRow], int]:
-        """The steps that are running, and the last position given out."""
+        """The steps whose latest attempt is running or has failed, and the last position given out."""
+
+    async def attempts_at(self, run_no: int, position: int) -> list[StepRow]:
+        """Every attempt of the step at one position, that is in one iteration, by attempt number."""
 
     async def checkpoints(self, run_no: int) -> list[Checkpoint]: ...

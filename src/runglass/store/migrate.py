@@ -45,7 +45,9 @@ def migrate_sqlite(connection: sqlite3.Connection) -> None:
                 connection.execute(f"PRAGMA user_version = {migration.number}")
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            # A disk that fails may have made SQLite roll back by itself.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
     if _version(connection) > known[-1].number:
         raise StoreError(

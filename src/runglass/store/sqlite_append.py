@@ -13,8 +13,18 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
     ended = batch.status in TERMINAL
     # First, and alone able to refuse: a HeadMismatch must leave the shared transaction untouched.
     moved = db.execute(
-        "UPDATE run SET head = ?, status = ?, summary = ? WHERE no = ? AND head = ? AND fence = ?",
-        (head, batch.status, batch.summary, batch.run_no, batch.head, batch.fence),
+        "UPDATE run SET head = ?, status = ?, summary = ?, totals = ?, owner = ?"
+        " WHERE no = ? AND head = ? AND fence = ?",
+        (
+            head,
+            batch.status,
+            batch.summary,
+            batch.totals,
+            batch.owner,
+            batch.run_no,
+            batch.head,
+            batch.fence,
+        ),
     ).rowcount
     if moved != 1:
         raise HeadMismatch(
@@ -46,6 +56,11 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             " attempt = excluded.attempt, status = excluded.status, data = excluded.data",
             (batch.run_no, *step),
         )
+    if batch.owed:
+        db.executemany(
+            "INSERT INTO owed (run_no, seq, data) VALUES (?, ?, ?)",
+            [(batch.run_no, *owed) for owed in batch.owed],
+        )
     if ended:
         db.execute("DELETE FROM checkpoint WHERE run_no = ?", (batch.run_no,))
         db.execute("DELETE FROM run_request WHERE run_no = ?", (batch.run_no,))
@@ -53,7 +68,13 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             "INSERT OR REPLACE INTO run_outcome (run_no, result, error) VALUES (?, ?, ?)",
             (batch.run_no, batch.result, batch.error),
         )
-    elif batch.checkpoints:
+        return
+    if batch.dropped:
+        db.executemany(
+            "DELETE FROM checkpoint WHERE run_no = ? AND step_id = ?",
+            [(batch.run_no, step_id) for step_id in batch.dropped],
+        )
+    if batch.checkpoints:
         db.executemany(
             "INSERT OR REPLACE INTO checkpoint (run_no, step_id, loop_path, data) VALUES (?, ?, ?, ?)",
             [(batch.run_no, *checkpoint) for checkpoint in batch.checkpoints],

@@ -16,7 +16,11 @@ from runglass.store.sqlite_append import write_append
 
 _RUN = (
     "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
-    " summary FROM run"
+    " claims, summary, totals FROM run"
+)
+_FREE = (
+    "status IN ('pending', 'running') AND (owner IS NULL"
+    " OR owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?))"
 )
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 _KEYS = "SELECT position, loop_path, attempt"
@@ -30,10 +34,10 @@ class Runs:
     async def create_run(self, run: NewRun) -> RunRecord:
         def work(db: sqlite3.Connection) -> RunRecord:
             if run.call is not None:
-                _begin_call(db, run.project_id, run.call, run.id)
+                _begin_call(db, run.project_id, run.call, run.id, head=0)
             db.execute(
                 "INSERT INTO run (id, project_id, flow_id, version, status, trigger_type, capture,"
-                " session_id, summary) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?)",
+                " session_id, summary, owner) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?)",
                 (
                     run.id,
                     run.project_id,
@@ -43,6 +47,7 @@ class Runs:
                     run.capture,
                     run.session_id,
                     run.summary,
+                    run.owner,
                 ),
             )
             created = _run(db.execute(f"{_RUN} WHERE id = ?", (run.id,)).fetchone())
@@ -52,18 +57,73 @@ class Runs:
         return await self._db.write(work)
 
     async def call(self, project_id: int, key: str) -> Call | None:
-        sql = "SELECT key, digest, run_id, status, answer FROM call WHERE project_id = ? AND key = ?"
+        sql = "SELECT key, digest, run_id, head, status, answer FROM call WHERE project_id = ? AND key = ?"
         return await self._db.read(one(_call, sql, project_id, key))
 
-    async def begin_call(self, project_id: int, call: CallKey, run_id: str) -> None:
-        await self._db.write(lambda db: _begin_call(db, project_id, call, run_id))
+    async def begin_call(self, project_id: int, call: CallKey, run: RunRecord) -> None:
+        await self._db.write(lambda db: _begin_call(db, project_id, call, run.id, head=run.head))
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
         sql = "UPDATE call SET status = ?, answer = ? WHERE project_id = ? AND key = ?"
         await self._db.write(changed(sql, status, answer, project_id, key))
 
     async def forget_calls(self, *, before: str) -> int:
-        return await self._db.write(changed("DELETE FROM call WHERE created_at < ?", before))
+        def work(db: sqlite3.Connection) -> int:
+            db.execute(
+                "DELETE FROM owed WHERE run_no IN (SELECT no FROM call JOIN run ON run.id = run_id"
+                " GROUP BY no HAVING max(created_at) < ?)",
+                (before,),
+            )
+            return db.execute("DELETE FROM call WHERE created_at < ?", (before,)).rowcount
+
+        return await self._db.write(work)
+
+    async def owed(self, run_no: int, seq: int) -> bytes | None:
+        sql = "SELECT data FROM owed WHERE run_no = ? AND seq = ?"
+        return await self._db.read(one(as_bytes, sql, run_no, seq))
+
+    async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
+        sql = "UPDATE lease SET expires_at = ? WHERE owner = ?"
+        if not renew:
+            sql = "INSERT INTO lease (expires_at, owner) VALUES (?, ?)"
+        return await self._db.write(changed(sql, until, owner)) == 1
+
+    async def end_lease(self, owner: str | None) -> None:
+        await self._db.write(changed("DELETE FROM lease WHERE ?1 IS NULL OR owner = ?1", owner))
+
+    async def claim_runs(self, owner: str, *, now: str, limit: int) -> list[RunRecord]:
+        def work(db: sqlite3.Connection) -> list[RunRecord]:
+            free = db.execute(
+                f"SELECT no FROM run WHERE {_FREE} ORDER BY no LIMIT ?", (now, limit)
+            ).fetchall()
+            for (no,) in free:
+                db.execute(
+                    "UPDATE run SET owner = ?, fence = fence + 1, claimed_head = head,"
+                    " claims = CASE WHEN claimed_head = head THEN claims + 1 ELSE 1 END WHERE no = ?",
+                    (owner, no),
+                )
+            # Whose lease has run out finds so, and stops, before it has a run to append to.
+            db.execute("DELETE FROM lease WHERE expires_at <= ?", (now,))
+            return [_run(db.execute(f"{_RUN} WHERE no = ?", (no,)).fetchone()) for (no,) in free]
+
+        free = await self._db.read(one(bool, f"SELECT 1 FROM run WHERE {_FREE} LIMIT 1", now))
+        return await self._db.write(work) if free else []
+
+    async def claim_paused(self, run: RunRecord) -> RunRecord | None:
+        def work(db: sqlite3.Connection) -> RunRecord | None:
+            claimed = db.execute(
+                "UPDATE run SET fence = fence + 1"
+                " WHERE no = ? AND status = 'paused' AND head = ? AND fence = ?",
+                (run.no, run.head, run.fence),
+            ).rowcount
+            if claimed != 1:
+                return None
+            return _run(db.execute(f"{_RUN} WHERE no = ?", (run.no,)).fetchone())
+
+        return await self._db.write(work)
+
+    async def let_go(self, run_id: str, owner: str) -> None:
+        await self._db.write(changed("UPDATE run SET owner = NULL WHERE id = ? AND owner = ?", run_id, owner))
 
     async def append(self, batch: Append) -> None:
         await self._db.write(lambda db: write_append(db, batch))
@@ -82,10 +142,6 @@ class Runs:
     async def request(self, run_no: int) -> bytes | None:
         sql = "SELECT request FROM run_request WHERE run_no = ?"
         return await self._db.read(one(as_bytes, sql, run_no))
-
-    async def unfinished_runs(self) -> list[RunRecord]:
-        sql = f"{_RUN} WHERE status IN ('pending', 'running') ORDER BY no"
-        return await self._db.read(every(_run, sql))
 
     async def paused_runs(self) -> list[RunRecord]:
         return await self._db.read(every(_run, f"{_RUN} WHERE status = 'paused' ORDER BY no"))
@@ -117,11 +173,10 @@ class Runs:
 
         def work(db: sqlite3.Connection) -> tuple[bytes, list[tuple[int, bytes]]]:
             db.execute("BEGIN")
-            try:
+            # Leaves the transaction, well or not; an error on the way out hides none that came before it.
+            with db:
                 summary = db.execute("SELECT summary FROM run WHERE no = ?", (run_no,)).fetchone()
                 steps = page(db, sql, run_no, after, limit_bytes=limit_bytes)
-            finally:
-                db.execute("COMMIT")
             if summary is None:
                 raise StoreError(f"the store has no run number {run_no}")
             return summary[0], steps
@@ -168,7 +223,8 @@ class Runs:
     async def open_steps(self, run_no: int) -> tuple[list[StepRow], int]:
         def work(db: sqlite3.Connection) -> tuple[list[StepRow], int]:
             rows = db.execute(
-                f"{_STEP} FROM step WHERE run_no = ? AND status = 'running' ORDER BY position", (run_no,)
+                f"{_STEP} FROM step WHERE run_no = ? AND status IN ('running', 'failed') ORDER BY position",
+                (run_no,),
             ).fetchall()
             last = db.execute(
                 "SELECT coalesce(max(position), 0) FROM step WHERE run_no = ?", (run_no,)
@@ -177,15 +233,23 @@ class Runs:
 
         return await self._db.read(work)
 
+    async def attempts_at(self, run_no: int, position: int) -> list[StepRow]:
+        sql = (
+            f"{_STEP} FROM step_attempt WHERE run_no = ?1 AND position = ?2 UNION ALL"
+            f" {_STEP} FROM step WHERE run_no = ?1 AND position = ?2 ORDER BY 4"
+        )
+        return await self._db.read(every(StepRow._make, sql, run_no, position))
+
     async def checkpoints(self, run_no: int) -> list[Checkpoint]:
         sql = "SELECT step_id, loop_path, data FROM checkpoint WHERE run_no = ?"
         return await self._db.read(every(Checkpoint._make, sql, run_no))
 
 
-def _begin_call(db: sqlite3.Connection, project_id: int, call: CallKey, run_id: str) -> None:
+def _begin_call(db: sqlite3.Connection, project_id: int, call: CallKey, run_id: str, *, head: int) -> None:
     added = db.execute(
-        "INSERT OR IGNORE INTO call (project_id, key, digest, run_id, created_at) VALUES (?, ?, ?, ?, ?)",
-        (project_id, call.key, call.digest, run_id, now_text()),
+        "INSERT OR IGNORE INTO call (project_id, key, digest, run_id, head, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (project_id, call.key, call.digest, run_id, head, now_text()),
     ).rowcount
     if added != 1:
         raise CallRepeated(f"there has been a call under the Idempotency-Key {call.key!r}")
@@ -196,7 +260,7 @@ def _run(row: Any) -> RunRecord:
 
 
 def _call(row: Any) -> Call:
-    return Call(key=row[0], digest=row[1], run_id=row[2], status=row[3], answer=row[4])
+    return Call(key=row[0], digest=row[1], run_id=row[2], head=row[3], status=row[4], answer=row[5])
 
 
 def _outcome(row: Any) -> tuple[bytes | None, bytes | None]:

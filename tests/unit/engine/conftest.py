@@ -11,7 +11,8 @@ import pytest
 
 from runglass.bus.memory import MemoryBus
 from runglass.engine.capture import Capture, Redactor
-from runglass.engine.engine import Engine, Outcome, StartedRun
+from runglass.engine.engine import Engine, StartedRun
+from runglass.engine.going import Outcome
 from runglass.engine.llm import Models, Price
 from runglass.engine.plan import Plan, Stretch
 from runglass.engine.sandbox import Sandbox
@@ -21,7 +22,7 @@ from runglass.events import StreamEvent, decode_event
 from runglass.execution import CaptureMode
 from runglass.flow import Flow, parse_flow
 from runglass.store.sqlite import SqliteStore
-from runglass.tail import tail
+from runglass.tail import Tails
 from runglass.trace import StepTrace, Trace
 from tests.fakes import VirtualClock
 
@@ -56,10 +57,10 @@ class House(NamedTuple):
 
 @asynccontextmanager
 async def open_house(
-    store: SqliteStore, *, prices: Mapping[str, Price] | None = None
+    store: SqliteStore, *, prices: Mapping[str, Price] | None = None, clock: VirtualClock | None = None
 ) -> AsyncIterator[House]:
     """An engine on this store, which is opened here."""
-    clock = VirtualClock()
+    clock = clock or VirtualClock()
     redactor = Redactor()
 
     def make_capture(mode: CaptureMode) -> Capture:
@@ -103,7 +104,8 @@ async def follow(house: House, run_id: str, *, until: int | None = None) -> None
     """Returns when the run has that many events, or has ended."""
     run = await house.store.run(run_id)
     assert run is not None
-    async with asyncio.timeout(10), aclosing(tail(house.store, house.bus, run, poll_s=0.01)) as pages:
+    tails = Tails(house.store, house.bus, poll_s=0.01)
+    async with asyncio.timeout(10), aclosing(tails.follow(run)) as pages:
         async for page in pages:
             if until is not None and page and page[-1][0] >= until:
                 return

@@ -1,6 +1,7 @@
 """The built-in model `echo` keeps what the flow file's documentation promises of it."""
 
 import json
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -124,6 +125,20 @@ async def test_without_parallel_tool_calls_it_takes_a_round_for_each_tool() -> N
 async def test_it_obeys_the_tool_choice(choice: Any, called: list[str]) -> None:
     answer, _ = await ask(user("Hi"), tools=[WEATHER, TIME], tool_choice=choice)
     assert names_of(answer) == called
+
+
+async def test_ids_of_calls_differ_between_the_steps_of_a_run() -> None:
+    steps: list[dict[str, Any]] = [
+        {"system": "Be kind."},
+        {"system": "Be strict."},
+        {"settings": {"seed": 1}},
+        {"output_schema": {"type": "object"}},
+    ]
+    answers = [(await ask(user("Hi"), tools=[WEATHER, TIME], **step))[0] for step in steps]
+    answers.append((await ask(user("Ho"), tools=[WEATHER, TIME]))[0])
+    ids = [call["id"] for answer in answers for call in answer.tool_calls]
+    assert len(set(ids)) == len(ids) == 2 * len(answers)
+    assert all(re.fullmatch("call_[0-9a-f]{12}", call_id) for call_id in ids)
 
 
 async def test_it_is_deterministic() -> None:

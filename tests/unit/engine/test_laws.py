@@ -3,26 +3,20 @@
 import asyncio
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runglass.bus.memory import MemoryBus
-from runglass.engine.plan import Plan
-from runglass.engine.recorder import Recorder
 from runglass.events import StepEvent, decode_event, is_terminal
 from runglass.execution import CaptureMode
-from runglass.flow import Flow, leaves, parse_flow
-from runglass.fold import RunFold, TraceFold, fold
-from runglass.store.base import Append, NewRun
+from runglass.flow import Flow, leaves
+from runglass.fold import TraceFold, fold
+from runglass.store.base import Append
 from runglass.store.sqlite import SqliteStore
-from runglass.trace import TERMINAL, RunSummary, Trace
-from tests.fakes import VirtualClock
+from runglass.trace import TERMINAL, Trace
 from tests.flows import flow_trees
-from tests.unit.engine.conftest import House, Ran, open_house, read, start
+from tests.unit.engine.conftest import Ran, open_house, read, start
 
 MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
 
@@ -82,69 +76,3 @@ def test_the_trace_is_the_fold_of_the_log_after_every_append(flow: Flow, mode: C
         for path in {step.loop_path for step in attempts}:
             numbers = [step.attempt for step in attempts if step.loop_path == path]
             assert numbers == list(range(1, len(numbers) + 1)), "no attempt is missing or doubled"
-
-
-@pytest.mark.parametrize("cut", [1, 3, 6, 10, 14])
-async def test_a_run_that_its_process_left_behind_is_ended_truthfully(
-    house: House, cut: int, tmp_path: Path
-) -> None:
-    """A log that breaks off after any event is closed at the next start: nothing is left running."""
-    flow = parse_flow("""
-slug: test
-steps:
-- {id: a, type: passthrough}
-- id: l
-  type: loop
-  over: '[1, 2]'
-  steps: [{id: b, type: code, retry: {max_attempts: 2}, code: 'if attempt == 1: raise ValueError("x")'}]
-""")
-    started = await start(house, flow)
-    whole = await read(house, started.id, await started.outcome())
-    kept = whole.events[:cut]
-
-    async with SqliteStore(tmp_path / "other", synchronous="NORMAL") as store:
-        run = await replay(store, flow, kept)
-    async with open_house(store) as other:
-        ended = await read(other, run, whole.outcome)
-    assert ended.events[: len(kept)] == kept
-    assert ended.types()[-1] == "flow_failed"
-    assert ended.trace.flow_run.status == "failed"
-    assert ended.trace == fold(ended.events)
-    assert not [step for step in ended.trace.steps if step.status == "running"]
-    for step in fold(kept).steps:
-        if step.status == "running":
-            [lost] = [
-                other
-                for other in ended.trace.steps
-                if other.loop_path == step.loop_path and other.step_id == step.step_id
-            ]
-            assert lost.error_context is not None
-            assert lost.error_context["code"] == "WORKER_LOST"
-            assert lost.started_at == step.started_at
-
-
-async def replay(store: SqliteStore, flow_of_run: Flow, events: list[Any]) -> str:
-    """Writes the events to a new run as its recorder did, then stops: the process is gone."""
-    project = await store.ensure_project("acme", "demo")
-    flow = await store.put_draft(project.id, "test", name=None, capture=None, source=b"{}")
-    run_id = events[0].execution_id
-    plan = Plan(flow=flow_of_run, version=0, inputs={}, capture="full", trigger_type="api")
-    summary = RunSummary(id=run_id, flow_id=flow.id, status="pending", trigger_type="api")
-    run = await store.create_run(
-        NewRun(
-            id=run_id,
-            project_id=project.id,
-            flow_id=flow.id,
-            version=0,
-            trigger_type="api",
-            capture="full",
-            session_id=None,
-            request=msgspec.json.encode(plan),
-            summary=msgspec.json.encode(summary),
-        )
-    )
-    recorder = Recorder(store, MemoryBus(), run, RunFold(summary), VirtualClock())
-    for event in events:
-        recorder.record(event)
-    await recorder.commit()
-    return str(run_id)

@@ -11,7 +11,7 @@ from runglass.engine.payload import Payload
 from runglass.engine.recorder import Recorder
 from runglass.engine.scope import Place
 from runglass.events import KnownEvent, StepOutput
-from runglass.flow import PassthroughStep
+from runglass.flow import Flow, PassthroughStep
 from tests.fakes import VirtualClock
 
 
@@ -29,10 +29,15 @@ async def test_the_last_text_is_recorded_though_leaving_is_cut_off() -> None:
     kept = Kept()
 
     async def attempt() -> None:
-        writing = Writing(
-            execution_id="e", inputs={}, recorder=kept, capture=Capture("full"), clock=VirtualClock()
-        )
         step = PassthroughStep(id="s")
+        writing = Writing(
+            execution_id="e",
+            flow=Flow(slug="f", steps=[step]),
+            inputs={},
+            recorder=kept,
+            capture=Capture("full"),
+            clock=VirtualClock(),
+        )
         async with OutputStream(Attempt(writing, step, Payload({}), Place(0), 1), writing) as stream:
             stream.write("first")
             stream.write("last")

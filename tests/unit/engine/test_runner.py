@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runglass.engine.engine import Outcome
+from runglass.engine.going import Outcome
 from runglass.engine.steps import perform
 from runglass.errors import StoreError
 from runglass.events import FlowCompleted, FlowFailed, LoopCompleted, StepOutput, StepRetrying, StepSkipped
@@ -263,7 +263,7 @@ async def test_an_attempt_that_takes_too_long_is_cut_off(execute: Execute) -> No
         ("{id: s, type: llm, model: echo, prompt: '{{ nobody }}'}", "TEMPLATE_ERROR"),
         ("{id: s, type: llm, model: echo}", "TEMPLATE_ERROR"),
         ("{id: s, type: passthrough, input: {x: '{{ steps.ghost.y }}'}}", "TEMPLATE_ERROR"),
-        ("{id: s, type: llm, model: nonsense, prompt: x}", "MODEL_NOT_SUPPORTED"),
+        ("{id: s, type: llm, model: 'nonsense:x', prompt: x}", "MODEL_NOT_SUPPORTED"),
         ("{id: s, type: loop, over: '7', steps: [{id: x, type: passthrough}]}", "INVALID_INPUT"),
         ("{id: s, type: loop, over: nothing, steps: [{id: x, type: passthrough}]}", "CODE_ERROR"),
         ("{id: s, type: condition, if: 1 / 0, then: [{id: x, type: passthrough}]}", "CODE_ERROR"),
@@ -438,8 +438,12 @@ async def test_a_cancelled_run_ends_as_such_and_leaves_no_step_running(house: Ho
     outcome = await started.outcome()
     ran = await read(house, started.id, outcome)
     assert ran.outcome.status == "cancelled"
-    assert ran.types()[-2:] == ["step_error", "flow_cancelled"]
-    assert ran.step("a").status == "failed"
+    assert ran.types()[-2:] == ["step_input", "flow_cancelled"]
+    cut_off = ran.step("a")
+    assert cut_off.status == "failed"
+    assert cut_off.error_context == {"code": "CANCELLED", "message": "asked for"}
+    assert cut_off.completed_at == ran.trace.flow_run.completed_at
+    assert ran.trace == fold(ran.events)
     assert ran.trace.flow_run.status == "cancelled"
     assert not house.engine.cancel(started.id, reason="too late")
 
@@ -466,7 +470,7 @@ async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(house: Ho
     assert ran.trace.flow_run.status == "cancelled"
 
 
-async def test_a_run_that_the_store_failed_is_ended_when_the_store_is_back(tmp_path: Path) -> None:
+async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_path: Path) -> None:
     class Failing(SqliteStore):
         broken = False
 
@@ -483,14 +487,38 @@ async def test_a_run_that_the_store_failed_is_ended_when_the_store_is_back(tmp_p
         with pytest.raises(StoreError, match="the disk is full"):
             await started.outcome()
         store.broken = False
+        await house.engine.keep_lease()
         await follow(house, started.id)
-        ran = await read(house, started.id, Outcome("failed"))
-    assert ran.types()[-1] == "flow_failed"
-    assert ran.trace.flow_run.status == "failed"
+        ran = await read(house, started.id, Outcome("completed"))
+    assert ran.trace.flow_run.status == "completed"
     assert ran.trace == fold(ran.events)
-    assert not [step for step in ran.trace.steps if step.status == "running"]
-    assert "the store failed" in repr(ran.events[-1])
-    assert "disk" not in repr(ran.events[-1]), "paths and causes are for the log, not for clients"
+    assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
+    assert "disk" not in repr(ran.events), "paths and causes are for the log, not for clients"
+
+
+async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(tmp_path: Path) -> None:
+    class Failing(SqliteStore):
+        broken = False
+
+        async def append(self, batch: Append) -> None:
+            if self.broken:
+                raise StoreError("the disk is full")
+            await super().append(batch)
+
+    store = Failing(tmp_path / "db", synchronous="NORMAL")
+    async with open_house(store) as house:
+        started = await start(house, "- {id: a, type: code, code: 'return {}'}")
+        await follow(house, started.id, until=2)
+        store.broken = True
+        with pytest.raises(StoreError):
+            await started.outcome()
+        assert house.engine.cancel(started.id, reason="asked for")
+        store.broken = False
+        await house.engine.keep_lease()
+        await follow(house, started.id)
+        ran = await read(house, started.id, Outcome("cancelled"))
+    assert ran.types()[-1] == "flow_cancelled"
+    assert ran.trace == fold(ran.events)
 
 
 async def test_a_cancellation_that_meets_a_failure_is_not_lost(
@@ -499,14 +527,14 @@ async def test_a_cancellation_that_meets_a_failure_is_not_lost(
     """While a sibling of a failed step unwinds, the run is cancelled; `on_error` must not outlive that."""
     cancelled = []
 
-    async def performing(step: Any, *rest: Any) -> Any:
+    async def performing(step: Any, *rest: Any, **more: Any) -> Any:
         if step.id == "slow":
             try:
                 await asyncio.Event().wait()
             finally:
                 cancelled.append(house.engine.cancel(started.id, reason="asked for"))
                 await asyncio.sleep(0)
-        return await perform(step, *rest)
+        return await perform(step, *rest, **more)
 
     monkeypatch.setattr("runglass.engine.attempts.perform", performing)
     started = await start(

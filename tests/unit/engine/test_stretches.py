@@ -7,12 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runglass.engine.engine import Outcome, StartedRun
+from runglass.engine.engine import StartedRun
+from runglass.engine.going import Outcome
 from runglass.engine.housekeeping import Housekeeping
 from runglass.engine.llm import Price
-from runglass.engine.plan import Offer, Plan, Stretch
+from runglass.engine.plan import Begun, Offer, Plan, Stretch
 from runglass.errors import FlowExecutionError
-from runglass.events import FlowCompleted, StepOutput, StepPausedForToolCalls
+from runglass.events import FlowCompleted, StepPausedForToolCalls, StepResumed
 from runglass.execution import CaptureMode
 from runglass.flow import parse_flow
 from runglass.fold import fold
@@ -78,8 +79,9 @@ async def test_tool_calls_pause_the_run_and_their_results_take_it_up(
     turns = [event for event in ran.events if isinstance(event, StepPausedForToolCalls)]
     assert [turn.iterations_used for turn in turns] == [1, 2]
     assert [len(turn.tool_calls) for turn in turns] == ([1, 1] if capture == "full" else [0, 0])
-    results = [event.output_data for event in ran.events if isinstance(event, StepOutput)]
-    shown = [turn["toolResults"][-1]["content"] for turn in results if turn and "toolResults" in turn]
+    resumed = [event for event in ran.events if isinstance(event, StepResumed)]
+    assert len(resumed) == 2
+    shown = [event.input_data["toolResults"][-1]["content"] for event in resumed if event.input_data]
     assert shown == (["result 1", "result 2"] if capture == "full" else [])
     completed, ended = ran.step("ask"), ran.events[-1]
     assert isinstance(ended, FlowCompleted)
@@ -185,7 +187,7 @@ async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(
     plan = Plan(flow=flow, version=0, inputs={"n": 1}, capture="full", trigger_type="job")
     good, bad = (f"01a20000-0000-7000-8000-00000000000{number}" for number in (1, 2))
     async with SqliteStore(tmp_path / "db") as store:
-        await pending(store, good, msgspec.json.encode(plan))
+        await pending(store, good, msgspec.json.encode(Begun(plan=plan, stretch=Stretch())))
         await pending(store, bad, b'{"of":"another version"}')
     async with open_house(SqliteStore(tmp_path / "db")) as house:
         await follow(house, good)

@@ -71,10 +71,33 @@ def test_an_eleventh_is_one_too_many() -> None:
 
 
 def test_both_spellings_become_one_and_nulls_go() -> None:
-    given = [{"mime_type": "image/png", "filename": None}, {"mimeType": "image/png", "kind": "url"}, 3]
+    given = [
+        {"url": "u", "mime_type": "image/png", "filename": None},
+        {"url": "u", "mimeType": "image/png", "mime_type": None, "kind": "url", "size": 3},
+    ]
     assert spell_attachments(given) == [
-        {"mimeType": "image/png"},
-        {"mimeType": "image/png", "kind": "url"},
-        3,
+        {"url": "u", "mimeType": "image/png"},
+        {"url": "u", "mimeType": "image/png", "kind": "url", "size": 3},
     ]
     assert spell_attachments("x") == "x"
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"url": None}, ".url` is missing"),
+        ({"url": ["https://a"]}, ".url` must be text"),
+        ({"mimeType": None}, ".mimeType` is missing"),
+        ({"mimeType": 3}, ".mimeType` must be text"),
+        ({"kind": True}, ".kind` must be text"),
+        ({"filename": {}}, ".filename` must be text"),
+    ],
+)
+def test_a_field_that_is_missing_or_no_text_is_refused_with_its_place(
+    fields: dict[str, Any], named: str
+) -> None:
+    good = {"url": "https://example.org/a.png", "mimeType": "image/png"}
+    with pytest.raises(APIError) as refused:
+        spell_attachments([good, good | fields])
+    assert (refused.value.code, refused.value.status) == ("INVALID_ATTACHMENT", 400)
+    assert refused.value.message.startswith(f"`attachments[1]{named}")

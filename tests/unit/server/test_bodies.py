@@ -1,13 +1,15 @@
-"""Where a body is read: a large one must not hold up the event loop."""
+"""How a body is read: which names are refused and which ignored, and where a large one is read."""
 
 import threading
 from functools import partial
+from typing import Any
 
+import msgspec
 import pytest
 
 from runglass.errors import APIError
-from runglass.execution import ExecuteRequest
-from runglass.server.bodies import LARGE_BYTES, read_aside, read_request
+from runglass.execution import ExecuteRequest, JobRequest, RunRequest, StepRequest
+from runglass.server.bodies import CALLS_WITH, LARGE_BYTES, read_aside, read_request
 
 
 @pytest.mark.parametrize(("size", "here"), [(2, True), (LARGE_BYTES, True), (LARGE_BYTES + 1, False)])
@@ -20,3 +22,36 @@ async def test_a_large_body_is_refused_like_a_small_one() -> None:
     body = b'{"parameters":' + b"[" * 200 + b"0," * LARGE_BYTES + b"0" + b"]" * 200 + b"}"
     with pytest.raises(APIError, match="nested more than 100 levels deep"):
         await read_aside(partial(read_request, shape=ExecuteRequest), body)
+
+
+FOREIGN: dict[type[RunRequest], list[str]] = {
+    ExecuteRequest: ["stepIndex", "inputOverrides", "runRemaining"],
+    StepRequest: [],
+    JobRequest: ["executionId", "toolCallMessages", "stepIndex", "inputOverrides", "runRemaining"],
+}
+
+
+@pytest.mark.parametrize("shape", FOREIGN)
+def test_each_field_of_another_call_is_refused_or_without_effect(shape: type[RunRequest]) -> None:
+    known = shape.__struct_encode_fields__
+    for field in (field for field in CALLS_WITH if field not in known):
+        assert read_request(msgspec.json.encode({field: 0}), shape) == shape()
+        if field not in FOREIGN[shape]:
+            assert read_request(msgspec.json.encode({field: "x"}), shape) == shape()
+            continue
+        with pytest.raises(APIError, match=f"`{field}` is a field of") as refused:
+            read_request(msgspec.json.encode({field: "x"}), shape)
+        assert (refused.value.code, refused.value.status) == ("INVALID_REQUEST", 422)
+
+
+@pytest.mark.parametrize("nothing", [None, False, 0, 0.0, "", [], {}])
+def test_a_field_of_another_call_that_says_nothing_is_ignored(nothing: Any) -> None:
+    body = msgspec.json.encode({"message": "a", "runRemaining": nothing, "step_index": nothing})
+    assert read_request(body, ExecuteRequest) == ExecuteRequest(message="a")
+
+
+def test_a_slip_is_refused_however_many_fields_are_nobodys() -> None:
+    own = {f"field{number}": number for number in range(50)}
+    assert read_request(msgspec.json.encode(own), JobRequest) == JobRequest()
+    with pytest.raises(APIError, match="`tarce`: unknown field; did you mean 'trace'"):
+        read_request(msgspec.json.encode({**own, "tarce": True}), JobRequest)

@@ -1,0 +1,64 @@
+"""The end of a run that nobody goes on with: it was left paused and cancelled, or cannot be gone on with.
+
+The log is folded on from where it stops. The last event ends the attempts that still run, too: the trace then
+tells the truth, and nothing is left running.
+"""
+
+from typing import Any
+
+import msgspec
+
+from runglass.bus.base import Bus
+from runglass.clock import Clock
+from runglass.engine.recorder import Recorder
+from runglass.engine.taking_up import last_time, stored_fold, stored_totals
+from runglass.events import FlowCancelled, FlowFailed, RunStarted
+from runglass.lazy import encoded
+from runglass.store.base import RunRecord, Store
+
+
+async def end_run(
+    store: Store,
+    bus: Bus,
+    clock: Clock,
+    run: RunRecord,
+    *,
+    error: dict[str, Any] | None = None,
+    cancelled: str = "",
+) -> None:
+    """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
+
+    Raises StoreError, HeadMismatch if the run goes on elsewhere.
+    """
+    state = await stored_fold(store, run)
+    summary = state.summary
+    recorder = Recorder(
+        store, bus, run, state, clock, totals=stored_totals(run), not_before=await last_time(store, run)
+    )
+    if run.status == "pending":
+        recorder.record(
+            RunStarted(
+                execution_id=run.id,
+                run_id=run.id,
+                flow_id=run.flow_id,
+                step_count=summary.step_count or 0,
+                trigger_type=summary.trigger_type or "api",
+                version=run.version,
+            )
+        )
+    if error is None:
+        recorder.owe(error=b'"cancelled"')
+        recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled))
+    else:
+        recorded = msgspec.json.encode(error)
+        running = [change.step.step_id for change in state.open_steps if change.step.status == "running"]
+        recorder.owe(error=recorded)
+        recorder.record(
+            FlowFailed(
+                execution_id=run.id,
+                run_id=run.id,
+                error=encoded(recorded),
+                step_id=running[0] if running else None,
+            )
+        )
+    await recorder.commit()

@@ -1,0 +1,51 @@
+"""How attempts are held back, and stretches ended before their time: by a caller, or as the process stops."""
+
+import asyncio
+import contextlib
+
+
+class Ending:
+    """What a stretch that goes on is told: to end as cancelled, or to be left to whoever claims the run."""
+
+    def __init__(self) -> None:
+        self.cancelled: str | None = None
+        self.left = False
+
+    @property
+    def told(self) -> bool:
+        return self.left or self.cancelled is not None
+
+
+class Gate:
+    """Lets attempts begin until it is closed, and knows when those are over that go on inside its block."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._closed = False
+        self._empty = asyncio.Event()
+        self._never = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    async def opened(self) -> None:
+        """Returns at once; never, but by cancellation, once the gate is closed."""
+        if self._closed:
+            await self._never.wait()
+
+    def __enter__(self) -> None:
+        self._inside += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self._inside -= 1
+        if self._closed and not self._inside:
+            self._empty.set()
+
+    async def close(self, grace_s: float) -> None:
+        """Lets no attempt begin any more; returns when none goes on, or after `grace_s` seconds."""
+        self._closed = True
+        if self._inside:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self._empty.wait()

@@ -1,0 +1,229 @@
+"""One stretch of one run, from where it begins to how it ends, in whatever way it does."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runglass.bus.base import Bus
+from runglass.engine.attempt import Writing
+from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
+from runglass.engine.capture import Capture
+from runglass.engine.gate import Ending, Gate
+from runglass.engine.kept import kept_ids, stretch_checkpoint
+from runglass.engine.plan import Pause, Plan
+from runglass.engine.recorder import Recorder
+from runglass.engine.runner import Runner, Walked
+from runglass.engine.steps import Parts
+from runglass.engine.taking_up import State
+from runglass.errors import HeadMismatch, RunglassError, StoreError
+from runglass.events import FlowCancelled, FlowCompleted, FlowFailed, RunStarted
+from runglass.execution import CaptureMode
+from runglass.flow import step_count
+from runglass.lazy import encoded
+from runglass.store.base import RunRecord, Store
+
+log = logging.getLogger(__name__)
+
+
+class RunLeft(RunglassError):
+    """The run was left by the process that went on with it; it goes on elsewhere, or after the next start."""
+
+
+class RunTaken(RunLeft):
+    """Another process goes on with the run: the lease of this one ran out."""
+
+
+class Outcome(NamedTuple):
+    """How a stretch ended: `status` as in the trace, `result` of a completed run, `error` of a failed one.
+
+    A paused run has its `pause` and the `outputs` by step id so far.
+    """
+
+    status: str
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    step_id: str | None = None
+    pause: Pause | None = None
+    outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What all stretches of an engine share."""
+
+    store: Store
+    bus: Bus
+    parts: Parts
+    make_capture: Callable[[CaptureMode], Capture]
+    gate: Gate
+    crash_retries: int
+
+
+class Going:
+    """A stretch that goes on, on behalf of `owner`; `ending` is how to end it early."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        run: RunRecord,
+        state: State,
+        *,
+        owner: str,
+        ending: Ending,
+        not_before: str = "",
+        outputs: MutableMapping[int, bytes] | None = None,
+    ) -> None:
+        self.run = run
+        self.ending = ending
+        self.begun = False
+        self.ended = False
+        self._around = around
+        self._state = state
+        self._outputs = outputs
+        self._recorder = Recorder(
+            around.store,
+            around.bus,
+            run,
+            state.fold,
+            around.parts.clock,
+            totals=state.totals,
+            owner=owner,
+            not_before=not_before,
+        )
+
+    async def walk(self) -> Outcome:
+        """Goes on to the end of the stretch. Raises RunLeft, and StoreError if it cannot be recorded."""
+        self.begun = True
+        try:
+            outcome = await self._outcome()
+            self.ended = True
+            await self._recorder.commit()
+        except HeadMismatch as taken:
+            raise RunTaken(f"run {self.run.id!r} was taken over by another process") from taken
+        finally:
+            await self._recorder.close()
+        return outcome
+
+    async def _outcome(self) -> Outcome:
+        plan, run, recorder = self._state.begun.plan, self.run, self._recorder
+        capture = self._around.make_capture(plan.capture)
+        try:
+            if self.ending.told:
+                raise asyncio.CancelledError
+            self._begin()
+            walked = await (await self._runner(capture)).walk()
+            if walked.result is not None:
+                await capture.prepare(walked.result)
+            return self._ended_well(walked, capture)
+        except StepLost as lost:
+            return self._failed(lost.error, lost.step_id)
+        except CreditsExhausted as spent:
+            message = f"the project's budget is spent; step {spent.step_id!r} was not begun"
+            return self._failed({"code": "CREDITS_EXHAUSTED", "message": message}, spent.step_id)
+        except asyncio.CancelledError:
+            # Being cut off is a way for a stretch to end, and this is its task: nothing is to be unwound.
+            if self.ending.cancelled is None:
+                raise RunLeft(f"run {run.id!r} was left by a process that stopped") from None
+            if run.status == "pending" and not recorder.head:
+                recorder.record(run_started(run, plan))
+            recorder.owe(error=b'"cancelled"')
+            recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=self.ending.cancelled))
+            return Outcome("cancelled", error={"code": "CANCELLED", "message": self.ending.cancelled})
+        except StoreError:
+            raise
+        except Exception as error:
+            log.exception("run %s failed inside the engine", run.id)
+            message = f"{type(error).__name__} inside the engine; see the server's log"
+            return self._failed({"code": "INTERNAL_ERROR", "message": message})
+
+    def _begin(self) -> None:
+        begun = self._state.begun
+        if self.run.status == "pending":
+            self._recorder.record(run_started(self.run, begun.plan))
+        elif self.run.status == "paused":
+            # With the first event: until that is stored the run still waits, and nothing has happened.
+            self._recorder.keep(stretch_checkpoint(begun))
+            self._recorder.drop(kept_ids(begun.plan.flow.steps[begun.stretch.first :]))
+
+    async def _runner(self, capture: Capture) -> Runner:
+        plan, state, around = self._state.begun.plan, self._state, self._around
+        writing = Writing(
+            execution_id=self.run.id,
+            flow=plan.flow,
+            inputs=plan.inputs,
+            recorder=self._recorder,
+            capture=capture,
+            clock=around.parts.clock,
+            answers_call=state.begun.stretch.answers_call,
+        )
+        attempts = Attempts(
+            writing,
+            parts=around.parts,
+            totals=state.totals,
+            gate=around.gate,
+            ending=self.ending,
+            crash_retries=around.crash_retries,
+            has_credit=await self._credit(),
+            earlier=state.earlier,
+            cut_off=state.cut_off,
+            outputs=self._outputs,
+        )
+        return Runner(
+            execution_id=self.run.id,
+            recorder=self._recorder,
+            attempts=attempts,
+            capture=capture,
+            parts=around.parts,
+            ending=self.ending,
+            state=state,
+        )
+
+    async def _credit(self) -> Callable[[], Awaitable[bool]] | None:
+        """How to ask for credit before each step; None where no budget is set."""
+        store, project_id = self._around.store, self.run.project_id
+        project = await store.project(project_id)
+        if project is None or project.budget_pico is None:
+            return None
+
+        async def has_credit() -> bool:
+            current = await store.project(project_id)
+            return current is None or not current.is_spent
+
+        return has_credit
+
+    def _ended_well(self, walked: Walked, capture: Capture) -> Outcome:
+        if walked.result is None:
+            return Outcome("paused", pause=walked.pause, outputs=walked.outputs)
+        kept = capture.snapshot(walked.result).data
+        self._recorder.owe(result=walked.result.json)
+        self._recorder.record(
+            FlowCompleted(
+                execution_id=self.run.id,
+                run_id=self.run.id,
+                result=encoded(kept),
+                summary=encoded(msgspec.json.encode(self._state.totals.summary())),
+            )
+        )
+        return Outcome("completed", result=walked.result.value, outputs=walked.outputs)
+
+    def _failed(self, error: dict[str, Any], step_id: str | None = None) -> Outcome:
+        recorded = msgspec.json.encode(error)
+        self._recorder.owe(error=recorded)
+        self._recorder.record(
+            FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(recorded), step_id=step_id)
+        )
+        return Outcome("failed", error=error, step_id=step_id)
+
+
+def run_started(run: RunRecord, plan: Plan) -> RunStarted:
+    """The first event of a run."""
+    return RunStarted(
+        execution_id=run.id,
+        run_id=run.id,
+        flow_id=run.flow_id,
+        step_count=step_count(plan.flow),
+        trigger_type=plan.trigger_type,
+        version=run.version,
+    )

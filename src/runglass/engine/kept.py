@@ -1,0 +1,129 @@
+"""What a run keeps while it lives, so that whoever goes on with it need not do again what has been done.
+
+A checkpoint holds the output of a finished step as JSON, an object or null; or, as a list, the error that a
+step was lost with; or `true` for a loop that has ended, whose output follows from the steps inside. What a
+container has decided, its items or its branch, is kept under its id with a `?`, which no id has.
+"""
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runglass.engine.payload import Payload
+from runglass.engine.plan import Begun, Pause
+from runglass.engine.recorder import path_text
+from runglass.engine.scope import Place
+from runglass.flow import Flow, LoopStep, Step, inside, within
+from runglass.store.base import Checkpoint
+
+PAUSE = ("", "")
+"""The address of a run's pause; no step has an empty id."""
+STRETCH = ("", "stretch")
+"""The address of the stretch that goes on, where it is not the run's first."""
+ENDED = b"true"
+
+
+class Lost(NamedTuple):
+    """The step in which the work was lost, and the error."""
+
+    step_id: str
+    error: dict[str, Any]
+
+
+class Kept:
+    """The checkpoints of a run, read back."""
+
+    def __init__(self, rows: Iterable[Checkpoint] = ()) -> None:
+        self._rows = {(row.step_id, row.loop_path): row.data for row in rows}
+        self._pause = self._rows.pop(PAUSE, None)
+        self._begun = self._rows.pop(STRETCH, None)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def pause(self) -> Pause | None:
+        """In what the run waits, or waited last. Raises msgspec.DecodeError."""
+        return None if self._pause is None else msgspec.json.decode(self._pause, type=Pause)
+
+    @property
+    def begun(self) -> Begun | None:
+        """The stretch that goes on, where it is not the run's first. Raises msgspec.DecodeError."""
+        return None if self._begun is None else msgspec.json.decode(self._begun, type=Begun)
+
+    def outputs(self) -> dict[str, Any]:
+        """The outputs by step id, those inside of loops left out."""
+        decoded = {
+            step_id: msgspec.json.decode(data)
+            for (step_id, path), data in self._rows.items()
+            if not path and not step_id.endswith("?")
+        }
+        return {
+            step_id: output for step_id, output in decoded.items() if output is None or type(output) is dict
+        }
+
+    def take_decision(self, step: Step, place: Place) -> Any:
+        """What the container has decided there; None where it has not. Each can be taken once."""
+        data = self._rows.pop((f"{step.id}?", path_text(place.loop_path)), None)
+        return None if data is None else msgspec.json.decode(data)
+
+    def take(self, step: Step, place: Place) -> Payload | Lost | None:
+        """How the step has ended there; None where it has not, or follows from what is inside."""
+        data = self._rows.get((step.id, path_text(place.loop_path)))
+        if data is None or data == ENDED:
+            return None
+        value = msgspec.json.decode(data)
+        if type(value) is list:
+            return Lost(*value)
+        return Payload.encoded(value, data)
+
+    def holds(self, step_id: str, loop_path: tuple[int, ...] | None) -> bool:
+        """Whether anything is kept of how the step ended there."""
+        return (step_id, path_text(loop_path)) in self._rows
+
+
+def pause_checkpoint(pause: Pause) -> Checkpoint:
+    return Checkpoint(*PAUSE, msgspec.json.encode(pause))
+
+
+def stretch_checkpoint(begun: Begun) -> Checkpoint:
+    return Checkpoint(*STRETCH, msgspec.json.encode(begun))
+
+
+def decision_checkpoint(step: Step, place: Place, decision: Any) -> Checkpoint:
+    return Checkpoint(f"{step.id}?", path_text(place.loop_path), msgspec.json.encode(decision))
+
+
+def output_checkpoint(step: Step, place: Place, output: bytes) -> Checkpoint:
+    return Checkpoint(step.id, path_text(place.loop_path), output)
+
+
+def lost_checkpoints(flow: Flow, step_id: str, place: Place, error: bytes) -> list[Checkpoint]:
+    """All that is lost with a step: itself and what is around it, up to one with `on_error: continue`."""
+    lost = b'["%s",%s]' % (step_id.encode(), error)
+    checkpoints = []
+    for step, loops in _outwards(flow.steps, step_id):
+        goes_on = step.on_error == "continue"
+        path = path_text((place.loop_path or ())[:loops])
+        checkpoints.append(Checkpoint(step.id, path, b"null" if goes_on else lost))
+        if goes_on:
+            break
+    return checkpoints
+
+
+def kept_ids(steps: Iterable[Step]) -> list[str]:
+    """The ids under which these steps, and those inside of them, keep anything."""
+    return [name for top in steps for step in within(top) for name in (step.id, f"{step.id}?")]
+
+
+def _outwards(steps: Iterable[Step], step_id: str, loops: int = 0) -> list[tuple[Step, int]]:
+    """The step and the containers around it, innermost first, each with the number of loops around it."""
+    for step in steps:
+        if step.id == step_id:
+            return [(step, loops)]
+        found = _outwards(chain.from_iterable(inside(step)), step_id, loops + isinstance(step, LoopStep))
+        if found:
+            return [*found, (step, loops)]
+    return []

@@ -1,0 +1,162 @@
+"""Where a stretch begins: at the start of a run, after a pause, or where a process that died left off."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runglass.engine.kept import Kept
+from runglass.engine.plan import Begun, Pause, Plan, Turns
+from runglass.engine.totals import Totals
+from runglass.fold import Address, RunFold, StepChange
+from runglass.store.base import RunRecord, StepRow, Store
+from runglass.trace import RunSummary, StepTrace
+
+WORKER_LOST = "WORKER_LOST"
+
+
+class PausedRun(NamedTuple):
+    """A run that waits, with all that is needed to take it up again."""
+
+    run: RunRecord
+    plan: Plan
+    pause: Pause
+    outputs: dict[str, Any]
+
+
+class CutOff(NamedTuple):
+    """A step whose latest attempt was not ended, or not followed by the next one, by the process it was in.
+
+    `failures` counts the attempts that failed by themselves, and `crashes` those that were cut off before,
+    since the step last ended well; `since` is when the first of those began that were cut off.
+    """
+
+    change: StepChange
+    failures: int
+    crashes: int
+    since: str
+
+
+class State(NamedTuple):
+    """What a stretch goes on from.
+
+    `outputs` are those by step id before the stretch, `kept` what has been done of the stretch itself.
+    `earlier` are steps that may be run once more though they have ended.
+    """
+
+    begun: Begun
+    fold: RunFold
+    totals: Totals
+    turns: Turns | None = None
+    outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
+    kept: Kept = Kept()
+    earlier: Mapping[Address, StepChange] = {}
+    cut_off: Mapping[Address, CutOff] = {}
+
+
+def new_state(run: RunRecord, begun: Begun) -> State:
+    """Of a run that has not begun."""
+    return State(begun, RunFold(msgspec.json.decode(run.summary, type=RunSummary)), Totals())
+
+
+async def paused_state(store: Store, paused: PausedRun, begun: Begun) -> State:
+    """Of a run that goes on after its pause. Raises StoreError."""
+    run, stretch = paused.run, begun.stretch
+    earlier = await store.steps(run.no) if stretch.first < paused.pause.cursor else []
+    waits_here = stretch.first == paused.pause.cursor
+    return State(
+        begun,
+        await stored_fold(store, run),
+        stored_totals(run),
+        turns=paused.pause.turns if waits_here else None,
+        outputs=paused.outputs,
+        earlier={_address(change): change for change in map(step_change, earlier)},
+    )
+
+
+async def left_state(store: Store, run: RunRecord) -> State | None:
+    """Of a run that was begun and left off; None where its plan cannot be read, as after a change of version.
+
+    Raises StoreError.
+    """
+    try:
+        kept = Kept(await store.checkpoints(run.no))
+        begun = kept.begun or await begun_first(store, run)
+        pause = kept.pause
+    except msgspec.MsgspecError:
+        return None
+    if begun is None:
+        return None
+    if run.status == "pending":
+        return new_state(run, begun)
+    state = await stored_fold(store, run)
+    cut_off = {}
+    for change in state.open_steps:
+        step = change.step
+        if not kept.holds(step.step_id, step.loop_path):
+            attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
+            cut_off[_address(change)] = _cut_off(change, attempts)
+    first = begun.stretch.first
+    earlier = await store.steps(run.no) if pause and first < pause.cursor else []
+    return State(
+        begun,
+        state,
+        stored_totals(run),
+        turns=pause.turns if pause and first == pause.cursor else None,
+        outputs=kept.outputs(),
+        kept=kept,
+        earlier={_address(change): change for change in map(step_change, earlier)},
+        cut_off=cut_off,
+    )
+
+
+async def begun_first(store: Store, run: RunRecord) -> Begun | None:
+    """Plan and first stretch of a run that has not ended. Raises StoreError, msgspec.DecodeError."""
+    request = await store.request(run.no)
+    return None if request is None else msgspec.json.decode(request, type=Begun)
+
+
+async def stored_fold(store: Store, run: RunRecord) -> RunFold:
+    """The state of the run after its last event. Raises StoreError."""
+    rows, last_position = await store.open_steps(run.no)
+    summary = msgspec.json.decode(run.summary, type=RunSummary)
+    return RunFold(summary, open_steps=map(step_change, rows), last_position=last_position)
+
+
+def stored_totals(run: RunRecord) -> Totals:
+    """What the run adds up to, as of its last event."""
+    return msgspec.json.decode(run.totals, type=Totals) if run.totals else Totals()
+
+
+async def last_time(store: Store, run: RunRecord) -> str:
+    """When the last event of the log was recorded; no later one may be earlier. Raises StoreError."""
+    last = await store.events(run.no, after=run.head - 1, limit_bytes=1) if run.head else []
+    return str(msgspec.json.decode(last[0][1])["at"]) if last else ""
+
+
+def step_change(row: StepRow) -> StepChange:
+    """The state of a step as its row has it."""
+    return StepChange(row.position, msgspec.json.decode(row.data, type=StepTrace))
+
+
+async def _attempts(store: Store, run: RunRecord, position: int) -> list[StepTrace]:
+    return [step_change(row).step for row in await store.attempts_at(run.no, position)]
+
+
+def _cut_off(change: StepChange, attempts: list[StepTrace]) -> CutOff:
+    failures = crashes = 0
+    since = change.step.started_at or ""
+    for step in reversed(attempts):
+        if step.status == "completed":
+            break
+        if step.status == "failed":
+            if (step.error_context or {}).get("code") != WORKER_LOST:
+                failures += 1
+                continue
+            crashes += 1
+        since = step.started_at or since
+    return CutOff(change, failures, crashes, since)
+
+
+def _address(change: StepChange) -> Address:
+    return Address(change.step.step_id, change.step.loop_path)

@@ -1,0 +1,167 @@
+"""A disk that is full, fails or is locked by others, under a real server: it answers, lives and recovers."""
+
+import resource
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from runglass.errors import StoreError
+from runglass.store import connections
+from runglass.store.base import Append
+from runglass.store.queries import every
+from runglass.store.sqlite import SqliteStore
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ANYTHING, execute, frames, refusal, start
+from tests.e2e.command import runglass, started
+
+LARGE = {"parameters": {"text": "x" * 1_000_000}}
+"""More than the pages that are free in a database of these tests."""
+
+LASTING = """
+slug: lasting
+steps:
+  - {id: hold, type: wait, ms: 200}
+  - {id: fill, type: code, code: 'return {"text": "x" * 1000000}'}
+"""
+Fault = Callable[[RunningServer], AbstractContextManager[None]]
+
+
+def store_of(server: RunningServer) -> SqliteStore:
+    assert isinstance(server.runtime.store, SqliteStore)
+    return server.runtime.store
+
+
+def pragma(server: RunningServer, text: str) -> int:
+    """Asks or tells the connection that writes; the value of the pragma."""
+    rows = server.call(store_of(server)._db.write(every(lambda row: int(row[0]), f"PRAGMA {text}")))
+    return rows[0]
+
+
+@contextmanager
+def full(server: RunningServer) -> Iterator[None]:
+    """The disk has no page left."""
+    before = pragma(server, "max_page_count")
+    pragma(server, f"max_page_count = {pragma(server, 'page_count')}")
+    try:
+        yield
+    finally:
+        pragma(server, f"max_page_count = {before}")
+
+
+@contextmanager
+def locked(server: RunningServer) -> Iterator[None]:
+    """Another process writes, and for longer than anybody waits."""
+    with closing(sqlite3.connect(server.runtime.settings.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+FAULTS: list[Fault] = [full, locked]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connections, "BUSY_TIMEOUT_S", 0.2)
+        with running_server() as running:
+            for flow in (ANYTHING, LASTING):
+                running.push(flow)
+            yield running
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_stored_is_503_and_nothing_was_started(
+    server: RunningServer, http: httpx2.Client, fault: Fault
+) -> None:
+    execute(http, "anything")
+    before = http.get("/flow-runs").json()
+    headers = {"Idempotency-Key": f"again-{fault.__name__}"}
+    with fault(server):
+        for path in ("execute", "jobs", "v1/step"):
+            answer = http.post(f"/seq/acme/demo/anything/{path}", json=LARGE, headers=headers)
+            assert refusal(answer) == (503, "UNAVAILABLE"), path
+        assert http.get("/flow-runs").json() == before
+        assert http.get(f"{server.address}/health").status_code == 200
+    answer = http.post("/seq/acme/demo/anything/execute", json=LARGE, headers=headers)
+    assert answer.status_code == 200
+    assert answer.json()["result"] == LARGE["parameters"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_stored_can_be_read_all_the_while(
+    server: RunningServer, http: httpx2.Client, fault: Fault
+) -> None:
+    run = execute(http, "anything")
+    paths = [f"/flow-runs/{run}/trace", f"/flow-runs/{run}/trace/stream", "/flow-runs", "/flows/acme/demo"]
+    before = [http.get(path).content for path in paths]
+    with fault(server):
+        assert [http.get(path).content for path in paths] == before
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_run_in_the_middle_ends_once_the_disk_is_back(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    append = server.runtime.store.append
+    refused = threading.Event()
+
+    async def seen(batch: Append) -> None:
+        try:
+            await append(batch)
+        except StoreError:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(server.runtime.store, "append", seen)
+    run = start(server, "lasting")
+    with fault(server):
+        assert refused.wait(20), "the fault came too late for the run"
+        # The server goes on answering meanwhile.
+        assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] in ("pending", "running")
+    events = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    trace = http.get(f"/flow-runs/{run}/trace").json()
+    assert events[-1].event in ("flow_completed", "flow_failed")
+    assert [int(event.id) for event in events] == list(range(1, len(events) + 1))
+    assert trace["flowRun"]["status"] in ("completed", "failed")
+    assert [step["status"] for step in trace["steps"] if step["status"] == "running"] == []
+    if events[-1].event == "flow_failed":
+        assert events[-1].data["error"]["code"]
+    execute(http, "anything")
+
+
+@contextmanager
+def failing_disk(process: int) -> Iterator[None]:
+    """No write to a file succeeds in this process: SQLite reports a disk I/O error."""
+    soft, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
+    key = runglass("keys", "create", "acme/demo", "--data", tmp_path).stdout.strip()
+    with started("serve", "--port", "0", "--data", tmp_path) as process:
+        url = process.line().split()[1]
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx2.Client(base_url=f"{url}/api/v1", headers=headers, timeout=30) as http:
+            for slug, text in (("anything", ANYTHING), ("lasting", LASTING)):
+                assert http.put(f"/flows/acme/demo/{slug}", content=text.encode()).status_code == 200
+            done = execute(http, "anything")
+            job = http.post("/seq/acme/demo/lasting/jobs", json={}).json()["executionId"]
+            with failing_disk(process._process.pid):
+                answer = http.post("/seq/acme/demo/anything/execute", json={})
+                assert refusal(answer) == (503, "UNAVAILABLE")
+                assert http.get(f"/flow-runs/{done}/trace").json()["flowRun"]["status"] == "completed"
+                process.line_of_stderr_with(job)
+            events = frames(http.get(f"/flow-runs/{job}/trace/stream").text)
+            assert events[-1].event in ("flow_completed", "flow_failed")
+            execute(http, "anything")
+        assert process.interrupt() == 0

@@ -1,0 +1,181 @@
+"""What a call is refused for before anything is started, and which refusal comes first."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import FLOWS, detail, execute, http_for, refusal
+
+CALLS = ["execute", "v1/execute", "jobs", "v1/jobs", "v1/step"]
+
+ASKING = """
+slug: asking
+steps:
+  - {id: ask, type: llm, model: echo, prompt: "hi", settings: {temperature: 0.1}}
+  - {id: last, type: condition, if: "False", then: [{id: never, type: llm, model: "anthropic:m", prompt: x}]}
+"""
+
+NEEDY = """
+slug: needy
+inputs:
+  type: object
+  properties: {message: {type: string}, topic: {type: string}}
+  required: [message, topic]
+steps: [{id: keep, type: passthrough}]
+"""
+
+LOST = 'slug: lost\nsteps: [{id: ask, type: llm, model: "nonsense:m", prompt: hi}]\n'
+
+TALK = "slug: talk\nsteps: [{id: ask, type: llm, model: echo, prompt: hi}]\n"
+
+TOOLS = [{"type": "function", "function": {"name": "look"}}]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server(providers={"local": "http://127.0.0.1:9/v1"}, body_limit_bytes=2_000_000) as running:
+        for flow in [*FLOWS, ASKING, NEEDY, LOST, TALK]:
+            running.push(flow)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def poor(server: RunningServer) -> Iterator[httpx2.Client]:
+    """A caller whose project has nothing left to spend."""
+
+    async def spend() -> None:
+        project = await server.runtime.store.ensure_project("acme", "poor")
+        await server.runtime.store.set_budget(project.id, 0)
+
+    for flow in (ASKING, NEEDY, LOST, TALK):
+        server.push(flow, org="acme", project="poor")
+    server.call(spend())
+    with http_for(server, server.make_key("acme", "poor")) as http:
+        yield http
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_missing_message_has_a_code_of_its_own(http: httpx2.Client, call: str) -> None:
+    bodies: list[dict[str, Any]] = [{}, {"message": None}, {"messages": []}, {"parameters": {"topic": "a"}}]
+    for body in bodies:
+        answer = http.post(f"/seq/acme/demo/needy/{call}", json=body)
+        assert refusal(answer) == (400, "MISSING_MESSAGE")
+        assert "`message`" in detail(answer)["message"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"message": "a", "parameters": {}},
+        {"messages": [{"role": "user", "content": "a"}]},
+        {"parameters": {"message": "a"}},
+        {"parameters": {"message": 5, "topic": "a"}},
+        {"message": "a", "parameters": {"topic": 5}},
+    ],
+)
+def test_any_other_mistake_in_the_inputs_is_an_invalid_request(
+    http: httpx2.Client, message: dict[str, Any]
+) -> None:
+    assert refusal(http.post("/seq/acme/demo/needy/execute", json=message)) == (422, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("model", ["nonsense:x", "no-provider", "openai:", "gateway/nonsense:x", "test"])
+def test_an_override_with_a_model_of_no_known_provider_starts_nothing(
+    http: httpx2.Client, call: str, model: str
+) -> None:
+    before = http.get("/flow-runs").json()
+    body = {"blockOverrides": {"ask": {"model": model}}}
+    answer = http.post(f"/seq/acme/demo/asking/{call}", json=body)
+    assert refusal(answer) == (400, "MODEL_NOT_SUPPORTED")
+    assert detail(answer)["stepId"] == "ask"
+    assert repr(model) in detail(answer)["message"]
+    assert http.get("/flow-runs").json() == before
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_model_of_the_flow_file_that_nobody_knows_starts_nothing(http: httpx2.Client, call: str) -> None:
+    answer = http.post(f"/seq/acme/demo/lost/{call}", json={})
+    assert refusal(answer) == (400, "MODEL_NOT_SUPPORTED")
+    assert "'nonsense:m'" in detail(answer)["message"]
+
+
+def test_an_override_may_put_the_model_right(http: httpx2.Client) -> None:
+    execute(http, "lost", blockOverrides={"ask": {"model": "echo"}})
+
+
+def test_a_known_provider_is_asked_only_where_its_step_runs(http: httpx2.Client) -> None:
+    execute(http, "asking")
+    body = {"blockOverrides": {"ask": {"model": "local:m"}}}
+    answer = http.post("/seq/acme/demo/asking/execute", json=body)
+    assert answer.status_code == 500
+    assert detail(answer)["executionId"]
+
+
+def test_a_paused_run_outlives_a_model_that_nobody_knows(http: httpx2.Client) -> None:
+    path = "/seq/acme/demo/talk/execute"
+    paused = http.post(path, json={"tools": TOOLS}).json()
+    result = {"role": "tool", "toolCallId": paused["toolCalls"][0]["id"], "content": "x"}
+    answers = {**paused, "toolCallMessages": [*paused["toolCallMessages"], result]}
+    resume = {name: answers[name] for name in ("executionId", "pausedAtStep", "toolCallMessages")}
+    headers = {"Idempotency-Key": paused["executionId"]}
+    wrong = {**resume, "blockOverrides": {"ask": {"model": "nonsense:x"}}}
+    assert refusal(http.post(path, json=wrong, headers=headers)) == (400, "MODEL_NOT_SUPPORTED")
+    # Nothing was done under the key, so it is free for another body.
+    assert http.post(path, json=resume, headers=headers).json()["status"] == "completed"
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_misspelt_setting_is_refused_by_its_name(http: httpx2.Client, call: str) -> None:
+    body = {"blockOverrides": {"ask": {"settings": {"temprature": 1}}}}
+    answer = http.post(f"/seq/acme/demo/asking/{call}", json=body)
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "`blockOverrides.ask.settings.temprature`" in detail(answer)["message"]
+    assert "'temperature'" in detail(answer)["message"]
+
+
+@pytest.mark.parametrize("call", ["execute", "jobs", "v1/step"])
+def test_money_is_asked_for_last(server: RunningServer, poor: httpx2.Client, call: str) -> None:
+    def ask(slug: str, **body: Any) -> tuple[int, str]:
+        return refusal(poor.post(f"/seq/acme/poor/{slug}/{call}", json=body))
+
+    with http_for(server, "nk_unknown") as nobody:
+        refused = nobody.post(f"/seq/acme/poor/none/{call}", content=b"no JSON")
+        assert refusal(refused) == (401, "UNAUTHENTICATED")
+    with http_for(server, server.make_key("acme", "poor", "read")) as reader:
+        refused = reader.post(f"/seq/acme/poor/asking/{call}", content=b"no JSON")
+        assert refusal(refused) == (403, "FORBIDDEN")
+    assert ask("none", message=5) == (404, "FLOW_NOT_FOUND")
+    refused = poor.post(f"/seq/acme/poor/none/{call}", content=b"x" * 2_000_001)
+    assert refusal(refused) == (404, "FLOW_NOT_FOUND")
+    refused = poor.post(f"/seq/acme/poor/asking/{call}", content=b"x" * 2_000_001)
+    assert refusal(refused) == (413, "REQUEST_TOO_LARGE")
+    turn = {"role": "user", "content": "x" * 1_000_000}
+    assert ask("asking", messages=[turn, {"role": "none"}]) == (413, "MESSAGES_TOO_LARGE")
+    assert ask("asking", message=5) == (422, "INVALID_REQUEST")
+    assert ask("asking", blockOverrides={"none": {}}) == (422, "INVALID_REQUEST")
+    assert ask("asking", blockOverrides={"ask": {"model": "x:y"}}) == (400, "MODEL_NOT_SUPPORTED")
+    assert ask("lost") == (400, "MODEL_NOT_SUPPORTED")
+    assert ask("needy") == (400, "MISSING_MESSAGE")
+    assert ask("needy", message="a") == (422, "INVALID_REQUEST")
+    assert ask("asking") == (402, "INSUFFICIENT_CREDITS")
+    assert poor.get("/flow-runs").json()["runs"] == []
+
+
+def test_a_repeated_call_gets_its_answer_though_the_money_is_spent(server: RunningServer) -> None:
+    async def set_budget(budget_pico: int | None) -> None:
+        project = await server.runtime.store.ensure_project("acme", "spender")
+        await server.runtime.store.set_budget(project.id, budget_pico)
+
+    server.push(TALK, org="acme", project="spender")
+    with http_for(server, server.make_key("acme", "spender")) as http:
+        for call in ("execute", "jobs"):
+            path, headers = f"/seq/acme/spender/talk/{call}", {"Idempotency-Key": call}
+            first = http.post(path, json={}, headers=headers)
+            server.call(set_budget(0))
+            assert http.post(path, json={}, headers=headers).content == first.content
+            assert refusal(http.post(path, json={})) == (402, "INSUFFICIENT_CREDITS")
+            server.call(set_budget(None))

@@ -1,0 +1,215 @@
+"""A disk whose power can be cut: which files it may hold afterwards, given what was written and synced.
+
+The model is stricter than most file systems. What was synced stays. Of what was not, each sector of each
+write may be there or not, in any combination; a file may have got its new length without the data; a name
+given or taken away is safe only once its folder has been synced, and a folder only once its parent has.
+Whose files these are is not known here.
+"""
+
+import random
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+SECTOR = 512
+
+
+class Write(NamedTuple):
+    path: str
+    offset: int
+    data: bytes
+
+
+class Truncate(NamedTuple):
+    path: str
+    size: int
+
+
+class Create(NamedTuple):
+    path: str
+    kind: Literal["file", "folder"]
+
+
+class Remove(NamedTuple):
+    path: str
+
+
+class SyncBegun(NamedTuple):
+    """A file or folder whose sync has been asked for, by thread `by`."""
+
+    path: str
+    by: int
+
+
+class SyncEnded(NamedTuple):
+    """What was written before the sync began is safe from here on."""
+
+    path: str
+    by: int
+
+
+class Note(NamedTuple):
+    """A line that the process wrote about itself."""
+
+    text: bytes
+
+
+Change = Write | Truncate | Create | Remove | SyncBegun | SyncEnded | Note
+
+
+class _Node:
+    """A file, under whatever name, or a folder."""
+
+    def __init__(self, kind: Literal["file", "folder"], content: bytes = b"") -> None:
+        self.kind = kind
+        self.safe = bytearray(content)
+        self.pending: list[Write | Truncate] = []
+        self.synced = 0
+
+    def sync(self, until: int) -> None:
+        """Makes the first `until` changes of this node's life safe."""
+        more = until - self.synced
+        if more > 0:
+            for change in self.pending[:more]:
+                _apply(self.safe, change, b"\0")
+            del self.pending[:more]
+            self.synced = until
+
+    def after_the_cut(self, chance: random.Random) -> bytes:
+        content = bytearray(self.safe)
+        if not self.pending:
+            return bytes(content)
+        whole = self.content()
+        cut = chance.randrange(len(self.pending) + 1)
+        fill = chance.choice([b"\0", bytes([chance.randrange(1, 256)])])
+        match chance.choice(["all", "none", "sectors", "first", "last"]):
+            case "all":
+                return whole
+            case "none":
+                pass
+            case "sectors":
+                share = chance.choice([0.1, 0.5, 0.9])
+                for change in self.pending:
+                    _apply_part(content, change, fill, chance, share)
+            case "first":
+                for change in self.pending[:cut]:
+                    _apply(content, change, fill)
+                for change in self.pending[cut : cut + 1]:
+                    _apply_part(content, change, fill, chance, 0.5)
+            case _:
+                for change in self.pending[cut:]:
+                    _apply(content, change, fill)
+        if chance.random() < 0.5:
+            # The length has arrived, the data has not.
+            content += fill * (len(whole) - len(content))
+        return bytes(content)
+
+    def content(self) -> bytes:
+        """As every process sees it while the power is on."""
+        content = bytearray(self.safe)
+        for change in self.pending:
+            _apply(content, change, b"\0")
+        return bytes(content)
+
+
+class Disk:
+    """Everything below the folder `root`, which itself is safe, with the files that are there now."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+        self._safe = {
+            str(path): _Node("file", path.read_bytes()) if path.is_file() else _Node("folder")
+            for path in (root, *root.rglob("*"))
+        }
+        self._names = dict(self._safe)
+        self._renamed: list[tuple[str, _Node | None]] = []
+        self._syncs: dict[int, tuple[_Node, int, int]] = {}
+
+    def apply(self, change: Change) -> None:
+        """Takes in the next thing that happened."""
+        match change:
+            case Write() | Truncate():
+                self._names[change.path].pending.append(change)
+            case Create():
+                self._names[change.path] = node = _Node(change.kind)
+                self._renamed.append((change.path, node))
+            case Remove():
+                del self._names[change.path]
+                self._renamed.append((change.path, None))
+            case SyncBegun():
+                node = self._names[change.path]
+                self._syncs[change.by] = (node, node.synced + len(node.pending), len(self._renamed))
+            case SyncEnded():
+                node, until, renamed = self._syncs.pop(change.by)
+                node.sync(until)
+                self._keep_names(change.path, renamed)
+
+    def _keep_names(self, folder: str, until: int) -> None:
+        later = []
+        for number, (path, node) in enumerate(self._renamed):
+            if number >= until or str(PurePosixPath(path).parent) != folder:
+                later.append((path, node))
+            elif node is None:
+                self._safe.pop(path, None)
+            else:
+                self._safe[path] = node
+        self._renamed = later
+
+    def knows(self, path: str) -> bool:
+        """Whether there is a file or folder of this name."""
+        return path in self._names
+
+    def after_the_cut(self, chance: random.Random) -> dict[str, bytes]:
+        """The files that are there when the power is back, by their path below the root."""
+        names = dict(self._safe)
+        share = chance.choice([0.0, 0.5, 1.0])
+        for path, node in self._renamed:
+            if chance.random() < share:
+                if node is None:
+                    names.pop(path, None)
+                else:
+                    names[path] = node
+        return self._files(names, lambda node: node.after_the_cut(chance))
+
+    def now(self) -> dict[str, bytes]:
+        """The files as every process sees them while the power is on."""
+        return self._files(self._names, _Node.content)
+
+    def _files(self, names: dict[str, _Node], content: Callable[[_Node], bytes]) -> dict[str, bytes]:
+        return {
+            path[len(self._root) + 1 :]: content(node)
+            for path, node in sorted(names.items())
+            if node.kind == "file" and self._is_reachable(path, names)
+        }
+
+    def _is_reachable(self, path: str, names: dict[str, _Node]) -> bool:
+        while path != self._root:
+            if path not in names:
+                return False
+            path = str(PurePosixPath(path).parent)
+        return True
+
+
+def _apply(content: bytearray, change: Write | Truncate, fill: bytes) -> None:
+    if isinstance(change, Truncate):
+        content += b"\0" * (change.size - len(content))
+        del content[change.size :]
+        return
+    content += fill * (change.offset - len(content))
+    content[change.offset : change.offset + len(change.data)] = change.data
+
+
+def _apply_part(
+    content: bytearray, change: Write | Truncate, fill: bytes, chance: random.Random, share: float
+) -> None:
+    if isinstance(change, Truncate):
+        if chance.random() < share:
+            _apply(content, change, fill)
+        return
+    start, end = change.offset, change.offset + len(change.data)
+    while start < end:
+        until = min(end, (start // SECTOR + 1) * SECTOR)
+        if chance.random() < share:
+            piece = change.data[start - change.offset : until - change.offset]
+            _apply(content, Write(change.path, start, piece), fill)
+        start = until

@@ -1,0 +1,210 @@
+"""The process whose power is cut: it fills a store and says on a second file what it was told.
+
+Run under `syscalls.record`, as `python -m tests.prove.blackout.writer` with the settings as one JSON object.
+A line `does` goes out before each write to the store and a line `done` when the store has acknowledged it;
+both are system calls, and so have their places among those of the database. It knows nothing of crashes.
+"""
+
+import asyncio
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Awaitable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from runglass.events import (
+    FlowCompleted,
+    FlowFailed,
+    KnownEvent,
+    RunStarted,
+    StepCompleted,
+    StepError,
+    StepRetrying,
+    StepStarted,
+    encode_event,
+)
+from runglass.fold import RunFold, StepChange
+from runglass.store.base import Append, CallKey, Checkpoint, NewRun, StepRow, Store
+from runglass.store.queries import changed
+from runglass.store.sqlite import SqliteStore
+from runglass.trace import RunSummary
+
+T = TypeVar("T")
+
+PROJECT = ("acme", "demo")
+BEFORE = ("acme", "before")
+"""A project that a database from an older version already has."""
+SLUG = "flow"
+WORKERS = 4
+ERROR = {"code": "CODE_ERROR", "message": "no"}
+AT = "2026-01-01T00:00:00.000Z"
+SIZES = (10, 300, 3_000, 20_000)
+"""Of requests and outputs, in bytes: inside of a page, most of one, and several."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """`appends` are spread over two openings of the store; the second is not closed."""
+
+    database: str
+    notes: str
+    synchronous: Literal["FULL", "NORMAL"]
+    checkpoint_pages: int
+    appends: int
+    seed: int
+
+
+class Note(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the second file; `digest` is that of the events of an append."""
+
+    does: str = ""
+    done: str = ""
+    digest: str = ""
+
+
+def append_name(run_id: str, head: int) -> str:
+    """What an append is called in notes; head 0 is the creation of the run."""
+    return f"{run_id}@{head}"
+
+
+def step_rows(changes: list[StepChange]) -> list[StepRow]:
+    """As the store keeps them."""
+    return [
+        StepRow(position, step.step_id, "", step.attempt, step.status, msgspec.json.encode(step))
+        for position, step in changes
+    ]
+
+
+class _Writer:
+    def __init__(self, store: Store, notes: int, settings: Settings, session: int) -> None:
+        self._store = store
+        self._notes = notes
+        self._session = session
+        self._random = random.Random(f"{settings.seed}/{session}")
+        self._left = settings.appends // 2
+        self._runs = 0
+
+    async def fill(self) -> None:
+        project = await self._told("project", self._store.ensure_project(*PROJECT))
+        draft = self._store.put_draft(project.id, SLUG, name=None, capture=None, source=b"{}")
+        flow = await self._told("flow", draft)
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(WORKERS):
+                workers.create_task(self._work(project.id, flow.id))
+
+    async def _work(self, project_id: int, flow_id: str) -> None:
+        while self._left > 0:
+            self._runs += 1
+            run_id = f"run-{self._session}-{self._runs}"
+            await self._run(run_id, project_id, flow_id)
+
+    async def _run(self, run_id: str, project_id: int, flow_id: str) -> None:
+        fold = RunFold(RunSummary(id=run_id, flow_id=flow_id, status="pending", trigger_type="api"))
+        new = NewRun(
+            id=run_id,
+            project_id=project_id,
+            flow_id=flow_id,
+            version=0,
+            trigger_type="api",
+            capture="full",
+            session_id=None,
+            request=self._object(),
+            summary=msgspec.json.encode(fold.summary),
+            call=CallKey(run_id, b"digest"),
+        )
+        record = await self._told(append_name(run_id, 0), self._store.create_run(new))
+        head = 0
+        events = self._events(run_id, flow_id)
+        while batch := [event for event, _ in zip(events, range(self._random.randint(1, 3)), strict=False)]:
+            changes: dict[tuple[int, int], StepChange] = {}
+            for event in batch:
+                for change in fold.apply(event):
+                    changes[change.position, change.step.attempt] = change
+            append = Append(
+                run_no=record.no,
+                head=head,
+                fence=record.fence,
+                events=[encode_event(event) for event in batch],
+                steps=step_rows(list(changes.values())),
+                checkpoints=[Checkpoint(f"s{head}", "", self._object())],
+                status=fold.summary.status,
+                summary=msgspec.json.encode(fold.summary),
+                spent_pico=len(batch),
+            )
+            head += len(batch)
+            self._left -= 1
+            digest = hashlib.sha256(b"\n".join(append.events)).hexdigest()
+            await self._told(append_name(run_id, head), self._store.append(append), digest=digest)
+        answer = self._store.answer_call(project_id, run_id, status=200, answer=b"{}")
+        await self._told(f"answer {run_id}", answer)
+
+    def _events(self, run_id: str, flow_id: str) -> Iterator[KnownEvent]:
+        """The events of a run of three steps; about every fourth step needs another attempt, or fails."""
+        made = self._bare_events(run_id, flow_id)
+        return (replace(event, seq=seq, at=AT) for seq, event in enumerate(made, 1))
+
+    def _bare_events(self, run: str, flow_id: str) -> Iterator[KnownEvent]:
+        yield RunStarted(
+            execution_id=run, run_id=run, flow_id=flow_id, step_count=3, trigger_type="api", version=0
+        )
+        for index, step in enumerate(("s0", "s1", "s2")):
+            yield StepStarted(execution_id=run, step_id=step, step_index=index, attempt=1)
+            attempt = 1
+            if self._random.random() < 0.25:
+                yield StepRetrying(
+                    execution_id=run, step_id=step, attempt=1, error=ERROR, next_attempt=2, delay_ms=0
+                )
+                attempt = 2
+                yield StepStarted(execution_id=run, step_id=step, step_index=index, attempt=2)
+            if self._random.random() < 0.1:
+                yield StepError(
+                    execution_id=run, step_id=step, step_index=index, attempt=attempt, error=ERROR
+                )
+                yield FlowFailed(execution_id=run, run_id=run, error=ERROR, step_id=step)
+                return
+            output = {"text": self._text()}
+            yield StepCompleted(
+                execution_id=run,
+                step_id=step,
+                step_index=index,
+                attempt=attempt,
+                output=output,
+                duration_ms=1,
+            )
+        yield FlowCompleted(execution_id=run, run_id=run, result={"n": 1})
+
+    def _object(self) -> bytes:
+        return msgspec.json.encode({"text": self._text()})
+
+    def _text(self) -> str:
+        return "x" * self._random.choice(SIZES)
+
+    async def _told(self, name: str, write: Awaitable[T], *, digest: str = "") -> T:
+        self._note(Note(does=name, digest=digest))
+        told = await write
+        self._note(Note(done=name))
+        return told
+
+    def _note(self, note: Note) -> None:
+        os.write(self._notes, msgspec.json.encode(note) + b"\n")
+
+
+async def _main(settings: Settings) -> None:
+    notes = os.open(settings.notes, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    for session in (1, 2):
+        store = SqliteStore(Path(settings.database), synchronous=settings.synchronous)
+        await store.__aenter__()
+        await store._db.write(changed(f"PRAGMA wal_autocheckpoint = {settings.checkpoint_pages}"))
+        await _Writer(store, notes, settings, session).fill()
+        if session == 1:
+            await store.__aexit__(None, None, None)
+    # Without a word to the store: what it has not done by now, it has not done.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(msgspec.json.decode(sys.argv[1], type=Settings)))

@@ -1,0 +1,149 @@
+"""`prove cuts`: whatever the network does to a stream, each reader sees every event once and in order.
+
+Recorded streams are cut at every byte offset, and at random ones, for each of three readers; then a proxy
+cuts a real server off while runs are going on. A failure names the seed and the cuts.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import msgspec
+
+from tests.prove.proxied import break_live
+from tests.prove.readers import KINDS, Kind, as_one_lie, expected, noted, reader
+from tests.prove.recorded import Recording, record
+from tests.prove.replay import WAYS, Cut, Reading, Replay, Way
+
+PROCESSES = 2
+MOST_CUTS = 6
+"""In a row, and fewer than a client forgives: after the last one the stream is left whole."""
+
+READERS_AT_ONCE = 4
+LONGEST_S = 60.0
+KEY = "nk_prove"
+
+
+class Task(msgspec.Struct, frozen=True):
+    """Readings for one kind of reader: each begins with a cut of that recording at that offset."""
+
+    kind: Kind
+    places: tuple[tuple[int, int], ...]
+    seed: str
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What came of a task in which nobody saw anything wrong."""
+
+    kind: Kind
+    readings: int
+    resumes: int
+    broken: dict[Way, int]
+
+
+def cuts(resumes: int = 100_000, *, live_resumes: int = 3_000, seed: int = 0) -> list[str]:
+    """Breaks streams until the readers have come back that often. Raises AssertionError on a lie."""
+    began = time.monotonic()
+    recordings = record()
+    places = every_offset(recordings)
+    found: list[Found] = []
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+        tasks = [
+            Task(kind, tuple(places[part::PROCESSES]), str(seed))
+            for kind in KINDS
+            for part in range(PROCESSES)
+        ]
+        found += pool.map(break_recorded, [recordings] * len(tasks), tasks)
+        while (missing := resumes - sum(each.resumes for each in found)) > 0:
+            # A reading resumes three times or so.
+            share = missing // (3 * len(KINDS)) + 1
+            tasks = [
+                Task(
+                    kind,
+                    random_places(recordings, share, f"{seed}.{len(found)}.{kind}"),
+                    f"{seed}.{len(found)}",
+                )
+                for kind in KINDS
+            ]
+            found += pool.map(break_recorded, [recordings] * len(tasks), tasks)
+    took_s = time.monotonic() - began
+    return [
+        *(f"recorded: {each.name} stream, {each.size} bytes, {len(each.rows)} events" for each in recordings),
+        f"cut at each of {len(places):,} offsets for each of {len(KINDS)} readers, then others; seed {seed}",
+        *report(found),
+        f"that took {took_s:.0f} s",
+        *break_live(live_resumes, seed=seed),
+        "nothing was lost, repeated or out of order, and nobody asked for more than it lacked",
+    ]
+
+
+def every_offset(recordings: Sequence[Recording]) -> list[tuple[int, int]]:
+    """Each place where a recorded stream can be cut: before its first byte, after its last, and between."""
+    return [(number, at) for number, each in enumerate(recordings) for at in range(each.size + 1)]
+
+
+def random_places(recordings: Sequence[Recording], count: int, seed: str) -> tuple[tuple[int, int], ...]:
+    """That many of those places."""
+    chance = random.Random(seed)
+    return tuple(chance.choices(every_offset(recordings), k=count))
+
+
+def report(found: Iterable[Found]) -> list[str]:
+    """A line for each kind of reader, and one for the ways in which connections were broken."""
+    readings: Counter[Kind] = Counter()
+    resumes: Counter[Kind] = Counter()
+    broken: Counter[Way] = Counter()
+    for each in found:
+        readings[each.kind] += each.readings
+        resumes[each.kind] += each.resumes
+        broken.update(each.broken)
+    ways = ", ".join(f"{way} {count:,}" for way, count in broken.most_common())
+    return [
+        *(f"{kind}: {resumes[kind]:,} resumes in {readings[kind]:,} readings" for kind in readings),
+        f"{resumes.total():,} resumes; connections broken: {ways}",
+    ]
+
+
+def break_recorded(recordings: Sequence[Recording], task: Task) -> Found:
+    """Plays every reading of the task. Raises AssertionError with the reading that went wrong."""
+    with as_one_lie():
+        return asyncio.run(_break_recorded(recordings, task))
+
+
+async def _break_recorded(recordings: Sequence[Recording], task: Task) -> Found:
+    whole = [expected(task.kind, recording.rows) for recording in recordings]
+    numbered = enumerate(task.places)
+    resumes = 0
+    with Replay() as replay:
+
+        async def read_on(places: Iterator[tuple[int, tuple[int, int]]]) -> None:
+            nonlocal resumes
+            for run, (number, offset) in places:
+                reading = Reading(recordings[number], _cuts(task, number, offset))
+                replay.expect(str(run), reading)
+                with noted(f"seed {task.seed!r}, {task.kind}, {reading.recording.name}, {reading.cuts}"):
+                    async with asyncio.timeout(LONGEST_S):
+                        seen = await read(str(run))
+                    assert seen == whole[number], f"it saw {seen} instead of {whole[number]}"
+                    assert not reading.lies, "; ".join(reading.lies)
+                resumes += reading.connections - 1
+
+        async with reader(task.kind, replay.base_url, KEY) as read, asyncio.TaskGroup() as readers:
+            for _ in range(READERS_AT_ONCE):
+                readers.create_task(read_on(numbered))
+        replay.require_all_left()
+        return Found(task.kind, len(task.places), resumes, dict(replay.broken))
+
+
+def _cuts(task: Task, number: int, offset: int) -> list[Cut]:
+    chance = random.Random(f"{task.seed} {task.kind} {number} {offset}")
+
+    def cut(at: int) -> Cut:
+        pauses = chance.choices(range(1 << 20), k=chance.randint(1, 3)) if chance.random() < 0.1 else ()
+        return Cut(at, chance.choice(WAYS), tuple(pauses))
+
+    return [cut(offset), *(cut(chance.randrange(1 << 20)) for _ in range(chance.randrange(MOST_CUTS)))]

@@ -1,0 +1,168 @@
+"""`prove fuzz`: whatever bytes come, in whatever chunks, the decoder of event streams obeys the standard.
+
+Two generators, as each finds what the other does not: hypothesis builds streams out of pieces that meet in
+every way, atheris follows the branches of the code. And the cost of a large frame grows with its size, not
+faster.
+"""
+
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+
+from runglass.sse import Decoder, Frame, frame
+from tests.sse_standard import PIECES, check, cut, feed_all
+from tests.unit.test_sse import borders, chunked
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = ROOT / ".venv-fuzz"
+REQUIREMENTS = ROOT / "requirements" / "fuzz.txt"
+INSTALL_S = 300
+ROUND = 1_000
+"""Examples of each property before the clock is looked at."""
+
+CHUNK_BYTES = 16 << 10
+FRAME_BYTES = 8 << 20
+TIMES = 4
+RATIO = 6.0
+"""Most that a frame of `TIMES` the bytes may cost; beyond `TIMES` is the share of a busy machine.
+
+From a smaller frame on, the steps of the machine's caches would count for more than what the decoder does.
+"""
+SHAPES = {
+    "one line": (b"data: ", b"x"),
+    "many lines": (b"", b"data: x\n"),
+    "many CRLF lines": (b"", b"data: x\r\n"),
+}
+
+
+def fuzz(seconds: float = 60) -> list[str]:
+    """A line for each way of trying. Raises AssertionError, or what the decoder raised, with the input."""
+    start = random.randrange(1_000_000)
+    return [*_linear(), _hypothesis(seconds / 2, start), _atheris(seconds / 2, start)]
+
+
+def _linear() -> list[str]:
+    report = []
+    for shape, (begin, unit) in SHAPES.items():
+        one_s, more_s = (_decoding_s(begin, unit, size) for size in (FRAME_BYTES, TIMES * FRAME_BYTES))
+        line = (
+            f"fuzz: a frame of 8 MiB in chunks of 16 KiB, {shape}: {one_s * 1000:.0f} ms;"
+            f" {TIMES} times the bytes cost {more_s / one_s:.1f} times that, at most {RATIO:g}"
+        )
+        assert more_s <= RATIO * one_s, line
+        report.append(line)
+    return report
+
+
+def _decoding_s(begin: bytes, unit: bytes, size: int) -> float:
+    stream = begin + unit * (size // len(unit)) + b"\n\n"
+    chunks = cut(stream, range(0, len(stream), CHUNK_BYTES))
+    best = float("inf")
+    for _ in range(2):
+        decoder = Decoder()
+        started = time.process_time()
+        assert feed_all(decoder, chunks)
+        best = min(best, time.process_time() - started)
+    return best
+
+
+def _as_the_standard_says(chunks: list[bytes], borders: list[int], limit: int) -> None:
+    stream = b"".join(chunks)
+    check(stream, chunks, limit)
+    check(stream, cut(stream, borders), limit)
+
+
+def _no_event_is_lost(noise: list[bytes], borders: list[int]) -> None:
+    """Each event that we send comes out, whatever stands before it, once that has ended."""
+    events = [frame(seq, "e", b'{"n":%d}' % seq) for seq in range(len(noise))]
+    stream = b"".join(junk + b"\n\n" + event for junk, event in zip(noise, events, strict=True))
+    sent = [Frame(str(seq), "e", b'{"n":%d}' % seq) for seq in range(len(noise))]
+    found = iter(feed_all(Decoder(), cut(stream, borders)))
+    missing = [event for event in sent if event not in found]
+    assert not missing, f"{missing} lost in {stream!r}"
+
+
+LAWS = (
+    (
+        _as_the_standard_says,
+        given(chunks=chunked, borders=borders, limit=st.integers(min_value=3, max_value=400)),
+    ),
+    (
+        _no_event_is_lost,
+        given(noise=st.lists(chunked.map(b"".join), min_size=1, max_size=6), borders=borders),
+    ),
+)
+
+
+def _hypothesis(seconds: float, start: int) -> str:
+    ends_s = time.monotonic() + seconds
+    number = start
+    while number == start or time.monotonic() < ends_s:
+        for law, examples in LAWS:
+            seed(number)(settings(deadline=None, database=None, max_examples=ROUND)(examples(law)))()
+        number += 1
+    return (
+        f"fuzz: hypothesis, seeds {start} to {number - 1}: {(number - start) * ROUND} streams against the"
+        f" standard and as many with events in noise; no difference, none lost"
+    )
+
+
+def _atheris(seconds: float, start: int) -> str:
+    """libFuzzer stops at the first input that fails and prints it."""
+    try:
+        python = _with_atheris()
+    except subprocess.CalledProcessError as error:
+        return (
+            f"fuzz: atheris does not install for Python {sys.version_info[0]}.{sys.version_info[1]}: {error}"
+        )
+    with tempfile.TemporaryDirectory(prefix="runglass-fuzz-") as name:
+        words, corpus = Path(name) / "words", Path(name) / "corpus"
+        words.write_text("".join(f'"{_escaped(piece)}"\n' for piece in PIECES))
+        corpus.mkdir()
+        (corpus / "pieces").write_bytes(b"\xff" * 9 + b"".join(PIECES))
+        options = [f"-seed={start + 1}", f"-max_total_time={max(1, round(seconds))}", f"-dict={words}"]
+        options += [f"-artifact_prefix={name}/", "-print_final_stats=1"]
+        done = subprocess.run(
+            [python, "-m", "tests.prove.fuzzing.target", *options, str(corpus)],
+            cwd=ROOT,
+            env={"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds + 60,
+            check=False,
+        )
+    report = done.stdout + done.stderr
+    assert done.returncode == 0, f"fuzz: atheris, seed {start + 1}:\n{report[-5000:]}"
+    tried = re.search(r"number_of_executed_units: (\d+)", report)
+    assert tried is not None, f"fuzz: atheris does not say what it tried:\n{report[-5000:]}"
+    assert int(tried[1]) > 0, "fuzz: atheris has tried nothing"
+    covered = re.findall(r"cov: (\d+)", report)
+    return (
+        f"fuzz: atheris, seed {start + 1}: {tried[1]} streams, {covered[-1]} branches reached; no difference"
+    )
+
+
+def _with_atheris() -> Path:
+    """An interpreter with atheris, which is no part of the other environments. Raises CalledProcessError."""
+    python = ENVIRONMENT / "bin" / "python"
+    ready = ENVIRONMENT / "ready"
+    if not ready.exists() or ready.stat().st_mtime < REQUIREMENTS.stat().st_mtime:
+        venv.create(ENVIRONMENT, clear=True, with_pip=True)
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+        locked = ["--require-hashes", "--only-binary", ":all:", "--requirement", str(REQUIREMENTS)]
+        subprocess.run([*pip, *locked], check=True, timeout=INSTALL_S)
+        ready.touch()
+    return python
+
+
+def _escaped(piece: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in piece)

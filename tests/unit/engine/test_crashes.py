@@ -1,0 +1,498 @@
+"""A process may die between any two writes: the next one goes on with its runs, and the trace stays true."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runglass.clock import iso
+from runglass.engine.engine import CRASH_RETRIES, LEASE_S
+from runglass.engine.going import Outcome, RunLeft, RunTaken
+from runglass.engine.plan import Offer, Stretch
+from runglass.engine.steps import perform
+from runglass.errors import APIError, StoreError
+from runglass.events import FlowCompleted, StepCompleted, decode_event, is_terminal
+from runglass.execution import CaptureMode
+from runglass.flow import CodeStep, Flow, leaves, parse_flow
+from runglass.fold import fold
+from runglass.store.base import Append
+from runglass.store.sqlite import SqliteStore
+from runglass.tail import Tails
+from tests.fakes import VirtualClock
+from tests.flows import SUCCEEDS_LATER, flow_trees
+from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
+
+MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
+
+
+class DyingStore(SqliteStore):
+    """A store whose process dies at its append number `lives`, just before or just after the commit."""
+
+    def __init__(self, path: Path, lives: int, *, commits: bool) -> None:
+        super().__init__(path, synchronous="NORMAL")
+        self._lives = lives
+        self._commits = commits
+        self.died = asyncio.Event()
+
+    async def append(self, batch: Append) -> None:
+        self._lives -= 1
+        if self._lives == 0 and self._commits:
+            await super().append(batch)
+        if self._lives <= 0:
+            self.died.set()
+            raise StoreError("the process has died")
+        await super().append(batch)
+
+    async def end_lease(self, owner: str | None) -> None:
+        if self.died.is_set() and owner is not None:
+            raise StoreError("the process has died")
+        await super().end_lease(owner)
+
+
+@asynccontextmanager
+async def next_life(store: SqliteStore) -> AsyncIterator[House]:
+    """An engine in a process of its own, started after the one before it died."""
+    async with SqliteStore(store._db.path, synchronous="NORMAL") as first:
+        await first.end_lease(None)
+    async with open_house(store) as house:
+        yield house
+
+
+async def events_of(house: House, run_id: str) -> list[bytes]:
+    run = await house.store.run(run_id)
+    assert run is not None
+    return [data for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)]
+
+
+async def live_through(
+    flow: Flow, mode: CaptureMode, deaths: list[tuple[int, bool]], path: Path
+) -> tuple[Ran, list[list[bytes]]]:
+    """Runs the flow in as many processes as it takes; the log as each of them left it comes back too."""
+    logs: list[list[bytes]] = []
+    run_id = ""
+    for lives, commits in deaths:
+        store = DyingStore(path, lives, commits=commits)
+        async with next_life(store) as house, asyncio.timeout(30):
+            if not run_id:
+                run_id = (await start(house, flow, {"n": 1}, capture=mode)).id
+            run = await house.store.run(run_id)
+            while run is not None and not run.ended and not store.died.is_set():
+                await asyncio.sleep(0)
+                run = await house.store.run(run_id)
+            logs.append(await events_of(house, run_id))
+    async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
+        run_id = run_id or (await start(house, flow, {"n": 1}, capture=mode)).id
+        await follow(house, run_id)
+        return await read(house, run_id, Outcome("ended")), logs
+
+
+def check(ran: Ran, logs: list[list[bytes]], flow: Flow) -> None:
+    """What holds for every log, however often its process died."""
+    for log in logs:
+        assert ran.events[: len(log)] == [decode_event(data) for data in log], "nothing acknowledged is lost"
+    assert ran.trace == fold(ran.events)
+    assert [event.seq for event in ran.events] == list(range(1, len(ran.events) + 1))
+    assert [is_terminal(event) for event in ran.events].count(True) == 1
+    assert is_terminal(ran.events[-1])
+    assert [event.at for event in ran.events] == sorted(event.at for event in ran.events)
+    assert not [step for step in ran.trace.steps if step.status == "running"]
+    done = Counter(
+        (event.step_id, event.loop_path) for event in ran.events if isinstance(event, StepCompleted)
+    )
+    assert max(done.values(), default=1) == 1, "a finished step is never run again"
+    ends = Counter(
+        (event.event_type, getattr(event, "step_id", None), getattr(event, "loop_path", None))
+        for event in ran.events
+        if event.event_type in ("loop_completed", "step_skipped")
+    )
+    assert max(ends.values(), default=1) == 1
+    for attempts in ran.attempts.values():
+        for path in {step.loop_path for step in attempts}:
+            numbers = [step.attempt for step in attempts if step.loop_path == path]
+            assert numbers == list(range(1, len(numbers) + 1)), "no attempt is missing or doubled"
+    assert {step.step_id for step in ran.trace.steps} <= {leaf.id for leaf in leaves(flow.steps)}
+
+
+def tells_attempts(flow: Flow) -> bool:
+    """Whether outputs depend on the number of the attempt, and so on the crashes."""
+    return any(
+        leaf.input is not None or (isinstance(leaf, CodeStep) and leaf.code == SUCCEEDS_LATER)
+        for leaf in leaves(flow.steps)
+    )
+
+
+def the_end(ran: Ran) -> tuple[Any, ...]:
+    last = ran.events[-1]
+    return (
+        last.event_type,
+        getattr(last, "result", None),
+        getattr(last, "step_id", None),
+        (getattr(last, "error", None) or {}).get("code"),
+    )
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    flow=flow_trees(),
+    mode=st.sampled_from(MODES),
+    deaths=st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=3),
+)
+def test_a_run_goes_on_whenever_its_process_dies(
+    flow: Flow, mode: CaptureMode, deaths: list[tuple[int, bool]]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        ran, logs = asyncio.run(live_through(flow, mode, deaths, Path(folder) / "db"))
+        check(ran, logs, flow)
+        if not tells_attempts(flow):
+            whole, _ = asyncio.run(live_through(flow, mode, [], Path(folder) / "whole"))
+            assert the_end(ran) == the_end(whole)
+
+
+LOOPED = """
+- id: each
+  type: loop
+  over: '[1, 2, 3]'
+  max_concurrency: 2
+  steps:
+    - {id: twice, type: code, code: 'return {"n": item * 2}'}
+    - id: odd
+      type: condition
+      if: index % 2 == 1
+      then: [{id: more, type: code, code: 'return {"n": n + 1}'}]
+      else: [{id: less, type: code, code: 'return {"n": n - 1}'}]
+- id: both
+  type: parallel
+  branches:
+    a: [{id: left, type: passthrough}]
+    b: [{id: right, type: code, code: 'return {"sum": sum(i["n"] for i in items)}'}]
+"""
+RESULT = {"a": {"items": [{"n": 1}, {"n": 5}, {"n": 5}]}, "b": {"sum": 11}}
+
+
+@pytest.mark.parametrize("commits", [True, False])
+@pytest.mark.parametrize("lives", range(1, 22))
+async def test_loops_and_branches_go_on_each_for_itself(tmp_path: Path, lives: int, *, commits: bool) -> None:
+    flow = parse_flow(f"slug: test\nsteps:\n{LOOPED}")
+    ran, logs = await live_through(flow, "metadata_only", [(lives, commits)], tmp_path / "db")
+    check(ran, logs, flow)
+    run_ended = ran.events[-1]
+    assert isinstance(run_ended, FlowCompleted)
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        run = await store.run(ran.id)
+        assert run is not None
+        result, _ = await store.outcome(run.no)
+    assert result is not None
+    assert msgspec.json.decode(result) == RESULT
+    assert ran.trace.flow_run.status == "completed"
+    assert run_ended.summary is not None
+    attempts = [step for steps in ran.attempts.values() for step in steps]
+    for status in ("completed", "skipped"):
+        assert run_ended.summary[status] == sum(step.status == status for step in attempts)
+    lost = [step for step in attempts if step.status == "failed"]
+    assert run_ended.summary["retried"] == len(lost)
+    assert {(step.error_context or {}).get("code") for step in lost} <= {"WORKER_LOST"}
+    assert all(step.input_context is not None for step in lost), "a failed attempt keeps its input"
+
+
+async def die_in(path: Path, run_id: str, *, until: int, flow: str = "", inputs: Any = None) -> str:
+    """A process that dies when the log has so many events; the run is started there if it has no id yet."""
+    async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
+        if not run_id:
+            run_id = (await start(house, flow, inputs, capture="metadata_only")).id
+        await follow(house, run_id, until=until)
+    return run_id
+
+
+async def test_a_step_that_takes_its_process_down_is_tried_so_often_and_not_more(tmp_path: Path) -> None:
+    flow = "- {id: a, type: passthrough}\n- {id: hog, type: code, code: 'while True: pass'}"
+    run_id = await die_in(tmp_path / "db", "", until=4, flow=flow)
+    for crash in range(1, 4):
+        # Each life adds the lost attempt's input, its end, and the start of the next one.
+        await die_in(tmp_path / "db", run_id, until=4 + 3 * crash)
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await follow(house, run_id)
+        ran = await read(house, run_id, Outcome("failed"))
+    assert [step.attempt for step in ran.attempts["hog"]] == [1, 2, 3, 4]
+    assert {(step.error_context or {})["code"] for step in ran.attempts["hog"]} == {"WORKER_LOST"}
+    assert len(ran.attempts["a"]) == 1
+    assert ran.types()[-2:] == ["step_error", "flow_failed"]
+    assert ran.trace == fold(ran.events)
+
+
+async def test_crashes_are_counted_apart_from_retries(tmp_path: Path) -> None:
+    flow = """
+- id: a
+  type: code
+  retry: {max_attempts: 2, initial_delay_ms: 60000, max_delay_ms: 60000}
+  code: |
+    if attempt > 1:
+      raise ValueError("no")
+    while True: pass
+"""
+    run_id = await die_in(tmp_path / "db", "", until=2, flow=flow)
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await follow(house, run_id)
+        ran = await read(house, run_id, Outcome("failed"))
+        assert house.clock.slept_s.count(60.0) == 1
+    codes = [(step.error_context or {})["code"] for step in ran.attempts["a"]]
+    assert codes == ["WORKER_LOST", "CODE_ERROR", "CODE_ERROR"]
+
+
+async def test_a_retry_that_was_due_when_the_process_died_follows(tmp_path: Path) -> None:
+    flow = """
+- id: a
+  type: code
+  retry: {max_attempts: 2, initial_delay_ms: 5000}
+  code: |
+    if attempt == 1: raise ValueError("no")
+    return {"n": attempt}
+"""
+    store = DyingStore(tmp_path / "db", 4, commits=False)
+    async with next_life(store) as house:
+        started = await start(house, flow)
+        with pytest.raises(StoreError):
+            await started.outcome()
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await follow(house, started.id)
+        ran = await read(house, started.id, Outcome("completed"))
+        assert 4.9 < max(house.clock.slept_s) <= 5.0, "the delay counts from the failure"
+    assert ran.trace.flow_run.status == "completed"
+    assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
+
+
+async def test_a_wait_keeps_its_deadline_and_is_never_given_up(tmp_path: Path) -> None:
+    """The clock of each life starts ten seconds after the one before."""
+    flow = "- {id: w, type: wait, ms: 60000}"
+    held = asyncio.Event()
+
+    class Waiting(VirtualClock):
+        def __init__(self, elapsed_s: float) -> None:
+            super().__init__()
+            self._elapsed_s = elapsed_s
+            self.slept = asyncio.Event()
+
+        async def sleep(self, seconds: float) -> None:
+            self.slept_s.append(seconds)
+            self.slept.set()
+            await held.wait()
+
+    run_id, ran = "", None
+    for life in range(6):
+        clock = Waiting(10.0 * life)
+        async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as first:
+            await first.end_lease(None)
+        async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as house:
+            if not run_id:
+                run_id = (await start(house, flow, capture="off")).id
+            await clock.slept.wait()
+            assert clock.slept_s == [60.0 - 10.0 * life]
+            if life == 5:
+                held.set()
+                await follow(house, run_id)
+            ran = await read(house, run_id, Outcome("completed"))
+    assert ran is not None
+    assert ran.trace.flow_run.status == "completed"
+    assert [step.status for step in ran.attempts["w"]] == ["failed"] * 5 + ["completed"]
+
+
+async def test_a_paused_run_stays_paused_over_a_restart(tmp_path: Path) -> None:
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        flow = "- {id: a, type: passthrough}\n- {id: b, type: passthrough}"
+        started = await start(house, flow, stretch=Stretch(last=0))
+        assert (await started.outcome()).status == "paused"
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await house.engine.keep_lease()
+        run = await house.store.run(started.id)
+        assert run is not None
+        assert run.status == "paused"
+        paused = await house.engine.paused(run)
+        again = await house.engine.resume(paused, paused.plan, Stretch(first=paused.pause.cursor))
+        assert (await again.outcome()).status == "completed"
+
+
+@pytest.mark.parametrize("lives", range(1, 8))
+async def test_a_later_stretch_goes_on_with_its_own_plan_and_cursor(tmp_path: Path, lives: int) -> None:
+    """The second stretch runs the first step again, with an edited input, and stops after it."""
+    flow = """
+- {id: a, type: code, code: 'return {"n": n + 1}'}
+- {id: b, type: code, code: 'return {"n": n * 10}'}
+- {id: c, type: passthrough}
+"""
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        started = await start(house, flow, {"n": 1}, stretch=Stretch(last=0))
+        await started.outcome()
+        run = await house.store.run(started.id)
+        assert run is not None
+        paused = await house.engine.paused(run)
+        second = await house.engine.resume(paused, paused.plan, Stretch(first=1, last=1))
+        await second.outcome()
+    store = DyingStore(tmp_path / "db", lives, commits=True)
+    async with next_life(store) as house:
+        run = await house.store.run(started.id)
+        assert run is not None
+        paused = await house.engine.paused(run)
+        stretch = Stretch(first=0, last=1, input={"n": 5})
+        third = await house.engine.resume(paused, paused.plan, stretch)
+        with contextlib.suppress(StoreError):
+            await third.outcome()
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        run = await house.store.run(started.id)
+        assert run is not None
+        if run.status == "running":
+            async with (
+                asyncio.timeout(10),
+                aclosing(
+                    Tails(house.store, house.bus, poll_s=0.01).follow(
+                        run, after=run.head, until={"step_paused"}
+                    )
+                ) as pages,
+            ):
+                async for _ in pages:
+                    pass
+        run = await house.store.run(started.id)
+        assert run is not None
+        paused = await house.engine.paused(run)
+        assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 60}})
+        ran = await read(house, started.id, Outcome("paused"))
+    assert ran.trace == fold(ran.events)
+    assert not [step for step in ran.trace.steps if step.status == "running"]
+    for step_id in ("a", "b"):
+        assert [step.attempt for step in ran.attempts[step_id]] == list(
+            range(1, len(ran.attempts[step_id]) + 1)
+        )
+        assert [step.status for step in ran.attempts[step_id]].count("completed") == 2
+
+
+@pytest.mark.parametrize("lives", range(1, 7))
+async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path: Path, lives: int) -> None:
+    tools = [{"type": "function", "function": {"name": "one", "parameters": {}}}]
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        flow = "- {id: ask, type: llm, model: echo}\n- {id: z, type: passthrough}"
+        started = await start(house, flow, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=tools)))
+        outcome = await started.outcome()
+        assert outcome.pause is not None
+        assert outcome.pause.turns is not None
+        [call] = outcome.pause.turns.calls
+    results = [{"role": "tool", "toolCallId": call["id"], "content": "42"}]
+    store = DyingStore(tmp_path / "db", lives, commits=True)
+    async with next_life(store) as house:
+        run = await house.store.run(started.id)
+        assert run is not None
+        paused = await house.engine.paused(run)
+        again = await house.engine.resume(paused, paused.plan, Stretch(first=0, results=results))
+        with contextlib.suppress(StoreError):
+            await again.outcome()
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await follow(house, started.id)
+        ran = await read(house, started.id, Outcome("completed"))
+    assert ran.trace.flow_run.status == "completed"
+    assert ran.trace == fold(ran.events)
+    asked = ran.attempts["ask"]
+    assert [step.status for step in asked] == ["failed"] * (len(asked) - 1) + ["completed"]
+    ended = ran.events[-1]
+    assert isinstance(ended, FlowCompleted)
+    assert ended.summary is not None
+    assert ended.summary["tokens"]["total"] == sum(step.tokens.total for step in asked if step.tokens)
+
+
+async def test_who_lost_the_lease_can_write_nothing_more(tmp_path: Path) -> None:
+    """The first process is stopped so long that its lease runs out; the second one takes its run over."""
+    flow = "- {id: a, type: code, code: 'return {}'}\n- {id: b, type: passthrough}"
+    reached, held = asyncio.Event(), asyncio.Event()
+
+    class Held(SqliteStore):
+        async def append(self, batch: Append) -> None:
+            if any(b'"step_completed"' in event for event in batch.events):
+                reached.set()
+                await held.wait()
+            await super().append(batch)
+
+    async with open_house(Held(tmp_path / "db", synchronous="NORMAL")) as stopped:
+        started = await start(stopped, flow)
+        await reached.wait()
+        clock = VirtualClock()
+        await clock.sleep(LEASE_S + 1)
+        async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as other:
+            await follow(other, started.id)
+            before = await read(other, started.id, Outcome("completed"))
+        held.set()
+        with pytest.raises(RunTaken):
+            await started.outcome()
+        await stopped.engine.keep_lease()
+        after = await read(stopped, started.id, Outcome("completed"))
+    assert before.events == after.events
+    assert after.trace.flow_run.status == "completed"
+    assert [(step.attempt, step.status) for step in after.attempts["a"]] == [(1, "failed"), (2, "completed")]
+
+
+async def test_who_finds_its_lease_gone_stops_its_runs_at_once(tmp_path: Path) -> None:
+    async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as stopped:
+        started = await start(stopped, "- {id: a, type: code, code: 'while True: pass'}")
+        await follow(stopped, started.id, until=2)
+        clock = VirtualClock()
+        await clock.sleep(LEASE_S + 1)
+        async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as other:
+            [taken] = await other.claim_runs("other", now=iso(clock.now()), limit=10)
+            assert taken.id == started.id
+            await other.hold_lease("other", until="9999", renew=False)
+            await stopped.engine.keep_lease()
+            with pytest.raises(RunLeft):
+                await started.outcome()
+            assert not stopped.engine.goes_on(started.id)
+
+
+async def test_a_stop_lets_steps_end_and_begins_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, held = asyncio.Event(), asyncio.Event()
+
+    async def performing(step: Any, *rest: Any, **more: Any) -> Any:
+        if step.id == "a":
+            reached.set()
+            await held.wait()
+        return await perform(step, *rest, **more)
+
+    monkeypatch.setattr("runglass.engine.attempts.perform", performing)
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        started = await start(house, "- {id: a, type: passthrough}\n- {id: b, type: passthrough}", {"n": 1})
+        await reached.wait()
+        stopping = asyncio.create_task(house.engine.stop(grace_s=30))
+        await asyncio.sleep(0)
+        with pytest.raises(APIError, match="UNAVAILABLE"):
+            await start(house, "- {id: c, type: passthrough}")
+        held.set()
+        await stopping
+        with pytest.raises(RunLeft):
+            await started.outcome()
+        left = await read(house, started.id, Outcome("left"))
+    assert [(step.step_id, step.status) for step in left.trace.steps] == [("a", "completed")]
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await follow(house, started.id)
+        ran = await read(house, started.id, Outcome("completed"))
+    assert ran.steps() == [("a", None, 1, "completed"), ("b", None, 1, "completed")]
+    assert ran.trace.flow_run.status == "completed"
+
+
+async def test_a_run_that_no_process_survives_is_ended_after_so_many(tmp_path: Path) -> None:
+    """It takes its process down outside of any step, so that the log does not grow."""
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        async with open_house(DyingStore(tmp_path / "db", 1, commits=False)) as house:
+            started = await start(house, "- {id: a, type: passthrough}")
+            with pytest.raises(StoreError):
+                await started.outcome()
+        for life in range(CRASH_RETRIES + 1):
+            await store.end_lease(None)
+            await store.claim_runs(f"life {life}", now="2026", limit=1)
+        await store.end_lease(None)
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await follow(house, started.id)
+        ran = await read(house, started.id, Outcome("failed"))
+    assert ran.types() == ["run_started", "flow_failed"]
+    assert "WORKER_LOST" in repr(ran.events[-1])

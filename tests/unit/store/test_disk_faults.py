@@ -1,0 +1,175 @@
+"""The SQLite store on a disk that is full, fails or is locked: StoreError, nothing half, and it goes on."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import runglass
+from runglass.errors import StoreError
+from runglass.store import connections
+from runglass.store.base import Append, NewRun, RunRecord
+from runglass.store.connections import Connections
+from runglass.store.queries import changed, every
+from runglass.store.sqlite import SqliteStore
+
+LARGE = b"x" * 1_000_000
+
+
+def new_run(run_id: str, request: bytes = b"{}") -> NewRun:
+    return NewRun(
+        id=run_id,
+        project_id=1,
+        flow_id="f",
+        version=0,
+        trigger_type="api",
+        capture="full",
+        session_id=None,
+        request=request,
+        summary=b"{}",
+    )
+
+
+def batch(run: RunRecord, head: int, *events: bytes) -> Append:
+    return Append(run_no=run.no, head=head, fence=run.fence, events=events, status="running", summary=b"{}")
+
+
+async def limit_pages(store: SqliteStore, *, more: int) -> None:
+    """Lets the file grow by so many pages and no further."""
+    (pages,) = await store._db.write(every(lambda row: int(row[0]), "PRAGMA page_count"))
+    await store._db.write(changed(f"PRAGMA max_page_count = {pages + more}"))
+
+
+async def test_an_append_to_a_full_disk_is_refused_whole_and_works_once_there_is_room(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        run = await store.create_run(new_run("run"))
+        await store.append(batch(run, 0, b"one"))
+        await limit_pages(store, more=0)
+        second = batch(run, 1, b"two", LARGE)
+        with pytest.raises(StoreError, match="full"):
+            await store.append(second)
+        stored = await store.run("run")
+        assert stored is not None
+        assert stored.head == 1
+        assert await store.events(run.no, after=0, limit_bytes=10) == [(1, b"one")]
+        await limit_pages(store, more=10_000)
+        await store.append(second)
+        assert [seq for seq, _ in await store.events(run.no, after=0, limit_bytes=1 << 30)] == [1, 2, 3]
+
+
+async def test_one_who_needs_more_than_there_is_does_not_take_others_down(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        await limit_pages(store, more=100)
+        names = [f"run-{number}" for number in range(20)]
+        requests = [LARGE if name == "run-7" else b"{}" for name in names]
+        answers = await asyncio.gather(
+            *(store.create_run(new_run(*each)) for each in zip(names, requests, strict=True)),
+            return_exceptions=True,
+        )
+        assert [
+            name for name, answer in zip(names, answers, strict=True) if isinstance(answer, Exception)
+        ] == ["run-7"]
+        assert isinstance(answers[7], StoreError)
+        found = [name for name in names if await store.run(name) is not None]
+        assert found == [name for name in names if name != "run-7"]
+
+
+async def test_a_store_that_is_locked_while_it_opens_can_be_opened_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BUSY_TIMEOUT_S", 0.1)
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="locked"):
+            await SqliteStore(tmp_path / "db").__aenter__()
+        other.execute("ROLLBACK")
+    async with SqliteStore(tmp_path / "db") as store:
+        assert await store.projects() == []
+
+
+async def test_the_folders_of_a_new_database_are_synced_up_to_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`prove power` shows what for: a name that has not been synced is gone with the power."""
+    synced: list[os.stat_result] = []
+    fsync = os.fsync
+
+    def seen(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    database = Connections(tmp_path / "new" / "data" / "db", synchronous="FULL")
+    await database.open()
+    await database.close()
+    for folder, found in zip([tmp_path / "new" / "data", tmp_path / "new", tmp_path], synced, strict=False):
+        assert os.path.samestat(folder.stat(), found)
+    assert len(synced) >= 3
+
+
+FAILING = """
+import asyncio, resource, sqlite3, sys
+from contextlib import closing
+from pathlib import Path
+from runglass.errors import StoreError
+from runglass.store.migrate import migrate_sqlite
+from runglass.store.sqlite import SqliteStore
+
+folder = Path(sys.argv[1])
+no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+def fail_after(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, no_limit[1]))
+
+def work_again():
+    resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
+
+def migrated():
+    with closing(sqlite3.connect(folder / "new", isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA application_id = 1")
+        fail_after(20_000)
+        try:
+            migrate_sqlite(database)
+        except sqlite3.OperationalError as error:
+            return str(error)
+        finally:
+            work_again()
+
+async def stored():
+    async with SqliteStore(folder / "db") as store:
+        await store.ensure_project("acme", "before")
+        fail_after(0)
+        try:
+            await store.ensure_project("acme", "meanwhile")
+        except StoreError as error:
+            said = str(error)
+            readable = [each.name for each in await store.projects()]
+        finally:
+            work_again()
+        await store.ensure_project("acme", "afterwards")
+        return said, readable, [each.name for each in await store.projects()]
+
+result = migrated(), asyncio.run(stored())
+print(result)
+"""
+
+
+def test_an_io_error_is_named_and_nothing_of_it_stays(tmp_path: Path) -> None:
+    """In a process of its own, in which for a moment no file can grow."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FAILING, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(Path(runglass.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("('disk I/O error', (\"the store ")
+    assert done.stdout.endswith("cannot be used: disk I/O error\", ['before'], ['afterwards', 'before']))\n")
