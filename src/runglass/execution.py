@@ -47,7 +47,7 @@ class ToolRequest(RunRequest, frozen=True, kw_only=True, rename="camel", omit_de
     execution_id: str | None = None
     iterations_used: int | None = None
     tool_call_messages: list[dict[str, Any]] = []
-    accumulated_outputs: dict[str, Any] | None = None
+    accumulated_outputs: dict[str, dict[str, Any] | None] | None = None
 
 
 class ExecuteRequest(ToolRequest, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -57,9 +57,9 @@ class ExecuteRequest(ToolRequest, frozen=True, kw_only=True, rename="camel", omi
 
 
 class StepRequest(ToolRequest, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Body of `POST …/step`; the caller carries the cursor, `step_index`."""
+    """Body of `POST …/step`; the caller carries the cursor, `step_index`. None is where the run is."""
 
-    step_index: int = 0
+    step_index: int | None = None
     input_overrides: dict[str, Any] | None = None
     run_remaining: bool = False
 

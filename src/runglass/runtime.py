@@ -85,7 +85,7 @@ class Runtime:
         require_message(flow, inputs)
         check_inputs(flow, inputs)
         await self.check_models(flow)
-        await self._require_credit(project)
+        await self.require_credit(project)
         plan = Plan(
             flow=flow,
             version=number,
@@ -115,7 +115,8 @@ class Runtime:
         """Raises MODEL_NOT_SUPPORTED for a step whose model names no provider that this server knows."""
         await self._model_names.check(flow)
 
-    async def _require_credit(self, project: Project) -> None:
+    async def require_credit(self, project: Project) -> None:
+        """Raises INSUFFICIENT_CREDITS where the project has a budget and nothing of it is left."""
         # Asked anew: other runs may have spent the rest, or somebody raised it, since the call came in.
         current = await self.store.project(project.id) or project
         if current.is_spent:

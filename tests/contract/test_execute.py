@@ -265,8 +265,10 @@ def test_numbers_of_any_size_come_back_as_they_went_in(http: httpx2.Client) -> N
 
 def test_unknown_flows_and_versions(http: httpx2.Client) -> None:
     assert refusal(http.post("/seq/acme/demo/none/execute", json={})) == (404, "FLOW_NOT_FOUND")
-    assert refusal(http.post("/seq/acme/demo/words/v99/execute", json={})) == (404, "VERSION_NOT_FOUND")
-    for version in ("v", "vx", "v-1", "v01", "v00", "V1", "v1.0", "latest", "v" + "9" * 30, "v\u0661"):
+    for version in ("v99", "v" + "9" * 30):
+        answer = http.post(f"/seq/acme/demo/words/{version}/execute", json={})
+        assert refusal(answer) == (404, "VERSION_NOT_FOUND")
+    for version in ("v", "vx", "v-1", "v01", "v00", "V1", "v1.0", "latest", "v\u0661"):
         answer = http.post(f"/seq/acme/demo/words/{version}/execute", json={})
         assert refusal(answer) == (400, "INVALID_VERSION")
 

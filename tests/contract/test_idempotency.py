@@ -7,7 +7,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from tests.contract.wire import refusal
+from runglass.testing import RunningServer
+from tests.contract.test_tool_calls import TALK, TOOLS
+from tests.contract.wire import frames, http_for, refusal
 
 PATH = "/seq/acme/demo/words/execute"
 
@@ -83,3 +85,52 @@ def test_calls_at_the_same_instant_start_one_run(http: httpx2.Client) -> None:
 
 def test_a_key_has_a_sane_length(http: httpx2.Client) -> None:
     assert refusal(post(http, "x" * 256)) == (422, "INVALID_REQUEST")
+
+
+def test_calls_at_the_same_instant_under_one_key_are_one_call(server: RunningServer) -> None:
+    """First calls, tool results and every kind of step: three at once get what the one of them got."""
+    server.push(TALK)
+    headers = {"Authorization": f"Bearer {server.key}"}
+
+    def at_once(path: str, body: dict[str, Any]) -> list[httpx2.Response]:
+        key = str(uuid4())
+
+        def send(_: int) -> httpx2.Response:
+            with httpx2.Client(base_url=server.base_url, headers={**headers, "Idempotency-Key": key}) as http:
+                return http.post(path, json=body, timeout=30)
+
+        with ThreadPoolExecutor(3) as senders:
+            answers = list(senders.map(send, range(3)))
+        assert {answer.status_code for answer in answers} == {200}, [answer.text for answer in answers]
+        assert len({answer.text for answer in answers}) == 1, [answer.text for answer in answers]
+        return answers
+
+    execute, step = "/seq/acme/demo/talk/execute", "/seq/acme/demo/talk/step"
+    paused = at_once(execute, {"message": "hi", "tools": TOOLS})[0].json()
+    assert paused["status"] == "tool_calls_required"
+    results = [{"toolCallId": call["id"], "output": "x"} for call in paused["toolCalls"]]
+    turns = [*paused["toolCallMessages"], *results]
+    assert at_once(execute, {**paused, "toolCallMessages": turns})[0].json()["status"] == "completed"
+
+    first = frames(at_once(step, {"message": "hi", "tools": TOOLS})[0].text)
+    run = first[0].data["executionId"]
+    second = frames(at_once(step, {"executionId": run, "stepIndex": 1, "tools": TOOLS})[0].text)
+    waiting = second[-1].data
+    assert second[-1].event == "step_paused_for_tool_calls"
+    results = [{"toolCallId": call["id"], "output": "x"} for call in waiting["toolCalls"]]
+    turns = [*waiting["toolCallMessages"], *results]
+    body = {"executionId": run, "stepIndex": 1, "toolCallMessages": turns, "runRemaining": True}
+    assert frames(at_once(step, body)[0].text)[-1].event == "flow_completed"
+
+
+def test_a_refused_call_that_goes_on_with_a_run_is_refused_again(server: RunningServer) -> None:
+    server.push(TALK)
+    with http_for(server, server.key) as http:
+        paused = http.post("/seq/acme/demo/talk/execute", json={"message": "hi", "tools": TOOLS}).json()
+        wrong = {**paused, "toolCallMessages": [{"toolCallId": "unknown", "output": "x"}]}
+        headers = {"Idempotency-Key": str(uuid4())}
+        answers = [http.post("/seq/acme/demo/talk/execute", json=wrong, headers=headers) for _ in range(2)]
+        assert [refusal(answer) for answer in answers] == [(400, "TOOL_RESULTS_MISMATCH")] * 2
+        results = [{"toolCallId": call["id"], "output": "x"} for call in paused["toolCalls"]]
+        done = http.post("/seq/acme/demo/talk/execute", json={**paused, "toolCallMessages": results})
+        assert done.json()["status"] == "completed", "the run waits still"

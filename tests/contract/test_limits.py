@@ -11,7 +11,7 @@ from runglass.errors import RateLimitError
 from runglass.server.rate import KeyRate
 from runglass.store.base import Project
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, detail, http_for, refusal
+from tests.contract.wire import ANYTHING, detail, frames, http_for, refusal
 
 PER_MINUTE = 6
 
@@ -146,3 +146,20 @@ def test_a_call_on_a_spent_budget_starts_nothing(server: RunningServer, path: st
         assert http.get("/flow-runs").json() == before
         server.call(set_budget(None))
         assert http.post(f"/seq/acme/poor/anything/{path}", json={}).status_code in (200, 202)
+
+
+def test_a_paused_run_outlives_a_spent_budget(server: RunningServer) -> None:
+    server.push("slug: two\nsteps: [{id: a, type: passthrough}, {id: b, type: passthrough}]", project="low")
+
+    async def set_budget(budget_pico: int | None) -> None:
+        project = await server.runtime.store.ensure_project("acme", "low")
+        await server.runtime.store.set_budget(project.id, budget_pico)
+
+    with http_for(server, server.make_key("acme", "low")) as http:
+        path = "/seq/acme/low/two/step"
+        run = frames(http.post(path, json={}).text)[0].data["executionId"]
+        server.call(set_budget(0))
+        body = {"executionId": run, "stepIndex": 1}
+        assert refusal(http.post(path, json=body)) == (402, "INSUFFICIENT_CREDITS")
+        server.call(set_budget(None))
+        assert frames(http.post(path, json=body).text)[-1].event == "flow_completed"

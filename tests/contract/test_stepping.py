@@ -241,3 +241,44 @@ def test_a_tool_pause_that_is_sent_again_tells_its_own_calls(http: httpx2.Client
     assert len(calls) > 1
     for index, answer in enumerate(answers):
         assert keyed(http, f"{unique}-{index}", path, **calls[index]) == answer
+
+
+def test_going_back_from_a_tool_pause_asks_anew(http: httpx2.Client) -> None:
+    path = "/seq/acme/demo/talk/step"
+    found = call(http, path, message="hi", tools=TOOLS, runRemaining=True)
+    run = found[0].data["executionId"]
+    assert types(found)[-1] == "step_paused_for_tool_calls"
+    again = call(http, path, executionId=run, stepIndex=0, runRemaining=True)
+    assert types(again)[0] == "step_retrying"
+    assert again[0].data["error"]["code"] == "CANCELLED"
+    assert types(again)[-1] == "flow_completed"
+    attempts = http.get(f"/flow-runs/{run}/steps/ask/trace?attempt=all").json()["attempts"]
+    assert [(step["attempt"], step["status"]) for step in attempts] == [(1, "failed"), (2, "completed")]
+
+
+def test_going_back_twice_numbers_each_attempt(http: httpx2.Client) -> None:
+    run, _ = first(http)
+    for index in (1, 0, 1, 1, 2):
+        call(http, executionId=run, stepIndex=index)
+    trace = http.get(f"/flow-runs/{run}/trace").json()
+    addresses = [(step["stepId"], step["loopIndex"]) for step in trace["steps"]]
+    assert len(addresses) == len(set(addresses))
+    attempts = http.get(f"/flow-runs/{run}/steps/inner/trace?attempt=all").json()["attempts"]
+    assert [step["attempt"] for step in attempts] == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_later_call_without_an_index_goes_on_where_the_run_is(http: httpx2.Client) -> None:
+    run, _ = first(http)
+    assert call(http, executionId=run)[-1].data["stepIndex"] == 2
+    assert types(call(http, executionId=run, stepIndex=None))[-1] == "flow_completed"
+
+
+@pytest.mark.parametrize("outputs", [{"a": 5}, {"a": "x"}, {"a": [1]}, [1]])
+def test_outputs_that_are_no_objects_are_refused_and_the_run_waits_on(
+    http: httpx2.Client, outputs: Any
+) -> None:
+    run, _ = first(http)
+    answer = http.post(PATH, json={"executionId": run, "stepIndex": 1, "accumulatedOutputs": outputs})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "accumulatedOutputs" in detail(answer)["message"]
+    assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "paused"

@@ -66,7 +66,10 @@ class _Paid(TypedDict):
 
 
 class Attempt:
-    """Attempt `number` of a step with the input `data`; `turns` are those of earlier stretches."""
+    """Attempt `number` of a step with the input `data`; `turns` are those of earlier stretches.
+
+    `tried` is its number among those that `retry` counts.
+    """
 
     def __init__(
         self,
@@ -77,12 +80,14 @@ class Attempt:
         number: int,
         *,
         turns: Turns | None = None,
+        tried: int = 1,
     ) -> None:
         self.step = step
         self.data = data
         self.place = place
         self.number = number
         self.turns = turns
+        self.tried = tried
         self._writing = writing
         self._started_s: float | None = None
         self.restart_clock()
@@ -136,6 +141,7 @@ class Attempt:
         return Turns(
             step_id=self.step.id,
             attempt=self.number,
+            tried=self.tried,
             messages=performed.messages,
             calls=performed.calls,
             iterations_used=self.turns.iterations_used + 1 if self.turns else 1,

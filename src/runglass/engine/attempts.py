@@ -111,7 +111,7 @@ class Attempts:
             await self._writing.recorder.commit()
             if not await self._has_credit():
                 raise CreditsExhausted(step.id)
-        tried, waited_s = 1, 0.0
+        waited_s = 0.0
         cut_off = self._cut_off.pop(Address(step.id, place.loop_path), None) if self._cut_off else None
         if cut_off is not None:
             await self._go_on_after(cut_off, step, data, scope, place, turns)
@@ -119,19 +119,20 @@ class Attempts:
             waited_s = self._seconds_since(cut_off.since)
         else:
             number = turns.attempt if turns else self.next_attempt(step.id, place)
+            tried = turns.tried if turns else 1
         while True:
             await self._gate.opened()
             # Nobody need wait for a step that only waits: its deadline is kept.
             with NOT_HELD if isinstance(step, WaitStep) else self._gate:
                 names = scope.names(data, attempt=number)
                 given, failure = await self._input_of(step, data, names)
-                attempt = Attempt(self._writing, step, given, place, number, turns=turns)
+                attempt = Attempt(self._writing, step, given, place, number, turns=turns, tried=tried)
                 if given is not data:
                     names = scope.names(given, attempt=number)
                 performed = await self._perform(attempt, step, names, talk, failure, waited_s)
             if isinstance(performed, Performed):
                 return performed.output
-            await self._parts.clock.sleep(self._judge(attempt, performed, tried) / 1000)
+            await self._parts.clock.sleep(self._judge(attempt, performed) / 1000)
             number, tried, turns = number + 1, tried + 1, None
 
     def next_attempt(self, step_id: str, place: Place) -> int:
@@ -184,6 +185,9 @@ class Attempts:
             await self._parts.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return
         given, _ = await self._input_of(step, data, scope.names(data, attempt=before.attempt))
+        if turns is not None and turns.attempt != before.attempt:
+            # They, and what they have cost, are those of an earlier attempt that failed after its pause.
+            turns = None
         attempt = Attempt(self._writing, step, given, place, before.attempt, turns=turns)
         attempt.stop_clock()
         crash = _crash(step)
@@ -229,7 +233,11 @@ class Attempts:
         stream = OutputStream(attempt, self._writing)
         limit: asyncio.Timeout | None = None
         try:
-            await self._writing.recorder.commit()
+            if isinstance(step, LlmStep):
+                # What others are asked to do is not asked before it is sure to be in the log.
+                await self._writing.recorder.commit()
+            else:
+                await self._writing.recorder.keep_pace()
             if failure is not None:
                 return failure
             if isinstance(step, LlmStep):
@@ -291,7 +299,7 @@ class Attempts:
         self.totals.add(performed.tokens, performed.cost_usd, asked=True)
         return turns
 
-    def _judge(self, attempt: Attempt, failure: StepFailure, tried: int) -> int:
+    def _judge(self, attempt: Attempt, failure: StepFailure) -> int:
         """Records the failure; returns the ms to wait before the next attempt, or raises StepLost."""
         step = attempt.step
         assert isinstance(step, LeafStep)
@@ -300,10 +308,10 @@ class Attempts:
             retry = PROVIDER_RETRY
         if isinstance(failure, AnswerRejected):
             self.totals.add(failure.tokens, failure.cost_usd, asked=True)
-        if not failure.may_retry or tried >= retry.max_attempts:
+        if not failure.may_retry or attempt.tried >= retry.max_attempts:
             self.totals.failed += 1
             raise StepLost(step.id, attempt.lose(failure)) from failure
-        delay_ms = max(retry.delay_ms(tried), min(failure.retry_after_ms or 0, retry.max_delay_ms))
+        delay_ms = max(retry.delay_ms(attempt.tried), min(failure.retry_after_ms or 0, retry.max_delay_ms))
         self.totals.retried += 1
         attempt.retry(failure, delay_ms=delay_ms)
         return delay_ms

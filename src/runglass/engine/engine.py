@@ -33,7 +33,7 @@ from runglass.engine.taking_up import (
     new_state,
     paused_state,
 )
-from runglass.errors import HeadMismatch, StoreError, api_error
+from runglass.errors import APIError, HeadMismatch, StoreError, api_error
 from runglass.execution import CaptureMode
 from runglass.flow import step_count
 from runglass.store.base import CallKey, FlowRecord, NewRun, RunRecord, Store
@@ -91,7 +91,9 @@ class Engine:
         self._owner = str(uuid7())
         self._going: dict[str, Going] = {}
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
-        self._stranded: dict[str, str | None] = {}
+        self._resuming: set[str] = set()
+        self._keeping = asyncio.Lock()
+        self._stranded: dict[str, Ending] = {}
 
     async def __aenter__(self) -> Self:
         await self._hold_lease(renew=False)
@@ -108,12 +110,16 @@ class Engine:
         """
         if self._gate.closed and not self._tasks:
             return
+        if self._gate.inside and grace_s:
+            log.info("stopping: %d steps have up to %g s to end", self._gate.inside, grace_s)
         await self._gate.close(grace_s)
-        await self._leave_all()
-        try:
-            await self._store.end_lease(self._owner)
-        except StoreError as error:
-            log.warning("the lease of a stopped process lasts until it runs out: %s", error)
+        # A claim that is on its way comes before the end of the lease, which lets go of what it got.
+        async with self._keeping:
+            await self._leave_all()
+            try:
+                await self._store.end_lease(self._owner)
+            except StoreError as error:
+                log.warning("the lease of a stopped process lasts until it runs out: %s", error)
 
     async def start(
         self,
@@ -162,7 +168,7 @@ class Engine:
         await self._settled(run.id)
         kept = Kept(await self._store.checkpoints(run.no))
         begun, pause = await self._begun_first(run), kept.pause
-        if run.status != "paused" or run.id in self._tasks or begun is None or pause is None:
+        if run.status != "paused" or self.goes_on(run.id) or begun is None or pause is None:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
@@ -181,31 +187,41 @@ class Engine:
         Raises RUN_NOT_PAUSED if somebody else has taken it up, StoreError.
         """
         self._refuse_when_stopping()
-        run = await self._store.claim_paused(paused.run)
-        if run is None or run.id in self._tasks:
-            raise api_error(
-                "RUN_NOT_PAUSED",
-                f"run {paused.run.id!r} has been taken up already",
-                execution_id=paused.run.id,
-            )
-        state = await paused_state(self._store, paused, Begun(plan=plan, stretch=stretch))
-        return self._begin(run, state, not_before=await last_time(self._store, run), outputs=outputs)
+        run_id = paused.run.id
+        if self.goes_on(run_id):
+            raise _taken_up(run_id)
+        # The store calls it paused until its first event is in, and would let a second call claim it.
+        self._resuming.add(run_id)
+        try:
+            run = await self._store.claim_paused(paused.run)
+            if run is None:
+                raise _taken_up(run_id)
+            state = await paused_state(self._store, paused, Begun(plan=plan, stretch=stretch))
+            not_before = await last_time(self._store, run)
+            return self._begin(run, state, not_before=not_before, outputs=outputs)
+        finally:
+            self._resuming.discard(run_id)
 
     async def cancel_paused(self, run: RunRecord, *, reason: str) -> bool:
         """Ends a paused run as cancelled; False if it does not wait any more."""
         await self._settled(run.id)
         if run.status != "paused" or run.id in self._tasks:
             return False
+        # A call that takes it up at the same moment writes with another fence, and so not behind the end.
+        claimed = await self._store.claim_paused(run)
+        if claimed is None:
+            return False
         try:
-            await end_run(self._store, self._bus, self._clock, run, cancelled=reason)
+            await end_run(self._store, self._bus, self._clock, claimed, cancelled=reason)
         except HeadMismatch:
             return False
         return True
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
         """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""
-        if run_id in self._stranded:
-            self._stranded[run_id] = self._stranded[run_id] or reason
+        stranded = self._stranded.get(run_id)
+        if stranded is not None:
+            stranded.cancelled = stranded.cancelled or reason
             return True
         going = self._going.get(run_id)
         if going is None or going.ended or going.ending.left:
@@ -215,9 +231,15 @@ class Engine:
             self._cut_off(run_id)
         return True
 
+    async def over(self, run_id: str) -> None:
+        """Returns when no stretch of the run goes on in this engine."""
+        task = self._tasks.get(run_id)
+        if task is not None:
+            await asyncio.wait({task})
+
     def goes_on(self, run_id: str) -> bool:
-        """Whether a stretch of the run goes on in this engine."""
-        return run_id in self._tasks
+        """Whether a stretch of the run goes on in this engine, or is about to."""
+        return run_id in self._tasks or run_id in self._resuming
 
     async def keep_on(self) -> None:
         """Keeps the lease until it is cancelled. A store that fails is tried again."""
@@ -230,43 +252,55 @@ class Engine:
 
     async def keep_lease(self) -> None:
         """Renews the lease, and goes on with runs that nobody has any more. Raises StoreError."""
-        if self._gate.closed:
-            return
+        async with self._keeping:
+            if not self._gate.closed:
+                await self._keep_lease()
+
+    async def _keep_lease(self) -> None:
         if not await self._hold_lease(renew=True):
             log.error("the lease ran out: other processes go on with the runs of this one")
             await self._leave_all()
             self._owner = str(uuid7())
             await self._hold_lease(renew=False)
-        for run_id in list(self._stranded):
-            await self._store.let_go(run_id, self._owner)
-        await self._claim()
+        stranded = dict(self._stranded)
+        for run_id in stranded:
+            # One that has been taken up again meanwhile goes on here, and is not let go.
+            if run_id in self._stranded:
+                await self._store.let_go(run_id, self._owner)
+        claimed = await self._claim()
+        for run_id, ending in stranded.items():
+            if run_id not in claimed and self._stranded.get(run_id) is ending:
+                await self._drop(run_id, ending)
 
     async def _hold_lease(self, *, renew: bool) -> bool:
         until = iso(self._clock.now() + self._lease)
         return await self._store.hold_lease(self._owner, until=until, renew=renew)
 
-    async def _claim(self) -> None:
+    async def _claim(self) -> set[str]:
+        """Goes on with the runs that nobody has any more; returns their ids."""
+        ids: set[str] = set()
         while True:
             now = iso(self._clock.now())
             claimed = await self._store.claim_runs(self._owner, now=now, limit=CLAIMED_AT_ONCE)
             for run in claimed:
+                # Until it goes on: it can be cancelled, and what cannot be read yet is let go again.
+                self._stranded.setdefault(run.id, Ending())
+            for run in claimed:
+                ids.add(run.id)
                 try:
                     await self._go_on(run)
                 except StoreError as error:
                     log.warning("run %s cannot be gone on with yet: %s", run.id, error)
-                    self._stranded.setdefault(run.id, None)
             if len(claimed) < CLAIMED_AT_ONCE:
-                return
+                return ids
 
     async def _go_on(self, run: RunRecord) -> None:
         """Goes on with a run that was left off, or ends it where that cannot be done."""
-        cancelled = self._stranded.pop(run.id, None)
         state = await left_state(self._store, run)
         if state is not None and run.claims <= self._crash_retries + 1:
+            not_before = await last_time(self._store, run)
             log.warning("run %s was left off after event %d and goes on", run.id, run.head)
-            going = self._begin(run, state, not_before=await last_time(self._store, run))
-            if cancelled is not None:
-                self.cancel(going.id, reason=cancelled)
+            self._begin(run, state, not_before=not_before)
             return
         why = "its plan cannot be read" if state is None else "whatever goes on with it does not live"
         error = {
@@ -274,7 +308,23 @@ class Engine:
             "message": f"the process that ran this ended before the run did, and {why}",
         }
         log.error("run %s was cut off and is ended: %s", run.id, error["message"])
-        await end_run(self._store, self._bus, self._clock, run, error=error)
+        ending = self._stranded.pop(run.id)
+        try:
+            if ending.cancelled is not None:
+                await end_run(self._store, self._bus, self._clock, run, cancelled=ending.cancelled)
+            else:
+                await end_run(self._store, self._bus, self._clock, run, error=error)
+        except StoreError:
+            self._stranded.setdefault(run.id, ending)
+            raise
+
+    async def _drop(self, run_id: str, ending: Ending) -> None:
+        """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""
+        run = await self._store.run(run_id)
+        if run is not None and ending.cancelled is not None:
+            await self.cancel_paused(run, reason=ending.cancelled)
+        if self._stranded.get(run_id) is ending:
+            del self._stranded[run_id]
 
     def _begin(
         self,
@@ -295,6 +345,8 @@ class Engine:
         )
         # A run that was accepted at the very moment of a stop waits for the next start.
         going.ending.left = self._gate.closed
+        stranded = self._stranded.pop(run.id, None)
+        going.ending.cancelled = None if stranded is None else stranded.cancelled
         task = asyncio.create_task(going.walk(), name=f"run {run.id}")
         self._going[run.id], self._tasks[run.id] = going, task
         task.add_done_callback(lambda _: self._forget(run.id))
@@ -329,7 +381,7 @@ class Engine:
         error = task.exception() if not task.cancelled() else None
         if isinstance(error, StoreError):
             log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
-            self._stranded[run_id] = going.ending.cancelled
+            self._stranded[run_id] = going.ending
         elif error is not None:
             log.info("%s", error) if isinstance(error, RunLeft) else log.error("run %s: %s", run_id, error)
 
@@ -339,3 +391,7 @@ class Engine:
         except msgspec.MsgspecError as error:
             log.warning("the plan of run %s cannot be read: %s", run.id, error)
             return None
+
+
+def _taken_up(run_id: str) -> APIError:
+    return api_error("RUN_NOT_PAUSED", f"run {run_id!r} has been taken up already", execution_id=run_id)

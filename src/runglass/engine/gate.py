@@ -17,10 +17,10 @@ class Ending:
 
 
 class Gate:
-    """Lets attempts begin until it is closed, and knows when those are over that go on inside its block."""
+    """Lets attempts begin until it is closed; `inside` of its block are those that go on."""
 
     def __init__(self) -> None:
-        self._inside = 0
+        self.inside = 0
         self._closed = False
         self._empty = asyncio.Event()
         self._never = asyncio.Event()
@@ -35,17 +35,17 @@ class Gate:
             await self._never.wait()
 
     def __enter__(self) -> None:
-        self._inside += 1
+        self.inside += 1
 
     def __exit__(self, *exc: object) -> None:
-        self._inside -= 1
-        if self._closed and not self._inside:
+        self.inside -= 1
+        if self._closed and not self.inside:
             self._empty.set()
 
     async def close(self, grace_s: float) -> None:
         """Lets no attempt begin any more; returns when none goes on, or after `grace_s` seconds."""
         self._closed = True
-        if self._inside:
+        if self.inside:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
                     await self._empty.wait()

@@ -8,20 +8,22 @@ from typing import Any, NamedTuple
 import msgspec
 
 from runglass.bus.base import Bus
-from runglass.engine.attempt import Writing
+from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
 from runglass.engine.capture import Capture
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import kept_ids, stretch_checkpoint
-from runglass.engine.plan import Pause, Plan
+from runglass.engine.payload import Payload
+from runglass.engine.plan import Pause, Plan, Turns
 from runglass.engine.recorder import Recorder
 from runglass.engine.runner import Runner, Walked
+from runglass.engine.scope import Place
 from runglass.engine.steps import Parts
 from runglass.engine.taking_up import State
-from runglass.errors import HeadMismatch, RunglassError, StoreError
+from runglass.errors import HeadMismatch, RunglassError, StepFailure, StoreError
 from runglass.events import FlowCancelled, FlowCompleted, FlowFailed, RunStarted
 from runglass.execution import CaptureMode
-from runglass.flow import step_count
+from runglass.flow import find_step, step_count, step_index
 from runglass.lazy import encoded
 from runglass.store.base import RunRecord, Store
 
@@ -158,6 +160,8 @@ class Going:
             clock=around.parts.clock,
             answers_call=state.begun.stretch.answers_call,
         )
+        if state.left_behind is not None:
+            self._leave_behind(state.left_behind, writing)
         attempts = Attempts(
             writing,
             parts=around.parts,
@@ -180,6 +184,16 @@ class Going:
             state=state,
         )
 
+    def _leave_behind(self, turns: Turns, writing: Writing) -> None:
+        """Ends the attempt that waited for tool results, as its step will be run anew."""
+        flow = self._state.begun.plan.flow
+        step = find_step(flow, turns.step_id)
+        assert step is not None
+        place = Place(step_index(flow, step.id))
+        attempt = Attempt(writing, step, Payload(None), place, turns.attempt, turns=turns)
+        self._state.totals.retried += 1
+        attempt.retry(StepFailure("CANCELLED", "the caller went back to an earlier step"), delay_ms=0)
+
     async def _credit(self) -> Callable[[], Awaitable[bool]] | None:
         """How to ask for credit before each step; None where no budget is set."""
         store, project_id = self._around.store, self.run.project_id
@@ -188,7 +202,12 @@ class Going:
             return None
 
         async def has_credit() -> bool:
-            current = await store.project(project_id)
+            try:
+                current = await store.project(project_id)
+            except StoreError as error:
+                # What is cut off by this goes on later: nothing may say that it was lost.
+                self._recorder.fail(error)
+                raise
             return current is None or not current.is_spent
 
         return has_credit

@@ -39,10 +39,14 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turns(msgspec.Struct, frozen=True, kw_only=True):
-    """The turns of an llm step that waits for tool results, and what they have cost so far."""
+    """The turns of an llm step that waits for tool results, and what they have cost so far.
+
+    `tried` counts the attempts that `retry` counts: this one, and those before it that failed by themselves.
+    """
 
     step_id: str
     attempt: int
+    tried: int = 1
     messages: list[dict[str, Any]]
     calls: list[dict[str, Any]]
     iterations_used: int
@@ -55,10 +59,14 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run waits: `cursor` is the top-level step that comes next, `turns` what it waits for there."""
+    """Where a run waits: `cursor` is the top-level step that comes next, `turns` what it waits for there.
+
+    `reached` is the farthest that any cursor of the run has been: steps before it have been run already.
+    """
 
     cursor: int
     turns: Turns | None = None
+    reached: int = 0
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):

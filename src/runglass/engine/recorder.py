@@ -110,15 +110,31 @@ class Recorder:
         """Keeps what the run's caller is owed, with the event that ends the run."""
         self._result, self._error = result, error
 
+    def fail(self, error: StoreError) -> None:
+        """Stores nothing more: the run is left as the store has it, for whoever goes on with it."""
+        self._failure = self._failure or error
+
     async def commit(self) -> None:
         """Returns when all that was recorded is stored.
 
         Raises StoreError, or HeadMismatch, if it cannot be; nothing further is stored then.
         """
         self._send()
-        if self._append is not None:
+        await self._stored(self._append)
+
+    async def keep_pace(self) -> None:
+        """Sends off what was recorded; returns when all that was sent before is stored. Raises as `commit`.
+
+        One append is then on its way while the next one comes about: see the decision on being one ahead.
+        """
+        before = self._append
+        self._send()
+        await self._stored(before)
+
+    async def _stored(self, append: asyncio.Task[None] | None) -> None:
+        if append is not None:
             # The append belongs to everybody who waits for it: one of them being cancelled must not undo it.
-            await asyncio.shield(self._append)
+            await asyncio.shield(append)
         if self._failure is not None:
             message = f"run {self._run.id!r} cannot be recorded: {self._failure}"
             raise type(self._failure)(message) from self._failure
@@ -130,7 +146,8 @@ class Recorder:
             await asyncio.wait(set(self._appends))
 
     def _send(self) -> None:
-        if not self._events:
+        # What a store says that it has not taken may be in it all the same: nothing may follow on that.
+        if not self._events or self._failure is not None:
             return
         status = self._fold.summary.status
         batch = Append(
@@ -164,7 +181,7 @@ class Recorder:
         try:
             await self._store.append(batch)
         except StoreError as error:
-            self._failure = self._failure or error
+            self.fail(error)
         else:
             await self._bus.wake(self._run.id)
 

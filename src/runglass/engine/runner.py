@@ -93,17 +93,15 @@ class Runner:
             except StepWaits as waiting:
                 return self._wait_for_tools(waiting.turns, index, scope)
             turns = None
-            if not isinstance(step, LeafStep):
-                self._recorder.keep(output_checkpoint(step, Place(index), data.json))
             if index == stretch.last and index + 1 < len(steps):
-                pause = Pause(cursor=index + 1)
+                pause = Pause(cursor=index + 1, reached=max(index + 1, self._state.reached))
                 event = StepPaused(execution_id=self._id, step_index=index + 1)
                 self._recorder.record(event, checkpoint=pause_checkpoint(pause))
                 return Walked(None, pause, scope.outputs())
         return Walked(data, None, scope.outputs())
 
     def _wait_for_tools(self, turns: Turns, index: int, scope: Scope) -> Walked:
-        pause = Pause(cursor=index, turns=turns)
+        pause = Pause(cursor=index, turns=turns, reached=max(index, self._state.reached))
         shown = Payload({"messages": turns.messages, "calls": turns.calls, "outputs": scope.outputs()})
         kept = self._capture.snapshot(shown).data
         content = msgspec.json.decode(kept) if kept is not None else {}
@@ -145,8 +143,9 @@ class Runner:
         turns: Turns | None = None,
         results: Sequence[dict[str, Any]] = (),
     ) -> Payload:
+        known = None
         try:
-            known = self._known(step, place) if self._kept else None
+            known = self._known(step, scope, place) if self._kept else None
             match step:
                 case _ if known is not None:
                     output = known
@@ -167,20 +166,32 @@ class Runner:
                 raise asyncio.CancelledError from None
             if step.on_error == "fail":
                 raise
+            self._attempts.give_up(step, place)
             output = Payload(None)
+        if known is None and place.loop_path is None and not isinstance(step, LeafStep):
+            # What is outside of loops is seen to the end of the run, over every pause.
+            self._recorder.keep(output_checkpoint(step, place, output.json))
         scope.keep(step.id, output.value)
         return output
 
-    def _known(self, step: Step, place: Place) -> Payload | None:
+    def _known(self, step: Step, scope: Scope, place: Place) -> Payload | None:
         """The output of a step that a process before this one has ended. Raises StepLost."""
         found = self._kept.take(step, place)
         if found is None:
             return None
         if not isinstance(step, LeafStep):
             self._attempts.give_up(step, place)
+            self._see_inside(step, scope, place)
         if isinstance(found, Lost):
             raise StepLost(*found)
         return found
+
+    def _see_inside(self, container: Step, scope: Scope, place: Place) -> None:
+        """Lets the steps to come see the outputs inside of a container that is not walked again."""
+        for inner in within(container):
+            found = self._kept.take(inner, place) if inner is not container else None
+            if isinstance(found, Payload):
+                scope.keep(inner.id, found.value)
 
     def _talk_of(
         self, step: LeafStep, offer: Offer | None, turns: Turns | None, results: Sequence[dict[str, Any]]

@@ -40,16 +40,19 @@ class CutOff(NamedTuple):
 class State(NamedTuple):
     """What a stretch goes on from.
 
+    `turns` are those that it goes on with, `left_behind` those of a step that its caller went back from.
     `outputs` are those by step id before the stretch, `kept` what has been done of the stretch itself.
-    `earlier` are steps that may be run once more though they have ended.
+    `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
     """
 
     begun: Begun
     fold: RunFold
     totals: Totals
     turns: Turns | None = None
+    left_behind: Turns | None = None
     outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
     kept: Kept = Kept()
+    reached: int = 0
     earlier: Mapping[Address, StepChange] = {}
     cut_off: Mapping[Address, CutOff] = {}
 
@@ -62,14 +65,17 @@ def new_state(run: RunRecord, begun: Begun) -> State:
 async def paused_state(store: Store, paused: PausedRun, begun: Begun) -> State:
     """Of a run that goes on after its pause. Raises StoreError."""
     run, stretch = paused.run, begun.stretch
-    earlier = await store.steps(run.no) if stretch.first < paused.pause.cursor else []
+    reached = paused.pause.reached
+    earlier = await store.steps(run.no) if stretch.first < reached else []
     waits_here = stretch.first == paused.pause.cursor
     return State(
         begun,
         await stored_fold(store, run),
         stored_totals(run),
         turns=paused.pause.turns if waits_here else None,
+        left_behind=None if waits_here else paused.pause.turns,
         outputs=paused.outputs,
+        reached=reached,
         earlier={_address(change): change for change in map(step_change, earlier)},
     )
 
@@ -96,8 +102,8 @@ async def left_state(store: Store, run: RunRecord) -> State | None:
         if not kept.holds(step.step_id, step.loop_path):
             attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
             cut_off[_address(change)] = _cut_off(change, attempts)
-    first = begun.stretch.first
-    earlier = await store.steps(run.no) if pause and first < pause.cursor else []
+    first, reached = begun.stretch.first, pause.reached if pause else 0
+    earlier = await store.steps(run.no) if first < reached else []
     return State(
         begun,
         state,
@@ -105,6 +111,7 @@ async def left_state(store: Store, run: RunRecord) -> State | None:
         turns=pause.turns if pause and first == pause.cursor else None,
         outputs=kept.outputs(),
         kept=kept,
+        reached=reached,
         earlier={_address(change): change for change in map(step_change, earlier)},
         cut_off=cut_off,
     )

@@ -1,5 +1,7 @@
 """The web application: which handlers answer at which path, and what stands around them."""
 
+from weakref import WeakValueDictionary
+
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.di import Provide
@@ -60,7 +62,10 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
         logging_config=None,
         openapi_config=openapi_config(),
         request_max_body_size=runtime.settings.body_limit_bytes,
-        state=State({"runtime": runtime, "ongoing": ongoing or Ongoing()}, deep_copy=False),
+        state=State(
+            {"runtime": runtime, "ongoing": ongoing or Ongoing(), "turns": WeakValueDictionary()},
+            deep_copy=False,
+        ),
     )
     per_minute = runtime.settings.rate_limit_per_minute
     return Front(app, runtime.store, rate=None if per_minute is None else KeyRate(per_minute))

@@ -4,10 +4,12 @@ The key is noted in the transaction that creates the run, so two requests at the
 start one. Whoever comes later under the same key gets the first one's answer, or waits for it.
 """
 
+import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 from litestar import Response
@@ -18,6 +20,7 @@ from runglass.server.answers import JSON, error_body
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, runtime_of
 from runglass.server.bodies import read_aside
+from runglass.server.ongoing import Ongoing
 from runglass.server.spelling import camel
 from runglass.store.base import Call, CallKey, Project, RunRecord
 
@@ -25,6 +28,9 @@ MAX_KEY = 255
 PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
 REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
 """Events after which a run goes on only if somebody takes it up again."""
+
+Finish = Callable[[], Awaitable["Answered"]]
+"""Waits for the answer to a call that has begun. Raises APIError."""
 
 
 class Answered(NamedTuple):
@@ -37,36 +43,77 @@ class Answered(NamedTuple):
 async def once(
     request: Asked,
     project: Project,
-    work: Callable[[CallKey | None], Awaitable[Answered]],
+    begin: Callable[[CallKey | None], Awaitable[Finish]],
     repeated: Callable[[RunRecord], Awaitable[Answered]],
 ) -> Response[bytes]:
-    """The answer of `work`, which notes the call that it is given; `repeated` answers for a run it began.
+    """The answer to a call, which is begun once.
 
-    A call that was noted and, by a crash, never begun is begun now; `work` then gets None.
+    `begin` notes the call that it is given, starts or goes on with a run, and returns how to wait for the
+    answer. `repeated` answers for a run that an earlier call has brought to its rest.
+
     Raises IDEMPOTENCY_MISMATCH for a key under which something else was asked.
     """
     call = await call_of(request)
     if call is None:
-        return _response(await work(None))
-    store, key = runtime_of(request).store, call.key
-    before = await repeated_call(request, project, call)
-    if before is None or await never_begun(request, before):
-        try:
-            answered = await work(None if before else call)
-        except CallRepeated:
-            before = await repeated_call(request, project, call)
-        except APIError as error:
-            # Refused before there was a run: nothing was noted, and the next try is a new one. Unavailable:
-            # the run goes on later, and whoever asks again then gets its outcome.
-            if error.execution_id is not None and error.status != 503:
-                await store.answer_call(project.id, key, status=error.status, answer=error_body(error))
-            raise
-        else:
-            await store.answer_call(project.id, key, status=answered.status, answer=answered.body)
-            return _response(answered)
-    if before is None:
+        return _response(await (await begin(None))())
+    store, key, finish = runtime_of(request).store, call.key, None
+    async with turn(request, project, call) as before:
+        if before is None:
+            try:
+                finish = await begin(call)
+            except CallRepeated:
+                before = await _made_before(request, project, call)
+            except APIError as error:
+                await keep_refusal(request, project, call, error)
+                raise
+    if before is not None:
+        return _response(await _again(request, before, repeated))
+    if finish is None:
         raise api_error("UNAVAILABLE", f"the call {key!r} was dropped while it was repeated; send it again")
-    return _response(await _again(request, before, repeated))
+    try:
+        answered = await finish()
+    except APIError as error:
+        await keep_refusal(request, project, call, error)
+        raise
+    await store.answer_call(project.id, key, status=answered.status, answer=answered.body)
+    return _response(answered)
+
+
+@asynccontextmanager
+async def turn(request: Asked, project: Project, call: CallKey) -> AsyncIterator[Call | None]:
+    """The same call as it was made before, or None: then the block begins it, and nobody else meanwhile.
+
+    Raises IDEMPOTENCY_MISMATCH. A call that was noted and that, by a crash, never went on with its run is as
+    good as not made.
+    """
+    turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = request.app.state["turns"]
+    # Held by those who wait for it, gone with the last of them.
+    lock = turns.setdefault((project.id, call.key), asyncio.Lock())
+    async with lock:
+        before = await _made_before(request, project, call)
+        if before is not None and await _waits_still(request, before):
+            before = None
+        yield before
+
+
+async def keep_refusal(request: Asked, project: Project, call: CallKey, error: APIError) -> None:
+    """Keeps an error as the answer to the call, where the call has been noted.
+
+    Unavailable is no answer: the run goes on later, and whoever asks again then gets its outcome.
+    """
+    if error.execution_id is not None and error.status != 503:
+        await runtime_of(request).store.answer_call(
+            project.id, call.key, status=error.status, answer=error_body(error)
+        )
+
+
+async def note(request: Asked, project: Project, call: CallKey | None, run: RunRecord) -> None:
+    """Notes a call that is about to go on with a paused run, if it has a key. Raises CallRepeated."""
+    if call is None:
+        return
+    store = runtime_of(request).store
+    if await store.call(project.id, call.key) is None:
+        await store.begin_call(project.id, call, run)
 
 
 async def call_of(request: Asked) -> CallKey | None:
@@ -91,8 +138,7 @@ def _asked(body: bytes) -> bytes:
         return body
 
 
-async def repeated_call(request: Asked, project: Project, call: CallKey) -> Call | None:
-    """The same call, if it has been made before. Raises IDEMPOTENCY_MISMATCH for another under its key."""
+async def _made_before(request: Asked, project: Project, call: CallKey) -> Call | None:
     before = await runtime_of(request).store.call(project.id, call.key)
     if before is not None and before.digest != call.digest:
         message = f"something else was asked under the Idempotency-Key {call.key!r}; use a new one"
@@ -100,8 +146,7 @@ async def repeated_call(request: Asked, project: Project, call: CallKey) -> Call
     return before
 
 
-async def never_begun(request: Asked, call: Call) -> bool:
-    """Whether a call that goes on with a paused run was noted, and its process died before it did so."""
+async def _waits_still(request: Asked, call: Call) -> bool:
     runtime = runtime_of(request)
     if call.answer is not None or runtime.engine.goes_on(call.run_id):
         return False
@@ -117,13 +162,30 @@ async def _again(
     run = await runtime_of(request).store.run(before.run_id)
     if run is None:
         raise api_error("RUN_NOT_FOUND", f"there is no run {before.run_id!r}", execution_id=before.run_id)
-    return await repeated(run)
+    return await repeated(await rested(request, run, beyond=before.head))
 
 
-async def rested(request: Asked, run: RunRecord) -> RunRecord:
-    """The run once it has ended or is paused."""
+async def rested(request: Asked, run: RunRecord, *, beyond: int = -1) -> RunRecord:
+    """The run once it has ended, or is paused after an event beyond that seq.
+
+    Raises UNAVAILABLE if the server is stopped before.
+    """
+    ongoing: Ongoing = request.app.state["ongoing"]
+    resting = asyncio.create_task(_rested(request, run, beyond))
+    with ongoing.ended_by(resting.cancel):
+        try:
+            await asyncio.wait({resting})
+        finally:
+            resting.cancel()
+    if resting.cancelled():
+        message = "the server is being stopped; the run goes on after its next start"
+        raise api_error("UNAVAILABLE", message, execution_id=run.id)
+    return resting.result()
+
+
+async def _rested(request: Asked, run: RunRecord, beyond: int) -> RunRecord:
     runtime = runtime_of(request)
-    while not run.ended and run.status != "paused":
+    while not run.ended and not (run.status == "paused" and run.head > beyond):
         pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS)
         async with aclosing(pages):
             async for _ in pages:

@@ -6,7 +6,7 @@ import msgspec
 from litestar import Response, delete
 from litestar.di import NamedDependency
 
-from runglass.errors import api_error
+from runglass.errors import APIError, api_error
 from runglass.runtime import Runtime
 from runglass.server.asked import answer, documented
 from runglass.server.auth import MAY_EXECUTE, Asked, runtime_of
@@ -36,14 +36,27 @@ class Cancelling(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 async def cancel(request: Asked, run: Run) -> Response[bytes]:
     """Ends a run that has not ended; what it has done so far stays in its trace.
 
-    The answer does not wait for the end. Asking again until then changes nothing; afterwards it is RUN_ENDED.
+    The run has been cancelled when the answer comes; asking again is RUN_ENDED.
     """
     if request.auth.role not in MAY_EXECUTE:
         message = f"a key with the role {request.auth.role!r} may read runs, not cancel them"
         raise api_error("FORBIDDEN", message, execution_id=run.id)
-    if run.ended or not await _told_to_end(runtime_of(request), run):
-        raise api_error("RUN_ENDED", f"run {run.id!r} has ended; it cannot be cancelled", execution_id=run.id)
+    runtime = runtime_of(request)
+    if run.ended or not await _told_to_end(runtime, run):
+        raise _has_ended(run)
+    # What is acknowledged is stored: without its end in the log, a crash would let the run go on.
+    await runtime.engine.over(run.id)
+    now = await runtime.store.run(run.id) or run
+    if not now.ended:
+        message = f"the end of run {run.id!r} cannot be recorded at the moment; cancel it again"
+        raise api_error("UNAVAILABLE", message, execution_id=run.id)
+    if now.status != "cancelled":
+        raise _has_ended(run)
     return answer(Cancelling(execution_id=run.id), status=202)
+
+
+def _has_ended(run: RunRecord) -> APIError:
+    return api_error("RUN_ENDED", f"run {run.id!r} has ended; it cannot be cancelled", execution_id=run.id)
 
 
 async def _told_to_end(runtime: Runtime, run: RunRecord) -> bool:

@@ -17,7 +17,7 @@ from runglass.server.answers import error_body
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
-from runglass.server.calls import Answered, once, rested
+from runglass.server.calls import Answered, Finish, note, once, rested
 from runglass.server.endings import failure_of
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.parameters import checked_uuid, version_number
@@ -39,15 +39,15 @@ async def execute_flow(
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     asked = await read_aside(partial(read_request, shape=ExecuteRequest), await body_of(request))
 
-    async def work(call: CallKey | None) -> Answered:
+    async def begin(call: CallKey | None) -> Finish:
         if asked.execution_id is not None:
             return await _resume(request, own, slug, asked, call)
         return await _start(request, own, flow, asked, number, session, call)
 
     async def repeated(run: RunRecord) -> Answered:
-        return await _answer_of(request, await rested(request, run))
+        return await _answer_of(request, run)
 
-    return await once(request, own, work, repeated)
+    return await once(request, own, begin, repeated)
 
 
 async def _start(
@@ -58,7 +58,7 @@ async def _start(
     number: int | None,
     session_id: str | None,
     call: CallKey | None,
-) -> Answered:
+) -> Finish:
     runtime = runtime_of(request)
     asked, history = spoken(asked)
     offer = offer_of(asked)
@@ -75,12 +75,12 @@ async def _start(
         history=history,
         call=call,
     )
-    return await _outcome(request, submitted.run, submitted.flow_id, submitted.block_count)
+    return partial(_outcome, request, submitted.run, submitted.flow_id, submitted.block_count)
 
 
 async def _resume(
     request: Asked, own: Project, slug: str, asked: ExecuteRequest, call: CallKey | None
-) -> Answered:
+) -> Finish:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
@@ -105,10 +105,10 @@ async def _resume(
     )
     plan = overridden(paused, asked)
     await runtime.check_models(plan.flow)
-    if call is not None:
-        await runtime.store.begin_call(own.id, call, run)
+    await runtime.require_credit(own)
+    await note(request, own, call, run)
     started = await runtime.engine.resume(paused, plan, stretch)
-    return await _outcome(request, started, run.flow_id, step_count(paused.plan.flow))
+    return partial(_outcome, request, started, run.flow_id, step_count(paused.plan.flow))
 
 
 def overridden(paused: PausedRun, asked: RunRequest) -> Plan:

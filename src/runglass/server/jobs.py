@@ -18,7 +18,7 @@ from runglass.server.answers import JSON
 from runglass.server.asked import answer, body_of, documented
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
-from runglass.server.calls import Answered, once
+from runglass.server.calls import Answered, Finish, once
 from runglass.server.endings import failure_of
 from runglass.server.openapi import ReadingOperation
 from runglass.server.parameters import SessionId, checked_uuid, version_number
@@ -136,7 +136,7 @@ async def _queue(
     if asked.tools or asked.tool_choice is not None:
         raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
 
-    async def queue(call: CallKey | None) -> Answered:
+    async def queue(call: CallKey | None) -> Finish:
         submitted = await runtime_of(request).submit(
             own,
             slug,
@@ -153,7 +153,11 @@ async def _queue(
             flow_id=submitted.flow_id,
             block_count=submitted.block_count,
         )
-        return Answered(202, msgspec.json.encode(accepted))
+
+        async def answered() -> Answered:
+            return Answered(202, msgspec.json.encode(accepted))
+
+        return answered
 
     async def repeated(run: RunRecord) -> Answered:
         flow = msgspec.json.decode(run.summary, type=RunSummary)

@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from litestar import post
+from litestar import Response, post
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from runglass.engine.engine import StartedRun
 from runglass.engine.plan import Stretch
 from runglass.engine.taking_up import PausedRun
-from runglass.errors import api_error
+from runglass.errors import APIError, api_error
 from runglass.events import (
     FlowCompleted,
     StepCompleted,
@@ -28,10 +28,11 @@ from runglass.events import (
 )
 from runglass.execution import StepRequest
 from runglass.lazy import encoded
+from runglass.server.answers import JSON
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
-from runglass.server.calls import REST_EVENTS, call_of, never_begun, repeated_call
+from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
 from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
@@ -39,7 +40,7 @@ from runglass.server.parameters import SessionId, checked_uuid, version_number
 from runglass.server.stream import EventStream
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
-from runglass.store.base import Call, CallKey, Project, RunRecord, Store
+from runglass.store.base import CallKey, Project, RunRecord, Store
 from runglass.tail import Page
 
 STREAM = "text/event-stream"
@@ -98,23 +99,45 @@ async def _step(
         raise api_error("INVALID_VERSION", message)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     asked = await read_aside(partial(read_request, shape=StepRequest), await body_of(request))
-    if asked.step_index < 0:
+    if asked.step_index is not None and asked.step_index < 0:
         raise api_error("INVALID_STEP_INDEX", f"`stepIndex` must be 0 or more, not {asked.step_index}")
     offer = offer_of(asked)
     if offer is not None:
         check_takers(flow)
     call = await call_of(request)
-    before = None if call is None else await repeated_call(request, own, call)
-    if before is not None and not await never_begun(request, before):
-        run = await run_of_flow(request, org, project, slug, before.run_id)
-        return await _stream(request, run.id, before.head, None)
-    outputs: dict[int, bytes] | None = {} if call is None else None
+    if call is None:
+        outputs: dict[int, bytes] = {}
+        started = await _begin(request, own, slug, asked, number, session, None, outputs)
+        return await _stream(request, started.id, started.head, _Live(started, outputs))
+    async with turn(request, own, call) as before:
+        if before is None:
+            try:
+                started = await _begin(request, own, slug, asked, number, session, call, None)
+            except APIError as error:
+                await keep_refusal(request, own, call, error)
+                raise
+            return await _stream(request, started.id, started.head, None)
+    if before.status is not None and before.answer is not None:
+        return Response(before.answer, status_code=before.status, media_type=JSON).to_asgi_response(
+            app=None, request=request
+        )
+    run = await run_of_flow(request, org, project, slug, before.run_id)
+    return await _stream(request, run.id, before.head, None)
+
+
+async def _begin(
+    request: Asked,
+    own: Project,
+    slug: str,
+    asked: StepRequest,
+    number: int,
+    session_id: str | None,
+    call: CallKey | None,
+    outputs: dict[int, bytes] | None,
+) -> StartedRun:
     if asked.execution_id is None:
-        started = await _first_call(request, own, slug, asked, number, session, call, outputs)
-    else:
-        started = await _later_call(request, own, slug, asked, number, call, outputs, noted=before)
-    live = None if outputs is None else _Live(started, outputs)
-    return await _stream(request, started.id, started.head, live)
+        return await _first_call(request, own, slug, asked, number, session_id, call, outputs)
+    return await _later_call(request, own, slug, asked, number, call, outputs)
 
 
 async def _first_call(
@@ -127,7 +150,7 @@ async def _first_call(
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
 ) -> StartedRun:
-    if asked.step_index != 0:
+    if asked.step_index not in (None, 0):
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
     asked, history = spoken(asked)
@@ -154,8 +177,6 @@ async def _later_call(
     number: int,
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
-    *,
-    noted: Call | None,
 ) -> StartedRun:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -165,22 +186,22 @@ async def _later_call(
         raise api_error("STALE_TREE", message, execution_id=run.id)
     paused = await runtime.engine.paused(run)
     # A client that counts completed steps is ahead after a loop; one behind wants to go from there again.
-    first = min(asked.step_index, paused.pause.cursor)
+    cursor = paused.pause.cursor
+    first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = _results(run, paused, asked, first)
     plan = overridden(paused, asked)
     await runtime.check_models(plan.flow)
-    if call is not None and noted is None:
-        await runtime.store.begin_call(own.id, call, run)
-    return await runtime.engine.resume(paused, plan, _stretch(asked, first, results, call), outputs=outputs)
+    await runtime.require_credit(own)
+    await note(request, own, call, run)
+    stretch = _stretch(asked, first, results, call)
+    return await runtime.engine.resume(paused, plan, stretch, outputs=outputs)
 
 
 def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) -> list[dict[str, object]]:
     turns = paused.pause.turns
-    if turns is None:
+    # Who goes back needs no results any more: the step will ask anew.
+    if turns is None or first < paused.pause.cursor:
         return []
-    if first < paused.pause.cursor:
-        message = f"run {run.id!r} waits for tool results at step {turns.step_id!r}; send those first"
-        raise api_error("PAUSED_STEP_INVALID", message, execution_id=run.id, step_id=turns.step_id)
     return match_tool_results(turns.calls, asked.tool_call_messages, execution_id=run.id)
 
 

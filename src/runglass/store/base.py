@@ -263,7 +263,7 @@ class Store(Protocol):
         """
 
     async def end_lease(self, owner: str | None) -> None:
-        """Ends the lease of `owner`, or all of them: the runs are free to be claimed."""
+        """Ends the lease of `owner`, which lets go of its runs, or all of them: the runs are free."""
 
     async def claim_runs(self, owner: str, *, now: str, limit: int) -> list[RunRecord]:
         """Takes over pending and running runs that nobody with a lease goes on with, oldest first.
@@ -275,7 +275,7 @@ class Store(Protocol):
         """Takes up a paused run; None if it is not as `run` says any more."""
 
     async def let_go(self, run_id: str, owner: str) -> None:
-        """Frees a run of `owner` for whoever claims it next."""
+        """Frees a run of `owner` for whoever claims it next; that `owner` had claimed it does not count."""
 
     async def append(self, batch: Append) -> None:
         """Writes the batch. Raises HeadMismatch, and writes nothing, if head or fence are not the run's."""

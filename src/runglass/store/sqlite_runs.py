@@ -19,9 +19,12 @@ _RUN = (
     " claims, summary, totals FROM run"
 )
 _FREE = (
-    "status IN ('pending', 'running') AND (owner IS NULL"
-    " OR owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?))"
+    "status IN ('pending', 'running') AND (owner IS NULL OR"
+    # Nobody takes over from itself, though its own lease may have run out while it waited for the store.
+    " (owner <> ? AND owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?)))"
 )
+# Who lets go has lived: that it had the run says nothing against it.
+_LET_GO = "UPDATE run SET owner = NULL, claims = max(claims - 1, 0)"
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 _KEYS = "SELECT position, loop_path, attempt"
 
@@ -89,13 +92,16 @@ class Runs:
         return await self._db.write(changed(sql, until, owner)) == 1
 
     async def end_lease(self, owner: str | None) -> None:
-        await self._db.write(changed("DELETE FROM lease WHERE ?1 IS NULL OR owner = ?1", owner))
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(f"{_LET_GO} WHERE status IN ('pending', 'running') AND owner = ?", (owner,))
+            db.execute("DELETE FROM lease WHERE ?1 IS NULL OR owner = ?1", (owner,))
+
+        await self._db.write(work)
 
     async def claim_runs(self, owner: str, *, now: str, limit: int) -> list[RunRecord]:
         def work(db: sqlite3.Connection) -> list[RunRecord]:
-            free = db.execute(
-                f"SELECT no FROM run WHERE {_FREE} ORDER BY no LIMIT ?", (now, limit)
-            ).fetchall()
+            sql = f"SELECT no FROM run WHERE {_FREE} ORDER BY no LIMIT ?"
+            free = db.execute(sql, (owner, now, limit)).fetchall()
             for (no,) in free:
                 db.execute(
                     "UPDATE run SET owner = ?, fence = fence + 1, claimed_head = head,"
@@ -103,10 +109,10 @@ class Runs:
                     (owner, no),
                 )
             # Whose lease has run out finds so, and stops, before it has a run to append to.
-            db.execute("DELETE FROM lease WHERE expires_at <= ?", (now,))
+            db.execute("DELETE FROM lease WHERE expires_at <= ? AND owner <> ?", (now, owner))
             return [_run(db.execute(f"{_RUN} WHERE no = ?", (no,)).fetchone()) for (no,) in free]
 
-        free = await self._db.read(one(bool, f"SELECT 1 FROM run WHERE {_FREE} LIMIT 1", now))
+        free = await self._db.read(one(bool, f"SELECT 1 FROM run WHERE {_FREE} LIMIT 1", owner, now))
         return await self._db.write(work) if free else []
 
     async def claim_paused(self, run: RunRecord) -> RunRecord | None:
@@ -123,7 +129,7 @@ class Runs:
         return await self._db.write(work)
 
     async def let_go(self, run_id: str, owner: str) -> None:
-        await self._db.write(changed("UPDATE run SET owner = NULL WHERE id = ? AND owner = ?", run_id, owner))
+        await self._db.write(changed(f"{_LET_GO} WHERE id = ? AND owner = ?", run_id, owner))
 
     async def append(self, batch: Append) -> None:
         await self._db.write(lambda db: write_append(db, batch))

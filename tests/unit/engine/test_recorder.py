@@ -183,6 +183,33 @@ async def test_a_store_that_refuses_once_ends_the_recording(
     assert len(await stored(store, run)) == 1, "a hole in the log would be worse than its end"
 
 
+async def test_who_keeps_pace_is_one_append_ahead_and_not_more(
+    store: CountingStore, run: RunRecord, recorder: Recorder
+) -> None:
+    recorder.record(run_started())
+    await recorder.keep_pace()
+    assert len(store.batches) <= 1, "nothing was on its way, so there was nothing to wait for"
+    recorder.record(started())
+    await recorder.keep_pace()
+    assert len(await stored(store, run)) >= 1
+    recorder.record(completed())
+    await recorder.keep_pace()
+    assert len(await stored(store, run)) >= 2
+    await recorder.commit()
+    assert len(await stored(store, run)) == 3
+
+
+async def test_who_keeps_pace_hears_of_a_failure_one_append_later(
+    store: CountingStore, run: RunRecord, recorder: Recorder
+) -> None:
+    store.broken = True
+    recorder.record(run_started())
+    await recorder.keep_pace()
+    recorder.record(started())
+    with pytest.raises(StoreError, match="the disk is full"):
+        await recorder.keep_pace()
+
+
 async def test_a_second_writer_of_the_same_run_is_refused(
     store: CountingStore, run: RunRecord, recorder: Recorder, clock: VirtualClock
 ) -> None:

@@ -1,0 +1,212 @@
+"""The process that is killed, and the one that it is forked from.
+
+Python and its imports take two seconds to start, a fork a tenth of one: so one process imports everything,
+and forks a server for each `Start` that it reads. Nothing in the package knows of crash points. A server
+passes one before and after each call that writes, and before each single statement of the writer thread, so
+that a kill comes between every two writes, also those that are added later.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import msgspec
+import pydantic_monty  # noqa: F401  # what the first code step of a run would wait for
+
+from runglass.bus.memory import MemoryBus
+from runglass.clock import iso
+from runglass.engine.llm import ModelRequest, Models
+from runglass.errors import StepFailure
+from runglass.server.serving import new_event_loop, serve
+from runglass.settings import Settings
+from runglass.store.sqlite import SqliteStore
+
+WRITER = "runglass-writer"
+WRITING = ("create_run", "begin_call", "answer_call", "append")
+"""Methods of the store that a run goes through; what other writes do is known by their statements."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """A server to fork; it kills itself when it passes `point` for the `nth` time, if that is given.
+
+    At a point of the writer thread it lingers: the other threads may say meanwhile what they should not yet.
+    """
+
+    settings: Settings
+    log: Path
+    point: str | None = None
+    nth: int = 1
+    linger_s: float = 0.0
+
+    def line(self) -> bytes:
+        return msgspec.json.encode(self, enc_hook=str) + b"\n"
+
+    @classmethod
+    def read(cls, line: bytes) -> Self:
+        return msgspec.json.decode(line, type=cls, dec_hook=lambda kind, value: kind(value))
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A line of stdout: the process is `warm`; a server was forked, is ready, passes a point it had not
+    passed before, kills itself at one, or is gone."""
+
+    kind: str
+    pid: int = 0
+    at: str = ""
+    text: str = ""
+
+
+def tell(told: Told) -> None:
+    """One write: what is shorter than a pipe's buffer is written whole, whoever is killed."""
+    os.write(1, msgspec.json.encode(told) + b"\n")
+
+
+class Points:
+    """Counts how often each point is passed, and ends the process at the one that was asked for."""
+
+    def __init__(self, start: Start) -> None:
+        self._point = start.point
+        self._left = start.nth
+        self._linger_s = start.linger_s
+        self._seen: set[str] = set()
+
+    def passing(self, point: str) -> None:
+        if point not in self._seen:
+            self._seen.add(point)
+            tell(Told(kind="passed", text=point))
+        if point == self._point:
+            self._left -= 1
+            if self._left == 0:
+                tell(Told(kind="crash", text=point))
+                if threading.current_thread().name == WRITER:
+                    time.sleep(self._linger_s)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install(points: Points) -> None:
+    """Lets this process pass the points, for good: it will not be used for anything else."""
+    for name in WRITING:
+        method = getattr(SqliteStore, name)
+        setattr(SqliteStore, name, _passing(points, name, method))
+    MemoryBus.wake = _passing(points, "wake", MemoryBus.wake)  # type: ignore[method-assign]
+    connect = sqlite3.connect
+
+    class Watched(sqlite3.Connection):
+        """A connection whose statements are points where the writer thread makes them."""
+
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            return _stated(points, sql, super().execute, values)
+
+        def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            return _stated(points, sql, super().executemany, values)
+
+    def watched(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        return connect(*arguments, factory=Watched, **options)
+
+    sqlite3.connect = watched  # type: ignore[assignment]
+
+
+def _passing(points: Points, name: str, method: Callable[..., Awaitable[Any]]) -> Any:
+    async def passing(*arguments: Any, **options: Any) -> Any:
+        points.passing(f"{name}, before")
+        result = await method(*arguments, **options)
+        points.passing(f"{name}, after")
+        return result
+
+    return passing
+
+
+def _stated(
+    points: Points, sql: str, execute: Callable[..., sqlite3.Cursor], values: tuple[Any, ...]
+) -> sqlite3.Cursor:
+    statement = named(sql) if threading.current_thread().name == WRITER else None
+    if statement is None:
+        return execute(sql, *values)
+    points.passing(statement)
+    cursor = execute(sql, *values)
+    if statement in ("BEGIN", "COMMIT"):
+        points.passing(f"{statement}, done")
+    return cursor
+
+
+def named(sql: str) -> str | None:
+    """What a statement writes, in short: `INSERT event`. None for one that only reads."""
+    words = sql.split()
+    verb = words[0].upper()
+    if verb in ("BEGIN", "COMMIT"):
+        return verb
+    if verb not in ("INSERT", "UPDATE", "DELETE", "REPLACE"):
+        return None
+    upper = [word.upper() for word in words]
+    place = {"UPDATE": 1, "DELETE": upper.index("FROM") + 1 if "FROM" in upper else 1}
+    table = words[upper.index("INTO") + 1] if "INTO" in upper else words[place.get(verb, 1)]
+    return f"{verb} {table.strip('(),').lower()}"
+
+
+def die_with_parent() -> None:
+    """Whoever started this process may be killed itself, and then nobody is left to end it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_server(start: Start) -> NoReturn:
+    """The forked process: serves until it is killed or told to stop."""
+    die_with_parent()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+    install(Points(start))
+    status = 1
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(serve(start.settings, ready=_ready))
+        status = 0
+    finally:
+        # Not `sys.exit`: what the parent process has open is not this one's to close.
+        if status:
+            sys.excepthook(*sys.exc_info())
+        os._exit(status)
+
+
+def _ready(url: str) -> None:
+    tell(Told(kind="ready", text=url, at=iso(datetime.now(UTC))))
+
+
+async def _warm_up() -> None:
+    """Imports what the first call of a model imports on its way, by a call to where nobody listens."""
+    nobody = {"nobody": "http://127.0.0.1:9/v1"}
+    asked = ModelRequest(model="nobody:tiny", messages=[{"role": "user", "content": "?"}])
+    async with Models(base_urls=nobody, api_keys={"nobody": "none"}) as models:
+        with contextlib.suppress(StepFailure):
+            await models.complete(asked, lambda _: None)
+
+
+def main() -> None:
+    """Reads a `Start` from each line of stdin and serves it, one after the other, until stdin ends."""
+    die_with_parent()
+    asyncio.run(_warm_up())
+    assert threading.active_count() == 1, "a process with threads cannot be forked"
+    tell(Told(kind="warm"))
+    for line in sys.stdin.buffer:
+        start = Start.read(line)
+        pid = os.fork()
+        if pid == 0:
+            run_server(start)
+        tell(Told(kind="forked", pid=pid))
+        _, status = os.waitpid(pid, 0)
+        tell(Told(kind="gone", pid=pid, text=str(os.waitstatus_to_exitcode(status))))
+
+
+if __name__ == "__main__":
+    main()

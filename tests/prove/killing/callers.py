@@ -1,0 +1,263 @@
+"""Callers of every kind, who go on asking while the server is killed under them.
+
+Each script asks for one run and sees it through, as far as a caller can. What they were told goes into the
+book; only what a caller sees at once, such as a stream that ends too soon, is called a lie here.
+"""
+
+import asyncio
+import random
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from runglass.events import TERMINAL_EVENTS
+from runglass.sse import Frame
+from tests.prove.killing.book import PLACE, Asked, Book
+from tests.prove.killing.flows import TOOL, parameters
+from tests.prove.killing.line import BROKEN, UNAVAILABLE, Answer, Line, is_interrupted
+from tests.prove.killing.server import KilledServer
+
+PAUSES = frozenset({"step_paused", "step_paused_for_tool_calls"})
+STRAIGHT = ["line", "nest", "fork", "again", "fails"]
+KEYED, ABANDONS, CANCELS, WATCHES = 0.7, 0.05, 0.3, 0.6
+"""Shares: of calls under an Idempotency-Key, of walks given up, of jobs cancelled, of jobs followed live."""
+
+
+class Callers:
+    """`call` asks for one run after the other until `closing` is set; `watch` follows runs of others."""
+
+    def __init__(self, server: KilledServer, line: Line, book: Book, *, seed: str) -> None:
+        self.closing = asyncio.Event()
+        self.watched: Counter[str] = Counter()
+        self._reached: Counter[str] = Counter()
+        self._server = server
+        self._line = line
+        self._book = book
+        self._random = random.Random(seed)
+        self._live: dict[str, Asked] = {}
+
+    async def call(self) -> None:
+        scripts: list[Callable[[], Awaitable[None]]] = [
+            self._execute,
+            self._execute,
+            self._queue,
+            self._queue,
+            self._hold,
+            self._walk,
+            self._walk,
+            self._use_tools,
+        ]
+        while not self.closing.is_set():
+            await self._random.choice(scripts)()
+
+    async def watch(self) -> None:
+        """Follows one run after the other, each from some event on to its end."""
+        while not self.closing.is_set():
+            runs = [asked.run_id for asked in self._live.values() if asked.run_id is not None]
+            if not runs:
+                await self._server.up.wait()
+                await asyncio.sleep(0.01)
+                continue
+            run_id = self._random.choice(runs)
+            self.watched[run_id] += 1
+            _says(f"watches run {run_id}")
+            await self.follow(run_id, after=self._random.randint(0, self._reached[run_id]))
+            self.watched[run_id] -= 1
+
+    async def _execute(self) -> None:
+        asked = self._asked(self._random.choice(STRAIGHT), "api")
+        await self._posted(asked, "execute", self._body(asked))
+        self._settle(asked)
+
+    async def _queue(self) -> None:
+        await self._job(self._asked(self._random.choice(STRAIGHT), "job"))
+
+    async def _hold(self) -> None:
+        await self._job(self._asked("hold", "job"))
+
+    async def _job(self, asked: Asked) -> None:
+        answer = await self._posted(asked, "jobs", self._body(asked))
+        if answer is not None:
+            assert asked.run_id is not None, answer
+            if self._random.random() < CANCELS:
+                await self._cancel(asked)
+            if self._random.random() < WATCHES:
+                await self.follow(asked.run_id, after=0)
+            path = f"/seq/{PLACE}/{asked.flow}/jobs/{asked.run_id}"
+            state = await self._line.insist("GET", path)
+            while state.body.get("status") in ("pending", "running"):
+                await asyncio.sleep(0.02)
+                state = await self._line.insist("GET", path)
+            asked.status, asked.answer = state.status, state.body
+        self._settle(asked)
+
+    async def _cancel(self, asked: Asked) -> None:
+        await asyncio.sleep(self._random.uniform(0, 0.1))
+        # From here on nobody knows whether it arrives.
+        asked.may_be_cancelled = True
+        answer = await self._line.ask("DELETE", f"/seq/{PLACE}/{asked.flow}/runs/{asked.run_id}")
+        asked.was_cancelled = answer is not None and answer.status == 202
+
+    async def _use_tools(self) -> None:
+        asked = self._asked("tools", "api")
+        asked.is_left = self._random.random() < ABANDONS
+        answer = await self._posted(asked, "execute", {**self._body(asked), "tools": [TOOL]})
+        while answer is not None and answer.body.get("status") == "tool_calls_required" and not asked.is_left:
+            body = {**self._body(asked), "tools": [TOOL], **_answered(answer.body)}
+            answer = await self._posted(asked, "execute", body)
+            if answer is not None and answer.status == 409:
+                # An answer got lost under another key, and the run goes on without us.
+                assert asked.run_id is not None
+                await self.follow(asked.run_id, after=0, until=TERMINAL_EVENTS | PAUSES)
+                asked.answer, asked.status = None, None
+                break
+        self._settle(asked)
+
+    async def _walk(self) -> None:
+        """A step-through, every call under its own key; some go through to the end in one go, some stop."""
+        asked = self._asked("walk", "step")
+        asked.is_left = self._random.random() < ABANDONS
+        key, head, index = str(uuid.uuid4()), 0, 0
+        body = {**self._body(asked), "stepIndex": 0}
+        while True:
+            last, head = await self._step(asked, body, key, head)
+            if last is None or last["eventType"] in TERMINAL_EVENTS or (asked.is_left and index == 2):
+                break
+            index = last["stepIndex"]
+            key = str(uuid.uuid4())
+            body = {"executionId": asked.run_id, "stepIndex": index}
+            body["runRemaining"] = not asked.is_left and self._random.random() < 0.2
+        self._settle(asked)
+
+    async def _step(
+        self, asked: Asked, body: dict[str, Any], key: str, head: int
+    ) -> tuple[dict[str, Any] | None, int]:
+        """One call of a walk, sent again until its stretch is over: the last event and its seq."""
+        path = f"/seq/{PLACE}/{asked.flow}/step"
+        while True:
+            seq = head
+            last: dict[str, Any] | Answer | None = None
+            stream = self._line.frames("POST", path, body, headers=self._headers(asked, key))
+            async with aclosing(stream):
+                async for said in stream:
+                    if not isinstance(said, Frame):
+                        last = said
+                        break
+                    seq = self._in_order(said, seq, f"a step call of run {asked.run_id}")
+                    last = event = msgspec.json.decode(said.data)
+                    asked.run_id = event["executionId"]
+                    self._book.walk(event["executionId"], seq, said.data)
+            if isinstance(last, Answer):
+                if last.status not in (BROKEN, UNAVAILABLE):
+                    self._book.lies.append(f"a step call of run {asked.run_id} was refused: {last}")
+                    return None, seq
+            elif isinstance(last, dict) and last["eventType"] in TERMINAL_EVENTS | PAUSES:
+                return last, seq
+            elif not self._server.stopping:
+                self._book.lies.append(f"a step call of run {asked.run_id} ended by itself after event {seq}")
+            self._book.repeats += 1
+
+    async def follow(self, run_id: str, *, after: int, until: frozenset[str] = TERMINAL_EVENTS) -> None:
+        """Follows the run from seq `after` on, through every death of the server, to an event of `until`."""
+        seq, ended = after, False
+        while not ended:
+            path = f"/flow-runs/{run_id}/trace/stream"
+            stream = self._line.frames("GET", path, headers={"Last-Event-ID": str(seq)})
+            said: Frame | Answer | None = None
+            async with aclosing(stream):
+                async for said in stream:
+                    if not isinstance(said, Frame):
+                        break
+                    if ended:
+                        self._book.lies.append(f"the stream of run {run_id} went on after its last event")
+                    seq = self._in_order(said, seq, f"the stream of run {run_id}")
+                    self._book.tell(run_id, seq, said.data)
+                    self._reached[run_id] = max(seq, self._reached[run_id])
+                    ended = said.event in until
+                    if ended and said.event in PAUSES:
+                        return
+            if isinstance(said, Frame) and not ended and not self._server.stopping:
+                self._book.lies.append(f"the stream of run {run_id} ended by itself after event {seq}")
+            elif isinstance(said, Answer) and said.status not in (BROKEN, UNAVAILABLE):
+                self._book.lies.append(f"the stream of run {run_id} was refused: {said}")
+                return
+            elif said is None and not self._server.stopping:
+                # Nothing is left to be said: that must be so because the run has ended with this event.
+                self._book.ended_at.append((run_id, seq))
+                return
+            self._book.resumes += not ended
+
+    def _in_order(self, frame: Frame, seq: int, what: str) -> int:
+        if int(frame.id) != seq + 1:
+            self._book.lies.append(f"{what} went from event {seq} to {frame.id}")
+        return int(frame.id)
+
+    async def _posted(self, asked: Asked, way: str, body: dict[str, Any]) -> Answer | None:
+        """The answer to a call, under a key as often as it takes; None where it is not known."""
+        path = f"/seq/{PLACE}/{asked.flow}/{way}"
+        if self._random.random() < KEYED or way == "step":
+            key = str(uuid.uuid4())
+            answer: Answer | None = await self._line.insist(
+                "POST", path, body, headers=self._headers(asked, key)
+            )
+            if self._random.random() < 0.1:
+                again = await self._line.insist("POST", path, body, headers=self._headers(asked, key))
+                self._book.repeats += 1
+                if again != answer:
+                    self._book.lies.append(f"one call, two answers: {answer} and {again}")
+        else:
+            answer = await self._line.ask("POST", path, body, headers=self._headers(asked, None))
+        if answer is None or is_interrupted(answer):
+            # It may have been done or not, and what was said before is no longer the last word.
+            asked.is_left = True
+            asked.answer = asked.status = None
+            return None
+        if answer.status == UNAVAILABLE:
+            self._book.refused.add((asked.tag, asked.run_id))
+            asked.is_left = True
+            return None
+        detail = answer.body.get("detail", {})
+        asked.run_id = answer.body.get("executionId") or detail.get("executionId") or asked.run_id
+        asked.status, asked.answer = answer.status, answer.body
+        return answer
+
+    def _asked(self, flow: str, trigger: str) -> Asked:
+        n = self._random.randrange(100)
+        tag = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        asked = self._book.open(Asked(tag=tag, flow=flow, n=n, trigger=trigger))
+        self._live[tag] = asked
+        _says(f"asks for {flow} by {trigger}, tag {tag}")
+        return asked
+
+    def _settle(self, asked: Asked) -> None:
+        del self._live[asked.tag]
+
+    def _body(self, asked: Asked) -> dict[str, Any]:
+        return {"message": "go", "parameters": parameters(asked.tag, asked.n), "trace": True}
+
+    def _headers(self, asked: Asked, key: str | None) -> dict[str, str]:
+        headers = {"X-Session-Id": asked.tag}
+        return headers if key is None else headers | {"Idempotency-Key": key}
+
+
+def _says(what: str) -> None:
+    """Names the task by what its caller is about, for whoever finds that it does not come to an end."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.set_name(what)
+
+
+def _answered(required: dict[str, Any]) -> dict[str, Any]:
+    """The call that takes up a run which has asked for tools: everything it said, and the results."""
+    results = [
+        {"role": "tool", "toolCallId": call["id"], "content": "seen"} for call in required["toolCalls"]
+    ]
+    kept = ("executionId", "pausedAtStep", "iterationsUsed", "accumulatedOutputs")
+    return {
+        **{name: required[name] for name in kept},
+        "toolCallMessages": [*required["toolCallMessages"], *results],
+    }

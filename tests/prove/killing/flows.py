@@ -1,0 +1,193 @@
+"""The flows that are cut off, and what must come of each however often that happens.
+
+A result is made of the run's tag and of what steps did once, never of an attempt's number.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tests.prove.killing.outside import NO_PATH, Effect, answer_to
+
+ASK = 'type: llm, model: "outside:tiny"'
+CUT_OFF_TIMES = 2
+"""`crash_retries` of the scenario that proves its limit."""
+HOLD_MS = 2500
+NEVER_TIMES = 2
+"""How often the step `never` may fail by itself, however often it is cut off beside."""
+
+LINE = f"""
+slug: line
+steps:
+  - {{id: first, type: code, code: 'return {{"n": n + 1, "tag": tag}}'}}
+  - {{id: ask, {ASK}, prompt: "{{{{ tag }}}} ask - {{{{ attempt }}}}"}}
+  - {{id: rest, type: wait, ms: 20}}
+  - id: shape
+    type: llm
+    model: echo
+    prompt: "{{{{ initial.tag }}}}"
+    output_schema: {{type: object, properties: {{kind: {{const: made}}}}, required: [kind]}}
+  - id: last
+    type: code
+    code: 'return {{"said": steps["ask"]["text"], "kind": kind, "n": steps["first"]["n"]}}'
+"""
+
+NEST = f"""
+slug: nest
+steps:
+  - id: rows
+    type: loop
+    over: initial["rows"]
+    as: row
+    max_concurrency: 2
+    steps:
+      - id: cells
+        type: loop
+        over: row
+        as: cell
+        max_concurrency: 2
+        steps:
+          - {{id: ask, {ASK}, prompt: "{{{{ initial.tag }}}} ask {{{{ cell }}}} {{{{ attempt }}}}"}}
+          - {{id: mark, type: code, code: 'return {{"text": text + "!", "cell": cell}}'}}
+  - {{id: last, type: code, code: 'return {{"rows": items}}'}}
+"""
+
+FORK = f"""
+slug: fork
+steps:
+  - id: both
+    type: parallel
+    branches:
+      a:
+        - {{id: left, {ASK}, prompt: "{{{{ tag }}}} left - {{{{ attempt }}}}"}}
+        - id: route
+          type: condition
+          if: initial["n"] % 2 == 0
+          then: [{{id: even, type: passthrough}}]
+          else: [{{id: odd, type: wait, ms: 10}}]
+      b:
+        - {{id: rest, type: wait, ms: 30}}
+        - {{id: right, {ASK}, prompt: "{{{{ initial.tag }}}} right - {{{{ attempt }}}}"}}
+  - {{id: last, type: code, code: 'return {{"a": a["text"], "b": b["text"]}}'}}
+"""
+
+AGAIN = f"""
+slug: again
+steps:
+  - id: shaky
+    type: code
+    retry: {{max_attempts: 2, initial_delay_ms: 10}}
+    code: |
+      if attempt == 1:
+          raise ValueError("not yet")
+      return {{"shaky": "done"}}
+  - id: never
+    {ASK.replace(", ", chr(10) + "    ")}
+    retry: {{max_attempts: {NEVER_TIMES}, initial_delay_ms: 10}}
+    on_error: continue
+    prompt: "{{{{ initial.tag }}}} never - {{{{ attempt }}}}"
+  - id: busy
+    {ASK.replace(", ", chr(10) + "    ")}
+    retry: {{max_attempts: 2, initial_delay_ms: 10}}
+    prompt: "{{{{ initial.tag }}}} busy - {{{{ attempt }}}}"
+  - {{id: last, type: code, code: 'return {{"said": text, "shaky": steps["shaky"]["shaky"]}}'}}
+"""
+
+FAILS = f"""
+slug: fails
+steps:
+  - {{id: ask, {ASK}, prompt: "{{{{ tag }}}} ask - {{{{ attempt }}}}"}}
+  - {{id: bad, type: code, code: 'raise ValueError("for good")'}}
+"""
+
+TOOLS = f"""
+slug: tools
+steps:
+  - {{id: talk, type: llm, model: echo, prompt: "{{{{ tag }}}}"}}
+  - id: ask
+    {ASK.replace(", ", chr(10) + "    ")}
+    tools: false
+    prompt: "{{{{ initial.tag }}}} ask - {{{{ attempt }}}}"
+  - {{id: last, type: code, code: 'return {{"said": text, "talk": steps["talk"]["text"]}}'}}
+"""
+
+HOLD = f"""
+slug: hold
+steps:
+  - {{id: hold, type: wait, ms: {HOLD_MS}}}
+  - {{id: ask, {ASK}, prompt: "{{{{ initial.tag }}}} ask - {{{{ attempt }}}}"}}
+"""
+
+WALK = f"""
+slug: walk
+steps:
+  - {{id: first, type: code, code: 'return {{"cells": ["0", "1"]}}'}}
+  - id: each
+    type: loop
+    over: cells
+    as: cell
+    steps: [{{id: ask, {ASK}, prompt: "{{{{ initial.tag }}}} ask {{{{ cell }}}} {{{{ attempt }}}}"}}]
+  - {{id: rest, type: wait, ms: 20}}
+  - {{id: more, {ASK}, prompt: "{{{{ initial.tag }}}} more - {{{{ attempt }}}}"}}
+  - {{id: last, type: code, code: 'return {{"each": steps["each"]["items"], "more": text}}'}}
+"""
+
+SILENT = f"""
+slug: silent
+steps:
+  - {{id: silent, {ASK}, prompt: "{{{{ tag }}}} silent - {{{{ attempt }}}}"}}
+"""
+
+ROWS = [["0,0", "0,1"], ["1,0", "1,1"], ["2,0"]]
+"""Each cell names its own place, as a loop path is written."""
+
+
+class Expected(NamedTuple):
+    """How a run of a flow ends, unless it is cancelled, and how it is begun."""
+
+    text: str
+    result: Callable[[str, int], Any]
+    status: str = "completed"
+
+
+def parameters(tag: str, n: int) -> dict[str, Any]:
+    """What every run is begun with."""
+    return {"tag": tag, "n": n, "rows": ROWS}
+
+
+def _said(tag: str, step_id: str, path: str = NO_PATH) -> str:
+    return answer_to(Effect(tag, step_id, path))
+
+
+FLOWS: dict[str, Expected] = {
+    "line": Expected(LINE, lambda tag, n: {"said": _said(tag, "ask"), "kind": "made", "n": n + 1}),
+    "nest": Expected(
+        NEST,
+        lambda tag, _: {
+            "rows": [
+                {"items": [{"text": _said(tag, "ask", cell) + "!", "cell": cell} for cell in row]}
+                for row in ROWS
+            ]
+        },
+    ),
+    "fork": Expected(FORK, lambda tag, _: {"a": _said(tag, "left"), "b": _said(tag, "right")}),
+    "again": Expected(AGAIN, lambda tag, _: {"said": _said(tag, "busy"), "shaky": "done"}),
+    "fails": Expected(FAILS, lambda *_: None, "failed"),
+    "tools": Expected(TOOLS, lambda tag, _: {"said": _said(tag, "ask"), "talk": tag}),
+    "hold": Expected(HOLD, lambda tag, _: {"text": _said(tag, "ask")}),
+    "walk": Expected(
+        WALK,
+        lambda tag, _: {
+            "each": [{"text": _said(tag, "ask", cell)} for cell in "01"],
+            "more": _said(tag, "more"),
+        },
+    ),
+    "silent": Expected(SILENT, lambda *_: None, "failed"),
+}
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
+    },
+}

@@ -1,0 +1,153 @@
+"""A server on fixed data and a fixed port that is started and killed, again and again.
+
+The other end of `child.py`: knows processes and nothing of runs.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+from typing import Self
+
+import msgspec
+
+from runglass.settings import Settings
+from tests.prove.child import Start, Told
+
+ROOT = Path(__file__).parents[3]
+WARM_LIMIT_S = 60.0
+START_LIMIT_S = 20.0
+STOP_LIMIT_S = 10.0
+
+
+class KilledServer:
+    """One server after the other, each a process of its own.
+
+    `up` is set while it accepts, `stopping` from the moment that it is told to stop. `points` are all crash
+    points that it has been seen to pass; `crashed` is the one at which the last one killed itself, None if it
+    was killed from outside.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, settings: Settings) -> None:
+        self.settings = settings
+        self.base_url = f"http://127.0.0.1:{settings.port}/api/v1"
+        self.log = settings.data / "server.log"
+        self.points: set[str] = set()
+        self.crashed: str | None = None
+        self.ready_at = ""
+        self.exit_code = 0
+        self.stopping = False
+        self.up = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.gone.set()
+        self._process = process
+        self._pid = 0
+        self._known = asyncio.Event()
+        self._warm = asyncio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def made(cls, settings: Settings) -> AsyncIterator[Self]:
+        """A server that can be started, until the block ends, and then lives no more."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.prove.child",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
+        )
+        server = cls(process, settings)
+        listening = asyncio.create_task(server._listen())
+        try:
+            async with asyncio.timeout(WARM_LIMIT_S):
+                await server._warm.wait()
+            yield server
+        finally:
+            server.kill()
+            assert process.stdin is not None
+            process.stdin.close()
+            await process.wait()
+            await listening
+
+    async def start(self, *, point: str | None = None, nth: int = 1, linger_s: float = 0.0) -> None:
+        """Forks a server, which may die at a point; returns when it has a process."""
+        assert self.gone.is_set(), "the server before this one still lives"
+        self.crashed = None
+        self.ready_at = ""
+        self.stopping = False
+        self.gone.clear()
+        self._known.clear()
+        start = Start(settings=self.settings, log=self.log, point=point, nth=nth, linger_s=linger_s)
+        assert self._process.stdin is not None
+        self._process.stdin.write(start.line())
+        async with asyncio.timeout(START_LIMIT_S):
+            await self._known.wait()
+
+    async def ready_or_gone(self) -> None:
+        """Returns when the server accepts, or lives no more."""
+        up, gone = asyncio.create_task(self.up.wait()), asyncio.create_task(self.gone.wait())
+        await asyncio.wait({up, gone}, timeout=START_LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+        for task in (up, gone):
+            task.cancel()
+
+    async def ready(self) -> None:
+        """Returns when the server accepts. Raises AssertionError if it ends or takes too long."""
+        await self.ready_or_gone()
+        if not self.up.is_set():
+            raise AssertionError(
+                f"the server did not start again (exit code {self.exit_code}): {self.said()}"
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, to this server and no other: its process id is not free until it has been waited for."""
+        if not self.gone.is_set() and self._pid:
+            os.kill(self._pid, SIGKILL)
+
+    async def stop(self) -> None:
+        """SIGTERM; returns when the process has ended in good order. Raises AssertionError if it does not."""
+        self.stopping = True
+        os.kill(self._pid, SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_LIMIT_S):
+                await self.gone.wait()
+        if not self.gone.is_set() or self.exit_code != 0:
+            raise AssertionError(f"the server did not stop in order ({self.exit_code}): {self.said()}")
+
+    def said(self) -> str:
+        """The end of what it wrote to stderr."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-3000:] if self.log.exists() else ""
+
+    async def _listen(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            told = msgspec.json.decode(line, type=Told)
+            match told.kind:
+                case "warm":
+                    self._warm.set()
+                case "forked":
+                    self._pid = told.pid
+                    self._known.set()
+                case "ready":
+                    self.ready_at = told.at
+                    self.up.set()
+                case "passed":
+                    self.points.add(told.text)
+                case "crash":
+                    self.crashed = told.text
+                case "gone":
+                    self.up.clear()
+                    self.exit_code = int(told.text)
+                    self.gone.set()
+
+
+def free_port() -> int:
+    """A port that nobody has now, for a server that is to come back to it."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
