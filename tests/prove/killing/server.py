@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL, SIGTERM, pidfd_send_signal
 from typing import Self
 
 import msgspec
@@ -46,7 +46,7 @@ class KilledServer:
         self.gone = asyncio.Event()
         self.gone.set()
         self._process = process
-        self._pid = 0
+        self._pidfd: int | None = None
         self._known = asyncio.Event()
         self._warm = asyncio.Event()
 
@@ -106,19 +106,24 @@ class KilledServer:
             )
 
     def kill(self) -> None:
-        """SIGKILL, to this server and no other: its process id is not free until it has been waited for."""
-        if not self.gone.is_set() and self._pid:
-            os.kill(self._pid, SIGKILL)
+        """SIGKILL, to this server and no other; nothing if it has died by itself."""
+        self._signal(SIGKILL)
 
     async def stop(self) -> None:
         """SIGTERM; returns when the process has ended in good order. Raises AssertionError if it does not."""
         self.stopping = True
-        os.kill(self._pid, SIGTERM)
+        self._signal(SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_LIMIT_S):
                 await self.gone.wait()
         if not self.gone.is_set() or self.exit_code != 0:
             raise AssertionError(f"the server did not stop in order ({self.exit_code}): {self.said()}")
+
+    def _signal(self, number: int) -> None:
+        # By descriptor: its parent may have waited for the process already, and its id be another's now.
+        if self._pidfd is not None and not self.gone.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                pidfd_send_signal(self._pidfd, number)
 
     def said(self) -> str:
         """The end of what it wrote to stderr."""
@@ -132,7 +137,8 @@ class KilledServer:
                 case "warm":
                     self._warm.set()
                 case "forked":
-                    self._pid = told.pid
+                    with contextlib.suppress(ProcessLookupError):
+                        self._pidfd = os.pidfd_open(told.pid)
                     self._known.set()
                 case "ready":
                     self.ready_at = told.at
@@ -145,6 +151,9 @@ class KilledServer:
                     self.up.clear()
                     self.exit_code = int(told.text)
                     self.gone.set()
+                    if self._pidfd is not None:
+                        os.close(self._pidfd)
+                        self._pidfd = None
 
 
 def free_port() -> int:
