@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 GENERATOR := .venv-contract
+PEERS := .bench
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
@@ -24,7 +25,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check contract prove reference lock clean
+.PHONY: help demo test check contract prove bench reference lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,9 @@ contract: $(VENV)/dev.stamp $(GENERATOR)/contract.stamp ## two minutes of made-u
 prove: $(VENV)/dev.stamp ## the long tests of what breaks: kills, cuts, power; ARGS="kill --kills 100"
 	$(PY) -m tests.prove $(ARGS)
 
+bench: $(VENV)/server.stamp $(if $(findstring --no-peers,$(ARGS)),,peers) ## every figure beside peers and limit; ARGS="replay latency --json FILE"
+	$(PY) -m bench $(ARGS)
+
 reference: $(VENV)/dev.stamp ## write docs/reference.md and docs/demo-trace.md anew from the code
 	$(PY) docs/make_reference.py
 	$(PY) docs/make_demo_trace.py
@@ -56,12 +60,13 @@ lock: $(VENV)/bin/pip ## write requirements/*.txt anew; ARGS=--upgrade takes new
 	$(LOCK) --group installer --output-file requirements/installer.txt
 	$(LOCK) --group contract --output-file requirements/contract.txt
 	$(LOCK) --group fuzz --output-file requirements/fuzz.txt
+	$(LOCK) --group bench --output-file requirements/bench.txt
 	$(LOCK) pyproject.toml --extra server --group dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server --group build --constraint requirements/dev.txt \
 		--output-file requirements/server.txt
 
 clean: ## remove .venv, caches and build results
-	rm -rf $(VENV) $(GENERATOR) .venv-fuzz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(GENERATOR) $(PEERS) .venv-fuzz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/pip:
@@ -83,4 +88,16 @@ $(GENERATOR)/contract.stamp: requirements/contract.txt | $(VENV)/bin/pip
 	@$(PYTHON) -m venv --clear $(GENERATOR)
 	@echo "Installing requirements/contract.txt into $(GENERATOR) (once) ..."
 	@$(GENERATOR)/bin/python -m pip --disable-pip-version-check --quiet install $(LOCKED) requirements/contract.txt
+	@touch $@
+
+# Without its peers the bench still says what Runglass does; their rows then say that they are not installed.
+.PHONY: peers
+peers: | $(VENV)/server.stamp
+	@$(MAKE) --no-print-directory $(PEERS)/bench.stamp || echo "The peers could not be installed; going on without."
+
+$(PEERS)/bench.stamp: requirements/bench.txt
+	@$(PYTHON) -m venv --clear $(PEERS)
+	@echo "Installing requirements/bench.txt into $(PEERS) (once) ..."
+	@$(UV) pip install --quiet --python $(PEERS)/bin/python $(LOCKED) $< || \
+		$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install $(LOCKED) $<
 	@touch $@

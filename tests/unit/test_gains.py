@@ -50,7 +50,9 @@ async def test_the_thousandth_iteration_costs_what_the_first_did(tmp_path: Path)
     class MeasuringStore(SqliteStore):
         async def append(self, batch: Append) -> None:
             parts = (*batch.events, *(row.data for row in batch.steps), batch.summary, batch.totals or b"")
-            kept = (checkpoint.data for checkpoint in batch.checkpoints if not checkpoint.step_id.endswith("?"))
+            kept = (
+                checkpoint.data for checkpoint in batch.checkpoints if not checkpoint.step_id.endswith("?")
+            )
             sizes.append(sum(map(len, (*parts, *kept))))
             await super().append(batch)
 
@@ -88,7 +90,7 @@ def test_snapshots_are_not_decoded_before_they_are_read() -> None:
 
 
 def test_a_stream_is_decoded_in_time_that_grows_with_its_bytes_alone() -> None:
-    """However it is cut: a decoder that scanned its buffer anew for each chunk would take hundreds of times."""
+    """However it is cut: a decoder that scanned its buffer anew for each chunk would be far slower."""
     event = encode_event(
         StepCompleted(
             execution_id="r",

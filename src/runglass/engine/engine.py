@@ -137,7 +137,7 @@ class Engine:
         CallRepeated where `call` has been made before.
         """
         self._refuse_when_stopping()
-        run_id = str(uuid7())
+        run_id, owner = str(uuid7()), self._owner
         begun = Begun(plan=plan, stretch=stretch or Stretch())
         summary = RunSummary(
             id=run_id,
@@ -157,11 +157,11 @@ class Engine:
                 session_id=session_id,
                 request=msgspec.json.encode(begun),
                 summary=msgspec.json.encode(summary),
-                owner=self._owner,
+                owner=owner,
                 call=call,
             )
         )
-        return self._begin(run, new_state(run, begun), outputs=outputs)
+        return self._begin(run, new_state(run, begun), owner=owner, outputs=outputs)
 
     async def paused(self, run: RunRecord) -> PausedRun:
         """What a paused run waits for. Raises RUN_NOT_PAUSED."""
@@ -296,6 +296,7 @@ class Engine:
 
     async def _go_on(self, run: RunRecord) -> None:
         """Goes on with a run that was left off, or ends it where that cannot be done."""
+        await self.over(run.id)
         state = await left_state(self._store, run)
         if state is not None and run.claims <= self._crash_retries + 1:
             not_before = await last_time(self._store, run)
@@ -331,25 +332,35 @@ class Engine:
         run: RunRecord,
         state: State,
         *,
+        owner: str | None = None,
         not_before: str = "",
         outputs: MutableMapping[int, bytes] | None = None,
     ) -> StartedRun:
+        if run.id in self._tasks:
+            # The lease ran out while it was created, and it has been claimed under the next one.
+            return self._started(run)
+        owner = owner or self._owner
         going = Going(
             self._around,
             run,
             state,
-            owner=self._owner,
+            owner=owner,
             ending=Ending(),
             not_before=not_before,
             outputs=outputs,
         )
-        # A run that was accepted at the very moment of a stop waits for the next start.
-        going.ending.left = self._gate.closed
+        # A run that was accepted at the very moment of a stop waits for the next start, and one that was
+        # created under a lease that has run out since for whoever claims it.
+        going.ending.left = self._gate.closed or owner != self._owner
         stranded = self._stranded.pop(run.id, None)
         going.ending.cancelled = None if stranded is None else stranded.cancelled
         task = asyncio.create_task(going.walk(), name=f"run {run.id}")
         self._going[run.id], self._tasks[run.id] = going, task
         task.add_done_callback(lambda _: self._forget(run.id))
+        return self._started(run)
+
+    def _started(self, run: RunRecord) -> StartedRun:
+        task = self._tasks[run.id]
         return StartedRun(run.id, run.head, lambda: asyncio.shield(task))
 
     def _refuse_when_stopping(self) -> None:
@@ -357,11 +368,13 @@ class Engine:
             raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
 
     async def _leave_all(self) -> None:
-        for run_id, going in self._going.items():
-            if not going.ending.told:
-                going.ending.left = True
-                self._cut_off(run_id)
+        # Again for those that a call has begun meanwhile: nobody may wait for their own end.
         while self._tasks:
+            for run_id, going in self._going.items():
+                # One that has ended is only being stored: who waits for it must be told the end.
+                if not going.ending.told and not going.ended:
+                    going.ending.left = True
+                    self._cut_off(run_id)
             await asyncio.wait(list(self._tasks.values()))
 
     def _cut_off(self, run_id: str) -> None:

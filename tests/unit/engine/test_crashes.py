@@ -480,6 +480,27 @@ async def test_a_stop_lets_steps_end_and_begins_none(tmp_path: Path, monkeypatch
     assert ran.trace.flow_run.status == "completed"
 
 
+async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(tmp_path: Path) -> None:
+    reached, held = asyncio.Event(), asyncio.Event()
+
+    class Held(SqliteStore):
+        async def append(self, batch: Append) -> None:
+            if batch.status == "completed":
+                reached.set()
+                await held.wait()
+            await super().append(batch)
+
+    async with next_life(Held(tmp_path / "db", synchronous="NORMAL")) as house:
+        started = await start(house, "- {id: a, type: passthrough}", {"n": 1})
+        waiting = asyncio.ensure_future(started.outcome())
+        await reached.wait()
+        stopping = asyncio.create_task(house.engine.stop())
+        await asyncio.sleep(0)
+        held.set()
+        await stopping
+        assert (await waiting).status == "completed"
+
+
 async def test_a_run_that_no_process_survives_is_ended_after_so_many(tmp_path: Path) -> None:
     """It takes its process down outside of any step, so that the log does not grow."""
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:

@@ -1,0 +1,103 @@
+"""`make bench`: every figure of Runglass beside its peers and its limit, in one table.
+
+Run as `python -m bench [NAME ...] [OPTIONS]`. The exit code is 1 if a figure could not be measured; a target
+that is missed is a line of the table and no error.
+"""
+
+import importlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import SubprocessError
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench.children import BenchError
+from bench.machine import machine, peers
+from bench.rows import Failed, Row
+from bench.sizes import LONG, TINY, Sizes
+from bench.stage import Stage
+from bench.table import as_json, terminal_table, write_page
+from runglass.errors import RunglassError
+
+FIGURES = (
+    "decode_trace",
+    "decode_events",
+    "large_frame",
+    "steps_alone",
+    "steps_at_once",
+    "read_trace",
+    "read_small_trace",
+    "replay",
+    "latency",
+    "readable",
+    "start",
+    "memory_each",
+    "importing",
+    "disk",
+    "growth",
+    "run_list",
+)
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 170)
+progress = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help=f"Figures: {', '.join(FIGURES)}.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every sample to this file.")] = None,
+    write: Annotated[Path | None, typer.Option(help="Put the table between the marks of this page.")] = None,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Leave the peers out.")] = False,
+    tiny: Annotated[
+        bool, typer.Option("--tiny", help="Show that it works; the numbers mean nothing.")
+    ] = False,
+    long: Annotated[
+        bool, typer.Option("--long", help="Growth over 200,000 steps and 1,000,000 runs.")
+    ] = False,
+) -> None:
+    """Measures ours, the peers and the limit in turns, and prints the medians."""
+    chosen = names or FIGURES
+    if unknown := sorted(set(chosen) - set(FIGURES)):
+        raise typer.BadParameter(f"there is no figure {', '.join(unknown)}; choose from {', '.join(FIGURES)}")
+    # Ended like this, it still stops its servers and removes its data.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    sizes = TINY if tiny else LONG if long else Sizes()
+    began_s = time.monotonic()
+    before = machine()
+    with Stage(sizes, with_peers=not no_peers) as stage:
+        results = [result for name in chosen for result in _measured(name, stage)]
+        found = peers() if stage.has_peers else {}
+    console.print(terminal_table(results))
+    progress.print(f"{len(results)} figures in {time.monotonic() - began_s:.0f} s")
+    if json is not None:
+        json.write_bytes(as_json(results, machine=before, peers=found))
+    if write is not None:
+        # What was asked for, without where the answer goes.
+        options = [
+            option
+            for option, given in (("--no-peers", no_peers), ("--tiny", tiny), ("--long", long))
+            if given
+        ]
+        arguments = " ".join([*(names or ()), *options])
+        command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
+        write_page(write, results, machine=before, peers=found, command=command)
+    if any(isinstance(result, Failed) for result in results):
+        raise typer.Exit(1)
+
+
+def _measured(name: str, stage: Stage) -> Iterator[Row | Failed]:
+    """The rows of one figure; one that breaks is a row too, and the others go on."""
+    began_s = time.monotonic()
+    try:
+        yield from importlib.import_module(f"bench.figures.{name}").rows(stage)
+    except (BenchError, RunglassError, SubprocessError, OSError, ValueError) as error:
+        yield Failed(figure=name, reason=str(error))
+    progress.print(f"{name}: {time.monotonic() - began_s:.0f} s")
+
+
+if __name__ == "__main__":
+    typer.run(bench)

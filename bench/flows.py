@@ -1,0 +1,63 @@
+"""The flows that the bench runs, each of no-op steps: what is measured is Runglass, not the work."""
+
+from typing import Any
+
+from runglass.execution import RunRequest
+from runglass.flow import Flow, parse_flow
+from runglass.runtime import Runtime, push_flow
+from runglass.store.base import Project
+
+ORG, PROJECT = "bench", "bench"
+
+LOOP = """
+slug: loop
+steps:
+  - id: each
+    type: loop
+    over: items
+    steps: [{id: work, type: passthrough}]
+"""
+
+TEXTS = """
+slug: texts
+steps:
+  - id: each
+    type: loop
+    over: items
+    max_concurrency: 16
+    steps: [{id: work, type: passthrough, input: {text: "%s"}}]
+""" % ("The quick brown fox jumps over the lazy dog, and the dog does not mind. " * 4)
+"""With `trace`, its iterations are about 820 bytes each in a trace."""
+
+WAIT = """
+slug: wait
+steps: [{id: wait, type: wait, ms: 600000}]
+"""
+
+
+def loop_of(steps: int, *, trace: bool = False) -> RunRequest:
+    """What to ask of a flow with a loop for so many iterations; `trace` keeps their snapshots."""
+    parameters: dict[str, Any] = {"items": list(range(steps))}
+    return RunRequest(parameters=parameters, trace=trace)
+
+
+def chain(steps: int) -> str:
+    """A flow of so many no-op steps, one after the other."""
+    lines = [f"  - {{id: step-{number}, type: passthrough}}" for number in range(steps)]
+    return "\n".join(["slug: chain", "steps:", *lines])
+
+
+async def push(runtime: Runtime, *texts: str) -> Project:
+    """Stores the flows as drafts of the bench's project."""
+    project = await runtime.store.ensure_project(ORG, PROJECT)
+    for text in texts:
+        flow: Flow = parse_flow(text)
+        await push_flow(runtime.store, project, flow)
+    return project
+
+
+async def run(runtime: Runtime, project: Project, slug: str, request: RunRequest | None = None) -> str:
+    """Runs a flow to its end; returns the run's id."""
+    submitted = await runtime.submit(project, slug, request or RunRequest(), version=None, trigger_type="api")
+    await submitted.run.outcome()
+    return submitted.run.id

@@ -1,0 +1,55 @@
+"""How much work each figure is measured on: the sizes that count, and tiny ones that only show it works."""
+
+import msgspec
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """The work of one run of the bench. `rounds` is how often each side of a figure is measured."""
+
+    rounds: int = 5
+    trace_steps: int = 10_000
+    long_trace_steps: int = 100_000
+    small_trace_steps: int = 20
+    stream_events: int = 100_000
+    frame_bytes: int = 8 << 20
+    steps_alone: int = 1000
+    steps_at_once: int = 4000
+    """In all, over the runs that go on at once."""
+    runs_at_once: tuple[int, ...] = (20, 200)
+    requests: int = 5000
+    calls: int = 300
+    tails: tuple[int, ...] = (1, 100)
+    tail_events: int = 3000
+    tail_rate: int = 1000
+    many_tails: int = 500
+    many_runs: int = 500
+    written_steps: int = 1000
+    growth_steps: int = 50_000
+    growth_rounds: int = 5
+    listed_runs: int = 200_000
+
+
+LONG = Sizes(growth_steps=200_000, listed_runs=1_000_000, long_trace_steps=200_000)
+"""As the goals have it; takes several times as long."""
+
+TINY = Sizes(
+    rounds=1,
+    trace_steps=60,
+    long_trace_steps=120,
+    stream_events=200,
+    frame_bytes=64 << 10,
+    steps_alone=20,
+    steps_at_once=40,
+    runs_at_once=(2,),
+    requests=40,
+    calls=5,
+    tails=(2,),
+    tail_events=40,
+    many_tails=5,
+    many_runs=5,
+    written_steps=20,
+    growth_steps=500,
+    growth_rounds=1,
+    listed_runs=300,
+)
+"""Every line of the bench once; its numbers mean nothing."""

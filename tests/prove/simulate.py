@@ -1,0 +1,66 @@
+"""`prove simulate`: the engine on a virtual clock, in a world where a seed decides on all that happens.
+
+It decides on flows, durations and failures, on when callers start, resume and cancel runs, when processes
+crash (at any moment and around any commit), stop, and sleep until another machine has their runs, when the
+disk is full or gone, and when clocks are set back. After each commit the laws of the log are checked
+(`simulating/laws.py`). To replay a seed that lies: `python -m tests.prove simulate --first SEED --seeds 1`.
+"""
+
+import hashlib
+import time
+from collections import Counter
+from typing import get_args
+
+from tests.prove.simulating.disk import Fault
+from tests.prove.simulating.seed import Lived, live
+
+CONTROL_SEEDS = 300
+"""So many at most until a store with a fault is found out; it takes a few."""
+
+
+def simulate(seeds: int = 2000, first: int = 0) -> list[str]:
+    """What was tried with the seeds from `first` on. Raises AssertionError for the first seed with a lie."""
+    began_s = time.monotonic()
+    seen: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    for seed in range(first, first + seeds):
+        lived = _lived(seed)
+        seen += lived.seen
+        digest.update(lived.digest.encode())
+    per_s = seeds / (time.monotonic() - began_s)
+    report = [
+        f"simulate, seeds {first} to {first + seeds - 1}: {per_s:.0f} seeds/s, {seen['virtual seconds']:,}"
+        f" virtual seconds, {seen['commits']:,} commits, {seen['events']:,} events; no lie",
+        _told("runs", seen),
+        _told("callers", seen),
+        _told("trouble", seen),
+        f"all logs together: {digest.hexdigest()[:12]}",
+    ]
+    if seeds > 1:
+        report += [_control(fault) for fault in get_args(Fault)]
+    return report
+
+
+def _lived(seed: int) -> Lived:
+    try:
+        return live(seed)
+    except AssertionError as lie:
+        replay = f"python -m tests.prove simulate --first {seed} --seeds 1"
+        raise AssertionError(f"seed {seed}: {lie}; replay it with `{replay}`") from lie
+
+
+def _told(kind: str, seen: Counter[str]) -> str:
+    counted = sorted(
+        (name.partition(": ")[2], count) for name, count in seen.items() if name.startswith(kind)
+    )
+    return f"{kind}: " + ", ".join(f"{count:,} {name}" for name, count in counted)
+
+
+def _control(fault: Fault) -> str:
+    """The laws would see a store that does not keep its word."""
+    for seed in range(CONTROL_SEEDS):
+        try:
+            live(seed, fault=fault)
+        except AssertionError as lie:
+            return f"control, {fault}: seed {seed}: {lie}"
+    raise AssertionError(f"{CONTROL_SEEDS} seeds do not show {fault}")

@@ -1,0 +1,201 @@
+"""Who starts runs in the simulation, takes them up again, and cancels them; and what they were told.
+
+Each call goes to some process and lives there: it dies with it, as a request does.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from runglass.engine.engine import StartedRun
+from runglass.engine.going import RunLeft
+from runglass.engine.plan import Offer, Plan, Stretch
+from runglass.errors import APIError, StoreError
+from runglass.execution import CaptureMode
+from tests.prove.simulating.flows import make_flow
+from tests.prove.simulating.laws import demand
+from tests.prove.simulating.machine import Life
+
+if TYPE_CHECKING:
+    from tests.prove.simulating.world import World
+
+MODES: tuple[CaptureMode, ...] = ("off", "metadata_only", "redacted", "full")
+TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("look", "find")]
+REFUSALS = frozenset({"RUN_NOT_PAUSED", "UNAVAILABLE"})
+
+
+class Callers:
+    """All callers of one world."""
+
+    def __init__(self, world: "World") -> None:
+        self.left_paused: set[str] = set()
+        self._world = world
+        self._runs = world.chance.randint(1, 5)
+        self._labels = 0
+        self._all_started = False
+        self._started: set[str] = set()
+        self._cancelled: dict[str, tuple[Life, int]] = {}
+        self._impatience = world.chance.choice((0.0, 0.0, 0.1, 0.5))
+        self._leaves = world.chance.choice((0.0, 0.0, 0.1))
+
+    async def work(self) -> None:
+        """Starts some runs, and looks after them until each has ended or is left paused."""
+        world = self._world
+        starts = sorted(world.chance.uniform(0, world.wild_s * 0.7) for _ in range(self._runs))
+        looking = asyncio.create_task(self._look_after())
+        for at_s in starts:
+            await asyncio.sleep(max(0.0, at_s - world.loop.time()))
+            await self._start()
+        self._all_started = True
+        await looking
+
+    async def _start(self) -> None:
+        """Starts a run, at whatever process takes it."""
+        world, chance = self._world, self._world.chance
+        flow = make_flow(chance)
+        last = chance.choice((None, None, 0, len(flow.steps) - 1))
+        offer = Offer(tools=TOOLS) if chance.random() < 0.4 else None
+        stretch = Stretch(last=last, offer=offer, answers_call=chance.random() < 0.3)
+        capture = chance.choice(MODES)
+        while True:
+            lives = world.lives()
+            if not lives:
+                await asyncio.sleep(0.5)
+                continue
+            self._labels += 1
+            plan = Plan(
+                flow=flow,
+                version=0,
+                inputs={"run": f"r{self._labels}"},
+                capture=capture,
+                trigger_type="api",
+            )
+            life = chance.choice(lives)
+            done = life.process.start(self._call(life, plan, stretch))
+            await asyncio.wait({done}, timeout=5.0)
+            if world.laws.named(f"r{self._labels}") is not None:
+                return
+            await asyncio.sleep(0.1)
+
+    async def _call(self, life: Life, plan: Plan, stretch: Stretch) -> None:
+        assert life.engine is not None
+        try:
+            started = await life.engine.start(self._world.record, plan, stretch)
+        except APIError as error:
+            code = error.code
+            self._world.tell(lambda: demand(code in REFUSALS, f"a run is refused: {code}"))
+            return
+        except StoreError:
+            return
+        self._started.add(started.id)
+        await self._outcome(life, started)
+
+    async def _outcome(self, life: Life, started: StartedRun) -> None:
+        """Waits for the end of a stretch; what is told of it must be so in the store."""
+        world = self._world
+        try:
+            outcome = await started.outcome()
+        except (RunLeft, StoreError):
+            world.seen["callers: told that it goes on elsewhere"] += 1
+            return
+        log = world.laws.of(started.id)
+        assert log is not None
+
+        def check() -> None:
+            told = f"{log.id} was told to be {outcome.status}"
+            demand(len(log.events) > started.head, f"{told} without an event")
+            if outcome.status == "paused":
+                demand(any("paused" in event.event_type for event in log.events), f"{told}, and never was")
+            else:
+                demand(log.status == outcome.status, f"{told}, and is {log.status}")
+            if self._cancelled.get(log.id) == (life, log.fence):
+                demand(outcome.status == "cancelled", f"{told} after it was cancelled")
+
+        world.tell(check)
+
+    async def _look_after(self) -> None:
+        world, chance = self._world, self._world.chance
+        while not (world.calm and self._all_started and self._all_rest()):
+            await asyncio.sleep(chance.uniform(0.2, 2.0))
+            lives = world.lives()
+            for log in list(world.laws.logs.values()):
+                if log.ended or not lives or log.id in self.left_paused:
+                    continue
+                life = chance.choice(lives)
+                if not world.calm and chance.random() < self._impatience * 0.2:
+                    life.process.start(self._cancel(life, log.id))
+                elif log.status == "paused" and chance.random() < 0.5:
+                    if world.calm and chance.random() < self._leaves:
+                        self.left_paused.add(log.id)
+                        continue
+                    for _ in range(chance.choice((1, 1, 1, 2))):
+                        life = chance.choice(lives)
+                        life.process.start(self._resume(life, log.id))
+
+    def _all_rest(self) -> bool:
+        return all(log.ended or log.id in self.left_paused for log in self._world.laws.logs.values())
+
+    async def _resume(self, life: Life, run_id: str) -> None:
+        world, chance = self._world, self._world.chance
+        assert life.engine is not None
+        try:
+            run = await life.store.run(run_id)
+            assert run is not None
+            paused = await life.engine.paused(run)
+            cursor, turns = paused.pause.cursor, paused.pause.turns
+            first, results = cursor, []
+            if turns is not None:
+                results = [
+                    {"role": "tool", "toolCallId": call["id"], "content": "found"} for call in turns.calls
+                ]
+            elif chance.random() < 0.3:
+                first = chance.randint(0, cursor)
+            stretch = Stretch(
+                first=first,
+                last=chance.choice((None, first)),
+                offer=Offer(tools=TOOLS) if chance.random() < 0.3 else None,
+                results=results,
+            )
+            started = await life.engine.resume(paused, paused.plan, stretch)
+        except APIError as error:
+            code = error.code
+            world.tell(lambda: demand(code in REFUSALS, f"{run_id} cannot be taken up: {code}"))
+            return
+        except StoreError:
+            return
+        world.seen["callers: resumed"] += 1
+        await self._outcome(life, started)
+
+    async def _cancel(self, life: Life, run_id: str) -> None:
+        """Cancels a run as the server does."""
+        world = self._world
+        assert life.engine is not None
+        try:
+            run = await life.store.run(run_id)
+            assert run is not None
+            if run.ended:
+                return
+            if life.engine.cancel(run_id, reason="the seed"):
+                world.seen["callers: cancelled"] += 1
+                log = world.laws.of(run_id)
+                # Of a run that goes on elsewhere, without its knowledge, it can say nothing.
+                if log is not None and log.holder is life.process:
+                    self._cancelled[run_id] = (life, log.fence)
+            elif await life.engine.cancel_paused(run, reason="the seed"):
+                world.seen["callers: cancelled while paused"] += 1
+                log = world.laws.of(run_id)
+                assert log is not None
+                status = log.status
+                world.tell(lambda: demand(status == "cancelled", f"{run_id} was cancelled and is {status}"))
+        except StoreError:
+            return
+
+    def check(self) -> None:
+        """At the end: what was acknowledged is so. Raises AssertionError."""
+        world, laws = self._world, self._world.laws
+        for run_id in sorted(self._started):
+            demand(laws.of(run_id), f"{run_id} was started, and is not in the store")
+        for run_id, (life, _) in self._cancelled.items():
+            log = laws.of(run_id)
+            # Only the process knows of it until the run has ended, and may take that to its grave.
+            if world.alone and life is world.machines[0].life and log is not None:
+                demand(log.status == "cancelled", f"{run_id} was cancelled and is {log.status}")

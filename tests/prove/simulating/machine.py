@@ -1,0 +1,126 @@
+"""A machine of the simulation, and the processes that live and die on it, one after another."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from runglass.bus.memory import MemoryBus
+from runglass.engine.engine import Engine
+from runglass.engine.steps import Parts
+from runglass.errors import StoreError
+from runglass.fold import Address
+from tests.prove.simulating.disk import Inline, Store
+from tests.prove.simulating.virtual import Clock, Process
+from tests.prove.simulating.work import SimulatedModels, SimulatedSandbox, SimulatedTemplates
+
+if TYPE_CHECKING:
+    from tests.prove.simulating.world import World
+
+
+class Life:
+    """A process with an engine, from its start to its end; `over` is set when it has ended, in any way."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self.process = Process(name)
+        self.clock = Clock(world.loop)
+        self.over = asyncio.Event()
+        self.engine: Engine | None = None
+        self.died = False
+        self._world = world
+        self._stop: asyncio.Future[float] = world.loop.create_future()
+        chance = world.chance
+        mean = None if world.calm else world.commits_to_death
+        self.connections = Inline(
+            world.disk,
+            self.process,
+            dies_in=None if mean is None else 1 + int(chance.expovariate(1 / mean)),
+            dies_before=chance.random() < 0.5,
+            die=self._die_in_commit,
+        )
+        self.store = Store(self.connections)
+        self._main = self.process.start(self._work())
+        self._main.add_done_callback(self._end)
+
+    def die(self) -> None:
+        """As by SIGKILL."""
+        self.died = True
+        self.process.halt()
+        self.over.set()
+
+    def stop(self, grace_s: float) -> None:
+        """As by SIGTERM."""
+        if not self._stop.done():
+            self._stop.set_result(grace_s)
+
+    def sleep(self, seconds: float) -> None:
+        """As by SIGSTOP, and SIGCONT after a while."""
+        self.process.halt()
+        self._world.loop.call_later(seconds, self.wake)
+
+    def wake(self) -> None:
+        if not self.died:
+            self.process.go_on()
+
+    def _die_in_commit(self) -> None:
+        self._world.seen["trouble: crashes in a commit"] += 1
+        self.die()
+
+    async def _work(self) -> None:
+        world, chance = self._world, self._world.chance
+
+        def effect(label: str, address: Address) -> None:
+            world.tell(lambda: world.laws.effect(label, address, self.process))
+
+        async with self.store:
+            if world.alone:
+                # As a server does that has its data for itself.
+                await self.store.end_lease(None)
+            parts = Parts(
+                sandbox=SimulatedSandbox(chance, effect),
+                templates=SimulatedTemplates(),
+                models=SimulatedModels(chance),
+                clock=self.clock,
+            )
+            bus = MemoryBus()
+            async with Engine(store=self.store, bus=bus, parts=parts, make_capture=world.capture) as engine:
+                keeping = asyncio.create_task(engine.keep_on())
+                self.engine = engine
+                grace_s = await self._stop
+                await engine.stop(grace_s=grace_s)
+                keeping.cancel()
+                await asyncio.wait({keeping})
+
+    def _end(self, main: "asyncio.Task[None]") -> None:
+        if self.over.is_set():
+            return
+        # What else goes on in a process that ends, as calls do, ends with it.
+        self.died = True
+        self.process.halt()
+        self.over.set()
+        error = main.exception()
+        if error is not None and not isinstance(error, StoreError):
+            raise error
+
+
+class Machine:
+    """Starts a process whenever there is none."""
+
+    def __init__(self, world: "World", number: int) -> None:
+        self.life: Life | None = None
+        self.past: list[Life] = []
+        self._world = world
+        self._name = f"machine {number}"
+
+    async def work(self) -> None:
+        world = self._world
+        while not world.closing:
+            self.life = Life(world, f"{self._name}, life {len(self.past) + 1}")
+            self.past.append(self.life)
+            await self.life.over.wait()
+            if not world.closing:
+                await asyncio.sleep(world.chance.choice((0.1, 1.0, 1.0, 15.0)))
+
+    async def close(self) -> None:
+        """Stops its process in order."""
+        if self.life is not None and not self.life.over.is_set():
+            self.life.stop(0.0)
+            await self.life.over.wait()

@@ -1,0 +1,108 @@
+"""A seed from the first moment of its world to the last, and after that what is left of its processes.
+
+Whatever could tell one replay from another is taken out here: ids, and the order of what nobody awaits.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+from unittest.mock import patch
+
+from tests.prove.simulating.disk import Fault
+from tests.prove.simulating.virtual import VirtualLoop
+from tests.prove.simulating.world import World
+
+_LOG = logging.getLogger("runglass")
+
+
+class Lived(NamedTuple):
+    """What happened, counted by name, and a digest of all events: the same seed has the same."""
+
+    seen: Counter[str]
+    digest: str
+
+
+def live(seed: int, *, fault: Fault | None = None) -> Lived:
+    """Lives through the world of a seed, on a store with a fault or none. Raises AssertionError for a lie."""
+    numbers = itertools.count(1)
+
+    def next_id() -> str:
+        return f"id-{next(numbers):04d}"
+
+    with (
+        patch("runglass.engine.engine.uuid7", next_id),
+        patch("runglass.store.sqlite_catalog.uuid7", next_id),
+        asyncio.Runner(loop_factory=VirtualLoop) as runner,
+    ):
+        world = World(seed, cast(VirtualLoop, runner.get_loop()), fault=fault)
+        runner.get_loop().set_exception_handler(_Troubles(world).take)
+        try:
+            with _heard(world):
+                seen = runner.run(world.run())
+                events = world.disk.connection.execute("SELECT data FROM event ORDER BY run_no, seq")
+                return Lived(seen, hashlib.sha256(b"\n".join(data for (data,) in events)).hexdigest()[:12])
+        finally:
+            world.closing = True
+            runner.run(_bury(world))
+            world.disk.connection.close()
+
+
+async def _bury(world: World) -> None:
+    """Ends what dead processes left off: their tasks may not go on when they are collected some day."""
+    lives = [life for machine in world.machines for life in machine.past]
+    with _heard(world):
+        for life in lives:
+            life.connections.sever()
+            life.process.go_on()
+        # After a lie an engine may be in any state, and end only what it is made to end.
+        for _ in range(100):
+            tasks = [task for life in lives for task in life.process.tasks if not task.done()]
+            if not tasks:
+                return
+            for task in tasks:
+                task.cancel()
+            await asyncio.sleep(1.0)
+
+
+class _Troubles(logging.Handler):
+    """Takes the errors that nobody else takes, as lies of a world that is not over yet.
+
+    Such are those in a callback, or in a task that nobody awaits, and what the engine caught and logged.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
+
+    def take(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._fail(str(context.get("message")), context.get("exception"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self._fail(record.getMessage(), record.exc_info[1])
+
+    def _fail(self, message: str, error: BaseException | None) -> None:
+        if self._world.closing:
+            return
+        if not isinstance(error, AssertionError):
+            cause, error = error, AssertionError(f"{message}: {error!r}")
+            error.__cause__ = cause
+        self._world.fail(error)
+
+
+@contextmanager
+def _heard(world: World) -> Iterator[None]:
+    """The log of the engine is heard by this world alone: it tells of hundreds of crashes."""
+    handler, propagates = _Troubles(world), _LOG.propagate
+    _LOG.addHandler(handler)
+    _LOG.propagate = False
+    try:
+        yield
+    finally:
+        _LOG.removeHandler(handler)
+        _LOG.propagate = propagates

@@ -1,0 +1,181 @@
+"""One pass of a run over its flow: what has ended, and what may come next for each step.
+
+A pass begins where a run begins, and anew for the steps that a caller runs again after a pause.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from runglass.engine.attempts import PROVIDER_RETRY
+from runglass.engine.engine import CRASH_RETRIES
+from runglass.engine.taking_up import WORKER_LOST
+from runglass.events import (
+    LoopCompleted,
+    StepCompleted,
+    StepError,
+    StepEvent,
+    StepInput,
+    StepOutput,
+    StepResumed,
+    StepRetrying,
+    StepSkipped,
+    StepStarted,
+)
+from runglass.flow import Flow, LeafStep, LlmStep, Step, WaitStep, find_step, within
+from runglass.fold import Address
+from runglass.store.base import Checkpoint
+from tests.prove.simulating.flows import UNKNOWN
+
+CUT_OFF = frozenset({WORKER_LOST, "CANCELLED"})
+FINAL = frozenset({"TEMPLATE_ERROR"})
+"""Codes of failures after which there is no further attempt."""
+
+
+class Pass:
+    """What the events of a run, since each step's pass began, say of it. Raises AssertionError for a lie."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self.completed: set[Address] = set()
+        self.lost: dict[Address, str] = {}
+        self.decisions: dict[Address, Any] = {}
+        self._looped: set[Address] = set()
+        self._skipped: set[Address] = set()
+        self._attempts: Counter[Address] = Counter()
+        self._running: set[Address] = set()
+        self._crashes: Counter[Address] = Counter()
+        self._failures: Counter[Address] = Counter()
+        # Since the step last ended well, be it in a pass before: after a crash nobody can tell them apart.
+        self._all_crashes: Counter[Address] = Counter()
+        self._all_failures: Counter[Address] = Counter()
+
+    @property
+    def lost_ids(self) -> set[str]:
+        """The steps that were lost in some iteration."""
+        return {address.step_id for address in self.lost}
+
+    def drop(self, step_ids: Iterable[str]) -> None:
+        """A new pass of these steps begins; not of one that waited for tools, which goes on."""
+        dropped = set(step_ids)
+        for known in (self.completed, self._looped, self._skipped):
+            known.difference_update([address for address in known if address.step_id in dropped])
+        for counted in (self.lost, self._crashes, self._failures):
+            for address in [address for address in counted if address.step_id in dropped]:
+                if address not in self._running:
+                    del counted[address]
+        for address in [address for address in self.decisions if f"{address.step_id}?" in dropped]:
+            del self.decisions[address]
+
+    def keep(self, kept: Checkpoint) -> None:
+        """Notes a decision; there is one for each container and iteration."""
+        if not kept.step_id.endswith("?"):
+            return
+        path = tuple(map(int, kept.loop_path.split(","))) if kept.loop_path else None
+        address = Address(kept.step_id[:-1], path)
+        assert address not in self.decisions, f"{address} has decided already"
+        self.decisions[address] = msgspec.json.decode(kept.data)
+
+    def take(self, event: StepEvent) -> None:
+        """Takes the next event of a step in."""
+        address = Address(event.step_id, event.loop_path)
+        match event:
+            case StepStarted():
+                assert address not in self._running, f"{address} starts and still runs"
+                self._begins(address, event.attempt)
+                self._running.add(address)
+            case StepSkipped():
+                self._begins(address, event.attempt)
+                self._skipped.add(address)
+            case LoopCompleted():
+                assert address not in self._looped, f"loop {address} has ended twice"
+                self._looped.add(address)
+            case StepInput() | StepOutput() | StepResumed():
+                self._goes_on(address, event.attempt)
+            case StepCompleted():
+                self._goes_on(address, event.attempt)
+                self._running.discard(address)
+                self.completed.add(address)
+                self._all_crashes[address] = self._all_failures[address] = 0
+            case StepRetrying():
+                self._goes_on(address, event.attempt)
+                self._running.discard(address)
+                assert event.next_attempt == event.attempt + 1, f"{address}: {event.next_attempt} follows"
+                self._fails(address, _code(event), lost=False)
+            case StepError():
+                self._goes_on(address, event.attempt)
+                self._running.discard(address)
+                self._fails(address, _code(event), lost=True)
+                self.lost[address] = _code(event)
+
+    def _begins(self, address: Address, attempt: int) -> None:
+        assert address not in self.completed, f"{address} has ended well and begins once more"
+        assert address not in self.lost, f"{address} was lost and begins once more"
+        assert address not in self._skipped, f"{address} was skipped and comes once more"
+        self._attempts[address] += 1
+        assert attempt == self._attempts[address], (
+            f"{address}: attempt {attempt} is {self._attempts[address]}"
+        )
+
+    def _goes_on(self, address: Address, attempt: int) -> None:
+        assert address in self._running, f"{address} goes on and does not run"
+        assert attempt == self._attempts[address], f"{address}: attempt {attempt} goes on"
+
+    def _fails(self, address: Address, code: str, *, lost: bool) -> None:
+        step = find_step(self._flow, address.step_id)
+        assert step is not None
+        assert code != "INTERNAL_ERROR", f"{address}: an error of the engine itself"
+        if code == "TEMPLATE_ERROR":
+            assert UNKNOWN in (step.input or {}).values(), f"{address} does not see what it names"
+        if code == WORKER_LOST:
+            self._crashes[address] += 1
+            self._all_crashes[address] += 1
+            crashes = self._crashes[address]
+            if lost and not self._around_is_lost(address):
+                assert not isinstance(step, WaitStep), f"{address} only waits and is given up"
+                crashes = self._all_crashes[address]
+                assert crashes > CRASH_RETRIES, f"{address} is given up after {crashes} crashes"
+            elif not lost:
+                waits = isinstance(step, WaitStep)
+                assert waits or crashes <= CRASH_RETRIES, f"{address} goes on after {crashes} crashes"
+        elif code != "CANCELLED" and isinstance(step, LeafStep):
+            self._failures[address] += 1
+            self._all_failures[address] += 1
+            tries = retries_of(step, code)
+            failures = self._failures[address]
+            if lost:
+                failures = self._all_failures[address]
+                assert failures >= tries, (
+                    f"{address} is lost after {failures} failures, {tries} are its right"
+                )
+            else:
+                assert failures < tries, f"{address} is tried again after {failures} failures of {tries}"
+
+    def _around_is_lost(self, address: Address) -> bool:
+        """Whether another step was lost, and with it a container that holds both."""
+        others = {other.step_id for other in self.lost if other != address}
+        for step in _containers(self._flow.steps):
+            inner = {each.id for each in within(step)}
+            if address.step_id in inner and others & inner:
+                return True
+        return False
+
+
+def _containers(steps: list[Step]) -> list[Step]:
+    return [each for top in steps for each in within(top) if not isinstance(each, LeafStep)]
+
+
+def _code(event: StepRetrying | StepError) -> str:
+    error: Any = event.error
+    return str(error["code"])
+
+
+def retries_of(step: LeafStep, code: str) -> int:
+    """How often the step may be tried in all, where it fails with this code."""
+    if code in FINAL:
+        return 1
+    if step.retry is None and isinstance(step, LlmStep) and code == "RATE_LIMITED":
+        return PROVIDER_RETRY.max_attempts
+    return step.retry.max_attempts if step.retry else 1

@@ -1,0 +1,99 @@
+"""What steps do in the simulation: take virtual time, then end as the seed says. No process, no thread.
+
+An attempt of a code step does one thing outside, somewhere on its way, which `effect` hears of.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models
+from runglass.engine.sandbox import Sandbox
+from runglass.engine.templates import Templates
+from runglass.errors import StepFailure
+from runglass.fold import Address
+from runglass.settings import Price
+from runglass.trace import TokenBreakdown
+from tests.prove.simulating.flows import output_of
+
+Effect = Callable[[str, Address], None]
+"""Hears in which run, by the name in its inputs, and for which step and iteration something was done."""
+
+PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"))
+REJECTED_USD = Decimal("0.000123")
+
+
+class SimulatedSandbox(Sandbox):
+    """Runs no code: see `flows.py` for what it is given."""
+
+    def __init__(self, chance: Random, effect: Effect) -> None:
+        super().__init__()
+        self._chance = chance
+        self._effect = effect
+
+    async def run(self, code: str, names: Mapping[str, Any]) -> Any:
+        step_id, fails = code.split()
+        path = tuple(names["item"]["path"]) if "item" in names else None
+        await self._pass_time()
+        self._effect(names["initial"]["run"], Address(step_id, path))
+        await self._pass_time()
+        if self._chance.random() < float(fails):
+            raise StepFailure("CODE_ERROR", "the seed says so")
+        if self._chance.random() < float(fails) / 10:
+            return None
+        return output_of(step_id, names)
+
+    async def evaluate(self, expression: str, names: Mapping[str, Any]) -> Any:
+        expression = expression.removeprefix("not not (").removesuffix("\n)")
+        word, *count, fails = expression.split()
+        await asyncio.sleep(self._chance.choice((0.0, 0.0, 0.0, 0.5)))
+        if self._chance.random() < float(fails):
+            raise StepFailure("CODE_ERROR", "the seed says so")
+        if word == "text":
+            return "no list"
+        if word != "items":
+            return {"yes": True, "no": False}.get(word, self._chance.random() < 0.5)
+        # As with a set: in another process the same expression has another order.
+        keys = self._chance.sample(range(10), int(count[0]))
+        outer = names["item"]["path"] if "item" in names else []
+        return [{"path": [*outer, index], "key": key} for index, key in enumerate(keys)]
+
+    async def _pass_time(self) -> None:
+        await asyncio.sleep(self._chance.choice((0.0, 0.0, 0.001, 0.3, self._chance.uniform(0, 4))))
+
+
+class SimulatedTemplates(Templates):
+    """Has no process to ask: what is not plain to see names nothing that there is."""
+
+    async def _asked(self, template: str, *rest: object) -> Any:
+        raise StepFailure("TEMPLATE_ERROR", f"{template!r} names nothing", may_retry=False)
+
+
+class SimulatedModels(Models):
+    """`echo`, which takes its time, is busy now and then, and gives answers that cannot be used."""
+
+    def __init__(self, chance: Random) -> None:
+        super().__init__(prices={"echo": PRICE})
+        self._chance = chance
+
+    async def complete(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelAnswer:
+        fails = request.settings["fails"]
+        await asyncio.sleep(self._chance.choice((0.0, 0.02, 0.4, self._chance.uniform(0, 4))))
+        if self._chance.random() < fails:
+            raise StepFailure(
+                "RATE_LIMITED", "the seed says so", retry_after_ms=self._chance.choice((0, 700))
+            )
+        if self._chance.random() < fails:
+            tokens = TokenBreakdown(prompt=3, completion=4, total=7)
+            raise AnswerRejected(
+                "INVALID_OUTPUT",
+                "the seed says so",
+                tokens=tokens,
+                cost_usd=REJECTED_USD,
+                model_used="echo",
+            )
+        answer = await super().complete(request, on_text)
+        await asyncio.sleep(self._chance.choice((0.0, 0.04, 0.2)))
+        return answer

@@ -1,0 +1,174 @@
+"""One seed of the simulation: machines that die and come back, callers, a disk that fails, one store.
+
+For a while everything may happen, and whatever happens is drawn from the seed. Then the world is calm, and
+every run must come to its end, or to a pause that nobody ends, in bounded time.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+from runglass.engine.capture import Capture, Redactor
+from runglass.execution import CaptureMode
+from runglass.store.base import FlowRecord
+from tests.prove.simulating.callers import Callers
+from tests.prove.simulating.disk import Disk, Fault, Inline, Mood, Store
+from tests.prove.simulating.flows import make_flow
+from tests.prove.simulating.laws import Laws, demand
+from tests.prove.simulating.machine import Life, Machine
+from tests.prove.simulating.virtual import Process, VirtualLoop
+
+CALM_S = 3600.0
+"""How long runs may take once nothing happens to them any more; the longest flow takes some minutes."""
+BUDGET_PICO = 10_000_000
+"""A few answers of a model."""
+MOODS: tuple[Mood, ...] = ("full", "full", "tight", "gone", "moody", "mute")
+
+_REDACTOR = Redactor()
+
+
+class World:
+    """Everything of one seed, and what happened in it, counted by name in `seen`."""
+
+    def __init__(self, seed: int, loop: VirtualLoop, *, fault: Fault | None = None) -> None:
+        self.chance = Random(seed)
+        self.loop = loop
+        self.seen: Counter[str] = Counter()
+        self.laws = Laws()
+        self.disk = Disk(self.chance, self.laws.watch, fault)
+        self.laws.db = self.disk.connection
+        self.lie: asyncio.Future[None] = loop.create_future()
+        self.calm = False
+        self.closing = False
+        self.machines = [Machine(self, number) for number in range(self.chance.choice((1, 2)))]
+        self.callers = Callers(self)
+        self.wild_s = self.chance.choice((10.0, 30.0, 90.0))
+        # Each seed has its own kind of weather: how often what happens, in events a minute.
+        self._weather = {
+            name: self.chance.choice((0.0, 0.0, 2.0, 10.0))
+            for name in ("crash", "stop", "sleep", "disk", "clock", "budget")
+        }
+        self.commits_to_death = self.chance.choice((None, None, 5, 40))
+
+    @property
+    def alone(self) -> bool:
+        return len(self.machines) == 1
+
+    def lives(self) -> list[Life]:
+        """The processes that take calls, or would if they were not stopped."""
+        return [
+            machine.life
+            for machine in self.machines
+            if machine.life and machine.life.engine and not machine.life.over.is_set()
+        ]
+
+    async def run(self) -> Counter[str]:
+        """Lets the world go on until it has come to its end. Raises AssertionError for a lie."""
+        going = asyncio.create_task(self._go_on())
+        await asyncio.wait({going, self.lie}, return_when=asyncio.FIRST_COMPLETED)
+        if self.lie.done():
+            self.lie.result()
+        going.result()
+        self.seen["virtual seconds"] = round(self.loop.time())
+        self.seen["events"] = sum(len(log.events) for log in self.laws.logs.values())
+        self.seen["commits"] = self.disk.commits
+        self.seen["trouble: late effects"] = self.laws.late_effects
+        for log in self.laws.logs.values():
+            self.seen[f"runs: {log.status}"] += 1
+        return self.seen
+
+    async def _go_on(self) -> None:
+        await self._prepare()
+        beside = [asyncio.create_task(machine.work()) for machine in self.machines]
+        calling = asyncio.create_task(self.callers.work())
+        weather = [
+            asyncio.create_task(self._happen(name, often)) for name, often in self._weather.items() if often
+        ]
+        await asyncio.sleep(self.wild_s)
+        for task in weather:
+            task.cancel()
+        self.disk.mood = "well"
+        self.calm = True
+        for machine in self.machines:
+            if machine.life is not None:
+                machine.life.connections.spare()
+                machine.life.wake()
+        try:
+            async with asyncio.timeout(CALM_S):
+                await calling
+        except TimeoutError:
+            open_runs = {log.id: log.status for log in self.laws.logs.values() if not log.ended}
+            raise AssertionError(f"{CALM_S} s after the last trouble there still are {open_runs}") from None
+        # Time enough for each engine to find out that it has nothing left to do.
+        await asyncio.sleep(60.0)
+        for life in self.lives():
+            assert life.engine is not None
+            goes_on = [log.id for log in self.laws.logs.values() if life.engine.goes_on(log.id)]
+            demand(not goes_on, f"{life.process.name} still goes on with {goes_on}")
+            demand(not life.engine._stranded, f"{life.process.name} waits for {life.engine._stranded}")
+        self.closing = True
+        for machine in self.machines:
+            await machine.close()
+        for task in beside:
+            await task
+        self.laws.check_all()
+        self.callers.check()
+
+    async def _prepare(self) -> None:
+        outside = Process("outside")
+        connections = Inline(self.disk, outside, dies_in=None, dies_before=False, die=lambda: None)
+        async with Store(connections) as store:
+            project = await store.ensure_project("acme", "demo")
+            source = make_flow(Random(0)).encode()
+            if self.chance.random() < 0.2:
+                await store.set_budget(project.id, BUDGET_PICO)
+                self.laws.budgeted = True
+            self.record: FlowRecord = await store.put_draft(
+                project.id, "simulated", name=None, capture=None, source=source
+            )
+
+    async def _happen(self, name: str, often: float) -> None:
+        while True:
+            await asyncio.sleep(self.chance.expovariate(often / 60))
+            lives = [life for life in self.lives() if not life.process.halted]
+            if name == "budget":
+                self.seen["callers: budgets raised"] += 1
+                self.disk.connection.execute(f"UPDATE project SET budget_pico = budget_pico + {BUDGET_PICO}")
+            elif name == "disk":
+                self.seen["trouble: failing disks"] += 1
+                self.disk.mood = self.chance.choice(MOODS)
+                await asyncio.sleep(self.chance.choice((0.2, 3.0, 20.0)))
+                self.disk.mood = "well"
+            elif lives:
+                life = self.chance.choice(lives)
+                match name:
+                    case "crash":
+                        self.seen["trouble: crashes"] += 1
+                        life.die()
+                    case "stop":
+                        self.seen["trouble: stops"] += 1
+                        life.stop(self.chance.choice((0.0, 0.5, 10.0)))
+                    case "sleep":
+                        self.seen["trouble: sleeping processes"] += 1
+                        life.sleep(self.chance.choice((0.5, 12.0, 15.0, 30.0)))
+                    case "clock":
+                        self.seen["trouble: jumping clocks"] += 1
+                        # An hour may cost two machines an hour, as long as a lease then seems to last.
+                        far_s = -3600.0 if self.alone else -60.0
+                        life.clock.ahead_s += self.chance.choice((far_s, -5.0, -0.01, 5.0, 60.0))
+
+    def tell(self, check: Callable[[], None]) -> None:
+        """Makes a check whose failure is a lie of this world, and nobody else's business."""
+        try:
+            check()
+        except AssertionError as lie:
+            self.fail(lie)
+
+    def fail(self, lie: AssertionError) -> None:
+        """Ends the world, with the first of its lies."""
+        if not self.lie.done():
+            self.lie.set_exception(lie)
+
+    def capture(self, mode: CaptureMode) -> Capture:
+        return Capture(mode, limit_bytes=2048, redactor=_REDACTOR)
