@@ -54,6 +54,7 @@ class Tails:
 
     def __init__(self, server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = threading.Event()
+        self.held = threading.Event()
         self.count = 0
         listen = server.runtime.bus.listen
 
@@ -62,6 +63,7 @@ class Tails:
             self.count += 1
             try:
                 async with listen(run_id) as listener:
+                    self.held.set()
                     yield listener
             finally:
                 self.count -= 1
@@ -113,6 +115,8 @@ def test_the_caller_closed_the_generator(server: RunningServer, side: Side, tail
     events = side.following(run.live_trace())
     until_held(events)
     tails.left.clear()
+    # What has been stored is sent before the server listens for more.
+    assert tails.held.wait(AT_ONCE_S)
     assert tails.count == 1
     events.close()
     assert tails.left.wait(AT_ONCE_S)
@@ -133,6 +137,7 @@ async def test_the_caller_cancelled_the_task(server: RunningServer, tails: Tails
         job = await client.flow("acme/demo/endless").execute_async()
         task = asyncio.create_task(follow(client, job.execution_id))
         await held.wait()
+        assert await asyncio.to_thread(tails.held.wait, AT_ONCE_S)
         tails.left.clear()
         task.cancel()
         assert await asyncio.to_thread(tails.left.wait, AT_ONCE_S)
@@ -159,6 +164,7 @@ def test_the_client_was_closed_in_another_thread(server: RunningServer, tails: T
     thread = threading.Thread(target=follow)
     thread.start()
     assert held.wait(10)
+    assert tails.held.wait(AT_ONCE_S)
     tails.left.clear()
     client.close()
     thread.join(AT_ONCE_S)
@@ -177,7 +183,7 @@ async def test_the_client_was_closed_in_another_task(server: RunningServer, tail
         if isinstance(event, StepStarted):
             break
     waiting = asyncio.ensure_future(anext(events))
-    await asyncio.sleep(0)
+    assert await asyncio.to_thread(tails.held.wait, AT_ONCE_S)
     tails.left.clear()
     await client.aclose()
     with pytest.raises(RuntimeError, match="the client has been closed"):

@@ -127,7 +127,7 @@ class Callers:
                     if world.calm and chance.random() < self._leaves:
                         self.left_paused.add(log.id)
                         continue
-                    for _ in range(chance.choice((1, 1, 1, 2))):
+                    for _ in range(chance.choice((1, 1, 2, 3))):
                         life = chance.choice(lives)
                         life.process.start(self._resume(life, log.id))
 

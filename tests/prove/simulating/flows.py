@@ -40,7 +40,7 @@ class _Maker:
     def __init__(self, chance: Random) -> None:
         self._chance = chance
         self._ids = (f"s{number}" for number in itertools.count(1))
-        self._fails = chance.choice([0.0, 0.0, 0.05, 0.2])
+        self._fails = chance.choice([0.0, 0.05, 0.2])
 
     def steps(self, nesting: int, seen: tuple[str, ...]) -> list[Step]:
         """Some steps; `seen` are ids whose outputs they may name."""

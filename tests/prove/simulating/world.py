@@ -49,7 +49,7 @@ class World:
             name: self.chance.choice((0.0, 0.0, 2.0, 10.0))
             for name in ("crash", "stop", "sleep", "disk", "clock", "budget")
         }
-        self.commits_to_death = self.chance.choice((None, None, 5, 40))
+        self.commits_to_death = self.chance.choice((None, 5, 15, 40))
 
     @property
     def alone(self) -> bool:
