@@ -309,7 +309,7 @@ class Engine:
             "message": f"the process that ran this ended before the run did, and {why}",
         }
         log.error("run %s was cut off and is ended: %s", run.id, error["message"])
-        ending = self._stranded.pop(run.id)
+        ending = self._stranded.pop(run.id, None) or Ending()
         try:
             if ending.cancelled is not None:
                 await end_run(self._store, self._bus, self._clock, run, cancelled=ending.cancelled)

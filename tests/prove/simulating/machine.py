@@ -60,6 +60,12 @@ class Life:
         if not self.died:
             self.process.go_on()
 
+    def bury(self) -> None:
+        """Lets it come to an end in which nothing can be done any more."""
+        self.over.set()
+        self.connections.sever()
+        self.process.go_on()
+
     def _die_in_commit(self) -> None:
         self._world.seen["trouble: crashes in a commit"] += 1
         self.die()

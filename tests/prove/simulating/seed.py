@@ -57,8 +57,7 @@ async def _bury(world: World) -> None:
     lives = [life for machine in world.machines for life in machine.past]
     with _heard(world):
         for life in lives:
-            life.connections.sever()
-            life.process.go_on()
+            life.bury()
         # After a lie an engine may be in any state, and end only what it is made to end.
         for _ in range(100):
             tasks = [task for life in lives for task in life.process.tasks if not task.done()]
