@@ -55,6 +55,11 @@ def live(seed: int, *, fault: Fault | None = None) -> Lived:
 async def _bury(world: World) -> None:
     """Ends what dead processes left off: their tasks may not go on when they are collected some day."""
     lives = [life for machine in world.machines for life in machine.past]
+    inside = {task for life in lives for task in life.process.tasks}
+    outside = asyncio.all_tasks() - inside - {asyncio.current_task()}
+    for task in outside:
+        task.cancel()
+    await asyncio.wait({*outside, asyncio.create_task(asyncio.sleep(0))})
     with _heard(world):
         for life in lives:
             life.bury()
