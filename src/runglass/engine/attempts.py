@@ -110,6 +110,7 @@ class Attempts:
             # What the step before has spent must be in the store before that is asked.
             await self._writing.recorder.commit()
             if not await self._has_credit():
+                self._ending.spent_at = step.id
                 raise CreditsExhausted(step.id)
         waited_s = 0.0
         cut_off = self._cut_off.pop(Address(step.id, place.loop_path), None) if self._cut_off else None
@@ -255,7 +256,7 @@ class Attempts:
         except StepFailure as error:
             return error
         except asyncio.CancelledError:
-            if self._ending.cancelled is not None:
+            if self._ending.cancelled is not None or self._ending.spent_at is not None:
                 # The event that ends the run ends the attempt: clients take a `step_error` for the last word.
                 attempt.tell_input()
             elif not self._ending.left:

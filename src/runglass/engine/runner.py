@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, assert_never
 
 import msgspec
 
-from runglass.engine.attempts import Attempts, StepLost, StepWaits
+from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost, StepWaits
 from runglass.engine.capture import Capture
 from runglass.engine.gate import Ending
 from runglass.engine.kept import (
@@ -164,6 +164,8 @@ class Runner:
             # Python 3.11's task group swallows a cancellation that comes while it cuts off its tasks.
             if self._ending.told:
                 raise asyncio.CancelledError from None
+            if self._ending.spent_at is not None:
+                raise CreditsExhausted(self._ending.spent_at) from None
             if step.on_error == "fail":
                 raise
             self._attempts.give_up(step, place)

@@ -132,7 +132,8 @@ class Callers:
                         life.process.start(self._resume(life, log.id))
 
     def _all_rest(self) -> bool:
-        return all(log.ended or log.id in self.left_paused for log in self._world.laws.logs.values())
+        logs = self._world.laws.logs.values()
+        return all(log.ended or (log.status == "paused" and log.id in self.left_paused) for log in logs)
 
     async def _resume(self, life: Life, run_id: str) -> None:
         world, chance = self._world, self._world.chance

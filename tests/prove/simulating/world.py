@@ -104,7 +104,8 @@ class World:
         await asyncio.sleep(60.0)
         for life in self.lives():
             assert life.engine is not None
-            goes_on = [log.id for log in self.laws.logs.values() if life.engine.goes_on(log.id)]
+            ended = [log.id for log in self.laws.logs.values() if log.ended]
+            goes_on = [run_id for run_id in ended if life.engine.goes_on(run_id)]
             demand(not goes_on, f"{life.process.name} still goes on with {goes_on}")
             demand(not life.engine._stranded, f"{life.process.name} waits for {life.engine._stranded}")
         self.closing = True
