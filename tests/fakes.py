@@ -3,6 +3,10 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+CRASH_RETRIES = 3
+LEASE_S = 10.0
+"""What the engines of tests are given."""
+
 
 class VirtualClock:
     """A clock on which a sleep takes no time but moves the time on."""

@@ -15,12 +15,12 @@ from runglass.store.base import (
     Call,
     CallKey,
     Checkpoint,
-    NewRun,
     RunRecord,
     StepRow,
     Store,
 )
 from runglass.store.sqlite import SqliteStore
+from tests.records import new_run
 
 STORES: dict[str, Callable[[Path], Any]] = {
     "sqlite-full": lambda folder: SqliteStore(folder / "runglass.db", synchronous="FULL"),
@@ -40,17 +40,7 @@ async def make_run(
     owner = await store.ensure_project("acme", project)
     flow = await store.put_draft(owner.id, slug, name=None, capture=None, source=b"{}")
     return await store.create_run(
-        NewRun(
-            id=run_id,
-            project_id=owner.id,
-            flow_id=flow.id,
-            version=0,
-            trigger_type="api",
-            capture="full",
-            session_id=None,
-            request=b'{"inputs":{}}',
-            summary=b'{"status":"pending"}',
-        )
+        new_run(owner.id, flow.id, id=run_id, request=b'{"inputs":{}}', summary=b'{"status":"pending"}')
     )
 
 
@@ -458,18 +448,7 @@ async def test_the_outcome_of_a_run_is_kept_for_its_caller(store: Store) -> None
 
 async def test_a_call_under_one_key_makes_one_run(store: Store) -> None:
     run = await make_run(store)
-    new = NewRun(
-        id="run-2",
-        project_id=run.project_id,
-        flow_id=run.flow_id,
-        version=0,
-        trigger_type="api",
-        capture="full",
-        session_id=None,
-        request=b"{}",
-        summary=b"{}",
-        call=CallKey("key", b"digest"),
-    )
+    new = new_run(run.project_id, run.flow_id, id="run-2", call=CallKey("key", b"digest"))
     await store.create_run(new)
     with pytest.raises(CallRepeated):
         await store.create_run(msgspec.structs.replace(new, id="run-3"))
@@ -490,19 +469,7 @@ async def test_a_call_under_one_key_makes_one_run(store: Store) -> None:
 async def test_runs_of_a_session_are_found_oldest_first_in_their_project_only(store: Store) -> None:
     first = await make_run(store, "run-1")
     for number in (3, 2):
-        await store.create_run(
-            NewRun(
-                id=f"run-{number}",
-                project_id=first.project_id,
-                flow_id=first.flow_id,
-                version=0,
-                trigger_type="api",
-                capture="full",
-                session_id="s",
-                request=b"{}",
-                summary=b"{}",
-            )
-        )
+        await store.create_run(new_run(first.project_id, first.flow_id, id=f"run-{number}", session_id="s"))
     assert [run.id for run in await store.session_runs(first.project_id, "s")] == ["run-2", "run-3"]
     assert await store.session_runs(first.project_id + 1, "s") == []
 

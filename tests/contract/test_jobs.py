@@ -8,9 +8,10 @@ import pytest
 from uuid_utils import uuid7
 
 from runglass.execution import JobRequest
-from runglass.store.base import Append, NewRun
+from runglass.store.base import Append
 from runglass.testing import RunningServer
 from tests.contract.wire import ANYTHING, UUID, detail, execute, frames, http_for, refusal
+from tests.records import new_run
 
 JOBS = "/seq/acme/demo/anything/jobs"
 
@@ -36,17 +37,7 @@ def row(server: RunningServer, status: str, *, trigger_type: str = "job") -> str
         project = await store.ensure_project("acme", "demo")
         flow = await store.find_flow(project.id, "anything")
         assert flow is not None
-        new = NewRun(
-            id=str(uuid7()),
-            project_id=project.id,
-            flow_id=flow.id,
-            version=1,
-            trigger_type=trigger_type,
-            capture="full",
-            session_id=None,
-            request=b"{}",
-            summary=b"{}",
-        )
+        new = new_run(project.id, flow.id, id=str(uuid7()), version=1, trigger_type=trigger_type)
         run = await store.create_run(new)
         if status != "pending":
             event = b'{"eventType":"step_paused"}'

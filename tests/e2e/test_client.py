@@ -17,7 +17,7 @@ from runglass import (
     ToolCallLimitError,
 )
 from runglass.testing import RunningServer, running_server
-from tests.unit.client.sides import Asyncio, Blocking, Side
+from tests.unit.client.sides import Side
 
 WALK = """
 slug: walk
@@ -67,13 +67,6 @@ def server() -> Iterator[RunningServer]:
         for flow in (WALK, EDIT, ASK, BROKEN, SLOW):
             running.push(flow)
         yield running
-
-
-@pytest.fixture(params=[Blocking, Asyncio], ids=lambda side: side.name)
-def side(request: pytest.FixtureRequest) -> Iterator[Side]:
-    side: Side = request.param()
-    yield side
-    side.close()
 
 
 def connect(side: Side, server: RunningServer, **options: Any) -> Any:

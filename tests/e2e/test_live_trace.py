@@ -24,7 +24,7 @@ from runglass import (
 from runglass.bus.base import Listener
 from runglass.testing import RunningServer, running_server
 from tests.unit.client.scripted import EVENT_STREAM, Exchange, ScriptedServer
-from tests.unit.client.sides import KEY, RUN, Asyncio, Blocking, Side
+from tests.unit.client.sides import KEY, RUN, Side
 
 FLOWS = [
     "slug: brief\nsteps: [{id: only, type: passthrough}]",
@@ -40,13 +40,6 @@ def server() -> Iterator[RunningServer]:
         for flow in FLOWS:
             running.push(flow)
         yield running
-
-
-@pytest.fixture(params=[Blocking, Asyncio], ids=lambda side: side.name)
-def side(request: pytest.FixtureRequest) -> Iterator[Side]:
-    side: Side = request.param()
-    yield side
-    side.close()
 
 
 class Tails:

@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 
 from runglass.events import FlowCompleted, StepOutput, encode_event, event_type_of
 from runglass.sse import RETRY, frame
-from runglass.store.base import Append, NewRun, RunRecord
+from runglass.store.base import Append, RunRecord
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
+from tests.records import new_run
 
 RUN_ID = "019a0000-0000-7000-8000-000000000001"
 AT = "2026-01-01T00:00:00.000Z"
@@ -257,18 +258,7 @@ async def _new_run(server: RunningServer) -> RunRecord:
     # The server must not take the run for one that nobody goes on with.
     await store.hold_lease(OWNER, until="9999-01-01T00:00:00.000Z", renew=False)
     flow = await store.put_draft(project.id, "followed", name=None, capture=None, source=b"{}")
-    new = NewRun(
-        id=RUN_ID,
-        project_id=project.id,
-        flow_id=flow.id,
-        version=0,
-        trigger_type="api",
-        capture="full",
-        session_id=None,
-        request=b"{}",
-        summary=b"{}",
-        owner=OWNER,
-    )
+    new = new_run(project.id, flow.id, id=RUN_ID, owner=OWNER)
     return await store.create_run(new)
 
 

@@ -17,10 +17,11 @@ from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus, MemoryListener
 from runglass.errors import StoreError
 from runglass.sse import frame
-from runglass.store.base import Append, NewRun, RunRecord
+from runglass.store.base import Append, RunRecord
 from runglass.store.sqlite import SqliteStore
 from runglass.tail import PAGE_BYTES, WINDOW_BYTES, Page, Tails
 from tests.prove.tails import tails as prove_tails
+from tests.records import new_run
 
 LAST = b'{"eventType":"flow_completed"}'
 PAUSED = b'{"eventType":"step_paused"}'
@@ -52,17 +53,7 @@ async def opened(path: Path) -> AsyncIterator[tuple[Store, RunRecord]]:
     async with Store(path, synchronous="NORMAL") as store:
         project = await store.ensure_project("acme", "demo")
         flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
-        run = NewRun(
-            id="r",
-            project_id=project.id,
-            flow_id=flow.id,
-            version=0,
-            trigger_type="api",
-            capture="off",
-            session_id=None,
-            request=b"{}",
-            summary=b"{}",
-        )
+        run = new_run(project.id, flow.id, capture="off")
         yield store, await store.create_run(run)
 
 

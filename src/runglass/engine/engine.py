@@ -42,8 +42,6 @@ from runglass.trace import RunSummary
 log = logging.getLogger(__name__)
 
 CLAIMED_AT_ONCE = 100
-LEASE_S = 10.0
-CRASH_RETRIES = 3
 
 
 class StartedRun(NamedTuple):
@@ -61,7 +59,8 @@ class StartedRun(NamedTuple):
 class Engine:
     """Runs flows. `make_capture` gives the capture for a mode; `parts` are shared by all runs.
 
-    Its runs are its own for `lease_s` seconds at a time: `keep_lease` must be called more often than that.
+    A step whose process died is tried again `crash_retries` times. The engine's runs are its own for
+    `lease_s` seconds at a time: `keep_lease` must be called more often than that.
     """
 
     def __init__(
@@ -71,8 +70,8 @@ class Engine:
         bus: Bus,
         parts: Parts,
         make_capture: Callable[[CaptureMode], Capture],
-        crash_retries: int = CRASH_RETRIES,
-        lease_s: float = LEASE_S,
+        crash_retries: int,
+        lease_s: float,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -396,7 +395,8 @@ class Engine:
             log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
             self._stranded[run_id] = going.ending
         elif error is not None:
-            log.info("%s", error) if isinstance(error, RunLeft) else log.error("run %s: %s", run_id, error)
+            level = logging.INFO if isinstance(error, RunLeft) else logging.ERROR
+            log.log(level, "run %s: %s", run_id, error)
 
     async def _begun_first(self, run: RunRecord) -> Begun | None:
         try:

@@ -105,14 +105,20 @@ async def _step(
     if offer is not None:
         check_takers(flow)
     call = await call_of(request)
+
+    async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
+        if asked.execution_id is None:
+            return await _first_call(request, own, slug, asked, number, session, call, outputs)
+        return await _later_call(request, own, slug, asked, number, call, outputs)
+
     if call is None:
         outputs: dict[int, bytes] = {}
-        started = await _begin(request, own, slug, asked, number, session, None, outputs)
+        started = await begin(outputs)
         return await _stream(request, started.id, started.head, _Live(started, outputs))
     async with turn(request, own, call) as before:
         if before is None:
             try:
-                started = await _begin(request, own, slug, asked, number, session, call, None)
+                started = await begin(None)
             except APIError as error:
                 await keep_refusal(request, own, call, error)
                 raise
@@ -123,21 +129,6 @@ async def _step(
         )
     run = await run_of_flow(request, org, project, slug, before.run_id)
     return await _stream(request, run.id, before.head, None)
-
-
-async def _begin(
-    request: Asked,
-    own: Project,
-    slug: str,
-    asked: StepRequest,
-    number: int,
-    session_id: str | None,
-    call: CallKey | None,
-    outputs: dict[int, bytes] | None,
-) -> StartedRun:
-    if asked.execution_id is None:
-        return await _first_call(request, own, slug, asked, number, session_id, call, outputs)
-    return await _later_call(request, own, slug, asked, number, call, outputs)
 
 
 async def _first_call(

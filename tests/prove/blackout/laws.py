@@ -14,11 +14,12 @@ import msgspec
 
 from runglass.events import decode_event
 from runglass.fold import RunFold, fold
-from runglass.store.base import NewRun, Project, RunRecord, StepRow, Store
+from runglass.store.base import Project, RunRecord, StepRow, Store
 from runglass.store.queries import every
 from runglass.store.sqlite import SqliteStore
 from runglass.trace import TERMINAL, RunSummary
 from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name, step_rows
+from tests.records import new_run
 
 EVERYTHING = 1 << 40
 AFTERWARDS = "run-afterwards"
@@ -139,15 +140,5 @@ async def _go_on(store: Store) -> None:
     """The store is as good as any: it takes another run."""
     project = await store.ensure_project("acme", "afterwards")
     flow = await store.put_draft(project.id, SLUG, name=None, capture=None, source=b"{}")
-    run = NewRun(
-        id=AFTERWARDS,
-        project_id=project.id,
-        flow_id=flow.id,
-        version=0,
-        trigger_type="api",
-        capture="full",
-        session_id=None,
-        request=b"{}",
-        summary=b"{}",
-    )
+    run = new_run(project.id, flow.id, id=AFTERWARDS)
     assert (await store.create_run(run)).id == AFTERWARDS

@@ -29,10 +29,11 @@ from runglass.events import (
     encode_event,
 )
 from runglass.fold import RunFold, StepChange
-from runglass.store.base import Append, CallKey, Checkpoint, NewRun, StepRow, Store
+from runglass.store.base import Append, CallKey, Checkpoint, StepRow, Store
 from runglass.store.queries import changed
 from runglass.store.sqlite import SqliteStore
 from runglass.trace import RunSummary
+from tests.records import new_run
 
 T = TypeVar("T")
 
@@ -104,14 +105,10 @@ class _Writer:
 
     async def _run(self, run_id: str, project_id: int, flow_id: str) -> None:
         fold = RunFold(RunSummary(id=run_id, flow_id=flow_id, status="pending", trigger_type="api"))
-        new = NewRun(
+        new = new_run(
+            project_id,
+            flow_id,
             id=run_id,
-            project_id=project_id,
-            flow_id=flow_id,
-            version=0,
-            trigger_type="api",
-            capture="full",
-            session_id=None,
             request=self._object(),
             summary=msgspec.json.encode(fold.summary),
             call=CallKey(run_id, b"digest"),

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from runglass.engine.engine import CRASH_RETRIES
 from runglass.engine.plan import Begun
 from runglass.engine.prices import picodollars
 from runglass.engine.recorder import path_text
@@ -33,6 +32,7 @@ from runglass.events import (
 from runglass.fold import Address, TraceFold
 from runglass.store.base import Append
 from runglass.trace import StepTrace
+from tests.fakes import CRASH_RETRIES
 from tests.prove.simulating.flows import Told, result_of
 from tests.prove.simulating.virtual import Process
 from tests.prove.simulating.walk import Pass

@@ -8,6 +8,7 @@ from runglass.engine.engine import Engine
 from runglass.engine.steps import Parts
 from runglass.errors import StoreError
 from runglass.fold import Address
+from tests.fakes import CRASH_RETRIES, LEASE_S
 from tests.prove.simulating.disk import Inline, Store
 from tests.prove.simulating.virtual import Clock, Process
 from tests.prove.simulating.work import SimulatedModels, SimulatedSandbox, SimulatedTemplates
@@ -87,7 +88,14 @@ class Life:
                 clock=self.clock,
             )
             bus = MemoryBus()
-            async with Engine(store=self.store, bus=bus, parts=parts, make_capture=world.capture) as engine:
+            async with Engine(
+                store=self.store,
+                bus=bus,
+                parts=parts,
+                make_capture=world.capture,
+                crash_retries=CRASH_RETRIES,
+                lease_s=LEASE_S,
+            ) as engine:
                 keeping = asyncio.create_task(engine.keep_on())
                 self.engine = engine
                 grace_s = await self._stop

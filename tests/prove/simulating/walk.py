@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from runglass.engine.attempts import PROVIDER_RETRY
-from runglass.engine.engine import CRASH_RETRIES
 from runglass.engine.taking_up import WORKER_LOST
 from runglass.events import (
     LoopCompleted,
@@ -27,6 +26,7 @@ from runglass.events import (
 from runglass.flow import Flow, LeafStep, LlmStep, Step, WaitStep, find_step, within
 from runglass.fold import Address
 from runglass.store.base import Checkpoint
+from tests.fakes import CRASH_RETRIES
 from tests.prove.simulating.flows import UNKNOWN
 
 CUT_OFF = frozenset({WORKER_LOST, "CANCELLED"})

@@ -5,20 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.client.scripted import ScriptedServer
-from tests.unit.client.sides import Asyncio, Blocking, Side
 
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
     with ScriptedServer() as server:
         yield server
-
-
-@pytest.fixture(params=[Blocking, Asyncio], ids=lambda side: side.name)
-def side(request: pytest.FixtureRequest) -> Iterator[Side]:
-    side: Side = request.param()
-    yield side
-    side.close()
 
 
 @pytest.fixture(autouse=True)

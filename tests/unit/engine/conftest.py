@@ -24,7 +24,7 @@ from runglass.flow import Flow, parse_flow
 from runglass.store.sqlite import SqliteStore
 from runglass.tail import Tails
 from runglass.trace import StepTrace, Trace
-from tests.fakes import VirtualClock
+from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
 
 
 class Ran(NamedTuple):
@@ -73,7 +73,14 @@ async def open_house(
         models = await opened.enter_async_context(Models(prices=prices))
         parts = Parts(sandbox=sandbox, templates=templates, models=models, clock=clock)
         bus = MemoryBus()
-        engine = Engine(store=store, bus=bus, parts=parts, make_capture=make_capture)
+        engine = Engine(
+            store=store,
+            bus=bus,
+            parts=parts,
+            make_capture=make_capture,
+            crash_retries=CRASH_RETRIES,
+            lease_s=LEASE_S,
+        )
         yield House(store, bus, await opened.enter_async_context(engine), clock)
 
 

@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runglass.clock import iso
-from runglass.engine.engine import CRASH_RETRIES, LEASE_S
 from runglass.engine.going import Outcome, RunLeft, RunTaken
 from runglass.engine.plan import Offer, Stretch
 from runglass.engine.steps import perform
@@ -27,7 +26,7 @@ from runglass.fold import fold
 from runglass.store.base import Append
 from runglass.store.sqlite import SqliteStore
 from runglass.tail import Tails
-from tests.fakes import VirtualClock
+from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
 from tests.flows import SUCCEEDS_LATER, flow_trees
 from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
 

@@ -13,10 +13,11 @@ from runglass.engine.totals import Totals
 from runglass.errors import StoreError
 from runglass.events import FlowCancelled, RunStarted, StepCompleted, StepStarted, decode_event
 from runglass.fold import RunFold, fold
-from runglass.store.base import Append, Checkpoint, NewRun, RunRecord
+from runglass.store.base import Append, Checkpoint, RunRecord
 from runglass.store.sqlite import SqliteStore
 from runglass.trace import RunSummary, Trace
 from tests.fakes import VirtualClock
+from tests.records import new_run
 
 
 class CountingStore(SqliteStore):
@@ -46,19 +47,7 @@ async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
 async def run(store: CountingStore) -> RunRecord:
     project = await store.ensure_project("acme", "demo")
     flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
-    return await store.create_run(
-        NewRun(
-            id="r",
-            project_id=project.id,
-            flow_id=flow.id,
-            version=0,
-            trigger_type="api",
-            capture="full",
-            session_id=None,
-            request=b"{}",
-            summary=b"{}",
-        )
-    )
+    return await store.create_run(new_run(project.id, flow.id))
 
 
 @pytest.fixture

@@ -19,6 +19,15 @@ from tests.unit.engine.conftest import House, Ran, follow, open_house, read, sta
 Execute = Callable[..., Awaitable[Ran]]
 
 
+class FailingStore(SqliteStore):
+    broken = False
+
+    async def append(self, batch: Append) -> None:
+        if self.broken:
+            raise StoreError("the disk is full")
+        await super().append(batch)
+
+
 async def test_a_step_gets_what_the_one_before_it_returned(execute: Execute) -> None:
     ran = await execute(
         """
@@ -471,15 +480,7 @@ async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(house: Ho
 
 
 async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_path: Path) -> None:
-    class Failing(SqliteStore):
-        broken = False
-
-        async def append(self, batch: Append) -> None:
-            if self.broken:
-                raise StoreError("the disk is full")
-            await super().append(batch)
-
-    store = Failing(tmp_path / "db", synchronous="NORMAL")
+    store = FailingStore(tmp_path / "db", synchronous="NORMAL")
     async with open_house(store) as house:
         started = await start(house, "- {id: a, type: code, code: 'return {}'}\n- {id: b, type: wait, ms: 1}")
         await follow(house, started.id, until=2)
@@ -497,15 +498,7 @@ async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_pa
 
 
 async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(tmp_path: Path) -> None:
-    class Failing(SqliteStore):
-        broken = False
-
-        async def append(self, batch: Append) -> None:
-            if self.broken:
-                raise StoreError("the disk is full")
-            await super().append(batch)
-
-    store = Failing(tmp_path / "db", synchronous="NORMAL")
+    store = FailingStore(tmp_path / "db", synchronous="NORMAL")
     async with open_house(store) as house:
         started = await start(house, "- {id: a, type: code, code: 'return {}'}")
         await follow(house, started.id, until=2)

@@ -17,9 +17,9 @@ from runglass.events import FlowCompleted, StepPausedForToolCalls, StepResumed
 from runglass.execution import CaptureMode
 from runglass.flow import parse_flow
 from runglass.fold import fold
-from runglass.store.base import NewRun
 from runglass.store.sqlite import SqliteStore
 from runglass.trace import RunSummary
+from tests.records import new_run
 from tests.unit.engine.conftest import House, follow, open_house, read, start
 
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("one", "two")]
@@ -203,14 +203,11 @@ async def pending(store: SqliteStore, run_id: str, request: bytes) -> None:
     record = await store.put_draft(project.id, "test", name=None, capture=None, source=b"{}")
     summary = RunSummary(id=run_id, flow_id=record.id, status="pending", trigger_type="job")
     await store.create_run(
-        NewRun(
+        new_run(
+            project.id,
+            record.id,
             id=run_id,
-            project_id=project.id,
-            flow_id=record.id,
-            version=0,
             trigger_type="job",
-            capture="full",
-            session_id=None,
             request=request,
             summary=msgspec.json.encode(summary),
         )

@@ -8,8 +8,9 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.server.parts import PART_BYTES
-from runglass.store.base import Append, AttemptKey, NewRun, RunRecord, StepRow
+from runglass.store.base import Append, AttemptKey, RunRecord, StepRow
 from runglass.testing import RunningServer, running_server
+from tests.records import new_run
 
 STEPS = 200
 STEP_BYTES = 10_000
@@ -29,19 +30,7 @@ def run(server: RunningServer) -> RunRecord:
         store = server.runtime.store
         project = await store.ensure_project("acme", "demo")
         flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
-        made = await store.create_run(
-            NewRun(
-                id="01900000-0000-7000-8000-000000000001",
-                project_id=project.id,
-                flow_id=flow.id,
-                version=0,
-                trigger_type="api",
-                capture="full",
-                session_id=None,
-                request=b"{}",
-                summary=b"{}",
-            )
-        )
+        made = await store.create_run(new_run(project.id, flow.id, id="01900000-0000-7000-8000-000000000001"))
         steps = [StepRow(n + 1, "s", str(n), 1, "completed", data(n)) for n in range(STEPS)]
         await store.append(
             Append(

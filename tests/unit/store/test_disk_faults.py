@@ -17,22 +17,13 @@ from runglass.store.base import Append, NewRun, RunRecord
 from runglass.store.connections import Connections
 from runglass.store.queries import changed, every
 from runglass.store.sqlite import SqliteStore
+from tests.records import new_run
 
 LARGE = b"x" * 1_000_000
 
 
-def new_run(run_id: str, request: bytes = b"{}") -> NewRun:
-    return NewRun(
-        id=run_id,
-        project_id=1,
-        flow_id="f",
-        version=0,
-        trigger_type="api",
-        capture="full",
-        session_id=None,
-        request=request,
-        summary=b"{}",
-    )
+def a_run(run_id: str, request: bytes = b"{}") -> NewRun:
+    return new_run(1, "f", id=run_id, request=request)
 
 
 def batch(run: RunRecord, head: int, *events: bytes) -> Append:
@@ -47,7 +38,7 @@ async def limit_pages(store: SqliteStore, *, more: int) -> None:
 
 async def test_an_append_to_a_full_disk_is_refused_whole_and_works_once_there_is_room(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
-        run = await store.create_run(new_run("run"))
+        run = await store.create_run(a_run("run"))
         await store.append(batch(run, 0, b"one"))
         await limit_pages(store, more=0)
         second = batch(run, 1, b"two", LARGE)
@@ -68,7 +59,7 @@ async def test_one_who_needs_more_than_there_is_does_not_take_others_down(tmp_pa
         names = [f"run-{number}" for number in range(20)]
         requests = [LARGE if name == "run-7" else b"{}" for name in names]
         answers = await asyncio.gather(
-            *(store.create_run(new_run(*each)) for each in zip(names, requests, strict=True)),
+            *(store.create_run(a_run(*each)) for each in zip(names, requests, strict=True)),
             return_exceptions=True,
         )
         assert [
@@ -119,6 +110,8 @@ from pathlib import Path
 from runglass.errors import StoreError
 from runglass.store.migrate import migrate_sqlite
 from runglass.store.sqlite import SqliteStore
+from tests.records import new_run
+from tests.records import new_run
 
 folder = Path(sys.argv[1])
 no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)

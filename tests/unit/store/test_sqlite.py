@@ -12,27 +12,18 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.store import connections
-from runglass.store.base import Append, Checkpoint, NewRun, RunRecord
+from runglass.store.base import Append, Checkpoint, RunRecord
 from runglass.store.connections import Connections
 from runglass.store.queries import every
 from runglass.store.sqlite import SqliteStore
+from tests.records import new_run
 
 
 async def make_run(store: SqliteStore, request: bytes) -> RunRecord:
     project = await store.ensure_project("acme", "demo")
     flow = await store.put_draft(project.id, "flow", name=None, capture=None, source=b"{}")
     return await store.create_run(
-        NewRun(
-            id="run-1",
-            project_id=project.id,
-            flow_id=flow.id,
-            version=0,
-            trigger_type="api",
-            capture="metadata_only",
-            session_id=None,
-            request=request,
-            summary=b"{}",
-        )
+        new_run(project.id, flow.id, id="run-1", capture="metadata_only", request=request)
     )
 
 
