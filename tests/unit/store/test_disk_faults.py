@@ -110,8 +110,6 @@ from pathlib import Path
 from runglass.errors import StoreError
 from runglass.store.migrate import migrate_sqlite
 from runglass.store.sqlite import SqliteStore
-from tests.records import new_run
-from tests.records import new_run
 
 folder = Path(sys.argv[1])
 no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
