@@ -20,7 +20,7 @@ def test_a_run_that_goes_on_is_cancelled(server: RunningServer, http: httpx2.Cli
     run = start(server, "endless")
     answer = http.delete(form.format(run))
     assert (answer.status_code, answer.headers["content-type"]) == (202, "application/json")
-    assert answer.json() == {"executionId": run, "status": "cancelling"}
+    assert answer.json() == {"executionId": run, "status": "cancelled"}
     last = frames(http.get(f"/flow-runs/{run}/trace/stream").text)[-1]
     assert last.event == "flow_cancelled"
     assert last.data["reason"] == "cancelled by a caller"

@@ -31,8 +31,8 @@ ROUND = 1_000
 CHUNK_BYTES = 16 << 10
 FRAME_BYTES = 8 << 20
 TIMES = 4
-RATIO = 6.0
-"""Most that a frame of `TIMES` the bytes may cost; beyond `TIMES` is the share of a busy machine.
+RATIO = 8.0
+"""Most that a frame of `TIMES` the bytes may cost: half of what it would if the cost grew with the square.
 
 From a smaller frame on, the steps of the machine's caches would count for more than what the decoder does.
 """

@@ -109,7 +109,7 @@ class Run:
         return fold.summary
 
     def cancel(self, *, timeout: float | None = None) -> None:
-        """Asks the server to end the run, which `wait` sees happen. `timeout` is that of `trace`.
+        """Ends the run, which is cancelled when this returns. `timeout` is that of `trace`.
 
         Raises FlowExecutionError for a run that has ended, FlowNotFoundError, PermissionDeniedError,
         APITimeoutError, APIConnectionError.
@@ -210,7 +210,7 @@ class AsyncRun:
         return fold.summary
 
     async def cancel(self, *, timeout: float | None = None) -> None:
-        """Asks the server to end the run, which `wait` sees happen. `timeout` is that of `trace`.
+        """Ends the run, which is cancelled when this returns. `timeout` is that of `trace`.
 
         Raises FlowExecutionError for a run that has ended, FlowNotFoundError, PermissionDeniedError,
         APITimeoutError, APIConnectionError.

@@ -18,17 +18,17 @@ Run = NamedDependency[RunRecord]
 REASON = "cancelled by a caller"
 
 
-class Cancelling(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The run is being ended; its trace and stream tell when it has."""
+class Cancelled(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The run has been ended; its trace and stream say so."""
 
     execution_id: str
-    status: Literal["cancelling"] = "cancelling"
+    status: Literal["cancelled"] = "cancelled"
 
 
 @delete(
     "/",
     status_code=202,
-    responses=documented(Cancelling, "The run will end.", status=202),
+    responses=documented(Cancelled, "The run has been cancelled.", status=202),
     operation_class=ReadingOperation,
     tags=["Running a flow"],
     summary="Cancel a run",
@@ -52,7 +52,7 @@ async def cancel(request: Asked, run: Run) -> Response[bytes]:
         raise api_error("UNAVAILABLE", message, execution_id=run.id)
     if now.status != "cancelled":
         raise _has_ended(run)
-    return answer(Cancelling(execution_id=run.id), status=202)
+    return answer(Cancelled(execution_id=run.id), status=202)
 
 
 def _has_ended(run: RunRecord) -> APIError:

@@ -125,7 +125,7 @@ def test_an_unknown_run_is_not_waited_for(server: ScriptedServer, side: Side) ->
         side.value(side.client(server.url).run(RUN).wait())
 
 
-@pytest.mark.parametrize("body", [{"executionId": RUN, "status": "cancelling"}, b""])
+@pytest.mark.parametrize("body", [{"executionId": RUN, "status": "cancelled"}, b""])
 def test_a_run_is_cancelled(server: ScriptedServer, side: Side, body: object) -> None:
     server.plays(answers(body, status=202))
     assert side.value(side.client(server.url).flow("a/p/s").run(RUN).cancel()) is None
