@@ -173,7 +173,7 @@ class Walk:
             raise ValueError(f"run {self._execution_id!r} does not wait for tool results")
         self.waiting = None
         self._turn(
-            self.asked.request.step_index or 0,
+            self._asked_index,
             iterations_used=pause.iterations_used,
             tool_call_messages=[*pause.tool_call_messages, *map(dict, results)],
             accumulated_outputs=pause.accumulated_outputs,
@@ -194,16 +194,20 @@ class Walk:
         )
         self.asked = replace(self.asked, request=request)
 
+    @property
+    def _asked_index(self) -> int:
+        return self.asked.request.step_index or 0
+
     def _place(self) -> int:
         """The top-level step at which the call began."""
-        return (self.asked.request.step_index or 0) if self._starts_at is None else self._starts_at
+        return self._asked_index if self._starts_at is None else self._starts_at
 
     def _numbered(
         self, event: StepStarted | StepCompleted | StepError | StepPausedForToolCalls
     ) -> StepStarted | StepCompleted | StepError | StepPausedForToolCalls:
         # A server may count from the call's first step: then that is 0, where by the flow it is a later one.
         if self._starts_at is None:
-            self._offset = (self.asked.request.step_index or 0) if event.step_index == 0 else 0
+            self._offset = self._asked_index if event.step_index == 0 else 0
             self._starts_at = event.step_index + self._offset
         return replace(event, step_index=event.step_index + self._offset) if self._offset else event
 

@@ -127,13 +127,14 @@ class Attempt:
             StepResumed(**self._address(), step_index=self.place.step_index, input_data=encoded(kept))
         )
 
-    def tell_input(self) -> None:
-        """Records the input of an attempt that fails with its run, if it is not recorded yet."""
-        self._ensure_input()
-
     def say(self, text: str) -> None:
         """Records a piece of the text that the attempt's model says."""
         self._record_output({"text": text})
+
+    def tell_input(self) -> None:
+        """Records the input of an attempt that fails, which is kept in every mode, unless it has been."""
+        if not self._writing.capture.keeps_snapshots and self.data.value is not None:
+            self._record_input()
 
     def wait(self, performed: Performed, offer: Offer) -> Turns:
         """The turns so far, with the one that has asked for tools."""
@@ -170,7 +171,7 @@ class Attempt:
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
         """Records that the attempt failed and the next one follows after `delay_ms`."""
-        self._ensure_input()
+        self.tell_input()
         event = StepRetrying(
             **self._address(),
             **self._paid_before(failure),
@@ -195,7 +196,7 @@ class Attempt:
         return recorded
 
     def _lose(self, failure: StepFailure, error: msgspec.Raw) -> None:
-        self._ensure_input()
+        self.tell_input()
         event = StepError(
             **self._address(),
             **self._paid_before(failure),
@@ -214,11 +215,6 @@ class Attempt:
             "loop_index": self.place.loop_index,
             "loop_path": self.place.loop_path,
         }
-
-    def _ensure_input(self) -> None:
-        # A failed attempt keeps its input in every mode; the others have recorded it at the start.
-        if not self._writing.capture.keeps_snapshots and self.data.value is not None:
-            self._record_input()
 
     def _record_input(self) -> None:
         snapshot = self._writing.capture.failed_input(self.data)

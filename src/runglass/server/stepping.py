@@ -15,6 +15,7 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from runglass.engine.engine import StartedRun
+from runglass.engine.going import Outcome, RunLeft
 from runglass.engine.plan import Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
@@ -227,11 +228,12 @@ class _Live:
         return self._outputs.pop(seq, None)
 
     async def result(self) -> bytes | None:
-        return msgspec.json.encode((await self._started.outcome()).result)
+        outcome = await self._outcome()
+        return None if outcome is None else msgspec.json.encode(outcome.result)
 
     async def pause(self, seq: int) -> _Waiting | None:
-        outcome = await self._started.outcome()
-        if outcome.pause is None or outcome.pause.turns is None:
+        outcome = await self._outcome()
+        if outcome is None or outcome.pause is None or outcome.pause.turns is None:
             return None
         turns = outcome.pause.turns
         return _Waiting(
@@ -239,6 +241,13 @@ class _Live:
             tool_calls=turns.calls,
             accumulated_outputs=dict(outcome.outputs),
         )
+
+    async def _outcome(self) -> Outcome | None:
+        """None if another process went on with the run: then there is what the log has."""
+        try:
+            return await self._started.outcome()
+        except RunLeft:
+            return None
 
 
 class _Kept:
