@@ -1,0 +1,34 @@
+"""What a trace says and what its events say are the same, for whoever asks over the wire."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runglass import Client
+from runglass.flow import Flow
+from runglass.fold import fold
+from runglass.testing import RunningServer, running_server
+from tests.flows import flow_trees
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as running:
+        yield running
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(flow=flow_trees(), live=st.booleans())
+def test_the_trace_is_the_fold_of_the_live_trace(server: RunningServer, flow: Flow, *, live: bool) -> None:
+    """Of flows with nested loops, parallel branches, retries, skips and failures; afterwards and meanwhile."""
+    server.push(flow.encode().decode())
+    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        job = client.flow("generated").execute_async(parameters={"n": 1}, trace=True)
+        if not live:
+            job.run.wait(30)
+        told = fold(job.run.live_trace())
+        assert job.run.trace() == told
+        assert told.flow_run.status in ("completed", "failed")
+        assert next(client.flow("generated").runs(limit=1)) == told.flow_run
