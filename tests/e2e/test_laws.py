@@ -22,7 +22,7 @@ def server() -> Iterator[RunningServer]:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(flow=flow_trees(), live=st.booleans())
 def test_the_trace_is_the_fold_of_the_live_trace(server: RunningServer, flow: Flow, *, live: bool) -> None:
-    """Of flows with nested loops, parallel branches, retries, skips and failures; afterwards and meanwhile."""
+    """With nested loops, parallel branches, retries, skips and failures; afterwards and meanwhile."""
     server.push(flow.encode().decode())
     with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
         job = client.flow("generated").execute_async(parameters={"n": 1}, trace=True)
