@@ -1,8 +1,9 @@
 """Records for tests that need a run in a store and do not care what it is of."""
 
+import sys
 from typing import Any
 
-from runglass.store.base import NewRun
+from runglass.store.base import NewRun, Store
 
 
 def new_run(project_id: int, flow_id: str, **fields: Any) -> NewRun:
@@ -17,3 +18,11 @@ def new_run(project_id: int, flow_id: str, **fields: Any) -> NewRun:
         "summary": b"{}",
     }
     return NewRun(project_id=project_id, flow_id=flow_id, **{**anything, **fields})
+
+
+async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
+    """`flowRun` and the latest attempt of each step, as of one moment, as JSON."""
+    found = await store.trace(run_id, limit_bytes=sys.maxsize)
+    assert found is not None
+    run, steps = found
+    return run.summary, [data for _, data in steps]

@@ -20,7 +20,7 @@ from runglass.store.base import (
     Store,
 )
 from runglass.store.sqlite import SqliteStore
-from tests.records import new_run
+from tests.records import new_run, whole_trace
 
 STORES: dict[str, Callable[[Path], Any]] = {
     "sqlite-full": lambda folder: SqliteStore(folder / "runglass.db", synchronous="FULL"),
@@ -98,7 +98,7 @@ async def test_an_append_on_another_head_is_refused_and_writes_nothing(store: St
             )
         )
     assert len(await store.events(run.no, after=0, limit_bytes=1000)) == 2
-    assert await store.trace(run.no) == (b'{"status":"running"}', [])
+    assert await whole_trace(store, run.id) == (b'{"status":"running"}', [])
     assert await store.checkpoints(run.no) == []
 
 
@@ -127,7 +127,7 @@ async def test_the_trace_holds_the_latest_attempt_of_each_step_in_order_of_first
     await store.append(batch(run, 0, b"1", steps=[row(1, status="failed"), row(2, step_id="t")]))
     await store.append(batch(run, 1, b"2", steps=[row(1, attempt=2)]))
     await store.append(batch(run, 2, b"3", steps=[row(1, attempt=2, status="completed")]))
-    _, steps = await store.trace(run.no)
+    _, steps = await whole_trace(store, run.id)
     assert steps == [b"1.2 completed", b"2.1 running"]
 
 
@@ -185,15 +185,19 @@ async def test_attempts_are_found_by_key_and_read_in_parts(store: Store) -> None
 async def test_the_pages_of_a_trace_are_the_trace(store: Store, limit_bytes: int) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", steps=[row(position) for position in range(1, 11)]))
-    summary, steps = await store.trace(run.no)
+    summary, steps = await whole_trace(store, run.id)
     found: list[bytes] = []
-    page = await store.trace_page(run.no, after=0, limit_bytes=limit_bytes)
-    while page[1]:
-        assert page[0] == summary
-        assert sum(len(data) for _, data in page[1][:-1]) < limit_bytes
-        found += [data for _, data in page[1]]
-        page = await store.trace_page(run.no, after=page[1][-1][0], limit_bytes=limit_bytes)
+    first = await store.trace(run.id, limit_bytes=limit_bytes)
+    assert first is not None
+    assert first[0] == await store.run(run.id)
+    assert first[0].summary == summary
+    page = first[1]
+    while page:
+        assert sum(len(data) for _, data in page[:-1]) < limit_bytes
+        found += [data for _, data in page]
+        page = await store.trace_page(run.no, after=page[-1][0], limit_bytes=limit_bytes)
     assert found == steps
+    assert await store.trace("unknown", limit_bytes=limit_bytes) is None
 
 
 async def test_open_steps_are_those_whose_latest_attempt_did_not_end_well(store: Store) -> None:
@@ -524,7 +528,7 @@ async def test_what_was_acknowledged_is_there_after_reopening(tmp_path: Path) ->
             await store.append(batch(run, 0, b"one", steps=[row(1)]))
         async with make(folder) as store:
             assert await store.events(run.no, after=0, limit_bytes=100) == [(1, b"one")]
-            assert len((await store.trace(run.no))[1]) == 1
+            assert len((await whole_trace(store, run.id))[1]) == 1
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:

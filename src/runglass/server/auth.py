@@ -5,15 +5,16 @@ word for word like one that was never there, after the same reads. Nothing is ca
 at once.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from litestar.connection import Request
 from litestar.datastructures import State
 from litestar.params import FromPath
 
-from runglass.errors import api_error
+from runglass.errors import APIError, api_error
 from runglass.keys import PREFIX, digest_of
 from runglass.runtime import Runtime
+from runglass.server.parts import PART_BYTES
 from runglass.store.base import ApiKey, FlowRecord, Project, RunRecord, Store
 
 Asked = Request[Any, ApiKey, State]
@@ -82,12 +83,27 @@ def require_admin(request: Asked) -> None:
         )
 
 
+class OpenedTrace(NamedTuple):
+    """A run and the first part of its trace, as `Store.trace` reads them."""
+
+    run: RunRecord
+    steps: list[tuple[int, bytes]]
+
+
 async def run_by_id(request: Asked, execution_id: FromPath[str]) -> RunRecord:
     """A run of the caller's project, its id in either case. Raises RUN_NOT_FOUND."""
     run = await runtime_of(request).store.run(execution_id.lower())
     if run is None or run.project_id != request.auth.project_id:
-        raise api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
+        raise _no_run(execution_id)
     return run
+
+
+async def trace_by_id(request: Asked, execution_id: FromPath[str]) -> OpenedTrace:
+    """As `run_by_id`, with its trace: one read for both. Raises RUN_NOT_FOUND."""
+    opened = await runtime_of(request).store.trace(execution_id.lower(), limit_bytes=PART_BYTES)
+    if opened is None or opened[0].project_id != request.auth.project_id:
+        raise _no_run(execution_id)
+    return OpenedTrace(*opened)
 
 
 async def run_of_flow(
@@ -101,5 +117,24 @@ async def run_of_flow(
     flow = await own_flow(request, org, project, slug)
     run = await run_by_id(request, execution_id)
     if run.flow_id != flow.id:
-        raise api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
+        raise _no_run(execution_id)
     return run
+
+
+async def trace_of_flow(
+    request: Asked,
+    org: FromPath[str],
+    project: FromPath[str],
+    slug: FromPath[str],
+    execution_id: FromPath[str],
+) -> OpenedTrace:
+    """As `run_of_flow`, with its trace. Raises FLOW_NOT_FOUND, RUN_NOT_FOUND."""
+    flow = await own_flow(request, org, project, slug)
+    opened = await trace_by_id(request, execution_id)
+    if opened.run.flow_id != flow.id:
+        raise _no_run(execution_id)
+    return opened
+
+
+def _no_run(execution_id: str) -> APIError:
+    return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)

@@ -23,7 +23,7 @@ from runglass.errors import api_error
 from runglass.execution import RunPage
 from runglass.server.answers import JSON
 from runglass.server.attempts import choose
-from runglass.server.auth import Asked, runtime_of
+from runglass.server.auth import Asked, OpenedTrace, runtime_of
 from runglass.server.openapi import ReadingOperation
 from runglass.server.parts import PART_BYTES, Pages, joined
 from runglass.server.stream import EventStream
@@ -98,14 +98,13 @@ def _ok(shape: object, description: str, media_type: str = JSON) -> dict[int, Re
     tags=["Reading a run"],
     summary="The whole trace",
 )
-async def trace(request: Asked, run: Run) -> Response[Any]:
+async def trace(request: Asked, opened: NamedDependency[OpenedTrace]) -> Response[Any]:
     """The run and the latest attempt of each step and loop iteration, in order of first start.
 
     As of one moment if the run has ended or the trace is small; else later steps are as of a later moment.
     """
-    store = runtime_of(request).store
-    summary, steps = await store.trace_page(run.no, after=0, limit_bytes=PART_BYTES)
-    return await joined(b'{"flowRun":%b,"steps":' % summary, _steps_from(store, run, steps), b"}")
+    steps = _steps_from(runtime_of(request).store, opened)
+    return await joined(b'{"flowRun":%b,"steps":' % opened.run.summary, steps, b"}")
 
 
 @get(
@@ -195,13 +194,14 @@ async def runs(
     return Response(body, media_type=JSON)
 
 
-async def _steps_from(store: Store, run: RunRecord, steps: list[tuple[int, bytes]]) -> Pages:
-    """Pages of step data, from one that has been read on."""
+async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
+    """Pages of step data, from the one that has been read on."""
+    run, steps = opened
     while steps:
         yield [data for _, data in steps]
         if sum(len(data) for _, data in steps) < PART_BYTES:
             return
-        _, steps = await store.trace_page(run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
+        steps = await store.trace_page(run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
 
 
 async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:

@@ -17,6 +17,7 @@ from runglass.errors import RunglassError
 from runglass.runtime import Runtime, open_runtime
 from runglass.server.app import create_app
 from runglass.server.ongoing import Ongoing
+from runglass.server.writing import Protocol
 from runglass.settings import Settings
 
 new_event_loop = auto_loop_factory()
@@ -61,7 +62,7 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
         uvicorn.Config(
             create_app(runtime, ongoing=ongoing),
             interface="asgi3",
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="off",
             backlog=BACKLOG,

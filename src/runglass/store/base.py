@@ -301,13 +301,16 @@ class Store(Protocol):
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         """Seq and JSON of the events after `after`: one at least if there is one, about `limit_bytes`."""
 
-    async def trace(self, run_no: int) -> tuple[bytes, list[bytes]]:
-        """`flowRun` and the latest attempt of each step, in order of first start, as of one moment."""
+    async def trace(
+        self, run_id: str, *, limit_bytes: int
+    ) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
+        """The run and the first page of its trace, as of one moment; None if there is no such run."""
 
-    async def trace_page(
-        self, run_no: int, *, after: int, limit_bytes: int
-    ) -> tuple[bytes, list[tuple[int, bytes]]]:
-        """As `trace`, but only the steps after position `after`: one at least, about `limit_bytes`."""
+    async def trace_page(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
+        """Position and data of the latest attempt of each step, in order of first start, after `after`.
+
+        One at least if there is one, about `limit_bytes`.
+        """
 
     async def steps(self, run_no: int) -> list[StepRow]:
         """The latest attempt of each step, in order of first start."""

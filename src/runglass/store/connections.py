@@ -8,15 +8,15 @@ own and, in WAL mode, never wait for the writer. What the statements mean is not
 import asyncio
 import contextlib
 import os
-import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from runglass.errors import RunglassError, StoreError
+from runglass.store.lane import Job, Lane, Outcome
 from runglass.store.migrate import migrate_sqlite
 
 Result = TypeVar("Result")
@@ -24,22 +24,14 @@ Work = Callable[[sqlite3.Connection], Result]
 
 BUSY_TIMEOUT_S = 10.0
 READERS = 4
-LOOK_UPS = 1
-"""Reader threads for `look_up` alone: every request begins with a few, and they take microseconds."""
+LOOK_UPS = 64
+"""Most look-ups in one go, in the one thread that does nothing else: every request begins with a few."""
 BATCH = 256
 """Most pieces of work in one commit: bounds how long the first of them waits."""
 
-
-class _Job(NamedTuple):
-    work: Work[Any]
-    loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Any]"
-
-
-class _Outcome(NamedTuple):
-    job: _Job
-    result: Any
-    error: BaseException | None
+_Job: TypeAlias = Job[Work[Any]]
+_Outcome: TypeAlias = Outcome[Work[Any]]
+_Lane: TypeAlias = Lane[Work[Any]]
 
 
 class Connections:
@@ -48,31 +40,28 @@ class Connections:
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"]) -> None:
         self.path = path
         self._synchronous = synchronous
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
-        self._readers: ThreadPoolExecutor | None = None
-        self._look_ups: ThreadPoolExecutor | None = None
+        self._writer: _Lane | None = None
+        self._readers: _Lane | None = None
+        self._look_ups: _Lane | None = None
         self._local = threading.local()
         self._opened: list[sqlite3.Connection] = []
 
     async def open(self) -> None:
         """Creates or upgrades the database and starts the threads. Raises StoreError."""
         connection = await asyncio.to_thread(self._open_writer)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="runglass-reader")
-        self._look_ups = ThreadPoolExecutor(LOOK_UPS, thread_name_prefix="runglass-look-up")
-        self._writer = threading.Thread(target=self._write_loop, args=(connection,), name="runglass-writer")
-        self._writer.start()
+        self._writer = Lane("runglass-writer", partial(self._commit, connection), most=BATCH)
+        self._readers = Lane("runglass-reader", self._read, threads=READERS)
+        self._look_ups = Lane("runglass-look-up", self._read, most=LOOK_UPS)
+        for lane in (self._writer, self._readers, self._look_ups):
+            lane.start()
 
     async def close(self) -> None:
         """Finishes what is queued, then closes every connection."""
-        writer, pools = self._writer, (self._readers, self._look_ups)
+        lanes = (self._writer, self._readers, self._look_ups)
         self._writer = self._readers = self._look_ups = None
-        if writer is not None:
-            self._jobs.put(None)
-            await asyncio.to_thread(writer.join)
-        for pool in pools:
-            if pool is not None:
-                await asyncio.to_thread(pool.shutdown)
+        for lane in lanes:
+            if lane is not None:
+                await lane.stop()
         for connection in self._opened:
             connection.close()
         self._opened.clear()
@@ -83,36 +72,57 @@ class Connections:
         `work` must raise before its first write, or not at all for reasons of its own: it shares the
         transaction with others and may be run a second time by itself.
         """
-        if self._writer is None:
-            raise StoreError(f"the store {str(self.path)!r} is not open")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
-        self._jobs.put(_Job(work, loop, future))
-        return await future
+        result: Result = await self._put(self._writer, work)
+        return result
 
     async def read(self, work: Work[Result]) -> Result:
         """Runs `work` on a read-only connection, in a reader thread."""
-        return await self._read_in(self._readers, work)
+        result: Result = await self._put(self._readers, work)
+        return result
 
     async def look_up(self, work: Work[Result]) -> Result:
         """`read` for a few small rows found by an index: it never waits behind reads that take longer."""
-        return await self._read_in(self._look_ups, work)
+        result: Result = await self._put(self._look_ups, work)
+        return result
 
-    async def _read_in(self, pool: ThreadPoolExecutor | None, work: Work[Result]) -> Result:
-        if pool is None:
+    async def read_hot(self, work: Work[Result]) -> Result:
+        """`look_up` for a row that every request reads, on the event loop itself.
+
+        Such a row is in memory, and reading it takes a small part of what handing it to a thread and back
+        does. Nothing waits here: if anything stands in the way, a thread does it.
+        """
+        if self._look_ups is not None:
+            with contextlib.suppress(sqlite3.Error):
+                return work(self._own_connection(timeout_s=0))
+        return await self.look_up(work)
+
+    def _put(self, lane: _Lane | None, work: Work[Any]) -> "asyncio.Future[Any]":
+        if lane is None:
             raise StoreError(f"the store {str(self.path)!r} is not open")
-        return await asyncio.get_running_loop().run_in_executor(pool, self._read, work)
+        return lane.put(work)
 
-    def _read(self, work: Work[Result]) -> Result:
+    def _read(self, jobs: list[_Job]) -> list[_Outcome]:
+        # Who has given up waits no longer; the loop alone changes that, and a change unseen costs one read.
+        return [self._read_one(job) for job in jobs if not job.future.done()]
+
+    def _read_one(self, job: _Job) -> _Outcome:
         try:
-            connection = getattr(self._local, "connection", None)
-            if connection is None:
-                connection = self._local.connection = self._connect()
-                connection.execute("PRAGMA query_only = 1")
-                self._opened.append(connection)
-            return work(connection)
+            return Outcome(job, job.work(self._own_connection(timeout_s=BUSY_TIMEOUT_S)), None)
         except sqlite3.Error as error:
-            raise self._store_error(error) from error
+            return Outcome(job, None, self._store_error(error))
+        # Whatever it is, it belongs to the work that raised it: the thread serves everybody and must live.
+        except Exception as error:  # noqa: BLE001
+            return Outcome(job, None, error)
+
+    def _own_connection(self, *, timeout_s: float) -> sqlite3.Connection:
+        """This thread's connection, to read only."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect(timeout_s=timeout_s)
+            self._opened.append(connection)
+            connection.execute("PRAGMA query_only = 1")
+            self._local.connection = connection
+        return connection
 
     def _open_writer(self) -> sqlite3.Connection:
         try:
@@ -120,7 +130,7 @@ class Connections:
             # Snapshots are for nobody else's eyes; SQLite gives its side files the same permissions.
             self.path.touch(mode=0o600)
             _sync_folders(self.path)
-            connection = self._connect()
+            connection = self._connect(timeout_s=BUSY_TIMEOUT_S)
         except (OSError, sqlite3.Error) as error:
             raise self._store_error(error) from error
         try:
@@ -136,39 +146,28 @@ class Connections:
         self._opened.append(connection)
         return connection
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, *, timeout_s: float) -> sqlite3.Connection:
         # Connections are closed by another thread than the one that used them, after that one has ended.
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            self.path, timeout=timeout_s, isolation_level=None, check_same_thread=False
         )
         # Only macOS knows the difference: there a plain sync leaves the data in the cache of the disk.
         connection.execute("PRAGMA fullfsync = ON")
         return connection
-
-    def _write_loop(self, connection: sqlite3.Connection) -> None:
-        while (job := self._jobs.get()) is not None:
-            batch = [job]
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < BATCH and (following := self._jobs.get_nowait()) is not None:
-                    batch.append(following)
-                if len(batch) < BATCH:
-                    # It was the mark of the end: finish this batch, then find it again.
-                    self._jobs.put(None)
-            self._answer(self._commit(connection, batch))
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             # None of them has run: tried one by one, each would wait for the lock as long as all have now.
-            return [_Outcome(job, None, self._store_error(error)) for job in batch]
+            return [Outcome(job, None, self._store_error(error)) for job in batch]
         outcomes = []
         try:
             for job in batch:
                 try:
-                    outcomes.append(_Outcome(job, job.work(connection), None))
+                    outcomes.append(Outcome(job, job.work(connection), None))
                 except RunglassError as refusal:
-                    outcomes.append(_Outcome(job, None, refusal))
+                    outcomes.append(Outcome(job, None, refusal))
             connection.execute("COMMIT")
         # Whatever it is, it belongs to the work that raised it: the writer serves everybody and must live.
         except Exception as error:  # noqa: BLE001
@@ -178,18 +177,13 @@ class Connections:
                 # One of them broke the transaction: alone, each gets the answer that is its own.
                 return [outcome for job in batch for outcome in self._commit(connection, [job])]
             cause = self._store_error(error) if isinstance(error, sqlite3.Error) else error
-            return [_Outcome(batch[0], None, cause)]
+            return [Outcome(batch[0], None, cause)]
         return outcomes
 
-    def _answer(self, outcomes: list[_Outcome]) -> None:
-        for loop in {outcome.job.loop for outcome in outcomes}:
-            mine = [outcome for outcome in outcomes if outcome.job.loop is loop]
-            # A loop that has been closed has nobody left who waits.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_resolve, mine)
-
     def _store_error(self, error: Exception) -> StoreError:
-        return StoreError(f"the store {str(self.path)!r} cannot be used: {error}")
+        fault = StoreError(f"the store {str(self.path)!r} cannot be used: {error}")
+        fault.__cause__ = error
+        return fault
 
 
 def _sync_folders(path: Path) -> None:
@@ -202,13 +196,3 @@ def _sync_folders(path: Path) -> None:
                 os.fsync(opened)
             finally:
                 os.close(opened)
-
-
-def _resolve(outcomes: list[_Outcome]) -> None:
-    for job, result, error in outcomes:
-        if job.future.done():
-            continue
-        if error is None:
-            job.future.set_result(result)
-        else:
-            job.future.set_exception(error)

@@ -56,7 +56,7 @@ class Catalog:
         return await self._db.write(work)
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
-        return await self._db.look_up(one(_key, f"{_KEY} WHERE digest = ?", digest))
+        return await self._db.read_hot(one(_key, f"{_KEY} WHERE digest = ?", digest))
 
     async def keys(self, project_id: int) -> list[ApiKey]:
         return await self._db.look_up(every(_key, f"{_KEY} WHERE project_id = ? ORDER BY id", project_id))

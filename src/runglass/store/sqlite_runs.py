@@ -4,11 +4,10 @@ What an append writes is in `sqlite_append.py`.
 """
 
 import sqlite3
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from runglass.errors import CallRepeated, StoreError
+from runglass.errors import CallRepeated
 from runglass.store.base import Append, AttemptKey, Call, CallKey, Checkpoint, NewRun, RunRecord, StepRow
 from runglass.store.connections import Connections
 from runglass.store.queries import as_bytes, changed, every, now_text, one, page
@@ -25,6 +24,7 @@ _FREE = (
 )
 # Who lets go has lived: that it had the run says nothing against it.
 _LET_GO = "UPDATE run SET owner = NULL, claims = max(claims - 1, 0)"
+_STEPS = "SELECT position, data FROM step WHERE run_no = ? AND position > ? ORDER BY position"
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 _KEYS = "SELECT position, loop_path, attempt"
 
@@ -168,26 +168,23 @@ class Runs:
         sql = "SELECT seq, data FROM event WHERE run_no = ? AND seq > ? ORDER BY seq"
         return await self._db.read(lambda db: page(db, sql, run_no, after, limit_bytes=limit_bytes))
 
-    async def trace(self, run_no: int) -> tuple[bytes, list[bytes]]:
-        summary, steps = await self.trace_page(run_no, after=0, limit_bytes=sys.maxsize)
-        return summary, [data for _, data in steps]
-
-    async def trace_page(
-        self, run_no: int, *, after: int, limit_bytes: int
-    ) -> tuple[bytes, list[tuple[int, bytes]]]:
-        sql = "SELECT position, data FROM step WHERE run_no = ? AND position > ? ORDER BY position"
-
-        def work(db: sqlite3.Connection) -> tuple[bytes, list[tuple[int, bytes]]]:
+    async def trace(
+        self, run_id: str, *, limit_bytes: int
+    ) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
+        def work(db: sqlite3.Connection) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
             db.execute("BEGIN")
             # Leaves the transaction, well or not; an error on the way out hides none that came before it.
             with db:
-                summary = db.execute("SELECT summary FROM run WHERE no = ?", (run_no,)).fetchone()
-                steps = page(db, sql, run_no, after, limit_bytes=limit_bytes)
-            if summary is None:
-                raise StoreError(f"the store has no run number {run_no}")
-            return summary[0], steps
+                row = db.execute(f"{_RUN} WHERE id = ?", (run_id,)).fetchone()
+                if row is None:
+                    return None
+                run = _run(row)
+                return run, page(db, _STEPS, run.no, 0, limit_bytes=limit_bytes)
 
         return await self._db.read(work)
+
+    async def trace_page(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
+        return await self._db.read(lambda db: page(db, _STEPS, run_no, after, limit_bytes=limit_bytes))
 
     async def steps(self, run_no: int) -> list[StepRow]:
         sql = f"{_STEP} FROM step WHERE run_no = ? ORDER BY position"

@@ -19,7 +19,7 @@ from runglass.store.queries import every
 from runglass.store.sqlite import SqliteStore
 from runglass.trace import TERMINAL, RunSummary
 from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name, step_rows
-from tests.records import new_run
+from tests.records import new_run, whole_trace
 
 EVERYTHING = 1 << 40
 AFTERWARDS = "run-afterwards"
@@ -107,7 +107,7 @@ class Laws:
         moment = self._moments[run.id][run.head]
         assert run.status == moment.status, f"{name} is {run.status}, by its events {moment.status}"
         latest = {row.position: row for row in moment.rows}
-        assert await store.trace(run.no) == (moment.summary, [row.data for row in latest.values()]), (
+        assert await whole_trace(store, run.id) == (moment.summary, [row.data for row in latest.values()]), (
             f"the trace of {name} is not the fold of its events"
         )
         for step_id in {row.step_id for row in moment.rows}:

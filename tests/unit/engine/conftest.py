@@ -25,6 +25,7 @@ from runglass.store.sqlite import SqliteStore
 from runglass.tail import Tails
 from runglass.trace import StepTrace, Trace
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
+from tests.records import whole_trace
 
 
 class Ran(NamedTuple):
@@ -124,7 +125,7 @@ async def read(house: House, run_id: str, outcome: Outcome) -> Ran:
     events = [
         decode_event(data) for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)
     ]
-    summary, steps = await house.store.trace(run.no)
+    summary, steps = await whole_trace(house.store, run.id)
     trace = msgspec.json.decode(b'{"flowRun":%s,"steps":[%s]}' % (summary, b",".join(steps)), type=Trace)
     attempts = {
         step_id: [

@@ -17,7 +17,7 @@ from runglass.store.base import Append, Checkpoint, RunRecord
 from runglass.store.sqlite import SqliteStore
 from runglass.trace import RunSummary, Trace
 from tests.fakes import VirtualClock
-from tests.records import new_run
+from tests.records import new_run, whole_trace
 
 
 class CountingStore(SqliteStore):
@@ -113,7 +113,7 @@ async def test_what_is_stored_beside_the_log_is_its_fold(
     for event in (run_started(), started(), completed(), started("b")):
         recorder.record(event)
         await recorder.commit()
-        summary, steps = await store.trace(run.no)
+        summary, steps = await whole_trace(store, run.id)
         trace = msgspec.json.decode(b'{"flowRun":%s,"steps":[%s]}' % (summary, b",".join(steps)), type=Trace)
         assert trace == fold(decode_event(data) for data in await stored(store, run))
 

@@ -82,18 +82,21 @@ def test_no_read_of_an_answer_is_larger_than_a_part(
 ) -> None:
     store = server.runtime.store
     sizes: list[int] = []
-    read_page = store.trace_page
+    read_first, read_page = store.trace, store.trace_page
 
-    async def page(*place: Any, **bounds: Any) -> tuple[bytes, list[tuple[int, bytes]]]:
-        summary, steps = await read_page(*place, **bounds)
+    async def first(*place: Any, **bounds: Any) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
+        opened = await read_first(*place, **bounds)
+        assert opened is not None
+        sizes.append(sum(len(step) for _, step in opened[1]))
+        return opened
+
+    async def page(*place: Any, **bounds: Any) -> list[tuple[int, bytes]]:
+        steps = await read_page(*place, **bounds)
         sizes.append(sum(len(step) for _, step in steps))
-        return summary, steps
+        return steps
 
-    async def whole(*_: Any) -> NoReturn:
-        raise AssertionError("the whole trace was read at once")
-
+    monkeypatch.setattr(store, "trace", first)
     monkeypatch.setattr(store, "trace_page", page)
-    monkeypatch.setattr(store, "trace", whole)
     assert get(server, run, "trace").status_code == 200
     assert len(sizes) > 5
     assert max(sizes) < PART_BYTES + 2 * STEP_BYTES
@@ -126,7 +129,7 @@ def test_an_answer_that_cannot_be_read_to_its_end_is_broken_off(
     store = server.runtime.store
     read_page = store.trace_page
 
-    async def page(run_no: int, *, after: int, limit_bytes: int) -> tuple[bytes, list[tuple[int, bytes]]]:
+    async def page(run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         if after > STEPS // 2:
             raise StoreError("the store cannot be used: disk I/O error")
         return await read_page(run_no, after=after, limit_bytes=limit_bytes)

@@ -1,0 +1,53 @@
+"""What reading a small trace must not cost more than: hand-overs to threads, and writes to the socket."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass import Client
+from runglass.server.writing import Joining
+from runglass.store.lane import Lane
+from runglass.testing import RunningServer, running_server
+
+FLOW = "slug: f\nsteps: [{id: s, type: passthrough}]"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as running:
+        running.push(FLOW)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def run_id(server: RunningServer) -> str:
+    with Client(server.key, base_url=server.base_url) as client:
+        return client.flow("acme/demo/f").execute().execution_id
+
+
+def test_a_small_trace_is_one_hand_over_and_one_write(
+    server: RunningServer, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each further hand-over would cost a quarter of the whole request."""
+    put, write = Lane.put, Joining._flush
+    reads: list[object] = []
+    writes: list[list[bytes]] = []
+
+    def counted_put(lane: Lane[Any], work: Any) -> Any:
+        if "writer" not in lane.name:
+            reads.append(work)
+        return put(lane, work)
+
+    def counted_flush(joining: Joining) -> None:
+        writes.append(joining._held)
+        write(joining)
+
+    with httpx2.Client(headers={"Authorization": f"Bearer {server.key}"}) as client:
+        monkeypatch.setattr(Lane, "put", counted_put)
+        monkeypatch.setattr(Joining, "_flush", counted_flush)
+        answer = client.get(f"{server.base_url}/flow-runs/{run_id}/trace")
+    assert answer.json()["steps"][0]["stepId"] == "s"
+    assert len(reads) == 1
+    assert [len(parts) for parts in writes if parts] == [2]
