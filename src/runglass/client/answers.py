@@ -25,7 +25,8 @@ class Answer(msgspec.Struct, frozen=True):
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    # Grown as it comes in: the parts of a long trace, kept and joined, would be in memory twice.
+    body: bytes | bytearray
 
     @property
     def retry_after_s(self) -> float | None:
@@ -115,7 +116,7 @@ def error_of(what: str, answer: Answer) -> APIError:
     return error
 
 
-def _detail(body: bytes) -> dict[str, Any]:
+def _detail(body: bytes | bytearray) -> dict[str, Any]:
     try:
         detail = msgspec.json.decode(body)["detail"]
     except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError):

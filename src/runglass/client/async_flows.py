@@ -5,7 +5,7 @@ Only describes calls and hands them on; the twin of `flows.py`, and a test holds
 
 import uuid
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from runglass.client import asking, calls
 from runglass.client.asking import Attachments, Messages, Overrides, Parameters, SessionId, ToolChoice, Tools
@@ -14,18 +14,20 @@ from runglass.client.jobs import AsyncJob
 from runglass.client.paused import AsyncPausedResult, async_converse
 from runglass.client.runs import AsyncRun
 from runglass.client.tools import ToolHandler, check_conversation
-from runglass.client.transport import AsyncTransport
 from runglass.client.walk import StepResult, Walk
 from runglass.client.walking import ToolAnswers, async_events_of, async_steps_of
 from runglass.events import StreamEvent
 from runglass.execution import CompletedResult, Version
 from runglass.trace import RunStatus, RunSummary
 
+if TYPE_CHECKING:  # for its name alone: it loads the HTTP library
+    from runglass.client.transport.on_asyncio import AsyncTransport
+
 
 class AsyncFlow:
     """One flow, named by org, project and slug. Making one asks the server nothing; its methods do."""
 
-    def __init__(self, transport: AsyncTransport, address: FlowAddress) -> None:
+    def __init__(self, transport: "AsyncTransport", address: FlowAddress) -> None:
         self.org = address.org
         self.project = address.project
         self.slug = address.slug

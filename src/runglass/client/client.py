@@ -1,20 +1,23 @@
-"""The client: one server, one key, and from there to flows and runs. Blocking, and on asyncio.
+"""The blocking client: one server, one key, and from there to flows and runs.
 
-Both classes only describe calls and hand them to their transport; a test holds them equal.
+Only describes calls and hands them on; `async_client.py` has the twin, in a file of its own so that a program
+loads the one that it uses, and a test holds the two equal.
 """
 
+import threading
 import uuid
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from runglass.client import calls
-from runglass.client.async_flows import AsyncFlow
 from runglass.client.endpoint import endpoint
 from runglass.client.flows import Flow
-from runglass.client.runs import AsyncRun, Run
-from runglass.client.transport import AsyncTransport, SyncTransport
+from runglass.client.runs import Run
 from runglass.execution import RunPage
 from runglass.trace import RunStatus
+
+if TYPE_CHECKING:
+    from runglass.client.transport.blocking import SyncTransport
 
 
 class Client:
@@ -42,18 +45,33 @@ class Client:
     ) -> None:
         self._org = org
         self._project = project
-        self._transport = SyncTransport(
-            endpoint(
-                api_key=api_key,
-                base_url=base_url,
-                timeout=timeout,
-                max_retries=max_retries,
-                session_id=session_id,
-            )
+        self._endpoint = endpoint(
+            api_key=api_key,
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=max_retries,
+            session_id=session_id,
         )
+        self._made: SyncTransport | None = None
+        self._making = threading.RLock()  # a signal handler may close the client just then
+        self._closed = False
+        if not self._endpoint.is_plain:
+            _ = self._transport  # the HTTP library judges such a URL, and raises
+
+    @property
+    def _transport(self) -> "SyncTransport":
+        # Loading the HTTP library takes longer than all the rest, so it waits for the first flow or run.
+        from runglass.client.transport.blocking import SyncTransport
+
+        with self._making:
+            if self._made is None:
+                self._made = SyncTransport(self._endpoint)
+                if self._closed:
+                    self._made.close()
+            return self._made
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self._transport.endpoint.base_url!r})"
+        return f"{type(self).__name__}(base_url={self._endpoint.base_url!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +86,10 @@ class Client:
 
         Whoever still waits for an answer or an event gets a RuntimeError at once.
         """
-        self._transport.close()
+        with self._making:
+            self._closed = True
+            if self._made is not None:
+                self._made.close()
 
     def flow(
         self,
@@ -111,99 +132,3 @@ class Client:
         """
         call = calls.runs(flow_id=flow_id, status=status, limit=limit, cursor=cursor)
         return self._transport.call(call, timeout=timeout)
-
-
-class AsyncClient:
-    """A Runglass server, seen with one API key.
-
-    `api_key` and `base_url` come from RUNGLASS_API_KEY and RUNGLASS_BASE_URL where they are not given. `org`
-    and `project` complete a flow that is named by its slug alone. `timeout` bounds each call in seconds by
-    the wall clock (None: no bound) and `max_retries` says how often one is tried again where that is safe.
-    `session_id`, a UUID, tags every run that is started from here.
-
-    Raises AuthenticationError for a key that is missing or cannot be one, ValueError for a `base_url`, a
-    number or a session that cannot be used. The server is asked nothing yet.
-    """
-
-    def __init__(
-        self,
-        api_key: str | None = None,
-        *,
-        base_url: str | None = None,
-        org: str | None = None,
-        project: str | None = None,
-        timeout: float | None = 60.0,
-        max_retries: int = 2,
-        session_id: str | uuid.UUID | None = None,
-    ) -> None:
-        self._org = org
-        self._project = project
-        self._transport = AsyncTransport(
-            endpoint(
-                api_key=api_key,
-                base_url=base_url,
-                timeout=timeout,
-                max_retries=max_retries,
-                session_id=session_id,
-            )
-        )
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(base_url={self._transport.endpoint.base_url!r})"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Closes every connection; leaving the context manager does it too.
-
-        Whoever still waits for an answer or an event gets a RuntimeError at once.
-        """
-        await self._transport.aclose()
-
-    def flow(
-        self,
-        path: str | None = None,
-        *,
-        org: str | None = None,
-        project: str | None = None,
-        slug: str | None = None,
-    ) -> AsyncFlow:
-        """The flow named "org/project/slug", or by its slug alone, or by its parts.
-
-        What is left out comes from the client's `org` and `project`. Raises ValueError for what is missing.
-        """
-        address = calls.flow_address(
-            path,
-            org=org,
-            project=project,
-            slug=slug,
-            default_org=self._org,
-            default_project=self._project,
-        )
-        return AsyncFlow(self._transport, address)
-
-    def run(self, execution_id: str | uuid.UUID) -> AsyncRun:
-        """The run with that id, whichever flow it is of. Asks the server nothing yet."""
-        return AsyncRun(self._transport, calls.run_path(execution_id), str(execution_id))
-
-    async def runs(
-        self,
-        *,
-        flow_id: str | uuid.UUID | None = None,
-        status: RunStatus | None = None,
-        limit: int = 20,
-        cursor: str | None = None,
-        timeout: float | None = None,
-    ) -> RunPage:
-        """A page of at most `limit` runs (1 to 100) that the key may see, newest first.
-
-        `cursor` is the `next_cursor` of the page before. Raises APITimeoutError, APIConnectionError.
-        """
-        call = calls.runs(flow_id=flow_id, status=status, limit=limit, cursor=cursor)
-        return await self._transport.call(call, timeout=timeout)

@@ -112,7 +112,11 @@ class TailCursor:
         if self._decoder.retry_ms is not None:
             self._retry_s = self._decoder.retry_ms / 1000
         for frame in frames:
-            event, seq = self._read(frame)
+            event, seq = read_frame(frame, self)
+            if seq == 0:
+                raise APIConnectionError(
+                    f"{self}: an event {event.event_type!r} after {self.last} has no number"
+                )
             if seq <= self.last:
                 continue
             if seq > self.last + 1:
@@ -154,12 +158,6 @@ class TailCursor:
     def __str__(self) -> str:
         return f"live trace {self.path!r}"
 
-    def _read(self, frame: Frame) -> tuple[StreamEvent, int]:
-        event, seq = read_frame(frame, str(self))
-        if seq == 0:
-            raise APIConnectionError(f"{self}: an event {event.event_type!r} after {self.last} has no number")
-        return event, seq
-
     def _last_words(self, outcome: Outcome) -> tuple[str, Exception | None]:
         if isinstance(outcome, Lost):
             return outcome.reason, outcome.cause
@@ -167,10 +165,10 @@ class TailCursor:
         return str(error), error
 
 
-def read_frame(frame: Frame, what: str) -> tuple[StreamEvent, int]:
+def read_frame(frame: Frame, what: object) -> tuple[StreamEvent, int]:
     """An event and its number: the one it carries, else the one of its frame, else 0.
 
-    Raises APIConnectionError for a frame that cannot be read; `what` is the stream, for people.
+    Raises APIConnectionError for a frame that cannot be read; the text of `what` is the stream, for people.
     """
     try:
         event = decode_event(frame.data)
@@ -178,8 +176,9 @@ def read_frame(frame: Frame, what: str) -> tuple[StreamEvent, int]:
         raise APIConnectionError(
             f"{what}: event {frame.id or '(without id)'} is not readable ({error}): {frame.data[:100]!r}"
         ) from error
-    if event.seq > 0:
-        return event, event.seq
+    seq = event.seq
+    if seq > 0:
+        return event, seq
     return event, int(frame.id) if frame.id.isdecimal() else 0
 
 

@@ -6,7 +6,7 @@ and a test holds the two equal.
 
 import uuid
 from collections.abc import Generator, Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from runglass.client import asking, calls
 from runglass.client.asking import Attachments, Messages, Overrides, Parameters, SessionId, ToolChoice, Tools
@@ -15,18 +15,20 @@ from runglass.client.jobs import Job
 from runglass.client.paused import PausedResult, converse
 from runglass.client.runs import Run
 from runglass.client.tools import ToolHandler, check_conversation
-from runglass.client.transport import SyncTransport
 from runglass.client.walk import StepResult, Walk
 from runglass.client.walking import ToolAnswers, events_of, steps_of
 from runglass.events import StreamEvent
 from runglass.execution import CompletedResult, Version
 from runglass.trace import RunStatus, RunSummary
 
+if TYPE_CHECKING:  # for its name alone: it loads the HTTP library
+    from runglass.client.transport.blocking import SyncTransport
+
 
 class Flow:
     """One flow, named by org, project and slug. Making one asks the server nothing; its methods do."""
 
-    def __init__(self, transport: SyncTransport, address: FlowAddress) -> None:
+    def __init__(self, transport: "SyncTransport", address: FlowAddress) -> None:
         self.org = address.org
         self.project = address.project
         self.slug = address.slug

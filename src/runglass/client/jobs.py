@@ -4,22 +4,25 @@ Both classes only describe calls and hand them to their transport; a test holds 
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runglass.client import calls
 from runglass.client.calls import FlowAddress
 from runglass.client.deadline import Deadline
 from runglass.client.endpoint import seconds_of
 from runglass.client.runs import AsyncRun, Run
-from runglass.client.transport import AsyncTransport, SyncTransport
 from runglass.errors import APIError, APITimeoutError, api_error
 from runglass.execution import JobState
+
+if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
+    from runglass.client.transport.blocking import SyncTransport
+    from runglass.client.transport.on_asyncio import AsyncTransport
 
 
 class Job:
     """A run that was queued. Its `run` can be read and followed from now on."""
 
-    def __init__(self, transport: SyncTransport, flow: FlowAddress, path: str, execution_id: str) -> None:
+    def __init__(self, transport: "SyncTransport", flow: FlowAddress, path: str, execution_id: str) -> None:
         self.execution_id = execution_id
         self.run = Run(transport, calls.run_path(execution_id, flow=flow), execution_id)
         self._transport = transport
@@ -60,7 +63,7 @@ class Job:
 class AsyncJob:
     """A run that was queued. Its `run` can be read and followed from now on."""
 
-    def __init__(self, transport: AsyncTransport, flow: FlowAddress, path: str, execution_id: str) -> None:
+    def __init__(self, transport: "AsyncTransport", flow: FlowAddress, path: str, execution_id: str) -> None:
         self.execution_id = execution_id
         self.run = AsyncRun(transport, calls.run_path(execution_id, flow=flow), execution_id)
         self._transport = transport

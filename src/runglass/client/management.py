@@ -4,14 +4,16 @@ Apart from the client because few programs need it: most run flows that somebody
 must have the role `admin` for what changes something.
 """
 
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from runglass.client.calls import Call
-from runglass.client.client import AsyncClient, Client
 from runglass.management import FlowHistory, FlowInfo, FlowList, FlowTree, FlowVersionNumber
+
+if TYPE_CHECKING:
+    from runglass.client import AsyncClient, Client
 
 T = TypeVar("T")
 
@@ -78,7 +80,7 @@ def set_production(org: str, project: str, slug: str, version: int) -> Call[Flow
 class Management:
     """The flows that the key of a client may manage."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: "Client") -> None:
         self._transport = client._transport
 
     def own_flows(self, *, timeout: float | None = None) -> FlowList:
@@ -122,7 +124,7 @@ class Management:
 class AsyncManagement:
     """The flows that the key of a client may manage."""
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: "AsyncClient") -> None:
         self._transport = client._transport
 
     async def own_flows(self, *, timeout: float | None = None) -> FlowList:

@@ -5,18 +5,22 @@ Blocking, and on asyncio; a test holds the twins equal.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from runglass.client.asking import Execution
 from runglass.client.tools import Results, ToolHandler, answers, async_answers, calls_in, result_messages
-from runglass.client.transport import AsyncTransport, SyncTransport
 from runglass.errors import ToolCallLimitError
 from runglass.execution import CompletedResult, ToolCallsRequired
+
+if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
+    from runglass.client.transport.blocking import SyncTransport
+    from runglass.client.transport.on_asyncio import AsyncTransport
 
 
 class PausedResult:
     """The run is paused until the results of `tool_calls` come in, for as long as the server keeps it."""
 
-    def __init__(self, transport: SyncTransport, execution: Execution, pause: ToolCallsRequired) -> None:
+    def __init__(self, transport: "SyncTransport", execution: Execution, pause: ToolCallsRequired) -> None:
         self.execution_id = pause.execution_id
         self.paused_at_step = pause.paused_at_step
         self.iterations_used = pause.iterations_used
@@ -51,7 +55,7 @@ class PausedResult:
 class AsyncPausedResult:
     """The run is paused until the results of `tool_calls` come in, for as long as the server keeps it."""
 
-    def __init__(self, transport: AsyncTransport, execution: Execution, pause: ToolCallsRequired) -> None:
+    def __init__(self, transport: "AsyncTransport", execution: Execution, pause: ToolCallsRequired) -> None:
         self.execution_id = pause.execution_id
         self.paused_at_step = pause.paused_at_step
         self.iterations_used = pause.iterations_used

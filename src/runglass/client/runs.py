@@ -8,22 +8,25 @@ Both classes only describe calls and hand them to their transport; a test holds 
 import math
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from runglass.client import calls
 from runglass.client.calls import Attempt
 from runglass.client.cursor import TailCursor
 from runglass.client.endpoint import seconds_of
-from runglass.client.transport import AsyncTransport, SyncTransport
 from runglass.events import StepEvent, StreamEvent
 from runglass.fold import RunFold
 from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
+
+if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
+    from runglass.client.transport.blocking import SyncTransport
+    from runglass.client.transport.on_asyncio import AsyncTransport
 
 
 class Run:
     """One execution, looked at by its id. Making one asks the server nothing; each method does."""
 
-    def __init__(self, transport: SyncTransport, path: str, execution_id: str) -> None:
+    def __init__(self, transport: "SyncTransport", path: str, execution_id: str) -> None:
         self.execution_id = execution_id
         self._transport = transport
         self._path = path
@@ -124,7 +127,7 @@ class Run:
 class AsyncRun:
     """One execution, looked at by its id. Making one asks the server nothing; each method does."""
 
-    def __init__(self, transport: AsyncTransport, path: str, execution_id: str) -> None:
+    def __init__(self, transport: "AsyncTransport", path: str, execution_id: str) -> None:
         self.execution_id = execution_id
         self._transport = transport
         self._path = path

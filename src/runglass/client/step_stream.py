@@ -53,7 +53,7 @@ class StepStream:
         except FrameTooLarge as error:
             raise APIConnectionError(f"{self}: {error}") from error
         for frame in frames:
-            event, seq = read_frame(frame, str(self))
+            event, seq = read_frame(frame, self)
             if self._last is not None and event.execution_id != self._last.execution_id:
                 raise APIConnectionError(
                     f"{self}: its answer broke off in run {self._last.execution_id!r} and began anew in run "

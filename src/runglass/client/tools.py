@@ -3,7 +3,6 @@
 Knows handlers and messages, nothing of requests and transports.
 """
 
-import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -96,6 +95,8 @@ def answers(calls: Sequence[ToolCall], handler: ToolHandler) -> dict[str, str]:
 
 async def async_answers(calls: Sequence[ToolCall], handler: ToolHandler) -> dict[str, str]:
     """What the handler makes of each call, all at the same time where it is async."""
+    import asyncio  # only whoever has a loop: a blocking client does without
+
     failure: BaseException | None = None
     tasks: list[asyncio.Task[str]] = []
     try:

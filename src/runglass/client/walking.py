@@ -6,6 +6,7 @@ the generator closes it.
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
+from typing import TYPE_CHECKING
 
 from runglass.client.asking import StepThrough
 from runglass.client.paused import AsyncPausedResult, PausedResult, kept, limit_passed
@@ -17,10 +18,13 @@ from runglass.client.tools import (
     check_conversation,
     result_messages,
 )
-from runglass.client.transport import AsyncTransport, SyncTransport
 from runglass.client.walk import StepResult, Walk
 from runglass.errors import APIConnectionError
 from runglass.events import StepCompleted, StreamEvent
+
+if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
+    from runglass.client.transport.blocking import SyncTransport
+    from runglass.client.transport.on_asyncio import AsyncTransport
 
 
 class ToolAnswers:
@@ -50,7 +54,9 @@ class ToolAnswers:
         return self._handler
 
 
-def events_of(transport: SyncTransport, walk: Walk, tools: ToolAnswers) -> Generator[StreamEvent, None, None]:
+def events_of(
+    transport: "SyncTransport", walk: Walk, tools: ToolAnswers
+) -> Generator[StreamEvent, None, None]:
     """Every event of the walk. Raises as `Walk.conclude` and `ToolAnswers.next_round` do."""
     while not walk.ended:
         stream = StepStream(walk.next_call(), transport.endpoint.max_retries)
@@ -60,7 +66,7 @@ def events_of(transport: SyncTransport, walk: Walk, tools: ToolAnswers) -> Gener
         _turn(transport, walk, tools)
 
 
-def steps_of(transport: SyncTransport, walk: Walk, tools: ToolAnswers) -> Generator[StepResult, None, None]:
+def steps_of(transport: "SyncTransport", walk: Walk, tools: ToolAnswers) -> Generator[StepResult, None, None]:
     """A result for each step that is completed. Raises as `events_of` does."""
     while not walk.ended:
         stream = StepStream(walk.next_call(), transport.endpoint.max_retries)
@@ -79,7 +85,7 @@ def steps_of(transport: SyncTransport, walk: Walk, tools: ToolAnswers) -> Genera
 
 
 async def async_events_of(
-    transport: AsyncTransport, walk: Walk, tools: ToolAnswers
+    transport: "AsyncTransport", walk: Walk, tools: ToolAnswers
 ) -> AsyncGenerator[StreamEvent, None]:
     """Every event of the walk. Raises as `Walk.conclude` and `ToolAnswers.next_round` do."""
     while not walk.ended:
@@ -91,7 +97,7 @@ async def async_events_of(
 
 
 async def async_steps_of(
-    transport: AsyncTransport, walk: Walk, tools: ToolAnswers
+    transport: "AsyncTransport", walk: Walk, tools: ToolAnswers
 ) -> AsyncGenerator[StepResult, None]:
     """A result for each step that is completed. Raises as `async_events_of` does."""
     while not walk.ended:
@@ -111,7 +117,7 @@ async def async_steps_of(
         await _async_turn(transport, walk, tools)
 
 
-def _turn(transport: SyncTransport, walk: Walk, tools: ToolAnswers) -> None:
+def _turn(transport: "SyncTransport", walk: Walk, tools: ToolAnswers) -> None:
     walk.conclude()
     if walk.waiting is None:
         return
@@ -122,7 +128,7 @@ def _turn(transport: SyncTransport, walk: Walk, tools: ToolAnswers) -> None:
     walk.answer(result_messages(paused.tool_calls, results))
 
 
-async def _async_turn(transport: AsyncTransport, walk: Walk, tools: ToolAnswers) -> None:
+async def _async_turn(transport: "AsyncTransport", walk: Walk, tools: ToolAnswers) -> None:
     walk.conclude()
     if walk.waiting is None:
         return

@@ -18,7 +18,8 @@ from runglass import (
     PausedResult,
     Run,
 )
-from runglass.client.transport import AsyncTransport, SyncTransport
+from runglass.client.transport.blocking import SyncTransport
+from runglass.client.transport.on_asyncio import AsyncTransport
 
 TWINS = [
     (Client, AsyncClient),

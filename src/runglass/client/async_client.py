@@ -1,0 +1,113 @@
+"""The client on asyncio: one server, one key, and from there to flows and runs.
+
+Only describes calls and hands them on; the twin of `client.py`, and a test holds the two equal. Unlike
+that one it loads the HTTP library at once: later, on the event loop, everything there would have to wait.
+"""
+
+import uuid
+from types import TracebackType
+from typing import Self
+
+from runglass.client import calls
+from runglass.client.async_flows import AsyncFlow
+from runglass.client.endpoint import endpoint
+from runglass.client.runs import AsyncRun
+from runglass.client.transport.on_asyncio import AsyncTransport
+from runglass.execution import RunPage
+from runglass.trace import RunStatus
+
+
+class AsyncClient:
+    """A Runglass server, seen with one API key.
+
+    `api_key` and `base_url` come from RUNGLASS_API_KEY and RUNGLASS_BASE_URL where they are not given. `org`
+    and `project` complete a flow that is named by its slug alone. `timeout` bounds each call in seconds by
+    the wall clock (None: no bound) and `max_retries` says how often one is tried again where that is safe.
+    `session_id`, a UUID, tags every run that is started from here.
+
+    Raises AuthenticationError for a key that is missing or cannot be one, ValueError for a `base_url`, a
+    number or a session that cannot be used. The server is asked nothing yet.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        org: str | None = None,
+        project: str | None = None,
+        timeout: float | None = 60.0,
+        max_retries: int = 2,
+        session_id: str | uuid.UUID | None = None,
+    ) -> None:
+        self._org = org
+        self._project = project
+        self._transport = AsyncTransport(
+            endpoint(
+                api_key=api_key,
+                base_url=base_url,
+                timeout=timeout,
+                max_retries=max_retries,
+                session_id=session_id,
+            )
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self._transport.endpoint.base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes every connection; leaving the context manager does it too.
+
+        Whoever still waits for an answer or an event gets a RuntimeError at once.
+        """
+        await self._transport.aclose()
+
+    def flow(
+        self,
+        path: str | None = None,
+        *,
+        org: str | None = None,
+        project: str | None = None,
+        slug: str | None = None,
+    ) -> AsyncFlow:
+        """The flow named "org/project/slug", or by its slug alone, or by its parts.
+
+        What is left out comes from the client's `org` and `project`. Raises ValueError for what is missing.
+        """
+        address = calls.flow_address(
+            path,
+            org=org,
+            project=project,
+            slug=slug,
+            default_org=self._org,
+            default_project=self._project,
+        )
+        return AsyncFlow(self._transport, address)
+
+    def run(self, execution_id: str | uuid.UUID) -> AsyncRun:
+        """The run with that id, whichever flow it is of. Asks the server nothing yet."""
+        return AsyncRun(self._transport, calls.run_path(execution_id), str(execution_id))
+
+    async def runs(
+        self,
+        *,
+        flow_id: str | uuid.UUID | None = None,
+        status: RunStatus | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        timeout: float | None = None,
+    ) -> RunPage:
+        """A page of at most `limit` runs (1 to 100) that the key may see, newest first.
+
+        `cursor` is the `next_cursor` of the page before. Raises APITimeoutError, APIConnectionError.
+        """
+        call = calls.runs(flow_id=flow_id, status=status, limit=limit, cursor=cursor)
+        return await self._transport.call(call, timeout=timeout)

@@ -1,0 +1,73 @@
+"""The only HTTP in the client: performs described calls and follows streams, once blocking, once on asyncio.
+
+What to send, what an outcome means, whether to try again and when a stream is lost for good is decided
+elsewhere, without I/O, for both transports alike. What differs is in `blocking` and `on_asyncio`: how to
+wait, and how to be cut off; a program loads the one that it needs. Here is what both know of the HTTP
+library, which takes longer to load than everything else in the client.
+"""
+
+import ssl
+
+import httpx2
+
+from runglass.client.answers import Answer, Lost
+from runglass.client.cursor import SILENCE_S, Cursor
+from runglass.client.deadline import Deadline
+from runglass.errors import APITimeoutError
+
+# A stream holds its connection, and any number may be followed at a time. Idle connections go before common
+# servers close them (after 5 s): a POST that meets a closed one cannot know whether it was read.
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=4.0)
+
+REFUSAL_BYTES = 64 * 1024
+SILENT = f"nothing was heard for {SILENCE_S:g} s"
+
+
+def checked(base_url: str) -> str:
+    """The URL, which the library can use. Raises ValueError."""
+    try:
+        httpx2.URL(base_url)
+    except httpx2.InvalidURL as error:
+        raise ValueError(f"base_url {base_url!r} cannot be used: {error}") from error
+    return base_url
+
+
+def verification(base_url: str) -> ssl.SSLContext | bool:
+    """How the library is to verify servers: as it always does, where there will be any TLS."""
+    # Reading the machine's certificates takes as long as several calls, and plain http never asks for them.
+    # Should it all the same: this context trusts nobody.
+    return True if base_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def silence_within(deadline: Deadline) -> Deadline:
+    """Ends when a stream has said nothing for too long, or with `deadline`."""
+    return Deadline(SILENCE_S, within=deadline)
+
+
+def not_ended(cursor: Cursor, deadline: Deadline) -> APITimeoutError:
+    """The exception for a run that outlasts the wait for its end."""
+    return APITimeoutError(f"{cursor}: the run did not end within {deadline.seconds:g} s; it still goes on")
+
+
+def closed(what: object) -> RuntimeError:
+    """The exception for whoever wants `what` from a closed client."""
+    return RuntimeError(f"{what} cannot be had: the client has been closed; make a new one")
+
+
+def is_event_stream(response: httpx2.Response) -> bool:
+    """Whether events follow; anything else is a refusal."""
+    kind: str = response.headers.get("content-type", "")
+    return response.status_code == 200 and kind.lower().startswith("text/event-stream")
+
+
+def answer(response: httpx2.Response, body: bytearray) -> Answer:
+    """The response as the client reads it."""
+    return Answer(response.status_code, dict(response.headers), body)
+
+
+def lost(error: httpx2.RequestError, base_url: str) -> Lost:
+    """What an error of the library means for the call."""
+    why = str(error) or type(error).__name__
+    if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
+        return Lost(f"{base_url} cannot be reached: {why}", sent=False, cause=error)
+    return Lost(f"the connection to {base_url} broke off: {why}", cause=error)

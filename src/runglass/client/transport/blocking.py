@@ -1,0 +1,159 @@
+"""Calls and streams on blocking sockets."""
+
+import math
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Any, TypeVar
+
+import httpx2
+
+from runglass.client.answers import ENDED_EARLY, Lost, Outcome, finish, timed_out
+from runglass.client.calls import Call
+from runglass.client.cursor import Cursor
+from runglass.client.deadline import Deadline
+from runglass.client.endpoint import Endpoint
+from runglass.client.retries import Retries
+from runglass.client.sockets import DeadlineBackend
+from runglass.client.transport import (
+    LIMITS,
+    REFUSAL_BYTES,
+    SILENT,
+    answer,
+    checked,
+    closed,
+    is_event_stream,
+    lost,
+    not_ended,
+    silence_within,
+    verification,
+)
+from runglass.events import StreamEvent
+
+T = TypeVar("T")
+
+
+class SyncTransport:
+    """Performs calls on blocking sockets. Threads may share it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._closed = threading.Event()
+        self.sleep: Callable[[float], object] = self._closed.wait
+        self._base = checked(endpoint.base_url)
+        self._http = httpx2.Client(headers=endpoint.headers(), limits=LIMITS, verify=verification(self._base))
+        self._backends = _keep_deadlines(self._http)
+
+    def close(self) -> None:
+        """Closes every connection. What waits in another thread ends at once, with a RuntimeError."""
+        self._closed.set()
+        for backend in self._backends:
+            backend.close()
+        self._http.close()
+
+    def call(self, call: Call[T], *, timeout: float | None) -> T:
+        """The answer to `call`, tried again where that is safe. Raises as `answers.finish` does."""
+        deadline = Deadline(self.endpoint.bound_s(timeout))
+        retries = Retries(call, self.endpoint.max_retries)
+        while True:
+            outcome = self._attempt(call, deadline)
+            wait_s = retries.wait_s(outcome, left_s=deadline.left_s())
+            if wait_s is None:
+                return finish(call, outcome, attempts=retries.attempts)
+            self.sleep(wait_s)
+
+    def follow(self, cursor: Cursor, *, timeout: float = math.inf) -> Generator[StreamEvent, None, None]:
+        """The events that `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
+        deadline = Deadline(timeout)
+        while True:
+            with closing(self._parts(cursor, deadline)) as parts:
+                part = next(parts)
+                while isinstance(part, bytes):
+                    yield from cursor.feed(part)
+                    if cursor.ended:
+                        return
+                    part = next(parts) if cursor.gap is None else cursor.gap
+            if (wait_s := cursor.lost(part)) is None:
+                return
+            self.sleep(max(0.0, min(wait_s, deadline.left_s())))
+
+    def _require_open(self, what: object) -> None:
+        if self._closed.is_set():
+            raise closed(what)
+
+    def _attempt(self, call: Call[Any], deadline: Deadline) -> Outcome:
+        self._require_open(call)
+        request = self._http.build_request(
+            call.method,
+            f"{self._base}{call.target}",
+            headers=call.headers,
+            content=call.body,
+            extensions=_waiting(deadline),
+        )
+        try:
+            with closing(self._http.send(request, stream=True)) as response:
+                body = bytearray()
+                for chunk in response.iter_bytes():
+                    body += chunk
+        except httpx2.RequestError as error:
+            self._require_open(call)
+            # The kernel gives up on dead peers by itself, and that looks like a timeout too.
+            if isinstance(error, httpx2.TimeoutException) and deadline.passed():
+                raise timed_out(call, deadline.seconds) from error
+            return lost(error, self._base)
+        # A body without a length ends well where its connection is shut down.
+        self._require_open(call)
+        return answer(response, body)
+
+    def _parts(self, cursor: Cursor, deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
+        """The bytes that one connection brings, and last how it ended."""
+        self._require_open(cursor)
+        silence = silence_within(deadline)
+        call = cursor.call()
+        request = self._http.build_request(
+            call.method,
+            f"{self._base}{call.target}",
+            headers=call.headers,
+            content=call.body,
+            extensions=_waiting(silence),
+        )
+        try:
+            with closing(self._http.send(request, stream=True)) as response:
+                if not is_event_stream(response):
+                    body = bytearray()
+                    for chunk in response.iter_bytes():
+                        body += chunk
+                        if len(body) > REFUSAL_BYTES:
+                            break
+                    yield answer(response, body)
+                    return
+                cursor.opened()
+                silence.renew()
+                for chunk in response.iter_bytes():
+                    yield chunk
+                    silence.renew()
+        except httpx2.RequestError as error:
+            self._require_open(cursor)
+            silent = isinstance(error, httpx2.TimeoutException) and silence.passed()
+            if silent and deadline.passed():
+                raise not_ended(cursor, deadline) from error
+            yield Lost(SILENT, cause=error) if silent else lost(error, self._base)
+        else:
+            self._require_open(cursor)
+            yield ENDED_EARLY
+
+
+def _keep_deadlines(client: httpx2.Client) -> list[DeadlineBackend]:
+    backends = []
+    for transport in (client._transport, *client._mounts.values()):
+        if isinstance(transport, httpx2.HTTPTransport):
+            # There is no public way in that keeps proxies from the environment. Reading the attribute first
+            # makes a renamed one fail here, rather than leave calls unbounded.
+            backends.append(DeadlineBackend(transport._pool._network_backend))
+            transport._pool._network_backend = backends[-1]
+    return backends
+
+
+def _waiting(deadline: Deadline) -> dict[str, Any]:
+    """Request extensions that make each wait on the socket ask `deadline`."""
+    return {"timeout": {"connect": deadline, "read": deadline, "write": deadline, "pool": None}}

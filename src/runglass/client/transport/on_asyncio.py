@@ -1,0 +1,161 @@
+"""Calls and streams on asyncio."""
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import httpcore2  # noqa: F401  # httpx2 would load it with the first client, which may be on the event loop
+import httpx2
+
+from runglass.client.answers import ENDED_EARLY, Lost, Outcome, finish, timed_out
+from runglass.client.calls import Call
+from runglass.client.cursor import Cursor
+from runglass.client.deadline import Deadline
+from runglass.client.endpoint import Endpoint
+from runglass.client.retries import Retries
+from runglass.client.transport import (
+    LIMITS,
+    REFUSAL_BYTES,
+    SILENT,
+    answer,
+    checked,
+    closed,
+    is_event_stream,
+    lost,
+    not_ended,
+    silence_within,
+    verification,
+)
+from runglass.events import StreamEvent
+
+T = TypeVar("T")
+
+
+class AsyncTransport:
+    """Performs calls on asyncio. Belongs to the event loop that it is first used on."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._closed = asyncio.Event()
+        self._bounds: set[asyncio.Timeout] = set()
+        self.sleep: Callable[[float], Awaitable[None]] = self._wait
+        self._base = checked(endpoint.base_url)
+        self._http = httpx2.AsyncClient(
+            headers=endpoint.headers(), limits=LIMITS, timeout=None, verify=verification(self._base)
+        )
+
+    async def aclose(self) -> None:
+        """Closes every connection. What waits in another task ends at once, with a RuntimeError."""
+        self._closed.set()
+        # The HTTP library does not close connections in the making, and would let their requests wait on.
+        for bound in self._bounds:
+            if not bound.expired():
+                bound.reschedule(0)
+        await self._http.aclose()
+
+    async def call(self, call: Call[T], *, timeout: float | None) -> T:
+        """The answer to `call`, tried again where that is safe. Raises as `answers.finish` does."""
+        deadline = Deadline(self.endpoint.bound_s(timeout))
+        retries = Retries(call, self.endpoint.max_retries)
+        try:
+            async with self._bounded(deadline):
+                while True:
+                    outcome = await self._attempt(call)
+                    wait_s = retries.wait_s(outcome, left_s=deadline.left_s())
+                    if wait_s is None:
+                        return finish(call, outcome, attempts=retries.attempts)
+                    await self.sleep(wait_s)
+        except TimeoutError as error:
+            self._require_open(call)
+            raise timed_out(call, deadline.seconds) from error
+
+    async def follow(self, cursor: Cursor, *, timeout: float = math.inf) -> AsyncGenerator[StreamEvent, None]:
+        """The events that `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
+        deadline = Deadline(timeout)
+        while True:
+            async with aclosing(self._parts(cursor, deadline)) as parts:
+                part = await anext(parts)
+                while isinstance(part, bytes):
+                    for event in cursor.feed(part):
+                        yield event
+                    if cursor.ended:
+                        return
+                    part = await anext(parts) if cursor.gap is None else cursor.gap
+            if (wait_s := cursor.lost(part)) is None:
+                return
+            await self.sleep(max(0.0, min(wait_s, deadline.left_s())))
+
+    @asynccontextmanager
+    async def _bounded(self, deadline: Deadline) -> AsyncGenerator[None, None]:
+        """Raises TimeoutError when the deadline passes, or the client is closed."""
+        async with asyncio.timeout(deadline.bound_s()) as bound:
+            self._bounds.add(bound)
+            try:
+                yield
+            finally:
+                self._bounds.discard(bound)
+
+    async def _next(self, chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes | None:
+        async with self._bounded(silence_within(deadline)):
+            return await anext(chunks, None)
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+
+    def _require_open(self, what: object) -> None:
+        if self._closed.is_set():
+            raise closed(what)
+
+    async def _attempt(self, call: Call[Any]) -> Outcome:
+        self._require_open(call)
+        request = self._http.build_request(
+            call.method, f"{self._base}{call.target}", headers=call.headers, content=call.body
+        )
+        try:
+            async with aclosing(await self._http.send(request, stream=True)) as response:
+                body = bytearray()
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+        except httpx2.RequestError as error:
+            self._require_open(call)
+            return lost(error, self._base)
+        return answer(response, body)
+
+    async def _parts(self, cursor: Cursor, deadline: Deadline) -> AsyncGenerator[bytes | Outcome, None]:
+        """The bytes that one connection brings, and last how it ended."""
+        self._require_open(cursor)
+        call = cursor.call()
+        request = self._http.build_request(
+            call.method, f"{self._base}{call.target}", headers=call.headers, content=call.body
+        )
+        try:
+            async with self._bounded(silence_within(deadline)):
+                opened = await self._http.send(request, stream=True)
+            async with aclosing(opened) as response:
+                if not is_event_stream(response):
+                    body = bytearray()
+                    async with self._bounded(silence_within(deadline)):
+                        async for chunk in response.aiter_bytes():
+                            body += chunk
+                            if len(body) > REFUSAL_BYTES:
+                                break
+                    yield answer(response, body)
+                    return
+                cursor.opened()
+                chunks = response.aiter_bytes()
+                while (part := await self._next(chunks, deadline)) is not None:
+                    yield part
+        except TimeoutError as error:
+            self._require_open(cursor)
+            if deadline.passed():
+                raise not_ended(cursor, deadline) from error
+            yield Lost(SILENT, cause=error)
+        except httpx2.RequestError as error:
+            self._require_open(cursor)
+            yield lost(error, self._base)
+        else:
+            yield ENDED_EARLY

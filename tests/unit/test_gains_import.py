@@ -1,0 +1,107 @@
+"""Gains in starting a program that must not be lost: which modules it loads, never how long that takes."""
+
+import re
+import ssl
+import subprocess
+import sys
+import threading
+
+import httpx2
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runglass import Client
+from runglass.client.endpoint import _PLAIN
+from runglass.client.transport import checked, verification
+
+MAKE = "from runglass import Client; client = Client('nk_x', base_url='http://127.0.0.1:9/api/v1')"
+
+
+def loaded(code: str, *packages: str) -> set[str]:
+    """Which of the packages a fresh interpreter has loaded after this code."""
+    code = f"{code}; import sys; print(*({set(packages)!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_a_client_that_asks_for_nothing_loads_neither_http_nor_asyncio() -> None:
+    code = f"{MAKE}; client.close(); repr(client)"
+    assert loaded(code, "httpx2", "httpcore2", "h11", "anyio", "ssl", "asyncio") == set()
+
+
+def test_a_blocking_client_never_loads_what_needs_asyncio() -> None:
+    code = f"{MAKE}; client.run('r'); client.flow('a/b/c')"
+    theirs = {"asyncio", "runglass.client.async_client", "runglass.client.transport.on_asyncio"}
+    assert loaded(code, "httpx2", *theirs) == {"httpx2"}
+
+
+def test_an_asyncio_client_has_nothing_left_to_load_on_the_loop() -> None:
+    code = (
+        "from runglass import AsyncClient; import sys; before = set(sys.modules)\n"
+        "client = AsyncClient('nk_x', base_url='http://127.0.0.1:9'); client.run('r'); client.flow('a/b/c')\n"
+        "late = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "assert not late & {'runglass', 'httpx2', 'httpcore2', 'h11', 'asyncio'}, late"
+    )
+    assert loaded(code, "httpx2") == {"httpx2"}
+
+
+def test_a_plain_address_reads_no_certificates() -> None:
+    context = verification("http://localhost:8080/api/v1")
+    assert isinstance(context, ssl.SSLContext)
+    assert context.verify_mode is ssl.CERT_REQUIRED, "it trusts nobody rather than everybody"
+    assert context.cert_store_stats()["x509"] == 0
+    assert verification("https://host/api/v1") is True
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.from_regex(_PLAIN, fullmatch=True))
+def test_what_is_taken_without_the_library_it_takes_too(url: str) -> None:
+    assert checked(url[:1000])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://999.1.1.1",
+        "http://1.2.3.04",
+        "http://\u212a",
+        "http://a\u00ad\u2024b",
+        "http://h/\x7f",
+        "http://h/" + "a" * 70_000,
+    ],
+)
+def test_what_the_library_refuses_is_refused_when_the_client_is_made(url: str) -> None:
+    try:
+        httpx2.URL(url)
+    except httpx2.InvalidURL:
+        with pytest.raises(ValueError, match=r"base_url .* cannot be used"):
+            Client("nk_x", base_url=url)
+    else:
+        assert Client("nk_x", base_url=url)._made is not None, "it was asked"
+
+
+def test_a_client_closed_before_it_was_used_is_closed() -> None:
+    client = Client("nk_x", base_url="http://127.0.0.1:9")
+    client.close()
+    with pytest.raises(RuntimeError, match=re.escape("the client has been closed")):
+        client.run("r").trace()
+
+
+def test_threads_that_begin_at_once_share_one_transport() -> None:
+    client = Client("nk_x", base_url="http://127.0.0.1:9")
+    found: list[object] = []
+    together = threading.Barrier(8)
+
+    def begin() -> None:
+        together.wait()
+        found.append(client._transport)
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    assert len(found) == 8
+    assert len(set(map(id, found))) == 1
