@@ -10,8 +10,11 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command, `sys.argv` by default; returns its exit code as listed in `exits.py`."""
+    from runglass.cli.loading import loading
+
     try:
-        from runglass.cli.app import run
+        with loading():
+            from runglass.cli.app import run
 
         return run(arguments)
     except ModuleNotFoundError as error:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from runglass import __version__
 from runglass.cli import flows, keys, projects, runs
@@ -15,6 +16,7 @@ from runglass.cli.exits import Exit, UsageError, exit_of
 from runglass.cli.run import run as run_flow
 from runglass.cli.serve import serve
 from runglass.cli.terminal import PipeClosed, complain
+from runglass.cli.values import take_plainly
 from runglass.errors import RunglassError
 
 app = typer.Typer(name="runglass", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -64,7 +66,7 @@ def run(arguments: Sequence[str] | None) -> int:
 def _call(arguments: Sequence[str] | None) -> int:
     try:
         _check_text(sys.argv[1:] if arguments is None else arguments)
-        app(args=arguments, prog_name="runglass")
+        take_plainly(get_command(app))(args=arguments, prog_name="runglass")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else Exit.OK
     except RunglassError as error:

@@ -12,12 +12,12 @@ from runglass.cli import data as data_folder
 from runglass.cli.exits import NotFound
 from runglass.cli.names import ProjectName
 from runglass.cli.options import connect
-from runglass.client.management import Management
 from runglass.management import FlowHistory, FlowInfo, FlowTree, VersionInfo
 from runglass.settings import Settings
 from runglass.store.base import FlowRecord, Store
 
 if TYPE_CHECKING:
+    from runglass.client.management import Management
     from runglass.flow import Flow
 
 
@@ -44,6 +44,8 @@ def flow_place(
 ) -> Iterator[FlowPlace]:
     """The server, where there is a key and no data folder is named; else the data folder."""
     if api_key and data is None and store is None:
+        from runglass.client.management import Management
+
         with connect(base_url, api_key) as client:
             yield OnServer(Management(client))
     else:
@@ -53,7 +55,7 @@ def flow_place(
 class OnServer:
     """The flows of a server, seen with a key of one project."""
 
-    def __init__(self, management: Management) -> None:
+    def __init__(self, management: "Management") -> None:
         self._management = management
 
     def push(self, name: ProjectName, flow: "Flow") -> None:

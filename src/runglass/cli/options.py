@@ -1,12 +1,14 @@
 """Options that several commands share, each spelled and described once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runglass.cli.exits import UsageError
-from runglass.client import Client
+
+if TYPE_CHECKING:
+    from runglass.client import AsyncClient, Client
 
 BaseUrl = Annotated[
     str | None,
@@ -26,9 +28,22 @@ Data = Annotated[
 Store = Annotated[str | None, typer.Option(help="The database, where it is not in the data folder.")]
 
 
-def connect(base_url: str | None, api_key: str | None) -> Client:
+def connect(base_url: str | None, api_key: str | None) -> "Client":
     """A client for the server that flags and environment name. Raises UsageError, AuthenticationError."""
+    # Imported when called, as in `connect_async`: commands without a server are not to wait for HTTP.
+    from runglass.client import Client
+
     try:
         return Client(api_key or None, base_url=base_url or None)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def connect_async(base_url: str | None, api_key: str | None) -> "AsyncClient":
+    """As `connect`, for commands that do several things at once."""
+    from runglass.client import AsyncClient
+
+    try:
+        return AsyncClient(api_key or None, base_url=base_url or None)
     except ValueError as error:
         raise UsageError(str(error)) from error

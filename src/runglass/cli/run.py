@@ -4,7 +4,7 @@ import asyncio
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -13,13 +13,15 @@ from runglass.cli.event_lines import EventLines, place
 from runglass.cli.exits import UsageError, exit_of
 from runglass.cli.names import flow_name, parameter
 from runglass.cli.names import version as parse_version
-from runglass.cli.options import ApiKey, AsJson, BaseUrl
+from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect_async
 from runglass.cli.terminal import complain, is_watched, note, stderr, write_json, write_line
 from runglass.cli.watch import Execution, execute_and_watch
-from runglass.client import AsyncClient
 from runglass.errors import APIError
 from runglass.events import StepInput, StepOutput, StepStarted, StreamEvent
 from runglass.execution import CompletedResult
+
+if TYPE_CHECKING:
+    from runglass.client import AsyncClient
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,11 +90,7 @@ def _message(text: str | None, file: str | None) -> str | None:
 
 
 async def _execute(call: Call, base_url: str | None, api_key: str | None) -> CompletedResult:
-    try:
-        client = AsyncClient(api_key or None, base_url=base_url or None)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    async with client:
+    async with connect_async(base_url, api_key) as client:
         flow = client.flow(call.flow)
 
         async def execution() -> CompletedResult:
@@ -109,7 +107,7 @@ async def _execute(call: Call, base_url: str | None, api_key: str | None) -> Com
         return await _execute_before_eyes(client, execution)
 
 
-async def _execute_before_eyes(client: AsyncClient, execution: Execution) -> CompletedResult:
+async def _execute_before_eyes(client: "AsyncClient", execution: Execution) -> CompletedResult:
     console = stderr()
     lines = EventLines()
     found: list[str] = []

@@ -1,7 +1,7 @@
 """`runglass runs`: look at runs of a server."""
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,11 +13,12 @@ from runglass.cli.step_view import attempt_lines
 from runglass.cli.table import Cell, Column, Row, print_table
 from runglass.cli.terminal import stdout, width_of, write_json, write_line
 from runglass.cli.trace_view import step_lines, summary_lines
-from runglass.client import Client, Run
-from runglass.client.management import Management
 from runglass.events import FlowCompleted, StreamEvent, UnknownEvent, is_terminal
 from runglass.execution import RunPage
 from runglass.trace import RunStatus, RunSummary, StepAttempts
+
+if TYPE_CHECKING:
+    from runglass.client import Client, Run
 
 app = typer.Typer(no_args_is_help=True, help="Runs of a server: list them, read one, follow one.")
 
@@ -123,17 +124,19 @@ def step(
             write_line(console, line)
 
 
-def _run(client: Client, run_id: str) -> Run:
+def _run(client: "Client", run_id: str) -> "Run":
     try:
         return client.run(run_id)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def _flow_id(client: Client, flow: str) -> str:
+def _flow_id(client: "Client", flow: str) -> str:
     """The id of the flow that is named by id, SLUG or ORG/PROJECT/SLUG. Raises NotFound."""
     if _UUID.fullmatch(flow):
         return flow
+    from runglass.client.management import Management
+
     management = Management(client)
     if "/" in flow:
         name, slug = names.flow_name(flow)
@@ -149,7 +152,7 @@ def _flow_id(client: Client, flow: str) -> str:
     )
 
 
-def _newest(client: Client, flow_id: str | None, status: RunStatus | None, limit: int) -> RunPage:
+def _newest(client: "Client", flow_id: str | None, status: RunStatus | None, limit: int) -> RunPage:
     """Up to `limit` runs from as many pages as that takes."""
     runs: list[RunSummary] = []
     cursor: str | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from runglass.cli.loading import loading
 from runglass.cli.terminal import log_to_stderr, note, stdout, write_line
 from runglass.execution import CaptureMode
 from runglass.settings import Settings, SettingsError, read_settings
@@ -57,14 +58,13 @@ def serve(
     )
     log_to_stderr(settings.log_level)
     # Imported here, so that no other command waits for the web framework.
-    from runglass.server import new_event_loop
-
+    with loading():
+        from runglass.server import new_event_loop
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
-    from runglass.cli.flow_folder import FlowFolder
     from runglass.server import serve as serve_http
 
     folder = settings.flows
@@ -73,6 +73,9 @@ async def _serve(settings: Settings) -> None:
         return
     if not folder.is_dir():
         raise SettingsError(f"the folder of flows {str(folder)!r} does not exist")
+    # Imported here, so that a server without such a folder does not hold what reads and watches it.
+    from runglass.cli.flow_folder import FlowFolder
+
     address: list[str] = []
 
     async def publish_and_watch(runtime: "Runtime") -> None:

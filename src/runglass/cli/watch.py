@@ -5,13 +5,15 @@ The call that executes a flow answers only when the run has ended, so its run is
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runglass.cli.terminal import note
-from runglass.client import AsyncClient
 from runglass.errors import APIConnectionError, APIError, APITimeoutError
 from runglass.events import StreamEvent
 from runglass.execution import CompletedResult, RunPage
+
+if TYPE_CHECKING:
+    from runglass.client import AsyncClient
 
 Execution = Callable[[], Coroutine[Any, Any, CompletedResult]]
 
@@ -19,7 +21,7 @@ POLL_S = 0.05
 
 
 async def execute_and_watch(
-    client: AsyncClient,
+    client: "AsyncClient",
     execution: Execution,
     on_event: Callable[[StreamEvent], None],
     *,
@@ -54,7 +56,7 @@ async def execute_and_watch(
         await asyncio.wait({task})
 
 
-async def _find_run(client: AsyncClient, task: "asyncio.Task[CompletedResult]", before: str) -> str | None:
+async def _find_run(client: "AsyncClient", task: "asyncio.Task[CompletedResult]", before: str) -> str | None:
     # Ids are ordered by time, so whatever is greater than the newest id of before has begun since.
     while not task.done():
         try:
