@@ -14,7 +14,10 @@ from runglass.lazy import Json, decode_when_read, readable, same_fields
 from runglass.trace import TokenBreakdown
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="eventType", eq=False):
+# As in a trace, no cycle goes through an event, so the collector need not walk those that are kept.
+class Event(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", tag_field="eventType", eq=False
+):
     """What every event has: `seq` counts 1, 2, 3 … without gaps within `execution_id`; `at` is UTC."""
 
     execution_id: str
@@ -247,6 +250,8 @@ EventType = Literal[
 TERMINAL_EVENTS: frozenset[str] = frozenset({"flow_completed", "flow_failed", "flow_cancelled"})
 """Event types that nothing follows."""
 
+_TERMINAL_KINDS = frozenset({FlowCompleted, FlowFailed, FlowCancelled})
+
 _known: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
 
 
@@ -276,7 +281,9 @@ def encode_event(event: KnownEvent) -> bytes:
 
 def is_terminal(event: StreamEvent) -> bool:
     """Whether the run has ended with this event."""
-    return event.event_type in TERMINAL_EVENTS
+    # Asked for each event of a stream; to make up the names of all of them took longer than to decode them.
+    kind = type(event)
+    return kind in _TERMINAL_KINDS or (kind is UnknownEvent and event.event_type in TERMINAL_EVENTS)
 
 
 def event_type_of(data: bytes) -> str:

@@ -79,7 +79,7 @@ class Decoder:
         self._after_cr = False
         self._line = bytearray()
         self._size = 0
-        self._data = bytearray()
+        self._data: bytes | bytearray | None = None
         self._event = ""
         self._id = ""
         self._last_event_id = ""
@@ -167,14 +167,12 @@ class Decoder:
         lines = text.split(b"\n")
         rest = lines.pop()
         if lines and self._line:
-            self._line += lines[0]
-            lines[0] = bytes(self._line)
+            self._line += lines.pop(0)
+            self._read_line(self._line)
             self._line.clear()
         for line in lines:
             if line:
-                self._require_room(len(line) + 1)
-                self._size += len(line) + 1
-                self._read_field(line)
+                self._read_line(line)
             else:
                 self._dispatch(found)
         self._line += rest
@@ -189,14 +187,28 @@ class Decoder:
                 f"open the stream again with a new one and a larger max_frame_bytes"
             )
 
-    def _read_field(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")
-        if value.startswith(b" "):
-            value = value[1:]
+    def _read_line(self, line: bytes | bytearray) -> None:
+        self._require_room(len(line) + 1)
+        self._size += len(line) + 1
+        colon = line.find(b":")
+        name = bytes(line if colon < 0 else line[:colon])
+        start = len(line) if colon < 0 else colon + 1
+        if line.startswith(b" ", start):
+            start += 1
+        # A line may be tens of megabytes: cut through a view, its value is copied only once.
+        with memoryview(line) as whole, whole[start:] as rest:
+            self._read_field(name, bytes(rest))
+
+    def _read_field(self, name: bytes, value: bytes) -> None:
         match name:
+            case b"data" if self._data is None:
+                self._data = value
             case b"data":
-                self._data += value
-                self._data += b"\n"
+                # A bytearray from the second line on: many short lines must not cost a copy of all each time.
+                data = self._data if isinstance(self._data, bytearray) else bytearray(self._data or b"")
+                data += b"\n"
+                data += value
+                self._data = data
             case b"event":
                 self._event = value.decode(errors="replace")
             case b"id" if b"\0" not in value:
@@ -206,9 +218,8 @@ class Decoder:
 
     def _dispatch(self, found: list[Frame]) -> None:
         self._last_event_id = self._id
-        if self._data:
-            del self._data[-1]
+        if self._data is not None:
             found.append(Frame(self._id, self._event or "message", bytes(self._data)))
-            self._data.clear()
+            self._data = None
         self._event = ""
         self._size = 0

@@ -18,7 +18,7 @@ TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 """Run statuses that nothing follows."""
 
 
-class TokenBreakdown(msgspec.Struct, frozen=True, rename="camel"):
+class TokenBreakdown(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """Token usage of one LLM call; cached input tokens count in `prompt`."""
 
     prompt: int
@@ -26,7 +26,7 @@ class TokenBreakdown(msgspec.Struct, frozen=True, rename="camel"):
     total: int
 
 
-class RunSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
     """High-level metadata about one execution. Times are ISO 8601 in UTC, `duration_ms` is milliseconds."""
 
     id: str
@@ -39,7 +39,9 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     step_count: int | None = None
 
 
-class StepTrace(msgspec.Struct, frozen=True, kw_only=True, rename="camel", eq=False, weakref=True):
+# The collector would walk every step of a long trace again and again. No cycle goes through a step, which is
+# frozen and holds JSON, unless a reader puts it into its own snapshot.
+class StepTrace(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", eq=False):
     """One attempt of one step: timing, model, tokens, cost and, where captured, its snapshots.
 
     `loop_index` is the index of the innermost loop, `loop_path` all indices from the outermost in. `cost_usd`
