@@ -31,4 +31,5 @@ class SystemClock:
 
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC with milliseconds and `Z`, as all times on the wire."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    # Not strftime, which takes several times as long: each event has a time.
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

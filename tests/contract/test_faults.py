@@ -163,7 +163,8 @@ def test_a_store_that_is_away_is_503_everywhere_and_its_place_stays_secret(
     for method, path in [
         ("find_key", "/flow-runs"),
         ("runs", "/flow-runs"),
-        ("run", "/flow-runs/x/trace"),
+        ("trace", "/flow-runs/x/trace"),
+        ("run", "/flow-runs/x/steps/s/trace"),
         ("create_run", "/seq/acme/demo/anything/execute"),
         ("project", f"{server.address}/health"),
     ]:

@@ -244,12 +244,13 @@ class Attempts:
             if isinstance(step, LlmStep):
                 await self._parts.models.ready(step.model)
                 attempt.restart_clock()
-            limit_s = None if step.timeout_ms is None else step.timeout_ms / 1000
-            async with stream, asyncio.timeout(limit_s) as limit:
-                performed = await perform(
-                    step, attempt.data, names, self._parts, stream.write, talk, waited_s=waited_s
-                )
-                await self._writing.capture.prepare(performed.output)
+            async with stream:
+                work = self._work(attempt.data, step, names, stream, talk, waited_s)
+                if step.timeout_ms is None:
+                    performed = await work
+                else:
+                    async with asyncio.timeout(step.timeout_ms / 1000) as limit:
+                        performed = await work
             if performed.calls:
                 raise StepWaits(self._wait(attempt, performed, talk))
             self._complete(attempt, performed)
@@ -274,6 +275,19 @@ class Attempts:
             log.exception("step %r of run %s failed inside the engine", step.id, self._writing.execution_id)
             message = f"{type(error).__name__} inside the engine; see the server's log"
             return StepFailure("INTERNAL_ERROR", message, may_retry=False)
+        return performed
+
+    async def _work(
+        self,
+        data: Payload,
+        step: LeafStep,
+        names: Mapping[str, Any],
+        stream: OutputStream,
+        talk: Talk,
+        waited_s: float,
+    ) -> Performed:
+        performed = await perform(step, data, names, self._parts, stream.write, talk, waited_s=waited_s)
+        await self._writing.capture.prepare(performed.output)
         return performed
 
     def _complete(self, attempt: Attempt, performed: Performed) -> None:

@@ -58,7 +58,9 @@ class Recorder:
         self._append: asyncio.Task[None] | None = None
         self._appends: set[asyncio.Task[None]] = set()
         self._failure: StoreError | None = None
-        self._spent_usd = Decimal(0)
+        self._spent_usd: Decimal | None = None
+        self._summary = fold.summary
+        self._summary_json = json.encode(fold.summary)
         self._result: bytes | None = None
         self._error: bytes | None = None
 
@@ -92,7 +94,7 @@ class Recorder:
         if checkpoint is not None:
             self.keep(checkpoint)
         if spent_usd is not None:
-            self._spent_usd += spent_usd
+            self._spent_usd = (self._spent_usd or Decimal(0)) + spent_usd
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Adds a checkpoint to what travels with the next event."""
@@ -160,20 +162,27 @@ class Recorder:
             dropped=self._dropped,
             owed=self._owed,
             status=status,
-            summary=json.encode(self._fold.summary),
+            summary=self._encoded_summary(),
             totals=json.encode(self._totals),
             owner=self._owner if status == "running" else None,
             result=self._result,
             error=self._error,
-            spent_pico=picodollars(self._spent_usd),
+            spent_pico=0 if self._spent_usd is None else picodollars(self._spent_usd),
         )
-        self._spent_usd = Decimal(0)
+        self._spent_usd = None
         self._sent = self._head
         self._events, self._changes, self._checkpoints = [], {}, []
         self._dropped, self._owed = [], []
         self._append = asyncio.create_task(self._write(batch))
         self._appends.add(self._append)
         self._append.add_done_callback(self._appends.discard)
+
+    def _encoded_summary(self) -> bytes:
+        # It changes a few times in a run and travels with each append.
+        if self._fold.summary is not self._summary:
+            self._summary = self._fold.summary
+            self._summary_json = json.encode(self._summary)
+        return self._summary_json
 
     async def _write(self, batch: Append) -> None:
         # The store takes appends in the order in which they are made, so they need not wait for each other;
@@ -202,4 +211,4 @@ def _rows(changes: Sequence[StepChange]) -> list[StepRow]:
 
 def path_text(loop_path: tuple[int, ...] | None) -> str:
     """A loop path as the store keeps it: `0,3`, outermost first; empty outside of loops."""
-    return ",".join(map(str, loop_path or ()))
+    return ",".join(map(str, loop_path)) if loop_path else ""

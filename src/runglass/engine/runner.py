@@ -5,6 +5,7 @@ Leaf steps do the work (`attempts.py`); the loops, conditions and parallel parts
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, assert_never
 
 import msgspec
@@ -41,6 +42,9 @@ from runglass.flow import (
     within,
 )
 
+NO_TALK = Talk()
+"""That of a step which asks no model."""
+
 
 class Walked(NamedTuple):
     """What a stretch came to: the run's result, or the pause in which it waits, and the outputs so far."""
@@ -74,7 +78,6 @@ class Runner:
         self._sandbox = parts.sandbox
         self._templates = parts.templates
         self._talk = Talk()
-        self._first_llm: str | None = None
 
     async def walk(self) -> Walked:
         """Runs the top-level steps of the stretch. Raises StepLost, CreditsExhausted and StoreError."""
@@ -82,7 +85,6 @@ class Runner:
         turns, steps = self._state.turns, plan.flow.steps
         scope, data = _before(plan, stretch, self._state.outputs)
         self._talk = Talk(history=plan.history, attachments=plan.attachments)
-        self._first_llm = next((leaf.id for leaf in leaves(steps) if isinstance(leaf, LlmStep)), None)
         for index in range(stretch.first, len(steps)):
             step = steps[index]
             if index == stretch.first and stretch.input is not None:
@@ -198,11 +200,20 @@ class Runner:
     def _talk_of(
         self, step: LeafStep, offer: Offer | None, turns: Turns | None, results: Sequence[dict[str, Any]]
     ) -> Talk:
+        if not isinstance(step, LlmStep):
+            return NO_TALK
         if turns is not None:
             return Talk(offer=offer or turns.offer, messages=[*turns.messages, *results])
-        if step.id == self._first_llm:
+        if step is self._first_llm:
             return msgspec.structs.replace(self._talk, offer=offer)
         return Talk(offer=offer)
+
+    @cached_property
+    def _first_llm(self) -> LeafStep | None:
+        """The first llm step of the flow; looked for once there is one to run."""
+        return next(
+            (leaf for leaf in leaves(self._state.begun.plan.flow.steps) if isinstance(leaf, LlmStep)), None
+        )
 
     async def _loop(self, step: LoopStep, data: Payload, scope: Scope, place: Place) -> Payload:
         data = await self._own_input(step, data, scope, place)

@@ -1,32 +1,32 @@
 """What an append writes, in one transaction that it shares with others."""
 
 import sqlite3
+from collections.abc import Sequence
 
 from runglass.errors import HeadMismatch
-from runglass.store.base import Append
+from runglass.store.base import Append, StepRow
 from runglass.trace import TERMINAL
+
+# A column that is set counts as changed, and SQLite writes each index that has it: four have the status.
+_MOVE = (
+    "UPDATE run SET head = ?, summary = ?, totals = ?, owner = ?"
+    " WHERE no = ? AND head = ? AND fence = ? AND status = ?"
+)
+_MOVE_ON = (
+    "UPDATE run SET head = ?, summary = ?, totals = ?, owner = ?, status = ?"
+    " WHERE no = ? AND head = ? AND fence = ?"
+)
+_STEP = (
+    "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_no, position) DO UPDATE SET"
+    " attempt = excluded.attempt, status = excluded.status, data = excluded.data"
+)
 
 
 def write_append(db: sqlite3.Connection, batch: Append) -> None:
     """Writes the batch. Raises HeadMismatch before the first write, or not at all."""
-    head = batch.head + len(batch.events)
-    ended = batch.status in TERMINAL
     # First, and alone able to refuse: a HeadMismatch must leave the shared transaction untouched.
-    moved = db.execute(
-        "UPDATE run SET head = ?, status = ?, summary = ?, totals = ?, owner = ?"
-        " WHERE no = ? AND head = ? AND fence = ?",
-        (
-            head,
-            batch.status,
-            batch.summary,
-            batch.totals,
-            batch.owner,
-            batch.run_no,
-            batch.head,
-            batch.fence,
-        ),
-    ).rowcount
-    if moved != 1:
+    if not _moved(db, batch):
         raise HeadMismatch(
             f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
             "another process goes on with it"
@@ -41,27 +41,13 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
         [(batch.run_no, seq, data) for seq, data in enumerate(batch.events, batch.head + 1)],
     )
-    for step in batch.steps:
-        if step.attempt > 1:
-            db.execute(
-                "INSERT OR IGNORE INTO step_attempt"
-                " (run_no, position, attempt, step_id, loop_path, status, data)"
-                " SELECT run_no, position, attempt, step_id, loop_path, status, data FROM step"
-                " WHERE run_no = ? AND position = ? AND attempt < ?",
-                (batch.run_no, step.position, step.attempt),
-            )
-        db.execute(
-            "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_no, position) DO UPDATE SET"
-            " attempt = excluded.attempt, status = excluded.status, data = excluded.data",
-            (batch.run_no, *step),
-        )
+    _write_steps(db, batch.run_no, batch.steps)
     if batch.owed:
         db.executemany(
             "INSERT INTO owed (run_no, seq, data) VALUES (?, ?, ?)",
             [(batch.run_no, *owed) for owed in batch.owed],
         )
-    if ended:
+    if batch.status in TERMINAL:
         db.execute("DELETE FROM checkpoint WHERE run_no = ?", (batch.run_no,))
         db.execute("DELETE FROM run_request WHERE run_no = ?", (batch.run_no,))
         db.execute(
@@ -79,3 +65,28 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             "INSERT OR REPLACE INTO checkpoint (run_no, step_id, loop_path, data) VALUES (?, ?, ?, ?)",
             [(batch.run_no, *checkpoint) for checkpoint in batch.checkpoints],
         )
+
+
+def _moved(db: sqlite3.Connection, batch: Append) -> bool:
+    """Brings the run's row up to date; False, and nothing done, if head or fence are not the run's."""
+    state = (batch.head + len(batch.events), batch.summary, batch.totals, batch.owner)
+    before = (batch.run_no, batch.head, batch.fence)
+    if batch.status not in TERMINAL and db.execute(_MOVE, (*state, *before, batch.status)).rowcount == 1:
+        return True
+    return db.execute(_MOVE_ON, (*state, batch.status, *before)).rowcount == 1
+
+
+def _write_steps(db: sqlite3.Connection, run_no: int, steps: Sequence[StepRow]) -> None:
+    if all(step.attempt == 1 for step in steps):
+        db.executemany(_STEP, [(run_no, *step) for step in steps])
+        return
+    for step in steps:
+        if step.attempt > 1:
+            db.execute(
+                "INSERT OR IGNORE INTO step_attempt"
+                " (run_no, position, attempt, step_id, loop_path, status, data)"
+                " SELECT run_no, position, attempt, step_id, loop_path, status, data FROM step"
+                " WHERE run_no = ? AND position = ? AND attempt < ?",
+                (run_no, step.position, step.attempt),
+            )
+        db.execute(_STEP, (run_no, *step))

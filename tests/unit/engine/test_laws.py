@@ -14,8 +14,9 @@ from runglass.flow import Flow, leaves
 from runglass.fold import TraceFold, fold
 from runglass.store.base import Append
 from runglass.store.sqlite import SqliteStore
-from runglass.trace import TERMINAL, Trace
+from runglass.trace import TERMINAL, RunSummary, Trace
 from tests.flows import flow_trees
+from tests.records import whole_trace
 from tests.unit.engine.conftest import Ran, open_house, read, start
 
 MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
@@ -28,14 +29,15 @@ class CheckingStore(SqliteStore):
 
     async def append(self, batch: Append) -> None:
         await super().append(batch)
-        summary, steps = await self.trace(batch.run_no)
+        run_id = msgspec.json.decode(batch.summary, type=RunSummary).id
+        summary, steps = await whole_trace(self, run_id)
         stored = msgspec.json.decode(b'{"flowRun":%s,"steps":[%s]}' % (summary, b",".join(steps)), type=Trace)
         # Another append may have been committed between the two reads: then its own check decides.
         events = await self.events(batch.run_no, after=0, limit_bytes=1 << 30)
         state = TraceFold()
         for _, data in events:
             state.apply(decode_event(data))
-        if (await self.trace(batch.run_no))[0] == summary and len(events) == batch.head + len(batch.events):
+        if (await whole_trace(self, run_id))[0] == summary and len(events) == batch.head + len(batch.events):
             assert state.trace() == stored
             self.compared += 1
 

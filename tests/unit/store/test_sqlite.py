@@ -116,6 +116,31 @@ async def test_a_look_up_does_not_wait_for_large_reads(tmp_path: Path) -> None:
         assert all(await asyncio.gather(*large))
 
 
+async def test_a_hot_row_is_read_on_the_loop_and_by_a_thread_where_the_loop_cannot(tmp_path: Path) -> None:
+    who: list[int] = []
+
+    def work(db: sqlite3.Connection) -> object:
+        who.append(threading.get_ident())
+        if len(who) == 2:
+            raise sqlite3.OperationalError("database is locked")
+        return db.execute("SELECT 1").fetchone()
+
+    async with SqliteStore(tmp_path / "db") as store:
+        assert await store._db.read_hot(work) == (1,)
+        assert who == [threading.get_ident()]
+        assert await store._db.read_hot(work) == (1,)
+    assert who[1] == threading.get_ident()
+    assert who[2] != threading.get_ident()
+
+
+async def test_a_hot_read_waits_for_no_lock_on_the_loop(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        timeout_ms = await store._db.read_hot(lambda db: db.execute("PRAGMA busy_timeout").fetchone()[0])
+        waiting_ms = await store._db.look_up(lambda db: db.execute("PRAGMA busy_timeout").fetchone()[0])
+    assert timeout_ms == 0
+    assert waiting_ms == connections.BUSY_TIMEOUT_S * 1000
+
+
 async def test_rows_are_shaped_in_the_thread_that_reads_them(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
         (thread,) = await store._db.read(every(lambda _: threading.get_ident(), "SELECT 1"))
