@@ -101,7 +101,9 @@ def _started(
 
 def environment() -> dict[str, str]:
     """This process's environment, with the Runglass of this tree and without settings of its user."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RUNGLASS_")}
+    # Without bytecode every process would compile its modules anew, which no installed package does.
+    dropped = ("RUNGLASS_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     return kept | {"PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
 
 

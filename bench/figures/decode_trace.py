@@ -71,7 +71,7 @@ def _memory(stage: Stage) -> Row:
         limit=found["limit"],
         peers={PEER: found[PEER]} if PEER in found else {},
         missing=() if PEER in found else (PEER,),
-        goal=Goal(at=89, over_peer=5),
+        goal=Goal(over_peer=5),
         note="what decoding adds to a process that has read the bytes",
     )
 

@@ -31,23 +31,24 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
     server: RunningServer, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each further hand-over would cost a quarter of the whole request."""
-    put, write = Lane.put, Joining._flush
+    put, send = Lane.put, Joining.write
     reads: list[object] = []
-    writes: list[list[bytes]] = []
+    writes: list[bytes] = []
 
     def counted_put(lane: Lane[Any], work: Any) -> Any:
         if "writer" not in lane.name:
             reads.append(work)
         return put(lane, work)
 
-    def counted_flush(joining: Joining) -> None:
-        writes.append(joining._held)
-        write(joining)
+    def counted_write(joining: Joining, data: bytes) -> None:
+        send(joining, data)
+        if not joining._head:
+            writes.append(data)
 
     with httpx2.Client(headers={"Authorization": f"Bearer {server.key}"}) as client:
         monkeypatch.setattr(Lane, "put", counted_put)
-        monkeypatch.setattr(Joining, "_flush", counted_flush)
+        monkeypatch.setattr(Joining, "write", counted_write)
         answer = client.get(f"{server.base_url}/flow-runs/{run_id}/trace")
     assert answer.json()["steps"][0]["stepId"] == "s"
     assert len(reads) == 1
-    assert [len(parts) for parts in writes if parts] == [2]
+    assert len(writes) == 1

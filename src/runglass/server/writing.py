@@ -1,4 +1,4 @@
-"""How an answer gets onto the wire: its head and its body in one write.
+"""How an answer gets onto the wire: its head and the beginning of its body in one write.
 
 uvicorn writes the head by itself, and each write is a system call, a packet, and one time more that the
 client wakes up: a quarter of what a small answer costs.
@@ -9,42 +9,44 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HELD_BYTES = 64 * 1024
-"""Most that is held back: what is larger gains nothing, and the transport's own limits must see it."""
+_HEAD = b"HTTP/1.1 "
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, over a transport that joins what is written in one go."""
+    """uvicorn's, over a transport that joins head and body."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, Joining(transport, self.loop)))
 
 
 class Joining:
-    """A transport that holds what is written until the end of the loop's turn, or until it is much."""
+    """A transport that holds a head until there is a body to go with it, at most for this turn of the loop.
+
+    A body that looks like a head leaves a little later, and is as whole.
+    """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._held: list[bytes] = []
-        self._size = 0
+        self._head = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        if not self._held:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(_HEAD):
+            self._head = data
             self._loop.call_soon(self._flush)
-        self._held.append(data)
-        self._size += len(data)
-        if self._size >= HELD_BYTES:
-            self._flush()
+            return
+        self._transport.write(data)
 
     def close(self) -> None:
         self._flush()
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._held:
-            held, self._held, self._size = self._held, [], 0
-            self._transport.write(b"".join(held))
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
