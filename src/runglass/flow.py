@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, NoReturn, TypeAlias
 import msgspec
 
 from runglass.errors import FlowFileError, Problem, api_error
+from runglass.findings import Finding, path_text
 from runglass.flow_check import FlowRules, provider_missing
-from runglass.flow_file import Finding, path_text, read_document
 from runglass.schemas import compile_schema, explain, suggestion
 
 __all__ = [
@@ -204,6 +204,9 @@ def parse_flow(text: str | bytes, *, file: str = "<flow>") -> Flow:
 
     From the thousandth mistake on they are no longer listed. `file` is only a name for messages.
     """
+    # Imported here, so that a server to which nobody pushes a flow does not hold a reader of YAML.
+    from runglass.flow_file import read_document
+
     document = read_document(text, file=file)
     problems = document.problems[:MAX_PROBLEMS]
     unreadable = {problem.path for problem in problems}

@@ -18,7 +18,7 @@ import jsonschema_rs
 import minijinja
 from jsonschema_rs import ValidationErrorKind as Kind
 
-from runglass.flow_file import Finding, Path, shown
+from runglass.findings import Finding, Path, shown
 from runglass.schemas import Schema, any_of, compile_schema, expected, explain, suggestion
 
 MAX_STEPS = 10_000

@@ -9,15 +9,15 @@ import codecs
 import math
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-import msgspec
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, StreamMark
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from runglass.errors import FlowFileError, Problem
+from runglass.findings import Finding, Path, path_text, shown
 
 MAX_CHARACTERS = 1 << 20
 """The YAML scanner is quadratic in the length of some tokens; a mebibyte keeps the worst file at seconds."""
@@ -25,47 +25,10 @@ MAX_CHARACTERS = 1 << 20
 MAX_DEPTH = 150
 MAX_ALIASED_VALUES = 100_000
 
-Path = tuple[str | int, ...]
-
 _NOT_TEXT = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CODE_POINT = re.compile(r"\\U([0-9a-fA-F]{8})")
 _OTHER_VERSION = re.compile(r"(?:\A|(?<=[\r\n]))%YAML\b(?![ \t]+1\.2(?:\s|\Z))")
-_PLAIN_NAME = re.compile(r"[\w-]+")
 _WIDE_BOMS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-
-class Finding(NamedTuple):
-    """A mistake at a path of the data.
-
-    `at_key` means the name and not the value. `line` and `column` count from 1 inside the text at `path`.
-    `earlier` is the path of the first of two things that clash.
-    """
-
-    message: str
-    path: Path
-    at_key: bool = False
-    line: int | None = None
-    column: int = 1
-    earlier: Path | None = None
-
-
-def path_text(path: Path) -> str:
-    """A path as people write it: `steps[2].retry.max_attempts`."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif _PLAIN_NAME.fullmatch(part):
-            text += f".{part}" if text else part
-        else:
-            text += f"[{part!r}]"
-    return text
-
-
-def shown(value: Any) -> str:
-    """A JSON value on one short line, for a message."""
-    text = repr(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 class Document:

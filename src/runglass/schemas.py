@@ -14,7 +14,7 @@ import jsonschema_rs
 import msgspec
 from jsonschema_rs import ValidationErrorKind as Kind
 
-from runglass.flow_file import Finding, path_text, shown
+from runglass.findings import Finding, path_text, shown
 
 MAX_REFERENCES = 10_000
 """References that a validator may have to follow for one value: a chain of doublings would take for ever."""

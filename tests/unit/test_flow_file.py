@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from runglass import flow
 from runglass.errors import FlowFileError, Problem, RunglassError
+from runglass.findings import path_text
 from runglass.flow import LlmStep, decode_flow, parse_flow
-from runglass.flow_file import path_text
 from tests.flows import EXAMPLE, HEAD, LLM, ONE, problems
 
 
