@@ -22,7 +22,9 @@ def new_run(project_id: int, flow_id: str, **fields: Any) -> NewRun:
 
 async def whole_trace(store: Store, run_id: str) -> tuple[bytes, list[bytes]]:
     """`flowRun` and the latest attempt of each step, as of one moment, as JSON."""
-    found = await store.trace(run_id, limit_bytes=sys.maxsize)
+    record = await store.run(run_id)
+    assert record is not None
+    found = await store.trace(run_id, project_id=record.project_id, limit_bytes=sys.maxsize)
     assert found is not None
     run, steps = found
     return run.summary, [data for _, data in steps]

@@ -187,7 +187,7 @@ async def test_the_pages_of_a_trace_are_the_trace(store: Store, limit_bytes: int
     await store.append(batch(run, 0, b"1", steps=[row(position) for position in range(1, 11)]))
     summary, steps = await whole_trace(store, run.id)
     found: list[bytes] = []
-    first = await store.trace(run.id, limit_bytes=limit_bytes)
+    first = await store.trace(run.id, project_id=run.project_id, flow_id=run.flow_id, limit_bytes=limit_bytes)
     assert first is not None
     assert first[0] == await store.run(run.id)
     assert first[0].summary == summary
@@ -197,7 +197,17 @@ async def test_the_pages_of_a_trace_are_the_trace(store: Store, limit_bytes: int
         found += [data for _, data in page]
         page = await store.trace_page(run.no, after=page[-1][0], limit_bytes=limit_bytes)
     assert found == steps
-    assert await store.trace("unknown", limit_bytes=limit_bytes) is None
+
+
+async def test_who_may_not_see_a_run_gets_nothing_of_its_trace(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", steps=[row(1)]))
+    own: dict[str, Any] = {"project_id": run.project_id, "limit_bytes": 1000}
+    assert await store.trace(run.id, **own) is not None
+    assert await store.trace(run.id, **own, flow_id=run.flow_id) is not None
+    assert await store.trace("unknown", **own) is None
+    assert await store.trace(run.id, **own, flow_id="another") is None
+    assert await store.trace(run.id, **(own | {"project_id": run.project_id + 1})) is None
 
 
 async def test_open_steps_are_those_whose_latest_attempt_did_not_end_well(store: Store) -> None:

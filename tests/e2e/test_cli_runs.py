@@ -351,3 +351,11 @@ def test_colours_are_for_terminals_that_want_them(
     assert "\x1b[32m" in shown()
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[32m" not in shown()
+
+
+@pytest.mark.parametrize("command", [["runs", "list"], ["runs", "show", "r"], ["run", "acme/demo/greet"]])
+def test_a_proxy_that_cannot_be_used_is_a_message(command: list[str]) -> None:
+    done = runglass(*command, env={"RUNGLASS_API_KEY": "nk_x", "HTTP_PROXY": "foo://bar:1"})
+    assert done.returncode == Exit.USAGE
+    assert "proxy" in done.stderr
+    assert "Traceback" not in done.stderr

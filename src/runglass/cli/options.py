@@ -34,7 +34,10 @@ def connect(base_url: str | None, api_key: str | None) -> "Client":
     from runglass.client import Client
 
     try:
-        return Client(api_key or None, base_url=base_url or None)
+        client = Client(api_key or None, base_url=base_url or None)
+        # Made here and not by the first call, as it also judges the proxies that the environment names.
+        _ = client._transport
+        return client
     except ValueError as error:
         raise UsageError(str(error)) from error
 

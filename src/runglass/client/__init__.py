@@ -44,3 +44,6 @@ if not TYPE_CHECKING:  # type checkers would take any name for good if they saw 
         value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
         globals()[name] = value  # the next use finds it without coming here
         return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -100,10 +100,7 @@ async def run_by_id(request: Asked, execution_id: FromPath[str]) -> RunRecord:
 
 async def trace_by_id(request: Asked, execution_id: FromPath[str]) -> OpenedTrace:
     """As `run_by_id`, with its trace: one read for both. Raises RUN_NOT_FOUND."""
-    opened = await runtime_of(request).store.trace(execution_id.lower(), limit_bytes=PART_BYTES)
-    if opened is None or opened[0].project_id != request.auth.project_id:
-        raise _no_run(execution_id)
-    return OpenedTrace(*opened)
+    return await _opened(request, execution_id, flow_id=None)
 
 
 async def run_of_flow(
@@ -130,10 +127,16 @@ async def trace_of_flow(
 ) -> OpenedTrace:
     """As `run_of_flow`, with its trace. Raises FLOW_NOT_FOUND, RUN_NOT_FOUND."""
     flow = await own_flow(request, org, project, slug)
-    opened = await trace_by_id(request, execution_id)
-    if opened.run.flow_id != flow.id:
+    return await _opened(request, execution_id, flow_id=flow.id)
+
+
+async def _opened(request: Asked, execution_id: str, *, flow_id: str | None) -> OpenedTrace:
+    opened = await runtime_of(request).store.trace(
+        execution_id.lower(), project_id=request.auth.project_id, flow_id=flow_id, limit_bytes=PART_BYTES
+    )
+    if opened is None:
         raise _no_run(execution_id)
-    return opened
+    return OpenedTrace(*opened)
 
 
 def _no_run(execution_id: str) -> APIError:

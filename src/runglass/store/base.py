@@ -302,9 +302,12 @@ class Store(Protocol):
         """Seq and JSON of the events after `after`: one at least if there is one, about `limit_bytes`."""
 
     async def trace(
-        self, run_id: str, *, limit_bytes: int
+        self, run_id: str, *, project_id: int, flow_id: str | None = None, limit_bytes: int
     ) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
-        """The run and the first page of its trace, as of one moment; None if there is no such run."""
+        """The run and the first page of its trace, as of one moment.
+
+        None if the project, or the flow where one is given, has no such run; then no step is read either.
+        """
 
     async def trace_page(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         """Position and data of the latest attempt of each step, in order of first start, after `after`.

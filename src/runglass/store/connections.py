@@ -35,7 +35,7 @@ _Lane: TypeAlias = Lane[Work[Any]]
 
 
 class Connections:
-    """The connections to one database file. Blocking calls never run on the event loop."""
+    """The connections to one database file. What may wait never runs on the event loop."""
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"]) -> None:
         self.path = path
@@ -57,11 +57,13 @@ class Connections:
 
     async def close(self) -> None:
         """Finishes what is queued, then closes every connection."""
-        lanes = (self._writer, self._readers, self._look_ups)
+        lanes = [lane for lane in (self._writer, self._readers, self._look_ups) if lane is not None]
         self._writer = self._readers = self._look_ups = None
+        # All of them before the first wait: who is cancelled here must leave no thread that never ends.
         for lane in lanes:
-            if lane is not None:
-                await lane.stop()
+            lane.end()
+        for lane in lanes:
+            await lane.ended()
         for connection in self._opened:
             connection.close()
         self._opened.clear()

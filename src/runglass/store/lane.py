@@ -60,26 +60,37 @@ class Lane(Generic[Work]):
         self._jobs.put(Job(work, loop, future))
         return future
 
-    async def stop(self) -> None:
-        """Returns once everything that is queued has been done. Nothing may be put any more."""
+    def end(self) -> None:
+        """Lets the threads end once everything that is queued has been done. Nothing may be put any more."""
         self._jobs.put(None)
+
+    async def ended(self) -> None:
+        """Returns when every thread has ended."""
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
     def _work_on(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            batch = [job]
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < self._most:
-                    following = self._jobs.get_nowait()
-                    if following is None:
-                        # The mark of the end: finish this batch, then find it again.
-                        self._jobs.put(None)
-                        break
-                    batch.append(following)
-            _answer(self._do(batch))
-        # The mark is for every thread.
+        while self._go_round():
+            pass
+        # The mark of the end is for every thread.
         self._jobs.put(None)
+
+    def _go_round(self) -> bool:
+        """Does what waits; False at the mark of the end. Of its own, so that nothing done is held on to."""
+        job = self._jobs.get()
+        if job is None:
+            return False
+        batch = [job]
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < self._most:
+                following = self._jobs.get_nowait()
+                if following is None:
+                    # Finish this batch, then find the mark again.
+                    self._jobs.put(None)
+                    break
+                batch.append(following)
+        _answer(self._do(batch))
+        return True
 
 
 def _answer(outcomes: Sequence[Outcome[Any]]) -> None:

@@ -169,16 +169,16 @@ class Runs:
         return await self._db.read(lambda db: page(db, sql, run_no, after, limit_bytes=limit_bytes))
 
     async def trace(
-        self, run_id: str, *, limit_bytes: int
+        self, run_id: str, *, project_id: int, flow_id: str | None = None, limit_bytes: int
     ) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
         def work(db: sqlite3.Connection) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
             db.execute("BEGIN")
             # Leaves the transaction, well or not; an error on the way out hides none that came before it.
             with db:
                 row = db.execute(f"{_RUN} WHERE id = ?", (run_id,)).fetchone()
-                if row is None:
+                run = None if row is None else _run(row)
+                if run is None or run.project_id != project_id or flow_id not in (None, run.flow_id):
                     return None
-                run = _run(row)
                 return run, page(db, _STEPS, run.no, 0, limit_bytes=limit_bytes)
 
         return await self._db.read(work)

@@ -1,0 +1,88 @@
+"""Threads that end when they are told to, answer everybody, and hold on to nothing."""
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from runglass.store.connections import Connections
+from runglass.store.lane import Job, Lane, Outcome
+
+Work = Callable[[], Any]
+
+
+def do(jobs: list[Job[Work]]) -> list[Outcome[Work]]:
+    return [Outcome(job, job.work(), None) for job in jobs]
+
+
+class Result:
+    """What can be watched going away."""
+
+
+async def test_what_waits_is_done_together_and_each_gets_its_own() -> None:
+    sizes: list[int] = []
+    begun, held = threading.Event(), threading.Event()
+
+    def counting(jobs: list[Job[Work]]) -> list[Outcome[Work]]:
+        sizes.append(len(jobs))
+        begun.set()
+        return do(jobs)
+
+    lane = Lane("test", counting, most=4)
+    lane.start()
+    first = lane.put(lambda: held.wait(20))
+    assert await asyncio.to_thread(begun.wait, 20)
+    others = [lane.put(partial(int, number)) for number in range(6)]
+    held.set()
+    assert await first
+    assert await asyncio.gather(*others) == list(range(6))
+    assert sizes == [1, 4, 2]
+    lane.end()
+    await lane.ended()
+
+
+async def test_what_is_queued_at_the_end_is_done_by_however_many_threads() -> None:
+    lane = Lane("test", do, threads=3, most=2)
+    lane.start()
+    done = [lane.put(partial(int, number)) for number in range(50)]
+    lane.end()
+    await lane.ended()
+    assert await asyncio.gather(*done) == list(range(50))
+
+
+async def test_an_idle_thread_holds_no_result() -> None:
+    lane = Lane("test", do)
+    lane.start()
+    seen = weakref.ref(await lane.put(Result))
+    # The thread lets go of a batch when it has come round to wait for the next.
+    for _ in range(1000):
+        gc.collect()
+        if seen() is None:
+            break
+        await asyncio.sleep(0.001)
+    assert seen() is None
+    lane.end()
+    await lane.ended()
+
+
+async def test_a_close_that_is_cancelled_leaves_no_thread_behind(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    database = Connections(tmp_path / "db", synchronous="NORMAL")
+    await database.open()
+    release = threading.Event()
+    slow = asyncio.create_task(database.write(lambda _: release.wait(20)))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait({closing})
+    release.set()
+    assert await slow
+    ours = [thread for thread in threading.enumerate() if thread not in before and "runglass" in thread.name]
+    async with asyncio.timeout(10):
+        for thread in ours:
+            await asyncio.to_thread(thread.join)
