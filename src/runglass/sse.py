@@ -168,11 +168,14 @@ class Decoder:
         rest = lines.pop()
         if lines and self._line:
             self._line += lines.pop(0)
-            self._read_line(self._line)
+            self._count(self._line)
+            self._read_field(*_cut(self._line))
             self._line.clear()
         for line in lines:
             if line:
-                self._read_line(line)
+                self._count(line)
+                name, _, value = line.partition(b":")
+                self._read_field(name, value[1:] if value.startswith(b" ") else value)
             else:
                 self._dispatch(found)
         self._line += rest
@@ -187,17 +190,9 @@ class Decoder:
                 f"open the stream again with a new one and a larger max_frame_bytes"
             )
 
-    def _read_line(self, line: bytes | bytearray) -> None:
+    def _count(self, line: bytes | bytearray) -> None:
         self._require_room(len(line) + 1)
         self._size += len(line) + 1
-        colon = line.find(b":")
-        name = bytes(line if colon < 0 else line[:colon])
-        start = len(line) if colon < 0 else colon + 1
-        if line.startswith(b" ", start):
-            start += 1
-        # A line may be tens of megabytes: cut through a view, its value is copied only once.
-        with memoryview(line) as whole, whole[start:] as rest:
-            self._read_field(name, bytes(rest))
 
     def _read_field(self, name: bytes, value: bytes) -> None:
         match name:
@@ -223,3 +218,13 @@ class Decoder:
             self._data = None
         self._event = ""
         self._size = 0
+
+
+def _cut(line: bytearray) -> tuple[bytes, bytes]:
+    """Name and value of a line that came in pieces and may be tens of megabytes: copied only once."""
+    colon = line.find(b":")
+    if colon < 0:
+        return bytes(line), b""
+    start = colon + (2 if line.startswith(b" ", colon + 1) else 1)
+    with memoryview(line) as whole, whole[start:] as value:
+        return bytes(line[:colon]), bytes(value)
