@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from runglass.client import (
-        AsyncClient,
-        AsyncFlow,
         AsyncJob,
         AsyncPausedResult,
         AsyncRun,
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
         StepResult,
         ToolCall,
     )
+    from runglass.client.async_client import AsyncClient
+    from runglass.client.async_flows import AsyncFlow
     from runglass.errors import (
         APIConnectionError,
         APIError,
@@ -115,10 +115,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "client": (
-        "AsyncClient AsyncFlow AsyncJob AsyncPausedResult AsyncRun Client Flow Job PausedResult Run "
-        "StepResult ToolCall"
-    ),
+    "client": "AsyncJob AsyncPausedResult AsyncRun Client Flow Job PausedResult Run StepResult ToolCall",
+    "client.async_client": "AsyncClient",
+    "client.async_flows": "AsyncFlow",
     "errors": (
         "APIConnectionError APIError APITimeoutError AuthenticationError FlowExecutionError FlowFileError "
         "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError RunglassError "

@@ -247,10 +247,10 @@ EventType = Literal[
     "flow_cancelled",
 ]
 
-TERMINAL_EVENTS: frozenset[str] = frozenset({"flow_completed", "flow_failed", "flow_cancelled"})
-"""Event types that nothing follows."""
+_TERMINAL = frozenset({FlowCompleted, FlowFailed, FlowCancelled})
 
-_TERMINAL_KINDS = frozenset({FlowCompleted, FlowFailed, FlowCancelled})
+TERMINAL_EVENTS: frozenset[str] = frozenset(str(kind.__struct_config__.tag) for kind in _TERMINAL)
+"""Event types that nothing follows."""
 
 _known: msgspec.json.Decoder[KnownEvent] = msgspec.json.Decoder(KnownEvent)
 
@@ -283,7 +283,7 @@ def is_terminal(event: StreamEvent) -> bool:
     """Whether the run has ended with this event."""
     # Asked for each event of a stream; to make up the names of all of them took longer than to decode them.
     kind = type(event)
-    return kind in _TERMINAL_KINDS or (kind is UnknownEvent and event.event_type in TERMINAL_EVENTS)
+    return kind in _TERMINAL or (kind is UnknownEvent and event.event_type in TERMINAL_EVENTS)
 
 
 def event_type_of(data: bytes) -> str:

@@ -174,6 +174,7 @@ class Decoder:
         for line in lines:
             if line:
                 self._count(line)
+                # No longer than a piece: copies of so little cost less than the views of `_cut`.
                 name, _, value = line.partition(b":")
                 self._read_field(name, value[1:] if value.startswith(b" ") else value)
             else:

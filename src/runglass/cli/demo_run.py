@@ -16,7 +16,7 @@ from runglass.cli.names import ProjectName
 from runglass.cli.terminal import complain, heading, one_line, stdout, width_of, write_line
 from runglass.cli.trace_view import excerpt, step_lines, summary_lines
 from runglass.cli.watch import execute_and_watch
-from runglass.client import AsyncClient
+from runglass.client.async_client import AsyncClient
 from runglass.errors import APIError
 from runglass.execution import CompletedResult
 from runglass.flow import Flow, LlmStep, leaves

@@ -21,7 +21,7 @@ from runglass.events import StepInput, StepOutput, StepStarted, StreamEvent
 from runglass.execution import CompletedResult
 
 if TYPE_CHECKING:
-    from runglass.client import AsyncClient
+    from runglass.client.async_client import AsyncClient
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from runglass.events import StreamEvent
 from runglass.execution import CompletedResult, RunPage
 
 if TYPE_CHECKING:
-    from runglass.client import AsyncClient
+    from runglass.client.async_client import AsyncClient
 
 Execution = Callable[[], Coroutine[Any, Any, CompletedResult]]
 

@@ -13,7 +13,8 @@ from runglass.client.calls import Call
 from runglass.management import FlowHistory, FlowInfo, FlowList, FlowTree, FlowVersionNumber
 
 if TYPE_CHECKING:
-    from runglass.client import AsyncClient, Client
+    from runglass.client import Client
+    from runglass.client.async_client import AsyncClient
 
 T = TypeVar("T")
 

@@ -11,32 +11,32 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-Work = TypeVar("Work")
+T = TypeVar("T")
 
 
-class Job(NamedTuple, Generic[Work]):
+class Job(NamedTuple, Generic[T]):
     """Work that somebody waits for, on the event loop that he waits on."""
 
-    work: Work
+    work: T
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Any]"
 
 
-class Outcome(NamedTuple, Generic[Work]):
+class Outcome(NamedTuple, Generic[T]):
     """What became of a job: `error`, or where that is None, `result`."""
 
-    job: Job[Work]
+    job: Job[T]
     result: Any
     error: BaseException | None
 
 
-class Lane(Generic[Work]):
+class Lane(Generic[T]):
     """So many threads with one queue; each hands up to `most` jobs at a time to `do`, which never raises."""
 
     def __init__(
         self,
         name: str,
-        do: Callable[[list[Job[Work]]], list[Outcome[Work]]],
+        do: Callable[[list[Job[T]]], list[Outcome[T]]],
         *,
         threads: int = 1,
         most: int = 1,
@@ -44,7 +44,7 @@ class Lane(Generic[Work]):
         self.name = name
         self._do = do
         self._most = most
-        self._jobs: queue.SimpleQueue[Job[Work] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job[T] | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work_on, name=f"{name}-{number}") for number in range(threads)
         ]
@@ -53,7 +53,7 @@ class Lane(Generic[Work]):
         for thread in self._threads:
             thread.start()
 
-    def put(self, work: Work) -> "asyncio.Future[Any]":
+    def put(self, work: T) -> "asyncio.Future[Any]":
         """Queues work; the running loop's future will have its result."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()

@@ -6,7 +6,6 @@ from typing import Any, get_overloads
 
 import pytest
 
-import runglass.client
 from runglass import (
     AsyncClient,
     AsyncFlow,
@@ -91,8 +90,3 @@ def test_the_comparison_sees_a_difference() -> None:
 def test_the_transports_have_the_same_methods() -> None:
     names = [ASYNC_NAMES.get(name, name) for name in own_members(SyncTransport) if name[0] != "_"]
     assert names == [name for name in own_members(AsyncTransport) if name[0] != "_"]
-
-
-def test_names_that_are_loaded_when_asked_for_are_listed_like_the_others() -> None:
-    assert set(runglass.client.__all__) <= set(dir(runglass.client))
-    assert all(getattr(runglass.client, name) is not None for name in runglass.client.__all__)
