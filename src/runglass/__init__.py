@@ -41,13 +41,16 @@ if TYPE_CHECKING:
         FlowCompleted,
         FlowFailed,
         LoopCompleted,
+        OverridesApplied,
         RunStarted,
         StepCompleted,
         StepError,
         StepInput,
+        StepModelCall,
         StepOutput,
         StepPaused,
         StepPausedForToolCalls,
+        StepProgress,
         StepResumed,
         StepRetrying,
         StepSkipped,
@@ -56,7 +59,17 @@ if TYPE_CHECKING:
         UnknownEvent,
     )
     from runglass.execution import Attachment, CompletedResult, JobState, RunPage
-    from runglass.trace import RunSummary, StepAttempts, StepTrace, TokenBreakdown, Trace
+    from runglass.trace import (
+        ModelCall,
+        ModelTotals,
+        RunError,
+        RunSummary,
+        RunTotals,
+        StepAttempts,
+        StepTrace,
+        TokenBreakdown,
+        Trace,
+    )
 
 __version__ = "0.1.0"
 
@@ -84,21 +97,28 @@ __all__ = [
     "Job",
     "JobState",
     "LoopCompleted",
+    "ModelCall",
+    "ModelTotals",
+    "OverridesApplied",
     "PausedResult",
     "PermissionDeniedError",
     "RateLimitError",
     "Run",
+    "RunError",
     "RunPage",
     "RunStarted",
     "RunSummary",
+    "RunTotals",
     "RunglassError",
     "StepAttempts",
     "StepCompleted",
     "StepError",
     "StepInput",
+    "StepModelCall",
     "StepOutput",
     "StepPaused",
     "StepPausedForToolCalls",
+    "StepProgress",
     "StepResult",
     "StepResumed",
     "StepRetrying",
@@ -124,12 +144,14 @@ _HOMES = {
         "ToolCallLimitError"
     ),
     "events": (
-        "FlowCancelled FlowCompleted FlowFailed LoopCompleted RunStarted StepCompleted StepError StepInput "
-        "StepOutput StepPaused StepPausedForToolCalls StepResumed StepRetrying StepSkipped StepStarted "
-        "StreamEvent UnknownEvent"
+        "FlowCancelled FlowCompleted FlowFailed LoopCompleted OverridesApplied RunStarted StepCompleted "
+        "StepError StepInput StepModelCall StepOutput StepPaused StepPausedForToolCalls StepProgress "
+        "StepResumed StepRetrying StepSkipped StepStarted StreamEvent UnknownEvent"
     ),
     "execution": "Attachment CompletedResult JobState RunPage",
-    "trace": "RunSummary StepAttempts StepTrace TokenBreakdown Trace",
+    "trace": (
+        "ModelCall ModelTotals RunError RunSummary RunTotals StepAttempts StepTrace TokenBreakdown Trace"
+    ),
 }
 _HOME = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names.split()}
 

@@ -11,18 +11,28 @@ from typing import Any, Literal
 import msgspec
 
 from runglass.lazy import Json, decode_when_read, readable, same_fields
-from runglass.trace import TokenBreakdown
+from runglass.trace import ModelCall, TokenBreakdown, written
 
 
 # As in a trace, no cycle goes through an event, so the collector need not walk those that are kept.
 class Event(
-    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", tag_field="eventType", eq=False
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    gc=False,
+    rename="camel",
+    tag_field="eventType",
+    omit_defaults=True,
+    eq=False,
 ):
-    """What every event has: `seq` counts 1, 2, 3 … without gaps within `execution_id`; `at` is UTC."""
+    """What every event has: `seq` counts 1, 2, 3 … without gaps within `execution_id`; `at` is UTC.
+
+    What there is none of is left out of the JSON, never written as null.
+    """
 
     execution_id: str
-    seq: int = 0
-    at: str = ""
+    seq: int = written(0)
+    at: str = written("")
 
     @property
     def event_type(self) -> str:
@@ -40,13 +50,28 @@ class Event(
 
 
 class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
-    """First event of a run. `version` 0 is the draft."""
+    """First event of a run. `version` 0 is the draft; `trace_parent` and `trace_state` are W3C headers."""
 
     run_id: str
     flow_id: str
+    flow_slug: str | None = None
     step_count: int
     trigger_type: str
     version: int
+    session_id: str | None = None
+    trace_parent: str | None = None
+    trace_state: str | None = None
+
+
+class OverridesApplied(Event, frozen=True, kw_only=True, eq=False, tag="overrides_applied"):
+    """A call set fields of steps, or of their inputs, anew for this run; the values only if content is kept.
+
+    `overridden` names them as `STEP.FIELD` and `STEP.input.FIELD`.
+    """
+
+    overridden: list[str]
+    block_overrides: dict[str, Any] | None = None
+    input_overrides: dict[str, Any] | None = None
 
 
 class StepEvent(Event, frozen=True, kw_only=True, eq=False):
@@ -69,10 +94,10 @@ class StepStarted(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_star
 class StepInput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_input"):
     """What went into an attempt, where capture allows it or the attempt failed."""
 
-    attempt: int = 1
+    attempt: int = written(1)
     input_data: Json = None
     input_size_bytes: int | None = None
-    truncated: bool = False
+    truncated: bool = written(False)
 
 
 class StepResumed(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_resumed"):
@@ -83,11 +108,26 @@ class StepResumed(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_resu
     input_data: Json = None
 
 
-class StepOutput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_output"):
-    """A part of an attempt's output while it streams: `{"text": …}` continues the text before it."""
+class StepProgress(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_progress"):
+    """A part of the text of an attempt's model while it streams; it continues the part before it."""
 
-    attempt: int = 1
+    attempt: int
+    text: str
+
+
+class StepModelCall(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_model_call"):
+    """A language model was asked, and has answered or failed."""
+
+    attempt: int
+    model_call: ModelCall
+
+
+class StepOutput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_output"):
+    """The whole output of an attempt that ended well, where it is kept; both fields have the same."""
+
+    attempt: int = written(1)
     output_data: Json = None
+    output_context: Json = None
 
 
 class StepCompleted(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_completed"):
@@ -102,7 +142,8 @@ class StepCompleted(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_co
     cost_usd: str | None = None
     model_used: str | None = None
     output_size_bytes: int | None = None
-    truncated: bool = False
+    truncated: bool = written(False)
+    finish_reason: str | None = None
 
 
 class StepRetrying(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_retrying"):
@@ -134,7 +175,7 @@ class StepError(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_error"
 class StepSkipped(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_skipped"):
     """The step is in a branch that was not taken."""
 
-    attempt: int = 1
+    attempt: int = written(1)
     reason: str
 
 
@@ -145,8 +186,9 @@ class LoopCompleted(StepEvent, frozen=True, kw_only=True, eq=False, tag="loop_co
 
 
 class StepPaused(Event, frozen=True, kw_only=True, eq=False, tag="step_paused"):
-    """A step-through waits for the call that runs step `step_index`."""
+    """A step-through waits for its next call; `step_id` and `step_index` are of the step just completed."""
 
+    step_id: str | None = None
     step_index: int
 
 
@@ -203,7 +245,7 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 decode_when_read(StepInput, ("input_data",))
 decode_when_read(StepResumed, ("input_data",))
-decode_when_read(StepOutput, ("output_data",))
+decode_when_read(StepOutput, ("output_data", "output_context"))
 decode_when_read(StepCompleted, ("output",))
 decode_when_read(StepRetrying, ("error",))
 decode_when_read(StepError, ("error",))
@@ -212,9 +254,12 @@ decode_when_read(FlowFailed, ("error",))
 
 KnownEvent = (
     RunStarted
+    | OverridesApplied
     | StepStarted
     | StepInput
     | StepResumed
+    | StepProgress
+    | StepModelCall
     | StepOutput
     | StepCompleted
     | StepRetrying
@@ -231,9 +276,12 @@ StreamEvent = KnownEvent | UnknownEvent
 
 EventType = Literal[
     "run_started",
+    "overrides_applied",
     "step_started",
     "step_input",
     "step_resumed",
+    "step_progress",
+    "step_model_call",
     "step_output",
     "step_completed",
     "step_retrying",

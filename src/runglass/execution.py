@@ -16,6 +16,13 @@ Version = int | Literal["production", "draft"]
 CaptureMode = Literal["off", "metadata_only", "redacted", "full"]
 
 
+class TraceContext(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The W3C headers `traceparent` and `tracestate`: the trace of the caller that a run belongs to."""
+
+    parent: str
+    state: str | None = None
+
+
 class Attachment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """An image that llm steps are to see: an https URL and its MIME type."""
 

@@ -5,9 +5,9 @@ it writes it and stores the outcome beside it; a reader who folds `live_trace()`
 byte for byte. Nothing here does I/O, asks the clock or makes up a value.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -16,11 +16,13 @@ from runglass.events import (
     FlowCancelled,
     FlowCompleted,
     FlowFailed,
+    OverridesApplied,
     RunStarted,
     StepCompleted,
     StepError,
     StepEvent,
     StepInput,
+    StepModelCall,
     StepPaused,
     StepPausedForToolCalls,
     StepRetrying,
@@ -30,7 +32,11 @@ from runglass.events import (
     UnknownEvent,
 )
 from runglass.lazy import Json, encoded, json_bytes
-from runglass.trace import RunSummary, StepTrace, Trace
+from runglass.totals import Spent, Totals
+from runglass.trace import RunError, RunSummary, StepTrace, Trace
+
+ERROR_CHARS = 300
+"""How much of its error's message a run's summary has: it stands in every list."""
 
 
 class Address(NamedTuple):
@@ -56,11 +62,35 @@ class RunFold:
     def __init__(
         self, summary: RunSummary, *, open_steps: Iterable[StepChange] = (), last_position: int = 0
     ) -> None:
-        self.summary = summary
         self.last_position = last_position
+        self._run = summary
+        self._totals = Totals(summary.totals)
+        self._summary: RunSummary | None = None
         self._open: dict[Address, StepChange] = {}
         for change in open_steps:
             self.reopen(change)
+
+    @property
+    def summary(self) -> RunSummary:
+        """The run as it stands, with its totals; the same object until something changes."""
+        if self._summary is None:
+            self._summary = replace(self._run, totals=self._totals.frozen())
+        return self._summary
+
+    @property
+    def status(self) -> str:
+        """The run's status."""
+        return self._run.status
+
+    @property
+    def spent(self) -> Spent:
+        """What all model calls so far have cost."""
+        return self._totals.spent
+
+    def open_step(self, step_id: str, loop_path: tuple[int, ...] | None) -> StepTrace | None:
+        """The latest attempt of a step that is open, in one iteration."""
+        change = self._open.get(Address(step_id, loop_path))
+        return None if change is None else change.step
 
     @property
     def open_steps(self) -> list[StepChange]:
@@ -78,8 +108,8 @@ class RunFold:
         """
         if isinstance(event, StepEvent):
             change = self._apply_to_step(event)
-            if self.summary.status == "paused":
-                self.summary = replace(self.summary, status="running")
+            if self._run.status == "paused":
+                self._set(status="running")
             return () if change is None else (change,)
         if not isinstance(event, UnknownEvent):
             self._apply_to_run(event)
@@ -109,44 +139,95 @@ class RunFold:
             for change in self.open_steps
             if change.step.status == "running"
         ]
+        for _, step in cut_off:
+            self._end_attempt("failed", step)
         self._open.clear()
         return cut_off
 
     def _apply_turn(self, event: StepPausedForToolCalls) -> StepChange | None:
         address = Address(event.step_id, None)
         known = self._open.get(address)
-        if known is None:
+        if known is None or known.step.model_calls:
             return None
+        # A log in which model calls do not stand one by one tells what they cost with each pause.
         step = replace(known.step, model_used=event.model_used, tokens=event.tokens, cost_usd=event.cost_usd)
         return self._keep(address, step)
+
+    def _apply_call(self, known: StepChange, event: StepModelCall) -> StepChange:
+        call, step = event.model_call, known.step
+        self._totals.add_call(call)
+        self._summary = None
+        spent = Spent.read(step.tokens, step.cost_usd).plus(Spent.read(call.tokens, call.cost_usd))
+        step = replace(
+            step,
+            model_used=call.model_used or step.model_used,
+            tokens=spent.tokens,
+            cost_usd=spent.cost_text,
+            finish_reason=call.finish_reason,
+            model_calls=[*step.model_calls, call],
+        )
+        return self._keep(Address(step.step_id, step.loop_path), step)
+
+    def _end_attempt(self, how: str, attempt: StepTrace) -> None:
+        """Counts an attempt that has ended: `completed`, `failed` or `retried`."""
+        if not attempt.model_calls:
+            self._totals.add_attempt(attempt.tokens, attempt.cost_usd, attempt.model_used)
+        if how == "completed":
+            self._totals.completed += 1
+        elif how == "retried":
+            self._totals.retried += 1
+        else:
+            self._totals.failed += 1
+        if how != "completed":
+            self._totals.add_failed(attempt)
+        self._summary = None
+
+    def _set(self, **fields: Any) -> None:
+        self._run = replace(self._run, **fields)
+        self._summary = None
 
     def _apply_to_run(self, event: StreamEvent) -> None:
         match event:
             case RunStarted():
-                self.summary = replace(
-                    self.summary,
+                self._set(
                     id=event.execution_id,
                     flow_id=event.flow_id,
                     status="running",
+                    flow_slug=event.flow_slug,
+                    version=event.version,
                     trigger_type=event.trigger_type,
+                    session_id=event.session_id,
                     started_at=event.at,
                     step_count=event.step_count,
+                    trace_parent=event.trace_parent,
+                    trace_state=event.trace_state,
                 )
+            case OverridesApplied():
+                self._override(event)
             case StepPaused() | StepPausedForToolCalls():
-                self.summary = replace(self.summary, status="paused")
+                self._set(status="paused")
             case FlowCompleted():
                 self._end("completed", event.at)
             case FlowFailed():
-                self._end("failed", event.at)
+                self._end("failed", event.at, error=_run_error(event.error, event.step_id))
             case FlowCancelled():
-                self._end("cancelled", event.at)
+                reason = event.reason[:ERROR_CHARS]
+                self._end("cancelled", event.at, error=RunError(code="CANCELLED", message=reason))
 
-    def _end(self, status: str, at: str) -> None:
-        self.summary = replace(
-            self.summary,
+    def _override(self, event: OverridesApplied) -> None:
+        run = self._run
+        self._set(
+            overridden=sorted({*run.overridden, *event.overridden}),
+            block_overrides=_merged(run.block_overrides, event.block_overrides),
+            input_overrides=_merged(run.input_overrides, event.input_overrides),
+        )
+
+    def _end(self, status: str, at: str, *, error: RunError | None = None) -> None:
+        self._set(
             status=status,
             completed_at=at,
-            duration_ms=milliseconds_between(self.summary.started_at or at, at),
+            duration_ms=milliseconds_between(self._run.started_at or at, at),
+            error=error,
         )
 
     def _apply_to_step(self, event: StepEvent) -> StepChange | None:
@@ -171,6 +252,8 @@ class RunFold:
                     loop_path=event.loop_path,
                     status="skipped",
                 )
+                self._totals.skipped += 1
+                self._summary = None
                 change = self._keep(address, step)
                 del self._open[address]
                 return change
@@ -202,7 +285,10 @@ class RunFold:
                     truncated=known.step.truncated or event.truncated,
                 )
                 del self._open[address]
+                self._end_attempt("completed", step)
                 return StepChange(known.position, step)
+            case StepModelCall():
+                return self._apply_call(known, event)
             case StepRetrying() | StepError():
                 step = replace(
                     known.step,
@@ -217,6 +303,7 @@ class RunFold:
                 change = self._keep(address, step)
                 if isinstance(event, StepError):
                     del self._open[address]
+                self._end_attempt("failed" if isinstance(event, StepError) else "retried", step)
                 return change
         return None
 
@@ -256,6 +343,27 @@ def fold(events: Iterable[StreamEvent]) -> Trace:
     for event in events:
         state.apply(event)
     return state.trace()
+
+
+def _run_error(error: Mapping[str, Any] | None, step_id: str | None) -> RunError:
+    error = error or {}
+    message = error.get("message")
+    return RunError(
+        code=str(error.get("code") or "INTERNAL_ERROR"),
+        message=None if message is None else str(message)[:ERROR_CHARS],
+        step_id=step_id,
+    )
+
+
+def _merged(known: dict[str, Any] | None, new: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Both objects in one, level by level at the first; a later call's fields stand over earlier ones."""
+    if known is None or new is None:
+        return new if known is None else known
+    both = dict(known)
+    for name, fields in new.items():
+        before = both.get(name)
+        both[name] = {**before, **fields} if isinstance(before, dict) and isinstance(fields, dict) else fields
+    return both
 
 
 def milliseconds_between(start: str, end: str) -> int:

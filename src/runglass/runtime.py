@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from runglass.bus.base import Bus
@@ -27,7 +28,7 @@ from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
 from runglass.engine.templates import Templates
 from runglass.errors import RunglassError, api_error
-from runglass.execution import CaptureMode, RunRequest
+from runglass.execution import CaptureMode, RunRequest, TraceContext
 from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import CallKey, FlowRecord, Project, Store
@@ -69,6 +70,7 @@ class Runtime:
         version: int | None,
         trigger_type: str,
         session_id: str | None = None,
+        trace_context: TraceContext | None = None,
         stretch: Stretch | None = None,
         history: Sequence[dict[str, Any]] = (),
         call: CallKey | None = None,
@@ -94,7 +96,9 @@ class Runtime:
             trigger_type=trigger_type,
             history=list(history),
             attachments=request.attachments,
+            trace_context=trace_context,
         )
+        stretch = msgspec.structs.replace(stretch or Stretch(), block_overrides=request.block_overrides)
         run = await self.engine.start(
             record, plan, stretch, session_id=session_id, call=call, outputs=outputs
         )

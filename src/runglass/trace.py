@@ -2,10 +2,10 @@
 
 Attributes, names and optionality follow the reference exactly; on the wire the same fields are camelCase.
 `input_context`, `output_context` and `error_context` decode when first read. This file knows nothing of how
-a trace comes about (`fold.py`) or travels.
+a trace comes about (`fold.py`) or travels. What there is none of is left out of the JSON.
 """
 
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -18,6 +18,14 @@ TERMINAL: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
 """Run statuses that nothing follows."""
 
 
+Default = TypeVar("Default", bool, int, str)
+
+
+def written(default: Default) -> Default:
+    """A default that is written to JSON all the same: only what there is none of is left out."""
+    return msgspec.field(default_factory=lambda: default)
+
+
 class TokenBreakdown(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """Token usage of one LLM call; cached input tokens count in `prompt`."""
 
@@ -26,34 +34,142 @@ class TokenBreakdown(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     total: int
 
 
-class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
-    """High-level metadata about one execution. Times are ISO 8601 in UTC, `duration_ms` is milliseconds."""
+class ModelTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True):
+    """What all calls of one model add up to; `cost_usd` is the sum of the known costs, None if none is."""
+
+    calls: int
+    tokens: TokenBreakdown | None = None
+    cost_usd: str | None = None
+    unmetered_calls: int = written(0)
+    unpriced_calls: int = written(0)
+
+
+class RunTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True):
+    """What a run adds up to so far: every attempt and every model call is in it, failed ones included.
+
+    `cost_usd` is exact, the sum of the known costs, None if none is known; of that, `failed_cost_usd` went
+    into attempts that failed. `unmetered_calls` are model calls for which the provider told no usage,
+    `unpriced_calls` those for which no price is known. `finish_reasons` counts how model calls ended.
+    """
+
+    completed: int = written(0)
+    failed: int = written(0)
+    retried: int = written(0)
+    skipped: int = written(0)
+    tokens: TokenBreakdown | None = None
+    cost_usd: str | None = None
+    failed_tokens: TokenBreakdown | None = None
+    failed_cost_usd: str | None = None
+    unmetered_calls: int = written(0)
+    unpriced_calls: int = written(0)
+    by_model: dict[str, ModelTotals] = {}
+    finish_reasons: dict[str, int] = {}
+
+
+class RunError(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True):
+    """Why a run did not end well; `message` is shortened, and None where the capture mode keeps none."""
+
+    code: str
+    message: str | None = None
+    step_id: str | None = None
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True):
+    """High-level metadata about one execution. Times are ISO 8601 in UTC, `duration_ms` is milliseconds.
+
+    `version` 0 is the draft. `totals` add up all attempts and model calls. `overridden` names what the run's
+    callers set anew, as `STEP.FIELD` or, of a step's input, `STEP.input.FIELD`; the values are in
+    `block_overrides` and `input_overrides` where content is kept. `trace_parent` and `trace_state` are the
+    W3C headers that the run was started with.
+    """
 
     id: str
     flow_id: str
     status: str
+    flow_slug: str | None = None
+    version: int | None = None
     trigger_type: str | None = None
+    session_id: str | None = None
     started_at: str | None = None
     completed_at: str | None = None
     duration_ms: int | None = None
     step_count: int | None = None
+    error: RunError | None = None
+    totals: RunTotals | None = None
+    overridden: list[str] = []
+    block_overrides: dict[str, Any] | None = None
+    input_overrides: dict[str, Any] | None = None
+    trace_parent: str | None = None
+    trace_state: str | None = None
+
+
+class ModelCall(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
+):
+    """One request to a language model and what came back.
+
+    `number` counts from 1 within the attempt. `request` has what was sent: `system`, `messages`, `settings`,
+    and where there are any `tools`, `toolChoice` and `outputSchema`; `response` has `content` and
+    `toolCalls`. Both are None where the capture mode keeps no content, and cut where they are too large
+    (`truncated`). `request_id` is the provider's. `cost_unknown` says why there is no `cost_usd`: the
+    provider told no usage, or no price is known. `cached_tokens` and `reasoning_tokens` are parts of
+    `tokens`, where told.
+    `error_code` is set where the call failed or its answer could not be used. `streamed` is false where the
+    answer was asked for in one piece; `note` says why, where nobody had set it so.
+    """
+
+    number: int
+    model: str
+    provider: str | None = None
+    model_used: str | None = None
+    started_at: str | None = None
+    duration_ms: int | None = None
+    time_to_first_token_ms: int | None = None
+    streamed: bool = written(True)
+    note: str | None = None
+    finish_reason: str | None = None
+    request_id: str | None = None
+    tokens: TokenBreakdown | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: str | None = None
+    cost_unknown: Literal["no_usage", "no_price"] | None = None
+    error_code: str | None = None
+    request: Json = None
+    response: Json = None
+    truncated: bool = written(False)
+
+    def __eq__(self, other: object) -> bool:
+        return same_fields(self, other)
+
+    def __hash__(self) -> int:
+        return hash((self.number, self.model, self.started_at))
+
+    def __repr__(self) -> str:
+        return readable(self)
+
+
+decode_when_read(ModelCall, ("request", "response"))
 
 
 # The collector would walk every step of a long trace again and again. No cycle goes through a step, which is
 # frozen and holds JSON, unless a reader puts it into its own snapshot.
-class StepTrace(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", eq=False):
+class StepTrace(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
+):
     """One attempt of one step: timing, model, tokens, cost and, where captured, its snapshots.
 
     `loop_index` is the index of the innermost loop, `loop_path` all indices from the outermost in. `cost_usd`
     is an exact decimal string of US dollars, None where the price is unknown. Sizes are bytes of JSON before
-    truncation.
+    truncation. `model_calls` are those of an llm step, `finish_reason` is how the last of them ended:
+    `length` means that its text was cut by a limit of tokens.
     """
 
     step_id: str
-    attempt: int = 1
+    attempt: int = written(1)
     loop_index: int | None = None
     loop_path: tuple[int, ...] | None = None
-    status: str = "running"
+    status: str = written("running")
     started_at: str | None = None
     completed_at: str | None = None
     duration_ms: int | None = None
@@ -65,7 +181,9 @@ class StepTrace(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="cam
     error_context: Json = None
     input_size_bytes: int | None = None
     output_size_bytes: int | None = None
-    truncated: bool = False
+    truncated: bool = written(False)
+    finish_reason: str | None = None
+    model_calls: list[ModelCall] = []
 
     def __eq__(self, other: object) -> bool:
         return same_fields(self, other)

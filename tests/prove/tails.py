@@ -19,7 +19,7 @@ from statistics import quantiles
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from runglass.events import FlowCompleted, StepOutput, encode_event, event_type_of
+from runglass.events import FlowCompleted, StepProgress, encode_event, event_type_of
 from runglass.sse import RETRY, frame
 from runglass.store.base import Append, RunRecord
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
@@ -96,7 +96,7 @@ def _log(events: int) -> list[bytes]:
     """The log of a run with so many events, the last one included."""
     text = "x" * EVENT_BYTES
     parts = (
-        StepOutput(execution_id=RUN_ID, seq=seq, at=AT, step_id="say", output_data={"text": text})
+        StepProgress(execution_id=RUN_ID, seq=seq, at=AT, step_id="say", attempt=1, text=text)
         for seq in range(1, events)
     )
     end = FlowCompleted(execution_id=RUN_ID, seq=events, at=AT, run_id=RUN_ID)

@@ -6,7 +6,16 @@ from rich.console import Console
 
 from runglass.cli.event_lines import EventLines
 from runglass.cli.terminal import write_line
-from runglass.events import StepCompleted, StepInput, StepOutput, StepSkipped, StepStarted, StreamEvent
+from runglass.events import (
+    StepCompleted,
+    StepInput,
+    StepModelCall,
+    StepOutput,
+    StepProgress,
+    StepSkipped,
+    StepStarted,
+    StreamEvent,
+)
 
 MOST_LINES = 90
 """After so many lines, what goes well inside a loop is counted only."""
@@ -42,7 +51,7 @@ class LiveView:
         write_line(self._console, f"            {text}", style="dim")
 
     def _is_shown(self, event: StreamEvent) -> bool:
-        if isinstance(event, (StepInput, StepOutput)):
+        if isinstance(event, (StepInput, StepProgress, StepModelCall, StepOutput)):
             return False
         if isinstance(event, StepStarted):
             # Nothing is lost: its end, which says how long it took, has a line of its own.

@@ -13,14 +13,17 @@ from runglass.events import (
     FlowCompleted,
     FlowFailed,
     LoopCompleted,
+    OverridesApplied,
     RunStarted,
     StepCompleted,
     StepError,
     StepEvent,
     StepInput,
+    StepModelCall,
     StepOutput,
     StepPaused,
     StepPausedForToolCalls,
+    StepProgress,
     StepResumed,
     StepRetrying,
     StepSkipped,
@@ -28,6 +31,7 @@ from runglass.events import (
     StreamEvent,
     UnknownEvent,
 )
+from runglass.trace import ModelCall
 
 LIMIT = 400
 
@@ -70,14 +74,21 @@ def _words(event: StreamEvent) -> Words:
         case RunStarted():
             version = f"version {event.version}" if event.version else "the draft"
             return "▶", "bold", f"run started: {words.counted(event.step_count, 'step')}, {version}"
+        case OverridesApplied():
+            names = ", ".join(event.overridden)
+            return "·", "yellow", f"overridden by the call: {one_line(names)}"
         case StepStarted():
             return "▷", "cyan", f"started, attempt {event.attempt}" if event.attempt > 1 else "started"
         case StepInput():
             return "·", "dim", f"input of {words.size(event.input_size_bytes)}{_attempt(event.attempt)}"
         case StepResumed():
             return "▷", "cyan", "goes on: the tool results are in"
+        case StepProgress():
+            return "·", "dim", f"says {one_line(event.text, limit=60)!r}{_attempt(event.attempt)}"
         case StepOutput():
             return "·", "dim", f"output: {_excerpt(event.output_data)}{_attempt(event.attempt)}"
+        case StepModelCall():
+            return "·", "dim", _model_call(event.model_call)
         case StepCompleted():
             return "✓", "green", _completed(event)
         case StepRetrying():
@@ -123,6 +134,17 @@ def _completed(event: StepCompleted) -> str:
         parts.append(words.counted(event.tokens.total, "token"))
     if event.cost_usd is not None:
         parts.append(words.money(event.cost_usd))
+    return ", ".join(parts)
+
+
+def _model_call(call: ModelCall) -> str:
+    parts = [f"{one_line(call.model_used or call.model, limit=60)} asked"]
+    if call.duration_ms is not None:
+        parts[0] += f", {words.duration(call.duration_ms)}"
+    if call.error_code is not None:
+        parts.append(f"failed: {one_line(call.error_code, limit=60)}")
+    elif call.finish_reason is not None:
+        parts.append(words.finish(call.finish_reason))
     return ", ".join(parts)
 
 

@@ -1,7 +1,7 @@
 """`runglass projects`: the rooms that flows, keys and runs live in."""
 
 import asyncio
-from decimal import Decimal, InvalidOperation, localcontext
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal
 
 import typer
@@ -13,15 +13,15 @@ from runglass.cli.options import AsJson, Data, Store
 from runglass.cli.table import Cell, Column, Row, print_table
 from runglass.cli.terminal import note, stdout, write_json, write_line
 from runglass.cli.words import UNKNOWN
-from runglass.engine.prices import format_usd
+from runglass.money import format_usd
 from runglass.settings import Settings
 from runglass.store.base import Project
 
 app = typer.Typer(no_args_is_help=True, help="Projects of a data folder.")
 
 
-MOST_USD = 9_000_000
-"""What fits into the store's integers."""
+MOST_USD = 1_000_000_000_000
+MOST_DECIMALS = 30
 
 CaptureChoice = Literal["off", "metadata_only", "redacted", "full", "default"]
 
@@ -66,9 +66,9 @@ def budget(
     name = project_name(project)
     settings = data_folder.data_settings(data, store)
     if amount is not None:
-        asyncio.run(_set_budget(settings, name, _picodollars(amount)))
+        asyncio.run(_set_budget(settings, name, _dollars(amount)))
     found = asyncio.run(_project(settings, name))
-    budget, spent = _usd(found.budget_pico), _usd(found.spent_pico)
+    budget, spent = _usd(found.budget_usd), format_usd(found.spent_usd)
     if as_json:
         about = {"budgetUsd": budget, "spentUsd": spent, "isSpent": found.is_spent}
         write_json({"org": name.org, "project": name.project} | about)
@@ -96,14 +96,14 @@ async def _project(settings: Settings, name: ProjectName) -> Project:
         return await data_folder.existing_project(store, name)
 
 
-async def _set_budget(settings: Settings, name: ProjectName, budget_pico: int | None) -> None:
+async def _set_budget(settings: Settings, name: ProjectName, budget_usd: Decimal | None) -> None:
     async with data_folder.existing_store(settings) as store:
         project = await data_folder.existing_project(store, name)
-        await store.set_budget(project.id, budget_pico)
+        await store.set_budget(project.id, budget_usd)
 
 
-def _picodollars(amount: str) -> int | None:
-    """The amount in 10^-12 US dollars, exactly; None for `none`. Raises UsageError."""
+def _dollars(amount: str) -> Decimal | None:
+    """The amount; None for `none`. Raises UsageError."""
     if amount == "none":
         return None
     try:
@@ -112,19 +112,17 @@ def _picodollars(amount: str) -> int | None:
         raise _no_amount(amount) from error
     if not usd.is_finite() or not 0 <= usd <= MOST_USD:
         raise _no_amount(amount)
-    with localcontext(prec=len(usd.as_tuple().digits) + 20):
-        pico = usd.scaleb(12)
-        if pico != pico.to_integral_value():
-            raise _no_amount(amount)
-        return int(pico)
+    if isinstance(exponent := usd.as_tuple().exponent, int) and exponent < -MOST_DECIMALS:
+        raise _no_amount(amount)
+    return usd
 
 
 def _no_amount(amount: str) -> UsageError:
     return UsageError(
-        f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most 12 decimals,"
-        " such as 5.00, or none"
+        f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most"
+        f" {MOST_DECIMALS} decimals, such as 5.00, or none"
     )
 
 
-def _usd(pico: int | None) -> str | None:
-    return None if pico is None else format_usd(Decimal(pico).scaleb(-12))
+def _usd(amount: Decimal | None) -> str | None:
+    return None if amount is None else format_usd(amount)

@@ -17,7 +17,7 @@ from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect_async
 from runglass.cli.terminal import complain, is_watched, note, stderr, write_json, write_line
 from runglass.cli.watch import Execution, execute_and_watch
 from runglass.errors import APIError
-from runglass.events import StepInput, StepOutput, StepStarted, StreamEvent
+from runglass.events import StepInput, StepModelCall, StepOutput, StepProgress, StepStarted, StreamEvent
 from runglass.execution import CompletedResult
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ async def _execute_before_eyes(client: "AsyncClient", execution: Execution) -> C
 
     def show(event: StreamEvent) -> None:
         line = lines.line(event)
-        if not isinstance(event, (StepStarted, StepInput, StepOutput)):
+        if not isinstance(event, (StepStarted, StepInput, StepProgress, StepModelCall, StepOutput)):
             write_line(console, line)
         if isinstance(event, StepStarted):
             status.update(f"running {place(event)} …")

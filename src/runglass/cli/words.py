@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
-from runglass.engine.prices import format_usd
+from runglass.cli.terminal import one_line
+from runglass.money import format_usd
 from runglass.trace import StepTrace
 
 UNKNOWN = "–"
@@ -67,6 +68,11 @@ def money(usd: str | Decimal | None) -> str:
         return f"${format_usd(Decimal(usd))}"
     except InvalidOperation:
         return str(usd)
+
+
+def finish(reason: str) -> str:
+    """How a model ended its answer; a text that a limit cut short is plainly said to be."""
+    return "cut at the token limit" if reason == "length" else f"ended by {one_line(reason, limit=40)}"
 
 
 def count(number: int | None) -> str:

@@ -5,7 +5,7 @@ Pure: takes the finished response, asks nobody. An answer that is no good still 
 
 import json
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from genai_prices import calc_price
@@ -13,81 +13,107 @@ from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.usage import RequestUsage
 
 from runglass.engine.conversation import ANSWER_TOOL, arguments_of, wire_call
-from runglass.engine.model_call import AnswerRejected, ModelAnswer, ModelRequest, schema_problems, whole_text
+from runglass.engine.model_call import (
+    AnswerRejected,
+    ModelAnswer,
+    ModelRequest,
+    Response,
+    schema_problems,
+    whole_text,
+)
 from runglass.engine.prices import Price, cost_of
 from runglass.engine.provider_errors import EXCERPT
 from runglass.trace import TokenBreakdown
 
+_LONGEST_ID = 200
 
-def read_answer(request: ModelRequest, response: ModelResponse, *, price: Price | None) -> ModelAnswer:
-    """The answer in `response`. Raises AnswerRejected where it broke off, is empty or misses the schema.
+
+def read_answer(
+    request: ModelRequest,
+    given: ModelResponse,
+    *,
+    price: Price | None,
+    streamed: bool = True,
+    note: str | None = None,
+) -> ModelAnswer:
+    """The answer in `given`. Raises AnswerRejected where it broke off, is empty or misses the schema.
 
     `price` is the configured one; without it the provider's list price holds, where its address is known.
     """
-    tokens = _tokens(response.usage)
-    if price is not None:
-        cost = _configured_cost(price, response.usage, tokens)
-    else:
-        cost = _list_cost(response, tokens)
-    verdict = _Verdict(request, response, tokens, cost)
-    verdict.check_ending()
-
-    calls = [part for part in response.parts if isinstance(part, ToolCallPart)]
+    calls = [part for part in given.parts if isinstance(part, ToolCallPart)]
     asked_for = [wire_call(part) for part in calls if part.tool_name != ANSWER_TOOL]
+    response = _response(request, given, asked_for, price=price, streamed=streamed, note=note)
+    verdict = _Verdict(request, response)
+    verdict.check_ending(given)
     if asked_for:
-        output: dict[str, Any] = {"text": verdict.text}
+        output: dict[str, Any] = {"text": response.text}
     elif request.output_schema is not None:
-        written = next((arguments_of(part) for part in calls), verdict.text)
+        written = next((arguments_of(part) for part in calls), response.text)
         output = verdict.checked_object(written, request.output_schema)
-    elif verdict.text:
-        output = {"text": verdict.text}
+    elif response.text:
+        output = {"text": response.text}
     else:
         raise verdict.rejected("INVALID_OUTPUT", f"gave an empty answer{verdict.cut_note}")
-    return ModelAnswer(
-        output=output, tokens=tokens, cost_usd=cost, model_used=verdict.model_used, tool_calls=asked_for
+    return ModelAnswer(output=output, response=response)
+
+
+def _response(
+    request: ModelRequest,
+    given: ModelResponse,
+    tool_calls: list[dict[str, Any]],
+    *,
+    price: Price | None,
+    streamed: bool,
+    note: str | None,
+) -> Response:
+    tokens, usage = _tokens(given.usage), given.usage
+    cost = _list_cost(given, tokens) if price is None else _configured_cost(price, usage, tokens)
+    unknown: Literal["no_usage", "no_price"] | None = None
+    if cost is None:
+        unknown = "no_usage" if tokens is None else "no_price"
+    request_id = given.provider_response_id
+    return Response(
+        model_used=whole_text(given.model_name or request.model.partition(":")[2]),
+        text=whole_text("".join(part.content for part in given.parts if isinstance(part, TextPart))),
+        tool_calls=tool_calls,
+        tokens=tokens,
+        cached_tokens=usage.cache_read_tokens or None,
+        reasoning_tokens=usage.output_reasoning_tokens or usage.details.get("reasoning_tokens") or None,
+        cost_usd=cost,
+        cost_unknown=unknown,
+        finish_reason=given.finish_reason,
+        request_id=None if request_id is None else whole_text(request_id)[:_LONGEST_ID],
+        streamed=streamed,
+        note=note,
     )
 
 
 class _Verdict:
-    """Turns what is wrong with a response into an AnswerRejected that carries its tokens, cost and model."""
+    """Turns what is wrong with a response into an AnswerRejected that has it with it."""
 
-    def __init__(
-        self,
-        request: ModelRequest,
-        response: ModelResponse,
-        tokens: TokenBreakdown | None,
-        cost: Decimal | None,
-    ) -> None:
-        provider, _, name = request.model.partition(":")
-        text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
-        self.text = whole_text(text)
-        self.model_used = whole_text(response.model_name or name)
+    def __init__(self, request: ModelRequest, response: Response) -> None:
         self.cut_note = (
             " (cut off at the token limit; raise `max_tokens`)" if response.finish_reason == "length" else ""
         )
         self._model = request.model
-        self._provider = provider
+        self._provider = request.model.partition(":")[0]
         self._response = response
-        self._tokens = tokens
-        self._cost = cost
 
     def rejected(self, code: str, what: str, *, may_retry: bool = True, **details: Any) -> AnswerRejected:
-        if self.text:
-            details["answer"] = self.text[:EXCERPT]
+        if self._response.text:
+            details["answer"] = self._response.text[:EXCERPT]
         return AnswerRejected(
             code,
             f"model {self._model!r} {what}",
-            tokens=self._tokens,
-            cost_usd=self._cost,
-            model_used=self.model_used,
+            response=self._response,
             may_retry=may_retry,
             details={"provider": self._provider, "model": self._model, **details},
         )
 
-    def check_ending(self) -> None:
+    def check_ending(self, given: ModelResponse) -> None:
         """Raises where the answer ended in another way than by the model's or the caller's will."""
-        reason = self._response.finish_reason
-        details = self._response.provider_details or {}
+        reason = given.finish_reason
+        details = given.provider_details or {}
         if reason == "content_filter":
             why = whole_text(str(details.get("refusal") or "its content filter stepped in"))[:500]
             raise self.rejected("PROVIDER_ERROR", f"refused to answer: {why}", may_retry=False)
@@ -95,8 +121,8 @@ class _Verdict:
             raise self.rejected("PROVIDER_UNAVAILABLE", "failed in the middle of its answer")
         # pydantic-ai reads a Chat Completions stream without a finish reason as finished; it was cut, though.
         # Only xAI's protocol has no reason to look at.
-        assumed = reason == "stop" and self._response.provider_name != "xai"
-        if "finish_reason" not in details and (reason is None or assumed):
+        assumed = reason == "stop" and given.provider_name != "xai"
+        if self._response.streamed and "finish_reason" not in details and (reason is None or assumed):
             raise self.rejected("PROVIDER_UNAVAILABLE", "broke off in the middle of its answer")
 
     def checked_object(self, written: str, schema: dict[str, Any]) -> dict[str, Any]:

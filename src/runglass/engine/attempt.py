@@ -5,35 +5,38 @@ Nothing is decided here: whether there is another attempt is known in `attempts.
 """
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any, TypedDict
 
 import msgspec
 
 from runglass.clock import Clock
+from runglass.engine.call_recorder import CallRecorder
 from runglass.engine.capture import Capture
 from runglass.engine.kept import lost_checkpoints, output_checkpoint
-from runglass.engine.llm import AnswerRejected
+from runglass.engine.model_call import ModelRequest
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Turns
-from runglass.engine.prices import format_usd
 from runglass.engine.recorder import Recorder
 from runglass.engine.scope import Place
 from runglass.engine.steps import Performed
-from runglass.engine.totals import sum_of_tokens
 from runglass.errors import StepFailure
 from runglass.events import (
     StepCompleted,
     StepError,
     StepInput,
+    StepModelCall,
     StepOutput,
+    StepProgress,
     StepResumed,
     StepRetrying,
     StepStarted,
 )
-from runglass.flow import Flow, Step
-from runglass.lazy import encoded
-from runglass.trace import TokenBreakdown
+from runglass.flow import Flow, LlmStep, Step
+from runglass.lazy import encoded, json_bytes
+from runglass.trace import ModelCall, StepTrace, TokenBreakdown
+
+RENDERED_PROMPT = "__rendered_prompt__"
+"""Where the captured input of an llm step has its prompt, as clients of other makers know it."""
 
 
 class Writing(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +92,7 @@ class Attempt:
         self.turns = turns
         self.tried = tried
         self._writing = writing
+        self._shown: Payload | None = None
         self._started_s: float | None = None
         self.restart_clock()
 
@@ -108,7 +112,7 @@ class Attempt:
         return max(0, round((self._writing.clock.monotonic_s() - self._started_s) * 1000))
 
     def start(self) -> None:
-        """Records that the attempt begins."""
+        """Records that the attempt begins. The input of an llm step follows, with its prompt."""
         self._writing.recorder.record(
             StepStarted(
                 **self._address(),
@@ -117,8 +121,26 @@ class Attempt:
                 input_size_bytes=self._writing.capture.size(self.data.json),
             )
         )
-        if self._writing.capture.keeps_snapshots:
+        if self._writing.capture.keeps_snapshots and not isinstance(self.step, LlmStep):
             self._record_input()
+
+    async def prompt(self, text: str) -> None:
+        """Adds the rendered prompt to the attempt's input, and records that where it is kept."""
+        self._shown = Payload({**(self.data.value or {}), RENDERED_PROMPT: text})
+        if self._writing.capture.keeps_snapshots:
+            await self._writing.capture.prepare(self._shown)
+            if not self._has_input():
+                self._record_input()
+
+    def call(self, request: ModelRequest) -> CallRecorder:
+        """A request to the attempt's model that is about to be made."""
+        so_far = self._so_far()
+        number = 1 if so_far is None else len(so_far.model_calls) + 1
+        return CallRecorder(request, number, capture=self._writing.capture, clock=self._writing.clock)
+
+    def record_call(self, call: ModelCall) -> None:
+        """Records a request to the attempt's model that has ended."""
+        self._writing.recorder.record(StepModelCall(**self._address(), model_call=call))
 
     def take_up(self, results: list[dict[str, Any]]) -> None:
         """Records that tool results are in: the run goes on, and the trace shows with what."""
@@ -129,16 +151,16 @@ class Attempt:
 
     def say(self, text: str) -> None:
         """Records a piece of the text that the attempt's model says."""
-        self._record_output({"text": text})
+        self._writing.recorder.record(StepProgress(**self._address(), text=text))
 
     def tell_input(self) -> None:
-        """Records the input of an attempt that fails, which is kept in every mode, unless it has been."""
-        if not self._writing.capture.keeps_snapshots and self.data.value is not None:
+        """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""
+        is_known = self.data.value is not None or self._shown is not None
+        if is_known and self._writing.capture.keeps_failed_inputs and not self._has_input():
             self._record_input()
 
     def wait(self, performed: Performed, offer: Offer) -> Turns:
         """The turns so far, with the one that has asked for tools."""
-        paid = self._paid(performed.tokens, performed.cost_usd, performed.model_used)
         return Turns(
             step_id=self.step.id,
             attempt=self.number,
@@ -148,39 +170,43 @@ class Attempt:
             iterations_used=self.turns.iterations_used + 1 if self.turns else 1,
             offer=offer,
             duration_ms=self.duration_ms or 0,
-            last_cost_usd=performed.cost_usd,
-            **paid,
         )
 
     def complete(self, performed: Performed) -> None:
         """Records that the attempt ended well."""
         output = performed.output
         snapshot = self._writing.capture.snapshot(output)
+        kept = encoded(snapshot.data)
+        if kept is not None:
+            self._writing.recorder.record(
+                StepOutput(**self._address(), output_data=kept, output_context=kept)
+            )
         event = StepCompleted(
             **self._address(),
-            **self._paid(performed.tokens, performed.cost_usd, performed.model_used),
+            **self._paid(),
             name=self.step.name,
             step_index=self.place.step_index,
-            output=encoded(snapshot.data),
+            output=kept,
             duration_ms=self.duration_ms or 0,
             output_size_bytes=snapshot.size_bytes,
             truncated=snapshot.truncated,
+            finish_reason=self._finish_reason(),
         )
         checkpoint = output_checkpoint(self.step, self.place, output.json)
-        self._writing.recorder.record(event, checkpoint=checkpoint, spent_usd=performed.cost_usd)
+        self._writing.recorder.record(event, checkpoint=checkpoint)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
         """Records that the attempt failed and the next one follows after `delay_ms`."""
         self.tell_input()
         event = StepRetrying(
             **self._address(),
-            **self._paid_before(failure),
+            **self._paid(),
             error=encoded(self._error(failure)),
             next_attempt=self.number + 1,
             delay_ms=delay_ms,
             duration_ms=self.duration_ms,
         )
-        self._writing.recorder.record(event, spent_usd=_spent(failure))
+        self._writing.recorder.record(event)
 
     def cut_off(self, failure: StepFailure) -> None:
         """Records that the attempt is lost because what is around it is."""
@@ -199,13 +225,13 @@ class Attempt:
         self.tell_input()
         event = StepError(
             **self._address(),
-            **self._paid_before(failure),
+            **self._paid(),
             name=self.step.name,
             step_index=self.place.step_index,
             error=encoded(error),
             duration_ms=self.duration_ms,
         )
-        self._writing.recorder.record(event, spent_usd=_spent(failure))
+        self._writing.recorder.record(event)
 
     def _address(self) -> _Address:
         return {
@@ -217,44 +243,35 @@ class Attempt:
         }
 
     def _record_input(self) -> None:
-        snapshot = self._writing.capture.failed_input(self.data)
+        snapshot = self._writing.capture.failed_input(self._shown or self.data)
         self._writing.recorder.record(
             StepInput(
                 **self._address(),
                 input_data=encoded(snapshot.data),
-                input_size_bytes=snapshot.size_bytes,
+                input_size_bytes=self._writing.capture.size(self.data.json),
                 truncated=snapshot.truncated,
             )
         )
-
-    def _record_output(self, output: dict[str, Any]) -> None:
-        if not self._writing.capture.keeps_snapshots:
-            return
-        snapshot = self._writing.capture.snapshot(Payload(output))
-        event = StepOutput(**self._address(), output_data=encoded(snapshot.data))
-        self._writing.recorder.record(event)
 
     def _error(self, failure: StepFailure) -> msgspec.Raw:
         detail = {"code": failure.code, "message": failure.message, **failure.details}
         return self._writing.capture.error(detail, [self.data.value, self._writing.inputs])
 
-    def _paid_before(self, failure: StepFailure) -> _Paid:
-        """What was answered, and paid for, before the attempt failed."""
-        if isinstance(failure, AnswerRejected):
-            return self._paid(failure.tokens, failure.cost_usd, failure.model_used)
-        return self._paid(None, None, None)
+    def _paid(self) -> _Paid:
+        """Tokens, cost and model of all calls of the attempt; None where nothing is known."""
+        so_far = self._so_far()
+        if so_far is None:
+            return {"tokens": None, "cost_usd": None, "model_used": None}
+        return {"tokens": so_far.tokens, "cost_usd": so_far.cost_usd, "model_used": so_far.model_used}
 
-    def _paid(self, tokens: TokenBreakdown | None, cost_usd: Decimal | None, model_used: str | None) -> _Paid:
-        """Tokens, cost and model of all turns of the attempt; None where nothing is known."""
-        turns = self.turns
-        if turns is not None and turns.cost_usd is not None:
-            cost_usd = Decimal(turns.cost_usd) + (cost_usd or 0)
-        return {
-            "tokens": sum_of_tokens(turns.tokens if turns else None, tokens),
-            "cost_usd": None if cost_usd is None else format_usd(cost_usd),
-            "model_used": model_used or (turns.model_used if turns else None),
-        }
+    def _finish_reason(self) -> str | None:
+        so_far = self._so_far()
+        return None if so_far is None else so_far.finish_reason
 
+    def _has_input(self) -> bool:
+        so_far = self._so_far()
+        return so_far is not None and json_bytes(so_far, "input_context") is not None
 
-def _spent(failure: StepFailure) -> Decimal | None:
-    return failure.cost_usd if isinstance(failure, AnswerRejected) else None
+    def _so_far(self) -> StepTrace | None:
+        """What the log tells of the attempt so far."""
+        return self._writing.recorder.fold.open_step(self.step.id, self.place.loop_path)

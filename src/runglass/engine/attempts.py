@@ -5,21 +5,28 @@ Being cut off is an end too: an ended run has no step that still runs.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.gate import Ending, Gate
-from runglass.engine.llm import AnswerRejected
+from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Turns
 from runglass.engine.scope import Place, Scope
-from runglass.engine.steps import Parts, Performed, Talk, perform
+from runglass.engine.steps import (
+    Parts,
+    Performed,
+    Talk,
+    model_request,
+    perform,
+    performed,
+    rendered_prompt,
+)
 from runglass.engine.taking_up import WORKER_LOST, CutOff
-from runglass.engine.totals import Totals
 from runglass.errors import StepFailure, StoreError
 from runglass.flow import LeafStep, LlmStep, Retry, Step, WaitStep, within
 from runglass.fold import Address, StepChange
@@ -61,7 +68,7 @@ class CreditsExhausted(Exception):
 
 
 class Attempts:
-    """Runs the leaf steps of one run, and counts in `totals` what came of them.
+    """Runs the leaf steps of one run.
 
     `earlier` holds steps that have been run before and may be run again, `cut_off` those whose process died;
     that may happen to a step `crash_retries` times. `outputs`, if given, gets each output by the seq of its
@@ -73,7 +80,6 @@ class Attempts:
         writing: Writing,
         *,
         parts: Parts,
-        totals: Totals,
         gate: Gate,
         ending: Ending,
         crash_retries: int,
@@ -91,7 +97,6 @@ class Attempts:
         self._earlier = earlier or {}
         self._cut_off = dict(cut_off or {})
         self._outputs = outputs
-        self.totals = totals
 
     async def run(
         self,
@@ -130,10 +135,10 @@ class Attempts:
                 attempt = Attempt(self._writing, step, given, place, number, turns=turns, tried=tried)
                 if given is not data:
                     names = scope.names(given, attempt=number)
-                performed = await self._perform(attempt, step, names, talk, failure, waited_s)
-            if isinstance(performed, Performed):
-                return performed.output
-            await self._parts.clock.sleep(self._judge(attempt, performed) / 1000)
+                outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
+            if isinstance(outcome, Performed):
+                return outcome.output
+            await self._parts.clock.sleep(self._judge(attempt, outcome) / 1000)
             number, tried, turns = number + 1, tried + 1, None
 
     def next_attempt(self, step_id: str, place: Place) -> int:
@@ -148,7 +153,6 @@ class Attempts:
         """Records a container that failed by itself, which alone puts it into a trace. Raises StepLost."""
         attempt = Attempt(self._writing, step, data, place, self.next_attempt(step.id, place))
         attempt.start()
-        self.totals.failed += 1
         raise StepLost(step.id, attempt.lose(failure)) from failure
 
     def give_up(self, container: Step, place: Place) -> None:
@@ -164,7 +168,6 @@ class Attempts:
                     there = place._replace(loop_path=address.loop_path)
                     attempt = Attempt(self._writing, step, Payload(None), there, cut_off.change.step.attempt)
                     attempt.stop_clock()
-                    self.totals.failed += 1
                     attempt.cut_off(_crash(step))
 
     async def _go_on_after(
@@ -193,9 +196,7 @@ class Attempts:
         attempt.stop_clock()
         crash = _crash(step)
         if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):
-            self.totals.failed += 1
             raise StepLost(step.id, attempt.lose(crash)) from crash
-        self.totals.retried += 1
         attempt.retry(crash, delay_ms=0)
 
     def _seconds_since(self, moment: str) -> float:
@@ -231,29 +232,22 @@ class Attempts:
             attempt.start()
         else:
             attempt.take_up([turn for turn in talk.messages if turn.get("role") == "tool"])
-        stream = OutputStream(attempt, self._writing)
-        limit: asyncio.Timeout | None = None
+        limit = asyncio.timeout(None)
         try:
-            if isinstance(step, LlmStep):
-                # What others are asked to do is not asked before it is sure to be in the log.
-                await self._writing.recorder.commit()
-            else:
-                await self._writing.recorder.keep_pace()
+            await self._writing.recorder.keep_pace()
             if failure is not None:
                 return failure
             if isinstance(step, LlmStep):
-                await self._parts.models.ready(step.model)
-                attempt.restart_clock()
-            async with stream:
-                work = self._work(attempt.data, step, names, stream, talk, waited_s)
-                if step.timeout_ms is None:
-                    performed = await work
-                else:
-                    async with asyncio.timeout(step.timeout_ms / 1000) as limit:
-                        performed = await work
-            if performed.calls:
-                raise StepWaits(self._wait(attempt, performed, talk))
-            self._complete(attempt, performed)
+                request = await model_request(step, names, self._parts, talk)
+                await attempt.prompt(rendered_prompt(request))
+                done = performed(request, await self._ask(attempt, step, request, limit))
+            else:
+                async with _within(limit, step.timeout_ms):
+                    done = await perform(step, attempt.data, names, self._parts, waited_s=waited_s)
+            await self._writing.capture.prepare(done.output)
+            if done.calls:
+                raise StepWaits(self._wait(attempt, done, talk))
+            self._complete(attempt, done)
         except StepFailure as error:
             return error
         except asyncio.CancelledError:
@@ -261,13 +255,12 @@ class Attempts:
                 # The event that ends the run ends the attempt: clients take a `step_error` for the last word.
                 attempt.tell_input()
             elif not self._ending.left:
-                self.totals.failed += 1
                 attempt.cut_off(StepFailure("CANCELLED", f"step {step.id!r} was cut off", may_retry=False))
             raise
         except (StoreError, StepWaits):
             raise
         except Exception as error:
-            if limit is not None and limit.expired():
+            if limit.expired():
                 message = (
                     f"attempt {attempt.number} of step {step.id!r} took longer than {step.timeout_ms} ms"
                 )
@@ -275,43 +268,65 @@ class Attempts:
             log.exception("step %r of run %s failed inside the engine", step.id, self._writing.execution_id)
             message = f"{type(error).__name__} inside the engine; see the server's log"
             return StepFailure("INTERNAL_ERROR", message, may_retry=False)
-        return performed
+        return done
 
-    async def _work(
-        self,
-        data: Payload,
-        step: LeafStep,
-        names: Mapping[str, Any],
-        stream: OutputStream,
-        talk: Talk,
-        waited_s: float,
-    ) -> Performed:
-        performed = await perform(step, data, names, self._parts, stream.write, talk, waited_s=waited_s)
-        await self._writing.capture.prepare(performed.output)
-        return performed
+    async def _ask(
+        self, attempt: Attempt, step: LlmStep, request: ModelRequest, limit: asyncio.Timeout
+    ) -> ModelAnswer:
+        """The model's answer; that it was asked is recorded, whatever came of it."""
+        call, stream = attempt.call(request), OutputStream(attempt, self._writing)
+        await call.prepare()
+        # What others are asked to do is not asked before it is sure to be in the log.
+        await self._writing.recorder.commit()
+        await self._parts.models.ready(step.model)
+        attempt.restart_clock()
+        call.start()
 
-    def _complete(self, attempt: Attempt, performed: Performed) -> None:
-        self.totals.add(performed.tokens, performed.cost_usd, asked=performed.model_used is not None)
-        self.totals.completed += 1
-        attempt.complete(performed)
+        def hear(text: str) -> None:
+            call.hear()
+            stream.write(text)
+
+        try:
+            async with stream, _within(limit, step.timeout_ms):
+                answer = await self._parts.models.complete(request, hear)
+        except AnswerRejected as rejected:
+            attempt.record_call(call.answered(rejected.response, error_code=rejected.code))
+            raise
+        except StepFailure as refusal:
+            # An answer with an HTTP status of its own was given before anything was generated.
+            attempt.record_call(call.failed(refusal.code, refused="status" in refusal.details))
+            raise
+        except StoreError:
+            raise
+        except BaseException as error:
+            attempt.record_call(call.failed(self._why_cut_off(error, limit), refused=False))
+            raise
+        attempt.record_call(call.answered(answer.response))
+        return answer
+
+    def _why_cut_off(self, error: BaseException, limit: asyncio.Timeout) -> str:
+        if limit.expired():
+            return "STEP_TIMEOUT"
+        if not isinstance(error, asyncio.CancelledError):
+            return "INTERNAL_ERROR"
+        return WORKER_LOST if self._ending.left else "CANCELLED"
+
+    def _complete(self, attempt: Attempt, done: Performed) -> None:
+        attempt.complete(done)
         if self._outputs is not None:
-            self._outputs[self._writing.recorder.head] = performed.output.json
+            self._outputs[self._writing.recorder.head] = done.output.json
         if self._writing.answers_call:
-            self._writing.recorder.owe_content(performed.output.json)
+            self._writing.recorder.owe_content(done.output.json)
 
-    def _wait(self, attempt: Attempt, performed: Performed, talk: Talk) -> Turns:
+    def _wait(self, attempt: Attempt, done: Performed, talk: Talk) -> Turns:
         assert talk.offer is not None
-        turns = attempt.wait(performed, talk.offer)
+        turns = attempt.wait(done, talk.offer)
         if turns.iterations_used > MAX_TOOL_ITERATIONS:
-            raise AnswerRejected(
+            raise StepFailure(
                 "TOOL_ITERATION_LIMIT",
                 f"step {attempt.step.id!r}: the model asked for tools more than {MAX_TOOL_ITERATIONS} times",
                 may_retry=False,
-                tokens=performed.tokens,
-                cost_usd=performed.cost_usd,
-                model_used=performed.model_used or "",
             )
-        self.totals.add(performed.tokens, performed.cost_usd, asked=True)
         return turns
 
     def _judge(self, attempt: Attempt, failure: StepFailure) -> int:
@@ -321,15 +336,20 @@ class Attempts:
         retry = step.retry or NO_RETRY
         if step.retry is None and isinstance(step, LlmStep) and failure.code in PROVIDER_BUSY:
             retry = PROVIDER_RETRY
-        if isinstance(failure, AnswerRejected):
-            self.totals.add(failure.tokens, failure.cost_usd, asked=True)
         if not failure.may_retry or attempt.tried >= retry.max_attempts:
-            self.totals.failed += 1
             raise StepLost(step.id, attempt.lose(failure)) from failure
         delay_ms = max(retry.delay_ms(attempt.tried), min(failure.retry_after_ms or 0, retry.max_delay_ms))
-        self.totals.retried += 1
         attempt.retry(failure, delay_ms=delay_ms)
         return delay_ms
+
+
+@asynccontextmanager
+async def _within(limit: asyncio.Timeout, timeout_ms: int | None) -> AsyncIterator[None]:
+    """Bounds the block by the step's time limit, if it has one."""
+    if timeout_ms is not None:
+        limit.reschedule(asyncio.get_running_loop().time() + timeout_ms / 1000)
+    async with limit:
+        yield
 
 
 def _crash(step: Step) -> StepFailure:

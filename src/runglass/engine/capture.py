@@ -45,6 +45,11 @@ class Capture:
         """Whether the inputs and outputs of steps that end well are kept."""
         return self.mode in ("redacted", "full")
 
+    @property
+    def keeps_failed_inputs(self) -> bool:
+        """Whether the inputs of attempts that fail are kept."""
+        return self.mode != "off"
+
     def size(self, encoded: bytes) -> int | None:
         """The size to record; None where the mode is `off`."""
         return None if self.mode == "off" else len(encoded)

@@ -26,11 +26,15 @@ _MOST_MODELS = 256
 class Prepared:
     """A model object, and the forms in which it may be asked for structured output, the surest first.
 
-    A form that the provider declines is dropped, here and for good.
+    A form that the provider declines is dropped, here and for good. `one_piece` is why answers are not
+    streamed, once a server has shown that it tells no usage then; `streams_usage` is whether it has shown
+    that it does. That is taken for granted of hosted models, not of a server of the settings' (`is_own`).
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, is_own: bool = False) -> None:
         self.model = model
+        self.one_piece: str | None = None
+        self.streams_usage = not is_own
         self.forms: list[OutputForm] = ["auto"]
         if model.profile.get("supports_json_schema_output", False):
             self.forms = ["native", "prompted"]
@@ -97,7 +101,7 @@ class Clients:
     def _new_model(self, model: str) -> Prepared:
         provider, _, name = model.partition(":")
         if provider in self._base_urls:
-            return Prepared(OpenAIChatModel(name, provider=self._providers[provider]))
+            return Prepared(OpenAIChatModel(name, provider=self._providers[provider]), is_own=True)
         return Prepared(infer_model(model, provider_factory=self._providers.__getitem__))
 
     def _new_provider(self, name: str) -> Provider[Any]:

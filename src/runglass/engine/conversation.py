@@ -55,6 +55,7 @@ class CommonSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     service_tier: Literal["auto", "default", "flex", "priority"] | UnsetType = UNSET
     extra_headers: dict[str, str] | UnsetType = UNSET
     extra_body: dict[str, Any] | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
 
 
 def model_settings(settings: dict[str, Any], *, provider: str) -> ModelSettings:
@@ -79,6 +80,8 @@ def model_settings(settings: dict[str, Any], *, provider: str) -> ModelSettings:
             f"`settings` of model provider {provider!r}: {error}; known are {known}",
             may_retry=False,
         ) from error
+    # How the answer is fetched is our own affair, not a field of the request.
+    checked.pop("stream", None)
     stop = checked.pop("stop", None)
     if stop is not None:
         checked["stop_sequences"] = [stop] if isinstance(stop, str) else stop

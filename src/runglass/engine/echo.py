@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from runglass.engine.model_call import ModelAnswer, ModelRequest, calls_in, text_of
+from runglass.engine.model_call import ModelAnswer, ModelRequest, Response, calls_in, text_of
 from runglass.engine.prices import Price, cost_of
 from runglass.engine.smallest import smallest_object
 from runglass.errors import StepFailure
@@ -49,7 +49,16 @@ async def echo(
 
     tokens = _tokens(request, text, calls)
     cost = None if price is None else cost_of(price, prompt=tokens.prompt, completion=tokens.completion)
-    return ModelAnswer(output=output, tokens=tokens, cost_usd=cost, model_used=NAME, tool_calls=calls)
+    response = Response(
+        model_used=NAME,
+        text=text,
+        tool_calls=calls,
+        tokens=tokens,
+        cost_usd=cost,
+        cost_unknown="no_price" if cost is None else None,
+        finish_reason="tool_call" if calls else "stop",
+    )
+    return ModelAnswer(output=output, response=response)
 
 
 def words_with_space(text: str) -> list[str]:

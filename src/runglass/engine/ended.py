@@ -11,8 +11,8 @@ import msgspec
 from runglass.bus.base import Bus
 from runglass.clock import Clock
 from runglass.engine.recorder import Recorder
-from runglass.engine.taking_up import last_time, stored_fold, stored_totals
-from runglass.events import FlowCancelled, FlowFailed, RunStarted
+from runglass.engine.taking_up import last_time, stored_fold
+from runglass.events import FlowCancelled, FlowFailed
 from runglass.lazy import encoded
 from runglass.store.base import RunRecord, Store
 
@@ -31,21 +31,9 @@ async def end_run(
     Raises StoreError, HeadMismatch if the run goes on elsewhere.
     """
     state = await stored_fold(store, run)
-    summary = state.summary
-    recorder = Recorder(
-        store, bus, run, state, clock, totals=stored_totals(run), not_before=await last_time(store, run)
-    )
+    recorder = Recorder(store, bus, run, state, clock, not_before=await last_time(store, run))
     if run.status == "pending":
-        recorder.record(
-            RunStarted(
-                execution_id=run.id,
-                run_id=run.id,
-                flow_id=run.flow_id,
-                step_count=summary.step_count or 0,
-                trigger_type=summary.trigger_type or "api",
-                version=run.version,
-            )
-        )
+        recorder.begin()
     if error is None:
         recorder.owe(error=b'"cancelled"')
         recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled))

@@ -142,8 +142,13 @@ class Engine:
             id=run_id,
             flow_id=record.id,
             status="pending",
+            flow_slug=plan.flow.slug,
+            version=plan.version,
             trigger_type=plan.trigger_type,
+            session_id=session_id,
             step_count=step_count(plan.flow),
+            trace_parent=None if plan.trace_context is None else plan.trace_context.parent,
+            trace_state=None if plan.trace_context is None else plan.trace_context.state,
         )
         run = await self._store.create_run(
             NewRun(

@@ -13,17 +13,18 @@ from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
 from runglass.engine.capture import Capture
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import kept_ids, stretch_checkpoint
+from runglass.engine.overrides import overrides_applied
 from runglass.engine.payload import Payload
-from runglass.engine.plan import Pause, Plan, Turns
+from runglass.engine.plan import Pause, Turns
 from runglass.engine.recorder import Recorder
 from runglass.engine.runner import Runner, Walked
 from runglass.engine.scope import Place
 from runglass.engine.steps import Parts
 from runglass.engine.taking_up import State
 from runglass.errors import HeadMismatch, RunglassError, StepFailure, StoreError
-from runglass.events import FlowCancelled, FlowCompleted, FlowFailed, RunStarted
+from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.execution import CaptureMode
-from runglass.flow import find_step, step_count, step_index
+from runglass.flow import find_step, step_index
 from runglass.lazy import encoded
 from runglass.store.base import RunRecord, Store
 
@@ -90,7 +91,6 @@ class Going:
             run,
             state.fold,
             around.parts.clock,
-            totals=state.totals,
             owner=owner,
             not_before=not_before,
         )
@@ -114,7 +114,7 @@ class Going:
         try:
             if self.ending.told:
                 raise asyncio.CancelledError
-            self._begin()
+            self._begin(capture)
             walked = await (await self._runner(capture)).walk()
             if walked.result is not None:
                 await capture.prepare(walked.result)
@@ -129,7 +129,7 @@ class Going:
             if self.ending.cancelled is None:
                 raise RunLeft(f"run {run.id!r} was left by a process that stopped") from None
             if run.status == "pending" and not recorder.head:
-                recorder.record(run_started(run, plan))
+                recorder.begin()
             recorder.owe(error=b'"cancelled"')
             recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=self.ending.cancelled))
             return Outcome("cancelled", error={"code": "CANCELLED", "message": self.ending.cancelled})
@@ -140,14 +140,19 @@ class Going:
             message = f"{type(error).__name__} inside the engine; see the server's log"
             return self._failed({"code": "INTERNAL_ERROR", "message": message})
 
-    def _begin(self) -> None:
+    def _begin(self, capture: Capture) -> None:
         begun = self._state.begun
         if self.run.status == "pending":
-            self._recorder.record(run_started(self.run, begun.plan))
+            self._recorder.begin()
         elif self.run.status == "paused":
             # With the first event: until that is stored the run still waits, and nothing has happened.
             self._recorder.keep(stretch_checkpoint(begun))
             self._recorder.drop(kept_ids(begun.plan.flow.steps[begun.stretch.first :]))
+        else:
+            return
+        applied = overrides_applied(self.run.id, begun, capture, known=self._recorder.fold.summary)
+        if applied is not None:
+            self._recorder.record(applied)
 
     async def _runner(self, capture: Capture) -> Runner:
         plan, state, around = self._state.begun.plan, self._state, self._around
@@ -165,7 +170,6 @@ class Going:
         attempts = Attempts(
             writing,
             parts=around.parts,
-            totals=state.totals,
             gate=around.gate,
             ending=self.ending,
             crash_retries=around.crash_retries,
@@ -191,14 +195,13 @@ class Going:
         assert step is not None
         place = Place(step_index(flow, step.id))
         attempt = Attempt(writing, step, Payload(None), place, turns.attempt, turns=turns)
-        self._state.totals.retried += 1
         attempt.retry(StepFailure("CANCELLED", "the caller went back to an earlier step"), delay_ms=0)
 
     async def _credit(self) -> Callable[[], Awaitable[bool]] | None:
         """How to ask for credit before each step; None where no budget is set."""
         store, project_id = self._around.store, self.run.project_id
         project = await store.project(project_id)
-        if project is None or project.budget_pico is None:
+        if project is None or project.budget_usd is None:
             return None
 
         async def has_credit() -> bool:
@@ -222,7 +225,7 @@ class Going:
                 execution_id=self.run.id,
                 run_id=self.run.id,
                 result=encoded(kept),
-                summary=encoded(msgspec.json.encode(self._state.totals.summary())),
+                summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
             )
         )
         return Outcome("completed", result=walked.result.value, outputs=walked.outputs)
@@ -234,15 +237,3 @@ class Going:
             FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(recorded), step_id=step_id)
         )
         return Outcome("failed", error=error, step_id=step_id)
-
-
-def run_started(run: RunRecord, plan: Plan) -> RunStarted:
-    """The first event of a run."""
-    return RunStarted(
-        execution_id=run.id,
-        run_id=run.id,
-        flow_id=run.flow_id,
-        step_count=step_count(plan.flow),
-        trigger_type=plan.trigger_type,
-        version=run.version,
-    )

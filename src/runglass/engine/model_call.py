@@ -5,7 +5,7 @@ Built-in and hosted models both speak in these. Nothing here knows a provider, a
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema_rs
 import msgspec
@@ -34,39 +34,54 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
 
 
-class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back: `{"text": …}`, or the validated object where the request had an `output_schema`.
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider answered, be it of use or not, and what that cost.
 
-    `tokens` is None where the provider reported none, `cost_usd` where no price is known; unknown is never 0.
-    With `tool_calls` (`{id, type, function: {name, arguments}}`, `arguments` a JSON string) the model waits
-    for their results, and `output` holds only the text it said beside them.
+    `text` is all that the model said, `tool_calls` are `{id, type, function: {name, arguments}}` with
+    `arguments` a JSON string. `tokens` is None where the provider told none, `cost_usd` where it is not
+    known, for the reason `cost_unknown`; unknown is never 0. `cached_tokens` and `reasoning_tokens` are parts
+    of `tokens`. `note` says in which other way than usual the model was asked, and why.
+    """
+
+    model_used: str
+    text: str = ""
+    tool_calls: list[dict[str, Any]] = []
+    tokens: TokenBreakdown | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cost_usd: Decimal | None = None
+    cost_unknown: Literal["no_usage", "no_price"] | None = None
+    finish_reason: str | None = None
+    request_id: str | None = None
+    streamed: bool = True
+    note: str | None = None
+
+
+class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A response that can be used: `{"text": …}`, or the validated object of a request with `output_schema`.
+
+    Where the response has tool calls, the model waits for their results, and `output` holds only the text
+    that it said beside them.
     """
 
     output: dict[str, Any]
-    tokens: TokenBreakdown | None
-    cost_usd: Decimal | None
-    model_used: str
-    tool_calls: list[dict[str, Any]] = []
+    response: Response
 
 
 class AnswerRejected(StepFailure):
-    """An answer came, and is to be paid for, but cannot be used; carries what the attempt consumed."""
+    """An answer came, and is to be paid for, but cannot be used."""
 
     def __init__(
         self,
         code: str,
         message: str,
         *,
-        tokens: TokenBreakdown | None,
-        cost_usd: Decimal | None,
-        model_used: str,
+        response: Response,
         may_retry: bool = True,
         details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(code, message, may_retry=may_retry, details=details)
-        self.tokens = tokens
-        self.cost_usd = cost_usd
-        self.model_used = model_used
+        self.response = response
 
 
 def text_of(message: Mapping[str, Any]) -> str:

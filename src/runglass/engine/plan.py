@@ -5,21 +5,20 @@ it or answers tool calls. Between two stretches nothing of it is in memory: plan
 the store, so a paused run outlives its process.
 """
 
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from runglass.execution import Attachment, CaptureMode
+from runglass.execution import Attachment, CaptureMode, TraceContext
 from runglass.flow import Flow
-from runglass.trace import TokenBreakdown
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is made of, kept while it lives: a draft may change before the run is taken up again.
 
     `flow` has the overrides in it and `inputs` fit its schema. `history` are the turns that go ahead of the
-    prompt of the flow's first llm step, `attachments` what that prompt shows.
+    prompt of the flow's first llm step, `attachments` what that prompt shows. `trace_context` is the trace of
+    the caller that the run belongs to.
     """
 
     flow: Flow
@@ -29,6 +28,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     trigger_type: str
     history: list[dict[str, Any]] = []
     attachments: list[Attachment] = []
+    trace_context: TraceContext | None = None
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turns(msgspec.Struct, frozen=True, kw_only=True):
-    """The turns of an llm step that waits for tool results, and what they have cost so far.
+    """The turns of an llm step that waits for tool results.
 
     `tried` counts the attempts that `retry` counts: this one, and those before it that failed by themselves.
     """
@@ -52,10 +52,6 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     iterations_used: int
     offer: Offer
     duration_ms: int
-    tokens: TokenBreakdown | None = None
-    cost_usd: str | None = None
-    model_used: str | None = None
-    last_cost_usd: Decimal | None = None
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,14 +69,16 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be walked now: top-level steps from `first` to `last`, or to the end where that is None.
 
     `outputs` by step id stand over what the run has kept, `input` over fields of what comes into the first
-    step. `results` are the messages that answer the pending tool calls. `answers_call` says that content is
-    kept for a call under an Idempotency-Key, which may be sent again.
+    step. `block_overrides` are those of the call, which the plan's flow has in it already. `results` are the
+    messages that answer the pending tool calls. `answers_call` says that content is kept for a call under an
+    Idempotency-Key, which may be sent again.
     """
 
     first: int = 0
     last: int | None = None
     outputs: dict[str, Any] = {}
     input: dict[str, Any] | None = None
+    block_overrides: dict[str, dict[str, Any]] = {}
     offer: Offer | None = None
     results: list[dict[str, Any]] = []
     answers_call: bool = False

@@ -88,6 +88,15 @@ def rejects_output_format(error: Exception) -> bool:
     return any(word in said for word in ("response_format", "output_format", "nativeoutput", "schema"))
 
 
+def rejects_streaming(error: Exception) -> bool:
+    """Whether a server refused, before it wrote anything, to stream."""
+    if not isinstance(error, ModelRequestRejectedError | NotImplementedError) or getattr(
+        error, "in_stream", False
+    ):
+        return False
+    return "stream" in f"{error} {getattr(error, 'body', '')}".lower()
+
+
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     """`text` with every given secret, and every key or token of the environment, struck out."""
     environment = (value for name, value in os.environ.items() if _SECRET_NAME.search(name))

@@ -1,12 +1,17 @@
 """A request to any provider's model, through pydantic-ai: asked once, its text handed on as it comes.
 
+Some OpenAI-compatible servers tell neither usage nor tool calls while they stream. Such a one is asked for
+its answers in one piece as soon as it has shown that, and wherever tools are offered before it has shown
+otherwise.
+
 Importing this takes a second, so `llm.py` imports it when a provider is first needed, off the event loop.
 Knows no flow and no run; retries nothing, because each try must be an attempt that the trace shows.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 
-from pydantic_ai.direct import model_request_stream
+from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.messages import (
     ModelMessage,
     ModelResponse,
@@ -25,7 +30,19 @@ from runglass.engine.answers import read_answer
 from runglass.engine.clients import Clients, Prepared
 from runglass.engine.model_call import ModelAnswer, ModelRequest, whole_text
 from runglass.engine.prices import Price
-from runglass.engine.provider_errors import CALL_ERRORS, call_failure, rejects_output_format, setup_failure
+from runglass.engine.provider_errors import (
+    CALL_ERRORS,
+    call_failure,
+    rejects_output_format,
+    rejects_streaming,
+    setup_failure,
+)
+
+log = logging.getLogger(__name__)
+
+NO_USAGE = "asked in one piece: the server tells no usage while it streams"
+NO_STREAM = "asked in one piece: the server does not stream"
+MAY_HAVE_NO_TOOLS = "asked in one piece: the server may not tell tool calls while it streams"
 
 
 class Providers:
@@ -51,11 +68,42 @@ class Providers:
             settings["request_timeout"] = request.timeout_s
         if request.tools:
             settings["tool_choice"] = conversation.tool_choice(request.tool_choice)
+        wanted = request.settings.get("stream")
+        note = _one_piece(prepared, request) if wanted is None else None
+        streamed = note is None and wanted is not False
         try:
-            response = await _ask(prepared, request, settings, on_text)
+            if streamed:
+                try:
+                    response = await _ask(prepared, request, settings, on_text)
+                    _learn(prepared, response, request.model)
+                    return read_answer(request, response, price=price)
+                except CALL_ERRORS as error:
+                    if wanted or not rejects_streaming(error):
+                        raise
+                    prepared.one_piece = note = NO_STREAM
+            response = await _ask(prepared, request, settings, None)
         except CALL_ERRORS as error:
             raise call_failure(error, model=request.model, secrets=self._secrets) from error
-        return read_answer(request, response, price=price)
+        answer = read_answer(request, response, price=price, streamed=False, note=note)
+        on_text(answer.response.text)
+        return answer
+
+
+def _one_piece(prepared: Prepared, request: ModelRequest) -> str | None:
+    """Why the answer is to come in one piece, where the step does not say how; None if it is streamed."""
+    if prepared.one_piece is None and request.tools and not prepared.streams_usage:
+        return MAY_HAVE_NO_TOOLS
+    return prepared.one_piece
+
+
+def _learn(prepared: Prepared, response: ModelResponse, model: str) -> None:
+    if prepared.streams_usage or prepared.one_piece is not None:
+        return
+    if not response.usage.unmeasured_requests:
+        prepared.streams_usage = True
+    else:
+        prepared.one_piece = NO_USAGE
+        log.warning("model %s from now on is %s", model, NO_USAGE)
 
 
 def unknown_provider(model: str) -> str | None:
@@ -71,14 +119,19 @@ def unknown_provider(model: str) -> str | None:
 
 
 async def _ask(
-    prepared: Prepared, request: ModelRequest, settings: ModelSettings, on_text: Callable[[str], None]
+    prepared: Prepared, request: ModelRequest, settings: ModelSettings, on_text: Callable[[str], None] | None
 ) -> ModelResponse:
+    """The response, streamed to `on_text`, or in one piece where there is none."""
     messages = conversation.model_messages(request.messages, system=request.system)
     while True:
         form = prepared.forms[0]
         parameters = conversation.parameters(request, form)
         chosen = conversation.with_form(settings, request, form)
         try:
+            if on_text is None:
+                return await model_request(
+                    prepared.model, messages, model_settings=chosen, model_request_parameters=parameters
+                )
             return await _stream(prepared.model, messages, chosen, parameters, on_text)
         except CALL_ERRORS as error:
             last = form == prepared.forms[-1]

@@ -7,25 +7,24 @@ event before its append has been committed.
 
 import asyncio
 from collections.abc import Sequence
-from decimal import Decimal
 
 from msgspec import json
 from msgspec.structs import force_setattr
 
 from runglass.bus.base import Bus
 from runglass.clock import Clock, iso
-from runglass.engine.prices import picodollars
-from runglass.engine.totals import Totals
 from runglass.errors import StoreError
-from runglass.events import KnownEvent, encode_event
+from runglass.events import KnownEvent, RunStarted, encode_event
 from runglass.fold import RunFold, StepChange
+from runglass.money import ZERO, subtract_usd
 from runglass.store.base import Append, Checkpoint, RunRecord, StepRow, Store
 
 
 class Recorder:
     """Appends to one run of `owner`, in the order in which `record` is called.
 
-    No event is dated before `not_before`. `totals` are kept as they stand when an append is sent.
+    No event is dated before `not_before`. What the fold says was spent since the append before is charged to
+    the project with each append: the run's cost and the budget are one number.
     """
 
     def __init__(
@@ -36,7 +35,6 @@ class Recorder:
         fold: RunFold,
         clock: Clock,
         *,
-        totals: Totals,
         owner: str | None = None,
         not_before: str = "",
     ) -> None:
@@ -53,12 +51,11 @@ class Recorder:
         self._checkpoints: list[Checkpoint] = []
         self._dropped: list[str] = []
         self._owed: list[tuple[int, bytes]] = []
-        self._totals = totals
         self._owner = owner
         self._append: asyncio.Task[None] | None = None
         self._appends: set[asyncio.Task[None]] = set()
         self._failure: StoreError | None = None
-        self._spent_usd: Decimal | None = None
+        self._charged_usd = fold.spent.cost_usd or ZERO
         self._summary = fold.summary
         self._summary_json = json.encode(fold.summary)
         self._result: bytes | None = None
@@ -74,9 +71,25 @@ class Recorder:
         """The run's state after the last recorded event."""
         return self._fold
 
-    def record(
-        self, event: KnownEvent, *, checkpoint: Checkpoint | None = None, spent_usd: Decimal | None = None
-    ) -> None:
+    def begin(self) -> None:
+        """Adds the first event of a run, which tells what its summary has said from the start."""
+        run, summary = self._run, self._fold.summary
+        self.record(
+            RunStarted(
+                execution_id=run.id,
+                run_id=run.id,
+                flow_id=run.flow_id,
+                flow_slug=summary.flow_slug,
+                step_count=summary.step_count or 0,
+                trigger_type=run.trigger_type,
+                version=run.version,
+                session_id=run.session_id,
+                trace_parent=summary.trace_parent,
+                trace_state=summary.trace_state,
+            )
+        )
+
+    def record(self, event: KnownEvent, *, checkpoint: Checkpoint | None = None) -> None:
         """Adds an event, newly made and not shared yet, as the next of the run.
 
         It is sent off at the end of this turn of the event loop, or by `commit`, whichever comes first.
@@ -93,8 +106,6 @@ class Recorder:
             self._changes[change.position, change.step.attempt] = change
         if checkpoint is not None:
             self.keep(checkpoint)
-        if spent_usd is not None:
-            self._spent_usd = (self._spent_usd or Decimal(0)) + spent_usd
 
     def keep(self, checkpoint: Checkpoint) -> None:
         """Adds a checkpoint to what travels with the next event."""
@@ -151,7 +162,8 @@ class Recorder:
         # What a store says that it has not taken may be in it all the same: nothing may follow on that.
         if not self._events or self._failure is not None:
             return
-        status = self._fold.summary.status
+        status = self._fold.status
+        spent_usd = self._fold.spent.cost_usd or ZERO
         batch = Append(
             run_no=self._run.no,
             head=self._sent,
@@ -163,13 +175,12 @@ class Recorder:
             owed=self._owed,
             status=status,
             summary=self._encoded_summary(),
-            totals=json.encode(self._totals),
             owner=self._owner if status == "running" else None,
             result=self._result,
             error=self._error,
-            spent_pico=0 if self._spent_usd is None else picodollars(self._spent_usd),
+            spent_usd=ZERO if spent_usd is self._charged_usd else subtract_usd(spent_usd, self._charged_usd),
         )
-        self._spent_usd = None
+        self._charged_usd = spent_usd
         self._sent = self._head
         self._events, self._changes, self._checkpoints = [], {}, []
         self._dropped, self._owed = [], []
@@ -178,7 +189,7 @@ class Recorder:
         self._append.add_done_callback(self._appends.discard)
 
     def _encoded_summary(self) -> bytes:
-        # It changes a few times in a run and travels with each append.
+        # It travels with each append, and not each append changes it.
         if self._fold.summary is not self._summary:
             self._summary = self._fold.summary
             self._summary_json = json.encode(self._summary)

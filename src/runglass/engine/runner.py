@@ -107,6 +107,7 @@ class Runner:
         shown = Payload({"messages": turns.messages, "calls": turns.calls, "outputs": scope.outputs()})
         kept = self._capture.snapshot(shown).data
         content = msgspec.json.decode(kept) if kept is not None else {}
+        attempt = self._recorder.fold.open_step(turns.step_id, None)
         event = StepPausedForToolCalls(
             execution_id=self._id,
             run_id=self._id,
@@ -116,11 +117,11 @@ class Runner:
             tool_call_messages=_objects(content.get("messages")),
             tool_calls=_objects(content.get("calls")),
             accumulated_outputs=content.get("outputs") or {},
-            tokens=turns.tokens,
-            cost_usd=turns.cost_usd,
-            model_used=turns.model_used,
+            tokens=None if attempt is None else attempt.tokens,
+            cost_usd=None if attempt is None else attempt.cost_usd,
+            model_used=None if attempt is None else attempt.model_used,
         )
-        self._recorder.record(event, checkpoint=pause_checkpoint(pause), spent_usd=turns.last_cost_usd)
+        self._recorder.record(event, checkpoint=pause_checkpoint(pause))
         if self._state.begun.stretch.answers_call:
             owed = {
                 "toolCallMessages": turns.messages,
@@ -268,7 +269,6 @@ class Runner:
         """Records that the leaves of the branch that is not taken are skipped."""
         self._recorder.keep(decision_checkpoint(step, place, holds))
         for leaf in leaves(step.else_ if holds else step.then):
-            self._attempts.totals.skipped += 1
             self._recorder.record(
                 StepSkipped(
                     execution_id=self._id,

@@ -1,21 +1,20 @@
 """What each kind of leaf step does in one attempt: input in, output out, nothing recorded here."""
 
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 import msgspec
 
 from runglass.clock import Clock
-from runglass.engine.llm import ModelRequest, Models
+from runglass.engine.llm import ModelAnswer, ModelRequest, Models
+from runglass.engine.model_call import text_of
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.templates import Templates
 from runglass.errors import StepFailure
 from runglass.execution import Attachment
-from runglass.flow import CodeStep, LeafStep, LlmStep, PassthroughStep, WaitStep
-from runglass.trace import TokenBreakdown
+from runglass.flow import CodeStep, LlmStep, PassthroughStep, WaitStep
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,36 +36,29 @@ class Talk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Performed(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of an attempt that ended well. Tokens and cost are None where they are not known.
+    """The outcome of an attempt that ended well.
 
     With `calls` the step is not done: it waits for their results, to be added to `messages`.
     """
 
     output: Payload
-    tokens: TokenBreakdown | None = None
-    cost_usd: Decimal | None = None
-    model_used: str | None = None
     calls: list[dict[str, Any]] = []
     messages: list[dict[str, Any]] = []
 
 
 async def perform(
-    step: LeafStep,
+    step: CodeStep | WaitStep | PassthroughStep,
     data: Payload,
     names: Mapping[str, Any],
     parts: Parts,
-    on_text: Callable[[str], None],
-    talk: Talk,
     *,
     waited_s: float = 0.0,
 ) -> Performed:
-    """One attempt of a leaf step. Raises StepFailure; `on_text` hears LLM text as it comes.
+    """One attempt of a leaf step that asks no model. Raises StepFailure.
 
     `waited_s` is how long a wait step has waited in attempts that were cut off.
     """
     match step:
-        case LlmStep():
-            return await _ask_model(step, names, parts, on_text, talk)
         case CodeStep():
             value = await parts.sandbox.run(step.code, names)
             if not isinstance(value, dict):
@@ -81,34 +73,37 @@ async def perform(
     assert_never(step)
 
 
-async def _ask_model(
-    step: LlmStep, names: Mapping[str, Any], parts: Parts, on_text: Callable[[str], None], talk: Talk
-) -> Performed:
-    messages = talk.messages or [*talk.history, await _user_turn(step, names, parts, talk.attachments)]
-    answer = await parts.models.complete(
-        ModelRequest(
-            model=step.model,
-            system=None if step.system is None else await parts.templates.render(step.system, names),
-            messages=messages,
-            settings=step.settings,
-            output_schema=step.output_schema,
-            tools=talk.offer.tools if talk.offer else [],
-            tool_choice=talk.offer.choice if talk.offer else None,
-        ),
-        on_text,
+async def model_request(step: LlmStep, names: Mapping[str, Any], parts: Parts, talk: Talk) -> ModelRequest:
+    """What an llm step asks its model in this turn. Raises StepFailure."""
+    return ModelRequest(
+        model=step.model,
+        system=None if step.system is None else await parts.templates.render(step.system, names),
+        messages=talk.messages or [*talk.history, await _user_turn(step, names, parts, talk.attachments)],
+        settings=step.settings,
+        output_schema=step.output_schema,
+        tools=talk.offer.tools if talk.offer else [],
+        tool_choice=talk.offer.choice if talk.offer else None,
     )
+
+
+def rendered_prompt(request: ModelRequest) -> str:
+    """The text of the user's last turn in a request."""
+    users = (text_of(turn) for turn in reversed(request.messages) if turn.get("role") == "user")
+    return next(users, "")
+
+
+def performed(request: ModelRequest, answer: ModelAnswer) -> Performed:
+    """What the answer makes of the attempt that asked: its output, or the tool calls that it waits for."""
+    response = answer.response
     asked = {
         "role": "assistant",
         "content": answer.output.get("text") or None,
-        "toolCalls": answer.tool_calls,
+        "toolCalls": response.tool_calls,
     }
     return Performed(
         output=Payload(answer.output),
-        tokens=answer.tokens,
-        cost_usd=answer.cost_usd,
-        model_used=answer.model_used,
-        calls=answer.tool_calls,
-        messages=[*messages, asked] if answer.tool_calls else [],
+        calls=response.tool_calls,
+        messages=[*request.messages, asked] if response.tool_calls else [],
     )
 
 

@@ -7,7 +7,6 @@ import msgspec
 
 from runglass.engine.kept import Kept
 from runglass.engine.plan import Begun, Pause, Plan, Turns
-from runglass.engine.totals import Totals
 from runglass.fold import Address, RunFold, StepChange
 from runglass.store.base import RunRecord, StepRow, Store
 from runglass.trace import RunSummary, StepTrace
@@ -47,7 +46,6 @@ class State(NamedTuple):
 
     begun: Begun
     fold: RunFold
-    totals: Totals
     turns: Turns | None = None
     left_behind: Turns | None = None
     outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
@@ -59,7 +57,7 @@ class State(NamedTuple):
 
 def new_state(run: RunRecord, begun: Begun) -> State:
     """Of a run that has not begun."""
-    return State(begun, RunFold(msgspec.json.decode(run.summary, type=RunSummary)), Totals())
+    return State(begun, RunFold(msgspec.json.decode(run.summary, type=RunSummary)))
 
 
 async def paused_state(store: Store, paused: PausedRun, begun: Begun) -> State:
@@ -71,7 +69,6 @@ async def paused_state(store: Store, paused: PausedRun, begun: Begun) -> State:
     return State(
         begun,
         await stored_fold(store, run),
-        stored_totals(run),
         turns=paused.pause.turns if waits_here else None,
         left_behind=None if waits_here else paused.pause.turns,
         outputs=paused.outputs,
@@ -107,7 +104,6 @@ async def left_state(store: Store, run: RunRecord) -> State | None:
     return State(
         begun,
         state,
-        stored_totals(run),
         turns=pause.turns if pause and first == pause.cursor else None,
         outputs=kept.outputs(),
         kept=kept,
@@ -128,11 +124,6 @@ async def stored_fold(store: Store, run: RunRecord) -> RunFold:
     rows, last_position = await store.open_steps(run.no)
     summary = msgspec.json.decode(run.summary, type=RunSummary)
     return RunFold(summary, open_steps=map(step_change, rows), last_position=last_position)
-
-
-def stored_totals(run: RunRecord) -> Totals:
-    """What the run adds up to, as of its last event."""
-    return msgspec.json.decode(run.totals, type=Totals) if run.totals else Totals()
 
 
 async def last_time(store: Store, run: RunRecord) -> str:

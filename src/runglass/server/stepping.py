@@ -205,6 +205,7 @@ def _stretch(
         last=None if asked.run_remaining else first,
         outputs=asked.accumulated_outputs or {},
         input=asked.input_overrides,
+        block_overrides=asked.block_overrides,
         offer=offer_of(asked),
         results=results,
         answers_call=call is not None,

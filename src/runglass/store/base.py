@@ -6,11 +6,13 @@ be. Everything a store returns is already on disk, as far as its durability sett
 """
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
 from runglass.execution import CaptureMode
+from runglass.money import ZERO
 from runglass.trace import TERMINAL
 
 Role = str
@@ -20,20 +22,20 @@ Role = str
 class Project(msgspec.Struct, frozen=True, kw_only=True):
     """A room of its own: flows, keys and runs of one project are invisible to another.
 
-    Budget and spending are whole picodollars, 10^-12 US dollars.
+    Budget and spending are exact US dollars.
     """
 
     id: int
     org: str
     name: str
     capture: CaptureMode | None = None
-    budget_pico: int | None = None
-    spent_pico: int = 0
+    budget_usd: Decimal | None = None
+    spent_usd: Decimal = ZERO
 
     @property
     def is_spent(self) -> bool:
         """Whether a budget is set and nothing of it is left."""
-        return self.budget_pico is not None and self.spent_pico >= self.budget_pico
+        return self.budget_usd is not None and self.spent_usd >= self.budget_usd
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +112,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A run's row. `no` is the store's own short name for the run, `head` the seq of its last event.
 
     `fence` counts who has gone on with it: a writer with an older one is refused. `claims` counts how often
-    that was taken over without the log having grown. `totals` is what the run adds up to, as JSON.
+    that was taken over without the log having grown.
     """
 
     no: int
@@ -126,7 +128,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     fence: int
     claims: int
     summary: bytes
-    totals: bytes | None
 
     @property
     def ended(self) -> bool:
@@ -167,7 +168,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
     request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run.
     `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
-    repeated call gets whatever the log keeps. `spent_pico` joins the project's spending.
+    repeated call gets whatever the log keeps. `spent_usd` joins the project's spending.
     """
 
     run_no: int
@@ -178,13 +179,12 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: Sequence[Checkpoint] = ()
     status: str
     summary: bytes
-    totals: bytes | None = None
     owner: str | None = None
     dropped: Sequence[str] = ()
     owed: Sequence[tuple[int, bytes]] = ()
     result: bytes | None = None
     error: bytes | None = None
-    spent_pico: int = 0
+    spent_usd: Decimal = ZERO
 
 
 class Store(Protocol):
@@ -202,7 +202,7 @@ class Store(Protocol):
     async def set_capture(self, project_id: int, mode: CaptureMode | None) -> None:
         """Sets the project's capture mode; None leaves it to the server's default."""
 
-    async def set_budget(self, project_id: int, budget_pico: int | None) -> None:
+    async def set_budget(self, project_id: int, budget_usd: Decimal | None) -> None:
         """Sets what the project may spend in all; None lifts the limit."""
 
     async def add_key(self, project_id: int, role: Role, digest: bytes, hint: str) -> ApiKey: ...

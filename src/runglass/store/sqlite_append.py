@@ -2,19 +2,19 @@
 
 import sqlite3
 from collections.abc import Sequence
+from decimal import Decimal
 
 from runglass.errors import HeadMismatch
+from runglass.money import add_usd, format_usd
 from runglass.store.base import Append, StepRow
 from runglass.trace import TERMINAL
 
 # A column that is set counts as changed, and SQLite writes each index that has it: four have the status.
 _MOVE = (
-    "UPDATE run SET head = ?, summary = ?, totals = ?, owner = ?"
-    " WHERE no = ? AND head = ? AND fence = ? AND status = ?"
+    "UPDATE run SET head = ?, summary = ?, owner = ? WHERE no = ? AND head = ? AND fence = ? AND status = ?"
 )
 _MOVE_ON = (
-    "UPDATE run SET head = ?, summary = ?, totals = ?, owner = ?, status = ?"
-    " WHERE no = ? AND head = ? AND fence = ?"
+    "UPDATE run SET head = ?, summary = ?, owner = ?, status = ? WHERE no = ? AND head = ? AND fence = ?"
 )
 _STEP = (
     "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
@@ -31,12 +31,8 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
             "another process goes on with it"
         )
-    if batch.spent_pico:
-        db.execute(
-            "UPDATE project SET spent_pico = spent_pico + ?"
-            " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
-            (batch.spent_pico, batch.run_no),
-        )
+    if batch.spent_usd:
+        _spend(db, batch.run_no, batch.spent_usd)
     db.executemany(
         "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
         [(batch.run_no, seq, data) for seq, data in enumerate(batch.events, batch.head + 1)],
@@ -69,11 +65,20 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
 
 def _moved(db: sqlite3.Connection, batch: Append) -> bool:
     """Brings the run's row up to date; False, and nothing done, if head or fence are not the run's."""
-    state = (batch.head + len(batch.events), batch.summary, batch.totals, batch.owner)
+    state = (batch.head + len(batch.events), batch.summary, batch.owner)
     before = (batch.run_no, batch.head, batch.fence)
     if batch.status not in TERMINAL and db.execute(_MOVE, (*state, *before, batch.status)).rowcount == 1:
         return True
     return db.execute(_MOVE_ON, (*state, batch.status, *before)).rowcount == 1
+
+
+def _spend(db: sqlite3.Connection, run_no: int, amount_usd: Decimal) -> None:
+    # Added up here, not by SQLite, whose numbers are too small for exact decimals.
+    project_id, spent = db.execute(
+        "SELECT id, spent_usd FROM project WHERE id = (SELECT project_id FROM run WHERE no = ?)", (run_no,)
+    ).fetchone()
+    spent = format_usd(add_usd(Decimal(spent), amount_usd))
+    db.execute("UPDATE project SET spent_usd = ? WHERE id = ?", (spent, project_id))
 
 
 def _write_steps(db: sqlite3.Connection, run_no: int, steps: Sequence[StepRow]) -> None:

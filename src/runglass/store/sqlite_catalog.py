@@ -1,17 +1,19 @@
 """Projects, keys and flows in SQLite: small rows, read by every request before anything else."""
 
 import sqlite3
+from decimal import Decimal
 from typing import Any
 
 from uuid_utils import uuid7
 
 from runglass.errors import StoreError
 from runglass.execution import CaptureMode
+from runglass.money import format_usd
 from runglass.store.base import ApiKey, FlowRecord, FlowVersion, Project, Role
 from runglass.store.connections import Connections
 from runglass.store.queries import as_bytes, changed, every, now_text, one
 
-_PROJECT = "SELECT id, org, name, capture, budget_pico, spent_pico FROM project"
+_PROJECT = "SELECT id, org, name, capture, budget_usd, spent_usd FROM project"
 _KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 _FLOW = "SELECT id, project_id, slug, name, capture, production_version, updated_at FROM flow"
 
@@ -41,9 +43,10 @@ class Catalog:
     async def set_capture(self, project_id: int, mode: CaptureMode | None) -> None:
         await self._db.write(changed("UPDATE project SET capture = ? WHERE id = ?", mode, project_id))
 
-    async def set_budget(self, project_id: int, budget_pico: int | None) -> None:
-        sql = "UPDATE project SET budget_pico = ? WHERE id = ?"
-        await self._db.write(changed(sql, budget_pico, project_id))
+    async def set_budget(self, project_id: int, budget_usd: Decimal | None) -> None:
+        sql = "UPDATE project SET budget_usd = ? WHERE id = ?"
+        text = None if budget_usd is None else format_usd(budget_usd)
+        await self._db.write(changed(sql, text, project_id))
 
     async def add_key(self, project_id: int, role: Role, digest: bytes, hint: str) -> ApiKey:
         def work(db: sqlite3.Connection) -> ApiKey:
@@ -142,7 +145,13 @@ class Catalog:
 
 
 def _project(row: Any) -> Project:
-    return Project(**dict(zip(Project.__struct_fields__, row, strict=True)))
+    known = dict(zip(Project.__struct_fields__, row, strict=True))
+    budget_usd, spent_usd = known.pop("budget_usd"), known.pop("spent_usd")
+    return Project(
+        **known,
+        budget_usd=None if budget_usd is None else Decimal(budget_usd),
+        spent_usd=Decimal(spent_usd),
+    )
 
 
 def _key(row: Any) -> ApiKey:

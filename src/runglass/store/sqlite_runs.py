@@ -15,7 +15,7 @@ from runglass.store.sqlite_append import write_append
 
 _RUN = (
     "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
-    " claims, summary, totals FROM run"
+    " claims, summary FROM run"
 )
 _FREE = (
     "status IN ('pending', 'running') AND (owner IS NULL OR"

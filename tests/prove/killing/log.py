@@ -10,7 +10,9 @@ from runglass.events import (
     StepCompleted,
     StepError,
     StepInput,
+    StepModelCall,
     StepOutput,
+    StepProgress,
     StepResumed,
     StepRetrying,
     StepSkipped,
@@ -21,7 +23,16 @@ from runglass.events import (
 from runglass.fold import Address, TraceFold
 
 LOST = "WORKER_LOST"
-OfAttempt = StepInput | StepResumed | StepOutput | StepCompleted | StepRetrying | StepError
+OfAttempt = (
+    StepInput
+    | StepResumed
+    | StepProgress
+    | StepModelCall
+    | StepOutput
+    | StepCompleted
+    | StepRetrying
+    | StepError
+)
 
 
 class Log:
@@ -104,7 +115,7 @@ class Log:
             isinstance(event, StepRetrying | StepError) and _code(event) == LOST
         ):
             yield f"{_name(address)} was cut off in attempt {event.attempt}, and {event.event_type} follows"
-        if isinstance(event, StepInput | StepResumed | StepOutput):
+        if isinstance(event, StepInput | StepResumed | StepProgress | StepModelCall | StepOutput):
             return
         self.open.pop(address, None)
         if isinstance(event, StepCompleted):

@@ -17,7 +17,9 @@ from runglass.events import (
     StepError,
     StepEvent,
     StepInput,
+    StepModelCall,
     StepOutput,
+    StepProgress,
     StepResumed,
     StepRetrying,
     StepSkipped,
@@ -92,7 +94,7 @@ class Pass:
             case LoopCompleted():
                 assert address not in self._looped, f"loop {address} has ended twice"
                 self._looped.add(address)
-            case StepInput() | StepOutput() | StepResumed():
+            case StepInput() | StepProgress() | StepModelCall() | StepOutput() | StepResumed():
                 self._goes_on(address, event.attempt)
             case StepCompleted():
                 self._goes_on(address, event.attempt)

@@ -10,7 +10,7 @@ from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import Payload
 from runglass.engine.recorder import Recorder
 from runglass.engine.scope import Place
-from runglass.events import KnownEvent, StepOutput
+from runglass.events import KnownEvent, StepProgress
 from runglass.flow import Flow, PassthroughStep
 from tests.fakes import VirtualClock
 
@@ -46,5 +46,5 @@ async def test_the_last_text_is_recorded_though_leaving_is_cut_off() -> None:
     task = asyncio.create_task(attempt())
     with pytest.raises(asyncio.CancelledError):
         await task
-    texts = [(e.output_data or {})["text"] for e in kept.events if isinstance(e, StepOutput)]
+    texts = [e.text for e in kept.events if isinstance(e, StepProgress)]
     assert "".join(texts) == "firstlast"

@@ -10,7 +10,7 @@ import pytest
 from runglass.engine.going import Outcome
 from runglass.engine.steps import perform
 from runglass.errors import StoreError
-from runglass.events import FlowCompleted, FlowFailed, LoopCompleted, StepOutput, StepRetrying, StepSkipped
+from runglass.events import FlowCompleted, FlowFailed, LoopCompleted, StepProgress, StepRetrying, StepSkipped
 from runglass.fold import fold
 from runglass.store.base import Append
 from runglass.store.sqlite import SqliteStore
@@ -383,8 +383,8 @@ async def test_a_condition_without_else_passes_its_input_on(execute: Execute) ->
 
 async def test_streamed_text_adds_up_to_the_output(execute: Execute) -> None:
     ran = await execute("- {id: a, type: llm, model: echo}", {"message": "one two three four"})
-    parts = [event.output_data for event in ran.events if isinstance(event, StepOutput)]
-    assert "".join(part["text"] for part in parts if part) == "one two three four"
+    parts = [event.text for event in ran.events if isinstance(event, StepProgress)]
+    assert "".join(parts) == "one two three four"
     assert ran.outcome.result == {"text": "one two three four"}
 
 

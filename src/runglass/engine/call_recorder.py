@@ -1,0 +1,124 @@
+"""One request to a language model, in the event that tells of it: what was sent, what came back, its cost.
+
+The event is recorded when the request has ended, in whatever way. What was sent is in the log before that, as
+the input of the attempt.
+"""
+
+from typing import Any
+
+from runglass.clock import Clock, iso
+from runglass.engine.capture import Capture
+from runglass.engine.model_call import ModelRequest, Response
+from runglass.engine.payload import Payload
+from runglass.lazy import encoded
+from runglass.money import format_usd
+from runglass.trace import ModelCall
+
+HIDDEN = "[redacted]"
+
+
+class CallRecorder:
+    """A request that is being made, the `number`th of its attempt."""
+
+    def __init__(self, request: ModelRequest, number: int, *, capture: Capture, clock: Clock) -> None:
+        self._request = request
+        self._number = number
+        self._capture = capture
+        self._clock = clock
+        self._sent = Payload(_sent(request))
+        self._started_at = iso(clock.now())
+        self._started_s = clock.monotonic_s()
+        self._first_token_ms: int | None = None
+
+    async def prepare(self) -> None:
+        """Looks through a large request before it is made, off the event loop."""
+        await self._capture.prepare(self._sent)
+
+    def start(self) -> None:
+        """The request goes out now."""
+        self._started_at = iso(self._clock.now())
+        self._started_s = self._clock.monotonic_s()
+
+    def hear(self) -> None:
+        """A part of the answer has come."""
+        if self._first_token_ms is None:
+            self._first_token_ms = self._elapsed_ms()
+
+    def answered(self, response: Response, *, error_code: str | None = None) -> ModelCall:
+        """The call, answered; with `error_code` the answer could not be used."""
+        received, is_kept = Payload(_received(response)), self._capture.keeps_snapshots
+        snapshot = self._capture.snapshot(received)
+        sent, is_cut = self._kept_request(failed=error_code is not None)
+        return ModelCall(
+            number=self._number,
+            model=self._request.model,
+            provider=_provider(self._request.model),
+            model_used=response.model_used,
+            started_at=self._started_at,
+            duration_ms=self._elapsed_ms(),
+            time_to_first_token_ms=self._first_token_ms if response.streamed else None,
+            streamed=response.streamed,
+            note=response.note,
+            finish_reason=response.finish_reason,
+            request_id=response.request_id,
+            tokens=response.tokens,
+            cached_tokens=response.cached_tokens,
+            reasoning_tokens=response.reasoning_tokens,
+            cost_usd=None if response.cost_usd is None else format_usd(response.cost_usd),
+            cost_unknown=response.cost_unknown,
+            error_code=error_code,
+            request=encoded(sent),
+            response=encoded(snapshot.data) if is_kept else None,
+            truncated=is_cut or snapshot.truncated,
+        )
+
+    def failed(self, error_code: str, *, refused: bool) -> ModelCall:
+        """The call, without a whole answer; a provider that refused it at once charges nothing."""
+        sent, is_cut = self._kept_request(failed=True)
+        return ModelCall(
+            number=self._number,
+            model=self._request.model,
+            provider=_provider(self._request.model),
+            started_at=self._started_at,
+            duration_ms=self._elapsed_ms(),
+            time_to_first_token_ms=self._first_token_ms,
+            streamed=self._request.settings.get("stream") is not False,
+            cost_unknown=None if refused else "no_usage",
+            error_code=error_code,
+            request=encoded(sent),
+            truncated=is_cut,
+        )
+
+    def _kept_request(self, *, failed: bool) -> tuple[Any, bool]:
+        if not (self._capture.keeps_snapshots or (failed and self._capture.keeps_failed_inputs)):
+            return None, False
+        snapshot = self._capture.failed_input(self._sent)
+        return snapshot.data, snapshot.truncated
+
+    def _elapsed_ms(self) -> int:
+        return max(0, round((self._clock.monotonic_s() - self._started_s) * 1000))
+
+
+def _provider(model: str) -> str | None:
+    return model.partition(":")[0] if ":" in model else None
+
+
+def _sent(request: ModelRequest) -> dict[str, Any]:
+    settings = dict(request.settings)
+    if isinstance(headers := settings.get("extra_headers"), dict):
+        # They carry keys, which no capture mode keeps.
+        settings["extra_headers"] = dict.fromkeys(headers, HIDDEN)
+    sent = {
+        "system": request.system,
+        "messages": request.messages,
+        "settings": settings or None,
+        "tools": request.tools or None,
+        "toolChoice": request.tool_choice,
+        "outputSchema": request.output_schema,
+    }
+    return {name: value for name, value in sent.items() if value is not None}
+
+
+def _received(response: Response) -> dict[str, Any]:
+    received: dict[str, Any] = {"role": "assistant", "content": response.text or None}
+    return received | {"toolCalls": response.tool_calls} if response.tool_calls else received

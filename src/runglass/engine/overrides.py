@@ -1,0 +1,52 @@
+"""What a call set anew for its run, told in the trace: names always, values where content is kept."""
+
+from typing import Any
+
+import msgspec
+
+from runglass.engine.capture import Capture
+from runglass.engine.payload import Payload
+from runglass.engine.plan import Begun
+from runglass.events import OverridesApplied
+from runglass.trace import RunSummary
+
+MOST_NAMES = 100
+
+
+def overrides_applied(
+    run_id: str, begun: Begun, capture: Capture, *, known: RunSummary
+) -> OverridesApplied | None:
+    """The event that tells the overrides of a call; None where it has none, or none that is not `known`."""
+    blocks, inputs = begun.stretch.block_overrides, _inputs(begun)
+    # Under `off` the names of a caller's inputs are not told either.
+    shown = inputs if capture.mode != "off" else {}
+    names = [f"{step}.{field}" for step, fields in blocks.items() for field in fields]
+    names += [f"{step}.input.{field}" for step, fields in shown.items() for field in fields]
+    if not names:
+        return None
+    if len(names) > MOST_NAMES:
+        names = [*names[:MOST_NAMES], f"… and {len(names) - MOST_NAMES} more"]
+    event = OverridesApplied(
+        execution_id=run_id,
+        overridden=names,
+        block_overrides=_kept(blocks, capture),
+        input_overrides=_kept(inputs, capture),
+    )
+    is_known = (
+        set(names) <= set(known.overridden)
+        and event.block_overrides == known.block_overrides
+        and event.input_overrides == known.input_overrides
+    )
+    return None if is_known else event
+
+
+def _inputs(begun: Begun) -> dict[str, dict[str, Any]]:
+    """The overrides of steps' inputs by step id."""
+    first = begun.plan.flow.steps[begun.stretch.first]
+    return {first.id: begun.stretch.input} if begun.stretch.input else {}
+
+
+def _kept(overrides: dict[str, dict[str, Any]], capture: Capture) -> dict[str, Any] | None:
+    snapshot = capture.snapshot(Payload(overrides)).data if overrides else None
+    kept: dict[str, Any] | None = None if snapshot is None else msgspec.json.decode(snapshot)
+    return kept

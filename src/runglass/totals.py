@@ -1,0 +1,144 @@
+"""What a run adds up to, event by event: the numbers behind `flowRun.totals`.
+
+Only the fold adds to them, so the stored run, its stream and its budget cannot disagree. Sums are exact.
+"""
+
+from decimal import Decimal
+from typing import NamedTuple
+
+from runglass.money import add_usd, format_usd
+from runglass.trace import ModelCall, ModelTotals, RunTotals, StepTrace, TokenBreakdown
+
+
+class Spent(NamedTuple):
+    """Tokens and US dollars; None where nothing is known."""
+
+    tokens: TokenBreakdown | None = None
+    cost_usd: Decimal | None = None
+
+    @classmethod
+    def read(cls, tokens: TokenBreakdown | None, cost_usd: str | None) -> "Spent":
+        return cls(tokens, None if cost_usd is None else Decimal(cost_usd))
+
+    def plus(self, other: "Spent") -> "Spent":
+        return Spent(sum_of_tokens(self.tokens, other.tokens), sum_of_usd(self.cost_usd, other.cost_usd))
+
+    @property
+    def cost_text(self) -> str | None:
+        """The amount as it stands in JSON."""
+        return None if self.cost_usd is None else format_usd(self.cost_usd)
+
+
+class _OfModel:
+    def __init__(self) -> None:
+        self.calls = 0
+        self.unmetered = 0
+        self.unpriced = 0
+        self.spent = Spent()
+
+    @classmethod
+    def read(cls, known: ModelTotals) -> "_OfModel":
+        found = cls()
+        found.calls, found.unmetered, found.unpriced = (
+            known.calls,
+            known.unmetered_calls,
+            known.unpriced_calls,
+        )
+        found.spent = Spent.read(known.tokens, known.cost_usd)
+        return found
+
+    def totals(self) -> ModelTotals:
+        return ModelTotals(
+            calls=self.calls,
+            tokens=self.spent.tokens,
+            cost_usd=self.spent.cost_text,
+            unmetered_calls=self.unmetered,
+            unpriced_calls=self.unpriced,
+        )
+
+
+class Totals:
+    """Adds up attempts and model calls, on top of what is `known` already."""
+
+    def __init__(self, known: RunTotals | None = None) -> None:
+        known = known or RunTotals()
+        self.completed = known.completed
+        self.failed = known.failed
+        self.retried = known.retried
+        self.skipped = known.skipped
+        self.spent = Spent.read(known.tokens, known.cost_usd)
+        self.failed_spent = Spent.read(known.failed_tokens, known.failed_cost_usd)
+        self._unmetered = known.unmetered_calls
+        self._unpriced = known.unpriced_calls
+        self._models = {name: _OfModel.read(model) for name, model in known.by_model.items()}
+        self._finish_reasons = dict(known.finish_reasons)
+
+    def add_call(self, call: ModelCall) -> None:
+        """One request to a model, whatever came of it."""
+        self._add(
+            call.model_used or call.model,
+            Spent.read(call.tokens, call.cost_usd),
+            unmetered=call.cost_unknown == "no_usage",
+            unpriced=call.cost_unknown == "no_price",
+        )
+        if call.finish_reason is not None:
+            self._finish_reasons[call.finish_reason] = self._finish_reasons.get(call.finish_reason, 0) + 1
+
+    def add_attempt(
+        self, tokens: TokenBreakdown | None, cost_usd: str | None, model_used: str | None
+    ) -> None:
+        """An attempt of a log in which model calls do not stand one by one."""
+        if model_used is not None:
+            unknown = cost_usd is None
+            self._add(model_used, Spent.read(tokens, cost_usd), unmetered=False, unpriced=unknown)
+
+    def add_failed(self, attempt: StepTrace) -> None:
+        """What an attempt that failed had spent, which has been added before."""
+        self.failed_spent = self.failed_spent.plus(Spent.read(attempt.tokens, attempt.cost_usd))
+
+    def frozen(self) -> RunTotals:
+        """The totals as they stand."""
+        return RunTotals(
+            completed=self.completed,
+            failed=self.failed,
+            retried=self.retried,
+            skipped=self.skipped,
+            tokens=self.spent.tokens,
+            cost_usd=self.spent.cost_text,
+            failed_tokens=self.failed_spent.tokens,
+            failed_cost_usd=self.failed_spent.cost_text,
+            unmetered_calls=self._unmetered,
+            unpriced_calls=self._unpriced,
+            by_model={name: model.totals() for name, model in self._models.items()},
+            finish_reasons=dict(self._finish_reasons),
+        )
+
+    def _add(self, model: str, spent: Spent, *, unmetered: bool, unpriced: bool) -> None:
+        self.spent = self.spent.plus(spent)
+        self._unmetered += unmetered
+        self._unpriced += unpriced
+        of_model = self._models.get(model)
+        if of_model is None:
+            of_model = self._models[model] = _OfModel()
+        of_model.calls += 1
+        of_model.unmetered += unmetered
+        of_model.unpriced += unpriced
+        of_model.spent = of_model.spent.plus(spent)
+
+
+def sum_of_usd(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    """Both together, exactly; None where neither is known."""
+    if one is None or other is None:
+        return other if one is None else one
+    return add_usd(one, other)
+
+
+def sum_of_tokens(one: TokenBreakdown | None, other: TokenBreakdown | None) -> TokenBreakdown | None:
+    """Both together; None where neither is known."""
+    if one is None or other is None:
+        return one or other
+    return TokenBreakdown(
+        prompt=one.prompt + other.prompt,
+        completion=one.completion + other.completion,
+        total=one.total + other.total,
+    )
