@@ -5,13 +5,14 @@ Being cut off is an end too: an ended run has no step that still runs.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.gate import Ending, Gate
+from runglass.engine.kept import Lost
 from runglass.engine.llm import AnswerRejected
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import Payload
@@ -38,10 +39,9 @@ NOT_HELD = nullcontext()
 class StepLost(Exception):
     """A step failed for good and takes its surroundings with it, up to one with `on_error: continue`."""
 
-    def __init__(self, step_id: str, error: dict[str, Any]) -> None:
-        super().__init__(f"{step_id}: {error.get('message')}")
-        self.step_id = step_id
-        self.error = error
+    def __init__(self, lost: Lost) -> None:
+        super().__init__(f"{lost.step_id}: {lost.error.get('message')}")
+        self.lost = lost
 
 
 class StepWaits(Exception):
@@ -64,8 +64,7 @@ class Attempts:
     """Runs the leaf steps of one run, and counts in `totals` what came of them.
 
     `earlier` holds steps that have been run before and may be run again, `cut_off` those whose process died;
-    that may happen to a step `crash_retries` times. `outputs`, if given, gets each output by the seq of its
-    `step_completed`. `has_credit` is asked before each step.
+    that may happen to a step `crash_retries` times. `has_credit` is asked before each step.
     """
 
     def __init__(
@@ -80,7 +79,6 @@ class Attempts:
         has_credit: Callable[[], Awaitable[bool]] | None = None,
         earlier: Mapping[Address, StepChange] | None = None,
         cut_off: Mapping[Address, CutOff] | None = None,
-        outputs: MutableMapping[int, bytes] | None = None,
     ) -> None:
         self._writing = writing
         self._parts = parts
@@ -90,7 +88,6 @@ class Attempts:
         self._has_credit = has_credit
         self._earlier = earlier or {}
         self._cut_off = dict(cut_off or {})
-        self._outputs = outputs
         self.totals = totals
 
     async def run(
@@ -149,7 +146,7 @@ class Attempts:
         attempt = Attempt(self._writing, step, data, place, self.next_attempt(step.id, place))
         attempt.start()
         self.totals.failed += 1
-        raise StepLost(step.id, attempt.lose(failure)) from failure
+        raise StepLost(attempt.lose(failure)) from failure
 
     def give_up(self, container: Step, place: Place) -> None:
         """Records that what was cut off inside of the container is lost: so is what is around it."""
@@ -194,7 +191,7 @@ class Attempts:
         crash = _crash(step)
         if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):
             self.totals.failed += 1
-            raise StepLost(step.id, attempt.lose(crash)) from crash
+            raise StepLost(attempt.lose(crash)) from crash
         self.totals.retried += 1
         attempt.retry(crash, delay_ms=0)
 
@@ -294,10 +291,6 @@ class Attempts:
         self.totals.add(performed.tokens, performed.cost_usd, asked=performed.model_used is not None)
         self.totals.completed += 1
         attempt.complete(performed)
-        if self._outputs is not None:
-            self._outputs[self._writing.recorder.head] = performed.output.json
-        if self._writing.answers_call:
-            self._writing.recorder.owe_content(performed.output.json)
 
     def _wait(self, attempt: Attempt, performed: Performed, talk: Talk) -> Turns:
         assert talk.offer is not None
@@ -325,7 +318,7 @@ class Attempts:
             self.totals.add(failure.tokens, failure.cost_usd, asked=True)
         if not failure.may_retry or attempt.tried >= retry.max_attempts:
             self.totals.failed += 1
-            raise StepLost(step.id, attempt.lose(failure)) from failure
+            raise StepLost(attempt.lose(failure)) from failure
         delay_ms = max(retry.delay_ms(attempt.tried), min(failure.retry_after_ms or 0, retry.max_delay_ms))
         self.totals.retried += 1
         attempt.retry(failure, delay_ms=delay_ms)

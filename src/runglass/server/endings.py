@@ -1,9 +1,10 @@
-"""How a run that failed came to its end, as its last event says."""
+"""How a run that failed came to its end."""
 
 from typing import Any
 
 import msgspec
 
+from runglass.errors import STEP_CODES
 from runglass.store.base import RunRecord, Store
 
 
@@ -17,10 +18,16 @@ class Failure(msgspec.Struct, frozen=True, rename="camel"):
     def sentence(self) -> str:
         """The failure in words, with its code."""
         what = "the run" if self.step_id is None else f"step {self.step_id!r}"
-        return f"{what} failed: {self.error.get('message')} ({self.error.get('code')})"
+        code = self.error.get("code")
+        # Mode `off` keeps no message; what the code stands for is content of nobody's.
+        message = self.error.get("message") or STEP_CODES.get(str(code))
+        return f"{what} failed: {message} ({code})"
 
 
 async def failure_of(store: Store, run: RunRecord) -> Failure:
-    """The failure of a run whose status is `failed`: nothing follows the event that says so."""
+    """The failure of a run whose status is `failed`: whole while that is owed, then what the log keeps."""
+    # Nothing follows the event that says so.
     ((_, last),) = await store.events(run.no, after=run.head - 1, limit_bytes=1)
-    return msgspec.json.decode(last, type=Failure)
+    failure = msgspec.json.decode(last, type=Failure)
+    _, error = await store.outcome(run.no)
+    return failure if error is None else Failure(msgspec.json.decode(error), failure.step_id)
