@@ -37,6 +37,7 @@ from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
+from runglass.server.endings import answer_expired, require_outcome
 from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
@@ -136,11 +137,14 @@ async def _step(
                 await keep_refusal(request, own, call, error)
                 raise
             return await _stream(request, started.id, started.head, None)
-    if before.status is not None and before.answer is not None:
+    if before.status is not None:
+        if before.answer is None:
+            raise answer_expired(before.run_id)
         return Response(before.answer, status_code=before.status, media_type=JSON).to_asgi_response(
             app=None, request=request
         )
     run = await run_of_flow(request, org, project, slug, before.run_id)
+    await require_outcome(runtime_of(request).store, run)
     return await _stream(request, run.id, before.head, None)
 
 

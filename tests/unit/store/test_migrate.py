@@ -81,7 +81,9 @@ def test_requests_and_outcomes_move_out_of_the_runs_row() -> None:
         )
         migrate_sqlite(database)
         assert database.execute("SELECT * FROM run_request").fetchall() == [(1, b"asked")]
-        outcomes = database.execute("SELECT * FROM run_outcome ORDER BY run_no").fetchall()
+        outcomes = database.execute(
+            "SELECT run_no, result, error FROM run_outcome ORDER BY run_no"
+        ).fetchall()
         assert outcomes == [(2, b"result", None), (3, None, b"error")]
         assert [row[0] for row in database.execute("SELECT id FROM run ORDER BY no")] == [
             "lives",
