@@ -7,6 +7,7 @@ the log is emptied, and small tables are written anew.
 
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 
 from runglass.store.connections import Connections
 from runglass.store.queries import one
@@ -62,22 +63,23 @@ class Expiry:
         # Now: what is deleted from here on may come too late for this.
         self._deleted = False
         try:
-            await self._db.write(_rewrite_small_tables)
+            # One after the other: whoever waits to write has a turn in between.
+            for table, key in _CONTENT.items():
+                await self._db.write(partial(_rewrite_if_small, table=table, key=key))
             emptied = await self._db.empty_log()
         finally:
             self._deleted = self._deleted or not emptied
         return emptied
 
 
-def _rewrite_small_tables(db: sqlite3.Connection) -> None:
-    for table, key in _CONTENT.items():
-        rows = _rows_of(db, f"SELECT * FROM {table} ORDER BY {key}")
-        if rows is None:
-            continue
-        # Without a condition: this frees all pages, and overwrites each of them as a whole.
-        db.execute(f"DELETE FROM {table}")
-        if rows:
-            db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+def _rewrite_if_small(db: sqlite3.Connection, *, table: str, key: str) -> None:
+    rows = _rows_of(db, f"SELECT * FROM {table} ORDER BY {key}")
+    if rows is None:
+        return
+    # Without a condition: this frees all pages, and overwrites each of them as a whole.
+    db.execute(f"DELETE FROM {table}")
+    if rows:
+        db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
 
 
 def _rows_of(db: sqlite3.Connection, sql: str) -> list[Sequence[str | int | bytes | None]] | None:

@@ -23,19 +23,4 @@ INSERT INTO call_answer (project_id, key, run_no, answered_at, answer)
   SELECT call.project_id, key, no, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), answer
   FROM call JOIN run ON run.id = run_id WHERE answer IS NOT NULL;
 
-CREATE TABLE call_without_answer (
-  project_id INTEGER NOT NULL REFERENCES project (id),
-  key TEXT NOT NULL,
-  digest BLOB NOT NULL,
-  run_id TEXT NOT NULL,
-  created_at TEXT NOT NULL,
-  status INTEGER,
-  head INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (project_id, key)
-) STRICT, WITHOUT ROWID;
-
-INSERT INTO call_without_answer (project_id, key, digest, run_id, created_at, status, head)
-  SELECT project_id, key, digest, run_id, created_at, status, head FROM call;
-DROP TABLE call;
-ALTER TABLE call_without_answer RENAME TO call;
-CREATE INDEX call_by_age ON call (created_at);
+ALTER TABLE call DROP COLUMN answer;
