@@ -286,7 +286,7 @@ def canary() -> list[str]:
             assert mark in found, "what a run or a caller needs still is stored, so that it can be found here"
         _second_life(folder, key, marks, crashed, jobs)
         found = marks.found_in(folder)
-        _judge(marks, found)
+        _judge(found)
     return [*_table(found), f"{time.monotonic() - began:.1f} s; nothing else in any file of the data folder"]
 
 
@@ -311,7 +311,7 @@ def _second_life(
     with _server(folder, key, RUNGLASS_ANSWER_TTL_S="0.5") as (process, http):
         for run in crashed:
             until(lambda run=run: _status(http, run) == "completed")  # type: ignore[misc]
-        until(lambda: not {mark for mark in marks.found_in(folder) if must_be_found(mark) is False})
+        until(lambda: not _too_many(marks, folder), else_told=lambda: f"still: {_too_many(marks, folder)}")
         for mode in MODES:
             repeat(Caller(http, marks, mode, "repeat"), status=410)
             polled = http.get(f"/seq/acme/demo/{_slug(mode)}/jobs/{jobs[mode]}")
@@ -319,7 +319,11 @@ def _second_life(
         assert process.interrupt() == 0
 
 
-def _judge(marks: Marks, found: set[Mark]) -> None:
+def _too_many(marks: Marks, folder: Path) -> list[Mark]:
+    return sorted(mark for mark in marks.found_in(folder) if must_be_found(mark) is False)
+
+
+def _judge(found: set[Mark]) -> None:
     every = [
         Mark(mode, way, place, secret)
         for mode in MODES
@@ -377,8 +381,10 @@ def _status(http: httpx2.Client, run: str) -> str:
     return str(http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"])
 
 
-def until(holds: Callable[[], bool]) -> None:
+def until(
+    holds: Callable[[], bool], *, else_told: Callable[[], str] = lambda: "it does not come to that"
+) -> None:
     deadline = time.monotonic() + WAIT_S
     while not holds():
-        assert time.monotonic() < deadline, "it does not come to that"
+        assert time.monotonic() < deadline, else_told()
         time.sleep(0.05)
