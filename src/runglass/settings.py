@@ -85,6 +85,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pause_limit_h: Annotated[
         float, Meta(gt=0, description="hours after which a paused run that nobody takes up is cancelled")
     ] = 24.0
+    answer_ttl_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="seconds after a run's end for which its result is kept for its caller, who may ask"
+            " for a job's or repeat a call",
+        ),
+    ] = 3600.0
     crash_retries: Annotated[
         int, Meta(ge=0, description="how often a step is tried again because its process died")
     ] = 3

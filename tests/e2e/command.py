@@ -74,6 +74,11 @@ class Process:
         self._process.send_signal(signal.SIGINT)
         return self._process.wait(WAIT_S)
 
+    def kill(self) -> None:
+        """Ends it at once, whatever it does (SIGKILL)."""
+        self._process.kill()
+        self._process.wait(WAIT_S)
+
     def wait(self) -> int:
         return self._process.wait(WAIT_S)
 
