@@ -69,10 +69,18 @@ class Process:
             if all(part in line for part in parts):
                 return line
 
+    def press_ctrl_c(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
     def interrupt(self) -> int:
         """Presses Ctrl-C; returns the exit code."""
-        self._process.send_signal(signal.SIGINT)
+        self.press_ctrl_c()
         return self._process.wait(WAIT_S)
+
+    def kill(self) -> None:
+        """Ends the process as a crash would."""
+        self._process.kill()
+        self._process.wait(WAIT_S)
 
     def wait(self) -> int:
         return self._process.wait(WAIT_S)
