@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,23 @@ def test_ctrl_c_twice_cancels_the_run(server: RunningServer, variables: dict[str
         run.line_of_stderr_with(f"run {run_id} is cancelled")
         assert run.wait() == Exit.INTERRUPTED
     assert status_of(server, run_id) == "cancelled"
+
+
+def test_ctrl_c_before_the_server_has_answered_promises_nothing() -> None:
+    came = threading.Event()
+
+    async def says_nothing(exchange: Exchange) -> None:
+        await exchange.read_body()
+        came.set()
+        await exchange.hung_up(within_s=30)
+
+    with ScriptedServer() as server:
+        server.plays(says_nothing)
+        variables = {"RUNGLASS_API_KEY": KEY, "RUNGLASS_BASE_URL": server.url}
+        with started("run", "acme/demo/endless", env=variables) as run:
+            assert came.wait(30)
+            assert run.interrupt() == Exit.INTERRUPTED
+            run.line_of_stderr_with("stopped before the server had named a run", "runglass runs list")
 
 
 def test_a_time_limit_ends_the_watching_and_says_that_the_run_goes_on(

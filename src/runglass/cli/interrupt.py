@@ -38,21 +38,27 @@ async def until_interrupted(run: "WatchedRun", watching: Coroutine[Any, Any, T])
         if not pressed.is_set():
             raise asyncio.CancelledError
         pressed.clear()
-        await _leave_or_cancel(run, pressed)
+        is_pressed_again = await _offer_cancel(run, pressed)
+    # Outside of the block, so that one more Ctrl-C ends a command that waits for a server in vain.
+    if is_pressed_again:
+        await _cancel(run)
     raise typer.Exit(Exit.INTERRUPTED)
 
 
-async def _leave_or_cancel(run: "WatchedRun", pressed: asyncio.Event) -> None:
+async def _offer_cancel(run: "WatchedRun", pressed: asyncio.Event) -> bool:
     if run.run_id is None:
         note("stopped before the server had named a run; if one has begun, `runglass runs list` shows it")
-        return
+        return False
     note(f"the run goes on without you; Ctrl-C again within {GRACE_S:g} s cancels it")
     note(f"follow it: runglass runs tail {run.run_id}")
     note(f"cancel it: runglass runs cancel {run.run_id}")
     try:
-        await asyncio.wait_for(pressed.wait(), GRACE_S)
+        return await asyncio.wait_for(pressed.wait(), GRACE_S)
     except TimeoutError:
-        return
+        return False
+
+
+async def _cancel(run: "WatchedRun") -> None:
     try:
         await run.cancel()
     except RunglassError as error:
@@ -63,7 +69,7 @@ async def _leave_or_cancel(run: "WatchedRun", pressed: asyncio.Event) -> None:
 
 @contextmanager
 def _ctrl_c() -> Iterator[asyncio.Event]:
-    """An event that Ctrl-C sets, where this process and thread hear it; the third time ends the command."""
+    """An event that Ctrl-C sets, where this process and thread hear it."""
     pressed = asyncio.Event()
     loop = asyncio.get_running_loop()
     heard = threading.current_thread() is threading.main_thread()
