@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runglass import Client
-from runglass.cli import main, names, run_query
+from runglass.cli import main, names, run_lookup
 from runglass.cli.event_lines import EventLines
 from runglass.cli.exits import Exit, UsageError
 from runglass.cli.run_list import print_runs
@@ -150,14 +150,14 @@ def test_a_run_is_named_by_its_id_its_end_its_beginning_or_last(
 ) -> None:
     kept = ids["kept"]
     with Client() as client:
-        assert run_query.named_run(client, kept.upper()).execution_id == kept
-        assert run_query.named_run(client, kept[-8:].upper()).execution_id == kept
-        assert run_query.named_run(client, kept[:-4]).execution_id == kept
-        assert run_query.named_run(client, "last").execution_id == client.runs(limit=1).runs[0].id
+        assert run_lookup.named_run(client, kept.upper()).execution_id == kept
+        assert run_lookup.named_run(client, kept[-8:].upper()).execution_id == kept
+        assert run_lookup.named_run(client, kept[:-4]).execution_id == kept
+        assert run_lookup.named_run(client, "last").execution_id == client.runs(limit=1).runs[0].id
         # Also where it is older than those among which a part must be unique.
-        monkeypatch.setattr(run_query, "NEWEST", 1)
-        monkeypatch.setattr(run_query, "MOST_PER_PAGE", 1)
-        assert run_query.named_run(client, kept[-8:]).execution_id == kept
+        monkeypatch.setattr(run_lookup, "NEWEST", 1)
+        monkeypatch.setattr(run_lookup, "MOST_PER_PAGE", 1)
+        assert run_lookup.named_run(client, kept[-8:]).execution_id == kept
 
 
 def test_a_name_that_is_no_run_or_several_says_what_to_write(

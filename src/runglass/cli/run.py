@@ -11,10 +11,10 @@ import typer
 
 from runglass.cli.event_lines import EventLines, place
 from runglass.cli.exits import UsageError, exit_of
-from runglass.cli.interrupt import until_interrupted
 from runglass.cli.names import flow_name, parameter
 from runglass.cli.names import version as parse_version
 from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect_async
+from runglass.cli.run_interrupt import until_interrupted
 from runglass.cli.terminal import complain, is_watched, note, stderr, write_json, write_line
 from runglass.errors import APIError, APITimeoutError
 from runglass.events import StepInput, StepModelCall, StepOutput, StepProgress, StepStarted, StreamEvent

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from runglass.cli import words
-from runglass.cli.run_query import short_id
+from runglass.cli.run_lookup import short_id
 from runglass.cli.table import Cell, Column, Row, table_lines
 from runglass.cli.terminal import one_line, stdout, width_of, write_line
 from runglass.trace import RunSummary

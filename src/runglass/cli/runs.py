@@ -10,7 +10,7 @@ from runglass.cli.event_lines import EventLines
 from runglass.cli.exits import Exit, UsageError
 from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect
 from runglass.cli.run_list import print_runs
-from runglass.cli.run_query import named_run, newest_runs
+from runglass.cli.run_lookup import named_run, newest_runs
 from runglass.cli.step_view import attempt_lines
 from runglass.cli.terminal import stdout, width_of, write_json, write_line
 from runglass.cli.trace_view import step_lines, summary_lines
