@@ -70,15 +70,16 @@ class Process:
                 return line
 
     def press_ctrl_c(self) -> None:
+        """Presses Ctrl-C and waits for nothing."""
         self._process.send_signal(signal.SIGINT)
 
     def interrupt(self) -> int:
         """Presses Ctrl-C; returns the exit code."""
-        self.press_ctrl_c()
+        self._process.send_signal(signal.SIGINT)
         return self._process.wait(WAIT_S)
 
     def kill(self) -> None:
-        """Ends the process as a crash would."""
+        """Ends it at once, whatever it does (SIGKILL)."""
         self._process.kill()
         self._process.wait(WAIT_S)
 

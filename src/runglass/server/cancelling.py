@@ -43,7 +43,7 @@ async def cancel(request: Asked, run: Run) -> Response[bytes]:
         raise api_error("FORBIDDEN", message, execution_id=run.id)
     runtime = runtime_of(request)
     if run.ended or not await _told_to_end(runtime, run):
-        raise _has_ended(await runtime.store.run(run.id) or run)
+        raise _has_ended(run)
     # What is acknowledged is stored: without its end in the log, a crash would let the run go on.
     await runtime.engine.over(run.id)
     now = await runtime.store.run(run.id) or run
@@ -51,13 +51,14 @@ async def cancel(request: Asked, run: Run) -> Response[bytes]:
         message = f"the end of run {run.id!r} cannot be recorded at the moment; cancel it again"
         raise api_error("UNAVAILABLE", message, execution_id=run.id)
     if now.status != "cancelled":
-        raise _has_ended(now)
+        raise _has_ended(run)
     return answer(Cancelled(execution_id=run.id), status=202)
 
 
 def _has_ended(run: RunRecord) -> APIError:
-    message = f"run {run.id!r} has ended already; its status is {run.status}"
-    return api_error("RUN_ENDED", message, execution_id=run.id, details={"status": run.status})
+    # Read before it ended, a run does not tell how.
+    how = f"; its status is {run.status}" if run.ended else ""
+    return api_error("RUN_ENDED", f"run {run.id!r} has ended already{how}", execution_id=run.id)
 
 
 async def _told_to_end(runtime: Runtime, run: RunRecord) -> bool:
