@@ -87,7 +87,12 @@ class FlowExecutionError(APIError):
 
 
 class APIConnectionError(RunglassError):
-    """The server could not be reached, or its answer broke off and could not be resumed."""
+    """The server could not be reached, or its answer broke off and could not be resumed.
+
+    `may_have_begun` is true where a run may have begun, or gone on, because of the call.
+    """
+
+    may_have_begun: bool = False
 
 
 class APITimeoutError(RunglassError):

@@ -133,7 +133,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 PREFIX = "RUNGLASS_"
 CLIENT_VARIABLES: dict[str, str] = {
-    "RUNGLASS_BASE_URL": "base URL of the server, for the client and the terminal commands",
+    "RUNGLASS_BASE_URL": "URL of the server, as `serve` prints it, for the client and the terminal commands",
     "RUNGLASS_API_KEY": "API key, for the client and the terminal commands",
 }
 """Variables with the same prefix that are not settings of the server."""

@@ -69,6 +69,10 @@ class Process:
             if all(part in line for part in parts):
                 return line
 
+    def press_ctrl_c(self) -> None:
+        """Presses Ctrl-C and waits for nothing."""
+        self._process.send_signal(signal.SIGINT)
+
     def interrupt(self) -> int:
         """Presses Ctrl-C; returns the exit code."""
         self._process.send_signal(signal.SIGINT)
