@@ -23,6 +23,7 @@ from runglass.engine.housekeeping import Housekeeping
 from runglass.engine.llm import Models
 from runglass.engine.model_names import ModelNames
 from runglass.engine.plan import Plan, Stretch
+from runglass.engine.removal import RunRemoval
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
 from runglass.engine.templates import Templates
@@ -30,7 +31,7 @@ from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest
 from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count
 from runglass.settings import Settings, SettingsError
-from runglass.store.base import CallKey, FlowRecord, Project, Store
+from runglass.store.base import CallKey, FlowRecord, Project, Retention, Store
 from runglass.store.sqlite import SqliteStore
 from runglass.tail import Tails
 
@@ -52,12 +53,15 @@ class Submitted(NamedTuple):
 class Runtime:
     """A store, a bus and an engine that work together."""
 
-    def __init__(self, *, settings: Settings, store: Store, bus: Bus, engine: Engine) -> None:
+    def __init__(
+        self, *, settings: Settings, store: Store, bus: Bus, engine: Engine, removal: RunRemoval
+    ) -> None:
         self.settings = settings
         self.store = store
         self.bus = bus
         self.tails = Tails(store, bus, poll_s=settings.tail_poll_s)
         self.engine = engine
+        self.removal = removal
         self._model_names = ModelNames(own_providers=settings.providers)
 
     async def submit(
@@ -135,7 +139,14 @@ class Runtime:
 async def push_flow(store: Store, project: Project, flow: Flow) -> FlowRecord:
     """Stores the flow as the draft of its slug."""
     source = flow.encode()
-    return await store.put_draft(project.id, flow.slug, name=flow.name, capture=flow.capture, source=source)
+    return await store.put_draft(
+        project.id,
+        flow.slug,
+        name=flow.name,
+        capture=flow.capture,
+        source=source,
+        retention=Retention(flow.retention_days, flow.content_retention_days),
+    )
 
 
 def run_inputs(request: RunRequest) -> dict[str, Any]:
@@ -214,12 +225,18 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                     clock=parts.clock,
                     pause_limit=timedelta(hours=settings.pause_limit_h),
                 )
+                removal = RunRemoval(
+                    store=store,
+                    clock=parts.clock,
+                    default=Retention(settings.retention_days, settings.content_retention_days),
+                )
                 beside = {
                     asyncio.create_task(housekeeping.keep_on()),
+                    asyncio.create_task(removal.keep_on()),
                     asyncio.create_task(engine.keep_on()),
                 }
                 try:
-                    yield Runtime(settings=settings, store=store, bus=bus, engine=engine)
+                    yield Runtime(settings=settings, store=store, bus=bus, engine=engine, removal=removal)
                 finally:
                     await engine.stop(grace_s=settings.stop_grace_s)
                     for task in beside:

@@ -20,6 +20,7 @@ from runglass.errors import StoreError
 from runglass.events import KnownEvent, encode_event
 from runglass.fold import RunFold, StepChange
 from runglass.store.base import Append, Checkpoint, RunRecord, StepRow, Store
+from runglass.trace import TERMINAL
 
 
 class Recorder:
@@ -168,6 +169,7 @@ class Recorder:
             result=self._result,
             error=self._error,
             spent_pico=0 if self._spent_usd is None else picodollars(self._spent_usd),
+            ended_at=self._at if status in TERMINAL else None,
         )
         self._spent_usd = None
         self._sent = self._head

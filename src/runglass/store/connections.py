@@ -98,6 +98,20 @@ class Connections:
                 return work(self._own_connection(timeout_s=0))
         return await self.look_up(work)
 
+    async def empty_log(self) -> None:
+        """Brings the write-ahead log into the file and cuts it to nothing, as far as no reader needs it."""
+        await asyncio.to_thread(self._empty_log)
+
+    def _empty_log(self) -> None:
+        try:
+            # Waits for nobody: a reader that holds on to the log keeps it until the next time.
+            with contextlib.closing(self._connect(timeout_s=0)) as connection:
+                # Most of the work is done by the first, which keeps no writer out.
+                for mode in ("PASSIVE", "TRUNCATE"):
+                    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except sqlite3.Error as error:
+            raise self._store_error(error) from error
+
     def _put(self, lane: _Lane | None, work: Work[Any]) -> "asyncio.Future[Any]":
         if lane is None:
             raise StoreError(f"the store {str(self.path)!r} is not open")
@@ -136,6 +150,8 @@ class Connections:
         except (OSError, sqlite3.Error) as error:
             raise self._store_error(error) from error
         try:
+            # Only a file that has nothing in it yet takes this on: with it, free pages can be given back.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             # What is deleted, as a request whose run has ended, must not live on in free pages of the file.
