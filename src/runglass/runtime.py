@@ -192,7 +192,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
     except ValueError as error:
         raise SettingsError(f"redact_patterns: {error}") from error
-    with _exclusive(settings.database):
+    with exclusive(settings.database):
         async with (
             SqliteStore(settings.database, synchronous=settings.synchronous) as store,
             Sandbox(
@@ -245,7 +245,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 
 
 @contextmanager
-def _exclusive(database: Path) -> Iterator[None]:
+def exclusive(database: Path) -> Iterator[None]:
+    """Nobody else runs flows on this database until the block ends. Raises DataInUse, SettingsError."""
     # A lock of the operating system: it is gone when its process is, however that ended.
     lock = FileLock(database.with_name(database.name + ".lock"), blocking=False, thread_local=False)
     try:
