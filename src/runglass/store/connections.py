@@ -23,6 +23,7 @@ Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 
 BUSY_TIMEOUT_S = 10.0
+LOG_TIMEOUT_S = 0.05
 READERS = 4
 LOOK_UPS = 64
 """Most look-ups in one go, in the one thread that does nothing else: every request begins with a few."""
@@ -104,8 +105,8 @@ class Connections:
 
     def _empty_log(self) -> None:
         try:
-            # Waits for nobody: a reader that holds on to the log keeps it until the next time.
-            with contextlib.closing(self._connect(timeout_s=0)) as connection:
+            # A reader that holds on to the log keeps it until the next time: writers wait as long as this does.
+            with contextlib.closing(self._connect(timeout_s=LOG_TIMEOUT_S)) as connection:
                 # Most of the work is done by the first, which keeps no writer out.
                 for mode in ("PASSIVE", "TRUNCATE"):
                     connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
