@@ -105,7 +105,7 @@ class Connections:
 
     def _empty_log(self) -> None:
         try:
-            # A reader that holds on to the log keeps it until the next time: writers wait as long as this does.
+            # Who reads on keeps the log until the next time: writers wait for as long as this does.
             with contextlib.closing(self._connect(timeout_s=LOG_TIMEOUT_S)) as connection:
                 # Most of the work is done by the first, which keeps no writer out.
                 for mode in ("PASSIVE", "TRUNCATE"):
