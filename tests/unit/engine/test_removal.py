@@ -285,7 +285,7 @@ async def test_a_store_that_fails_is_tried_again(
 
     monkeypatch.setattr(house.store, "retentions", failing)
     monkeypatch.setattr(house.store, "compact", last)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="runglass"):
         async with asyncio.timeout(10), kept_on(removal):
             await done.wait()
     assert await house.store.run(ran.id) is None
