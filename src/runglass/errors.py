@@ -15,6 +15,7 @@
     ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
     └── StoreError                   the store refused or cannot be reached
         ├── CallRepeated             there has been a call under the same Idempotency-Key
+        ├── RunPurged                the run was deleted while it was read
         └── HeadMismatch             another writer appended first, or this one lost its lease
 
 The server raises what the client will raise: it builds an `APIError` by code with `api_error`, sends it in
@@ -168,6 +169,10 @@ class StoreError(RunglassError):
 
 class CallRepeated(StoreError):
     """There has been a call under the same Idempotency-Key."""
+
+
+class RunPurged(StoreError):
+    """The run was deleted while it was read; nothing of it can be read any more."""
 
 
 class HeadMismatch(StoreError):

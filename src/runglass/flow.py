@@ -170,6 +170,16 @@ class Flow(_Strict, frozen=True, kw_only=True):
         Literal["off", "metadata_only", "redacted", "full"] | None,
         _about("What a trace keeps of inputs and outputs; by default what the project says."),
     ] = None
+    retention_days: Annotated[
+        float | None,
+        _about("Days after their end for which runs are kept; by default as the project says.", minimum=0),
+    ] = None
+    content_retention_days: Annotated[
+        float | None,
+        _about(
+            "Days after their end for which runs keep content; by default as the project says.", minimum=0
+        ),
+    ] = None
     inputs: Annotated[
         dict[str, Any] | None, _about("JSON Schema of a run's inputs; by default any object.")
     ] = None

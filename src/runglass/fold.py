@@ -5,7 +5,7 @@ it writes it and stores the outcome beside it; a reader who folds `live_trace()`
 byte for byte. Nothing here does I/O, asks the clock or makes up a value.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -140,7 +140,7 @@ class RunFold:
             if change.step.status == "running"
         ]
         for _, step in cut_off:
-            self._end_attempt("failed", step)
+            self._end_attempt("failed", step, step)
         self._open.clear()
         return cut_off
 
@@ -151,6 +151,7 @@ class RunFold:
             return None
         # A log in which model calls do not stand one by one tells what they cost with each pause.
         step = replace(known.step, model_used=event.model_used, tokens=event.tokens, cost_usd=event.cost_usd)
+        self._totals.add_growth(known.step, step)
         return self._keep(address, step)
 
     def _apply_call(self, known: StepChange, event: StepModelCall) -> StepChange:
@@ -168,10 +169,10 @@ class RunFold:
         )
         return self._keep(Address(step.step_id, step.loop_path), step)
 
-    def _end_attempt(self, how: str, attempt: StepTrace) -> None:
+    def _end_attempt(self, how: str, before: StepTrace, attempt: StepTrace) -> None:
         """Counts an attempt that has ended: `completed`, `failed` or `retried`."""
         if not attempt.model_calls:
-            self._totals.add_attempt(attempt.tokens, attempt.cost_usd, attempt.model_used)
+            self._totals.add_growth(before, attempt)
         if how == "completed":
             self._totals.completed += 1
         elif how == "retried":
@@ -203,7 +204,9 @@ class RunFold:
                     trace_state=event.trace_state,
                 )
             case OverridesApplied():
-                self._override(event)
+                # A call has taken the run up: it waits no longer.
+                overridden = sorted({*self._run.overridden, *event.overridden})
+                self._set(status="running", overridden=overridden)
             case StepPaused() | StepPausedForToolCalls():
                 self._set(status="paused")
             case FlowCompleted():
@@ -213,16 +216,6 @@ class RunFold:
             case FlowCancelled():
                 reason = event.reason[:ERROR_CHARS]
                 self._end("cancelled", event.at, error=RunError(code="CANCELLED", message=reason))
-
-    def _override(self, event: OverridesApplied) -> None:
-        run = self._run
-        # A call has taken the run up: it waits no longer.
-        self._set(
-            status="running",
-            overridden=sorted({*run.overridden, *event.overridden}),
-            block_overrides=_merged(run.block_overrides, event.block_overrides),
-            input_overrides=_merged(run.input_overrides, event.input_overrides),
-        )
 
     def _end(self, status: str, at: str, *, error: RunError | None = None) -> None:
         self._set(
@@ -287,7 +280,7 @@ class RunFold:
                     truncated=known.step.truncated or event.truncated,
                 )
                 del self._open[address]
-                self._end_attempt("completed", step)
+                self._end_attempt("completed", known.step, step)
                 return StepChange(known.position, step)
             case StepModelCall():
                 return self._apply_call(known, event)
@@ -305,7 +298,7 @@ class RunFold:
                 change = self._keep(address, step)
                 if isinstance(event, StepError):
                     del self._open[address]
-                self._end_attempt("failed" if isinstance(event, StepError) else "retried", step)
+                self._end_attempt("failed" if isinstance(event, StepError) else "retried", known.step, step)
                 return change
         return None
 
@@ -347,25 +340,14 @@ def fold(events: Iterable[StreamEvent]) -> Trace:
     return state.trace()
 
 
-def _run_error(error: Mapping[str, Any] | None, step_id: str | None) -> RunError:
-    error = error or {}
-    message = error.get("message")
+def _run_error(error: object, step_id: str | None) -> RunError:
+    error = error if isinstance(error, dict) else {}
+    code, message = error.get("code"), error.get("message")
     return RunError(
-        code=str(error.get("code") or "INTERNAL_ERROR"),
-        message=None if message is None else str(message)[:ERROR_CHARS],
+        code=code if isinstance(code, str) else "INTERNAL_ERROR",
+        message=message[:ERROR_CHARS] if isinstance(message, str) else None,
         step_id=step_id,
     )
-
-
-def _merged(known: dict[str, Any] | None, new: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Both objects in one, level by level at the first; a later call's fields stand over earlier ones."""
-    if known is None or new is None:
-        return new if known is None else known
-    both = dict(known)
-    for name, fields in new.items():
-        before = both.get(name)
-        both[name] = {**before, **fields} if isinstance(before, dict) and isinstance(fields, dict) else fields
-    return both
 
 
 def milliseconds_between(start: str, end: str) -> int:

@@ -1,11 +1,10 @@
 """Exact amounts of US dollars: added up without rounding, and written as plain decimal strings."""
 
-from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, Inexact
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation
 
 # Sums and differences of decimals are finite, so a context that never has to round gives them exactly; one
 # that had to round all the same raises instead.
-EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact])
-"""The arithmetic of all sums of money."""
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, InvalidOperation])
 
 
 ZERO = Decimal(0)
@@ -13,17 +12,17 @@ ZERO = Decimal(0)
 
 def add_usd(one: Decimal, other: Decimal) -> Decimal:
     """The exact sum."""
-    return EXACT.add(one, other)
+    return _EXACT.add(one, other)
 
 
 def subtract_usd(one: Decimal, other: Decimal) -> Decimal:
     """The exact difference."""
-    return EXACT.subtract(one, other)
+    return _EXACT.subtract(one, other)
 
 
-def multiply_usd(price: Decimal, quantity: int) -> Decimal:
-    """The exact product."""
-    return EXACT.multiply(price, Decimal(quantity))
+def price_of(per_million: Decimal, count: int) -> Decimal:
+    """What so many cost at a price for a million, exactly."""
+    return _EXACT.scaleb(_EXACT.multiply(per_million, Decimal(count)), -6)
 
 
 def format_usd(amount: Decimal) -> str:

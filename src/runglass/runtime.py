@@ -24,6 +24,7 @@ from runglass.engine.housekeeping import Housekeeping
 from runglass.engine.llm import Models
 from runglass.engine.model_names import ModelNames
 from runglass.engine.plan import Plan, Stretch
+from runglass.engine.removal import RunRemoval
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
 from runglass.engine.templates import Templates
@@ -31,7 +32,7 @@ from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest, TraceContext
 from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count
 from runglass.settings import Settings, SettingsError
-from runglass.store.base import CallKey, FlowRecord, Project, Store
+from runglass.store.base import CallKey, FlowRecord, Project, Retention, Store
 from runglass.store.sqlite import SqliteStore
 from runglass.tail import Tails
 
@@ -53,12 +54,15 @@ class Submitted(NamedTuple):
 class Runtime:
     """A store, a bus and an engine that work together."""
 
-    def __init__(self, *, settings: Settings, store: Store, bus: Bus, engine: Engine) -> None:
+    def __init__(
+        self, *, settings: Settings, store: Store, bus: Bus, engine: Engine, removal: RunRemoval
+    ) -> None:
         self.settings = settings
         self.store = store
         self.bus = bus
         self.tails = Tails(store, bus, poll_s=settings.tail_poll_s)
         self.engine = engine
+        self.removal = removal
         self._model_names = ModelNames(own_providers=settings.providers)
 
     async def submit(
@@ -139,7 +143,14 @@ class Runtime:
 async def push_flow(store: Store, project: Project, flow: Flow) -> FlowRecord:
     """Stores the flow as the draft of its slug."""
     source = flow.encode()
-    return await store.put_draft(project.id, flow.slug, name=flow.name, capture=flow.capture, source=source)
+    return await store.put_draft(
+        project.id,
+        flow.slug,
+        name=flow.name,
+        capture=flow.capture,
+        source=source,
+        retention=Retention(flow.retention_days, flow.content_retention_days),
+    )
 
 
 def run_inputs(request: RunRequest) -> dict[str, Any]:
@@ -185,7 +196,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
     except ValueError as error:
         raise SettingsError(f"redact_patterns: {error}") from error
-    with _exclusive(settings.database):
+    with exclusive(settings.database):
         async with (
             SqliteStore(settings.database, synchronous=settings.synchronous) as store,
             Sandbox(
@@ -219,13 +230,19 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                     pause_limit=timedelta(hours=settings.pause_limit_h),
                     answer_ttl=timedelta(seconds=settings.answer_ttl_s),
                 )
+                removal = RunRemoval(
+                    store=store,
+                    clock=parts.clock,
+                    default=Retention(settings.retention_days, settings.content_retention_days),
+                )
                 beside = {
                     asyncio.create_task(housekeeping.keep_on()),
                     asyncio.create_task(housekeeping.keep_expiring()),
+                    asyncio.create_task(removal.keep_on()),
                     asyncio.create_task(engine.keep_on()),
                 }
                 try:
-                    yield Runtime(settings=settings, store=store, bus=bus, engine=engine)
+                    yield Runtime(settings=settings, store=store, bus=bus, engine=engine, removal=removal)
                 finally:
                     await engine.stop(grace_s=settings.stop_grace_s)
                     for task in beside:
@@ -234,7 +251,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 
 
 @contextmanager
-def _exclusive(database: Path) -> Iterator[None]:
+def exclusive(database: Path) -> Iterator[None]:
+    """Nobody else runs flows on this database until the block ends. Raises DataInUse, SettingsError."""
     # A lock of the operating system: it is gone when its process is, however that ended.
     lock = FileLock(database.with_name(database.name + ".lock"), blocking=False, thread_local=False)
     try:

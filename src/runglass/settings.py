@@ -57,6 +57,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["off", "metadata_only", "redacted", "full"],
         Meta(description="capture mode where neither flow nor project sets one"),
     ] = "metadata_only"
+    retention_days: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(
+            description="days after their end for which runs are kept, where neither flow nor project says;"
+            " by default for ever"
+        ),
+    ] = None
+    content_retention_days: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(
+            description="days after their end for which runs keep inputs, outputs and other content, where"
+            " neither flow nor project says; by default as long as the run"
+        ),
+    ] = None
     snapshot_limit_bytes: Annotated[
         int, Meta(ge=256, description="a larger snapshot is cut to this size")
     ] = 262_144

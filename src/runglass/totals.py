@@ -6,7 +6,7 @@ Only the fold adds to them, so the stored run, its stream and its budget cannot 
 from decimal import Decimal
 from typing import NamedTuple
 
-from runglass.money import add_usd, format_usd
+from runglass.money import add_usd, format_usd, subtract_usd
 from runglass.trace import ModelCall, ModelTotals, RunTotals, StepTrace, TokenBreakdown
 
 
@@ -22,6 +22,19 @@ class Spent(NamedTuple):
 
     def plus(self, other: "Spent") -> "Spent":
         return Spent(sum_of_tokens(self.tokens, other.tokens), sum_of_usd(self.cost_usd, other.cost_usd))
+
+    def minus(self, other: "Spent") -> "Spent":
+        """What is in this and not in `other`, which is a part of it; None where that is nothing."""
+        tokens, cost_usd = self.tokens, self.cost_usd
+        if tokens is not None and other.tokens is not None:
+            tokens = TokenBreakdown(
+                prompt=tokens.prompt - other.tokens.prompt,
+                completion=tokens.completion - other.tokens.completion,
+                total=tokens.total - other.tokens.total,
+            )
+        if cost_usd is not None and other.cost_usd is not None:
+            cost_usd = subtract_usd(cost_usd, other.cost_usd)
+        return Spent(tokens if tokens and tokens.total else None, cost_usd or None)
 
     @property
     def cost_text(self) -> str | None:
@@ -76,7 +89,7 @@ class Totals:
     def add_call(self, call: ModelCall) -> None:
         """One request to a model, whatever came of it."""
         self._add(
-            call.model_used or call.model,
+            call.model,
             Spent.read(call.tokens, call.cost_usd),
             unmetered=call.cost_unknown == "no_usage",
             unpriced=call.cost_unknown == "no_price",
@@ -84,13 +97,13 @@ class Totals:
         if call.finish_reason is not None:
             self._finish_reasons[call.finish_reason] = self._finish_reasons.get(call.finish_reason, 0) + 1
 
-    def add_attempt(
-        self, tokens: TokenBreakdown | None, cost_usd: str | None, model_used: str | None
-    ) -> None:
-        """An attempt of a log in which model calls do not stand one by one."""
-        if model_used is not None:
-            unknown = cost_usd is None
-            self._add(model_used, Spent.read(tokens, cost_usd), unmetered=False, unpriced=unknown)
+    def add_growth(self, before: StepTrace, after: StepTrace) -> None:
+        """What an attempt has spent since, in a log in which model calls do not stand one by one."""
+        if after.model_used is None:
+            return
+        spent = Spent.read(after.tokens, after.cost_usd).minus(Spent.read(before.tokens, before.cost_usd))
+        if spent.tokens is not None or spent.cost_usd is not None or before.model_used is None:
+            self._add(after.model_used, spent, unmetered=False, unpriced=after.cost_usd is None)
 
     def add_failed(self, attempt: StepTrace) -> None:
         """What an attempt that failed had spent, which has been added before."""

@@ -5,7 +5,7 @@ Attributes, names and optionality follow the reference exactly; on the wire the 
 a trace comes about (`fold.py`) or travels. What there is none of is left out of the JSON.
 """
 
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -78,9 +78,9 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
     """High-level metadata about one execution. Times are ISO 8601 in UTC, `duration_ms` is milliseconds.
 
     `version` 0 is the draft. `totals` add up all attempts and model calls. `overridden` names what the run's
-    callers set anew, as `STEP.FIELD` or, of a step's input, `STEP.input.FIELD`; the values are in
-    `block_overrides` and `input_overrides` where content is kept. `trace_parent` and `trace_state` are the
-    W3C headers that the run was started with.
+    callers set anew, as `STEP.FIELD` or, of a step's input, `STEP.input.FIELD`; the values are in the event
+    `overrides_applied`, where content is kept. `trace_parent` and `trace_state` are the W3C headers that the
+    run was started with.
     """
 
     id: str
@@ -97,8 +97,6 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
     error: RunError | None = None
     totals: RunTotals | None = None
     overridden: list[str] = []
-    block_overrides: dict[str, Any] | None = None
-    input_overrides: dict[str, Any] | None = None
     trace_parent: str | None = None
     trace_state: str | None = None
 
@@ -111,11 +109,11 @@ class ModelCall(
     `number` counts from 1 within the attempt. `request` has what was sent: `system`, `messages`, `settings`,
     and where there are any `tools`, `toolChoice` and `outputSchema`; `response` has `content` and
     `toolCalls`. Both are None where the capture mode keeps no content, and cut where they are too large
-    (`truncated`). `request_id` is the provider's. `cost_unknown` says why there is no `cost_usd`: the
-    provider told no usage, or no price is known. `cached_tokens` and `reasoning_tokens` are parts of
-    `tokens`, where told.
-    `error_code` is set where the call failed or its answer could not be used. `streamed` is false where the
-    answer came in one piece, and `note` says why, where nobody had set it so.
+    (`truncated`). `request_id` is the provider's. `cost_unknown` says why there is no `cost_usd`:
+    `no_usage`, the provider told none, or `no_price`, none is known. `cached_tokens` and `reasoning_tokens`
+    are parts of `tokens`, where told. `error_code` is set where the call failed or its answer could not be
+    used. `streamed` is false where the answer came in one piece, and `note` says why, where nobody had set it
+    so.
     """
 
     number: int
@@ -133,7 +131,7 @@ class ModelCall(
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     cost_usd: str | None = None
-    cost_unknown: Literal["no_usage", "no_price"] | None = None
+    cost_unknown: str | None = None
     error_code: str | None = None
     request: Json = None
     response: Json = None

@@ -26,8 +26,10 @@ def test_overrides_of_a_call_are_told_in_its_trace(server: RunningServer, mode: 
         run = http.post(f"/seq/acme/demo/greet-{slug}/execute", json=body).json()["executionId"]
         flow_run = http.get(f"/flow-runs/{run}/trace").json()["flowRun"]
         listed = http.get("/flow-runs?limit=1").json()["runs"][0]
+        events = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
     assert flow_run["overridden"] == ["ask.prompt"]
-    assert flow_run.get("blockOverrides") == (body["blockOverrides"] if mode == "full" else None)
+    told = next(frame.data for frame in events if frame.event == "overrides_applied")
+    assert told.get("blockOverrides") == (body["blockOverrides"] if mode == "full" else None)
     assert (flow_run["flowSlug"], flow_run["version"]) == (f"greet-{slug}", 1)
     assert listed == flow_run
 
@@ -46,9 +48,29 @@ def test_overrides_of_later_calls_join_those_before(server: RunningServer) -> No
             http, executionId=run, stepIndex=1, blockOverrides=overrides, inputOverrides={"text": "another"}
         )
         flow_run = http.get(f"/flow-runs/{run}/trace").json()["flowRun"]
-        told = [frame.event for frame in frames(http.get(f"/flow-runs/{run}/trace/stream").text)]
+        events = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
     assert flow_run["status"] == "completed"
     assert flow_run["overridden"] == ["ask.system", "end.input.text"]
-    assert flow_run["blockOverrides"] == overrides
-    assert flow_run["inputOverrides"] == {"end": {"text": "another"}}
-    assert told.count("overrides_applied") == 2
+    first, second = [frame.data for frame in events if frame.event == "overrides_applied"]
+    assert (first["blockOverrides"], first.get("inputOverrides")) == (overrides, None)
+    assert (second.get("blockOverrides"), second["inputOverrides"]) == (None, {"end": {"text": "another"}})
+
+
+def test_headers_and_texts_that_are_no_names_are_not_told(server: RunningServer) -> None:
+    server.push(FLOW.format(mode="full", slug="full"))
+    said = "not a name: born 1970"
+    overrides = {"ask": {"settings": {"extra_headers": {"X-Key": "hunter2hunter2"}}}}
+    with http_for(server, server.key) as http:
+        inputs = {said: 1, "text": 2}
+        walked = _step(
+            http,
+            parameters={"who": "Ada"},
+            blockOverrides=overrides,
+            inputOverrides=inputs,
+            runRemaining=True,
+        )
+        run = walked[0].data["executionId"]
+        flow_run = http.get(f"/flow-runs/{run}/trace").json()["flowRun"]
+        log = http.get(f"/flow-runs/{run}/trace/stream").text
+    assert flow_run["overridden"] == ["ask.input.text", "ask.input.…", "ask.settings"]
+    assert "hunter2hunter2" not in log

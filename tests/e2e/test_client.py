@@ -9,6 +9,7 @@ import pytest
 from runglass import (
     FlowCompleted,
     FlowExecutionError,
+    FlowNotFoundError,
     RunStarted,
     StepCompleted,
     StepPaused,
@@ -150,6 +151,16 @@ def test_a_walk_that_is_left_stays_paused(server: RunningServer, side: Side) -> 
     assert (trace.flow_run.status, len(trace.steps)) == ("paused", 1)
     side.value(run.cancel())
     assert side.value(run.wait(10)).status == "cancelled"
+
+
+def test_a_run_is_deleted_for_good_whether_or_not_it_has_ended(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("slow")
+    job = side.value(flow.execute_async())
+    assert side.value(job.run.delete()) is None
+    with pytest.raises(FlowNotFoundError):
+        side.value(job.run.trace())
+    with pytest.raises(FlowNotFoundError):
+        side.value(job.run.delete())
 
 
 def test_a_failed_step_ends_a_walk_as_it_ends_a_run(server: RunningServer, side: Side) -> None:

@@ -52,8 +52,6 @@ BEYOND: dict[type[msgspec.Struct], set[str]] = {
         "error",
         "totals",
         "overridden",
-        "block_overrides",
-        "input_overrides",
         "trace_parent",
         "trace_state",
     },

@@ -21,6 +21,15 @@ def data_settings(data: Path | None, store: str | None) -> Settings:
     return read_settings({"data": data, "store": store})
 
 
+def require_database(settings: Settings) -> None:
+    """Raises NotFound where there is none."""
+    if not settings.database.exists():
+        raise NotFound(
+            f"there is no database {str(settings.database)!r}; name its folder with --data, "
+            "or start it with `runglass keys create ORG/PROJECT`"
+        )
+
+
 @asynccontextmanager
 async def any_store(settings: Settings) -> AsyncIterator[Store]:
     """The store, created where it is new. Raises StoreError."""
@@ -34,11 +43,7 @@ async def any_store(settings: Settings) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def existing_store(settings: Settings) -> AsyncIterator[Store]:
     """The store, which must be there: a mistyped folder is not to become an empty database."""
-    if not settings.database.exists():
-        raise NotFound(
-            f"there is no database {str(settings.database)!r}; name its folder with --data, "
-            "or start it with `runglass keys create ORG/PROJECT`"
-        )
+    require_database(settings)
     async with any_store(settings) as store:
         yield store
 

@@ -15,13 +15,15 @@ from runglass.cli.terminal import note, stdout, write_json, write_line
 from runglass.cli.words import UNKNOWN
 from runglass.money import format_usd
 from runglass.settings import Settings
-from runglass.store.base import Project
+from runglass.store.base import Project, Retention
 
 app = typer.Typer(no_args_is_help=True, help="Projects of a data folder.")
 
 
 MOST_USD = 1_000_000_000_000
 MOST_DECIMALS = 30
+
+MOST_DAYS = 1_000_000
 
 CaptureChoice = Literal["off", "metadata_only", "redacted", "full", "default"]
 
@@ -78,6 +80,45 @@ def budget(
     write_line(stdout(), f"{name}  {limit}, spent ${spent}{end}")
 
 
+@app.command()
+def retention(
+    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
+    days: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DAYS", help="Runs are kept so long after their end; default: as the server says."
+        ),
+    ] = None,
+    content_days: Annotated[
+        str | None,
+        typer.Option(metavar="DAYS", help="So long they keep content; default: as the server says."),
+    ] = None,
+    data: Data = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or set how long a project keeps runs, and their inputs, outputs and other content.
+
+    A flow may say otherwise for its own runs.
+    """
+    name = project_name(project)
+    settings = data_folder.data_settings(data, store)
+    changes = {"days": days, "content_days": content_days}
+    wanted = {field: _days(text) for field, text in changes.items() if text is not None}
+    if wanted:
+        asyncio.run(_set_retention(settings, name, wanted))
+    found = asyncio.run(_project(settings, name))
+    if as_json:
+        about = {
+            "retentionDays": found.retention_days,
+            "contentRetentionDays": found.content_retention_days,
+        }
+        write_json({"org": name.org, "project": name.project} | about)
+        return
+    runs, content = _kept(found.retention_days), _kept(found.content_retention_days)
+    write_line(stdout(), f"{name}  runs are kept {runs}, their content {content}")
+
+
 async def _projects(settings: Settings) -> list[Project]:
     async with data_folder.existing_store(settings) as store:
         return await store.projects()
@@ -100,6 +141,30 @@ async def _set_budget(settings: Settings, name: ProjectName, budget_usd: Decimal
     async with data_folder.existing_store(settings) as store:
         project = await data_folder.existing_project(store, name)
         await store.set_budget(project.id, budget_usd)
+
+
+async def _set_retention(settings: Settings, name: ProjectName, wanted: dict[str, float | None]) -> None:
+    async with data_folder.existing_store(settings) as store:
+        project = await data_folder.existing_project(store, name)
+        before = Retention(project.retention_days, project.content_retention_days)
+        await store.set_retention(project.id, before._replace(**wanted))
+
+
+def _days(text: str) -> float | None:
+    """Days, whole ones or not; None for `default`. Raises UsageError."""
+    if text == "default":
+        return None
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= MOST_DAYS:
+        raise UsageError(f"{text!r} is no number of days: write one from 0 to {MOST_DAYS:,}, or default")
+    return days
+
+
+def _kept(days: float | None) -> str:
+    return "as the server says" if days is None else f"{days:g} days"
 
 
 def _dollars(amount: str) -> Decimal | None:

@@ -1,4 +1,4 @@
-"""`runglass runs`: look at runs of a server, and end them."""
+"""`runglass runs`: look at runs of a server, end them and delete them."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -9,6 +9,7 @@ from runglass.cli import names
 from runglass.cli.event_lines import EventLines
 from runglass.cli.exits import Exit, UsageError
 from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect
+from runglass.cli.run_delete import delete
 from runglass.cli.run_list import print_runs
 from runglass.cli.run_lookup import named_run, newest_runs
 from runglass.cli.step_view import attempt_lines
@@ -17,7 +18,9 @@ from runglass.cli.trace_view import step_lines, summary_lines
 from runglass.events import FlowCompleted, StreamEvent, UnknownEvent, is_terminal
 from runglass.trace import RunStatus, StepAttempts
 
-app = typer.Typer(no_args_is_help=True, help="Runs of a server: list them, read one, follow one, cancel one.")
+app = typer.Typer(
+    no_args_is_help=True, help="Runs of a server: list them, read one, follow one, cancel one, delete some."
+)
 
 RunId = Annotated[
     str,
@@ -129,3 +132,6 @@ def step(
             write_line(console)
         for line in attempt_lines(each):
             write_line(console, line)
+
+
+app.command()(delete)

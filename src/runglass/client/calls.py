@@ -147,6 +147,11 @@ def cancel(run: str) -> Call[None]:
     return Call(method="DELETE", path=run, answer=NoneType)
 
 
+def delete(run: str) -> Call[None]:
+    """Delete the run at path `run` for good."""
+    return Call(method="DELETE", path=run, answer=NoneType, query=(("purge", "true"),))
+
+
 def job(jobs: str, execution_id: str) -> Call[JobState]:
     """How far a job is; `jobs` is the path that it was queued at."""
     return Call(method="GET", path=f"{jobs}/{_part('execution_id', execution_id)}", answer=JobState)

@@ -118,6 +118,17 @@ class Run:
         """
         self._transport.call(calls.cancel(self._path), timeout=timeout)
 
+    def delete(self, *, timeout: float | None = None) -> None:
+        """Deletes the run for good, with all that is known of it; one that goes on is cancelled first.
+
+        When this returns, nobody finds the run any more. The key must have the role `admin`. `timeout` is
+        that of `trace`.
+
+        Raises FlowNotFoundError for an unknown run, also where it was this call that deleted it and its
+        answer was lost on the way, PermissionDeniedError, APITimeoutError, APIConnectionError.
+        """
+        self._transport.call(calls.delete(self._path), timeout=timeout)
+
     def _cursor(self) -> TailCursor:
         attempts = self._transport.endpoint.max_retries + 1
         return TailCursor(calls.stream_path(self._path), first_attempts=attempts)
@@ -217,6 +228,17 @@ class AsyncRun:
         APITimeoutError, APIConnectionError.
         """
         await self._transport.call(calls.cancel(self._path), timeout=timeout)
+
+    async def delete(self, *, timeout: float | None = None) -> None:
+        """Deletes the run for good, with all that is known of it; one that goes on is cancelled first.
+
+        When this returns, nobody finds the run any more. The key must have the role `admin`. `timeout` is
+        that of `trace`.
+
+        Raises FlowNotFoundError for an unknown run, also where it was this call that deleted it and its
+        answer was lost on the way, PermissionDeniedError, APITimeoutError, APIConnectionError.
+        """
+        await self._transport.call(calls.delete(self._path), timeout=timeout)
 
     def _cursor(self) -> TailCursor:
         attempts = self._transport.endpoint.max_retries + 1

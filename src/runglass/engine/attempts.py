@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from runglass.engine.attempt import Attempt, Writing
+from runglass.engine.call_recorder import lost_call
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import Lost
-from runglass.engine.llm import ModelAnswer, ModelRequest
+from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Turns
@@ -140,6 +141,9 @@ class Attempts:
 
     def next_attempt(self, step_id: str, place: Place) -> int:
         """The number of the next attempt, which takes the place in the trace that the step has already."""
+        begun = self._writing.recorder.fold.open_step(step_id, place.loop_path)
+        if begun is not None:
+            return begun.attempt + 1
         known = self._earlier.get(Address(step_id, place.loop_path))
         if known is None:
             return 1
@@ -186,11 +190,12 @@ class Attempts:
             await self._parts.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return
         given, _ = await self._input_of(step, data, scope.names(data, attempt=before.attempt))
-        if turns is not None and turns.attempt != before.attempt:
-            # They, and what they have cost, are those of an earlier attempt that failed after its pause.
-            turns = None
-        attempt = Attempt(self._writing, step, given, place, before.attempt, turns=turns)
+        attempt = Attempt(self._writing, step, given, place, before.attempt)
         attempt.stop_clock()
+        # Of the turns before a pause each has made its call; those of an earlier attempt do not count here.
+        turns_before = turns.iterations_used if turns is not None and turns.attempt == before.attempt else 0
+        if isinstance(step, LlmStep) and len(before.model_calls) <= turns_before:
+            attempt.record_call(lost_call(step.model, len(before.model_calls) + 1, error_code=WORKER_LOST))
         crash = _crash(step)
         if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):
             raise StepLost(attempt.lose(crash)) from crash
@@ -293,10 +298,11 @@ class Attempts:
         except BaseException as error:
             # What had been answered when the attempt was cut off is to be paid for all the same.
             if outcome is None:
-                outcome = StepFailure(self._why_cut_off(error, limit), "cut off")
+                outcome = CallFailed(self._why_cut_off(error, limit), "cut off", may_be_charged=True)
             attempt.record_call(call.ended(outcome))
             raise
-        attempt.record_call(call.ended(outcome))
+        if isinstance(outcome, ModelAnswer | CallFailed | AnswerRejected):
+            attempt.record_call(call.ended(outcome))
         if isinstance(outcome, StepFailure):
             raise outcome
         return outcome

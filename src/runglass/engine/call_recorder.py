@@ -8,7 +8,7 @@ from typing import Any
 
 from runglass.clock import Clock, iso
 from runglass.engine.capture import Capture
-from runglass.engine.model_call import AnswerRejected, ModelAnswer, ModelRequest, Response
+from runglass.engine.model_call import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Response
 from runglass.engine.payload import Payload
 from runglass.errors import StepFailure
 from runglass.lazy import encoded
@@ -51,8 +51,8 @@ class CallRecorder:
             return self._answered(outcome.response)
         if isinstance(outcome, AnswerRejected):
             return self._answered(outcome.response, error_code=outcome.code)
-        # An answer with an HTTP status of its own was given before anything was generated, or charged.
-        return self._failed(outcome.code, refused="status" in outcome.details)
+        refused = isinstance(outcome, CallFailed) and not outcome.may_be_charged
+        return self._failed(outcome.code, refused=refused)
 
     def _answered(self, response: Response, *, error_code: str | None = None) -> ModelCall:
         sent, is_cut = self._kept_request(failed=error_code is not None)
@@ -108,19 +108,37 @@ class CallRecorder:
         return max(0, round((self._clock.monotonic_s() - self._started_s) * 1000))
 
 
+def without_headers(settings: dict[str, Any]) -> dict[str, Any]:
+    """A step's `settings` without the values of extra headers: they carry keys, which no mode keeps."""
+    if "extra_headers" not in settings:
+        return settings
+    headers = settings["extra_headers"]
+    return settings | {
+        "extra_headers": dict.fromkeys(headers, HIDDEN) if isinstance(headers, dict) else HIDDEN
+    }
+
+
 def _provider(model: str) -> str | None:
     return model.partition(":")[0] if ":" in model else None
 
 
+def lost_call(model: str, number: int, *, error_code: str) -> ModelCall:
+    """The call that an attempt may have been making when its process ended."""
+    return ModelCall(
+        number=number,
+        model=model,
+        provider=_provider(model),
+        note="the process ended; whether the model was asked is not known",
+        cost_unknown="no_usage",
+        error_code=error_code,
+    )
+
+
 def _sent(request: ModelRequest) -> dict[str, Any]:
-    settings = dict(request.settings)
-    if isinstance(headers := settings.get("extra_headers"), dict):
-        # They carry keys, which no capture mode keeps.
-        settings["extra_headers"] = dict.fromkeys(headers, HIDDEN)
     sent = {
         "system": request.system,
         "messages": request.messages,
-        "settings": settings or None,
+        "settings": without_headers(request.settings) or None,
         "tools": request.tools or None,
         "toolChoice": request.tool_choice,
         "outputSchema": request.output_schema,

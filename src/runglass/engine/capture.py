@@ -61,7 +61,9 @@ class Capture:
 
     async def prepare(self, payload: Payload) -> None:
         """Looks through a large payload off the event loop, so that its snapshots cost nothing any more."""
-        if self.mode == "redacted" and payload.kept is None and len(payload.json) > _QUICK_BYTES:
+        if not self.keeps_snapshots or payload.kept is not None:
+            return
+        if len(payload.json) > (_QUICK_BYTES if self.mode == "redacted" else self.limit_bytes):
             kept = await asyncio.to_thread(self._shortened, payload.json, payload.value)
             payload.kept = (self._rules, kept)
 

@@ -192,6 +192,9 @@ class Engine:
         """
         self._refuse_when_stopping()
         run_id = paused.run.id
+        if plan.flow == paused.plan.flow:
+            # Callers repeat the overrides that they began with; there is nothing new to tell of those.
+            stretch = msgspec.structs.replace(stretch, block_overrides={})
         if self.goes_on(run_id):
             raise _taken_up(run_id)
         # The store calls it paused until its first event is in, and would let a second call claim it.

@@ -11,14 +11,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from runglass.engine import echo
-from runglass.engine.model_call import AnswerRejected, ModelAnswer, ModelRequest
+from runglass.engine.model_call import AnswerRejected, CallFailed, ModelAnswer, ModelRequest
 from runglass.engine.prices import Price
 from runglass.errors import StepFailure
 
 if TYPE_CHECKING:
     from runglass.engine.providers import Providers
 
-__all__ = ["AnswerRejected", "ModelAnswer", "ModelRequest", "Models", "Price"]
+__all__ = ["AnswerRejected", "CallFailed", "ModelAnswer", "ModelRequest", "Models", "Price"]
 
 
 class Models:
@@ -63,7 +63,8 @@ class Models:
     async def complete(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelAnswer:
         """The answer to `request`; `on_text` hears its text in pieces as they come.
 
-        Raises StepFailure, and AnswerRejected where an answer came that must be paid for but cannot be used.
+        Raises StepFailure where nothing was sent, CallFailed where no whole answer came, and AnswerRejected
+        where an answer came that must be paid for but cannot be used.
         """
         price = self._prices.get(request.model)
         if request.model == echo.NAME:

@@ -68,6 +68,17 @@ class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):
     response: Response
 
 
+class CallFailed(StepFailure):
+    """A request went out, and no whole answer came back.
+
+    It costs nothing where the provider refused it before anything was generated; else it may be charged.
+    """
+
+    def __init__(self, code: str, message: str, *, may_be_charged: bool, **more: Any) -> None:
+        super().__init__(code, message, **more)
+        self.may_be_charged = may_be_charged
+
+
 class AnswerRejected(StepFailure):
     """An answer came, and is to be paid for, but cannot be used."""
 

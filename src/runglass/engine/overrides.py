@@ -1,9 +1,11 @@
 """What a call set anew for its run, told in the trace: names always, values where content is kept."""
 
+import re
 from typing import Any
 
 import msgspec
 
+from runglass.engine.call_recorder import without_headers
 from runglass.engine.capture import Capture
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Begun
@@ -11,33 +13,42 @@ from runglass.events import OverridesApplied
 from runglass.trace import RunSummary
 
 MOST_NAMES = 100
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
 def overrides_applied(
     run_id: str, begun: Begun, capture: Capture, *, known: RunSummary
 ) -> OverridesApplied | None:
-    """The event that tells the overrides of a call; None where it has none, or none that is not `known`."""
+    """The event that tells the overrides of a call; None where it has none, or none that is not `known`.
+
+    A stretch has the overrides of steps' fields only where they change its flow. Those of inputs come with
+    every call; with what value shows in the inputs themselves.
+    """
     blocks, inputs = begun.stretch.block_overrides, _inputs(begun)
-    # Under `off` the names of a caller's inputs are not told either.
-    shown = inputs if capture.mode != "off" else {}
-    names = [f"{step}.{field}" for step, fields in blocks.items() for field in fields]
-    names += [f"{step}.input.{field}" for step, fields in shown.items() for field in fields]
-    if not names:
+    of_blocks = [f"{step}.{field}" for step, fields in blocks.items() for field in fields]
+    of_inputs = [f"{step}.input.{_shown(field)}" for step, fields in inputs.items() for field in fields]
+    if capture.mode == "off":
+        # What a caller calls its inputs is not told either.
+        of_inputs = []
+    names = list(dict.fromkeys([*of_blocks, *of_inputs]))
+    if not blocks and set(names[:MOST_NAMES]) <= set(known.overridden):
         return None
-    if len(names) > MOST_NAMES:
-        names = [*names[:MOST_NAMES], f"… and {len(names) - MOST_NAMES} more"]
-    event = OverridesApplied(
+    return OverridesApplied(
         execution_id=run_id,
-        overridden=names,
-        block_overrides=_kept(blocks, capture),
+        overridden=names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], "…"],
+        block_overrides=_kept({step: _without_headers(fields) for step, fields in blocks.items()}, capture),
         input_overrides=_kept(inputs, capture),
     )
-    is_known = (
-        set(names) <= set(known.overridden)
-        and event.block_overrides == known.block_overrides
-        and event.input_overrides == known.input_overrides
-    )
-    return None if is_known else event
+
+
+def _shown(field: str) -> str:
+    """A name as it is; a text that is none stands for itself no more, since it may say anything."""
+    return field if _NAME.fullmatch(field) else "…"
+
+
+def _without_headers(fields: dict[str, Any]) -> dict[str, Any]:
+    settings = fields.get("settings")
+    return fields | {"settings": without_headers(settings)} if isinstance(settings, dict) else fields
 
 
 def _inputs(begun: Begun) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ Knows configured prices; the list prices of hosted models are the provider side'
 
 from decimal import Decimal
 
-from runglass.money import EXACT, add_usd, multiply_usd
+from runglass.money import ZERO, add_usd, price_of
 from runglass.settings import Price
 
 __all__ = ["Price", "cost_of"]
@@ -21,7 +21,7 @@ def cost_of(price: Price, *, prompt: int, completion: int, cached: int = 0) -> D
         (cached_price, cached),
         (price.output_per_mtok, completion),
     )
-    total = Decimal(0)
+    total = ZERO
     for per_mtok, count in amounts:
-        total = add_usd(total, multiply_usd(per_mtok, count))
-    return total.scaleb(-6, context=EXACT)
+        total = add_usd(total, price_of(per_mtok, count))
+    return total

@@ -23,7 +23,7 @@ from pydantic_ai.exceptions import (
     UserError,
 )
 
-from runglass.engine.model_call import whole_text
+from runglass.engine.model_call import CallFailed, whole_text
 from runglass.errors import StepFailure
 
 EXCERPT = 2048
@@ -34,6 +34,10 @@ CALL_ERRORS = (ModelAPIError, UnexpectedModelBehavior, UserError, OSError, NotIm
 
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET")
 _SHORTEST_SECRET = 8
+_REFUSED = frozenset({503, 529})
+"""Statuses beside 4xx with which a provider takes no work."""
+_NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout"})
+_DEEPEST_CAUSE = 10
 _WAIT_AND_SEE = (ModelUnavailableError, ModelServerError, ModelConnectionError, ModelRequestTimeout)
 
 
@@ -59,7 +63,7 @@ def setup_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) 
     return StepFailure("MODEL_NOT_SUPPORTED", message, may_retry=False, details={"provider": provider})
 
 
-def call_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> StepFailure:
+def call_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> CallFailed:
     """What went wrong in a call to `model`; `error` is one of `CALL_ERRORS`."""
     provider = model.partition(":")[0]
     status = error.status_code if isinstance(error, ModelHTTPError) else None
@@ -69,9 +73,10 @@ def call_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -
         details["status"] = status
     code, what, may_retry = _meaning(error, status)
     waited = error.retry_after if isinstance(error, ModelAPIError) and code == "RATE_LIMITED" else None
-    return StepFailure(
+    return CallFailed(
         code,
         f"provider {provider!r} {what} (model {model!r}): {said[:500]}",
+        may_be_charged=_may_be_charged(error, status),
         may_retry=may_retry,
         retry_after_ms=None if waited is None else round(waited * 1000),
         details=details,
@@ -94,7 +99,7 @@ def rejects_streaming(error: Exception) -> bool:
         error, "in_stream", False
     ):
         return False
-    return "stream" in f"{error} {getattr(error, 'body', '')}".lower()
+    return re.search(r"\bstream", f"{error} {getattr(error, 'body', '')}".lower()) is not None
 
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
@@ -104,6 +109,21 @@ def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, "[key]")
     return text
+
+
+def _may_be_charged(error: Exception, status: int | None) -> bool:
+    """Whether anything may have been generated, by what is known of the failure."""
+    if getattr(error, "in_stream", False):
+        return True
+    if status is not None:
+        # A time-out or a bad gateway says nothing of what the model behind it did.
+        return status not in _REFUSED and not (400 <= status < 500 and status != 408)
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and len(causes) < _DEEPEST_CAUSE:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return not any(type(each).__name__ in _NOT_CONNECTED for each in causes)
 
 
 def _meaning(error: Exception, status: int | None) -> tuple[str, str, bool]:

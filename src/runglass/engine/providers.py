@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 NO_USAGE = "asked in one piece: the server tells no usage while it streams"
 NO_STREAM = "asked in one piece: the server does not stream"
-MAY_HAVE_NO_TOOLS = "asked in one piece: the server may not tell tool calls while it streams"
+MAY_NOT_STREAM_TOOL_CALLS = "asked in one piece: the server may not tell tool calls while it streams"
 
 
 class Providers:
@@ -70,21 +70,23 @@ class Providers:
             settings["tool_choice"] = conversation.tool_choice(request.tool_choice)
         wanted = request.settings.get("stream")
         note = _one_piece(prepared, request) if wanted is None else None
-        streamed = note is None and wanted is not False
         try:
-            if streamed:
+            if note is None and wanted is not False:
                 try:
                     response = await _ask(prepared, request, settings, on_text)
-                    _learn(prepared, response, request.model)
-                    return read_answer(request, response, price=price)
                 except CALL_ERRORS as error:
                     if wanted or not rejects_streaming(error):
                         raise
-                    prepared.one_piece = note = NO_STREAM
+                    note = NO_STREAM
+                else:
+                    answer = read_answer(request, response, price=price)
+                    _learn_of_stream(prepared, answer, request.model)
+                    return answer
             response = await _ask(prepared, request, settings, None)
         except CALL_ERRORS as error:
             raise call_failure(error, model=request.model, secrets=self._secrets) from error
         answer = read_answer(request, response, price=price, streamed=False, note=note)
+        _learn_of_one_piece(prepared, answer, note)
         on_text(answer.response.text)
         return answer
 
@@ -92,18 +94,26 @@ class Providers:
 def _one_piece(prepared: Prepared, request: ModelRequest) -> str | None:
     """Why the answer is to come in one piece, where the step does not say how; None if it is streamed."""
     if prepared.one_piece is None and request.tools and not prepared.streams_usage:
-        return MAY_HAVE_NO_TOOLS
+        return MAY_NOT_STREAM_TOOL_CALLS
     return prepared.one_piece
 
 
-def _learn(prepared: Prepared, response: ModelResponse, model: str) -> None:
+def _learn_of_stream(prepared: Prepared, answer: ModelAnswer, model: str) -> None:
     if prepared.streams_usage or prepared.one_piece is not None:
         return
-    if not response.usage.unmeasured_requests:
+    if answer.response.tokens is not None:
         prepared.streams_usage = True
     else:
         prepared.one_piece = NO_USAGE
         log.warning("model %s from now on is %s", model, NO_USAGE)
+
+
+def _learn_of_one_piece(prepared: Prepared, answer: ModelAnswer, note: str | None) -> None:
+    if note == NO_STREAM:
+        prepared.one_piece = NO_STREAM
+    elif note == NO_USAGE and answer.response.tokens is None:
+        # The server tells no usage in either way: nothing is gained, and a stream shows its text at once.
+        prepared.one_piece, prepared.streams_usage = None, True
 
 
 def unknown_provider(model: str) -> str | None:

@@ -18,6 +18,7 @@ from runglass.events import KnownEvent, RunStarted, encode_event
 from runglass.fold import RunFold, StepChange
 from runglass.money import ZERO, subtract_usd
 from runglass.store.base import Append, Checkpoint, RunRecord, StepRow, Store
+from runglass.trace import TERMINAL
 
 
 class Recorder:
@@ -179,6 +180,7 @@ class Recorder:
             result=self._result,
             error=self._error,
             spent_usd=ZERO if spent_usd is self._charged_usd else subtract_usd(spent_usd, self._charged_usd),
+            ended_at=self._at if status in TERMINAL else None,
         )
         self._charged_usd = spent_usd
         self._sent = self._head

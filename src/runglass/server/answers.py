@@ -20,7 +20,7 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import ParameterKwarg
 
-from runglass.errors import APIError, RateLimitError, StoreError, api_error
+from runglass.errors import APIError, RateLimitError, RunPurged, StoreError, api_error
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,8 @@ def _as_api_error(request: Request[Any, Any, Any], fault: Exception) -> APIError
     match fault:
         case APIError():
             return fault
+        case RunPurged():
+            return api_error("RUN_NOT_FOUND", "the run was deleted while it was read")
         case StoreError():
             return unavailable(fault, request_id=request.state["request_id"], where=where)
         case NotFoundException():

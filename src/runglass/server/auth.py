@@ -94,7 +94,7 @@ async def run_by_id(request: Asked, execution_id: FromPath[str]) -> RunRecord:
     """A run of the caller's project, its id in either case. Raises RUN_NOT_FOUND."""
     run = await runtime_of(request).store.run(execution_id.lower())
     if run is None or run.project_id != request.auth.project_id:
-        raise _no_run(execution_id)
+        raise no_run(execution_id)
     return run
 
 
@@ -114,7 +114,7 @@ async def run_of_flow(
     flow = await own_flow(request, org, project, slug)
     run = await run_by_id(request, execution_id)
     if run.flow_id != flow.id:
-        raise _no_run(execution_id)
+        raise no_run(execution_id)
     return run
 
 
@@ -135,9 +135,10 @@ async def _opened(request: Asked, execution_id: str, *, flow_id: str | None) -> 
         execution_id.lower(), project_id=request.auth.project_id, flow_id=flow_id, limit_bytes=PART_BYTES
     )
     if opened is None:
-        raise _no_run(execution_id)
+        raise no_run(execution_id)
     return OpenedTrace(*opened)
 
 
-def _no_run(execution_id: str) -> APIError:
+def no_run(execution_id: str) -> APIError:
+    """What is said of a run that is not there, or not for this caller."""
     return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)

@@ -18,7 +18,7 @@ from runglass.errors import APIError, CallRepeated, api_error
 from runglass.events import TERMINAL_EVENTS
 from runglass.server.answers import JSON, error_body
 from runglass.server.asked import body_of
-from runglass.server.auth import Asked, runtime_of
+from runglass.server.auth import Asked, no_run, runtime_of
 from runglass.server.bodies import read_aside
 from runglass.server.endings import answer_expired, require_outcome
 from runglass.server.ongoing import Ongoing
@@ -195,7 +195,10 @@ async def _rested(request: Asked, run: RunRecord, beyond: int) -> RunRecord:
         async with aclosing(pages):
             async for _ in pages:
                 pass
-        run = await runtime.store.run(run.id) or run
+        now = await runtime.store.run(run.id)
+        if now is None:
+            raise no_run(run.id)
+        run = now
     return run
 
 

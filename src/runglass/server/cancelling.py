@@ -1,58 +1,87 @@
-"""Cancelling a run, in both path forms."""
+"""Cancelling a run, or deleting it for good, in both path forms."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from litestar import Response, delete
 from litestar.di import NamedDependency
+from litestar.params import QueryParameter
 
 from runglass.errors import APIError, api_error
 from runglass.runtime import Runtime
 from runglass.server.asked import answer, documented
-from runglass.server.auth import MAY_EXECUTE, Asked, runtime_of
+from runglass.server.auth import MAY_EXECUTE, Asked, no_run, runtime_of
 from runglass.server.openapi import ReadingOperation
 from runglass.store.base import RunRecord
 
 Run = NamedDependency[RunRecord]
+Purge = Annotated[
+    bool, QueryParameter(description="true or false: whether the run is deleted with all that is known of it")
+]
 
 REASON = "cancelled by a caller"
 
 
-class Cancelled(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The run has been ended; its trace and stream say so."""
+class Ended(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A run that was `cancelled`, as its trace says, or `purged`, after which it is not found."""
 
     execution_id: str
-    status: Literal["cancelled"] = "cancelled"
+    status: Literal["cancelled", "purged"]
 
 
 @delete(
     "/",
     status_code=202,
-    responses=documented(Cancelled, "The run has been cancelled.", status=202),
+    responses=documented(Ended, "The run has been cancelled, or deleted.", status=202),
     operation_class=ReadingOperation,
     tags=["Running a flow"],
-    summary="Cancel a run",
+    summary="Cancel or delete a run",
 )
-async def cancel(request: Asked, run: Run) -> Response[bytes]:
+async def cancel(request: Asked, run: Run, purge: Purge = False) -> Response[bytes]:
     """Ends a run that has not ended; what it has done so far stays in its trace.
 
-    The run has been cancelled when the answer comes; asking again is RUN_ENDED.
+    The run has been cancelled when the answer comes; asking again is RUN_ENDED. With `purge`, for which the
+    role must be admin, the run is deleted whether or not it has ended: it is not found any more when the
+    answer comes, and asking again is RUN_NOT_FOUND.
     """
+    if purge:
+        return await _purge(request, run)
     if request.auth.role not in MAY_EXECUTE:
         message = f"a key with the role {request.auth.role!r} may read runs, not cancel them"
         raise api_error("FORBIDDEN", message, execution_id=run.id)
     runtime = runtime_of(request)
     if run.ended or not await _told_to_end(runtime, run):
         raise _has_ended(run)
-    # What is acknowledged is stored: without its end in the log, a crash would let the run go on.
-    await runtime.engine.over(run.id)
-    now = await runtime.store.run(run.id) or run
-    if not now.ended:
-        message = f"the end of run {run.id!r} cannot be recorded at the moment; cancel it again"
-        raise api_error("UNAVAILABLE", message, execution_id=run.id)
-    if now.status != "cancelled":
+    if (await _rested(runtime, run)).status != "cancelled":
         raise _has_ended(run)
-    return answer(Cancelled(execution_id=run.id), status=202)
+    return answer(Ended(execution_id=run.id, status="cancelled"), status=202)
+
+
+async def _purge(request: Asked, run: RunRecord) -> Response[bytes]:
+    if request.auth.role != "admin":
+        message = (
+            f"a key with the role {request.auth.role!r} may not delete runs; that takes the role 'admin'"
+        )
+        raise api_error("FORBIDDEN", message, execution_id=run.id)
+    runtime = runtime_of(request)
+    if not run.ended:
+        await _told_to_end(runtime, run)
+    run = await _rested(runtime, run)
+    if not await runtime.removal.purge(run):
+        raise no_run(run.id)
+    return answer(Ended(execution_id=run.id, status="purged"), status=202)
+
+
+async def _rested(runtime: Runtime, run: RunRecord) -> RunRecord:
+    """The run at its end, once that is stored: without it in the log, a crash would let the run go on."""
+    await runtime.engine.over(run.id)
+    now = await runtime.store.run(run.id)
+    if now is None:
+        raise no_run(run.id)
+    if not now.ended:
+        message = f"the end of run {run.id!r} cannot be recorded at the moment; ask again"
+        raise api_error("UNAVAILABLE", message, execution_id=run.id)
+    return now
 
 
 def _has_ended(run: RunRecord) -> APIError:

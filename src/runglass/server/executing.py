@@ -15,7 +15,7 @@ from runglass.flow import Flow, apply_overrides, step_count
 from runglass.runtime import Runtime
 from runglass.server.answers import error_body
 from runglass.server.asked import body_of
-from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
+from runglass.server.auth import Asked, no_run, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, note, once, rested
 from runglass.server.endings import failure_of, result_of
@@ -125,7 +125,8 @@ async def _outcome(request: Asked, started: StartedRun, flow_id: str, block_coun
     except RunTaken:
         runtime = runtime_of(request)
         run = await runtime.store.run(started.id)
-        assert run is not None
+        if run is None:
+            raise no_run(started.id) from None
         return await _answer_of(request, await rested(request, run))
     except RunLeft as left:
         message = "the server is being stopped; the run goes on after its next start"

@@ -34,7 +34,7 @@ from runglass.execution import StepRequest
 from runglass.lazy import encoded
 from runglass.server.answers import JSON
 from runglass.server.asked import body_of
-from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
+from runglass.server.auth import Asked, no_run, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
 from runglass.server.endings import answer_expired, require_outcome
@@ -297,7 +297,8 @@ class _Kept:
 async def _stream(request: Asked, run_id: str, head: int, live: _Live | None) -> ASGIApp:
     runtime = runtime_of(request)
     run = await runtime.store.run(run_id)
-    assert run is not None
+    if run is None:
+        raise no_run(run_id)
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
     content = live or _Kept(runtime.store, run)
     return EventStream(_with_content(pages, content), ongoing=request.app.state["ongoing"])

@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from litestar.types import Receive, Scope, Send
 
-from runglass.errors import StoreError
+from runglass.errors import RunPurged, StoreError
 from runglass.server.ongoing import Ongoing
 from runglass.sse import PING, RETRY
 from runglass.tail import Page
@@ -55,7 +55,8 @@ class EventStream:
                     await _send_part(send, page.frames or PING)
             except StoreError as error:
                 # The status has been sent. The stream ends without its last event, so the client resumes.
-                log.error("an event stream broke off: %s", error)  # noqa: TRY400
+                level = logging.INFO if isinstance(error, RunPurged) else logging.ERROR
+                log.log(level, "an event stream broke off: %s", error)
 
 
 async def _send_part(send: Send, body: bytes) -> None:

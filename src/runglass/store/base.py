@@ -31,6 +31,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     capture: CaptureMode | None = None
     budget_usd: Decimal | None = None
     spent_usd: Decimal = ZERO
+    retention_days: float | None = None
+    content_retention_days: float | None = None
 
     @property
     def is_spent(self) -> bool:
@@ -59,6 +61,32 @@ class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
     capture: CaptureMode | None
     production_version: int | None
     updated_at: str
+    retention_days: float | None = None
+    content_retention_days: float | None = None
+
+
+class Retention(NamedTuple):
+    """How many days after their end runs are kept, and their content; None where nothing is said."""
+
+    days: float | None = None
+    content_days: float | None = None
+
+
+NO_RETENTION = Retention()
+
+
+class RetentionOfFlow(NamedTuple):
+    """What a flow says of its runs, or else its project."""
+
+    flow_id: str
+    retention: Retention
+
+
+class ContentPlace(NamedTuple):
+    """How far the content of a run has been taken out: the last row that was."""
+
+    table: str
+    key: tuple[int, ...]
 
 
 class FlowVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -167,6 +195,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
 
     `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
     request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run.
+    `ended_at` is when it ended, where it has.
     `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
     repeated call gets whatever the log keeps. `spent_usd` joins the project's spending.
     """
@@ -185,6 +214,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None = None
     error: bytes | None = None
     spent_usd: Decimal = ZERO
+    ended_at: str | None = None
 
 
 class Store(Protocol):
@@ -205,6 +235,9 @@ class Store(Protocol):
     async def set_budget(self, project_id: int, budget_usd: Decimal | None) -> None:
         """Sets what the project may spend in all; None lifts the limit."""
 
+    async def set_retention(self, project_id: int, retention: Retention) -> None:
+        """Sets how long the project's ended runs are kept; None leaves it to the server's default."""
+
     async def add_key(self, project_id: int, role: Role, digest: bytes, hint: str) -> ApiKey: ...
     async def find_key(self, digest: bytes) -> ApiKey | None:
         """The key with this hash, revoked or not."""
@@ -214,7 +247,14 @@ class Store(Protocol):
         """Whether there was such a key and it was not revoked before."""
 
     async def put_draft(
-        self, project_id: int, slug: str, *, name: str | None, capture: CaptureMode | None, source: bytes
+        self,
+        project_id: int,
+        slug: str,
+        *,
+        name: str | None,
+        capture: CaptureMode | None,
+        source: bytes,
+        retention: Retention = NO_RETENTION,
     ) -> FlowRecord:
         """Stores `source` as version 0 of the flow, which is created if it is new."""
 
@@ -347,3 +387,35 @@ class Store(Protocol):
         """Every attempt of the step at one position, that is in one iteration, by attempt number."""
 
     async def checkpoints(self, run_no: int) -> list[Checkpoint]: ...
+
+    async def retentions(self) -> list[RetentionOfFlow]:
+        """What is said of each flow's runs, by the flow or else by its project."""
+
+    async def ended_runs(self, flow_id: str, *, before: str, with_content: bool, limit: int) -> list[int]:
+        """Numbers of the flow's runs that ended before this ISO time, oldest end first.
+
+        Of those `with_content` it finds the ones that `strip_content` has not been through. Costs no more
+        than what it finds.
+        """
+
+    async def purge_run(self, run_no: int) -> bool:
+        """Deletes a run that has ended; False, and nothing done, if there is none.
+
+        From then on nobody finds it, and its calls are forgotten. The space that it took is free when
+        `purge_rows` has been called as often as it takes. No other run gets its number.
+        """
+
+    async def purge_rows(self, *, limit_rows: int, limit_bytes: int) -> bool:
+        """Takes one bite of what purged runs have left behind; False if they have left nothing."""
+
+    async def strip_content(
+        self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
+    ) -> ContentPlace | None:
+        """Takes the content out of some rows of an ended run, the first after `place`; None at the end.
+
+        A run that fits into the limits changes in one transaction. May begin anew at any time. Raises
+        msgspec.DecodeError for what is no event or step.
+        """
+
+    async def compact(self, *, limit_bytes: int) -> bool:
+        """Gives about so much unused space back to the system; False if there is none worth it."""

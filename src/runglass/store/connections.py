@@ -24,7 +24,7 @@ Work = Callable[[sqlite3.Connection], Result]
 
 BUSY_TIMEOUT_S = 10.0
 READER_WAIT_MS = 50
-"""How long emptying the log may wait for those who read from it."""
+"""How long emptying the log may wait for those who read from it, and writers for that."""
 READERS = 4
 LOOK_UPS = 64
 """Most look-ups in one go, in the one thread that does nothing else: every request begins with a few."""
@@ -101,11 +101,20 @@ class Connections:
         return await self.look_up(work)
 
     async def empty_log(self) -> bool:
-        """Moves the write-ahead log into the file and empties it; False where a reader is in the way.
+        """Moves the write-ahead log into the file and cuts it to nothing; False where a reader is in the way.
 
         Until then the log has every page as it was, deleted content included.
         """
+        # Most of the work is done by this, which keeps no writer out.
+        await asyncio.to_thread(self._move_log)
         return bool(await self._put(self._writer, _empty_log))
+
+    def _move_log(self) -> None:
+        try:
+            with contextlib.closing(self._connect(timeout_s=0)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            raise self._store_error(error) from error
 
     def _put(self, lane: _Lane | None, work: Work[Any]) -> "asyncio.Future[Any]":
         if lane is None:
@@ -145,6 +154,8 @@ class Connections:
         except (OSError, sqlite3.Error) as error:
             raise self._store_error(error) from error
         try:
+            # Only a file that has nothing in it yet takes this on: with it, free pages can be given back.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             # What is deleted, as a request whose run has ended, must not live on in free pages of the file.

@@ -5,10 +5,12 @@ own. A database from a newer version is refused, never guessed at.
 """
 
 import sqlite3
+from decimal import Decimal
 from importlib.resources import files
 from typing import NamedTuple
 
 from runglass.errors import StoreError
+from runglass.money import format_usd
 
 
 class Migration(NamedTuple):
@@ -33,6 +35,7 @@ def migrate_sqlite(connection: sqlite3.Connection) -> None:
     Safe while another process does the same. Raises StoreError for a database of a newer version.
     """
     known = migrations()
+    add_functions(connection)
     for migration in known:
         if _version(connection) >= migration.number:
             continue
@@ -54,6 +57,15 @@ def migrate_sqlite(connection: sqlite3.Connection) -> None:
             f"the database has schema {_version(connection)}, this version of Runglass knows"
             f" {known[-1].number}; use the version that wrote it, or a newer one"
         )
+
+
+def add_functions(connection: sqlite3.Connection) -> None:
+    """Gives the connection the functions that migrations call."""
+    connection.create_function("plain_usd", 1, _plain_usd, deterministic=True)
+
+
+def _plain_usd(amount: str | None) -> str | None:
+    return None if amount is None else format_usd(Decimal(amount))
 
 
 def _version(connection: sqlite3.Connection) -> int:

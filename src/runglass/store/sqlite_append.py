@@ -17,6 +17,10 @@ _MOVE = (
 _MOVE_ON = (
     "UPDATE run SET head = ?, summary = ?, owner = ?, status = ? WHERE no = ? AND head = ? AND fence = ?"
 )
+_END = (
+    "UPDATE run SET head = ?, summary = ?, owner = ?, status = ?, ended_at = ?"
+    " WHERE no = ? AND head = ? AND fence = ?"
+)
 _STEP = (
     "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_no, position) DO UPDATE SET"
@@ -68,7 +72,9 @@ def _moved(db: sqlite3.Connection, batch: Append) -> bool:
     """Brings the run's row up to date; False, and nothing done, if head or fence are not the run's."""
     state = (batch.head + len(batch.events), batch.summary, batch.owner)
     before = (batch.run_no, batch.head, batch.fence)
-    if batch.status not in TERMINAL and db.execute(_MOVE, (*state, *before, batch.status)).rowcount == 1:
+    if batch.status in TERMINAL:
+        return db.execute(_END, (*state, batch.status, batch.ended_at, *before)).rowcount == 1
+    if db.execute(_MOVE, (*state, *before, batch.status)).rowcount == 1:
         return True
     return db.execute(_MOVE_ON, (*state, batch.status, *before)).rowcount == 1
 

@@ -9,13 +9,19 @@ from uuid_utils import uuid7
 from runglass.errors import StoreError
 from runglass.execution import CaptureMode
 from runglass.money import format_usd
-from runglass.store.base import ApiKey, FlowRecord, FlowVersion, Project, Role
+from runglass.store.base import NO_RETENTION, ApiKey, FlowRecord, FlowVersion, Project, Retention, Role
 from runglass.store.connections import Connections
 from runglass.store.queries import as_bytes, changed, every, now_text, one
 
-_PROJECT = "SELECT id, org, name, capture, budget_usd, spent_usd FROM project"
+_PROJECT = (
+    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days"
+    " FROM project"
+)
 _KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
-_FLOW = "SELECT id, project_id, slug, name, capture, production_version, updated_at FROM flow"
+_FLOW = (
+    "SELECT id, project_id, slug, name, capture, production_version, updated_at, retention_days,"
+    " content_retention_days FROM flow"
+)
 
 
 class Catalog:
@@ -69,15 +75,25 @@ class Catalog:
         return await self._db.write(changed(sql, now_text(), project_id, key_id)) == 1
 
     async def put_draft(
-        self, project_id: int, slug: str, *, name: str | None, capture: CaptureMode | None, source: bytes
+        self,
+        project_id: int,
+        slug: str,
+        *,
+        name: str | None,
+        capture: CaptureMode | None,
+        source: bytes,
+        retention: Retention = NO_RETENTION,
     ) -> FlowRecord:
         def work(db: sqlite3.Connection) -> FlowRecord:
             now = now_text()
             db.execute(
-                "INSERT INTO flow (id, project_id, slug, name, capture, updated_at) VALUES (?, ?, ?, ?, ?, ?)"
+                "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
+                " content_retention_days) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (project_id, slug) DO UPDATE SET"
-                " name = excluded.name, capture = excluded.capture, updated_at = excluded.updated_at",
-                (str(uuid7()), project_id, slug, name, capture, now),
+                " name = excluded.name, capture = excluded.capture, updated_at = excluded.updated_at,"
+                " retention_days = excluded.retention_days,"
+                " content_retention_days = excluded.content_retention_days",
+                (str(uuid7()), project_id, slug, name, capture, now, *retention),
             )
             flow = _flow(
                 db.execute(f"{_FLOW} WHERE project_id = ? AND slug = ?", (project_id, slug)).fetchone()

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from runglass.errors import CallRepeated
+from runglass.errors import CallRepeated, RunPurged
 from runglass.store.base import Append, AttemptKey, Call, CallKey, Checkpoint, NewRun, RunRecord, StepRow
 from runglass.store.connections import Connections
 from runglass.store.queries import as_bytes, changed, every, now_text, one, page
@@ -25,6 +25,8 @@ _FREE = (
 )
 # Who lets go has lived: that it had the run says nothing against it.
 _LET_GO = "UPDATE run SET owner = NULL, claims = max(claims - 1, 0)"
+# SQLite would give the number of a deleted row again, and readers and rows of the old run may still be there.
+_NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"
 _STEPS = "SELECT position, data FROM step WHERE run_no = ? AND position > ? ORDER BY position"
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 _KEYS = "SELECT position, loop_path, attempt"
@@ -41,8 +43,8 @@ class Runs:
             if run.call is not None:
                 _begin_call(db, run.project_id, run.call, run.id, head=0)
             db.execute(
-                "INSERT INTO run (id, project_id, flow_id, version, status, trigger_type, capture,"
-                " session_id, summary, owner) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?)",
+                "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
+                f" session_id, summary, owner) VALUES ({_NEXT_NO}, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?)",
                 (
                     run.id,
                     run.project_id,
@@ -189,7 +191,14 @@ class Runs:
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         sql = "SELECT seq, data FROM event WHERE run_no = ? AND seq > ? ORDER BY seq"
-        return await self._db.read(lambda db: page(db, sql, run_no, after, limit_bytes=limit_bytes))
+
+        def work(db: sqlite3.Connection) -> list[tuple[int, bytes]]:
+            found = page(db, sql, run_no, after, limit_bytes=limit_bytes)
+            if not found or found[0][0] != after + 1:
+                _require_run(db, run_no)
+            return found
+
+        return await self._db.read(work)
 
     async def trace(
         self, run_id: str, *, project_id: int, flow_id: str | None = None, limit_bytes: int
@@ -207,7 +216,13 @@ class Runs:
         return await self._db.read(work)
 
     async def trace_page(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
-        return await self._db.read(lambda db: page(db, _STEPS, run_no, after, limit_bytes=limit_bytes))
+        def work(db: sqlite3.Connection) -> list[tuple[int, bytes]]:
+            found = page(db, _STEPS, run_no, after, limit_bytes=limit_bytes)
+            # A page that is short for want of rows would pass for the last one of the trace.
+            _require_run(db, run_no)
+            return found
+
+        return await self._db.read(work)
 
     async def steps(self, run_no: int) -> list[StepRow]:
         sql = f"{_STEP} FROM step WHERE run_no = ? ORDER BY position"
@@ -237,7 +252,10 @@ class Runs:
         def work(db: sqlite3.Connection) -> list[bytes]:
             found, size = [], 0
             for key in keys:
-                (data,) = db.execute(sql, (run_no, key.position, key.attempt)).fetchone()
+                row = db.execute(sql, (run_no, key.position, key.attempt)).fetchone()
+                if row is None:
+                    _require_run(db, run_no)
+                (data,) = row
                 found.append(data)
                 size += len(data)
                 if size >= limit_bytes:
@@ -279,6 +297,12 @@ def _begin_call(db: sqlite3.Connection, project_id: int, call: CallKey, run_id: 
     ).rowcount
     if added != 1:
         raise CallRepeated(f"there has been a call under the Idempotency-Key {call.key!r}")
+
+
+def _require_run(db: sqlite3.Connection, run_no: int) -> None:
+    """Raises RunPurged if there is no such run any more. To be asked after the read that it is about."""
+    if db.execute("SELECT 1 FROM run WHERE no = ?", (run_no,)).fetchone() is None:
+        raise RunPurged(f"run number {run_no} was deleted while it was read")
 
 
 def _run(row: Any) -> RunRecord:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
-from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models
+from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Models
 from runglass.engine.model_call import Response
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.templates import Templates
@@ -83,8 +83,11 @@ class SimulatedModels(Models):
         fails = request.settings["fails"]
         await asyncio.sleep(self._chance.choice((0.0, 0.02, 0.4, self._chance.uniform(0, 4))))
         if self._chance.random() < fails:
-            raise StepFailure(
-                "RATE_LIMITED", "the seed says so", retry_after_ms=self._chance.choice((0, 700))
+            raise CallFailed(
+                "RATE_LIMITED",
+                "the seed says so",
+                may_be_charged=False,
+                retry_after_ms=self._chance.choice((0, 700)),
             )
         if self._chance.random() < fails:
             tokens = TokenBreakdown(prompt=3, completion=4, total=7)

@@ -34,7 +34,7 @@ WAITING = {
     "Flow": ["execute", "execute_async"],
     "Job": ["poll", "wait"],
     "PausedResult": ["resume"],
-    "Run": ["cancel", "step_trace", "trace", "wait"],
+    "Run": ["cancel", "delete", "step_trace", "trace", "wait"],
 }
 """What the asyncio twin awaits; everything else answers at once on both sides."""
 

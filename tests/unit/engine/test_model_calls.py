@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from runglass.engine.call_recorder import HIDDEN
-from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models
+from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Models
 from runglass.engine.model_call import Response
 from runglass.engine.plan import Offer, Stretch
 from runglass.errors import StepFailure
@@ -160,10 +160,10 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     assert totals is not None
     assert totals.tokens == TokenBreakdown(prompt=30, completion=15, total=45)
     assert totals.failed_tokens == TOKENS
-    assert (totals.by_model["tiny-1"].calls, totals.unpriced_calls) == (3, 3)
+    assert (totals.by_model["local:tiny"].calls, totals.unpriced_calls) == (3, 3)
 
 
-FAILURE = StepFailure("PROVIDER_ERROR", "refused", may_retry=False, details={"status": 400})
+FAILURE = CallFailed("PROVIDER_ERROR", "refused", may_be_charged=False, may_retry=False)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,16 @@ async def test_a_text_that_was_cut_says_so(tmp_path: Path) -> None:
     totals = found.trace.flow_run.totals
     assert totals is not None
     assert totals.finish_reasons == {"length": 1}
+
+
+async def test_what_was_never_sent_is_no_call(tmp_path: Path) -> None:
+    unsent = StepFailure("BYOK_KEY_REJECTED", "there is no key", may_retry=False)
+    found = await ran(tmp_path, ASK, unsent)
+    assert found.step("ask").status == "failed"
+    assert found.step("ask").model_calls == []
+    totals = found.trace.flow_run.totals
+    assert totals is not None
+    assert (totals.by_model, totals.unmetered_calls) == ({}, 0)
 
 
 async def test_a_large_request_is_cut_and_says_so(tmp_path: Path) -> None:

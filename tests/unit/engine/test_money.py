@@ -12,10 +12,9 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models
+from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Models
 from runglass.engine.model_call import Response
 from runglass.engine.plan import Offer, Stretch
-from runglass.errors import StepFailure
 from runglass.events import FlowCompleted, StepModelCall, decode_event
 from runglass.flow import Flow, parse_flow
 from runglass.fold import TraceFold, fold
@@ -44,9 +43,9 @@ class DicedModels(Models):
         self.calls += 1
         way = self._chance.choice(WAYS)
         if way == "refused":
-            raise StepFailure("RATE_LIMITED", "slow down", details={"status": 429})
+            raise CallFailed("RATE_LIMITED", "slow down", may_be_charged=False)
         if way == "broken":
-            raise StepFailure("PROVIDER_UNAVAILABLE", "the line broke")
+            raise CallFailed("PROVIDER_UNAVAILABLE", "the line broke", may_be_charged=True)
         response = self._response(request, way)
         self.paid.append(response)
         if way == "rejected":
@@ -62,7 +61,7 @@ class DicedModels(Models):
         cost = Decimal(chance.randrange(10**34)).scaleb(-chance.randrange(45))
         call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
         return Response(
-            model_used=request.model,
+            model_used=f"{request.model}-2026",
             text="some text",
             tool_calls=[call] if way == "tools" and request.tools else [],
             tokens=None if way == "unmetered" else tokens,
@@ -114,6 +113,7 @@ def check_money(ran: Ran, models: DicedModels, charged_usd: Decimal) -> None:
     totals = ran.trace.flow_run.totals
     assert totals is not None
     assert sum_of([(totals.cost_usd, totals.tokens)]) == paid, "the run"
+    assert set(totals.by_model) <= {"echo", "a:small", "b:large"}, "by the name in the flow"
     by_model = [(model.cost_usd, model.tokens) for model in totals.by_model.values()]
     assert sum_of(by_model) == paid, "by model"
     assert sum(model.calls for model in totals.by_model.values()) == models.calls

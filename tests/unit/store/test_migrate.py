@@ -6,10 +6,12 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store.migrate import migrate_sqlite, migrations
+from runglass.store.migrate import add_functions, migrate_sqlite, migrations
+from runglass.trace import RunSummary, RunTotals
 
 
 def schema(database: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -24,6 +26,7 @@ def test_migrations_are_numbered_from_one_without_gaps() -> None:
 def test_migrations_add_up_to_the_schema() -> None:
     """The whole text of all files, run as one script, gives what stepwise migration gives."""
     with closing(sqlite3.connect(":memory:")) as whole, closing(sqlite3.connect(":memory:")) as stepwise:
+        add_functions(whole)
         whole.executescript("".join(migration.sql for migration in migrations()))
         stepwise.isolation_level = None
         migrate_sqlite(stepwise)
@@ -66,6 +69,44 @@ def test_two_processes_may_migrate_at_once(tmp_path: Path) -> None:
     assert failures == []
 
 
+def migrate_to(database: sqlite3.Connection, number: int) -> None:
+    """Makes the database one of the version whose last migration has this number."""
+    add_functions(database)
+    for migration in migrations()[:number]:
+        database.executescript(migration.sql)
+    database.execute(f"PRAGMA user_version = {number}")
+
+
+def test_money_becomes_exact_decimals_and_totals_a_part_of_the_summary() -> None:
+    totals = (
+        b'{"completed":2,"failed":0,"retried":1,"skipped":0,"tokens":null,"cost_usd":"7.5E-7",'
+        b'"unpriced_calls":1}'
+    )
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_to(database, 4)
+        database.execute("INSERT INTO project (org, name, budget_pico, spent_pico) VALUES ('a', 'b', 5, 1)")
+        database.execute("INSERT INTO project (org, name, spent_pico) VALUES ('a', 'c', 9000000000000000001)")
+        database.execute("INSERT INTO flow VALUES ('f', 1, 'greet', NULL, NULL, NULL, '')")
+        database.executemany(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary,"
+            " totals) VALUES (?, ?, 1, 'f', 3, 'completed', 'api', 'off', ?, ?)",
+            [
+                (1, "paid", b'{"id":"paid","flowId":"f","status":"completed"}', totals),
+                (2, "new", b'{"id":"new","flowId":"f","status":"pending"}', None),
+                (3, "odd", b"\x00", b"\x00"),
+            ],
+        )
+        migrate_sqlite(database)
+        money = database.execute("SELECT budget_usd, spent_usd FROM project ORDER BY id").fetchall()
+        found = [row[0] for row in database.execute("SELECT summary FROM run ORDER BY no")]
+    assert money == [("0.000000000005", "0.000000000001"), (None, "9000000.000000000001")]
+    paid, new = (msgspec.json.decode(summary, type=RunSummary) for summary in found[:2])
+    assert paid.totals == RunTotals(completed=2, retried=1, cost_usd="0.00000075", unpriced_calls=1)
+    assert (paid.flow_slug, paid.version, new.totals) == ("greet", 3, RunTotals())
+    assert b"null" not in found[0]
+    assert found[2] == b"\x00", "what cannot be read stays as it is"
+
+
 def test_requests_and_outcomes_move_out_of_the_runs_row() -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
         for migration in migrations()[:2]:
@@ -95,10 +136,7 @@ def test_requests_and_outcomes_move_out_of_the_runs_row() -> None:
 
 def test_answers_of_calls_get_a_table_of_their_own_and_time_from_now() -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
-        for migration in migrations():
-            if migration.number < 7:
-                database.executescript(migration.sql)
-        database.execute("PRAGMA user_version = 6")
+        migrate_to(database, 6)
         database.execute(
             "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary)"
             " VALUES (5, 'r', 1, 'f', 0, 'completed', 'api', 'off', x'00')"

@@ -1,0 +1,152 @@
+"""What of a run is content, and the same run without it: as if nothing had been captured.
+
+Events and steps are stripped each for itself, and still belong together: stripped events fold to the
+stripped steps, byte for byte. `LEFT` is a list of what stays, so that a field that is new is content until
+somebody says that it is none. Nothing here does I/O; stripping twice is the same as stripping once.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import msgspec
+from msgspec import NODEFAULT
+from msgspec.structs import fields, replace
+
+from runglass.events import KnownEvent, UnknownEvent, decode_event, encode_event
+from runglass.lazy import Json, encoded
+from runglass.trace import ModelCall, StepTrace
+
+_ERROR_LEFT = ("code", "type", "line")
+
+
+def _whole(value: Any) -> Any:
+    return value
+
+
+def _error(error: Any) -> Json:
+    """Where an error came from; what it says, and with it what it was given, goes."""
+    if not isinstance(error, dict):
+        return None
+    left = {name: error[name] for name in _ERROR_LEFT if isinstance(error.get(name), str | int)}
+    # Why a run was cancelled is in its last event, in our own words, and the fold tells the steps the same.
+    if error.get("code") == "CANCELLED" and isinstance(error.get("message"), str):
+        left["message"] = error["message"]
+    return encoded(msgspec.json.encode(left))
+
+
+def _model_call(call: ModelCall) -> ModelCall:
+    """What was asked and said goes; who was asked, how long it took and what it cost stays."""
+    return replace(call, request=None, response=None, truncated=False)
+
+
+def _override_names(names: list[str]) -> list[str]:
+    """The names of steps' own fields; those of inputs are the caller's words."""
+    return [name for name in names if ".input." not in name]
+
+
+LEFT: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(
+        (
+            # which run, step and attempt it is
+            *("execution_id", "run_id", "flow_id", "seq", "at", "version", "trigger_type", "step_count"),
+            *("flow_slug", "session_id", "trace_parent", "trace_state"),
+            *("step_id", "name", "step_index", "attempt", "loop_index", "loop_path"),
+            # what became of it, and when
+            *("status", "started_at", "completed_at", "duration_ms", "delay_ms", "next_attempt"),
+            *("iterations", "iterations_used", "reason", "summary", "finish_reason"),
+            # how much it was, and what it cost
+            *("input_size_bytes", "output_size_bytes", "tokens", "cost_usd", "model_used"),
+        ),
+        _whole,
+    ),
+    "error": _error,
+    "error_context": _error,
+    "model_call": _model_call,
+    "model_calls": lambda calls: [_model_call(call) for call in calls],
+    "overridden": _override_names,
+}
+"""Fields of events and steps that are no content, or not all of them: the function takes out what is."""
+
+_steps = msgspec.json.Decoder(StepTrace)
+
+
+def strip_event(data: bytes) -> bytes:
+    """The event, as JSON, without its content. Raises msgspec.DecodeError."""
+    event = decode_event(data)
+    if isinstance(event, UnknownEvent):
+        kept = {
+            name: value for name, value in event.data.items() if name == "eventType" or name in _WIRE_NAMES
+        }
+        return msgspec.json.encode(kept)
+    stripped: KnownEvent = _stripped(event)
+    return encode_event(stripped)
+
+
+def strip_step(data: bytes) -> bytes:
+    """The StepTrace, as JSON, without its content. Raises msgspec.DecodeError."""
+    return msgspec.json.encode(_stripped(_steps.decode(data)))
+
+
+def strip_summary(data: bytes) -> bytes:
+    """The RunSummary, as JSON, without its content. Raises msgspec.DecodeError."""
+    summary = msgspec.json.decode(data, type=dict[str, Any])
+    error = summary.get("error")
+    if isinstance(error, dict) and error.get("code") != "CANCELLED":
+        error.pop("message", None)
+    if names := _override_names(summary.pop("overridden", [])):
+        summary["overridden"] = names
+    return msgspec.json.encode(summary)
+
+
+def strip_error(data: bytes | None) -> bytes | None:
+    """The error of a run, as JSON, without what it says. Raises msgspec.DecodeError."""
+    if data is None or not isinstance(error := msgspec.json.decode(data), dict):
+        return data
+    return bytes(_error(error))  # type: ignore[arg-type]  # encoded, as all that is not read yet
+
+
+def _stripped(struct: Any) -> Any:
+    kind: type[msgspec.Struct] = type(struct)
+    return replace(struct, **{name: left(struct) for name, left in _changes(kind).items()})
+
+
+@cache
+def _changes(kind: type[msgspec.Struct]) -> dict[str, Callable[[Any], Any]]:
+    """The fields of such a struct that do not stay whole, each with what it becomes."""
+    changes = {}
+    for field in fields(kind):
+        left = LEFT.get(field.name)
+        if left is None:
+            changes[field.name] = _emptied(field)
+        elif left is not _whole:
+            changes[field.name] = partial(_left_of, field.name, left)
+    return changes
+
+
+def _left_of(name: str, left: Callable[[Any], Any], struct: Any) -> Any:
+    return left(getattr(struct, name))
+
+
+def _emptied(field: msgspec.structs.FieldInfo) -> Callable[[Any], Any]:
+    """What the field says where there is no content: its default, or the empty value of its kind."""
+    # Where there is a default, the value is not looked at: content is large, and decoded when it is read.
+    if field.default is not NODEFAULT:
+        return lambda _: field.default
+    if field.default_factory is not NODEFAULT:
+        factory = field.default_factory
+        return lambda _: factory()
+    return partial(_left_of, field.name, _empty)
+
+
+def _empty(value: Any) -> Any:
+    return type(value)() if isinstance(value, str | list | tuple | dict) else None
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+_WIRE_NAMES = {_camel(name) for name, left in LEFT.items() if left is _whole} - {"reason", "summary"}
+"""What stays of events that this version does not know: whatever else they have may be content."""

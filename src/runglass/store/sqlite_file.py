@@ -1,0 +1,170 @@
+"""An SQLite file as a whole: what takes how much of it, rebuilt, and copied while others write.
+
+For commands that work beside a server, or instead of one. Blocking; each opens the file for itself.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from runglass.errors import StoreError
+
+BUSY_TIMEOUT_S = 10.0
+
+
+class ProjectUsage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What the runs of a project take. Bytes are those of the data, without what SQLite adds to it.
+
+    `step_bytes` are the steps of traces, snapshots included; `outcome_bytes` what callers are owed;
+    `open_bytes` what runs that have not ended need to go on.
+    """
+
+    org: str
+    project: str
+    runs: int = 0
+    events: int = 0
+    event_bytes: int = 0
+    steps: int = 0
+    step_bytes: int = 0
+    outcome_bytes: int = 0
+    open_bytes: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a database takes on disk. `free_bytes` of `file_bytes` hold nothing, `log_bytes` come on top.
+
+    `purged_runs` are gone and still have rows to be removed. Free space goes back to the system by itself
+    where `gives_back` is true, else with `runglass data vacuum`.
+    """
+
+    file_bytes: int
+    free_bytes: int
+    log_bytes: int
+    gives_back: bool
+    purged_runs: int
+    projects: list[ProjectUsage]
+
+
+_SUMS = (
+    (("runs",), "SELECT project_id, count(*) FROM run GROUP BY 1"),
+    (
+        ("events", "event_bytes"),
+        "SELECT project_id, count(*), sum(length(data)) FROM run JOIN event ON run_no = no GROUP BY 1",
+    ),
+    *(
+        (
+            ("steps", "step_bytes"),
+            f"SELECT project_id, count(*), sum(length(data)) FROM run JOIN {table} ON run_no = no GROUP BY 1",
+        )
+        for table in ("step", "step_attempt")
+    ),
+    (
+        ("outcome_bytes",),
+        "SELECT project_id, sum(coalesce(length(result), 0) + coalesce(length(error), 0))"
+        " FROM run JOIN run_outcome ON run_no = no GROUP BY 1",
+    ),
+    (("outcome_bytes",), "SELECT project_id, coalesce(sum(length(answer)), 0) FROM call GROUP BY 1"),
+    (("outcome_bytes",), "SELECT project_id, sum(length(data)) FROM run JOIN owed ON run_no = no GROUP BY 1"),
+    (
+        ("open_bytes",),
+        "SELECT project_id, sum(length(request)) FROM run JOIN run_request ON run_no = no GROUP BY 1",
+    ),
+    (
+        ("open_bytes",),
+        "SELECT project_id, sum(length(data)) FROM run JOIN checkpoint ON run_no = no GROUP BY 1",
+    ),
+)
+"""Which figures of a project a statement adds to. Sizes are in the heads of rows, so no data is read."""
+
+
+def usage(path: Path) -> Usage:
+    """What is in the file, as of one moment. Reads every row's head. Raises StoreError."""
+    with opened(path) as db:
+        db.execute("BEGIN")
+        figures: dict[int, dict[str, int]] = {}
+        for names, sql in _SUMS:
+            for project_id, *numbers in db.execute(sql):
+                sums = figures.setdefault(project_id, {})
+                for name, number in zip(names, numbers, strict=True):
+                    sums[name] = sums.get(name, 0) + number
+        projects = [
+            ProjectUsage(org=org, project=name, **figures.get(project_id, {}))
+            for project_id, org, name in db.execute("SELECT id, org, name FROM project ORDER BY org, name")
+        ]
+        (purged,) = db.execute("SELECT count(*) FROM purged_run").fetchone()
+        pages, free, size, mode = (
+            db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size", "auto_vacuum")
+        )
+    return Usage(
+        file_bytes=pages * size,
+        free_bytes=free * size,
+        log_bytes=_size(path.with_name(path.name + "-wal")),
+        gives_back=mode != 0,
+        purged_runs=purged,
+        projects=projects,
+    )
+
+
+def rebuild(path: Path) -> None:
+    """Writes the file anew without free space; later on it gives space back by itself.
+
+    Nobody can write meanwhile, so no server may work on it. Takes as much disk space again while it lasts;
+    where that is missing, the file is left as it was. Raises StoreError.
+    """
+    with opened(path) as db:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA secure_delete = ON")
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def back_up(path: Path, target: Path) -> None:
+    """A copy of the database as of one moment, though others write. `target` is whole or not there at all.
+
+    Raises FileExistsError for a target that exists, OSError, StoreError.
+    """
+    if target.exists():
+        raise FileExistsError(f"{str(target)!r} exists")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    # For nobody else's eyes, as the database itself.
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:
+        with opened(path) as db, opened(part) as copy:
+            # In one go: a copy in steps begins anew each time that somebody writes.
+            db.backup(copy)
+            (found,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise StoreError(f"the copy of {str(path)!r} is damaged, as the database may be: {found}")
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        # A link and no rename, which would take the place of a file that somebody has just made.
+        os.link(part, target)
+    finally:
+        for leftover in (part, *(part.with_name(part.name + end) for end in ("-wal", "-shm", "-journal"))):
+            leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to a file that is there. Raises StoreError for whatever goes wrong with it."""
+    try:
+        with closing(
+            sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None
+            )
+        ) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise StoreError(f"the database {str(path)!r} cannot be used: {error}") from error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,337 @@
+"""What every store must do when runs and their content are to go."""
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass.content import strip_event, strip_step
+from runglass.errors import HeadMismatch, RunPurged
+from runglass.events import FlowCompleted, KnownEvent, RunStarted, StepCompleted, StepStarted, encode_event
+from runglass.store.base import (
+    NO_RETENTION,
+    AttemptKey,
+    CallKey,
+    Checkpoint,
+    ContentPlace,
+    Retention,
+    RetentionOfFlow,
+    RunRecord,
+    StepRow,
+    Store,
+)
+from runglass.trace import StepTrace
+from tests.conformance.test_store import STORES, batch, make_run, row
+from tests.records import new_run
+
+SECRET = "sesame"
+RUN: dict[str, Any] = {"execution_id": "r", "at": "2026-01-01T00:00:00.000Z"}
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+async def ended_run(
+    store: Store, run_id: str = "run-1", *, ended_at: str = "2026-01-01T00:00:00.000Z", **more: Any
+) -> RunRecord:
+    run = await make_run(store, run_id, **more)
+    steps = [row(position) for position in range(1, 11)]
+    await store.append(batch(run, 0, *[b"event"] * 10, steps=steps, owed=[(1, b"owed")]))
+    again = [row(1, attempt=2, status="completed")]
+    await store.append(
+        batch(run, 10, b"last", status="completed", steps=again, ended_at=ended_at, result=b"r")
+    )
+    found = await store.run(run_id)
+    assert found is not None
+    return found
+
+
+async def rows_left(store: Store, run_no: int) -> int:
+    """How many rows of the run can still be read by its number."""
+    count = len(await store.steps(run_no)) + len(await store.attempts(run_no, "s"))
+    for seq in range(12):
+        count += await store.owed(run_no, seq) is not None
+    return count + (await store.outcome(run_no) != (None, None))
+
+
+async def purge_all(store: Store, **limits: int) -> int:
+    """Takes every bite; returns how many there were."""
+    bites = 0
+    while await store.purge_rows(**{"limit_rows": 1000, "limit_bytes": 1 << 20, **limits}):
+        bites += 1
+    return bites
+
+
+async def test_a_purged_run_is_gone_at_once_before_its_rows_are(store: Store) -> None:
+    run, other = await ended_run(store), await ended_run(store, "run-2")
+    assert await store.purge_run(run.no)
+    assert await store.run("run-1") is None
+    assert await store.trace("run-1", project_id=run.project_id, limit_bytes=1000) is None
+    listed = await store.runs(run.project_id, flow_id=None, status=None, before=None, limit=10)
+    assert listed == [other.summary]
+    assert await rows_left(store, run.no) > 0
+    assert not await store.purge_run(run.no), "it is there no more"
+
+
+async def test_a_run_that_has_not_ended_is_not_purged(store: Store) -> None:
+    run = await make_run(store)
+    for status in ("pending", "running", "paused"):
+        if status != "pending":
+            head = 0 if status == "running" else 1
+            await store.append(batch(run, head, b"event", status=status))
+        assert not await store.purge_run(run.no)
+        found = await store.run("run-1")
+        assert found is not None
+        assert found.status == status
+    assert not await store.purge_rows(limit_rows=100, limit_bytes=100)
+
+
+@pytest.mark.parametrize(
+    ("limits", "least"), [({}, 1), ({"limit_rows": 3}, 8), ({"limit_rows": 1}, 23), ({"limit_bytes": 1}, 20)]
+)
+async def test_what_it_leaves_behind_goes_in_bites_and_takes_nothing_else_along(
+    store: Store, limits: dict[str, int], least: int
+) -> None:
+    run, other = await ended_run(store), await ended_run(store, "run-2")
+    before = await rows_left(store, other.no)
+    assert await store.purge_run(run.no)
+    assert least <= await purge_all(store, **limits) <= 30
+    assert await rows_left(store, run.no) == 0
+    assert await rows_left(store, other.no) == before
+    assert len(await store.events(other.no, after=0, limit_bytes=1000)) == 11
+
+
+async def test_a_checkpoint_that_was_left_goes_too(store: Store) -> None:
+    run = await make_run(store)
+    kept = [Checkpoint(f"s{n}", str(path), b"x" * 10) for n in range(3) for path in range(3)]
+    await store.append(batch(run, 0, b"event", checkpoints=kept))
+    await store.append(batch(run, 1, b"last", status="failed", error=b"{}"))
+    assert await store.purge_run(run.no)
+    await purge_all(store, limit_rows=2)
+    assert await store.checkpoints(run.no) == []
+    assert await store.request(run.no) is None
+
+
+@pytest.mark.parametrize("store_kind", STORES)
+async def test_purging_goes_on_after_a_crash_between_two_bites(tmp_path: Path, store_kind: str) -> None:
+    async with STORES[store_kind](tmp_path) as store:
+        run = await ended_run(store)
+        assert await store.purge_run(run.no)
+        assert await store.purge_rows(limit_rows=5, limit_bytes=1000)
+        left = await rows_left(store, run.no)
+    async with STORES[store_kind](tmp_path) as store:
+        assert await store.run("run-1") is None
+        assert await rows_left(store, run.no) == left
+        await purge_all(store, limit_rows=5)
+        assert await rows_left(store, run.no) == 0
+
+
+async def test_who_was_reading_it_is_told_and_never_shown_a_part_as_the_whole(store: Store) -> None:
+    run = await ended_run(store)
+    assert await store.purge_run(run.no)
+    assert len(await store.events(run.no, after=0, limit_bytes=1000)) == 11, "what is left can be read on"
+    assert await store.purge_rows(limit_rows=4, limit_bytes=1000)
+    with pytest.raises(RunPurged):
+        await store.events(run.no, after=0, limit_bytes=1000)
+    with pytest.raises(RunPurged):
+        await store.trace_page(run.no, after=0, limit_bytes=1000)
+    await purge_all(store)
+    with pytest.raises(RunPurged):
+        await store.events(run.no, after=11, limit_bytes=1000)
+    with pytest.raises(RunPurged):
+        await store.attempt_data(run.no, [AttemptKey(1, "", 1)], limit_bytes=1000)
+
+
+async def test_nothing_can_be_appended_to_it_and_nobody_claims_it(store: Store) -> None:
+    run = await ended_run(store)
+    assert await store.purge_run(run.no)
+    with pytest.raises(HeadMismatch):
+        await store.append(batch(run, 11, b"more"))
+    assert await store.claim_runs("me", now="2026-01-01T00:00:00.000Z", limit=9) == []
+    assert await store.claim_paused(run) is None
+
+
+async def test_its_number_is_never_given_again(store: Store) -> None:
+    """A reader that has the number would go on in another run's log."""
+    run = await ended_run(store)
+    assert await store.purge_run(run.no)
+    during = await make_run(store, "run-2")
+    assert during.no > run.no
+    await purge_all(store)
+    await store.append(batch(during, 0, b"only", status="cancelled"))
+    assert await store.purge_run(during.no)
+    await purge_all(store)
+    after = await make_run(store, "run-3")
+    assert after.no > during.no
+    assert await store.events(after.no, after=0, limit_bytes=1000) == []
+
+
+async def test_calls_of_a_purged_run_are_forgotten_with_their_answers(store: Store) -> None:
+    owner = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(owner.id, "flow", name=None, capture=None, source=b"{}")
+    runs = [
+        await store.create_run(new_run(owner.id, flow.id, id=name, call=CallKey(f"key of {name}", b"d")))
+        for name in ("one", "two")
+    ]
+    for run in runs:
+        await store.append(batch(run, 0, b"last", status="completed"))
+        await store.answer_call(owner.id, f"key of {run.id}", status=200, answer=b"answer")
+    assert await store.purge_run(runs[0].no)
+    assert await store.call(owner.id, "key of one") is None
+    assert await store.call(owner.id, "key of two") is not None
+
+
+async def test_what_a_purged_run_spent_stays_spent(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"last", status="completed", spent_usd=Decimal(7)))
+    assert await store.purge_run(run.no)
+    await purge_all(store)
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert project.spent_usd == 7
+
+
+async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -> None:
+    late = await ended_run(store, "run-1", ended_at="2026-01-03T00:00:00.000Z")
+    early = await ended_run(store, "run-2", ended_at="2026-01-01T00:00:00.000Z")
+    await ended_run(store, "run-3", slug="other")
+    going = await make_run(store, "run-4")
+    await store.append(batch(going, 0, b"event"))
+
+    async def found(before: str, *, with_content: bool = False, limit: int = 9) -> list[int]:
+        return await store.ended_runs(late.flow_id, before=before, with_content=with_content, limit=limit)
+
+    assert await found("2026-01-09") == [early.no, late.no]
+    assert await found("2026-01-09", limit=1) == [early.no]
+    assert await found("2026-01-02") == [early.no]
+    assert await found("2026-01-01T00:00:00.000Z") == []
+    assert await found("2026-01-09", with_content=True) == [early.no, late.no]
+    assert await store.purge_run(early.no)
+    assert await found("2026-01-09") == [late.no]
+
+
+async def test_the_nearest_word_on_retention_wins(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    quiet = await store.put_draft(project.id, "quiet", name=None, capture=None, source=b"{}")
+    own = Retention(3.0, None)
+    loud = await store.put_draft(project.id, "loud", name=None, capture=None, source=b"{}", retention=own)
+    assert (loud.retention_days, loud.content_retention_days) == (3.0, None)
+    assert sorted(await store.retentions()) == sorted(
+        [RetentionOfFlow(quiet.id, NO_RETENTION), RetentionOfFlow(loud.id, own)]
+    )
+    await store.set_retention(project.id, Retention(30.0, 7.5))
+    assert sorted(await store.retentions()) == sorted(
+        [RetentionOfFlow(quiet.id, Retention(30.0, 7.5)), RetentionOfFlow(loud.id, Retention(3.0, 7.5))]
+    )
+    found = await store.find_project("acme", "demo")
+    assert found is not None
+    assert (found.retention_days, found.content_retention_days) == (30.0, 7.5)
+    await store.set_retention(project.id, NO_RETENTION)
+    await store.put_draft(project.id, "loud", name=None, capture=None, source=b"{}")
+    assert {each.retention for each in await store.retentions()} == {NO_RETENTION}
+
+
+def raw(value: Any) -> Any:
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+async def run_with_content(store: Store, run_id: str = "run-1") -> RunRecord:
+    """A run of ten steps, the first of them in two attempts, with a secret in each."""
+    run = await make_run(store, run_id)
+    step: dict[str, Any] = {**RUN, "step_id": "s", "step_index": 0, "attempt": 1}
+    output = raw({"text": SECRET})
+    events: list[KnownEvent] = [
+        RunStarted(**RUN, run_id="r", flow_id="f", step_count=1, trigger_type="api", version=1),
+        *[StepStarted(**step) for _ in range(10)],
+        *[StepCompleted(**step, output=output, duration_ms=1) for _ in range(10)],
+        FlowCompleted(**RUN, run_id="r", result=output),
+    ]
+    data = msgspec.json.encode(StepTrace(step_id="s", output_context=output, cost_usd="0.5"))
+    steps = [StepRow(position, "s", "", 1, "completed", data) for position in range(1, 11)]
+    steps.append(StepRow(1, "s", "", 2, "completed", data))
+    await store.append(
+        batch(
+            run,
+            0,
+            *map(encode_event, events),
+            status="completed",
+            steps=steps,
+            result=b'{"text":"sesame"}',
+            error=b'{"code":"X","message":"sesame"}',
+            ended_at="2026-01-01T00:00:00.000Z",
+        )
+    )
+    found = await store.run(run_id)
+    assert found is not None
+    return found
+
+
+async def all_of(store: Store, run_no: int) -> list[bytes]:
+    events = [data for _, data in await store.events(run_no, after=0, limit_bytes=1 << 20)]
+    return events + [step.data for step in await store.attempts(run_no, "s")]
+
+
+@pytest.mark.parametrize(("limit_rows", "bites"), [(1000, 1), (5, 7), (1, 34)])
+async def test_content_is_taken_out_in_bites_and_all_else_stays(
+    store: Store, limit_rows: int, bites: int
+) -> None:
+    run, other = await run_with_content(store), await run_with_content(store, "run-2")
+    before, theirs = await all_of(store, run.no), await all_of(store, other.no)
+    place: ContentPlace | None = None
+    taken = 0
+    while True:
+        place = await store.strip_content(run.no, place, limit_rows=limit_rows, limit_bytes=1 << 20)
+        taken += 1
+        if place is None:
+            break
+        due = await store.ended_runs(run.flow_id, before="2027", with_content=True, limit=9)
+        assert due == [run.no, other.no], "it is not done, and would be taken up again"
+    assert taken == bites
+    expected = [strip_event(data) for data in before[:22]] + [strip_step(data) for data in before[22:]]
+    assert await all_of(store, run.no) == expected
+    assert SECRET.encode() not in b"".join(expected)
+    assert await store.outcome(run.no) == (None, b'{"code":"X"}')
+    assert await all_of(store, other.no) == theirs
+    due = await store.ended_runs(run.flow_id, before="2027", with_content=True, limit=9)
+    assert due == [other.no]
+    assert await store.ended_runs(run.flow_id, before="2027", with_content=False, limit=9) == [
+        run.no,
+        other.no,
+    ]
+
+
+async def test_taking_out_content_may_begin_anew(store: Store) -> None:
+    run = await run_with_content(store)
+    assert await store.strip_content(run.no, None, limit_rows=9, limit_bytes=1 << 20) is not None
+    assert await store.strip_content(run.no, None, limit_rows=99, limit_bytes=1 << 20) is None
+    assert SECRET.encode() not in b"".join(await all_of(store, run.no))
+
+
+async def test_a_bite_of_content_is_bounded_by_bytes(store: Store) -> None:
+    run = await run_with_content(store)
+    place = await store.strip_content(run.no, None, limit_rows=99, limit_bytes=1)
+    assert place == ContentPlace("event", (1,))
+
+
+async def test_what_is_no_event_is_an_error_and_changes_nothing(store: Store) -> None:
+    run = await ended_run(store)
+    with pytest.raises(msgspec.DecodeError):
+        await store.strip_content(run.no, None, limit_rows=99, limit_bytes=1 << 20)
+    assert await store.ended_runs(run.flow_id, before="2027", with_content=True, limit=9) == [run.no]
+
+
+async def test_giving_back_space_comes_to_an_end(store: Store) -> None:
+    run = await ended_run(store)
+    assert await store.purge_run(run.no)
+    await purge_all(store)
+    for _ in range(100):
+        if not await store.compact(limit_bytes=1 << 16):
+            break
+    else:
+        pytest.fail("there was always more")

@@ -1,0 +1,206 @@
+"""`DELETE …?purge=true`: a run is gone for good, for those who may, and for nobody else's eyes."""
+
+import uuid
+from typing import Any
+
+import httpx2
+import pytest
+from msgspec.structs import replace
+
+from runglass.store.base import RunRecord
+from runglass.testing import RunningServer
+from tests.contract.test_cancel import paused
+from tests.contract.wire import detail, execute, frames, http_for, refusal, start
+
+FORMS = ["/flow-runs/{}?purge=true", "/seq/acme/demo/endless/runs/{}?purge=true"]
+ANYTHING = "/seq/acme/demo/anything/runs/{}?purge=true"
+
+
+def is_gone(http: httpx2.Client, run: str) -> None:
+    """Checks that no way leads to the run any more, and that it looks like one that never was."""
+    unknown = str(uuid.uuid4())
+    for path in ("", "/trace", "/trace/stream", "/steps/first/trace"):
+        method = "GET" if path else "DELETE"
+        gone, never = (http.request(method, f"/flow-runs/{name}{path}") for name in (run, unknown))
+        assert refusal(gone) == (404, "RUN_NOT_FOUND")
+        assert gone.text == never.text.replace(unknown, run)
+    assert refusal(http.delete(f"/flow-runs/{run}?purge=true")) == (404, "RUN_NOT_FOUND")
+    runs: list[dict[str, Any]] = []
+    cursor: dict[str, str] = {}
+    while True:
+        page = http.get("/flow-runs", params={"limit": 100, **cursor}).json()
+        runs += page["runs"]
+        if page["nextCursor"] is None:
+            break
+        cursor = {"cursor": page["nextCursor"]}
+    assert run not in [each["id"] for each in runs]
+
+
+@pytest.mark.parametrize("form", [FORMS[0], ANYTHING])
+def test_a_run_that_has_ended_is_purged(http: httpx2.Client, form: str) -> None:
+    run, other = execute(http, "anything"), execute(http, "anything")
+    answer = http.delete(form.format(run))
+    assert (answer.status_code, answer.headers["content-type"]) == (202, "application/json")
+    assert answer.json() == {"executionId": run, "status": "purged"}
+    is_gone(http, run)
+    assert http.get(f"/flow-runs/{other}/trace").status_code == 200
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_run_that_goes_on_is_cancelled_first(server: RunningServer, http: httpx2.Client, form: str) -> None:
+    run = start(server, "endless")
+    assert http.delete(form.format(run)).json() == {"executionId": run, "status": "purged"}
+    assert not server.runtime.engine.goes_on(run)
+    is_gone(http, run)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_so_is_one_that_waits(server: RunningServer, http: httpx2.Client, form: str) -> None:
+    run = paused(server)
+    assert http.delete(form.format(run)).json() == {"executionId": run, "status": "purged"}
+    is_gone(http, run)
+
+
+def test_who_follows_it_hears_of_its_end(server: RunningServer, http: httpx2.Client) -> None:
+    run = start(server, "endless")
+    with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
+        parts = stream.iter_text()
+        seen = next(parts)
+        assert http.delete(FORMS[0].format(run)).status_code == 202
+        seen += "".join(parts)
+    assert frames(seen)[-1].event == "flow_cancelled"
+
+
+@pytest.mark.parametrize("query", ["", "?purge=false", "?other=true"])
+def test_without_purge_an_ended_run_stays(http: httpx2.Client, query: str) -> None:
+    run = execute(http, "anything")
+    assert refusal(http.delete(f"/flow-runs/{run}{query}")) == (409, "RUN_ENDED")
+    assert http.get(f"/flow-runs/{run}/trace").status_code == 200
+
+
+@pytest.mark.parametrize("query", ["purge=perhaps", "purge=true&purge=true", "purged=true", "Purge=true"])
+def test_what_may_have_meant_it_does_nothing(http: httpx2.Client, query: str) -> None:
+    run = execute(http, "anything")
+    answer = http.delete(f"/flow-runs/{run}?{query}")
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "purge" in detail(answer)["message"]
+    assert http.get(f"/flow-runs/{run}/trace").status_code == 200
+
+
+@pytest.mark.parametrize(("role", "status"), [("read", 403), ("run", 403), ("admin", 202)])
+@pytest.mark.parametrize("form", FORMS)
+def test_only_an_admin_may(
+    server: RunningServer, http: httpx2.Client, role: Any, status: int, form: str
+) -> None:
+    run = start(server, "endless")
+    with http_for(server, server.make_key("acme", "demo", role)) as caller:
+        answer = caller.delete(form.format(run))
+        assert answer.status_code == status
+        assert refusal(caller.delete(form.format(uuid.uuid4()))) == (404, "RUN_NOT_FOUND")
+    if status == 403:
+        assert detail(answer)["code"] == "FORBIDDEN"
+        assert role in detail(answer)["message"]
+        found = http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"]
+        assert found in ("pending", "running"), "and nothing was cancelled either"
+        assert http.delete(f"/flow-runs/{run}").status_code == 202
+
+
+def test_a_run_of_another_project_or_flow_is_unknown(server: RunningServer, http: httpx2.Client) -> None:
+    run = execute(http, "anything")
+    assert refusal(http.delete(FORMS[1].format(run))) == (404, "RUN_NOT_FOUND")
+    with http_for(server, server.make_key("acme", "stranger")) as stranger:
+        theirs = stranger.delete(FORMS[0].format(run))
+        assert refusal(theirs) == (404, "RUN_NOT_FOUND")
+        unknown = str(uuid.uuid4())
+        assert theirs.text == stranger.delete(FORMS[0].format(unknown)).text.replace(unknown, run)
+        assert refusal(stranger.delete(ANYTHING.format(run))) == (404, "FLOW_NOT_FOUND")
+    assert http.get(f"/flow-runs/{run}/trace").status_code == 200
+
+
+def test_one_that_somebody_else_purges_meanwhile_is_not_found(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = execute(http, "anything")
+    read = server.runtime.store.run
+    found: list[RunRecord] = []
+
+    async def read_and_purge(run_id: str) -> RunRecord | None:
+        record = await read(run_id)
+        if record is not None and not found:
+            found.append(record)
+            assert await server.runtime.store.purge_run(record.no)
+        return record
+
+    monkeypatch.setattr(server.runtime.store, "run", read_and_purge)
+    assert refusal(http.delete(FORMS[0].format(run))) == (404, "RUN_NOT_FOUND")
+
+
+def test_a_trace_whose_run_is_purged_while_it_is_read_does_not_pass_for_the_whole(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read before, and asked for after it was purged, as the second page of a long trace is."""
+    run = execute(http, "anything")
+    keys = server.runtime.store.attempt_keys
+
+    async def purged_meanwhile(run_no: int, step_id: str) -> Any:
+        found = await keys(run_no, step_id)
+        assert await server.runtime.store.purge_run(run_no)
+        while await server.runtime.store.purge_rows(limit_rows=100, limit_bytes=1 << 20):
+            pass
+        return found
+
+    monkeypatch.setattr(server.runtime.store, "attempt_keys", purged_meanwhile)
+    assert refusal(http.get(f"/flow-runs/{run}/steps/keep/trace")) == (404, "RUN_NOT_FOUND")
+
+
+def test_a_session_forgets_it(http: httpx2.Client) -> None:
+    session = str(uuid.uuid4())
+    runs = []
+    for _ in range(2):
+        answer = http.post("/seq/acme/demo/anything/execute", json={}, headers={"X-Session-Id": session})
+        runs.append(answer.json()["executionId"])
+    http.delete(FORMS[0].format(runs[0]))
+    executions = http.get(f"/seq/sessions/{session}").json()["executions"]
+    assert [each["executionId"] for each in executions] == runs[1:]
+    http.delete(FORMS[0].format(runs[1]))
+    assert refusal(http.get(f"/seq/sessions/{session}")) == (404, "SESSION_NOT_FOUND")
+
+
+def test_its_idempotency_key_gives_nothing_of_it_away(http: httpx2.Client) -> None:
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+    path = "/seq/acme/demo/anything/execute"
+    body = {"parameters": {"x": "sesame"}}
+    run = http.post(path, json=body, headers=headers).json()["executionId"]
+    assert http.post(path, json=body, headers=headers).json()["executionId"] == run
+    http.delete(FORMS[0].format(run))
+    assert http.post(path, json=body, headers=headers).json()["executionId"] != run
+
+
+def test_whoever_waits_for_a_paused_run_that_is_purged_is_told(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an end in the log that can still be read, the wait would never be over."""
+    from runglass.errors import APIError
+    from runglass.server.calls import _rested
+
+    run = paused(server)
+
+    class Asked:
+        """As much of a request as the wait looks at."""
+
+        class app:
+            state = {"runtime": server.runtime}  # noqa: RUF012
+
+    async def wait() -> str:
+        store = server.runtime.store
+        record = await store.run(run)
+        assert record is not None
+        await server.runtime.engine.cancel_paused(record, reason="test")
+        assert await store.purge_run(record.no)
+        try:
+            await _rested(Asked, replace(record, status="running"), -1)  # type: ignore[arg-type]
+        except APIError as error:
+            return error.code
+        return ""
+
+    assert server.call(wait()) == "RUN_NOT_FOUND"

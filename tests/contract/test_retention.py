@@ -1,0 +1,104 @@
+"""Runs and their content go when the server, a project or a flow says so, seen over HTTP."""
+
+from collections.abc import Iterator
+
+import httpx2
+import msgspec
+import pytest
+
+from runglass.errors import FlowFileError
+from runglass.events import decode_event
+from runglass.flow import parse_flow
+from runglass.fold import fold
+from runglass.store.base import Retention
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import BROKEN, WORDS, detail, execute, frames, http_for, refusal
+
+SECRET = "sesame"
+SHORT = "slug: short\nretention_days: 0\nsteps: [{id: keep, type: passthrough}]\n"
+LONG = "slug: long\ncontent_retention_days: 100.5\nsteps: [{id: keep, type: passthrough}]\n"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """A server that keeps content until it next tidies up."""
+    with running_server(capture="full", content_retention_days=0) as running:
+        for flow in (WORDS, BROKEN, SHORT, LONG):
+            running.push(flow)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def http(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.key) as client:
+        yield client
+
+
+def tidy(server: RunningServer) -> None:
+    """Removes what ended before this moment, which must be a later one than that of the end."""
+
+    async def after_a_moment() -> None:
+        await server.runtime.removal._clock.sleep(0.002)
+        await server.runtime.removal.tidy()
+
+    server.call(after_a_moment())
+
+
+@pytest.mark.parametrize("slug", ["words", "broken"])
+def test_without_its_content_the_trace_is_still_what_the_stream_adds_up_to(
+    server: RunningServer, http: httpx2.Client, slug: str
+) -> None:
+    body = {"parameters": {"message": f"say {SECRET}"}}
+    answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body)
+    run = answer.json()["executionId"] if slug == "words" else detail(answer)["executionId"]
+    trace, stream = f"/flow-runs/{run}/trace", f"/flow-runs/{run}/trace/stream"
+    assert SECRET in http.get(trace).text
+    assert SECRET in http.get(stream).text
+    before = http.get(trace).json()
+    tidy(server)
+    left = http.get(trace)
+    events = [decode_event(msgspec.json.encode(frame.data)) for frame in frames(http.get(stream).text)]
+    assert msgspec.json.encode(fold(events)) == left.content
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    for text in (left.text, http.get(stream).text):
+        assert SECRET.upper() not in text.upper()
+        assert "it broke" not in text
+    assert left.json()["flowRun"] == before["flowRun"]
+    for now, then in zip(left.json()["steps"], before["steps"], strict=True):
+        for field in ("stepId", "attempt", "status", "durationMs", "tokens", "costUsd", "inputSizeBytes"):
+            assert now.get(field) == then.get(field)
+    if slug == "broken":
+        assert left.json()["steps"][-1]["errorContext"]["code"] == "CODE_ERROR"
+
+
+def test_a_flow_s_own_word_wins_and_a_project_s_is_next(server: RunningServer, http: httpx2.Client) -> None:
+    short, kept = (execute(http, slug, parameters={"x": SECRET}) for slug in ("short", "long"))
+    tidy(server)
+    assert refusal(http.get(f"/flow-runs/{short}/trace")) == (404, "RUN_NOT_FOUND")
+    assert SECRET in http.get(f"/flow-runs/{kept}/trace").text
+
+    async def keep(days: float | None) -> None:
+        project = await server.runtime.store.ensure_project("acme", "demo")
+        await server.runtime.store.set_retention(project.id, Retention(content_days=days))
+
+    server.call(keep(1))
+    run = execute(http, "words", message=SECRET)
+    tidy(server)
+    assert SECRET in http.get(f"/flow-runs/{run}/trace").text
+    server.call(keep(None))
+    tidy(server)
+    assert SECRET not in http.get(f"/flow-runs/{run}/trace").text
+
+
+def test_pushing_a_flow_without_its_word_takes_it_back(server: RunningServer) -> None:
+    assert server.push(LONG).content_retention_days == 100.5
+    assert server.push(LONG.replace("content_retention_days: 100.5\n", "")).content_retention_days is None
+    assert server.push(LONG).content_retention_days == 100.5
+
+
+@pytest.mark.parametrize("field", ["retention_days", "content_retention_days"])
+@pytest.mark.parametrize("value", ["-1", "many", "[1]"])
+def test_what_is_no_number_of_days_is_a_mistake_in_the_file(field: str, value: str) -> None:
+    with pytest.raises(FlowFileError) as caught:
+        parse_flow(f"slug: f\n{field}: {value}\nsteps: [{{id: keep, type: passthrough}}]\n")
+    assert [(problem.path, problem.line) for problem in caught.value.problems] == [(field, 2)]

@@ -1,0 +1,294 @@
+"""`runglass data`: what a database takes, a smaller one, a copy, and whether all in it is true."""
+
+import json
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass import Client
+from runglass.cli import main
+from runglass.cli.exits import Exit
+from runglass.testing import running_server
+
+FLOWS = """
+slug: greet
+steps:
+  - {id: first, type: passthrough}
+  - id: again
+    type: code
+    retry: {max_attempts: 2, initial_delay_ms: 0}
+    code: "return {'n': 1 // (attempt - 1)}"
+  - {id: last, type: passthrough}
+---
+slug: wait
+steps: [{id: hold, type: wait, ms: 600000}]
+"""
+
+Ask = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RUNGLASS_API_KEY", "RUNGLASS_BASE_URL", "RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A data folder with three runs that have ended and one that was left off, and no server."""
+    data = tmp_path / "data"
+    with running_server(data=data, capture="full") as server:
+        for flow in FLOWS.split("---\n"):
+            server.push(flow)
+        with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+            for _ in range(3):
+                client.flow("greet").execute(parameters={"x": "y" * 5000})
+            job = client.flow("wait").execute_async()
+            events = client.run(job.execution_id).live_trace()
+            assert [next(events).event_type for _ in range(2)] == ["run_started", "step_started"]
+            events.close()
+    return data
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str]) -> Ask:
+    def ask(*arguments: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["data", *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return ask
+
+
+@pytest.fixture
+def database(folder: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(folder / "runglass.db", isolation_level=None)) as connection:
+        yield connection
+
+
+def test_usage_adds_up_by_project(folder: Path, ask: Ask, database: sqlite3.Connection) -> None:
+    database.execute("INSERT INTO project (org, name) VALUES ('acme', 'empty')")
+    code, out, _ = ask("usage", "--data", folder, "--json")
+    assert code == Exit.OK
+    found = json.loads(out)
+    demo, empty = found["projects"]
+
+    def one(sql: str) -> Any:
+        return database.execute(sql).fetchone()[0]
+
+    assert (demo["org"], demo["project"], demo["runs"]) == ("acme", "demo", 4)
+    assert demo["events"] == one("SELECT count(*) FROM event")
+    assert demo["eventBytes"] == one("SELECT sum(length(data)) FROM event") > 3 * 2 * 5000
+    assert demo["steps"] == one("SELECT count(*) FROM step") + one("SELECT count(*) FROM step_attempt")
+    assert demo["stepBytes"] == one("SELECT sum(length(data)) FROM step") + one(
+        "SELECT sum(length(data)) FROM step_attempt"
+    )
+    assert demo["outcomeBytes"] == one("SELECT sum(length(result)) FROM run_outcome") + one(
+        "SELECT sum(length(answer)) FROM call"
+    )
+    assert demo["openBytes"] == one("SELECT sum(length(request)) FROM run_request")
+    assert {name: value for name, value in empty.items() if value} == {"org": "acme", "project": "empty"}
+    assert found["fileBytes"] >= demo["eventBytes"] + demo["stepBytes"]
+    assert (found["givesBack"], found["purgedRuns"]) == (True, 0)
+
+    code, out, err = ask("usage", "--data", folder)
+    assert (code, err) == (Exit.OK, "")
+    lines = out.splitlines()
+    assert lines[1].split()[:3] == ["acme/demo", "4", f"{demo['events']:,}"]
+    assert lines[-1].startswith("file ")
+
+
+def test_rows_of_deleted_runs_are_told(folder: Path, ask: Ask, database: sqlite3.Connection) -> None:
+    no, run_id = database.execute("SELECT no, id FROM run ORDER BY no").fetchone()
+    database.execute("DELETE FROM call WHERE run_id = ?", (run_id,))
+    database.execute("INSERT INTO purged_run VALUES (?)", (no,))
+    database.execute("DELETE FROM run WHERE no = ?", (no,))
+    code, out, _ = ask("usage", "--data", folder)
+    assert code == Exit.OK
+    assert "1 deleted run still to be cleared away" in out
+    assert ask("check", "--data", folder)[0] == Exit.OK, "that is as it should be"
+
+
+def test_vacuum_makes_an_older_file_smaller_and_one_that_gives_back(
+    folder: Path, ask: Ask, database: sqlite3.Connection
+) -> None:
+    path = folder / "runglass.db"
+    database.execute("PRAGMA auto_vacuum = NONE")
+    database.execute("VACUUM")
+    database.execute("CREATE TABLE large (data BLOB)")
+    database.execute("INSERT INTO large VALUES (zeroblob(5000000))")
+    database.execute("DROP TABLE large")
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    before = path.stat().st_size
+    assert before > 5_000_000
+    told = json.loads(ask("usage", "--data", folder, "--json")[1])
+    assert told["freeBytes"] >= 5_000_000
+    assert not told["givesBack"]
+    assert "runglass data vacuum" in ask("usage", "--data", folder)[2]
+
+    code, out, _ = ask("vacuum", "--data", folder)
+    assert code == Exit.OK
+    assert out.startswith("5.")
+    assert path.stat().st_size < before - 4_900_000
+    told = json.loads(ask("usage", "--data", folder, "--json")[1])
+    assert (told["freeBytes"], told["givesBack"]) == (0, True)
+    assert ask("check", "--all", "--data", folder)[0] == Exit.OK
+
+
+def test_vacuum_is_refused_while_a_server_runs(tmp_path: Path, ask: Ask) -> None:
+    with running_server(data=tmp_path) as server:
+        code, out, err = ask("vacuum", "--data", tmp_path)
+        assert (code, out) == (Exit.FAILED, "")
+        assert "another process runs flows" in err
+        server.push("slug: greet\nsteps: [{id: keep, type: passthrough}]\n")
+
+
+def test_a_backup_is_whole_though_the_server_writes_and_can_be_started_from(tmp_path: Path, ask: Ask) -> None:
+    target = tmp_path / "copy" / "runglass.db"
+    target.parent.mkdir()
+    with running_server(data=tmp_path / "data", capture="full") as server:
+        server.push("slug: greet\nsteps: [{id: keep, type: passthrough}]\n")
+        with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+            result = client.flow("greet").execute(parameters={"x": 1})
+            code, out, _ = ask("backup", target, "--data", tmp_path / "data")
+            assert code == Exit.OK
+            assert out.startswith(str(target))
+            client.flow("greet").execute(parameters={"x": 2})
+            trace = client.run(result.execution_id or "").trace()
+        key = server.key
+    assert [file.name for file in target.parent.iterdir()] == ["runglass.db"]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert ask("check", "--all", "--data", target.parent)[0] == Exit.OK
+    with (
+        running_server(data=target.parent) as restored,
+        Client(key, base_url=restored.base_url) as client,
+    ):
+        assert [run.id for run in client.runs().runs] == [result.execution_id]
+        assert client.run(result.execution_id or "").trace() == trace
+
+
+def test_a_backup_takes_the_place_of_nothing(folder: Path, tmp_path: Path, ask: Ask) -> None:
+    target = tmp_path / "there"
+    target.write_text("precious")
+    code, out, err = ask("backup", target, "--data", folder)
+    assert (code, out) == (Exit.USAGE, "")
+    assert "name another file" in err
+    assert target.read_text() == "precious"
+    code, _, err = ask("backup", tmp_path / "no" / "folder", "--data", folder)
+    assert code == Exit.USAGE
+    assert "No such file or directory" in err
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "there"]
+
+
+@pytest.mark.parametrize("command", [["usage"], ["vacuum"], ["check"], ["backup", "copy"]])
+def test_a_mistyped_folder_does_not_become_a_database(
+    tmp_path: Path, ask: Ask, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ask(*command, "--data", tmp_path / "none")[0] == Exit.NOT_FOUND
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sound_database_is_said_to_be_so(folder: Path, ask: Ask) -> None:
+    assert ask("check", "--data", folder) == (Exit.OK, "all is well: 4 runs, 4 of them folded\n", "")
+    code, out, _ = ask("check", "--all", "--data", folder, "--json")
+    assert code == Exit.OK
+    assert json.loads(out) == {"ok": True, "runs": 4, "foldedRuns": 4, "problems": []}
+
+
+def test_without_all_a_sample_is_folded(folder: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runglass.store.sqlite_check.SAMPLE", 2)
+    assert json.loads(ask("check", "--data", folder, "--json")[1])["foldedRuns"] == 2
+    assert json.loads(ask("check", "--all", "--data", folder, "--json")[1])["foldedRuns"] == 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("DELETE FROM event WHERE run_no = 1 AND seq = 2", "should have events 1 to"),
+        ("DELETE FROM event WHERE run_no = 1 AND seq = (SELECT head FROM run WHERE no = 1)", "should have"),
+        ("DELETE FROM event WHERE run_no = 1", "and has 0"),
+        ("UPDATE event SET data = x'78' WHERE run_no = 1 AND seq = 3", "event 3 of run"),
+        (
+            "UPDATE step SET data = CAST(replace(CAST(data AS TEXT), 'completed', 'failed') AS BLOB)"
+            " WHERE position = 1",
+            "the step at position 1",
+        ),
+        ("UPDATE step SET data = x'78' WHERE position = 2", "cannot be read"),
+        ("DELETE FROM step WHERE run_no = 1 AND position = 3", "has 2 steps, its events tell of 3"),
+        ("INSERT INTO step SELECT 1, 9, 's', '', 1, 'x', data FROM step LIMIT 1", "position 9"),
+        (
+            "UPDATE run SET summary = CAST(replace(CAST(summary AS TEXT), 'completed', 'failed') AS BLOB)",
+            "the summary of run",
+        ),
+        ("INSERT INTO owed VALUES (99, 1, x'78')", "table owed has 1 rows of run number 99"),
+        ("INSERT INTO purged_run VALUES (1)", "marked as purged"),
+        (
+            "INSERT INTO call (project_id, key, digest, run_id, created_at)"
+            " VALUES (1, 'k', x'78', 'gone', '')",
+            "the call 'k'",
+        ),
+        ("INSERT INTO flow_version VALUES ('gone', 1, x'78', '')", "belongs to no flow"),
+    ],
+)
+def test_what_is_wrong_is_found_and_named(
+    folder: Path, ask: Ask, database: sqlite3.Connection, damage: str, said: str
+) -> None:
+    database.execute(damage)
+    code, out, _ = ask("check", "--all", "--data", folder, "--json")
+    assert code == Exit.FAILED
+    found = json.loads(out)
+    assert not found["ok"]
+    assert said in "\n".join(found["problems"])
+    code, out, _ = ask("check", "--all", "--data", folder)
+    assert code == Exit.FAILED
+    assert said in out
+    assert "problem" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("at", [0, 4096 * 3])
+def test_a_damaged_file_is_found(folder: Path, ask: Ask, at: int) -> None:
+    with (folder / "runglass.db").open("r+b") as file:
+        file.seek(at)
+        file.write(b"\xff" * 4096)
+    code, out, _ = ask("check", "--data", folder, "--json")
+    assert code == Exit.FAILED
+    assert json.loads(out)["problems"]
+
+
+RETENTION = ["projects", "retention", "acme/demo"]
+
+
+def test_a_projects_retention_is_set_shown_and_lifted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask(*arguments: str) -> str:
+        capsys.readouterr()
+        assert main([*RETENTION, *arguments, "--data", str(folder)]) == Exit.OK
+        return capsys.readouterr().out
+
+    said = "as the server says"
+    assert ask() == f"acme/demo  runs are kept {said}, their content {said}\n"
+    assert ask("--days", "30") == f"acme/demo  runs are kept 30 days, their content {said}\n"
+    assert ask("--content-days", "0.5") == "acme/demo  runs are kept 30 days, their content 0.5 days\n"
+    shown = json.loads(ask("--days", "default", "--json"))
+    assert shown == {
+        "org": "acme",
+        "project": "demo",
+        "retentionDays": None,
+        "contentRetentionDays": 0.5,
+    }
+
+
+@pytest.mark.parametrize("days", ["-1", "many", "nan", "inf", "", "1e9"])
+def test_what_is_no_number_of_days_is_refused(
+    folder: Path, days: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*RETENTION, "--days", days, "--data", str(folder)]) == Exit.USAGE
+    assert "number of days" in capsys.readouterr().err
+    assert main([*RETENTION[:2], "acme/none", "--data", str(folder)]) == Exit.NOT_FOUND

@@ -1,0 +1,181 @@
+"""`runs delete`: tells first, deletes what was named and nothing else, and says what it did."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from runglass import Client
+from runglass.cli import main
+from runglass.cli.exits import Exit
+from runglass.cli.run_query import time_limit
+from runglass.errors import APIConnectionError
+from runglass.testing import RunningServer, running_server
+
+FLOWS = [
+    "slug: one\nsteps: [{id: keep, type: passthrough}]\n",
+    "slug: two\nsteps: [{id: keep, type: passthrough}]\n",
+    "slug: bad\nsteps: [{id: bad, type: code, code: 'raise ValueError()'}]\n",
+    "slug: slow\nsteps: [{id: hold, type: wait, ms: 600000}]\n",
+]
+UNKNOWN = "01900000-0000-7000-8000-000000000000"
+
+Ask = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
+    with running_server() as server:
+        for flow in FLOWS:
+            server.push(flow)
+        monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
+        monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
+        monkeypatch.delenv("COLUMNS", raising=False)
+        yield server
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[Client]:
+    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        yield client
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str], server: RunningServer) -> Ask:
+    """Runs `runs delete`; returns its exit code and what it printed."""
+
+    def ask(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["runs", "delete", *arguments])
+        return code, *capsys.readouterr()
+
+    return ask
+
+
+def ran(client: Client, slug: str) -> str:
+    result = client.flow(slug).execute(parameters={})
+    assert result.execution_id is not None
+    return result.execution_id
+
+
+def left(client: Client) -> set[str]:
+    return {run.id for run in client.runs(limit=100).runs}
+
+
+def test_named_runs_are_told_first_and_then_deleted(client: Client, ask: Ask) -> None:
+    old, new, other = (ran(client, "one") for _ in range(3))
+    code, out, err = ask(new, old, new)
+    assert code == Exit.OK
+    lines = out.splitlines()
+    assert lines[0] == "2 runs would be deleted"
+    assert [line.split()[:2] for line in lines[1:]] == [["oldest", old], ["newest", new]]
+    assert "nothing has been deleted: add --yes" in err
+    assert left(client) == {old, new, other}
+
+    assert ask(new, old, new, "--yes") == (Exit.OK, "deleted 2 runs\n", "")
+    assert left(client) == {other}
+
+
+def test_a_query_takes_runs_that_have_ended_unless_it_says_otherwise(client: Client, ask: Ask) -> None:
+    one, two = ran(client, "one"), ran(client, "two")
+    going = client.flow("slow").execute_async().execution_id
+    code, out, _ = ask("--flow", "one", "--json")
+    told = json.loads(out)
+    assert (code, told["count"], told["oldest"]["id"], told["newest"]) == (0, 1, one, told["oldest"])
+    assert ask("--flow", "acme/demo/one", "--yes")[:2] == (Exit.OK, "deleted 1 run\n")
+    assert left(client) == {two, going}
+    assert json.loads(ask("--older-than", "0m", "--yes", "--json")[1]) == {"deleted": [two], "missing": []}
+    assert left(client) == {going}
+    assert ask("--flow", "slow", "--yes")[1] == "deleted 0 runs\n"
+    assert ask("--status", "running", "--yes")[1] == "deleted 1 run\n"
+    assert left(client) == set()
+
+
+def test_age_and_status_narrow_it_down(client: Client, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runglass.cli.run_query.MOST_PER_PAGE", 2)
+    runs = [ran(client, "one") for _ in range(5)]
+    ends = {run.id: run.completed_at for run in client.runs(limit=100).runs}
+    third = ends[runs[2]]
+    assert third is not None
+    older = {run for run, end in ends.items() if end is not None and end < third}
+    assert json.loads(ask("--before", third, "--json")[1])["count"] == len(older)
+    assert ask("--before", third, "--yes")[0] == Exit.OK
+    assert left(client) == set(runs) - older
+    for nothing in (["--older-than", "1h"], ["--status", "failed"], ["--before", "1999-12-31"]):
+        code, out, err = ask(*nothing)
+        assert (code, out, err) == (Exit.OK, "0 runs would be deleted\n", "")
+        assert json.loads(ask(*nothing, "--json")[1]) == {"count": 0, "oldest": None, "newest": None}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        [UNKNOWN, "--flow", "one"],
+        ["--before", "yesterday"],
+        ["--older-than", "30"],
+        ["--older-than", "-1d"],
+        ["--older-than", "1d", "--before", "2026-01-01"],
+        [".."],
+    ],
+)
+def test_what_says_no_runs_is_refused(ask: Ask, arguments: list[str]) -> None:
+    code, out, err = ask(*arguments, "--yes")
+    assert (code, out) == (Exit.USAGE, "")
+    assert err.startswith("error: ")
+
+
+def test_a_run_that_is_not_there_is_named_and_the_others_go(client: Client, ask: Ask) -> None:
+    run = ran(client, "one")
+    assert ask(run, UNKNOWN)[0] == Exit.NOT_FOUND
+    code, out, err = ask(UNKNOWN, run, "--yes")
+    assert (code, out) == (Exit.NOT_FOUND, "deleted 1 run\n")
+    assert UNKNOWN in err
+    assert run not in err
+    assert left(client) == set()
+
+
+def test_who_may_not_delete_is_told_so(server: RunningServer, client: Client, ask: Ask) -> None:
+    run = ran(client, "one")
+    key = server.make_key("acme", "demo", "run")
+    code, out, err = ask(run, "--yes", "--api-key", key)
+    assert (code, out) == (Exit.DENIED, "")
+    assert "role 'admin'" in err
+    assert left(client) == {run}
+
+
+def test_an_error_on_the_way_says_how_far_it_came(
+    client: Client, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [ran(client, "one") for _ in range(3)]
+    from runglass.client import Run
+
+    delete, before = Run.delete, [runs[0]]
+
+    def failing(run: Run, **more: Any) -> None:
+        if run.execution_id not in before:
+            raise APIConnectionError("the server is gone")
+        delete(run, **more)
+
+    monkeypatch.setattr(Run, "delete", failing)
+    code, out, err = ask(*runs, "--yes")
+    assert (code, out) == (Exit.UNREACHABLE, "")
+    assert "deleted 1 of 3 runs, then:" in err
+    assert left(client) == set(runs[1:])
+
+
+def test_times_and_ages_as_they_are_typed() -> None:
+    assert time_limit(None, None) is None
+    assert time_limit("2026-01-31T12:00:00Z", None) == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert time_limit("2026-01-31", None) == datetime(2026, 1, 31).astimezone(UTC)
+    for age, span in (
+        ("90m", timedelta(minutes=90)),
+        ("12h", timedelta(hours=12)),
+        ("2w", timedelta(days=14)),
+    ):
+        limit = time_limit(None, age)
+        assert limit is not None
+        assert abs(datetime.now(UTC) - span - limit) < timedelta(minutes=1)
+    assert time_limit(None, "999999w") == datetime.min.replace(tzinfo=UTC)

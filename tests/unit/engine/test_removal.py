@@ -1,0 +1,298 @@
+"""When runs and their content go, by whose word, and that it goes on beside everything else."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass.content import strip_event, strip_step
+from runglass.engine.removal import INTERVAL_S, RunRemoval
+from runglass.errors import StoreError
+from runglass.events import decode_event
+from runglass.fold import fold
+from runglass.store.base import NO_RETENTION, Append, Retention, RunRecord
+from tests.records import new_run, whole_trace
+from tests.unit.engine.conftest import House, Ran, start
+
+DAY_S = 86_400.0
+STEPS = """
+  - {id: first, type: passthrough}
+  - id: bad
+    type: code
+    on_error: continue
+    retry: {max_attempts: 2, initial_delay_ms: 0}
+    code: raise ValueError(initial["x"])
+  - {id: last, type: llm, model: echo, prompt: "{{ initial.x }}"}
+"""
+
+Execute = Callable[..., Awaitable[Ran]]
+
+
+def removal_in(house: House, default: Retention = NO_RETENTION) -> RunRemoval:
+    return RunRemoval(store=house.store, clock=house.clock, default=default)
+
+
+async def days_pass(house: House, days: float) -> None:
+    await house.clock.sleep(days * DAY_S)
+
+
+async def events_of(house: House, run: RunRecord) -> list[bytes]:
+    return [data for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)]
+
+
+async def record(house: House, run_id: str) -> RunRecord:
+    found = await house.store.run(run_id)
+    assert found is not None
+    return found
+
+
+async def test_without_a_word_everything_is_kept_for_ever(house: House, execute: Execute) -> None:
+    ran = await execute(STEPS, {"x": "sesame"})
+    before = await events_of(house, await record(house, ran.id))
+    await days_pass(house, 10_000)
+    await removal_in(house).tidy()
+    assert await events_of(house, await record(house, ran.id)) == before
+
+
+async def test_a_run_goes_when_its_days_are_over_and_not_before(house: House, execute: Execute) -> None:
+    old = await execute(STEPS, {"x": "sesame"})
+    removal = removal_in(house, Retention(days=30))
+    await days_pass(house, 29)
+    young = await execute(STEPS, {"x": "sesame"})
+    await removal.tidy()
+    no = (await record(house, old.id)).no
+    await days_pass(house, 1.1)
+    await removal.tidy()
+    assert await house.store.run(old.id) is None
+    assert await house.store.steps(no) == []
+    assert (await record(house, young.id)).status == "completed"
+
+
+async def test_days_are_counted_from_the_end_of_a_run(house: House) -> None:
+    started = await start(house, "  - {id: long, type: wait, ms: 86400000}")
+    await started.outcome()
+    assert len([s for s in house.clock.slept_s if s >= DAY_S]) == 1
+    removal = removal_in(house, Retention(days=1))
+    await days_pass(house, 0.5)
+    await removal.tidy()
+    assert (await record(house, started.id)).status == "completed"
+
+
+async def test_a_run_that_goes_on_is_never_due(house: House) -> None:
+    project = await house.store.ensure_project("acme", "demo")
+    flow = await house.store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
+    run = await house.store.create_run(new_run(project.id, flow.id, owner="me"))
+    await days_pass(house, 10_000)
+    await removal_in(house, Retention(days=0, content_days=0)).tidy()
+    assert await house.store.run(run.id) == run
+
+
+@pytest.mark.parametrize(
+    ("flow", "project", "server", "gone"),
+    [
+        (None, None, 5.0, True),
+        (None, None, 15.0, False),
+        (None, 15.0, 5.0, False),
+        (None, 5.0, 15.0, True),
+        (15.0, 5.0, 5.0, False),
+        (5.0, 15.0, 15.0, True),
+        (5.0, None, None, True),
+        (0.0, 15.0, 15.0, True),
+        (None, 1e300, 5.0, False),
+    ],
+)
+async def test_the_nearest_word_wins(
+    house: House,
+    execute: Execute,
+    flow: float | None,
+    project: float | None,
+    server: float | None,
+    gone: bool,
+) -> None:
+    ran = await execute(STEPS, {"x": "sesame"})
+    run = await record(house, ran.id)
+    await house.store.put_draft(
+        run.project_id, "test", name=None, capture=None, source=b"{}", retention=Retention(flow)
+    )
+    await house.store.set_retention(run.project_id, Retention(project))
+    await days_pass(house, 10)
+    await removal_in(house, Retention(server)).tidy()
+    assert (await house.store.run(ran.id) is None) is gone
+
+
+async def test_content_goes_before_the_run_and_the_trace_is_still_the_fold_of_the_log(
+    house: House, execute: Execute
+) -> None:
+    ran = await execute(STEPS, {"x": "sesame"})
+    run = await record(house, ran.id)
+    events = await events_of(house, run)
+    assert b"sesame" in b"".join(events)
+    attempts = await house.store.attempts(run.no, "bad")
+    assert len(attempts) == 2
+    await days_pass(house, 8)
+    removal = removal_in(house, Retention(days=30, content_days=7))
+    await removal.tidy()
+
+    left = await events_of(house, run)
+    assert left == [strip_event(data) for data in events]
+    assert b"sesame" not in b"".join(left)
+    summary, steps = await whole_trace(house.store, ran.id)
+    folded = fold(map(decode_event, left))
+    assert msgspec.json.encode(folded.flow_run) == summary
+    assert [msgspec.json.encode(step) for step in folded.steps] == steps
+    assert [row.data for row in await house.store.attempts(run.no, "bad")] == [
+        strip_step(row.data) for row in attempts
+    ]
+    result, error = await house.store.outcome(run.no)
+    assert (result, error) == (None, None)
+    assert folded.flow_run == ran.trace.flow_run
+    for now, then in zip(folded.steps, ran.trace.steps, strict=True):
+        assert (now.tokens, now.duration_ms, now.input_size_bytes) == (
+            then.tokens,
+            then.duration_ms,
+            then.input_size_bytes,
+        )
+    await days_pass(house, 30)
+    await removal.tidy()
+    assert await house.store.run(ran.id) is None
+
+
+async def test_more_than_are_looked_up_at_once_all_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runglass.engine.removal.AT_ONCE", 2)
+    started = [await start(house, "  - {id: keep, type: passthrough}", {"x": "sesame"}) for _ in range(5)]
+    for each in started:
+        await each.outcome()
+    await days_pass(house, 8)
+    await removal_in(house, Retention(content_days=7)).tidy()
+    for each in started:
+        assert b"sesame" not in b"".join(await events_of(house, await record(house, each.id)))
+    await removal_in(house, Retention(days=7)).tidy()
+    assert [await house.store.run(each.id) for each in started] == [None] * 5
+
+
+async def test_a_run_that_cannot_be_read_keeps_no_other_from_losing_its_content(
+    house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("runglass.engine.removal.AT_ONCE", 1)
+    ran = await execute("  - {id: keep, type: passthrough}", {"x": "sesame"})
+    good = await record(house, ran.id)
+    odd = await house.store.create_run(new_run(good.project_id, good.flow_id, id="odd"))
+    await house.store.append(
+        Append(
+            run_no=odd.no,
+            head=0,
+            fence=1,
+            events=[b"no JSON"],
+            status="failed",
+            summary=b"{}",
+            ended_at="2020-01-01T00:00:00.000Z",
+        )
+    )
+    await days_pass(house, 8)
+    removal = removal_in(house, Retention(content_days=7))
+    for _ in range(2):
+        await removal.tidy()
+    assert b"sesame" not in b"".join(await events_of(house, good))
+    assert [f"run number {odd.no} cannot be read" in line for line in caplog.messages] == [True]
+
+
+async def test_whoever_has_removed_a_bite_gives_others_as_much_time(
+    house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runglass.engine.removal.BITE_ROWS", 3)
+    ran = await execute(STEPS, {"x": "sesame"})
+    run = await record(house, ran.id)
+    took_s = 0.125
+    purge_rows = house.store.purge_rows
+
+    async def slow(**limits: Any) -> bool:
+        house.clock.set_back(-took_s)
+        return await purge_rows(**limits)
+
+    monkeypatch.setattr(house.store, "purge_rows", slow)
+    removal = removal_in(house)
+    assert await removal.purge(run)
+    house.clock.slept_s.clear()
+    await removal.tidy()
+    assert house.clock.slept_s.count(took_s) > 5
+
+
+@asynccontextmanager
+async def kept_on(removal: RunRemoval) -> AsyncIterator[None]:
+    task = asyncio.create_task(removal.keep_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+class StillClock:
+    """A clock whose long sleeps never end."""
+
+    def __init__(self, house: House) -> None:
+        self._clock = house.clock
+        self.idle = asyncio.Event()
+
+    def now(self) -> Any:
+        return self._clock.now()
+
+    def monotonic_s(self) -> float:
+        return self._clock.monotonic_s()
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds == INTERVAL_S:
+            self.idle.set()
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+
+
+async def test_a_purge_wakes_the_removal_of_what_is_left(house: House, execute: Execute) -> None:
+    ran = await execute(STEPS, {"x": "sesame"})
+    run = await record(house, ran.id)
+    clock = StillClock(house)
+    removal = RunRemoval(store=house.store, clock=clock, default=NO_RETENTION)
+    async with asyncio.timeout(10), kept_on(removal):
+        await clock.idle.wait()
+        clock.idle.clear()
+        assert await removal.purge(run)
+        await clock.idle.wait()
+    assert await house.store.steps(run.no) == []
+
+
+async def test_a_store_that_fails_is_tried_again(
+    house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran = await execute(STEPS, {"x": "sesame"})
+    await days_pass(house, 2)
+    removal = removal_in(house, Retention(days=1))
+    retentions, compact = house.store.retentions, house.store.compact
+    failures, done = [StoreError("not now")], asyncio.Event()
+
+    async def failing() -> Any:
+        if failures:
+            raise failures.pop()
+        return await retentions()
+
+    async def last(*, limit_bytes: int) -> bool:
+        done.set()
+        return await compact(limit_bytes=limit_bytes)
+
+    monkeypatch.setattr(house.store, "retentions", failing)
+    monkeypatch.setattr(house.store, "compact", last)
+    with caplog.at_level(logging.WARNING, logger="runglass"):
+        async with asyncio.timeout(10), kept_on(removal):
+            await done.wait()
+    assert await house.store.run(ran.id) is None
+    assert "could not be removed: not now" in caplog.text
+
+
+async def test_what_ended_before_all_dates_is_nothing(house: House, execute: Execute) -> None:
+    ran = await execute(STEPS, {"x": "sesame"})
+    await removal_in(house, Retention(days=timedelta.max.days)).tidy()
+    assert await house.store.run(ran.id) is not None

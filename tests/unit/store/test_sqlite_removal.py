@@ -1,0 +1,162 @@
+"""What removal means in an SQLite file: every table, no scans, bites beside appends, bytes that are gone."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from runglass.store import connections
+from runglass.store.base import Append, RunRecord, StepRow
+from runglass.store.migrate import add_functions, migrate_sqlite, migrations
+from runglass.store.queries import every
+from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite_removal import ROWS_OF_RUN
+from tests.records import new_run
+from tests.unit.store.test_sqlite import files_with
+
+SECRET = b"sesame-open-up"
+
+
+async def full_run(
+    store: SqliteStore, run_id: str = "run-1", *, steps: int = 200, size: int = 20_000
+) -> RunRecord:
+    """A run that has ended, with a large event and a large step for each of its steps."""
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "flow", name=None, capture=None, source=b"{}")
+    run = await store.create_run(new_run(project.id, flow.id, id=run_id))
+    data = b'{"eventType":"x","stepId":"s","text":"%b"}' % (SECRET * (size // len(SECRET)))
+    for head in range(steps):
+        last = head + 1 == steps
+        await store.append(
+            Append(
+                run_no=run.no,
+                head=head,
+                fence=1,
+                events=[data],
+                steps=[StepRow(head + 1, "s", "", 1, "completed", data)],
+                status="completed" if last else "running",
+                summary=b"{}",
+                result=data,
+                ended_at="2026-01-01T00:00:00.000Z" if last else None,
+            )
+        )
+    return run
+
+
+async def purge(store: SqliteStore, run: RunRecord) -> None:
+    assert await store.purge_run(run.no)
+    while await store.purge_rows(limit_rows=100, limit_bytes=1 << 20):
+        pass
+    while await store.compact(limit_bytes=1 << 20):
+        pass
+
+
+def test_every_table_with_rows_of_a_run_is_known() -> None:
+    """A table that is forgotten here would keep its rows of purged runs for ever."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_sqlite(database)
+        found = database.execute(
+            "SELECT m.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c"
+            " WHERE m.type = 'table' AND c.name = 'run_no'"
+        )
+        assert {name for (name,) in found} - {"purged_run"} == set(ROWS_OF_RUN)
+
+
+async def test_what_is_due_and_what_is_left_is_found_by_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "READERS", 1)
+    statements: list[str] = []
+    async with SqliteStore(tmp_path / "db") as store:
+        run = await full_run(store, steps=2, size=50)
+        await store._db.read(lambda db: db.set_trace_callback(statements.append))
+        await store._db.write(lambda db: db.set_trace_callback(statements.append))
+        for with_content in (False, True):
+            await store.ended_runs(run.flow_id, before="2027", with_content=with_content, limit=5)
+        place = await store.strip_content(run.no, None, limit_rows=1, limit_bytes=1 << 20)
+        await store.strip_content(run.no, place, limit_rows=9, limit_bytes=1 << 20)
+        await store.purge_run(run.no)
+        while await store.purge_rows(limit_rows=1, limit_bytes=1):
+            pass
+        await store._db.read(lambda db: db.set_trace_callback(None))
+        await store._db.write(lambda db: db.set_trace_callback(None))
+        asked = [text for text in statements if text.startswith(("SELECT", "DELETE", "UPDATE"))]
+        plans = {
+            text: await store._db.read(every(lambda row: str(row[3]), f"EXPLAIN QUERY PLAN {text}"))
+            for text in asked
+        }
+    assert len(plans) > 15
+    for text, plan in plans.items():
+        if not any(table in text for table in ("purged_run LIMIT", "purged_run ORDER", "run_number")):
+            assert [line for line in plan if not line.startswith("SEARCH")] == [], text
+    assert "run_with_content (flow_id=? AND ended_at<?)" in str(plans)
+    assert "run_ended (flow_id=? AND ended_at<?)" in str(plans)
+
+
+async def test_disk_use_goes_down_and_nothing_of_the_run_is_in_any_file(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        run, other = await full_run(store), await full_run(store, "run-2", steps=20, size=1000)
+        await store.compact(limit_bytes=1 << 20)
+        before = (tmp_path / "db").stat().st_size
+        assert before > 8_000_000
+        await purge(store, run)
+        assert (tmp_path / "db").stat().st_size < before / 10
+        assert (tmp_path / "db-wal").stat().st_size == 0
+        assert len(await store.events(other.no, after=0, limit_bytes=1 << 20)) == 20
+        await purge(store, other)
+        # While the file is open: what a reader could still find there is not only forgotten but overwritten.
+        assert files_with(SECRET, tmp_path) == []
+
+
+async def test_a_file_of_an_earlier_version_keeps_its_size_and_space_is_used_again(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as old:
+        old.execute("PRAGMA journal_mode = WAL")
+        migrate_sqlite(old)
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        run = await full_run(store)
+        assert await store.purge_run(run.no)
+        while await store.purge_rows(limit_rows=100, limit_bytes=1 << 20):
+            pass
+        assert not await store.compact(limit_bytes=1 << 20)
+        before = (tmp_path / "db").stat().st_size
+        assert before > 8_000_000
+        await full_run(store, "run-2")
+        await store.compact(limit_bytes=1 << 20)
+        assert (tmp_path / "db").stat().st_size < before * 1.1
+
+
+async def test_a_reader_that_goes_on_keeps_nobody_from_appending_while_the_log_is_emptied(
+    tmp_path: Path,
+) -> None:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        await full_run(store, steps=3)
+        with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM event").fetchone() == (3,)
+            await full_run(store, "run-2", steps=3)
+            assert not await store.compact(limit_bytes=1 << 20)
+            assert reader.execute("SELECT count(*) FROM event").fetchone() == (3,)
+            reader.execute("COMMIT")
+        assert not await store.compact(limit_bytes=1 << 20)
+        assert (tmp_path / "db-wal").stat().st_size == 0
+
+
+async def test_ends_of_runs_that_are_older_than_the_column_are_taken_from_their_summaries() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        add_functions(database)
+        for migration in migrations()[:5]:
+            database.executescript(migration.sql)
+        database.executemany(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary)"
+            " VALUES (?, ?, 1, 'f', 0, ?, 'api', 'off', ?)",
+            [
+                (1, "lives", "running", b'{"completedAt":null}'),
+                (2, "good", "completed", b'{"completedAt":"2026-01-01T00:00:00.000Z"}'),
+                (3, "odd", "failed", b"\x00"),
+            ],
+        )
+        database.execute("PRAGMA user_version = 5")
+        migrate_sqlite(database)
+        ends = database.execute("SELECT ended_at FROM run ORDER BY no").fetchall()
+    assert ends == [(None,), ("2026-01-01T00:00:00.000Z",), (None,)]

@@ -1,0 +1,264 @@
+"""What stays of events and steps when their content goes, and that they still belong together."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runglass.content import strip_error, strip_event, strip_step, strip_summary
+from runglass.events import (
+    FlowCancelled,
+    FlowCompleted,
+    FlowFailed,
+    KnownEvent,
+    OverridesApplied,
+    RunStarted,
+    StepCompleted,
+    StepError,
+    StepInput,
+    StepModelCall,
+    StepOutput,
+    StepPausedForToolCalls,
+    StepProgress,
+    StepResumed,
+    StepRetrying,
+    StepSkipped,
+    StepStarted,
+    decode_event,
+    encode_event,
+)
+from runglass.flow import Flow
+from runglass.fold import TraceFold, fold
+from runglass.store.sqlite import SqliteStore
+from runglass.trace import TERMINAL, ModelCall, StepTrace, TokenBreakdown
+from tests.flows import flow_trees
+from tests.unit.engine.conftest import Ran, open_house, read, start
+
+SECRET = "sesame"
+RUN: dict[str, Any] = {"execution_id": "r", "at": "2026-01-01T00:00:01.000Z"}
+TOKENS = TokenBreakdown(1, 2, 3)
+PAID: dict[str, Any] = {"tokens": TOKENS, "cost_usd": "0.5", "model_used": "echo"}
+
+
+def raw(value: Any) -> Any:
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+CONTENT = raw({"text": SECRET, SECRET: [1]})
+ERROR = raw({"code": "CODE_ERROR", "type": "ValueError", "line": 3, "message": SECRET, "printed": [SECRET]})
+
+
+def events_of(end: KnownEvent) -> list[KnownEvent]:
+    """A log with every kind of content, in which `c` still runs when the run ends."""
+    step: dict[str, Any] = {**RUN, "step_id": "a", "step_index": 0}
+    return [
+        RunStarted(**RUN, run_id="r", flow_id="f", step_count=2, trigger_type="api", version=1),
+        OverridesApplied(
+            **RUN,
+            overridden=["a.input.text", "a.prompt"],
+            block_overrides={"a": {"prompt": SECRET}},
+            input_overrides={"a": {"text": SECRET}},
+        ),
+        StepStarted(**step, name="A", attempt=1, input_size_bytes=9),
+        StepInput(**RUN, step_id="a", input_data=CONTENT, input_size_bytes=9, truncated=True),
+        StepOutput(**RUN, step_id="a", output_data=CONTENT),
+        StepRetrying(**RUN, **PAID, step_id="a", attempt=1, error=ERROR, next_attempt=2, delay_ms=7),
+        StepStarted(**step, attempt=2),
+        StepProgress(**RUN, step_id="a", attempt=2, text=SECRET),
+        StepModelCall(
+            **RUN,
+            step_id="a",
+            attempt=2,
+            model_call=ModelCall(
+                number=1,
+                model="echo",
+                tokens=TOKENS,
+                cost_usd="0.5",
+                finish_reason="stop",
+                request=CONTENT,
+                response=CONTENT,
+                truncated=True,
+            ),
+        ),
+        StepPausedForToolCalls(
+            **RUN,
+            **PAID,
+            run_id="r",
+            step_id="a",
+            step_index=0,
+            iterations_used=1,
+            tool_call_messages=[{"content": SECRET}],
+            tool_calls=[{"function": {"arguments": SECRET}}],
+            accumulated_outputs={"before": SECRET},
+        ),
+        StepResumed(**step, attempt=2, input_data=CONTENT),
+        StepCompleted(
+            **step, **PAID, attempt=2, output=CONTENT, duration_ms=5, output_size_bytes=8, truncated=True
+        ),
+        StepSkipped(**RUN, step_id="b", reason="the branch was not taken"),
+        StepStarted(**{**step, "step_id": "d"}, attempt=1),
+        StepError(**{**step, "step_id": "d"}, attempt=1, error=ERROR),
+        StepStarted(**{**step, "step_id": "c"}, attempt=1),
+        end,
+    ]
+
+
+ENDS: list[KnownEvent] = [
+    FlowCompleted(**RUN, run_id="r", result=CONTENT, summary=raw({"completed": 1, "costUsd": "0.5"})),
+    FlowFailed(**RUN, run_id="r", error=ERROR, step_id="d"),
+    FlowCancelled(**RUN, run_id="r", reason="cancelled by a caller"),
+]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda event: event.event_type)
+def test_no_content_is_left_and_everything_else_is(end: KnownEvent) -> None:
+    events = events_of(end)
+    stripped = [decode_event(strip_event(encode_event(event))) for event in events]
+    assert SECRET.encode() not in b"".join(map(msgspec.json.encode, stripped))
+    assert [event.event_type for event in stripped] == [event.event_type for event in events]
+    before, after = fold(events), fold(stripped)
+    assert msgspec.json.encode(after.flow_run) == strip_summary(msgspec.json.encode(before.flow_run))
+    assert after.flow_run.overridden == ["a.prompt"]
+    assert after.flow_run.totals == before.flow_run.totals
+    gone: dict[str, Any] = {
+        "input_context": None,
+        "output_context": None,
+        "error_context": None,
+        "truncated": False,
+    }
+    gone["model_calls"] = []
+    for old, new in zip(before.steps, after.steps, strict=True):
+        assert msgspec.structs.replace(old, **gone) == msgspec.structs.replace(new, **gone)
+        assert new.input_context is None
+        assert new.output_context is None
+        assert [(call.tokens, call.request, call.response) for call in new.model_calls] == [
+            (call.tokens, None, None) for call in old.model_calls
+        ]
+        if new.error_context and new.error_context["code"] != "CANCELLED":
+            assert new.error_context == {"code": "CODE_ERROR", "type": "ValueError", "line": 3}
+
+
+def test_what_a_run_came_to_and_why_it_was_cancelled_stay() -> None:
+    completed, _, cancelled = (strip_event(encode_event(end)) for end in ENDS)
+    assert msgspec.json.decode(completed)["summary"] == {"completed": 1, "costUsd": "0.5"}
+    assert "result" not in msgspec.json.decode(completed)
+    assert msgspec.json.decode(cancelled)["reason"] == "cancelled by a caller"
+
+
+def test_of_an_event_that_is_not_known_its_address_stays() -> None:
+    event = {
+        "eventType": "step_dreamt",
+        "executionId": "r",
+        "seq": 3,
+        "at": "t",
+        "stepId": "a",
+        "durationMs": 4,
+        "dream": SECRET,
+        "reason": SECRET,
+    }
+    left = strip_event(msgspec.json.encode(event))
+    assert left == msgspec.json.encode({name: event[name] for name in list(event)[:6]})
+
+
+@pytest.mark.parametrize(
+    ("error", "left"),
+    [
+        (None, None),
+        (b'"cancelled"', b'"cancelled"'),
+        (b'{"message":"sesame","code":"X"}', b'{"code":"X"}'),
+        (b'{"code":{"deep":"sesame"},"type":["sesame"],"line":7}', b'{"line":7}'),
+        (b"{}", b"{}"),
+    ],
+)
+def test_of_an_error_code_type_and_line_stay(error: bytes | None, left: bytes | None) -> None:
+    assert strip_error(error) == left
+
+
+def check(events: list[bytes]) -> None:
+    """Folds stripped events beside those that are not, and compares every state of every step."""
+    whole, stripped = TraceFold(), TraceFold()
+    for data in events:
+        once = strip_event(data)
+        assert strip_event(once) == once
+        whole.apply(decode_event(data))
+        stripped.apply(decode_event(once))
+        expected = [strip_step(msgspec.json.encode(step)) for step in whole.trace().steps]
+        assert [msgspec.json.encode(step) for step in stripped.trace().steps] == expected
+        assert [strip_step(step) for step in expected] == expected
+        summary = strip_summary(msgspec.json.encode(whole.trace().flow_run))
+        assert msgspec.json.encode(stripped.trace().flow_run) == summary
+        assert strip_summary(summary) == summary
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda event: event.event_type)
+def test_stripped_events_fold_to_stripped_steps(end: KnownEvent) -> None:
+    check([encode_event(event) for event in events_of(end)])
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+errors = st.dictionaries(st.sampled_from(["code", "type", "line", "message", "x"]), json_values) | st.just(
+    {"code": "CANCELLED", "message": "cut off"}
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    contents=st.lists(st.none() | st.dictionaries(st.text(max_size=3), json_values), min_size=4, max_size=4),
+    error=errors,
+    reason=st.text(max_size=5),
+    truncated=st.booleans(),
+    name=st.none() | st.text(max_size=5),
+)
+def test_so_they_do_whatever_the_content_is(
+    contents: list[Any], error: dict[str, Any], reason: str, truncated: bool, name: str | None
+) -> None:
+    given_in, said, output, result = map(raw, contents)
+    step: dict[str, Any] = {**RUN, "step_id": "a", "step_index": 0, "attempt": 1}
+    for last in (
+        StepCompleted(**step, output=output, duration_ms=1, truncated=truncated, name=name),
+        StepError(**step, error=raw(error), name=name),
+        FlowFailed(**RUN, run_id="r", error=raw(error)),
+        FlowCancelled(**RUN, run_id="r", reason=reason),
+        FlowCompleted(**RUN, run_id="r", result=result, summary=raw({"completed": 1})),
+    ):
+        events: list[KnownEvent] = [
+            StepStarted(**step, name=name),
+            StepInput(**RUN, step_id="a", input_data=given_in, truncated=truncated),
+            StepOutput(**RUN, step_id="a", output_data=said),
+            last,
+        ]
+        check([encode_event(event) for event in events])
+
+
+async def ran(flow: Flow) -> Ran:
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_house(SqliteStore(Path(folder) / "db", synchronous="NORMAL")) as house:
+            started = await start(house, flow, {"n": 1}, capture="full")
+            async with asyncio.timeout(60):
+                outcome = await started.outcome()
+            return await read(house, started.id, outcome)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(flow=flow_trees())
+def test_so_they_do_in_runs_of_any_flow(flow: Flow) -> None:
+    found = asyncio.run(ran(flow))
+    assert found.trace.flow_run.status in TERMINAL
+    check([msgspec.json.encode(event) for event in found.events])
+    for attempts in found.attempts.values():
+        for step in attempts:
+            left = msgspec.json.decode(strip_step(msgspec.json.encode(step)), type=StepTrace)
+            assert (left.status, left.attempt, left.duration_ms) == (
+                step.status,
+                step.attempt,
+                step.duration_ms,
+            )
