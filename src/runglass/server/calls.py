@@ -124,7 +124,13 @@ async def call_of(request: Asked) -> CallKey | None:
     if not 0 < len(key) <= MAX_KEY:
         raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
     asked = await read_aside(_asked, await body_of(request))
-    return CallKey(key, hashlib.sha256(b"%b\n%b" % (request.scope["path"].encode(), asked)).digest())
+    return CallKey(key, hashlib.sha256(b"%b\n%b" % (target_of(request), asked)).digest())
+
+
+def target_of(request: Asked) -> bytes:
+    """The path of a request, and what its route knows of its query."""
+    path, query = request.scope["path"].encode(), request.scope["query_string"]
+    return b"%b?%b" % (path, query) if query else path
 
 
 def _asked(body: bytes) -> bytes:

@@ -17,7 +17,8 @@ class Failure(msgspec.Struct, frozen=True, rename="camel"):
     def sentence(self) -> str:
         """The failure in words, with its code."""
         what = "the run" if self.step_id is None else f"step {self.step_id!r}"
-        return f"{what} failed: {self.error.get('message')} ({self.error.get('code')})"
+        message = self.error.get("message")
+        return f"{what} failed{'' if message is None else f': {message}'} ({self.error.get('code')})"
 
 
 async def failure_of(store: Store, run: RunRecord) -> Failure:

@@ -20,7 +20,7 @@ from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, note, once, rested
 from runglass.server.endings import failure_of
 from runglass.server.offers import check_takers, offer_of
-from runglass.server.parameters import checked_uuid, version_number
+from runglass.server.parameters import Wanted, checked_uuid
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord
@@ -28,12 +28,12 @@ from runglass.trace import RunSummary
 
 
 async def execute_flow(
-    request: Asked, org: str, project: str, slug: str, version: str | None, session_id: str | None
+    request: Asked, org: str, project: str, slug: str, version: Wanted, session_id: str | None
 ) -> Response[bytes]:
     """Answers when the run has ended or waits. Raises what the contract lists."""
     own = await own_project(request, org, project, slug)
     await require_execute(request, org, project, slug)
-    number = None if version is None else version_number(version)
+    number = version.number()
     # Before the body: to a caller, a flow that is not there is no place for a mistake in it.
     _, _, flow = await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")

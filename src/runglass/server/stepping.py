@@ -37,7 +37,7 @@ from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
 from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
-from runglass.server.parameters import SessionId, checked_uuid, version_number
+from runglass.server.parameters import SessionId, VersionQuery, Wanted, checked_uuid
 from runglass.server.stream import EventStream
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
@@ -63,9 +63,10 @@ async def step(
     project: FromPath[str],
     slug: FromPath[str],
     session_id: SessionId = None,
+    version_query: VersionQuery = None,
 ) -> ASGIApp:
     """Runs the next step of the production version, or all remaining ones, and streams their events."""
-    return await _step(request, org, project, slug, None, session_id)
+    return await _step(request, org, project, slug, Wanted(None, version_query), session_id)
 
 
 @post(
@@ -83,17 +84,18 @@ async def step_version(
     slug: FromPath[str],
     version: FromPath[str],
     session_id: SessionId = None,
+    version_query: VersionQuery = None,
 ) -> ASGIApp:
     """The same with published version `v1`, `v2`, …; the draft may change and cannot be walked through."""
-    return await _step(request, org, project, slug, version, session_id)
+    return await _step(request, org, project, slug, Wanted(version, version_query), session_id)
 
 
 async def _step(
-    request: Asked, org: str, project: str, slug: str, version: str | None, session_id: str | None
+    request: Asked, org: str, project: str, slug: str, version: Wanted, session_id: str | None
 ) -> ASGIApp:
     own = await own_project(request, org, project, slug)
     await require_execute(request, org, project, slug)
-    number = None if version is None else version_number(version)
+    number = version.number()
     _, number, flow = await runtime_of(request).find(own, slug, number)
     if number == 0:
         message = f"flow {slug!r} can be walked through as a published version only, not as the draft"
