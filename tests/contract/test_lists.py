@@ -8,6 +8,7 @@ from uuid import UUID
 import httpx2
 import pytest
 
+from runglass import Client, FlowNotFoundError
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, BROKEN, ENDLESS, detail, execute, refusal
 
@@ -124,6 +125,18 @@ def test_a_filter_that_is_not_known_is_refused(http: httpx2.Client, query: str, 
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert f"`{query.partition('=')[0]}`: unknown parameter" in detail(answer)["message"]
     assert words in detail(answer)["message"]
+
+
+def test_our_client_asks_for_the_same(server: RunningServer, http: httpx2.Client, ids: list[str]) -> None:
+    with Client(server.key, base_url=server.base_url) as client:
+        since, until = created(ids[1]), created(ids[3])
+        page = client.runs(flow="anything", since=since, until=until, limit=100)
+        assert [run.id for run in page.runs] == listed(
+            http, flow="anything", since=since.isoformat(), until=until.isoformat(), limit=100
+        )
+        assert set(ids[1:3]) <= {run.id for run in page.runs}
+        with pytest.raises(FlowNotFoundError, match="no flow 'none'"):
+            client.runs(flow="none")
 
 
 def jobs(http: httpx2.Client, slug: str, **query: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, note, once, rested
 from runglass.server.endings import failure_of
 from runglass.server.offers import check_takers, offer_of
-from runglass.server.parameters import Wanted, checked_uuid
+from runglass.server.parameters import Wanted, checked_uuid, trace_context_of
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord
@@ -71,6 +71,7 @@ async def _start(
         version=number,
         trigger_type="api",
         session_id=session_id,
+        trace_context=trace_context_of(request),
         stretch=Stretch(offer=offer),
         history=history,
         call=call,

@@ -23,7 +23,14 @@ from runglass.server.calls import Answered, Finish, once
 from runglass.server.endings import Failure, failure_of
 from runglass.server.openapi import ReadingOperation
 from runglass.server.pages import Cursor, Limit, created_at, cursor_after, run_before
-from runglass.server.parameters import SessionId, VersionQuery, Wanted, checked_uuid, version_number
+from runglass.server.parameters import (
+    SessionId,
+    VersionQuery,
+    Wanted,
+    checked_uuid,
+    trace_context_of,
+    version_number,
+)
 from runglass.server.request_schemas import JOB_REQUEST
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, RunRecord, Store
@@ -191,6 +198,7 @@ async def _queue(
             version=number,
             trigger_type=TRIGGER,
             session_id=session,
+            trace_context=trace_context_of(request),
             history=history,
             call=call,
         )

@@ -6,6 +6,9 @@ from typing import Annotated, NamedTuple
 from litestar.params import HeaderParameter, QueryParameter
 
 from runglass.errors import api_error
+from runglass.execution import TraceContext
+from runglass.server.auth import Asked
+from runglass.trace_context import read_trace_context
 
 SessionId = Annotated[
     str | None,
@@ -48,6 +51,15 @@ class Wanted(NamedTuple):
         if number not in (None, asked):
             raise api_error("INVALID_VERSION", f"the path names version {number}, the query version {asked}")
         return asked
+
+
+def trace_context_of(request: Asked) -> TraceContext | None:
+    """The W3C trace that the request is part of; None where it says none, or not as it should."""
+    sent: dict[bytes, list[str]] = {b"traceparent": [], b"tracestate": []}
+    for name, value in request.scope["headers"]:
+        if name in sent:
+            sent[name].append(value.decode("latin-1"))
+    return read_trace_context(*sent.values())
 
 
 def checked_uuid(value: str, *, what: str) -> str:

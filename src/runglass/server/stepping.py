@@ -37,7 +37,7 @@ from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
 from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
-from runglass.server.parameters import SessionId, VersionQuery, Wanted, checked_uuid
+from runglass.server.parameters import SessionId, VersionQuery, Wanted, checked_uuid, trace_context_of
 from runglass.server.stream import EventStream
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
@@ -155,6 +155,7 @@ async def _first_call(
         version=number,
         trigger_type="step",
         session_id=session_id,
+        trace_context=trace_context_of(request),
         stretch=_stretch(asked, 0, [], call),
         history=history,
         call=call,
