@@ -393,8 +393,8 @@ async def test_the_jobs_of_a_flow_are_listed_newest_first(store: Store) -> None:
                     new_run(project.id, flow.id, id=run_id, trigger_type=kind, summary=run_id.encode())
                 )
                 if status != "pending":
-                    more = {"head": 0, "fence": run.fence, "events": [b"1"], "summary": run_id.encode()}
-                    await store.append(Append(run_no=run.no, status=status, **more))
+                    moved = batch(run, 0, b"1", status=status)
+                    await store.append(msgspec.structs.replace(moved, summary=run_id.encode()))
 
     async def listed(*statuses: str, before: str | None = None, limit: int = 100) -> list[str]:
         found = await store.jobs(project.id, flows[0].id, statuses=statuses, before=before, limit=limit)

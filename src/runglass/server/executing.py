@@ -7,6 +7,7 @@ from litestar import Response
 
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft, RunTaken
+from runglass.engine.model_call import both_spellings
 from runglass.engine.plan import Pause, Plan, Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, StoreError, api_error
@@ -162,7 +163,7 @@ def tool_calls_required(
         execution_id=run_id,
         paused_at_step=turns.step_id,
         iterations_used=turns.iterations_used,
-        tool_call_messages=turns.messages,
+        tool_call_messages=both_spellings(turns.messages),
         tool_calls=turns.calls,
         accumulated_outputs=outputs,
         flow_id=flow_id,

@@ -16,6 +16,7 @@ from litestar.types import ASGIApp
 
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft
+from runglass.engine.model_call import both_spellings
 from runglass.engine.plan import Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
@@ -241,7 +242,7 @@ class _Live:
             return None
         turns = outcome.pause.turns
         return _Waiting(
-            tool_call_messages=turns.messages,
+            tool_call_messages=both_spellings(turns.messages),
             tool_calls=turns.calls,
             accumulated_outputs=dict(outcome.outputs),
         )
