@@ -48,7 +48,7 @@ async def execute_flow(
     async def repeated(run: RunRecord) -> Answered:
         return await _answer_of(request, run)
 
-    return await once(request, own, begin, repeated)
+    return await once(request, own, begin, repeated, resumes=asked.execution_id)
 
 
 async def _start(

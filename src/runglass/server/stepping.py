@@ -39,7 +39,8 @@ from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
 from runglass.server.parameters import SessionId, VersionQuery, Wanted, checked_uuid, trace_context_of
-from runglass.server.stream import EventStream
+from runglass.server.repeats import REPLAYED
+from runglass.server.stream import EventStream, Headers
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, Store
@@ -128,11 +129,12 @@ async def _step(
                 raise
             return await _stream(request, started.id, started.head, None)
     if before.status is not None and before.answer is not None:
-        return Response(before.answer, status_code=before.status, media_type=JSON).to_asgi_response(
-            app=None, request=request
+        again = Response(
+            before.answer, status_code=before.status, media_type=JSON, headers={REPLAYED: "true"}
         )
+        return again.to_asgi_response(app=None, request=request)
     run = await run_of_flow(request, org, project, slug, before.run_id)
-    return await _stream(request, run.id, before.head, None)
+    return await _stream(request, run.id, before.head, None, headers=[(REPLAYED.lower().encode(), b"true")])
 
 
 async def _first_call(
@@ -274,13 +276,16 @@ class _Kept:
         return None if owed is None else msgspec.json.decode(owed, type=_Waiting)
 
 
-async def _stream(request: Asked, run_id: str, head: int, live: _Live | None) -> ASGIApp:
+async def _stream(
+    request: Asked, run_id: str, head: int, live: _Live | None, *, headers: Headers = ()
+) -> ASGIApp:
     runtime = runtime_of(request)
     run = await runtime.store.run(run_id)
     assert run is not None
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
     content = live or _Kept(runtime.store, run)
-    return EventStream(_with_content(pages, content), ongoing=request.app.state["ongoing"])
+    ongoing = request.app.state["ongoing"]
+    return EventStream(_with_content(pages, content), ongoing=ongoing, headers=headers)
 
 
 async def _with_content(
