@@ -90,7 +90,6 @@ class CallRecorder:
             started_at=self._started_at,
             duration_ms=self._elapsed_ms(),
             time_to_first_token_ms=self._first_token_ms,
-            streamed=self._request.settings.get("stream") is not False,
             cost_unknown=None if refused else "no_usage",
             error_code=error_code,
             request=encoded(sent),
