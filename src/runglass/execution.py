@@ -119,13 +119,32 @@ class JobAccepted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     block_count: int
 
 
-class JobState(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class JobState(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """How far a job is: pending, running, completed or failed, with its result or error."""
 
     execution_id: str
     status: str
     result: Any = None
     error: Any = None
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A job as it stands in a list: its state without the result, and its times, ISO 8601 in UTC."""
+
+    execution_id: str
+    status: str
+    version: int | None = None
+    created_at: str
+    started_at: str | None = None
+    completed_at: str | None = None
+    error: str | None = None
+
+
+class JobPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A page of a flow's jobs, newest first. `next_cursor` is None on the last page."""
+
+    jobs: list[JobSummary]
+    next_cursor: str | None = None
 
 
 class RunPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

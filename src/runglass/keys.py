@@ -12,7 +12,7 @@ ROLES = ("admin", "run", "read")
 
 
 class NewKey(NamedTuple):
-    """A new key: `key` goes to its owner, `digest` and `hint` into the store."""
+    """A new key: `key` goes to its owner, `digest` and `hint`, how it begins, into the store."""
 
     key: str
     digest: bytes
@@ -20,8 +20,13 @@ class NewKey(NamedTuple):
 
 
 def make_key() -> NewKey:
-    key = PREFIX + secrets.token_urlsafe(32)
-    return NewKey(key, digest_of(key), key[:8])
+    """A key that reads `nk_live_<id>_<secret>`; all before the secret is its hint.
+
+    Keys of any other shape that once were given out stay good: a key is found by its hash alone.
+    """
+    hint = f"{PREFIX}live_{secrets.token_hex(4)}"
+    key = f"{hint}_{secrets.token_hex(32)}"
+    return NewKey(key, digest_of(key), hint)
 
 
 def digest_of(key: str) -> bytes:

@@ -373,9 +373,44 @@ async def test_runs_are_listed_newest_first_and_page_by_id(store: Store) -> None
     assert await count(status="failed") == 2
     assert await count(flow_id=even.id, status="failed") == 1
     assert await count(before="run-2") == 2
+    assert await count(since="run-2") == 3
+    assert await count(since="run-1", before="run-3") == 2
+    assert await count(since="run-1", flow_id=even.id) == 2
+    assert await count(since="run-1", status="failed") == 2
     assert await count(limit=3) == 3
     newest = await store.runs(project.id, flow_id=None, status=None, before=None, limit=1)
     assert newest == [b'{"status":"failed"}']
+
+
+async def test_the_jobs_of_a_flow_are_listed_newest_first(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    flows = [
+        await store.put_draft(project.id, slug, name=None, capture=None, source=b"{}") for slug in ("f", "g")
+    ]
+    statuses = ["pending", "running", "paused", "failed", "cancelled", "completed"]
+    for number, status in enumerate(statuses * 2):
+        for kind in ("job", "api"):
+            for flow in flows:
+                run_id = f"{kind}-{number:02}-{flow.slug}"
+                run = await store.create_run(
+                    new_run(project.id, flow.id, id=run_id, trigger_type=kind, summary=run_id.encode())
+                )
+                if status != "pending":
+                    moved = batch(run, 0, b"1", status=status)
+                    await store.append(msgspec.structs.replace(moved, summary=run_id.encode()))
+
+    async def listed(*statuses: str, before: str | None = None, limit: int = 100) -> list[str]:
+        found = await store.jobs(project.id, flows[0].id, statuses=statuses, before=before, limit=limit)
+        return [summary.decode() for summary in found]
+
+    newest_first = [f"job-{number:02}-f" for number in reversed(range(12))]
+    assert await listed() == newest_first
+    assert await listed(before="job-10-f", limit=2) == ["job-09-f", "job-08-f"]
+    assert await listed("failed", "cancelled") == ["job-10-f", "job-09-f", "job-04-f", "job-03-f"]
+    assert await listed("failed", "cancelled", before="job-10-f", limit=2) == ["job-09-f", "job-04-f"]
+    assert await listed("completed") == ["job-11-f", "job-05-f"]
+    other = await store.ensure_project("acme", "other")
+    assert await store.jobs(other.id, flows[0].id, statuses=(), before=None, limit=9) == []
 
 
 async def test_runs_of_another_project_are_not_listed(store: Store) -> None:

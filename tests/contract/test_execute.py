@@ -1,6 +1,7 @@
 """`POST …/execute`: bodies in, outcomes out."""
 
 import json
+import re
 import threading
 from typing import Any
 
@@ -271,6 +272,49 @@ def test_unknown_flows_and_versions(http: httpx2.Client) -> None:
     for version in ("v", "vx", "v-1", "v01", "v00", "V1", "v1.0", "latest", "v\u0661"):
         answer = http.post(f"/seq/acme/demo/words/{version}/execute", json={})
         assert refusal(answer) == (400, "INVALID_VERSION")
+
+
+@pytest.mark.parametrize("call", ["execute", "jobs", "step"])
+def test_a_version_in_the_query_is_as_good_as_one_in_the_path(
+    server: RunningServer, http: httpx2.Client, call: str
+) -> None:
+    def flow(text: str) -> str:
+        return f"slug: asked-{call}\nsteps: [{{id: a, type: passthrough, input: {{text: {text}}}}}]\n"
+
+    for text in ("first", "second"):
+        server.push(flow(text))
+    server.push(flow("draft"), publish=False)
+    base = f"/seq/acme/demo/asked-{call}"
+
+    def version(target: str) -> int:
+        answer = http.post(f"{base}{target}", json={})
+        assert answer.status_code in (200, 202), answer.text
+        run = re.search('"executionId":"([^"]+)"', answer.text)
+        assert run is not None
+        found: int = http.get(f"/flow-runs/{run[1]}/trace").json()["flowRun"]["version"]
+        return found
+
+    assert version(f"/{call}") == 2
+    assert version(f"/{call}?version=1") == 1
+    assert version(f"/{call}?version=2&userId=7") == 2
+    assert version(f"/v1/{call}?version=1") == 1
+    if call != "step":
+        assert version(f"/{call}?version=0") == 0
+    else:
+        at_path, in_query = (http.post(f"{base}{at}", json={}) for at in ("/v0/step", "/step?version=0"))
+        assert refusal(at_path) == refusal(in_query) == (400, "INVALID_VERSION")
+    for wrong in ("", "v1", "01", "-1", "1.0", "latest", "\u0661"):
+        answer = http.post(f"{base}/{call}", json={}, params={"version": wrong})
+        assert refusal(answer) == (400, "INVALID_VERSION")
+    assert refusal(http.post(f"{base}/v1/{call}?version=2", json={})) == (400, "INVALID_VERSION")
+    assert refusal(http.post(f"{base}/{call}?version=99", json={})) == (404, "VERSION_NOT_FOUND")
+    assert refusal(http.post(f"/seq/acme/none/words/{call}?version=x", json={})) == (404, "FLOW_NOT_FOUND")
+
+
+def test_a_version_in_the_query_is_part_of_what_a_key_asks(http: httpx2.Client) -> None:
+    key = {"Idempotency-Key": "version-in-the-query"}
+    assert http.post(f"{PATH}?version=1", json={"message": "a"}, headers=key).status_code == 200
+    assert refusal(http.post(PATH, json={"message": "a"}, headers=key)) == (409, "IDEMPOTENCY_MISMATCH")
 
 
 def test_a_session_id_must_be_a_uuid(http: httpx2.Client) -> None:

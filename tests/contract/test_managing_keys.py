@@ -1,11 +1,13 @@
 """Keys over HTTP: make, list and revoke those of the caller's own project."""
 
+import re
 from collections.abc import Iterator
 
 import httpx2
 import pytest
 
-from runglass.keys import ROLES
+from runglass import Client
+from runglass.keys import ROLES, digest_of
 from runglass.testing import RunningServer
 from tests.contract.wire import http_for, refusal
 
@@ -21,7 +23,8 @@ def test_a_new_key_is_shown_once_and_works(server: RunningServer, admin: httpx2.
         answer = admin.post("/keys", json={"role": role})
         assert answer.status_code == 201
         made = answer.json()
-        assert made["key"].startswith(made["hint"])
+        assert re.fullmatch(r"nk_live_[0-9a-f]{8}_[0-9a-f]{64}", made["key"])
+        assert made["key"].rpartition("_")[0] == made["hint"]
         assert made == {
             "id": made["id"],
             "role": role,
@@ -36,6 +39,19 @@ def test_a_new_key_is_shown_once_and_works(server: RunningServer, admin: httpx2.
         listed = admin.get("/keys")
         assert made["key"] not in listed.text
         assert {name: value for name, value in made.items() if name != "key"} in listed.json()["keys"]
+
+
+@pytest.mark.parametrize("key", ["nk_an0ld-key_of-43-characters", "nk_test_1a2b3c4d_secret"])
+def test_a_key_of_another_shape_that_the_store_knows_is_good(server: RunningServer, key: str) -> None:
+    async def add() -> None:
+        project = await server.runtime.store.ensure_project("acme", "keys")
+        await server.runtime.store.add_key(project.id, "read", digest_of(key), key[:8])
+
+    server.call(add())
+    with http_for(server, key) as http:
+        assert http.get("/flow-runs").status_code == 200
+    with Client(key, base_url=server.base_url) as client:
+        assert client.runs().runs == []
 
 
 def test_a_revoked_key_stops_and_stays_in_the_list(server: RunningServer, admin: httpx2.Client) -> None:

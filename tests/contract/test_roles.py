@@ -50,6 +50,7 @@ ROWS = [
     Row("POST", f"{FLOW}/{{version}}/execute", 403, 200, 200, body={}),
     Row("POST", f"{FLOW}/step", 403, 200, 200, body={}),
     Row("POST", f"{FLOW}/{{version}}/step", 403, 200, 200, body={}),
+    Row("GET", f"{FLOW}/jobs", 200, 200, 200),
     Row("POST", f"{FLOW}/jobs", 403, 202, 202, body={}),
     Row("POST", f"{FLOW}/{{version}}/jobs", 403, 202, 202, body={}),
     Row("GET", f"{FLOW}/jobs/{{execution_id}}", 200, 200, 200),

@@ -1,12 +1,16 @@
 """`execute` with a caller's tools: pause, resume, several rounds, and what can be wrong with it."""
 
+import json
+import re
 from typing import Any
 
 import httpx2
 import pytest
 
+from runglass import Client, ToolCallLimitError
+from runglass.engine.attempts import MAX_TOOL_ITERATIONS
 from runglass.testing import RunningServer
-from tests.contract.wire import detail, refusal
+from tests.contract.wire import detail, frames, refusal
 
 PATH = "/seq/acme/demo/talk/execute"
 TALK = """
@@ -96,6 +100,72 @@ def test_a_paused_run_goes_on_under_its_id_and_its_trace_shows_every_turn(http: 
     assert text.count("event: step_paused_for_tool_calls") == 1
     assert '"toolResults"' in text
     assert text.count("event: run_started") == 1
+
+
+def pause_of(http: httpx2.Client, run: str) -> dict[str, Any]:
+    """What the live trace says of the pause; it goes on for as long as the run waits."""
+    seen = ""
+    with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
+        for text in stream.iter_text():
+            seen += text
+            found = re.search(r"event: step_paused_for_tool_calls\ndata: (.*)\n\n", seen)
+            if found:
+                pause: dict[str, Any] = json.loads(found[1])
+                return pause
+    raise AssertionError(seen)
+
+
+def test_messages_of_a_pause_come_in_both_spellings(http: httpx2.Client) -> None:
+    body = paused(http, trace=True)
+    (said,) = [turn for turn in body["toolCallMessages"] if turn["role"] == "assistant"]
+    assert said["tool_calls"] == said["toolCalls"] == body["toolCalls"]
+    again = paused(http, "/seq/acme/demo/one-at-a-time/execute")
+    asked = resumption(again, results_of(again))
+    again = http.post("/seq/acme/demo/one-at-a-time/execute", json=asked).json()
+    (result,) = [turn for turn in again["toolCallMessages"] if turn["role"] == "tool"]
+    assert result["tool_call_id"] == result["toolCallId"]
+    assert pause_of(http, body["executionId"])["toolCallMessages"] == body["toolCallMessages"]
+    for key in ({}, {"Idempotency-Key": "both-spellings"}):
+        asked = {"message": "hello", "tools": TOOLS, "runRemaining": True}
+        stream = http.post("/seq/acme/demo/talk/step", json=asked, headers=key).text
+        pause = frames(stream)[-1].data
+        (said,) = [turn for turn in pause["toolCallMessages"] if turn["role"] == "assistant"]
+        assert said["tool_calls"] == said["toolCalls"] == pause["toolCalls"] != []
+
+
+@pytest.mark.parametrize("names", [("toolCallId", "tool_call_id"), ("tool_call_id",), ("toolCallId",)])
+def test_they_come_back_in_either_spelling_or_both(http: httpx2.Client, names: tuple[str, ...]) -> None:
+    body = paused(http)
+    messages = [dict(turn) for turn in body["toolCallMessages"]]
+    for turn in messages:
+        turn.pop("toolCalls" if names == ("tool_call_id",) else "tool_calls", None)
+    results = [
+        {"role": "tool", **dict.fromkeys(names, call["id"]), "content": [{"type": "text", "text": "7"}]}
+        for call in body["toolCalls"]
+    ]
+    asked = resumption(body, []) | {"toolCallMessages": [*messages, *results]}
+    assert http.post(PATH, json=asked).json()["status"] == "completed"
+    step = http.get(f"/flow-runs/{body['executionId']}/steps/ask/trace").json()
+    last = step["modelCalls"][-1]["request"]["messages"]
+    assert [turn["content"] for turn in last if turn["role"] == "tool"] == ["7", "7"]
+
+
+def test_a_result_that_is_an_image_is_refused_and_the_run_still_waits(http: httpx2.Client) -> None:
+    body = paused(http)
+    image = {"type": "image_url", "image_url": {"url": "https://a.b/c.png"}}
+    shown = [turn | {"content": [image]} for turn in results_of(body)]
+    answer = http.post(PATH, json=resumption(body, shown))
+    assert refusal(answer) == (400, "INVALID_ATTACHMENT")
+    assert http.post(PATH, json=resumption(body, results_of(body))).json()["status"] == "completed"
+
+
+def test_two_ids_that_are_not_the_same_are_refused(http: httpx2.Client) -> None:
+    body = paused(http)
+    wrongs: list[Any] = ["other", [], {}]
+    for wrong in wrongs:
+        mixed = [turn | {"tool_call_id": wrong} for turn in results_of(body)]
+        answer = http.post(PATH, json=resumption(body, mixed))
+        assert refusal(answer) == (400, "TOOL_RESULTS_MISMATCH")
 
 
 def test_the_whole_answer_may_be_sent_back(http: httpx2.Client) -> None:
@@ -214,9 +284,85 @@ def test_tool_choice_none_answers_at_once(http: httpx2.Client) -> None:
     assert answer.json()["result"] == {"said": "hi"}
 
 
-def test_tool_choice_of_one_function_calls_that_one(http: httpx2.Client) -> None:
-    body = paused(http, toolChoice={"type": "function", "function": {"name": "time"}})
+@pytest.mark.parametrize("choice", ["time", {"type": "function", "function": {"name": "time"}}])
+def test_tool_choice_of_one_function_calls_that_one(http: httpx2.Client, choice: Any) -> None:
+    body = paused(http, toolChoice=choice)
     assert [call["function"]["name"] for call in body["toolCalls"]] == ["time"]
+    again = http.post(PATH, json=resumption(body, results_of(body)) | {"toolChoice": choice}).json()
+    assert [call["function"]["name"] for call in again["toolCalls"]] == ["time"], "it is forced every turn"
+    done = http.post(PATH, json=resumption(again, results_of(again)) | {"toolChoice": "none"})
+    assert done.json()["result"] == {"said": "hello"}
+
+
+def test_a_tool_choice_that_names_no_tool_is_refused(http: httpx2.Client) -> None:
+    answer = http.post(PATH, json={"message": "hi", "tools": TOOLS, "toolChoice": "wether"})
+    assert refusal(answer) == (400, "TOOLS_INVALID")
+    assert "'wether', which is not among `tools`" in detail(answer)["message"]
+
+
+def test_a_model_that_must_call_ends_the_run_by_the_limit_of_iterations(http: httpx2.Client) -> None:
+    body = paused(http, toolChoice="required")
+    rounds = 0
+    while True:
+        asked = resumption(body, results_of(body)) | {"toolChoice": "required"}
+        answer = http.post(PATH, json=asked)
+        rounds += 1
+        if answer.status_code != 200:
+            break
+        body = answer.json()
+    assert rounds == MAX_TOOL_ITERATIONS
+    assert refusal(answer) == (409, "TOOL_ITERATION_LIMIT")
+    assert detail(answer)["stepId"] == "ask"
+    run = detail(answer)["executionId"]
+    assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "failed"
+
+
+def test_our_client_stops_after_its_own_rounds_and_may_go_on(server: RunningServer) -> None:
+    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        with pytest.raises(ToolCallLimitError) as caught:
+            client.flow("talk").execute(
+                message="hello",
+                tools=TOOLS,
+                tool_choice="time",
+                tool_handler=lambda name, arguments: name,
+                max_tool_rounds=2,
+            )
+        waiting = caught.value.paused
+        assert waiting.iterations_used == 3
+        assert [call.name for call in waiting.tool_calls] == ["time"]
+
+
+def test_content_in_parts_is_text_and_images_for_the_model(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    server.push("slug: looks\ncapture: full\nsteps: [{id: ask, type: llm, model: echo}]\n")
+    picture = {"type": "image_url", "image_url": {"url": "https://a.b/one.webp"}}
+    turns: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "text", "text": "one"}, picture]},
+        {"role": "assistant", "content": [{"type": "text", "text": "two"}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "thr"}, {"type": "text", "text": "ee"}, picture],
+        },
+    ]
+    attachment = {"url": "https://a.b/two", "mimeType": "image/gif"}
+    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        done = client.flow("looks").execute(messages=turns, attachments=[attachment])
+    assert done.result == {"text": "three"}
+    step = http.get(f"/flow-runs/{done.execution_id}/steps/ask/trace").json()
+    first, _, last = step["modelCalls"][0]["request"]["messages"]
+    shown = {"url": "https://a.b/one.webp", "mimeType": "image/webp", "kind": "url"}
+    assert first["content"] == "one"
+    assert [each["url"] for each in first["attachments"]] == [shown["url"]]
+    assert last["content"] == "three"
+    assert [each["url"] for each in last["attachments"]] == [attachment["url"], shown["url"]]
+    assert [each["mimeType"] for each in last["attachments"]] == ["image/gif", "image/webp"]
+    for slug in ("looks", "anything"):
+        answer = http.post(
+            f"/seq/acme/demo/{slug}/jobs", json={"messages": turns, "attachments": [attachment] * 10}
+        )
+        assert refusal(answer) == (400, "INVALID_ATTACHMENT")
+        assert "11 entries" in detail(answer)["message"]
 
 
 def test_earlier_turns_go_ahead_of_the_first_prompt(http: httpx2.Client) -> None:

@@ -25,6 +25,7 @@ from runglass.execution import (
     Version,
     accept_both_spellings,
 )
+from runglass.trace_context import read_trace_context
 
 T = TypeVar("T")
 
@@ -35,6 +36,7 @@ Messages = Sequence[Mapping[str, Any]]
 Attachments = Sequence[Attachment | Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]]
 ToolChoice = str | Mapping[str, Any]
+TraceHeaders = Mapping[str, str]
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,12 +44,12 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     request: ExecuteRequest
-    session: dict[str, str]
+    headers: dict[str, str]
 
     def call(self) -> Call[CompletedResult | ToolCallsRequired]:
         """Run it to its end, or until it needs tool results."""
         answer: Any = ExecuteAnswer
-        return _post(f"{self.path}/execute", self.request, self.session, answer=answer)
+        return _post(f"{self.path}/execute", self.request, self.headers, answer=answer)
 
     def resumed(self, pause: ToolCallsRequired, results: Sequence[Mapping[str, Any]]) -> "Execution":
         """The same, going on after `pause` with these messages."""
@@ -67,12 +69,12 @@ class StepThrough(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     request: StepRequest
-    session: dict[str, str]
+    headers: dict[str, str]
 
     def call(self, *, headers: Mapping[str, str]) -> Call[None]:
         """Run the next step, or all that are left."""
         call: Call[None] = _post(
-            f"{self.path}/step", self.request, {**self.session, **headers}, answer=type(None)
+            f"{self.path}/step", self.request, {**self.headers, **headers}, answer=type(None)
         )
         return call
 
@@ -80,7 +82,7 @@ class StepThrough(msgspec.Struct, frozen=True, kw_only=True):
         """What the rest of the run is, asked for in one go."""
         fields = (*RunRequest.__struct_fields__, "tools", "tool_choice")
         same = {name: getattr(self.request, name) for name in fields}
-        return Execution(path=self.path, request=ExecuteRequest(**same), session=self.session)
+        return Execution(path=self.path, request=ExecuteRequest(**same), headers=self.headers)
 
 
 def execution(
@@ -96,6 +98,7 @@ def execution(
     tools: Tools | None = None,
     tool_choice: ToolChoice | None = None,
     session_id: SessionId = None,
+    trace_context: TraceHeaders | None = None,
 ) -> Execution:
     """Run a flow. Raises ValueError for what cannot be asked."""
     request = ExecuteRequest(
@@ -103,7 +106,7 @@ def execution(
         **_offer(tools, tool_choice),
         trace=trace,
     )
-    return Execution(path=_at(flow, version), request=request, session=session_header(session_id))
+    return Execution(path=_at(flow, version), request=request, headers=_headers(session_id, trace_context))
 
 
 def step_through(
@@ -120,6 +123,7 @@ def step_through(
     tools: Tools | None = None,
     tool_choice: ToolChoice | None = None,
     session_id: SessionId = None,
+    trace_context: TraceHeaders | None = None,
 ) -> StepThrough:
     """Run a flow step by step. Raises ValueError for what cannot be asked."""
     path = _at(flow, version)
@@ -135,7 +139,7 @@ def step_through(
         run_remaining=run_remaining,
         trace=trace,
     )
-    return StepThrough(path=path, request=request, session=session_header(session_id))
+    return StepThrough(path=path, request=request, headers=_headers(session_id, trace_context))
 
 
 def job(
@@ -149,16 +153,34 @@ def job(
     trace: bool = False,
     version: Version = "production",
     session_id: SessionId = None,
+    trace_context: TraceHeaders | None = None,
 ) -> Call[JobAccepted]:
     """Queue a run. Raises ValueError for what cannot be asked."""
     request = JobRequest(**_inputs(message, messages, parameters, attachments, block_overrides), trace=trace)
-    return _post(f"{_at(flow, version)}/jobs", request, session_header(session_id), answer=JobAccepted)
+    return _post(
+        f"{_at(flow, version)}/jobs", request, _headers(session_id, trace_context), answer=JobAccepted
+    )
 
 
 def _post(path: str, request: RunRequest, headers: Mapping[str, str], *, answer: type[T]) -> Call[T]:
     own = {"Content-Type": "application/json", IDEMPOTENCY_KEY: str(uuid.uuid4())}
     body = msgspec.json.encode(request)
     return Call(method="POST", path=path, answer=answer, headers={**own, **headers}, body=body)
+
+
+def _headers(session_id: SessionId, trace_context: TraceHeaders | None) -> dict[str, str]:
+    headers = session_header(session_id)
+    given = {name.lower(): value for name, value in (trace_context or {}).items()}
+    parent, state = given.get("traceparent"), given.get("tracestate")
+    # Without an active span there is nothing to inject, and nothing to say.
+    if parent is None:
+        return headers
+    context = read_trace_context([parent], [] if state is None else [state])
+    if context is None:
+        raise ValueError(f"trace_context has no W3C traceparent: {parent!r:.100}")
+    if context.state is not None:
+        headers["tracestate"] = context.state
+    return {**headers, "traceparent": context.parent}
 
 
 def _inputs(

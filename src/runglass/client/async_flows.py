@@ -8,7 +8,16 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from runglass.client import asking, calls
-from runglass.client.asking import Attachments, Messages, Overrides, Parameters, SessionId, ToolChoice, Tools
+from runglass.client.asking import (
+    Attachments,
+    Messages,
+    Overrides,
+    Parameters,
+    SessionId,
+    ToolChoice,
+    Tools,
+    TraceHeaders,
+)
 from runglass.client.calls import FlowAddress
 from runglass.client.jobs import AsyncJob
 from runglass.client.paused import AsyncPausedResult, async_converse
@@ -54,6 +63,7 @@ class AsyncFlow:
         tool_handler: ToolHandler | None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
     ) -> CompletedResult: ...
 
@@ -73,6 +83,7 @@ class AsyncFlow:
         tool_handler: ToolHandler,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
     ) -> CompletedResult: ...
 
@@ -92,6 +103,7 @@ class AsyncFlow:
         tool_handler: None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
     ) -> CompletedResult | AsyncPausedResult: ...
 
@@ -110,6 +122,7 @@ class AsyncFlow:
         tool_handler: ToolHandler | None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
     ) -> CompletedResult | AsyncPausedResult:
         """The result of a run of this flow, once it has ended, or with `tools` perhaps a pause.
@@ -118,7 +131,9 @@ class AsyncFlow:
         conversation whose last turn is the current message. `attachments` are images by https URL.
         `block_overrides` sets fields of steps for this run (`{step_id: {field: value}}`); `trace=True` keeps
         full snapshots of it. `version` is a published version's number, "production" (the draft where nothing
-        is published) or "draft". `session_id`, a UUID, tags the run.
+        is published) or "draft". `session_id`, a UUID, tags the run. `trace_context` has the headers
+        `traceparent` and `tracestate` of a trace that the run is part of, as OpenTelemetry's `inject` writes
+        them; it is told in the run's own.
 
         `tools`, in the OpenAI function format, are offered to the flow's llm steps. When a model calls some,
         `tool_handler(name, arguments)` is asked for the result of each, and what it returns goes to the
@@ -150,6 +165,7 @@ class AsyncFlow:
             tools=tools,
             tool_choice=tool_choice,
             session_id=session_id,
+            trace_context=trace_context,
         )
         handler = check_conversation(tool_handler, max_tool_rounds, blocking=False)
         answer = await self._transport.call(execution.call(), timeout=timeout)
@@ -172,6 +188,7 @@ class AsyncFlow:
         trace: bool = False,
         version: Version = "production",
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
     ) -> AsyncJob:
         """Queues a run and returns at once; the job says how far it is and waits for its result.
@@ -191,6 +208,7 @@ class AsyncFlow:
             trace=trace,
             version=version,
             session_id=session_id,
+            trace_context=trace_context,
         )
         accepted = await self._transport.call(call, timeout=timeout)
         self._id = accepted.flow_id
@@ -212,6 +230,7 @@ class AsyncFlow:
         tool_handler: ToolHandler | None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
     ) -> AsyncGenerator[StepResult, None]:
         """Runs the flow step by step and hands over the result of each, iterations of loops included.
 
@@ -239,6 +258,7 @@ class AsyncFlow:
             tools=tools,
             tool_choice=tool_choice,
             session_id=session_id,
+            trace_context=trace_context,
         )
         answers = ToolAnswers(walk, tool_handler, max_tool_rounds, blocking=False)
         return async_steps_of(self._transport, Walk(walk), answers)
@@ -259,6 +279,7 @@ class AsyncFlow:
         tool_handler: ToolHandler | None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Runs the flow step by step and hands over every event, as it happens.
 
@@ -280,6 +301,7 @@ class AsyncFlow:
             tools=tools,
             tool_choice=tool_choice,
             session_id=session_id,
+            trace_context=trace_context,
         )
         answers = ToolAnswers(walk, tool_handler, max_tool_rounds, blocking=False)
         return async_events_of(self._transport, Walk(walk), answers)

@@ -6,6 +6,7 @@ what comes back.
 
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from types import NoneType
 from typing import Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
@@ -18,6 +19,8 @@ from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
 T = TypeVar("T")
 
 Attempt = Literal["latest", "all"] | int
+Time = str | datetime
+"""A moment: aware, or ISO 8601 text, which is UTC unless it says otherwise."""
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
@@ -169,10 +172,27 @@ def flow_id(flow: FlowAddress) -> Call[FlowId]:
 
 
 def runs(
-    *, flow_id: str | uuid.UUID | None, status: RunStatus | None, limit: int, cursor: str | None
+    *,
+    flow_id: str | uuid.UUID | None,
+    status: RunStatus | None,
+    limit: int,
+    cursor: str | None,
+    flow: str | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
 ) -> Call[RunPage]:
-    """A page of runs, newest first."""
-    wanted = {"flow_id": flow_id, "status": status, "limit": limit, "cursor": cursor}
+    """A page of runs, newest first. Raises ValueError for what cannot be asked."""
+    if flow is not None and flow_id is not None:
+        raise ValueError("flow and flow_id exclude each other: name the flow by its slug or by its id")
+    wanted = {
+        "flow_id": flow_id,
+        "flow": flow,
+        "status": status,
+        "since": _time("since", since),
+        "until": _time("until", until),
+        "limit": limit,
+        "cursor": cursor,
+    }
     query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)
     return Call(method="GET", path="/flow-runs", answer=RunPage, query=query)
 
@@ -186,6 +206,14 @@ def following_page(call: Call[RunPage], cursor: str) -> Call[RunPage]:
 def is_count(value: object, least: int) -> bool:
     """Whether the value is a whole number from `least` on; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _time(name: str, value: Time | None) -> str | None:
+    if not isinstance(value, datetime):
+        return value
+    if value.tzinfo is None:
+        raise ValueError(f"{name} {value} has no time zone, so that nobody knows when it is; give it one")
+    return value.isoformat()
 
 
 def _part(name: str, value: str) -> str:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from runglass.client import calls
+from runglass.client.calls import Time
 from runglass.client.endpoint import endpoint
 from runglass.client.flows import Flow
 from runglass.client.run_pages import RunPages
@@ -122,7 +123,10 @@ class Client:
         self,
         *,
         flow_id: str | uuid.UUID | None = None,
+        flow: str | None = None,
         status: RunStatus | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
         limit: int = 20,
         cursor: str | None = None,
         timeout: float | None = None,
@@ -133,7 +137,19 @@ class Client:
         returned is the first page, with its `runs` and `next_cursor`; `cursor` is the `next_cursor` of the
         page before. With AsyncClient, `await` gives the page and `async for` walks through all.
 
-        Raises APITimeoutError, APIConnectionError.
+        `flow`, the slug of a flow, or `flow_id` asks for its runs alone; `since` and `until` for those that
+        were created from then on and before then, an aware datetime or ISO 8601 text (UTC unless it says
+        otherwise; a date is its midnight).
+
+        Raises FlowNotFoundError for an unknown slug, ValueError, APITimeoutError, APIConnectionError.
         """
-        call = calls.runs(flow_id=flow_id, status=status, limit=limit, cursor=cursor)
+        call = calls.runs(
+            flow_id=flow_id,
+            flow=flow,
+            status=status,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+        )
         return RunPages.starting(self._transport, call, timeout=timeout)

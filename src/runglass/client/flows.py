@@ -9,7 +9,16 @@ from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from runglass.client import asking, calls
-from runglass.client.asking import Attachments, Messages, Overrides, Parameters, SessionId, ToolChoice, Tools
+from runglass.client.asking import (
+    Attachments,
+    Messages,
+    Overrides,
+    Parameters,
+    SessionId,
+    ToolChoice,
+    Tools,
+    TraceHeaders,
+)
 from runglass.client.calls import FlowAddress
 from runglass.client.jobs import Job
 from runglass.client.paused import PausedResult, converse
@@ -55,6 +64,7 @@ class Flow:
         tool_handler: ToolHandler | None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
     ) -> CompletedResult: ...
 
@@ -74,6 +84,7 @@ class Flow:
         tool_handler: ToolHandler,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
     ) -> CompletedResult: ...
 
@@ -93,6 +104,7 @@ class Flow:
         tool_handler: None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
     ) -> CompletedResult | PausedResult: ...
 
@@ -111,6 +123,7 @@ class Flow:
         tool_handler: ToolHandler | None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
     ) -> CompletedResult | PausedResult:
         """The result of a run of this flow, once it has ended, or with `tools` perhaps a pause.
@@ -119,7 +132,9 @@ class Flow:
         conversation whose last turn is the current message. `attachments` are images by https URL.
         `block_overrides` sets fields of steps for this run (`{step_id: {field: value}}`); `trace=True` keeps
         full snapshots of it. `version` is a published version's number, "production" (the draft where nothing
-        is published) or "draft". `session_id`, a UUID, tags the run.
+        is published) or "draft". `session_id`, a UUID, tags the run. `trace_context` has the headers
+        `traceparent` and `tracestate` of a trace that the run is part of, as OpenTelemetry's `inject` writes
+        them; it is told in the run's own.
 
         `tools`, in the OpenAI function format, are offered to the flow's llm steps. When a model calls some,
         `tool_handler(name, arguments)` is asked for the result of each, and what it returns goes to the
@@ -151,6 +166,7 @@ class Flow:
             tools=tools,
             tool_choice=tool_choice,
             session_id=session_id,
+            trace_context=trace_context,
         )
         handler = check_conversation(tool_handler, max_tool_rounds, blocking=True)
         answer = self._transport.call(execution.call(), timeout=timeout)
@@ -173,6 +189,7 @@ class Flow:
         trace: bool = False,
         version: Version = "production",
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
         timeout: float | None = None,
     ) -> Job:
         """Queues a run and returns at once; the job says how far it is and waits for its result.
@@ -192,6 +209,7 @@ class Flow:
             trace=trace,
             version=version,
             session_id=session_id,
+            trace_context=trace_context,
         )
         accepted = self._transport.call(call, timeout=timeout)
         self._id = accepted.flow_id
@@ -213,6 +231,7 @@ class Flow:
         tool_handler: ToolHandler | None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
     ) -> Generator[StepResult, None, None]:
         """Runs the flow step by step and hands over the result of each, iterations of loops included.
 
@@ -240,6 +259,7 @@ class Flow:
             tools=tools,
             tool_choice=tool_choice,
             session_id=session_id,
+            trace_context=trace_context,
         )
         answers = ToolAnswers(walk, tool_handler, max_tool_rounds, blocking=True)
         return steps_of(self._transport, Walk(walk), answers)
@@ -260,6 +280,7 @@ class Flow:
         tool_handler: ToolHandler | None = None,
         max_tool_rounds: int = 10,
         session_id: SessionId = None,
+        trace_context: TraceHeaders | None = None,
     ) -> Generator[StreamEvent, None, None]:
         """Runs the flow step by step and hands over every event, as it happens.
 
@@ -281,6 +302,7 @@ class Flow:
             tools=tools,
             tool_choice=tool_choice,
             session_id=session_id,
+            trace_context=trace_context,
         )
         answers = ToolAnswers(walk, tool_handler, max_tool_rounds, blocking=True)
         return events_of(self._transport, Walk(walk), answers)

@@ -1,8 +1,9 @@
 """The built-in model `echo`: offline, deterministic, and honest about being no model at all.
 
 It answers with the last user text, makes the smallest object that an `output_schema` accepts, and calls each
-offered tool once before it answers. It counts words as tokens, has no price unless one is configured, and
-obeys a single setting: with `parallel_tool_calls: false` it asks for one tool at a time.
+offered tool once before it answers; where a call is required, it calls in every turn. It counts words as
+tokens, has no price unless one is configured, and obeys a single setting: with `parallel_tool_calls: false`
+it asks for one tool at a time.
 """
 
 import asyncio
@@ -73,11 +74,15 @@ def _last_user_text(messages: list[dict[str, Any]]) -> str:
 def _due_calls(request: ModelRequest) -> list[dict[str, Any]]:
     if request.tool_choice == "none":
         return []
-    past = [call["function"]["name"] for message in request.messages for call in calls_in(message)]
-    due = [tool["function"] for tool in request.tools if tool["function"]["name"] not in past]
+    offered = [tool["function"] for tool in request.tools]
     if isinstance(request.tool_choice, dict):
         wanted = request.tool_choice["function"]["name"]
-        due = [function for function in due if function["name"] == wanted]
+        offered = [function for function in offered if function["name"] == wanted]
+    past = [call["function"]["name"] for message in request.messages for call in calls_in(message)]
+    due = [function for function in offered if function["name"] not in past]
+    is_forced = request.tool_choice == "required" or isinstance(request.tool_choice, dict)
+    if is_forced and not due:
+        due = offered
     if request.settings.get("parallel_tool_calls") is False:
         due = due[:1]
     if not due:

@@ -3,7 +3,7 @@
 Built-in and hosted models both speak in these. Nothing here knows a provider, a flow or a run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -119,6 +119,21 @@ def call_id_of(message: Mapping[str, Any]) -> str | None:
     """The id of the tool call that a tool message answers, in either spelling of the field."""
     call_id: str | None = message.get("toolCallId") or message.get("tool_call_id")
     return call_id
+
+
+def both_spellings(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as callers get them: `tool_calls` beside `toolCalls`, `tool_call_id` beside `toolCallId`.
+
+    There are clients that read the one, and clients that read the other.
+    """
+    spelled = []
+    for message in messages:
+        both = dict(message)
+        for name, other in (("toolCalls", "tool_calls"), ("toolCallId", "tool_call_id")):
+            if (value := message.get(name, message.get(other))) is not None:
+                both |= {name: value, other: value}
+        spelled.append(both)
+    return spelled
 
 
 def schema_problems(value: Any, schema: dict[str, Any]) -> list[str]:

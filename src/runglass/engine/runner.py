@@ -20,6 +20,7 @@ from runglass.engine.kept import (
     output_checkpoint,
     pause_checkpoint,
 )
+from runglass.engine.model_call import both_spellings
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Pause, Plan, Stretch, Turns
 from runglass.engine.recorder import Recorder
@@ -114,7 +115,7 @@ class Runner:
             step_id=turns.step_id,
             step_index=index,
             iterations_used=turns.iterations_used,
-            tool_call_messages=_objects(content.get("messages")),
+            tool_call_messages=both_spellings(_objects(content.get("messages"))),
             tool_calls=_objects(content.get("calls")),
             accumulated_outputs=content.get("outputs") or {},
             tokens=None if attempt is None else attempt.tokens,
@@ -124,7 +125,7 @@ class Runner:
         self._recorder.record(event, checkpoint=pause_checkpoint(pause))
         if self._state.begun.stretch.answers_call:
             owed = {
-                "toolCallMessages": turns.messages,
+                "toolCallMessages": both_spellings(turns.messages),
                 "toolCalls": turns.calls,
                 "accumulatedOutputs": scope.outputs(),
             }

@@ -22,6 +22,7 @@ from runglass.server.openapi import openapi_config
 from runglass.server.query import settle_query
 from runglass.server.rate import KeyRate
 from runglass.server.reading import runs, step_trace, stream, trace
+from runglass.server.repeats import Repeats
 from runglass.server.routes import execute, execute_version, flow_file_schema, health
 from runglass.server.sessions import session
 from runglass.server.stepping import step, step_version
@@ -74,7 +75,12 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
         openapi_config=openapi_config(),
         request_max_body_size=runtime.settings.body_limit_bytes,
         state=State(
-            {"runtime": runtime, "ongoing": ongoing or Ongoing(), "turns": WeakValueDictionary()},
+            {
+                "runtime": runtime,
+                "ongoing": ongoing or Ongoing(),
+                "turns": WeakValueDictionary(),
+                "repeats": Repeats(),
+            },
             deep_copy=False,
         ),
     )

@@ -42,9 +42,25 @@ def check_attachments(attachments: Sequence[Attachment]) -> None:
             raise _broken(
                 index, "mimeType", f"must be one of {', '.join(MIME_TYPES)}, not {attachment.mime_type!r}"
             )
-        _check_url(index, attachment.url)
+        if (mistake := url_mistake(attachment.url)) is not None:
+            raise _broken(index, "url", mistake)
         if attachment.filename is not None:
             _check_filename(index, attachment.filename)
+
+
+def url_mistake(url: str) -> str | None:
+    """Why this cannot be the address of an image; None if it can."""
+    if len(url) > MAX_URL:
+        return f"has {len(url):,} characters; at most {MAX_URL:,} are taken"
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme == "https" and parts.hostname is not None
+    except ValueError:
+        named = False
+    # urlsplit drops line ends and tabs, which whoever fetches the URL may read differently.
+    if not named or not url.isprintable() or " " in url:
+        return "must be a full https:// address"
+    return None
 
 
 def _spelled(index: int, item: Any) -> dict[str, Any]:
@@ -58,19 +74,6 @@ def _spelled(index: int, item: Any) -> dict[str, Any]:
         if not isinstance(spelled.get(field, ""), str):
             raise _broken(index, field, f"must be text, not {spelled[field]!r:.100}")
     return spelled
-
-
-def _check_url(index: int, url: str) -> None:
-    if len(url) > MAX_URL:
-        raise _broken(index, "url", f"has {len(url):,} characters; at most {MAX_URL:,} are taken")
-    try:
-        parts = urlsplit(url)
-        named = parts.scheme == "https" and parts.hostname is not None
-    except ValueError:
-        named = False
-    # urlsplit drops line ends and tabs, which whoever fetches the URL may read differently.
-    if not named or not url.isprintable() or " " in url:
-        raise _broken(index, "url", "must be a full https:// address")
 
 
 def _check_filename(index: int, filename: str) -> None:

@@ -22,6 +22,7 @@ from runglass.server.auth import Asked, no_run, runtime_of
 from runglass.server.bodies import read_aside
 from runglass.server.endings import answer_expired, require_outcome
 from runglass.server.ongoing import Ongoing
+from runglass.server.repeats import REPLAYED, paid_once, target_of
 from runglass.server.spelling import camel
 from runglass.store.base import Call, CallKey, Project, RunRecord
 
@@ -46,17 +47,24 @@ async def once(
     project: Project,
     begin: Callable[[CallKey | None], Awaitable[Finish]],
     repeated: Callable[[RunRecord], Awaitable[Answered]],
+    *,
+    resumes: str | None = None,
 ) -> Response[bytes]:
     """The answer to a call, which is begun once.
 
-    `begin` notes the call that it is given, starts or goes on with a run, and returns how to wait for the
-    answer. `repeated` answers for a run that an earlier call has brought to its rest.
+    `begin` notes the call that it is given, starts or goes on with a run (with `resumes`, if given), and
+    returns how to wait for the answer. `repeated` answers for a run that an earlier call has brought to its
+    rest.
 
     Raises IDEMPOTENCY_MISMATCH for a key under which something else was asked.
     """
     call = await call_of(request)
     if call is None:
-        return _response(await (await begin(None))())
+
+        async def run() -> Response[bytes]:
+            return _response(await (await begin(None))())
+
+        return await paid_once(request, run, resumes=resumes)
     store, key, finish = runtime_of(request).store, call.key, None
     async with turn(request, project, call) as before:
         if before is None:
@@ -68,7 +76,7 @@ async def once(
                 await keep_refusal(request, project, call, error)
                 raise
     if before is not None:
-        return _response(await _again(request, before, repeated))
+        return _response(await _again(request, before, repeated), {REPLAYED: "true"})
     if finish is None:
         raise api_error("UNAVAILABLE", f"the call {key!r} was dropped while it was repeated; send it again")
     try:
@@ -125,7 +133,7 @@ async def call_of(request: Asked) -> CallKey | None:
     if not 0 < len(key) <= MAX_KEY:
         raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
     asked = await read_aside(_asked, await body_of(request))
-    return CallKey(key, hashlib.sha256(b"%b\n%b" % (request.scope["path"].encode(), asked)).digest())
+    return CallKey(key, hashlib.sha256(b"%b\n%b" % (target_of(request), asked)).digest())
 
 
 def _asked(body: bytes) -> bytes:
@@ -202,5 +210,5 @@ async def _rested(request: Asked, run: RunRecord, beyond: int) -> RunRecord:
     return run
 
 
-def _response(answered: Answered) -> Response[bytes]:
-    return Response(answered.body, status_code=answered.status, media_type=JSON)
+def _response(answered: Answered, headers: dict[str, str] | None = None) -> Response[bytes]:
+    return Response(answered.body, status_code=answered.status, media_type=JSON, headers=headers)

@@ -7,6 +7,7 @@ from litestar import Response
 
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft, RunTaken
+from runglass.engine.model_call import both_spellings
 from runglass.engine.plan import Pause, Plan, Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, StoreError, api_error
@@ -20,7 +21,7 @@ from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, note, once, rested
 from runglass.server.endings import failure_of, result_of
 from runglass.server.offers import check_takers, offer_of
-from runglass.server.parameters import checked_uuid, version_number
+from runglass.server.parameters import Wanted, checked_uuid, trace_context_of
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord
@@ -28,12 +29,12 @@ from runglass.trace import RunSummary
 
 
 async def execute_flow(
-    request: Asked, org: str, project: str, slug: str, version: str | None, session_id: str | None
+    request: Asked, org: str, project: str, slug: str, version: Wanted, session_id: str | None
 ) -> Response[bytes]:
     """Answers when the run has ended or waits. Raises what the contract lists."""
     own = await own_project(request, org, project, slug)
     await require_execute(request, org, project, slug)
-    number = None if version is None else version_number(version)
+    number = version.number()
     # Before the body: to a caller, a flow that is not there is no place for a mistake in it.
     _, _, flow = await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
@@ -47,7 +48,7 @@ async def execute_flow(
     async def repeated(run: RunRecord) -> Answered:
         return await _answer_of(request, run)
 
-    return await once(request, own, begin, repeated)
+    return await once(request, own, begin, repeated, resumes=asked.execution_id)
 
 
 async def _start(
@@ -71,6 +72,7 @@ async def _start(
         version=number,
         trigger_type="api",
         session_id=session_id,
+        trace_context=trace_context_of(request),
         stretch=Stretch(offer=offer),
         history=history,
         call=call,
@@ -162,7 +164,7 @@ def tool_calls_required(
         execution_id=run_id,
         paused_at_step=turns.step_id,
         iterations_used=turns.iterations_used,
-        tool_call_messages=turns.messages,
+        tool_call_messages=both_spellings(turns.messages),
         tool_calls=turns.calls,
         accumulated_outputs=outputs,
         flow_id=flow_id,

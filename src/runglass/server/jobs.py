@@ -6,28 +6,50 @@ the capture mode does not cut; that is for the caller of a job alone, so other r
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, Literal
 
 import msgspec
 from litestar import Response, get, post
 from litestar.openapi.spec import OpenAPIMediaType, RequestBody
-from litestar.params import FromPath
+from litestar.params import FromPath, QueryParameter
 
 from runglass.errors import api_error
-from runglass.execution import JobAccepted, JobRequest, JobState
+from runglass.execution import JobAccepted, JobPage, JobRequest, JobState, JobSummary
 from runglass.server.answers import JSON
 from runglass.server.asked import answer, body_of, documented
-from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
+from runglass.server.auth import Asked, own_flow, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, once
-from runglass.server.endings import failure_of, result_of
+from runglass.server.endings import Failure, failure_of, result_of
 from runglass.server.openapi import ReadingOperation
-from runglass.server.parameters import SessionId, checked_uuid, version_number
+from runglass.server.pages import Cursor, Limit, created_at, cursor_after, run_before
+from runglass.server.parameters import (
+    SessionId,
+    VersionQuery,
+    Wanted,
+    checked_uuid,
+    trace_context_of,
+    version_number,
+)
 from runglass.server.request_schemas import JOB_REQUEST
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, RunRecord, Store
 from runglass.trace import RunSummary
 
 TRIGGER = "job"
+CANCELLED = "cancelled"
+STATUSES: dict[str, tuple[str, ...]] = {
+    "pending": ("pending",),
+    "running": ("running", "paused"),
+    "completed": ("completed",),
+    "failed": ("failed", "cancelled"),
+}
+"""The statuses of a job, and those of its run that each of them stands for."""
+
+JobStatus = Annotated[
+    Literal["pending", "running", "completed", "failed"] | None,
+    QueryParameter(description="pending, running, completed or failed"),
+]
 ACCEPTED = documented(JobAccepted, "The job is queued.", status=202)
 STATE = documented(JobState, "How far the job is.")
 
@@ -55,9 +77,10 @@ async def queue_job(
     project: FromPath[str],
     slug: FromPath[str],
     session_id: SessionId = None,
+    version_query: VersionQuery = None,
 ) -> Response[bytes]:
     """Queues a run of the production version, or of the draft where nothing is published."""
-    return await _queue(request, org, project, slug, None, session_id)
+    return await _queue(request, org, project, slug, Wanted(None, version_query), session_id)
 
 
 @post(
@@ -75,9 +98,10 @@ async def queue_version_job(
     slug: FromPath[str],
     version: FromPath[str],
     session_id: SessionId = None,
+    version_query: VersionQuery = None,
 ) -> Response[bytes]:
     """Queues a run of published version `v1`, `v2`, … or of the draft, `v0`."""
-    return await _queue(request, org, project, slug, version, session_id)
+    return await _queue(request, org, project, slug, Wanted(version, version_query), session_id)
 
 
 @get(
@@ -124,12 +148,42 @@ async def version_job(
     return await _state(request, run)
 
 
+@get(
+    "/seq/{org:str}/{project:str}/{slug:str}/jobs",
+    responses=documented(JobPage, "A page of jobs."),
+    operation_class=ReadingOperation,
+    tags=["Running a flow"],
+    summary="The jobs of a flow",
+)
+async def jobs(
+    request: Asked,
+    org: FromPath[str],
+    project: FromPath[str],
+    slug: FromPath[str],
+    status: JobStatus = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+) -> Response[bytes]:
+    """The jobs of a flow without their results, newest first; `nextCursor` is null on the last page."""
+    flow = await own_flow(request, org, project, slug)
+    found = await runtime_of(request).store.jobs(
+        flow.project_id,
+        flow.id,
+        statuses=STATUSES[status] if status else (),
+        before=None if cursor is None else run_before(cursor),
+        limit=limit + 1,
+    )
+    page = found[:limit]
+    following = cursor_after(page[-1]) if len(found) > limit else None
+    return answer(JobPage(jobs=[_summary(run) for run in page], next_cursor=following))
+
+
 async def _queue(
-    request: Asked, org: str, project: str, slug: str, version: str | None, session_id: str | None
+    request: Asked, org: str, project: str, slug: str, version: Wanted, session_id: str | None
 ) -> Response[bytes]:
     own = await own_project(request, org, project, slug)
     await require_execute(request, org, project, slug)
-    number = None if version is None else version_number(version)
+    number = version.number()
     await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     asked = await read_aside(partial(read_request, shape=JobRequest), await body_of(request))
@@ -145,6 +199,7 @@ async def _queue(
             version=number,
             trigger_type=TRIGGER,
             session_id=session,
+            trace_context=trace_context_of(request),
             history=history,
             call=call,
         )
@@ -181,6 +236,28 @@ def _no_job(execution_id: str) -> Exception:
     return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
 
 
+def _summary(run: bytes) -> JobSummary:
+    summary = msgspec.json.decode(run, type=RunSummary)
+    return JobSummary(
+        execution_id=summary.id,
+        status=next(status for status, covered in STATUSES.items() if summary.status in covered),
+        version=summary.version,
+        created_at=created_at(summary.id),
+        started_at=summary.started_at,
+        completed_at=summary.completed_at,
+        error=_why(summary),
+    )
+
+
+def _why(summary: RunSummary) -> str | None:
+    if summary.status == "cancelled":
+        return CANCELLED
+    if summary.error is None:
+        return None
+    error = {"code": summary.error.code, "message": summary.error.message}
+    return Failure(error=error, step_id=summary.error.step_id).sentence
+
+
 async def _state(request: Asked, run: RunRecord) -> Response[bytes]:
     return answer(await _job_state(runtime_of(request).store, run))
 
@@ -194,11 +271,11 @@ async def _job_state(store: Store, run: RunRecord) -> JobState:
             failure = await failure_of(store, run)
             return JobState(execution_id=run.id, status="failed", error=failure.sentence)
         case "cancelled":
-            return JobState(execution_id=run.id, status="failed", error="cancelled")
+            return JobState(execution_id=run.id, status="failed", error=CANCELLED)
         case "paused":
             return JobState(execution_id=run.id, status="running")
     return JobState(execution_id=run.id, status=run.status)
 
 
-JOBS = [queue_job, queue_version_job, job, version_job]
+JOBS = [queue_job, queue_version_job, job, version_job, jobs]
 """The routes of jobs."""

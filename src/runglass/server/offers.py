@@ -4,13 +4,13 @@ from runglass.engine.plan import Offer
 from runglass.errors import api_error
 from runglass.execution import ToolRequest
 from runglass.flow import Flow, LlmStep, leaves
-from runglass.server.tools import check_tools
+from runglass.server.tools import check_tools, whole_choice
 
 
 def offer_of(asked: ToolRequest) -> Offer | None:
     """The tools of the request; None where it has none. Raises TOOLS_INVALID, TOOL_NAME_INVALID."""
     check_tools(asked.tools, asked.tool_choice)
-    return Offer(tools=asked.tools, choice=asked.tool_choice) if asked.tools else None
+    return Offer(tools=asked.tools, choice=whole_choice(asked.tool_choice)) if asked.tools else None
 
 
 def check_takers(flow: Flow) -> None:

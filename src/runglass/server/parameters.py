@@ -1,15 +1,22 @@
 """What a path and the headers of a request say about the run to start, checked."""
 
 import re
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from litestar.params import HeaderParameter
+from litestar.params import HeaderParameter, QueryParameter
 
 from runglass.errors import api_error
+from runglass.execution import TraceContext
+from runglass.server.auth import Asked
+from runglass.trace_context import read_trace_context
 
 SessionId = Annotated[
     str | None,
     HeaderParameter(name="X-Session-Id", description="a UUID that ties runs together"),
+]
+VersionQuery = Annotated[
+    str | None,
+    QueryParameter(name="version", description="the number of a version, as good as `vN` in the path"),
 ]
 
 _VERSION = re.compile(r"v(0|[1-9]\d*)", re.ASCII)
@@ -23,6 +30,36 @@ def version_number(version: str) -> int:
         raise api_error("INVALID_VERSION", f"version {version!r} is not v1, v2, … or v0, the draft")
     # No flow has as many versions as ten digits can count: what is larger is not there either.
     return int(found[1][:10])
+
+
+class Wanted(NamedTuple):
+    """The version that a call names: `path` is its `vN`, `query` the N of `?version=N`."""
+
+    path: str | None
+    query: str | None
+
+    def number(self) -> int | None:
+        """The version's number; None where the call names none. Raises INVALID_VERSION."""
+        number = None if self.path is None else version_number(self.path)
+        if self.query is None:
+            return number
+        # The query's `3` is the path's `v3`: what is no number in the one is none in the other.
+        if _VERSION.fullmatch(f"v{self.query}") is None:
+            message = f"`version` must be a number, 0 for the draft, not {self.query!r:.100}"
+            raise api_error("INVALID_VERSION", message)
+        asked = version_number(f"v{self.query}")
+        if number not in (None, asked):
+            raise api_error("INVALID_VERSION", f"the path names version {number}, the query version {asked}")
+        return asked
+
+
+def trace_context_of(request: Asked) -> TraceContext | None:
+    """The W3C trace that the request is part of; None where it says none, or not as it should."""
+    sent: dict[bytes, list[str]] = {b"traceparent": [], b"tracestate": []}
+    for name, value in request.scope["headers"]:
+        if name in sent:
+            sent[name].append(value.decode("latin-1"))
+    return read_trace_context(*sent.values())
 
 
 def checked_uuid(value: str, *, what: str) -> str:

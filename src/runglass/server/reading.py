@@ -4,9 +4,6 @@ The same handlers serve both path forms; what differs is how the run in the path
 """
 
 import asyncio
-import base64
-import binascii
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -25,7 +22,9 @@ from runglass.server.answers import JSON
 from runglass.server.attempts import choose
 from runglass.server.auth import Asked, OpenedTrace, runtime_of
 from runglass.server.openapi import ReadingOperation
+from runglass.server.pages import Cursor, Limit, Since, Until, cursor_after, first_id_at, run_before
 from runglass.server.parts import PART_BYTES, Pages, joined
+from runglass.server.query import STRICT
 from runglass.server.stream import EventStream
 from runglass.store.base import AttemptKey, RunRecord, Store
 from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
@@ -61,13 +60,12 @@ LastEventId = Annotated[
         description="the id of an event; the stream goes on after it",
     ),
 ]
-Limit = Annotated[int, QueryParameter(ge=1, le=100, description="a number from 1 to 100")]
 Status = Annotated[
     RunStatus | None,
     QueryParameter(description="pending, running, paused, completed, failed or cancelled"),
 ]
 FlowId = Annotated[str | None, QueryParameter(description="the `flowId` of a flow")]
-Cursor = Annotated[str | None, QueryParameter(description="the `nextCursor` of a page")]
+Slug = Annotated[str | None, QueryParameter(description="the slug of a flow, instead of its id")]
 
 
 @dataclass
@@ -172,24 +170,34 @@ async def stream(request: Asked, run: Run, after: After = None, last_event_id: L
     operation_class=ReadingOperation,
     tags=["Reading a run"],
     summary="The project's runs",
+    opt={STRICT: True},
 )
 async def runs(
     request: Asked,
     flow_id: FlowId = None,
+    flow: Slug = None,
     status: Status = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Response[bytes]:
-    """The runs of the key's project, newest first; `nextCursor` is null on the last page."""
+    """The runs of the key's project, newest first; `nextCursor` is null on the last page.
+
+    `since` and `until` speak of when a run was created. Unknown parameters are refused.
+    """
+    before = [] if cursor is None else [run_before(cursor)]
+    before += [] if until is None else [first_id_at(until, name="until")]
     found = await runtime_of(request).store.runs(
         request.auth.project_id,
-        flow_id=flow_id,
+        flow_id=flow_id if flow is None else await _flow_id(request, flow, flow_id),
         status=status,
-        before=None if cursor is None else _run_before(cursor),
+        since=None if since is None else first_id_at(since, name="since"),
+        before=min(before, default=None),
         limit=limit + 1,
     )
     page = found[:limit]
-    following = _cursor_after(page[-1]) if len(found) > limit else None
+    following = cursor_after(page[-1]) if len(found) > limit else None
     body = b'{"runs":[%b],"nextCursor":%b}' % (b",".join(page), msgspec.json.encode(following))
     return Response(body, media_type=JSON)
 
@@ -212,17 +220,10 @@ async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> 
         yield page
 
 
-class _Id(msgspec.Struct):
-    id: str
-
-
-def _cursor_after(summary: bytes) -> str:
-    last = msgspec.json.decode(summary, type=_Id)
-    return base64.urlsafe_b64encode(uuid.UUID(last.id).bytes).rstrip(b"=").decode()
-
-
-def _run_before(cursor: str) -> str:
-    try:
-        return str(uuid.UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True)))
-    except (ValueError, binascii.Error) as error:
-        raise api_error("INVALID_REQUEST", "`cursor` must be the `nextCursor` of a page") from error
+async def _flow_id(request: Asked, slug: str, flow_id: str | None) -> str:
+    if flow_id is not None:
+        raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
+    flow = await runtime_of(request).store.find_flow(request.auth.project_id, slug)
+    if flow is None:
+        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
+    return flow.id

@@ -38,7 +38,10 @@ MESSAGE = Schema(
     required=["role"],
     properties={
         "role": Schema(type=OpenAPIType.STRING, enum=list(ROLES)),
-        "content": Schema(description="Text; of a tool any value. An assistant with `toolCalls` needs none."),
+        "content": Schema(
+            description="Text, or a list of parts `{type: text, text}` and, of a user, `{type: image_url,"
+            " image_url: {url}}`; of a tool any value. An assistant with `toolCalls` needs none."
+        ),
         "toolCalls": Schema(type=OpenAPIType.ARRAY, items=TOOL_CALL),
         "toolCallId": Schema(type=OpenAPIType.STRING, description="The call that a tool's turn answers."),
         "name": TEXT,
@@ -111,7 +114,7 @@ TOOL_PROPERTIES: dict[str, Schema | Reference] = RUN_PROPERTIES | {
         max_items=MAX_TOOLS,
         description="Tools that the flow's top-level llm steps are offered, in the OpenAI function format.",
     ),
-    "toolChoice": Schema(description="auto, none, required or one function."),
+    "toolChoice": Schema(description="auto, none, required or one function, or its bare name."),
     "executionId": Schema(type=OpenAPIType.STRING, description="The paused run to take up again."),
     "iterationsUsed": Schema(type=OpenAPIType.INTEGER, description="As it came with the pause."),
     "toolCallMessages": Schema(

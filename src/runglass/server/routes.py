@@ -15,7 +15,7 @@ from runglass.server.asked import documented
 from runglass.server.auth import Asked, runtime_of
 from runglass.server.executing import execute_flow
 from runglass.server.openapi import ExecuteOperation, OpenOperation
-from runglass.server.parameters import SessionId
+from runglass.server.parameters import SessionId, VersionQuery, Wanted
 
 ANSWERED = documented(CompletedResult | ToolCallsRequired, "The run has completed, or waits for tools.")
 
@@ -34,12 +34,13 @@ async def execute(
     project: FromPath[str],
     slug: FromPath[str],
     session_id: SessionId = None,
+    version_query: VersionQuery = None,
 ) -> Response[bytes]:
     """Runs the production version, or the draft where nothing is published, and answers when it has ended.
 
     The run goes on if the caller hangs up.
     """
-    return await execute_flow(request, org, project, slug, None, session_id)
+    return await execute_flow(request, org, project, slug, Wanted(None, version_query), session_id)
 
 
 @post(
@@ -57,9 +58,10 @@ async def execute_version(
     slug: FromPath[str],
     version: FromPath[str],
     session_id: SessionId = None,
+    version_query: VersionQuery = None,
 ) -> Response[bytes]:
     """Runs published version `v1`, `v2`, … or the draft, `v0`, and answers when it has ended."""
-    return await execute_flow(request, org, project, slug, version, session_id)
+    return await execute_flow(request, org, project, slug, Wanted(version, version_query), session_id)
 
 
 @get(

@@ -16,6 +16,7 @@ from litestar.types import ASGIApp
 
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft
+from runglass.engine.model_call import both_spellings
 from runglass.engine.plan import Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
@@ -41,8 +42,9 @@ from runglass.server.endings import answer_expired, require_outcome
 from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
-from runglass.server.parameters import SessionId, checked_uuid, version_number
-from runglass.server.stream import EventStream
+from runglass.server.parameters import SessionId, VersionQuery, Wanted, checked_uuid, trace_context_of
+from runglass.server.repeats import REPLAYED
+from runglass.server.stream import EventStream, Headers
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, Store
@@ -76,9 +78,10 @@ async def step(
     project: FromPath[str],
     slug: FromPath[str],
     session_id: SessionId = None,
+    version_query: VersionQuery = None,
 ) -> ASGIApp:
     """Runs the next step of the production version, or all remaining ones, and streams their events."""
-    return await _step(request, org, project, slug, None, session_id)
+    return await _step(request, org, project, slug, Wanted(None, version_query), session_id)
 
 
 @post(
@@ -96,17 +99,18 @@ async def step_version(
     slug: FromPath[str],
     version: FromPath[str],
     session_id: SessionId = None,
+    version_query: VersionQuery = None,
 ) -> ASGIApp:
     """The same with published version `v1`, `v2`, …; the draft may change and cannot be walked through."""
-    return await _step(request, org, project, slug, version, session_id)
+    return await _step(request, org, project, slug, Wanted(version, version_query), session_id)
 
 
 async def _step(
-    request: Asked, org: str, project: str, slug: str, version: str | None, session_id: str | None
+    request: Asked, org: str, project: str, slug: str, version: Wanted, session_id: str | None
 ) -> ASGIApp:
     own = await own_project(request, org, project, slug)
     await require_execute(request, org, project, slug)
-    number = None if version is None else version_number(version)
+    number = version.number()
     _, number, flow = await runtime_of(request).find(own, slug, number)
     if number == 0:
         message = f"flow {slug!r} can be walked through as a published version only, not as the draft"
@@ -140,12 +144,13 @@ async def _step(
     if before.status is not None:
         if before.answer is None:
             raise answer_expired(before.run_id)
-        return Response(before.answer, status_code=before.status, media_type=JSON).to_asgi_response(
-            app=None, request=request
+        again = Response(
+            before.answer, status_code=before.status, media_type=JSON, headers={REPLAYED: "true"}
         )
+        return again.to_asgi_response(app=None, request=request)
     run = await run_of_flow(request, org, project, slug, before.run_id)
     await require_outcome(runtime_of(request).store, run)
-    return await _stream(request, run.id, before.head, None)
+    return await _stream(request, run.id, before.head, None, headers=[(REPLAYED.lower().encode(), b"true")])
 
 
 async def _first_call(
@@ -169,6 +174,7 @@ async def _first_call(
         version=number,
         trigger_type="step",
         session_id=session_id,
+        trace_context=trace_context_of(request),
         stretch=_stretch(asked, 0, [], call),
         history=history,
         call=call,
@@ -258,7 +264,7 @@ class _Live:
             return None
         turns = outcome.pause.turns
         return _Waiting(
-            tool_call_messages=turns.messages,
+            tool_call_messages=both_spellings(turns.messages),
             tool_calls=turns.calls,
             accumulated_outputs=dict(outcome.outputs),
         )
@@ -294,14 +300,17 @@ class _Kept:
         return None if owed is None else msgspec.json.decode(owed, type=_Waiting)
 
 
-async def _stream(request: Asked, run_id: str, head: int, live: _Live | None) -> ASGIApp:
+async def _stream(
+    request: Asked, run_id: str, head: int, live: _Live | None, *, headers: Headers = ()
+) -> ASGIApp:
     runtime = runtime_of(request)
     run = await runtime.store.run(run_id)
     if run is None:
         raise no_run(run_id)
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
     content = live or _Kept(runtime.store, run)
-    return EventStream(_with_content(pages, content), ongoing=request.app.state["ongoing"])
+    ongoing = request.app.state["ongoing"]
+    return EventStream(_with_content(pages, content), ongoing=ongoing, headers=headers)
 
 
 async def _with_content(

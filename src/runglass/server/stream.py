@@ -5,7 +5,7 @@ What is sent comes from the log, page by page and byte for byte; the frames arou
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from litestar.types import Receive, Scope, Send
@@ -17,6 +17,8 @@ from runglass.tail import Page
 
 log = logging.getLogger(__name__)
 
+Headers = Sequence[tuple[bytes, bytes]]
+
 HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-store"),
@@ -27,12 +29,13 @@ HEADERS = [
 class EventStream:
     """The ASGI answer that sends `pages`, each in one write, and a ping for each that is empty."""
 
-    def __init__(self, pages: AsyncGenerator[Page, None], *, ongoing: Ongoing) -> None:
+    def __init__(self, pages: AsyncGenerator[Page, None], *, ongoing: Ongoing, headers: Headers = ()) -> None:
         self._pages = pages
         self._ongoing = ongoing
+        self._headers = [*HEADERS, *headers]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         writing = asyncio.create_task(self._write(send))
         leaving = asyncio.create_task(_left(receive))
         with self._ongoing.ended_by(writing.cancel):

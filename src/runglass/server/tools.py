@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from runglass.errors import APIError, api_error
+from runglass.server.content import is_content, read_content
 
 MAX_TOOLS = 64
 
@@ -18,6 +19,7 @@ _FIELDS: dict[str, tuple[type, str]] = {
     "parameters": (dict, "a JSON Schema object"),
     "strict": (bool, "true or false"),
 }
+_CHOICES = ("auto", "none", "required")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -70,9 +72,29 @@ def match_tool_results(
     ]
 
 
-def result_text(value: Any) -> str:
-    """A tool's result as a model reads it: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def result_text(value: Any, place: str, *, execution_id: str | None = None) -> str:
+    """A tool's result as a model reads it: text, or parts of text, as it is, anything else as JSON.
+
+    Raises INVALID_ATTACHMENT for parts that are images.
+    """
+    if isinstance(value, str):
+        return value
+    if not is_content(value):
+        return msgspec.json.encode(value).decode()
+    if (content := read_content(value, place)).images:
+        raise api_error(
+            "INVALID_ATTACHMENT",
+            f"`{place}`: a tool's result has text alone; show its image in the user's next message",
+            execution_id=execution_id,
+        )
+    return content.text
+
+
+def whole_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    """A checked `toolChoice` in the OpenAI format: one function may be named by its bare name."""
+    if choice is None or isinstance(choice, dict) or choice in _CHOICES:
+        return choice
+    return {"type": "function", "function": {"name": choice}}
 
 
 def _checked_name(tool: Any, place: str) -> str:
@@ -99,13 +121,14 @@ def _check_choice(choice: Any, names: set[str]) -> None:
             if names:
                 return
             raise api_error("TOOLS_INVALID", "`toolChoice` is 'required', but there are no `tools`")
-        case {"type": "function", "function": {"name": str(name)}}:
+        case str(name) | {"type": "function", "function": {"name": str(name)}}:
             if name in names:
                 return
             raise api_error("TOOLS_INVALID", f"`toolChoice` names {name!r:.100}, which is not among `tools`")
     raise api_error(
         "TOOLS_INVALID",
-        "`toolChoice` must be 'auto', 'none', 'required' or `{type: 'function', function: {name: …}}`",
+        "`toolChoice` must be 'auto', 'none', 'required', the name of a tool or"
+        " `{type: 'function', function: {name: …}}`",
     )
 
 
@@ -121,15 +144,15 @@ def _first_result(messages: Sequence[Any]) -> int:
 def _result(message: Any, place: str, execution_id: str | None) -> tuple[str, str]:
     if not isinstance(message, dict) or message.get("role") not in (None, "tool"):
         raise _mismatch(f"`{place}` is not the result of a tool call", execution_id)
-    call_ids = {message[field] for field in ("toolCallId", "tool_call_id") if message.get(field) is not None}
-    call_id = call_ids.pop() if len(call_ids) == 1 else None
+    call_ids = [message[field] for field in ("toolCallId", "tool_call_id") if message.get(field) is not None]
+    call_id = call_ids[0] if call_ids and call_ids[0] == call_ids[-1] else None
     if not isinstance(call_id, str):
         raise _mismatch(f"`{place}` must name its tool call in `toolCallId`", execution_id)
     contents = [message[field] for field in ("content", "output") if field in message]
     if len(contents) != 1:
         problem = "has both `content` and `output`" if contents else "has no `content`"
         raise _mismatch(f"`{place}`, the result of tool call {call_id!r}, {problem}", execution_id)
-    return call_id, result_text(contents[0])
+    return call_id, result_text(contents[0], f"{place}.content", execution_id=execution_id)
 
 
 def _mismatch(message: str, execution_id: str | None) -> APIError:

@@ -347,9 +347,27 @@ class Store(Protocol):
         """All runs whose status is paused, oldest first."""
 
     async def runs(
-        self, project_id: int, *, flow_id: str | None, status: str | None, before: str | None, limit: int
+        self,
+        project_id: int,
+        *,
+        flow_id: str | None,
+        status: str | None,
+        before: str | None,
+        limit: int,
+        since: str | None = None,
     ) -> list[bytes]:
-        """`flowRun` JSON of the project's runs, newest first, from the one before run id `before` on."""
+        """`flowRun` JSON of the project's runs, newest first, from the one before run id `before` on.
+
+        None has an id lower than `since`.
+        """
+
+    async def jobs(
+        self, project_id: int, flow_id: str, *, statuses: Sequence[str], before: str | None, limit: int
+    ) -> list[bytes]:
+        """`flowRun` JSON of the flow's runs with trigger type `job`, paged as `runs`.
+
+        With `statuses` only those that have one of them.
+        """
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         """Seq and JSON of the events after `after`: one at least if there is one, about `limit_bytes`."""

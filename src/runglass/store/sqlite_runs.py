@@ -178,16 +178,41 @@ class Runs:
         return await self._db.read(every(_run, f"{_RUN} WHERE status = 'paused' ORDER BY no"))
 
     async def runs(
-        self, project_id: int, *, flow_id: str | None, status: str | None, before: str | None, limit: int
+        self,
+        project_id: int,
+        *,
+        flow_id: str | None,
+        status: str | None,
+        before: str | None,
+        limit: int,
+        since: str | None = None,
     ) -> list[bytes]:
         where: list[str] = ["project_id = ?"]
         values: list[int | str] = [project_id]
-        for condition, value in (("flow_id = ?", flow_id), ("status = ?", status), ("id < ?", before)):
+        filters = (("flow_id = ?", flow_id), ("status = ?", status), ("id >= ?", since), ("id < ?", before))
+        for condition, value in filters:
             if value is not None:
                 where.append(condition)
                 values.append(value)
         sql = f"SELECT summary FROM run WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
         return await self._db.read(every(as_bytes, sql, *values, limit))
+
+    async def jobs(
+        self, project_id: int, flow_id: str, *, statuses: Sequence[str], before: str | None, limit: int
+    ) -> list[bytes]:
+        # The type is no parameter, or the indexes of jobs alone would not be used.
+        search = "SELECT summary, id FROM run WHERE project_id = ? AND flow_id = ? AND trigger_type = 'job'"
+        values: list[int | str] = [project_id, flow_id]
+        if before is not None:
+            search, values = f"{search} AND id < ?", [*values, before]
+        newest = "ORDER BY id DESC LIMIT ?"
+        if not statuses:
+            return await self._db.read(every(as_bytes, f"{search} {newest}", *values, limit))
+        # One search for each status: in one for all of them, every run that has one would be sorted.
+        searches = [f"SELECT * FROM ({search} AND status = ? {newest})"] * len(statuses)
+        each = [value for status in statuses for value in (*values, status, limit)]
+        sql = f"{' UNION ALL '.join(searches)} {newest}"
+        return await self._db.read(every(as_bytes, sql, *each, limit))
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         sql = "SELECT seq, data FROM event WHERE run_no = ? AND seq > ? ORDER BY seq"

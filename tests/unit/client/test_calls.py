@@ -1,6 +1,7 @@
 """Each method of the client describes the right request, and refuses wrong arguments before any is sent."""
 
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -147,3 +148,17 @@ def test_runs_asks_for_what_was_given() -> None:
     assert calls.runs(flow_id=None, status=None, limit=20, cursor=None).target == "/flow-runs?limit=20"
     full = calls.runs(flow_id="f 1", status="failed", limit=5, cursor="a&b=")
     assert full.target == "/flow-runs?flow_id=f+1&status=failed&limit=5&cursor=a%26b%3D"
+
+
+def test_runs_of_a_time_and_of_a_flow_by_its_slug() -> None:
+    since = datetime(2026, 1, 2, 3, tzinfo=UTC)
+    asked = calls.runs(
+        flow_id=None, flow="f", status=None, since=since, until="2026-02-01", limit=5, cursor=None
+    )
+    assert (
+        asked.target == "/flow-runs?flow=f&since=2026-01-02T03%3A00%3A00%2B00%3A00&until=2026-02-01&limit=5"
+    )
+    with pytest.raises(ValueError, match="since 2026-01-02 03:00:00 has no time zone"):
+        calls.runs(flow_id=None, status=None, since=since.replace(tzinfo=None), limit=5, cursor=None)
+    with pytest.raises(ValueError, match="flow and flow_id exclude each other"):
+        calls.runs(flow_id="f", flow="f", status=None, limit=5, cursor=None)

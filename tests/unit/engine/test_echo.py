@@ -132,6 +132,26 @@ async def test_it_obeys_the_tool_choice(choice: Any, called: list[str]) -> None:
     assert names_of(answer) == called
 
 
+@pytest.mark.parametrize(
+    ("choice", "called"),
+    [("required", ["weather", "time"]), ({"type": "function", "function": {"name": "time"}}, ["time"])],
+)
+async def test_where_a_call_is_required_it_calls_in_every_turn(choice: Any, called: list[str]) -> None:
+    messages, ids = [user("Hi")], set()
+    for _ in range(4):
+        answer, _ = await ask(*messages, tools=[WEATHER, TIME], tool_choice=choice)
+        assert names_of(answer) == called
+        calls = answer.response.tool_calls
+        ids |= {call["id"] for call in calls}
+        messages += [
+            {"role": "assistant", "toolCalls": calls},
+            *({"role": "tool", "toolCallId": call["id"], "content": "fine"} for call in calls),
+        ]
+    assert len(ids) == 4 * len(called)
+    answer, _ = await ask(*messages, tools=[WEATHER, TIME], tool_choice="auto")
+    assert "weather" not in names_of(answer) or choice != "required"
+
+
 async def test_ids_of_calls_differ_between_the_steps_of_a_run() -> None:
     steps: list[dict[str, Any]] = [
         {"system": "Be kind."},

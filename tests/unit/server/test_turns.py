@@ -1,14 +1,26 @@
 """`messages`: who may speak where, and what comes out in one spelling."""
 
+import json
 from typing import Any
 
 import pytest
 
 from runglass.errors import APIError
+from runglass.execution import Attachment
 from runglass.server.turns import Conversation, check_messages
 
 NOW = {"role": "user", "content": "and now?"}
 CALL = {"id": "a", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+
+IMAGE = "https://a.b/c.PNG?size=2"
+
+
+def part(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
 
 
 def check(messages: Any, *, message: str | None = None, size_bytes: int = 100) -> Conversation:
@@ -46,6 +58,65 @@ def test_tool_turns_come_out_in_one_spelling(calls: str, call_id: str) -> None:
     ]
 
 
+def test_both_spellings_at_once_are_one() -> None:
+    given = [
+        {"role": "assistant", "content": [], "toolCalls": [CALL], "tool_calls": [CALL]},
+        {"role": "tool", "toolCallId": "a", "tool_call_id": "a", "content": "x"},
+        NOW,
+    ]
+    assert check(given).history == [
+        {"role": "assistant", "toolCalls": [CALL]},
+        {"role": "tool", "toolCallId": "a", "content": "x"},
+    ]
+
+
+def test_parts_of_text_are_joined_and_images_stand_beside_them() -> None:
+    said = check(
+        [
+            {"role": "user", "content": [part("one "), image("https://a.b/photo"), part("two")]},
+            {"role": "assistant", "content": [part("th"), part("ree")]},
+            {"role": "assistant", "toolCalls": [CALL]},
+            {"role": "tool", "toolCallId": "a", "content": [part("fo"), part("ur")]},
+            {"role": "user", "content": [part("five"), image(IMAGE)], "attachments": [{"url": "theirs"}]},
+        ]
+    )
+    assert said.history == [
+        {
+            "role": "user",
+            "content": "one two",
+            "attachments": [{"url": "https://a.b/photo", "mimeType": "image/jpeg"}],
+        },
+        {"role": "assistant", "content": "three"},
+        {"role": "assistant", "toolCalls": [CALL]},
+        {"role": "tool", "toolCallId": "a", "content": "four"},
+    ]
+    assert said.message == "five"
+    assert said.images == (Attachment(url=IMAGE, mime_type="image/png"),)
+
+
+@pytest.mark.parametrize("content", [[], [1], [part("a"), {"n": 1}], [{"type": "text"}], {"type": "text"}])
+def test_a_tools_result_that_is_no_list_of_parts_is_a_value_like_any_other(content: Any) -> None:
+    turns = [{"role": "tool", "toolCallId": "a", "content": content}, NOW]
+    assert json.loads(check(turns).history[0]["content"]) == content
+
+
+@pytest.mark.parametrize(
+    ("role", "parts", "words"),
+    [
+        ("user", [image("data:image/png;base64,AAAA")], "(`data:`) are not taken"),
+        ("user", [image("http://a.b/c.png")], "must be a full https:// address"),
+        ("user", [image("https://a.b/" + "c" * 2048)], "at most 2,048 are taken"),
+        ("user", [image(IMAGE)] * 11, "has 11 images; at most 10 are taken"),
+        ("tool", [part("a"), image(IMAGE)], "a tool's result has text alone"),
+    ],
+)
+def test_an_image_that_cannot_be_shown_is_named(role: str, parts: Any, words: str) -> None:
+    error = refusal([{"role": role, "content": parts, "toolCallId": "a"}, NOW])
+    assert (error.code, error.status) == ("INVALID_ATTACHMENT", 400)
+    assert "`messages[0].content" in error.message
+    assert words in error.message
+
+
 @pytest.mark.parametrize("role", ["system", "developer", "User", ""])
 def test_a_role_that_turns_do_not_have(role: str) -> None:
     error = refusal([{"role": role, "content": []}, NOW])
@@ -68,7 +139,20 @@ def test_the_current_turn_is_the_users() -> None:
         ({"role": 1}, "messages[0].role"),
         ({"role": "user"}, "messages[0].content"),
         ({"role": "user", "content": None, "toolCalls": [CALL]}, "messages[0].content"),
-        ({"role": "user", "content": [{"type": "text", "text": "x"}]}, "messages[0].content"),
+        ({"role": "user", "content": []}, "messages[0].content"),
+        ({"role": "user", "content": {"type": "text", "text": "x"}}, "messages[0].content"),
+        ({"role": "user", "content": ["x"]}, "messages[0].content[0]"),
+        ({"role": "user", "content": [{"type": "audio"}]}, "messages[0].content[0]"),
+        ({"role": "user", "content": [{"type": "text", "text": 1}]}, "messages[0].content[0].text"),
+        ({"role": "user", "content": [part("a"), {"type": "image_url"}]}, "messages[0].content[1].image_url"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": IMAGE}]},
+            "messages[0].content[0].image_url",
+        ),
+        ({"role": "assistant", "content": [image(IMAGE)]}, "messages[0].content"),
+        ({"role": "assistant", "content": []}, "messages[0]"),
+        ({"role": "assistant", "toolCalls": [CALL], "tool_calls": []}, "messages[0]"),
+        ({"role": "tool", "content": "x", "toolCallId": "a", "tool_call_id": "b"}, "messages[0]"),
         ({"role": "assistant"}, "messages[0]"),
         ({"role": "assistant", "content": 1}, "messages[0].content"),
         ({"role": "assistant", "toolCalls": {}}, "messages[0].toolCalls"),

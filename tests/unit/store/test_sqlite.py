@@ -50,11 +50,48 @@ def files_with(text: bytes, folder: Path) -> list[str]:
         ),
     ],
 )
-@pytest.mark.parametrize(("before", "from_id"), [(None, ""), ("x", " AND id<?")])
+@pytest.mark.parametrize(
+    ("bounds", "from_id"),
+    [
+        ({}, ""),
+        ({"before": "x"}, " AND id<?"),
+        ({"since": "x"}, " AND id>?"),
+        ({"since": "x", "before": "y"}, " AND id>? AND id<?"),
+    ],
+)
 async def test_a_list_of_runs_is_one_search_of_its_own_index(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     filters: dict[str, str],
+    index: str,
+    terms: str,
+    bounds: dict[str, str],
+    from_id: str,
+) -> None:
+    monkeypatch.setattr(connections, "READERS", 1)
+    statements: list[str] = []
+    async with SqliteStore(tmp_path / "db") as store:
+        await store._db.read(lambda db: db.set_trace_callback(statements.append))
+        asked = {"flow_id": None, "status": None, "before": None} | filters | bounds
+        await store.runs(1, limit=20, **asked)
+        await store._db.read(lambda db: db.set_trace_callback(None))
+        plan = await store._db.read(every(lambda row: row[3], f"EXPLAIN QUERY PLAN {statements[0]}"))
+    assert plan == [f"SEARCH run USING INDEX {index} ({terms}{from_id})"]
+
+
+@pytest.mark.parametrize(("before", "from_id"), [(None, ""), ("x", " AND id<?")])
+@pytest.mark.parametrize(
+    ("statuses", "index", "terms"),
+    [
+        ((), "run_job", "project_id=? AND flow_id=?"),
+        (("pending",), "run_job_by_status", "project_id=? AND flow_id=? AND status=?"),
+        (("failed", "cancelled"), "run_job_by_status", "project_id=? AND flow_id=? AND status=?"),
+    ],
+)
+async def test_a_list_of_jobs_searches_the_indexes_of_jobs_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    statuses: tuple[str, ...],
     index: str,
     terms: str,
     before: str | None,
@@ -64,11 +101,12 @@ async def test_a_list_of_runs_is_one_search_of_its_own_index(
     statements: list[str] = []
     async with SqliteStore(tmp_path / "db") as store:
         await store._db.read(lambda db: db.set_trace_callback(statements.append))
-        asked = {"flow_id": None, "status": None} | filters
-        await store.runs(1, before=before, limit=20, **asked)
+        await store.jobs(1, "f", statuses=statuses, before=before, limit=20)
         await store._db.read(lambda db: db.set_trace_callback(None))
         plan = await store._db.read(every(lambda row: row[3], f"EXPLAIN QUERY PLAN {statements[0]}"))
-    assert plan == [f"SEARCH run USING INDEX {index} ({terms}{from_id})"]
+    searches = [line for line in plan if line.startswith("SEARCH")]
+    assert searches == [f"SEARCH run USING INDEX {index} ({terms}{from_id})"] * max(1, len(statuses))
+    assert "SCAN run" not in "".join(plan)
 
 
 async def test_an_append_does_not_write_the_request_again(tmp_path: Path) -> None:

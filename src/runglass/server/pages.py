@@ -1,0 +1,71 @@
+"""Lists of runs in pages: where one begins, and which runs are of a time.
+
+The ids of runs are UUIDv7: their first 48 bits are the milliseconds at which the run was created, so that an
+id, a cursor and a time are all places in one order.
+"""
+
+import base64
+import binascii
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import msgspec
+from litestar.params import QueryParameter
+
+from runglass.clock import iso
+from runglass.errors import api_error
+
+Limit = Annotated[int, QueryParameter(ge=1, le=100, description="a number from 1 to 100")]
+Cursor = Annotated[str | None, QueryParameter(description="the `nextCursor` of a page")]
+Since = Annotated[
+    str | None,
+    QueryParameter(
+        description="an ISO 8601 time or date, in UTC unless it says otherwise; runs from then on"
+    ),
+]
+Until = Annotated[
+    str | None,
+    QueryParameter(description="an ISO 8601 time or date, in UTC unless it says otherwise; runs before then"),
+]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+def cursor_after(summary: bytes) -> str:
+    """The cursor of the page that follows this `flowRun` JSON."""
+    last = msgspec.json.decode(summary, type=_Id)
+    return base64.urlsafe_b64encode(uuid.UUID(last.id).bytes).rstrip(b"=").decode()
+
+
+def run_before(cursor: str) -> str:
+    """The id of the run that a page ended with. Raises INVALID_REQUEST."""
+    try:
+        return str(uuid.UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True)))
+    except (ValueError, binascii.Error) as error:
+        raise api_error("INVALID_REQUEST", "`cursor` must be the `nextCursor` of a page") from error
+
+
+def first_id_at(time: str, *, name: str) -> str:
+    """The lowest id of a run that is created at that time or later. Raises INVALID_REQUEST."""
+    try:
+        moment = datetime.fromisoformat(time)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+        elapsed_ms = max(0, (moment - _EPOCH) // _MS)
+    except (ValueError, OverflowError) as error:
+        message = (
+            f"`{name}` must be an ISO 8601 time or date, like 2026-01-31 or 2026-01-31T09:30:00Z, not"
+            f" {time!r:.100}; a `+` in it is written %2B"
+        )
+        raise api_error("INVALID_REQUEST", message) from error
+    return str(uuid.UUID(int=elapsed_ms << 80))
+
+
+def created_at(run_id: str) -> str:
+    """When the run with that id was created, ISO 8601."""
+    return iso(_EPOCH + (uuid.UUID(run_id).int >> 80) * _MS)

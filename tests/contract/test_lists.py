@@ -1,0 +1,203 @@
+"""Lists that grow: the runs that `GET /flow-runs` shows since and until a time, and jobs in pages."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+
+from runglass import Client, FlowNotFoundError
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ANYTHING, BROKEN, ENDLESS, detail, execute, refusal
+
+JOBS = "/seq/acme/demo/{}/jobs"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """One of its own: the lists are compared as wholes."""
+    with running_server(capture="full") as running:
+        for flow in (ANYTHING, BROKEN, ENDLESS):
+            running.push(flow)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def ids(server: RunningServer, http: httpx2.Client) -> list[str]:
+    """Runs of `anything`, the oldest first, no two of one millisecond."""
+    found: list[str] = []
+    while len(found) < 4:
+        run = execute(http, "anything")
+        if not found or created(run) > created(found[-1]):
+            found.append(run)
+    return found
+
+
+def created(run: str) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=UUID(run).int >> 80)
+
+
+def listed(http: httpx2.Client, **query: Any) -> list[str]:
+    answer = http.get("/flow-runs", params=query)
+    assert answer.status_code == 200, answer.text
+    return [run["id"] for run in answer.json()["runs"]]
+
+
+def test_since_takes_its_own_moment_in_and_until_leaves_it_out(http: httpx2.Client, ids: list[str]) -> None:
+    for at, run in enumerate(ids):
+        moment = created(run)
+        everything = listed(http, flow="anything", limit=100)
+        later = [other for other in everything if created(other) >= moment]
+        assert ids[at] in later
+        utc = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        elsewhere = moment.astimezone(timezone(timedelta(hours=5, minutes=30))).isoformat()
+        for time in (utc, utc.removesuffix("Z"), elsewhere):
+            assert listed(http, flow="anything", since=time, limit=100) == later
+            earlier = listed(http, flow="anything", until=time, limit=100)
+            assert [*later, *earlier] == everything
+        assert listed(http, since=utc, until=utc) == []
+
+
+def test_a_date_is_its_midnight_in_utc(http: httpx2.Client, ids: list[str]) -> None:
+    day = created(ids[0]).date()
+    assert ids[0] in listed(http, since=day.isoformat(), limit=100)
+    assert listed(http, since=(created(ids[-1]).date() + timedelta(days=2)).isoformat()) == []
+    assert ids[0] not in listed(http, until=day.isoformat(), limit=100)
+    assert listed(http, since="1815-12-10", until="9999-12-31", limit=100) == listed(http, limit=100)
+
+
+def test_a_list_with_bounds_is_paged(http: httpx2.Client, ids: list[str]) -> None:
+    bounds = {"since": created(ids[0]).isoformat(), "until": created(ids[-1]).isoformat(), "flow": "anything"}
+    whole = listed(http, **bounds, limit=100)
+    found: list[str] = []
+    more: dict[str, str] = {}
+    assert ids[0] in whole
+    assert ids[-1] not in whole
+    while True:
+        page = http.get("/flow-runs", params={**bounds, **more, "limit": 1}).json()
+        found += [run["id"] for run in page["runs"]]
+        if page["nextCursor"] is None:
+            break
+        more = {"cursor": page["nextCursor"]}
+    assert found == whole
+
+
+@pytest.mark.parametrize("name", ["since", "until"])
+@pytest.mark.parametrize(
+    "time", ["", "yesterday", "2026-13-01", "2026-01-01T00:00:00 02:00", "1700000000000"]
+)
+def test_a_time_that_is_none_is_refused_by_name(http: httpx2.Client, name: str, time: str) -> None:
+    answer = http.get("/flow-runs", params={name: time})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert f"`{name}` must be an ISO 8601 time" in detail(answer)["message"]
+
+
+def test_a_flow_is_named_by_its_slug_or_its_id(
+    server: RunningServer, http: httpx2.Client, ids: list[str]
+) -> None:
+    failed = detail(http.post("/seq/acme/demo/broken/execute", json={}))["executionId"]
+    assert failed in listed(http, flow="broken")
+    assert failed not in listed(http, flow="anything", limit=100)
+    assert listed(http, flow="broken", status="completed") == []
+    flow_id = http.get("/flows/acme/demo/anything").json()["id"]
+    assert listed(http, flow="anything", limit=100) == listed(http, flow_id=flow_id, limit=100)
+    both = http.get("/flow-runs", params={"flow": "anything", "flow_id": flow_id})
+    assert refusal(both) == (422, "INVALID_REQUEST")
+    assert refusal(http.get("/flow-runs?flow=none")) == (404, "FLOW_NOT_FOUND")
+    server.push(ANYTHING.replace("anything", "theirs"), project="others")
+    assert refusal(http.get("/flow-runs?flow=theirs")) == (404, "FLOW_NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("flow_slug=anything", "known are flow_id, flow, status, since, until, limit, cursor"),
+        ("page=2", "known are flow_id"),
+        ("_=1700000000", "known are flow_id"),
+        ("stauts=failed", "did you mean 'status'?"),
+        ("sinse=2026-01-01", "did you mean 'since'?"),
+    ],
+)
+def test_a_filter_that_is_not_known_is_refused(http: httpx2.Client, query: str, words: str) -> None:
+    answer = http.get(f"/flow-runs?{query}")
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert f"`{query.partition('=')[0]}`: unknown parameter" in detail(answer)["message"]
+    assert words in detail(answer)["message"]
+
+
+def test_our_client_asks_for_the_same(server: RunningServer, http: httpx2.Client, ids: list[str]) -> None:
+    with Client(server.key, base_url=server.base_url) as client:
+        since, until = created(ids[1]), created(ids[3])
+        page = client.runs(flow="anything", since=since, until=until, limit=100)
+        assert [run.id for run in page.runs] == listed(
+            http, flow="anything", since=since.isoformat(), until=until.isoformat(), limit=100
+        )
+        assert set(ids[1:3]) <= {run.id for run in page.runs}
+        walked = client.runs(flow="anything", since=since, until=until, limit=1)
+        assert [run.id for run in walked] == [run.id for run in page.runs], "each page has the bounds"
+        with pytest.raises(FlowNotFoundError, match="no flow 'none'"):
+            client.runs(flow="none")
+
+
+def jobs(http: httpx2.Client, slug: str, **query: Any) -> dict[str, Any]:
+    answer = http.get(JOBS.format(slug), params=query)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    assert list(body) == ["jobs", "nextCursor"]
+    return body
+
+
+def test_the_jobs_of_a_flow_are_listed_newest_first_and_paged(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    server.push(ANYTHING.replace("anything", "queued"))
+    queued = []
+    for _ in range(3):
+        run = http.post(JOBS.format("queued"), json={}).json()["executionId"]
+        http.get(f"/flow-runs/{run}/trace/stream")
+        queued.append(run)
+        execute(http, "queued")
+    whole = jobs(http, "queued")
+    assert [job["executionId"] for job in whole["jobs"]] == queued[::-1]
+    assert whole["nextCursor"] is None
+    for job in whole["jobs"]:
+        assert list(job) == ["executionId", "status", "version", "createdAt", "startedAt", "completedAt"]
+        assert (job["status"], job["version"]) == ("completed", 1)
+        assert job["createdAt"] <= job["startedAt"] <= job["completedAt"]
+    first = jobs(http, "queued", limit=2)
+    rest = jobs(http, "queued", limit=2, cursor=first["nextCursor"])
+    assert first["jobs"] + rest["jobs"] == whole["jobs"]
+    assert rest["nextCursor"] is None
+
+
+def test_jobs_are_filtered_by_the_status_that_they_read(server: RunningServer, http: httpx2.Client) -> None:
+    going, stopped = (http.post(JOBS.format("endless"), json={}).json()["executionId"] for _ in range(2))
+    http.delete(f"/flow-runs/{stopped}")
+    http.get(f"/flow-runs/{stopped}/trace/stream")
+    failed = http.post(JOBS.format("broken"), json={}).json()["executionId"]
+    http.get(f"/flow-runs/{failed}/trace/stream")
+
+    def found(slug: str, status: str) -> list[str]:
+        page = jobs(http, slug, status=status)["jobs"]
+        assert {job["status"] for job in page} <= {status}
+        return [job["executionId"] for job in page]
+
+    assert found("endless", "failed") == [stopped]
+    assert going in found("endless", "running") + found("endless", "pending")
+    assert found("endless", "completed") == []
+    assert found("broken", "failed") == [failed]
+    assert jobs(http, "endless")["jobs"][0]["error"] == "cancelled"
+    assert (
+        jobs(http, "broken")["jobs"][0]["error"]
+        == (http.get(f"{JOBS.format('broken')}/{failed}").json()["error"])
+    )
+    http.delete(f"/flow-runs/{going}")
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "status=paused", "cursor=x", "stauts=failed"])
+def test_a_bad_query_of_the_list_of_jobs_is_refused_by_name(http: httpx2.Client, query: str) -> None:
+    answer = http.get(f"{JOBS.format('anything')}?{query}")
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert f"`{query.partition('=')[0]}`" in detail(answer)["message"]

@@ -1,0 +1,131 @@
+"""A failed call that is sent again without an Idempotency-Key: the first repeat costs nothing."""
+
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from runglass.errors import StoreError
+from runglass.testing import RunningServer
+from tests.contract.test_tool_calls import TOOLS, results_of, resumption
+from tests.contract.wire import detail, http_for, refusal
+
+PATH = "/seq/acme/demo/broken/execute"
+FALLS = """
+slug: falls
+steps:
+  - {id: ask, type: llm, model: echo, prompt: "{{ message }}"}
+  - {id: bad, type: code, code: 'raise ValueError("it broke")'}
+"""
+
+
+def failed(http: httpx2.Client, path: str = PATH, **body: Any) -> tuple[str, bool]:
+    """The run that the answer speaks of, and whether the answer was given before."""
+    answer = http.post(path, json=body)
+    assert refusal(answer) == (500, "STEP_FAILED")
+    replayed = answer.headers.get("idempotent-replayed")
+    assert replayed in (None, "true")
+    return detail(answer)["executionId"], replayed is not None
+
+
+def runs_of(http: httpx2.Client, slug: str) -> int:
+    return len(http.get("/flow-runs", params={"flow": slug, "limit": 100}).json()["runs"])
+
+
+def test_the_first_repeat_gets_the_failure_again_and_the_second_one_runs(http: httpx2.Client) -> None:
+    before, body = runs_of(http, "broken"), {"message": str(uuid4())}
+    first = http.post(PATH, json=body)
+    again = http.post(PATH, json=body)
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert "idempotent-replayed" not in first.headers
+    assert runs_of(http, "broken") == before + 1
+    run = detail(first)["executionId"]
+    (third, was_replayed), (fourth, was_replayed_too) = (failed(http, **body) for _ in range(2))
+    assert (was_replayed, was_replayed_too) == (False, True)
+    assert third == fourth != run
+    assert runs_of(http, "broken") == before + 2
+
+
+def test_what_is_not_the_same_runs(server: RunningServer, http: httpx2.Client) -> None:
+    body = {"message": str(uuid4())}
+    seen = {failed(http, **body)[0]}
+    others = [
+        failed(http, **body, parameters={"x": 1}),
+        failed(http, PATH.replace("/execute", "/v1/execute"), **body),
+        failed(http, f"{PATH}?version=1", **body),
+    ]
+    with http_for(server, server.make_key("acme", "demo")) as other:
+        others.append(failed(other, **body))
+    for run, was_replayed in others:
+        assert not was_replayed
+        assert run not in seen
+        seen.add(run)
+    assert failed(http, **body)[1]
+
+
+def test_a_good_answer_and_a_refusal_are_not_given_again(http: httpx2.Client) -> None:
+    path, body = "/seq/acme/demo/anything/execute", {"message": str(uuid4())}
+    runs = {http.post(path, json=body).json()["executionId"] for _ in range(2)}
+    assert len(runs) == 2
+    for _ in range(2):
+        answer = http.post(path, json={"mesage": "x"})
+        assert answer.status_code == 422
+        assert "idempotent-replayed" not in answer.headers
+
+
+def test_a_call_that_started_nothing_may_be_made_again(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(run: object) -> None:
+        raise StoreError("the disk is gone")
+
+    path, body = "/seq/acme/demo/anything/execute", {"message": str(uuid4())}
+    with monkeypatch.context() as patched:
+        patched.setattr(server.runtime.store, "create_run", unreachable)
+        answer = http.post(path, json=body)
+    assert refusal(answer) == (503, "UNAVAILABLE")
+    assert answer.headers["retry-after"] == "1"
+    assert http.post(path, json=body).status_code == 200
+
+
+def test_a_fault_of_the_server_is_given_again(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def faulty(*args: object, **more: object) -> None:
+        raise RuntimeError("a mistake")
+
+    path, body = "/seq/acme/demo/anything/jobs", {"message": str(uuid4())}
+    with monkeypatch.context() as patched:
+        patched.setattr(server.runtime, "submit", faulty)
+        first = http.post(path, json=body)
+    assert refusal(first) == (500, "INTERNAL_ERROR")
+    again = http.post(path, json=body)
+    assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+    assert http.post(path, json=body).status_code == 202
+
+
+def test_a_resume_that_failed_is_answered_with_its_outcome(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    server.push(FALLS)
+    path = "/seq/acme/demo/falls/execute"
+    paused = http.post(path, json={"message": "hello", "tools": TOOLS}).json()
+    asked = resumption(paused, results_of(paused))
+    assert failed(http, path, **asked) == (paused["executionId"], False)
+    for _ in range(3):
+        assert failed(http, path, **asked) == (paused["executionId"], True)
+    other = {**asked, "accumulatedOutputs": {"other": {}}}
+    assert refusal(http.post(path, json=other)) == (409, "RUN_NOT_PAUSED")
+    assert runs_of(http, "falls") == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["words/execute", "broken/execute", "words/jobs", "words/step", "broken/step"]
+)
+def test_what_is_repeated_under_a_key_says_so_too(http: httpx2.Client, path: str) -> None:
+    headers = {"Idempotency-Key": str(uuid4())}
+    for replayed in (None, "true", "true"):
+        answer = http.post(f"/seq/acme/demo/{path}", json={"message": "a"}, headers=headers)
+        assert answer.headers.get("idempotent-replayed") == replayed
