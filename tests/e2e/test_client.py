@@ -96,7 +96,7 @@ def test_events_of_a_walk_are_those_of_its_trace(server: RunningServer, side: Si
     assert isinstance(events[-1], FlowCompleted)
     assert events[-1].result == {"texts": ["A", "B"]}
     assert [each.seq for each in events] == list(range(1, len(events) + 1))
-    assert [each.step_index for each in events if isinstance(each, StepPaused)] == [1, 2]
+    assert [each.step_index for each in events if isinstance(each, StepPaused)] == [0, 1]
     told = side.events(flow.run(events[0].execution_id).live_trace())
     assert [(each.seq, each.event_type) for each in told] == [(each.seq, each.event_type) for each in events]
 

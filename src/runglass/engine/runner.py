@@ -97,7 +97,7 @@ class Runner:
             turns = None
             if index == stretch.last and index + 1 < len(steps):
                 pause = Pause(cursor=index + 1, reached=max(index + 1, self._state.reached))
-                event = StepPaused(execution_id=self._id, step_index=index + 1)
+                event = StepPaused(execution_id=self._id, step_id=step.id, step_index=index)
                 self._recorder.record(event, checkpoint=pause_checkpoint(pause))
                 return Walked(None, pause, scope.outputs())
         return Walked(data, None, scope.outputs())

@@ -28,6 +28,7 @@ from runglass.events import (
     event_type_of,
 )
 from runglass.execution import StepRequest
+from runglass.flow import Flow
 from runglass.lazy import encoded
 from runglass.server.answers import JSON
 from runglass.server.asked import body_of
@@ -64,7 +65,10 @@ async def step(
     slug: FromPath[str],
     session_id: SessionId = None,
 ) -> ASGIApp:
-    """Runs the next step of the production version, or all remaining ones, and streams their events."""
+    """Runs the next step of the production version, or all remaining ones, and streams their events.
+
+    Of a flow that was never published it walks the draft, as that is at the first call.
+    """
     return await _step(request, org, project, slug, None, session_id)
 
 
@@ -84,7 +88,7 @@ async def step_version(
     version: FromPath[str],
     session_id: SessionId = None,
 ) -> ASGIApp:
-    """The same with published version `v1`, `v2`, …; the draft may change and cannot be walked through."""
+    """The same with published version `v1`, `v2`, …; the draft cannot be asked for by its number."""
     return await _step(request, org, project, slug, version, session_id)
 
 
@@ -94,22 +98,22 @@ async def _step(
     own = await own_project(request, org, project, slug)
     await require_execute(request, org, project, slug)
     number = None if version is None else version_number(version)
-    _, number, flow = await runtime_of(request).find(own, slug, number)
+    _, current, flow = await runtime_of(request).find(own, slug, number)
     if number == 0:
-        message = f"flow {slug!r} can be walked through as a published version only, not as the draft"
+        message = (
+            f"the draft of flow {slug!r} is walked through on the path without a version, as long as nothing "
+            f"of it is published; a published version is v1, v2, …"
+        )
         raise api_error("INVALID_VERSION", message)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     asked = await read_aside(partial(read_request, shape=StepRequest), await body_of(request))
     if asked.step_index is not None and asked.step_index < 0:
         raise api_error("INVALID_STEP_INDEX", f"`stepIndex` must be 0 or more, not {asked.step_index}")
-    offer = offer_of(asked)
-    if offer is not None:
-        check_takers(flow)
     call = await call_of(request)
 
     async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
         if asked.execution_id is None:
-            return await _first_call(request, own, slug, asked, number, session, call, outputs)
+            return await _first_call(request, own, flow, asked, current, session, call, outputs)
         return await _later_call(request, own, slug, asked, number, call, outputs)
 
     if call is None:
@@ -135,9 +139,9 @@ async def _step(
 async def _first_call(
     request: Asked,
     own: Project,
-    slug: str,
+    flow: Flow,
     asked: StepRequest,
-    number: int,
+    version: int,
     session_id: str | None,
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
@@ -146,14 +150,17 @@ async def _first_call(
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
     asked, history = spoken(asked)
+    stretch = _stretch(asked, 0, [], call)
+    if stretch.offer is not None:
+        check_takers(flow)
     submitted = await runtime_of(request).submit(
         own,
-        slug,
+        flow.slug,
         asked,
-        version=number,
+        version=version,
         trigger_type="step",
         session_id=session_id,
-        stretch=_stretch(asked, 0, [], call),
+        stretch=stretch,
         history=history,
         call=call,
         outputs=outputs,
@@ -166,14 +173,15 @@ async def _later_call(
     own: Project,
     slug: str,
     asked: StepRequest,
-    number: int,
+    number: int | None,
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
 ) -> StartedRun:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
-    if run.version != number:
+    # Without a version the path speaks of the one that the run has, whatever has been pushed since.
+    if number not in (None, run.version):
         message = f"run {run.id!r} walks through version {run.version} of flow {slug!r}, not {number}"
         raise api_error("STALE_TREE", message, execution_id=run.id)
     paused = await runtime.engine.paused(run)
@@ -181,11 +189,13 @@ async def _later_call(
     cursor = paused.pause.cursor
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = _results(run, paused, asked, first)
+    stretch = _stretch(asked, first, results, call)
     plan = overridden(paused, asked)
+    if stretch.offer is not None:
+        check_takers(plan.flow)
     await runtime.check_models(plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
-    stretch = _stretch(asked, first, results, call)
     return await runtime.engine.resume(paused, plan, stretch, outputs=outputs)
 
 

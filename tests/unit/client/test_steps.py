@@ -117,7 +117,7 @@ def test_every_event_of_the_walk_is_had_once(
     events = side.events(flow(side, server).events(version=4))
     assert [each.seq for each in events] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 90]
     indexes = [getattr(each, "step_index", None) for each in events]
-    assert indexes == [None, 0, 0, 1, 1, 1, 2, 2, 2, None]
+    assert indexes == [None, 0, 0, 0, 1, 1, 1, 2, 2, None]
     assert server.requests[0].target == "/api/v1/seq/a/p/s/v4/step"
 
 
