@@ -10,7 +10,6 @@ from bench.answering import Message, answer
 from bench.samples import TOKENS
 from runglass.clock import SystemClock
 from runglass.engine.recorder import Recorder
-from runglass.engine.totals import Totals
 from runglass.events import FlowCompleted, RunStarted, StepCompleted, StepStarted
 from runglass.fold import RunFold
 from runglass.store.base import NewRun
@@ -98,9 +97,7 @@ class Runs:
             )
         )
         fold = RunFold(RunSummary(id=run.id, flow_id=flow.id, status="pending"))
-        recorder = Recorder(
-            runtime.store, runtime.bus, run, fold, SystemClock(), totals=Totals(), owner=OWNER
-        )
+        recorder = Recorder(runtime.store, runtime.bus, run, fold, SystemClock(), owner=OWNER)
         recorder.record(
             RunStarted(
                 execution_id=run.id,

@@ -44,6 +44,7 @@ SETTINGS = (
     "service_tier",
     "extra_headers",
     "extra_body",
+    "stream",
 )
 """Names in a step's `settings`: those of `pydantic_ai.settings.ModelSettings`, without the ones that are the
 engine's to set, and `stop`, by which the OpenAI API calls `stop_sequences`."""

@@ -216,7 +216,9 @@ class RunFold:
 
     def _override(self, event: OverridesApplied) -> None:
         run = self._run
+        # A call has taken the run up: it waits no longer.
         self._set(
+            status="running",
             overridden=sorted({*run.overridden, *event.overridden}),
             block_overrides=_merged(run.block_overrides, event.block_overrides),
             input_overrides=_merged(run.input_overrides, event.input_overrides),

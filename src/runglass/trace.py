@@ -86,14 +86,14 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
     id: str
     flow_id: str
     status: str
-    flow_slug: str | None = None
-    version: int | None = None
     trigger_type: str | None = None
-    session_id: str | None = None
     started_at: str | None = None
     completed_at: str | None = None
     duration_ms: int | None = None
     step_count: int | None = None
+    flow_slug: str | None = None
+    version: int | None = None
+    session_id: str | None = None
     error: RunError | None = None
     totals: RunTotals | None = None
     overridden: list[str] = []

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -432,14 +433,16 @@ async def test_production_moves_to_published_versions_only(store: Store) -> None
 
 async def test_what_a_run_spends_is_added_to_its_project_once(store: Store) -> None:
     run = await make_run(store)
-    await store.set_budget(run.project_id, 100)
-    await store.append(batch(run, 0, b"1", spent_pico=60))
+    tiny = Decimal("0.0000000000000000000000000000000001")
+    budget = Decimal("1.0000000000000000000000000000000001")
+    await store.set_budget(run.project_id, budget)
+    await store.append(batch(run, 0, b"1", spent_usd=Decimal(1)))
     with pytest.raises(HeadMismatch):
-        await store.append(batch(run, 0, b"1", spent_pico=60))
+        await store.append(batch(run, 0, b"1", spent_usd=Decimal(1)))
     project = await store.project(run.project_id)
     assert project is not None
-    assert (project.budget_pico, project.spent_pico, project.is_spent) == (100, 60, False)
-    await store.append(batch(run, 1, b"2", spent_pico=40))
+    assert (project.budget_usd, project.spent_usd, project.is_spent) == (budget, Decimal(1), False)
+    await store.append(batch(run, 1, b"2", spent_usd=tiny))
     project = await store.project(run.project_id)
     assert project is not None
     assert project.is_spent

@@ -1,5 +1,6 @@
 """`POST …/jobs` and `GET …/jobs/{executionId}`."""
 
+from decimal import Decimal
 from typing import Any
 
 import httpx2
@@ -241,7 +242,7 @@ def test_a_reading_key_may_poll_jobs_but_not_queue_them(server: RunningServer, h
 def test_a_project_that_has_spent_its_budget_queues_nothing(server: RunningServer) -> None:
     async def spend() -> None:
         project = await server.runtime.store.ensure_project("acme", "spent")
-        await server.runtime.store.set_budget(project.id, 0)
+        await server.runtime.store.set_budget(project.id, Decimal(0))
 
     server.push(ANYTHING, project="spent")
     server.call(spend())

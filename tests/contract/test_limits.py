@@ -1,6 +1,7 @@
 """A rate limit per key and a project's budget, as callers meet them."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import partial
 
 import httpx2
@@ -123,11 +124,17 @@ async def test_the_asyncio_client_waits_too(server: RunningServer, clock: Clock)
 
 
 @pytest.mark.parametrize(
-    ("budget_pico", "spent_pico", "is_spent"),
-    [(None, 10**15, False), (2, 1, False), (2, 2, True), (2, 3, True), (0, 0, True)],
+    ("budget_usd", "spent_usd", "is_spent"),
+    [
+        (None, Decimal(10**15), False),
+        (Decimal("0.2"), Decimal("0.19999999999999999999999999999999"), False),
+        (Decimal("0.2"), Decimal("0.20"), True),
+        (Decimal(2), Decimal(3), True),
+        (Decimal(0), Decimal(0), True),
+    ],
 )
-def test_when_a_budget_is_spent(budget_pico: int | None, spent_pico: int, is_spent: bool) -> None:
-    project = Project(id=1, org="acme", name="demo", budget_pico=budget_pico, spent_pico=spent_pico)
+def test_when_a_budget_is_spent(budget_usd: Decimal | None, spent_usd: Decimal, is_spent: bool) -> None:
+    project = Project(id=1, org="acme", name="demo", budget_usd=budget_usd, spent_usd=spent_usd)
     assert project.is_spent is is_spent
 
 
@@ -135,13 +142,13 @@ def test_when_a_budget_is_spent(budget_pico: int | None, spent_pico: int, is_spe
 def test_a_call_on_a_spent_budget_starts_nothing(server: RunningServer, path: str) -> None:
     server.push(ANYTHING, org="acme", project="poor")
 
-    async def set_budget(budget_pico: int | None) -> None:
+    async def set_budget(budget_usd: Decimal | None) -> None:
         project = await server.runtime.store.ensure_project("acme", "poor")
-        await server.runtime.store.set_budget(project.id, budget_pico)
+        await server.runtime.store.set_budget(project.id, budget_usd)
 
     with http_for(server, server.make_key("acme", "poor")) as http:
         before = http.get("/flow-runs").json()
-        server.call(set_budget(0))
+        server.call(set_budget(Decimal(0)))
         assert refusal(http.post(f"/seq/acme/poor/anything/{path}", json={})) == (402, "INSUFFICIENT_CREDITS")
         assert http.get("/flow-runs").json() == before
         server.call(set_budget(None))
@@ -151,14 +158,14 @@ def test_a_call_on_a_spent_budget_starts_nothing(server: RunningServer, path: st
 def test_a_paused_run_outlives_a_spent_budget(server: RunningServer) -> None:
     server.push("slug: two\nsteps: [{id: a, type: passthrough}, {id: b, type: passthrough}]", project="low")
 
-    async def set_budget(budget_pico: int | None) -> None:
+    async def set_budget(budget_usd: Decimal | None) -> None:
         project = await server.runtime.store.ensure_project("acme", "low")
-        await server.runtime.store.set_budget(project.id, budget_pico)
+        await server.runtime.store.set_budget(project.id, budget_usd)
 
     with http_for(server, server.make_key("acme", "low")) as http:
         path = "/seq/acme/low/two/step"
         run = frames(http.post(path, json={}).text)[0].data["executionId"]
-        server.call(set_budget(0))
+        server.call(set_budget(Decimal(0)))
         body = {"executionId": run, "stepIndex": 1}
         assert refusal(http.post(path, json=body)) == (402, "INSUFFICIENT_CREDITS")
         server.call(set_budget(None))

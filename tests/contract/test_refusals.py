@@ -1,6 +1,7 @@
 """What a call is refused for before anything is started, and which refusal comes first."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import httpx2
@@ -48,7 +49,7 @@ def poor(server: RunningServer) -> Iterator[httpx2.Client]:
 
     async def spend() -> None:
         project = await server.runtime.store.ensure_project("acme", "poor")
-        await server.runtime.store.set_budget(project.id, 0)
+        await server.runtime.store.set_budget(project.id, Decimal(0))
 
     for flow in (ASKING, NEEDY, LOST, TALK):
         server.push(flow, org="acme", project="poor")
@@ -166,16 +167,16 @@ def test_money_is_asked_for_last(server: RunningServer, poor: httpx2.Client, cal
 
 
 def test_a_repeated_call_gets_its_answer_though_the_money_is_spent(server: RunningServer) -> None:
-    async def set_budget(budget_pico: int | None) -> None:
+    async def set_budget(budget_usd: Decimal | None) -> None:
         project = await server.runtime.store.ensure_project("acme", "spender")
-        await server.runtime.store.set_budget(project.id, budget_pico)
+        await server.runtime.store.set_budget(project.id, budget_usd)
 
     server.push(TALK, org="acme", project="spender")
     with http_for(server, server.make_key("acme", "spender")) as http:
         for call in ("execute", "jobs"):
             path, headers = f"/seq/acme/spender/talk/{call}", {"Idempotency-Key": call}
             first = http.post(path, json={}, headers=headers)
-            server.call(set_budget(0))
+            server.call(set_budget(Decimal(0)))
             assert http.post(path, json={}, headers=headers).content == first.content
             assert refusal(http.post(path, json={})) == (402, "INSUFFICIENT_CREDITS")
             server.call(set_budget(None))

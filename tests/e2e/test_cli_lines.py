@@ -11,6 +11,7 @@ from runglass.cli.table import Cell, Column, Row, table_lines
 from runglass.cli.terminal import one_line, stdout, write_line
 from runglass.cli.words import duration, money, offset, size
 from runglass.events import KnownEvent, UnknownEvent, decode_event
+from runglass.trace import ModelCall
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\nsecond line\u009b"
 
@@ -26,7 +27,12 @@ def _event(kind: type[msgspec.Struct]) -> bytes:
             int: 3,
             list[dict[str, object]]: [],
         }.get(field.type, {"code": HOSTILE, "message": HOSTILE, "text": HOSTILE})
-        if "list" in str(field.type):
+        if field.type is ModelCall:
+            about = ("model", "modelUsed", "finishReason", "requestId")
+            values[field.encode_name] = {"number": 1, **dict.fromkeys(about, HOSTILE)}
+        elif field.type == list[str]:
+            values[field.encode_name] = [HOSTILE]
+        elif "list" in str(field.type):
             values[field.encode_name] = []
     return msgspec.json.encode({"eventType": kind.__struct_config__.tag, **values})
 

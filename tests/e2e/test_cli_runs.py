@@ -242,7 +242,7 @@ def test_json_output_is_the_wire_shape(run_id: str, capsys: pytest.CaptureFixtur
     assert main(["runs", "show", run_id, "--json"]) == Exit.OK
     trace = _json(capsys)
     assert trace["flowRun"]["id"] == run_id
-    assert {"stepId", "loopPath", "inputContext"} <= set(trace["steps"][0])
+    assert {"stepId", "inputContext"} <= set(trace["steps"][0])
 
     assert main(["runs", "step", run_id, "cell", "--loop", "1,1", "--attempt", "all", "--json"]) == Exit.OK
     attempts = _json(capsys)["attempts"]

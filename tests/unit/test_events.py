@@ -22,7 +22,8 @@ CONTRACT: dict[str, list[str]] = {
     "run_started": ["runId", "flowId", "stepCount", "triggerType", "version"],
     "step_started": ["stepId", "name", "stepIndex", "attempt", "loopIndex"],
     "step_input": ["stepId", "inputData"],
-    "step_output": ["stepId", "outputData"],
+    "step_progress": ["stepId", "attempt", "loopIndex", "text"],
+    "step_output": ["stepId", "outputData", "outputContext"],
     "step_completed": [
         "stepId",
         "name",
@@ -39,7 +40,7 @@ CONTRACT: dict[str, list[str]] = {
     "step_error": ["stepId", "name", "attempt", "loopIndex", "error"],
     "step_skipped": ["stepId", "loopIndex", "reason"],
     "loop_completed": ["stepId", "iterations"],
-    "step_paused": ["stepIndex"],
+    "step_paused": ["stepId", "stepIndex"],
     "step_paused_for_tool_calls": [
         "runId",
         "executionId",
@@ -61,7 +62,8 @@ KINDS: dict[str, type[msgspec.Struct]] = {
 
 def test_there_is_a_type_for_each_event_of_the_contract() -> None:
     assert set(KINDS) == set(get_args(EventType))
-    assert set(KINDS) - set(CONTRACT) == {"step_resumed"}, "the contract lets us add types"
+    added = {"step_resumed", "step_model_call", "overrides_applied"}
+    assert set(KINDS) - set(CONTRACT) == added, "the contract lets us add types"
     assert set(KINDS) >= set(CONTRACT)
     assert set(CONTRACT) >= TERMINAL_EVENTS
 

@@ -335,7 +335,7 @@ def test_the_settings_are_those_that_a_model_can_be_asked_with() -> None:
     set_by_the_engine = {"max_retries", "request_timeout", "timeout", "tool_choice"}
     of_no_use_in_one_request = {"cache", "citations", "first_event_timeout", "framing_announcement"}
     assert set(flow_check.SETTINGS) == set(CommonSettings.__struct_fields__)
-    assert set(flow_check.SETTINGS) - {"stop"} == (
+    assert set(flow_check.SETTINGS) - {"stop", "stream"} == (
         set(ModelSettings.__annotations__) - set_by_the_engine - of_no_use_in_one_request
     )
 

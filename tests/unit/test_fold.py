@@ -25,7 +25,7 @@ from runglass.events import (
     encode_event,
 )
 from runglass.fold import RunFold, StepChange, TraceFold, fold, milliseconds_between
-from runglass.trace import RunSummary, StepTrace, TokenBreakdown
+from runglass.trace import RunSummary, RunTotals, StepTrace, TokenBreakdown
 
 RUN: dict[str, Any] = {"execution_id": "r"}
 
@@ -95,6 +95,8 @@ def test_a_completed_run_has_its_times_and_duration() -> None:
         completed_at=at(4),
         duration_ms=3000,
         step_count=2,
+        version=1,
+        totals=RunTotals(),
     )
 
 

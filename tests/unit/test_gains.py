@@ -49,7 +49,7 @@ async def test_the_thousandth_iteration_costs_what_the_first_did(tmp_path: Path)
 
     class MeasuringStore(SqliteStore):
         async def append(self, batch: Append) -> None:
-            parts = (*batch.events, *(row.data for row in batch.steps), batch.summary, batch.totals or b"")
+            parts = (*batch.events, *(row.data for row in batch.steps), batch.summary)
             kept = (
                 checkpoint.data for checkpoint in batch.checkpoints if not checkpoint.step_id.endswith("?")
             )

@@ -59,9 +59,3 @@ async def test_a_step_in_the_middle_of_a_run_costs_few_statements(tmp_path: Path
     assert await ran(store) == 1, "no index of the run's row is written anew"
     middle = store.statements[5 : STEPS - 5]
     assert max(map(len, middle)) <= 6
-
-
-async def test_a_summary_that_has_not_changed_is_not_encoded_again(tmp_path: Path) -> None:
-    store = WatchedStore(tmp_path / "db")
-    await ran(store)
-    assert len({id(batch.summary) for batch in store.appends}) <= 3

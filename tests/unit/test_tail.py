@@ -296,7 +296,6 @@ def record(head: int = 0, *, status: str = "running", run_id: str = "r") -> RunR
         fence=0,
         claims=0,
         summary=b"{}",
-        totals=None,
     )
 
 

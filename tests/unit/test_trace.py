@@ -6,7 +6,7 @@ import pickle
 import msgspec
 import pytest
 
-from runglass.trace import RunSummary, StepAttempts, StepTrace, TokenBreakdown, Trace
+from runglass.trace import ModelCall, RunSummary, StepAttempts, StepTrace, TokenBreakdown, Trace
 
 REFERENCE: dict[type[msgspec.Struct], list[str]] = {
     Trace: ["flow_run", "steps"],
@@ -43,9 +43,27 @@ REFERENCE: dict[type[msgspec.Struct], list[str]] = {
 }
 
 
+BEYOND: dict[type[msgspec.Struct], set[str]] = {
+    StepTrace: {"loop_path", "finish_reason", "model_calls"},
+    RunSummary: {
+        "flow_slug",
+        "version",
+        "session_id",
+        "error",
+        "totals",
+        "overridden",
+        "block_overrides",
+        "input_overrides",
+        "trace_parent",
+        "trace_state",
+    },
+}
+"""What the contract lets us add; all of it is optional."""
+
+
 @pytest.mark.parametrize("kind", REFERENCE)
 def test_attributes_are_those_of_the_reference(kind: type[msgspec.Struct]) -> None:
-    beyond = {"loop_path"} if kind is StepTrace else set()
+    beyond = BEYOND.get(kind, set())
     assert [name for name in kind.__struct_fields__ if name not in beyond] == REFERENCE[kind]
 
 
@@ -53,9 +71,32 @@ def decode(text: bytes) -> StepTrace:
     return msgspec.json.decode(text, type=StepTrace)
 
 
-def test_fields_are_camel_case_on_the_wire_and_all_of_them_are_sent() -> None:
+def test_fields_are_camel_case_on_the_wire_and_only_what_there_is_is_sent() -> None:
     sent = msgspec.json.decode(msgspec.json.encode(StepTrace(step_id="a")))
-    assert list(sent) == [
+    assert sent == {"stepId": "a", "attempt": 1, "status": "running", "truncated": False}
+    some = {"x": 1}
+    whole = StepTrace(
+        step_id="a",
+        attempt=2,
+        loop_index=0,
+        loop_path=(1, 0),
+        status="failed",
+        started_at="s",
+        completed_at="c",
+        duration_ms=0,
+        model_used="m",
+        tokens=TokenBreakdown(prompt=0, completion=0, total=0),
+        cost_usd="0",
+        input_context=some,
+        output_context=some,
+        error_context=some,
+        input_size_bytes=0,
+        output_size_bytes=0,
+        truncated=True,
+        finish_reason="length",
+        model_calls=[ModelCall(number=1, model="m")],
+    )
+    assert list(msgspec.json.decode(msgspec.json.encode(whole))) == [
         "stepId",
         "attempt",
         "loopIndex",
@@ -73,6 +114,8 @@ def test_fields_are_camel_case_on_the_wire_and_all_of_them_are_sent() -> None:
         "inputSizeBytes",
         "outputSizeBytes",
         "truncated",
+        "finishReason",
+        "modelCalls",
     ]
 
 

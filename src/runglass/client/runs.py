@@ -14,7 +14,7 @@ from runglass.client import calls
 from runglass.client.calls import Attempt
 from runglass.client.cursor import TailCursor
 from runglass.client.endpoint import seconds_of
-from runglass.events import StepEvent, StreamEvent
+from runglass.events import StreamEvent
 from runglass.fold import RunFold
 from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
 
@@ -107,8 +107,7 @@ class Run:
         events = self._transport.follow(self._cursor(), timeout=_bound_s(timeout))
         with closing(events):
             for event in events:
-                if not isinstance(event, StepEvent):
-                    fold.apply(event)
+                fold.apply(event)
         return fold.summary
 
     def cancel(self, *, timeout: float | None = None) -> None:
@@ -208,8 +207,7 @@ class AsyncRun:
         events = self._transport.follow(self._cursor(), timeout=_bound_s(timeout))
         async with aclosing(events):
             async for event in events:
-                if not isinstance(event, StepEvent):
-                    fold.apply(event)
+                fold.apply(event)
         return fold.summary
 
     async def cancel(self, *, timeout: float | None = None) -> None:

@@ -346,9 +346,9 @@ class Attempts:
 @asynccontextmanager
 async def _within(limit: asyncio.Timeout, timeout_ms: int | None) -> AsyncIterator[None]:
     """Bounds the block by the step's time limit, if it has one."""
-    if timeout_ms is not None:
-        limit.reschedule(asyncio.get_running_loop().time() + timeout_ms / 1000)
     async with limit:
+        if timeout_ms is not None:
+            limit.reschedule(asyncio.get_running_loop().time() + timeout_ms / 1000)
         yield
 
 

@@ -68,11 +68,11 @@ class _StoredStep(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     step_id: str
     attempt: int
-    loop_index: int | None
+    loop_index: int | None = None
     status: StepStatus
-    started_at: str | None
-    completed_at: str | None
-    duration_ms: int | None
+    started_at: str | None = None
+    completed_at: str | None = None
+    duration_ms: int | None = None
     input_context: msgspec.Raw = NULL
     output_context: msgspec.Raw = NULL
     error_context: msgspec.Raw = NULL

@@ -95,7 +95,7 @@ class Laws:
         ids = {msgspec.json.decode(each, type=RunSummary).id for each in listed}
         assert ids == heads.keys(), f"the list of runs differs from the runs: {ids ^ heads.keys()}"
         # Each append spent as much as it had events: commits are whole across runs and tables.
-        assert project.spent_pico == sum(heads.values()), f"{project.spent_pico} spent, heads are {heads}"
+        assert project.spent_usd == sum(heads.values()), f"{project.spent_usd} spent, heads are {heads}"
         return names
 
     async def _check_run(self, store: Store, run: RunRecord) -> None:

@@ -11,6 +11,7 @@ import os
 import random
 import sys
 from collections.abc import Awaitable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -130,7 +131,7 @@ class _Writer:
                 checkpoints=[Checkpoint(f"s{head}", "", self._object())],
                 status=fold.summary.status,
                 summary=msgspec.json.encode(fold.summary),
-                spent_pico=len(batch),
+                spent_usd=Decimal(len(batch)),
             )
             head += len(batch)
             self._left -= 1

@@ -111,6 +111,9 @@ class Log:
         address = Address(event.step_id, event.loop_path)
         if self.open.get(address) != event.attempt:
             yield f"{event.event_type} {event.seq} is for no attempt of {_name(address)} that goes on"
+        if address in self._cut and isinstance(event, StepInput):
+            # What the lost attempt was given, where that was not told before it was lost.
+            return
         if self._cut.pop(address, None) is not None and not (
             isinstance(event, StepRetrying | StepError) and _code(event) == LOST
         ):

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models
+from runglass.engine.model_call import Response
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.templates import Templates
 from runglass.errors import StepFailure
@@ -87,13 +88,8 @@ class SimulatedModels(Models):
             )
         if self._chance.random() < fails:
             tokens = TokenBreakdown(prompt=3, completion=4, total=7)
-            raise AnswerRejected(
-                "INVALID_OUTPUT",
-                "the seed says so",
-                tokens=tokens,
-                cost_usd=REJECTED_USD,
-                model_used="echo",
-            )
+            response = Response(model_used="echo", tokens=tokens, cost_usd=REJECTED_USD)
+            raise AnswerRejected("INVALID_OUTPUT", "the seed says so", response=response)
         answer = await super().complete(request, on_text)
         await asyncio.sleep(self._chance.choice((0.0, 0.04, 0.2)))
         return answer

@@ -7,6 +7,7 @@ every run must come to its end, or to a pause that nobody ends, in bounded time.
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from random import Random
 
 from runglass.engine.capture import Capture, Redactor
@@ -21,7 +22,7 @@ from tests.prove.simulating.virtual import Process, VirtualLoop
 
 CALM_S = 3600.0
 """How long runs may take once nothing happens to them any more; the longest flow takes some minutes."""
-BUDGET_PICO = 10_000_000
+BUDGET_USD = Decimal("0.00001")
 """A few answers of a model."""
 MOODS: tuple[Mood, ...] = ("full", "full", "tight", "gone", "moody", "mute")
 
@@ -123,7 +124,7 @@ class World:
             project = await store.ensure_project("acme", "demo")
             source = make_flow(Random(0)).encode()
             if self.chance.random() < 0.2:
-                await store.set_budget(project.id, BUDGET_PICO)
+                await store.set_budget(project.id, BUDGET_USD)
                 self.laws.budgeted = True
             self.record: FlowRecord = await store.put_draft(
                 project.id, "simulated", name=None, capture=None, source=source
@@ -135,7 +136,10 @@ class World:
             lives = [life for life in self.lives() if not life.process.halted]
             if name == "budget":
                 self.seen["callers: budgets raised"] += 1
-                self.disk.connection.execute(f"UPDATE project SET budget_pico = budget_pico + {BUDGET_PICO}")
+                (budget,) = self.disk.connection.execute("SELECT budget_usd FROM project").fetchone()
+                if budget is not None:
+                    raised = str(Decimal(budget) + BUDGET_USD)
+                    self.disk.connection.execute("UPDATE project SET budget_usd = ?", (raised,))
             elif name == "disk":
                 self.seen["trouble: failing disks"] += 1
                 self.disk.mood = self.chance.choice(MOODS)

@@ -38,7 +38,7 @@ def user(text: str) -> dict[str, Any]:
 
 
 def names_of(answer: ModelAnswer) -> list[str]:
-    return [call["function"]["name"] for call in answer.tool_calls]
+    return [call["function"]["name"] for call in answer.response.tool_calls]
 
 
 async def test_it_answers_with_the_last_user_text_word_by_word() -> None:
@@ -47,21 +47,21 @@ async def test_it_answers_with_the_last_user_text_word_by_word() -> None:
     )
     assert answer.output == {"text": "Say  this\nnow "}
     assert pieces == ["Say  ", "this\n", "now "]
-    assert answer.model_used == "echo"
+    assert answer.response.model_used == "echo"
 
 
 async def test_it_counts_words_as_tokens_and_has_no_price() -> None:
     answer, _ = await ask(
         user("one two"), {"role": "assistant", "content": "three"}, user("four five"), system="be kind"
     )
-    assert answer.tokens == TokenBreakdown(prompt=7, completion=2, total=9)
-    assert answer.cost_usd is None
+    assert answer.response.tokens == TokenBreakdown(prompt=7, completion=2, total=9)
+    assert answer.response.cost_usd is None
 
 
 async def test_a_configured_price_is_charged() -> None:
     price = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(10))
     answer, _ = await ask(user("one two three"), models=Models(prices={"echo": price}))
-    assert answer.cost_usd == Decimal("0.000033")
+    assert answer.response.cost_usd == Decimal("0.000033")
 
 
 async def test_with_a_schema_it_makes_the_smallest_object_and_streams_its_json() -> None:
@@ -84,15 +84,20 @@ async def test_a_schema_that_it_cannot_serve_fails_the_step_with_the_reason() ->
 async def test_it_calls_each_tool_once_with_valid_arguments_then_answers() -> None:
     asked, pieces = await ask(user("Hi"), tools=[WEATHER, TIME])
     assert names_of(asked) == ["weather", "time"]
-    assert [json.loads(call["function"]["arguments"]) for call in asked.tool_calls] == [{"city": ""}, {}]
-    assert len({call["id"] for call in asked.tool_calls}) == 2
+    assert [json.loads(call["function"]["arguments"]) for call in asked.response.tool_calls] == [
+        {"city": ""},
+        {},
+    ]
+    assert len({call["id"] for call in asked.response.tool_calls}) == 2
     assert asked.output == {"text": ""}
     assert pieces == []
 
-    results = [{"role": "tool", "toolCallId": call["id"], "content": "fine"} for call in asked.tool_calls]
-    said = {"role": "assistant", "content": None, "toolCalls": asked.tool_calls}
+    results = [
+        {"role": "tool", "toolCallId": call["id"], "content": "fine"} for call in asked.response.tool_calls
+    ]
+    said = {"role": "assistant", "content": None, "toolCalls": asked.response.tool_calls}
     answered, _ = await ask(user("Hi"), said, *results, tools=[WEATHER, TIME])
-    assert answered.tool_calls == []
+    assert answered.response.tool_calls == []
     assert answered.output == {"text": "Hi"}
 
 
@@ -101,12 +106,12 @@ async def test_without_parallel_tool_calls_it_takes_a_round_for_each_tool() -> N
     called = []
     while True:
         answer, _ = await ask(*messages, tools=[WEATHER, TIME], settings={"parallel_tool_calls": False})
-        if not answer.tool_calls:
+        if not answer.response.tool_calls:
             break
         called += names_of(answer)
-        call_id = answer.tool_calls[0]["id"]
+        call_id = answer.response.tool_calls[0]["id"]
         messages += [
-            {"role": "assistant", "tool_calls": answer.tool_calls},
+            {"role": "assistant", "tool_calls": answer.response.tool_calls},
             {"role": "tool", "tool_call_id": call_id, "content": "fine"},
         ]
     assert called == ["weather", "time"]
@@ -136,7 +141,7 @@ async def test_ids_of_calls_differ_between_the_steps_of_a_run() -> None:
     ]
     answers = [(await ask(user("Hi"), tools=[WEATHER, TIME], **step))[0] for step in steps]
     answers.append((await ask(user("Ho"), tools=[WEATHER, TIME]))[0])
-    ids = [call["id"] for answer in answers for call in answer.tool_calls]
+    ids = [call["id"] for answer in answers for call in answer.response.tool_calls]
     assert len(set(ids)) == len(ids) == 2 * len(answers)
     assert all(re.fullmatch("call_[0-9a-f]{12}", call_id) for call_id in ids)
 

@@ -22,7 +22,15 @@ from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Model
 from runglass.engine.provider_errors import setup_failure
 from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
-from tests.unit.engine.fake_provider import DONE, FakeProvider, Reply, chunk, error_reply, text_reply
+from tests.unit.engine.fake_provider import (
+    DONE,
+    FakeProvider,
+    Reply,
+    chunk,
+    error_reply,
+    text_reply,
+    whole_reply,
+)
 
 SECRET = "sk-a-very-secret-key"
 USAGE = {
@@ -57,6 +65,8 @@ class Bench:
 
     async def ask(self, *replies: Reply, model: str = "local:tiny", **fields: Any) -> ModelAnswer:
         self.fake.replies.extend(replies)
+        # Asked as the reply is made; what a server does of itself has tests of its own.
+        fields.setdefault("settings", {"stream": True})
         fields.setdefault("messages", [{"role": "user", "content": "Hello"}])
         return await self.models.complete(ModelRequest(model=model, **fields), self.pieces.append)
 
@@ -81,9 +91,12 @@ async def bench() -> AsyncIterator[Bench]:
 
 async def test_text_streams_in_pieces_and_is_the_answer(bench: Bench) -> None:
     answer = await bench.ask(text_reply("Good ", "mor", "ning", usage=USAGE), system="Be kind.")
-    assert answer == ModelAnswer(
-        output={"text": "Good morning"}, tokens=COUNTED, cost_usd=None, model_used="tiny-1"
-    )
+    assert answer.output == {"text": "Good morning"}
+    response = answer.response
+    assert (response.model_used, response.text, response.tool_calls) == ("tiny-1", "Good morning", [])
+    assert (response.tokens, response.cached_tokens) == (COUNTED, 400)
+    assert (response.cost_usd, response.cost_unknown) == (None, "no_price")
+    assert (response.finish_reason, response.streamed, response.note) == ("stop", True, None)
     assert bench.pieces == ["Good ", "mor", "ning"]
     assert bench.fake.requests[0]["messages"] == [
         {"role": "system", "content": "Be kind."},
@@ -95,19 +108,20 @@ async def test_text_streams_in_pieces_and_is_the_answer(bench: Bench) -> None:
 
 async def test_usage_that_was_not_reported_is_unknown_and_not_zero(bench: Bench) -> None:
     answer = await bench.ask(text_reply("Hi"), model="local:priced")
-    assert answer.tokens is None
-    assert answer.cost_usd is None
+    assert answer.response.tokens is None
+    assert answer.response.cost_usd is None
+    assert answer.response.cost_unknown == "no_usage"
 
 
 async def test_a_configured_price_counts_cached_tokens_apart(bench: Bench) -> None:
     answer = await bench.ask(text_reply("Hi", usage=USAGE), model="local:priced")
-    assert answer.cost_usd == PAID
+    assert (answer.response.cost_usd, answer.response.cost_unknown) == (PAID, None)
 
 
 async def test_a_hosted_model_name_behind_another_address_has_no_list_price(bench: Bench) -> None:
     answer = await bench.ask(text_reply("Hi", usage=USAGE, model="gpt-4o-mini"), model="openai:gpt-4o-mini")
-    assert answer.tokens == COUNTED
-    assert answer.cost_usd is None
+    assert answer.response.tokens == COUNTED
+    assert answer.response.cost_usd is None
     assert bench.fake.headers[0]["authorization"] == "bearer unset"
 
 
@@ -211,7 +225,8 @@ async def test_a_bad_answer_is_rejected_and_says_what_it_cost(
     rejected = caught.value
     assert rejected.code == "INVALID_OUTPUT"
     assert rejected.may_retry
-    assert (rejected.tokens, rejected.cost_usd, rejected.model_used) == (COUNTED, PAID, "tiny-1")
+    response = rejected.response
+    assert (response.tokens, response.cost_usd, response.model_used) == (COUNTED, PAID, "tiny-1")
     assert rejected.details["answer"] == text
 
 
@@ -352,13 +367,68 @@ async def test_tool_calls_are_handed_over_in_the_wire_format(bench: Bench) -> No
     body = b"".join(chunk({"tool_calls": [part]}) for part in parts)
     reply = Reply(body=body + chunk({}, finish="tool_calls") + chunk(usage=USAGE) + DONE)
     answer = await bench.ask(reply, tools=[LOOK], output_schema=GRADE)
-    assert answer.tool_calls == [
+    assert answer.response.tool_calls == [
         {"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"word": "tide"}'}}
     ]
     assert answer.output == {"text": ""}
-    assert answer.tokens == COUNTED
+    assert answer.response.tokens == COUNTED
     sent = bench.fake.requests[0]["tools"]
     assert [tool["function"]["name"] for tool in sent] == ["look"]
+
+
+async def test_a_server_that_streams_no_usage_is_asked_in_one_piece_from_then_on(bench: Bench) -> None:
+    first = await bench.ask(text_reply("Hi"), settings={})
+    second = await bench.ask(whole_reply("Hi again", usage=USAGE), settings={}, model="local:tiny")
+    assert [sent.get("stream", False) for sent in bench.fake.requests] == [True, False]
+    assert (first.response.tokens, first.response.cost_unknown) == (None, "no_usage")
+    assert (second.response.tokens, second.output) == (COUNTED, {"text": "Hi again"})
+    assert (second.response.streamed, second.response.note) == (
+        False,
+        "asked in one piece: the server tells no usage while it streams",
+    )
+    assert bench.pieces == ["Hi", "Hi again"]
+    third = await bench.ask(text_reply("as told"), settings={"stream": True})
+    assert (third.response.streamed, third.response.note) == (True, None), "the step decides"
+
+
+async def test_a_server_that_streams_usage_is_streamed_from_then_on(bench: Bench) -> None:
+    await bench.ask(text_reply("Hi", usage=USAGE), settings={})
+    again = await bench.ask(text_reply("Hi", usage=USAGE), tools=[LOOK], settings={})
+    assert (again.response.streamed, again.response.note) == (True, None)
+
+
+async def test_tools_are_offered_in_one_piece_until_a_server_has_shown_what_it_streams(bench: Bench) -> None:
+    call = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    reply = whole_reply("", finish="tool_calls", usage=USAGE, tool_calls=[call])
+    answer = await bench.ask(reply, tools=[LOOK], settings={})
+    assert [call["function"]["name"] for call in answer.response.tool_calls] == ["look"]
+    assert (answer.response.streamed, answer.response.finish_reason) == (False, "tool_call")
+    assert answer.response.note == "asked in one piece: the server may not tell tool calls while it streams"
+    assert bench.fake.requests[0].get("stream", False) is False
+
+
+async def test_a_server_that_does_not_stream_is_asked_in_one_piece(bench: Bench) -> None:
+    refusal = error_reply(400, "stream is not supported by this server")
+    answer = await bench.ask(refusal, whole_reply("Hi", usage=USAGE), settings={})
+    assert answer.output == {"text": "Hi"}
+    assert answer.response.note == "asked in one piece: the server does not stream"
+    await bench.ask(whole_reply("Hi", usage=USAGE), settings={})
+    assert [sent.get("stream", False) for sent in bench.fake.requests] == [True, False, False]
+    failure = await bench.failure(refusal, settings={"stream": True})
+    assert failure.code == "PROVIDER_ERROR", "the step asked for a stream"
+
+
+async def test_a_step_may_ask_for_its_answer_in_one_piece(bench: Bench) -> None:
+    answer = await bench.ask(
+        whole_reply("Well, and then", finish="length", usage=USAGE),
+        model="local:priced",
+        settings={"stream": False, "max_tokens": 3},
+    )
+    assert (answer.response.streamed, answer.response.note) == (False, None)
+    assert (answer.response.finish_reason, answer.response.cost_usd) == ("length", PAID)
+    assert answer.response.request_id == "c1"
+    assert bench.fake.requests[0]["max_tokens"] == 3
+    assert bench.fake.requests[0].get("stream", False) is False
 
 
 async def test_a_conversation_with_tool_results_is_sent_as_it_was(bench: Bench) -> None:
@@ -464,8 +534,8 @@ async def test_a_hosted_provider_uses_its_key_from_the_settings(monkeypatch: pyt
         bench = Bench(fake, models)
         answer = await bench.ask(Reply(body=body), model="openai:gpt-4o-mini")
     assert answer.output == {"text": "Hi"}
-    assert answer.tokens == TokenBreakdown(prompt=11, completion=2, total=13)
-    assert answer.cost_usd is None
+    assert answer.response.tokens == TokenBreakdown(prompt=11, completion=2, total=13)
+    assert answer.response.cost_usd is None
     assert bench.pieces == ["Hi"]
     assert fake.headers[0]["authorization"] == f"bearer {SECRET}"
 
@@ -519,7 +589,7 @@ def test_the_list_price_goes_by_the_address_that_answered(
         finish_reason="stop",
     )
     request = ModelRequest(model="openai:gpt-4o-mini", messages=[])
-    assert read_answer(request, answered, price=None).cost_usd == cost
+    assert read_answer(request, answered, price=None).response.cost_usd == cost
 
 
 async def test_a_character_that_a_provider_cut_in_two_comes_whole(bench: Bench) -> None:
@@ -534,8 +604,8 @@ async def test_half_a_character_in_an_object_or_a_tool_call_is_replaced(bench: B
     call = {"index": 0, "id": "t1", "type": "function", "function": {"name": "look", "arguments": '"\ud83d"'}}
     reply = Reply(body=chunk({"tool_calls": [call]}) + chunk({}, finish="tool_calls") + DONE)
     answer = await bench.ask(reply, tools=[LOOK])
-    assert answer.tool_calls[0]["function"]["arguments"] == '"�"'
-    assert msgspec.json.encode(answer.tool_calls)
+    assert answer.response.tool_calls[0]["function"]["arguments"] == '"�"'
+    assert msgspec.json.encode(answer.response.tool_calls)
 
 
 async def test_half_a_character_in_an_error_is_replaced(bench: Bench) -> None:

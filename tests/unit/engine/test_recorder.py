@@ -9,7 +9,6 @@ import pytest
 
 from runglass.bus.memory import MemoryBus
 from runglass.engine.recorder import Recorder
-from runglass.engine.totals import Totals
 from runglass.errors import StoreError
 from runglass.events import FlowCancelled, RunStarted, StepCompleted, StepStarted, decode_event
 from runglass.fold import RunFold, fold
@@ -63,7 +62,6 @@ def recorder(store: CountingStore, run: RunRecord, clock: VirtualClock) -> Recor
         run,
         RunFold(RunSummary(id="r", flow_id="f", status="pending")),
         clock,
-        totals=Totals(),
     )
 
 
@@ -137,7 +135,7 @@ async def test_listeners_hear_of_an_event_after_it_is_stored(store: CountingStor
             heard.append(len(await stored(store, run)))
 
     fold_state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
-    recorder = Recorder(store, Listening(), run, fold_state, VirtualClock(), totals=Totals())
+    recorder = Recorder(store, Listening(), run, fold_state, VirtualClock())
     recorder.record(run_started())
     await recorder.commit()
     assert heard == [1]
@@ -208,7 +206,6 @@ async def test_a_second_writer_of_the_same_run_is_refused(
         run,
         RunFold(RunSummary(id="r", flow_id="f", status="pending")),
         clock,
-        totals=Totals(),
     )
     recorder.record(run_started())
     await recorder.commit()

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from runglass.engine.going import Outcome
@@ -41,13 +42,15 @@ async def test_a_step_gets_what_the_one_before_it_returned(execute: Execute) -> 
         "run_started",
         "step_started",
         "step_input",
+        "step_output",
         "step_completed",
         "step_started",
         "step_input",
+        "step_output",
         "step_completed",
         "flow_completed",
     ]
-    assert [event.seq for event in ran.events] == list(range(1, 9))
+    assert [event.seq for event in ran.events] == list(range(1, 11))
     assert ran.step("b").input_context == {"n": 2}
     assert ran.trace.flow_run.status == "completed"
 
@@ -130,9 +133,19 @@ async def test_every_kind_of_step_in_one_flow(execute: Execute) -> None:
         "retried": 1,
         "skipped": 1,
         "tokens": {"prompt": 9, "completion": 9, "total": 18},
-        "costUsd": None,
+        "unmeteredCalls": 0,
         "unpricedCalls": 3,
+        "byModel": {
+            "echo": {
+                "calls": 3,
+                "tokens": {"prompt": 9, "completion": 9, "total": 18},
+                "unmeteredCalls": 0,
+                "unpricedCalls": 3,
+            }
+        },
+        "finishReasons": {"stop": 3},
     }
+    assert msgspec.json.encode(ran.trace.flow_run.totals) == msgspec.json.encode(completed.summary)
 
 
 async def test_nested_loops_have_one_address_per_iteration(execute: Execute) -> None:
@@ -291,7 +304,8 @@ async def test_a_step_that_cannot_work_fails_with_its_code_and_its_input(
     assert ran.outcome.error["code"] == code
     failed = ran.step("s")
     assert failed.status == "failed"
-    assert failed.input_context == {"a": "in"}
+    prompt = {"__rendered_prompt__": "x"} if "prompt: x" in step else {}
+    assert failed.input_context == {"a": "in", **prompt}
     assert failed.error_context == ran.outcome.error
     assert ran.trace == fold(ran.events)
 

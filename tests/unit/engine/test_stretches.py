@@ -167,7 +167,7 @@ async def test_a_budget_that_is_crossed_ends_the_run_at_the_next_step(tmp_path: 
     prices = {"echo": Price(input_per_mtok=half, output_per_mtok=half)}
     async with open_house(SqliteStore(tmp_path / "db"), prices=prices) as house:
         project = await house.store.ensure_project("acme", "demo")
-        await house.store.set_budget(project.id, 10**12)
+        await house.store.set_budget(project.id, Decimal(1))
         flow = "- {id: a, type: llm, model: echo}\n- {id: b, type: passthrough}"
         started = await start(house, flow, {"message": "two words"})
         ran = await read(house, started.id, await started.outcome())
@@ -178,7 +178,7 @@ async def test_a_budget_that_is_crossed_ends_the_run_at_the_next_step(tmp_path: 
         assert ran.types()[-1] == "flow_failed"
         spent = await house.store.project(project.id)
         assert spent is not None
-        assert spent.spent_pico == 2 * 10**12
+        assert spent.spent_usd == 2
         assert spent.is_spent
 
 
@@ -193,7 +193,14 @@ async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(
         await follow(house, good)
         begun = await read(house, good, Outcome("completed"))
         unreadable = await read(house, bad, Outcome("failed"))
-    assert begun.types() == ["run_started", "step_started", "step_input", "step_completed", "flow_completed"]
+    assert begun.types() == [
+        "run_started",
+        "step_started",
+        "step_input",
+        "step_output",
+        "step_completed",
+        "flow_completed",
+    ]
     assert begun.trace == fold(begun.events)
     assert unreadable.types() == ["run_started", "flow_failed"]
 
