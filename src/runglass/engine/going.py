@@ -177,6 +177,7 @@ class Going:
             earlier=state.earlier,
             cut_off=state.cut_off,
             outputs=self._outputs,
+            step_inputs=state.begun.stretch.step_inputs,
         )
         return Runner(
             execution_id=self.run.id,

@@ -301,12 +301,12 @@ class Runner:
     async def _own_input(
         self, step: LoopStep | ConditionStep | ParallelStep, data: Payload, scope: Scope, place: Place
     ) -> Payload:
-        if step.input is None:
-            return data
-        try:
-            return Payload(await self._templates.render_input(step.input, scope.names(data)))
-        except StepFailure as failure:
-            self._attempts.fail(step, data, failure, place)
+        if step.input is not None:
+            try:
+                data = Payload(await self._templates.render_input(step.input, scope.names(data)))
+            except StepFailure as failure:
+                self._attempts.fail(step, data, failure, place)
+        return self._attempts.overridden(step, data)
 
 
 def _before(plan: Plan, stretch: Stretch, outputs: dict[str, Any]) -> tuple[Scope, Payload]:

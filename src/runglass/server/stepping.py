@@ -4,7 +4,7 @@ The log keeps what the capture mode allows; whoever steps through a flow gets it
 the same, since they are the answer to its call.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from runglass.events import (
     event_type_of,
 )
 from runglass.execution import StepRequest
-from runglass.flow import Flow
+from runglass.flow import Flow, within
 from runglass.lazy import encoded
 from runglass.server.answers import JSON
 from runglass.server.asked import body_of
@@ -150,7 +150,7 @@ async def _first_call(
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
     asked, history = spoken(asked)
-    stretch = _stretch(asked, 0, [], call)
+    stretch = _stretch(asked, flow, call, first=0)
     if stretch.offer is not None:
         check_takers(flow)
     submitted = await runtime_of(request).submit(
@@ -189,8 +189,8 @@ async def _later_call(
     cursor = paused.pause.cursor
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = _results(run, paused, asked, first)
-    stretch = _stretch(asked, first, results, call)
     plan = overridden(paused, asked)
+    stretch = _stretch(asked, plan.flow, call, first=first, results=results, step_inputs=paused.step_inputs)
     if stretch.offer is not None:
         check_takers(plan.flow)
     await runtime.check_models(plan.flow)
@@ -208,16 +208,27 @@ def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) 
 
 
 def _stretch(
-    asked: StepRequest, first: int, results: list[dict[str, object]], call: CallKey | None
+    asked: StepRequest,
+    flow: Flow,
+    call: CallKey | None,
+    *,
+    first: int,
+    results: Sequence[dict[str, object]] = (),
+    step_inputs: Mapping[str, dict[str, Any]] | None = None,
 ) -> Stretch:
+    """What is to be walked; `step_inputs` hold on where the call has no `inputOverrides`."""
+    given = asked.input_overrides
+    ids = {step.id for top in flow.steps for step in within(top)} if given else set()
+    of_steps = {name: value for name, value in (given or {}).items() if name in ids and type(value) is dict}
     return Stretch(
         first=first,
         last=None if asked.run_remaining else first,
         outputs=asked.accumulated_outputs or {},
-        input=asked.input_overrides,
+        input={name: value for name, value in (given or {}).items() if name not in of_steps} or None,
+        step_inputs=dict(step_inputs or {}) if given is None else of_steps,
         block_overrides=asked.block_overrides,
         offer=offer_of(asked),
-        results=results,
+        results=list(results),
         answers_call=call is not None,
     )
 
