@@ -54,12 +54,12 @@ def first(http: httpx2.Client, **more: Any) -> tuple[str, list[Frame]]:
 
 def test_a_walk_is_one_run_with_one_trace(http: httpx2.Client) -> None:
     run, found = first(http)
-    assert types(found) == ["run_started", "step_started", "step_completed", "step_paused"]
+    assert types(found) == ["run_started", "step_started", "step_output", "step_completed", "step_paused"]
     started = found[0].data
     assert started["runId"] == run
     assert (started["stepCount"], started["triggerType"]) == (3, "step")
-    assert found[2].data["output"] == {"n": 2}, "the caller gets its outputs whatever the log keeps"
-    assert (found[3].data["stepId"], found[3].data["stepIndex"]) == ("a", 0), "the step just completed"
+    assert found[3].data["output"] == {"n": 2}, "the caller gets its outputs whatever the log keeps"
+    assert (found[4].data["stepId"], found[4].data["stepIndex"]) == ("a", 0), "the step just completed"
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "paused"
     second = call(http, executionId=run, stepIndex=1)
     assert types(second).count("step_completed") == 2

@@ -11,6 +11,7 @@ from runglass import (
     FlowExecutionError,
     RunStarted,
     StepCompleted,
+    StepOutput,
     StepPaused,
     StepPausedForToolCalls,
     StreamEvent,
@@ -95,6 +96,11 @@ def test_events_of_a_walk_are_those_of_its_trace(server: RunningServer, side: Si
     assert isinstance(events[0], RunStarted)
     assert isinstance(events[-1], FlowCompleted)
     assert events[-1].result == {"texts": ["A", "B"]}
+    # What the log does not keep comes in the walk without a number.
+    assert [each.event_type for each in events if each.seq == 0] == ["step_output"] * 4
+    outputs = [each.output_data for each in events if isinstance(each, StepOutput)]
+    assert outputs == [each.output for each in events if isinstance(each, StepCompleted)]
+    events = [each for each in events if each.seq]
     assert [each.seq for each in events] == list(range(1, len(events) + 1))
     assert [each.step_index for each in events if isinstance(each, StepPaused)] == [0, 1]
     told = side.events(flow.run(events[0].execution_id).live_trace())

@@ -4,8 +4,7 @@ The log keeps what the capture mode allows; whoever steps through a flow gets it
 the same, since they are the answer to its call.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,17 +18,8 @@ from runglass.engine.going import Outcome, RunLeft
 from runglass.engine.plan import Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
-from runglass.events import (
-    FlowCompleted,
-    StepCompleted,
-    StepPausedForToolCalls,
-    decode_event,
-    encode_event,
-    event_type_of,
-)
 from runglass.execution import StepRequest
 from runglass.flow import Flow, within
-from runglass.lazy import encoded
 from runglass.server.answers import JSON
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
@@ -39,15 +29,13 @@ from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
 from runglass.server.parameters import SessionId, checked_uuid, version_number
+from runglass.server.step_frames import StepFrames, Waiting
 from runglass.server.stream import EventStream
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, Store
-from runglass.tail import Page
 
 STREAM = "text/event-stream"
-WITH_CONTENT = frozenset({"step_completed", "flow_completed", "step_paused_for_tool_calls"})
-"""Events that a stream to the run's caller completes with content."""
 
 
 @post(
@@ -233,12 +221,6 @@ def _stretch(
     )
 
 
-class _Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    tool_call_messages: list[dict[str, Any]]
-    tool_calls: list[dict[str, Any]]
-    accumulated_outputs: dict[str, Any]
-
-
 class _Live:
     """Content of a stretch that this call has begun."""
 
@@ -253,12 +235,12 @@ class _Live:
         outcome = await self._outcome()
         return None if outcome is None else msgspec.json.encode(outcome.result)
 
-    async def pause(self, seq: int) -> _Waiting | None:
+    async def pause(self, seq: int) -> Waiting | None:
         outcome = await self._outcome()
         if outcome is None or outcome.pause is None or outcome.pause.turns is None:
             return None
         turns = outcome.pause.turns
-        return _Waiting(
+        return Waiting(
             tool_call_messages=turns.messages,
             tool_calls=turns.calls,
             accumulated_outputs=dict(outcome.outputs),
@@ -286,9 +268,9 @@ class _Kept:
         result, _ = await self._store.outcome(self._run.no)
         return result
 
-    async def pause(self, seq: int) -> _Waiting | None:
+    async def pause(self, seq: int) -> Waiting | None:
         owed = await self._store.owed(self._run.no, seq)
-        return None if owed is None else msgspec.json.decode(owed, type=_Waiting)
+        return None if owed is None else msgspec.json.decode(owed, type=Waiting)
 
 
 async def _stream(request: Asked, run_id: str, head: int, live: _Live | None) -> ASGIApp:
@@ -296,27 +278,5 @@ async def _stream(request: Asked, run_id: str, head: int, live: _Live | None) ->
     run = await runtime.store.run(run_id)
     assert run is not None
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
-    content = live or _Kept(runtime.store, run)
-    return EventStream(_with_content(pages, content), ongoing=request.app.state["ongoing"])
-
-
-async def _with_content(
-    pages: AsyncGenerator[Page, None], content: _Live | _Kept
-) -> AsyncGenerator[Page, None]:
-    async with aclosing(pages):
-        async for page in pages:
-            yield Page([(seq, await _full(data, content)) for seq, data in page])
-
-
-async def _full(data: bytes, content: _Live | _Kept) -> bytes:
-    """The event with the content that its caller is owed, whether or not the log keeps it."""
-    if event_type_of(data) not in WITH_CONTENT:
-        return data
-    match event := decode_event(data):
-        case StepCompleted() if (output := await content.output(event.seq)) is not None:
-            return encode_event(msgspec.structs.replace(event, output=encoded(output)))
-        case FlowCompleted() if (result := await content.result()) is not None:
-            return encode_event(msgspec.structs.replace(event, result=encoded(result)))
-        case StepPausedForToolCalls() if (waiting := await content.pause(event.seq)) is not None:
-            return encode_event(msgspec.structs.replace(event, **msgspec.structs.asdict(waiting)))
-    return data
+    frames = StepFrames(live or _Kept(runtime.store, run), runtime.store, run)
+    return EventStream(frames.of(pages), ongoing=request.app.state["ongoing"])
