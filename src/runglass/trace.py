@@ -115,7 +115,7 @@ class ModelCall(
     provider told no usage, or no price is known. `cached_tokens` and `reasoning_tokens` are parts of
     `tokens`, where told.
     `error_code` is set where the call failed or its answer could not be used. `streamed` is false where the
-    answer was asked for in one piece; `note` says why, where nobody had set it so.
+    answer came in one piece, and `note` says why, where nobody had set it so.
     """
 
     number: int
@@ -125,7 +125,7 @@ class ModelCall(
     started_at: str | None = None
     duration_ms: int | None = None
     time_to_first_token_ms: int | None = None
-    streamed: bool = written(True)
+    streamed: bool | None = None
     note: str | None = None
     finish_reason: str | None = None
     request_id: str | None = None

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.gate import Ending, Gate
-from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest
+from runglass.engine.llm import ModelAnswer, ModelRequest
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Turns
@@ -295,23 +295,23 @@ class Attempts:
             call.hear()
             stream.write(text)
 
+        outcome: ModelAnswer | StepFailure | None = None
         try:
             async with stream, _within(limit, step.timeout_ms):
-                answer = await self._parts.models.complete(request, hear)
-        except AnswerRejected as rejected:
-            attempt.record_call(call.answered(rejected.response, error_code=rejected.code))
-            raise
-        except StepFailure as refusal:
-            # An answer with an HTTP status of its own was given before anything was generated.
-            attempt.record_call(call.failed(refusal.code, refused="status" in refusal.details))
-            raise
-        except StoreError:
-            raise
+                try:
+                    outcome = await self._parts.models.complete(request, hear)
+                except StepFailure as failure:
+                    outcome = failure
         except BaseException as error:
-            attempt.record_call(call.failed(self._why_cut_off(error, limit), refused=False))
+            # What had been answered when the attempt was cut off is to be paid for all the same.
+            if outcome is None:
+                outcome = StepFailure(self._why_cut_off(error, limit), "cut off")
+            attempt.record_call(call.ended(outcome))
             raise
-        attempt.record_call(call.answered(answer.response))
-        return answer
+        attempt.record_call(call.ended(outcome))
+        if isinstance(outcome, StepFailure):
+            raise outcome
+        return outcome
 
     def _why_cut_off(self, error: BaseException, limit: asyncio.Timeout) -> str:
         if limit.expired():

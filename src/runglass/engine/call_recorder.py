@@ -8,8 +8,9 @@ from typing import Any
 
 from runglass.clock import Clock, iso
 from runglass.engine.capture import Capture
-from runglass.engine.model_call import ModelRequest, Response
+from runglass.engine.model_call import AnswerRejected, ModelAnswer, ModelRequest, Response
 from runglass.engine.payload import Payload
+from runglass.errors import StepFailure
 from runglass.lazy import encoded
 from runglass.money import format_usd
 from runglass.trace import ModelCall
@@ -44,8 +45,16 @@ class CallRecorder:
         if self._first_token_ms is None:
             self._first_token_ms = self._elapsed_ms()
 
-    def answered(self, response: Response, *, error_code: str | None = None) -> ModelCall:
-        """The call, answered; with `error_code` the answer could not be used."""
+    def ended(self, outcome: ModelAnswer | StepFailure) -> ModelCall:
+        """The call as it is told, with its answer or with what went wrong."""
+        if isinstance(outcome, ModelAnswer):
+            return self._answered(outcome.response)
+        if isinstance(outcome, AnswerRejected):
+            return self._answered(outcome.response, error_code=outcome.code)
+        # An answer with an HTTP status of its own was given before anything was generated, or charged.
+        return self._failed(outcome.code, refused="status" in outcome.details)
+
+    def _answered(self, response: Response, *, error_code: str | None = None) -> ModelCall:
         received, is_kept = Payload(_received(response)), self._capture.keeps_snapshots
         snapshot = self._capture.snapshot(received)
         sent, is_cut = self._kept_request(failed=error_code is not None)
@@ -72,8 +81,7 @@ class CallRecorder:
             truncated=is_cut or snapshot.truncated,
         )
 
-    def failed(self, error_code: str, *, refused: bool) -> ModelCall:
-        """The call, without a whole answer; a provider that refused it at once charges nothing."""
+    def _failed(self, error_code: str, *, refused: bool) -> ModelCall:
         sent, is_cut = self._kept_request(failed=True)
         return ModelCall(
             number=self._number,
@@ -82,7 +90,6 @@ class CallRecorder:
             started_at=self._started_at,
             duration_ms=self._elapsed_ms(),
             time_to_first_token_ms=self._first_token_ms,
-            streamed=self._request.settings.get("stream") is not False,
             cost_unknown=None if refused else "no_usage",
             error_code=error_code,
             request=encoded(sent),

@@ -58,9 +58,13 @@ class House(NamedTuple):
 
 @asynccontextmanager
 async def open_house(
-    store: SqliteStore, *, prices: Mapping[str, Price] | None = None, clock: VirtualClock | None = None
+    store: SqliteStore,
+    *,
+    prices: Mapping[str, Price] | None = None,
+    clock: VirtualClock | None = None,
+    models: Models | None = None,
 ) -> AsyncIterator[House]:
-    """An engine on this store, which is opened here."""
+    """An engine on this store, which is opened here; `models` stand in for the real ones."""
     clock = clock or VirtualClock()
     redactor = Redactor()
 
@@ -71,7 +75,7 @@ async def open_house(
         await opened.enter_async_context(store)
         sandbox = await opened.enter_async_context(Sandbox(time_limit_ms=2000))
         templates = await opened.enter_async_context(Templates())
-        models = await opened.enter_async_context(Models(prices=prices))
+        models = await opened.enter_async_context(Models(prices=prices) if models is None else models)
         parts = Parts(sandbox=sandbox, templates=templates, models=models, clock=clock)
         bus = MemoryBus()
         engine = Engine(

@@ -1,0 +1,216 @@
+"""What a model was asked and what it said: every call of every attempt, kept by the capture mode."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass.engine.call_recorder import HIDDEN
+from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models
+from runglass.engine.model_call import Response
+from runglass.engine.plan import Offer, Stretch
+from runglass.errors import StepFailure
+from runglass.execution import CaptureMode
+from runglass.fold import fold
+from runglass.store.sqlite import SqliteStore
+from runglass.trace import StepTrace, TokenBreakdown
+from tests.unit.engine.conftest import House, Ran, open_house, read, start
+
+SECRET = "sk-in-a-header"
+ASK = """
+- id: ask
+  type: llm
+  model: local:tiny
+  system: Be kind to {{ who }}.
+  prompt: "Greet {{ who }}"
+  settings: {temperature: 0.5, extra_headers: {X-Api-Key: sk-in-a-header}}
+"""
+LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+TOKENS = TokenBreakdown(prompt=10, completion=5, total=15)
+
+
+def said(text: str, **more: Any) -> Response:
+    return Response(
+        model_used="tiny-1",
+        text=text,
+        tokens=TOKENS,
+        cached_tokens=4,
+        cost_unknown="no_price",
+        finish_reason="stop",
+        request_id="req-7",
+        **more,
+    )
+
+
+class Scripted(Models):
+    """Gives the next of `answers`: a response, a failure, or None for one that never comes."""
+
+    def __init__(self, *answers: Response | StepFailure | None) -> None:
+        super().__init__()
+        self._answers = list(answers)
+        self.on_call: Callable[[], Any] = lambda: None
+
+    async def ready(self, model: str) -> None:
+        pass
+
+    async def complete(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelAnswer:
+        self.on_call()
+        answer = self._answers.pop(0)
+        if answer is None:
+            await asyncio.Event().wait()
+        if isinstance(answer, StepFailure):
+            raise answer
+        assert answer is not None
+        on_text(answer.text)
+        return ModelAnswer(output={"text": answer.text}, response=answer)
+
+
+@asynccontextmanager
+async def house_of(tmp_path: Path, models: Models) -> AsyncIterator[House]:
+    async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
+        yield house
+
+
+async def ran(
+    tmp_path: Path, flow: str, *answers: Response | StepFailure | None, capture: CaptureMode = "full"
+) -> Ran:
+    async with house_of(tmp_path, Scripted(*answers)) as house:
+        started = await start(house, flow, {"who": "Ada"}, capture=capture)
+        found = await read(house, started.id, await started.outcome())
+    assert fold(found.events) == found.trace
+    return found
+
+
+async def test_a_call_is_told_with_all_that_was_sent_and_came_back(tmp_path: Path) -> None:
+    step = (await ran(tmp_path, ASK, said("Hello, Ada"))).step("ask")
+    (call,) = step.model_calls
+    assert call.request == {
+        "system": "Be kind to Ada.",
+        "messages": [{"role": "user", "content": "Greet Ada"}],
+        "settings": {"temperature": 0.5, "extra_headers": {"X-Api-Key": HIDDEN}},
+    }
+    assert call.response == {"role": "assistant", "content": "Hello, Ada"}
+    assert (call.number, call.model, call.provider, call.model_used) == (1, "local:tiny", "local", "tiny-1")
+    assert (call.tokens, call.cached_tokens, call.cost_unknown) == (TOKENS, 4, "no_price")
+    assert (call.finish_reason, call.request_id, call.error_code) == ("stop", "req-7", None)
+    assert call.started_at is not None
+    assert call.duration_ms is not None
+    assert call.time_to_first_token_ms is not None
+    assert step.input_context == {"who": "Ada", "__rendered_prompt__": "Greet Ada"}
+    assert step.input_size_bytes == len(b'{"who":"Ada"}'), "the size is that of the input itself"
+    assert SECRET not in repr(step)
+
+
+async def test_what_is_asked_is_in_the_log_before_it_is_asked(tmp_path: Path) -> None:
+    models = Scripted(None)
+    asked = asyncio.Event()
+    models.on_call = asked.set
+    async with house_of(tmp_path, models) as house:
+        started = await start(house, ASK, {"who": "Ada"})
+        await asyncio.wait_for(asked.wait(), 10)
+        run = await house.store.run(started.id)
+        assert run is not None
+        (row,), _ = await house.store.open_steps(run.no)
+        step = msgspec.json.decode(row.data, type=StepTrace)
+        assert (step.input_context or {})["__rendered_prompt__"] == "Greet Ada"
+        house.engine.cancel(started.id, reason="enough")
+        found = await read(house, started.id, await started.outcome())
+    (call,) = found.step("ask").model_calls
+    assert (call.error_code, call.cost_unknown) == ("CANCELLED", "no_usage")
+    assert (call.request or {})["messages"] == [{"role": "user", "content": "Greet Ada"}]
+    assert fold(found.events) == found.trace
+
+
+async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sea"}'}}
+    rejected = AnswerRejected("PROVIDER_UNAVAILABLE", "of no use", response=said("half"))
+    models = Scripted(rejected, said("", tool_calls=[call]), said("It is blue"))
+    flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
+    async with house_of(tmp_path, models) as house:
+        offer = Offer(tools=[LOOK], choice="auto")
+        started = await start(house, flow, {"who": "Ada"}, stretch=Stretch(offer=offer))
+        await started.outcome()
+        run = await house.store.run(started.id)
+        assert run is not None
+        paused = await house.engine.paused(run)
+        results = [{"role": "tool", "toolCallId": "c1", "name": "look", "content": "blue"}]
+        resumed = await house.engine.resume(paused, paused.plan, Stretch(results=results))
+        found = await read(house, started.id, await resumed.outcome())
+    assert fold(found.events) == found.trace
+    first, second = found.attempts["ask"]
+    (lost,) = first.model_calls
+    assert (lost.error_code, lost.response) == (
+        "PROVIDER_UNAVAILABLE",
+        {"role": "assistant", "content": "half"},
+    )
+    asked, answered = second.model_calls
+    assert (asked.number, answered.number) == (1, 2)
+    assert (asked.response or {})["toolCalls"] == [call]
+    assert (asked.request or {})["tools"] == [LOOK]
+    assert (asked.request or {})["toolChoice"] == "auto"
+    roles = [message["role"] for message in (answered.request or {})["messages"]]
+    assert roles == ["user", "assistant", "tool"]
+    assert (answered.request or {})["messages"][2]["content"] == "blue"
+    assert second.tokens == TokenBreakdown(prompt=20, completion=10, total=30)
+    totals = found.trace.flow_run.totals
+    assert totals is not None
+    assert totals.tokens == TokenBreakdown(prompt=30, completion=15, total=45)
+    assert totals.failed_tokens == TOKENS
+    assert (totals.by_model["tiny-1"].calls, totals.unpriced_calls) == (3, 3)
+
+
+FAILURE = StepFailure("PROVIDER_ERROR", "refused", may_retry=False, details={"status": 400})
+
+
+@pytest.mark.parametrize(
+    ("capture", "fails", "keeps_request", "keeps_response"),
+    [
+        ("off", False, False, False),
+        ("off", True, False, False),
+        ("metadata_only", False, False, False),
+        ("metadata_only", True, True, False),
+        ("redacted", False, True, True),
+        ("full", False, True, True),
+        ("full", True, True, False),
+    ],
+)
+async def test_content_is_kept_by_the_capture_mode_and_measures_always(
+    tmp_path: Path, capture: CaptureMode, fails: bool, keeps_request: bool, keeps_response: bool
+) -> None:
+    found = await ran(tmp_path, ASK, FAILURE if fails else said("Hello, Ada"), capture=capture)
+    (call,) = found.step("ask").model_calls
+    assert (call.request is not None, call.response is not None) == (keeps_request, keeps_response)
+    assert (call.model, call.error_code) == ("local:tiny", "PROVIDER_ERROR" if fails else None)
+    assert ("Greet Ada" in repr(found.events)) == keeps_request
+    assert ("Greet Ada" in repr(found.step("ask").input_context)) == keeps_request
+    if fails:
+        assert call.cost_unknown is None, "a request that was refused costs nothing"
+
+
+async def test_a_call_that_takes_too_long_is_told_and_its_cost_is_not_known(tmp_path: Path) -> None:
+    found = await ran(tmp_path, ASK + "  timeout_ms: 30\n", None)
+    (call,) = found.step("ask").model_calls
+    assert (call.error_code, call.cost_unknown, call.response) == ("STEP_TIMEOUT", "no_usage", None)
+    totals = found.trace.flow_run.totals
+    assert totals is not None
+    assert (totals.unmetered_calls, totals.unpriced_calls) == (1, 0)
+
+
+async def test_a_text_that_was_cut_says_so(tmp_path: Path) -> None:
+    cut = msgspec.structs.replace(said("Hello, A"), finish_reason="length")
+    found = await ran(tmp_path, ASK, cut, capture="metadata_only")
+    assert found.step("ask").finish_reason == "length"
+    totals = found.trace.flow_run.totals
+    assert totals is not None
+    assert totals.finish_reasons == {"length": 1}
+
+
+async def test_a_large_request_is_cut_and_says_so(tmp_path: Path) -> None:
+    flow = ASK.replace("Greet {{ who }}", f"Greet {{{{ who }}}} {'and others ' * 1000}")
+    (call,) = (await ran(tmp_path, flow, said("Hello"))).step("ask").model_calls
+    assert call.truncated
+    assert len(msgspec.json.encode(call.request)) <= 4096

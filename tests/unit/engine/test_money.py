@@ -1,0 +1,216 @@
+"""Money: one sum, wherever it is asked for, to the last decimal."""
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models
+from runglass.engine.model_call import Response
+from runglass.engine.plan import Offer, Stretch
+from runglass.errors import StepFailure
+from runglass.events import FlowCompleted, StepModelCall, decode_event
+from runglass.flow import Flow, parse_flow
+from runglass.fold import TraceFold, fold
+from runglass.money import add_usd
+from runglass.store.sqlite import SqliteStore
+from runglass.trace import RunTotals, StepTrace, TokenBreakdown
+from tests.unit.engine.conftest import House, Ran, open_house, read, start
+
+TOOL = {"type": "function", "function": {"name": "look"}}
+WAYS = ("ok", "ok", "length", "tools", "rejected", "refused", "broken", "unmetered", "unpriced")
+
+
+class DicedModels(Models):
+    """Models whose answers, prices and failures are drawn; `paid` is what they charged, call by call."""
+
+    def __init__(self, chance: Random) -> None:
+        super().__init__()
+        self._chance = chance
+        self.paid: list[Response] = []
+        self.calls = 0
+
+    async def ready(self, model: str) -> None:
+        pass
+
+    async def complete(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelAnswer:
+        self.calls += 1
+        way = self._chance.choice(WAYS)
+        if way == "refused":
+            raise StepFailure("RATE_LIMITED", "slow down", details={"status": 429})
+        if way == "broken":
+            raise StepFailure("PROVIDER_UNAVAILABLE", "the line broke")
+        response = self._response(request, way)
+        self.paid.append(response)
+        if way == "rejected":
+            raise AnswerRejected("INVALID_OUTPUT", "of no use", response=response)
+        on_text(response.text)
+        return ModelAnswer(output={"text": response.text}, response=response)
+
+    def _response(self, request: ModelRequest, way: str) -> Response:
+        chance = self._chance
+        prompt, completion = chance.randrange(10**6), chance.randrange(10**6)
+        tokens = TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion)
+        # More digits than Python's decimals have by themselves, at very different sizes.
+        cost = Decimal(chance.randrange(10**34)).scaleb(-chance.randrange(45))
+        call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+        return Response(
+            model_used=request.model,
+            text="some text",
+            tool_calls=[call] if way == "tools" and request.tools else [],
+            tokens=None if way == "unmetered" else tokens,
+            cost_usd=None if way in ("unmetered", "unpriced") else cost,
+            cost_unknown={"unmetered": "no_usage", "unpriced": "no_price"}.get(way),  # type: ignore[arg-type]
+            finish_reason="length" if way == "length" else "stop",
+        )
+
+
+class Spent(NamedTuple):
+    """A sum of calls."""
+
+    usd: Decimal = Decimal(0)
+    prompt: int = 0
+    completion: int = 0
+
+    def plus(self, cost_usd: str | Decimal | None, tokens: TokenBreakdown | None) -> "Spent":
+        return Spent(
+            add_usd(self.usd, Decimal(cost_usd or 0)),
+            self.prompt + (tokens.prompt if tokens else 0),
+            self.completion + (tokens.completion if tokens else 0),
+        )
+
+
+def sum_of(parts: Sequence[tuple[str | Decimal | None, TokenBreakdown | None]]) -> Spent:
+    spent = Spent()
+    for cost_usd, tokens in parts:
+        spent = spent.plus(cost_usd, tokens)
+    return spent
+
+
+def attempts_in(ran: Ran) -> Iterator[StepTrace]:
+    for attempts in ran.attempts.values():
+        yield from attempts
+
+
+def check_money(ran: Ran, models: DicedModels, charged_usd: Decimal) -> None:
+    """What the models charged is the sum of all attempts, of all calls, by model, of the run, its budget."""
+    paid = sum_of([(response.cost_usd, response.tokens) for response in models.paid])
+    assert charged_usd == paid.usd, "the budget"
+    attempts = list(attempts_in(ran))
+    assert sum_of([(step.cost_usd, step.tokens) for step in attempts]) == paid, "the attempts"
+    calls = [call for step in attempts for call in step.model_calls]
+    assert sum_of([(call.cost_usd, call.tokens) for call in calls]) == paid, "the calls"
+    assert len(calls) == models.calls, "no call is missing"
+    told = [event.model_call for event in ran.events if isinstance(event, StepModelCall)]
+    assert sorted(map(msgspec.json.encode, told)) == sorted(map(msgspec.json.encode, calls))
+
+    totals = ran.trace.flow_run.totals
+    assert totals is not None
+    assert sum_of([(totals.cost_usd, totals.tokens)]) == paid, "the run"
+    by_model = [(model.cost_usd, model.tokens) for model in totals.by_model.values()]
+    assert sum_of(by_model) == paid, "by model"
+    assert sum(model.calls for model in totals.by_model.values()) == models.calls
+    failed = [(step.cost_usd, step.tokens) for step in attempts if step.status == "failed"]
+    assert sum_of([(totals.failed_cost_usd, totals.failed_tokens)]) == sum_of(failed), "failed attempts"
+    assert totals.unpriced_calls == sum(call.cost_unknown == "no_price" for call in calls)
+    assert totals.unmetered_calls == sum(call.cost_unknown == "no_usage" for call in calls)
+    for call in calls:
+        refused = call.error_code == "RATE_LIMITED"
+        assert refused or (call.cost_usd is None) == (call.cost_unknown is not None), call
+
+    assert fold(ran.events) == ran.trace, "the stream"
+    last = ran.events[-1]
+    if isinstance(last, FlowCompleted):
+        assert msgspec.convert(last.summary, RunTotals) == totals
+    assert totals.completed == sum(step.status == "completed" for step in attempts)
+    assert totals.failed + totals.retried == sum(step.status == "failed" for step in attempts)
+
+
+@st.composite
+def flows_of_llm_steps(draw: st.DrawFn) -> Flow:
+    """A tree of steps that ask models, with retries and failures that the flow outlives, or does not."""
+    numbers = iter(range(1000))
+
+    def step(depth: int) -> dict[str, Any]:
+        name = f"s{next(numbers)}"
+        kind = draw(st.sampled_from(["llm", "llm", "llm", *(["loop", "parallel"] if depth < 2 else [])]))
+        on_error = draw(st.sampled_from(["fail", "continue", "continue"]))
+        if kind == "loop":
+            inner = [step(depth + 1)]
+            return {"id": name, "type": "loop", "over": "[1, 2]", "on_error": on_error, "steps": inner}
+        if kind == "parallel":
+            branches = {"a": [step(depth + 1)], "b": [step(depth + 1)]}
+            return {"id": name, "type": "parallel", "on_error": on_error, "branches": branches}
+        model = draw(st.sampled_from(["echo", "a:small", "b:large"]))
+        retry = {"max_attempts": draw(st.integers(1, 3)), "initial_delay_ms": 0}
+        return {
+            "id": name,
+            "type": "llm",
+            "model": model,
+            "prompt": "Say {{ attempt }}",
+            "on_error": on_error,
+            "retry": retry,
+        }
+
+    steps = [step(0) for _ in range(draw(st.integers(1, 3)))]
+    return parse_flow(msgspec.json.encode({"slug": "test", "steps": steps}))
+
+
+async def walk(house: House, flow: Flow) -> Ran:
+    """The run to its end, with the result of every tool call that a model asks for."""
+    stretch = Stretch(offer=Offer(tools=[TOOL]))
+    started = await start(house, flow, {"n": 1}, capture="full", stretch=stretch)
+    outcome = await started.outcome()
+    while outcome.pause is not None:
+        run = await house.store.run(started.id)
+        assert run is not None
+        paused = await house.engine.paused(run)
+        turns = paused.pause.turns
+        assert turns is not None
+        results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in turns.calls]
+        stretch = Stretch(first=paused.pause.cursor, results=results, offer=turns.offer)
+        started = await house.engine.resume(paused, paused.plan, stretch)
+        outcome = await started.outcome()
+    return await read(house, started.id, outcome)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(flow=flows_of_llm_steps(), seed=st.integers(0, 2**32))
+def test_attempts_run_models_stream_and_budget_are_one_sum(flow: Flow, seed: int) -> None:
+    async def run() -> None:
+        models = DicedModels(Random(seed))
+        with tempfile.TemporaryDirectory() as folder:
+            store = SqliteStore(Path(folder) / "db", synchronous="NORMAL")
+            async with open_house(store, models=models) as house, asyncio.timeout(60):
+                ran = await walk(house, flow)
+                project = await house.store.find_project("acme", "demo")
+                assert project is not None
+                check_money(ran, models, project.spent_usd)
+
+    asyncio.run(run())
+
+
+def test_a_log_in_which_calls_do_not_stand_one_by_one_adds_up_by_attempts() -> None:
+    """As logs of the version before have it: what an attempt cost is told with its end alone."""
+    where = '"executionId":"r","at":"2026-01-01T00:00:00.000Z","stepId":"a","stepIndex":0'
+    paid = '"tokens":{"prompt":1,"completion":2,"total":3},"costUsd":"0.5","modelUsed":"m"'
+    lines = [
+        f'{{"eventType":"step_started",{where},"attempt":1}}',
+        f'{{"eventType":"step_retrying",{where},"attempt":1,"error":{{}},"nextAttempt":2,"delayMs":0,{paid}}}',
+        f'{{"eventType":"step_started",{where},"attempt":2}}',
+        f'{{"eventType":"step_completed",{where},"attempt":2,"durationMs":1,{paid}}}',
+    ]
+    state = TraceFold()
+    for line in lines:
+        state.apply(decode_event(line.encode()))
+    totals = state.trace().flow_run.totals
+    assert totals is not None
+    assert (totals.cost_usd, totals.failed_cost_usd, totals.by_model["m"].cost_usd) == ("1", "0.5", "1")
+    assert totals.tokens == TokenBreakdown(prompt=2, completion=4, total=6)
