@@ -4,9 +4,6 @@ The same handlers serve both path forms; what differs is how the run in the path
 """
 
 import asyncio
-import base64
-import binascii
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -26,6 +23,7 @@ from runglass.server.attempts import choose
 from runglass.server.auth import Asked, OpenedTrace, runtime_of
 from runglass.server.openapi import ReadingOperation
 from runglass.server.parts import PART_BYTES, Pages, joined
+from runglass.server.run_cursor import cursor_of, run_of
 from runglass.server.stream import EventStream
 from runglass.store.base import AttemptKey, RunRecord, Store
 from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
@@ -185,11 +183,11 @@ async def runs(
         request.auth.project_id,
         flow_id=flow_id,
         status=status,
-        before=None if cursor is None else _run_before(cursor),
+        before=None if cursor is None else run_of(cursor),
         limit=limit + 1,
     )
     page = found[:limit]
-    following = _cursor_after(page[-1]) if len(found) > limit else None
+    following = cursor_of(msgspec.json.decode(page[-1], type=_Id).id) if len(found) > limit else None
     body = b'{"runs":[%b],"nextCursor":%b}' % (b",".join(page), msgspec.json.encode(following))
     return Response(body, media_type=JSON)
 
@@ -214,15 +212,3 @@ async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> 
 
 class _Id(msgspec.Struct):
     id: str
-
-
-def _cursor_after(summary: bytes) -> str:
-    last = msgspec.json.decode(summary, type=_Id)
-    return base64.urlsafe_b64encode(uuid.UUID(last.id).bytes).rstrip(b"=").decode()
-
-
-def _run_before(cursor: str) -> str:
-    try:
-        return str(uuid.UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True)))
-    except (ValueError, binascii.Error) as error:
-        raise api_error("INVALID_REQUEST", "`cursor` must be the `nextCursor` of a page") from error

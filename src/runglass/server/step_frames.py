@@ -34,6 +34,7 @@ from runglass.flow import find_step, step_index
 from runglass.fold import Address
 from runglass.lazy import encoded
 from runglass.runtime import decode_stored_flow
+from runglass.server.endings import bad_end
 from runglass.sse import frame, unnumbered_frame
 from runglass.store.base import RunRecord, Store
 from runglass.tail import Page
@@ -173,13 +174,7 @@ class StepFrames:
         )
 
     async def _bad_end(self, end: FlowFailed | FlowCancelled) -> StepError:
-        if isinstance(end, FlowFailed):
-            stood, cause = await self._stood(end.step_id), end.error or {}
-            message = f"the run failed: {cause.get('message')}"
-            error = {"code": "RUN_FAILED", "message": message, "error": cause}
-        else:
-            stood = await self._stood(None)
-            error = {"code": "CANCELLED", "message": f"the run was cancelled: {end.reason}"}
+        stood = await self._stood(end.step_id if isinstance(end, FlowFailed) else None)
         return StepError(
             execution_id=end.execution_id,
             at=end.at,
@@ -189,7 +184,7 @@ class StepFrames:
             name=stood.name,
             step_index=stood.step_index,
             attempt=stood.attempt,
-            error=encoded(msgspec.json.encode(error)),
+            error=encoded(msgspec.json.encode(bad_end(end))),
         )
 
     async def _stood(self, step_id: str | None) -> StepStarted:
