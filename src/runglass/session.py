@@ -3,13 +3,10 @@
 Shared by client and server. What there is none of is left out of the JSON.
 """
 
-from typing import Literal
-
 import msgspec
 
-from runglass.execution import CaptureMode
 from runglass.lazy import Json, decode_when_read, readable, same_fields
-from runglass.trace import RunStatus, StepStatus, written
+from runglass.trace import written
 
 
 class SessionStep(
@@ -24,7 +21,7 @@ class SessionStep(
     step_id: str
     attempt: int
     loop_index: int | None = None
-    status: StepStatus
+    status: str
     started_at: str | None = None
     completed_at: str | None = None
     duration_ms: int | None = None
@@ -47,16 +44,20 @@ decode_when_read(SessionStep, ("input_snapshot", "output_snapshot", "error_snaps
 
 
 class SessionExecution(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A run of the session. `error_at_step` is the step that a failed run lost, where it was one."""
+    """A run of the session. `error_at_step` is the step that a failed run lost, where it was one.
+
+    `trigger_type` is `execute`, `step` or `job`; `trace_capture_mode` is what was kept of the run, and
+    `snapshots_available` whether any step has a snapshot.
+    """
 
     execution_id: str
     flow_id: str
     slug: str
-    trigger_type: Literal["execute", "step", "job"]
-    status: RunStatus
+    trigger_type: str
+    status: str
     started_at: str | None = None
     completed_at: str | None = None
-    trace_capture_mode: CaptureMode
+    trace_capture_mode: str
     snapshots_available: bool
     error_at_step: str | None = None
     steps: list[SessionStep]

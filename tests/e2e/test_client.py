@@ -258,3 +258,17 @@ def test_the_same_messages_and_session_reach_the_server(server: RunningServer, s
     record = server.call(server.runtime.store.run(walked[0].execution_id))
     assert record is not None
     assert record.session_id == str(session)
+
+
+def test_a_session_has_every_run_with_what_it_gave(server: RunningServer, side: Side) -> None:
+    session_id = uuid.uuid4()
+    client = connect(side, server, session_id=session_id)
+    flow = client.flow("walk")
+    side.value(flow.execute(message="a b", trace=True))
+    side.events(flow.steps(message="c"))
+    for limit in (None, 1):
+        first, second = side.events(client.session(session_id, limit=limit))
+        assert (first.trigger_type, second.trigger_type) == ("execute", "step")
+        assert first.steps[-1].output_snapshot == {"texts": ["A", "B"]}
+        assert (second.snapshots_available, second.steps[-1].output_snapshot) == (False, None)
+        assert [step.step_id for step in second.steps] == ["first", "shout", "last"]

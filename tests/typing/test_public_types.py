@@ -28,6 +28,7 @@ from runglass import (
     RateLimitError,
     Run,
     RunPage,
+    SessionExecution,
     RunSummary,
     StepAttempts,
     StepCompleted,
@@ -124,6 +125,7 @@ def blocking(which: Literal["latest", "all"], number: int) -> None:
         assert_type(run.step_trace("s", attempt=which), StepTrace | StepAttempts)
         assert_type(run.live_trace(), Generator[StreamEvent, None, None])
         assert_type(client.runs(status="failed", limit=5), RunPage)
+        assert_type(client.session(uuid.uuid4(), limit=5), Generator[SessionExecution, None, None])
         flow.execute(version="latest")  # type: ignore[call-overload]
         flow.execute("hi")  # type: ignore[call-overload]
         run.step_trace("s", attempt="first")  # type: ignore[call-overload]
@@ -148,6 +150,8 @@ async def on_asyncio() -> None:
         async for event in run.live_trace():
             assert_type(event.seq, int)
         assert_type(await client.runs(), RunPage)
+        async for execution in client.session("id"):
+            assert_type(execution.steps[0].output_snapshot, dict[str, Any] | None)
 
 
 def reading(trace: Trace, event: StreamEvent) -> None:
