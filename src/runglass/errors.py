@@ -87,7 +87,12 @@ class FlowExecutionError(APIError):
 
 
 class APIConnectionError(RunglassError):
-    """The server could not be reached, or its answer broke off and could not be resumed."""
+    """The server could not be reached, or its answer broke off and could not be resumed.
+
+    `may_have_begun` is true where a run may have begun, or gone on, because of the call.
+    """
+
+    may_have_begun: bool = False
 
 
 class APITimeoutError(RunglassError):
@@ -226,6 +231,7 @@ CODES: dict[str, Code] = {
     "RUN_ENDED": Code(409, "the run has ended and can no longer be cancelled"),
     "IDEMPOTENCY_MISMATCH": Code(409, "the same Idempotency-Key came with another body"),
     "SESSION_EXPIRED": Code(410, "the session is no longer kept"),
+    "ANSWER_EXPIRED": Code(410, "the answer was given, or the run has ended, too long ago to be kept still"),
     "MESSAGES_TOO_LARGE": Code(413, "`messages` is larger than 1 MB"),
     "REQUEST_TOO_LARGE": Code(413, "the request body is larger than the server takes"),
     "INVALID_REQUEST": Code(422, "the body or a query value is wrong; the message names the field"),

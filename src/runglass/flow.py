@@ -302,7 +302,9 @@ def apply_overrides(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> F
             found = fixed or list(islice(_rules().step(whole, path), MAX_MISTAKES + 1))
             mistakes += found
             if not found:
-                changed[step_id] = msgspec.convert(whole, type(step), strict=False)
+                overridden = msgspec.convert(whole, type(step), strict=False)
+                # A name is what traces call the step, in every capture mode, and the same in all runs.
+                changed[step_id] = msgspec.structs.replace(overridden, name=step.name)
     if mistakes:
         _refuse(mistakes)
     return msgspec.structs.replace(flow, steps=_replaced(flow.steps, changed)) if changed else flow

@@ -217,9 +217,11 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                     engine=engine,
                     clock=parts.clock,
                     pause_limit=timedelta(hours=settings.pause_limit_h),
+                    answer_ttl=timedelta(seconds=settings.answer_ttl_s),
                 )
                 beside = {
                     asyncio.create_task(housekeeping.keep_on()),
+                    asyncio.create_task(housekeeping.keep_expiring()),
                     asyncio.create_task(engine.keep_on()),
                 }
                 try:

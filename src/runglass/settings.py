@@ -85,6 +85,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pause_limit_h: Annotated[
         float, Meta(gt=0, description="hours after which a paused run that nobody takes up is cancelled")
     ] = 24.0
+    answer_ttl_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="seconds after a run's end for which its result is kept for its caller, who may ask"
+            " for a job's or repeat a call",
+        ),
+    ] = 3600.0
     crash_retries: Annotated[
         int, Meta(ge=0, description="how often a step is tried again because its process died")
     ] = 3
@@ -125,7 +133,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 PREFIX = "RUNGLASS_"
 CLIENT_VARIABLES: dict[str, str] = {
-    "RUNGLASS_BASE_URL": "base URL of the server, for the client and the terminal commands",
+    "RUNGLASS_BASE_URL": "URL of the server, as `serve` prints it, for the client and the terminal commands",
     "RUNGLASS_API_KEY": "API key, for the client and the terminal commands",
 }
 """Variables with the same prefix that are not settings of the server."""

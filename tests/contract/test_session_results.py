@@ -114,6 +114,26 @@ def test_the_error_is_the_one_that_the_caller_of_execute_got(
     assert "outputSnapshot" not in execution["steps"][-1]
 
 
+def test_what_off_keeps_of_an_error_has_its_code_and_no_content(
+    server: RunningServer, http: httpx2.Client, session: str
+) -> None:
+    server.push("""
+slug: off-bad
+capture: "off"
+steps:
+  - {id: last, type: loop, over: "[1]", steps: [{id: inner, type: code, code: 'raise ValueError("secret")'}]}
+""")
+    answer = http.post("/seq/acme/demo/off-bad/execute", json={}, headers={"X-Session-Id": session})
+    assert detail(answer)["error"]["code"] == "CODE_ERROR"
+    assert "secret" in answer.text, "the caller gets it all"
+    (execution,) = executions(http, session)
+    for step in execution["steps"]:
+        assert step["errorSnapshot"]["code"] == "STEP_FAILED"
+        assert step["errorSnapshot"]["error"]["code"] == "CODE_ERROR"
+        assert "None" not in step["errorSnapshot"]["message"]
+    assert "secret" not in http.get(f"/seq/sessions/{session}").text
+
+
 def test_the_error_is_the_one_that_the_caller_of_step_got(
     server: RunningServer, http: httpx2.Client, session: str
 ) -> None:

@@ -200,6 +200,32 @@ def test_a_container_that_fails_tells_it_once(server: RunningServer, http: httpx
 
 
 @pytest.mark.parametrize("key", [False, True], ids=["plain", "under a key"])
+def test_errors_come_whole_where_the_log_keeps_their_code_alone(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, key: bool
+) -> None:
+    """That of a step, which the run is lost with, and that of the run."""
+    server.push("""
+slug: off-walk
+capture: "off"
+steps: [{id: a, type: passthrough}, {id: b, type: code, code: 'raise ValueError("no good")'}]
+""")
+    path, headers = path_of("off-walk"), {"Idempotency-Key": str(uuid4())} if key else {}
+    told = bad_end(frames(http.post(path, json={"runRemaining": True}, headers=headers).text))
+    assert (told.id != "", told.data["error"]["code"]) == (True, "CODE_ERROR")
+    assert "no good" in told.data["error"]["message"]
+
+    async def breaks(self: Runner) -> None:
+        raise LookupError("not of any step")
+
+    monkeypatch.setattr(Runner, "walk", breaks)
+    headers = {"Idempotency-Key": str(uuid4())} if key else {}
+    found = frames(http.post(path, json={}, headers=headers).text)
+    told = bad_end(found)
+    assert told.data["error"]["error"] == found[-1].data["error"]
+    assert "LookupError" in told.data["error"]["message"]
+
+
+@pytest.mark.parametrize("key", [False, True], ids=["plain", "under a key"])
 def test_a_failure_of_the_engine_itself_is_told_by_a_step_error(
     http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, key: bool
 ) -> None:

@@ -69,10 +69,19 @@ class Process:
             if all(part in line for part in parts):
                 return line
 
+    def press_ctrl_c(self) -> None:
+        """Presses Ctrl-C and waits for nothing."""
+        self._process.send_signal(signal.SIGINT)
+
     def interrupt(self) -> int:
         """Presses Ctrl-C; returns the exit code."""
         self._process.send_signal(signal.SIGINT)
         return self._process.wait(WAIT_S)
+
+    def kill(self) -> None:
+        """Ends it at once, whatever it does (SIGKILL)."""
+        self._process.kill()
+        self._process.wait(WAIT_S)
 
     def wait(self) -> int:
         return self._process.wait(WAIT_S)

@@ -58,6 +58,7 @@ def test_the_demo_shows_a_retry_a_skipped_step_and_every_step(demo: CompletedPro
     assert re.search(r"leave_as_it_is .*skipped: condition 'is_long' was true", demo.stdout)
     assert re.search(r"each_paragraph .*loop completed, 19 iterations", demo.stdout)
     assert '"paragraphs": 19' in demo.stdout
+    assert "overridden" not in demo.stdout
 
 
 def test_every_event_is_shown_or_counted(demo: CompletedProcess[str]) -> None:
@@ -78,10 +79,10 @@ def test_the_last_words_of_the_demo_work(
     key = next(line.partition("=")[2] for line in commands if line.startswith("export"))
     serve = next(shlex.split(line)[1:] for line in commands if " serve " in line)
     looks = [shlex.split(line)[1:] for line in commands if line.startswith("runglass run")]
-    assert [look[1] for look in looks] == ["list", "show", "step", "tail", "demo/stories/read-a-text"]
+    assert [look[1] for look in looks] == ["list", "show", "step", "step", "tail", "demo/stories/read-a-text"]
     with started(*serve, "--port", "0", cwd=folder) as server:
         monkeypatch.setenv("RUNGLASS_API_KEY", key)
-        monkeypatch.setenv("RUNGLASS_BASE_URL", f"{server.line().removeprefix('ready ')}/api/v1")
+        monkeypatch.setenv("RUNGLASS_BASE_URL", server.line().removeprefix("ready "))
         for look in looks:
             assert main(look) == Exit.OK, look
             assert capsys.readouterr().out

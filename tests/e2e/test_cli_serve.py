@@ -40,9 +40,10 @@ def test_serve_publishes_its_folder_and_what_changes_in_it(
         ready, url = server.line().split()
         assert ready == "ready"
         server.line_of_stderr_with("misplaced.yaml", "is not published")
+        server.line_of_stderr_with(f"RUNGLASS_BASE_URL={url} runglass runs list")
         assert main(["keys", "create", "acme/shop", "--data", str(data)]) == Exit.OK
         monkeypatch.setenv("RUNGLASS_API_KEY", capsys.readouterr().out.strip())
-        monkeypatch.setenv("RUNGLASS_BASE_URL", f"{url}/api/v1")
+        monkeypatch.setenv("RUNGLASS_BASE_URL", url)
         assert _said(capsys) == "ONE you"
 
         file.write_text(FLOW.replace("ONE", "TWO"))

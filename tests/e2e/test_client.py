@@ -56,6 +56,18 @@ slug: slow
 steps:
   - {id: wait, type: wait, ms: 60000}
 """
+COSTLY = """
+slug: costly
+steps:
+  - id: each
+    type: loop
+    over: "[1, 2]"
+    steps: [{id: say, type: llm, model: echo, prompt: "two words"}]
+  - id: flaky
+    type: code
+    retry: {max_attempts: 2, initial_delay_ms: 1}
+    code: "return {'n': 1 / (attempt - 1)}"
+"""
 TOOLS = [
     {"type": "function", "function": {"name": name, "parameters": {"type": "object"}}}
     for name in ("one", "two")
@@ -65,7 +77,7 @@ TOOLS = [
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     with running_server() as running:
-        for flow in (WALK, EDIT, ASK, BROKEN, SLOW):
+        for flow in (WALK, EDIT, ASK, BROKEN, SLOW, COSTLY):
             running.push(flow)
         yield running
 
@@ -88,6 +100,14 @@ def test_a_walk_is_one_run_with_one_trace(server: RunningServer, side: Side) -> 
     trace = side.value(flow.run(run_id).trace())
     assert (trace.flow_run.status, trace.flow_run.trigger_type) == ("completed", "step")
     assert [step.step_id for step in trace.steps] == ["first", "shout", "shout", "last"]
+
+
+def test_how_a_run_ended_is_told_with_all_that_it_adds_up_to(server: RunningServer, side: Side) -> None:
+    job = side.value(connect(side, server).flow("costly").execute_async())
+    summary = side.value(job.run.wait())
+    assert summary == side.value(job.run.trace()).flow_run
+    assert (summary.totals.completed, summary.totals.retried) == (3, 1)
+    assert (summary.totals.tokens.total, summary.totals.unpriced_calls) == (8, 2)
 
 
 def test_events_of_a_walk_are_those_of_its_trace(server: RunningServer, side: Side) -> None:

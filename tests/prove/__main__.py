@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-PROOFS = ("simulate", "fuzz", "power", "tails", "cuts", "kill")
+PROOFS = ("simulate", "fuzz", "power", "tails", "cuts", "kill", "canary")
 
 Count = Annotated[int | None, typer.Option(min=1)]
 Seed = Annotated[int | None, typer.Option()]
@@ -72,6 +72,12 @@ def simulate(seeds: Count = None, first: Annotated[int | None, typer.Option(min=
 def fuzz(seconds: Seconds = None) -> None:
     """Any bytes to the decoder of event streams: no surprise, nothing lost, linear time."""
     prove("fuzz", seconds=seconds)
+
+
+@app.command()
+def canary() -> None:
+    """Content of runs in every capture mode, on every way: it is where the mode keeps it and nowhere else."""
+    prove("canary")
 
 
 def prove(name: str, **options: float | None) -> None:

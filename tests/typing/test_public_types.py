@@ -124,7 +124,10 @@ def blocking(which: Literal["latest", "all"], number: int) -> None:
         assert_type(run.step_trace("s", attempt="all", loop_index=[0, 1]), StepAttempts)
         assert_type(run.step_trace("s", attempt=which), StepTrace | StepAttempts)
         assert_type(run.live_trace(), Generator[StreamEvent, None, None])
-        assert_type(client.runs(status="failed", limit=5), RunPage)
+        page: RunPage = client.runs(status="failed", limit=5)
+        assert_type(page.next_cursor, str | None)
+        for summary in client.runs():
+            assert_type(summary, RunSummary)
         assert_type(client.session(uuid.uuid4(), limit=5), Generator[SessionExecution, None, None])
         flow.execute(version="latest")  # type: ignore[call-overload]
         flow.execute("hi")  # type: ignore[call-overload]
@@ -150,6 +153,8 @@ async def on_asyncio() -> None:
         async for event in run.live_trace():
             assert_type(event.seq, int)
         assert_type(await client.runs(), RunPage)
+        async for summary in client.runs(limit=5):
+            assert_type(summary, RunSummary)
         async for execution in client.session("id"):
             assert_type(execution.steps[0].output_snapshot, dict[str, Any] | None)
 

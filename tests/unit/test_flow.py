@@ -201,7 +201,7 @@ def test_overrides_set_fields_of_leaves_at_any_depth() -> None:
                 "timeout_ms": 5.0,
             },
             "look": {"input": {"text": "{{ word }}"}},
-            "short": {"name": "Short"},
+            "short": {"name": "Short", "timeout_ms": 7},
             "right": {"on_error": "continue"},
         },
     )
@@ -211,7 +211,8 @@ def test_overrides_set_fields_of_leaves_at_any_depth() -> None:
     assert correct.retry == Retry(max_attempts=2)
     assert correct.prompt == "Correct this text: {{ message }}"
     assert find_step(changed, "look") == PassthroughStep(id="look", input={"text": "{{ word }}"})
-    assert find_step(changed, "short") == PassthroughStep(id="short", name="Short")
+    # A name is no field of what a step does, and every trace tells it: it stays the flow's.
+    assert find_step(changed, "short") == PassthroughStep(id="short", timeout_ms=7)
     assert find_step(changed, "right") == PassthroughStep(id="right", on_error="continue")
     assert [leaf.id for leaf in leaves(changed.steps)] == [leaf.id for leaf in leaves(flow.steps)]
     assert flow.encode() == before

@@ -17,6 +17,7 @@ from runglass.cli.demo_text import flow_file, read_text, story
 from runglass.cli.exits import Exit
 from runglass.cli.terminal import heading, log_to_stderr, one_line, stdout, write_json, write_line
 from runglass.settings import Price, Settings, read_settings
+from runglass.trace import StepTrace
 
 if TYPE_CHECKING:
     from runglass.cli.demo_run import Shown
@@ -96,16 +97,22 @@ def _further(shown: "Shown", kept: Kept, flow: str) -> Iterator[str]:
     yield f"  export RUNGLASS_API_KEY={shown.key}"
     yield f"  {command} runs list"
     yield f"  {command} runs show {run_id}"
-    step = next((step for step in shown.trace.steps if step.attempt > 1 or step.status == "failed"), None)
-    if step is not None:
-        where = f" --loop {words.iteration_of(step)}" if step.loop_path else ""
-        yield f"  {command} runs step {run_id} {step.step_id}{where} --attempt all"
+    retried = next((step for step in shown.trace.steps if step.attempt > 1 or step.status == "failed"), None)
+    if retried is not None:
+        yield f"  {command} runs step {run_id} {_place(retried)} --attempt all"
+    asked = next((step for step in shown.trace.steps if step.model_calls), None)
+    if asked is not None:
+        yield f"  {command} runs step {run_id} {_place(asked)}"
     yield f"  {command} runs tail {run_id}"
     yield f'  {command} run {flow} --message "A text of yours." --trace'
     yield ""
     yield f"Read a text of yours: {command} demo --file TEXT; with a real model: --model openai:gpt-4o-mini"
     if kept.is_new:
         yield f"When you have seen enough: rm -r {folder}"
+
+
+def _place(step: StepTrace) -> str:
+    return f"{step.step_id} --loop {words.iteration_of(step)}" if step.loop_path else step.step_id
 
 
 def _command() -> str:

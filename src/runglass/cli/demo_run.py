@@ -4,7 +4,6 @@ Only that the server runs in this process, so that it ends with the demo.
 """
 
 import asyncio
-import math
 from typing import NamedTuple
 
 from rich.text import Text
@@ -15,7 +14,7 @@ from runglass.cli.demo_events import LiveView
 from runglass.cli.names import ProjectName
 from runglass.cli.terminal import complain, heading, one_line, stdout, width_of, write_line
 from runglass.cli.trace_view import excerpt, step_lines, summary_lines
-from runglass.cli.watch import execute_and_watch
+from runglass.cli.watch import WatchedRun
 from runglass.client.async_client import AsyncClient
 from runglass.errors import APIError
 from runglass.execution import CompletedResult
@@ -69,16 +68,16 @@ async def _prepare(store: Store, flow: Flow) -> str:
 async def _run(client: AsyncClient, flow: Flow, text: str, model: str) -> tuple[str, CompletedResult | None]:
     """The run's id and, unless it failed, its result. Raises APIError where no run was started."""
     view = LiveView(stdout())
-    overrides = {step.id: {"model": model} for step in leaves(flow.steps) if isinstance(step, LlmStep)}
+    overrides = {
+        step.id: {"model": model}
+        for step in leaves(flow.steps)
+        if isinstance(step, LlmStep) and step.model != model
+    }
 
-    async def execution() -> CompletedResult:
-        return await client.flow(f"{PROJECT}/{flow.slug}").execute(
-            message=text, block_overrides=overrides, trace=True, timeout=math.inf
-        )
-
+    run = WatchedRun(client, f"{PROJECT}/{flow.slug}", message=text, block_overrides=overrides, trace=True)
     heading("Live, as it happens")
     try:
-        result = await execute_and_watch(client, execution, view.hear)
+        result = await run.result(view.hear)
     except APIError as error:
         if error.execution_id is None:
             raise

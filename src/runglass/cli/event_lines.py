@@ -138,6 +138,8 @@ def _completed(event: StepCompleted) -> str:
         parts.append(words.counted(event.tokens.total, "token"))
     if event.cost_usd is not None:
         parts.append(words.money(event.cost_usd))
+    if event.finish_reason == "length":
+        parts.append(words.CUT)
     return ", ".join(parts)
 
 

@@ -1,6 +1,7 @@
 """Names as they are typed: ORG/PROJECT, ORG/PROJECT/SLUG, an iteration, a version, a parameter."""
 
 import re
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -70,6 +71,24 @@ def loop_path(text: str) -> tuple[int, ...]:
             f"iteration {text!r} does not exist: write 3, or 0.3 in nested loops (outer to inner)"
         )
     return tuple(int(part) for part in parts)
+
+
+_AGE = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def since(text: str, *, now: datetime) -> datetime:
+    """`2h` before `now`, or a date with or without a time, in the local zone. Raises UsageError."""
+    try:
+        if age := _AGE.fullmatch(text):
+            return now - timedelta(seconds=int(age[1]) * _SECONDS[age[2]])
+        # Aware, and in the local zone where the text names none.
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{text!r} is no time: write an age such as 30m, 2h, 1d or 1w, or a date such as 2026-11-20 or"
+            " 2026-11-20T14:30"
+        ) from error
 
 
 def parameter(text: str) -> tuple[str, Any]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BaseUrl = Annotated[
     str | None,
-    typer.Option(envvar="RUNGLASS_BASE_URL", help="The server, such as http://localhost:8080/api/v1."),
+    typer.Option(envvar="RUNGLASS_BASE_URL", help="The server, as `serve` prints it: http://localhost:8080."),
 ]
 ApiKey = Annotated[
     str | None,

@@ -14,14 +14,14 @@ from runglass.cli.exits import UsageError, exit_of
 from runglass.cli.names import flow_name, parameter
 from runglass.cli.names import version as parse_version
 from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect_async
+from runglass.cli.run_interrupt import until_interrupted
 from runglass.cli.terminal import complain, is_watched, note, stderr, write_json, write_line
-from runglass.cli.watch import Execution, execute_and_watch
-from runglass.errors import APIError
+from runglass.errors import APIError, APITimeoutError
 from runglass.events import StepInput, StepModelCall, StepOutput, StepProgress, StepStarted, StreamEvent
 from runglass.execution import CompletedResult
 
 if TYPE_CHECKING:
-    from runglass.client.async_client import AsyncClient
+    from runglass.cli.watch import WatchedRun
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,11 @@ def run(
     base_url: BaseUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Run a flow and print its result as JSON; --json prints the whole answer, or the whole error."""
+    """Run a flow and print its result as JSON; --json prints the whole answer, or the whole error.
+
+    The run's id comes first, on stderr. Ctrl-C stops watching and leaves the run alone, twice cancels it. A
+    server that is lost while the run goes on is waited for, as long as --timeout allows.
+    """
     flow_name(flow)
     call = Call(
         flow=flow,
@@ -90,27 +94,37 @@ def _message(text: str | None, file: str | None) -> str | None:
 
 
 async def _execute(call: Call, base_url: str | None, api_key: str | None) -> CompletedResult:
+    # Imported here: it brings the client along, and a mistake on the command line is told without.
+    from runglass.cli.watch import WatchedRun
+
     async with connect_async(base_url, api_key) as client:
-        flow = client.flow(call.flow)
-
-        async def execution() -> CompletedResult:
-            return await flow.execute(
-                message=call.message,
-                parameters=call.parameters,
-                version=call.version,
-                trace=call.trace,
-                timeout=call.timeout_s,
-            )
-
-        if not is_watched(stderr()):
-            return await execution()
-        return await _execute_before_eyes(client, execution)
+        run = WatchedRun(
+            client,
+            call.flow,
+            message=call.message,
+            parameters=call.parameters,
+            version=call.version,
+            trace=call.trace,
+        )
+        return await until_interrupted(run, _within(call.timeout_s, run))
 
 
-async def _execute_before_eyes(client: "AsyncClient", execution: Execution) -> CompletedResult:
+async def _within(timeout_s: float, run: "WatchedRun") -> CompletedResult:
+    watching = _show_events(run) if is_watched(stderr()) else run.result(on_named=_name)
+    try:
+        async with asyncio.timeout(None if math.isinf(timeout_s) else timeout_s):
+            return await watching
+    except TimeoutError as error:
+        message = f"the run did not end within {timeout_s:g} s"
+        if run.run_id is None:
+            raise APITimeoutError(f"the server did not answer within {timeout_s:g} s") from error
+        goes_on = f"it goes on: runglass runs tail {run.run_id}"
+        raise APITimeoutError(f"{message}; {goes_on}") from error
+
+
+async def _show_events(run: "WatchedRun") -> CompletedResult:
     console = stderr()
     lines = EventLines()
-    found: list[str] = []
 
     def show(event: StreamEvent) -> None:
         line = lines.line(event)
@@ -119,13 +133,16 @@ async def _execute_before_eyes(client: "AsyncClient", execution: Execution) -> C
         if isinstance(event, StepStarted):
             status.update(f"running {place(event)} …")
 
-    try:
-        with console.status("running …") as status:
-            return await execute_and_watch(client, execution, show, on_found=found.append)
-    except asyncio.CancelledError:
-        if found:
-            note(f"the run goes on without you; follow it with: runglass runs tail {found[0]}")
-        raise
+    with console.status("running …") as status:
+        return await run.result(show, on_named=lambda run_id: write_line(console, _named(run_id)))
+
+
+def _name(run_id: str) -> None:
+    note(_named(run_id))
+
+
+def _named(run_id: str) -> str:
+    return f"run {run_id}"
 
 
 def _report(error: APIError, *, as_json: bool) -> None:

@@ -1,41 +1,28 @@
-"""`runglass runs`: look at runs of a server."""
+"""`runglass runs`: look at runs of a server, and end them."""
 
-import re
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
-from runglass.cli import names, words
+from runglass.cli import names
 from runglass.cli.event_lines import EventLines
-from runglass.cli.exits import Exit, NotFound, UsageError
+from runglass.cli.exits import Exit, UsageError
 from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect
+from runglass.cli.run_list import print_runs
+from runglass.cli.run_lookup import named_run, newest_runs
 from runglass.cli.step_view import attempt_lines
-from runglass.cli.table import Cell, Column, Row, print_table
 from runglass.cli.terminal import stdout, width_of, write_json, write_line
 from runglass.cli.trace_view import step_lines, summary_lines
 from runglass.events import FlowCompleted, StreamEvent, UnknownEvent, is_terminal
-from runglass.execution import RunPage
-from runglass.trace import RunStatus, RunSummary, StepAttempts
+from runglass.trace import RunStatus, StepAttempts
 
-if TYPE_CHECKING:
-    from runglass.client import Client, Run
+app = typer.Typer(no_args_is_help=True, help="Runs of a server: list them, read one, follow one, cancel one.")
 
-app = typer.Typer(no_args_is_help=True, help="Runs of a server: list them, read one, follow one.")
-
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID")]
-
-MOST_PER_PAGE = 100
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
-
-COLUMNS = (
-    Column("run"),
-    Column("status"),
-    Column("started"),
-    Column("duration", right=True),
-    Column("trigger", spare=2),
-    Column("steps", right=True, spare=1),
-    Column("flow", spare=3),
-)
+RunId = Annotated[
+    str,
+    typer.Argument(metavar="RUN_ID", help="The run's id, its end or beginning, or last for the newest run."),
+]
 
 
 @app.command("list")
@@ -45,25 +32,36 @@ def list_runs(
         typer.Option(metavar="FLOW", help="Only runs of this flow: its id, SLUG or ORG/PROJECT/SLUG."),
     ] = None,
     status: Annotated[RunStatus | None, typer.Option(help="Only runs with this status.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only runs that failed.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only runs that began then or later: 30m, 2h, 1d, 2026-11-20."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
     as_json: AsJson = False,
     base_url: BaseUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """The newest runs that the key may see, newest first."""
+    """The newest runs that the key may see, newest first.
+
+    A terminal gets short ids, which every command takes; a file or pipe gets whole ones.
+    """
+    if failed and status not in (None, "failed"):
+        raise UsageError(f"give --failed or --status {status}, not both")
+    after = None if since is None else names.since(since, now=datetime.now(UTC))
     with connect(base_url, api_key) as client:
-        page = _newest(client, None if flow is None else _flow_id(client, flow), status, limit)
+        page = newest_runs(client, flow=flow, status="failed" if failed else status, since=after, limit=limit)
     if as_json:
         write_json(page)
     else:
-        print_table(COLUMNS, [_row(run) for run in page.runs])
+        print_runs(page.runs)
 
 
 @app.command()
 def show(run_id: RunId, as_json: AsJson = False, base_url: BaseUrl = None, api_key: ApiKey = None) -> None:
     """What a run came to, and its steps: the latest attempt of each, in each iteration."""
     with connect(base_url, api_key) as client:
-        trace = _run(client, run_id).trace()
+        trace = named_run(client, run_id).trace()
     if as_json:
         write_json(trace)
         return
@@ -82,13 +80,22 @@ def tail(run_id: RunId, as_json: AsJson = False, base_url: BaseUrl = None, api_k
     lines = EventLines()
     last: StreamEvent | None = None
     with connect(base_url, api_key) as client:
-        for last in _run(client, run_id).live_trace():
+        for last in named_run(client, run_id).live_trace():
             if as_json:
                 write_json(last.data if isinstance(last, UnknownEvent) else last)
             else:
                 write_line(console, lines.line(last))
     if last is not None and is_terminal(last) and not isinstance(last, FlowCompleted):
         raise typer.Exit(Exit.FAILED)
+
+
+@app.command()
+def cancel(run_id: RunId, base_url: BaseUrl = None, api_key: ApiKey = None) -> None:
+    """End a run that has not ended; what it has done so far stays in its trace."""
+    with connect(base_url, api_key) as client:
+        run = named_run(client, run_id)
+        run.cancel()
+    write_line(stdout(), f"run {run.execution_id} is cancelled")
 
 
 @app.command()
@@ -108,7 +115,7 @@ def step(
     number = names.attempt(attempt)
     loop_path = None if loop is None else names.loop_path(loop)
     with connect(base_url, api_key) as client:
-        run = _run(client, run_id)
+        run = named_run(client, run_id)
         try:
             found = run.step_trace(step_id, attempt=number, loop_index=loop_path)
         except ValueError as error:
@@ -122,59 +129,3 @@ def step(
             write_line(console)
         for line in attempt_lines(each):
             write_line(console, line)
-
-
-def _run(client: "Client", run_id: str) -> "Run":
-    try:
-        return client.run(run_id)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def _flow_id(client: "Client", flow: str) -> str:
-    """The id of the flow that is named by id, SLUG or ORG/PROJECT/SLUG. Raises NotFound."""
-    if _UUID.fullmatch(flow):
-        return flow
-    from runglass.client.management import Management
-
-    management = Management(client)
-    if "/" in flow:
-        name, slug = names.flow_name(flow)
-        listed = management.flows(name.org, name.project)
-    else:
-        slug, listed = flow, management.own_flows()
-    for each in listed.flows:
-        if each.slug == slug:
-            return each.id
-    raise NotFound(
-        f"{listed.org}/{listed.project} has no flow {slug!r};"
-        f" `runglass flow list {listed.org}/{listed.project}` shows which there are"
-    )
-
-
-def _newest(client: "Client", flow_id: str | None, status: RunStatus | None, limit: int) -> RunPage:
-    """Up to `limit` runs from as many pages as that takes."""
-    runs: list[RunSummary] = []
-    cursor: str | None = None
-    while True:
-        page = client.runs(
-            flow_id=flow_id, status=status, limit=min(limit - len(runs), MOST_PER_PAGE), cursor=cursor
-        )
-        runs += page.runs
-        cursor = page.next_cursor
-        if cursor is None or len(runs) >= limit:
-            return RunPage(runs=runs, next_cursor=cursor)
-
-
-def _row(run: RunSummary) -> Row:
-    return Row(
-        (
-            Cell(run.id),
-            Cell(run.status, words.STYLES.get(run.status, "")),
-            Cell(words.local_time(run.started_at)),
-            Cell(words.duration(run.duration_ms)),
-            Cell(run.trigger_type or words.UNKNOWN),
-            Cell(words.count(run.step_count)),
-            Cell(run.flow_id),
-        )
-    )

@@ -46,6 +46,8 @@ def serve(
 ) -> None:
     """Serve flows and runs until Ctrl-C; prints `ready URL` once it accepts connections.
 
+    The URL is what RUNGLASS_BASE_URL and --base-url of the other commands take.
+
     Every other setting comes from RUNGLASS_… variables or runglass.toml.
     """
     settings = read_settings(
@@ -99,3 +101,7 @@ def _announce(url: str) -> None:
     console = stdout()
     write_line(console, f"ready {url}")
     console.file.flush()
+    note(
+        f"look at its runs with: RUNGLASS_BASE_URL={url} runglass runs list"
+        " (and RUNGLASS_API_KEY from runglass keys create)"
+    )

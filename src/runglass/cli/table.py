@@ -1,4 +1,4 @@
-"""Tables of any length that fit the terminal by leaving out columns, never by cutting what is in one.
+"""Tables of any length that fit the terminal by leaving out columns; only free text is cut.
 
 Rich's table lays out every cell before it prints the first one, which a trace of 200,000 steps cannot afford,
 and squeezes columns until none is readable.
@@ -7,7 +7,7 @@ and squeezes columns until none is readable.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from runglass.cli.terminal import stdout, width_of, write_line
@@ -16,11 +16,15 @@ GAP = 2
 
 
 class Column(NamedTuple):
-    """A column; the highest `spare` is left out first, 0 never."""
+    """A column; the highest `spare` is left out first, 0 never.
+
+    With `least` its text may be cut to so many cells, which is tried before any column is left out.
+    """
 
     title: str
     right: bool = False
     spare: int = 0
+    least: int = 0
 
 
 class Cell(NamedTuple):
@@ -49,6 +53,11 @@ def lay_out(columns: Sequence[Column], rows: Sequence[Row], *, width: int | None
     shown = [at for at in range(len(columns)) if widths[at] or not rows]
     widths = [max(inner, cell_len(column.title)) for inner, column in zip(widths, columns, strict=True)]
     left_out = []
+    if width is not None:
+        for at in shown:
+            excess = sum(widths[each] + GAP for each in shown) - GAP - width
+            if excess > 0 and columns[at].least:
+                widths[at] = max(min(widths[at], columns[at].least), widths[at] - excess)
     while width is not None and sum(widths[at] + GAP for at in shown) - GAP > width:
         spare = max(shown, key=lambda at: columns[at].spare, default=0)
         if not shown or columns[spare].spare == 0:
@@ -83,6 +92,8 @@ def _line(columns: Sequence[Column], cells: Sequence[Cell], layout: Layout) -> T
     line = Text()
     for at in layout.shown:
         cell = cells[at]
+        if cell_len(cell.text) > layout.widths[at]:
+            cell = cell._replace(text=f"{set_cell_size(cell.text, layout.widths[at] - 1)}…")
         space = " " * (layout.widths[at] - cell_len(cell.text))
         if columns[at].right:
             line.append(space)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 
 import msgspec
 from rich.text import Text
@@ -10,7 +9,7 @@ from rich.text import Text
 from runglass.cli import words
 from runglass.cli.table import Cell, Column, Row, table_lines
 from runglass.cli.terminal import one_line
-from runglass.trace import RunSummary, StepTrace, TokenBreakdown, Trace
+from runglass.trace import ModelTotals, RunSummary, RunTotals, StepTrace, Trace
 
 COLUMNS = (
     Column("step"),
@@ -26,7 +25,7 @@ COLUMNS = (
 
 
 def step_lines(trace: Trace, *, width: int | None) -> Iterator[Text]:
-    """The steps of the trace as a table; below each failed step stands its error."""
+    """The steps of the trace as a table; below stands why one failed, or that its text was cut."""
     start = words.moment(trace.flow_run.started_at)
     rows = [
         Row(
@@ -44,70 +43,79 @@ def step_lines(trace: Trace, *, width: int | None) -> Iterator[Text]:
                 Cell(words.UNKNOWN if step.tokens is None else words.count(step.tokens.total)),
                 Cell(words.money(step.cost_usd)),
             ),
-            below=_error_below(step),
+            below=_remarks_below(step),
         )
         for step in trace.steps
     ]
     return table_lines(COLUMNS, rows, width=width)
 
 
-def _error_below(step: StepTrace) -> Sequence[Text]:
-    if step.status != "failed":
-        return ()
-    return (Text(f"    {one_line(words.error_text(step.error_context))}", "red"),)
+def _remarks_below(step: StepTrace) -> Sequence[Text]:
+    if step.status == "failed":
+        return (Text(f"    {one_line(words.error_text(step.error_context))}", "red"),)
+    return (Text(f"    {words.CUT}", "yellow"),) if step.finish_reason == "length" else ()
 
 
 def summary_lines(trace: Trace) -> Iterator[Text]:
-    """What the run is and what it came to; the totals are sums over the listed attempts."""
-    run, steps = trace.flow_run, trace.steps
+    """What the run is and what it came to, with every attempt and every model call in its totals."""
+    run = trace.flow_run
     yield _fact("run", run.id)
-    yield _fact("flow", run.flow_id)
+    yield _fact("flow", words.flow(run))
     yield _fact("status", run.status, words.STYLES.get(run.status, ""))
+    if run.error is not None:
+        yield _fact("error", one_line(words.run_error(run.error), limit=400), "red")
     yield _fact("trigger", run.trigger_type or words.UNKNOWN)
+    if run.session_id is not None:
+        yield _fact("session", run.session_id)
     yield _fact("started", words.local_time(run.started_at))
     yield _fact("duration", words.duration(run.duration_ms))
-    yield _fact("steps", _step_total(run, steps))
-    yield _fact("tokens", _token_total(steps))
-    yield _fact("cost", _cost_total(steps))
+    if run.overridden:
+        yield _fact("overrides", one_line(", ".join(run.overridden), limit=400), "yellow")
+    yield _fact("steps", _step_total(run, trace.steps))
+    if run.totals is None:
+        return
+    yield _fact("tokens", words.tokens(run.totals.tokens))
+    yield _fact("cost", _cost(run.totals))
+    if len(run.totals.by_model) > 1:
+        for name, model in run.totals.by_model.items():
+            yield _fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
+    if cut := words.cut_short(run.totals):
+        yield _fact("beware", cut, "yellow")
 
 
 def _fact(name: str, value: str, style: str = "") -> Text:
-    return Text.assemble((f"{name:<10}", "bold"), (value, style))
+    return Text.assemble((f"{name:<11}", "bold"), (value, style))
 
 
 def _step_total(run: RunSummary, steps: Sequence[StepTrace]) -> str:
     by_status = Counter(step.status for step in steps)
     parts = [f"{number:,} {status}" for status, number in by_status.items()]
-    if retried := sum(step.attempt > 1 for step in steps):
-        parts.append(f"{retried:,} retried")
+    if run.totals is not None and run.totals.retried:
+        parts.append(f"{words.counted(run.totals.retried, 'attempt')} failed and retried")
     of_flow = "" if run.step_count is None else f"; the flow has {run.step_count:,}"
     return f"{len(steps):,} listed" + (f": {', '.join(parts)}" if parts else "") + of_flow
 
 
-def _token_total(steps: Sequence[StepTrace]) -> str:
-    used = [step.tokens for step in steps if step.tokens is not None]
-    if not used:
-        return words.UNKNOWN
-    total = TokenBreakdown(
-        prompt=sum(tokens.prompt for tokens in used),
-        completion=sum(tokens.completion for tokens in used),
-        total=sum(tokens.total for tokens in used),
-    )
-    return f"{total.prompt:,} prompt + {total.completion:,} completion = {total.total:,}"
+def _cost(totals: RunTotals) -> str:
+    parts = [words.least_money(totals)]
+    if totals.failed_cost_usd is not None:
+        parts.append(f"{words.money(totals.failed_cost_usd)} of it in attempts that failed")
+    if unknown := words.unknown_costs(totals):
+        parts.append(unknown)
+    return "; ".join(parts)
 
 
-def _cost_total(steps: Sequence[StepTrace]) -> str:
-    costs = [Decimal(step.cost_usd) for step in steps if step.cost_usd is not None]
-    unpriced = sum(step.model_used is not None and step.cost_usd is None for step in steps)
-    without = f"{words.counted(unpriced, 'model call')} without a known price" if unpriced else ""
-    if not costs:
-        return f"{words.UNKNOWN} ({without})" if without else words.UNKNOWN
-    total = words.money(sum(costs, Decimal(0)))
-    return f"{total} (and {without})" if without else total
+def _of_model(model: ModelTotals) -> str:
+    parts = [words.counted(model.calls, "call"), words.money(model.cost_usd)]
+    if model.tokens is not None:
+        parts.insert(1, words.counted(model.tokens.total, "token"))
+    if unknown := words.unknown_costs(model):
+        parts.append(unknown)
+    return ", ".join(parts)
 
 
 def excerpt(trace: Trace, most: int) -> Trace:
-    """The trace with at most `most` steps: first all that failed, were tried again or are in no loop."""
+    """The trace with at most `most` steps: first what failed, was retried or cut, or is in no loop."""
     if len(trace.steps) <= most:
         return trace
     notable = [at for at, step in enumerate(trace.steps) if _is_notable(step)][:most]
@@ -117,4 +125,4 @@ def excerpt(trace: Trace, most: int) -> Trace:
 
 
 def _is_notable(step: StepTrace) -> bool:
-    return not step.loop_path or step.attempt > 1 or step.status == "failed"
+    return not step.loop_path or step.attempt > 1 or step.status == "failed" or step.finish_reason == "length"

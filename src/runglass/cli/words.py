@@ -2,12 +2,14 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from typing import Literal
 
 from runglass.cli.terminal import one_line
 from runglass.money import format_usd
-from runglass.trace import StepTrace
+from runglass.trace import ModelTotals, RunError, RunSummary, RunTotals, StepTrace, TokenBreakdown
 
 UNKNOWN = "–"
+CUT = "text cut at the token limit"
 
 STYLES: dict[str, str] = {
     "completed": "green",
@@ -54,10 +56,15 @@ def offset(start: datetime | None, at: str | None) -> str:
     return f"{(then - start).total_seconds():+.3f} s"
 
 
-def local_time(text: str | None) -> str:
-    """A wire time in the zone of this machine, to the second."""
+def local_time(text: str | None, *, timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
+    """A wire time in the zone of this machine, which it names: `2026-11-24 15:29:03 +01:00`."""
     found = moment(text)
-    return UNKNOWN if found is None else found.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if found is None:
+        return UNKNOWN
+    local = found.astimezone()
+    zone = local.strftime("%z")
+    at = local.replace(tzinfo=None).isoformat(sep=" ", timespec=timespec)
+    return f"{at} {zone[:3]}:{zone[3:5]}"
 
 
 def money(usd: str | Decimal | None) -> str:
@@ -70,9 +77,51 @@ def money(usd: str | Decimal | None) -> str:
         return str(usd)
 
 
+def least_money(totals: RunTotals) -> str:
+    """What a run cost, as `≥ $0.12` where the cost of some calls is not known."""
+    is_partial = totals.cost_usd is not None and totals.unmetered_calls + totals.unpriced_calls > 0
+    return f"≥ {money(totals.cost_usd)}" if is_partial else money(totals.cost_usd)
+
+
+def unknown_costs(calls: RunTotals | ModelTotals) -> str:
+    """Of how many calls the cost is not known, and why; empty where all is known."""
+    parts = []
+    if calls.unmetered_calls:
+        parts.append(f"{counted(calls.unmetered_calls, 'model call')} without usage told")
+    if calls.unpriced_calls:
+        parts.append(f"{counted(calls.unpriced_calls, 'model call')} without a known price")
+    return ", ".join(parts)
+
+
+def cut_short(totals: RunTotals) -> str:
+    """How many answers a limit of tokens cut; empty where none."""
+    number = totals.finish_reasons.get("length", 0)
+    return f"{counted(number, 'text')} cut at the token limit" if number else ""
+
+
+def tokens(used: TokenBreakdown | None) -> str:
+    """`7 prompt + 2 completion = 9`."""
+    if used is None:
+        return UNKNOWN
+    return f"{used.prompt:,} prompt + {used.completion:,} completion = {used.total:,}"
+
+
+def flow(run: RunSummary) -> str:
+    """The flow and version of a run: `greet v3`, `greet draft`; its id where no slug was recorded."""
+    if run.flow_slug is None or run.version is None:
+        return run.flow_slug or run.flow_id
+    return f"{run.flow_slug} v{run.version}" if run.version else f"{run.flow_slug} draft"
+
+
+def run_error(error: RunError) -> str:
+    """Why a run did not end well: `CODE_ERROR in step count: division by zero`."""
+    where = "" if error.step_id is None else f" in step {error.step_id}"
+    return f"{error.code}{where}" + ("" if error.message is None else f": {error.message}")
+
+
 def finish(reason: str) -> str:
     """How a model ended its answer; a text that a limit cut short is plainly said to be."""
-    return "cut at the token limit" if reason == "length" else f"ended by {one_line(reason, limit=40)}"
+    return CUT if reason == "length" else f"ended by {one_line(reason, limit=40)}"
 
 
 def count(number: int | None) -> str:

@@ -65,12 +65,18 @@ ENDED_EARLY = Lost("the server closed the stream before the run had ended")
 Outcome = Answer | Lost
 
 
-def finish(call: Call[T], outcome: Outcome, *, attempts: int) -> T:
-    """The value in a good answer; anything else is raised."""
+def finish(call: Call[T], outcome: Outcome, *, attempts: int, sent_before: bool = False) -> T:
+    """The value in a good answer; anything else is raised.
+
+    `sent_before` says that an earlier attempt may have reached the server.
+    """
     if isinstance(outcome, Lost):
         tries = "" if attempts == 1 else f" after {attempts} attempts"
-        also = "; the run may have gone on all the same" if outcome.sent and call.moves_a_run else ""
-        raise APIConnectionError(f"{call} failed{tries}: {outcome.reason}{also}") from outcome.cause
+        may_have_begun = call.moves_a_run and (outcome.sent or sent_before)
+        also = "; the run may have gone on all the same" if may_have_begun else ""
+        error = APIConnectionError(f"{call} failed{tries}: {outcome.reason}{also}")
+        error.may_have_begun = may_have_begun
+        raise error from outcome.cause
     if not 200 <= outcome.status < 300:
         raise error_of(str(call), outcome)
     shape: Any = call.answer

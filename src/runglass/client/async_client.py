@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Self
 from runglass.client import calls
 from runglass.client.async_flows import AsyncFlow
 from runglass.client.endpoint import endpoint
+from runglass.client.run_pages import AsyncRunPages
 from runglass.client.runs import AsyncRun
 from runglass.client.transport.on_asyncio import AsyncTransport
-from runglass.execution import RunPage
 from runglass.trace import RunStatus
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 class AsyncClient:
     """A Runglass server, seen with one API key.
 
-    `api_key` and `base_url` come from RUNGLASS_API_KEY and RUNGLASS_BASE_URL where they are not given. `org`
-    and `project` complete a flow that is named by its slug alone. `timeout` bounds each call in seconds by
-    the wall clock (None: no bound) and `max_retries` says how often one is tried again where that is safe.
-    `session_id`, a UUID, tags every run that is started from here.
+    `api_key` and `base_url` come from RUNGLASS_API_KEY and RUNGLASS_BASE_URL where they are not given. The
+    URL is what `runglass serve` prints, `http://HOST:PORT`, with or without `/api/v1`; behind a proxy it is
+    whatever path leads to the API. `org` and `project` complete a flow that is named by its slug alone.
+    `timeout` bounds each call in seconds by the wall clock (None: no bound) and `max_retries` says how often
+    one is tried again where that is safe. `session_id`, a UUID, tags every run that is started from here.
 
     Raises AuthenticationError for a key that is missing or cannot be one, ValueError for a `base_url`, a
     number or a session that cannot be used. The server is asked nothing yet.
@@ -100,7 +101,7 @@ class AsyncClient:
         """The run with that id, whichever flow it is of. Asks the server nothing yet."""
         return AsyncRun(self._transport, calls.run_path(execution_id), str(execution_id))
 
-    async def runs(
+    def runs(
         self,
         *,
         flow_id: str | uuid.UUID | None = None,
@@ -108,13 +109,17 @@ class AsyncClient:
         limit: int = 20,
         cursor: str | None = None,
         timeout: float | None = None,
-    ) -> RunPage:
-        """A page of at most `limit` runs (1 to 100) that the key may see, newest first.
+    ) -> AsyncRunPages:
+        """The runs that the key may see, newest first: `for run in client.runs()` walks through all of them.
 
-        `cursor` is the `next_cursor` of the page before. Raises APITimeoutError, APIConnectionError.
+        They come in pages of at most `limit` (1 to 100), each fetched when the loop comes to it. What is
+        returned is the first page, with its `runs` and `next_cursor`; `cursor` is the `next_cursor` of the
+        page before. With AsyncClient, `await` gives the page and `async for` walks through all.
+
+        Raises APITimeoutError, APIConnectionError.
         """
         call = calls.runs(flow_id=flow_id, status=status, limit=limit, cursor=cursor)
-        return await self._transport.call(call, timeout=timeout)
+        return AsyncRunPages(self._transport, call, timeout=timeout)
 
     async def session(
         self, session_id: str | uuid.UUID, *, limit: int | None = None

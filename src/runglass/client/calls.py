@@ -186,6 +186,12 @@ def session(session_id: str | uuid.UUID, *, limit: int | None, cursor: str | Non
     return Call(method="GET", path=path, answer=SessionPage, query=query)
 
 
+def following_page(call: Call[RunPage], cursor: str) -> Call[RunPage]:
+    """The same list of runs from `cursor` on."""
+    query = (*(pair for pair in call.query if pair[0] != "cursor"), ("cursor", cursor))
+    return msgspec.structs.replace(call, query=query)
+
+
 def is_count(value: object, least: int) -> bool:
     """Whether the value is a whole number from `least` on; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

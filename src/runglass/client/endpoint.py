@@ -16,7 +16,10 @@ import msgspec
 from runglass import __version__
 from runglass.errors import api_error
 
-DEFAULT_BASE_URL = "http://localhost:8080/api/v1"
+API_PATH = "/api/v1"
+"""Where the API is on a server that stands alone, so a base URL may leave it out."""
+
+DEFAULT_BASE_URL = f"http://localhost:8080{API_PATH}"
 
 _KEY = re.compile(r"nk_[!-~]+")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -113,6 +116,7 @@ def _api_key(key: str | None) -> str:
 
 
 def _base_url(url: str) -> str:
+    """The URL that every call's path is put behind: as given, or with `/api/v1` where it names no path."""
     wrong = f"base_url {url!r} cannot be used: "
     try:
         parts = urlsplit(url.strip())
@@ -128,7 +132,9 @@ def _base_url(url: str) -> str:
         or parts.username is not None
     ):
         raise ValueError(f"{wrong}it may not hold spaces, a query, a fragment or a user name")
-    return parts.geturl().rstrip("/")
+    url = parts.geturl().rstrip("/")
+    # A proxy may have put the API anywhere, so a path is taken as it is given.
+    return url if parts.path.strip("/") else f"{url}{API_PATH}"
 
 
 def _is_number(value: object, *kinds: type) -> bool:

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from runglass.client.answers import Answer, Outcome
+from runglass.client.answers import Answer, Lost, Outcome
 from runglass.client.calls import Call
 
 NOTHING_DONE: frozenset[int] = frozenset({429, 503})
@@ -33,7 +33,10 @@ def backoff_s(
 
 
 class Retries:
-    """Judges one call's outcomes, attempt by attempt; `attempts` counts those made."""
+    """Judges one call's outcomes, attempt by attempt; `attempts` counts those made.
+
+    `sent` says whether the server may have done something because of one of them.
+    """
 
     def __init__(
         self, call: Call[Any], max_retries: int, *, chance: Callable[[], float] = random.random
@@ -42,6 +45,7 @@ class Retries:
         self._max_retries = max_retries
         self._chance = chance
         self.attempts = 1
+        self.sent = False
 
     def wait_s(self, outcome: Outcome, *, left_s: float) -> float | None:
         """Seconds to wait before another attempt; None where this outcome stands.
@@ -49,6 +53,7 @@ class Retries:
         It stands too where the wait would use up `left_s`, the time the call has left, or where the server
         asks for more than a minute: the caller learns the true cause at once.
         """
+        self.sent |= outcome.sent if isinstance(outcome, Lost) else outcome.status not in NOTHING_DONE
         if self.attempts > self._max_retries or not self._may_repeat(outcome):
             return None
         wait_s = backoff_s(self.attempts, chance=self._chance)

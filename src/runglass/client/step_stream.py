@@ -96,7 +96,7 @@ class StepStream:
             raise no_stream(str(self), outcome)
         wait_s = self._retries.wait_s(outcome, left_s=math.inf)
         if wait_s is None:
-            finish(self._call, outcome, attempts=self._retries.attempts)
+            finish(self._call, outcome, attempts=self._retries.attempts, sent_before=self._retries.sent)
         return wait_s
 
     def __str__(self) -> str:

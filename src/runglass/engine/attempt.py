@@ -4,7 +4,7 @@ Nothing is decided here: whether there is another attempt is known in `attempts.
 `steps.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, TypedDict
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from runglass.clock import Clock
 from runglass.engine.call_recorder import CallRecorder
 from runglass.engine.capture import Capture
-from runglass.engine.kept import lost_checkpoints, output_checkpoint
+from runglass.engine.kept import Lost, lost_checkpoints, output_checkpoint
 from runglass.engine.model_call import ModelRequest
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Turns
@@ -42,7 +42,8 @@ RENDERED_PROMPT = "__rendered_prompt__"
 class Writing(msgspec.Struct, frozen=True, kw_only=True):
     """What the attempts of one run write with; secrets in the run's `inputs` are struck from errors.
 
-    `answers_call` says that outputs are owed to a call that may be sent again.
+    `outputs`, if given, gets what the caller of this stretch is to have of an event, by seq, whatever the log
+    keeps; `answers_call` says that it is stored, too, for a call that may be sent again.
     """
 
     execution_id: str
@@ -52,6 +53,14 @@ class Writing(msgspec.Struct, frozen=True, kw_only=True):
     capture: Capture
     clock: Clock
     answers_call: bool = False
+    outputs: MutableMapping[int, bytes] | None = None
+
+    def owe(self, content: bytes) -> None:
+        """Keeps the content of the last event for the caller of this stretch."""
+        if self.outputs is not None:
+            self.outputs[self.recorder.head] = content
+        if self.answers_call:
+            self.recorder.owe_content(content)
 
 
 class _Address(TypedDict):
@@ -156,7 +165,7 @@ class Attempt:
     def tell_input(self) -> None:
         """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""
         is_known = self.data.value is not None or self._shown is not None
-        if is_known and self._writing.capture.keeps_failed_inputs and not self._has_input():
+        if is_known and self._writing.capture.keeps_failures and not self._has_input():
             self._record_input()
 
     def wait(self, performed: Performed, offer: Offer) -> Turns:
@@ -194,44 +203,47 @@ class Attempt:
         )
         checkpoint = output_checkpoint(self.step, self.place, output.json)
         self._writing.recorder.record(event, checkpoint=checkpoint)
+        self._writing.owe(output.json)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
         """Records that the attempt failed and the next one follows after `delay_ms`."""
         self.tell_input()
+        error = self._error(failure)
         event = StepRetrying(
             **self._address(),
             **self._paid(),
-            error=encoded(self._error(failure)),
+            error=encoded(error.kept),
             next_attempt=self.number + 1,
             delay_ms=delay_ms,
             duration_ms=self.duration_ms,
         )
         self._writing.recorder.record(event)
+        self._owe(error)
 
     def cut_off(self, failure: StepFailure) -> None:
         """Records that the attempt is lost because what is around it is."""
         self._lose(failure, self._error(failure))
 
-    def lose(self, failure: StepFailure) -> dict[str, Any]:
-        """Records that the attempt failed and none follows; returns the error as it is recorded."""
-        error = self._error(failure)
-        for checkpoint in lost_checkpoints(self._writing.flow, self.step.id, self.place, bytes(error)):
+    def lose(self, failure: StepFailure) -> Lost:
+        """Records that the attempt failed and none follows; returns the step and what it was lost with."""
+        lost = self._error(failure)
+        for checkpoint in lost_checkpoints(self._writing.flow, lost, self.place):
             self._writing.recorder.keep(checkpoint)
-        self._lose(failure, error)
-        recorded: dict[str, Any] = msgspec.json.decode(error)
-        return recorded
+        self._lose(failure, lost)
+        return lost
 
-    def _lose(self, failure: StepFailure, error: msgspec.Raw) -> None:
+    def _lose(self, failure: StepFailure, lost: Lost) -> None:
         self.tell_input()
         event = StepError(
             **self._address(),
             **self._paid(),
             name=self.step.name,
             step_index=self.place.step_index,
-            error=encoded(error),
+            error=encoded(lost.kept),
             duration_ms=self.duration_ms,
         )
         self._writing.recorder.record(event)
+        self._owe(lost)
 
     def _address(self) -> _Address:
         return {
@@ -253,9 +265,16 @@ class Attempt:
             )
         )
 
-    def _error(self, failure: StepFailure) -> msgspec.Raw:
-        detail = {"code": failure.code, "message": failure.message, **failure.details}
-        return self._writing.capture.error(detail, [self.data.value, self._writing.inputs])
+    def _error(self, failure: StepFailure) -> Lost:
+        error = {"code": failure.code, "message": failure.message, **failure.details}
+        kept = self._writing.capture.error(error, [self.data.value, self._writing.inputs])
+        return Lost(self.step.id, error, kept)
+
+    def _owe(self, lost: Lost) -> None:
+        whole = msgspec.json.encode(lost.error)
+        # Most errors are kept as they are, and then the log has what the caller is to get.
+        if whole != bytes(lost.kept):
+            self._writing.owe(whole)
 
     def _paid(self) -> _Paid:
         """Tokens, cost and model of all calls of the attempt; None where nothing is known."""

@@ -5,13 +5,14 @@ Being cut off is an end too: an ended run has no step that still runs.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.gate import Ending, Gate
+from runglass.engine.kept import Lost
 from runglass.engine.llm import ModelAnswer, ModelRequest
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import Payload
@@ -45,10 +46,9 @@ NOT_HELD = nullcontext()
 class StepLost(Exception):
     """A step failed for good and takes its surroundings with it, up to one with `on_error: continue`."""
 
-    def __init__(self, step_id: str, error: dict[str, Any]) -> None:
-        super().__init__(f"{step_id}: {error.get('message')}")
-        self.step_id = step_id
-        self.error = error
+    def __init__(self, lost: Lost) -> None:
+        super().__init__(f"{lost.step_id}: {lost.error.get('message')}")
+        self.lost = lost
 
 
 class StepWaits(Exception):
@@ -71,9 +71,8 @@ class Attempts:
     """Runs the leaf steps of one run.
 
     `earlier` holds steps that have been run before and may be run again, `cut_off` those whose process died;
-    that may happen to a step `crash_retries` times. `outputs`, if given, gets each output by the seq of its
-    `step_completed`. `step_inputs` by step id stand over fields of a step's input. `has_credit` is asked
-    before each step.
+    that may happen to a step `crash_retries` times. `step_inputs` by step id stand over fields of a step's
+    input. `has_credit` is asked before each step.
     """
 
     def __init__(
@@ -87,7 +86,6 @@ class Attempts:
         has_credit: Callable[[], Awaitable[bool]] | None = None,
         earlier: Mapping[Address, StepChange] | None = None,
         cut_off: Mapping[Address, CutOff] | None = None,
-        outputs: MutableMapping[int, bytes] | None = None,
         step_inputs: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         self._writing = writing
@@ -98,7 +96,6 @@ class Attempts:
         self._has_credit = has_credit
         self._earlier = earlier or {}
         self._cut_off = dict(cut_off or {})
-        self._outputs = outputs
         self._step_inputs = step_inputs or {}
 
     async def run(
@@ -161,7 +158,7 @@ class Attempts:
         """Records a container that failed by itself, which alone puts it into a trace. Raises StepLost."""
         attempt = Attempt(self._writing, step, data, place, self.next_attempt(step.id, place))
         attempt.start()
-        raise StepLost(step.id, attempt.lose(failure)) from failure
+        raise StepLost(attempt.lose(failure)) from failure
 
     def give_up(self, container: Step, place: Place) -> None:
         """Records that what was cut off inside of the container is lost: so is what is around it."""
@@ -204,7 +201,7 @@ class Attempts:
         attempt.stop_clock()
         crash = _crash(step)
         if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):
-            raise StepLost(step.id, attempt.lose(crash)) from crash
+            raise StepLost(attempt.lose(crash)) from crash
         attempt.retry(crash, delay_ms=0)
 
     def _seconds_since(self, moment: str) -> float:
@@ -256,7 +253,7 @@ class Attempts:
             await self._writing.capture.prepare(done.output)
             if done.calls:
                 raise StepWaits(self._wait(attempt, done, talk))
-            self._complete(attempt, done)
+            attempt.complete(done)
         except StepFailure as error:
             return error
         except asyncio.CancelledError:
@@ -320,13 +317,6 @@ class Attempts:
             return "INTERNAL_ERROR"
         return WORKER_LOST if self._ending.left else "CANCELLED"
 
-    def _complete(self, attempt: Attempt, done: Performed) -> None:
-        attempt.complete(done)
-        if self._outputs is not None:
-            self._outputs[self._writing.recorder.head] = done.output.json
-        if self._writing.answers_call:
-            self._writing.recorder.owe_content(done.output.json)
-
     def _wait(self, attempt: Attempt, done: Performed, talk: Talk) -> Turns:
         assert talk.offer is not None
         turns = attempt.wait(done, talk.offer)
@@ -346,7 +336,7 @@ class Attempts:
         if step.retry is None and isinstance(step, LlmStep) and failure.code in PROVIDER_BUSY:
             retry = PROVIDER_RETRY
         if not failure.may_retry or attempt.tried >= retry.max_attempts:
-            raise StepLost(step.id, attempt.lose(failure)) from failure
+            raise StepLost(attempt.lose(failure)) from failure
         delay_ms = max(retry.delay_ms(attempt.tried), min(failure.retry_after_ms or 0, retry.max_delay_ms))
         attempt.retry(failure, delay_ms=delay_ms)
         return delay_ms

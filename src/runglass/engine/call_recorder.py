@@ -55,9 +55,10 @@ class CallRecorder:
         return self._failed(outcome.code, refused="status" in outcome.details)
 
     def _answered(self, response: Response, *, error_code: str | None = None) -> ModelCall:
-        received, is_kept = Payload(_received(response)), self._capture.keeps_snapshots
-        snapshot = self._capture.snapshot(received)
         sent, is_cut = self._kept_request(failed=error_code is not None)
+        received, is_cut_too = None, False
+        if self._capture.keeps_snapshots:
+            received, _, is_cut_too = self._capture.snapshot(Payload(_received(response)))
         return ModelCall(
             number=self._number,
             model=self._request.model,
@@ -77,8 +78,8 @@ class CallRecorder:
             cost_unknown=response.cost_unknown,
             error_code=error_code,
             request=encoded(sent),
-            response=encoded(snapshot.data) if is_kept else None,
-            truncated=is_cut or snapshot.truncated,
+            response=encoded(received),
+            truncated=is_cut or is_cut_too,
         )
 
     def _failed(self, error_code: str, *, refused: bool) -> ModelCall:
@@ -97,7 +98,8 @@ class CallRecorder:
         )
 
     def _kept_request(self, *, failed: bool) -> tuple[Any, bool]:
-        if not (self._capture.keeps_snapshots or (failed and self._capture.keeps_failed_inputs)):
+        # Asked before anything is encoded: conversations grow long, and most are not kept.
+        if not (self._capture.keeps_snapshots or (failed and self._capture.keeps_failures)):
             return None, False
         snapshot = self._capture.failed_input(self._sent)
         return snapshot.data, snapshot.truncated

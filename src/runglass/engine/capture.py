@@ -1,9 +1,10 @@
-"""What a trace keeps of inputs, outputs and errors: their size always, the rest by the capture mode.
+"""What a trace keeps of inputs, outputs and errors, by the capture mode.
 
 Knows nothing of steps and events: values and their JSON in, snapshots out.
 """
 
 import asyncio
+import builtins
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +18,10 @@ __all__ = ["Capture", "Redactor", "Snapshot", "raise_for_trace"]
 
 _QUICK_BYTES = 64 * 1024
 """As much is redacted on the event loop, in some milliseconds."""
+_EXCEPTIONS = frozenset(
+    name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)
+)
+"""A name beside these is the caller's or the author's own, and may say anything."""
 
 
 class Snapshot(NamedTuple):
@@ -46,8 +51,8 @@ class Capture:
         return self.mode in ("redacted", "full")
 
     @property
-    def keeps_failed_inputs(self) -> bool:
-        """Whether the inputs of attempts that fail are kept."""
+    def keeps_failures(self) -> bool:
+        """Whether the input of an attempt that failed is kept, and its error with what it says."""
         return self.mode != "off"
 
     def size(self, encoded: bytes) -> int | None:
@@ -64,19 +69,20 @@ class Capture:
         """Of an input or output; costs next to nothing where the mode keeps none."""
         if not self.keeps_snapshots:
             return Snapshot(None, self.size(payload.json), truncated=False)
-        return self.failed_input(payload)
+        return self._kept(payload)
 
     def failed_input(self, payload: Payload) -> Snapshot:
-        """Of the input of an attempt that failed: kept in every mode, so that it can be understood."""
-        if payload.kept is None or payload.kept[0] != self._rules:
-            payload.kept = (self._rules, self._shortened(payload.json, payload.value))
-        return self._told(payload.kept[1], len(payload.json))
+        """Of the input of an attempt that failed: in every mode but `off`, so that it can be understood."""
+        return self._kept(payload) if self.keeps_failures else Snapshot(None, None, truncated=False)
 
     def error(self, detail: dict[str, Any], given: Any = None) -> msgspec.Raw:
-        """An error, kept in every mode like the input that led to it, and cut to the same limit.
+        """What is kept of an error: all of it like the input that led to it, and cut to the same limit.
 
         `given` is what the step was given: a secret that it tells by a key must not come back in the error.
+        In mode `off` only `code`, `line` and, where Python itself has it, the exception's `type` are kept.
         """
+        if not self.keeps_failures:
+            return msgspec.Raw(msgspec.json.encode(_without_content(detail)))
         if self.mode == "redacted":
             # Whatever a program prints is its author's choice, and nothing marks the secrets in it.
             detail = {key: value for key, value in detail.items() if key != "printed"}
@@ -88,9 +94,11 @@ class Capture:
     def _rules(self) -> tuple[bool, int, Redactor]:
         return self.mode == "redacted", self.limit_bytes, self._redactor
 
-    def _told(self, kept: tuple[bytes, bool], size: int) -> Snapshot:
-        data, truncated = kept
-        return Snapshot(msgspec.Raw(data), None if self.mode == "off" else size, truncated)
+    def _kept(self, payload: Payload) -> Snapshot:
+        if payload.kept is None or payload.kept[0] != self._rules:
+            payload.kept = (self._rules, self._shortened(payload.json, payload.value))
+        data, truncated = payload.kept[1]
+        return Snapshot(msgspec.Raw(data), len(payload.json), truncated)
 
     def _shortened(self, encoded: bytes, value: Any) -> tuple[bytes, bool]:
         """What is kept of the value as JSON, and whether it was cut to the limit."""
@@ -101,6 +109,16 @@ class Capture:
         if len(encoded) <= self.limit_bytes:
             return encoded, False
         return cut(value, self.limit_bytes), True
+
+
+def _without_content(detail: dict[str, Any]) -> dict[str, Any]:
+    kept = {"code": detail.get("code")}
+    exception, line = detail.get("exception"), detail.get("line")
+    if isinstance(exception, str) and exception in _EXCEPTIONS:
+        kept["type"] = exception
+    if type(line) is int:
+        kept["line"] = line
+    return kept
 
 
 def raise_for_trace(mode: CaptureMode) -> CaptureMode:

@@ -12,6 +12,8 @@ import msgspec
 
 _encode = msgspec.json.Encoder().encode
 _SHORTEST = 32
+_MARK = "…".encode()
+"""In each mark, whatever is missing."""
 _MARK_LENGTH = 24
 """Characters that a mark may take, and a text be longer than allowed before it is worth a mark."""
 
@@ -33,6 +35,11 @@ def cut(value: dict[str, Any], limit_bytes: int) -> bytes:
         else:
             best, high = written, middle - 1
     return best
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether JSON that `cut` may have made is the whole value; False, too, if that holds a mark itself."""
+    return _MARK not in data
 
 
 class _Measure(NamedTuple):

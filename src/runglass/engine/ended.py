@@ -10,6 +10,7 @@ import msgspec
 
 from runglass.bus.base import Bus
 from runglass.clock import Clock
+from runglass.engine.capture import Capture
 from runglass.engine.recorder import Recorder
 from runglass.engine.taking_up import last_time, stored_fold
 from runglass.events import FlowCancelled, FlowFailed
@@ -22,6 +23,7 @@ async def end_run(
     bus: Bus,
     clock: Clock,
     run: RunRecord,
+    capture: Capture,
     *,
     error: dict[str, Any] | None = None,
     cancelled: str = "",
@@ -38,14 +40,13 @@ async def end_run(
         recorder.owe(error=b'"cancelled"')
         recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled))
     else:
-        recorded = msgspec.json.encode(error)
         running = [change.step.step_id for change in state.open_steps if change.step.status == "running"]
-        recorder.owe(error=recorded)
+        recorder.owe(error=msgspec.json.encode(error))
         recorder.record(
             FlowFailed(
                 execution_id=run.id,
                 run_id=run.id,
-                error=encoded(recorded),
+                error=encoded(capture.error(error)),
                 step_id=running[0] if running else None,
             )
         )

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import timedelta
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 from uuid_utils import uuid7
@@ -132,8 +132,8 @@ class Engine:
     ) -> StartedRun:
         """Creates the run and lets it go on. When this returns, the run can be read.
 
-        `outputs`, if given, gets each output by the seq of its `step_completed`. Raises StoreError, and
-        CallRepeated where `call` has been made before.
+        `outputs`, if given, gets the outputs and errors that the log may not keep, by seq. Raises StoreError,
+        and CallRepeated where `call` has been made before.
         """
         self._refuse_when_stopping()
         run_id, owner = str(uuid7()), self._owner
@@ -217,7 +217,7 @@ class Engine:
         if claimed is None:
             return False
         try:
-            await end_run(self._store, self._bus, self._clock, claimed, cancelled=reason)
+            await self._end(claimed, cancelled=reason)
         except HeadMismatch:
             return False
         return True
@@ -317,12 +317,16 @@ class Engine:
         ending = self._stranded.pop(run.id, None) or Ending()
         try:
             if ending.cancelled is not None:
-                await end_run(self._store, self._bus, self._clock, run, cancelled=ending.cancelled)
+                await self._end(run, cancelled=ending.cancelled)
             else:
-                await end_run(self._store, self._bus, self._clock, run, error=error)
+                await self._end(run, error=error)
         except StoreError:
             self._stranded.setdefault(run.id, ending)
             raise
+
+    async def _end(self, run: RunRecord, *, error: dict[str, Any] | None = None, cancelled: str = "") -> None:
+        capture = self._around.make_capture(run.capture)
+        await end_run(self._store, self._bus, self._clock, run, capture, error=error, cancelled=cancelled)
 
     async def _drop(self, run_id: str, ending: Ending) -> None:
         """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""

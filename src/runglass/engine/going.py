@@ -119,11 +119,13 @@ class Going:
             if walked.result is not None:
                 await capture.prepare(walked.result)
             return self._ended_well(walked, capture)
-        except StepLost as lost:
-            return self._failed(lost.error, lost.step_id)
+        except StepLost as failed:
+            lost = failed.lost
+            return self._failed(lost.error, lost.kept, lost.step_id)
         except CreditsExhausted as spent:
             message = f"the project's budget is spent; step {spent.step_id!r} was not begun"
-            return self._failed({"code": "CREDITS_EXHAUSTED", "message": message}, spent.step_id)
+            error = {"code": "CREDITS_EXHAUSTED", "message": message}
+            return self._failed(error, capture.error(error), spent.step_id)
         except asyncio.CancelledError:
             # Being cut off is a way for a stretch to end, and this is its task: nothing is to be unwound.
             if self.ending.cancelled is None:
@@ -135,10 +137,11 @@ class Going:
             return Outcome("cancelled", error={"code": "CANCELLED", "message": self.ending.cancelled})
         except StoreError:
             raise
-        except Exception as error:
+        except Exception as fault:
             log.exception("run %s failed inside the engine", run.id)
-            message = f"{type(error).__name__} inside the engine; see the server's log"
-            return self._failed({"code": "INTERNAL_ERROR", "message": message})
+            message = f"{type(fault).__name__} inside the engine; see the server's log"
+            error = {"code": "INTERNAL_ERROR", "message": message}
+            return self._failed(error, capture.error(error))
 
     def _begin(self, capture: Capture) -> None:
         begun = self._state.begun
@@ -164,6 +167,7 @@ class Going:
             capture=capture,
             clock=around.parts.clock,
             answers_call=state.begun.stretch.answers_call,
+            outputs=self._outputs,
         )
         if state.left_behind is not None:
             self._leave_behind(state.left_behind, writing)
@@ -176,7 +180,6 @@ class Going:
             has_credit=await self._credit(),
             earlier=state.earlier,
             cut_off=state.cut_off,
-            outputs=self._outputs,
             step_inputs=state.begun.stretch.step_inputs,
         )
         return Runner(
@@ -233,10 +236,10 @@ class Going:
         )
         return Outcome("completed", result=walked.result.value, outputs=walked.outputs)
 
-    def _failed(self, error: dict[str, Any], step_id: str | None = None) -> Outcome:
-        recorded = msgspec.json.encode(error)
-        self._recorder.owe(error=recorded)
+    def _failed(self, error: dict[str, Any], kept: msgspec.Raw, step_id: str | None = None) -> Outcome:
+        """The failure with its whole `error` for the caller; the log gets what is `kept` of it."""
+        self._recorder.owe(error=msgspec.json.encode(error))
         self._recorder.record(
-            FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(recorded), step_id=step_id)
+            FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(kept), step_id=step_id)
         )
         return Outcome("failed", error=error, step_id=step_id)

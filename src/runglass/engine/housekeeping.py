@@ -1,4 +1,4 @@
-"""What goes stale is put away: runs that nobody takes up again, calls that nobody repeats any more."""
+"""What goes stale is put away: runs that nobody takes up again, calls and answers nobody asks for again."""
 
 import asyncio
 import logging
@@ -15,16 +15,32 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 600.0
 CALLS_KEPT = timedelta(hours=24)
+EXPIRY_INTERVAL_S = (1.0, 10.0)
+"""Answers are looked after a quarter of their time apart, but within these bounds."""
+EXPIRED_AT_ONCE = 50
+"""Each may be megabytes, and others wait for the writer meanwhile."""
 
 
 class Housekeeping:
-    """Cancels runs that have been paused for longer than `pause_limit`, and drops calls older than a day."""
+    """Cancels runs that have been paused for longer than `pause_limit`, and drops calls older than a day.
 
-    def __init__(self, *, store: Store, engine: Engine, clock: Clock, pause_limit: timedelta) -> None:
+    What callers are owed goes `answer_ttl` after it was due.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        engine: Engine,
+        clock: Clock,
+        pause_limit: timedelta,
+        answer_ttl: timedelta,
+    ) -> None:
         self._store = store
         self._engine = engine
         self._clock = clock
         self._pause_limit = pause_limit
+        self._answer_ttl = answer_ttl
 
     async def keep_on(self) -> None:
         """Tidies up now and every ten minutes, until it is cancelled. A store that fails is tried again."""
@@ -46,6 +62,24 @@ class Housekeeping:
                 await self._engine.cancel_paused(run, reason=f"nobody took it up again for {hours:g} hours")
             # One run after the other, and others' turn in between: a long list is no reason for a stall.
             await asyncio.sleep(0)
+
+    async def keep_expiring(self) -> None:
+        """Drops answers, again and again until it is cancelled. A store that fails is tried again."""
+        shortest, longest = EXPIRY_INTERVAL_S
+        interval_s = min(max(self._answer_ttl.total_seconds() / 4, shortest), longest)
+        while True:
+            try:
+                await self.expire()
+            except StoreError as error:
+                log.warning("what callers were owed could not be dropped: %s", error)
+            await self._clock.sleep(interval_s)
+
+    async def expire(self) -> None:
+        """Drops the answers that are due now, and scrubs the store of what was deleted. Raises StoreError."""
+        before = iso(self._clock.now() - self._answer_ttl)
+        while await self._store.expire_answers(before=before, limit=EXPIRED_AT_ONCE):
+            pass
+        await self._store.scrub()
 
     async def _paused_at(self, run: RunRecord) -> datetime:
         ((_, last),) = await self._store.events(run.no, after=run.head - 1, limit_bytes=1)

@@ -1,7 +1,7 @@
 """What a run keeps while it lives, so that whoever goes on with it need not do again what has been done.
 
-A checkpoint holds the output of a finished step as JSON, an object or null; or, as a list, the error that a
-step was lost with; or `true` for a loop that has ended, whose output follows from the steps inside. What a
+A checkpoint holds the output of a finished step as JSON, an object or null; or, as a list, what a step was
+lost with; or `true` for a loop that has ended, whose output follows from the steps inside. What a
 container has decided, its items or its branch, is kept under its id with a `?`, which no id has.
 """
 
@@ -26,10 +26,11 @@ ENDED = b"true"
 
 
 class Lost(NamedTuple):
-    """The step in which the work was lost, and the error."""
+    """The step in which the work was lost, the error for the run's caller, and what the log keeps of it."""
 
     step_id: str
     error: dict[str, Any]
+    kept: msgspec.Raw = msgspec.Raw()
 
 
 class Kept:
@@ -74,10 +75,11 @@ class Kept:
         data = self._rows.get((step.id, path_text(place.loop_path)))
         if data is None or data == ENDED:
             return None
-        value = msgspec.json.decode(data)
-        if type(value) is list:
-            return Lost(*value)
-        return Payload.encoded(value, data)
+        if data.startswith(b"["):
+            lost = msgspec.json.decode(data, type=Lost)
+            # Earlier versions kept one error for both.
+            return lost if lost.kept else lost._replace(kept=msgspec.Raw(msgspec.json.encode(lost.error)))
+        return Payload.encoded(msgspec.json.decode(data), data)
 
     def holds(self, step_id: str, loop_path: tuple[int, ...] | None) -> bool:
         """Whether anything is kept of how the step ended there."""
@@ -100,14 +102,14 @@ def output_checkpoint(step: Step, place: Place, output: bytes) -> Checkpoint:
     return Checkpoint(step.id, path_text(place.loop_path), output)
 
 
-def lost_checkpoints(flow: Flow, step_id: str, place: Place, error: bytes) -> list[Checkpoint]:
+def lost_checkpoints(flow: Flow, lost: Lost, place: Place) -> list[Checkpoint]:
     """All that is lost with a step: itself and what is around it, up to one with `on_error: continue`."""
-    lost = b'["%s",%s]' % (step_id.encode(), error)
+    data = msgspec.json.encode(lost)
     checkpoints = []
-    for step, loops in _outwards(flow.steps, step_id):
+    for step, loops in _outwards(flow.steps, lost.step_id):
         goes_on = step.on_error == "continue"
         path = path_text((place.loop_path or ())[:loops])
-        checkpoints.append(Checkpoint(step.id, path, b"null" if goes_on else lost))
+        checkpoints.append(Checkpoint(step.id, path, b"null" if goes_on else data))
         if goes_on:
             break
     return checkpoints

@@ -188,7 +188,7 @@ class Runner:
             self._attempts.give_up(step, place)
             self._see_inside(step, scope, place)
         if isinstance(found, Lost):
-            raise StepLost(*found)
+            raise StepLost(found)
         return found
 
     def _see_inside(self, container: Step, scope: Scope, place: Place) -> None:

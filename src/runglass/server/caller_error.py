@@ -3,6 +3,7 @@
 from typing import Any
 
 from runglass.engine.going import Outcome
+from runglass.errors import STEP_CODES
 from runglass.events import FlowCancelled, FlowFailed
 from runglass.server.endings import bad_end
 from runglass.server.executing import failure
@@ -16,7 +17,9 @@ def caller_error(run: RunRecord, end: FlowFailed | FlowCancelled) -> tuple[dict[
         outcome = Outcome("cancelled", error=error)
     else:
         error = end.error or {}
-        outcome = Outcome("failed", error=error, step_id=end.step_id)
+        # Mode `off` keeps no message; what the code stands for is content of nobody's.
+        message = error.get("message") or STEP_CODES.get(str(error.get("code")))
+        outcome = Outcome("failed", error={**error, "message": message}, step_id=end.step_id)
     if run.trigger_type == "api":
         told = failure(run.id, outcome)
         return error, {"code": told.code, "message": told.message, "error": error}

@@ -20,6 +20,7 @@ from runglass.server.answers import JSON, error_body
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, runtime_of
 from runglass.server.bodies import read_aside
+from runglass.server.endings import answer_expired, require_outcome
 from runglass.server.ongoing import Ongoing
 from runglass.server.spelling import camel
 from runglass.store.base import Call, CallKey, Project, RunRecord
@@ -148,7 +149,7 @@ async def _made_before(request: Asked, project: Project, call: CallKey) -> Call 
 
 async def _waits_still(request: Asked, call: Call) -> bool:
     runtime = runtime_of(request)
-    if call.answer is not None or runtime.engine.goes_on(call.run_id):
+    if call.status is not None or runtime.engine.goes_on(call.run_id):
         return False
     run = await runtime.store.run(call.run_id)
     return run is not None and run.status == "paused" and run.head == call.head
@@ -157,12 +158,16 @@ async def _waits_still(request: Asked, call: Call) -> bool:
 async def _again(
     request: Asked, before: Call, repeated: Callable[[RunRecord], Awaitable[Answered]]
 ) -> Answered:
-    if before.status is not None and before.answer is not None:
+    if before.status is not None:
+        if before.answer is None:
+            raise answer_expired(before.run_id)
         return Answered(before.status, before.answer)
     run = await runtime_of(request).store.run(before.run_id)
     if run is None:
         raise api_error("RUN_NOT_FOUND", f"there is no run {before.run_id!r}", execution_id=before.run_id)
-    return await repeated(await rested(request, run, beyond=before.head))
+    run = await rested(request, run, beyond=before.head)
+    await require_outcome(runtime_of(request).store, run)
+    return await repeated(run)
 
 
 async def rested(request: Asked, run: RunRecord, *, beyond: int = -1) -> RunRecord:

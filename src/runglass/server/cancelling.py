@@ -56,7 +56,9 @@ async def cancel(request: Asked, run: Run) -> Response[bytes]:
 
 
 def _has_ended(run: RunRecord) -> APIError:
-    return api_error("RUN_ENDED", f"run {run.id!r} has ended; it cannot be cancelled", execution_id=run.id)
+    # Read before it ended, a run does not tell how.
+    how = f"; its status is {run.status}" if run.ended else ""
+    return api_error("RUN_ENDED", f"run {run.id!r} has ended already{how}", execution_id=run.id)
 
 
 async def _told_to_end(runtime: Runtime, run: RunRecord) -> bool:

@@ -1,9 +1,11 @@
-"""How a run came to its end, as its last event says."""
+"""How a run came to its end, for the caller that is owed it."""
 
 from typing import Any
 
 import msgspec
 
+from runglass.engine.cutting import is_whole
+from runglass.errors import STEP_CODES, APIError, api_error
 from runglass.events import FlowCancelled, FlowCompleted, FlowFailed, decode_event
 from runglass.store.base import RunRecord, Store
 
@@ -18,13 +20,50 @@ class Failure(msgspec.Struct, frozen=True, rename="camel"):
     def sentence(self) -> str:
         """The failure in words, with its code."""
         what = "the run" if self.step_id is None else f"step {self.step_id!r}"
-        return f"{what} failed: {self.error.get('message')} ({self.error.get('code')})"
+        code = self.error.get("code")
+        # Mode `off` keeps no message; what the code stands for is content of nobody's.
+        message = self.error.get("message") or STEP_CODES.get(str(code))
+        return f"{what} failed: {message} ({code})"
+
+
+class _Completed(msgspec.Struct, frozen=True):
+    result: msgspec.Raw
 
 
 async def failure_of(store: Store, run: RunRecord) -> Failure:
-    """The failure of a run whose status is `failed`: nothing follows the event that says so."""
+    """The failure of a run whose status is `failed`: whole while that is owed, then what the log keeps."""
+    # Nothing follows the event that says so.
     ((_, last),) = await store.events(run.no, after=run.head - 1, limit_bytes=1)
-    return msgspec.json.decode(last, type=Failure)
+    failure = msgspec.json.decode(last, type=Failure)
+    _, error = await store.outcome(run.no)
+    return failure if error is None else Failure(msgspec.json.decode(error), failure.step_id)
+
+
+async def result_of(store: Store, run: RunRecord) -> bytes:
+    """The result of a run whose status is `completed`, as JSON, as long as its caller is owed it.
+
+    Then, where the log keeps it whole, from there. Raises ANSWER_EXPIRED.
+    """
+    result, _ = await store.outcome(run.no)
+    if result is not None:
+        return result
+    if run.capture == "full":
+        ((_, last),) = await store.events(run.no, after=run.head - 1, limit_bytes=1)
+        logged = bytes(msgspec.json.decode(last, type=_Completed).result)
+        if is_whole(logged):
+            return logged
+    raise answer_expired(run.id)
+
+
+async def require_outcome(store: Store, run: RunRecord) -> None:
+    """Raises ANSWER_EXPIRED for a run that has ended and whose caller is owed nothing any more."""
+    if run.ended and await store.outcome(run.no) == (None, None):
+        raise answer_expired(run.id)
+
+
+def answer_expired(run_id: str) -> APIError:
+    message = f"run {run_id!r} is over, and what it came to is not kept for its caller any more"
+    return api_error("ANSWER_EXPIRED", message, execution_id=run_id)
 
 
 async def end_of(store: Store, run: RunRecord) -> FlowCompleted | FlowFailed | FlowCancelled | None:
@@ -41,4 +80,7 @@ def bad_end(end: FlowFailed | FlowCancelled) -> dict[str, Any]:
     if isinstance(end, FlowCancelled):
         return {"code": "CANCELLED", "message": f"the run was cancelled: {end.reason}"}
     cause = end.error or {}
-    return {"code": "RUN_FAILED", "message": f"the run failed: {cause.get('message')}", "error": cause}
+    message = cause.get("message")
+    # Mode `off` keeps none, and only the caller that waited for the end gets it.
+    what = "the run failed" if message is None else f"the run failed: {message}"
+    return {"code": "RUN_FAILED", "message": what, "error": cause}

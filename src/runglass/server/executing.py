@@ -18,7 +18,7 @@ from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, note, once, rested
-from runglass.server.endings import failure_of
+from runglass.server.endings import failure_of, result_of
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.parameters import checked_uuid, version_number
 from runglass.server.tools import match_tool_results
@@ -175,10 +175,9 @@ async def _answer_of(request: Asked, run: RunRecord) -> Answered:
     runtime: Runtime = runtime_of(request)
     block_count = msgspec.json.decode(run.summary, type=RunSummary).step_count or 0
     if run.status == "completed":
-        result, _ = await runtime.store.outcome(run.no)
         body = {
             "status": "completed",
-            "result": msgspec.Raw(result or b"null"),
+            "result": msgspec.Raw(await result_of(runtime.store, run)),
             "flowId": run.flow_id,
             "blockCount": block_count,
             "executionId": run.id,

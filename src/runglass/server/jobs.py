@@ -19,7 +19,7 @@ from runglass.server.asked import answer, body_of, documented
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, once
-from runglass.server.endings import failure_of
+from runglass.server.endings import failure_of, result_of
 from runglass.server.openapi import ReadingOperation
 from runglass.server.parameters import SessionId, checked_uuid, version_number
 from runglass.server.request_schemas import JOB_REQUEST
@@ -96,7 +96,8 @@ async def job(
 ) -> Response[bytes]:
     """The state of a job, from the moment that it is queued, and its result or error once it has ended.
 
-    A cancelled job reads `failed` with the error `cancelled`, a paused one `running`.
+    A cancelled job reads `failed` with the error `cancelled`, a paused one `running`. The result of a
+    completed one is kept for `answer_ttl_s`, then the answer is ANSWER_EXPIRED.
     """
     return await _state(request, await _job_run(request, org, project, slug, execution_id))
 
@@ -187,8 +188,8 @@ async def _state(request: Asked, run: RunRecord) -> Response[bytes]:
 async def _job_state(store: Store, run: RunRecord) -> JobState:
     match run.status:
         case "completed":
-            result, _ = await store.outcome(run.no)
-            return JobState(execution_id=run.id, status="completed", result=msgspec.Raw(result or b"null"))
+            result = await result_of(store, run)
+            return JobState(execution_id=run.id, status="completed", result=msgspec.Raw(result))
         case "failed":
             failure = await failure_of(store, run)
             return JobState(execution_id=run.id, status="failed", error=failure.sentence)

@@ -24,6 +24,7 @@ from runglass.events import (
     StepOutput,
     StepPausedForToolCalls,
     StepResumed,
+    StepRetrying,
     StepSkipped,
     StepStarted,
     decode_event,
@@ -46,6 +47,7 @@ _READ = frozenset(
         StepResumed,
         StepOutput,
         StepCompleted,
+        StepRetrying,
         StepError,
         StepSkipped,
         StepPausedForToolCalls,
@@ -67,11 +69,14 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Content(Protocol):
     """What the caller is owed, whether or not the log keeps it; None where nobody has it any more."""
 
-    async def output(self, seq: int) -> bytes | None:
-        """The output that `step_completed` with this seq tells."""
+    async def of(self, seq: int) -> bytes | None:
+        """The output or error of an attempt that ended with this seq, where the log has not all of it."""
 
     async def result(self) -> bytes | None:
         """The result of a run that has ended well."""
+
+    async def error(self) -> bytes | None:
+        """The error of a run that has failed."""
 
     async def pause(self, seq: int) -> Waiting | None:
         """What `step_paused_for_tool_calls` with this seq tells."""
@@ -124,9 +129,13 @@ class StepFrames:
             case StepError():
                 self._end(event)
                 self._errors.append(event)
+                if (error := await self._content.of(seq)) is not None:
+                    return [(seq, encode_event(replace(event, error=encoded(error))))]
+            case StepRetrying() if (error := await self._content.of(seq)) is not None:
+                return [(seq, encode_event(replace(event, error=encoded(error))))]
             case StepOutput():
                 # Its `step_completed` stands right behind it, in the same append.
-                output = await self._content.output(seq + 1)
+                output = await self._content.of(seq + 1)
                 self._told_output = (seq + 1, output)
                 if output is not None:
                     return [(seq, encode_event(_with_output(event, output)))]
@@ -137,8 +146,13 @@ class StepFrames:
                 return [(seq, encode_event(replace(event, result=encoded(result))))]
             case StepPausedForToolCalls() if (waiting := await self._content.pause(seq)) is not None:
                 return [(seq, encode_event(replace(event, **asdict(waiting))))]
-            case FlowFailed() | FlowCancelled() if not self._is_told(event):
-                return [(0, encode_event(await self._bad_end(event))), (seq, data)]
+            case FlowFailed():
+                whole = await self._content.error()
+                end = event if whole is None else replace(event, error=encoded(whole))
+                ending = [(seq, encode_event(end))]
+                return ending if self._is_told(event) else [*await self._bad_end(end), *ending]
+            case FlowCancelled():
+                return [*await self._bad_end(event), (seq, data)]
         return [(seq, data)]
 
     def _begin(self, attempt: StepStarted) -> None:
@@ -151,7 +165,7 @@ class StepFrames:
         (told_seq, output), self._told_output = self._told_output, (0, None)
         is_told = told_seq == seq
         if not is_told:
-            output = await self._content.output(seq)
+            output = await self._content.of(seq)
         if output is None:
             return [(seq, data)]
         completed = (seq, encode_event(replace(event, output=encoded(output))))
@@ -167,15 +181,13 @@ class StepFrames:
         )
         return [(0, encode_event(_with_output(told, output))), completed]
 
-    def _is_told(self, end: FlowFailed | FlowCancelled) -> bool:
+    def _is_told(self, end: FlowFailed) -> bool:
         """Whether a `step_error` has told of this end. One that the run went on after tells of another."""
-        return isinstance(end, FlowFailed) and any(
-            error.step_id == end.step_id and error.error == end.error for error in self._errors
-        )
+        return any(error.step_id == end.step_id and error.error == end.error for error in self._errors)
 
-    async def _bad_end(self, end: FlowFailed | FlowCancelled) -> StepError:
+    async def _bad_end(self, end: FlowFailed | FlowCancelled) -> list[tuple[int, bytes]]:
         stood = await self._stood(end.step_id if isinstance(end, FlowFailed) else None)
-        return StepError(
+        told = StepError(
             execution_id=end.execution_id,
             at=end.at,
             step_id=stood.step_id,
@@ -186,6 +198,7 @@ class StepFrames:
             attempt=stood.attempt,
             error=encoded(msgspec.json.encode(bad_end(end))),
         )
+        return [(0, encode_event(told))]
 
     async def _stood(self, step_id: str | None) -> StepStarted:
         """The attempt at which the run ended: one of `step_id` where that is given, else the latest."""

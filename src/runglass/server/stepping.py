@@ -1,7 +1,7 @@
 """`POST …/step`: walking through a flow step by step, each call a stream of events up to the next rest.
 
-The log keeps what the capture mode allows; whoever steps through a flow gets its outputs in the stream all
-the same, since they are the answer to its call.
+The log keeps what the capture mode allows; whoever steps through a flow gets its outputs and errors in the
+stream all the same, since they are the answer to its call.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
+from runglass.server.endings import answer_expired, require_outcome
 from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
@@ -116,11 +117,14 @@ async def _step(
                 await keep_refusal(request, own, call, error)
                 raise
             return await _stream(request, started.id, started.head, None)
-    if before.status is not None and before.answer is not None:
+    if before.status is not None:
+        if before.answer is None:
+            raise answer_expired(before.run_id)
         return Response(before.answer, status_code=before.status, media_type=JSON).to_asgi_response(
             app=None, request=request
         )
     run = await run_of_flow(request, org, project, slug, before.run_id)
+    await require_outcome(runtime_of(request).store, run)
     return await _stream(request, run.id, before.head, None)
 
 
@@ -228,12 +232,16 @@ class _Live:
         self._started = started
         self._outputs = outputs
 
-    async def output(self, seq: int) -> bytes | None:
+    async def of(self, seq: int) -> bytes | None:
         return self._outputs.pop(seq, None)
 
     async def result(self) -> bytes | None:
         outcome = await self._outcome()
         return None if outcome is None else msgspec.json.encode(outcome.result)
+
+    async def error(self) -> bytes | None:
+        outcome = await self._outcome()
+        return None if outcome is None else msgspec.json.encode(outcome.error)
 
     async def pause(self, seq: int) -> Waiting | None:
         outcome = await self._outcome()
@@ -261,12 +269,16 @@ class _Kept:
         self._store = store
         self._run = run
 
-    async def output(self, seq: int) -> bytes | None:
+    async def of(self, seq: int) -> bytes | None:
         return await self._store.owed(self._run.no, seq)
 
     async def result(self) -> bytes | None:
         result, _ = await self._store.outcome(self._run.no)
         return result
+
+    async def error(self) -> bytes | None:
+        _, error = await self._store.outcome(self._run.no)
+        return error
 
     async def pause(self, seq: int) -> Waiting | None:
         owed = await self._store.owed(self._run.no, seq)

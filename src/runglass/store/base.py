@@ -71,7 +71,7 @@ class FlowVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call under an Idempotency-Key, the answer to which begins after seq `head` of its run.
 
-    `status` and `answer` are None until the answer has been given.
+    `status` and `answer` are None until the answer has been given, and `answer` again once it has expired.
     """
 
     key: str
@@ -256,6 +256,19 @@ class Store(Protocol):
     async def owed(self, run_no: int, seq: int) -> bytes | None:
         """What `Append.owed` said of the event with this seq."""
 
+    async def expire_answers(self, *, before: str, limit: int) -> int:
+        """Drops what callers were owed of runs that ended before this ISO time, and older answers to calls.
+
+        Of each the oldest, as many as `limit` at most; returns how many. That a call was made stays known.
+        Costs next to nothing where nothing is due.
+        """
+
+    async def scrub(self) -> bool:
+        """Takes what was deleted out of every file of the store; False where it cannot yet: call it again.
+
+        Costs nothing where no content was deleted since.
+        """
+
     async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
         """Makes the lease of `owner`, or lets it last until a later ISO time.
 
@@ -282,7 +295,7 @@ class Store(Protocol):
 
     async def run(self, run_id: str) -> RunRecord | None: ...
     async def outcome(self, run_no: int) -> tuple[bytes | None, bytes | None]:
-        """Result and error of a run, as its caller is to have them."""
+        """Result and error of a run, as its caller is to have them; both None once they have expired."""
 
     async def session_runs(
         self, project_id: int, session_id: str, *, after: str, limit: int

@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Result]
 
 BUSY_TIMEOUT_S = 10.0
+READER_WAIT_MS = 50
+"""How long emptying the log may wait for those who read from it."""
 READERS = 4
 LOOK_UPS = 64
 """Most look-ups in one go, in the one thread that does nothing else: every request begins with a few."""
@@ -98,6 +100,13 @@ class Connections:
                 return work(self._own_connection(timeout_s=0))
         return await self.look_up(work)
 
+    async def empty_log(self) -> bool:
+        """Moves the write-ahead log into the file and empties it; False where a reader is in the way.
+
+        Until then the log has every page as it was, deleted content included.
+        """
+        return bool(await self._put(self._writer, _empty_log))
+
     def _put(self, lane: _Lane | None, work: Work[Any]) -> "asyncio.Future[Any]":
         if lane is None:
             raise StoreError(f"the store {str(self.path)!r} is not open")
@@ -158,6 +167,11 @@ class Connections:
         return connection
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
+        # A checkpoint is the one thing that cannot be done in a transaction.
+        if apart := [job for job in batch if job.work is _empty_log]:
+            together = [job for job in batch if job.work is not _empty_log]
+            outcomes = self._commit(connection, together) if together else []
+            return outcomes + [self._do_apart(connection, job) for job in apart]
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
@@ -182,10 +196,26 @@ class Connections:
             return [Outcome(batch[0], None, cause)]
         return outcomes
 
+    def _do_apart(self, connection: sqlite3.Connection, job: _Job) -> _Outcome:
+        try:
+            return Outcome(job, job.work(connection), None)
+        except sqlite3.Error as error:
+            return Outcome(job, None, self._store_error(error))
+
     def _store_error(self, error: Exception) -> StoreError:
         fault = StoreError(f"the store {str(self.path)!r} cannot be used: {error}")
         fault.__cause__ = error
         return fault
+
+
+def _empty_log(connection: sqlite3.Connection) -> bool:
+    # Nobody can write meanwhile, so a reader that takes its time is not waited for.
+    connection.execute(f"PRAGMA busy_timeout = {READER_WAIT_MS}")
+    try:
+        (in_the_way, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not in_the_way
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
 
 
 def _sync_folders(path: Path) -> None:

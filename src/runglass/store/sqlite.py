@@ -1,7 +1,7 @@
 """The store of a single machine: one SQLite file.
 
 Threads and transactions are in `connections.py`; the queries, each beside its row mapping, are in
-`sqlite_catalog.py` and `sqlite_runs.py`.
+`sqlite_catalog.py` and `sqlite_runs.py`; how content goes again, in `sqlite_expiry.py`.
 """
 
 from pathlib import Path
@@ -9,10 +9,11 @@ from typing import Literal, Self
 
 from runglass.store.connections import Connections
 from runglass.store.sqlite_catalog import Catalog
+from runglass.store.sqlite_expiry import Expiry
 from runglass.store.sqlite_runs import Runs
 
 
-class SqliteStore(Catalog, Runs):
+class SqliteStore(Catalog, Runs, Expiry):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from runglass.errors import HeadMismatch
 from runglass.money import add_usd, format_usd
 from runglass.store.base import Append, StepRow
+from runglass.store.queries import now_text
 from runglass.trace import TERMINAL
 
 # A column that is set counts as changed, and SQLite writes each index that has it: four have the status.
@@ -47,8 +48,8 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         db.execute("DELETE FROM checkpoint WHERE run_no = ?", (batch.run_no,))
         db.execute("DELETE FROM run_request WHERE run_no = ?", (batch.run_no,))
         db.execute(
-            "INSERT OR REPLACE INTO run_outcome (run_no, result, error) VALUES (?, ?, ?)",
-            (batch.run_no, batch.result, batch.error),
+            "INSERT OR REPLACE INTO run_outcome (run_no, result, error, ended_at) VALUES (?, ?, ?, ?)",
+            (batch.run_no, batch.result, batch.error, now_text()),
         )
         return
     if batch.dropped:

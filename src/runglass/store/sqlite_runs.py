@@ -12,6 +12,7 @@ from runglass.store.base import Append, AttemptKey, Call, CallKey, Checkpoint, N
 from runglass.store.connections import Connections
 from runglass.store.queries import as_bytes, changed, every, now_text, one, page
 from runglass.store.sqlite_append import write_append
+from runglass.trace import TERMINAL
 
 _RUN = (
     "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
@@ -33,6 +34,7 @@ class Runs:
     """The part of the store that grows with every run."""
 
     _db: Connections
+    _deleted: bool
 
     async def create_run(self, run: NewRun) -> RunRecord:
         def work(db: sqlite3.Connection) -> RunRecord:
@@ -60,15 +62,27 @@ class Runs:
         return await self._db.write(work)
 
     async def call(self, project_id: int, key: str) -> Call | None:
-        sql = "SELECT key, digest, run_id, head, status, answer FROM call WHERE project_id = ? AND key = ?"
+        sql = (
+            "SELECT key, digest, run_id, head, status, answer FROM call LEFT JOIN call_answer"
+            " USING (project_id, key) WHERE project_id = ? AND key = ?"
+        )
         return await self._db.read(one(_call, sql, project_id, key))
 
     async def begin_call(self, project_id: int, call: CallKey, run: RunRecord) -> None:
         await self._db.write(lambda db: _begin_call(db, project_id, call, run.id, head=run.head))
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
-        sql = "UPDATE call SET status = ?, answer = ? WHERE project_id = ? AND key = ?"
-        await self._db.write(changed(sql, status, answer, project_id, key))
+        def work(db: sqlite3.Connection) -> None:
+            sql = "UPDATE call SET status = ? WHERE project_id = ? AND key = ?"
+            db.execute(sql, (status, project_id, key))
+            db.execute(
+                "INSERT OR REPLACE INTO call_answer (project_id, key, run_no, answered_at, answer)"
+                " SELECT call.project_id, key, no, ?, ? FROM call JOIN run ON run.id = run_id"
+                " WHERE call.project_id = ? AND key = ?",
+                (now_text(), answer, project_id, key),
+            )
+
+        await self._db.write(work)
 
     async def forget_calls(self, *, before: str) -> int:
         def work(db: sqlite3.Connection) -> int:
@@ -77,9 +91,16 @@ class Runs:
                 " GROUP BY no HAVING max(created_at) < ?)",
                 (before,),
             )
+            db.execute(
+                "DELETE FROM call_answer WHERE (project_id, key) IN"
+                " (SELECT project_id, key FROM call WHERE created_at < ?)",
+                (before,),
+            )
             return db.execute("DELETE FROM call WHERE created_at < ?", (before,)).rowcount
 
-        return await self._db.write(work)
+        forgotten = await self._db.write(work)
+        self._deleted = self._deleted or forgotten > 0
+        return forgotten
 
     async def owed(self, run_no: int, seq: int) -> bytes | None:
         sql = "SELECT data FROM owed WHERE run_no = ? AND seq = ?"
@@ -133,6 +154,8 @@ class Runs:
 
     async def append(self, batch: Append) -> None:
         await self._db.write(lambda db: write_append(db, batch))
+        if batch.dropped or batch.status in TERMINAL:
+            self._deleted = True
 
     async def run(self, run_id: str) -> RunRecord | None:
         return await self._db.look_up(one(_run, f"{_RUN} WHERE id = ?", run_id))

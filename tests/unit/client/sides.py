@@ -37,6 +37,10 @@ class Side:
     def events(self, stream: Any) -> list[Any]:
         return list(self.following(stream))
 
+    def walking(self, runs: Any) -> Any:
+        """What a loop over a list of runs goes through, as a generator of the client."""
+        raise NotImplementedError
+
     def following(self, stream: Any) -> Generator[Any, None, None]:
         """What a generator of the client yields, one by one; closing this closes that."""
         raise NotImplementedError
@@ -55,6 +59,9 @@ class Blocking(Side):
 
     def value(self, given: Any) -> Any:
         return given
+
+    def walking(self, runs: Any) -> Any:
+        return iter(runs)
 
     def following(self, stream: Generator[Any, None, None]) -> Generator[Any, None, None]:
         return stream
@@ -84,6 +91,9 @@ class Asyncio(Side):
             return await given
 
         return self._runner.run(wait())
+
+    def walking(self, runs: Any) -> Any:
+        return aiter(runs)
 
     def following(self, stream: AsyncGenerator[Any, None]) -> Generator[Any, None, None]:
         async def following() -> Any:

@@ -152,3 +152,9 @@ def test_a_lost_call_says_what_failed_how_often_and_whether_a_run_may_have_start
         assert caught.value.__cause__ is lost.cause
     with pytest.raises(APIConnectionError, match="failed: broke; the run may have gone on all the same"):
         finish(EXECUTE, Lost("broke"), attempts=1)
+    with pytest.raises(APIConnectionError, match="refused; the run may have gone on all the same") as caught:
+        finish(EXECUTE, Lost("refused", sent=False), attempts=2, sent_before=True)
+    assert caught.value.may_have_begun
+    with pytest.raises(APIConnectionError) as caught:
+        finish(RUNS, Lost("broke"), attempts=2, sent_before=True)
+    assert not caught.value.may_have_begun

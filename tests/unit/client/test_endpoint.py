@@ -25,7 +25,7 @@ def test_arguments_win_over_the_environment_and_the_environment_over_defaults() 
     assert made(api_key=None, environ=environ).api_key == "nk_env"
     assert made(environ=environ).api_key == "nk_test"
     assert made(environ=environ).base_url == "https://env.example/api/v1"
-    assert made(base_url="http://arg.example", environ=environ).base_url == "http://arg.example"
+    assert made(base_url="http://arg.example/x", environ=environ).base_url == "http://arg.example/x"
     assert made().base_url == DEFAULT_BASE_URL == "http://localhost:8080/api/v1"
 
 
@@ -87,6 +87,24 @@ def test_a_base_url_that_cannot_be_used_is_refused_at_once(url: str) -> None:
 
 def test_a_trailing_slash_and_spaces_around_do_not_matter() -> None:
     assert made(base_url=" https://host/api/v1// ").base_url == "https://host/api/v1"
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080/api/v1"),
+        ("http://127.0.0.1:8080/", "http://127.0.0.1:8080/api/v1"),
+        ("http://[::1]:8080//", "http://[::1]:8080/api/v1"),
+        ("http://host/api/v1", "http://host/api/v1"),
+        ("https://host/runglass/api/v1/", "https://host/runglass/api/v1"),
+        ("https://host/runglass", "https://host/runglass"),
+    ],
+)
+def test_a_url_without_a_path_gets_that_of_the_api_and_any_other_is_taken_as_it_is(
+    given: str, used: str
+) -> None:
+    assert made(base_url=given).base_url == used
+    assert made(environ={"RUNGLASS_BASE_URL": given}).base_url == used
 
 
 @pytest.mark.parametrize("timeout", [0, -1, math.nan, True, "60"])

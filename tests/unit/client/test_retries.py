@@ -69,3 +69,18 @@ def test_a_wait_that_the_caller_would_not_live_to_see_is_not_begun() -> None:
     assert Retries(READ, 2, chance=lambda: 1.0).wait_s(answer(503), left_s=0.51) == 0.5
     assert Retries(READ, 2).wait_s(answer(429, "30"), left_s=10) is None
     assert Retries(READ, 2).wait_s(answer(429, "61"), left_s=math.inf) is None
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "sent"),
+    [
+        ([Lost("refused", sent=False), answer(503), answer(429)], False),
+        ([Lost("broke off"), Lost("refused", sent=False)], True),
+        ([answer(504), answer(503)], True),
+    ],
+)
+def test_it_remembers_whether_the_server_may_have_done_something(outcomes: list[Outcome], sent: bool) -> None:
+    retries = Retries(EXECUTE, len(outcomes))
+    for outcome in outcomes:
+        retries.wait_s(outcome, left_s=math.inf)
+    assert retries.sent is sent

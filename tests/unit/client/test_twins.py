@@ -30,7 +30,7 @@ TWINS = [
 ]
 
 WAITING = {
-    "Client": ["__enter__", "__exit__", "close", "runs"],
+    "Client": ["__enter__", "__exit__", "close"],
     "Flow": ["execute", "execute_async"],
     "Job": ["poll", "wait"],
     "PausedResult": ["resume"],

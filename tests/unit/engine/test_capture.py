@@ -42,13 +42,39 @@ def test_a_snapshot_by_mode(mode: CaptureMode, kept: Any, size: int | None) -> N
 
 
 @pytest.mark.parametrize(
-    ("mode", "kept"), [("off", VALUE), ("metadata_only", VALUE), ("redacted", HIDDEN), ("full", VALUE)]
+    ("mode", "kept", "error"),
+    [
+        ("off", None, {"code": None}),
+        ("metadata_only", VALUE, VALUE),
+        ("redacted", HIDDEN, HIDDEN),
+        ("full", VALUE, VALUE),
+    ],
 )
-def test_failed_inputs_and_errors_are_kept_in_every_mode(mode: CaptureMode, kept: Any) -> None:
+def test_failed_inputs_and_errors_are_kept_in_every_mode_but_off(
+    mode: CaptureMode, kept: Any, error: Any
+) -> None:
     capture = Capture(mode)
     snapshot = capture.failed_input(Payload(VALUE))
     assert (shown(snapshot), snapshot.truncated) == (kept, False)
-    assert msgspec.json.decode(capture.error(VALUE)) == kept
+    assert msgspec.json.decode(capture.error(VALUE)) == error
+    assert capture.keeps_failures is (mode != "off")
+
+
+@pytest.mark.parametrize(
+    ("exception", "line", "kept"),
+    [
+        ("ValueError", 3, {"type": "ValueError", "line": 3}),
+        ("Jane Doe", 3, {"line": 3}),
+        ("print", None, {}),
+        (None, "Jane Doe", {}),
+        (["ValueError"], True, {}),
+    ],
+)
+def test_off_keeps_code_type_and_line_of_an_error_and_only_where_they_say_nothing_else(
+    exception: Any, line: Any, kept: dict[str, Any]
+) -> None:
+    detail = {"code": "CODE_ERROR", "message": "Jane Doe", "exception": exception, "line": line, "more": 1}
+    assert msgspec.json.decode(Capture("off").error(detail)) == {"code": "CODE_ERROR", **kept}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -65,7 +91,8 @@ def test_what_is_kept_is_cut_to_the_limit_and_its_size_told_before(mode: Capture
     error = capture.error({"code": "CODE_ERROR", "message": "x" * 10_000, "line": 3})
     assert len(error) <= 500
     told = msgspec.json.decode(error)
-    assert (told["code"], told["line"], told["message"][:9]) == ("CODE_ERROR", 3, "xxxxxxxxx")
+    assert (told["code"], told["line"]) == ("CODE_ERROR", 3)
+    assert told.get("message", "")[:9] == ("" if mode == "off" else "xxxxxxxxx")
 
 
 def test_secrets_go_before_the_cut_could_split_them() -> None:

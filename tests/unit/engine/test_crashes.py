@@ -19,7 +19,7 @@ from runglass.engine.going import Outcome, RunLeft, RunTaken
 from runglass.engine.plan import Offer, Stretch
 from runglass.engine.steps import perform
 from runglass.errors import APIError, StoreError
-from runglass.events import FlowCompleted, StepCompleted, decode_event, is_terminal
+from runglass.events import FlowCompleted, FlowFailed, StepCompleted, decode_event, is_terminal
 from runglass.execution import CaptureMode
 from runglass.flow import CodeStep, Flow, leaves, parse_flow
 from runglass.fold import fold
@@ -225,6 +225,42 @@ async def test_a_step_that_takes_its_process_down_is_tried_so_often_and_not_more
     assert len(ran.attempts["a"]) == 1
     assert ran.types()[-2:] == ["step_error", "flow_failed"]
     assert ran.trace == fold(ran.events)
+
+
+@pytest.mark.parametrize(("mode", "known"), [("off", False), ("full", True)])
+async def test_a_caller_is_owed_the_whole_error_of_a_step_that_was_lost_before_a_crash(
+    tmp_path: Path, mode: CaptureMode, *, known: bool
+) -> None:
+    """The process dies after the end of the step and before that of the run, as a branch is cut off."""
+    flow = """
+- id: both
+  type: parallel
+  branches:
+    a: [{id: a, type: code, code: 'raise ValueError(initial["word"])'}]
+    b: [{id: b, type: code, code: 'while True: pass'}]
+"""
+
+    class DiesAtTheEnd(SqliteStore):
+        async def append(self, batch: Append) -> None:
+            if batch.status == "failed":
+                raise StoreError("the process has died")
+            await super().append(batch)
+
+    async with next_life(DiesAtTheEnd(tmp_path / "db", synchronous="NORMAL")) as house:
+        started = await start(house, flow, {"word": "secret"}, capture=mode)
+        with pytest.raises(StoreError):
+            await started.outcome()
+        assert "step_error" in (await read(house, started.id, Outcome("failed"))).types()
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        await follow(house, started.id)
+        ran = await read(house, started.id, Outcome("failed"))
+        run = await house.store.run(started.id)
+        assert run is not None
+        _, error = await house.store.outcome(run.no)
+    assert error is not None
+    assert msgspec.json.decode(error)["message"] == "ValueError: secret (line 1)"
+    assert ran.types()[-1] == "flow_failed"
+    assert ("secret" in repr(ran.events) + repr(ran.trace)) is known
 
 
 async def test_crashes_are_counted_apart_from_retries(tmp_path: Path) -> None:
@@ -504,7 +540,7 @@ async def test_a_run_that_no_process_survives_is_ended_after_so_many(tmp_path: P
     """It takes its process down outside of any step, so that the log does not grow."""
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
         async with open_house(DyingStore(tmp_path / "db", 1, commits=False)) as house:
-            started = await start(house, "- {id: a, type: passthrough}")
+            started = await start(house, "- {id: a, type: passthrough}", capture="off")
             with pytest.raises(StoreError):
                 await started.outcome()
         for life in range(CRASH_RETRIES + 1):
@@ -515,4 +551,5 @@ async def test_a_run_that_no_process_survives_is_ended_after_so_many(tmp_path: P
         await follow(house, started.id)
         ran = await read(house, started.id, Outcome("failed"))
     assert ran.types() == ["run_started", "flow_failed"]
-    assert "WORKER_LOST" in repr(ran.events[-1])
+    assert isinstance(last := ran.events[-1], FlowFailed)
+    assert last.error == {"code": "WORKER_LOST"}, "mode off keeps no message, be it ours"

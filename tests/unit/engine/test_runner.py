@@ -416,6 +416,32 @@ async def test_no_content_is_kept_unless_asked_for(execute: Execute, capture: st
     assert sizes == ([(None, None)] * 2 if capture == "off" else [(29, 26), (26, 23)])
 
 
+async def test_off_keeps_nothing_of_what_an_attempt_failed_with_and_the_caller_gets_all_of_it(
+    execute: Execute,
+) -> None:
+    ran = await execute(
+        """
+- id: a
+  type: code
+  retry: {max_attempts: 2, initial_delay_ms: 0}
+  code: |
+    print(message)
+    raise ValueError(message)
+""",
+        {"message": "the secret word"},
+        capture="off",
+    )
+    kept = {"code": "CODE_ERROR", "type": "ValueError", "line": 2}
+    assert [step.error_context for step in ran.attempts["a"]] == [kept, kept]
+    assert [step.input_context for step in ran.attempts["a"]] == [None, None]
+    assert isinstance(last := ran.events[-1], FlowFailed)
+    assert last.error == kept
+    assert "secret" not in repr(ran.events) + repr(ran.trace)
+    assert ran.outcome.error is not None
+    assert ran.outcome.error["message"] == "ValueError: the secret word (line 2)"
+    assert ran.outcome.error["printed"] == "the secret word\n"
+
+
 async def test_secrets_are_redacted_wherever_they_would_be_kept(execute: Execute) -> None:
     ran = await execute(
         """

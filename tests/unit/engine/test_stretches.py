@@ -225,7 +225,11 @@ async def test_a_run_that_nobody_takes_up_again_is_cancelled_in_the_end(house: H
     started = await start(house, TALK, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=TOOLS)))
     outcome = await started.outcome()
     housekeeping = Housekeeping(
-        store=house.store, engine=house.engine, clock=house.clock, pause_limit=timedelta(hours=24)
+        store=house.store,
+        engine=house.engine,
+        clock=house.clock,
+        pause_limit=timedelta(hours=24),
+        answer_ttl=timedelta(hours=1),
     )
     await housekeeping.tidy()
     assert (await read(house, started.id, outcome)).trace.flow_run.status == "paused"

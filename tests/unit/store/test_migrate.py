@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,38 @@ def test_requests_and_outcomes_move_out_of_the_runs_row() -> None:
         )
         migrate_sqlite(database)
         assert database.execute("SELECT * FROM run_request").fetchall() == [(1, b"asked")]
-        outcomes = database.execute("SELECT * FROM run_outcome ORDER BY run_no").fetchall()
+        outcomes = database.execute(
+            "SELECT run_no, result, error FROM run_outcome ORDER BY run_no"
+        ).fetchall()
         assert outcomes == [(2, b"result", None), (3, None, b"error")]
         assert [row[0] for row in database.execute("SELECT id FROM run ORDER BY no")] == [
             "lives",
             "good",
             "bad",
         ]
+
+
+def test_answers_of_calls_get_a_table_of_their_own_and_time_from_now() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        for migration in migrations():
+            if migration.number < 7:
+                database.executescript(migration.sql)
+        database.execute("PRAGMA user_version = 6")
+        database.execute(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary)"
+            " VALUES (5, 'r', 1, 'f', 0, 'completed', 'api', 'off', x'00')"
+        )
+        database.execute("INSERT INTO run_outcome VALUES (5, x'01', NULL)")
+        columns = "project_id, key, digest, run_id, created_at, head, status, answer"
+        for key, status, answer in (("answered", 200, b"{}"), ("begun", None, None)):
+            row = (1, key, b"digest", "r", "2026", 3, status, answer)
+            database.execute(f"INSERT INTO call ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        migrate_sqlite(database)
+        assert database.execute("SELECT key, run_no, answer FROM call_answer").fetchall() == [
+            ("answered", 5, b"{}")
+        ]
+        calls = database.execute("SELECT key, digest, run_id, head, status FROM call ORDER BY key").fetchall()
+        assert calls == [("answered", b"digest", "r", 3, 200), ("begun", b"digest", "r", 3, None)]
+        ((ended_at,),) = database.execute("SELECT ended_at FROM run_outcome").fetchall()
+        now = datetime.now(UTC)
+        assert now - timedelta(minutes=1) < datetime.fromisoformat(ended_at) <= now + timedelta(seconds=1)

@@ -59,7 +59,7 @@ class SyncTransport:
             outcome = self._attempt(call, deadline)
             wait_s = retries.wait_s(outcome, left_s=deadline.left_s())
             if wait_s is None:
-                return finish(call, outcome, attempts=retries.attempts)
+                return finish(call, outcome, attempts=retries.attempts, sent_before=retries.sent)
             self.sleep(wait_s)
 
     def follow(self, cursor: Cursor, *, timeout: float = math.inf) -> Generator[StreamEvent, None, None]:

@@ -65,7 +65,7 @@ class AsyncTransport:
                     outcome = await self._attempt(call)
                     wait_s = retries.wait_s(outcome, left_s=deadline.left_s())
                     if wait_s is None:
-                        return finish(call, outcome, attempts=retries.attempts)
+                        return finish(call, outcome, attempts=retries.attempts, sent_before=retries.sent)
                     await self.sleep(wait_s)
         except TimeoutError as error:
             self._require_open(call)

@@ -1,0 +1,62 @@
+"""Runs as a table: which flow each is of, how it ended, what it cost, and what went wrong."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from runglass.cli import words
+from runglass.cli.run_lookup import short_id
+from runglass.cli.table import Cell, Column, Row, table_lines
+from runglass.cli.terminal import one_line, stdout, width_of, write_line
+from runglass.trace import RunSummary
+
+COLUMNS = (
+    Column("run"),
+    Column("flow"),
+    Column("status"),
+    Column("started", spare=3),
+    Column("duration", right=True, spare=2),
+    Column("tokens", right=True, spare=4),
+    Column("cost", right=True),
+    Column("remarks", spare=1, least=24),
+)
+
+
+def print_runs(runs: Sequence[RunSummary]) -> None:
+    """The table on stdout. Short ids are for a terminal; a program that reads the output gets whole ones."""
+    console = stdout()
+    width = width_of(console)
+    alike = Counter(short_id(run.id) for run in runs)
+    rows = [
+        _row(run, run.id if width is None or alike[short_id(run.id)] > 1 else short_id(run.id))
+        for run in runs
+    ]
+    for line in table_lines(COLUMNS, rows, width=width):
+        write_line(console, line)
+
+
+def _row(run: RunSummary, name: str) -> Row:
+    tokens = run.totals.tokens if run.totals is not None else None
+    remarks = _remarks(run)
+    return Row(
+        (
+            Cell(name),
+            Cell(words.flow(run)),
+            Cell(run.status, words.STYLES.get(run.status, "")),
+            Cell(words.local_time(run.started_at)),
+            Cell(words.duration(run.duration_ms)),
+            Cell(words.UNKNOWN if tokens is None else words.count(tokens.total)),
+            Cell(words.UNKNOWN if run.totals is None else words.least_money(run.totals)),
+            Cell(remarks, "red" if run.error is not None else "yellow"),
+        )
+    )
+
+
+def _remarks(run: RunSummary) -> str:
+    parts = []
+    if run.error is not None:
+        parts.append(words.run_error(run.error))
+    if run.totals is not None and (cut := words.cut_short(run.totals)):
+        parts.append(cut)
+    if run.overridden:
+        parts.append("with overrides")
+    return one_line("; ".join(parts), limit=400)

@@ -1,0 +1,95 @@
+"""How content leaves the SQLite store: what callers were owed for long enough, and every trace of it.
+
+`secure_delete` overwrites what is deleted, in the file. Two things it does not reach: the write-ahead log,
+which has each page as it was, and copies that a page keeps of rows which have been moved to another one. So
+the log is emptied, and small tables are written anew.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+
+from runglass.store.connections import Connections
+from runglass.store.queries import one
+
+# The answer to a job is given long before its run ends, and goes with what else is owed of it.
+_DUE_ANSWERS = (
+    "SELECT no FROM call_answer WHERE answered_at < ?1"
+    " AND NOT EXISTS (SELECT 1 FROM run_outcome WHERE run_no = call_answer.run_no)"
+    " AND NOT EXISTS (SELECT 1 FROM run WHERE no = call_answer.run_no AND status IN ('pending', 'running'))"
+    " ORDER BY answered_at LIMIT ?2"
+)
+_DUE_OUTCOMES = "SELECT run_no FROM run_outcome WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2"
+_CONTENT = {
+    "run_request": "run_no",
+    "checkpoint": "run_no, step_id, loop_path",
+    "run_outcome": "run_no",
+    "owed": "run_no, seq",
+    "call_answer": "no",
+}
+"""The tables whose rows have content and go before their run does, each with its key."""
+_REWRITTEN_ROWS = 2000
+_REWRITTEN_BYTES = 1 << 20
+"""As much is written anew in some milliseconds."""
+
+
+class Expiry:
+    """The part of the store that forgets."""
+
+    _db: Connections
+    _deleted = True
+    """Whether content was deleted since the last `scrub`, maybe by the process before this one."""
+
+    async def expire_answers(self, *, before: str, limit: int) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            ended = db.execute(_DUE_OUTCOMES, (before, limit)).fetchall()
+            db.executemany("DELETE FROM run_outcome WHERE run_no = ?", ended)
+            db.executemany("DELETE FROM owed WHERE run_no = ?", ended)
+            answered = db.execute(_DUE_ANSWERS, (before, limit)).fetchall()
+            db.executemany("DELETE FROM call_answer WHERE no = ?", answered)
+            return len(ended) + len(answered)
+
+        due = f"SELECT 1 FROM ({_DUE_OUTCOMES}) UNION ALL SELECT 1 FROM ({_DUE_ANSWERS}) LIMIT 1"
+        if not await self._db.read(one(bool, due, before, 1)):
+            return 0
+        expired = await self._db.write(work)
+        self._deleted = True
+        return expired
+
+    async def scrub(self) -> bool:
+        if not self._deleted:
+            return True
+        emptied = False
+        # Now: what is deleted from here on may come too late for this.
+        self._deleted = False
+        try:
+            # One after the other: whoever waits to write has a turn in between.
+            for table, key in _CONTENT.items():
+                await self._db.write(partial(_rewrite_if_small, table=table, key=key))
+            emptied = await self._db.empty_log()
+        finally:
+            self._deleted = self._deleted or not emptied
+        return emptied
+
+
+def _rewrite_if_small(db: sqlite3.Connection, *, table: str, key: str) -> None:
+    rows = _rows_of(db, f"SELECT * FROM {table} ORDER BY {key}")
+    if rows is None:
+        return
+    # Without a condition: this frees all pages, and overwrites each of them as a whole.
+    db.execute(f"DELETE FROM {table}")
+    if rows:
+        db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+
+
+def _rows_of(db: sqlite3.Connection, sql: str) -> list[Sequence[str | int | bytes | None]] | None:
+    """All rows; None where they are many, or large."""
+    rows, size = [], 0
+    found = db.execute(sql)
+    for row in found:
+        rows.append(row)
+        size += sum(len(value) for value in row if isinstance(value, bytes))
+        if len(rows) > _REWRITTEN_ROWS or size > _REWRITTEN_BYTES:
+            found.close()
+            return None
+    return rows

@@ -1,0 +1,368 @@
+"""Finding a run in the terminal and reading what it came to: lists, short ids, totals, model calls."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from runglass import Client
+from runglass.cli import main, names, run_lookup
+from runglass.cli.event_lines import EventLines
+from runglass.cli.exits import Exit, UsageError
+from runglass.cli.run_list import print_runs
+from runglass.cli.step_view import attempt_lines
+from runglass.cli.trace_view import step_lines, summary_lines
+from runglass.events import decode_event
+from runglass.testing import RunningServer, running_server
+from runglass.trace import (
+    ModelCall,
+    ModelTotals,
+    RunError,
+    RunSummary,
+    RunTotals,
+    StepTrace,
+    TokenBreakdown,
+    Trace,
+)
+
+FLOW = """\
+slug: greet
+inputs: {type: object, properties: {message: {type: string}}, required: [message]}
+steps:
+  - {id: say, type: llm, model: echo, system: be kind, prompt: "Hello {{ message }}"}
+  - id: flaky
+    type: code
+    retry: {max_attempts: 2, initial_delay_ms: 1}
+    code: "return {'n': 1 / (attempt - 1)}"
+"""
+SECRET = FLOW.replace("slug: greet", "slug: secret\ncapture: 'off'")
+FAILING = """\
+slug: fail
+steps: [{id: broken, type: code, code: "raise ValueError('the reason')"}]
+"""
+ENDLESS = """\
+slug: endless
+steps: [{id: endless, type: wait, ms: 60000}]
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as server:
+        for flow in (FLOW, SECRET, FAILING, ENDLESS):
+            server.push(flow)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _connected(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNGLASS_BASE_URL", server.address)
+    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def ids(server: RunningServer) -> dict[str, str]:
+    """A run of each kind, the oldest first."""
+    with Client(server.key, base_url=server.address) as client:
+
+        def run(slug: str, **given: Any) -> str:
+            job = client.flow(f"acme/demo/{slug}").execute_async(message="you", **given)
+            job.run.wait(timeout=30)
+            return job.execution_id
+
+        return {
+            "kept": run("greet", trace=True, block_overrides={"say": {"system": "be brief"}}),
+            "plain": run("greet"),
+            "off": run("secret", trace=True),
+            "failed": run("fail"),
+        }
+
+
+def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == Exit.OK, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understood(
+    ids: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    header, *rows = shown(capsys, "runs", "list").splitlines()
+    assert header.split() == ["run", "flow", "status", "started", "duration", "tokens", "cost", "remarks"]
+    cells = {row.split()[0]: re.split(r" {2,}", row) for row in rows}
+    for kind, run_id in ids.items():
+        short = run_id[-8:]
+        assert short in cells, kind
+        assert f"run        {run_id}" in shown(capsys, "runs", "show", short).splitlines()
+    assert cells[ids["failed"][-8:]][1:3] == ["fail v1", "failed"]
+    assert cells[ids["failed"][-8:]][-1] == "CODE_ERROR in step broken: ValueError: the reason (line 1)"
+    assert cells[ids["kept"][-8:]][-1] == "with overrides"
+    assert cells[ids["plain"][-8:]][1] == "greet v1"
+
+
+def test_whoever_pipes_a_list_gets_whole_ids(ids: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    rows = shown(capsys, "runs", "list").splitlines()[1:]
+    assert set(ids.values()) <= {row.split()[0] for row in rows}
+
+
+def test_a_list_may_be_of_what_failed_lately_and_of_a_flow(
+    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def listed(*arguments: str) -> list[str]:
+        found = json.loads(shown(capsys, "runs", "list", "--json", *arguments))
+        return [run["id"] for run in found["runs"]]
+
+    assert listed("--failed") == listed("--status", "failed") == [ids["failed"]]
+    assert listed("--flow", "greet") == listed("--flow", "acme/demo/greet") == [ids["plain"], ids["kept"]]
+    assert set(listed("--since", "1d")) >= set(ids.values())
+    assert listed("--since", "2100-01-01") == []
+    with Client() as client:
+        begun = client.run(ids["off"]).trace().flow_run.started_at
+    assert begun is not None
+    # The id's time is when the run was accepted, a moment before it began.
+    since = datetime.fromisoformat(begun) - timedelta(milliseconds=100)
+    assert set(listed("--since", since.isoformat())) >= {ids["off"], ids["failed"]}
+    assert ids["kept"] not in listed("--since", begun, "--limit", "100")
+    assert main(["runs", "list", "--failed", "--status", "completed"]) == Exit.USAGE
+    assert main(["runs", "list", "--since", "soon"]) == Exit.USAGE
+    assert "2026-11-20" in capsys.readouterr().err
+
+
+def test_a_time_is_an_age_or_a_date_in_the_local_zone() -> None:
+    now = datetime(2026, 11, 25, 12, tzinfo=UTC)
+    assert names.since("90s", now=now) == now - timedelta(seconds=90)
+    assert names.since("2h", now=now) == now - timedelta(hours=2)
+    assert names.since("1w", now=now) == now - timedelta(weeks=1)
+    assert names.since("2026-11-20", now=now) == datetime(2026, 11, 20).astimezone()
+    assert names.since("2026-11-20T10:00+02:00", now=now) == datetime(2026, 11, 20, 8, tzinfo=UTC)
+    for text in ("", "h", "-1h", "999999w", "2026-13-01", "2h ago"):
+        with pytest.raises(UsageError, match="is no time"):
+            names.since(text, now=now)
+
+
+def test_a_run_is_named_by_its_id_its_end_its_beginning_or_last(
+    ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = ids["kept"]
+    with Client() as client:
+        assert run_lookup.named_run(client, kept.upper()).execution_id == kept
+        assert run_lookup.named_run(client, kept[-8:].upper()).execution_id == kept
+        assert run_lookup.named_run(client, kept[:-4]).execution_id == kept
+        assert run_lookup.named_run(client, "last").execution_id == client.runs(limit=1).runs[0].id
+        # Also where it is older than those among which a part must be unique.
+        monkeypatch.setattr(run_lookup, "NEWEST", 1)
+        monkeypatch.setattr(run_lookup, "MOST_PER_PAGE", 1)
+        assert run_lookup.named_run(client, kept[-8:]).execution_id == kept
+
+
+def test_a_name_that_is_no_run_or_several_says_what_to_write(
+    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, code, message in (
+        ("abc", Exit.USAGE, "at least 4 characters"),
+        ("newest", Exit.USAGE, "does not name a run"),
+        (ids["kept"][:6], Exit.USAGE, f"write more of the one you mean:\n  {ids['failed']}"),
+        ("ffffffff", Exit.NOT_FOUND, "ends or begins with 'ffffffff'"),
+    ):
+        for command in (["show"], ["tail"], ["step"], ["cancel"]):
+            more = ["say"] if command == ["step"] else []
+            assert main(["runs", *command, name, *more]) == code, name
+            assert message in capsys.readouterr().err
+
+
+def test_last_where_there_is_no_run(server: RunningServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "show", "last", "--api-key", server.make_key("new", "one")]) == Exit.NOT_FOUND
+    assert "there is no run yet" in capsys.readouterr().err
+
+
+def test_a_run_is_cancelled_once_and_then_has_its_status(
+    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Client() as client:
+        run_id = client.flow("acme/demo/endless").execute_async().execution_id
+    assert shown(capsys, "runs", "cancel", run_id) == f"run {run_id} is cancelled\n"
+    assert main(["runs", "cancel", run_id]) == Exit.FAILED
+    assert "has ended already; its status is cancelled" in capsys.readouterr().err
+    assert main(["runs", "cancel", ids["plain"]]) == Exit.FAILED
+    assert "its status is completed" in capsys.readouterr().err
+
+
+def test_show_tells_overrides_retries_and_the_true_reason_of_an_unknown_cost(
+    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = shown(capsys, "runs", "show", ids["kept"])
+    for line in (
+        "flow       greet v1",
+        "trigger    job",
+        "overrides  say.system",
+        "steps      2 listed: 2 completed, 1 attempt failed and retried; the flow has 2",
+        "tokens     4 prompt + 2 completion = 6",
+        "cost       –; 1 model call without a known price",
+    ):
+        assert line in text.splitlines()
+
+
+def test_step_shows_what_the_model_was_asked_and_answered(
+    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = shown(capsys, "runs", "step", ids["kept"], "say")
+    call = text[text.index("model call 1  echo") :].splitlines()
+    for line in ("  system     be brief", "  user       Hello you", "  answer     Hello you"):
+        assert line in call
+    assert "  cost       – (no price is known)" in call
+    whole = json.loads(shown(capsys, "runs", "step", ids["kept"], "say", "--json"))
+    assert whole["modelCalls"][0]["request"]["system"] == "be brief"
+
+
+def test_what_is_not_kept_says_so_and_promises_only_what_helps(
+    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = shown(capsys, "runs", "step", ids["plain"], "say")
+    assert plain.count("not kept; capture mode full keeps it, for one run: runglass run … --trace") == 3
+    off = shown(capsys, "runs", "step", ids["off"], "say")
+    assert off.count("under capture mode off nothing is, and --trace does not change that") == 3
+    assert "runglass run" not in off
+
+
+def test_times_are_local_and_say_their_zone_and_json_stays_utc(
+    ids: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client() as client:
+        trace = client.run(ids["kept"]).trace()
+    assert trace.flow_run.started_at is not None
+    began = datetime.fromisoformat(trace.flow_run.started_at)
+    there = began.astimezone(timezone(timedelta(hours=5, minutes=45)))
+    local = there.strftime("%Y-%m-%d %H:%M:%S +05:45")
+    monkeypatch.setenv("TZ", "NPT-5:45")
+    time.tzset()
+    try:
+        assert local in shown(capsys, "runs", "list")
+        assert local in shown(capsys, "runs", "show", ids["kept"])
+        step = shown(capsys, "runs", "step", ids["kept"], "say")
+        assert re.search(r"^started +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \+05:45$", step, re.MULTILINE)
+        assert not re.search(r"\d\dT\d\d", step)
+        assert trace.flow_run.started_at in shown(capsys, "runs", "show", ids["kept"], "--json")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+TOKENS = TokenBreakdown(prompt=10, completion=5, total=15)
+TOTALS = RunTotals(
+    completed=2,
+    failed=1,
+    retried=3,
+    tokens=TOKENS,
+    cost_usd="0.30",
+    failed_cost_usd="0.1",
+    unmetered_calls=3,
+    unpriced_calls=2,
+    by_model={
+        "a:big": ModelTotals(calls=4, tokens=TOKENS, cost_usd="0.30", unmetered_calls=3),
+        "b:small": ModelTotals(calls=2, unpriced_calls=2),
+    },
+    finish_reasons={"length": 2, "stop": 4},
+)
+FAILED = RunSummary(
+    id="0198c0de-0000-7000-8000-0000000000aa",
+    flow_id="f",
+    status="failed",
+    flow_slug="greet",
+    version=0,
+    error=RunError(code="PROVIDER_ERROR", step_id="say", message="out of\nlines"),
+    totals=TOTALS,
+)
+CUT = StepTrace(step_id="say", status="completed", attempt=2, finish_reason="length")
+
+
+def test_totals_are_those_of_the_run_with_what_failed_and_by_model() -> None:
+    trace = Trace(flow_run=FAILED, steps=[CUT])
+    lines = [line.plain for line in summary_lines(trace)]
+    assert lines[3] == "error      PROVIDER_ERROR in step say: out of lines"
+    assert lines[-4:] == [
+        "cost       ≥ $0.3; $0.1 of it in attempts that failed; "
+        "3 model calls without usage told, 2 model calls without a known price",
+        "           a:big: 4 calls, 15 tokens, $0.3, 3 model calls without usage told",
+        "           b:small: 2 calls, –, 2 model calls without a known price",
+        "beware     2 texts cut at the token limit",
+    ]
+    assert [line.plain.strip() for line in step_lines(trace, width=None)][-1] == "text cut at the token limit"
+
+
+def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    print_runs([FAILED])
+    row = capsys.readouterr().out.splitlines()[1]
+    assert "greet draft" in row
+    assert "≥ $0.3" in row
+    assert row.endswith("PROVIDER_ERROR in step say: out of lines; 2 texts cut at the token limit")
+    monkeypatch.setenv("COLUMNS", "100")
+    print_runs([FAILED])
+    row = capsys.readouterr().out.splitlines()[1]
+    assert row.startswith("000000aa  greet draft  failed")
+    assert row.endswith("…")
+    assert len(row) <= 100
+
+
+def test_a_tail_says_that_a_text_was_cut() -> None:
+    event = decode_event(
+        b'{"eventType":"step_completed","executionId":"r","seq":1,"at":"","stepId":"say","stepIndex":0,'
+        b'"attempt":1,"durationMs":1,"finishReason":"length"}'
+    )
+    assert EventLines().line(event).plain.endswith("text cut at the token limit")
+
+
+def test_a_model_call_is_read_with_all_that_is_known_of_it() -> None:
+    call = ModelCall(
+        number=2,
+        model="a:big",
+        model_used="a:big-2026",
+        duration_ms=1500,
+        time_to_first_token_ms=200,
+        streamed=False,
+        note="the provider cannot",
+        finish_reason="tool_call",
+        request_id="req_1",
+        tokens=TOKENS,
+        cached_tokens=4,
+        reasoning_tokens=0,
+        cost_unknown="no_usage",
+        request={
+            "messages": [
+                {"role": "user", "content": "one\ntwo"},
+                {"role": "assistant", "toolCalls": [{"function": {"name": "old", "arguments": "{}"}}]},
+                {"role": "tool", "toolCallId": "c", "content": [{"type": "text", "text": "x"}]},
+            ],
+            "tools": [{"type": "function", "function": {"name": "weather"}}],
+            "toolChoice": "auto",
+        },
+        response={
+            "content": None,
+            "toolCalls": [{"function": {"name": "weather", "arguments": '{"city":"Ulm"}'}}],
+        },
+        truncated=True,
+    )
+    lines = [line.plain for line in attempt_lines(StepTrace(step_id="s", model_calls=[call]))]
+    assert lines[lines.index("model call 2  a:big-2026") :] == [
+        "model call 2  a:big-2026",
+        "  started    –, took 1.50 s, first token after 200 ms",
+        "             not streamed: the provider cannot",
+        "  tokens     10 prompt + 5 completion = 15 (4 cached, 0 reasoning)",
+        "  cost       – (the provider told no usage)",
+        "  finish     ended by tool_call",
+        "  request id req_1",
+        "  cut to fit: what follows is not all",
+        "  user       one",
+        "             two",
+        "  calls      old({})",
+        '  tool       [{"type":"text","text":"x"}]',
+        "  tools      weather",
+        "  choice     auto",
+        '  calls      weather({"city":"Ulm"})',
+    ]

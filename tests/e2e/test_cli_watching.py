@@ -1,0 +1,233 @@
+"""`run` from its first line to its last: its id, its events, Ctrl-C, a time limit, a server that is lost."""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runglass import AsyncClient, Client
+from runglass.cli import main, watch
+from runglass.cli.exits import Exit
+from runglass.cli.watch import WatchedRun
+from runglass.testing import RunningServer, running_server
+from tests.e2e.command import runglass, started, watched
+from tests.unit.client.recording import FRAMES, SEQS, stream
+from tests.unit.client.scripted import (
+    EVENT_STREAM,
+    Exchange,
+    Scene,
+    ScriptedServer,
+    answers,
+    hangs_up,
+    refuses,
+)
+from tests.unit.client.sides import KEY, RUN
+
+QUICK = """\
+slug: quick
+inputs: {type: object, properties: {message: {type: string}}, required: [message]}
+steps:
+  - {id: say, type: llm, model: echo, prompt: "Hello {{ message }}"}
+  - id: flaky
+    type: code
+    retry: {max_attempts: 2, initial_delay_ms: 1}
+    code: "return {'said': steps['say']['text'], 'n': 1 / (attempt - 1)}"
+"""
+ENDLESS = """\
+slug: endless
+steps: [{id: short, type: wait, ms: 1}, {id: endless, type: wait, ms: 60000}]
+"""
+WAITING = """\
+slug: waiting
+steps: [{id: pause, type: wait, ms: 1500}, {id: result, type: code, code: "return {'is': 'here'}"}]
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as server:
+        server.push(QUICK)
+        server.push(ENDLESS)
+        yield server
+
+
+@pytest.fixture
+def variables(server: RunningServer) -> dict[str, str]:
+    return {"RUNGLASS_BASE_URL": server.address, "RUNGLASS_API_KEY": server.key}
+
+
+def id_in(line: str) -> str:
+    assert line.startswith("run "), line
+    return line.removeprefix("run ")
+
+
+def status_of(server: RunningServer, run_id: str) -> str:
+    with Client(server.key, base_url=server.address) as client:
+        return client.run(run_id).trace().flow_run.status
+
+
+def test_whoever_watches_a_run_sees_its_steps_and_stdout_stays_clean(variables: dict[str, str]) -> None:
+    with watched("run", "acme/demo/quick", "-m", "you", env=variables) as run:
+        text = run.terminal_until("run completed")
+        assert run.wait() == Exit.OK
+        assert json.loads(run.stdout())["said"] == "Hello you"
+    assert text.index("run 01") < text.index("run started") < text.index("attempt 1 failed")
+
+
+def test_the_id_comes_while_the_run_goes_on_also_where_nobody_watches(
+    server: RunningServer, variables: dict[str, str]
+) -> None:
+    with started("run", "acme/demo/endless", env=variables) as run:
+        run_id = id_in(run.line_of_stderr_with("run "))
+        assert status_of(server, run_id) in ("pending", "running")
+        assert main(["runs", "cancel", run_id, *_flags(variables)]) == Exit.OK
+        assert "cancelled" in run.line_of_stderr_with("error: ")
+        assert run.wait() == Exit.FAILED
+
+
+def test_ctrl_c_leaves_the_run_alone_and_names_it(server: RunningServer, variables: dict[str, str]) -> None:
+    with watched("run", "acme/demo/endless", env=variables) as run:
+        run.terminal_until("running endless")
+        assert run.interrupt() == Exit.INTERRUPTED
+        run_id = run.terminal_until("runs tail ", then=r"[0-9a-f-]{36}")
+        run.terminal_until(f"runs cancel {run_id}")
+    assert status_of(server, run_id) == "running"
+    with started("runs", "tail", run_id, env=variables) as tail:
+        while "endless" not in tail.line():
+            pass
+        assert tail.interrupt() == Exit.INTERRUPTED
+
+
+def test_ctrl_c_twice_cancels_the_run(server: RunningServer, variables: dict[str, str]) -> None:
+    with started("run", "acme/demo/endless", env=variables) as run:
+        run_id = id_in(run.line_of_stderr_with("run "))
+        run.press_ctrl_c()
+        run.line_of_stderr_with("runs cancel", run_id)
+        run.press_ctrl_c()
+        run.line_of_stderr_with(f"run {run_id} is cancelled")
+        assert run.wait() == Exit.INTERRUPTED
+    assert status_of(server, run_id) == "cancelled"
+
+
+def test_ctrl_c_before_the_server_has_answered_promises_nothing() -> None:
+    came = threading.Event()
+
+    async def says_nothing(exchange: Exchange) -> None:
+        await exchange.read_body()
+        came.set()
+        await exchange.hung_up(within_s=30)
+
+    with ScriptedServer() as server:
+        server.plays(says_nothing)
+        variables = {"RUNGLASS_API_KEY": KEY, "RUNGLASS_BASE_URL": server.url}
+        with started("run", "acme/demo/endless", env=variables) as run:
+            assert came.wait(30)
+            assert run.interrupt() == Exit.INTERRUPTED
+            run.line_of_stderr_with("stopped before the server had named a run", "runglass runs list")
+
+
+def test_a_time_limit_ends_the_watching_and_says_that_the_run_goes_on(
+    server: RunningServer, variables: dict[str, str]
+) -> None:
+    done = runglass("run", "acme/demo/endless", "--timeout", "3", env=variables)
+    assert done.returncode == Exit.UNREACHABLE
+    named, error = done.stderr.splitlines()
+    assert error.endswith(f"did not end within 3 s; it goes on: runglass runs tail {id_in(named)}")
+    assert status_of(server, id_in(named)) == "running"
+
+
+def test_a_run_outlives_its_server_and_so_does_the_command_that_waits_for_it(tmp_path: Path) -> None:
+    data, port = tmp_path / "data", free_port()
+    (tmp_path / "waiting.yaml").write_text(WAITING)
+    assert runglass("flow", "push", tmp_path / "waiting.yaml", "--to", "a/p", "--data", data).returncode == 0
+    key = runglass("keys", "create", "a/p", "--data", data).stdout.strip()
+
+    serve = ("serve", "--port", port, "--data", data)
+    variables = {"RUNGLASS_API_KEY": key, "RUNGLASS_BASE_URL": f"http://127.0.0.1:{port}"}
+    with started(*serve) as first:
+        assert first.line() == f"ready http://127.0.0.1:{port}"
+        with started("run", "a/p/waiting", env=variables) as run:
+            run_id = id_in(run.line_of_stderr_with("run "))
+            first.kill()
+            with started(*serve):
+                assert run.wait() == Exit.OK
+                assert json.loads("".join(run.line() for _ in range(3))) == {"is": "here"}
+                listed = json.loads(runglass("runs", "list", "--json", env=variables).stdout)
+    assert [each["id"] for each in listed["runs"]] == [run_id]
+
+
+ACCEPTED = {"executionId": RUN, "status": "pending", "flowId": "f", "blockCount": 1}
+DONE = {"executionId": RUN, "status": "completed", "result": {"text": "é"}, "error": None}
+
+
+def sends(body: bytes) -> Scene:
+    async def scene(exchange: Exchange) -> None:
+        await exchange.start(200, EVENT_STREAM)
+        await exchange.send(body)
+
+    return scene
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
+    monkeypatch.setattr(watch, "LONGEST_WAIT_S", 0.01)
+    with ScriptedServer() as server:
+        yield server
+
+
+def watch_run(server: ScriptedServer) -> tuple[object, list[int]]:
+    """The result of a run, and the numbers of the events that were shown of it."""
+    seen: list[int] = []
+
+    async def watching() -> object:
+        async with AsyncClient(KEY, base_url=server.url, max_retries=0) as client:
+            run = WatchedRun(client, "a/p/s", message="hi")
+            return (await run.result(lambda event: seen.append(event.seq))).result
+
+    return asyncio.run(watching()), seen
+
+
+def test_a_run_whose_acceptance_was_lost_is_asked_for_again_under_the_same_key(
+    scripted: ScriptedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unavailable = refuses(503, "UNAVAILABLE")
+    scripted.plays(
+        hangs_up,
+        hangs_up,
+        unavailable,
+        answers(ACCEPTED, status=202),
+        sends(stream()),
+        unavailable,
+        answers(DONE),
+    )
+    assert watch_run(scripted) == ({"text": "é"}, SEQS)
+    posts = [each for each in scripted.requests if each.method == "POST"]
+    assert len(posts) == 4
+    assert len({each.headers["idempotency-key"] for each in posts}) == 1
+    assert len({each.body for each in posts}) == 1
+    # Once for the acceptance, once for the result: not for each attempt.
+    assert capsys.readouterr().err.count("asked again until it answers") == 2
+
+
+def test_events_that_cannot_be_followed_cost_no_result_and_come_once(scripted: ScriptedServer) -> None:
+    no_stream = answers(b"<html>", headers={"content-type": "text/html"})
+    running = answers({**DONE, "status": "running", "result": None})
+    accepted = answers(ACCEPTED, status=202)
+    scripted.plays(accepted, sends(b"".join(FRAMES[:3])), no_stream, running, sends(stream()), answers(DONE))
+    assert watch_run(scripted) == ({"text": "é"}, SEQS)
+    scripted.plays(accepted, no_stream, answers(DONE))
+    assert watch_run(scripted) == ({"text": "é"}, [])
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def _flags(variables: dict[str, str]) -> list[str]:
+    return ["--base-url", variables["RUNGLASS_BASE_URL"], "--api-key", variables["RUNGLASS_API_KEY"]]

@@ -1,0 +1,387 @@
+"""`prove canary`: what a capture mode does not keep is in no file of the data folder once nobody is owed it.
+
+Every place of a run that can hold content gets a mark of its own, in every mode and on every way through the
+server; the server is killed in the middle and started again. When all has ended and answers have expired, the
+bytes of every file are searched. Beside each mark stands a second one that looks like a secret.
+"""
+
+import asyncio
+import base64
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx2
+
+from runglass.execution import CaptureMode
+from runglass.flow import parse_flow
+from runglass.keys import make_key
+from runglass.runtime import open_store, push_flow
+from runglass.settings import Settings
+from tests.e2e.command import Process, started
+
+MODES: tuple[CaptureMode, ...] = ("off", "metadata_only", "redacted", "full")
+FLOW = """
+slug: {slug}
+capture: "{mode}"
+steps:
+  - {{id: ask, type: llm, model: echo, prompt: "{{{{ message }}}}"}}
+  - {{id: work, type: code, code: 'return {{"said": text}}'}}
+  - {{id: hold, type: wait, ms: 1}}
+"""
+PREFIX = "c4n4ry"
+WAIT_S = 30.0
+HELD_MS = 1500
+"""Long enough to be killed in, and over by the time that the next server is ready."""
+
+ALWAYS = ("input", "parameter", "prompt", "history", "attachment", "system")
+"""The places that each run has; what a model says is its prompt here, so that is in an output, too."""
+WAYS: dict[str, tuple[str, ...]] = {
+    "success": (*ALWAYS, "output"),
+    "failure": (*ALWAYS, "error", "printed"),
+    "retry": (*ALWAYS, "error", "output"),
+    "tool pause": (*ALWAYS, "tool", "arguments", "result", "output"),
+    "repeat": (*ALWAYS, "output"),
+    "job": (*ALWAYS, "output"),
+    "walk": (*ALWAYS, "override", "edited", "output"),
+    "failed walk": (*ALWAYS, "error", "printed"),
+    "crash": (*ALWAYS, "output"),
+    "cancel": (*ALWAYS, "output"),
+}
+OF_FAILED_ATTEMPTS: dict[str, frozenset[str]] = {
+    "failure": frozenset({"input", "prompt", "error", "printed"}),
+    "retry": frozenset({"input", "prompt", "error"}),
+    "failed walk": frozenset({"input", "prompt", "error", "printed"}),
+    # The attempt that was cut off is the one that had the output before it as its input.
+    "crash": frozenset({"output"}),
+    "cancel": frozenset({"output"}),
+}
+
+
+class Mark(NamedTuple):
+    """Where a canary was put; `secret` is the one that looks like an e-mail address."""
+
+    mode: CaptureMode
+    way: str
+    place: str
+    secret: bool
+
+
+class Marks:
+    """All canaries, and where each of them belongs."""
+
+    def __init__(self) -> None:
+        self._all: list[Mark] = []
+
+    def plain(self, mode: CaptureMode, way: str, place: str, *, secret: bool = False) -> str:
+        assert place in WAYS[way], place
+        mark = Mark(mode, way, place, secret)
+        if mark not in self._all:
+            self._all.append(mark)
+        return f"{PREFIX}{self._all.index(mark):05}"
+
+    def both(self, mode: CaptureMode, way: str, place: str) -> str:
+        secret = self.plain(mode, way, place, secret=True)
+        return f"{self.plain(mode, way, place)} {secret}@example.com"
+
+    def missing(self) -> set[tuple[CaptureMode, str, str]]:
+        """The places that no canary was put in."""
+        every = {(mode, way, place) for mode in MODES for way, places in WAYS.items() for place in places}
+        return every - {mark[:3] for mark in self._all}
+
+    def found_in(self, folder: Path) -> set[Mark]:
+        """The canaries that are in any file, in whatever encoding."""
+        found: set[Mark] = set()
+        for path in sorted(folder.rglob("*")):
+            data = path.read_bytes() if path.is_file() else b""
+            found |= {self._all[int(number)] for number in re.findall(rf"{PREFIX}(\d{{5}})".encode(), data)}
+            for name, spelling in SPELLINGS.items():
+                assert spelling not in data, f"a canary is in {path.name}, written as {name}"
+        return found
+
+
+def _spellings() -> dict[str, bytes]:
+    """The common part of all canaries as other encodings write it."""
+    plain = PREFIX.encode()
+    spellings = {
+        "UTF-16": PREFIX.encode("utf-16-le"),
+        "hexadecimal": plain.hex().encode(),
+        "hexadecimal, upper case": plain.hex().upper().encode(),
+        "JSON escapes": "".join(f"\\u{ord(letter):04x}" for letter in PREFIX).encode(),
+    }
+    for ahead in range(3):
+        # The characters that also depend on what stands before or after are left out.
+        written = base64.b64encode(b"\0" * ahead + plain)
+        whole = len(plain) + ahead - (len(plain) + ahead) % 3
+        spellings[f"Base64, {ahead} bytes on"] = written[(0, 2, 3)[ahead] : whole // 3 * 4]
+    return spellings
+
+
+SPELLINGS = _spellings()
+
+
+def must_be_found(mark: Mark) -> bool:
+    """Whether the mode keeps what the mark stands in."""
+    mode, way, place, secret = mark
+    if mode == "off" or (mode == "redacted" and (secret or place == "printed")):
+        return False
+    if mode == "metadata_only":
+        return place in OF_FAILED_ATTEMPTS.get(way, ())
+    return True
+
+
+class Caller:
+    """Sends the runs of one way in one mode."""
+
+    def __init__(self, http: httpx2.Client, marks: Marks, mode: CaptureMode, way: str) -> None:
+        self.http = http
+        self._marks = marks
+        self._mode, self._way = mode, way
+        self.path = f"/seq/acme/demo/{_slug(mode)}"
+        self.headers = {"Idempotency-Key": f"{mode} {way}"}
+
+    def text(self, place: str) -> str:
+        return self._marks.both(self._mode, self._way, place)
+
+    def body(self, code: str, **work: Any) -> dict[str, Any]:
+        """A request with a mark wherever a request can have one; `code` and `work` go to the second step."""
+        url = f"https://example.com/{self._marks.plain(self._mode, self._way, 'attachment')}.png"
+        return {
+            "messages": [
+                {"role": "user", "content": self.text("history")},
+                {"role": "assistant", "content": "go on"},
+                {"role": "user", "content": self.text("input")},
+            ],
+            "parameters": {"note": self.text("parameter")},
+            "attachments": [{"url": url, "mimeType": "image/png"}],
+            "blockOverrides": {
+                "ask": {"prompt": "{{ message }} " + self.text("prompt"), "system": self.text("system")},
+                "work": {"code": code, **work},
+            },
+        }
+
+    def good(self) -> dict[str, Any]:
+        return self.body(f"return {json.dumps({'made': self.text('output')})}")
+
+    def bad(self) -> dict[str, Any]:
+        # The code itself is an override, which is told: what it prints is put together while it runs.
+        printed = json.dumps(self.text("printed")).replace(PREFIX, f'{PREFIX[:3]}" + "{PREFIX[3:]}')
+        return self.body(f"print({printed})\nraise ValueError({json.dumps(self.text('error'))})")
+
+    def post(
+        self, what: str, body: dict[str, Any], *, status: int = 200, key: bool = False
+    ) -> httpx2.Response:
+        answer = self.http.post(f"{self.path}/{what}", json=body, headers=self.headers if key else {})
+        assert answer.status_code == status, answer.text
+        return answer
+
+    def held(self, ms: int) -> str:
+        """The id of a job that has come to its last step, which takes so long."""
+        body = self.good()
+        body["blockOverrides"]["hold"] = {"ms": ms}
+        run = str(self.post("jobs", body, status=202).json()["executionId"])
+        until(lambda: "hold" in [step["stepId"] for step in self.trace(run)["steps"]])
+        return run
+
+    def trace(self, run: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.http.get(f"/flow-runs/{run}/trace").json()
+        return found
+
+
+def success(caller: Caller) -> None:
+    assert caller.post("execute", caller.good()).json()["result"]["made"] == caller.text("output")
+
+
+def failure(caller: Caller) -> None:
+    answer = caller.post("execute", caller.bad(), status=500)
+    assert caller.text("error") in answer.text, "the caller gets the whole error"
+
+
+def retry(caller: Caller) -> None:
+    error, output = json.dumps(caller.text("error")), json.dumps({"made": caller.text("output")})
+    code = f"if attempt == 1:\n    raise ValueError({error})\nreturn {output}"
+    caller.post("execute", caller.body(code, retry={"max_attempts": 2, "initial_delay_ms": 0}))
+
+
+def tool_pause(caller: Caller) -> None:
+    parameters = {"properties": {"q": {"const": caller.text("arguments")}}, "required": ["q"]}
+    function = {"name": "look", "description": caller.text("tool"), "parameters": parameters}
+    tools = [{"type": "function", "function": function}]
+    paused = caller.post("execute", {**caller.good(), "tools": tools}, key=True).json()
+    assert caller.text("arguments") in paused["toolCalls"][0]["function"]["arguments"]
+    results = [{"toolCallId": call["id"], "output": caller.text("result")} for call in paused["toolCalls"]]
+    done = caller.post("execute", {**paused, "toolCallMessages": [*paused["toolCallMessages"], *results]})
+    assert done.json()["status"] == "completed"
+
+
+def repeat(caller: Caller, *, status: int = 200) -> None:
+    first, second = (caller.post("execute", caller.good(), status=status, key=True).text for _ in range(2))
+    assert first == second
+
+
+def job(caller: Caller) -> str:
+    run = str(caller.post("jobs", caller.good(), status=202, key=True).json()["executionId"])
+    until(lambda: caller.http.get(f"{caller.path}/jobs/{run}").json()["status"] == "completed")
+    return run
+
+
+def walk(caller: Caller) -> None:
+    told = caller.post("step", caller.good(), key=True).text
+    run = told.split('"executionId":"')[1][:36]
+    body: dict[str, Any] = {
+        "executionId": run,
+        "stepIndex": 1,
+        "runRemaining": True,
+        "accumulatedOutputs": {"ask": {"text": caller.text("edited")}},
+        "inputOverrides": {"more": caller.text("override")},
+    }
+    caller.headers = {"Idempotency-Key": f"{run} 1"}
+    told = caller.post("step", body, key=True).text
+    assert told == caller.post("step", body, key=True).text
+    assert "flow_completed" in told
+    assert caller.text("output") in told
+
+
+def failed_walk(caller: Caller) -> None:
+    told = caller.post("step", {**caller.bad(), "runRemaining": True}, key=True).text
+    assert told.count(caller.text("error")) >= 2, "the caller gets the whole error"
+
+
+def cancel(caller: Caller) -> None:
+    assert caller.http.delete(f"/flow-runs/{caller.held(600_000)}").status_code == 202
+
+
+TO_THE_END: dict[str, Callable[[Caller], object]] = {
+    "success": success,
+    "failure": failure,
+    "retry": retry,
+    "tool pause": tool_pause,
+    "repeat": repeat,
+    "job": job,
+    "walk": walk,
+    "failed walk": failed_walk,
+    "cancel": cancel,
+}
+
+
+def canary() -> list[str]:
+    """Goes every way in every mode. Raises AssertionError where a mark is, or is not, against the mode."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="runglass-canary-") as name:
+        folder, marks = Path(name), Marks()
+        key = asyncio.run(_prepare(Settings(data=folder)))
+        crashed, jobs = _first_life(folder, key, marks)
+        assert not marks.missing(), marks.missing()
+        found = marks.found_in(folder)
+        for way in ("crash", "repeat", "job", "walk"):
+            mark = Mark("off", way, "output", secret=False)
+            assert mark in found, "what a run or a caller needs still is stored, so that it can be found here"
+        _second_life(folder, key, marks, crashed, jobs)
+        found = marks.found_in(folder)
+        _judge(found)
+    return [*_table(found), f"{time.monotonic() - began:.1f} s; nothing else in any file of the data folder"]
+
+
+def _first_life(folder: Path, key: str, marks: Marks) -> tuple[list[str], dict[CaptureMode, str]]:
+    """All ways, up to the kill; returns the ids of the runs that it cut off, and of the jobs."""
+    with _server(folder, key) as (process, http):
+        jobs: dict[CaptureMode, str] = {}
+        for mode in MODES:
+            for way, go in TO_THE_END.items():
+                gone = go(Caller(http, marks, mode, way))
+                if way == "job":
+                    jobs[mode] = str(gone)
+        crashed = [Caller(http, marks, mode, "crash").held(HELD_MS) for mode in MODES]
+        process.kill()
+    return crashed, jobs
+
+
+def _second_life(
+    folder: Path, key: str, marks: Marks, crashed: list[str], jobs: dict[CaptureMode, str]
+) -> None:
+    """The runs that were cut off end, and answers expire; then the server is stopped."""
+    with _server(folder, key, RUNGLASS_ANSWER_TTL_S="0.5") as (process, http):
+        for run in crashed:
+            until(lambda run=run: _status(http, run) == "completed")  # type: ignore[misc]
+        until(lambda: not _too_many(marks, folder), else_told=lambda: f"still: {_too_many(marks, folder)}")
+        for mode in MODES:
+            repeat(Caller(http, marks, mode, "repeat"), status=410)
+            polled = http.get(f"/seq/acme/demo/{_slug(mode)}/jobs/{jobs[mode]}")
+            assert polled.status_code == (200 if mode == "full" else 410), polled.text
+        assert process.interrupt() == 0
+
+
+def _too_many(marks: Marks, folder: Path) -> list[Mark]:
+    return sorted(mark for mark in marks.found_in(folder) if must_be_found(mark) is False)
+
+
+def _judge(found: set[Mark]) -> None:
+    every = [
+        Mark(mode, way, place, secret)
+        for mode in MODES
+        for way, places in WAYS.items()
+        for place in places
+        for secret in (False, True)
+        if not (secret and place == "attachment")
+    ]
+    wrong = [
+        f"{mark} is {'' if mark in found else 'not '}in the files"
+        for mark in every
+        if must_be_found(mark) != (mark in found)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _table(found: set[Mark]) -> list[str]:
+    lines = [f"{'way':12} {'place':10} " + " ".join(f"{mode:>13}" for mode in MODES)]
+    for way, places in WAYS.items():
+        for place in places:
+            cells = []
+            for mode in MODES:
+                plain, secret = (Mark(mode, way, place, secret) in found for secret in (False, True))
+                struck = plain and not secret and place != "attachment"
+                cells.append("no secrets" if struck else "found" if plain else "-")
+            lines.append(f"{way:12} {place:10} " + " ".join(f"{cell:>13}" for cell in cells))
+    return lines
+
+
+@contextmanager
+def _server(folder: Path, key: str, **environment: str) -> Iterator[tuple[Process, httpx2.Client]]:
+    with started("serve", "--port", "0", "--data", folder, env=environment) as process:
+        base = f"{process.line().split()[1]}/api/v1"
+        with httpx2.Client(base_url=base, headers={"Authorization": f"Bearer {key}"}, timeout=WAIT_S) as http:
+            yield process, http
+
+
+async def _prepare(settings: Settings) -> str:
+    """Publishes the flow of each mode; returns an API key."""
+    new = make_key()
+    async with open_store(settings) as store:
+        project = await store.ensure_project("acme", "demo")
+        await store.add_key(project.id, "admin", new.digest, new.hint)
+        for mode in MODES:
+            record = await push_flow(store, project, parse_flow(FLOW.format(slug=_slug(mode), mode=mode)))
+            await store.publish(record.id)
+    return new.key
+
+
+def _slug(mode: CaptureMode) -> str:
+    return f"canary-{mode.replace('_', '-')}"
+
+
+def _status(http: httpx2.Client, run: str) -> str:
+    return str(http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"])
+
+
+def until(
+    holds: Callable[[], bool], *, else_told: Callable[[], str] = lambda: "it does not come to that"
+) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline, else_told()
+        time.sleep(0.05)
