@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         UnknownEvent,
     )
     from runglass.execution import Attachment, CompletedResult, JobState, RunPage
+    from runglass.session import SessionExecution, SessionStep
     from runglass.trace import (
         ModelCall,
         ModelTotals,
@@ -110,6 +111,8 @@ __all__ = [
     "RunSummary",
     "RunTotals",
     "RunglassError",
+    "SessionExecution",
+    "SessionStep",
     "StepAttempts",
     "StepCompleted",
     "StepError",
@@ -149,6 +152,7 @@ _HOMES = {
         "StepResumed StepRetrying StepSkipped StepStarted StreamEvent UnknownEvent"
     ),
     "execution": "Attachment CompletedResult JobState RunPage",
+    "session": "SessionExecution SessionStep",
     "trace": (
         "ModelCall ModelTotals RunError RunSummary RunTotals StepAttempts StepTrace TokenBreakdown Trace"
     ),

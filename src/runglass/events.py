@@ -211,10 +211,15 @@ class StepPausedForToolCalls(Event, frozen=True, kw_only=True, eq=False, tag="st
 
 
 class FlowCompleted(Event, frozen=True, kw_only=True, eq=False, tag="flow_completed"):
-    """Last event of a run that ended well. `result` is null where the capture mode keeps no snapshots."""
+    """Last event of a run that ended well: `result` is the output of `step_id`, the last top-level step.
+
+    It is None where the capture mode keeps no snapshots, and cut where it is too large (`truncated`).
+    """
 
     run_id: str
+    step_id: str | None = None
     result: Json = None
+    truncated: bool = False
     summary: Json = None
 
 

@@ -17,6 +17,7 @@ PING = b": ping\n\n"
 RETRY = b"retry: 1000\n\n"
 
 _FRAME = b"id: %d\nevent: %b\ndata: %b\n\n"
+_UNNUMBERED_FRAME = b"event: %b\ndata: %b\n\n"
 
 
 def frame(seq: int, event: str, data: bytes) -> bytes:
@@ -27,6 +28,13 @@ def frame(seq: int, event: str, data: bytes) -> bytes:
     if b"\n" in data or b"\r" in data:
         raise ValueError(f"data of event {seq} contains a line end: encode it as one line of JSON")
     return _FRAME % (seq, _event_name(event), data)
+
+
+def unnumbered_frame(event: str, data: bytes) -> bytes:
+    """What no stream can be resumed after, as it goes out. Raises as `frame` does."""
+    if b"\n" in data or b"\r" in data:
+        raise ValueError(f"data of {event!r} contains a line end: encode it as one line of JSON")
+    return _UNNUMBERED_FRAME % (_event_name(event), data)
 
 
 def frames(rows: Sequence[tuple[int, str, bytes]]) -> bytes:

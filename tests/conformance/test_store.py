@@ -619,8 +619,16 @@ async def test_runs_of_a_session_are_found_oldest_first_in_their_project_only(st
     first = await make_run(store, "run-1")
     for number in (3, 2):
         await store.create_run(new_run(first.project_id, first.flow_id, id=f"run-{number}", session_id="s"))
-    assert [run.id for run in await store.session_runs(first.project_id, "s")] == ["run-2", "run-3"]
-    assert await store.session_runs(first.project_id + 1, "s") == []
+
+    async def found(after: str = "", limit: int = 10) -> list[str]:
+        runs = await store.session_runs(first.project_id, "s", after=after, limit=limit)
+        return [run.id for run in runs]
+
+    assert await found() == ["run-2", "run-3"]
+    assert await found(limit=1) == ["run-2"]
+    assert await found(after="run-2") == ["run-3"]
+    assert await found(after="run-3") == []
+    assert await store.session_runs(first.project_id + 1, "s", after="", limit=10) == []
 
 
 async def test_a_project_is_created_once(store: Store) -> None:

@@ -54,16 +54,17 @@ def first(http: httpx2.Client, **more: Any) -> tuple[str, list[Frame]]:
 
 def test_a_walk_is_one_run_with_one_trace(http: httpx2.Client) -> None:
     run, found = first(http)
-    assert types(found) == ["run_started", "step_started", "step_completed", "step_paused"]
+    assert types(found) == ["run_started", "step_started", "step_output", "step_completed", "step_paused"]
     started = found[0].data
     assert started["runId"] == run
     assert (started["stepCount"], started["triggerType"]) == (3, "step")
-    assert found[2].data["output"] == {"n": 2}, "the caller gets its outputs whatever the log keeps"
-    assert found[3].data["stepIndex"] == 1
+    assert found[3].data["output"] == {"n": 2}, "the caller gets its outputs whatever the log keeps"
+    assert (found[4].data["stepId"], found[4].data["stepIndex"]) == ("a", 0), "the step just completed"
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "paused"
     second = call(http, executionId=run, stepIndex=1)
     assert types(second).count("step_completed") == 2
     assert types(second)[-2:] == ["loop_completed", "step_paused"]
+    assert (second[-1].data["stepId"], second[-1].data["stepIndex"]) == ("l", 1)
     # Having counted completed steps, a client is ahead of the cursor: the server takes the smaller one.
     third = call(http, executionId=run, stepIndex=4)
     assert types(third)[-2:] == ["step_completed", "flow_completed"]
@@ -138,9 +139,38 @@ def test_tool_calls_pause_a_walk(http: httpx2.Client) -> None:
     assert found[-1].data["result"] == {"said": "hi"}
 
 
-@pytest.mark.parametrize("path", ["/seq/acme/demo/walk/v0/step", "/seq/acme/demo/draft-only/step"])
-def test_a_draft_cannot_be_walked_through(http: httpx2.Client, path: str) -> None:
+@pytest.mark.parametrize("slug", ["walk", "draft-only"])
+def test_a_draft_cannot_be_walked_by_its_number(http: httpx2.Client, slug: str) -> None:
+    path = f"/seq/acme/demo/{slug}/v0/step"
     assert refusal(http.post(path, json={"parameters": {"n": 1}})) == (400, "INVALID_VERSION")
+
+
+DRAFT = """
+slug: {slug}
+steps:
+  - {{id: a, type: code, code: 'return {{"n": 1}}'}}
+  - {{id: {last}, type: code, code: 'return {{"n": n + {add}}}'}}
+"""
+
+
+def test_what_was_never_published_is_walked_as_it_was_at_the_first_call(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    """Whatever is pushed or published between two calls, also where the step to come is gone from it."""
+    path = "/seq/acme/demo/sketch/step"
+    server.push(DRAFT.format(slug="sketch", last="b", add=10), publish=False)
+    found = call(http, path)
+    assert (types(found)[-1], found[0].data["version"]) == ("step_paused", 0)
+    run = found[0].data["executionId"]
+    server.push(DRAFT.format(slug="sketch", last="c", add=20), publish=False)
+    fresh = call(http, path, runRemaining=True)
+    assert fresh[-1].data["result"] == {"n": 21}, "a walk that begins now is one through the new draft"
+    server.push(DRAFT.format(slug="sketch", last="d", add=30))
+    pinned = http.post("/seq/acme/demo/sketch/v1/step", json={"executionId": run, "stepIndex": 1})
+    assert refusal(pinned) == (409, "STALE_TREE"), "the run is none of version 1"
+    ended = call(http, path, executionId=run, stepIndex=1)
+    assert (types(ended)[-1], ended[-1].data["result"]) == ("flow_completed", {"n": 11})
+    assert call(http, path)[0].data["version"] == 1
 
 
 @pytest.mark.parametrize(
@@ -162,22 +192,28 @@ def test_a_call_that_cannot_be_is_refused(
 
 def test_a_whole_event_may_be_sent_back(http: httpx2.Client) -> None:
     run, found = first(http, pausedAtStep="a", client={"name": "other"})
-    found = call(http, **found[-1].data)
+    found = call(http, **{**found[-1].data, "stepIndex": found[-1].data["stepIndex"] + 1})
     assert types(found)[-2:] == ["loop_completed", "step_paused"]
     assert found[-1].data["executionId"] == run
 
 
-def test_a_flow_that_changed_under_the_walk_is_stale(server: RunningServer, http: httpx2.Client) -> None:
+def test_a_walk_keeps_its_version_when_production_moves_on(
+    server: RunningServer, http: httpx2.Client
+) -> None:
     flow = "slug: changing\nsteps: [{id: a, type: passthrough}, {id: b, type: passthrough}]\n"
     server.push(flow)
     path = "/seq/acme/demo/changing/step"
     run = str(call(http, path)[0].data["executionId"])
     server.push(flow.replace("id: b", "id: c"))
-    stale = http.post(path, json={"executionId": run, "stepIndex": 1})
-    assert refusal(stale) == (409, "STALE_TREE")
-    assert detail(stale)["executionId"] == run
-    pinned = call(http, "/seq/acme/demo/changing/v1/step", executionId=run, stepIndex=1)
-    assert types(pinned)[-1] == "flow_completed"
+    other = http.post("/seq/acme/demo/changing/v2/step", json={"executionId": run, "stepIndex": 1})
+    assert refusal(other) == (409, "STALE_TREE")
+    assert detail(other)["executionId"] == run
+    found = call(http, path, executionId=run, stepIndex=1)
+    assert [frame.data["stepId"] for frame in found if frame.event == "step_completed"] == ["b"]
+    assert types(found)[-1] == "flow_completed"
+    assert call(http, path)[0].data["version"] == 2
+    run = str(call(http, "/seq/acme/demo/changing/v1/step")[0].data["executionId"])
+    assert types(call(http, "/seq/acme/demo/changing/v1/step", executionId=run))[-1] == "flow_completed"
 
 
 def keyed(http: httpx2.Client, key: str, path: str = PATH, **body: Any) -> list[dict[str, Any]]:
@@ -269,7 +305,7 @@ def test_going_back_twice_numbers_each_attempt(http: httpx2.Client) -> None:
 
 def test_a_later_call_without_an_index_goes_on_where_the_run_is(http: httpx2.Client) -> None:
     run, _ = first(http)
-    assert call(http, executionId=run)[-1].data["stepIndex"] == 2
+    assert call(http, executionId=run)[-1].data["stepIndex"] == 1
     assert types(call(http, executionId=run, stepIndex=None))[-1] == "flow_completed"
 
 

@@ -149,10 +149,12 @@ def refusal(answer: httpx2.Response) -> tuple[int, str]:
 
 
 class Frame:
-    """One server-sent event as it stood in the stream."""
+    """One server-sent event as it stood in the stream; `id` is empty where it had none."""
 
     def __init__(self, block: str) -> None:
         fields = [line.split(": ", 1) for line in block.split("\n")]
+        if fields[0][0] != "id":
+            fields.insert(0, ["id", ""])
         assert [name for name, _ in fields] == ["id", "event", "data"], block
         self.id, self.event, data = (value for _, value in fields)
         self.data: dict[str, Any] = json.loads(data)

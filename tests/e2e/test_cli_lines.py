@@ -57,6 +57,18 @@ def test_an_event_of_a_type_that_is_not_known_is_shown_as_it_is() -> None:
     assert "sheep" in line
 
 
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [('"stepId":"a","stepIndex":0', "paused after step a"), ('"stepIndex":1', "paused before step 1")],
+    ids=["as it is now", "in an older log"],
+)
+def test_a_pause_says_where_it_is(fields: str, shown: str) -> None:
+    event = decode_event(
+        b'{"eventType":"step_paused","executionId":"run","seq":4,"at":"",%b}' % fields.encode()
+    )
+    assert EventLines().line(event).plain.endswith(shown)
+
+
 def test_text_of_flows_is_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
     write_line(stdout(), "[red]not red[/red] :smile:")
     assert capsys.readouterr().out == "[red]not red[/red] :smile:\n"

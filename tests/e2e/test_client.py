@@ -12,6 +12,7 @@ from runglass import (
     FlowNotFoundError,
     RunStarted,
     StepCompleted,
+    StepOutput,
     StepPaused,
     StepPausedForToolCalls,
     StreamEvent,
@@ -116,8 +117,13 @@ def test_events_of_a_walk_are_those_of_its_trace(server: RunningServer, side: Si
     assert isinstance(events[0], RunStarted)
     assert isinstance(events[-1], FlowCompleted)
     assert events[-1].result == {"texts": ["A", "B"]}
+    # What the log does not keep comes in the walk without a number.
+    assert [each.event_type for each in events if each.seq == 0] == ["step_output"] * 4
+    outputs = [each.output_data for each in events if isinstance(each, StepOutput)]
+    assert outputs == [each.output for each in events if isinstance(each, StepCompleted)]
+    events = [each for each in events if each.seq]
     assert [each.seq for each in events] == list(range(1, len(events) + 1))
-    assert [each.step_index for each in events if isinstance(each, StepPaused)] == [1, 2]
+    assert [each.step_index for each in events if isinstance(each, StepPaused)] == [0, 1]
     told = side.events(flow.run(events[0].execution_id).live_trace())
     assert [(each.seq, each.event_type) for each in told] == [(each.seq, each.event_type) for each in events]
 
@@ -283,3 +289,17 @@ def test_the_same_messages_and_session_reach_the_server(server: RunningServer, s
     record = server.call(server.runtime.store.run(walked[0].execution_id))
     assert record is not None
     assert record.session_id == str(session)
+
+
+def test_a_session_has_every_run_with_what_it_gave(server: RunningServer, side: Side) -> None:
+    session_id = uuid.uuid4()
+    client = connect(side, server, session_id=session_id)
+    flow = client.flow("walk")
+    side.value(flow.execute(message="a b", trace=True))
+    side.events(flow.steps(message="c"))
+    for limit in (None, 1):
+        first, second = side.events(client.session(session_id, limit=limit))
+        assert (first.trigger_type, second.trigger_type) == ("execute", "step")
+        assert first.steps[-1].output_snapshot == {"texts": ["A", "B"]}
+        assert (second.snapshots_available, second.steps[-1].output_snapshot) == (False, None)
+        assert [step.step_id for step in second.steps] == ["first", "shout", "last"]

@@ -28,6 +28,7 @@ from runglass import (
     RateLimitError,
     Run,
     RunPage,
+    SessionExecution,
     RunSummary,
     StepAttempts,
     StepCompleted,
@@ -127,6 +128,7 @@ def blocking(which: Literal["latest", "all"], number: int) -> None:
         assert_type(page.next_cursor, str | None)
         for summary in client.runs():
             assert_type(summary, RunSummary)
+        assert_type(client.session(uuid.uuid4(), limit=5), Generator[SessionExecution, None, None])
         flow.execute(version="latest")  # type: ignore[call-overload]
         flow.execute("hi")  # type: ignore[call-overload]
         run.step_trace("s", attempt="first")  # type: ignore[call-overload]
@@ -153,6 +155,8 @@ async def on_asyncio() -> None:
         assert_type(await client.runs(), RunPage)
         async for summary in client.runs(limit=5):
             assert_type(summary, RunSummary)
+        async for execution in client.session("id"):
+            assert_type(execution.steps[0].output_snapshot, dict[str, Any] | None)
 
 
 def reading(trace: Trace, event: StreamEvent) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass.sse import PING, RETRY, Decoder, Frame, FrameTooLarge, frame, frames
+from runglass.sse import PING, RETRY, Decoder, Frame, FrameTooLarge, frame, frames, unnumbered_frame
 from tests.sse_standard import PIECES, check, cut, feed_all, observed, reference
 
 
@@ -40,6 +40,15 @@ class TestEncoding:
             frame(8, "x", data)
         with pytest.raises(ValueError, match="data of event 8 contains a line end"):
             frames([(7, "x", b"{}"), (8, "x", data), (9, "x", b"{}")])
+
+    def test_a_frame_without_a_number_leaves_the_place_in_the_stream_alone(self) -> None:
+        data = b'{"seq":0}'
+        assert unnumbered_frame("step_output", data) == b'event: step_output\ndata: {"seq":0}\n\n'
+        decoder = Decoder()
+        found = decoder.feed(frame(3, "x", b"{}") + unnumbered_frame("step_output", data))
+        assert (found[1].event, found[1].data, decoder.last_event_id) == ("step_output", data, "3")
+        with pytest.raises(ValueError, match="data of 'x' contains a line end"):
+            unnumbered_frame("x", b"{\n}")
 
     @pytest.mark.parametrize("event", ["", "a\nb", "a\r"])
     def test_an_event_name_that_would_break_the_frame_is_refused(self, event: str) -> None:

@@ -103,7 +103,11 @@ def _words(event: StreamEvent) -> Words:
         case LoopCompleted():
             return "✓", "green", f"loop completed, {words.counted(event.iterations, 'iteration')}"
         case StepPaused():
-            return "‖", "yellow", f"paused before step {event.step_index}"
+            # In older logs it has no id, and its index is that of the step to come.
+            where = (
+                f"before step {event.step_index}" if event.step_id is None else f"after step {event.step_id}"
+            )
+            return "‖", "yellow", f"paused {where}"
         case StepPausedForToolCalls():
             calls = words.counted(len(event.tool_calls), "tool call")
             return "‖", "yellow", f"{event.step_id} waits for the results of {calls}"

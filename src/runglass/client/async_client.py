@@ -5,8 +5,9 @@ that one it loads the HTTP library at once: later, on the event loop, everything
 """
 
 import uuid
+from collections.abc import AsyncGenerator
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from runglass.client import calls
 from runglass.client.async_flows import AsyncFlow
@@ -16,6 +17,9 @@ from runglass.client.run_pages import AsyncRunPages
 from runglass.client.runs import AsyncRun
 from runglass.client.transport.on_asyncio import AsyncTransport
 from runglass.trace import RunStatus
+
+if TYPE_CHECKING:
+    from runglass.session import SessionExecution
 
 
 class AsyncClient:
@@ -132,3 +136,23 @@ class AsyncClient:
             cursor=cursor,
         )
         return AsyncRunPages(self._transport, call, timeout=timeout)
+
+    async def session(
+        self, session_id: str | uuid.UUID, *, limit: int | None = None
+    ) -> AsyncGenerator["SessionExecution", None]:
+        """Every run of a session, oldest first, with what its steps left behind.
+
+        A session is what `session_id` tied together when its runs were started. They are fetched in pages of
+        `limit` (1 to 100; by default as many as the server sends at once), each when the loop comes to it.
+
+        Raises FlowNotFoundError for an unknown session, APITimeoutError, APIConnectionError.
+        """
+        cursor: str | None = None
+        while True:
+            call = calls.session(session_id, limit=limit, cursor=cursor)
+            page = await self._transport.call(call, timeout=None)
+            for execution in page.executions:
+                yield execution
+            cursor = page.next_cursor
+            if cursor is None:
+                return

@@ -8,13 +8,16 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from types import NoneType
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from runglass.execution import JobState, RunPage
 from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
+
+if TYPE_CHECKING:
+    from runglass.session import SessionPage
 
 T = TypeVar("T")
 
@@ -195,6 +198,17 @@ def runs(
     }
     query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)
     return Call(method="GET", path="/flow-runs", answer=RunPage, query=query)
+
+
+def session(session_id: str | uuid.UUID, *, limit: int | None, cursor: str | None) -> Call["SessionPage"]:
+    """A page of the runs of a session, oldest first."""
+    # Few programs ask for it, and none is to wait for its types.
+    from runglass.session import SessionPage
+
+    wanted = {"limit": limit, "cursor": cursor}
+    query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)
+    path = f"/seq/sessions/{_part('session_id', str(session_id))}"
+    return Call(method="GET", path=path, answer=SessionPage, query=query)
 
 
 def following_page(call: Call[RunPage], cursor: str) -> Call[RunPage]:

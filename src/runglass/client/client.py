@@ -6,6 +6,7 @@ loads the one that it uses, and a test holds the two equal.
 
 import threading
 import uuid
+from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -19,6 +20,7 @@ from runglass.trace import RunStatus
 
 if TYPE_CHECKING:
     from runglass.client.transport.blocking import SyncTransport
+    from runglass.session import SessionExecution
 
 
 class Client:
@@ -153,3 +155,22 @@ class Client:
             cursor=cursor,
         )
         return RunPages.starting(self._transport, call, timeout=timeout)
+
+    def session(
+        self, session_id: str | uuid.UUID, *, limit: int | None = None
+    ) -> Generator["SessionExecution", None, None]:
+        """Every run of a session, oldest first, with what its steps left behind.
+
+        A session is what `session_id` tied together when its runs were started. They are fetched in pages of
+        `limit` (1 to 100; by default as many as the server sends at once), each when the loop comes to it.
+
+        Raises FlowNotFoundError for an unknown session, APITimeoutError, APIConnectionError.
+        """
+        cursor: str | None = None
+        while True:
+            call = calls.session(session_id, limit=limit, cursor=cursor)
+            page = self._transport.call(call, timeout=None)
+            yield from page.executions
+            cursor = page.next_cursor
+            if cursor is None:
+                return

@@ -239,9 +239,11 @@ class Flow:
         gets. Leaving the loop leaves the run paused on the server, which cancels it after a day;
         `step.execution_id` names it. `run_remaining=True` runs everything without a stop between the steps.
 
-        `input_overrides` stands over fields of what comes into the first step. Only published versions can be
-        stepped through. `tools` need a `tool_handler`; the other parameters are those of `execute`. A step
-        may take as long as it needs; a connection that falls silent is lost.
+        `input_overrides` stands over fields of what comes into the first step; an object under the id of a
+        step, over fields of that step's input whenever it runs. The draft is stepped through as long as no
+        version is published, and stays for the walk as it was at its begin. `tools` need a `tool_handler`;
+        the other parameters are those of `execute`. A step may take as long as it needs; a connection that
+        falls silent is lost.
 
         Raises as `execute` does, and FlowExecutionError with `step_id` where a step fails for good. What
         cannot be asked is refused at once, everything else is raised by the loop.

@@ -35,7 +35,8 @@ class StepStream:
         self._call = call
         self._retries = Retries(call, max_retries)
         self._decoder = Decoder()
-        self._last_seq = 0
+        self._place = (0, 0)
+        self._farthest = (0, 0)
         self._last: StreamEvent | None = None
 
     def call(self) -> Call[None]:
@@ -45,6 +46,7 @@ class StepStream:
     def opened(self) -> None:
         """A connection stands; what follows through `feed` is a new stream."""
         self._decoder = Decoder()
+        self._place = (0, 0)
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
         """The new events that end in these bytes. Raises APIConnectionError for what is unreadable."""
@@ -59,11 +61,26 @@ class StepStream:
                     f"{self}: its answer broke off in run {self._last.execution_id!r} and began anew in run "
                     f"{event.execution_id!r}: the server does not honour Idempotency-Keys here"
                 )
-            if 0 < seq <= self._last_seq:
-                continue
-            self._last_seq = max(self._last_seq, seq)
-            self._last = event
-            yield event
+            if self._is_new(event, seq):
+                self._last = event
+                yield event
+
+    def _is_new(self, event: StreamEvent, seq: int) -> bool:
+        """Whether no connection has brought the event yet.
+
+        One without a number, which is none of the run's log, is known by how far behind a numbered one it is.
+        """
+        number, beside = self._place
+        if seq > number:
+            self._place = (seq, 0)
+        elif event.seq == 0:
+            # Its frame says no number of its own, so that what was read as one is of a frame before it.
+            self._place = (number, beside + 1)
+        else:
+            return False
+        is_new = self._place > self._farthest
+        self._farthest = max(self._farthest, self._place)
+        return is_new
 
     def lost(self, outcome: Outcome) -> float | None:
         """Seconds to wait before the call is made again, None where its answer is complete.

@@ -107,7 +107,7 @@ class Walk:
             case StepStarted() | StepCompleted() | StepError() | StepPausedForToolCalls():
                 event = self._numbered(event)
             case StepPaused():
-                event = replace(event, step_index=self._place() + 1)
+                event = replace(event, step_index=self._place())
             case FlowCompleted() | FlowFailed() | FlowCancelled():
                 self.ended = True
         self._last = event

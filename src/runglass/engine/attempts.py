@@ -72,7 +72,8 @@ class Attempts:
     """Runs the leaf steps of one run.
 
     `earlier` holds steps that have been run before and may be run again, `cut_off` those whose process died;
-    that may happen to a step `crash_retries` times. `has_credit` is asked before each step.
+    that may happen to a step `crash_retries` times. `step_inputs` by step id stand over fields of a step's
+    input. `has_credit` is asked before each step.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Attempts:
         has_credit: Callable[[], Awaitable[bool]] | None = None,
         earlier: Mapping[Address, StepChange] | None = None,
         cut_off: Mapping[Address, CutOff] | None = None,
+        step_inputs: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
         self._writing = writing
         self._parts = parts
@@ -95,6 +97,7 @@ class Attempts:
         self._has_credit = has_credit
         self._earlier = earlier or {}
         self._cut_off = dict(cut_off or {})
+        self._step_inputs = step_inputs or {}
 
     async def run(
         self,
@@ -149,6 +152,11 @@ class Attempts:
             return 1
         self._writing.recorder.fold.reopen(known)
         return known.step.attempt + 1
+
+    def overridden(self, step: Step, data: Payload) -> Payload:
+        """The step's input with what the call says of it."""
+        fields = self._step_inputs.get(step.id)
+        return Payload({**(data.value or {}), **fields}) if fields else data
 
     def fail(self, step: Step, data: Payload, failure: StepFailure, place: Place) -> NoReturn:
         """Records a container that failed by itself, which alone puts it into a trace. Raises StepLost."""
@@ -217,6 +225,7 @@ class Attempts:
                 data = Payload(await self._parts.templates.render_input(step.input, names))
             except StepFailure as error:
                 failure = error
+        data = self.overridden(step, data)
         await self._writing.capture.prepare(data)
         return data, failure
 

@@ -176,7 +176,8 @@ class Engine:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
-        return PausedRun(run, begun.plan, pause, kept.outputs())
+        latest = (kept.begun or begun).stretch
+        return PausedRun(run, begun.plan, pause, kept.outputs(), latest.step_inputs)
 
     async def resume(
         self,

@@ -180,6 +180,7 @@ class Going:
             has_credit=await self._credit(),
             earlier=state.earlier,
             cut_off=state.cut_off,
+            step_inputs=state.begun.stretch.step_inputs,
         )
         return Runner(
             execution_id=self.run.id,
@@ -221,13 +222,15 @@ class Going:
     def _ended_well(self, walked: Walked, capture: Capture) -> Outcome:
         if walked.result is None:
             return Outcome("paused", pause=walked.pause, outputs=walked.outputs)
-        kept = capture.snapshot(walked.result).data
+        snapshot = capture.snapshot(walked.result)
         self._recorder.owe(result=walked.result.json)
         self._recorder.record(
             FlowCompleted(
                 execution_id=self.run.id,
                 run_id=self.run.id,
-                result=encoded(kept),
+                step_id=self._state.begun.plan.flow.steps[-1].id,
+                result=encoded(snapshot.data),
+                truncated=snapshot.truncated,
                 summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
             )
         )

@@ -53,8 +53,25 @@ def _without_headers(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _inputs(begun: Begun) -> dict[str, dict[str, Any]]:
     """The overrides of steps' inputs by step id."""
-    first = begun.plan.flow.steps[begun.stretch.first]
-    return {first.id: begun.stretch.input} if begun.stretch.input else {}
+    first, stretch = begun.plan.flow.steps[begun.stretch.first], begun.stretch
+    inputs = dict(stretch.step_inputs)
+    if stretch.input:
+        inputs[first.id] = {**stretch.input, **inputs.get(first.id, {})}
+    return inputs
+
+
+def _holds(known: dict[str, Any] | None, new: dict[str, Any] | None) -> bool:
+    """Whether a call says nothing of a step that its run does not know; it may say less, as of one step."""
+    if new is None or new == known:
+        return True
+    return known is not None and all(
+        name in known and (known[name] == value or _is_part(value, known[name]))
+        for name, value in new.items()
+    )
+
+
+def _is_part(new: object, known: object) -> bool:
+    return isinstance(new, dict) and isinstance(known, dict) and new.items() <= known.items()
 
 
 def _kept(overrides: dict[str, dict[str, Any]], capture: Capture) -> dict[str, Any] | None:

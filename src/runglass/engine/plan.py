@@ -69,15 +69,17 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be walked now: top-level steps from `first` to `last`, or to the end where that is None.
 
     `outputs` by step id stand over what the run has kept, `input` over fields of what comes into the first
-    step. `block_overrides` are those of the call, which the plan's flow has in it already. `results` are the
-    messages that answer the pending tool calls. `answers_call` says that content is kept for a call under an
-    Idempotency-Key, which may be sent again.
+    step, `step_inputs` by step id over fields of that step's input each time that it runs. `block_overrides`
+    are those of the call, which the plan's flow has in it already. `results` are the messages that answer the
+    pending tool calls. `answers_call` says that content is kept for a call under an Idempotency-Key, which
+    may be sent again.
     """
 
     first: int = 0
     last: int | None = None
     outputs: dict[str, Any] = {}
     input: dict[str, Any] | None = None
+    step_inputs: dict[str, dict[str, Any]] = {}
     block_overrides: dict[str, dict[str, Any]] = {}
     offer: Offer | None = None
     results: list[dict[str, Any]] = []

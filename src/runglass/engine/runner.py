@@ -98,7 +98,7 @@ class Runner:
             turns = None
             if index == stretch.last and index + 1 < len(steps):
                 pause = Pause(cursor=index + 1, reached=max(index + 1, self._state.reached))
-                event = StepPaused(execution_id=self._id, step_index=index + 1)
+                event = StepPaused(execution_id=self._id, step_id=step.id, step_index=index)
                 self._recorder.record(event, checkpoint=pause_checkpoint(pause))
                 return Walked(None, pause, scope.outputs())
         return Walked(data, None, scope.outputs())
@@ -302,12 +302,12 @@ class Runner:
     async def _own_input(
         self, step: LoopStep | ConditionStep | ParallelStep, data: Payload, scope: Scope, place: Place
     ) -> Payload:
-        if step.input is None:
-            return data
-        try:
-            return Payload(await self._templates.render_input(step.input, scope.names(data)))
-        except StepFailure as failure:
-            self._attempts.fail(step, data, failure, place)
+        if step.input is not None:
+            try:
+                data = Payload(await self._templates.render_input(step.input, scope.names(data)))
+            except StepFailure as failure:
+                self._attempts.fail(step, data, failure, place)
+        return self._attempts.overridden(step, data)
 
 
 def _before(plan: Plan, stretch: Stretch, outputs: dict[str, Any]) -> tuple[Scope, Payload]:

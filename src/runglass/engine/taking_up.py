@@ -15,12 +15,16 @@ WORKER_LOST = "WORKER_LOST"
 
 
 class PausedRun(NamedTuple):
-    """A run that waits, with all that is needed to take it up again."""
+    """A run that waits, with all that is needed to take it up again.
+
+    `step_inputs` are those of the stretch before the pause.
+    """
 
     run: RunRecord
     plan: Plan
     pause: Pause
     outputs: dict[str, Any]
+    step_inputs: dict[str, dict[str, Any]]
 
 
 class CutOff(NamedTuple):

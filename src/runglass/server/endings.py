@@ -6,6 +6,7 @@ import msgspec
 
 from runglass.engine.cutting import is_whole
 from runglass.errors import STEP_CODES, APIError, api_error
+from runglass.events import FlowCancelled, FlowCompleted, FlowFailed, decode_event
 from runglass.store.base import RunRecord, Store
 
 
@@ -63,3 +64,23 @@ async def require_outcome(store: Store, run: RunRecord) -> None:
 def answer_expired(run_id: str) -> APIError:
     message = f"run {run_id!r} is over, and what it came to is not kept for its caller any more"
     return api_error("ANSWER_EXPIRED", message, execution_id=run_id)
+
+
+async def end_of(store: Store, run: RunRecord) -> FlowCompleted | FlowFailed | FlowCancelled | None:
+    """The event that ended the run; None where it has not ended."""
+    if not run.ended:
+        return None
+    ((_, last),) = await store.events(run.no, after=run.head - 1, limit_bytes=1)
+    event = decode_event(last)
+    return event if isinstance(event, FlowCompleted | FlowFailed | FlowCancelled) else None
+
+
+def bad_end(end: FlowFailed | FlowCancelled) -> dict[str, Any]:
+    """The error of a run that was lost with none of its steps, as callers of `step` are told it."""
+    if isinstance(end, FlowCancelled):
+        return {"code": "CANCELLED", "message": f"the run was cancelled: {end.reason}"}
+    cause = end.error or {}
+    message = cause.get("message")
+    # Mode `off` keeps none, and only the caller that waited for the end gets it.
+    what = "the run failed" if message is None else f"the run failed: {message}"
+    return {"code": "RUN_FAILED", "message": what, "error": cause}

@@ -102,6 +102,7 @@ async def _resume(
     stretch = Stretch(
         first=paused.pause.cursor,
         outputs=asked.accumulated_outputs or {},
+        step_inputs=paused.step_inputs,
         block_overrides=asked.block_overrides,
         offer=offer_of(asked),
         results=results,

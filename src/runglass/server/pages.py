@@ -39,8 +39,12 @@ class _Id(msgspec.Struct):
 
 def cursor_after(summary: bytes) -> str:
     """The cursor of the page that follows this `flowRun` JSON."""
-    last = msgspec.json.decode(summary, type=_Id)
-    return base64.urlsafe_b64encode(uuid.UUID(last.id).bytes).rstrip(b"=").decode()
+    return cursor_of(msgspec.json.decode(summary, type=_Id).id)
+
+
+def cursor_of(run_id: str) -> str:
+    """The cursor of a page that ends with that run."""
+    return base64.urlsafe_b64encode(uuid.UUID(run_id).bytes).rstrip(b"=").decode()
 
 
 def run_before(cursor: str) -> str:

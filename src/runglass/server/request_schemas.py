@@ -145,7 +145,9 @@ STEP_REQUEST = Schema(
     | {
         "stepIndex": Schema(type=OpenAPIType.INTEGER, minimum=0, description="The top-level step to run."),
         "inputOverrides": Schema(
-            type=OpenAPIType.OBJECT, description="Fields that stand over the step's input."
+            type=OpenAPIType.OBJECT,
+            description="An object under the id of a step: fields that stand over that step's input, whenever"
+            " it runs. Other members are fields that stand over the input of the first step of this call.",
         ),
         "runRemaining": Schema(type=OpenAPIType.BOOLEAN, description="Whether to run to the end."),
     },

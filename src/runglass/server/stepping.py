@@ -4,8 +4,7 @@ The log keeps what the capture mode allows; whoever steps through a flow gets it
 stream all the same, since they are the answer to its call.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,19 +19,8 @@ from runglass.engine.model_call import both_spellings
 from runglass.engine.plan import Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
-from runglass.events import (
-    FlowCompleted,
-    FlowFailed,
-    StepCompleted,
-    StepError,
-    StepPausedForToolCalls,
-    StepRetrying,
-    decode_event,
-    encode_event,
-    event_type_of,
-)
 from runglass.execution import StepRequest
-from runglass.lazy import encoded
+from runglass.flow import Flow, within
 from runglass.server.answers import JSON
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, no_run, own_project, require_execute, run_of_flow, runtime_of
@@ -44,24 +32,13 @@ from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
 from runglass.server.parameters import SessionId, VersionQuery, Wanted, checked_uuid, trace_context_of
 from runglass.server.repeats import REPLAYED
+from runglass.server.step_frames import StepFrames, Waiting
 from runglass.server.stream import EventStream, Headers
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, Store
-from runglass.tail import Page
 
 STREAM = "text/event-stream"
-WITH_CONTENT = frozenset(
-    {
-        "step_completed",
-        "step_retrying",
-        "step_error",
-        "step_paused_for_tool_calls",
-        "flow_completed",
-        "flow_failed",
-    }
-)
-"""Events that a stream to the run's caller completes with content."""
 
 
 @post(
@@ -80,7 +57,10 @@ async def step(
     session_id: SessionId = None,
     version_query: VersionQuery = None,
 ) -> ASGIApp:
-    """Runs the next step of the production version, or all remaining ones, and streams their events."""
+    """Runs the next step of the production version, or all remaining ones, and streams their events.
+
+    Of a flow that was never published it walks the draft, as that is at the first call.
+    """
     return await _step(request, org, project, slug, Wanted(None, version_query), session_id)
 
 
@@ -101,7 +81,7 @@ async def step_version(
     session_id: SessionId = None,
     version_query: VersionQuery = None,
 ) -> ASGIApp:
-    """The same with published version `v1`, `v2`, …; the draft may change and cannot be walked through."""
+    """The same with published version `v1`, `v2`, …; the draft cannot be asked for by its number."""
     return await _step(request, org, project, slug, Wanted(version, version_query), session_id)
 
 
@@ -111,22 +91,22 @@ async def _step(
     own = await own_project(request, org, project, slug)
     await require_execute(request, org, project, slug)
     number = version.number()
-    _, number, flow = await runtime_of(request).find(own, slug, number)
+    _, current, flow = await runtime_of(request).find(own, slug, number)
     if number == 0:
-        message = f"flow {slug!r} can be walked through as a published version only, not as the draft"
+        message = (
+            f"the draft of flow {slug!r} is walked through on the path without a version, as long as nothing "
+            f"of it is published; a published version is v1, v2, …"
+        )
         raise api_error("INVALID_VERSION", message)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     asked = await read_aside(partial(read_request, shape=StepRequest), await body_of(request))
     if asked.step_index is not None and asked.step_index < 0:
         raise api_error("INVALID_STEP_INDEX", f"`stepIndex` must be 0 or more, not {asked.step_index}")
-    offer = offer_of(asked)
-    if offer is not None:
-        check_takers(flow)
     call = await call_of(request)
 
     async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
         if asked.execution_id is None:
-            return await _first_call(request, own, slug, asked, number, session, call, outputs)
+            return await _first_call(request, own, flow, asked, current, session, call, outputs)
         return await _later_call(request, own, slug, asked, number, call, outputs)
 
     if call is None:
@@ -156,9 +136,9 @@ async def _step(
 async def _first_call(
     request: Asked,
     own: Project,
-    slug: str,
+    flow: Flow,
     asked: StepRequest,
-    number: int,
+    version: int,
     session_id: str | None,
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
@@ -167,15 +147,18 @@ async def _first_call(
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
     asked, history = spoken(asked)
+    stretch = _stretch(asked, flow, call, first=0)
+    if stretch.offer is not None:
+        check_takers(flow)
     submitted = await runtime_of(request).submit(
         own,
-        slug,
+        flow.slug,
         asked,
-        version=number,
+        version=version,
         trigger_type="step",
         session_id=session_id,
         trace_context=trace_context_of(request),
-        stretch=_stretch(asked, 0, [], call),
+        stretch=stretch,
         history=history,
         call=call,
         outputs=outputs,
@@ -188,14 +171,15 @@ async def _later_call(
     own: Project,
     slug: str,
     asked: StepRequest,
-    number: int,
+    number: int | None,
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
 ) -> StartedRun:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
-    if run.version != number:
+    # Without a version the path speaks of the one that the run has, whatever has been pushed since.
+    if number not in (None, run.version):
         message = f"run {run.id!r} walks through version {run.version} of flow {slug!r}, not {number}"
         raise api_error("STALE_TREE", message, execution_id=run.id)
     paused = await runtime.engine.paused(run)
@@ -204,10 +188,12 @@ async def _later_call(
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = _results(run, paused, asked, first)
     plan = overridden(paused, asked)
+    stretch = _stretch(asked, plan.flow, call, first=first, results=results, step_inputs=paused.step_inputs)
+    if stretch.offer is not None:
+        check_takers(plan.flow)
     await runtime.check_models(plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
-    stretch = _stretch(asked, first, results, call)
     return await runtime.engine.resume(paused, plan, stretch, outputs=outputs)
 
 
@@ -220,24 +206,29 @@ def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) 
 
 
 def _stretch(
-    asked: StepRequest, first: int, results: list[dict[str, object]], call: CallKey | None
+    asked: StepRequest,
+    flow: Flow,
+    call: CallKey | None,
+    *,
+    first: int,
+    results: Sequence[dict[str, object]] = (),
+    step_inputs: Mapping[str, dict[str, Any]] | None = None,
 ) -> Stretch:
+    """What is to be walked; `step_inputs` hold on where the call has no `inputOverrides`."""
+    given = asked.input_overrides
+    ids = {step.id for top in flow.steps for step in within(top)} if given else set()
+    of_steps = {name: value for name, value in (given or {}).items() if name in ids and type(value) is dict}
     return Stretch(
         first=first,
         last=None if asked.run_remaining else first,
         outputs=asked.accumulated_outputs or {},
-        input=asked.input_overrides,
+        input={name: value for name, value in (given or {}).items() if name not in of_steps} or None,
+        step_inputs=dict(step_inputs or {}) if given is None else of_steps,
         block_overrides=asked.block_overrides,
         offer=offer_of(asked),
-        results=results,
+        results=list(results),
         answers_call=call is not None,
     )
-
-
-class _Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    tool_call_messages: list[dict[str, Any]]
-    tool_calls: list[dict[str, Any]]
-    accumulated_outputs: dict[str, Any]
 
 
 class _Live:
@@ -258,12 +249,12 @@ class _Live:
         outcome = await self._outcome()
         return None if outcome is None else msgspec.json.encode(outcome.error)
 
-    async def pause(self, seq: int) -> _Waiting | None:
+    async def pause(self, seq: int) -> Waiting | None:
         outcome = await self._outcome()
         if outcome is None or outcome.pause is None or outcome.pause.turns is None:
             return None
         turns = outcome.pause.turns
-        return _Waiting(
+        return Waiting(
             tool_call_messages=both_spellings(turns.messages),
             tool_calls=turns.calls,
             accumulated_outputs=dict(outcome.outputs),
@@ -295,9 +286,9 @@ class _Kept:
         _, error = await self._store.outcome(self._run.no)
         return error
 
-    async def pause(self, seq: int) -> _Waiting | None:
+    async def pause(self, seq: int) -> Waiting | None:
         owed = await self._store.owed(self._run.no, seq)
-        return None if owed is None else msgspec.json.decode(owed, type=_Waiting)
+        return None if owed is None else msgspec.json.decode(owed, type=Waiting)
 
 
 async def _stream(
@@ -308,32 +299,5 @@ async def _stream(
     if run is None:
         raise no_run(run_id)
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
-    content = live or _Kept(runtime.store, run)
-    ongoing = request.app.state["ongoing"]
-    return EventStream(_with_content(pages, content), ongoing=ongoing, headers=headers)
-
-
-async def _with_content(
-    pages: AsyncGenerator[Page, None], content: _Live | _Kept
-) -> AsyncGenerator[Page, None]:
-    async with aclosing(pages):
-        async for page in pages:
-            yield Page([(seq, await _full(data, content)) for seq, data in page])
-
-
-async def _full(data: bytes, content: _Live | _Kept) -> bytes:
-    """The event with the content that its caller is owed, whether or not the log keeps it."""
-    if event_type_of(data) not in WITH_CONTENT:
-        return data
-    match event := decode_event(data):
-        case StepCompleted() if (output := await content.of(event.seq)) is not None:
-            return encode_event(msgspec.structs.replace(event, output=encoded(output)))
-        case StepRetrying() | StepError() if (error := await content.of(event.seq)) is not None:
-            return encode_event(msgspec.structs.replace(event, error=encoded(error)))
-        case FlowFailed() if (error := await content.error()) is not None:
-            return encode_event(msgspec.structs.replace(event, error=encoded(error)))
-        case FlowCompleted() if (result := await content.result()) is not None:
-            return encode_event(msgspec.structs.replace(event, result=encoded(result)))
-        case StepPausedForToolCalls() if (waiting := await content.pause(event.seq)) is not None:
-            return encode_event(msgspec.structs.replace(event, **msgspec.structs.asdict(waiting)))
-    return data
+    frames = StepFrames(live or _Kept(runtime.store, run), runtime.store, run)
+    return EventStream(frames.of(pages), ongoing=request.app.state["ongoing"], headers=headers)

@@ -337,8 +337,10 @@ class Store(Protocol):
     async def outcome(self, run_no: int) -> tuple[bytes | None, bytes | None]:
         """Result and error of a run, as its caller is to have them; both None once they have expired."""
 
-    async def session_runs(self, project_id: int, session_id: str) -> list[RunRecord]:
-        """The runs tagged with this session, oldest first."""
+    async def session_runs(
+        self, project_id: int, session_id: str, *, after: str, limit: int
+    ) -> list[RunRecord]:
+        """The first runs tagged with this session that come after run id `after`, oldest first."""
 
     async def request(self, run_no: int) -> bytes | None:
         """What `NewRun.request` said, as long as the run has not ended."""

@@ -166,9 +166,11 @@ class Runs:
         sql = "SELECT result, error FROM run_outcome WHERE run_no = ?"
         return await self._db.read(one(_outcome, sql, run_no)) or (None, None)
 
-    async def session_runs(self, project_id: int, session_id: str) -> list[RunRecord]:
-        sql = f"{_RUN} WHERE session_id = ? AND project_id = ? ORDER BY id"
-        return await self._db.read(every(_run, sql, session_id, project_id))
+    async def session_runs(
+        self, project_id: int, session_id: str, *, after: str, limit: int
+    ) -> list[RunRecord]:
+        sql = f"{_RUN} WHERE session_id = ? AND id > ? AND project_id = ? ORDER BY id LIMIT ?"
+        return await self._db.read(every(_run, sql, session_id, after, project_id, limit))
 
     async def request(self, run_no: int) -> bytes | None:
         sql = "SELECT request FROM run_request WHERE run_no = ?"

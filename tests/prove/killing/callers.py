@@ -127,7 +127,7 @@ class Callers:
             last, head = await self._step(asked, body, key, head)
             if last is None or last["eventType"] in TERMINAL_EVENTS or (asked.is_left and index == 2):
                 break
-            index = last["stepIndex"]
+            index = last["stepIndex"] + 1
             key = str(uuid.uuid4())
             body = {"executionId": asked.run_id, "stepIndex": index}
             body["runRemaining"] = not asked.is_left and self._random.random() < 0.2
@@ -147,8 +147,12 @@ class Callers:
                     if not isinstance(said, Frame):
                         last = said
                         break
+                    event = msgspec.json.decode(said.data)
+                    if event["seq"] == 0:
+                        # None of the log's: what a caller is told beyond it has no number.
+                        continue
+                    last = event
                     seq = self._in_order(said, seq, f"a step call of run {asked.run_id}")
-                    last = event = msgspec.json.decode(said.data)
                     asked.run_id = event["executionId"]
                     self._book.walk(event["executionId"], seq, said.data)
             if isinstance(last, Answer):

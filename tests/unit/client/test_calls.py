@@ -144,6 +144,13 @@ def test_impossible_loop_indexes_are_refused(loop_index: Any) -> None:
         calls.step_trace(RUN, "s1", attempt="latest", loop_index=loop_index)
 
 
+def test_a_session_is_asked_for_page_by_page() -> None:
+    assert calls.session("s 1", limit=None, cursor=None).target == "/seq/sessions/s%201"
+    assert calls.session("s", limit=5, cursor="a&b").target == "/seq/sessions/s?limit=5&cursor=a%26b"
+    with pytest.raises(ValueError, match="session_id may not be"):
+        calls.session("..", limit=None, cursor=None)
+
+
 def test_runs_asks_for_what_was_given() -> None:
     assert calls.runs(flow_id=None, status=None, limit=20, cursor=None).target == "/flow-runs?limit=20"
     full = calls.runs(flow_id="f 1", status="failed", limit=5, cursor="a&b=")

@@ -1,6 +1,7 @@
 """Step-throughs: the client carries the cursor, counts by the flow, and lets go when its caller does."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +15,12 @@ from runglass import (
     FlowExecutionError,
     FlowNotFoundError,
     InsufficientCreditsError,
+    StepOutput,
     StepPaused,
     StepPausedForToolCalls,
     ToolCallLimitError,
 )
-from runglass.sse import PING, RETRY
+from runglass.sse import PING, RETRY, unnumbered_frame
 from tests.unit.client.recording import event
 from tests.unit.client.scripted import (
     EVENT_STREAM,
@@ -117,7 +119,7 @@ def test_every_event_of_the_walk_is_had_once(
     events = side.events(flow(side, server).events(version=4))
     assert [each.seq for each in events] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 90]
     indexes = [getattr(each, "step_index", None) for each in events]
-    assert indexes == [None, 0, 0, 1, 1, 1, 2, 2, 2, None]
+    assert indexes == [None, 0, 0, 0, 1, 1, 1, 2, 2, None]
     assert server.requests[0].target == "/api/v1/seq/a/p/s/v4/step"
 
 
@@ -334,6 +336,52 @@ def test_a_lost_answer_is_asked_for_again_under_the_same_key(
     first, again = server.requests
     assert first.headers["idempotency-key"] == again.headers["idempotency-key"]
     assert first.body == again.body
+
+
+def beside(kind: str, **fields: object) -> bytes:
+    """A frame that is no event of the run's log, as servers send it: without an id, and with seq 0."""
+    data = msgspec.json.encode({"eventType": kind, "executionId": "r1", "seq": 0, **fields})
+    return unnumbered_frame(kind, data)
+
+
+def told_output(step_id: str) -> bytes:
+    return beside("step_output", stepId=step_id, outputData={"of": step_id})
+
+
+def test_frames_that_are_no_events_of_the_log_come_once(server: ScriptedServer, side: Side) -> None:
+    """Wherever among them the connection breaks: the answer that is sent again has them where they were."""
+    parts = [STARTED, told_output("a"), told_output("b"), step(2, "a", 0), told_output("c"), DONE]
+    for cut in range(1, len(parts)):
+        server.plays(cuts(*parts[:cut]), streams(*parts))
+        events = side.events(flow(side, server).events())
+        assert [each.seq for each in events] == [1, 0, 0, 2, 3, 0, 90], cut
+        assert [each.step_id for each in events if isinstance(each, StepOutput)] == ["a", "b", "c"]
+
+
+def test_frames_without_any_number_come_once(server: ScriptedServer, side: Side) -> None:
+    """Servers that number nothing are followed by counting."""
+    bare = [STARTED, step(2, "a", 0), DONE]
+    parts = [re.sub(rb"id: [0-9]+\n", b"", re.sub(rb',"seq":[0-9]+', b"", part)) for part in bare]
+    server.plays(cuts(*parts[:2]), streams(*parts))
+    events = side.events(flow(side, server).events())
+    assert [each.event_type for each in events] == [
+        "run_started", "step_started", "step_completed", "flow_completed",
+    ]  # fmt: skip
+
+
+def test_a_bad_end_of_the_run_itself_is_raised_as_what_it_is(server: ScriptedServer, side: Side) -> None:
+    error = {"code": "CREDITS_EXHAUSTED", "message": "all spent"}
+    told = beside(
+        "step_error", stepId="b", stepIndex=1, attempt=1, error={"code": "RUN_FAILED", "message": "failed"}
+    )
+    ended = event(4, "flow_failed", runId="r1", stepId="b", error=error)
+    server.plays(streams(STARTED, step(2, "a", 0), told, ended))
+    with pytest.raises(InsufficientCreditsError, match="all spent"):
+        side.events(flow(side, server).steps())
+    # A server that closes behind the `step_error` has said less, and enough.
+    server.plays(streams(STARTED, step(2, "a", 0), told))
+    with pytest.raises(FlowExecutionError, match=r"step 'b' failed: failed \(RUN_FAILED\)"):
+        side.events(flow(side, server).steps())
 
 
 def test_a_complete_answer_is_not_asked_for_again_however_it_ends(server: ScriptedServer, side: Side) -> None:

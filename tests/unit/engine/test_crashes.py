@@ -375,7 +375,7 @@ async def test_a_later_stretch_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         run = await house.store.run(started.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        stretch = Stretch(first=0, last=1, input={"n": 5})
+        stretch = Stretch(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
         third = await house.engine.resume(paused, paused.plan, stretch)
         with contextlib.suppress(StoreError):
             await third.outcome()
@@ -396,7 +396,7 @@ async def test_a_later_stretch_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         run = await house.store.run(started.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 60}})
+        assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 70}})
         ran = await read(house, started.id, Outcome("paused"))
     assert ran.trace == fold(ran.events)
     assert not [step for step in ran.trace.steps if step.status == "running"]

@@ -1,0 +1,249 @@
+"""The frames of `/step` that are no events of the log: outputs that it does not keep, and a bad end."""
+
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from runglass.engine.llm import Price
+from runglass.engine.runner import Runner
+from runglass.testing import RunningServer, running_server
+from tests.contract.test_stepping import call, types
+from tests.contract.wire import Frame, detail, frames, http_for, refusal
+
+MODES = ["off", "metadata_only", "redacted", "full"]
+OUTPUT = """
+slug: output-{name}
+capture: "{mode}"
+steps:
+  - {{id: a, type: code, code: 'return {{"token": "sk-0123456789abcdef0123456789", "text": "x" * 2000}}'}}
+  - {{id: l, type: loop, over: "[1, 2]", steps: [{{id: inner, type: passthrough}}]}}
+"""
+TOLERANT = """
+slug: tolerant-walk
+steps:
+  - {id: lame, type: code, on_error: continue, code: 'raise ValueError("no")'}
+  - {id: hold, name: Hold on, type: wait, ms: 600000}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def flows(server: RunningServer) -> None:
+    server.push(TOLERANT)
+    for mode in MODES:
+        server.push(OUTPUT.format(name=mode.replace("_", "-"), mode=mode))
+
+
+def path_of(slug: str) -> str:
+    return f"/seq/acme/demo/{slug}/step"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("key", [False, True], ids=["plain", "under a key"])
+def test_a_caller_reads_its_outputs_from_step_output_in_every_mode(
+    http: httpx2.Client, mode: str, key: bool
+) -> None:
+    """Whole and as they are, once before each `step_completed`; the log keeps what it keeps."""
+    path = path_of(f"output-{mode.replace('_', '-')}")
+    headers = {"Idempotency-Key": str(uuid4())} if key else {}
+    answer = http.post(path, json={"runRemaining": True}, headers=headers)
+    found = frames(answer.text)
+    whole = {"token": "sk-0123456789abcdef0123456789", "text": "x" * 2000}
+    told = [frame for frame in found if frame.event == "step_output"]
+    assert [frame.data["outputData"] for frame in told] == [
+        whole, {"item": 1, "index": 0}, {"item": 2, "index": 1},
+    ]  # fmt: skip
+    for frame in told:
+        after = found[found.index(frame) + 1]
+        assert after.event == "step_completed"
+        assert frame.data["outputContext"] == frame.data["outputData"] == after.data["output"]
+        assert frame.data["stepId"] == after.data["stepId"]
+        assert frame.data.get("loopIndex") == after.data.get("loopIndex")
+        assert frame.data["at"] <= after.data["at"]
+    in_log = mode in ("redacted", "full")
+    assert [frame.id != "" for frame in told] == [in_log] * 3
+    assert [frame.data["seq"] > 0 for frame in told] == [in_log] * 3
+    numbered = [frame.id for frame in found if frame.id]
+    assert numbered == [str(n) for n in range(1, len(numbered) + 1)]
+    run = found[0].data["executionId"]
+    log = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    assert [frame.id for frame in log] == numbered, "the trace's stream has the log alone"
+    if mode != "full":
+        assert "sk-0123456789abcdef0123456789" not in "".join(str(frame.data) for frame in log)
+    if key:
+        again = http.post(path, json={"runRemaining": True}, headers=headers)
+        assert again.text == answer.text
+
+
+def test_what_the_log_cuts_comes_whole() -> None:
+    with (
+        running_server(capture="full", snapshot_limit_bytes=256) as server,
+        http_for(server, server.key) as http,
+    ):
+        server.push(OUTPUT.format(name="cut", mode="full"))
+        found = call(http, path_of("output-cut"))
+        run = found[0].data["executionId"]
+        told = [frame for frame in found if frame.event == "step_output"]
+        assert [len(frame.data["outputData"]["text"]) for frame in told] == [2000]
+        trace = http.get(f"/flow-runs/{run}/trace").json()
+        assert trace["steps"][0]["truncated"] is True
+
+
+class Walking:
+    """A call of `step` in a thread of its own, read as it goes on."""
+
+    def __init__(self, http: httpx2.Client, slug: str, until: Callable[[str], bool], **body: Any) -> None:
+        self._seen = threading.Event()
+        self._text = ""
+        self._thread = threading.Thread(target=self._read, args=(http, slug, until, body))
+        self._thread.start()
+
+    def _read(
+        self, http: httpx2.Client, slug: str, until: Callable[[str], bool], body: dict[str, Any]
+    ) -> None:
+        with http.stream("POST", path_of(slug), json=body) as answer:
+            for text in answer.iter_text():
+                self._text += text
+                if until(self._text):
+                    self._seen.set()
+
+    def come_so_far(self) -> str:
+        assert self._seen.wait(30)
+        return str(frames(self._text.rpartition("\n\n")[0] + "\n\n")[0].data["executionId"])
+
+    def ended(self) -> list[Frame]:
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the stream does not end"
+        return frames(self._text)
+
+
+def held(text: str) -> bool:
+    return '"stepId":"hold"' in text
+
+
+def test_a_walk_that_is_cancelled_tells_it_by_a_step_error(http: httpx2.Client) -> None:
+    """Also behind a `step_error` that the run went on after, which tells of another thing."""
+    walking = Walking(http, "tolerant-walk", held, runRemaining=True)
+    run = walking.come_so_far()
+    assert http.delete(f"/flow-runs/{run}").status_code == 202
+    found = walking.ended()
+    assert [name for name in types(found) if name in ("step_error", "flow_cancelled")] == [
+        "step_error", "step_error", "flow_cancelled",
+    ]  # fmt: skip
+    assert types(found)[-1] == "flow_cancelled"
+    told = found[-2]
+    assert (told.event, told.id, told.data["seq"]) == ("step_error", "", 0)
+    assert (told.data["stepId"], told.data["name"], told.data["stepIndex"]) == ("hold", "Hold on", 1)
+    assert told.data["attempt"] == 1
+    assert told.data["error"]["code"] == "CANCELLED"
+    assert found[-1].data["reason"] in told.data["error"]["message"]
+    log = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    assert types(log).count("step_error") == 1, "the log tells what happened and nothing else"
+    assert [frame.id for frame in log] == [frame.id for frame in found if frame.id]
+
+
+def test_a_walk_that_was_cancelled_while_it_waited_cannot_be_taken_up(http: httpx2.Client) -> None:
+    run = str(call(http, path_of("output-full"))[0].data["executionId"])
+    assert http.delete(f"/flow-runs/{run}").status_code == 202
+    answer = http.post(path_of("output-full"), json={"executionId": run, "stepIndex": 1})
+    assert refusal(answer) == (409, "RUN_NOT_PAUSED")
+    assert detail(answer)["executionId"] == run
+
+
+def bad_end(found: list[Frame]) -> Frame:
+    """The one `step_error` of an answer, right before the event that ends the run."""
+    assert types(found)[-2:] == ["step_error", "flow_failed"]
+    assert types(found).count("step_error") == 1
+    return found[-2]
+
+
+COSTLY = """
+slug: costly
+steps:
+  - {id: pay, type: llm, model: echo, prompt: hello}
+  - id: l
+    type: loop
+    over: "[1]"
+    steps: [{id: never, name: Never, type: passthrough}]
+"""
+
+
+def test_a_spent_budget_is_told_by_a_step_error() -> None:
+    """Of the step that was not begun, which no event of the log has named before."""
+    prices = {"echo": Price(input_per_mtok=Decimal(1000), output_per_mtok=Decimal(1000))}
+    with running_server(prices=prices) as server, http_for(server, server.key) as http:
+        server.push(COSTLY)
+
+        async def set_budget() -> None:
+            project = await server.runtime.store.ensure_project("acme", "demo")
+            await server.runtime.store.set_budget(project.id, Decimal("0.000001"))
+
+        server.call(set_budget())
+        told = bad_end(call(http, path_of("costly"), runRemaining=True))
+        place = {name: told.data[name] for name in ("stepId", "name", "stepIndex", "attempt")}
+        assert place == {"stepId": "never", "name": "Never", "stepIndex": 1, "attempt": 1}
+        assert told.data["error"]["code"] == "RUN_FAILED"
+        assert told.data["error"]["error"]["code"] == "CREDITS_EXHAUSTED"
+        assert "budget" in told.data["error"]["message"]
+
+
+def test_a_container_that_fails_tells_it_once(server: RunningServer, http: httpx2.Client) -> None:
+    server.push(
+        "slug: no-list\nsteps: [{id: l, type: loop, over: '1', steps: [{id: x, type: passthrough}]}]\n"
+    )
+    told = bad_end(call(http, path_of("no-list")))
+    assert (told.id != "", told.data["stepId"], told.data["error"]["code"]) == (True, "l", "INVALID_INPUT")
+
+
+@pytest.mark.parametrize("key", [False, True], ids=["plain", "under a key"])
+def test_errors_come_whole_where_the_log_keeps_their_code_alone(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, key: bool
+) -> None:
+    """That of a step, which the run is lost with, and that of the run."""
+    server.push("""
+slug: off-walk
+capture: "off"
+steps: [{id: a, type: passthrough}, {id: b, type: code, code: 'raise ValueError("no good")'}]
+""")
+    path, headers = path_of("off-walk"), {"Idempotency-Key": str(uuid4())} if key else {}
+    told = bad_end(frames(http.post(path, json={"runRemaining": True}, headers=headers).text))
+    assert (told.id != "", told.data["error"]["code"]) == (True, "CODE_ERROR")
+    assert "no good" in told.data["error"]["message"]
+
+    async def breaks(self: Runner) -> None:
+        raise LookupError("not of any step")
+
+    monkeypatch.setattr(Runner, "walk", breaks)
+    headers = {"Idempotency-Key": str(uuid4())} if key else {}
+    found = frames(http.post(path, json={}, headers=headers).text)
+    told = bad_end(found)
+    assert told.data["error"]["error"] == found[-1].data["error"]
+    assert "LookupError" in told.data["error"]["message"]
+
+
+@pytest.mark.parametrize("key", [False, True], ids=["plain", "under a key"])
+def test_a_failure_of_the_engine_itself_is_told_by_a_step_error(
+    http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, key: bool
+) -> None:
+    """At the step that the run came to last, or at its first one where it came to none."""
+
+    async def breaks(self: Runner) -> None:
+        raise LookupError("not of any step")
+
+    path, headers = path_of("output-full"), {"Idempotency-Key": str(uuid4())} if key else {}
+    run = str(call(http, path)[0].data["executionId"])
+    monkeypatch.setattr(Runner, "walk", breaks)
+    later = http.post(path, json={"executionId": run, "stepIndex": 1}, headers=headers)
+    told = bad_end(frames(later.text))
+    assert (told.id, told.data["stepId"], told.data["stepIndex"]) == ("", "a", 0)
+    assert told.data["error"]["code"] == "RUN_FAILED"
+    assert told.data["error"]["error"]["code"] == "INTERNAL_ERROR"
+    told = bad_end(call(http, path))
+    assert told.data["stepId"] == "a"
+    if key:
+        again = http.post(path, json={"executionId": run, "stepIndex": 1}, headers=headers)
+        assert again.text == later.text
