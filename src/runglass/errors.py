@@ -15,7 +15,9 @@
     ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
     └── StoreError                   the store refused or cannot be reached
         ├── CallRepeated             there has been a call under the same Idempotency-Key
-        └── HeadMismatch             another writer appended first, or this one lost its lease
+        ├── HeadMismatch             another writer appended first, or this one lost its lease
+        └── PermanentStoreError      the store would refuse the same again
+            └── ValueTooLarge        a value is larger than the store can hold
 
 The server raises what the client will raise: it builds an `APIError` by code with `api_error`, sends it in
 the shape of the wire contract, and the client builds the same one from the answer.
@@ -169,6 +171,19 @@ class HeadMismatch(StoreError):
     """The run's log has moved on: another writer appended, or this writer's lease is gone."""
 
 
+class PermanentStoreError(StoreError):
+    """The store would refuse the same again: trying once more is of no use."""
+
+    code = "INTERNAL_ERROR"
+    """What a run fails with that cannot be recorded because of this."""
+
+
+class ValueTooLarge(PermanentStoreError):
+    """A value is larger than the store can hold."""
+
+    code = "OUTPUT_TOO_LARGE"
+
+
 _EXCEPTIONS: dict[int, type[APIError]] = {
     401: AuthenticationError,
     402: InsufficientCreditsError,
@@ -244,6 +259,7 @@ STEP_CODES: dict[str, str] = {
     "SANDBOX_LIMIT": "the step's code went over its time, memory or recursion limit",
     "INVALID_INPUT": "what came into the step has the wrong shape",
     "INVALID_OUTPUT": "the step's output is not what it must be: not an object, or against `output_schema`",
+    "OUTPUT_TOO_LARGE": "an output, or what the run adds up to, is larger than the store can hold",
     "STEP_TIMEOUT": "the attempt took longer than its `timeout_ms`",
     "RATE_LIMITED": "the model provider asked to slow down",
     "PROVIDER_UNAVAILABLE": "the model provider failed or could not be reached",

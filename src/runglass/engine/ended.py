@@ -25,13 +25,14 @@ async def end_run(
     *,
     error: dict[str, Any] | None = None,
     cancelled: str = "",
-) -> None:
+) -> str | None:
     """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
 
-    Raises StoreError, HeadMismatch if the run goes on elsewhere.
+    Returns the id of the step that it failed in, where there is one. Raises StoreError, HeadMismatch
+    if the run goes on elsewhere.
     """
     state = await stored_fold(store, run)
-    summary = state.summary
+    summary, failed_in = state.summary, None
     recorder = Recorder(
         store, bus, run, state, clock, totals=stored_totals(run), not_before=await last_time(store, run)
     )
@@ -52,13 +53,15 @@ async def end_run(
     else:
         recorded = msgspec.json.encode(error)
         running = [change.step.step_id for change in state.open_steps if change.step.status == "running"]
+        failed_in = running[0] if running else None
         recorder.owe(error=recorded)
         recorder.record(
             FlowFailed(
                 execution_id=run.id,
                 run_id=run.id,
                 error=encoded(recorded),
-                step_id=running[0] if running else None,
+                step_id=failed_in,
             )
         )
     await recorder.commit()
+    return failed_in

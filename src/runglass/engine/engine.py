@@ -33,7 +33,7 @@ from runglass.engine.taking_up import (
     new_state,
     paused_state,
 )
-from runglass.errors import APIError, HeadMismatch, StoreError, api_error
+from runglass.errors import APIError, HeadMismatch, PermanentStoreError, StoreError, api_error
 from runglass.execution import CaptureMode
 from runglass.flow import step_count
 from runglass.store.base import CallKey, FlowRecord, NewRun, RunRecord, Store
@@ -145,7 +145,7 @@ class Engine:
             trigger_type=plan.trigger_type,
             step_count=step_count(plan.flow),
         )
-        run = await self._store.create_run(
+        run = await self._create(
             NewRun(
                 id=run_id,
                 project_id=record.project_id,
@@ -161,6 +161,25 @@ class Engine:
             )
         )
         return self._begin(run, new_state(run, begun), owner=owner, outputs=outputs)
+
+    async def _create(self, new: NewRun) -> RunRecord:
+        """The run in the store. Raises StoreError only where it is sure not to be there."""
+        try:
+            return await self._store.create_run(new)
+        except PermanentStoreError:
+            raise
+        except StoreError as refused:
+            # A commit that fails may have been made. Tried again, its call then looks like one made before.
+            try:
+                run = await self._store.run(new.id)
+            except StoreError as unknown:
+                self._stranded[new.id] = Ending()
+                message = "the store failed while the run was created: whether it goes on is not known yet"
+                raise api_error("INTERNAL_ERROR", message, execution_id=new.id) from unknown
+            if run is None:
+                raise
+            log.warning("run %s was created, though the store failed: %s", new.id, refused)
+            return run
 
     async def paused(self, run: RunRecord) -> PausedRun:
         """What a paused run waits for. Raises RUN_NOT_PAUSED."""

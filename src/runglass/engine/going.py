@@ -11,6 +11,7 @@ from runglass.bus.base import Bus
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
 from runglass.engine.capture import Capture
+from runglass.engine.ended import end_run
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import kept_ids, stretch_checkpoint
 from runglass.engine.payload import Payload
@@ -20,7 +21,14 @@ from runglass.engine.runner import Runner, Walked
 from runglass.engine.scope import Place
 from runglass.engine.steps import Parts
 from runglass.engine.taking_up import State
-from runglass.errors import HeadMismatch, RunglassError, StepFailure, StoreError
+from runglass.errors import (
+    HeadMismatch,
+    PermanentStoreError,
+    RunglassError,
+    StepFailure,
+    StoreError,
+    ValueTooLarge,
+)
 from runglass.events import FlowCancelled, FlowCompleted, FlowFailed, RunStarted
 from runglass.execution import CaptureMode
 from runglass.flow import find_step, step_count, step_index
@@ -104,6 +112,9 @@ class Going:
             await self._recorder.commit()
         except HeadMismatch as taken:
             raise RunTaken(f"run {self.run.id!r} was taken over by another process") from taken
+        except PermanentStoreError as error:
+            # Whoever went on with the run would come to the same place again, and so for ever.
+            return await self._given_up(error)
         finally:
             await self._recorder.close()
         return outcome
@@ -139,6 +150,22 @@ class Going:
             log.exception("run %s failed inside the engine", run.id)
             message = f"{type(error).__name__} inside the engine; see the server's log"
             return self._failed({"code": "INTERNAL_ERROR", "message": message})
+
+    async def _given_up(self, refused: PermanentStoreError) -> Outcome:
+        """Ends a run at what its store has of it, since nothing more of it can be stored."""
+        self.ended = True
+        await self._recorder.close()
+        around, run = self._around, await self._around.store.run(self.run.id)
+        if run is None or run.ended or run.fence != self.run.fence:
+            raise RunTaken(f"run {self.run.id!r} was taken over by another process") from refused
+        log.error("run %s is ended, as it cannot be recorded: %s", run.id, refused)
+        clock, reason = around.parts.clock, self.ending.cancelled
+        if reason is not None:
+            await end_run(around.store, around.bus, clock, run, cancelled=reason)
+            return Outcome("cancelled", error={"code": "CANCELLED", "message": reason})
+        error = {"code": refused.code, "message": f"the run cannot be recorded: {_reason_of(refused)}"}
+        step_id = await end_run(around.store, around.bus, clock, run, error=error)
+        return Outcome("failed", error=error, step_id=step_id)
 
     def _begin(self) -> None:
         begun = self._state.begun
@@ -234,6 +261,14 @@ class Going:
             FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(recorded), step_id=step_id)
         )
         return Outcome("failed", error=error, step_id=step_id)
+
+
+def _reason_of(refused: PermanentStoreError) -> str:
+    """What callers are told. The texts of other errors may name places of this machine."""
+    cause: BaseException = refused
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return str(cause) if isinstance(refused, ValueTooLarge) else "see the server's log"
 
 
 def run_started(run: RunRecord, plan: Plan) -> RunStarted:

@@ -6,7 +6,7 @@ import msgspec
 from litestar import Response, delete
 from litestar.di import NamedDependency
 
-from runglass.errors import APIError, api_error
+from runglass.errors import APIError, StoreError, api_error
 from runglass.runtime import Runtime
 from runglass.server.asked import answer, documented
 from runglass.server.auth import MAY_EXECUTE, Asked, runtime_of
@@ -42,14 +42,18 @@ async def cancel(request: Asked, run: Run) -> Response[bytes]:
         message = f"a key with the role {request.auth.role!r} may read runs, not cancel them"
         raise api_error("FORBIDDEN", message, execution_id=run.id)
     runtime = runtime_of(request)
-    if run.ended or not await _told_to_end(runtime, run):
+    if run.ended:
         raise _has_ended(run)
-    # What is acknowledged is stored: without its end in the log, a crash would let the run go on.
-    await runtime.engine.over(run.id)
-    now = await runtime.store.run(run.id) or run
+    try:
+        if not await _told_to_end(runtime, run):
+            raise _has_ended(run)
+        # What is acknowledged is stored: without its end in the log, a crash would let the run go on.
+        await runtime.engine.over(run.id)
+        now = await runtime.store.run(run.id) or run
+    except StoreError as error:
+        raise _not_recorded(run) from error
     if not now.ended:
-        message = f"the end of run {run.id!r} cannot be recorded at the moment; cancel it again"
-        raise api_error("UNAVAILABLE", message, execution_id=run.id)
+        raise _not_recorded(run)
     if now.status != "cancelled":
         raise _has_ended(run)
     return answer(Cancelled(execution_id=run.id), status=202)
@@ -57,6 +61,11 @@ async def cancel(request: Asked, run: Run) -> Response[bytes]:
 
 def _has_ended(run: RunRecord) -> APIError:
     return api_error("RUN_ENDED", f"run {run.id!r} has ended; it cannot be cancelled", execution_id=run.id)
+
+
+def _not_recorded(run: RunRecord) -> APIError:
+    message = f"the end of run {run.id!r} cannot be recorded at the moment; cancel it again"
+    return api_error("UNAVAILABLE", message, execution_id=run.id)
 
 
 async def _told_to_end(runtime: Runtime, run: RunRecord) -> bool:

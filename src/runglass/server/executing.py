@@ -9,11 +9,11 @@ from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft, RunTaken
 from runglass.engine.plan import Pause, Plan, Stretch
 from runglass.engine.taking_up import PausedRun
-from runglass.errors import APIError, StoreError, api_error
+from runglass.errors import APIError, api_error
 from runglass.execution import CompletedResult, ExecuteRequest, RunRequest, ToolCallsRequired
 from runglass.flow import Flow, apply_overrides, step_count
 from runglass.runtime import Runtime
-from runglass.server.answers import error_body
+from runglass.server.answers import error_body, once_started
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
@@ -120,21 +120,19 @@ def overridden(paused: PausedRun, asked: RunRequest) -> Plan:
 async def _outcome(request: Asked, started: StartedRun, flow_id: str, block_count: int) -> Answered:
     """Waits for the end of the stretch, wherever it comes about."""
     try:
-        outcome = await started.outcome()
+        with once_started(started.id):
+            outcome = await started.outcome()
     except RunTaken:
-        runtime = runtime_of(request)
-        run = await runtime.store.run(started.id)
-        assert run is not None
-        return await _answer_of(request, await rested(request, run))
+        with once_started(started.id):
+            runtime = runtime_of(request)
+            run = await runtime.store.run(started.id)
+            assert run is not None
+            return await _answer_of(request, await rested(request, run))
     except RunLeft as left:
         message = "the server is being stopped; the run goes on after its next start"
         # UNAVAILABLE lets clients call again: under a key they get this run's outcome, else a second run.
         code = "UNAVAILABLE" if "idempotency-key" in request.headers else "INTERNAL_ERROR"
         raise api_error(code, message, execution_id=started.id) from left
-    except StoreError as error:
-        # Not UNAVAILABLE: that promises that nothing was started, and clients then start it again.
-        message = "the run cannot be recorded at the moment; its trace shows how far it came"
-        raise api_error("INTERNAL_ERROR", message, execution_id=started.id) from error
     return _answer(started.id, flow_id, block_count, outcome)
 
 

@@ -29,7 +29,7 @@ from runglass.events import (
 )
 from runglass.execution import StepRequest
 from runglass.lazy import encoded
-from runglass.server.answers import JSON
+from runglass.server.answers import JSON, once_started
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
@@ -271,7 +271,8 @@ class _Kept:
 
 async def _stream(request: Asked, run_id: str, head: int, live: _Live | None) -> ASGIApp:
     runtime = runtime_of(request)
-    run = await runtime.store.run(run_id)
+    with once_started(run_id):
+        run = await runtime.store.run(run_id)
     assert run is not None
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
     content = live or _Kept(runtime.store, run)

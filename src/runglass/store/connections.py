@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from runglass.errors import RunglassError, StoreError
+from runglass.errors import PermanentStoreError, RunglassError, StoreError, ValueTooLarge
 from runglass.store.lane import Job, Lane, Outcome
 from runglass.store.migrate import migrate_sqlite
 
@@ -178,14 +178,27 @@ class Connections:
             if len(batch) > 1:
                 # One of them broke the transaction: alone, each gets the answer that is its own.
                 return [outcome for job in batch for outcome in self._commit(connection, [job])]
-            cause = self._store_error(error) if isinstance(error, sqlite3.Error) else error
-            return [Outcome(batch[0], None, cause)]
+            refused = isinstance(error, (sqlite3.Error, OverflowError, UnicodeError))
+            return [Outcome(batch[0], None, self._store_error(error) if refused else error)]
         return outcomes
 
     def _store_error(self, error: Exception) -> StoreError:
-        fault = StoreError(f"the store {str(self.path)!r} cannot be used: {error}")
+        fault = _kind_of(error)(f"the store {str(self.path)!r} cannot be used: {error}")
         fault.__cause__ = error
         return fault
+
+
+def _kind_of(error: Exception) -> type[StoreError]:
+    """Whether the same could ever be stored: a disk is freed or mended, a value stays as it is."""
+    match error:
+        # SQLite's own limit, or that of the C interface before it.
+        case sqlite3.DataError():
+            return ValueTooLarge
+        case OverflowError() if "longer than" in str(error):
+            return ValueTooLarge
+        case OverflowError() | UnicodeError():
+            return PermanentStoreError
+    return StoreError
 
 
 def _sync_folders(path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import runglass
-from runglass.errors import StoreError
+from runglass.errors import PermanentStoreError, StoreError, ValueTooLarge
 from runglass.store import connections
 from runglass.store.base import Append, NewRun, RunRecord
 from runglass.store.connections import Connections
@@ -101,6 +101,29 @@ async def test_the_folders_of_a_new_database_are_synced_up_to_the_root(
     for folder, found in zip([tmp_path / "new" / "data", tmp_path / "new", tmp_path], synced, strict=False):
         assert os.path.samestat(folder.stat(), found)
     assert len(synced) >= 3
+
+
+@pytest.mark.parametrize(
+    ("events", "kind"),
+    [([b"x" * 1001], ValueTooLarge), (["\ud800"], PermanentStoreError), ([1 << 70], PermanentStoreError)],
+    ids=["too large", "no UTF-8", "no 64 bits"],
+)
+async def test_what_no_store_could_take_is_told_from_what_may_work_later(
+    tmp_path: Path, events: list[bytes], kind: type[StoreError]
+) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        run, other = await store.create_run(a_run("run")), await store.create_run(a_run("other"))
+        await store._db.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000))
+        refused, taken = await asyncio.gather(
+            store.append(batch(run, 0, *events)),
+            store.append(batch(other, 0, b"fits")),
+            return_exceptions=True,
+        )
+        assert type(refused) is kind
+        assert taken is None
+        stored = await store.run("run")
+        assert stored is not None
+        assert stored.head == 0
 
 
 FAILING = """
