@@ -12,9 +12,11 @@
     ├── APITimeoutError              the caller's wall-clock bound passed
     ├── ToolCallLimitError           a model asked for tools in more rounds than the caller allowed
     ├── FlowFileError                a flow file is wrong; carries located problems
+    ├── RunUnreadable                what the store has of a run cannot be decoded
     ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
     └── StoreError                   the store refused or cannot be reached
         ├── CallRepeated             there has been a call under the same Idempotency-Key
+        ├── CommitUncertain          the commit failed: it may have been made or not
         ├── HeadMismatch             another writer appended first, or this one lost its lease
         └── PermanentStoreError      the store would refuse the same again
             └── ValueTooLarge        a value is larger than the store can hold
@@ -159,12 +161,24 @@ class StepFailure(RunglassError):
         self.details = dict(details or {})
 
 
+class RunUnreadable(RunglassError):
+    """What the store has of the run `run_id` cannot be decoded; `runglass data export-raw` hands it out."""
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(f"what is stored of run {run_id!r} cannot be read: {why}")
+        self.run_id = run_id
+
+
 class StoreError(RunglassError):
     """The store cannot be reached, is full, or refused to write."""
 
 
 class CallRepeated(StoreError):
     """There has been a call under the same Idempotency-Key."""
+
+
+class CommitUncertain(StoreError):
+    """The commit failed: what was to be written may be stored or not."""
 
 
 class HeadMismatch(StoreError):

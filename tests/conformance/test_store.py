@@ -371,7 +371,9 @@ async def test_runs_are_listed_newest_first_and_page_by_id(store: Store) -> None
     assert await count(before="run-2") == 2
     assert await count(limit=3) == 3
     newest = await store.runs(project.id, flow_id=None, status=None, before=None, limit=1)
-    assert newest == [b'{"status":"failed"}']
+    assert [(run.status, run.trigger_type, run.summary) for run in newest] == [
+        ("failed", "api", b'{"status":"failed"}')
+    ]
 
 
 async def test_runs_of_another_project_are_not_listed(store: Store) -> None:

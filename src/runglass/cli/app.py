@@ -10,7 +10,7 @@ import typer
 from typer.main import get_command
 
 from runglass import __version__
-from runglass.cli import flows, keys, projects, runs
+from runglass.cli import export_raw, flows, keys, projects, runs
 from runglass.cli.demo import demo
 from runglass.cli.exits import Exit, UsageError, exit_of
 from runglass.cli.run import run as run_flow
@@ -27,6 +27,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(flows.app, name="flow")
 app.add_typer(keys.app, name="keys")
 app.add_typer(projects.app, name="projects")
+app.add_typer(export_raw.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -33,10 +33,18 @@ from runglass.engine.taking_up import (
     new_state,
     paused_state,
 )
-from runglass.errors import APIError, HeadMismatch, PermanentStoreError, StoreError, api_error
+from runglass.errors import (
+    APIError,
+    CommitUncertain,
+    HeadMismatch,
+    PermanentStoreError,
+    RunUnreadable,
+    StoreError,
+    api_error,
+)
 from runglass.execution import CaptureMode
 from runglass.flow import step_count
-from runglass.store.base import CallKey, FlowRecord, NewRun, RunRecord, Store
+from runglass.store.base import CallKey, FlowRecord, NewRun, RunRecord, Store, decoding
 from runglass.trace import RunSummary
 
 log = logging.getLogger(__name__)
@@ -93,6 +101,7 @@ class Engine:
         self._resuming: set[str] = set()
         self._keeping = asyncio.Lock()
         self._stranded: dict[str, Ending] = {}
+        self._set_aside: set[str] = set()
 
     async def __aenter__(self) -> Self:
         await self._hold_lease(renew=False)
@@ -173,6 +182,8 @@ class Engine:
             try:
                 run = await self._store.run(new.id)
             except StoreError as unknown:
+                if not isinstance(refused, CommitUncertain):
+                    raise refused from None
                 self._stranded[new.id] = Ending()
                 message = "the store failed while the run was created: whether it goes on is not known yet"
                 raise api_error("INTERNAL_ERROR", message, execution_id=new.id) from unknown
@@ -182,15 +193,17 @@ class Engine:
             return run
 
     async def paused(self, run: RunRecord) -> PausedRun:
-        """What a paused run waits for. Raises RUN_NOT_PAUSED."""
+        """What a paused run waits for. Raises RUN_NOT_PAUSED, RunUnreadable."""
         await self._settled(run.id)
         kept = Kept(await self._store.checkpoints(run.no))
-        begun, pause = await self._begun_first(run), kept.pause
+        begun = await begun_first(self._store, run)
+        with decoding(run.id):
+            pause, outputs = kept.pause, kept.outputs()
         if run.status != "paused" or self.goes_on(run.id) or begun is None or pause is None:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
-        return PausedRun(run, begun.plan, pause, kept.outputs())
+        return PausedRun(run, begun.plan, pause, outputs)
 
     async def resume(
         self,
@@ -221,8 +234,15 @@ class Engine:
             self._resuming.discard(run_id)
 
     async def cancel_paused(self, run: RunRecord, *, reason: str) -> bool:
-        """Ends a paused run as cancelled; False if it does not wait any more."""
+        """Ends a paused run, or one that is set aside, as cancelled; False if it is neither any more.
+
+        Raises StoreError, and RunUnreadable where too little of it can be read for an end.
+        """
         await self._settled(run.id)
+        if run.id in self._set_aside and run.status in ("pending", "running"):
+            await end_run(self._store, self._bus, self._clock, run, cancelled=reason)
+            self._set_aside.discard(run.id)
+            return True
         if run.status != "paused" or run.id in self._tasks:
             return False
         # A call that takes it up at the same moment writes with another fence, and so not behind the end.
@@ -233,6 +253,7 @@ class Engine:
             await end_run(self._store, self._bus, self._clock, claimed, cancelled=reason)
         except HeadMismatch:
             return False
+        self._set_aside.discard(run.id)
         return True
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
@@ -248,6 +269,24 @@ class Engine:
             going.ending.cancelled = reason
             self._cut_off(run_id)
         return True
+
+    @property
+    def set_aside(self) -> int:
+        """How many runs this engine has given up on since it began, as they cannot be read."""
+        return len(self._set_aside)
+
+    def put_aside(self, run_id: str, error: Exception) -> None:
+        """Leaves a run as it is stored, until the next start, and says so once: it may not stop others."""
+        if run_id not in self._set_aside:
+            self._set_aside.add(run_id)
+            log.error(
+                "run %s is set aside until the next start; `runglass data export-raw %s FILE` saves it: %s",
+                run_id,
+                run_id,
+                error,
+                exc_info=None if isinstance(error, RunUnreadable) else error,
+            )
+        self._stranded.pop(run_id, None)
 
     async def over(self, run_id: str) -> None:
         """Returns when no stretch of the run goes on in this engine."""
@@ -309,6 +348,9 @@ class Engine:
                     await self._go_on(run)
                 except StoreError as error:
                     log.warning("run %s cannot be gone on with yet: %s", run.id, error)
+                except Exception as error:
+                    # It is still this engine's, so it is not claimed again before the next start.
+                    self.put_aside(run.id, error)
             if len(claimed) < CLAIMED_AT_ONCE:
                 return ids
 
@@ -321,7 +363,7 @@ class Engine:
             log.warning("run %s was left off after event %d and goes on", run.id, run.head)
             self._begin(run, state, not_before=not_before)
             return
-        why = "its plan cannot be read" if state is None else "whatever goes on with it does not live"
+        why = "nothing says what it was to do" if state is None else "whatever goes on with it does not live"
         error = {
             "code": WORKER_LOST,
             "message": f"the process that ran this ended before the run did, and {why}",
@@ -341,7 +383,10 @@ class Engine:
         """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""
         run = await self._store.run(run_id)
         if run is not None and ending.cancelled is not None:
-            await self.cancel_paused(run, reason=ending.cancelled)
+            try:
+                await self.cancel_paused(run, reason=ending.cancelled)
+            except RunUnreadable as error:
+                self.put_aside(run_id, error)
         if self._stranded.get(run_id) is ending:
             del self._stranded[run_id]
 
@@ -413,16 +458,10 @@ class Engine:
         if isinstance(error, StoreError):
             log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
             self._stranded[run_id] = going.ending
-        elif error is not None:
-            level = logging.INFO if isinstance(error, RunLeft) else logging.ERROR
-            log.log(level, "run %s: %s", run_id, error)
-
-    async def _begun_first(self, run: RunRecord) -> Begun | None:
-        try:
-            return await begun_first(self._store, run)
-        except msgspec.MsgspecError as error:
-            log.warning("the plan of run %s cannot be read: %s", run.id, error)
-            return None
+        elif isinstance(error, RunLeft):
+            log.info("run %s: %s", run_id, error)
+        elif isinstance(error, Exception):
+            self.put_aside(run_id, error)
 
 
 def _taken_up(run_id: str) -> APIError:

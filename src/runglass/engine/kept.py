@@ -40,6 +40,11 @@ class Kept:
         self._pause = self._rows.pop(PAUSE, None)
         self._begun = self._rows.pop(STRETCH, None)
 
+    def check(self) -> None:
+        """Raises msgspec.DecodeError where a checkpoint is not the JSON that it was."""
+        for data in self._rows.values():
+            msgspec.json.decode(data, type=msgspec.Raw)
+
     def __len__(self) -> int:
         return len(self._rows)
 

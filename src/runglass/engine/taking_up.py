@@ -1,6 +1,7 @@
 """Where a stretch begins: at the start of a run, after a pause, or where a process that died left off."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,7 +10,7 @@ from runglass.engine.kept import Kept
 from runglass.engine.plan import Begun, Pause, Plan, Turns
 from runglass.engine.totals import Totals
 from runglass.fold import Address, RunFold, StepChange
-from runglass.store.base import RunRecord, StepRow, Store
+from runglass.store.base import RunRecord, StepRow, Store, decoding
 from runglass.trace import RunSummary, StepTrace
 
 WORKER_LOST = "WORKER_LOST"
@@ -58,16 +59,19 @@ class State(NamedTuple):
 
 
 def new_state(run: RunRecord, begun: Begun) -> State:
-    """Of a run that has not begun."""
-    return State(begun, RunFold(msgspec.json.decode(run.summary, type=RunSummary)), Totals())
+    """Of a run that has not begun. Raises RunUnreadable."""
+    with decoding(run.id):
+        return State(begun, RunFold(msgspec.json.decode(run.summary, type=RunSummary)), Totals())
 
 
 async def paused_state(store: Store, paused: PausedRun, begun: Begun) -> State:
-    """Of a run that goes on after its pause. Raises StoreError."""
+    """Of a run that goes on after its pause. Raises StoreError, RunUnreadable."""
     run, stretch = paused.run, begun.stretch
     reached = paused.pause.reached
     earlier = await store.steps(run.no) if stretch.first < reached else []
     waits_here = stretch.first == paused.pause.cursor
+    with decoding(run.id):
+        changes = list(map(step_change, earlier))
     return State(
         begun,
         await stored_fold(store, run),
@@ -76,69 +80,83 @@ async def paused_state(store: Store, paused: PausedRun, begun: Begun) -> State:
         left_behind=None if waits_here else paused.pause.turns,
         outputs=paused.outputs,
         reached=reached,
-        earlier={_address(change): change for change in map(step_change, earlier)},
+        earlier={_address(change): change for change in changes},
     )
 
 
 async def left_state(store: Store, run: RunRecord) -> State | None:
-    """Of a run that was begun and left off; None where its plan cannot be read, as after a change of version.
+    """Of a run that was begun and left off; None where nothing says what it was to do.
 
-    Raises StoreError.
+    Raises StoreError, RunUnreadable.
     """
-    try:
+    with decoding(run.id):
         kept = Kept(await store.checkpoints(run.no))
+        kept.check()
         begun = kept.begun or await begun_first(store, run)
         pause = kept.pause
-    except msgspec.MsgspecError:
-        return None
-    if begun is None:
-        return None
-    if run.status == "pending":
-        return new_state(run, begun)
-    state = await stored_fold(store, run)
-    cut_off = {}
-    for change in state.open_steps:
-        step = change.step
-        if not kept.holds(step.step_id, step.loop_path):
-            attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
-            cut_off[_address(change)] = _cut_off(change, attempts)
-    first, reached = begun.stretch.first, pause.reached if pause else 0
-    earlier = await store.steps(run.no) if first < reached else []
-    return State(
-        begun,
-        state,
-        stored_totals(run),
-        turns=pause.turns if pause and first == pause.cursor else None,
-        outputs=kept.outputs(),
-        kept=kept,
-        reached=reached,
-        earlier={_address(change): change for change in map(step_change, earlier)},
-        cut_off=cut_off,
-    )
+        if begun is None:
+            return None
+        if run.status == "pending":
+            return new_state(run, begun)
+        state = await stored_fold(store, run)
+        cut_off = {}
+        for change in state.open_steps:
+            step = change.step
+            if not kept.holds(step.step_id, step.loop_path):
+                attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
+                cut_off[_address(change)] = _cut_off(change, attempts)
+        first, reached = begun.stretch.first, pause.reached if pause else 0
+        earlier = await store.steps(run.no) if first < reached else []
+        return State(
+            begun,
+            state,
+            stored_totals(run),
+            turns=pause.turns if pause and first == pause.cursor else None,
+            outputs=kept.outputs(),
+            kept=kept,
+            reached=reached,
+            earlier={_address(change): change for change in map(step_change, earlier)},
+            cut_off=cut_off,
+        )
 
 
 async def begun_first(store: Store, run: RunRecord) -> Begun | None:
-    """Plan and first stretch of a run that has not ended. Raises StoreError, msgspec.DecodeError."""
+    """Plan and first stretch of a run that has not ended. Raises StoreError, RunUnreadable."""
     request = await store.request(run.no)
-    return None if request is None else msgspec.json.decode(request, type=Begun)
+    with decoding(run.id):
+        return None if request is None else msgspec.json.decode(request, type=Begun)
 
 
 async def stored_fold(store: Store, run: RunRecord) -> RunFold:
-    """The state of the run after its last event. Raises StoreError."""
+    """The state of the run after its last event. Raises StoreError, RunUnreadable."""
     rows, last_position = await store.open_steps(run.no)
-    summary = msgspec.json.decode(run.summary, type=RunSummary)
-    return RunFold(summary, open_steps=map(step_change, rows), last_position=last_position)
+    with decoding(run.id):
+        summary = msgspec.json.decode(run.summary, type=RunSummary)
+        return RunFold(summary, open_steps=map(step_change, rows), last_position=last_position)
 
 
 def stored_totals(run: RunRecord) -> Totals:
-    """What the run adds up to, as of its last event."""
-    return msgspec.json.decode(run.totals, type=Totals) if run.totals else Totals()
+    """What the run adds up to, as of its last event. Raises RunUnreadable."""
+    with decoding(run.id):
+        return msgspec.json.decode(run.totals, type=Totals) if run.totals else Totals()
 
 
 async def last_time(store: Store, run: RunRecord) -> str:
-    """When the last event of the log was recorded; no later one may be earlier. Raises StoreError."""
-    last = await store.events(run.no, after=run.head - 1, limit_bytes=1) if run.head else []
-    return str(msgspec.json.decode(last[0][1])["at"]) if last else ""
+    """When the last event of the log was recorded; no later one may be earlier.
+
+    Empty where nothing has been recorded. Raises StoreError, RunUnreadable.
+    """
+    if not run.head:
+        return ""
+    events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
+    with decoding(run.id):
+        at = msgspec.json.decode(events[0][1], type=_Dated).at
+        datetime.fromisoformat(at)
+        return at
+
+
+class _Dated(msgspec.Struct, frozen=True):
+    at: str
 
 
 def step_change(row: StepRow) -> StepChange:

@@ -22,7 +22,14 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import ParameterKwarg
 
-from runglass.errors import APIError, PermanentStoreError, RateLimitError, StoreError, api_error
+from runglass.errors import (
+    APIError,
+    PermanentStoreError,
+    RateLimitError,
+    RunUnreadable,
+    StoreError,
+    api_error,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +73,9 @@ def _as_api_error(request: Request[Any, Any, Any], fault: Exception) -> APIError
             return fault
         case StoreError() if not isinstance(fault, PermanentStoreError):
             return unavailable(fault, request_id=request.state["request_id"], where=where)
+        case RunUnreadable():
+            log.error("request %s: %s: %s", request.state["request_id"], where, fault)
+            return unreadable(fault)
         case NotFoundException():
             return api_error("NOT_FOUND", f"there is no path {request.scope['path']!r}")
         case MethodNotAllowedException():
@@ -88,6 +98,12 @@ def unavailable(fault: StoreError, *, request_id: str, where: str) -> APIError:
     """The answer while the store cannot be reached. The cause is logged: it names places of this machine."""
     log.error("request %s: %s found no store: %s", request_id, where, fault)
     return api_error("UNAVAILABLE", "the store cannot be reached; nothing was started, try again later")
+
+
+def unreadable(fault: RunUnreadable) -> APIError:
+    """The answer about a run whose rows are broken."""
+    message = f"{fault}; an administrator of the server can save it with `runglass data export-raw`"
+    return api_error("INTERNAL_ERROR", message, execution_id=fault.run_id)
 
 
 @contextmanager

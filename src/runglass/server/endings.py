@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from runglass.store.base import RunRecord, Store
+from runglass.store.base import RunRecord, Store, decoding
 
 
 class Failure(msgspec.Struct, frozen=True, rename="camel"):
@@ -21,6 +21,10 @@ class Failure(msgspec.Struct, frozen=True, rename="camel"):
 
 
 async def failure_of(store: Store, run: RunRecord) -> Failure:
-    """The failure of a run whose status is `failed`: nothing follows the event that says so."""
-    ((_, last),) = await store.events(run.no, after=run.head - 1, limit_bytes=1)
-    return msgspec.json.decode(last, type=Failure)
+    """The failure of a run whose status is `failed`: nothing follows the event that says so.
+
+    Raises StoreError, RunUnreadable.
+    """
+    events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
+    with decoding(run.id):
+        return msgspec.json.decode(events[0][1], type=Failure)

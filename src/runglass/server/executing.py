@@ -23,7 +23,7 @@ from runglass.server.offers import check_takers, offer_of
 from runglass.server.parameters import checked_uuid, version_number
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
-from runglass.store.base import CallKey, Project, RunRecord
+from runglass.store.base import CallKey, Project, RunRecord, decoding
 from runglass.trace import RunSummary
 
 
@@ -169,7 +169,8 @@ def tool_calls_required(
 async def _answer_of(request: Asked, run: RunRecord) -> Answered:
     """The answer for a run that has been started by an earlier call, from what is stored of it."""
     runtime: Runtime = runtime_of(request)
-    block_count = msgspec.json.decode(run.summary, type=RunSummary).step_count or 0
+    with decoding(run.id):
+        block_count = msgspec.json.decode(run.summary, type=RunSummary).step_count or 0
     if run.status == "completed":
         result, _ = await runtime.store.outcome(run.no)
         body = {

@@ -24,7 +24,7 @@ from runglass.server.openapi import ReadingOperation
 from runglass.server.parameters import SessionId, checked_uuid, version_number
 from runglass.server.request_schemas import JOB_REQUEST
 from runglass.server.turns import spoken
-from runglass.store.base import CallKey, RunRecord, Store
+from runglass.store.base import CallKey, RunRecord, Store, decoding
 from runglass.trace import RunSummary
 
 TRIGGER = "job"
@@ -160,7 +160,8 @@ async def _queue(
         return answered
 
     async def repeated(run: RunRecord) -> Answered:
-        flow = msgspec.json.decode(run.summary, type=RunSummary)
+        with decoding(run.id):
+            flow = msgspec.json.decode(run.summary, type=RunSummary)
         accepted = JobAccepted(
             execution_id=run.id, status="pending", flow_id=run.flow_id, block_count=flow.step_count or 0
         )

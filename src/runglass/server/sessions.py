@@ -4,6 +4,7 @@ Snapshots go from the store into the answer as the bytes that they are. `session
 have the name of an organisation, so flows of an organisation of that name cannot be reached.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,15 +12,17 @@ import msgspec
 from litestar import Response, get
 from litestar.params import FromPath
 
-from runglass.errors import api_error
+from runglass.errors import RunUnreadable, api_error
 from runglass.execution import CaptureMode
 from runglass.server.asked import answer, documented
 from runglass.server.auth import Asked, runtime_of
 from runglass.server.endings import failure_of
 from runglass.server.openapi import ReadingOperation
 from runglass.server.parameters import checked_uuid
-from runglass.store.base import RunRecord, StepRow, Store
+from runglass.store.base import RunRecord, StepRow, Store, decoding
 from runglass.trace import RunStatus, RunSummary, StepStatus
+
+log = logging.getLogger(__name__)
 
 NULL = msgspec.Raw(b"null")
 
@@ -105,9 +108,16 @@ async def session(request: Asked, session_id: FromPath[str]) -> Response[bytes]:
 
 
 async def _execution(store: Store, run: RunRecord, slug: str) -> SessionExecution:
-    summary = msgspec.json.decode(run.summary, type=RunSummary)
-    steps = _session_steps(await store.steps(run.no))
-    failure = await failure_of(store, run) if run.status == "failed" else None
+    rows = await store.steps(run.no)
+    try:
+        with decoding(run.id):
+            summary = msgspec.json.decode(run.summary, type=RunSummary)
+            steps = _session_steps(rows)
+        failure = await failure_of(store, run) if run.status == "failed" else None
+    except RunUnreadable as error:
+        # What its row alone says of it: one that is broken may not hide the others.
+        log.error("%s", error)  # noqa: TRY400
+        summary, steps, failure = _of_row(run), [], None
     return SessionExecution(
         execution_id=run.id,
         flow_id=run.flow_id,
@@ -121,6 +131,10 @@ async def _execution(store: Store, run: RunRecord, slug: str) -> SessionExecutio
         error_at_step=None if failure is None else failure.step_id,
         steps=steps,
     )
+
+
+def _of_row(run: RunRecord) -> RunSummary:
+    return RunSummary(id=run.id, flow_id=run.flow_id, status=msgspec.convert(run.status, RunStatus))
 
 
 _TRIGGERS: dict[str, Literal["execute", "step", "job"]] = {"api": "execute", "step": "step", "job": "job"}

@@ -5,11 +5,13 @@ checkpoints are written together or not at all, and only if the log's head is wh
 be. Everything a store returns is already on disk, as far as its durability setting goes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
+from runglass.errors import RunUnreadable
 from runglass.execution import CaptureMode
 from runglass.trace import TERMINAL
 
@@ -134,6 +136,16 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in TERMINAL
 
 
+class RunListing(NamedTuple):
+    """A run in a list: what its row says of it, and its `flowRun` JSON."""
+
+    id: str
+    flow_id: str
+    status: str
+    trigger_type: str
+    summary: bytes
+
+
 class StepRow(NamedTuple):
     """The state of one step attempt; `data` is its StepTrace as JSON, ready to send."""
 
@@ -161,6 +173,10 @@ class Checkpoint(NamedTuple):
     data: bytes
 
 
+RawRow = Mapping[str, int | float | str | bytes | None]
+"""A row of any table, its values by column."""
+
+
 class Append(msgspec.Struct, frozen=True, kw_only=True):
     """One transaction on a run: events from `head + 1` on, and all that follows from them.
 
@@ -185,6 +201,15 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None = None
     error: bytes | None = None
     spent_pico: int = 0
+
+
+@contextmanager
+def decoding(run_id: str) -> Iterator[None]:
+    """Inside the block, what is stored of a run is decoded: RunUnreadable for what cannot be."""
+    try:
+        yield
+    except (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise RunUnreadable(run_id, str(error) or type(error).__name__) from error
 
 
 class Store(Protocol):
@@ -295,8 +320,8 @@ class Store(Protocol):
 
     async def runs(
         self, project_id: int, *, flow_id: str | None, status: str | None, before: str | None, limit: int
-    ) -> list[bytes]:
-        """`flowRun` JSON of the project's runs, newest first, from the one before run id `before` on."""
+    ) -> list[RunListing]:
+        """The project's runs, newest first, from the one before run id `before` on."""
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         """Seq and JSON of the events after `after`: one at least if there is one, about `limit_bytes`."""
@@ -334,3 +359,9 @@ class Store(Protocol):
         """Every attempt of the step at one position, that is in one iteration, by attempt number."""
 
     async def checkpoints(self, run_no: int) -> list[Checkpoint]: ...
+
+    async def raw_rows(self, run_id: str, take: Callable[[str, RawRow], None]) -> bool:
+        """Hands every row that belongs to a run to `take`, with its table, as it is; False if there is none.
+
+        `take` is called in another thread, and the next row is read when it returns.
+        """

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from runglass.errors import PermanentStoreError, RunglassError, StoreError, ValueTooLarge
+from runglass.errors import CommitUncertain, PermanentStoreError, RunglassError, StoreError, ValueTooLarge
 from runglass.store.lane import Job, Lane, Outcome
 from runglass.store.migrate import migrate_sqlite
 
@@ -163,13 +163,15 @@ class Connections:
         except sqlite3.Error as error:
             # None of them has run: tried one by one, each would wait for the lock as long as all have now.
             return [Outcome(job, None, self._store_error(error)) for job in batch]
-        outcomes = []
+        outcomes: list[_Outcome] = []
+        committing = False
         try:
             for job in batch:
                 try:
                     outcomes.append(Outcome(job, job.work(connection), None))
                 except RunglassError as refusal:
                     outcomes.append(Outcome(job, None, refusal))
+            committing = True
             connection.execute("COMMIT")
         # Whatever it is, it belongs to the work that raised it: the writer serves everybody and must live.
         except Exception as error:  # noqa: BLE001
@@ -178,12 +180,14 @@ class Connections:
             if len(batch) > 1:
                 # One of them broke the transaction: alone, each gets the answer that is its own.
                 return [outcome for job in batch for outcome in self._commit(connection, [job])]
+            if committing:
+                return [Outcome(batch[0], None, self._store_error(error, CommitUncertain))]
             refused = isinstance(error, (sqlite3.Error, OverflowError, UnicodeError))
             return [Outcome(batch[0], None, self._store_error(error) if refused else error)]
         return outcomes
 
-    def _store_error(self, error: Exception) -> StoreError:
-        fault = _kind_of(error)(f"the store {str(self.path)!r} cannot be used: {error}")
+    def _store_error(self, error: Exception, kind: type[StoreError] | None = None) -> StoreError:
+        fault = (kind or _kind_of(error))(f"the store {str(self.path)!r} cannot be used: {error}")
         fault.__cause__ = error
         return fault
 

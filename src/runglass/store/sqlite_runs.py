@@ -4,11 +4,22 @@ What an append writes is in `sqlite_append.py`.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runglass.errors import CallRepeated
-from runglass.store.base import Append, AttemptKey, Call, CallKey, Checkpoint, NewRun, RunRecord, StepRow
+from runglass.store.base import (
+    Append,
+    AttemptKey,
+    Call,
+    CallKey,
+    Checkpoint,
+    NewRun,
+    RawRow,
+    RunListing,
+    RunRecord,
+    StepRow,
+)
 from runglass.store.connections import Connections
 from runglass.store.queries import as_bytes, changed, every, now_text, one, page
 from runglass.store.sqlite_append import write_append
@@ -154,15 +165,18 @@ class Runs:
 
     async def runs(
         self, project_id: int, *, flow_id: str | None, status: str | None, before: str | None, limit: int
-    ) -> list[bytes]:
+    ) -> list[RunListing]:
         where: list[str] = ["project_id = ?"]
         values: list[int | str] = [project_id]
         for condition, value in (("flow_id = ?", flow_id), ("status = ?", status), ("id < ?", before)):
             if value is not None:
                 where.append(condition)
                 values.append(value)
-        sql = f"SELECT summary FROM run WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
-        return await self._db.read(every(as_bytes, sql, *values, limit))
+        sql = (
+            "SELECT id, flow_id, status, trigger_type, summary FROM run"
+            f" WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
+        )
+        return await self._db.read(every(RunListing._make, sql, *values, limit))
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         sql = "SELECT seq, data FROM event WHERE run_no = ? AND seq > ? ORDER BY seq"
@@ -246,6 +260,27 @@ class Runs:
     async def checkpoints(self, run_no: int) -> list[Checkpoint]:
         sql = "SELECT step_id, loop_path, data FROM checkpoint WHERE run_no = ?"
         return await self._db.read(every(Checkpoint._make, sql, run_no))
+
+    async def raw_rows(self, run_id: str, take: Callable[[str, RawRow], None]) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            db.execute("BEGIN")
+            with db:
+                found = db.execute("SELECT no FROM run WHERE id = ?", (run_id,)).fetchone()
+                if found is None:
+                    return False
+                keys = {"no": found[0], "run_no": found[0], "run_id": run_id}
+                # Told by their columns, so that a table which a later version adds is not forgotten here.
+                for (table,) in db.execute(
+                    "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
+                ):
+                    columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+                    names = ("no",) if table == "run" else ("run_no", "run_id")
+                    for name in set(names).intersection(columns):
+                        for row in db.execute(f"SELECT * FROM {table} WHERE {name} = ?", (keys[name],)):
+                            take(table, dict(zip(columns, row, strict=True)))
+                return True
+
+        return await self._db.read(work)
 
 
 def _begin_call(db: sqlite3.Connection, project_id: int, call: CallKey, run_id: str, *, head: int) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runglass.engine.going import Outcome
-from runglass.errors import APIError, StoreError
+from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.events import FlowFailed
 from runglass.fold import fold
 from runglass.store.base import Append, NewRun, RunRecord
@@ -80,6 +80,8 @@ async def test_a_fault_inside_of_the_store_ends_the_run_and_stays_inside(
 class Ambiguous(SqliteStore):
     """A store whose COMMIT of a new run fails, after all or before; `unreadable` for so many reads then."""
 
+    kind: type[StoreError] = CommitUncertain
+
     def __init__(self, path: Path, *, commits: bool, unreadable: int = 0) -> None:
         super().__init__(path, synchronous="NORMAL")
         self.commits = commits
@@ -88,7 +90,7 @@ class Ambiguous(SqliteStore):
     async def create_run(self, run: NewRun) -> RunRecord:
         if self.commits:
             await super().create_run(run)
-        raise StoreError("disk I/O error")
+        raise self.kind("disk I/O error")
 
     async def run(self, run_id: str) -> RunRecord | None:
         if self.unreadable:
@@ -106,6 +108,14 @@ async def test_a_run_whose_commit_failed_and_was_made_goes_on(tmp_path: Path) ->
 
 async def test_a_run_whose_commit_failed_and_was_not_made_was_not_started(tmp_path: Path) -> None:
     async with open_house(Ambiguous(tmp_path / "db", commits=False)) as house:
+        with pytest.raises(StoreError, match="disk I/O error"):
+            await start(house, ONE)
+
+
+async def test_what_was_refused_before_its_commit_needs_no_look(tmp_path: Path) -> None:
+    store = Ambiguous(tmp_path / "db", commits=False, unreadable=1)
+    store.kind = StoreError
+    async with open_house(store) as house:
         with pytest.raises(StoreError, match="disk I/O error"):
             await start(house, ONE)
 

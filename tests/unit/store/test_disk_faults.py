@@ -162,7 +162,7 @@ async def stored():
         try:
             await store.ensure_project("acme", "meanwhile")
         except StoreError as error:
-            said = str(error)
+            said = f"{type(error).__name__}: {error}"
             readable = [each.name for each in await store.projects()]
         finally:
             work_again()
@@ -185,5 +185,5 @@ def test_an_io_error_is_named_and_nothing_of_it_stays(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stderr == ""
-    assert done.stdout.startswith("('disk I/O error', (\"the store ")
+    assert done.stdout.startswith("('disk I/O error', (\"CommitUncertain: the store ")
     assert done.stdout.endswith("cannot be used: disk I/O error\", ['before'], ['afterwards', 'before']))\n")
