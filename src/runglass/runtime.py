@@ -25,6 +25,7 @@ from runglass.engine.model_names import ModelNames
 from runglass.engine.plan import Plan, Stretch
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
+from runglass.engine.supervised import Supervised
 from runglass.engine.templates import Templates
 from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest
@@ -33,6 +34,9 @@ from runglass.settings import Settings, SettingsError
 from runglass.store.base import CallKey, FlowRecord, Project, Store
 from runglass.store.sqlite import SqliteStore
 from runglass.tail import Tails
+
+SETTLED_S = 60.0
+"""So long housekeeping must have gone on after a failure to count as in order again."""
 
 decode_stored_flow = lru_cache(maxsize=256)(decode_flow)
 
@@ -52,12 +56,21 @@ class Submitted(NamedTuple):
 class Runtime:
     """A store, a bus and an engine that work together."""
 
-    def __init__(self, *, settings: Settings, store: Store, bus: Bus, engine: Engine) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        bus: Bus,
+        engine: Engine,
+        supervised: Sequence[Supervised] = (),
+    ) -> None:
         self.settings = settings
         self.store = store
         self.bus = bus
         self.tails = Tails(store, bus, poll_s=settings.tail_poll_s)
         self.engine = engine
+        self.supervised = supervised
         self._model_names = ModelNames(own_providers=settings.providers)
 
     async def submit(
@@ -214,12 +227,27 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                     clock=parts.clock,
                     pause_limit=timedelta(hours=settings.pause_limit_h),
                 )
-                beside = {
-                    asyncio.create_task(housekeeping.keep_on()),
-                    asyncio.create_task(engine.keep_on()),
-                }
+                supervised = [
+                    Supervised(
+                        "the lease keeper",
+                        engine.keep_on,
+                        clock=parts.clock,
+                        vital=True,
+                        settled_s=settings.lease_s,
+                    ),
+                    Supervised(
+                        "housekeeping",
+                        housekeeping.keep_on,
+                        clock=parts.clock,
+                        vital=False,
+                        settled_s=SETTLED_S,
+                    ),
+                ]
+                beside = {asyncio.create_task(work.keep_on(), name=work.name) for work in supervised}
                 try:
-                    yield Runtime(settings=settings, store=store, bus=bus, engine=engine)
+                    yield Runtime(
+                        settings=settings, store=store, bus=bus, engine=engine, supervised=supervised
+                    )
                 finally:
                     await engine.stop(grace_s=settings.stop_grace_s)
                     for task in beside:

@@ -218,6 +218,9 @@ class Store(Protocol):
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...
 
+    async def check_write(self) -> None:
+        """Writes something that needs room, commits it and leaves nothing behind. Raises StoreError."""
+
     async def ensure_project(self, org: str, name: str) -> Project:
         """The project, created if it is new."""
 
