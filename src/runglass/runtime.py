@@ -220,6 +220,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 make_capture=make_capture,
                 crash_retries=settings.crash_retries,
                 lease_s=settings.lease_s,
+                max_concurrent_runs=settings.max_concurrent_runs,
+                max_queued_runs=settings.max_queued_runs,
             ) as engine:
                 housekeeping = Housekeeping(
                     store=store,

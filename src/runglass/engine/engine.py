@@ -19,8 +19,9 @@ from runglass.clock import iso
 from runglass.engine.capture import Capture
 from runglass.engine.ended import end_run
 from runglass.engine.gate import Ending, Gate
-from runglass.engine.going import Going, Outcome, RunLeft, Surroundings
+from runglass.engine.going import Going, Outcome, RunLeft, RunTaken, Surroundings
 from runglass.engine.kept import Kept
+from runglass.engine.places import Places
 from runglass.engine.plan import Begun, Plan, Stretch
 from runglass.engine.steps import Parts
 from runglass.engine.taking_up import (
@@ -68,7 +69,8 @@ class Engine:
     """Runs flows. `make_capture` gives the capture for a mode; `parts` are shared by all runs.
 
     A step whose process died is tried again `crash_retries` times. The engine's runs are its own for
-    `lease_s` seconds at a time: `keep_lease` must be called more often than that.
+    `lease_s` seconds at a time: `keep_lease` must be called more often than that. At most
+    `max_concurrent_runs` go on at once; of the others up to `max_queued_runs` wait for their turn.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class Engine:
         make_capture: Callable[[CaptureMode], Capture],
         crash_retries: int,
         lease_s: float,
+        max_concurrent_runs: int = 1000,
+        max_queued_runs: int = 10_000,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -102,10 +106,15 @@ class Engine:
         self._keeping = asyncio.Lock()
         self._stranded: dict[str, Ending] = {}
         self._set_aside: set[str] = set()
+        self._places = Places(places=max_concurrent_runs, most_waiting=max_queued_runs)
+        self._filling: asyncio.Task[None] | None = None
+        self._fill_again = False
 
     async def __aenter__(self) -> Self:
         await self._hold_lease(renew=False)
         await self._claim()
+        if not self._places.room:
+            self._places.backlog = await self._store.free_runs(self._owner, now=iso(self._clock.now()))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -128,6 +137,11 @@ class Engine:
                 await self._store.end_lease(self._owner)
             except StoreError as error:
                 log.warning("the lease of a stopped process lasts until it runs out: %s", error)
+        self._places.close(
+            RunLeft("the process was stopped before there was a place for the run"), _stopping()
+        )
+        if self._filling is not None:
+            await asyncio.wait({self._filling})
 
     async def start(
         self,
@@ -139,13 +153,14 @@ class Engine:
         call: CallKey | None = None,
         outputs: MutableMapping[int, bytes] | None = None,
     ) -> StartedRun:
-        """Creates the run and lets it go on. When this returns, the run can be read.
+        """Creates the run and lets it go on, or wait for its turn. When this returns, the run can be read.
 
-        `outputs`, if given, gets each output by the seq of its `step_completed`. Raises StoreError, and
-        CallRepeated where `call` has been made before.
+        `outputs`, if given, gets each output by the seq of its `step_completed`. Raises StoreError,
+        CallRepeated where `call` has been made before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
         run_id, owner = str(uuid7()), self._owner
+        queued = None if self._places.take() else self._places.queue(run_id, outputs)
         begun = Begun(plan=plan, stretch=stretch or Stretch())
         summary = RunSummary(
             id=run_id,
@@ -154,22 +169,36 @@ class Engine:
             trigger_type=plan.trigger_type,
             step_count=step_count(plan.flow),
         )
-        run = await self._create(
-            NewRun(
-                id=run_id,
-                project_id=record.project_id,
-                flow_id=record.id,
-                version=plan.version,
-                trigger_type=plan.trigger_type,
-                capture=plan.capture,
-                session_id=session_id,
-                request=msgspec.json.encode(begun),
-                summary=msgspec.json.encode(summary),
-                owner=owner,
-                call=call,
-            )
+        new = NewRun(
+            id=run_id,
+            project_id=record.project_id,
+            flow_id=record.id,
+            version=plan.version,
+            trigger_type=plan.trigger_type,
+            capture=plan.capture,
+            session_id=session_id,
+            request=msgspec.json.encode(begun),
+            summary=msgspec.json.encode(summary),
+            # In the line it is nobody's: whoever has a place for it first may claim it.
+            owner=owner if queued is None else None,
+            call=call,
         )
-        return self._begin(run, new_state(run, begun), owner=owner, outputs=outputs)
+        if queued is None:
+            try:
+                run = await self._create(new)
+                return self._begin(run, new_state(run, begun), owner=owner, outputs=outputs)
+            finally:
+                self._free_place()
+        try:
+            run = await self._create(new)
+        except BaseException:
+            self._places.leave(run_id)
+            raise
+        self._places.stored(queued)
+        if self._gate.closed:
+            self._places.leave(run_id, RunLeft("the process was stopped before there was a place"))
+        self._fill_places()
+        return StartedRun(run.id, run.head, queued.outcome)
 
     async def _create(self, new: NewRun) -> RunRecord:
         """The run in the store. Raises StoreError only where it is sure not to be there."""
@@ -215,7 +244,7 @@ class Engine:
     ) -> StartedRun:
         """Walks a further stretch of a paused run; `plan` is its own, or that with overrides.
 
-        Raises RUN_NOT_PAUSED if somebody else has taken it up, StoreError.
+        Raises RUN_NOT_PAUSED if somebody else has taken it up, UNAVAILABLE where too many wait, StoreError.
         """
         self._refuse_when_stopping()
         run_id = paused.run.id
@@ -224,7 +253,12 @@ class Engine:
         # The store calls it paused until its first event is in, and would let a second call claim it.
         self._resuming.add(run_id)
         try:
-            run = await self._store.claim_paused(paused.run)
+            await self._places.resume()
+        except BaseException:
+            self._resuming.discard(run_id)
+            raise
+        try:
+            run = await self._store.claim_waiting(paused.run)
             if run is None:
                 raise _taken_up(run_id)
             state = await paused_state(self._store, paused, Begun(plan=plan, stretch=stretch))
@@ -232,9 +266,10 @@ class Engine:
             return self._begin(run, state, not_before=not_before, outputs=outputs)
         finally:
             self._resuming.discard(run_id)
+            self._free_place()
 
     async def cancel_paused(self, run: RunRecord, *, reason: str) -> bool:
-        """Ends a paused run, or one that is set aside, as cancelled; False if it is neither any more.
+        """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
 
         Raises StoreError, and RunUnreadable where too little of it can be read for an end.
         """
@@ -243,10 +278,10 @@ class Engine:
             await end_run(self._store, self._bus, self._clock, run, cancelled=reason)
             self._set_aside.discard(run.id)
             return True
-        if run.status != "paused" or run.id in self._tasks:
+        if run.status not in ("paused", "pending") or run.id in self._tasks:
             return False
         # A call that takes it up at the same moment writes with another fence, and so not behind the end.
-        claimed = await self._store.claim_paused(run)
+        claimed = await self._store.claim_waiting(run)
         if claimed is None:
             return False
         try:
@@ -254,6 +289,7 @@ class Engine:
         except HeadMismatch:
             return False
         self._set_aside.discard(run.id)
+        self._places.leave(run.id, RunTaken(f"run {run.id!r} was ended before it began"))
         return True
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
@@ -287,6 +323,7 @@ class Engine:
                 exc_info=None if isinstance(error, RunUnreadable) else error,
             )
         self._stranded.pop(run_id, None)
+        self._places.leave(run_id, error)
 
     async def over(self, run_id: str) -> None:
         """Returns when no stretch of the run goes on in this engine."""
@@ -325,6 +362,9 @@ class Engine:
             if run_id in self._stranded:
                 await self._store.let_go(run_id, self._owner)
         claimed = await self._claim()
+        if not self._places.room:
+            # What was let go may still wait for a place.
+            return
         for run_id, ending in stranded.items():
             if run_id not in claimed and self._stranded.get(run_id) is ending:
                 await self._drop(run_id, ending)
@@ -334,11 +374,22 @@ class Engine:
         return await self._store.hold_lease(self._owner, until=until, renew=renew)
 
     async def _claim(self) -> set[str]:
-        """Goes on with the runs that nobody has any more; returns their ids."""
+        """Goes on with the runs that nobody has, as far as there are places; returns their ids."""
         ids: set[str] = set()
-        while True:
+        places = self._places
+        while limit := places.claimable(CLAIMED_AT_ONCE):
             now = iso(self._clock.now())
-            claimed = await self._store.claim_runs(self._owner, now=now, limit=CLAIMED_AT_ONCE)
+            places.claims = claim = places.claims + 1
+            places.held += limit
+            try:
+                claimed = await self._store.claim_runs(self._owner, now=now, limit=limit)
+            except BaseException:
+                places.held -= limit
+                raise
+            places.held -= limit - len(claimed)
+            unknown = sum(not places.knows(run.id) for run in claimed)
+            # A full claim may have left some: the next one tells.
+            places.backlog = 0 if len(claimed) < limit else max(places.backlog - unknown, min(unknown, 1))
             for run in claimed:
                 # Until it goes on: it can be cancelled, and what cannot be read yet is let go again.
                 self._stranded.setdefault(run.id, Ending())
@@ -351,8 +402,38 @@ class Engine:
                 except Exception as error:
                     # It is still this engine's, so it is not claimed again before the next start.
                     self.put_aside(run.id, error)
-            if len(claimed) < CLAIMED_AT_ONCE:
+                finally:
+                    places.give_back()
+            if len(claimed) < limit:
+                for run_id in places.missing(claim):
+                    if run_id not in self._stranded:
+                        places.leave(run_id, RunTaken(f"run {run_id!r} was taken by another process"))
                 return ids
+        return ids
+
+    def _fill_places(self) -> None:
+        """Lets those begin that are next in the line, if there is anybody."""
+        if not self._places.waiting or self._gate.closed:
+            return
+        self._fill_again = True
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.create_task(self._fill(), name="the line of runs")
+
+    async def _fill(self) -> None:
+        while self._fill_again:
+            self._fill_again = False
+            try:
+                async with self._keeping:
+                    if not self._gate.closed:
+                        await self._claim()
+            except StoreError as error:
+                log.warning("runs that wait for a place are not begun yet: %s", error)
+            except Exception:
+                log.exception("runs that wait for a place are not begun yet")
+
+    def _free_place(self) -> None:
+        self._places.give_back()
+        self._fill_places()
 
     async def _go_on(self, run: RunRecord) -> None:
         """Goes on with a run that was left off, or ends it where that cannot be done."""
@@ -360,7 +441,8 @@ class Engine:
         state = await left_state(self._store, run)
         if state is not None and run.claims <= self._crash_retries + 1:
             not_before = await last_time(self._store, run)
-            log.warning("run %s was left off after event %d and goes on", run.id, run.head)
+            if run.claims:
+                log.warning("run %s was left off after event %d and goes on", run.id, run.head)
             self._begin(run, state, not_before=not_before)
             return
         why = "nothing says what it was to do" if state is None else "whatever goes on with it does not live"
@@ -378,6 +460,7 @@ class Engine:
         except StoreError:
             self._stranded.setdefault(run.id, ending)
             raise
+        self._places.leave(run.id, RunTaken(f"run {run.id!r} was ended before it began"))
 
     async def _drop(self, run_id: str, ending: Ending) -> None:
         """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""
@@ -403,6 +486,7 @@ class Engine:
             # The lease ran out while it was created, and it has been claimed under the next one.
             return self._started(run)
         owner = owner or self._owner
+        queued = self._places.leave(run.id)
         going = Going(
             self._around,
             run,
@@ -410,7 +494,7 @@ class Engine:
             owner=owner,
             ending=Ending(),
             not_before=not_before,
-            outputs=outputs,
+            outputs=outputs if queued is None else queued.outputs,
         )
         # A run that was accepted at the very moment of a stop waits for the next start, and one that was
         # created under a lease that has run out since for whoever claims it.
@@ -419,6 +503,9 @@ class Engine:
         going.ending.cancelled = None if stranded is None else stranded.cancelled
         task = asyncio.create_task(going.walk(), name=f"run {run.id}")
         self._going[run.id], self._tasks[run.id] = going, task
+        self._places.held += 1
+        if queued is not None and not queued.begun.done():
+            queued.begun.set_result(task)
         task.add_done_callback(lambda _: self._forget(run.id))
         return self._started(run)
 
@@ -428,7 +515,7 @@ class Engine:
 
     def _refuse_when_stopping(self) -> None:
         if self._gate.closed:
-            raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
+            raise _stopping()
 
     async def _leave_all(self) -> None:
         # Again for those that a call has begun meanwhile: nobody may wait for their own end.
@@ -462,6 +549,11 @@ class Engine:
             log.info("run %s: %s", run_id, error)
         elif isinstance(error, Exception):
             self.put_aside(run_id, error)
+        self._free_place()
+
+
+def _stopping() -> APIError:
+    return api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
 
 
 def _taken_up(run_id: str) -> APIError:

@@ -299,8 +299,11 @@ class Store(Protocol):
         Whoever had them before can append nothing more.
         """
 
-    async def claim_paused(self, run: RunRecord) -> RunRecord | None:
-        """Takes up a paused run; None if it is not as `run` says any more."""
+    async def free_runs(self, owner: str, *, now: str) -> int:
+        """How many there are for `claim_runs` to take over."""
+
+    async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
+        """Takes up a run that is paused, or pending and nobody's; None if it is not so any more."""
 
     async def let_go(self, run_id: str, owner: str) -> None:
         """Frees a run of `owner` for whoever claims it next; that `owner` had claimed it does not count."""

@@ -116,7 +116,10 @@ class Runs:
             for (no,) in free:
                 db.execute(
                     "UPDATE run SET owner = ?, fence = fence + 1, claimed_head = head,"
-                    " claims = CASE WHEN claimed_head = head THEN claims + 1 ELSE 1 END WHERE no = ?",
+                    # What nobody has had before waited for its turn: that counts against nobody.
+                    " claims = CASE WHEN claimed_head = head THEN claims + 1"
+                    " WHEN status = 'pending' AND owner IS NULL AND claimed_head < 0 THEN 0"
+                    " ELSE 1 END WHERE no = ?",
                     (owner, no),
                 )
             # Whose lease has run out finds so, and stops, before it has a run to append to.
@@ -126,11 +129,16 @@ class Runs:
         free = await self._db.read(one(bool, f"SELECT 1 FROM run WHERE {_FREE} LIMIT 1", owner, now))
         return await self._db.write(work) if free else []
 
-    async def claim_paused(self, run: RunRecord) -> RunRecord | None:
+    async def free_runs(self, owner: str, *, now: str) -> int:
+        sql = f"SELECT count(*) FROM run WHERE {_FREE}"
+        return await self._db.read(one(lambda row: int(row[0]), sql, owner, now)) or 0
+
+    async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         def work(db: sqlite3.Connection) -> RunRecord | None:
             claimed = db.execute(
                 "UPDATE run SET fence = fence + 1"
-                " WHERE no = ? AND status = 'paused' AND head = ? AND fence = ?",
+                " WHERE no = ? AND (status = 'paused' OR status = 'pending' AND owner IS NULL)"
+                " AND head = ? AND fence = ?",
                 (run.no, run.head, run.fence),
             ).rowcount
             if claimed != 1:

@@ -58,7 +58,12 @@ class House(NamedTuple):
 
 @asynccontextmanager
 async def open_house(
-    store: SqliteStore, *, prices: Mapping[str, Price] | None = None, clock: VirtualClock | None = None
+    store: SqliteStore,
+    *,
+    prices: Mapping[str, Price] | None = None,
+    clock: VirtualClock | None = None,
+    places: int = 1000,
+    line: int = 1000,
 ) -> AsyncIterator[House]:
     """An engine on this store, which is opened here."""
     clock = clock or VirtualClock()
@@ -81,6 +86,8 @@ async def open_house(
             make_capture=make_capture,
             crash_retries=CRASH_RETRIES,
             lease_s=LEASE_S,
+            max_concurrent_runs=places,
+            max_queued_runs=line,
         )
         yield House(store, bus, await opened.enter_async_context(engine), clock)
 
