@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.clock import SystemClock
+from runglass.engine.aside import aside
 from runglass.engine.capture import Capture, Redactor, raise_for_trace
 from runglass.engine.engine import Engine, StartedRun
 from runglass.engine.housekeeping import Housekeeping
@@ -86,17 +87,17 @@ class Runtime:
         history: Sequence[dict[str, Any]] = (),
         call: CallKey | None = None,
         outputs: MutableMapping[int, bytes] | None = None,
+        size_bytes: int = 0,
     ) -> Submitted:
         """Checks the request and starts the run. `version` None is production, or the draft without one.
+
+        `size_bytes` is about how large the request is.
 
         Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit, and
         then for a spent budget; CallRepeated where `call` has been made before.
         """
         record, number, flow = await self.find(project, slug, version)
-        flow = apply_overrides(flow, request.block_overrides)
-        inputs = run_inputs(request)
-        require_message(flow, inputs)
-        check_inputs(flow, inputs)
+        flow, inputs = await aside(partial(_asked_of, flow, request), size_bytes=size_bytes)
         await self.check_models(flow)
         await self.require_credit(project)
         plan = Plan(
@@ -109,7 +110,13 @@ class Runtime:
             attachments=request.attachments,
         )
         run = await self.engine.start(
-            record, plan, stretch, session_id=session_id, call=call, outputs=outputs
+            record,
+            plan,
+            stretch,
+            session_id=session_id,
+            call=call,
+            outputs=outputs,
+            size_bytes=size_bytes,
         )
         return Submitted(run, record.id, step_count(flow))
 
@@ -122,7 +129,8 @@ class Runtime:
         source = await self.store.flow_source(record.id, number)
         if source is None:
             raise api_error("VERSION_NOT_FOUND", f"flow {slug!r} has no version {number}")
-        return record, number, decode_stored_flow(source)
+        flow = await aside(partial(decode_stored_flow, source), size_bytes=len(source))
+        return record, number, flow
 
     async def check_models(self, flow: Flow) -> None:
         """Raises MODEL_NOT_SUPPORTED for a step whose model names no provider that this server knows."""
@@ -147,8 +155,18 @@ class Runtime:
 
 async def push_flow(store: Store, project: Project, flow: Flow) -> FlowRecord:
     """Stores the flow as the draft of its slug."""
-    source = flow.encode()
+    # In a thread: nobody else is to wait while a large flow is written out.
+    source = await asyncio.to_thread(flow.encode)
     return await store.put_draft(project.id, flow.slug, name=flow.name, capture=flow.capture, source=source)
+
+
+def _asked_of(flow: Flow, request: RunRequest) -> tuple[Flow, dict[str, Any]]:
+    """The flow with the overrides of a request, and inputs that fit it. Raises APIError."""
+    flow = apply_overrides(flow, request.block_overrides)
+    inputs = run_inputs(request)
+    require_message(flow, inputs)
+    check_inputs(flow, inputs)
+    return flow, inputs
 
 
 def run_inputs(request: RunRequest) -> dict[str, Any]:

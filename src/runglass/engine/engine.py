@@ -7,22 +7,24 @@ run whose engine is gone goes on with the one that claims it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from datetime import timedelta
-from typing import NamedTuple, Self
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import msgspec
 from uuid_utils import uuid7
 
 from runglass.bus.base import Bus
 from runglass.clock import iso
+from runglass.engine.aside import aside
 from runglass.engine.capture import Capture
 from runglass.engine.ended import end_run
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.going import Going, Outcome, RunLeft, RunTaken, Surroundings
-from runglass.engine.kept import Kept
+from runglass.engine.kept import Kept, size_of, stretch_checkpoint
 from runglass.engine.places import Places
-from runglass.engine.plan import Begun, Plan, Stretch
+from runglass.engine.plan import Begun, Pause, Plan, Stretch
 from runglass.engine.steps import Parts
 from runglass.engine.taking_up import (
     WORKER_LOST,
@@ -45,7 +47,7 @@ from runglass.errors import (
 )
 from runglass.execution import CaptureMode
 from runglass.flow import step_count
-from runglass.store.base import CallKey, FlowRecord, NewRun, RunRecord, Store, decoding
+from runglass.store.base import CallKey, Checkpoint, FlowRecord, NewRun, RunRecord, Store, decoding
 from runglass.trace import RunSummary
 
 log = logging.getLogger(__name__)
@@ -152,6 +154,7 @@ class Engine:
         session_id: str | None = None,
         call: CallKey | None = None,
         outputs: MutableMapping[int, bytes] | None = None,
+        size_bytes: int = 0,
     ) -> StartedRun:
         """Creates the run and lets it go on, or wait for its turn. When this returns, the run can be read.
 
@@ -159,9 +162,10 @@ class Engine:
         CallRepeated where `call` has been made before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
+        begun = Begun(plan=plan, stretch=stretch or Stretch())
+        request = await aside(partial(msgspec.json.encode, begun), size_bytes=size_bytes)
         run_id, owner = str(uuid7()), self._owner
         queued = None if self._places.take() else self._places.queue(run_id, outputs)
-        begun = Begun(plan=plan, stretch=stretch or Stretch())
         summary = RunSummary(
             id=run_id,
             flow_id=record.id,
@@ -177,7 +181,7 @@ class Engine:
             trigger_type=plan.trigger_type,
             capture=plan.capture,
             session_id=session_id,
-            request=msgspec.json.encode(begun),
+            request=request,
             summary=msgspec.json.encode(summary),
             # In the line it is nobody's: whoever has a place for it first may claim it.
             owner=owner if queued is None else None,
@@ -224,10 +228,10 @@ class Engine:
     async def paused(self, run: RunRecord) -> PausedRun:
         """What a paused run waits for. Raises RUN_NOT_PAUSED, RunUnreadable."""
         await self._settled(run.id)
-        kept = Kept(await self._store.checkpoints(run.no))
+        rows = await self._store.checkpoints(run.no)
         begun = await begun_first(self._store, run)
         with decoding(run.id):
-            pause, outputs = kept.pause, kept.outputs()
+            pause, outputs = await aside(partial(_rest_of, rows), size_bytes=size_of(rows))
         if run.status != "paused" or self.goes_on(run.id) or begun is None or pause is None:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
@@ -241,6 +245,7 @@ class Engine:
         stretch: Stretch,
         *,
         outputs: MutableMapping[int, bytes] | None = None,
+        size_bytes: int = 0,
     ) -> StartedRun:
         """Walks a further stretch of a paused run; `plan` is its own, or that with overrides.
 
@@ -261,7 +266,9 @@ class Engine:
             run = await self._store.claim_waiting(paused.run)
             if run is None:
                 raise _taken_up(run_id)
-            state = await paused_state(self._store, paused, Begun(plan=plan, stretch=stretch))
+            begun = Begun(plan=plan, stretch=stretch)
+            kept = await aside(partial(stretch_checkpoint, begun), size_bytes=size_bytes)
+            state = await paused_state(self._store, paused, begun, kept)
             not_before = await last_time(self._store, run)
             return self._begin(run, state, not_before=not_before, outputs=outputs)
         finally:
@@ -550,6 +557,11 @@ class Engine:
         elif isinstance(error, Exception):
             self.put_aside(run_id, error)
         self._free_place()
+
+
+def _rest_of(rows: Sequence[Checkpoint]) -> tuple[Pause | None, dict[str, Any]]:
+    kept = Kept(rows)
+    return kept.pause, kept.outputs()
 
 
 def _stopping() -> APIError:

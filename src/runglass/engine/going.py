@@ -49,7 +49,7 @@ class RunTaken(RunLeft):
 class Outcome(NamedTuple):
     """How a stretch ended: `status` as in the trace, `result` of a completed run, `error` of a failed one.
 
-    A paused run has its `pause` and the `outputs` by step id so far.
+    `result_json` is that result as JSON. A paused run has its `pause` and the `outputs` by step id so far.
     """
 
     status: str
@@ -58,6 +58,7 @@ class Outcome(NamedTuple):
     step_id: str | None = None
     pause: Pause | None = None
     outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
+    result_json: bytes = b"null"
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +174,7 @@ class Going:
             self._recorder.record(run_started(self.run, begun.plan))
         elif self.run.status == "paused":
             # With the first event: until that is stored the run still waits, and nothing has happened.
-            self._recorder.keep(stretch_checkpoint(begun))
+            self._recorder.keep(self._state.checkpoint or stretch_checkpoint(begun))
             self._recorder.drop(kept_ids(begun.plan.flow.steps[begun.stretch.first :]))
 
     async def _runner(self, capture: Capture) -> Runner:
@@ -252,7 +253,12 @@ class Going:
                 summary=encoded(msgspec.json.encode(self._state.totals.summary())),
             )
         )
-        return Outcome("completed", result=walked.result.value, outputs=walked.outputs)
+        return Outcome(
+            "completed",
+            result=walked.result.value,
+            outputs=walked.outputs,
+            result_json=walked.result.json,
+        )
 
     def _failed(self, error: dict[str, Any], step_id: str | None = None) -> Outcome:
         recorded = msgspec.json.encode(error)

@@ -89,6 +89,11 @@ class Kept:
         return (step_id, path_text(loop_path)) in self._rows
 
 
+def size_of(rows: Iterable[Checkpoint]) -> int:
+    """About how much there is to decode, in bytes."""
+    return sum(len(row.data) for row in rows)
+
+
 def pause_checkpoint(pause: Pause) -> Checkpoint:
     return Checkpoint(*PAUSE, msgspec.json.encode(pause))
 

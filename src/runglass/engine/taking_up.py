@@ -1,16 +1,18 @@
 """Where a stretch begins: at the start of a run, after a pause, or where a process that died left off."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.engine.kept import Kept
+from runglass.engine.aside import aside
+from runglass.engine.kept import Kept, size_of
 from runglass.engine.plan import Begun, Pause, Plan, Turns
 from runglass.engine.totals import Totals
 from runglass.fold import Address, RunFold, StepChange
-from runglass.store.base import RunRecord, StepRow, Store, decoding
+from runglass.store.base import Checkpoint, RunRecord, StepRow, Store, decoding
 from runglass.trace import RunSummary, StepTrace
 
 WORKER_LOST = "WORKER_LOST"
@@ -44,6 +46,7 @@ class State(NamedTuple):
     `turns` are those that it goes on with, `left_behind` those of a step that its caller went back from.
     `outputs` are those by step id before the stretch, `kept` what has been done of the stretch itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
+    `checkpoint` keeps `begun` where that follows a pause.
     """
 
     begun: Begun
@@ -56,6 +59,7 @@ class State(NamedTuple):
     reached: int = 0
     earlier: Mapping[Address, StepChange] = {}
     cut_off: Mapping[Address, CutOff] = {}
+    checkpoint: Checkpoint | None = None
 
 
 def new_state(run: RunRecord, begun: Begun) -> State:
@@ -64,8 +68,11 @@ def new_state(run: RunRecord, begun: Begun) -> State:
         return State(begun, RunFold(msgspec.json.decode(run.summary, type=RunSummary)), Totals())
 
 
-async def paused_state(store: Store, paused: PausedRun, begun: Begun) -> State:
-    """Of a run that goes on after its pause. Raises StoreError, RunUnreadable."""
+async def paused_state(store: Store, paused: PausedRun, begun: Begun, checkpoint: Checkpoint) -> State:
+    """Of a run that goes on after its pause with `begun`, which `checkpoint` keeps.
+
+    Raises StoreError, RunUnreadable.
+    """
     run, stretch = paused.run, begun.stretch
     reached = paused.pause.reached
     earlier = await store.steps(run.no) if stretch.first < reached else []
@@ -81,6 +88,7 @@ async def paused_state(store: Store, paused: PausedRun, begun: Begun) -> State:
         outputs=paused.outputs,
         reached=reached,
         earlier={_address(change): change for change in changes},
+        checkpoint=checkpoint,
     )
 
 
@@ -90,10 +98,9 @@ async def left_state(store: Store, run: RunRecord) -> State | None:
     Raises StoreError, RunUnreadable.
     """
     with decoding(run.id):
-        kept = Kept(await store.checkpoints(run.no))
-        kept.check()
-        begun = kept.begun or await begun_first(store, run)
-        pause = kept.pause
+        rows = await store.checkpoints(run.no)
+        kept, begun, pause, outputs = await aside(partial(_read_back, rows), size_bytes=size_of(rows))
+        begun = begun or await begun_first(store, run)
         if begun is None:
             return None
         if run.status == "pending":
@@ -112,7 +119,7 @@ async def left_state(store: Store, run: RunRecord) -> State | None:
             state,
             stored_totals(run),
             turns=pause.turns if pause and first == pause.cursor else None,
-            outputs=kept.outputs(),
+            outputs=outputs,
             kept=kept,
             reached=reached,
             earlier={_address(change): change for change in map(step_change, earlier)},
@@ -123,8 +130,16 @@ async def left_state(store: Store, run: RunRecord) -> State | None:
 async def begun_first(store: Store, run: RunRecord) -> Begun | None:
     """Plan and first stretch of a run that has not ended. Raises StoreError, RunUnreadable."""
     request = await store.request(run.no)
+    if request is None:
+        return None
     with decoding(run.id):
-        return None if request is None else msgspec.json.decode(request, type=Begun)
+        return await aside(partial(msgspec.json.decode, request, type=Begun), size_bytes=len(request))
+
+
+def _read_back(rows: Sequence[Checkpoint]) -> tuple[Kept, Begun | None, Pause | None, dict[str, Any]]:
+    kept = Kept(rows)
+    kept.check()
+    return kept, kept.begun, kept.pause, kept.outputs()
 
 
 async def stored_fold(store: Store, run: RunRecord) -> RunFold:

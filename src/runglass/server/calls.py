@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -136,8 +137,12 @@ async def call_of(request: Asked) -> CallKey | None:
         return None
     if not 0 < len(key) <= MAX_KEY:
         raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
-    asked = await read_aside(_asked, await body_of(request))
-    return CallKey(key, hashlib.sha256(b"%b\n%b" % (request.scope["path"].encode(), asked)).digest())
+    path = request.scope["path"].encode()
+    return CallKey(key, await read_aside(partial(_digest, path), await body_of(request)))
+
+
+def _digest(path: bytes, body: bytes) -> bytes:
+    return hashlib.sha256(b"%b\n%b" % (path, _asked(body))).digest()
 
 
 def _asked(body: bytes) -> bytes:

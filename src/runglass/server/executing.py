@@ -1,16 +1,18 @@
 """`POST …/execute`: a run from its start, or a paused one from its tool results, to its end or next pause."""
 
+import asyncio
 from functools import partial
 
 import msgspec
 from litestar import Response
 
+from runglass.engine.aside import aside
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft, RunTaken
 from runglass.engine.plan import Pause, Plan, Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
-from runglass.execution import CompletedResult, ExecuteRequest, RunRequest, ToolCallsRequired
+from runglass.execution import ExecuteRequest, RunRequest, ToolCallsRequired
 from runglass.flow import Flow, apply_overrides, step_count
 from runglass.runtime import Runtime
 from runglass.server.answers import error_body, once_started
@@ -37,12 +39,13 @@ async def execute_flow(
     # Before the body: to a caller, a flow that is not there is no place for a mistake in it.
     _, _, flow = await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
-    asked = await read_aside(partial(read_request, shape=ExecuteRequest), await body_of(request))
+    body = await body_of(request)
+    asked, size = await read_aside(partial(read_request, shape=ExecuteRequest), body), len(body)
 
     async def begin(call: CallKey | None) -> Finish:
         if asked.execution_id is not None:
-            return await _resume(request, own, slug, asked, call)
-        return await _start(request, own, flow, asked, number, session, call)
+            return await _resume(request, own, slug, asked, call, size)
+        return await _start(request, own, flow, asked, number, session, call, size)
 
     async def repeated(run: RunRecord) -> Answered:
         return await _answer_of(request, run)
@@ -58,9 +61,10 @@ async def _start(
     number: int | None,
     session_id: str | None,
     call: CallKey | None,
+    size: int,
 ) -> Finish:
     runtime = runtime_of(request)
-    asked, history = spoken(asked)
+    asked, history = await aside(partial(spoken, asked), size_bytes=size)
     offer = offer_of(asked)
     if offer is not None:
         check_takers(flow)
@@ -74,12 +78,13 @@ async def _start(
         stretch=Stretch(offer=offer),
         history=history,
         call=call,
+        size_bytes=size,
     )
     return partial(_outcome, request, submitted.run, submitted.flow_id, submitted.block_count)
 
 
 async def _resume(
-    request: Asked, own: Project, slug: str, asked: ExecuteRequest, call: CallKey | None
+    request: Asked, own: Project, slug: str, asked: ExecuteRequest, call: CallKey | None, size: int
 ) -> Finish:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -96,18 +101,19 @@ async def _resume(
             execution_id=run.id,
             step_id=turns.step_id,
         )
-    results = match_tool_results(turns.calls, asked.tool_call_messages, execution_id=run.id)
+    matching = partial(match_tool_results, turns.calls, asked.tool_call_messages, execution_id=run.id)
+    results = await aside(matching, size_bytes=size)
     stretch = Stretch(
         first=paused.pause.cursor,
         outputs=asked.accumulated_outputs or {},
         offer=offer_of(asked),
         results=results,
     )
-    plan = overridden(paused, asked)
+    plan = await aside(partial(overridden, paused, asked), size_bytes=size)
     await runtime.check_models(plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
-    started = await runtime.engine.resume(paused, plan, stretch)
+    started = await runtime.engine.resume(paused, plan, stretch, size_bytes=size)
     return partial(_outcome, request, started, run.flow_id, step_count(paused.plan.flow))
 
 
@@ -133,19 +139,33 @@ async def _outcome(request: Asked, started: StartedRun, flow_id: str, block_coun
         # UNAVAILABLE lets clients call again: under a key they get this run's outcome, else a second run.
         code = "UNAVAILABLE" if "idempotency-key" in request.headers else "INTERNAL_ERROR"
         raise api_error(code, message, execution_id=started.id) from left
-    return _answer(started.id, flow_id, block_count, outcome)
+    return await _answer(started.id, flow_id, block_count, outcome)
 
 
-def _answer(run_id: str, flow_id: str, block_count: int, outcome: Outcome) -> Answered:
+async def _answer(run_id: str, flow_id: str, block_count: int, outcome: Outcome) -> Answered:
     if outcome.status == "completed":
-        completed = CompletedResult(
-            result=outcome.result, flow_id=flow_id, block_count=block_count, execution_id=run_id
-        )
-        return Answered(200, msgspec.json.encode(completed))
+        return _completed(run_id, flow_id, block_count, outcome.result_json)
     if outcome.pause is not None:
         waiting = tool_calls_required(run_id, flow_id, block_count, outcome.pause, dict(outcome.outputs))
-        return Answered(200, msgspec.json.encode(waiting))
+        return await _waits(waiting)
     raise failure(run_id, outcome)
+
+
+def _completed(run_id: str, flow_id: str, block_count: int, result: bytes) -> Answered:
+    """The fields of CompletedResult, with a result that is JSON already."""
+    body = {
+        "status": "completed",
+        "result": msgspec.Raw(result),
+        "flowId": flow_id,
+        "blockCount": block_count,
+        "executionId": run_id,
+    }
+    return Answered(200, msgspec.json.encode(body))
+
+
+async def _waits(waiting: ToolCallsRequired) -> Answered:
+    # In a thread: the outputs so far may be large, and how large is not known before.
+    return Answered(200, await asyncio.to_thread(msgspec.json.encode, waiting))
 
 
 def tool_calls_required(
@@ -173,18 +193,11 @@ async def _answer_of(request: Asked, run: RunRecord) -> Answered:
         block_count = msgspec.json.decode(run.summary, type=RunSummary).step_count or 0
     if run.status == "completed":
         result, _ = await runtime.store.outcome(run.no)
-        body = {
-            "status": "completed",
-            "result": msgspec.Raw(result or b"null"),
-            "flowId": run.flow_id,
-            "blockCount": block_count,
-            "executionId": run.id,
-        }
-        return Answered(200, msgspec.json.encode(body))
+        return _completed(run.id, run.flow_id, block_count, result or b"null")
     if run.status == "paused":
         paused = await runtime.engine.paused(run)
         waiting = tool_calls_required(run.id, run.flow_id, block_count, paused.pause, paused.outputs)
-        return Answered(200, msgspec.json.encode(waiting))
+        return await _waits(waiting)
     if run.status == "cancelled":
         error = failure(run.id, Outcome("cancelled", error={"message": "cancelled"}))
     else:

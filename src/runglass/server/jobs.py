@@ -12,6 +12,7 @@ from litestar import Response, get, post
 from litestar.openapi.spec import OpenAPIMediaType, RequestBody
 from litestar.params import FromPath
 
+from runglass.engine.aside import aside
 from runglass.errors import api_error
 from runglass.execution import JobAccepted, JobRequest, JobState
 from runglass.server.answers import JSON
@@ -131,8 +132,9 @@ async def _queue(
     number = None if version is None else version_number(version)
     await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
-    asked = await read_aside(partial(read_request, shape=JobRequest), await body_of(request))
-    asked, history = spoken(asked)
+    body = await body_of(request)
+    asked = await read_aside(partial(read_request, shape=JobRequest), body)
+    asked, history = await aside(partial(spoken, asked), size_bytes=len(body))
     if asked.tools or asked.tool_choice is not None:
         raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
 
@@ -146,6 +148,7 @@ async def _queue(
             session_id=session,
             history=history,
             call=call,
+            size_bytes=len(body),
         )
         accepted = JobAccepted(
             execution_id=submitted.run.id,

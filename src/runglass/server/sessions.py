@@ -4,14 +4,17 @@ Snapshots go from the store into the answer as the bytes that they are. `session
 have the name of an organisation, so flows of an organisation of that name cannot be reached.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import msgspec
 from litestar import Response, get
 from litestar.params import FromPath
 
+from runglass.engine.aside import aside
 from runglass.errors import RunUnreadable, api_error
 from runglass.execution import CaptureMode
 from runglass.server.asked import answer, documented
@@ -104,7 +107,8 @@ async def session(request: Asked, session_id: FromPath[str]) -> Response[bytes]:
         flow = await store.flow(flow_id)
         slugs[flow_id] = flow.slug if flow is not None else ""
     executions = [await _execution(store, run, slugs[run.flow_id]) for run in runs]
-    return answer(Session(session_id=session_id, executions=executions))
+    # In a thread: a session may have any number of runs.
+    return await asyncio.to_thread(answer, Session(session_id=session_id, executions=executions))
 
 
 async def _execution(store: Store, run: RunRecord, slug: str) -> SessionExecution:
@@ -112,7 +116,8 @@ async def _execution(store: Store, run: RunRecord, slug: str) -> SessionExecutio
     try:
         with decoding(run.id):
             summary = msgspec.json.decode(run.summary, type=RunSummary)
-            steps = _session_steps(rows)
+            size = sum(len(row.data) for row in rows)
+            steps = await aside(partial(_session_steps, rows), size_bytes=size)
         failure = await failure_of(store, run) if run.status == "failed" else None
     except RunUnreadable as error:
         # What its row alone says of it: one that is broken may not hide the others.

@@ -4,6 +4,7 @@ The log keeps what the capture mode allows; whoever steps through a flow gets it
 the same, since they are the answer to its call.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -14,6 +15,7 @@ from litestar import Response, post
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
+from runglass.engine.aside import aside
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft
 from runglass.engine.plan import Stretch
@@ -99,7 +101,8 @@ async def _step(
         message = f"flow {slug!r} can be walked through as a published version only, not as the draft"
         raise api_error("INVALID_VERSION", message)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
-    asked = await read_aside(partial(read_request, shape=StepRequest), await body_of(request))
+    body = await body_of(request)
+    asked, size = await read_aside(partial(read_request, shape=StepRequest), body), len(body)
     if asked.step_index is not None and asked.step_index < 0:
         raise api_error("INVALID_STEP_INDEX", f"`stepIndex` must be 0 or more, not {asked.step_index}")
     offer = offer_of(asked)
@@ -109,8 +112,8 @@ async def _step(
 
     async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
         if asked.execution_id is None:
-            return await _first_call(request, own, slug, asked, number, session, call, outputs)
-        return await _later_call(request, own, slug, asked, number, call, outputs)
+            return await _first_call(request, own, slug, asked, number, session, call, outputs, size)
+        return await _later_call(request, own, slug, asked, number, call, outputs, size)
 
     if call is None:
         outputs: dict[int, bytes] = {}
@@ -141,11 +144,12 @@ async def _first_call(
     session_id: str | None,
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
+    size: int,
 ) -> StartedRun:
     if asked.step_index not in (None, 0):
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
-    asked, history = spoken(asked)
+    asked, history = await aside(partial(spoken, asked), size_bytes=size)
     submitted = await runtime_of(request).submit(
         own,
         slug,
@@ -157,6 +161,7 @@ async def _first_call(
         history=history,
         call=call,
         outputs=outputs,
+        size_bytes=size,
     )
     return submitted.run
 
@@ -169,6 +174,7 @@ async def _later_call(
     number: int,
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
+    size: int,
 ) -> StartedRun:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -180,13 +186,13 @@ async def _later_call(
     # A client that counts completed steps is ahead after a loop; one behind wants to go from there again.
     cursor = paused.pause.cursor
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
-    results = _results(run, paused, asked, first)
-    plan = overridden(paused, asked)
+    results = await aside(partial(_results, run, paused, asked, first), size_bytes=size)
+    plan = await aside(partial(overridden, paused, asked), size_bytes=size)
     await runtime.check_models(plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
     stretch = _stretch(asked, first, results, call)
-    return await runtime.engine.resume(paused, plan, stretch, outputs=outputs)
+    return await runtime.engine.resume(paused, plan, stretch, outputs=outputs, size_bytes=size)
 
 
 def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) -> list[dict[str, object]]:
@@ -229,7 +235,7 @@ class _Live:
 
     async def result(self) -> bytes | None:
         outcome = await self._outcome()
-        return None if outcome is None else msgspec.json.encode(outcome.result)
+        return None if outcome is None else outcome.result_json
 
     async def pause(self, seq: int) -> _Waiting | None:
         outcome = await self._outcome()
@@ -266,7 +272,9 @@ class _Kept:
 
     async def pause(self, seq: int) -> _Waiting | None:
         owed = await self._store.owed(self._run.no, seq)
-        return None if owed is None else msgspec.json.decode(owed, type=_Waiting)
+        if owed is None:
+            return None
+        return await aside(partial(msgspec.json.decode, owed, type=_Waiting), size_bytes=len(owed))
 
 
 async def _stream(request: Asked, run_id: str, head: int, live: _Live | None) -> ASGIApp:
@@ -297,5 +305,7 @@ async def _full(data: bytes, content: _Live | _Kept) -> bytes:
         case FlowCompleted() if (result := await content.result()) is not None:
             return encode_event(msgspec.structs.replace(event, result=encoded(result)))
         case StepPausedForToolCalls() if (waiting := await content.pause(event.seq)) is not None:
-            return encode_event(msgspec.structs.replace(event, **msgspec.structs.asdict(waiting)))
+            whole = msgspec.structs.replace(event, **msgspec.structs.asdict(waiting))
+            # In a thread: the outputs so far may be large, and how large is not known before.
+            return await asyncio.to_thread(encode_event, whole)
     return data
