@@ -131,9 +131,11 @@ def test_the_loop_goes_on_while_overrides_are_checked(server: RunningServer, htt
     """Seconds of work: on the loop they would be one long silence."""
     content = json.dumps({"blockOverrides": {"keep": {"input": {"rows": ROWS[:500_000]}}}}).encode()
     with heartbeat(server) as longest:
+        began = time.monotonic()
         answer = http.post(f"{PATH}/jobs", content=content)
+        took_s = time.monotonic() - began
     assert answer.status_code == 202
-    assert longest[0] < 1.5
+    assert longest[0] < took_s / 2
 
 
 def test_a_large_flow_is_decoded_beside_the_loop(
