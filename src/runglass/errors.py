@@ -12,11 +12,15 @@
     ├── APITimeoutError              the caller's wall-clock bound passed
     ├── ToolCallLimitError           a model asked for tools in more rounds than the caller allowed
     ├── FlowFileError                a flow file is wrong; carries located problems
+    ├── RunUnreadable                what the store has of a run cannot be decoded
     ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
     └── StoreError                   the store refused or cannot be reached
         ├── CallRepeated             there has been a call under the same Idempotency-Key
         ├── RunPurged                the run was deleted while it was read
-        └── HeadMismatch             another writer appended first, or this one lost its lease
+        ├── CommitUncertain          the commit failed: it may have been made or not
+        ├── HeadMismatch             another writer appended first, or this one lost its lease
+        └── PermanentStoreError      the store would refuse the same again
+            └── ValueTooLarge        a value is larger than the store can hold
 
 The server raises what the client will raise: it builds an `APIError` by code with `api_error`, sends it in
 the shape of the wire contract, and the client builds the same one from the answer.
@@ -163,6 +167,14 @@ class StepFailure(RunglassError):
         self.details = dict(details or {})
 
 
+class RunUnreadable(RunglassError):
+    """What the store has of the run `run_id` cannot be decoded; `runglass data export-raw` hands it out."""
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(f"what is stored of run {run_id!r} cannot be read: {why}")
+        self.run_id = run_id
+
+
 class StoreError(RunglassError):
     """The store cannot be reached, is full, or refused to write."""
 
@@ -175,8 +187,25 @@ class RunPurged(StoreError):
     """The run was deleted while it was read; nothing of it can be read any more."""
 
 
+class CommitUncertain(StoreError):
+    """The commit failed: what was to be written may be stored or not."""
+
+
 class HeadMismatch(StoreError):
     """The run's log has moved on: another writer appended, or this writer's lease is gone."""
+
+
+class PermanentStoreError(StoreError):
+    """The store would refuse the same again: trying once more is of no use."""
+
+    code = "INTERNAL_ERROR"
+    """What a run fails with that cannot be recorded because of this."""
+
+
+class ValueTooLarge(PermanentStoreError):
+    """A value is larger than the store can hold."""
+
+    code = "OUTPUT_TOO_LARGE"
 
 
 _EXCEPTIONS: dict[int, type[APIError]] = {
@@ -255,6 +284,7 @@ STEP_CODES: dict[str, str] = {
     "SANDBOX_LIMIT": "the step's code went over its time, memory or recursion limit",
     "INVALID_INPUT": "what came into the step has the wrong shape",
     "INVALID_OUTPUT": "the step's output is not what it must be: not an object, or against `output_schema`",
+    "OUTPUT_TOO_LARGE": "an output, or what the run adds up to, is larger than the store can hold",
     "STEP_TIMEOUT": "the attempt took longer than its `timeout_ms`",
     "RATE_LIMITED": "the model provider asked to slow down",
     "PROVIDER_UNAVAILABLE": "the model provider failed or could not be reached",

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.clock import SystemClock
+from runglass.engine.aside import aside
 from runglass.engine.capture import Capture, Redactor, raise_for_trace
 from runglass.engine.engine import Engine, StartedRun
 from runglass.engine.housekeeping import Housekeeping
@@ -27,6 +28,7 @@ from runglass.engine.plan import Plan, Stretch
 from runglass.engine.removal import RunRemoval
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
+from runglass.engine.supervised import Supervised
 from runglass.engine.templates import Templates
 from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest, TraceContext
@@ -35,6 +37,9 @@ from runglass.settings import Settings, SettingsError
 from runglass.store.base import CallKey, FlowRecord, Project, Retention, Store
 from runglass.store.sqlite import SqliteStore
 from runglass.tail import Tails
+
+SETTLED_S = 60.0
+"""So long housekeeping must have gone on after a failure to count as in order again."""
 
 decode_stored_flow = lru_cache(maxsize=256)(decode_flow)
 
@@ -55,7 +60,14 @@ class Runtime:
     """A store, a bus and an engine that work together."""
 
     def __init__(
-        self, *, settings: Settings, store: Store, bus: Bus, engine: Engine, removal: RunRemoval
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        bus: Bus,
+        engine: Engine,
+        removal: RunRemoval,
+        supervised: Sequence[Supervised] = (),
     ) -> None:
         self.settings = settings
         self.store = store
@@ -63,6 +75,7 @@ class Runtime:
         self.tails = Tails(store, bus, poll_s=settings.tail_poll_s)
         self.engine = engine
         self.removal = removal
+        self.supervised = supervised
         self._model_names = ModelNames(own_providers=settings.providers)
 
     async def submit(
@@ -79,17 +92,17 @@ class Runtime:
         history: Sequence[dict[str, Any]] = (),
         call: CallKey | None = None,
         outputs: MutableMapping[int, bytes] | None = None,
+        size_bytes: int = 0,
     ) -> Submitted:
         """Checks the request and starts the run. `version` None is production, or the draft without one.
+
+        `size_bytes` is about how large the request is.
 
         Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit, and
         then for a spent budget; CallRepeated where `call` has been made before.
         """
         record, number, flow = await self.find(project, slug, version)
-        flow = apply_overrides(flow, request.block_overrides)
-        inputs = run_inputs(request)
-        require_message(flow, inputs)
-        check_inputs(flow, inputs)
+        flow, inputs = await aside(partial(_asked_of, flow, request), size_bytes=size_bytes)
         await self.check_models(flow)
         await self.require_credit(project)
         plan = Plan(
@@ -104,7 +117,13 @@ class Runtime:
         )
         stretch = msgspec.structs.replace(stretch or Stretch(), block_overrides=request.block_overrides)
         run = await self.engine.start(
-            record, plan, stretch, session_id=session_id, call=call, outputs=outputs
+            record,
+            plan,
+            stretch,
+            session_id=session_id,
+            call=call,
+            outputs=outputs,
+            size_bytes=size_bytes,
         )
         return Submitted(run, record.id, step_count(flow))
 
@@ -117,7 +136,8 @@ class Runtime:
         source = await self.store.flow_source(record.id, number)
         if source is None:
             raise api_error("VERSION_NOT_FOUND", f"flow {slug!r} has no version {number}")
-        return record, number, decode_stored_flow(source)
+        flow = await aside(partial(decode_stored_flow, source), size_bytes=len(source))
+        return record, number, flow
 
     async def check_models(self, flow: Flow) -> None:
         """Raises MODEL_NOT_SUPPORTED for a step whose model names no provider that this server knows."""
@@ -142,7 +162,8 @@ class Runtime:
 
 async def push_flow(store: Store, project: Project, flow: Flow) -> FlowRecord:
     """Stores the flow as the draft of its slug."""
-    source = flow.encode()
+    # In a thread: nobody else is to wait while a large flow is written out.
+    source = await asyncio.to_thread(flow.encode)
     return await store.put_draft(
         project.id,
         flow.slug,
@@ -151,6 +172,15 @@ async def push_flow(store: Store, project: Project, flow: Flow) -> FlowRecord:
         source=source,
         retention=Retention(flow.retention_days, flow.content_retention_days),
     )
+
+
+def _asked_of(flow: Flow, request: RunRequest) -> tuple[Flow, dict[str, Any]]:
+    """The flow with the overrides of a request, and inputs that fit it. Raises APIError."""
+    flow = apply_overrides(flow, request.block_overrides)
+    inputs = run_inputs(request)
+    require_message(flow, inputs)
+    check_inputs(flow, inputs)
+    return flow, inputs
 
 
 def run_inputs(request: RunRequest) -> dict[str, Any]:
@@ -222,6 +252,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 make_capture=make_capture,
                 crash_retries=settings.crash_retries,
                 lease_s=settings.lease_s,
+                max_concurrent_runs=settings.max_concurrent_runs,
+                max_queued_runs=settings.max_queued_runs,
             ) as engine:
                 housekeeping = Housekeeping(
                     store=store,
@@ -235,14 +267,33 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                     clock=parts.clock,
                     default=Retention(settings.retention_days, settings.content_retention_days),
                 )
-                beside = {
-                    asyncio.create_task(housekeeping.keep_on()),
-                    asyncio.create_task(housekeeping.keep_expiring()),
-                    asyncio.create_task(removal.keep_on()),
-                    asyncio.create_task(engine.keep_on()),
-                }
+                supervised = [
+                    Supervised(
+                        "the lease keeper",
+                        engine.keep_on,
+                        clock=parts.clock,
+                        vital=True,
+                        settled_s=settings.lease_s,
+                    ),
+                    *(
+                        Supervised(name, work, clock=parts.clock, vital=False, settled_s=SETTLED_S)
+                        for name, work in (
+                            ("housekeeping", housekeeping.keep_on),
+                            ("the expiry of answers", housekeeping.keep_expiring),
+                            ("the removal of runs", removal.keep_on),
+                        )
+                    ),
+                ]
+                beside = {asyncio.create_task(work.keep_on(), name=work.name) for work in supervised}
                 try:
-                    yield Runtime(settings=settings, store=store, bus=bus, engine=engine, removal=removal)
+                    yield Runtime(
+                        settings=settings,
+                        store=store,
+                        bus=bus,
+                        engine=engine,
+                        removal=removal,
+                        supervised=supervised,
+                    )
                 finally:
                     await engine.stop(grace_s=settings.stop_grace_s)
                     for task in beside:

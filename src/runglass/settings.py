@@ -121,6 +121,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float,
         Meta(gt=0, description="seconds after which others go on with the runs of a process that is gone"),
     ] = 10.0
+    max_concurrent_runs: Annotated[
+        int, Meta(ge=1, description="runs that go on at once; paused ones do not count, further ones wait")
+    ] = 1000
+    max_queued_runs: Annotated[
+        int, Meta(ge=0, description="runs that may wait for a place; a call beyond that is answered with 503")
+    ] = 10_000
     ping_s: Annotated[float, Meta(gt=0, description="seconds of silence on a stream before a ping")] = 15.0
     tail_poll_s: Annotated[
         float, Meta(gt=0, description="seconds after which a tail reads the store even without a wake-up")

@@ -260,7 +260,9 @@ async def test_runs_that_nobody_goes_on_with_are_claimed_oldest_first(store: Sto
         if status != "pending":
             await store.append(batch(run, 0, b"1", status=status))
     claimed = await store.claim_runs("me", now="2026-01-01", limit=10)
-    assert [(run.id, run.fence, run.claims) for run in claimed] == [("run-0", 2, 1), ("run-1", 2, 1)]
+    assert [(run.id, run.fence, run.claims) for run in claimed] == [("run-0", 2, 0), ("run-1", 2, 1)], (
+        "who waited for its turn has not been lost by anybody"
+    )
     assert [run.id for run in await store.paused_runs()] == ["run-2"]
 
 
@@ -300,7 +302,7 @@ async def test_a_lease_that_ends_and_a_run_let_go_are_free_at_once(store: Store)
 
 async def test_claims_are_counted_until_the_log_grows(store: Store) -> None:
     run = claimed = await make_run(store)
-    for count in (1, 2, 3):
+    for count in (0, 1, 2):
         (claimed,) = await store.claim_runs(f"owner-{count}", now="2026", limit=1)
         assert claimed.claims == count
     await store.append(batch(claimed, 0, b"1"))
@@ -313,11 +315,43 @@ async def test_a_paused_run_is_taken_up_by_one_alone(store: Store) -> None:
     await store.append(batch(run, 0, b"1", status="paused"))
     paused = await store.run(run.id)
     assert paused is not None
-    taken = await store.claim_paused(paused)
+    taken = await store.claim_waiting(paused)
     assert taken is not None
-    assert await store.claim_paused(paused) is None
-    assert await store.claim_paused(run) is None
+    assert await store.claim_waiting(paused) is None
+    assert await store.claim_waiting(run) is None
     await store.append(batch(taken, 1, b"2"))
+
+
+async def test_a_run_that_waits_for_its_turn_is_taken_up_by_one_alone(store: Store) -> None:
+    run, other = await make_run(store, "run-1"), await make_run(store, "run-2")
+    taken = await store.claim_waiting(run)
+    assert taken is not None
+    assert await store.claim_waiting(run) is None
+    with pytest.raises(HeadMismatch):
+        await store.append(batch(run, 0, b"1"))
+    await store.append(batch(taken, 0, b"1", status="cancelled"))
+    (claimed,) = await store.claim_runs("me", now="2026", limit=10)
+    assert claimed.id == other.id
+    assert await store.claim_waiting(claimed) is None, "somebody goes on with it"
+
+
+async def test_the_runs_that_can_be_claimed_are_counted(store: Store) -> None:
+    for owner, until in (("me", "2030"), ("other", "2027")):
+        assert await store.hold_lease(owner, until=until, renew=False)
+    for number in range(5):
+        await make_run(store, f"run-{number}")
+    assert await store.free_runs("me", now="2026") == 5
+    await store.claim_runs("me", now="2026", limit=1)
+    await store.claim_runs("other", now="2026", limit=1)
+    assert await store.free_runs("me", now="2026") == 3
+    assert await store.free_runs("me", now="2028") == 4, "the lease of the other has run out"
+
+
+async def test_a_write_that_is_tried_leaves_nothing_behind(store: Store) -> None:
+    await make_run(store)
+    for _ in range(3):
+        await store.check_write()
+    assert await store.free_runs("me", now="2026") == 1
 
 
 async def test_what_a_call_is_owed_lives_as_long_as_the_call(store: Store) -> None:
@@ -379,7 +413,9 @@ async def test_runs_are_listed_newest_first_and_page_by_id(store: Store) -> None
     assert await count(since="run-1", status="failed") == 2
     assert await count(limit=3) == 3
     newest = await store.runs(project.id, flow_id=None, status=None, before=None, limit=1)
-    assert newest == [b'{"status":"failed"}']
+    assert [(run.status, run.trigger_type, run.summary) for run in newest] == [
+        ("failed", "api", b'{"status":"failed"}')
+    ]
 
 
 async def test_the_jobs_of_a_flow_are_listed_newest_first(store: Store) -> None:
@@ -401,7 +437,7 @@ async def test_the_jobs_of_a_flow_are_listed_newest_first(store: Store) -> None:
 
     async def listed(*statuses: str, before: str | None = None, limit: int = 100) -> list[str]:
         found = await store.jobs(project.id, flows[0].id, statuses=statuses, before=before, limit=limit)
-        return [summary.decode() for summary in found]
+        return [run.summary.decode() for run in found]
 
     newest_first = [f"job-{number:02}-f" for number in reversed(range(12))]
     assert await listed() == newest_first

@@ -1,19 +1,24 @@
 """A disk that is full, fails or is locked by others, under a real server: it answers, lives and recovers."""
 
+import contextlib
 import resource
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
+from runglass import __version__ as runglass_version
 from runglass.errors import StoreError
+from runglass.server import health
 from runglass.store import connections
 from runglass.store.base import Append
-from runglass.store.queries import every
+from runglass.store.queries import changed, every
 from runglass.store.sqlite import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, execute, frames, refusal, start
@@ -87,7 +92,6 @@ def test_what_cannot_be_stored_is_503_and_nothing_was_started(
             answer = http.post(f"/seq/acme/demo/anything/{path}", json=LARGE, headers=headers)
             assert refusal(answer) == (503, "UNAVAILABLE"), path
         assert http.get("/flow-runs").json() == before
-        assert http.get(f"{server.address}/health").status_code == 200
     answer = http.post("/seq/acme/demo/anything/execute", json=LARGE, headers=headers)
     assert answer.status_code == 200
     assert answer.json()["result"] == LARGE["parameters"]
@@ -135,6 +139,45 @@ def test_a_run_in_the_middle_ends_once_the_disk_is_back(
     execute(http, "anything")
 
 
+def until_health(address: str, status: int) -> dict[str, Any]:
+    """What `/health` says once it answers with this status; a write is tried once a second."""
+    deadline = time.monotonic() + 20
+    while (answer := httpx2.get(f"{address}/health", timeout=10)).status_code != status:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.05)
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_health_tells_of_a_disk_that_takes_no_writes(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setattr(health, "CHECK_EVERY_S", 0.05)
+    until_health(server.address, 200)
+    with fault(server):
+        if fault is full:
+            use_up_free_pages(server)
+        sick = until_health(server.address, 503)
+        assert sick["status"] == "unavailable"
+        (reason,) = sick["reasons"]
+        assert reason in (
+            "the store takes no writes: database or disk is full",
+            "the store takes no writes: database is locked",
+        )
+    assert until_health(server.address, 200)["status"] == "ok"
+
+
+def use_up_free_pages(server: RunningServer) -> None:
+    """Fills what deleted rows have left free in the file, so that every write needs a new page."""
+    write = store_of(server)._db.write
+    sql = "INSERT INTO owed (run_no, seq, data) VALUES (0, (SELECT count(*) FROM owed), zeroblob(?))"
+    for size in (1_000_000, 100_000, 10_000, 4_000):
+        with contextlib.suppress(StoreError):
+            while True:
+                server.call(write(changed(sql, size)))
+
+
 @contextmanager
 def failing_disk(process: int) -> Iterator[None]:
     """No write to a file succeeds in this process: SQLite reports a disk I/O error."""
@@ -156,7 +199,12 @@ def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
                 assert http.put(f"/flows/acme/demo/{slug}", content=text.encode()).status_code == 200
             done = execute(http, "anything")
             job = http.post("/seq/acme/demo/lasting/jobs", json={}).json()["executionId"]
+            assert httpx2.get(f"{url}/health").json()["status"] == "ok"
             with failing_disk(process._process.pid):
+                sick = until_health(url, 503)
+                assert sick["status"] == "unavailable"
+                assert sick["reasons"] == ["the store takes no writes: disk I/O error"]
+                assert sick["detail"]["code"] == "UNAVAILABLE"
                 answer = http.post("/seq/acme/demo/anything/execute", json={})
                 assert refusal(answer) == (503, "UNAVAILABLE")
                 assert http.get(f"/flow-runs/{done}/trace").json()["flowRun"]["status"] == "completed"
@@ -164,4 +212,5 @@ def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
             events = frames(http.get(f"/flow-runs/{job}/trace/stream").text)
             assert events[-1].event in ("flow_completed", "flow_failed")
             execute(http, "anything")
+            assert until_health(url, 200) == {"status": "ok", "version": runglass_version}
         assert process.interrupt() == 0

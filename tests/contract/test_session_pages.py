@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass.server import sessions
-from runglass.server.run_cursor import cursor_of
+from runglass.server.pages import cursor_of
 from runglass.store.sqlite import SqliteStore
 from runglass.testing import RunningServer
 from tests.contract.test_sessions import executions, run

@@ -9,6 +9,7 @@ import typer
 from runglass.cli import data as data_folder
 from runglass.cli import words
 from runglass.cli.exits import Exit, UsageError
+from runglass.cli.export_raw import export_raw
 from runglass.cli.options import AsJson, Data, Store
 from runglass.cli.table import Cell, Column, Row, print_table
 from runglass.cli.terminal import note, stdout, write_json, write_line
@@ -148,3 +149,6 @@ def _row(project: "ProjectUsage") -> Row:
             Cell(words.size(project.open_bytes)),
         )
     )
+
+
+app.command("export-raw")(export_raw)

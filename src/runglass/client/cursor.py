@@ -32,6 +32,8 @@ STREAM_HEADERS = {
 _PING_S = 15.0
 _DEFAULT_RETRY_S = 1.0
 _MOST_S = 8.0
+_AT_ONCE_S = 0.05
+"""After a stream that brought news: whatever cuts it does not keep the next one from bringing more."""
 
 
 class Cursor(Protocol):
@@ -56,7 +58,8 @@ class TailCursor:
 
     Gives up after `first_attempts` connections where none has ever opened, and later after `attempts` in a
     row (about half a minute, enough for a server to restart). A connection counts against that unless it
-    brought an event or kept talking for as long as a ping takes.
+    brought an event or kept talking for as long as a ping takes. After one that brought an event the next is
+    opened at once.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class TailCursor:
         self._opened_at: float | None = None
         self._heard_at = 0.0
         self._ever_opened = False
+        self._brought_news = False
         self._failures = 0
 
     def call(self) -> Call[None]:
@@ -96,6 +100,7 @@ class TailCursor:
         self._decoder = Decoder()
         self.gap = None
         self._ever_opened = True
+        self._brought_news = False
         self._opened_at = self._heard_at = self._now()
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
@@ -123,6 +128,7 @@ class TailCursor:
                 self.gap = Lost(f"event {seq} came where {self.last + 1} was due")
                 return
             self.last = seq
+            self._brought_news = True
             self._failures = 0
             self.ended = is_terminal(event)
             yield event
@@ -138,6 +144,9 @@ class TailCursor:
             if outcome.status >= 300:
                 raise error_of(str(self), outcome)
             raise no_stream(str(self), outcome)
+        if self._brought_news:
+            self._brought_news, self._opened_at = False, None
+            return backoff_s(1, first_s=min(_AT_ONCE_S, self._retry_s), chance=self._chance)
         if self._opened_at is not None and self._heard_at - self._opened_at >= _PING_S:
             self._failures = 0
         self._opened_at = None

@@ -27,12 +27,14 @@ async def end_run(
     *,
     error: dict[str, Any] | None = None,
     cancelled: str = "",
-) -> None:
+) -> str | None:
     """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
 
-    Raises StoreError, HeadMismatch if the run goes on elsewhere.
+    Returns the id of the step that it failed in, where there is one. Raises StoreError, HeadMismatch
+    if the run goes on elsewhere.
     """
     state = await stored_fold(store, run)
+    failed_in = None
     recorder = Recorder(store, bus, run, state, clock, not_before=await last_time(store, run))
     if run.status == "pending":
         recorder.begin()
@@ -41,13 +43,15 @@ async def end_run(
         recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled))
     else:
         running = [change.step.step_id for change in state.open_steps if change.step.status == "running"]
+        failed_in = running[0] if running else None
         recorder.owe(error=msgspec.json.encode(error))
         recorder.record(
             FlowFailed(
                 execution_id=run.id,
                 run_id=run.id,
                 error=encoded(capture.error(error)),
-                step_id=running[0] if running else None,
+                step_id=failed_in,
             )
         )
     await recorder.commit()
+    return failed_in

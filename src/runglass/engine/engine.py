@@ -7,8 +7,9 @@ run whose engine is gone goes on with the one that claims it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -16,12 +17,14 @@ from uuid_utils import uuid7
 
 from runglass.bus.base import Bus
 from runglass.clock import iso
+from runglass.engine.aside import aside
 from runglass.engine.capture import Capture
 from runglass.engine.ended import end_run
 from runglass.engine.gate import Ending, Gate
-from runglass.engine.going import Going, Outcome, RunLeft, Surroundings
-from runglass.engine.kept import Kept
-from runglass.engine.plan import Begun, Plan, Stretch
+from runglass.engine.going import Going, Outcome, RunLeft, RunTaken, Surroundings
+from runglass.engine.kept import Kept, size_of, stretch_checkpoint
+from runglass.engine.places import Places
+from runglass.engine.plan import Begun, Pause, Plan, Stretch
 from runglass.engine.steps import Parts
 from runglass.engine.taking_up import (
     WORKER_LOST,
@@ -33,10 +36,18 @@ from runglass.engine.taking_up import (
     new_state,
     paused_state,
 )
-from runglass.errors import APIError, HeadMismatch, StoreError, api_error
+from runglass.errors import (
+    APIError,
+    CommitUncertain,
+    HeadMismatch,
+    PermanentStoreError,
+    RunUnreadable,
+    StoreError,
+    api_error,
+)
 from runglass.execution import CaptureMode
 from runglass.flow import step_count
-from runglass.store.base import CallKey, FlowRecord, NewRun, RunRecord, Store
+from runglass.store.base import CallKey, Checkpoint, FlowRecord, NewRun, RunRecord, Store, decoding
 from runglass.trace import RunSummary
 
 log = logging.getLogger(__name__)
@@ -60,7 +71,8 @@ class Engine:
     """Runs flows. `make_capture` gives the capture for a mode; `parts` are shared by all runs.
 
     A step whose process died is tried again `crash_retries` times. The engine's runs are its own for
-    `lease_s` seconds at a time: `keep_lease` must be called more often than that.
+    `lease_s` seconds at a time: `keep_lease` must be called more often than that. At most
+    `max_concurrent_runs` go on at once; of the others up to `max_queued_runs` wait for their turn.
     """
 
     def __init__(
@@ -72,6 +84,8 @@ class Engine:
         make_capture: Callable[[CaptureMode], Capture],
         crash_retries: int,
         lease_s: float,
+        max_concurrent_runs: int = 1000,
+        max_queued_runs: int = 10_000,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -93,10 +107,16 @@ class Engine:
         self._resuming: set[str] = set()
         self._keeping = asyncio.Lock()
         self._stranded: dict[str, Ending] = {}
+        self._set_aside: set[str] = set()
+        self._places = Places(places=max_concurrent_runs, most_waiting=max_queued_runs)
+        self._filling: asyncio.Task[None] | None = None
+        self._fill_again = False
 
     async def __aenter__(self) -> Self:
         await self._hold_lease(renew=False)
         await self._claim()
+        if not self._places.room:
+            self._places.backlog = await self._store.free_runs(self._owner, now=iso(self._clock.now()))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -119,6 +139,11 @@ class Engine:
                 await self._store.end_lease(self._owner)
             except StoreError as error:
                 log.warning("the lease of a stopped process lasts until it runs out: %s", error)
+        self._places.close(
+            RunLeft("the process was stopped before there was a place for the run"), _stopping()
+        )
+        if self._filling is not None:
+            await asyncio.wait({self._filling})
 
     async def start(
         self,
@@ -129,15 +154,18 @@ class Engine:
         session_id: str | None = None,
         call: CallKey | None = None,
         outputs: MutableMapping[int, bytes] | None = None,
+        size_bytes: int = 0,
     ) -> StartedRun:
-        """Creates the run and lets it go on. When this returns, the run can be read.
+        """Creates the run and lets it go on, or wait for its turn. When this returns, the run can be read.
 
         `outputs`, if given, gets the outputs and errors that the log may not keep, by seq. Raises StoreError,
-        and CallRepeated where `call` has been made before.
+        CallRepeated where `call` has been made before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
-        run_id, owner = str(uuid7()), self._owner
         begun = Begun(plan=plan, stretch=stretch or Stretch())
+        request = await aside(partial(msgspec.json.encode, begun), size_bytes=size_bytes)
+        run_id, owner = str(uuid7()), self._owner
+        queued = None if self._places.take() else self._places.queue(run_id, outputs)
         summary = RunSummary(
             id=run_id,
             flow_id=record.id,
@@ -150,34 +178,70 @@ class Engine:
             trace_parent=None if plan.trace_context is None else plan.trace_context.parent,
             trace_state=None if plan.trace_context is None else plan.trace_context.state,
         )
-        run = await self._store.create_run(
-            NewRun(
-                id=run_id,
-                project_id=record.project_id,
-                flow_id=record.id,
-                version=plan.version,
-                trigger_type=plan.trigger_type,
-                capture=plan.capture,
-                session_id=session_id,
-                request=msgspec.json.encode(begun),
-                summary=msgspec.json.encode(summary),
-                owner=owner,
-                call=call,
-            )
+        new = NewRun(
+            id=run_id,
+            project_id=record.project_id,
+            flow_id=record.id,
+            version=plan.version,
+            trigger_type=plan.trigger_type,
+            capture=plan.capture,
+            session_id=session_id,
+            request=request,
+            summary=msgspec.json.encode(summary),
+            # In the line it is nobody's: whoever has a place for it first may claim it.
+            owner=owner if queued is None else None,
+            call=call,
         )
-        return self._begin(run, new_state(run, begun), owner=owner, outputs=outputs)
+        if queued is None:
+            try:
+                run = await self._create(new)
+                return self._begin(run, new_state(run, begun), owner=owner, outputs=outputs)
+            finally:
+                self._free_place()
+        try:
+            run = await self._create(new)
+        except BaseException:
+            self._places.leave(run_id)
+            raise
+        self._places.stored(queued)
+        if self._gate.closed:
+            self._places.leave(run_id, RunLeft("the process was stopped before there was a place"))
+        self._fill_places()
+        return StartedRun(run.id, run.head, queued.outcome)
+
+    async def _create(self, new: NewRun) -> RunRecord:
+        """The run in the store. Raises StoreError only where it is sure not to be there."""
+        try:
+            return await self._store.create_run(new)
+        except PermanentStoreError:
+            raise
+        except StoreError as refused:
+            # A commit that fails may have been made. Tried again, its call then looks like one made before.
+            try:
+                run = await self._store.run(new.id)
+            except StoreError as unknown:
+                if not isinstance(refused, CommitUncertain):
+                    raise refused from None
+                self._stranded[new.id] = Ending()
+                message = "the store failed while the run was created: whether it goes on is not known yet"
+                raise api_error("INTERNAL_ERROR", message, execution_id=new.id) from unknown
+            if run is None:
+                raise
+            log.warning("run %s was created, though the store failed: %s", new.id, refused)
+            return run
 
     async def paused(self, run: RunRecord) -> PausedRun:
-        """What a paused run waits for. Raises RUN_NOT_PAUSED."""
+        """What a paused run waits for. Raises RUN_NOT_PAUSED, RunUnreadable."""
         await self._settled(run.id)
-        kept = Kept(await self._store.checkpoints(run.no))
-        begun, pause = await self._begun_first(run), kept.pause
+        rows = await self._store.checkpoints(run.no)
+        begun = await begun_first(self._store, run)
+        with decoding(run.id):
+            later, pause, outputs = await aside(partial(_rest_of, rows), size_bytes=size_of(rows))
         if run.status != "paused" or self.goes_on(run.id) or begun is None or pause is None:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
-        latest = (kept.begun or begun).stretch
-        return PausedRun(run, begun.plan, pause, kept.outputs(), latest.step_inputs)
+        return PausedRun(run, begun.plan, pause, outputs, (later or begun).stretch.step_inputs)
 
     async def resume(
         self,
@@ -186,10 +250,11 @@ class Engine:
         stretch: Stretch,
         *,
         outputs: MutableMapping[int, bytes] | None = None,
+        size_bytes: int = 0,
     ) -> StartedRun:
         """Walks a further stretch of a paused run; `plan` is its own, or that with overrides.
 
-        Raises RUN_NOT_PAUSED if somebody else has taken it up, StoreError.
+        Raises RUN_NOT_PAUSED if somebody else has taken it up, UNAVAILABLE where too many wait, StoreError.
         """
         self._refuse_when_stopping()
         run_id = paused.run.id
@@ -201,28 +266,45 @@ class Engine:
         # The store calls it paused until its first event is in, and would let a second call claim it.
         self._resuming.add(run_id)
         try:
-            run = await self._store.claim_paused(paused.run)
+            await self._places.resume()
+        except BaseException:
+            self._resuming.discard(run_id)
+            raise
+        try:
+            run = await self._store.claim_waiting(paused.run)
             if run is None:
                 raise _taken_up(run_id)
-            state = await paused_state(self._store, paused, Begun(plan=plan, stretch=stretch))
+            begun = Begun(plan=plan, stretch=stretch)
+            kept = await aside(partial(stretch_checkpoint, begun), size_bytes=size_bytes)
+            state = await paused_state(self._store, paused, begun, kept)
             not_before = await last_time(self._store, run)
             return self._begin(run, state, not_before=not_before, outputs=outputs)
         finally:
             self._resuming.discard(run_id)
+            self._free_place()
 
     async def cancel_paused(self, run: RunRecord, *, reason: str) -> bool:
-        """Ends a paused run as cancelled; False if it does not wait any more."""
+        """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
+
+        Raises StoreError, and RunUnreadable where too little of it can be read for an end.
+        """
         await self._settled(run.id)
-        if run.status != "paused" or run.id in self._tasks:
+        if run.id in self._set_aside and run.status in ("pending", "running"):
+            await self._end(run, cancelled=reason)
+            self._set_aside.discard(run.id)
+            return True
+        if run.status not in ("paused", "pending") or run.id in self._tasks:
             return False
         # A call that takes it up at the same moment writes with another fence, and so not behind the end.
-        claimed = await self._store.claim_paused(run)
+        claimed = await self._store.claim_waiting(run)
         if claimed is None:
             return False
         try:
             await self._end(claimed, cancelled=reason)
         except HeadMismatch:
             return False
+        self._set_aside.discard(run.id)
+        self._places.leave(run.id, RunTaken(f"run {run.id!r} was ended before it began"))
         return True
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
@@ -238,6 +320,25 @@ class Engine:
             going.ending.cancelled = reason
             self._cut_off(run_id)
         return True
+
+    @property
+    def set_aside(self) -> int:
+        """How many runs this engine has given up on since it began, as they cannot be read."""
+        return len(self._set_aside)
+
+    def put_aside(self, run_id: str, error: Exception) -> None:
+        """Leaves a run as it is stored, until the next start, and says so once: it may not stop others."""
+        if run_id not in self._set_aside:
+            self._set_aside.add(run_id)
+            log.error(
+                "run %s is set aside until the next start; `runglass data export-raw %s FILE` saves it: %s",
+                run_id,
+                run_id,
+                error,
+                exc_info=None if isinstance(error, RunUnreadable) else error,
+            )
+        self._stranded.pop(run_id, None)
+        self._places.leave(run_id, error)
 
     async def over(self, run_id: str) -> None:
         """Returns when no stretch of the run goes on in this engine."""
@@ -276,6 +377,9 @@ class Engine:
             if run_id in self._stranded:
                 await self._store.let_go(run_id, self._owner)
         claimed = await self._claim()
+        if not self._places.room:
+            # What was let go may still wait for a place.
+            return
         for run_id, ending in stranded.items():
             if run_id not in claimed and self._stranded.get(run_id) is ending:
                 await self._drop(run_id, ending)
@@ -285,11 +389,22 @@ class Engine:
         return await self._store.hold_lease(self._owner, until=until, renew=renew)
 
     async def _claim(self) -> set[str]:
-        """Goes on with the runs that nobody has any more; returns their ids."""
+        """Goes on with the runs that nobody has, as far as there are places; returns their ids."""
         ids: set[str] = set()
-        while True:
+        places = self._places
+        while limit := places.claimable(CLAIMED_AT_ONCE):
             now = iso(self._clock.now())
-            claimed = await self._store.claim_runs(self._owner, now=now, limit=CLAIMED_AT_ONCE)
+            places.claims = claim = places.claims + 1
+            places.held += limit
+            try:
+                claimed = await self._store.claim_runs(self._owner, now=now, limit=limit)
+            except BaseException:
+                places.held -= limit
+                raise
+            places.held -= limit - len(claimed)
+            unknown = sum(not places.knows(run.id) for run in claimed)
+            # A full claim may have left some: the next one tells.
+            places.backlog = 0 if len(claimed) < limit else max(places.backlog - unknown, min(unknown, 1))
             for run in claimed:
                 # Until it goes on: it can be cancelled, and what cannot be read yet is let go again.
                 self._stranded.setdefault(run.id, Ending())
@@ -299,8 +414,41 @@ class Engine:
                     await self._go_on(run)
                 except StoreError as error:
                     log.warning("run %s cannot be gone on with yet: %s", run.id, error)
-            if len(claimed) < CLAIMED_AT_ONCE:
+                except Exception as error:
+                    # It is still this engine's, so it is not claimed again before the next start.
+                    self.put_aside(run.id, error)
+                finally:
+                    places.give_back()
+            if len(claimed) < limit:
+                for run_id in places.missing(claim):
+                    if run_id not in self._stranded:
+                        places.leave(run_id, RunTaken(f"run {run_id!r} was taken by another process"))
                 return ids
+        return ids
+
+    def _fill_places(self) -> None:
+        """Lets those begin that are next in the line, if there is anybody."""
+        if not self._places.waiting or self._gate.closed:
+            return
+        self._fill_again = True
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.create_task(self._fill(), name="the line of runs")
+
+    async def _fill(self) -> None:
+        while self._fill_again:
+            self._fill_again = False
+            try:
+                async with self._keeping:
+                    if not self._gate.closed:
+                        await self._claim()
+            except StoreError as error:
+                log.warning("runs that wait for a place are not begun yet: %s", error)
+            except Exception:
+                log.exception("runs that wait for a place are not begun yet")
+
+    def _free_place(self) -> None:
+        self._places.give_back()
+        self._fill_places()
 
     async def _go_on(self, run: RunRecord) -> None:
         """Goes on with a run that was left off, or ends it where that cannot be done."""
@@ -308,10 +456,11 @@ class Engine:
         state = await left_state(self._store, run)
         if state is not None and run.claims <= self._crash_retries + 1:
             not_before = await last_time(self._store, run)
-            log.warning("run %s was left off after event %d and goes on", run.id, run.head)
+            if run.claims:
+                log.warning("run %s was left off after event %d and goes on", run.id, run.head)
             self._begin(run, state, not_before=not_before)
             return
-        why = "its plan cannot be read" if state is None else "whatever goes on with it does not live"
+        why = "nothing says what it was to do" if state is None else "whatever goes on with it does not live"
         error = {
             "code": WORKER_LOST,
             "message": f"the process that ran this ended before the run did, and {why}",
@@ -326,6 +475,7 @@ class Engine:
         except StoreError:
             self._stranded.setdefault(run.id, ending)
             raise
+        self._places.leave(run.id, RunTaken(f"run {run.id!r} was ended before it began"))
 
     async def _end(self, run: RunRecord, *, error: dict[str, Any] | None = None, cancelled: str = "") -> None:
         capture = self._around.make_capture(run.capture)
@@ -335,7 +485,10 @@ class Engine:
         """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""
         run = await self._store.run(run_id)
         if run is not None and ending.cancelled is not None:
-            await self.cancel_paused(run, reason=ending.cancelled)
+            try:
+                await self.cancel_paused(run, reason=ending.cancelled)
+            except RunUnreadable as error:
+                self.put_aside(run_id, error)
         if self._stranded.get(run_id) is ending:
             del self._stranded[run_id]
 
@@ -352,6 +505,7 @@ class Engine:
             # The lease ran out while it was created, and it has been claimed under the next one.
             return self._started(run)
         owner = owner or self._owner
+        queued = self._places.leave(run.id)
         going = Going(
             self._around,
             run,
@@ -359,7 +513,7 @@ class Engine:
             owner=owner,
             ending=Ending(),
             not_before=not_before,
-            outputs=outputs,
+            outputs=outputs if queued is None else queued.outputs,
         )
         # A run that was accepted at the very moment of a stop waits for the next start, and one that was
         # created under a lease that has run out since for whoever claims it.
@@ -368,6 +522,9 @@ class Engine:
         going.ending.cancelled = None if stranded is None else stranded.cancelled
         task = asyncio.create_task(going.walk(), name=f"run {run.id}")
         self._going[run.id], self._tasks[run.id] = going, task
+        self._places.held += 1
+        if queued is not None and not queued.begun.done():
+            queued.begun.set_result(task)
         task.add_done_callback(lambda _: self._forget(run.id))
         return self._started(run)
 
@@ -377,7 +534,7 @@ class Engine:
 
     def _refuse_when_stopping(self) -> None:
         if self._gate.closed:
-            raise api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
+            raise _stopping()
 
     async def _leave_all(self) -> None:
         # Again for those that a call has begun meanwhile: nobody may wait for their own end.
@@ -407,16 +564,20 @@ class Engine:
         if isinstance(error, StoreError):
             log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
             self._stranded[run_id] = going.ending
-        elif error is not None:
-            level = logging.INFO if isinstance(error, RunLeft) else logging.ERROR
-            log.log(level, "run %s: %s", run_id, error)
+        elif isinstance(error, RunLeft):
+            log.info("run %s: %s", run_id, error)
+        elif isinstance(error, Exception):
+            self.put_aside(run_id, error)
+        self._free_place()
 
-    async def _begun_first(self, run: RunRecord) -> Begun | None:
-        try:
-            return await begun_first(self._store, run)
-        except msgspec.MsgspecError as error:
-            log.warning("the plan of run %s cannot be read: %s", run.id, error)
-            return None
+
+def _rest_of(rows: Sequence[Checkpoint]) -> tuple[Begun | None, Pause | None, dict[str, Any]]:
+    kept = Kept(rows)
+    return kept.begun, kept.pause, kept.outputs()
+
+
+def _stopping() -> APIError:
+    return api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
 
 
 def _taken_up(run_id: str) -> APIError:

@@ -11,6 +11,7 @@ from runglass.bus.base import Bus
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
 from runglass.engine.capture import Capture
+from runglass.engine.ended import end_run
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import kept_ids, stretch_checkpoint
 from runglass.engine.overrides import overrides_applied
@@ -21,7 +22,14 @@ from runglass.engine.runner import Runner, Walked
 from runglass.engine.scope import Place
 from runglass.engine.steps import Parts
 from runglass.engine.taking_up import State
-from runglass.errors import HeadMismatch, RunglassError, StepFailure, StoreError
+from runglass.errors import (
+    HeadMismatch,
+    PermanentStoreError,
+    RunglassError,
+    StepFailure,
+    StoreError,
+    ValueTooLarge,
+)
 from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.execution import CaptureMode
 from runglass.flow import find_step, step_index
@@ -42,7 +50,7 @@ class RunTaken(RunLeft):
 class Outcome(NamedTuple):
     """How a stretch ended: `status` as in the trace, `result` of a completed run, `error` of a failed one.
 
-    A paused run has its `pause` and the `outputs` by step id so far.
+    `result_json` is that result as JSON. A paused run has its `pause` and the `outputs` by step id so far.
     """
 
     status: str
@@ -51,6 +59,7 @@ class Outcome(NamedTuple):
     step_id: str | None = None
     pause: Pause | None = None
     outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
+    result_json: bytes = b"null"
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +113,9 @@ class Going:
             await self._recorder.commit()
         except HeadMismatch as taken:
             raise RunTaken(f"run {self.run.id!r} was taken over by another process") from taken
+        except PermanentStoreError as error:
+            # Whoever went on with the run would come to the same place again, and so for ever.
+            return await self._given_up(error)
         finally:
             await self._recorder.close()
         return outcome
@@ -143,13 +155,29 @@ class Going:
             error = {"code": "INTERNAL_ERROR", "message": message}
             return self._failed(error, capture.error(error))
 
+    async def _given_up(self, refused: PermanentStoreError) -> Outcome:
+        """Ends a run at what its store has of it, since nothing more of it can be stored."""
+        self.ended = True
+        await self._recorder.close()
+        around, run = self._around, await self._around.store.run(self.run.id)
+        if run is None or run.ended or run.fence != self.run.fence:
+            raise RunTaken(f"run {self.run.id!r} was taken over by another process") from refused
+        log.error("run %s is ended, as it cannot be recorded: %s", run.id, refused)
+        clock, reason, capture = around.parts.clock, self.ending.cancelled, around.make_capture(run.capture)
+        if reason is not None:
+            await end_run(around.store, around.bus, clock, run, capture, cancelled=reason)
+            return Outcome("cancelled", error={"code": "CANCELLED", "message": reason})
+        error = {"code": refused.code, "message": f"the run cannot be recorded: {_reason_of(refused)}"}
+        step_id = await end_run(around.store, around.bus, clock, run, capture, error=error)
+        return Outcome("failed", error=error, step_id=step_id)
+
     def _begin(self, capture: Capture) -> None:
         begun = self._state.begun
         if self.run.status == "pending":
             self._recorder.begin()
         elif self.run.status == "paused":
             # With the first event: until that is stored the run still waits, and nothing has happened.
-            self._recorder.keep(stretch_checkpoint(begun))
+            self._recorder.keep(self._state.checkpoint or stretch_checkpoint(begun))
             self._recorder.drop(kept_ids(begun.plan.flow.steps[begun.stretch.first :]))
         else:
             return
@@ -234,7 +262,12 @@ class Going:
                 summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
             )
         )
-        return Outcome("completed", result=walked.result.value, outputs=walked.outputs)
+        return Outcome(
+            "completed",
+            result=walked.result.value,
+            outputs=walked.outputs,
+            result_json=walked.result.json,
+        )
 
     def _failed(self, error: dict[str, Any], kept: msgspec.Raw, step_id: str | None = None) -> Outcome:
         """The failure with its whole `error` for the caller; the log gets what is `kept` of it."""
@@ -243,3 +276,11 @@ class Going:
             FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(kept), step_id=step_id)
         )
         return Outcome("failed", error=error, step_id=step_id)
+
+
+def _reason_of(refused: PermanentStoreError) -> str:
+    """What callers are told. The texts of other errors may name places of this machine."""
+    cause: BaseException = refused
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return str(cause) if isinstance(refused, ValueTooLarge) else "see the server's log"

@@ -4,12 +4,11 @@ import asyncio
 import logging
 from datetime import datetime, timedelta
 
-import msgspec
-
 from runglass.clock import Clock, iso
 from runglass.engine.engine import Engine
-from runglass.errors import StoreError
-from runglass.store.base import RunRecord, Store
+from runglass.engine.taking_up import last_time
+from runglass.errors import RunUnreadable, StoreError
+from runglass.store.base import Store
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +55,14 @@ class Housekeeping:
         now = self._clock.now()
         await self._store.forget_calls(before=iso(now - CALLS_KEPT))
         for run in await self._store.paused_runs():
-            since = await self._paused_at(run)
-            if now - since > self._pause_limit:
-                hours = round(self._pause_limit.total_seconds() / 3600, 1)
-                await self._engine.cancel_paused(run, reason=f"nobody took it up again for {hours:g} hours")
+            try:
+                since = datetime.fromisoformat(await last_time(self._store, run))
+                if now - since > self._pause_limit:
+                    hours = round(self._pause_limit.total_seconds() / 3600, 1)
+                    reason = f"nobody took it up again for {hours:g} hours"
+                    await self._engine.cancel_paused(run, reason=reason)
+            except RunUnreadable as error:
+                self._engine.put_aside(run.id, error)
             # One run after the other, and others' turn in between: a long list is no reason for a stall.
             await asyncio.sleep(0)
 
@@ -80,7 +83,3 @@ class Housekeeping:
         while await self._store.expire_answers(before=before, limit=EXPIRED_AT_ONCE):
             pass
         await self._store.scrub()
-
-    async def _paused_at(self, run: RunRecord) -> datetime:
-        ((_, last),) = await self._store.events(run.no, after=run.head - 1, limit_bytes=1)
-        return datetime.fromisoformat(msgspec.json.decode(last)["at"])

@@ -41,6 +41,11 @@ class Kept:
         self._pause = self._rows.pop(PAUSE, None)
         self._begun = self._rows.pop(STRETCH, None)
 
+    def check(self) -> None:
+        """Raises msgspec.DecodeError where a checkpoint is not the JSON that it was."""
+        for data in self._rows.values():
+            msgspec.json.decode(data, type=msgspec.Raw)
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -84,6 +89,11 @@ class Kept:
     def holds(self, step_id: str, loop_path: tuple[int, ...] | None) -> bool:
         """Whether anything is kept of how the step ended there."""
         return (step_id, path_text(loop_path)) in self._rows
+
+
+def size_of(rows: Iterable[Checkpoint]) -> int:
+    """About how much there is to decode, in bytes."""
+    return sum(len(row.data) for row in rows)
 
 
 def pause_checkpoint(pause: Pause) -> Checkpoint:

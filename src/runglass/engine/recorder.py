@@ -6,6 +6,7 @@ event before its append has been committed.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from msgspec import json
@@ -13,12 +14,14 @@ from msgspec.structs import force_setattr
 
 from runglass.bus.base import Bus
 from runglass.clock import Clock, iso
-from runglass.errors import StoreError
+from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import KnownEvent, RunStarted, encode_event
 from runglass.fold import RunFold, StepChange
 from runglass.money import ZERO, subtract_usd
 from runglass.store.base import Append, Checkpoint, RunRecord, StepRow, Store
 from runglass.trace import TERMINAL
+
+log = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -204,8 +207,19 @@ class Recorder:
             await self._store.append(batch)
         except StoreError as error:
             self.fail(error)
-        else:
+            return
+        # Nobody awaits this task for its exception: whatever the store raises must be heard of by the run.
+        except Exception as error:
+            log.exception("an append to run %s failed inside the store", self._run.id)
+            failure = PermanentStoreError(f"{type(error).__name__} inside the store")
+            failure.__cause__ = error
+            self.fail(failure)
+            return
+        try:
             await self._bus.wake(self._run.id)
+        except Exception:
+            # The events are stored, and readers look by themselves after a while.
+            log.exception("readers of run %s could not be woken", self._run.id)
 
 
 def _rows(changes: Sequence[StepChange]) -> list[StepRow]:

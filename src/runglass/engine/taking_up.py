@@ -1,14 +1,17 @@
 """Where a stretch begins: at the start of a run, after a pause, or where a process that died left off."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.engine.kept import Kept
+from runglass.engine.aside import aside
+from runglass.engine.kept import Kept, size_of
 from runglass.engine.plan import Begun, Pause, Plan, Turns
 from runglass.fold import Address, RunFold, StepChange
-from runglass.store.base import RunRecord, StepRow, Store
+from runglass.store.base import Checkpoint, RunRecord, StepRow, Store, decoding
 from runglass.trace import RunSummary, StepTrace
 
 WORKER_LOST = "WORKER_LOST"
@@ -46,6 +49,7 @@ class State(NamedTuple):
     `turns` are those that it goes on with, `left_behind` those of a step that its caller went back from.
     `outputs` are those by step id before the stretch, `kept` what has been done of the stretch itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
+    `checkpoint` keeps `begun` where that follows a pause.
     """
 
     begun: Begun
@@ -57,19 +61,26 @@ class State(NamedTuple):
     reached: int = 0
     earlier: Mapping[Address, StepChange] = {}
     cut_off: Mapping[Address, CutOff] = {}
+    checkpoint: Checkpoint | None = None
 
 
 def new_state(run: RunRecord, begun: Begun) -> State:
-    """Of a run that has not begun."""
-    return State(begun, RunFold(msgspec.json.decode(run.summary, type=RunSummary)))
+    """Of a run that has not begun. Raises RunUnreadable."""
+    with decoding(run.id):
+        return State(begun, RunFold(msgspec.json.decode(run.summary, type=RunSummary)))
 
 
-async def paused_state(store: Store, paused: PausedRun, begun: Begun) -> State:
-    """Of a run that goes on after its pause. Raises StoreError."""
+async def paused_state(store: Store, paused: PausedRun, begun: Begun, checkpoint: Checkpoint) -> State:
+    """Of a run that goes on after its pause with `begun`, which `checkpoint` keeps.
+
+    Raises StoreError, RunUnreadable.
+    """
     run, stretch = paused.run, begun.stretch
     reached = paused.pause.reached
     earlier = await store.steps(run.no) if stretch.first < reached else []
     waits_here = stretch.first == paused.pause.cursor
+    with decoding(run.id):
+        changes = list(map(step_change, earlier))
     return State(
         begun,
         await stored_fold(store, run),
@@ -77,63 +88,84 @@ async def paused_state(store: Store, paused: PausedRun, begun: Begun) -> State:
         left_behind=None if waits_here else paused.pause.turns,
         outputs=paused.outputs,
         reached=reached,
-        earlier={_address(change): change for change in map(step_change, earlier)},
+        earlier={_address(change): change for change in changes},
+        checkpoint=checkpoint,
     )
 
 
 async def left_state(store: Store, run: RunRecord) -> State | None:
-    """Of a run that was begun and left off; None where its plan cannot be read, as after a change of version.
+    """Of a run that was begun and left off; None where nothing says what it was to do.
 
-    Raises StoreError.
+    Raises StoreError, RunUnreadable.
     """
-    try:
-        kept = Kept(await store.checkpoints(run.no))
-        begun = kept.begun or await begun_first(store, run)
-        pause = kept.pause
-    except msgspec.MsgspecError:
-        return None
-    if begun is None:
-        return None
-    if run.status == "pending":
-        return new_state(run, begun)
-    state = await stored_fold(store, run)
-    cut_off = {}
-    for change in state.open_steps:
-        step = change.step
-        if not kept.holds(step.step_id, step.loop_path):
-            attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
-            cut_off[_address(change)] = _cut_off(change, attempts)
-    first, reached = begun.stretch.first, pause.reached if pause else 0
-    earlier = await store.steps(run.no) if first < reached else []
-    return State(
-        begun,
-        state,
-        turns=pause.turns if pause and first == pause.cursor else None,
-        outputs=kept.outputs(),
-        kept=kept,
-        reached=reached,
-        earlier={_address(change): change for change in map(step_change, earlier)},
-        cut_off=cut_off,
-    )
+    with decoding(run.id):
+        rows = await store.checkpoints(run.no)
+        kept, begun, pause, outputs = await aside(partial(_read_back, rows), size_bytes=size_of(rows))
+        begun = begun or await begun_first(store, run)
+        if begun is None:
+            return None
+        if run.status == "pending":
+            return new_state(run, begun)
+        state = await stored_fold(store, run)
+        cut_off = {}
+        for change in state.open_steps:
+            step = change.step
+            if not kept.holds(step.step_id, step.loop_path):
+                attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
+                cut_off[_address(change)] = _cut_off(change, attempts)
+        first, reached = begun.stretch.first, pause.reached if pause else 0
+        earlier = await store.steps(run.no) if first < reached else []
+        return State(
+            begun,
+            state,
+            turns=pause.turns if pause and first == pause.cursor else None,
+            outputs=outputs,
+            kept=kept,
+            reached=reached,
+            earlier={_address(change): change for change in map(step_change, earlier)},
+            cut_off=cut_off,
+        )
 
 
 async def begun_first(store: Store, run: RunRecord) -> Begun | None:
-    """Plan and first stretch of a run that has not ended. Raises StoreError, msgspec.DecodeError."""
+    """Plan and first stretch of a run that has not ended. Raises StoreError, RunUnreadable."""
     request = await store.request(run.no)
-    return None if request is None else msgspec.json.decode(request, type=Begun)
+    if request is None:
+        return None
+    with decoding(run.id):
+        return await aside(partial(msgspec.json.decode, request, type=Begun), size_bytes=len(request))
+
+
+def _read_back(rows: Sequence[Checkpoint]) -> tuple[Kept, Begun | None, Pause | None, dict[str, Any]]:
+    kept = Kept(rows)
+    kept.check()
+    return kept, kept.begun, kept.pause, kept.outputs()
 
 
 async def stored_fold(store: Store, run: RunRecord) -> RunFold:
-    """The state of the run after its last event. Raises StoreError."""
+    """The state of the run after its last event. Raises StoreError, RunUnreadable."""
     rows, last_position = await store.open_steps(run.no)
-    summary = msgspec.json.decode(run.summary, type=RunSummary)
-    return RunFold(summary, open_steps=map(step_change, rows), last_position=last_position)
+    with decoding(run.id):
+        summary = msgspec.json.decode(run.summary, type=RunSummary)
+        return RunFold(summary, open_steps=map(step_change, rows), last_position=last_position)
 
 
 async def last_time(store: Store, run: RunRecord) -> str:
-    """When the last event of the log was recorded; no later one may be earlier. Raises StoreError."""
-    last = await store.events(run.no, after=run.head - 1, limit_bytes=1) if run.head else []
-    return str(msgspec.json.decode(last[0][1])["at"]) if last else ""
+    """When the last event of the log was recorded; no later one may be earlier.
+
+    Empty where nothing has been recorded. Raises StoreError, RunUnreadable.
+    """
+    if not run.head:
+        return ""
+    events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
+    with decoding(run.id):
+        at = msgspec.json.decode(events[0][1], type=_Dated).at
+        datetime.fromisoformat(at)
+        return at
+
+
+class _Dated(msgspec.Struct, frozen=True):
+    at: str
 
 
 def step_change(row: StepRow) -> StepChange:

@@ -6,6 +6,8 @@ web framework's own refusals to a fault of ours, is turned into one here.
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -20,7 +22,15 @@ from litestar.exceptions import (
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.params import ParameterKwarg
 
-from runglass.errors import APIError, RateLimitError, RunPurged, StoreError, api_error
+from runglass.errors import (
+    APIError,
+    PermanentStoreError,
+    RateLimitError,
+    RunPurged,
+    RunUnreadable,
+    StoreError,
+    api_error,
+)
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +74,11 @@ def _as_api_error(request: Request[Any, Any, Any], fault: Exception) -> APIError
             return fault
         case RunPurged():
             return api_error("RUN_NOT_FOUND", "the run was deleted while it was read")
-        case StoreError():
+        case StoreError() if not isinstance(fault, PermanentStoreError):
             return unavailable(fault, request_id=request.state["request_id"], where=where)
+        case RunUnreadable():
+            log.error("request %s: %s: %s", request.state["request_id"], where, fault)
+            return unreadable(fault)
         case NotFoundException():
             return api_error("NOT_FOUND", f"there is no path {request.scope['path']!r}")
         case MethodNotAllowedException():
@@ -88,6 +101,26 @@ def unavailable(fault: StoreError, *, request_id: str, where: str) -> APIError:
     """The answer while the store cannot be reached. The cause is logged: it names places of this machine."""
     log.error("request %s: %s found no store: %s", request_id, where, fault)
     return api_error("UNAVAILABLE", "the store cannot be reached; nothing was started, try again later")
+
+
+def unreadable(fault: RunUnreadable) -> APIError:
+    """The answer about a run whose rows are broken."""
+    message = f"{fault}; an administrator of the server can save it with `runglass data export-raw`"
+    return api_error("INTERNAL_ERROR", message, execution_id=fault.run_id)
+
+
+@contextmanager
+def once_started(execution_id: str) -> Iterator[None]:
+    """Inside the block a run has been started: a store that fails is not UNAVAILABLE any more.
+
+    That promises that nothing was started, and clients then start it again.
+    """
+    try:
+        yield
+    except StoreError as error:
+        log.error("run %s goes on, but its store failed: %s", execution_id, error)  # noqa: TRY400
+        message = "the run was started, but how it goes on cannot be told at the moment; its trace will show"
+        raise api_error("INTERNAL_ERROR", message, execution_id=execution_id) from error
 
 
 def _parameter_message(request: Request[Any, Any, Any], fault: ValidationException) -> str:

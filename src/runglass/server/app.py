@@ -15,6 +15,7 @@ from runglass.server.auth import run_by_id, run_of_flow, trace_by_id, trace_of_f
 from runglass.server.cancelling import cancel
 from runglass.server.flows import FLOWS
 from runglass.server.front import API, Front
+from runglass.server.health import HealthCheck
 from runglass.server.jobs import JOBS
 from runglass.server.keys import KEYS
 from runglass.server.ongoing import Ongoing
@@ -80,6 +81,7 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
                 "ongoing": ongoing or Ongoing(),
                 "turns": WeakValueDictionary(),
                 "repeats": Repeats(),
+                "health": HealthCheck(runtime),
             },
             deep_copy=False,
         ),

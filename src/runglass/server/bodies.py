@@ -5,13 +5,14 @@ only what would run the wrong thing: a slip in a name, and a field that means so
 stands for "not given", as clients in several languages send it.
 """
 
-import asyncio
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 
+from runglass.engine.aside import aside
 from runglass.errors import api_error
 from runglass.execution import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
 from runglass.server.attachments import spell_attachments
@@ -20,9 +21,6 @@ from runglass.server.spelling import camel, refuse_slips
 Request = TypeVar("Request", bound=RunRequest)
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 Result = TypeVar("Result")
-
-LARGE_BYTES = 256 * 1024
-"""Bodies up to this size are read on the event loop: that takes a few milliseconds, 25 at the very worst."""
 
 MAX_DEPTH = 100
 """Levels of nesting that a body may have. Recursive code behind this would fail at about ten times that."""
@@ -65,7 +63,7 @@ def read_body(body: bytes, shape: type[Shape]) -> Shape:
 
 async def read_aside(read: Callable[[bytes], Result], body: bytes) -> Result:
     """`read(body)`, in a thread if the body is so large that everybody else would wait for it."""
-    return read(body) if len(body) <= LARGE_BYTES else await asyncio.to_thread(read, body)
+    return await aside(partial(read, body), size_bytes=len(body))
 
 
 def _check_names(members: dict[str, Any], shape: type[RunRequest]) -> None:

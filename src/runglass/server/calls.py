@@ -6,17 +6,19 @@ start one. Whoever comes later under the same key gets the first one's answer, o
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
 from litestar import Response
 
-from runglass.errors import APIError, CallRepeated, api_error
+from runglass.errors import APIError, CallRepeated, StoreError, api_error
 from runglass.events import TERMINAL_EVENTS
-from runglass.server.answers import JSON, error_body
+from runglass.server.answers import JSON, error_body, once_started
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, no_run, runtime_of
 from runglass.server.bodies import read_aside
@@ -25,6 +27,8 @@ from runglass.server.ongoing import Ongoing
 from runglass.server.repeats import REPLAYED, paid_once, target_of
 from runglass.server.spelling import camel
 from runglass.store.base import Call, CallKey, Project, RunRecord
+
+log = logging.getLogger(__name__)
 
 MAX_KEY = 255
 PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
@@ -65,7 +69,7 @@ async def once(
             return _response(await (await begin(None))())
 
         return await paid_once(request, run, resumes=resumes)
-    store, key, finish = runtime_of(request).store, call.key, None
+    key, finish = call.key, None
     async with turn(request, project, call) as before:
         if before is None:
             try:
@@ -76,7 +80,8 @@ async def once(
                 await keep_refusal(request, project, call, error)
                 raise
     if before is not None:
-        return _response(await _again(request, before, repeated), {REPLAYED: "true"})
+        with once_started(before.run_id):
+            return _response(await _again(request, before, repeated), {REPLAYED: "true"})
     if finish is None:
         raise api_error("UNAVAILABLE", f"the call {key!r} was dropped while it was repeated; send it again")
     try:
@@ -84,7 +89,7 @@ async def once(
     except APIError as error:
         await keep_refusal(request, project, call, error)
         raise
-    await store.answer_call(project.id, key, status=answered.status, answer=answered.body)
+    await _keep(request, project, call, answered)
     return _response(answered)
 
 
@@ -108,12 +113,21 @@ async def turn(request: Asked, project: Project, call: CallKey) -> AsyncIterator
 async def keep_refusal(request: Asked, project: Project, call: CallKey, error: APIError) -> None:
     """Keeps an error as the answer to the call, where the call has been noted.
 
-    Unavailable is no answer: the run goes on later, and whoever asks again then gets its outcome.
+    A fault of the server is no answer: the run goes on later, or has an outcome that could not be read, and
+    whoever asks again then gets that.
     """
-    if error.execution_id is not None and error.status != 503:
+    if error.execution_id is not None and error.code not in ("UNAVAILABLE", "INTERNAL_ERROR"):
+        await _keep(request, project, call, Answered(error.status, error_body(error)))
+
+
+async def _keep(request: Asked, project: Project, call: CallKey, answered: Answered) -> None:
+    try:
         await runtime_of(request).store.answer_call(
-            project.id, call.key, status=error.status, answer=error_body(error)
+            project.id, call.key, status=answered.status, answer=answered.body
         )
+    except StoreError as error:
+        # The answer is as good without: a repeated call gets it from what is stored of the run.
+        log.warning("the answer to the call %r is not kept: %s", call.key, error)
 
 
 async def note(request: Asked, project: Project, call: CallKey | None, run: RunRecord) -> None:
@@ -132,8 +146,11 @@ async def call_of(request: Asked) -> CallKey | None:
         return None
     if not 0 < len(key) <= MAX_KEY:
         raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
-    asked = await read_aside(_asked, await body_of(request))
-    return CallKey(key, hashlib.sha256(b"%b\n%b" % (target_of(request), asked)).digest())
+    return CallKey(key, await read_aside(partial(_digest, target_of(request)), await body_of(request)))
+
+
+def _digest(target: bytes, body: bytes) -> bytes:
+    return hashlib.sha256(b"%b\n%b" % (target, _asked(body))).digest()
 
 
 def _asked(body: bytes) -> bytes:

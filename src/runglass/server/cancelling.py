@@ -7,7 +7,7 @@ from litestar import Response, delete
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
-from runglass.errors import APIError, api_error
+from runglass.errors import APIError, StoreError, api_error
 from runglass.runtime import Runtime
 from runglass.server.asked import answer, documented
 from runglass.server.auth import MAY_EXECUTE, Asked, no_run, runtime_of
@@ -50,9 +50,15 @@ async def cancel(request: Asked, run: Run, purge: Purge = False) -> Response[byt
         message = f"a key with the role {request.auth.role!r} may read runs, not cancel them"
         raise api_error("FORBIDDEN", message, execution_id=run.id)
     runtime = runtime_of(request)
-    if run.ended or not await _told_to_end(runtime, run):
+    if run.ended:
         raise _has_ended(run)
-    if (await _rested(runtime, run)).status != "cancelled":
+    try:
+        if not await _told_to_end(runtime, run):
+            raise _has_ended(run)
+        rested = await _rested(runtime, run)
+    except StoreError as error:
+        raise _not_recorded(run) from error
+    if rested.status != "cancelled":
         raise _has_ended(run)
     return answer(Ended(execution_id=run.id, status="cancelled"), status=202)
 
@@ -79,8 +85,7 @@ async def _rested(runtime: Runtime, run: RunRecord) -> RunRecord:
     if now is None:
         raise no_run(run.id)
     if not now.ended:
-        message = f"the end of run {run.id!r} cannot be recorded at the moment; ask again"
-        raise api_error("UNAVAILABLE", message, execution_id=run.id)
+        raise _not_recorded(run)
     return now
 
 
@@ -88,6 +93,11 @@ def _has_ended(run: RunRecord) -> APIError:
     # Read before it ended, a run does not tell how.
     how = f"; its status is {run.status}" if run.ended else ""
     return api_error("RUN_ENDED", f"run {run.id!r} has ended already{how}", execution_id=run.id)
+
+
+def _not_recorded(run: RunRecord) -> APIError:
+    message = f"the end of run {run.id!r} cannot be recorded at the moment; ask again"
+    return api_error("UNAVAILABLE", message, execution_id=run.id)
 
 
 async def _told_to_end(runtime: Runtime, run: RunRecord) -> bool:

@@ -7,7 +7,7 @@ import msgspec
 from runglass.engine.cutting import is_whole
 from runglass.errors import STEP_CODES, APIError, api_error
 from runglass.events import FlowCancelled, FlowCompleted, FlowFailed, decode_event
-from runglass.store.base import RunRecord, Store
+from runglass.store.base import RunRecord, Store, decoding
 
 
 class Failure(msgspec.Struct, frozen=True, rename="camel"):
@@ -31,12 +31,16 @@ class _Completed(msgspec.Struct, frozen=True):
 
 
 async def failure_of(store: Store, run: RunRecord) -> Failure:
-    """The failure of a run whose status is `failed`: whole while that is owed, then what the log keeps."""
+    """The failure of a run whose status is `failed`: whole while that is owed, then what the log keeps.
+
+    Raises StoreError, RunUnreadable.
+    """
     # Nothing follows the event that says so.
-    ((_, last),) = await store.events(run.no, after=run.head - 1, limit_bytes=1)
-    failure = msgspec.json.decode(last, type=Failure)
+    events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
     _, error = await store.outcome(run.no)
-    return failure if error is None else Failure(msgspec.json.decode(error), failure.step_id)
+    with decoding(run.id):
+        failure = msgspec.json.decode(events[0][1], type=Failure)
+        return failure if error is None else Failure(msgspec.json.decode(error), failure.step_id)
 
 
 async def result_of(store: Store, run: RunRecord) -> bytes:
@@ -48,8 +52,9 @@ async def result_of(store: Store, run: RunRecord) -> bytes:
     if result is not None:
         return result
     if run.capture == "full":
-        ((_, last),) = await store.events(run.no, after=run.head - 1, limit_bytes=1)
-        logged = bytes(msgspec.json.decode(last, type=_Completed).result)
+        events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
+        with decoding(run.id):
+            logged = bytes(msgspec.json.decode(events[0][1], type=_Completed).result)
         if is_whole(logged):
             return logged
     raise answer_expired(run.id)
@@ -67,11 +72,12 @@ def answer_expired(run_id: str) -> APIError:
 
 
 async def end_of(store: Store, run: RunRecord) -> FlowCompleted | FlowFailed | FlowCancelled | None:
-    """The event that ended the run; None where it has not ended."""
+    """The event that ended the run; None where it has not ended. Raises StoreError, RunUnreadable."""
     if not run.ended:
         return None
-    ((_, last),) = await store.events(run.no, after=run.head - 1, limit_bytes=1)
-    event = decode_event(last)
+    events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
+    with decoding(run.id):
+        event = decode_event(events[0][1])
     return event if isinstance(event, FlowCompleted | FlowFailed | FlowCancelled) else None
 
 

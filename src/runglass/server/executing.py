@@ -1,20 +1,22 @@
 """`POST …/execute`: a run from its start, or a paused one from its tool results, to its end or next pause."""
 
+import asyncio
 from functools import partial
 
 import msgspec
 from litestar import Response
 
+from runglass.engine.aside import aside
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft, RunTaken
 from runglass.engine.model_call import both_spellings
 from runglass.engine.plan import Pause, Plan, Stretch
 from runglass.engine.taking_up import PausedRun
-from runglass.errors import APIError, StoreError, api_error
-from runglass.execution import CompletedResult, ExecuteRequest, RunRequest, ToolCallsRequired
+from runglass.errors import APIError, api_error
+from runglass.execution import ExecuteRequest, RunRequest, ToolCallsRequired
 from runglass.flow import Flow, apply_overrides, step_count
 from runglass.runtime import Runtime
-from runglass.server.answers import error_body
+from runglass.server.answers import error_body, once_started
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, no_run, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
@@ -24,7 +26,7 @@ from runglass.server.offers import check_takers, offer_of
 from runglass.server.parameters import Wanted, checked_uuid, trace_context_of
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
-from runglass.store.base import CallKey, Project, RunRecord
+from runglass.store.base import CallKey, Project, RunRecord, decoding
 from runglass.trace import RunSummary
 
 
@@ -38,12 +40,13 @@ async def execute_flow(
     # Before the body: to a caller, a flow that is not there is no place for a mistake in it.
     _, _, flow = await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
-    asked = await read_aside(partial(read_request, shape=ExecuteRequest), await body_of(request))
+    body = await body_of(request)
+    asked, size = await read_aside(partial(read_request, shape=ExecuteRequest), body), len(body)
 
     async def begin(call: CallKey | None) -> Finish:
         if asked.execution_id is not None:
-            return await _resume(request, own, slug, asked, call)
-        return await _start(request, own, flow, asked, number, session, call)
+            return await _resume(request, own, slug, asked, call, size)
+        return await _start(request, own, flow, asked, number, session, call, size)
 
     async def repeated(run: RunRecord) -> Answered:
         return await _answer_of(request, run)
@@ -59,9 +62,10 @@ async def _start(
     number: int | None,
     session_id: str | None,
     call: CallKey | None,
+    size: int,
 ) -> Finish:
     runtime = runtime_of(request)
-    asked, history = spoken(asked)
+    asked, history = await aside(partial(spoken, asked), size_bytes=size)
     offer = offer_of(asked)
     if offer is not None:
         check_takers(flow)
@@ -76,12 +80,13 @@ async def _start(
         stretch=Stretch(offer=offer),
         history=history,
         call=call,
+        size_bytes=size,
     )
     return partial(_outcome, request, submitted.run, submitted.flow_id, submitted.block_count)
 
 
 async def _resume(
-    request: Asked, own: Project, slug: str, asked: ExecuteRequest, call: CallKey | None
+    request: Asked, own: Project, slug: str, asked: ExecuteRequest, call: CallKey | None, size: int
 ) -> Finish:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -98,7 +103,8 @@ async def _resume(
             execution_id=run.id,
             step_id=turns.step_id,
         )
-    results = match_tool_results(turns.calls, asked.tool_call_messages, execution_id=run.id)
+    matching = partial(match_tool_results, turns.calls, asked.tool_call_messages, execution_id=run.id)
+    results = await aside(matching, size_bytes=size)
     stretch = Stretch(
         first=paused.pause.cursor,
         outputs=asked.accumulated_outputs or {},
@@ -107,11 +113,11 @@ async def _resume(
         offer=offer_of(asked),
         results=results,
     )
-    plan = overridden(paused, asked)
+    plan = await aside(partial(overridden, paused, asked), size_bytes=size)
     await runtime.check_models(plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
-    started = await runtime.engine.resume(paused, plan, stretch)
+    started = await runtime.engine.resume(paused, plan, stretch, size_bytes=size)
     return partial(_outcome, request, started, run.flow_id, step_count(paused.plan.flow))
 
 
@@ -124,35 +130,47 @@ def overridden(paused: PausedRun, asked: RunRequest) -> Plan:
 async def _outcome(request: Asked, started: StartedRun, flow_id: str, block_count: int) -> Answered:
     """Waits for the end of the stretch, wherever it comes about."""
     try:
-        outcome = await started.outcome()
+        with once_started(started.id):
+            outcome = await started.outcome()
     except RunTaken:
-        runtime = runtime_of(request)
-        run = await runtime.store.run(started.id)
-        if run is None:
-            raise no_run(started.id) from None
-        return await _answer_of(request, await rested(request, run))
+        with once_started(started.id):
+            runtime = runtime_of(request)
+            run = await runtime.store.run(started.id)
+            if run is None:
+                raise no_run(started.id) from None
+            return await _answer_of(request, await rested(request, run))
     except RunLeft as left:
         message = "the server is being stopped; the run goes on after its next start"
         # UNAVAILABLE lets clients call again: under a key they get this run's outcome, else a second run.
         code = "UNAVAILABLE" if "idempotency-key" in request.headers else "INTERNAL_ERROR"
         raise api_error(code, message, execution_id=started.id) from left
-    except StoreError as error:
-        # Not UNAVAILABLE: that promises that nothing was started, and clients then start it again.
-        message = "the run cannot be recorded at the moment; its trace shows how far it came"
-        raise api_error("INTERNAL_ERROR", message, execution_id=started.id) from error
-    return _answer(started.id, flow_id, block_count, outcome)
+    return await _answer(started.id, flow_id, block_count, outcome)
 
 
-def _answer(run_id: str, flow_id: str, block_count: int, outcome: Outcome) -> Answered:
+async def _answer(run_id: str, flow_id: str, block_count: int, outcome: Outcome) -> Answered:
     if outcome.status == "completed":
-        completed = CompletedResult(
-            result=outcome.result, flow_id=flow_id, block_count=block_count, execution_id=run_id
-        )
-        return Answered(200, msgspec.json.encode(completed))
+        return _completed(run_id, flow_id, block_count, outcome.result_json)
     if outcome.pause is not None:
         waiting = tool_calls_required(run_id, flow_id, block_count, outcome.pause, dict(outcome.outputs))
-        return Answered(200, msgspec.json.encode(waiting))
+        return await _waits(waiting)
     raise failure(run_id, outcome)
+
+
+def _completed(run_id: str, flow_id: str, block_count: int, result: bytes) -> Answered:
+    """The fields of CompletedResult, with a result that is JSON already."""
+    body = {
+        "status": "completed",
+        "result": msgspec.Raw(result),
+        "flowId": flow_id,
+        "blockCount": block_count,
+        "executionId": run_id,
+    }
+    return Answered(200, msgspec.json.encode(body))
+
+
+async def _waits(waiting: ToolCallsRequired) -> Answered:
+    # In a thread: the outputs so far may be large, and how large is not known before.
+    return Answered(200, await asyncio.to_thread(msgspec.json.encode, waiting))
 
 
 def tool_calls_required(
@@ -176,20 +194,14 @@ def tool_calls_required(
 async def _answer_of(request: Asked, run: RunRecord) -> Answered:
     """The answer for a run that has been started by an earlier call, from what is stored of it."""
     runtime: Runtime = runtime_of(request)
-    block_count = msgspec.json.decode(run.summary, type=RunSummary).step_count or 0
+    with decoding(run.id):
+        block_count = msgspec.json.decode(run.summary, type=RunSummary).step_count or 0
     if run.status == "completed":
-        body = {
-            "status": "completed",
-            "result": msgspec.Raw(await result_of(runtime.store, run)),
-            "flowId": run.flow_id,
-            "blockCount": block_count,
-            "executionId": run.id,
-        }
-        return Answered(200, msgspec.json.encode(body))
+        return _completed(run.id, run.flow_id, block_count, await result_of(runtime.store, run))
     if run.status == "paused":
         paused = await runtime.engine.paused(run)
         waiting = tool_calls_required(run.id, run.flow_id, block_count, paused.pause, paused.outputs)
-        return Answered(200, msgspec.json.encode(waiting))
+        return await _waits(waiting)
     if run.status == "cancelled":
         error = failure(run.id, Outcome("cancelled", error={"message": "cancelled"}))
     else:

@@ -4,6 +4,7 @@ A job is a run like any other, with a trace and a stream. What it has beside the
 the capture mode does not cut; that is for the caller of a job alone, so other runs are not found here.
 """
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -13,6 +14,7 @@ from litestar import Response, get, post
 from litestar.openapi.spec import OpenAPIMediaType, RequestBody
 from litestar.params import FromPath, QueryParameter
 
+from runglass.engine.aside import aside
 from runglass.errors import api_error
 from runglass.execution import JobAccepted, JobPage, JobRequest, JobState, JobSummary
 from runglass.server.answers import JSON
@@ -22,7 +24,7 @@ from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, once
 from runglass.server.endings import Failure, failure_of, result_of
 from runglass.server.openapi import ReadingOperation
-from runglass.server.pages import Cursor, Limit, created_at, cursor_after, run_before
+from runglass.server.pages import Cursor, Limit, created_at, cursor_of, run_before
 from runglass.server.parameters import (
     SessionId,
     VersionQuery,
@@ -33,8 +35,10 @@ from runglass.server.parameters import (
 )
 from runglass.server.request_schemas import JOB_REQUEST
 from runglass.server.turns import spoken
-from runglass.store.base import CallKey, RunRecord, Store
+from runglass.store.base import CallKey, RunListing, RunRecord, Store, decoding
 from runglass.trace import RunSummary
+
+log = logging.getLogger(__name__)
 
 TRIGGER = "job"
 CANCELLED = "cancelled"
@@ -174,7 +178,7 @@ async def jobs(
         limit=limit + 1,
     )
     page = found[:limit]
-    following = cursor_after(page[-1]) if len(found) > limit else None
+    following = cursor_of(page[-1].id) if len(found) > limit else None
     return answer(JobPage(jobs=[_summary(run) for run in page], next_cursor=following))
 
 
@@ -186,8 +190,9 @@ async def _queue(
     number = version.number()
     await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
-    asked = await read_aside(partial(read_request, shape=JobRequest), await body_of(request))
-    asked, history = spoken(asked)
+    body = await body_of(request)
+    asked = await read_aside(partial(read_request, shape=JobRequest), body)
+    asked, history = await aside(partial(spoken, asked), size_bytes=len(body))
     if asked.tools or asked.tool_choice is not None:
         raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
 
@@ -202,6 +207,7 @@ async def _queue(
             trace_context=trace_context_of(request),
             history=history,
             call=call,
+            size_bytes=len(body),
         )
         accepted = JobAccepted(
             execution_id=submitted.run.id,
@@ -216,7 +222,8 @@ async def _queue(
         return answered
 
     async def repeated(run: RunRecord) -> Answered:
-        flow = msgspec.json.decode(run.summary, type=RunSummary)
+        with decoding(run.id):
+            flow = msgspec.json.decode(run.summary, type=RunSummary)
         accepted = JobAccepted(
             execution_id=run.id, status="pending", flow_id=run.flow_id, block_count=flow.step_count or 0
         )
@@ -236,8 +243,13 @@ def _no_job(execution_id: str) -> Exception:
     return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)
 
 
-def _summary(run: bytes) -> JobSummary:
-    summary = msgspec.json.decode(run, type=RunSummary)
+def _summary(run: RunListing) -> JobSummary:
+    try:
+        summary = msgspec.json.decode(run.summary, type=RunSummary)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # What its row alone says of it: one that is broken may not hide the others.
+        log.error("the summary of run %s cannot be read: %s", run.id, error)  # noqa: TRY400
+        summary = RunSummary(id=run.id, flow_id=run.flow_id, status=run.status)
     return JobSummary(
         execution_id=summary.id,
         status=next(status for status, covered in STATUSES.items() if summary.status in covered),

@@ -10,7 +10,6 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-import msgspec
 from litestar.params import QueryParameter
 
 from runglass.clock import iso
@@ -31,15 +30,6 @@ Until = Annotated[
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
-
-
-class _Id(msgspec.Struct):
-    id: str
-
-
-def cursor_after(summary: bytes) -> str:
-    """The cursor of the page that follows this `flowRun` JSON."""
-    return cursor_of(msgspec.json.decode(summary, type=_Id).id)
 
 
 def cursor_of(run_id: str) -> str:

@@ -4,6 +4,7 @@ The same handlers serve both path forms; what differs is how the run in the path
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,18 +17,20 @@ from litestar.openapi.spec import OpenAPIResponse, Schema
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.types import ASGIApp
 
-from runglass.errors import api_error
+from runglass.errors import RunUnreadable, api_error
 from runglass.execution import RunPage
 from runglass.server.answers import JSON
 from runglass.server.attempts import choose
 from runglass.server.auth import Asked, OpenedTrace, runtime_of
 from runglass.server.openapi import ReadingOperation
-from runglass.server.pages import Cursor, Limit, Since, Until, cursor_after, first_id_at, run_before
+from runglass.server.pages import Cursor, Limit, Since, Until, cursor_of, first_id_at, run_before
 from runglass.server.parts import PART_BYTES, Pages, joined
 from runglass.server.query import STRICT
 from runglass.server.stream import EventStream
-from runglass.store.base import AttemptKey, RunRecord, Store
+from runglass.store.base import AttemptKey, RunListing, RunRecord, Store, decoding
 from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
+
+log = logging.getLogger(__name__)
 
 PART_ATTEMPTS = 1000
 """Most attempts in one read: bounds the time that small ones take."""
@@ -101,6 +104,8 @@ async def trace(request: Asked, opened: NamedDependency[OpenedTrace]) -> Respons
 
     As of one moment if the run has ended or the trace is small; else later steps are as of a later moment.
     """
+    with decoding(opened.run.id):
+        _any_json.decode(opened.run.summary)
     steps = _steps_from(runtime_of(request).store, opened)
     return await joined(b'{"flowRun":%b,"steps":' % opened.run.summary, steps, b"}")
 
@@ -140,6 +145,7 @@ async def step_trace(
         opening = b'{"stepId":%b,"attempts":' % msgspec.json.encode(step_id)
         return await joined(opening, _data_of(store, run, chosen), b"}")
     (data,) = await store.attempt_data(run.no, chosen, limit_bytes=PART_BYTES)
+    _check(run, [data])
     return Response(data, media_type=JSON)
 
 
@@ -197,8 +203,11 @@ async def runs(
         limit=limit + 1,
     )
     page = found[:limit]
-    following = cursor_after(page[-1]) if len(found) > limit else None
-    body = b'{"runs":[%b],"nextCursor":%b}' % (b",".join(page), msgspec.json.encode(following))
+    following = cursor_of(page[-1].id) if len(found) > limit else None
+    body = b'{"runs":[%b],"nextCursor":%b}' % (
+        b",".join([_listed(run) for run in page]),
+        msgspec.json.encode(following),
+    )
     return Response(body, media_type=JSON)
 
 
@@ -206,6 +215,7 @@ async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
     """Pages of step data, from the one that has been read on."""
     run, steps = opened
     while steps:
+        _check(run, [data for _, data in steps])
         yield [data for _, data in steps]
         if sum(len(data) for _, data in steps) < PART_BYTES:
             return
@@ -217,6 +227,7 @@ async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> 
     while done < len(keys):
         page = await store.attempt_data(run.no, keys[done : done + PART_ATTEMPTS], limit_bytes=PART_BYTES)
         done += len(page)
+        _check(run, page)
         yield page
 
 
@@ -227,3 +238,27 @@ async def _flow_id(request: Asked, slug: str, flow_id: str | None) -> str:
     if flow is None:
         raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
     return flow.id
+
+
+_any_json = msgspec.json.Decoder(msgspec.Raw)
+
+
+def _check(run: RunRecord, members: Sequence[bytes]) -> None:
+    """Raises RunUnreadable for one that is no JSON object: joined to others it would spoil the whole answer.
+
+    Told by its ends: parsing each would take as long again as reading them does.
+    """
+    for data in members:
+        if not (data.startswith(b"{") and data.endswith(b"}")):
+            raise RunUnreadable(run.id, f"no JSON object begins with {data[:20]!r}")
+
+
+def _listed(run: RunListing) -> bytes:
+    """The run's `flowRun`, or what its row alone says of it: one that is broken may not hide the others."""
+    try:
+        _any_json.decode(run.summary)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("the summary of run %s cannot be read: %s", run.id, error)  # noqa: TRY400
+        row = {"id": run.id, "flowId": run.flow_id, "status": run.status, "triggerType": run.trigger_type}
+        return msgspec.json.encode(row)
+    return run.summary

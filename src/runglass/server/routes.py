@@ -1,5 +1,6 @@
 """Running a flow, and what else is not the reading of one run: HTTP in, calls of the runtime, HTTP out."""
 
+import logging
 from functools import cache
 from typing import Any
 
@@ -7,15 +8,18 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath
 
-import runglass
+from runglass.errors import api_error
 from runglass.execution import CompletedResult, ToolCallsRequired
 from runglass.flow import flow_schema
-from runglass.server.answers import JSON
-from runglass.server.asked import documented
-from runglass.server.auth import Asked, runtime_of
+from runglass.server.answers import JSON, error_body, error_headers
+from runglass.server.asked import answer, documented
+from runglass.server.auth import Asked
 from runglass.server.executing import execute_flow
+from runglass.server.health import Health, HealthCheck
 from runglass.server.openapi import ExecuteOperation, OpenOperation
 from runglass.server.parameters import SessionId, VersionQuery, Wanted
+
+log = logging.getLogger(__name__)
 
 ANSWERED = documented(CompletedResult | ToolCallsRequired, "The run has completed, or waits for tools.")
 
@@ -66,14 +70,27 @@ async def execute_version(
 
 @get(
     "/health",
+    responses=documented(Health, "The server works; `degraded` says that somebody should look."),
     operation_class=OpenOperation,
     tags=["The server"],
     summary="Whether the server can work",
 )
-async def health(request: Asked) -> dict[str, str]:
-    """200 while the store answers, 503 while it does not."""
-    await runtime_of(request).store.project(0)
-    return {"status": "ok", "version": runglass.__version__}
+async def health(request: Asked) -> Response[bytes]:
+    """200 while the server can do its work, 503 while it cannot; `reasons` says what is wrong.
+
+    A write is tried, at most once a second. `setAside` counts runs whose rows cannot be read.
+    """
+    check: HealthCheck = request.app.state["health"]
+    found = await check.report()
+    if found.status != "unavailable":
+        return answer(found)
+    message = "; ".join(found.reasons)
+    log.error("request %s: unavailable: %s", request.state["request_id"], message)
+    error = api_error("UNAVAILABLE", message)
+    body = {**msgspec.to_builtins(found), **msgspec.json.decode(error_body(error))}
+    return Response(
+        msgspec.json.encode(body), status_code=error.status, media_type=JSON, headers=error_headers(error)
+    )
 
 
 @get(

@@ -6,6 +6,7 @@ other paths have the name of an organisation, so flows of an organisation of tha
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from runglass.errors import api_error
+from runglass.errors import RunUnreadable, api_error
 from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.execution import CaptureMode
 from runglass.flow import Flow, LeafStep, step_count, within
@@ -32,8 +33,10 @@ from runglass.server.pages import cursor_of, run_before
 from runglass.server.parameters import checked_uuid
 from runglass.server.parts import PART_BYTES
 from runglass.session import SessionPage, SessionStep
-from runglass.store.base import RunRecord, Store
+from runglass.store.base import RunRecord, Store, decoding
 from runglass.trace import RunStatus, RunSummary, StepStatus
+
+log = logging.getLogger(__name__)
 
 PAGE_BYTES = 8_000_000
 """Most that the runs of one answer measure, unless it is a single run."""
@@ -189,9 +192,15 @@ class _Flows:
 async def _execution(
     store: Store, run: RunRecord, slug: str, flow: Flow | None
 ) -> AsyncGenerator[bytes, None]:
-    """A run of a session as JSON, piece by piece."""
-    summary = msgspec.json.decode(run.summary, type=RunSummary)
-    end = await end_of(store, run)
+    """A run of a session as JSON, piece by piece; of one that cannot be read, what its row says."""
+    try:
+        with decoding(run.id):
+            summary = msgspec.json.decode(run.summary, type=RunSummary)
+        end, is_readable = await end_of(store, run), True
+    except RunUnreadable as error:
+        # One that is broken may not hide the others.
+        log.error("%s", error)  # noqa: TRY400
+        summary, end, is_readable = _of_row(run), None, False
     head = _Head(
         execution_id=run.id,
         flow_id=run.flow_id,
@@ -208,19 +217,28 @@ async def _execution(
     is_same = flow is not None and step_count(flow) == summary.step_count
     steps = _Steps(run, end, flow if is_same else None)
     position, separator, size = 0, b"", PART_BYTES
-    while size >= PART_BYTES:
+    while is_readable and size >= PART_BYTES:
         rows = await store.trace_page(run.no, after=position, limit_bytes=PART_BYTES)
         if not rows:
             break
         position, data = rows[-1][0], [data for _, data in rows]
         size = sum(map(len, data))
-        read = steps.read(data) if size <= INLINE_BYTES else await asyncio.to_thread(steps.read, data)
+        try:
+            with decoding(run.id):
+                read = steps.read(data) if size <= INLINE_BYTES else await asyncio.to_thread(steps.read, data)
+        except RunUnreadable as error:
+            log.error("%s", error)  # noqa: TRY400
+            break
         yield separator + read
         separator = b","
     last = steps.last()
     if last is not None:
         yield separator + steps.encode(last)
     yield b'],"snapshotsAvailable":%b}' % (b"true" if steps.has_snapshots else b"false")
+
+
+def _of_row(run: RunRecord) -> RunSummary:
+    return RunSummary(id=run.id, flow_id=run.flow_id, status=msgspec.convert(run.status, RunStatus))
 
 
 _TRIGGERS: dict[str, Literal["execute", "step", "job"]] = {"api": "execute", "step": "step", "job": "job"}

@@ -13,6 +13,7 @@ from litestar import Response, post
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
+from runglass.engine.aside import aside
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft
 from runglass.engine.model_call import both_spellings
@@ -21,7 +22,7 @@ from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
 from runglass.execution import StepRequest
 from runglass.flow import Flow, within
-from runglass.server.answers import JSON
+from runglass.server.answers import JSON, once_started
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, no_run, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
@@ -99,15 +100,16 @@ async def _step(
         )
         raise api_error("INVALID_VERSION", message)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
-    asked = await read_aside(partial(read_request, shape=StepRequest), await body_of(request))
+    body = await body_of(request)
+    asked, size = await read_aside(partial(read_request, shape=StepRequest), body), len(body)
     if asked.step_index is not None and asked.step_index < 0:
         raise api_error("INVALID_STEP_INDEX", f"`stepIndex` must be 0 or more, not {asked.step_index}")
     call = await call_of(request)
 
     async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
         if asked.execution_id is None:
-            return await _first_call(request, own, flow, asked, current, session, call, outputs)
-        return await _later_call(request, own, slug, asked, number, call, outputs)
+            return await _first_call(request, own, flow, asked, current, session, call, outputs, size)
+        return await _later_call(request, own, slug, asked, number, call, outputs, size)
 
     if call is None:
         outputs: dict[int, bytes] = {}
@@ -142,11 +144,12 @@ async def _first_call(
     session_id: str | None,
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
+    size: int,
 ) -> StartedRun:
     if asked.step_index not in (None, 0):
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
-    asked, history = spoken(asked)
+    asked, history = await aside(partial(spoken, asked), size_bytes=size)
     stretch = _stretch(asked, flow, call, first=0)
     if stretch.offer is not None:
         check_takers(flow)
@@ -162,6 +165,7 @@ async def _first_call(
         history=history,
         call=call,
         outputs=outputs,
+        size_bytes=size,
     )
     return submitted.run
 
@@ -174,6 +178,7 @@ async def _later_call(
     number: int | None,
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
+    size: int,
 ) -> StartedRun:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -186,15 +191,15 @@ async def _later_call(
     # A client that counts completed steps is ahead after a loop; one behind wants to go from there again.
     cursor = paused.pause.cursor
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
-    results = _results(run, paused, asked, first)
-    plan = overridden(paused, asked)
+    results = await aside(partial(_results, run, paused, asked, first), size_bytes=size)
+    plan = await aside(partial(overridden, paused, asked), size_bytes=size)
     stretch = _stretch(asked, plan.flow, call, first=first, results=results, step_inputs=paused.step_inputs)
     if stretch.offer is not None:
         check_takers(plan.flow)
     await runtime.check_models(plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
-    return await runtime.engine.resume(paused, plan, stretch, outputs=outputs)
+    return await runtime.engine.resume(paused, plan, stretch, outputs=outputs, size_bytes=size)
 
 
 def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) -> list[dict[str, object]]:
@@ -243,7 +248,7 @@ class _Live:
 
     async def result(self) -> bytes | None:
         outcome = await self._outcome()
-        return None if outcome is None else msgspec.json.encode(outcome.result)
+        return None if outcome is None else outcome.result_json
 
     async def error(self) -> bytes | None:
         outcome = await self._outcome()
@@ -288,14 +293,17 @@ class _Kept:
 
     async def pause(self, seq: int) -> Waiting | None:
         owed = await self._store.owed(self._run.no, seq)
-        return None if owed is None else msgspec.json.decode(owed, type=Waiting)
+        if owed is None:
+            return None
+        return await aside(partial(msgspec.json.decode, owed, type=Waiting), size_bytes=len(owed))
 
 
 async def _stream(
     request: Asked, run_id: str, head: int, live: _Live | None, *, headers: Headers = ()
 ) -> ASGIApp:
     runtime = runtime_of(request)
-    run = await runtime.store.run(run_id)
+    with once_started(run_id):
+        run = await runtime.store.run(run_id)
     if run is None:
         raise no_run(run_id)
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)

@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 from litestar.types import Receive, Scope, Send
 
-from runglass.errors import RunPurged, StoreError
+from runglass.errors import RunPurged, RunUnreadable, StoreError
 from runglass.server.ongoing import Ongoing
 from runglass.sse import PING, RETRY
 from runglass.tail import Page
@@ -56,8 +56,9 @@ class EventStream:
             try:
                 async for page in self._pages:
                     await _send_part(send, page.frames or PING)
-            except StoreError as error:
-                # The status has been sent. The stream ends without its last event, so the client resumes.
+            except (StoreError, RunUnreadable, ValueError) as error:
+                # The status has been sent. The stream ends without its last event, so the client resumes, and
+                # gives up where it comes to the same place again and again: an event that cannot be read.
                 level = logging.INFO if isinstance(error, RunPurged) else logging.ERROR
                 log.log(level, "an event stream broke off: %s", error)
 

@@ -5,12 +5,14 @@ checkpoints are written together or not at all, and only if the log's head is wh
 be. Everything a store returns is already on disk, as far as its durability setting goes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
+from runglass.errors import RunUnreadable
 from runglass.execution import CaptureMode
 from runglass.money import ZERO
 from runglass.trace import TERMINAL
@@ -163,6 +165,16 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in TERMINAL
 
 
+class RunListing(NamedTuple):
+    """A run in a list: what its row says of it, and its `flowRun` JSON."""
+
+    id: str
+    flow_id: str
+    status: str
+    trigger_type: str
+    summary: bytes
+
+
 class StepRow(NamedTuple):
     """The state of one step attempt; `data` is its StepTrace as JSON, ready to send."""
 
@@ -188,6 +200,10 @@ class Checkpoint(NamedTuple):
     step_id: str
     loop_path: str
     data: bytes
+
+
+RawRow = Mapping[str, int | float | str | bytes | None]
+"""A row of any table, its values by column."""
 
 
 class Append(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,11 +233,23 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str | None = None
 
 
+@contextmanager
+def decoding(run_id: str) -> Iterator[None]:
+    """Inside the block, what is stored of a run is decoded: RunUnreadable for what cannot be."""
+    try:
+        yield
+    except (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise RunUnreadable(run_id, str(error) or type(error).__name__) from error
+
+
 class Store(Protocol):
     """Runs, flows, keys and projects. Every method raises StoreError if the store cannot be reached."""
 
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...
+
+    async def check_write(self) -> None:
+        """Writes something that needs room, commits it and leaves nothing behind. Raises StoreError."""
 
     async def ensure_project(self, org: str, name: str) -> Project:
         """The project, created if it is new."""
@@ -324,8 +352,11 @@ class Store(Protocol):
         Whoever had them before can append nothing more.
         """
 
-    async def claim_paused(self, run: RunRecord) -> RunRecord | None:
-        """Takes up a paused run; None if it is not as `run` says any more."""
+    async def free_runs(self, owner: str, *, now: str) -> int:
+        """How many there are for `claim_runs` to take over."""
+
+    async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
+        """Takes up a run that is paused, or pending and nobody's; None if it is not so any more."""
 
     async def let_go(self, run_id: str, owner: str) -> None:
         """Frees a run of `owner` for whoever claims it next; that `owner` had claimed it does not count."""
@@ -357,16 +388,16 @@ class Store(Protocol):
         before: str | None,
         limit: int,
         since: str | None = None,
-    ) -> list[bytes]:
-        """`flowRun` JSON of the project's runs, newest first, from the one before run id `before` on.
+    ) -> list[RunListing]:
+        """The project's runs, newest first, from the one before run id `before` on.
 
         None has an id lower than `since`.
         """
 
     async def jobs(
         self, project_id: int, flow_id: str, *, statuses: Sequence[str], before: str | None, limit: int
-    ) -> list[bytes]:
-        """`flowRun` JSON of the flow's runs with trigger type `job`, paged as `runs`.
+    ) -> list[RunListing]:
+        """The flow's runs with trigger type `job`, paged as `runs`.
 
         With `statuses` only those that have one of them.
         """
@@ -439,3 +470,9 @@ class Store(Protocol):
 
     async def compact(self, *, limit_bytes: int) -> bool:
         """Gives about so much unused space back to the system; False if there is none worth it."""
+
+    async def raw_rows(self, run_id: str, take: Callable[[str, RawRow], None]) -> bool:
+        """Hands every row that belongs to a run to `take`, with its table, as it is; False if there is none.
+
+        `take` is called in another thread, and the next row is read when it returns.
+        """

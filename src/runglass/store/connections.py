@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-from runglass.errors import RunglassError, StoreError
+from runglass.errors import CommitUncertain, PermanentStoreError, RunglassError, StoreError, ValueTooLarge
 from runglass.store.lane import Job, Lane, Outcome
 from runglass.store.migrate import migrate_sqlite
 
@@ -181,20 +181,22 @@ class Connections:
         # A checkpoint is the one thing that cannot be done in a transaction.
         if apart := [job for job in batch if job.work is _empty_log]:
             together = [job for job in batch if job.work is not _empty_log]
-            outcomes = self._commit(connection, together) if together else []
-            return outcomes + [self._do_apart(connection, job) for job in apart]
+            before = self._commit(connection, together) if together else []
+            return before + [self._do_apart(connection, job) for job in apart]
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             # None of them has run: tried one by one, each would wait for the lock as long as all have now.
             return [Outcome(job, None, self._store_error(error)) for job in batch]
-        outcomes = []
+        outcomes: list[_Outcome] = []
+        committing = False
         try:
             for job in batch:
                 try:
                     outcomes.append(Outcome(job, job.work(connection), None))
                 except RunglassError as refusal:
                     outcomes.append(Outcome(job, None, refusal))
+            committing = True
             connection.execute("COMMIT")
         # Whatever it is, it belongs to the work that raised it: the writer serves everybody and must live.
         except Exception as error:  # noqa: BLE001
@@ -203,8 +205,10 @@ class Connections:
             if len(batch) > 1:
                 # One of them broke the transaction: alone, each gets the answer that is its own.
                 return [outcome for job in batch for outcome in self._commit(connection, [job])]
-            cause = self._store_error(error) if isinstance(error, sqlite3.Error) else error
-            return [Outcome(batch[0], None, cause)]
+            if committing:
+                return [Outcome(batch[0], None, self._store_error(error, CommitUncertain))]
+            refused = isinstance(error, (sqlite3.Error, OverflowError, UnicodeError))
+            return [Outcome(batch[0], None, self._store_error(error) if refused else error)]
         return outcomes
 
     def _do_apart(self, connection: sqlite3.Connection, job: _Job) -> _Outcome:
@@ -213,8 +217,8 @@ class Connections:
         except sqlite3.Error as error:
             return Outcome(job, None, self._store_error(error))
 
-    def _store_error(self, error: Exception) -> StoreError:
-        fault = StoreError(f"the store {str(self.path)!r} cannot be used: {error}")
+    def _store_error(self, error: Exception, kind: type[StoreError] | None = None) -> StoreError:
+        fault = (kind or _kind_of(error))(f"the store {str(self.path)!r} cannot be used: {error}")
         fault.__cause__ = error
         return fault
 
@@ -227,6 +231,19 @@ def _empty_log(connection: sqlite3.Connection) -> bool:
         return not in_the_way
     finally:
         connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
+
+
+def _kind_of(error: Exception) -> type[StoreError]:
+    """Whether the same could ever be stored: a disk is freed or mended, a value stays as it is."""
+    match error:
+        # SQLite's own limit, or that of the C interface before it.
+        case sqlite3.DataError():
+            return ValueTooLarge
+        case OverflowError() if "longer than" in str(error):
+            return ValueTooLarge
+        case OverflowError() | UnicodeError():
+            return PermanentStoreError
+    return StoreError
 
 
 def _sync_folders(path: Path) -> None:

@@ -37,6 +37,14 @@ class Catalog:
 
         return await self._db.write(work)
 
+    async def check_write(self) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            # Larger than a page, so that it needs new ones where the file has none to spare.
+            db.execute("INSERT INTO write_check (data) VALUES (zeroblob(10000))")
+            db.execute("DELETE FROM write_check")
+
+        await self._db.write(work)
+
     async def project(self, project_id: int) -> Project | None:
         return await self._db.look_up(one(_project, f"{_PROJECT} WHERE id = ?", project_id))
 

@@ -4,11 +4,22 @@ What an append writes is in `sqlite_append.py`.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runglass.errors import CallRepeated, RunPurged
-from runglass.store.base import Append, AttemptKey, Call, CallKey, Checkpoint, NewRun, RunRecord, StepRow
+from runglass.store.base import (
+    Append,
+    AttemptKey,
+    Call,
+    CallKey,
+    Checkpoint,
+    NewRun,
+    RawRow,
+    RunListing,
+    RunRecord,
+    StepRow,
+)
 from runglass.store.connections import Connections
 from runglass.store.queries import as_bytes, changed, every, now_text, one, page
 from runglass.store.sqlite_append import write_append
@@ -128,7 +139,10 @@ class Runs:
             for (no,) in free:
                 db.execute(
                     "UPDATE run SET owner = ?, fence = fence + 1, claimed_head = head,"
-                    " claims = CASE WHEN claimed_head = head THEN claims + 1 ELSE 1 END WHERE no = ?",
+                    # What nobody has had before waited for its turn: that counts against nobody.
+                    " claims = CASE WHEN claimed_head = head THEN claims + 1"
+                    " WHEN status = 'pending' AND owner IS NULL AND claimed_head < 0 THEN 0"
+                    " ELSE 1 END WHERE no = ?",
                     (owner, no),
                 )
             # Whose lease has run out finds so, and stops, before it has a run to append to.
@@ -138,11 +152,16 @@ class Runs:
         free = await self._db.read(one(bool, f"SELECT 1 FROM run WHERE {_FREE} LIMIT 1", owner, now))
         return await self._db.write(work) if free else []
 
-    async def claim_paused(self, run: RunRecord) -> RunRecord | None:
+    async def free_runs(self, owner: str, *, now: str) -> int:
+        sql = f"SELECT count(*) FROM run WHERE {_FREE}"
+        return await self._db.read(one(lambda row: int(row[0]), sql, owner, now)) or 0
+
+    async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         def work(db: sqlite3.Connection) -> RunRecord | None:
             claimed = db.execute(
                 "UPDATE run SET fence = fence + 1"
-                " WHERE no = ? AND status = 'paused' AND head = ? AND fence = ?",
+                " WHERE no = ? AND (status = 'paused' OR status = 'pending' AND owner IS NULL)"
+                " AND head = ? AND fence = ?",
                 (run.no, run.head, run.fence),
             ).rowcount
             if claimed != 1:
@@ -188,7 +207,7 @@ class Runs:
         before: str | None,
         limit: int,
         since: str | None = None,
-    ) -> list[bytes]:
+    ) -> list[RunListing]:
         where: list[str] = ["project_id = ?"]
         values: list[int | str] = [project_id]
         filters = (("flow_id = ?", flow_id), ("status = ?", status), ("id >= ?", since), ("id < ?", before))
@@ -196,25 +215,31 @@ class Runs:
             if value is not None:
                 where.append(condition)
                 values.append(value)
-        sql = f"SELECT summary FROM run WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
-        return await self._db.read(every(as_bytes, sql, *values, limit))
+        sql = (
+            "SELECT id, flow_id, status, trigger_type, summary FROM run"
+            f" WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
+        )
+        return await self._db.read(every(RunListing._make, sql, *values, limit))
 
     async def jobs(
         self, project_id: int, flow_id: str, *, statuses: Sequence[str], before: str | None, limit: int
-    ) -> list[bytes]:
+    ) -> list[RunListing]:
         # The type is no parameter, or the indexes of jobs alone would not be used.
-        search = "SELECT summary, id FROM run WHERE project_id = ? AND flow_id = ? AND trigger_type = 'job'"
+        search = (
+            "SELECT id, flow_id, status, trigger_type, summary FROM run"
+            " WHERE project_id = ? AND flow_id = ? AND trigger_type = 'job'"
+        )
         values: list[int | str] = [project_id, flow_id]
         if before is not None:
             search, values = f"{search} AND id < ?", [*values, before]
         newest = "ORDER BY id DESC LIMIT ?"
         if not statuses:
-            return await self._db.read(every(as_bytes, f"{search} {newest}", *values, limit))
+            return await self._db.read(every(RunListing._make, f"{search} {newest}", *values, limit))
         # One search for each status: in one for all of them, every run that has one would be sorted.
         searches = [f"SELECT * FROM ({search} AND status = ? {newest})"] * len(statuses)
         each = [value for status in statuses for value in (*values, status, limit)]
         sql = f"{' UNION ALL '.join(searches)} {newest}"
-        return await self._db.read(every(as_bytes, sql, *each, limit))
+        return await self._db.read(every(RunListing._make, sql, *each, limit))
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         sql = "SELECT seq, data FROM event WHERE run_no = ? AND seq > ? ORDER BY seq"
@@ -314,6 +339,27 @@ class Runs:
     async def checkpoints(self, run_no: int) -> list[Checkpoint]:
         sql = "SELECT step_id, loop_path, data FROM checkpoint WHERE run_no = ?"
         return await self._db.read(every(Checkpoint._make, sql, run_no))
+
+    async def raw_rows(self, run_id: str, take: Callable[[str, RawRow], None]) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            db.execute("BEGIN")
+            with db:
+                found = db.execute("SELECT no FROM run WHERE id = ?", (run_id,)).fetchone()
+                if found is None:
+                    return False
+                keys = {"no": found[0], "run_no": found[0], "run_id": run_id}
+                # Told by their columns, so that a table which a later version adds is not forgotten here.
+                for (table,) in db.execute(
+                    "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
+                ):
+                    columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+                    names = ("no",) if table == "run" else ("run_no", "run_id")
+                    for name in set(names).intersection(columns):
+                        for row in db.execute(f"SELECT * FROM {table} WHERE {name} = ?", (keys[name],)):
+                            take(table, dict(zip(columns, row, strict=True)))
+                return True
+
+        return await self._db.read(work)
 
 
 def _begin_call(db: sqlite3.Connection, project_id: int, call: CallKey, run_id: str, *, head: int) -> None:

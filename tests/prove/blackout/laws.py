@@ -92,7 +92,7 @@ class Laws:
                 names |= {append_name(run_id, head) for head in range(run.head + 1)} & self._digests.keys()
                 names |= {f"answer {run_id}"} if call.answer is not None else set()
         listed = await store.runs(project.id, flow_id=None, status=None, before=None, limit=100_000)
-        ids = {msgspec.json.decode(each, type=RunSummary).id for each in listed}
+        ids = {msgspec.json.decode(each.summary, type=RunSummary).id for each in listed}
         assert ids == heads.keys(), f"the list of runs differs from the runs: {ids ^ heads.keys()}"
         # Each append spent as much as it had events: commits are whole across runs and tables.
         assert project.spent_usd == sum(heads.values()), f"{project.spent_usd} spent, heads are {heads}"

@@ -95,6 +95,7 @@ class Life:
                 make_capture=world.capture,
                 crash_retries=CRASH_RETRIES,
                 lease_s=LEASE_S,
+                max_concurrent_runs=chance.choice((1, 2, 1000)),
             ) as engine:
                 keeping = asyncio.create_task(engine.keep_on())
                 self.engine = engine

@@ -116,7 +116,7 @@ def test_it_gives_up_soon_on_a_server_that_never_answered() -> None:
 def test_it_is_patient_with_a_server_that_was_there() -> None:
     cursor = opened()
     fed(cursor, FRAMES[:2])
-    assert [cursor.lost(REFUSED) for _ in range(7)] == [1, 2, 4, 8, 8, 8, 8]
+    assert [cursor.lost(REFUSED) for _ in range(8)] == [0.05, 1, 2, 4, 8, 8, 8, 8]
     with pytest.raises(APIConnectionError, match=r"gave up after 8 attempts.*at event 2"):
         cursor.lost(REFUSED)
 
@@ -126,13 +126,25 @@ def test_an_event_restores_its_patience_and_a_mere_connection_does_not() -> None
     for _ in range(5):
         cursor.lost(REFUSED)
     fed(opened(cursor), FRAMES[:1])
-    assert cursor.lost(REFUSED) == 1.0
+    assert [cursor.lost(REFUSED), cursor.lost(REFUSED)] == [0.05, 1.0]
     for _ in range(6):
         fed(opened(cursor), [RETRY + PING + FRAMES[0]])
         cursor.lost(Lost("closed"))
     opened(cursor)
     with pytest.raises(APIConnectionError, match="gave up after 8 attempts"):
         cursor.lost(Lost("closed"))
+
+
+def test_a_stream_that_brought_news_is_opened_again_at_once_and_one_that_brought_none_is_not() -> None:
+    cursor = TailCursor(PATH, chance=lambda: 0.0)
+    for brought in FRAMES[:4]:
+        fed(opened(cursor), [RETRY + brought])
+        assert cursor.lost(Lost("cut")) == 0.025
+    for waits_s in (0.5, 1.0, 2.0):
+        fed(opened(cursor), [RETRY + FRAMES[3]])
+        assert cursor.lost(Lost("cut")) == waits_s
+    fed(opened(cursor), [RETRY + FRAMES[4]])
+    assert cursor.lost(Lost("cut")) == 0.025
 
 
 @pytest.mark.parametrize(("heard_for_s", "patient"), [(16, True), (1, False)])

@@ -17,7 +17,7 @@ from runglass import (
     UnknownEvent,
 )
 from runglass.client import transport
-from runglass.sse import PING
+from runglass.sse import PING, RETRY
 from tests.unit.client.recording import FRAMES, SEQS, seqs, stream
 from tests.unit.client.scripted import (
     EVENT_STREAM,
@@ -172,6 +172,25 @@ def test_it_waits_as_long_as_the_server_asks_before_it_comes_back(server: Script
     assert second == 9
 
 
+async def cuts_after_each_event(exchange: Exchange) -> None:
+    await exchange.start(200, EVENT_STREAM)
+    await exchange.send(RETRY + FRAMES[after(exchange)])
+
+
+def test_a_server_that_cuts_after_each_event_costs_next_to_nothing(server: ScriptedServer) -> None:
+    async def followed() -> list[int]:
+        async with AsyncClient(KEY, base_url=server.url) as client:
+            return seqs([event async for event in client.run(RUN).live_trace()])
+
+    server.plays(cuts_after_each_event)
+    began = time.monotonic()
+    with Client(KEY, base_url=server.url) as client:
+        assert seqs(client.run(RUN).live_trace()) == SEQS
+    assert asyncio.run(followed()) == SEQS
+    assert len(server.requests) == 2 * len(SEQS)
+    assert (time.monotonic() - began) / len(server.requests) < 0.1
+
+
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [(404, "RUN_NOT_FOUND", FlowNotFoundError), (401, "UNAUTHENTICATED", AuthenticationError)],
@@ -199,7 +218,7 @@ def test_it_gives_up_on_a_server_that_went_away(side: Side) -> None:
         url = server.url
     with pytest.raises(APIConnectionError, match=rf"gave up after 8 attempts .*at event 5.*{url}"):
         next(events)
-    assert len(side.waits) == 7
+    assert len(side.waits) == 8
 
 
 def test_it_gives_up_sooner_on_a_server_that_was_never_there(side: Side) -> None:

@@ -63,6 +63,8 @@ async def open_house(
     prices: Mapping[str, Price] | None = None,
     clock: VirtualClock | None = None,
     models: Models | None = None,
+    places: int = 1000,
+    line: int = 1000,
 ) -> AsyncIterator[House]:
     """An engine on this store, which is opened here; `models` stand in for the real ones."""
     clock = clock or VirtualClock()
@@ -85,6 +87,8 @@ async def open_house(
             make_capture=make_capture,
             crash_retries=CRASH_RETRIES,
             lease_s=LEASE_S,
+            max_concurrent_runs=places,
+            max_queued_runs=line,
         )
         yield House(store, bus, await opened.enter_async_context(engine), clock)
 

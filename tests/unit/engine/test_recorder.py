@@ -9,7 +9,7 @@ import pytest
 
 from runglass.bus.memory import MemoryBus
 from runglass.engine.recorder import Recorder
-from runglass.errors import StoreError
+from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import FlowCancelled, RunStarted, StepCompleted, StepStarted, decode_event
 from runglass.fold import RunFold, fold
 from runglass.store.base import Append, Checkpoint, RunRecord
@@ -168,6 +168,40 @@ async def test_a_store_that_refuses_once_ends_the_recording(
     with pytest.raises(StoreError, match="the disk is full"):
         await recorder.commit()
     assert len(await stored(store, run)) == 1, "a hole in the log would be worse than its end"
+
+
+async def test_whatever_a_store_raises_ends_the_recording(
+    store: CountingStore, run: RunRecord, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(batch: Append) -> None:
+        raise ZeroDivisionError("a fault of the store")
+
+    monkeypatch.setattr(store, "append", fail)
+    recorder.record(run_started())
+    with pytest.raises(PermanentStoreError, match="ZeroDivisionError inside the store"):
+        await recorder.commit()
+    monkeypatch.undo()
+    recorder.record(started())
+    with pytest.raises(PermanentStoreError):
+        await recorder.commit()
+    assert await stored(store, run) == []
+
+
+async def test_an_append_that_is_stored_is_good_though_nobody_could_be_woken(
+    store: CountingStore, run: RunRecord, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Mute(MemoryBus):
+        async def wake(self, run_id: str) -> None:
+            raise ConnectionError("the broker is away")
+
+    state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
+    recorder = Recorder(store, Mute(), run, state, VirtualClock())
+    recorder.record(run_started())
+    await recorder.commit()
+    recorder.record(started())
+    await recorder.commit()
+    assert len(await stored(store, run)) == 2
+    assert [record.message for record in caplog.records] == ["readers of run r could not be woken"] * 2
 
 
 async def test_who_keeps_pace_is_one_append_ahead_and_not_more(

@@ -192,7 +192,7 @@ async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(
     async with open_house(SqliteStore(tmp_path / "db")) as house:
         await follow(house, good)
         begun = await read(house, good, Outcome("completed"))
-        unreadable = await read(house, bad, Outcome("failed"))
+        set_aside = await house.store.run(bad)
     assert begun.types() == [
         "run_started",
         "step_started",
@@ -202,7 +202,8 @@ async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(
         "flow_completed",
     ]
     assert begun.trace == fold(begun.events)
-    assert unreadable.types() == ["run_started", "flow_failed"]
+    assert set_aside is not None
+    assert set_aside.status == "pending", "another version of the server may be able to read it"
 
 
 async def pending(store: SqliteStore, run_id: str, request: bytes) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from runglass.engine.aside import LARGE_BYTES
 from runglass.errors import APIError
 from runglass.execution import ExecuteRequest, JobRequest, RunRequest, StepRequest
-from runglass.server.bodies import CALLS_WITH, LARGE_BYTES, read_aside, read_request
+from runglass.server.bodies import CALLS_WITH, read_aside, read_request
 
 
 @pytest.mark.parametrize(("size", "here"), [(2, True), (LARGE_BYTES, True), (LARGE_BYTES + 1, False)])

@@ -38,7 +38,7 @@ def run(server: RunningServer) -> RunRecord:
                 head=0,
                 fence=made.fence,
                 events=[b'{"eventType":"flow_completed"}'],
-                steps=[*steps, StepRow(STEPS + 1, "t", "", 1, "completed", b'"t"')],
+                steps=[*steps, StepRow(STEPS + 1, "t", "", 1, "completed", b'{"t":1}')],
                 status="completed",
                 summary=b'{"id":"r"}',
             )
@@ -49,7 +49,7 @@ def run(server: RunningServer) -> RunRecord:
 
 
 def data(number: int) -> bytes:
-    return b'"%d%b"' % (number, b"x" * STEP_BYTES)
+    return b'{"n":"%d%b"}' % (number, b"x" * STEP_BYTES)
 
 
 def get(server: RunningServer, run: RunRecord, path: str) -> httpx2.Response:
@@ -59,7 +59,7 @@ def get(server: RunningServer, run: RunRecord, path: str) -> httpx2.Response:
 
 def test_a_large_trace_comes_in_parts_and_is_the_whole(server: RunningServer, run: RunRecord) -> None:
     answer = get(server, run, "trace")
-    steps = b",".join([*map(data, range(STEPS)), b'"t"'])
+    steps = b",".join([*map(data, range(STEPS)), b'{"t":1}'])
     assert answer.content == b'{"flowRun":{"id":"r"},"steps":[%b]}' % steps
     assert answer.headers["content-type"] == "application/json"
     assert "content-length" not in answer.headers
@@ -73,7 +73,7 @@ def test_all_attempts_come_in_parts_and_are_all(server: RunningServer, run: RunR
 
 def test_a_small_answer_says_its_length(server: RunningServer, run: RunRecord) -> None:
     answer = get(server, run, "steps/t/trace?attempt=all")
-    assert answer.content == b'{"stepId":"t","attempts":["t"]}'
+    assert answer.content == b'{"stepId":"t","attempts":[{"t":1}]}'
     assert answer.headers["content-length"] == str(len(answer.content))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import runglass
-from runglass.errors import StoreError
+from runglass.errors import PermanentStoreError, StoreError, ValueTooLarge
 from runglass.store import connections
 from runglass.store.base import Append, NewRun, RunRecord
 from runglass.store.connections import Connections
@@ -103,6 +103,29 @@ async def test_the_folders_of_a_new_database_are_synced_up_to_the_root(
     assert len(synced) >= 3
 
 
+@pytest.mark.parametrize(
+    ("events", "kind"),
+    [([b"x" * 1001], ValueTooLarge), (["\ud800"], PermanentStoreError), ([1 << 70], PermanentStoreError)],
+    ids=["too large", "no UTF-8", "no 64 bits"],
+)
+async def test_what_no_store_could_take_is_told_from_what_may_work_later(
+    tmp_path: Path, events: list[bytes], kind: type[StoreError]
+) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        run, other = await store.create_run(a_run("run")), await store.create_run(a_run("other"))
+        await store._db.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000))
+        refused, taken = await asyncio.gather(
+            store.append(batch(run, 0, *events)),
+            store.append(batch(other, 0, b"fits")),
+            return_exceptions=True,
+        )
+        assert type(refused) is kind
+        assert taken is None
+        stored = await store.run("run")
+        assert stored is not None
+        assert stored.head == 0
+
+
 FAILING = """
 import asyncio, resource, sqlite3, sys
 from contextlib import closing
@@ -139,7 +162,7 @@ async def stored():
         try:
             await store.ensure_project("acme", "meanwhile")
         except StoreError as error:
-            said = str(error)
+            said = f"{type(error).__name__}: {error}"
             readable = [each.name for each in await store.projects()]
         finally:
             work_again()
@@ -162,5 +185,5 @@ def test_an_io_error_is_named_and_nothing_of_it_stays(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stderr == ""
-    assert done.stdout.startswith("('disk I/O error', (\"the store ")
+    assert done.stdout.startswith("('disk I/O error', (\"CommitUncertain: the store ")
     assert done.stdout.endswith("cannot be used: disk I/O error\", ['before'], ['afterwards', 'before']))\n")

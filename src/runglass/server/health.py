@@ -1,0 +1,109 @@
+"""Whether the server can do its work: what `/health` tells.
+
+A store that can be read may still take no writes, as on a full disk, so one is tried.
+"""
+
+import asyncio
+import logging
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+import runglass
+from runglass.errors import StoreError
+from runglass.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+CHECK_EVERY_S = 1.0
+"""At most so often a write is tried, however often somebody asks."""
+CHECK_WAIT_S = 3.0
+LOW_DISK_BYTES = 100_000_000
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """`ok`, `degraded` where the server does its work and somebody should look, or `unavailable`."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    version: str = ""
+    reasons: list[str] = []
+    set_aside: int = 0
+
+
+class HealthCheck:
+    """Asks a runtime how it is."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._checking: asyncio.Task[None] | None = None
+        self._checked_at = -math.inf
+        self._fault: str | None = None
+        self._free_bytes: int | None = None
+
+    async def report(self) -> Health:
+        """How it is now, as far as writes go at most a second ago."""
+        failing = [work for work in self._runtime.supervised if work.failing]
+        down = [await self._read_fault(), await self._write_fault()]
+        down += [f"{work.name} has failed and is begun again" for work in failing if work.vital]
+        weak = [f"{work.name} has failed and is begun again" for work in failing if not work.vital]
+        if self._free_bytes is not None and self._free_bytes < LOW_DISK_BYTES:
+            weak.append(f"the disk has {self._free_bytes // 1_000_000} MB left")
+        set_aside = self._runtime.engine.set_aside
+        if set_aside:
+            weak.append(f"runs that cannot be read and are set aside: {set_aside}; the log names them")
+        stopped = [reason for reason in down if reason is not None]
+        return Health(
+            status="unavailable" if stopped else "degraded" if weak else "ok",
+            version=runglass.__version__,
+            reasons=[*stopped, *weak],
+            set_aside=set_aside,
+        )
+
+    async def _read_fault(self) -> str | None:
+        try:
+            await self._runtime.store.project(0)
+        except StoreError as error:
+            return _told("the store cannot be read", error)
+        return None
+
+    async def _write_fault(self) -> str | None:
+        if self._checking is None:
+            if time.monotonic() - self._checked_at < CHECK_EVERY_S:
+                return self._fault
+            self._checking = asyncio.create_task(self._write())
+        # Shared by all who ask meanwhile; none of them being cancelled undoes it.
+        checking = self._checking
+        await asyncio.wait({checking}, timeout=CHECK_WAIT_S)
+        if not checking.done():
+            return f"the store has not taken a write for {CHECK_WAIT_S:g} s"
+        checking.result()
+        return self._fault
+
+    async def _write(self) -> None:
+        try:
+            await self._runtime.store.check_write()
+            self._fault = None
+            folder = self._runtime.settings.database.parent
+            self._free_bytes = await asyncio.to_thread(_free_bytes, folder)
+        except StoreError as error:
+            self._fault = _told("the store takes no writes", error)
+        finally:
+            self._checked_at, self._checking = time.monotonic(), None
+
+
+def _free_bytes(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        # Not every file system tells.
+        return None
+
+
+def _told(what: str, error: StoreError) -> str:
+    """The reason for people who may not learn places of this machine; those are for the log."""
+    log.error("%s: %s", what, error)
+    return f"{what}: {error.__cause__}" if error.__cause__ is not None else what

@@ -1,0 +1,105 @@
+"""Once a run has been started, no answer says that nothing was: clients would start it a second time."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from runglass.errors import StoreError
+from runglass.store.base import NewRun, RunRecord
+from runglass.testing import RunningServer
+from tests.contract.wire import detail, execute, refusal, start
+
+Call = Callable[..., Any]
+
+
+def broken(server: RunningServer, patch: pytest.MonkeyPatch, method: str, *, after: str) -> None:
+    """Lets `method` of the store fail once `after` has been done."""
+    store = server.runtime.store
+    first, second, done = getattr(store, after), getattr(store, method), False
+
+    async def does(*args: Any, **more: Any) -> Any:
+        nonlocal done
+        result = await first(*args, **more)
+        done = True
+        return result
+
+    async def fails(*args: Any, **more: Any) -> Any:
+        if done:
+            raise StoreError("disk I/O error")
+        return await second(*args, **more)
+
+    patch.setattr(store, after, does)
+    patch.setattr(store, method, fails)
+
+
+@pytest.mark.parametrize("path", ["execute", "jobs"])
+def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    headers = {"Idempotency-Key": str(uuid4())}
+    url = f"/seq/acme/demo/anything/{path}"
+    with monkeypatch.context() as patch:
+        broken(server, patch, "answer_call", after="create_run")
+        first = http.post(url, json={"parameters": {"n": 1}}, headers=headers)
+    assert first.status_code in (200, 202)
+    second = http.post(url, json={"parameters": {"n": 1}}, headers=headers)
+    assert second.json() == first.json()
+
+
+def test_a_step_whose_run_cannot_be_read_back_is_not_unavailable(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        broken(server, patch, "run", after="create_run")
+        answer = http.post("/seq/acme/demo/anything/v1/step", json={})
+    assert refusal(answer) == (500, "INTERNAL_ERROR")
+    trace = http.get(f"/flow-runs/{detail(answer)['executionId']}/trace").json()
+    assert trace["flowRun"]["triggerType"] == "step"
+
+
+def test_a_fault_on_the_way_to_an_outcome_is_not_kept_as_the_outcome(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    headers = {"Idempotency-Key": str(uuid4())}
+    with monkeypatch.context() as patch:
+        broken(server, patch, "append", after="create_run")
+        answer = http.post("/seq/acme/demo/anything/execute", json={}, headers=headers)
+    assert refusal(answer) == (500, "INTERNAL_ERROR")
+    run = detail(answer)["executionId"]
+    again = http.post("/seq/acme/demo/anything/execute", json={}, headers=headers)
+    assert again.status_code == 200
+    assert again.json()["executionId"] == run
+
+
+def test_a_commit_that_failed_and_was_made_is_no_second_run(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = server.runtime.store.create_run
+
+    async def makes_and_fails(run: NewRun) -> RunRecord:
+        await create(run)
+        # As the second try of the same work does, which finds what the first has left.
+        return await create(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.runtime.store, "create_run", makes_and_fails)
+        key = {"Idempotency-Key": str(uuid4())}
+        answers = [http.post("/seq/acme/demo/anything/execute", json={}, headers=h) for h in (key, {})]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert http.post("/seq/acme/demo/anything/execute", json={}, headers=key).json() == answers[0].json()
+
+
+def test_a_cancellation_that_cannot_be_confirmed_is_to_be_sent_again(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(server, "endless")
+    with monkeypatch.context() as patch:
+        broken(server, patch, "run", after="append")
+        answer = http.delete(f"/flow-runs/{run}")
+    assert refusal(answer) == (503, "UNAVAILABLE")
+    assert "nothing was started" not in detail(answer)["message"]
+    assert refusal(http.delete(f"/flow-runs/{run}")) == (409, "RUN_ENDED")
+    execute(http, "anything")

@@ -1,0 +1,80 @@
+"""`/health`: what stops the server is 503, what to look at is `degraded`, each with its reason."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.server import health
+from runglass.testing import RunningServer, running_server
+from tests.contract.test_disk_faults import until_health
+from tests.contract.wire import ENDLESS, start
+from tests.unit.engine.test_unreadable import UPDATES
+
+
+def fail(*_: object) -> None:
+    raise ZeroDivisionError("a fault of the server")
+
+
+def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_server(lease_s=0.3) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(server.runtime.engine, "keep_lease", fail)
+            sick = until_health(server.address, 503)
+            assert sick["reasons"] == ["the lease keeper has failed and is begun again"]
+        well = until_health(server.address, 200)
+        assert well["status"] == "ok"
+    assert [record.exc_info is not None for record in caplog.records if "lease keeper" in record.message]
+
+
+def test_housekeeping_that_fails_is_told_and_hinders_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runglass.engine.housekeeping.Housekeeping.tidy", fail)
+    with running_server() as server:
+        found = until_degraded(server)
+        assert found["reasons"] == ["housekeeping has failed and is begun again"]
+
+
+def test_runs_that_are_set_aside_are_counted(tmp_path: Path) -> None:
+    with running_server(data=tmp_path) as server:
+        server.push(ENDLESS)
+        run = start(server, "endless")
+    with closing(sqlite3.connect(tmp_path / "runglass.db")) as database, database:
+        database.execute(UPDATES["summary"], (b"garbage", run))
+    with running_server(data=tmp_path) as server:
+        found = until_degraded(server)
+    assert found["setAside"] == 1
+    assert found["reasons"] == ["runs that cannot be read and are set aside: 1; the log names them"]
+
+
+def test_a_disk_that_is_nearly_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "LOW_DISK_BYTES", 1 << 62)
+    with running_server() as server:
+        (reason,) = until_degraded(server)["reasons"]
+    assert reason.startswith("the disk has ")
+
+
+def test_a_write_is_tried_once_a_second_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "CHECK_EVERY_S", 1000.0)
+    with running_server() as server:
+        check, tries = server.runtime.store.check_write, 0
+
+        async def counted() -> None:
+            nonlocal tries
+            tries += 1
+            await check()
+
+        monkeypatch.setattr(server.runtime.store, "check_write", counted)
+        for _ in range(5):
+            assert until_health(server.address, 200)["status"] == "ok"
+    assert tries == 1
+
+
+def until_degraded(server: RunningServer) -> dict[str, Any]:
+    found = until_health(server.address, 200)
+    while found["status"] != "degraded":
+        found = until_health(server.address, 200)
+    return found

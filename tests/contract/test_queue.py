@@ -1,0 +1,92 @@
+"""More calls than runs that go on at once: jobs queue, others wait in line, and a full line is 503."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ANYTHING, ENDLESS, detail, frames, http_for, refusal, start
+
+BASE = "/seq/acme/demo"
+
+
+@pytest.fixture
+def server() -> Iterator[RunningServer]:
+    with running_server(max_concurrent_runs=1, max_queued_runs=3) as running:
+        for flow in (ANYTHING, ENDLESS):
+            running.push(flow)
+        yield running
+
+
+@pytest.fixture
+def http(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.key) as client:
+        yield client
+
+
+def until_waiting(server: RunningServer, count: int) -> None:
+    deadline = time.monotonic() + 20
+    while server.runtime.engine._places.waiting != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http: httpx2.Client) -> None:
+    holder = start(server, "endless")
+    jobs = [http.post(f"{BASE}/anything/jobs", json={"parameters": {"n": n}}) for n in range(3)]
+    assert [job.status_code for job in jobs] == [202] * 3
+    ids = [job.json()["executionId"] for job in jobs]
+    assert [http.get(f"{BASE}/anything/jobs/{run}").json()["status"] for run in ids] == ["pending"] * 3
+    assert http.get(f"/flow-runs/{ids[0]}/trace").json()["flowRun"]["status"] == "pending"
+
+    full = http.post(f"{BASE}/anything/jobs", json={}, headers={"Idempotency-Key": "beyond"})
+    assert refusal(full) == (503, "UNAVAILABLE")
+    assert int(full.headers["retry-after"]) >= 1
+    assert "nothing was started" in detail(full)["message"]
+    assert len(http.get("/flow-runs").json()["runs"]) == 4
+
+    assert http.delete(f"/flow-runs/{ids[1]}").status_code == 202
+    assert [frame.event for frame in frames(http.get(f"/flow-runs/{ids[1]}/trace/stream").text)] == [
+        "run_started",
+        "flow_cancelled",
+    ]
+    assert http.get(f"{BASE}/anything/jobs/{ids[1]}").json()["error"] == "cancelled"
+
+    assert http.delete(f"/flow-runs/{holder}").status_code == 202
+    for run in (ids[0], ids[2]):
+        frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+        assert http.get(f"{BASE}/anything/jobs/{run}").json()["status"] == "completed"
+    again = http.post(f"{BASE}/anything/jobs", json={}, headers={"Idempotency-Key": "beyond"})
+    assert again.status_code == 202
+
+
+def test_execute_and_step_wait_in_line_and_get_their_answers(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    holder = start(server, "endless")
+    with ThreadPoolExecutor(2) as threads:
+        executed = threads.submit(http.post, f"{BASE}/anything/execute", json={"parameters": {"n": 1}})
+        until_waiting(server, 1)
+        stepped = threads.submit(http.post, f"{BASE}/anything/v1/step", json={"parameters": {"n": 2}})
+        until_waiting(server, 2)
+        assert http.delete(f"/flow-runs/{holder}").status_code == 202
+        assert executed.result().json()["result"] == {"n": 1}
+        events = frames(stepped.result().text)
+    assert events[-1].event == "flow_completed"
+    assert [event.data["output"] for event in events if event.event == "step_completed"] == [{"n": 2}]
+
+
+def test_a_call_whose_queued_run_is_cancelled_is_told(server: RunningServer, http: httpx2.Client) -> None:
+    holder = start(server, "endless")
+    with ThreadPoolExecutor(1) as threads:
+        executed = threads.submit(http.post, f"{BASE}/anything/execute", json={})
+        until_waiting(server, 1)
+        (run,) = http.get("/flow-runs?status=pending").json()["runs"]
+        assert http.delete(f"/flow-runs/{run['id']}").status_code == 202
+        answer = executed.result()
+    assert refusal(answer) == (500, "STEP_FAILED")
+    assert detail(answer)["executionId"] == run["id"]
+    assert http.delete(f"/flow-runs/{holder}").status_code == 202

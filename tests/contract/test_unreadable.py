@@ -1,0 +1,93 @@
+"""Reading a run whose rows are broken: an error that names it, and no list that goes without the others."""
+
+import sqlite3
+from contextlib import closing
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer
+from tests.contract.wire import detail, execute, refusal, start
+from tests.unit.engine.test_unreadable import UPDATES
+
+
+def spoil(server: RunningServer, what: str, run: str) -> None:
+    with closing(sqlite3.connect(server.runtime.settings.database)) as database, database:
+        assert database.execute(UPDATES[what], (b"\xff{garbage", run)).rowcount >= 1
+
+
+def test_a_broken_summary_does_not_break_the_list_of_runs(server: RunningServer, http: httpx2.Client) -> None:
+    runs = [execute(http, "anything") for _ in range(3)]
+    before = http.get("/flow-runs?limit=3").json()["runs"]
+    spoil(server, "summary", runs[1])
+    listed = http.get("/flow-runs?limit=3").json()["runs"]
+    assert [run["id"] for run in listed] == runs[::-1]
+    assert [listed[0], listed[2]] == [before[0], before[2]]
+    assert listed[1].items() <= before[1].items()
+    assert listed[1]["status"] == "completed"
+    page = http.get("/flow-runs?limit=2").json()
+    assert [
+        run["id"] for run in http.get(f"/flow-runs?limit=1&cursor={page['nextCursor']}").json()["runs"]
+    ] == [runs[0]]
+
+
+@pytest.mark.parametrize("what", ["summary", "step"])
+def test_a_trace_that_cannot_be_read_is_an_error_that_names_the_run(
+    server: RunningServer, http: httpx2.Client, what: str
+) -> None:
+    run = execute(http, "anything")
+    spoil(server, what, run)
+    paths = [f"/flow-runs/{run}/trace", f"/seq/acme/demo/anything/runs/{run}/trace"]
+    if what == "step":
+        paths.append(f"/flow-runs/{run}/steps/keep/trace")
+    for path in paths:
+        answer = http.get(path)
+        assert refusal(answer) == (500, "INTERNAL_ERROR")
+        assert detail(answer)["executionId"] == run
+        assert run in detail(answer)["message"]
+        assert "export-raw" in detail(answer)["message"]
+
+
+def test_a_stream_ends_before_an_event_that_cannot_be_read(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    run = execute(http, "anything")
+    spoil(server, "event", run)
+    answer = http.get(f"/flow-runs/{run}/trace/stream")
+    assert (answer.status_code, answer.text) == (200, "retry: 1000\n\n")
+
+
+def test_a_job_whose_end_cannot_be_read_names_it(server: RunningServer, http: httpx2.Client) -> None:
+    run = http.post("/seq/acme/demo/broken/jobs", json={}).json()["executionId"]
+    http.get(f"/flow-runs/{run}/trace/stream")
+    spoil(server, "event", run)
+    answer = http.get(f"/seq/acme/demo/broken/jobs/{run}")
+    assert refusal(answer) == (500, "INTERNAL_ERROR")
+    assert detail(answer)["executionId"] == run
+
+
+def test_a_session_shows_the_other_runs_whole(server: RunningServer, http: httpx2.Client) -> None:
+    headers = {"X-Session-Id": str(uuid4())}
+    runs = [
+        http.post("/seq/acme/demo/anything/execute", json={}, headers=headers).json()["executionId"]
+        for _ in range(2)
+    ]
+    spoil(server, "step", runs[0])
+    broken, whole = http.get(f"/seq/sessions/{headers['X-Session-Id']}").json()["executions"]
+    assert (broken["executionId"], broken["status"], broken["steps"]) == (runs[0], "completed", [])
+    assert [step["stepId"] for step in whole["steps"]] == ["keep"]
+
+
+def test_cancelling_a_paused_run_that_cannot_be_read_is_an_error_that_names_it(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    stream = http.post("/seq/acme/demo/endless/v1/step", json={}).text
+    assert "step_paused" in stream
+    run = http.get("/flow-runs?status=paused&limit=1").json()["runs"][0]["id"]
+    spoil(server, "summary", run)
+    answer = http.delete(f"/flow-runs/{run}")
+    assert refusal(answer) == (500, "INTERNAL_ERROR")
+    assert detail(answer)["executionId"] == run
+    other = start(server, "endless")
+    assert http.delete(f"/flow-runs/{other}").status_code == 202

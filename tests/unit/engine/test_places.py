@@ -1,0 +1,193 @@
+"""A limit on runs that go on at once: the others wait in the store, begin in order, and survive a crash."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from runglass.engine.engine import StartedRun
+from runglass.engine.going import Outcome, RunLeft, RunTaken
+from runglass.engine.plan import Stretch
+from runglass.errors import APIError, StoreError
+from runglass.store.base import NewRun, RunRecord
+from runglass.store.sqlite import SqliteStore
+from tests.unit.engine.conftest import House, follow, open_house, read, start
+
+FLOW = """
+  - {id: a, type: code, code: 'return {}'}
+  - {id: b, type: passthrough}
+"""
+
+
+def db(path: Path) -> SqliteStore:
+    return SqliteStore(path / "db", synchronous="NORMAL")
+
+
+def hold(house: House) -> None:
+    """Lets no attempt end: the gate of a step that never opens."""
+    house.engine._gate.opened = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+
+
+async def status(house: House, started: StartedRun) -> str:
+    run = await house.store.run(started.id)
+    assert run is not None
+    return run.status
+
+
+async def begun(house: House, started: StartedRun) -> None:
+    await follow(house, started.id, until=1)
+
+
+async def test_so_many_go_on_at_once_and_the_others_begin_in_order(tmp_path: Path) -> None:
+    async with open_house(db(tmp_path), places=2) as house:
+        runs = [await start(house, FLOW, {"n": n}) for n in range(7)]
+        most = 0
+        waiting = [asyncio.ensure_future(run.outcome()) for run in runs]
+        while not all(outcome.done() for outcome in waiting):
+            most = max(most, len(house.engine._tasks))
+            await asyncio.sleep(0)
+        assert most == 2
+        assert [(await outcome).status for outcome in waiting] == ["completed"] * 7
+        ran = [await read(house, run.id, Outcome("completed")) for run in runs]
+        assert [each.types()[-1] for each in ran] == ["flow_completed"] * 7
+        started_at = [str(each.events[0].at) for each in ran]
+        assert started_at == sorted(started_at)
+        assert house.engine._places.held == 0
+        assert house.engine._places.waiting == 0
+        assert (await start(house, FLOW)).id in house.engine._tasks, "nobody waits without need"
+
+
+async def test_what_waits_is_in_the_store_and_not_in_memory(tmp_path: Path) -> None:
+    async with open_house(db(tmp_path), places=1) as house:
+        hold(house)
+        first = await start(house, FLOW)
+        second = await start(house, FLOW, {"text": "x" * 1000})
+        await begun(house, first)
+        assert await status(house, second) == "pending"
+        assert second.id not in house.engine._tasks
+        run = await house.store.run(second.id)
+        assert run is not None
+        request = await house.store.request(run.no)
+        assert request is not None
+        assert b"x" * 1000 in request
+        assert house.engine.cancel(first.id, reason="enough")
+
+
+async def test_a_full_line_is_unavailable_and_nothing_is_stored(tmp_path: Path) -> None:
+    async with open_house(db(tmp_path), places=1, line=2) as house:
+        hold(house)
+        runs = [await start(house, FLOW) for _ in range(3)]
+        with pytest.raises(APIError, match="nothing was started") as caught:
+            await start(house, FLOW)
+        assert (caught.value.code, caught.value.status) == ("UNAVAILABLE", 503)
+        project = await house.store.ensure_project("acme", "demo")
+        listed = await house.store.runs(project.id, flow_id=None, status=None, before=None, limit=10)
+        assert sorted(run.id for run in listed) == sorted(run.id for run in runs)
+        house.engine.cancel(runs[0].id, reason="enough")
+        await begun(house, runs[1])
+        assert (await start(house, FLOW)).id
+
+
+async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(tmp_path: Path) -> None:
+    async with open_house(db(tmp_path), places=1) as house:
+        hold(house)
+        first, second, third = [await start(house, FLOW) for _ in range(3)]
+        waiting = asyncio.ensure_future(second.outcome())
+        run = await house.store.run(second.id)
+        assert run is not None
+        assert await house.engine.cancel_paused(run, reason="not needed")
+        with pytest.raises(RunTaken):
+            await waiting
+        assert (await read(house, second.id, Outcome("cancelled"))).types() == [
+            "run_started",
+            "flow_cancelled",
+        ]
+        assert not await house.engine.cancel_paused(run, reason="again")
+        house.engine.cancel(first.id, reason="enough")
+        await begun(house, third)
+
+
+async def test_the_line_goes_on_after_a_crash_within_the_limit(tmp_path: Path) -> None:
+    async with open_house(db(tmp_path), places=2) as house:
+        hold(house)
+        runs = [await start(house, FLOW) for _ in range(6)]
+        await begun(house, runs[1])
+        outcome = asyncio.ensure_future(runs[5].outcome())
+    with pytest.raises(RunLeft):
+        await outcome
+    async with open_house(db(tmp_path), places=2) as house:
+        assert len(house.engine._tasks) <= 2
+        late = await start(house, FLOW)
+        for run in runs:
+            await follow(house, run.id)
+        assert (await late.outcome()).status == "completed"
+        ended = [await read(house, run.id, Outcome("completed")) for run in [*runs, late]]
+        assert {each.types()[-1] for each in ended} == {"flow_completed"}
+        finished = [str(each.events[0].at) for each in ended]
+        assert finished == sorted(finished)
+
+
+async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(tmp_path: Path) -> None:
+    async with open_house(db(tmp_path), places=1) as house:
+        steps = await start(house, FLOW, stretch=Stretch(first=0, last=0))
+        assert (await steps.outcome()).status == "paused"
+        opened = house.engine._gate.opened
+        hold(house)
+        first, second = await start(house, FLOW), await start(house, FLOW)
+        await begun(house, first)
+        run = await house.store.run(steps.id)
+        assert run is not None
+        paused = await house.engine.paused(run)
+        resuming = asyncio.ensure_future(house.engine.resume(paused, paused.plan, Stretch(first=1)))
+        await asyncio.sleep(0)
+        third = await start(house, FLOW)
+        with pytest.raises(APIError, match="taken up already"):
+            await house.engine.resume(paused, paused.plan, Stretch(first=1))
+        assert await status(house, steps) == "paused"
+        house.engine._gate.opened = opened  # type: ignore[method-assign]
+        house.engine.cancel(first.id, reason="enough")
+        resumed = await resuming
+        assert await status(house, second) == "completed"
+        assert await status(house, third) == "pending"
+        assert (await resumed.outcome()).status == "completed"
+        assert (await third.outcome()).status == "completed"
+
+
+async def test_a_resume_beyond_the_line_leaves_the_run_paused(tmp_path: Path) -> None:
+    async with open_house(db(tmp_path), places=1, line=0) as house:
+        steps = await start(house, FLOW, stretch=Stretch(first=0, last=0))
+        assert (await steps.outcome()).status == "paused"
+        hold(house)
+        first = await start(house, FLOW)
+        run = await house.store.run(steps.id)
+        assert run is not None
+        paused = await house.engine.paused(run)
+        with pytest.raises(APIError, match="nothing was started"):
+            await house.engine.resume(paused, paused.plan, Stretch(first=1))
+        assert await status(house, steps) == "paused"
+        assert not house.engine.goes_on(steps.id)
+        house.engine.cancel(first.id, reason="enough")
+
+
+class Refusing(SqliteStore):
+    refuses = False
+
+    async def create_run(self, run: NewRun) -> RunRecord:
+        if self.refuses:
+            raise StoreError("the disk is full")
+        return await super().create_run(run)
+
+
+async def test_a_run_that_cannot_be_stored_holds_no_place(tmp_path: Path) -> None:
+    store = Refusing(tmp_path / "db", synchronous="NORMAL")
+    async with open_house(store, places=1) as house:
+        for waits in (False, True):
+            if waits:
+                hold(house)
+                await begun(house, await start(house, FLOW))
+            before = house.engine._places.held, house.engine._places.waiting
+            store.refuses = True
+            with pytest.raises(StoreError):
+                await start(house, FLOW)
+            store.refuses = False
+            assert (house.engine._places.held, house.engine._places.waiting) == before

@@ -1,0 +1,166 @@
+"""Rows that cannot be decoded: their run is set aside and said, and stops neither a start nor the others."""
+
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from runglass.engine.going import Outcome
+from runglass.engine.housekeeping import Housekeeping
+from runglass.engine.plan import Stretch
+from runglass.errors import RunUnreadable, StoreError
+from runglass.store.base import Append, RunRecord
+from runglass.store.sqlite import SqliteStore
+from tests.unit.engine.conftest import House, follow, open_house, read, start
+
+FLOW = """
+  - {id: one, type: passthrough}
+  - {id: two, type: wait, ms: 1}
+  - {id: three, type: passthrough}
+"""
+GARBAGE = [b"\xff\x00", b"{", b"[1]", b'"text"', b"\x00" * 100, b"[" * 5000]
+UPDATES = {
+    "summary": "UPDATE run SET summary = ? WHERE id = ?",
+    "totals": "UPDATE run SET totals = ? WHERE id = ?",
+    "request": "UPDATE run_request SET request = ? WHERE run_no = (SELECT no FROM run WHERE id = ?)",
+    "checkpoint": "UPDATE checkpoint SET data = ? WHERE run_no = (SELECT no FROM run WHERE id = ?)",
+    "step": "UPDATE step SET data = ? WHERE run_no = (SELECT no FROM run WHERE id = ?)",
+    "event": "UPDATE event SET data = ? WHERE run_no = (SELECT no FROM run WHERE id = ?)",
+}
+
+
+class Dying(SqliteStore):
+    """A store whose process dies at an append, so that runs are left off in their midst."""
+
+    lives = 3
+
+    async def append(self, batch: Append) -> None:
+        self.lives -= 1
+        if self.lives < 0:
+            raise StoreError("the process has died")
+        await super().append(batch)
+
+    async def end_lease(self, owner: str | None) -> None:
+        if owner is None:
+            await super().end_lease(owner)
+
+
+async def left_off(path: Path) -> str:
+    """A run that was left off while a step of it went on, with a checkpoint of the one before."""
+    async with open_house(Dying(path, synchronous="NORMAL")) as house:
+        started = await start(house, FLOW)
+        with pytest.raises(StoreError):
+            await started.outcome()
+        return started.id
+
+
+def spoil(path: Path, sql: str, value: bytes, run_id: str) -> None:
+    with sqlite3.connect(path) as database:
+        assert database.execute(sql, (value, run_id)).rowcount >= 1
+    database.close()
+
+
+async def free(path: Path) -> None:
+    async with SqliteStore(path, synchronous="NORMAL") as store:
+        await store.end_lease(None)
+
+
+async def run_of(house: House, run_id: str) -> RunRecord:
+    run = await house.store.run(run_id)
+    assert run is not None
+    return run
+
+
+@pytest.mark.parametrize(
+    ("what", "garbage"),
+    [
+        (what, garbage)
+        for what in UPDATES
+        for garbage in GARBAGE
+        # A checkpoint may hold any JSON.
+        if what != "checkpoint" or garbage not in (b"[1]", b'"text"')
+    ],
+)
+async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
+    tmp_path: Path, what: str, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "db"
+    broken, good = await left_off(path), await left_off(path)
+    spoil(path, UPDATES[what], garbage, broken)
+    await free(path)
+    async with open_house(SqliteStore(path, synchronous="NORMAL")) as house:
+        assert house.engine.set_aside == 1
+        (said,) = [record for record in caplog.records if "set aside" in record.getMessage()]
+        assert broken in said.getMessage()
+        await follow(house, good)
+        assert (await read(house, good, Outcome("ended"))).types()[-1] == "flow_completed"
+        for _ in range(3):
+            await house.engine.keep_lease()
+        assert (await run_of(house, broken)).claims == 1, "it is claimed again and again"
+        assert len([record for record in caplog.records if "set aside" in record.getMessage()]) == 1
+        assert (await start(house, FLOW)).id
+    # Nothing of it has been dropped, and the next start gives it another chance.
+    async with open_house(SqliteStore(path, synchronous="NORMAL")) as house:
+        assert house.engine.set_aside == 1
+        run = await run_of(house, broken)
+        assert await house.store.request(run.no) is not None
+        assert await house.store.checkpoints(run.no) != []
+
+
+async def test_a_run_that_was_mended_goes_on_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    run_id = await left_off(path)
+    with sqlite3.connect(path) as database:
+        (totals,) = database.execute("SELECT totals FROM run").fetchone()
+    database.close()
+    for value, waiting in ((b"garbage", 1), (bytes(totals), 0)):
+        spoil(path, UPDATES["totals"], value, run_id)
+        await free(path)
+        async with open_house(SqliteStore(path, synchronous="NORMAL")) as house:
+            assert house.engine.set_aside == waiting
+            if not waiting:
+                await follow(house, run_id)
+                assert (await read(house, run_id, Outcome("ended"))).types()[-1] == "flow_completed"
+
+
+async def test_a_run_that_is_set_aside_can_be_cancelled_where_enough_of_it_can_be_read(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "db"
+    able, unable = await left_off(path), await left_off(path)
+    spoil(path, UPDATES["request"], b"garbage", able)
+    spoil(path, UPDATES["summary"], b"garbage", unable)
+    await free(path)
+    async with open_house(SqliteStore(path, synchronous="NORMAL")) as house:
+        assert house.engine.set_aside == 2
+        assert await house.engine.cancel_paused(await run_of(house, able), reason="enough")
+        assert (await read(house, able, Outcome("ended"))).types()[-1] == "flow_cancelled"
+        assert house.engine.set_aside == 1
+        with pytest.raises(RunUnreadable, match=unable):
+            await house.engine.cancel_paused(await run_of(house, unable), reason="enough")
+
+
+@pytest.mark.parametrize("what", ["summary", "event"])
+async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_put_away(
+    house: House, what: str
+) -> None:
+    ids = []
+    for _ in range(3):
+        started = await start(house, FLOW, stretch=Stretch(first=0, last=0))
+        assert (await started.outcome()).status == "paused"
+        ids.append(started.id)
+    spoil(house.store._db.path, UPDATES[what], b"\x00garbage", ids[0])
+    await house.clock.sleep(3600 * 30)
+    housekeeping = Housekeeping(
+        store=house.store,
+        engine=house.engine,
+        clock=house.clock,
+        pause_limit=timedelta(hours=24),
+        answer_ttl=timedelta(hours=1),
+    )
+    await housekeeping.tidy()
+    await housekeeping.tidy()
+    statuses = [(await run_of(house, run_id)).status for run_id in ids]
+    assert statuses == ["paused", "cancelled", "cancelled"]
+    assert house.engine.set_aside == 1

@@ -1,0 +1,139 @@
+"""Runs whose store fails in ways that do not pass, or at the worst moment: each ends, and says how."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from runglass.engine.going import Outcome
+from runglass.errors import APIError, CommitUncertain, StoreError
+from runglass.events import FlowFailed
+from runglass.fold import fold
+from runglass.store.base import Append, NewRun, RunRecord
+from runglass.store.sqlite import SqliteStore
+from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
+
+Execute = Callable[..., Awaitable[Ran]]
+
+GROWING = """
+  - {id: fine, type: passthrough}
+  - {id: large, type: code, code: 'return {"text": "x" * 50000}'}
+  - {id: after, type: passthrough}
+"""
+ONE = "  - {id: only, type: passthrough}"
+
+
+async def limit_values(house: House, size: int) -> None:
+    await house.store._db.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size))
+
+
+async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_that_reason(
+    house: House, execute: Execute
+) -> None:
+    await limit_values(house, 40_000)
+    ran = await execute(GROWING)
+    assert ran.outcome.status == "failed"
+    assert ran.outcome.step_id == "large"
+    assert ran.outcome.error == {
+        "code": "OUTPUT_TOO_LARGE",
+        "message": "the run cannot be recorded: string or blob too big",
+    }
+    last = ran.events[-1]
+    assert isinstance(last, FlowFailed)
+    assert (last.error, last.step_id) == (ran.outcome.error, "large")
+    assert ran.steps() == [("fine", None, 1, "completed"), ("large", None, 1, "failed")]
+    assert ran.trace == fold(ran.events)
+    await house.engine.keep_lease()
+    assert not house.engine.goes_on(ran.id)
+    run = await house.store.run(ran.id)
+    assert run is not None
+    assert await house.store.outcome(run.no) == (
+        None,
+        b'{"code":"OUTPUT_TOO_LARGE","message":"the run cannot be recorded: string or blob too big"}',
+    )
+    assert (await execute(ONE)).outcome.status == "completed"
+
+
+async def test_a_fault_inside_of_the_store_ends_the_run_and_stays_inside(
+    house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, calls = house.store.append, 0
+
+    async def fail_once(batch: Append) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ZeroDivisionError("a secret of the inside")
+        await append(batch)
+
+    monkeypatch.setattr(house.store, "append", fail_once)
+    ran = await execute(GROWING)
+    assert ran.outcome.error == {
+        "code": "INTERNAL_ERROR",
+        "message": "the run cannot be recorded: see the server's log",
+    }
+    assert ran.types()[-1] == "flow_failed"
+    assert "running" not in [step.status for step in ran.trace.steps]
+
+
+class Ambiguous(SqliteStore):
+    """A store whose COMMIT of a new run fails, after all or before; `unreadable` for so many reads then."""
+
+    kind: type[StoreError] = CommitUncertain
+
+    def __init__(self, path: Path, *, commits: bool, unreadable: int = 0) -> None:
+        super().__init__(path, synchronous="NORMAL")
+        self.commits = commits
+        self.unreadable = unreadable
+
+    async def create_run(self, run: NewRun) -> RunRecord:
+        if self.commits:
+            await super().create_run(run)
+        raise self.kind("disk I/O error")
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        if self.unreadable:
+            self.unreadable -= 1
+            raise StoreError("disk I/O error")
+        return await super().run(run_id)
+
+
+async def test_a_run_whose_commit_failed_and_was_made_goes_on(tmp_path: Path) -> None:
+    async with open_house(Ambiguous(tmp_path / "db", commits=True)) as house:
+        started = await start(house, ONE)
+        ran = await read(house, started.id, await started.outcome())
+    assert ran.types()[-1] == "flow_completed"
+
+
+async def test_a_run_whose_commit_failed_and_was_not_made_was_not_started(tmp_path: Path) -> None:
+    async with open_house(Ambiguous(tmp_path / "db", commits=False)) as house:
+        with pytest.raises(StoreError, match="disk I/O error"):
+            await start(house, ONE)
+
+
+async def test_what_was_refused_before_its_commit_needs_no_look(tmp_path: Path) -> None:
+    store = Ambiguous(tmp_path / "db", commits=False, unreadable=1)
+    store.kind = StoreError
+    async with open_house(store) as house:
+        with pytest.raises(StoreError, match="disk I/O error"):
+            await start(house, ONE)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_a_run_of_which_nobody_knows_is_answered_with_its_id_and_goes_on_if_it_is_there(
+    tmp_path: Path, commits: bool
+) -> None:
+    async with open_house(Ambiguous(tmp_path / "db", commits=commits, unreadable=1)) as house:
+        with pytest.raises(APIError) as caught:
+            await start(house, ONE)
+        assert caught.value.code == "INTERNAL_ERROR"
+        run_id = caught.value.execution_id
+        assert run_id is not None
+        await house.engine.keep_lease()
+        if commits:
+            await follow(house, run_id)
+            assert (await read(house, run_id, Outcome("ended"))).types()[-1] == "flow_completed"
+        else:
+            assert await house.store.run(run_id) is None
+        await house.engine.keep_lease()
