@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeAlias
 
 import msgspec
 
+from runglass.defaults import TooManyDefaults, fill_defaults
 from runglass.errors import FlowFileError, Problem, api_error
 from runglass.findings import Finding, path_text
 from runglass.flow_check import FlowRules, provider_missing
@@ -39,6 +40,7 @@ __all__ = [
     "parse_flow",
     "step_count",
     "step_index",
+    "with_defaults",
     "within",
 ]
 
@@ -324,6 +326,19 @@ def _replaced_step(step: Step, changed: Mapping[str, LeafStep]) -> Step:
             return msgspec.structs.replace(step, branches=branches)
         case _:
             return changed.get(step.id, step)
+
+
+def with_defaults(flow: Flow, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A run's inputs with the `default`s of the flow's `inputs` where nothing is given.
+
+    Raises INVALID_REQUEST where that would make far too much of them.
+    """
+    if flow.inputs is None:
+        return inputs
+    try:
+        return fill_defaults(inputs, flow.inputs)
+    except TooManyDefaults as error:
+        raise api_error("INVALID_REQUEST", f"`inputs` of flow {flow.slug!r}: {error}") from error
 
 
 def check_inputs(flow: Flow, inputs: dict[str, Any]) -> None:

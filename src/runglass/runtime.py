@@ -28,7 +28,7 @@ from runglass.engine.steps import Parts
 from runglass.engine.templates import Templates
 from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest
-from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count
+from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count, with_defaults
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import CallKey, FlowRecord, Project, Store
 from runglass.store.sqlite import SqliteStore
@@ -81,7 +81,7 @@ class Runtime:
         """
         record, number, flow = await self.find(project, slug, version)
         flow = apply_overrides(flow, request.block_overrides)
-        inputs = run_inputs(request)
+        inputs = with_defaults(flow, run_inputs(request))
         require_message(flow, inputs)
         check_inputs(flow, inputs)
         await self.check_models(flow)
