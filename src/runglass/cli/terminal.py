@@ -77,6 +77,11 @@ def note(text: str) -> None:
     write_line(stderr(), text)
 
 
+def warn(text: str) -> None:
+    """Something that is likely to be a mistake, on stderr, though the command goes on."""
+    write_line(stderr(), Text.assemble(("warning: ", "bold yellow"), clean(text)))
+
+
 def complain(text: str) -> None:
     """An error, on stderr: its first line is marked as one."""
     write_line(stderr(), Text.assemble(("error: ", "bold red"), clean(text)))

@@ -51,6 +51,7 @@ class CommonSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     frequency_penalty: float | UnsetType = UNSET
     logit_bias: dict[str, int] | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
     thinking: bool | Literal["minimal", "low", "medium", "high", "xhigh", "max"] | UnsetType = UNSET
     service_tier: Literal["auto", "default", "flex", "priority"] | UnsetType = UNSET
     extra_headers: dict[str, str] | UnsetType = UNSET
@@ -79,6 +80,8 @@ def model_settings(settings: dict[str, Any], *, provider: str) -> ModelSettings:
             f"`settings` of model provider {provider!r}: {error}; known are {known}",
             may_retry=False,
         ) from error
+    # How the model is asked is the engine's business; no provider knows the name.
+    checked.pop("stream", None)
     stop = checked.pop("stop", None)
     if stop is not None:
         checked["stop_sequences"] = [stop] if isinstance(stop, str) else stop
