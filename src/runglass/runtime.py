@@ -31,6 +31,7 @@ from runglass.execution import CaptureMode, RunRequest
 from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count, with_defaults
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import CallKey, FlowRecord, Project, Store
+from runglass.store.folder import make_folder
 from runglass.store.sqlite import SqliteStore
 from runglass.tail import Tails
 
@@ -230,9 +231,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 @contextmanager
 def _exclusive(database: Path) -> Iterator[None]:
     # A lock of the operating system: it is gone when its process is, however that ended.
-    lock = FileLock(database.with_name(database.name + ".lock"), blocking=False, thread_local=False)
+    path = database.with_name(database.name + ".lock")
+    lock = FileLock(path, mode=0o600, blocking=False, thread_local=False)
     try:
-        database.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(database.parent)
         lock.acquire()
     except Timeout as error:
         raise DataInUse(
