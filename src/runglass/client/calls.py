@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from runglass.execution import JobState, RunPage
+from runglass.text import is_whole
 from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
 
 T = TypeVar("T")
@@ -20,6 +21,8 @@ T = TypeVar("T")
 Attempt = Literal["latest", "all"] | int
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
+
+HALF = "it holds half a surrogate pair, which is not a character and cannot be sent"
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -168,7 +171,7 @@ def runs(
 ) -> Call[RunPage]:
     """A page of runs, newest first."""
     wanted = {"flow_id": flow_id, "status": status, "limit": limit, "cursor": cursor}
-    query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)
+    query = tuple((name, whole(name, str(value))) for name, value in wanted.items() if value is not None)
     return Call(method="GET", path="/flow-runs", answer=RunPage, query=query)
 
 
@@ -181,7 +184,14 @@ def _part(name: str, value: str) -> str:
     # `.` and `..` survive quoting, and proxies would resolve them into another path.
     if value in ("", ".", ".."):
         raise ValueError(f"{name} may not be {value!r}")
-    return quote(value, safe="")
+    return quote(whole(name, value), safe="")
+
+
+def whole(name: str, value: str) -> str:
+    """The argument as it is. Raises ValueError for one that cannot be encoded."""
+    if not is_whole(value):
+        raise ValueError(f"{name} may not be {value!r}: {HALF}")
+    return value
 
 
 def _attempt(attempt: Attempt) -> Attempt:

@@ -15,6 +15,7 @@ import msgspec
 
 from runglass import __version__
 from runglass.errors import api_error
+from runglass.text import is_whole
 
 DEFAULT_BASE_URL = "http://localhost:8080/api/v1"
 
@@ -114,6 +115,8 @@ def _api_key(key: str | None) -> str:
 
 def _base_url(url: str) -> str:
     wrong = f"base_url {url!r} cannot be used: "
+    if not is_whole(url):
+        raise ValueError(f"{wrong}it is not UTF-8 text")
     try:
         parts = urlsplit(url.strip())
         port = parts.port

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from runglass.client.calls import Call
+from runglass.client.calls import Call, whole
 from runglass.management import FlowHistory, FlowInfo, FlowList, FlowTree, FlowVersionNumber, PushedFlow
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def push(org: str, project: str, slug: str, text: str | bytes) -> Call[PushedFlo
         path=_path(org, project, slug),
         answer=PushedFlow,
         headers={"Content-Type": "application/yaml"},
-        body=text.encode() if isinstance(text, str) else text,
+        body=whole("text", text).encode() if isinstance(text, str) else text,
     )
 
 
@@ -171,7 +171,7 @@ def _path(*names: str) -> str:
         # `.` and `..` survive quoting, and proxies would resolve them into another path.
         if name in ("", ".", ".."):
             raise ValueError(f"{name!r} is not a name of an org, a project or a flow")
-    return "/".join(["/flows", *(quote(name, safe="") for name in names)])
+    return "/".join(["/flows", *(quote(whole("a name in the path", name), safe="") for name in names)])
 
 
 def _number(version: object, *, least: int) -> int:
