@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from runglass.errors import RunglassError
+from runglass.text import is_whole
 
 _log = logging.getLogger(__name__)
 
@@ -140,6 +141,9 @@ _OF_A_SERVICE = re.compile(
 )
 """What Kubernetes tells a container of a service called `runglass`, or `runglass-…`."""
 
+_FILE_NAMES = frozenset({"data", "flows", "store"})
+"""Settings that name files, which on most systems need not be UTF-8."""
+
 _told: set[str] = set()
 
 
@@ -189,6 +193,8 @@ def _from_environment(environment: Mapping[str, str], warn: Callable[[str], None
                 _told.add(warning)
                 warn(warning)
             continue
+        if name not in _FILE_NAMES and not is_whole(text):
+            raise SettingsError(f"environment variable {variable} is not UTF-8 text: {text!r}")
         # Lists and tables have no plain spelling in a variable: they are given as JSON.
         if text[:1] in "[{" and text:
             try:
@@ -217,10 +223,11 @@ def _passed_over(variable: str, text: str) -> str | None:
     # Imported here: next to nobody misspells a variable.
     import difflib
 
-    known = [*CLIENT_VARIABLES, *(PREFIX + field.upper() for field in Settings.__struct_fields__)]
+    known = {each.removeprefix(PREFIX): each for each in CLIENT_VARIABLES}
+    known |= {field.upper(): PREFIX + field.upper() for field in Settings.__struct_fields__}
     # difflib takes quadratic time, and nobody types a name that long.
-    near = difflib.get_close_matches(variable, known, n=1, cutoff=0.8) if len(variable) <= 64 else []
-    hint = f"; did you mean {near[0]}?" if near else ""
+    near = difflib.get_close_matches(name.upper(), known, n=1) if len(name) <= 64 else []
+    hint = f"; did you mean {known[near[0]]}?" if near else ""
     return f"environment variable {variable} is ignored: there is no setting {name.lower()!r}{hint}"
 
 

@@ -51,6 +51,8 @@ def test_the_client_s_variables_are_not_settings() -> None:
         ({"RUNGLASS_PORT": "70000"}, "RUNGLASS_PORT.*65535"),
         ({"RUNGLASS_CAPTURE": "some"}, "RUNGLASS_CAPTURE.*some"),
         ({"RUNGLASS_PORT": ""}, "RUNGLASS_PORT.*int"),
+        ({"RUNGLASS_CAPTURE": "\udcff"}, "RUNGLASS_CAPTURE is not UTF-8 text"),
+        ({"RUNGLASS_PRICES": '{"\udcff": 1}'}, "RUNGLASS_PRICES is not UTF-8 text"),
         ({"RUNGLASS_PORT": "http://10.0.0.1:8080"}, "RUNGLASS_PORT.*int"),
         ({"RUNGLASS_REDACT_KEYS": "[1"}, "RUNGLASS_REDACT_KEYS.*JSON"),
     ],
@@ -67,14 +69,14 @@ def read_with(environment: dict[str, str]) -> tuple[Settings, list[str]]:
 
 def test_a_variable_that_is_no_setting_is_a_warning_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings_module, "_told", set())
-    environment = {"RUNGLASS_PROT": "1", "RUNGLASS_APIKEY": "nk_secret", "RUNGLASS_ZZZ": "1"}
+    environment = {"RUNGLASS_PROT": "1", "RUNGLASS_APIKEY": "nk_secret", "RUNGLASS_X": "1"}
     said = "environment variable RUNGLASS_{} is ignored: there is no setting '{}'{}".format
     assert read_with(environment) == (
         Settings(),
         [
             said("PROT", "prot", "; did you mean RUNGLASS_PORT?"),
             said("APIKEY", "apikey", "; did you mean RUNGLASS_API_KEY?"),
-            said("ZZZ", "zzz", ""),
+            said("X", "x", ""),
         ],
     )
     assert read_with(environment) == (Settings(), [])
@@ -101,6 +103,10 @@ def test_the_variables_of_a_service_in_kubernetes_are_survived(monkeypatch: pyte
     (warning,) = warnings
     assert link in warning
     assert "Kubernetes" in warning
+
+
+def test_the_name_of_a_folder_need_not_be_utf_8() -> None:
+    assert read_settings(environment={"RUNGLASS_DATA": "d\udcff"}).data == Path("d\udcff")
 
 
 def test_without_a_listener_warnings_are_logged(
