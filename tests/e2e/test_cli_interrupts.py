@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runglass.cli import interrupts, main
+from runglass.cli import end_at_once, interrupts, main
 from runglass.cli.exits import Exit
 from tests.e2e.command import environment, hears_ctrl_c
 
@@ -98,3 +98,25 @@ def test_an_error_that_an_interrupt_was_turned_into_is_one() -> None:
     turned.__cause__ = KeyboardInterrupt()
     assert interrupts.is_interrupt(turned)
     assert not interrupts.is_interrupt(RuntimeError())
+
+
+def test_an_interrupt_that_a_callback_swallowed_comes_again(capsys: pytest.CaptureFixture[str]) -> None:
+    class Callback:
+        def __del__(self) -> None:
+            raise KeyboardInterrupt
+
+    def swallowed() -> None:
+        with interrupts.Interruptible():
+            callback = Callback()
+            del callback
+            time.sleep(10)
+
+    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    signal.signal(signal.SIGINT, end_at_once)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            swallowed()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        sys.unraisablehook = hook
+    assert capsys.readouterr().err == ""

@@ -3,10 +3,14 @@
 Before and after that, `end_at_once` takes it. Only for whoever owns the process.
 """
 
+import _thread
 import signal
 import sys
+import threading
 
 from runglass.cli import end_at_once
+
+AGAIN_S = 0.01
 
 
 class Interruptible:
@@ -37,7 +41,7 @@ def is_interrupt(error: BaseException | None) -> bool:
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        # It came in a callback that cannot raise, as Python has them in imports: once more, a moment later.
-        signal.raise_signal(signal.SIGINT)
+        # It came in a callback that cannot raise, as Python has them in imports: once more, after that.
+        threading.Timer(AGAIN_S, _thread.interrupt_main).start()
     else:
         sys.__unraisablehook__(unraisable)

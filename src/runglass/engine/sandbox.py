@@ -27,7 +27,7 @@ SUSPENSION_LIMIT = 1000
 """How often code may ask the host for something: the clock, a file it will not get, a pause."""
 PRINT_LIMIT = 64 * 1024
 RESULT_SHARE = 4
-"""As JSON a result may have this part of the memory limit: as objects it takes up to twenty times the room."""
+"""As JSON a result may have this part of the memory limit: as objects it takes up to 20 times the room."""
 _SHOWN = 2000
 _FRAMES = 20
 
