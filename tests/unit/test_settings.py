@@ -113,6 +113,7 @@ def test_without_a_listener_warnings_are_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(settings_module, "_told", set())
+    caplog.set_level("WARNING", logger="runglass")
     read_settings(environment={"RUNGLASS_PROT": "1"})
     assert len(caplog.messages) == 1
 

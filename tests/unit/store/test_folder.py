@@ -47,6 +47,7 @@ async def test_a_folder_that_is_there_keeps_its_rights(
     folder = tmp_path / "data"
     folder.mkdir()
     folder.chmod(0o755)
+    caplog.set_level("WARNING", logger="runglass")
     async with open_store(Settings(data=folder)):
         pass
     assert rights(folder) == 0o755
@@ -73,6 +74,7 @@ async def test_data_that_others_can_reach_is_told(
         pass
     settings.database.chmod(file_mode)
     settings.data.chmod(folder_mode)
+    caplog.set_level("WARNING", logger="runglass")
     async with open_store(settings):
         pass
     assert len(caplog.messages) == len(said)
