@@ -11,11 +11,16 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import typer.main
 
+from runglass import defaults, flow, flow_check, flow_file
 from runglass.cli.app import app
 from runglass.cli.exits import MEANINGS
+from runglass.client import Flow
+from runglass.engine import attempts, program, rendering, sandbox
 from runglass.errors import CODES, STEP_CODES, exception_for
 from runglass.events import KnownEvent
-from runglass.settings import CLIENT_VARIABLES, PREFIX, Settings
+from runglass.execution import ExecuteRequest
+from runglass.server import attachments, bodies, calls, tools, turns
+from runglass.settings import CLIENT_VARIABLES, PREFIX, Price, Settings
 
 PAGE = Path(__file__).with_name("reference.md")
 
@@ -30,6 +35,20 @@ def page() -> str:
         table(["setting", "variable", "default", "meaning"], settings()),
         "Beside these, clients and terminal commands read:",
         table(["variable", "meaning"], [(f"`{name}`", text) for name, text in CLIENT_VARIABLES.items()]),
+        "A variable that begins with `RUNGLASS_` and is neither is a warning; those that Kubernetes sets for"
+        " a service called `runglass` are passed over. An unknown key in the file, and an unfit value"
+        " anywhere, keep the command from starting.",
+        "### Prices\n\n`prices` gives US dollars per million tokens for a model string, over the list that"
+        " comes with Runglass. Numbers may be text, which keeps every digit.",
+        table(["field", "type", "default"], prices()),
+        PRICE_EXAMPLES,
+        "## Limits\n\nWhat is larger is refused, or fails its step, with the code in the last column; a"
+        " snapshot alone is cut. Where a setting is named, it sets the limit.",
+        table(["limit", "value", "beyond it"], limits()),
+        "## Running a flow from Python\n\n`flow.execute(…)`, of `Client` and of `AsyncClient`, takes these by"
+        " name only; `execute_async`, `steps` and `events` take the same as far as it concerns them.",
+        table(["argument", "type", "default", "in the request"], arguments()),
+        PARAMETERS,
         "## Commands\n\n`runglass COMMAND --help` says more about each.",
         table(["command", "what it does", "options"], commands()),
         "## Exit codes",
@@ -59,6 +78,102 @@ def settings() -> list[tuple[str, str, str, str]]:
         default = getattr(defaults, name)
         shown = "–" if default is None or default in ([], {}) else f"`{default}`"
         rows.append((f"`{name}`", f"`{PREFIX}{name.upper()}`", shown, meta.description or ""))
+    return rows
+
+
+PRICE_EXAMPLES = """\
+In `runglass.toml`:
+
+```toml
+[prices."openai:gpt-4o-mini"]
+input_per_mtok = "0.15"
+output_per_mtok = "0.60"
+cached_input_per_mtok = "0.075"
+```
+
+and the same in the environment:
+
+```sh
+RUNGLASS_PRICES='{"openai:gpt-4o-mini":
+  {"input_per_mtok": "0.15", "output_per_mtok": "0.60", "cached_input_per_mtok": "0.075"}}'
+```"""
+
+PARAMETERS = """\
+`parameters` become the run's inputs as JSON: `dict`, `list`, `tuple`, `set`, `str`, `int`, `float`, `bool`
+and `None` as they are; `Decimal`, `UUID`, `datetime`, `date`, `time` and `timedelta` as text (ISO 8601),
+`bytes` as Base64, an `Enum` as its value, dataclasses and msgspec structs as objects. NaN and the infinities
+become null. Anything else is a `TypeError`, text with half a surrogate pair a `ValueError`, before anything
+is sent.
+
+```python
+flow.execute(message="Hello", parameters={"day": date(2026, 1, 2), "limit": Decimal("1.50"), "tags": ["a"]})
+```"""
+
+
+def prices() -> list[tuple[str, str, str]]:
+    texts = {"cached_input_per_mtok": "the input price"}
+    rows = []
+    for field in msgspec.structs.fields(Price):
+        default = "needed" if field.required else texts[field.name]
+        rows.append((f"`{field.name}`", "number or text", default))
+    return rows
+
+
+def limits() -> list[tuple[str, str, str]]:
+    shown = Settings()
+    result = shown.code_memory_limit_bytes // sandbox.RESULT_SHARE
+    return [
+        ("request body", f"`body_limit_bytes`: {bytes_of(shown.body_limit_bytes)}", "`REQUEST_TOO_LARGE`"),
+        ("nesting of a request body", f"{bodies.MAX_DEPTH} levels", "`INVALID_REQUEST`"),
+        ("`messages`", bytes_of(turns.MAX_MESSAGES_BYTES), "`MESSAGES_TOO_LARGE`"),
+        ("`tools` of a call", f"{tools.MAX_TOOLS}", "`TOOLS_INVALID`"),
+        (
+            "rounds of tool calls in one step",
+            f"{attempts.MAX_TOOL_ITERATIONS}; of `execute` with a `tool_handler`: `max_tool_rounds`",
+            "`TOOL_ITERATION_LIMIT`, `ToolCallLimitError`",
+        ),
+        ("attachments of a call", f"{attachments.MAX_ATTACHMENTS}", "`INVALID_ATTACHMENT`"),
+        ("`Idempotency-Key`", f"{calls.MAX_KEY} characters", "`INVALID_REQUEST`"),
+        ("requests of a key", "`rate_limit_per_minute`: none", "`RATE_LIMITED`"),
+        ("defaults filled into a run's inputs", bytes_of(defaults.MAX_FILLED_BYTES), "`INVALID_REQUEST`"),
+        ("output of a code step", f"{bytes_of(result)}: a quarter of its memory", "`SANDBOX_LIMIT`"),
+        (
+            "memory of a code step or expression",
+            f"`code_memory_limit_bytes`: {bytes_of(shown.code_memory_limit_bytes)}",
+            "`SANDBOX_LIMIT`",
+        ),
+        (
+            "time of a code step or expression",
+            f"`code_time_limit_ms`: {shown.code_time_limit_ms:,} ms",
+            "`SANDBOX_LIMIT`",
+        ),
+        ("code of a step", f"{program.CODE_LIMIT:,} characters", "`CODE_ERROR`"),
+        ("text that a template makes", f"{bytes_of(rendering.TEXT_LIMIT)}", "`TEMPLATE_ERROR`"),
+        ("snapshot", f"`snapshot_limit_bytes`: {bytes_of(shown.snapshot_limit_bytes)}", "cut, `truncated`"),
+        ("flow file", f"{flow_file.MAX_CHARACTERS:,} characters", "a mistake in the file"),
+        ("steps of a flow", f"{flow_check.MAX_STEPS:,}", "a mistake in the file"),
+        ("nesting of steps", f"{flow_check.MAX_NESTING} levels", "a mistake in the file"),
+        ("mistakes told of a flow file", f"{flow.MAX_PROBLEMS:,}", "the first of them"),
+    ]
+
+
+def bytes_of(number: int) -> str:
+    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if number >= size and number % size == 0:
+            return f"{number // size} {unit}"
+    return f"{number:,} bytes"
+
+
+def arguments() -> list[tuple[str, str, str, str]]:
+    sent = dict(zip(ExecuteRequest.__struct_fields__, ExecuteRequest.__struct_encode_fields__, strict=True))
+    elsewhere = {"version": "the path", "session_id": "the header `X-Session-Id`"}
+    rows = []
+    for parameter in list(inspect.signature(Flow.execute).parameters.values())[1:]:
+        kind = inspect.formatannotation(parameter.annotation)
+        for module in ("collections.abc.", "typing.", "runglass.execution.", "uuid."):
+            kind = kind.replace(module, "")
+        place = f"`{sent[parameter.name]}`" if parameter.name in sent else elsewhere.get(parameter.name, "–")
+        rows.append((f"`{parameter.name}`", f"`{kind}`", f"`{parameter.default!r}`", place))
     return rows
 
 

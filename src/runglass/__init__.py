@@ -5,8 +5,9 @@ that only wants the types must not pay for the HTTP library.
 """
 
 import importlib
-from typing import TYPE_CHECKING
 
+# Type checkers know the name, and `typing` would take longer to load than all of this.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runglass.client import (
         AsyncJob,

@@ -26,7 +26,7 @@ The server raises what the client will raise: it builds an `APIError` by code wi
 the shape of the wire contract, and the client builds the same one from the answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 
@@ -123,24 +123,26 @@ class Problem(NamedTuple):
     line: int | None = None
     column: int | None = None
 
+    def located(self, file: str) -> str:
+        """`FILE:LINE:COLUMN: message at path`."""
+        place = ":".join(str(part) for part in (file, self.line, self.column) if part is not None)
+        where = f" at {self.path}" if self.path else ""
+        return f"{place}: {self.message}{where}"
+
 
 class FlowFileError(RunglassError):
-    """A flow file cannot be used; `problems` lists every mistake found, in order of appearance."""
+    """A flow file cannot be used; `problems` lists every mistake found, in order of appearance.
 
-    def __init__(self, problems: list[Problem], *, file: str = "<flow>") -> None:
+    `warnings` lists what would not have kept it from being used.
+    """
+
+    def __init__(
+        self, problems: list[Problem], *, file: str = "<flow>", warnings: Sequence[Problem] = ()
+    ) -> None:
         self.problems = problems
+        self.warnings = list(warnings)
         self.file = file
-        super().__init__("\n".join(self._lines()))
-
-    def _lines(self) -> list[str]:
-        lines = []
-        for problem in self.problems:
-            place = ":".join(
-                str(part) for part in (self.file, problem.line, problem.column) if part is not None
-            )
-            where = f" at {problem.path}" if problem.path else ""
-            lines.append(f"{place}: {problem.message}{where}")
-        return lines
+        super().__init__("\n".join(problem.located(file) for problem in problems))
 
 
 class StepFailure(RunglassError):

@@ -14,7 +14,7 @@ class Finding(NamedTuple):
     """A mistake at a path of the data.
 
     `at_key` means the name and not the value. `line` and `column` count from 1 inside the text at `path`.
-    `earlier` is the path of the first of two things that clash.
+    `earlier` is the path of the first of two things that clash. A warning does not keep data from being used.
     """
 
     message: str
@@ -23,6 +23,7 @@ class Finding(NamedTuple):
     line: int | None = None
     column: int = 1
     earlier: Path | None = None
+    is_warning: bool = False
 
 
 def path_text(path: Path) -> str:

@@ -6,18 +6,21 @@ executed.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
-from itertools import islice
-from typing import Annotated, Any, Literal, NoReturn, TypeAlias
+from collections.abc import Container, Iterator, Mapping
+from itertools import chain, islice
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import msgspec
 
+from runglass.defaults import TooManyDefaults, fill_defaults
 from runglass.errors import FlowFileError, Problem, api_error
 from runglass.findings import Finding, path_text
 from runglass.flow_check import FlowRules, provider_missing
+from runglass.flow_references import unmet_references
 from runglass.schemas import compile_schema, explain, suggestion
 
 __all__ = [
+    "CheckedFlow",
     "CodeStep",
     "ConditionStep",
     "Flow",
@@ -30,6 +33,7 @@ __all__ = [
     "Step",
     "WaitStep",
     "apply_overrides",
+    "check_flow",
     "check_inputs",
     "decode_flow",
     "find_step",
@@ -39,6 +43,7 @@ __all__ = [
     "parse_flow",
     "step_count",
     "step_index",
+    "with_defaults",
     "within",
 ]
 
@@ -209,27 +214,50 @@ def _rules() -> FlowRules:
     return FlowRules(flow_schema())
 
 
+class CheckedFlow(NamedTuple):
+    """A flow, and what its author may want to know though it can be used."""
+
+    flow: Flow
+    warnings: list[Problem]
+
+
 def parse_flow(text: str | bytes, *, file: str = "<flow>") -> Flow:
     """The flow in a YAML or JSON text. Raises FlowFileError with every mistake and its place.
 
     From the thousandth mistake on they are no longer listed. `file` is only a name for messages.
+    """
+    return check_flow(text, file=file).flow
+
+
+def check_flow(text: str | bytes, *, file: str = "<flow>", own_providers: Container[str] = ()) -> CheckedFlow:
+    """The flow and the warnings about it, at most a thousand; otherwise like `parse_flow`.
+
+    `own_providers` are names of OpenAI-compatible servers: models of theirs need no package.
     """
     # Imported here, so that a server to which nobody pushes a flow does not hold a reader of YAML.
     from runglass.flow_file import read_document
 
     document = read_document(text, file=file)
     problems = document.problems[:MAX_PROBLEMS]
+    warnings: list[Problem] = []
     unreadable = {problem.path for problem in problems}
-    for finding in _rules().flow(document.value):
+    for finding in chain(
+        _rules().flow(document.value, own_providers=own_providers), unmet_references(document.value)
+    ):
         if len(problems) >= MAX_PROBLEMS:
             problems.append(Problem(f"there may be more; only {MAX_PROBLEMS:,} problems are listed"))
             break
-        if path_text(finding.path) not in unreadable:
+        if path_text(finding.path) in unreadable:
+            continue
+        if not finding.is_warning:
             problems.append(document.problem(finding))
+        elif len(warnings) < MAX_PROBLEMS:
+            warnings.append(document.problem(finding))
+    warnings.sort(key=_appearance)
     if problems:
-        raise FlowFileError(sorted(problems, key=_appearance), file=file)
+        raise FlowFileError(sorted(problems, key=_appearance), file=file, warnings=warnings)
     # Not strict, so that 3.0 is an integer, as it is to JSON Schema; nothing else is left to coerce.
-    return msgspec.convert(document.value, Flow, strict=False)
+    return CheckedFlow(msgspec.convert(document.value, Flow, strict=False), warnings)
 
 
 def _appearance(problem: Problem) -> tuple[bool, int, int]:
@@ -336,6 +364,19 @@ def _replaced_step(step: Step, changed: Mapping[str, LeafStep]) -> Step:
             return msgspec.structs.replace(step, branches=branches)
         case _:
             return changed.get(step.id, step)
+
+
+def with_defaults(flow: Flow, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A run's inputs with the `default`s of the flow's `inputs` where nothing is given.
+
+    Raises INVALID_REQUEST where that would make far too much of them.
+    """
+    if flow.inputs is None:
+        return inputs
+    try:
+        return fill_defaults(inputs, flow.inputs)
+    except TooManyDefaults as error:
+        raise api_error("INVALID_REQUEST", f"`inputs` of flow {flow.slug!r}: {error}") from error
 
 
 def check_inputs(flow: Flow, inputs: dict[str, Any]) -> None:

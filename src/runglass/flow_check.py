@@ -7,11 +7,13 @@ is given, nor the file that the data came from.
 
 import ast
 import functools
+import importlib.util
 import keyword
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from itertools import islice
 from typing import Any, Literal
 
 import jsonschema_rs
@@ -19,12 +21,14 @@ import minijinja
 from jsonschema_rs import ValidationErrorKind as Kind
 
 from runglass.findings import Finding, Path, shown
+from runglass.schema_keywords import idle_keywords
 from runglass.schemas import Schema, any_of, compile_schema, expected, explain, suggestion
 
 MAX_STEPS = 10_000
 MAX_NESTING = 32
 MAX_TAG_TOKENS = 500
 MAX_ELIFS = 100
+MAX_IDLE_KEYWORDS = 1_000
 RESERVED_NAMES = ("attempt", "index", "initial", "steps")
 OFFLINE_MODEL = "echo"
 
@@ -40,6 +44,7 @@ SETTINGS = (
     "frequency_penalty",
     "logit_bias",
     "parallel_tool_calls",
+    "stream",
     "thinking",
     "service_tier",
     "extra_headers",
@@ -47,7 +52,7 @@ SETTINGS = (
     "stream",
 )
 """Names in a step's `settings`: those of `pydantic_ai.settings.ModelSettings`, without the ones that are the
-engine's to set, and `stop`, by which the OpenAI API calls `stop_sequences`."""
+engine's to set; `stop`, as the OpenAI API calls `stop_sequences`; and `stream`, which the engine obeys."""
 
 SETTING_FAMILIES = frozenset(
     {
@@ -66,6 +71,22 @@ SETTING_FAMILIES = frozenset(
     }
 )
 """Providers with settings of their own, `openai_…`, in the modules of `pydantic_ai.models`."""
+
+PROVIDER_PACKAGES: dict[str, str] = {
+    "anthropic": "anthropic",
+    "bedrock": "boto3",
+    "cohere": "cohere",
+    "google": "google.genai",
+    "google-cloud": "google.genai",
+    "google-decisions": "google.genai",
+    "groq": "groq",
+    "huggingface": "huggingface_hub",
+    "mistral": "mistralai",
+    "typesafe": "typesafe_sdk",
+    "voyageai": "voyageai",
+    "xai": "xai_sdk",
+}
+"""Providers for which pydantic-ai needs a package of their own, and the module that it imports of it."""
 
 _parsing = threading.Lock()
 
@@ -101,7 +122,7 @@ _CLOSING = {"{{": re.compile(r"[-+]?\}\}"), "{%": re.compile(r"[-+]?%\}")}
 _TOKEN = re.compile(r"""\s+|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|\w+|.""", re.DOTALL)
 
 
-def _overlong(source: str) -> int | None:
+def overlong(source: str) -> int | None:
     """Where a template would take the process down: its parser recurses without a bound along one tag."""
     elifs = [match.start() for match in _ELIF.finditer(source)]
     if len(elifs) > MAX_ELIFS:
@@ -134,7 +155,7 @@ def _end_of_tag(source: str, at: int, closing: re.Pattern[str]) -> tuple[int, in
 def _template(text: Any, path: Path) -> Iterator[Finding]:
     if not isinstance(text, str):
         return
-    at = _overlong(text)
+    at = overlong(text)
     message = f"the template has a tag of more than {MAX_TAG_TOKENS} parts, or more than {MAX_ELIFS} `elif`"
     if at is None:
         try:
@@ -147,7 +168,7 @@ def _template(text: Any, path: Path) -> Iterator[Finding]:
 
 
 def _templates_within(value: Any, path: Path) -> Iterator[Finding]:
-    for part, place in _parts(value, path):
+    for part, place in parts_of(value, path):
         yield from _template(part, place)
 
 
@@ -189,7 +210,7 @@ def _broken_reference(schema: Schema, error: jsonschema_rs.ValidationError) -> F
     """The `$ref` that leads nowhere; the library tells its target and not its place."""
     if not isinstance(error.kind, Kind.Referencing):
         return None
-    for part, path in _parts(schema, ()):
+    for part, path in parts_of(schema, ()):
         reference = part.get("$ref") if isinstance(part, dict) else None
         if isinstance(reference, str) and reference.lstrip("#") in error.message:
             message = f"nothing is at {shown(reference)}; only references inside the schema are followed"
@@ -197,7 +218,7 @@ def _broken_reference(schema: Schema, error: jsonschema_rs.ValidationError) -> F
     return None
 
 
-def _parts(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
+def parts_of(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
     """The value and all that it holds, in order. Without recursion: its depth is the author's choice."""
     pending = [(value, path)]
     while pending:
@@ -221,6 +242,30 @@ def provider_missing(model: Any) -> str | None:
 def _model(model: Any, path: Path) -> Iterator[Finding]:
     if problem := provider_missing(model):
         yield Finding(problem, path)
+
+
+def _package(step: dict[str, Any], path: Path) -> Iterator[Finding]:
+    """A warning where this machine could not ask the step's model; the one that runs the flow may."""
+    model = step.get("model")
+    if step.get("type") != "llm" or not isinstance(model, str):
+        return
+    provider = model.partition(":")[0].removeprefix("gateway/")
+    module = PROVIDER_PACKAGES.get(provider)
+    if module is not None and not _is_installed(module):
+        extra = provider.partition("-")[0]
+        message = (
+            f"the package for models of {provider!r} is not installed on this machine; where the flow runs, "
+            f'it needs: pip install "pydantic-ai-slim[{extra}]"'
+        )
+        yield Finding(message, (*path, "model"), is_warning=True)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        # Of a package that is not there, nothing inside can be looked for.
+        return False
 
 
 def _settings(step: dict[str, Any], path: Path) -> Iterator[Finding]:
@@ -269,12 +314,17 @@ class FlowRules:
                 self.fields[kind] = set(members)
         self._validators = {kind: compile_schema(schema) for kind, schema in self._schemas.items()}
 
-    def flow(self, data: Any) -> Iterator[Finding]:
-        """Every mistake in a flow, step by step."""
+    def flow(self, data: Any, *, own_providers: Container[str] = ()) -> Iterator[Finding]:
+        """Every mistake in a flow, step by step, and what is worth a warning.
+
+        Models of `own_providers` are those of an OpenAI-compatible server, whatever the names are.
+        """
         yield from self._shape("Flow", data, ())
         if isinstance(data, dict):
             yield from _json_schema(data.get("inputs"), ("inputs",))
-            yield from _Walk(self).steps(data.get("steps"), ("steps",), 1)
+            walk = _Walk(self, own_providers)
+            yield from walk.keywords(data.get("inputs"), ("inputs",))
+            yield from walk.steps(data.get("steps"), ("steps",), 1)
 
     def step(self, step: Any, path: Path) -> Iterator[Finding]:
         """Every mistake in one step, the steps inside it left out."""
@@ -316,8 +366,10 @@ def _without_items(part: Any) -> Any:
 class _Walk:
     """One pass over a tree of steps: what only the whole tree can tell."""
 
-    def __init__(self, rules: FlowRules) -> None:
+    def __init__(self, rules: FlowRules, own_providers: Container[str]) -> None:
         self._rules = rules
+        self._own_providers = own_providers
+        self._idle_keywords = 0
         self._ids: dict[str, Path] = {}
         self._count = 0
 
@@ -336,11 +388,24 @@ class _Walk:
             yield from self._rules.step(step, (*path, index))
             if isinstance(step, dict):
                 yield from self._identity(step.get("id"), (*path, index, "id"))
+                yield from self._warnings(step, (*path, index))
                 yield from self._inside(step, (*path, index), nesting + 1)
 
     def _identity(self, step_id: Any, path: Path) -> Iterator[Finding]:
         if isinstance(step_id, str) and self._ids.setdefault(step_id, path) is not path:
             yield Finding(f"the id {step_id!r} is used twice", path, earlier=self._ids[step_id])
+
+    def keywords(self, schema: Any, path: Path) -> Iterator[Finding]:
+        """Warnings about a schema, up to a number: to look for the word that was meant takes a while."""
+        for finding in islice(idle_keywords(schema, path), MAX_IDLE_KEYWORDS - self._idle_keywords):
+            self._idle_keywords += 1
+            yield finding
+
+    def _warnings(self, step: dict[str, Any], path: Path) -> Iterator[Finding]:
+        if "output_schema" in step:
+            yield from self.keywords(step["output_schema"], (*path, "output_schema"))
+        if str(step.get("model")).partition(":")[0] not in self._own_providers:
+            yield from _package(step, path)
 
     def _inside(self, step: dict[str, Any], path: Path, nesting: int) -> Iterator[Finding]:
         kind = step.get("type")

@@ -24,6 +24,24 @@ class FlowInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     updated_at: str
 
 
+class FlowWarning(msgspec.Struct, frozen=True, kw_only=True):
+    """What an author may want to know about a flow that can be used.
+
+    `line` and `column` are of the text that was sent.
+    """
+
+    message: str
+    path: str = ""
+    line: int | None = None
+    column: int | None = None
+
+
+class PushedFlow(FlowInfo, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A flow that was just stored as a draft. On the wire `warnings` is left out where there are none."""
+
+    warnings: list[FlowWarning] = []
+
+
 class VersionInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A state of a flow; version 0 is the draft."""
 

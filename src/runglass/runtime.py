@@ -32,9 +32,10 @@ from runglass.engine.supervised import Supervised
 from runglass.engine.templates import Templates
 from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest, TraceContext
-from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count
+from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count, with_defaults
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import CallKey, FlowRecord, Project, Retention, Store
+from runglass.store.folder import make_folder
 from runglass.store.sqlite import SqliteStore
 from runglass.tail import Tails
 
@@ -177,7 +178,7 @@ async def push_flow(store: Store, project: Project, flow: Flow) -> FlowRecord:
 def _asked_of(flow: Flow, request: RunRequest) -> tuple[Flow, dict[str, Any]]:
     """The flow with the overrides of a request, and inputs that fit it. Raises APIError."""
     flow = apply_overrides(flow, request.block_overrides)
-    inputs = run_inputs(request)
+    inputs = with_defaults(flow, run_inputs(request))
     require_message(flow, inputs)
     check_inputs(flow, inputs)
     return flow, inputs
@@ -305,9 +306,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 def exclusive(database: Path) -> Iterator[None]:
     """Nobody else runs flows on this database until the block ends. Raises DataInUse, SettingsError."""
     # A lock of the operating system: it is gone when its process is, however that ended.
-    lock = FileLock(database.with_name(database.name + ".lock"), blocking=False, thread_local=False)
+    path = database.with_name(database.name + ".lock")
+    lock = FileLock(path, mode=0o600, blocking=False, thread_local=False)
     try:
-        database.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(database.parent)
         lock.acquire()
     except Timeout as error:
         raise DataInUse(

@@ -4,9 +4,11 @@ A setting `data` is the flag `--data`, the variable `RUNGLASS_DATA` and the key 
 descriptions below are the documentation; `docs/reference.md` is tested against them.
 """
 
+import logging
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +17,9 @@ import msgspec
 from msgspec import Meta
 
 from runglass.errors import RunglassError
+from runglass.text import is_whole
+
+_log = logging.getLogger(__name__)
 
 
 class SettingsError(RunglassError):
@@ -158,23 +163,40 @@ CLIENT_VARIABLES: dict[str, str] = {
 }
 """Variables with the same prefix that are not settings of the server."""
 
+_SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://\S+:\d+")
+_OF_A_SERVICE = re.compile(
+    r"(?:\w+_)?(?:SERVICE_(?:HOST|PORT(?:_\w+)?)|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+"""What Kubernetes tells a container of a service called `runglass`, or `runglass-…`."""
+
+_FILE_NAMES = frozenset({"data", "flows", "store"})
+"""Settings that name files, which on most systems need not be UTF-8."""
+
+_told: set[str] = set()
+
+
+def _log_it(warning: str) -> None:
+    _log.warning("%s", warning)
+
 
 def read_settings(
     flags: Mapping[str, Any] | None = None,
     *,
     environment: Mapping[str, str] | None = None,
     file: Path | None = None,
+    warn: Callable[[str], None] = _log_it,
 ) -> Settings:
     """The settings in force. `file` defaults to `runglass.toml` in the current folder, if there is one.
 
-    Raises SettingsError for an unknown name or an unfit value, wherever it stands.
+    Raises SettingsError for an unfit value, and for an unknown name in the file. A variable with an unknown
+    name may be meant for something else: `warn` hears of it, once in the life of the process.
     """
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     path = file or Path("runglass.toml")
     if file is not None or path.exists():
         values |= _from_file(path)
-    values |= _from_environment(environment)
+    values |= _from_environment(environment, warn)
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
     return _convert(values, "settings")
 
@@ -188,14 +210,19 @@ def _from_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+def _from_environment(environment: Mapping[str, str], warn: Callable[[str], None]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for variable, text in environment.items():
         if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
             continue
         name = variable.removeprefix(PREFIX).lower()
-        if name not in Settings.__struct_fields__:
-            raise SettingsError(f"environment variable {variable}: there is no setting {name!r}")
+        if (warning := _passed_over(variable, text)) is not None:
+            if warning and warning not in _told:
+                _told.add(warning)
+                warn(warning)
+            continue
+        if name not in _FILE_NAMES and not is_whole(text):
+            raise SettingsError(f"environment variable {variable} is not UTF-8 text: {text!r}")
         # Lists and tables have no plain spelling in a variable: they are given as JSON.
         if text[:1] in "[{" and text:
             try:
@@ -206,6 +233,30 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             values[name] = text
         _convert({name: values[name]}, f"environment variable {variable}")
     return values
+
+
+def _passed_over(variable: str, text: str) -> str | None:
+    """Why a variable is not read, empty where that needs no words; None for one that is."""
+    name = variable.removeprefix(PREFIX)
+    is_link = _SERVICE_LINK.fullmatch(text) is not None
+    if name == "PORT" and is_link:
+        return (
+            f"environment variable {variable} is ignored: {text!r} is what Kubernetes sets for a service "
+            "called 'runglass'; give the port by --port or in runglass.toml, or set enableServiceLinks: false"
+        )
+    if name.lower() in Settings.__struct_fields__:
+        return None
+    if is_link or _OF_A_SERVICE.fullmatch(name):
+        return ""
+    # Imported here: next to nobody misspells a variable.
+    import difflib
+
+    known = {each.removeprefix(PREFIX): each for each in CLIENT_VARIABLES}
+    known |= {field.upper(): PREFIX + field.upper() for field in Settings.__struct_fields__}
+    # difflib takes quadratic time, and nobody types a name that long.
+    near = difflib.get_close_matches(name.upper(), known, n=1) if len(name) <= 64 else []
+    hint = f"; did you mean {known[near[0]]}?" if near else ""
+    return f"environment variable {variable} is ignored: there is no setting {name.lower()!r}{hint}"
 
 
 def _convert(values: Mapping[str, Any], source: str) -> Settings:

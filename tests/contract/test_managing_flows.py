@@ -168,3 +168,26 @@ def test_the_slug_in_the_file_must_be_the_one_in_the_path(signs: httpx2.Client) 
     assert problem["path"] == "slug"
     assert "'other'" in problem["message"]
     assert refusal(signs.get("/flows/acme/signs/other")) == (404, "FLOW_NOT_FOUND")
+
+
+def test_a_push_is_answered_with_warnings(http: httpx2.Client) -> None:
+    text = """slug: warned
+inputs: {type: object, require: [x]}
+steps:
+  - {id: a, type: llm, model: "anthropic:claude", prompt: hi}
+"""
+    answer = http.put("/flows/acme/demo/warned", content=text)
+    assert answer.status_code == 200
+    warnings = answer.json()["warnings"]
+    assert [(warning["path"], warning["line"]) for warning in warnings] == [
+        ("inputs.require", 2),
+        ("steps[0].model", 4),
+    ]
+    plain = http.put("/flows/acme/demo/plain", content="slug: plain\nsteps: [{id: a, type: passthrough}]\n")
+    assert "warnings" not in plain.json()
+    wrong = http.put(
+        "/flows/acme/demo/wrong",
+        content="slug: wrong\nsteps: [{id: a, type: code, code: \"return steps['b']\"}]\n",
+    )
+    assert refusal(wrong) == (422, "INVALID_REQUEST")
+    assert detail(wrong)["problems"][0]["message"] == "the flow has no step 'b'"

@@ -87,7 +87,7 @@ class Process:
         return self._process.wait(WAIT_S)
 
 
-def _hears_ctrl_c() -> None:
+def hears_ctrl_c() -> None:
     # A shell starts its background jobs with the signal ignored, and the tests may be such a job.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -105,7 +105,7 @@ def started(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_hears_ctrl_c,
+        preexec_fn=hears_ctrl_c,
     )
     with process:
         try:
@@ -157,7 +157,7 @@ def watched(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Ite
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=theirs,
-        preexec_fn=_hears_ctrl_c,
+        preexec_fn=hears_ctrl_c,
     )
     os.close(theirs)
     with process:

@@ -126,6 +126,26 @@ def test_check_says_ok_or_where_each_mistake_is(tmp_path: Path, capsys: pytest.C
     assert bad.endswith("at steps[0].type")
 
 
+def test_what_is_worth_a_warning_does_not_keep_a_flow_from_being_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = FLOW.replace("type: passthrough", "type: code\n    code: return steps.get('nobody')")
+    (tmp_path / "odd.yaml").write_text(text)
+    said = "warning: odd.yaml:6:"
+    assert main(["flow", "check", "odd.yaml"]) == Exit.OK
+    checked = capsys.readouterr()
+    assert checked.out == "odd.yaml: ok\n"
+    assert checked.err.startswith(said)
+    assert "the flow has no step 'nobody'" in checked.err
+    assert main(["flow", "push", "odd.yaml", "--to", "acme/shop", "--data", "here"]) == Exit.OK
+    pushed = capsys.readouterr()
+    assert pushed.out == "acme/shop/greet  draft\n"
+    assert said in pushed.err
+    (tmp_path / "bad.yaml").write_text(text + "  - {id: b}\n")
+    assert main(["flow", "check", "bad.yaml"]) == Exit.FAILED
+    assert "warning: bad.yaml:6:" in capsys.readouterr().err
+
+
 def test_push_stores_drafts_and_publishes_when_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,11 @@
 """What the terminal shows of data that it cannot trust, and of events that it does not know."""
 
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import msgspec
@@ -8,12 +14,25 @@ from rich.text import Text
 
 from runglass.cli.event_lines import EventLines
 from runglass.cli.table import Cell, Column, Row, table_lines
-from runglass.cli.terminal import one_line, stdout, write_line
+from runglass.cli.terminal import (
+    clean,
+    complain,
+    log_to_stderr,
+    note,
+    one_line,
+    stdout,
+    warn,
+    write_json,
+    write_line,
+)
 from runglass.cli.words import duration, money, offset, size
 from runglass.events import KnownEvent, UnknownEvent, decode_event
 from runglass.trace import ModelCall
 
-HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\nsecond line\u009b"
+HOSTILE = (
+    "\x1b]0;owned\x07\x1b[2J\r\nsecond line\u009b\u202egnp.exe\u2066\u200b\u2028third\u061c\U000e0041\ud800"
+)
+DANGEROUS = set("\x1b\x07\r\u009b\u202e\u2066\u200b\u2028\u061c\U000e0041\ud800\ufeff\u200f")
 
 
 def _event(kind: type[msgspec.Struct]) -> bytes:
@@ -34,7 +53,8 @@ def _event(kind: type[msgspec.Struct]) -> bytes:
             values[field.encode_name] = [HOSTILE]
         elif "list" in str(field.type):
             values[field.encode_name] = []
-    return msgspec.json.encode({"eventType": kind.__struct_config__.tag, **values})
+    text = json.dumps({"eventType": kind.__struct_config__.tag, **values}, ensure_ascii=False)
+    return text.encode(errors="replace")
 
 
 @pytest.mark.parametrize("kind", get_args(KnownEvent), ids=lambda kind: kind.__struct_config__.tag)
@@ -46,7 +66,71 @@ def test_every_event_is_one_line_that_cannot_take_over_the_terminal(
     write_line(stdout(), EventLines().line(event))
     shown = capsys.readouterr().out
     assert shown.count("\n") == 1
-    assert not {"\x1b", "\x07", "\r", "\u009b"} & set(shown)
+    assert not DANGEROUS & set(shown)
+
+
+@pytest.mark.parametrize("say", [note, warn, complain, partial(write_line, stdout())])
+def test_nothing_that_is_said_takes_over_the_terminal(
+    say: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    say(HOSTILE)
+    shown = "".join(capsys.readouterr())
+    assert "second line" in shown
+    assert not DANGEROUS & set(shown)
+    assert "\ufffd" in shown
+
+
+def test_a_cell_of_a_table_is_one_line() -> None:
+    long = "x" * 300
+    lines = [
+        line.plain for line in table_lines((Column("name"),), [Row([Cell("a\nb\u2028c")]), Row([Cell(long)])])
+    ]
+    assert lines == ["name", "a b\ufffdc", long]
+
+
+def test_what_people_write_with_joiners_stays() -> None:
+    family, persian = (
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2764\ufe0f",
+        "\u0645\u06cc\u200c\u062e\u0648",
+    )
+    assert clean(f"{family} {persian} é\t\n") == f"{family} {persian} é\t\n"
+
+
+@pytest.mark.parametrize("indent", [0, 2])
+def test_json_on_a_terminal_escapes_what_is_not_seen(monkeypatch: pytest.MonkeyPatch, indent: int) -> None:
+    value = {"name\u202e": "é\x1b[2J\u009b\x7f\u2066\u200d\U000e0041"}
+
+    def written(*, is_terminal: bool) -> str:
+        raw = io.BytesIO()
+        stream = io.TextIOWrapper(raw, encoding="utf-8")
+        monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+        monkeypatch.setattr(sys, "stdout", stream)
+        write_json(value, indent=indent)
+        return raw.getvalue().decode()
+
+    seen = written(is_terminal=True)
+    assert not {"\x1b", "\x7f", "\u009b", "\u202e", "\u2066", "\U000e0041"} & set(seen)
+    assert "\\u202e" in seen
+    assert "é" in seen
+    piped = written(is_terminal=False)
+    assert "\u202e" in piped
+    assert json.loads(seen) == json.loads(piped) == value
+
+
+def test_what_is_logged_takes_over_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, log = logging.getLogger(), logging.getLogger("runglass.test")
+    monkeypatch.setattr(root, "handlers", [])
+    level = logging.getLogger("runglass").level
+    try:
+        log_to_stderr("info")
+        log.warning("%s", HOSTILE)
+    finally:
+        logging.getLogger("runglass").setLevel(level)
+    shown = capsys.readouterr().err
+    assert "owned" in shown
+    assert not DANGEROUS & set(shown)
 
 
 def test_an_event_of_a_type_that_is_not_known_is_shown_as_it_is() -> None:

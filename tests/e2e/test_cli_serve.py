@@ -122,3 +122,15 @@ async def test_a_folder_publishes_each_flow_from_one_file_and_an_unchanged_one_n
         (folder / "first.yaml").unlink()
         await FlowFolder(tmp_path / "flows", store, report=reports.append).scan()
         assert reports[2:] == ["flows: acme/shop/greet is published as version 1"]
+
+
+def test_serve_starts_where_kubernetes_has_a_service_of_its_name(tmp_path: Path) -> None:
+    link = "tcp://10.96.0.17:8080"
+    env = {"RUNGLASS_SERVICE_HOST": "10.96.0.17", "RUNGLASS_PORT": link, "RUNGLASS_PORT_8080_TCP": link}
+    with started(
+        "serve", "--data", tmp_path / "data", "--port", "0", env=env | {"RUNGLASS_PROT": "1"}
+    ) as server:
+        assert server.line().startswith("ready ")
+        said = server.line_of_stderr_with("warning: environment variable RUNGLASS_PORT is ignored")
+        assert "Kubernetes" in said
+        assert "did you mean RUNGLASS_PORT?" in server.line_of_stderr_with("RUNGLASS_PROT")

@@ -1,10 +1,17 @@
 """The pages that are written from the code say what the code says."""
 
+import json
 import re
 import runpy
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
+from runglass.client import asking
+from runglass.client.calls import FlowAddress
+from runglass.settings import read_settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 MENTION = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
@@ -13,6 +20,34 @@ MENTION = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
 def test_the_reference_is_what_the_code_says() -> None:
     page = runpy.run_path(str(DOCS / "make_reference.py"))["page"]()
     assert (DOCS / "reference.md").read_text(encoding="utf-8") == page, "run `make reference`"
+
+
+def test_the_prices_of_the_reference_can_be_read(tmp_path: Path) -> None:
+    page = runpy.run_path(str(DOCS / "make_reference.py"))["page"]()
+    (toml,), (shell,) = (
+        re.findall(r"```toml\n(.*?)```", page, re.S),
+        re.findall(r"```sh\n(.*?)```", page, re.S),
+    )
+    file = tmp_path / "runglass.toml"
+    file.write_text(toml)
+    variable, _, text = shell.strip().partition("=")
+    from_file = read_settings(environment={}, file=file).prices
+    assert from_file == read_settings(environment={variable: text.strip("'")}).prices
+    assert from_file["openai:gpt-4o-mini"].cached_input_per_mtok == Decimal("0.075")
+
+
+def test_the_values_of_the_reference_are_sent_as_it_says() -> None:
+    day, moment = date(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC)
+    given = {"day": day, "at": moment, "n": Decimal("1.50"), "b": b"hi", "t": (1,), "nan": float("nan")}
+    body = asking.execution(FlowAddress("a", "p", "s"), parameters=given).call().body
+    assert json.loads(body or b"")["parameters"] == {
+        "day": "2026-01-02",
+        "at": "2026-01-02T00:00:00Z",
+        "n": "1.50",
+        "b": "aGk=",
+        "t": [1],
+        "nan": None,
+    }
 
 
 def test_the_demo_s_trace_is_the_one_in_the_docs() -> None:

@@ -1,5 +1,6 @@
 """What makes a flow wrong: the shape of each step, and the code, templates and schemas inside it."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ from pydantic_ai.settings import ModelSettings
 
 from runglass import flow_check
 from runglass.engine.conversation import CommonSettings
-from runglass.flow import CodeStep, LlmStep, parse_flow, step_count
+from runglass.flow import CodeStep, LlmStep, check_flow, parse_flow, step_count
 from runglass.schemas import compile_schema
 from tests.flows import HEAD, LLM, ONE, problems
 
@@ -348,6 +349,39 @@ def is_provider(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def test_the_packages_of_providers_are_those_that_the_library_asks_for() -> None:
+    names = set(re.findall(r"'([a-z-]+)'", inspect.getsource(infer_provider_class)))
+    missing = set()
+    for name in names:
+        try:
+            infer_provider_class(name)
+        except ImportError:
+            missing.add(name)
+        except ValueError:
+            continue
+    assert missing
+    assert missing <= set(flow_check.PROVIDER_PACKAGES) <= names
+
+
+@pytest.mark.parametrize("model", ["anthropic:claude", "gateway/anthropic:claude"])
+def test_a_provider_whose_package_is_missing_is_a_warning(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = HEAD + f"  - {{id: a, type: llm, model: '{model}'}}\n"
+    (warning,) = check_flow(text).warnings
+    assert (warning.path, warning.line) == ("steps[0].model", 3)
+    assert "'anthropic' is not installed on this machine" in warning.message
+    assert 'pip install "pydantic-ai-slim[anthropic]"' in warning.message
+    monkeypatch.setitem(flow_check.PROVIDER_PACKAGES, "anthropic", "json")
+    assert check_flow(text).warnings == []
+
+
+def test_a_provider_of_the_server_s_own_needs_no_package() -> None:
+    text = HEAD + "  - {id: a, type: llm, model: 'groq:x'}\n  - {id: b, type: llm, model: 'openai:x'}\n"
+    assert len(check_flow(text).warnings) == 1
+    assert check_flow(text, own_providers={"groq": "http://127.0.0.1:9/v1"}).warnings == []
 
 
 def test_the_families_of_settings_are_those_of_the_library() -> None:

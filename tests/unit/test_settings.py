@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from runglass import settings as settings_module
 from runglass.settings import Settings, SettingsError, read_settings
 
 
@@ -49,13 +50,72 @@ def test_the_client_s_variables_are_not_settings() -> None:
         ({"RUNGLASS_PORT": "many"}, "RUNGLASS_PORT.*int"),
         ({"RUNGLASS_PORT": "70000"}, "RUNGLASS_PORT.*65535"),
         ({"RUNGLASS_CAPTURE": "some"}, "RUNGLASS_CAPTURE.*some"),
-        ({"RUNGLASS_PROT": "1"}, "RUNGLASS_PROT.*no setting 'prot'"),
+        ({"RUNGLASS_PORT": ""}, "RUNGLASS_PORT.*int"),
+        ({"RUNGLASS_CAPTURE": "\udcff"}, "RUNGLASS_CAPTURE is not UTF-8 text"),
+        ({"RUNGLASS_PRICES": '{"\udcff": 1}'}, "RUNGLASS_PRICES is not UTF-8 text"),
+        ({"RUNGLASS_PORT": "http://10.0.0.1:8080"}, "RUNGLASS_PORT.*int"),
         ({"RUNGLASS_REDACT_KEYS": "[1"}, "RUNGLASS_REDACT_KEYS.*JSON"),
     ],
 )
 def test_a_wrong_variable_is_named(environment: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         read_settings(environment=environment)
+
+
+def read_with(environment: dict[str, str]) -> tuple[Settings, list[str]]:
+    warnings: list[str] = []
+    return read_settings(environment=environment, warn=warnings.append), warnings
+
+
+def test_a_variable_that_is_no_setting_is_a_warning_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_module, "_told", set())
+    environment = {"RUNGLASS_PROT": "1", "RUNGLASS_APIKEY": "nk_secret", "RUNGLASS_X": "1"}
+    said = "environment variable RUNGLASS_{} is ignored: there is no setting '{}'{}".format
+    assert read_with(environment) == (
+        Settings(),
+        [
+            said("PROT", "prot", "; did you mean RUNGLASS_PORT?"),
+            said("APIKEY", "apikey", "; did you mean RUNGLASS_API_KEY?"),
+            said("X", "x", ""),
+        ],
+    )
+    assert read_with(environment) == (Settings(), [])
+
+
+def test_the_variables_of_a_service_in_kubernetes_are_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_module, "_told", set())
+    link = "tcp://10.96.0.17:8080"
+    settings, warnings = read_with(
+        {
+            "RUNGLASS_SERVICE_HOST": "10.96.0.17",
+            "RUNGLASS_SERVICE_PORT": "8080",
+            "RUNGLASS_SERVICE_PORT_HTTP": "8080",
+            "RUNGLASS_PORT": link,
+            "RUNGLASS_PORT_8080_TCP": link,
+            "RUNGLASS_PORT_8080_TCP_PROTO": "tcp",
+            "RUNGLASS_PORT_8080_TCP_PORT": "8080",
+            "RUNGLASS_PORT_8080_TCP_ADDR": "10.96.0.17",
+            "RUNGLASS_WEB_SERVICE_HOST": "10.96.0.18",
+            "RUNGLASS_WEB_PORT": link,
+        }
+    )
+    assert settings == Settings()
+    (warning,) = warnings
+    assert link in warning
+    assert "Kubernetes" in warning
+
+
+def test_the_name_of_a_folder_need_not_be_utf_8() -> None:
+    assert read_settings(environment={"RUNGLASS_DATA": "d\udcff"}).data == Path("d\udcff")
+
+
+def test_without_a_listener_warnings_are_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(settings_module, "_told", set())
+    caplog.set_level("WARNING", logger="runglass")
+    read_settings(environment={"RUNGLASS_PROT": "1"})
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("text", ["port = 'x'", "prot = 1", "port = = 1"])

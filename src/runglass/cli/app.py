@@ -13,6 +13,7 @@ from runglass import __version__
 from runglass.cli import database, flows, keys, projects, runs
 from runglass.cli.demo import demo
 from runglass.cli.exits import Exit, UsageError, exit_of
+from runglass.cli.interrupts import Interruptible, is_interrupt
 from runglass.cli.run import run as run_flow
 from runglass.cli.serve import serve
 from runglass.cli.terminal import PipeClosed, complain
@@ -52,7 +53,8 @@ def run(arguments: Sequence[str] | None) -> int:
             # A terminal that lacks a character is to show the others.
             stream.reconfigure(errors="replace")
     try:
-        code = _call(arguments)
+        with Interruptible():
+            code = _call(arguments)
         sys.stdout.flush()
     except (PipeClosed, BrokenPipeError):
         _drop_output()
@@ -61,6 +63,10 @@ def run(arguments: Sequence[str] | None) -> int:
         _drop_output()
         complain(f"the command cannot go on: {error}")
         return Exit.FAILED
+    except BaseException as error:
+        if is_interrupt(error):
+            return Exit.INTERRUPTED
+        raise
     return code
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runglass.cli.exits import NotFound
 from runglass.cli.names import ProjectName
-from runglass.cli.terminal import note
+from runglass.cli.terminal import note, warn
 from runglass.keys import make_key
 from runglass.settings import Settings, read_settings
 from runglass.store.base import ApiKey, Project, Role, Store
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def data_settings(data: Path | None, store: str | None) -> Settings:
     """The settings in force, with the flags over them. Raises SettingsError."""
-    return read_settings({"data": data, "store": store})
+    return read_settings({"data": data, "store": store}, warn=warn)
 
 
 def require_database(settings: Settings) -> None:

@@ -15,7 +15,7 @@ import typer
 from runglass.cli import words
 from runglass.cli.demo_text import flow_file, read_text, story
 from runglass.cli.exits import Exit
-from runglass.cli.terminal import heading, log_to_stderr, one_line, stdout, write_json, write_line
+from runglass.cli.terminal import heading, log_to_stderr, one_line, stdout, warn, write_json, write_line
 from runglass.settings import Price, Settings, read_settings
 from runglass.trace import StepTrace
 
@@ -81,7 +81,8 @@ def _settings(data: Path) -> Settings:
             "synchronous": "NORMAL",
             "capture": "metadata_only",
             "log_level": "error",
-        }
+        },
+        warn=warn,
     )
     return msgspec.structs.replace(settings, prices={"echo": ECHO_PRICE, **settings.prices})
 

@@ -73,7 +73,7 @@ class FlowFolder:
         if len(parts) != 3:
             raise UsageError(f"it does not lie in a folder ORG/PROJECT of {self._folder}")
         name = project_name(f"{parts[0]}/{parts[1]}")
-        flow = read_flow(path)
+        flow, warnings = read_flow(path)
         owner = self._owners.get((name, flow.slug))
         if owner not in (None, path) and owner.exists():
             raise UsageError(
@@ -87,6 +87,8 @@ class FlowFolder:
         version = await self._store.publish(record.id)
         self._owners[name, flow.slug] = path
         self._report(f"flows: {name}/{flow.slug} is published as version {version}")
+        for warning in warnings:
+            self._report(f"flows: warning: {warning.located(str(path))}")
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, Mark]]:

@@ -12,13 +12,13 @@ from runglass.cli.flow_place import flow_place
 from runglass.cli.names import ProjectName, flow_name, project_name
 from runglass.cli.options import ApiKey, AsJson, BaseUrl, Data, Store
 from runglass.cli.table import Cell, Column, Row, print_table
-from runglass.cli.terminal import note, one_line, stdout, write_json, write_line
+from runglass.cli.terminal import note, one_line, stdout, warn, write_json, write_line
 from runglass.cli.words import UNKNOWN, local_time
 from runglass.errors import FlowFileError, Problem
 from runglass.management import FlowHistory, FlowInfo
 
 if TYPE_CHECKING:
-    from runglass.flow import Flow
+    from runglass.flow import CheckedFlow, Flow
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,17 +39,22 @@ COLUMNS = (
 
 @app.command()
 def check(files: Files) -> None:
-    """Check flow files: `ok` for a good one, else every mistake as FILE:LINE:COLUMN: message at path."""
+    """Check flow files: `ok` for a good one, else every mistake as FILE:LINE:COLUMN: message at path.
+
+    What does not keep a flow from being used is a warning, on stderr.
+    """
     console = stdout()
     bad = 0
     for file in files:
         try:
-            read_flow(file)
+            checked = read_flow(file)
         except FlowFileError as error:
             bad += 1
             write_line(console, str(error))
+            _warn(file, error.warnings)
         else:
             write_line(console, f"{file}: ok")
+            _warn(file, checked.warnings)
     if bad:
         note(f"{bad} of {len(files)} files cannot be used")
         raise typer.Exit(Exit.FAILED)
@@ -159,17 +164,22 @@ def rollback(
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
-def read_flow(file: Path) -> "Flow":
-    """The flow in a file. Raises FlowFileError, also for a file that cannot be read."""
+def read_flow(file: Path) -> "CheckedFlow":
+    """The flow in a file, and warnings. Raises FlowFileError, also for a file that cannot be read."""
     # Imported here: reading YAML takes a library that most commands can do without.
-    from runglass.flow import parse_flow
+    from runglass.flow import check_flow
 
     try:
         text = file.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise FlowFileError([Problem(f"the file cannot be read: {reason}")], file=str(file)) from error
-    return parse_flow(text, file=str(file))
+    return check_flow(text, file=str(file))
+
+
+def _warn(file: Path, warnings: list[Problem]) -> None:
+    for warning in warnings:
+        warn(warning.located(str(file)))
 
 
 def _read_all(files: list[Path]) -> "dict[str, Flow]":
@@ -178,10 +188,11 @@ def _read_all(files: list[Path]) -> "dict[str, Flow]":
     errors = []
     for file in files:
         try:
-            flow = read_flow(file)
+            flow, warnings = read_flow(file)
         except FlowFileError as error:
             errors.append(str(error))
             continue
+        _warn(file, warnings)
         if flow.slug in flows:
             raise UsageError(
                 f"{came_from[flow.slug]} and {file} both hold the flow {flow.slug!r}; push one of them"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from runglass.cli.loading import loading
-from runglass.cli.terminal import log_to_stderr, note, stdout, write_line
+from runglass.cli.terminal import log_to_stderr, note, stdout, warn, write_line
 from runglass.execution import CaptureMode
 from runglass.settings import Settings, SettingsError, read_settings
 
@@ -60,7 +60,8 @@ def serve(
             "synchronous": synchronous,
             "capture": capture,
             "log_level": log_level,
-        }
+        },
+        warn=warn,
     )
     log_to_stderr(settings.log_level)
     # Imported here, so that no other command waits for the web framework.

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from runglass.cli.terminal import stdout, width_of, write_line
+from runglass.cli.terminal import one_line, stdout, width_of, write_line
 
 GAP = 2
 
@@ -47,6 +47,15 @@ class Layout(NamedTuple):
     left_out: list[str]
 
 
+def _plain(row: Row) -> Row:
+    # A line break in a cell would look like another row.
+    if all(cell.text.isprintable() for cell in row.cells):
+        return row
+    return row._replace(
+        cells=[cell._replace(text=one_line(cell.text, limit=len(cell.text))) for cell in row.cells]
+    )
+
+
 def lay_out(columns: Sequence[Column], rows: Sequence[Row], *, width: int | None) -> Layout:
     """The columns that fit in `width` (None: all). A column in which no row has text is never shown."""
     widths = [max((cell_len(row.cells[at].text) for row in rows), default=0) for at in range(len(columns))]
@@ -71,6 +80,7 @@ def table_lines(
     columns: Sequence[Column], rows: Sequence[Row], *, width: int | None = None
 ) -> Iterator[Text]:
     """The lines of the table, its header first, and last a note of the columns that were left out."""
+    rows = [_plain(row) for row in rows]
     layout = lay_out(columns, rows, width=width)
     yield _line(columns, [Cell(column.title, "bold") for column in columns], layout)
     for row in rows:

@@ -1,7 +1,7 @@
 """Where output goes: results to stdout, everything said beside them to stderr.
 
 Text from flows and runs is data, never markup: it is written without Rich's interpretation, and without the
-control characters with which it could take over a terminal.
+characters with which it could take over a terminal, turn the order of what is read, or hide.
 """
 
 import logging
@@ -14,7 +14,16 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNSEEN = (
+    "\x7f-\x9f"
+    # Marks that turn the direction of text, separators of lines, and characters without a shape. The joiners
+    # U+200C and U+200D stay: Persian and emoji are written with them.
+    "\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
+    # Halves of characters, as in file names that are not UTF-8.
+    "\ud800-\udfff"
+)
+_CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSEEN}]")
+_RAW_IN_JSON = re.compile(f"[{_UNSEEN}]")
 
 
 class PipeClosed(Exception):
@@ -63,10 +72,15 @@ def heading(title: str) -> None:
 def write_json(value: Any, *, indent: int = 0) -> None:
     """`value` as JSON on stdout: on one line, or with `indent` spread over several. Raises PipeClosed."""
     data = msgspec.json.encode(value)
+    if indent:
+        data = msgspec.json.format(data, indent=indent)
+    if sys.stdout.isatty():
+        # Escapes leave the value the same. What reads a pipe or a file is no terminal, and gets it as it is.
+        data = _RAW_IN_JSON.sub(_escaped, data.decode()).encode()
     try:
         sys.stdout.flush()
         # Bytes, because JSON is UTF-8 whatever encoding the terminal has.
-        sys.stdout.buffer.write((msgspec.json.format(data, indent=indent) if indent else data) + b"\n")
+        sys.stdout.buffer.write(data + b"\n")
         sys.stdout.buffer.flush()
     except BrokenPipeError as error:
         raise PipeClosed from error
@@ -77,19 +91,36 @@ def note(text: str) -> None:
     write_line(stderr(), text)
 
 
+def warn(text: str) -> None:
+    """Something that is likely to be a mistake, on stderr, though the command goes on."""
+    write_line(stderr(), Text.assemble(("warning: ", "bold yellow"), clean(text)))
+
+
 def complain(text: str) -> None:
     """An error, on stderr: its first line is marked as one."""
     write_line(stderr(), Text.assemble(("error: ", "bold red"), clean(text)))
 
 
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record))
+
+
 def log_to_stderr(level: str) -> None:
     """Writes what Runglass logs from `level` on, and warnings of the libraries under it."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("runglass").setLevel(level.upper())
 
 
+def _escaped(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
 def clean(text: str) -> str:
-    """Text without control characters, apart from line breaks and tabs."""
+    """Text without control characters, apart from line breaks and tabs, and without what cannot be seen."""
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 

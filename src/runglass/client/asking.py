@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from runglass.client.calls import IDEMPOTENCY_KEY, Call, FlowAddress, is_count
+from runglass.client.calls import HALF, IDEMPOTENCY_KEY, Call, FlowAddress, is_count
 from runglass.client.endpoint import session_header
 from runglass.execution import (
     Attachment,
@@ -25,6 +25,8 @@ from runglass.execution import (
     Version,
     accept_both_spellings,
 )
+from runglass.findings import path_text
+from runglass.text import half_text
 from runglass.trace_context import read_trace_context
 
 T = TypeVar("T")
@@ -164,8 +166,18 @@ def job(
 
 def _post(path: str, request: RunRequest, headers: Mapping[str, str], *, answer: type[T]) -> Call[T]:
     own = {"Content-Type": "application/json", IDEMPOTENCY_KEY: str(uuid.uuid4())}
-    body = msgspec.json.encode(request)
-    return Call(method="POST", path=path, answer=answer, headers={**own, **headers}, body=body)
+    return Call(method="POST", path=path, answer=answer, headers={**own, **headers}, body=_body(request))
+
+
+def _body(request: RunRequest) -> bytes:
+    try:
+        return msgspec.json.encode(request)
+    except UnicodeEncodeError as error:
+        half = half_text(msgspec.to_builtins(request))
+        if half is None:
+            raise
+        text, place = half
+        raise ValueError(f"{path_text(place)} may not be {text!r:.200}: {HALF}") from error
 
 
 def _headers(session_id: SessionId, trace_context: TraceHeaders | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from runglass.execution import JobState, RunPage
+from runglass.text import is_whole
 from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ Time = str | datetime
 """A moment: aware, or ISO 8601 text, which is UTC unless it says otherwise."""
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
+
+HALF = "it holds half a surrogate pair, which is not a character and cannot be sent"
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -196,7 +199,7 @@ def runs(
         "limit": limit,
         "cursor": cursor,
     }
-    query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)
+    query = tuple((name, whole(name, str(value))) for name, value in wanted.items() if value is not None)
     return Call(method="GET", path="/flow-runs", answer=RunPage, query=query)
 
 
@@ -234,7 +237,14 @@ def _part(name: str, value: str) -> str:
     # `.` and `..` survive quoting, and proxies would resolve them into another path.
     if value in ("", ".", ".."):
         raise ValueError(f"{name} may not be {value!r}")
-    return quote(value, safe="")
+    return quote(whole(name, value), safe="")
+
+
+def whole(name: str, value: str) -> str:
+    """The argument as it is. Raises ValueError for one that cannot be encoded."""
+    if not is_whole(value):
+        raise ValueError(f"{name} may not be {value!r}: {HALF}")
+    return value
 
 
 def _attempt(attempt: Attempt) -> Attempt:

@@ -15,6 +15,7 @@ import msgspec
 
 from runglass import __version__
 from runglass.errors import api_error
+from runglass.text import is_whole
 
 API_PATH = "/api/v1"
 """Where the API is on a server that stands alone, so a base URL may leave it out."""
@@ -118,6 +119,8 @@ def _api_key(key: str | None) -> str:
 def _base_url(url: str) -> str:
     """The URL that every call's path is put behind: as given, or with `/api/v1` where it names no path."""
     wrong = f"base_url {url!r} cannot be used: "
+    if not is_whole(url):
+        raise ValueError(f"{wrong}it is not UTF-8 text")
     try:
         parts = urlsplit(url.strip())
         port = parts.port

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from runglass.client.calls import Call
-from runglass.management import FlowHistory, FlowInfo, FlowList, FlowTree, FlowVersionNumber
+from runglass.client.calls import Call, whole
+from runglass.management import FlowHistory, FlowInfo, FlowList, FlowTree, FlowVersionNumber, PushedFlow
 
 if TYPE_CHECKING:
     from runglass.client import Client
@@ -50,14 +50,14 @@ def flow_version(org: str, project: str, slug: str, version: int) -> Call[FlowTr
     return ManagingCall(method="GET", path=path, answer=dict[str, Any])
 
 
-def push(org: str, project: str, slug: str, text: str | bytes) -> Call[FlowInfo]:
+def push(org: str, project: str, slug: str, text: str | bytes) -> Call[PushedFlow]:
     """Store a draft."""
     return ManagingCall(
         method="PUT",
         path=_path(org, project, slug),
-        answer=FlowInfo,
+        answer=PushedFlow,
         headers={"Content-Type": "application/yaml"},
-        body=text.encode() if isinstance(text, str) else text,
+        body=whole("text", text).encode() if isinstance(text, str) else text,
     )
 
 
@@ -104,7 +104,7 @@ class Management:
 
     def push(
         self, org: str, project: str, slug: str, text: str | bytes, *, timeout: float | None = None
-    ) -> FlowInfo:
+    ) -> PushedFlow:
         """Stores a flow file, YAML or JSON, as the draft of its slug.
 
         Raises FlowExecutionError for a file with mistakes; `details["problems"]` has them all.
@@ -148,7 +148,7 @@ class AsyncManagement:
 
     async def push(
         self, org: str, project: str, slug: str, text: str | bytes, *, timeout: float | None = None
-    ) -> FlowInfo:
+    ) -> PushedFlow:
         """Stores a flow file, YAML or JSON, as the draft of its slug.
 
         Raises FlowExecutionError for a file with mistakes; `details["problems"]` has them all.
@@ -171,7 +171,7 @@ def _path(*names: str) -> str:
         # `.` and `..` survive quoting, and proxies would resolve them into another path.
         if name in ("", ".", ".."):
             raise ValueError(f"{name!r} is not a name of an org, a project or a flow")
-    return "/".join(["/flows", *(quote(name, safe="") for name in names)])
+    return "/".join(["/flows", *(quote(whole("a name in the path", name), safe="") for name in names)])
 
 
 def _number(version: object, *, least: int) -> int:

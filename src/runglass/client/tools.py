@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from runglass.client.calls import is_count
+from runglass.text import whole_text, whole_value
 
 ToolHandler = Callable[[str, dict[str, Any]], Any]
 """Answers a call: takes a tool's name and arguments, and returns its result or, on asyncio, an awaitable."""
@@ -66,8 +67,16 @@ def result_messages(calls: Sequence[ToolCall], results: Results) -> list[dict[st
 
 
 def content_of(value: Any) -> str:
-    """A tool's result as a model reads it: text as it is, anything else as JSON. Raises TypeError."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    """A tool's result as a model reads it: text as it is, anything else as JSON. Raises TypeError.
+
+    Halves of characters are replaced: the run waits, and the model can do with the rest.
+    """
+    if isinstance(value, str):
+        return whole_text(value)
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(whole_value(msgspec.to_builtins(value))).decode()
 
 
 def check_conversation(

@@ -51,11 +51,11 @@ class CommonSettings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     frequency_penalty: float | UnsetType = UNSET
     logit_bias: dict[str, int] | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
     thinking: bool | Literal["minimal", "low", "medium", "high", "xhigh", "max"] | UnsetType = UNSET
     service_tier: Literal["auto", "default", "flex", "priority"] | UnsetType = UNSET
     extra_headers: dict[str, str] | UnsetType = UNSET
     extra_body: dict[str, Any] | UnsetType = UNSET
-    stream: bool | UnsetType = UNSET
 
 
 def model_settings(settings: dict[str, Any], *, provider: str) -> ModelSettings:

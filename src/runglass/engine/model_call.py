@@ -12,6 +12,7 @@ import msgspec
 
 from runglass.errors import StepFailure
 from runglass.schemas import mistakes
+from runglass.text import whole_text as whole_text
 from runglass.trace import TokenBreakdown
 
 
@@ -147,10 +148,3 @@ def schema_problems(value: Any, schema: dict[str, Any]) -> list[str]:
         raise StepFailure(
             "INVALID_INPUT", f"not a usable JSON Schema: {str(problem)[:500]}", may_retry=False
         ) from problem
-
-
-def whole_text(text: str) -> str:
-    """Text that can be encoded: halves of a character that found each other joined, single ones replaced."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

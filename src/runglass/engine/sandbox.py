@@ -26,6 +26,8 @@ T = TypeVar("T")
 SUSPENSION_LIMIT = 1000
 """How often code may ask the host for something: the clock, a file it will not get, a pause."""
 PRINT_LIMIT = 64 * 1024
+RESULT_SHARE = 4
+"""As JSON a result may have this part of the memory limit: as objects it takes up to 20 times the room."""
 _SHOWN = 2000
 _FRAMES = 20
 
@@ -60,8 +62,7 @@ class Sandbox:
             "recursion": recursion_limit,
             "suspensions": SUSPENSION_LIMIT,
         }
-        # Text becomes objects here, which take up to twenty times the room.
-        self._result_limit_bytes = memory_limit_bytes // 4
+        self._result_limit_bytes = memory_limit_bytes // RESULT_SHARE
         self._max_processes = max_processes
         self._pool: AsyncMonty | None = None
         self._starting = asyncio.Lock()

@@ -37,6 +37,10 @@ CALLS_WITH = {
 WITHOUT_EFFECT = frozenset({"pausedAtStep", "iterationsUsed", "accumulatedOutputs"})
 """Fields that come with a pause. A call that does not know them runs the same with and without them."""
 
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -94,7 +98,9 @@ def _object(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise api_error("INVALID_REQUEST", "the body is not valid JSON: its text is not UTF-8") from error
     except msgspec.DecodeError as error:
-        raise api_error("INVALID_REQUEST", f"the body is not valid JSON: {error}") from error
+        reason = "it has an escape of half a surrogate pair, which is not a character"
+        told = reason if _HALF.search(body) else str(error)
+        raise api_error("INVALID_REQUEST", f"the body is not valid JSON: {told}") from error
     except RecursionError as error:
         raise _too_deep() from error
     _check_depth(value)

@@ -5,6 +5,7 @@ look; changing takes the role `admin`.
 """
 
 import asyncio
+from collections.abc import Container
 from dataclasses import dataclass
 
 import msgspec
@@ -14,8 +15,17 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath
 
 from runglass.errors import APIError, FlowFileError, Problem, api_error
-from runglass.flow import Flow, parse_flow
-from runglass.management import FlowHistory, FlowInfo, FlowList, FlowTree, FlowVersionNumber, VersionInfo
+from runglass.flow import CheckedFlow, check_flow
+from runglass.management import (
+    FlowHistory,
+    FlowInfo,
+    FlowList,
+    FlowTree,
+    FlowVersionNumber,
+    FlowWarning,
+    PushedFlow,
+    VersionInfo,
+)
 from runglass.runtime import push_flow
 from runglass.server.answers import JSON
 from runglass.server.asked import answer, body_of, documented
@@ -132,7 +142,7 @@ async def flow_version(
 
 @put(
     "/{org:str}/{project:str}/{slug:str}",
-    responses=documented(FlowInfo, "The flow; what it is in production has not changed."),
+    responses=documented(PushedFlow, "The flow; what it is in production has not changed."),
     operation_class=PushOperation,
     tags=TAGS,
     summary="Push a flow",
@@ -142,12 +152,16 @@ async def push(
 ) -> Response[bytes]:
     """Stores a flow file, YAML or JSON, as the draft of its slug, which must be the slug in the path.
 
-    A file with mistakes is refused with all of them in `detail.problems`.
+    A file with mistakes is refused with all of them in `detail.problems`. `warnings` lists what does not keep
+    the flow from being used, such as a model whose package this server lacks.
     """
     own = await own_room(request, org, project)
     require_admin(request)
-    parsed = await _read_flow(await body_of(request), slug)
-    return answer(_info(await push_flow(runtime_of(request).store, own, parsed)))
+    runtime = runtime_of(request)
+    checked = await _read_flow(await body_of(request), slug, own_providers=runtime.settings.providers)
+    info = _info(await push_flow(runtime.store, own, checked.flow))
+    warnings = [FlowWarning(**warning._asdict()) for warning in checked.warnings]
+    return answer(PushedFlow(**msgspec.structs.asdict(info), warnings=warnings))
 
 
 @post(
@@ -207,15 +221,15 @@ def _info(record: FlowRecord) -> FlowInfo:
     return msgspec.convert(record, FlowInfo, from_attributes=True)
 
 
-async def _read_flow(body: bytes, slug: str) -> Flow:
+async def _read_flow(body: bytes, slug: str, *, own_providers: Container[str]) -> CheckedFlow:
     try:
         # In a thread: checking a large file takes seconds, in which nobody else would be served.
-        parsed = await asyncio.to_thread(parse_flow, body)
+        checked = await asyncio.to_thread(check_flow, body, own_providers=own_providers)
     except FlowFileError as error:
         raise _refusal(error.problems) from error
-    if parsed.slug != slug:
-        raise _refusal([Problem(f"the slug is {parsed.slug!r}, but the path says {slug!r}", "slug")])
-    return parsed
+    if checked.flow.slug != slug:
+        raise _refusal([Problem(f"the slug is {checked.flow.slug!r}, but the path says {slug!r}", "slug")])
+    return checked
 
 
 def _refusal(problems: list[Problem]) -> APIError:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from runglass.errors import CommitUncertain, PermanentStoreError, RunglassError, StoreError, ValueTooLarge
+from runglass.store.folder import make_file, make_folder, warn_of_others
 from runglass.store.lane import Job, Lane, Outcome
 from runglass.store.migrate import migrate_sqlite
 
@@ -146,9 +147,10 @@ class Connections:
 
     def _open_writer(self) -> sqlite3.Connection:
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             # Snapshots are for nobody else's eyes; SQLite gives its side files the same permissions.
-            self.path.touch(mode=0o600)
+            make_file(self.path)
+            warn_of_others(self.path)
             _sync_folders(self.path)
             connection = self._connect(timeout_s=BUSY_TIMEOUT_S)
         except (OSError, sqlite3.Error) as error:

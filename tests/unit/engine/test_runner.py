@@ -284,7 +284,7 @@ async def test_an_attempt_that_takes_too_long_is_cut_off(execute: Execute) -> No
         ('{id: s, type: code, code: \'return {"x": "a" * 10**9}\'}', "SANDBOX_LIMIT"),
         ("{id: s, type: llm, model: echo, prompt: '{{ nobody }}'}", "TEMPLATE_ERROR"),
         ("{id: s, type: llm, model: echo}", "TEMPLATE_ERROR"),
-        ("{id: s, type: passthrough, input: {x: '{{ steps.ghost.y }}'}}", "TEMPLATE_ERROR"),
+        ("{id: s, type: passthrough, input: {x: '{{ initial.ghost.y }}'}}", "TEMPLATE_ERROR"),
         ("{id: s, type: llm, model: 'nonsense:x', prompt: x}", "MODEL_NOT_SUPPORTED"),
         ("{id: s, type: loop, over: '7', steps: [{id: x, type: passthrough}]}", "INVALID_INPUT"),
         ("{id: s, type: loop, over: nothing, steps: [{id: x, type: passthrough}]}", "CODE_ERROR"),

@@ -1,0 +1,128 @@
+"""Half a surrogate pair, and bytes that are no UTF-8, at every edge of the server: refused, or replaced.
+
+Never a fault of the server, and never a run that cannot be recorded or read.
+"""
+
+import socket
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer
+from tests.contract.wire import detail, http_for, refusal
+
+FLOWS = {
+    "result": "type: code, code: \"return {'x': ['\\\\ud800'], '\\\\udc00': 1}\"",
+    "printed": "type: code, code: \"print('\\\\ud800'); return {}\"",
+    "over": "type: loop, over: \"['\\\\ud800']\", steps: [{id: in, type: passthrough}]",
+    "truth": "type: condition, if: \"message == '\\\\ud800'\", then: [{id: in, type: passthrough}]",
+    "split": 'type: passthrough, input: {x: "{{ message[:1] }}", y: "{{ message | tojson }}"}',
+    "emoji": 'type: passthrough, input: {x: "\\ud83d\\ude00"}',
+}
+
+
+@pytest.fixture(scope="module")
+def flows(server: RunningServer) -> Iterator[httpx2.Client]:
+    for slug, step in FLOWS.items():
+        server.push(f"slug: {slug}\nsteps: [{{id: s, {step}}}]\n")
+    server.push("slug: raised\nsteps: [{id: s, type: code, code: \"raise ValueError('\\\\ud800')\"}]\n")
+    with http_for(server, server.key) as client:
+        yield client
+
+
+@pytest.mark.parametrize("slug", FLOWS)
+def test_what_code_and_templates_make_of_it_is_recorded_and_read(flows: httpx2.Client, slug: str) -> None:
+    answer = flows.post(f"/seq/acme/demo/{slug}/execute", json={"message": "\U0001f600"})
+    assert answer.status_code == 200, answer.text
+    trace = flows.get(f"/flow-runs/{answer.json()['executionId']}/trace")
+    assert trace.status_code == 200
+    assert trace.json()["flowRun"]["status"] == "completed"
+    shown = {"result": {"x": ["\ufffd"], "\ufffd": 1}, "emoji": {"x": "\U0001f600"}}
+    assert answer.json()["result"] == shown.get(slug, answer.json()["result"])
+
+
+def test_an_exception_with_it_fails_the_step(flows: httpx2.Client) -> None:
+    answer = flows.post("/seq/acme/demo/raised/execute", json={"message": "a"})
+    assert refusal(answer) == (500, "STEP_FAILED")
+    assert detail(answer)["error"]["code"] == "CODE_ERROR"
+    trace = flows.get(f"/flow-runs/{detail(answer)['executionId']}/trace").json()
+    assert trace["flowRun"]["status"] == "failed"
+
+
+@pytest.mark.parametrize("path", ["execute", "jobs", "v1/step"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"message":"\ud800"}',
+        rb'{"message":"a","parameters":{"x":["\udc00"]}}',
+        rb'{"message":"a","parameters":{"\ud800":1}}',
+        rb'{"message":"a","executionId":"\ud83d"}',
+        rb'{"message":"a","toolCallMessages":[{"role":"tool","toolCallId":"c","content":"\ud800"}]}',
+    ],
+)
+def test_a_body_with_it_is_refused_in_words(flows: httpx2.Client, path: str, body: bytes) -> None:
+    flows.post("/flows/acme/demo/emoji/publish").raise_for_status()
+    answer = flows.post(f"/seq/acme/demo/emoji/{path}", content=body)
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "half a surrogate pair" in detail(answer)["message"]
+
+
+def test_a_flow_with_it_is_refused_in_words(flows: httpx2.Client) -> None:
+    text = rb'{"slug": "bad", "steps": [{"id": "s", "type": "passthrough", "input": {"x": "\ud800"}}]}'
+    answer = flows.put("/flows/acme/demo/bad", content=text)
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    (problem,) = detail(answer)["problems"]
+    assert "half a surrogate pair" in problem["message"]
+    template = b"slug: bad\nsteps: [{id: s, type: llm, model: echo, prompt: \"{{ '\\\\ud800' }}\"}]\n"
+    assert refusal(flows.put("/flows/acme/demo/bad", content=template)) == (422, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/seq/acme/demo/%ED%A0%80/execute"),
+        ("POST", "/seq/%FF/demo/emoji/execute"),
+        ("GET", "/flow-runs/%ED%A0%80/trace"),
+        ("GET", "/flow-runs?cursor=%ED%A0%80"),
+        ("GET", "/flow-runs?status=%FF"),
+        ("GET", "/flow-runs?flow_id=%ED%A0%80"),
+        ("GET", "/flows/acme/%ED%A0%80"),
+        ("GET", "/%ED%A0%80"),
+    ],
+)
+def test_a_path_or_a_query_with_it_names_nothing(flows: httpx2.Client, method: str, path: str) -> None:
+    answer = flows.request(method, path, content=b"{}" if method == "POST" else None)
+    assert answer.status_code < 500
+    answer.json()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Idempotency-Key: \xed\xa0\x80",
+        b"X-Session-Id: \xff",
+        b"Authorization: Bearer \xff",
+        b"traceparent: \xed\xa0\x80",
+        b"Content-Type: \xff",
+        b"User-Agent: \xff",
+    ],
+)
+def test_a_header_with_it_is_no_fault_of_the_server(
+    server: RunningServer, flows: httpx2.Client, header: bytes
+) -> None:
+    at = urlsplit(server.base_url)
+    lines = [
+        f"POST {at.path}/seq/acme/demo/emoji/execute HTTP/1.1".encode(),
+        b"Host: here",
+        b"Connection: close",
+        b"Content-Length: 15",
+        header,
+    ]
+    if not header.startswith(b"Authorization"):
+        lines.append(f"Authorization: Bearer {server.key}".encode())
+    with socket.create_connection((at.hostname or "", at.port or 0), timeout=30) as connection:
+        connection.sendall(b"\r\n".join(lines) + b'\r\n\r\n{"message":"a"}')
+        answered = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert int(answered.split()[1]) < 500, answered

@@ -1,0 +1,118 @@
+"""Half a surrogate pair in an argument is refused, saying where it is, before anything is sent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runglass.client.management import AsyncManagement, Management
+from runglass.client.tools import content_of
+from runglass.text import half_text, is_whole, whole_text, whole_value
+from tests.unit.client.scripted import ScriptedServer
+from tests.unit.client.sides import Blocking, Side
+
+HALF = "\ud800"
+TOOL = {"type": "function", "function": {"name": HALF}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        ({"message": f"a{HALF}"}, "message may not be"),
+        ({"parameters": {"deep": [1, {"x": HALF}]}}, r"parameters\.deep\[1\]\.x may not be"),
+        ({"parameters": {HALF: 1}}, r"parameters\['.ud800'\] may not be"),
+        ({"messages": [{"role": "user", "content": HALF}]}, r"messages\[0\]\.content may not be"),
+        ({"message": "a", "tools": [TOOL]}, r"tools\[0\]\.function\.name may not be"),
+        (
+            {"message": "a", "block_overrides": {"s": {"prompt": HALF}}},
+            r"blockOverrides\.s\.prompt may not be",
+        ),
+        ({"message": "a", "attachments": [{"url": HALF, "name": "n", "mimeType": "image/png"}]}, "attach"),
+        ({"message": "a", "session_id": HALF}, "session_id must be a UUID"),
+        ({"message": "a", "tool_choice": HALF}, "toolChoice may not be"),
+    ],
+)
+def test_a_run_is_not_asked_for_with_it(
+    server: ScriptedServer, side: Side, arguments: dict[str, Any], where: str
+) -> None:
+    flow = side.client(server.url).flow("a/p/s")
+    with pytest.raises(ValueError, match=where) as refused:
+        side.value(flow.execute(**arguments))
+    assert type(refused.value) is ValueError
+    str(refused.value).encode()
+    assert server.requests == []
+
+
+def test_neither_a_job_nor_a_step_through_is_asked_for_with_it(server: ScriptedServer, side: Side) -> None:
+    flow = side.client(server.url).flow("a/p/s")
+    with pytest.raises(ValueError, match="message may not be"):
+        side.value(flow.execute_async(message=HALF))
+    with pytest.raises(ValueError, match=r"inputOverrides\.x may not be"):
+        side.events(flow.steps(message="a", input_overrides={"x": HALF}))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.flow(f"a/p/{HALF}"),
+        lambda client: client.flow(slug="s", org=HALF, project="p"),
+        lambda client: client.run(HALF).trace(),
+        lambda client: client.run("r").step_trace(HALF),
+        lambda client: client.runs(cursor=HALF),
+        lambda client: client.runs(flow_id=HALF),
+    ],
+    ids=["path", "org", "run", "step", "cursor", "flow id"],
+)
+def test_no_path_and_no_query_is_made_of_it(
+    server: ScriptedServer, side: Side, ask: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(ValueError, match="half a surrogate pair"):
+        side.value(ask(side.client(server.url)))
+    assert server.requests == []
+
+
+def test_no_base_url_is_made_of_it(side: Side) -> None:
+    with pytest.raises(ValueError, match="not UTF-8 text"):
+        side.client(f"http://h/{HALF}")
+
+
+def test_no_flow_is_pushed_with_it(server: ScriptedServer, side: Side) -> None:
+    manage = (Management if isinstance(side, Blocking) else AsyncManagement)(side.client(server.url))
+    for arguments in (("a", "p", "s", HALF), ("a", "p", HALF, "slug: s")):
+        with pytest.raises(ValueError, match="half a surrogate pair"):
+            side.value(manage.push(*arguments))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("result", "content"),
+    [
+        ("sunny \ud83d", "sunny \ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ({"a": [HALF], HALF: 1}, '{"a":["\ufffd"],"\ufffd":1}'),
+    ],
+)
+def test_in_the_result_of_a_tool_it_is_replaced_because_a_run_waits(result: Any, content: str) -> None:
+    assert content_of(result) == content
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("é", None),
+        ({"a": ["b", {"c": None}]}, None),
+        (HALF, (HALF, ())),
+        ({"a": ["b", HALF]}, (HALF, ("a", 1))),
+        ({"a": {HALF: 1}}, (HALF, ("a", HALF))),
+    ],
+)
+def test_where_it_is(value: Any, found: object) -> None:
+    assert half_text(value) == found
+    assert half_text(whole_value(value)) is None
+
+
+def test_whole_text_is_left_alone() -> None:
+    assert whole_text("\U0001f600 é") == "\U0001f600 é"
+    assert is_whole("\U0001f600")
+    assert not is_whole(HALF)

@@ -1,0 +1,82 @@
+"""The data on disk is for its owner's eyes, whatever rights new files get by default."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runglass.flow import parse_flow
+from runglass.runtime import open_runtime, open_store, push_flow
+from runglass.settings import Settings
+
+
+@pytest.fixture
+def open_handed() -> Iterator[None]:
+    """New files are for everybody, unless whoever makes them says otherwise."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def rights(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.usefixtures("open_handed")
+@pytest.mark.parametrize("opened", [open_runtime, open_store])
+async def test_folder_and_files_are_private_from_the_start(tmp_path: Path, opened: object) -> None:
+    folder = tmp_path / "above" / "data"
+    made: set[str] = set()
+    async with opened(Settings(data=folder)) as running:  # type: ignore[operator]
+        store = getattr(running, "store", running)
+        project = await store.ensure_project("acme", "demo")
+        await push_flow(store, project, parse_flow("slug: a\nsteps: [{id: a, type: passthrough}]\n"))
+        assert rights(folder) == 0o700
+        for file in folder.iterdir():
+            made.add(file.suffix)
+            assert rights(file) == 0o600, file
+    assert {".db", ".db-wal"} <= made
+    assert (".lock" in made) == (opened is open_runtime)
+
+
+async def test_a_folder_that_is_there_keeps_its_rights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o755)
+    caplog.set_level("WARNING", logger="runglass")
+    async with open_store(Settings(data=folder)):
+        pass
+    assert rights(folder) == 0o755
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("folder_mode", "file_mode", "said"),
+    [
+        (0o777, 0o600, ["others on this machine may change files"]),
+        (0o1777, 0o600, []),
+        (0o755, 0o644, ["others on this machine may read the database"]),
+    ],
+)
+async def test_data_that_others_can_reach_is_told(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    folder_mode: int,
+    file_mode: int,
+    said: list[str],
+) -> None:
+    settings = Settings(data=tmp_path / "data")
+    async with open_store(settings):
+        pass
+    settings.database.chmod(file_mode)
+    settings.data.chmod(folder_mode)
+    caplog.set_level("WARNING", logger="runglass")
+    async with open_store(settings):
+        pass
+    assert len(caplog.messages) == len(said)
+    assert all(part in message for part, message in zip(said, caplog.messages, strict=True))
+    assert rights(settings.database) == file_mode

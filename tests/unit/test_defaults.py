@@ -1,0 +1,113 @@
+"""Defaults of a schema: what is filled in, what is left alone, and that no schema makes it take for ever."""
+
+import time
+from typing import Any
+
+import pytest
+
+from runglass import defaults
+from runglass.defaults import TooManyDefaults, fill_defaults
+
+PLACE = {"type": "object", "properties": {"city": {"default": "Oslo"}, "zip": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("properties", "value", "filled"),
+    [
+        ({"a": {"default": 1}, "b": {"default": [2]}}, {}, {"a": 1, "b": [2]}),
+        ({"a": {"default": 1}}, {"a": 5, "c": 6}, {"a": 5, "c": 6}),
+        ({"a": {"default": 1}}, {"a": None}, {"a": None}),
+        ({"a": {"default": None}}, {}, {"a": None}),
+        ({"at": PLACE}, {"at": {"zip": "1"}}, {"at": {"zip": "1", "city": "Oslo"}}),
+        ({"at": PLACE}, {}, {}),
+        ({"at": {**PLACE, "default": {"zip": "2"}}}, {}, {"at": {"zip": "2", "city": "Oslo"}}),
+        ({"at": PLACE}, {"at": "nowhere"}, {"at": "nowhere"}),
+        (
+            {"all": {"type": "array", "items": PLACE}},
+            {"all": [{}, 3, {"city": "Rome"}]},
+            {"all": [{"city": "Oslo"}, 3, {"city": "Rome"}]},
+        ),
+        ({"at": {"$ref": "#/$defs/place"}}, {"at": {}}, {"at": {"city": "Oslo"}}),
+        ({"n": {"$ref": "#/$defs/count"}}, {}, {"n": 3}),
+        ({"n": {"$ref": "#/$defs/count", "default": 4}}, {}, {"n": 4}),
+        (
+            {"at": {"$ref": "#/$defs/place", "properties": {"zip": {"default": "9"}}}},
+            {"at": {}},
+            {"at": {"city": "Oslo", "zip": "9"}},
+        ),
+        ({"a": {"allOf": [{"default": 1}]}}, {}, {}),
+        ({"a": {"$ref": "#/nowhere"}, "b": True}, {}, {}),
+    ],
+)
+def test_what_is_missing_is_filled_in(
+    properties: dict[str, Any], value: dict[str, Any], filled: dict[str, Any]
+) -> None:
+    schema = {"properties": properties, "$defs": {"place": PLACE, "count": {"default": 3}}}
+    assert fill_defaults(value, schema) == filled
+
+
+def test_two_forms_of_one_field_both_fill_it() -> None:
+    schema = {
+        "$ref": "#/$defs/more",
+        "properties": {"at": PLACE},
+        "$defs": {"more": {"properties": {"at": {"properties": {"zip": {"default": "7"}}}}}},
+    }
+    assert fill_defaults({"at": {}}, schema) == {"at": {"city": "Oslo", "zip": "7"}}
+
+
+def test_neither_the_value_nor_the_schema_is_changed() -> None:
+    given: dict[str, Any] = {"at": {}, "all": [{}]}
+    schema = {"properties": {"at": PLACE, "all": {"items": PLACE}, "new": {**PLACE, "default": {}}}}
+    first = fill_defaults(given, schema)
+    first["new"]["city"] = first["at"]["city"] = "changed"
+    assert given == {"at": {}, "all": [{}]}
+    assert fill_defaults(given, schema)["new"] == {"city": "Oslo"}
+
+
+def test_a_default_within_itself_is_filled_once() -> None:
+    node = {"properties": {"next": {"$ref": "#/$defs/node", "default": {}}}}
+    schema = {"properties": {"first": {"$ref": "#/$defs/node"}}, "$defs": {"node": node}}
+    assert fill_defaults({"first": {}}, schema) == {"first": {"next": {"next": {}}}}
+    assert fill_defaults({"first": {}}, {"properties": {"first": {"$ref": "#/properties/first"}}}) == {
+        "first": {}
+    }
+
+
+def test_defaults_that_double_are_refused_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(defaults, "MAX_FILLED_BYTES", 10_000)
+    levels: dict[str, Any] = {
+        f"d{level}": {
+            "default": {},
+            "properties": {side: {"$ref": f"#/$defs/d{level + 1}"} for side in ("left", "right")},
+        }
+        for level in range(60)
+    }
+    schema = {"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {**levels, "d60": {"default": 1}}}
+    with pytest.raises(TooManyDefaults, match="10,000 bytes"):
+        fill_defaults({}, schema)
+
+
+def test_alternatives_that_double_are_not_walked() -> None:
+    levels: dict[str, Any] = {
+        f"d{level}": {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}] * 2} for level in range(60)
+    }
+    schema = {"properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {**levels, "d60": {"default": 1}}}
+    assert fill_defaults({"a": {}}, schema) == {"a": {}}
+
+
+def test_a_large_schema_is_not_walked_for_each_part_of_a_large_value() -> None:
+    # 3,000 × 100,000 looks would take a minute.
+    names = {f"p{number}": {"properties": {"x": {"default": 1}}} for number in range(3_000)}
+    schema = {"properties": {"rows": {"items": {"properties": names}}}}
+    value: dict[str, Any] = {"rows": [{} for _ in range(100_000)]}
+    began = time.process_time()
+    assert fill_defaults(value, schema) == value
+    assert time.process_time() - began < 5
+
+
+def test_many_references_to_one_large_schema_share_it() -> None:
+    large = {"properties": {f"p{number}": {"default": 1} for number in range(20_000)}}
+    names: dict[str, Any] = {f"r{number}": {"$ref": "#/$defs/large"} for number in range(20_000)}
+    began = time.process_time()
+    assert fill_defaults({}, {"properties": names, "$defs": {"large": large}}) == {}
+    assert time.process_time() - began < 5

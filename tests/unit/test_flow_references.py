@@ -1,0 +1,263 @@
+"""References to the outputs of other steps: which can never be met, which may be, which are left alone."""
+
+import json
+import time
+from itertools import product
+from typing import Any
+
+import pytest
+
+from runglass.errors import FlowFileError
+from runglass.findings import Finding
+from runglass.flow import check_flow, parse_flow
+from runglass.flow_references import unmet_references
+from runglass.testing import running_server
+from tests.contract.wire import execute, http_for
+
+LOOK = "return {'seen': list(steps)}"
+
+
+def step(step_id: str, **fields: Any) -> dict[str, Any]:
+    return {"id": step_id, "type": "code", "code": LOOK} | fields
+
+
+def tree() -> list[dict[str, Any]]:
+    """Every way in which two steps can stand to each other."""
+    route = {"id": "route", "type": "condition", "if": "True"}
+    return [
+        step("first"),
+        {"id": "loop", "type": "loop", "over": "[1, 2]", "steps": [step("in1"), step("in2")]},
+        route | {"then": [step("then1"), step("then2")], "else": [step("else1")]},
+        {
+            "id": "both",
+            "type": "parallel",
+            "branches": {
+                "a": [step("a1"), {"id": "nest", "type": "loop", "over": "[1]", "steps": [step("deep")]}],
+                "b": [step("b1")],
+            },
+        },
+        step("last"),
+    ]
+
+
+def found(code: str, **more: Any) -> list[Finding]:
+    """What is found in code of the step `here`, which stands between others."""
+    steps = [step("before"), step("here", code=code), step("after")]
+    return list(unmet_references({"slug": "a", "steps": steps, **more}))
+
+
+def in_prompt(text: str) -> list[Finding]:
+    prompt = {"id": "here", "type": "llm", "model": "echo", "prompt": text}
+    return list(unmet_references({"slug": "a", "steps": [step("before"), prompt, step("af-ter")]}))
+
+
+def all_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    inner = [
+        part["steps"] if part["type"] == "loop" else part["then"] + part["else"]
+        for part in steps
+        if part["type"] in ("loop", "condition")
+    ]
+    inner += [branch for part in steps for branch in part.get("branches", {}).values()]
+    return steps + [found for part in inner for found in all_steps(part)]
+
+
+def test_the_verdicts_are_what_a_run_sees() -> None:
+    with running_server(capture="full") as server:
+        server.push(json.dumps({"slug": "tree", "steps": tree()}))
+        with http_for(server, server.key) as http:
+            run = execute(http, "tree")
+            trace = http.get(f"/flow-runs/{run}/trace").json()
+    seen = {
+        row["stepId"]: set(row["outputContext"]["seen"])
+        for row in trace["steps"]
+        if row["status"] == "completed"
+    }
+    assert len(seen) == 9
+    judged = 0
+    for reader, target in product(seen, [part["id"] for part in all_steps(tree())]):
+        steps = tree()
+        (place,) = [part for part in all_steps(steps) if part["id"] == reader]
+        place["code"] = f"return steps[{target!r}]"
+        findings = list(unmet_references({"slug": "tree", "steps": steps}))
+        if findings and findings[0].is_warning:
+            continue
+        judged += 1
+        assert bool(findings) == (target not in seen[reader]), (reader, target, findings)
+    assert judged > 100
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{ steps.befor.text }}", "the flow has no step 'befor'; did you mean 'before'?"),
+        ("{{ steps['nobody'] }}", "the flow has no step 'nobody'"),
+        ('x {% if steps["befo"] %}y{% endif %}', "the flow has no step 'befo'; did you mean 'before'?"),
+        ("{{ steps.af.text }}", "the flow has no step 'af'; did you mean steps[\"af-ter\"]?"),
+        ("{{ steps['af-ter'].text }}", "step 'af-ter' comes later; its output is not there yet"),
+        ("{{ steps.here }}", "step 'here' cannot see its own output"),
+        ("{{ {'a': {}}.a }}{{ steps.no }}", "the flow has no step 'no'"),
+    ],
+)
+def test_a_template_that_can_never_be_filled(text: str, said: str) -> None:
+    (finding,) = in_prompt(text)
+    assert (finding.message, finding.is_warning) == (said, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "steps.nobody",
+        "{{ steps.before.text }}{{ steps['before'] }}",
+        "{# steps.nobody #}{% raw %}{{ steps.nobody }}{% endraw %}",
+        "{{ 'steps.nobody' }}{{ message.steps.nobody }}{{ x | steps }}",
+        "{% set steps = {} %}{{ steps.nobody }}",
+        "{% for steps in message %}{{ steps.nobody }}{% endfor %}",
+        "{% for id, output in steps.items() %}{{ id }}{% endfor %}{{ steps.get('before') }}",
+        "{{ steps[message] }}{{ steps | tojson }}",
+        "{{ steps.nobody",
+    ],
+)
+def test_a_template_that_may_be_filled(text: str) -> None:
+    assert in_prompt(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{{ steps.nobody | default('x') }}", "{% if steps.nobody is defined %}{{ steps.nobody }}{% endif %}"],
+)
+def test_a_template_that_asks_first_gets_a_warning(text: str) -> None:
+    assert [finding.is_warning for finding in in_prompt(text)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "place"),
+    [
+        ("return steps['nope']", "the flow has no step 'nope'", (1, 8)),
+        ("é = 1; return steps['after']", "step 'after' comes later; its output is not there yet", (1, 15)),
+        (
+            "x = 1\nreturn steps.before",
+            '`steps` is an object: write steps["before"], not steps.before',
+            (2, 8),
+        ),
+        ("def f():\n    return steps['here']\nreturn f()", "step 'here' cannot see its own output", (2, 12)),
+    ],
+)
+def test_code_that_can_never_run(code: str, said: str, place: tuple[int, int]) -> None:
+    (finding,) = found(code)
+    assert (finding.message, (finding.line, finding.column), finding.is_warning) == (said, place, False)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "return steps['before'] | steps.get('before') | dict(steps.items())",
+        "return steps[name]",
+        "steps = {'nope': {}}\nreturn steps['nope']",
+        "return [steps['nope'] for steps in x][0]",
+        "return (lambda steps: steps['nope'])({})",
+        "def steps(): pass\nreturn steps['nope']",
+        "import json as steps\nreturn steps['nope']",
+        "try:\n    x()\nexcept ValueError as steps:\n    return steps['nope']",
+        "return initial['steps']['nope'] | steps['nope']",
+        "return steps['nope'",
+    ],
+)
+def test_code_that_cannot_be_judged_or_is_right(code: str) -> None:
+    assert found(code) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "return steps.get('nope') or {}",
+        "return steps['nope'] if 'nope' in steps else {}",
+        "try:\n    return steps['nope']\nexcept KeyError:\n    return {}",
+    ],
+)
+def test_code_that_asks_first_gets_a_warning(code: str) -> None:
+    assert [(finding.message, finding.is_warning) for finding in found(code)] == [
+        ("the flow has no step 'nope'", True)
+    ]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"inputs": {"properties": {"steps": {}}}},
+        {"steps": [step("x", input={"steps": {}}), step("here", code="return steps['nope']")]},
+        {"steps": [step("x", code="return {'steps': {}}"), step("here", code="return steps['nope']")]},
+        {
+            "steps": [
+                {"id": "x", "type": "llm", "output_schema": {"properties": {"steps": {}}}},
+                step("here", code="return steps['nope']"),
+            ]
+        },
+    ],
+)
+def test_a_field_called_steps_hides_the_outputs(more: dict[str, Any]) -> None:
+    assert found("return steps['nope']", **more) == []
+
+
+def test_what_may_be_there_gets_a_warning_unless_the_text_goes_by_a_condition() -> None:
+    steps = tree()
+    steps[-1]["code"] = "return steps['then1']"
+    (finding,) = unmet_references({"slug": "a", "steps": steps})
+    assert finding.is_warning
+    assert finding.message == "step 'then1' runs only where condition 'route' takes its branch"
+    steps[-1]["code"] = "return steps['then1'] if initial['x'] else {}"
+    assert list(unmet_references({"slug": "a", "steps": steps})) == []
+    steps[3]["branches"]["b"][0]["input"] = {"x": ["{{ steps.a1.seen }}"]}
+    (finding,) = unmet_references({"slug": "a", "steps": steps})
+    assert (finding.is_warning, finding.path) == (
+        True,
+        ("steps", 3, "branches", "b", 0, "input", "x", 0),
+    )
+    assert "runs in another branch of 'both' at the same time" in finding.message
+
+
+@pytest.mark.parametrize("field", ["over", "if"])
+def test_a_container_asks_before_its_steps_run(field: str) -> None:
+    kind, inside = ("loop", "steps") if field == "over" else ("condition", "then")
+    container = {"id": "c", "type": kind, field: "steps['inner']", inside: [step("inner")]}
+    (finding,) = unmet_references({"slug": "a", "steps": [container]})
+    assert (finding.message, finding.path) == (
+        "step 'inner' is inside 'c' and runs later; its output is not there yet",
+        ("steps", 0, field),
+    )
+
+
+@pytest.mark.parametrize(
+    "flow", [None, {}, {"steps": 1}, {"steps": [1, {}, {"id": 1, "type": [], "steps": {}, "branches": []}]}]
+)
+def test_data_that_is_no_flow_is_passed_over(flow: Any) -> None:
+    assert list(unmet_references(flow)) == []
+
+
+def test_a_flow_that_can_be_used_comes_with_its_warnings() -> None:
+    text = """slug: a
+inputs: {type: object, require: [x]}
+steps: [{id: a, type: code, code: "return steps.get('b')"}]
+"""
+    checked = check_flow(text, file="f.yaml")
+    assert checked.flow == parse_flow(text)
+    assert [warning.located("f.yaml") for warning in checked.warnings] == [
+        "f.yaml:2:24: there is no keyword 'require': it does nothing; did you mean 'required'? "
+        "at inputs.require",
+        "f.yaml:3:43: the flow has no step 'b' at steps[0].code",
+    ]
+    with pytest.raises(FlowFileError) as refused:
+        check_flow(text + "more: 1\n")
+    assert [problem.path for problem in refused.value.problems] == ["more"]
+    assert len(refused.value.warnings) == 2
+
+
+def test_many_references_are_judged_in_seconds() -> None:
+    prompt = {"id": "here", "type": "llm", "model": "echo", "prompt": "{{ steps.before.text }}" * 40_000}
+    began = time.process_time()
+    assert list(unmet_references({"slug": "a", "steps": [step("before"), prompt]})) == []
+    assert time.process_time() - began < 10
+    wrong = " ".join(f"{{{{ steps.s{number}x }}}}" for number in range(3))
+    steps = [step(f"s{number}", input={"a": wrong}) for number in range(5_000)]
+    began = time.process_time()
+    assert len(list(unmet_references({"slug": "a", "steps": steps}))) == 15_000
+    assert time.process_time() - began < 10

@@ -1,0 +1,84 @@
+"""Keywords of a schema that do nothing, and that no other is taken for one."""
+
+import time
+from typing import Any
+
+import pytest
+
+from runglass.flow import check_flow
+from runglass.schema_keywords import idle_keywords
+
+
+def idle(schema: Any) -> list[tuple[str, tuple[str | int, ...]]]:
+    findings = list(idle_keywords(schema, ()))
+    assert all(finding.is_warning and finding.at_key for finding in findings)
+    return [(finding.message, finding.path) for finding in findings]
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"require": []}, "there is no keyword 'require': it does nothing; did you mean 'required'?"),
+        ({"propertys": {}}, "there is no keyword 'propertys': it does nothing; did you mean 'properties'?"),
+        ({"minLenght": 1}, "there is no keyword 'minLenght': it does nothing; did you mean 'minLength'?"),
+        ({"zzz": 1}, "there is no keyword 'zzz': it does nothing"),
+        (
+            {"type": "integer", "minLength": 1},
+            "`minLength` does nothing beside `type: integer`; it is for type string",
+        ),
+        (
+            {"type": ["string", "null"], "minimum": 1},
+            "`minimum` does nothing beside `type: string or null`; it is for type number",
+        ),
+        (
+            {"type": "array", "required": []},
+            "`required` does nothing beside `type: array`; it is for type object",
+        ),
+        ({"then": {}}, "`then` does nothing without `if`"),
+    ],
+)
+def test_a_keyword_that_does_nothing(schema: dict[str, Any], said: str) -> None:
+    assert idle(schema) == [(said, (next(name for name in schema if name != "type"),))]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None,
+        True,
+        {"type": "integer", "minimum": 1},
+        {"type": ["object", "string"], "minLength": 1, "required": []},
+        {"type": 5, "minLength": 1},
+        {"minLength": 1, "x-order": 1, "if": {}, "then": {}, "example": 1},
+        {"properties": {"require": {}, "zzz": True}, "enum": [{"zzz": 1}], "default": {"zzz": 1}},
+        {"$schema": "https://example.com/own", "zzz": 1},
+    ],
+)
+def test_a_keyword_that_does_something(schema: Any) -> None:
+    assert idle(schema) == []
+
+
+def test_they_are_found_wherever_a_schema_may_stand() -> None:
+    wrong = {"zzz": 1}
+    schema = {
+        "properties": {"a": wrong},
+        "$defs": {"b": wrong},
+        "items": {"not": wrong},
+        "allOf": [wrong],
+        "additionalProperties": wrong,
+    }
+    assert [path for _, path in idle(schema)] == [
+        ("properties", "a", "zzz"),
+        ("$defs", "b", "zzz"),
+        ("items", "not", "zzz"),
+        ("allOf", 0, "zzz"),
+        ("additionalProperties", "zzz"),
+    ]
+
+
+def test_a_schema_full_of_unknown_keywords_is_read_in_seconds() -> None:
+    wrong = ", ".join(f"zzz{number}: 1" for number in range(30_000))
+    began = time.process_time()
+    checked = check_flow(f"slug: a\ninputs: {{{wrong}}}\nsteps: [{{id: a, type: passthrough}}]\n")
+    assert time.process_time() - began < 10
+    assert len(checked.warnings) == 1_000
