@@ -49,7 +49,6 @@ SETTINGS = (
     "service_tier",
     "extra_headers",
     "extra_body",
-    "stream",
 )
 """Names in a step's `settings`: those of `pydantic_ai.settings.ModelSettings`, without the ones that are the
 engine's to set; `stop`, as the OpenAI API calls `stop_sequences`; and `stream`, which the engine obeys."""

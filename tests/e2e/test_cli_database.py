@@ -89,7 +89,7 @@ def test_usage_adds_up_by_project(folder: Path, ask: Ask, database: sqlite3.Conn
         "SELECT sum(length(data)) FROM step_attempt"
     )
     assert demo["outcomeBytes"] == one("SELECT sum(length(result)) FROM run_outcome") + one(
-        "SELECT sum(length(answer)) FROM call"
+        "SELECT sum(length(answer)) FROM call_answer"
     )
     assert demo["openBytes"] == one("SELECT sum(length(request)) FROM run_request")
     assert {name: value for name, value in empty.items() if value} == {"org": "acme", "project": "empty"}

@@ -4,7 +4,6 @@ A run is named by its id, by a part of it, or as `last`.
 """
 
 import re
-import uuid
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -105,24 +104,17 @@ def newest_runs(
 ) -> RunPage:
     """Up to `limit` runs that began at `since` or later, newest first, from as many pages as that takes."""
     of_flow = None if flow is None else flow_id(client, flow)
-    oldest = "" if since is None else _first_id_at(since)
     runs: list[RunSummary] = []
     cursor: str | None = None
     while True:
         page = client.runs(
-            flow_id=of_flow, status=status, limit=min(limit - len(runs), MOST_PER_PAGE), cursor=cursor
+            flow_id=of_flow,
+            status=status,
+            since=since,
+            limit=min(limit - len(runs), MOST_PER_PAGE),
+            cursor=cursor,
         )
         cursor = page.next_cursor
-        # Ids are ordered by the time at which their runs were made.
-        young = [run for run in page.runs if run.id >= oldest]
-        runs += young
-        if len(young) < len(page.runs):
-            return RunPage(runs=runs)
+        runs += page.runs
         if cursor is None or len(runs) >= limit:
             return RunPage(runs=runs, next_cursor=cursor)
-
-
-def _first_id_at(moment: datetime) -> str:
-    """The smallest id that a run of that moment can have."""
-    milliseconds = max(0, int(moment.timestamp() * 1000))
-    return str(uuid.UUID(int=milliseconds << 80))

@@ -1,10 +1,10 @@
 """Which runs a command is to delete: a time as it is typed, and the runs that a query finds."""
 
-import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from runglass.cli import names
 from runglass.cli.exits import UsageError
 from runglass.cli.words import moment
 from runglass.trace import TERMINAL, RunStatus, RunSummary
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from runglass.client import Client
 
 MOST_PER_PAGE = 100
-_AGE = re.compile(r"([0-9]{1,6})\s*([mhdw])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Found(NamedTuple):
@@ -28,23 +26,8 @@ def time_limit(before: str | None, older_than: str | None) -> datetime | None:
     """The time that runs must be older than, of two ways to say it. Raises UsageError."""
     if before is not None and older_than is not None:
         raise UsageError("--before and --older-than both say how old the runs are: give one of them")
-    if before is not None:
-        try:
-            # Without a zone, as people write it, it is the time of this machine.
-            return datetime.fromisoformat(before).astimezone(UTC)
-        except (ValueError, OverflowError) as error:
-            raise UsageError(
-                f"--before {before!r} is no time: write 2026-01-31, or 2026-01-31T12:00:00Z"
-            ) from error
-    if older_than is None:
-        return None
-    age = _AGE.fullmatch(older_than)
-    if age is None:
-        raise UsageError(f"--older-than {older_than!r} is no age: write 30d, or 90m, 12h, 2w")
-    try:
-        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
-    except OverflowError:
-        return datetime.min.replace(tzinfo=UTC)
+    text = older_than if before is None else before
+    return None if text is None else names.since(text, now=datetime.now(UTC)).astimezone(UTC)
 
 
 def find_runs(

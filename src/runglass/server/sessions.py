@@ -122,7 +122,9 @@ async def session(
             told += [b","] * bool(count) + parts
             size += sum(map(len, parts))
             last, count = run.id, count + 1
-    if not last and not await store.session_runs(project_id, session_id, after="", limit=1):
+    if not last and (
+        cursor is None or not await store.session_runs(project_id, session_id, after="", limit=1)
+    ):
         raise api_error("SESSION_NOT_FOUND", f"there is no session {session_id!r}")
     return _page(told, "")
 
@@ -228,10 +230,11 @@ async def _execution(
                 read = steps.read(data) if size <= INLINE_BYTES else await asyncio.to_thread(steps.read, data)
         except RunUnreadable as error:
             log.error("%s", error)  # noqa: TRY400
+            is_readable = False
             break
         yield separator + read
         separator = b","
-    last = steps.last()
+    last = steps.last() if is_readable else None
     if last is not None:
         yield separator + steps.encode(last)
     yield b'],"snapshotsAvailable":%b}' % (b"true" if steps.has_snapshots else b"false")

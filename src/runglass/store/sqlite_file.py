@@ -67,7 +67,7 @@ _SUMS = (
         "SELECT project_id, sum(coalesce(length(result), 0) + coalesce(length(error), 0))"
         " FROM run JOIN run_outcome ON run_no = no GROUP BY 1",
     ),
-    (("outcome_bytes",), "SELECT project_id, coalesce(sum(length(answer)), 0) FROM call GROUP BY 1"),
+    (("outcome_bytes",), "SELECT project_id, sum(length(answer)) FROM call_answer GROUP BY 1"),
     (("outcome_bytes",), "SELECT project_id, sum(length(data)) FROM run JOIN owed ON run_no = no GROUP BY 1"),
     (
         ("open_bytes",),

@@ -22,7 +22,6 @@ FLOW = """
 GARBAGE = [b"\xff\x00", b"{", b"[1]", b'"text"', b"\x00" * 100, b"[" * 5000]
 UPDATES = {
     "summary": "UPDATE run SET summary = ? WHERE id = ?",
-    "totals": "UPDATE run SET totals = ? WHERE id = ?",
     "request": "UPDATE run_request SET request = ? WHERE run_no = (SELECT no FROM run WHERE id = ?)",
     "checkpoint": "UPDATE checkpoint SET data = ? WHERE run_no = (SELECT no FROM run WHERE id = ?)",
     "step": "UPDATE step SET data = ? WHERE run_no = (SELECT no FROM run WHERE id = ?)",
@@ -112,10 +111,10 @@ async def test_a_run_that_was_mended_goes_on_at_the_next_start(tmp_path: Path) -
     path = tmp_path / "db"
     run_id = await left_off(path)
     with sqlite3.connect(path) as database:
-        (totals,) = database.execute("SELECT totals FROM run").fetchone()
+        (summary,) = database.execute("SELECT summary FROM run").fetchone()
     database.close()
-    for value, waiting in ((b"garbage", 1), (bytes(totals), 0)):
-        spoil(path, UPDATES["totals"], value, run_id)
+    for value, waiting in ((b"garbage", 1), (bytes(summary), 0)):
+        spoil(path, UPDATES["summary"], value, run_id)
         await free(path)
         async with open_house(SqliteStore(path, synchronous="NORMAL")) as house:
             assert house.engine.set_aside == waiting
