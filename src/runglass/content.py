@@ -63,7 +63,7 @@ LEFT: dict[str, Callable[[Any], Any]] = {
     "error": _error,
     "error_context": _error,
     "model_call": _model_call,
-    "model_calls": lambda calls: [_model_call(call) for call in calls],
+    "model_calls": lambda calls: tuple(_model_call(call) for call in calls),
     "overridden": _override_names,
 }
 """Fields of events and steps that are no content, or not all of them: the function takes out what is."""

@@ -165,7 +165,7 @@ class RunFold:
             tokens=spent.tokens,
             cost_usd=spent.cost_text,
             finish_reason=call.finish_reason,
-            model_calls=[*step.model_calls, call],
+            model_calls=(*step.model_calls, call),
         )
         return self._keep(Address(step.step_id, step.loop_path), step)
 

@@ -348,7 +348,7 @@ def test_a_model_call_is_read_with_all_that_is_known_of_it() -> None:
         },
         truncated=True,
     )
-    lines = [line.plain for line in attempt_lines(StepTrace(step_id="s", model_calls=[call]))]
+    lines = [line.plain for line in attempt_lines(StepTrace(step_id="s", model_calls=(call,)))]
     assert lines[lines.index("model call 2  a:big-2026") :] == [
         "model call 2  a:big-2026",
         "  started    –, took 1.50 s, first token after 200 ms",

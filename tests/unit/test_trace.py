@@ -92,7 +92,7 @@ def test_fields_are_camel_case_on_the_wire_and_only_what_there_is_is_sent() -> N
         output_size_bytes=0,
         truncated=True,
         finish_reason="length",
-        model_calls=[ModelCall(number=1, model="m")],
+        model_calls=(ModelCall(number=1, model="m"),),
     )
     assert list(msgspec.json.decode(msgspec.json.encode(whole))) == [
         "stepId",

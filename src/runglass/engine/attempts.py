@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from runglass.engine.attempt import Attempt, Writing
-from runglass.engine.call_recorder import lost_call
+from runglass.engine.call_recorder import CallRecorder, lost_call
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import Lost
 from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest
@@ -308,10 +308,9 @@ class Attempts:
             # What had been answered when the attempt was cut off is to be paid for all the same.
             if outcome is None:
                 outcome = CallFailed(self._why_cut_off(error, limit), "cut off", may_be_charged=True)
-            attempt.record_call(call.ended(outcome))
+            _record(attempt, call, outcome)
             raise
-        if isinstance(outcome, ModelAnswer | CallFailed | AnswerRejected):
-            attempt.record_call(call.ended(outcome))
+        _record(attempt, call, outcome)
         if isinstance(outcome, StepFailure):
             raise outcome
         return outcome
@@ -346,6 +345,12 @@ class Attempts:
         delay_ms = max(retry.delay_ms(attempt.tried), min(failure.retry_after_ms or 0, retry.max_delay_ms))
         attempt.retry(failure, delay_ms=delay_ms)
         return delay_ms
+
+
+def _record(attempt: Attempt, call: CallRecorder, outcome: ModelAnswer | StepFailure) -> None:
+    # Any other failure came about before anything was sent: then no model was asked.
+    if isinstance(outcome, ModelAnswer | CallFailed | AnswerRejected):
+        attempt.record_call(call.ended(outcome))
 
 
 @asynccontextmanager

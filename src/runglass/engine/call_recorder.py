@@ -10,7 +10,6 @@ from runglass.clock import Clock, iso
 from runglass.engine.capture import Capture
 from runglass.engine.model_call import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Response
 from runglass.engine.payload import Payload
-from runglass.errors import StepFailure
 from runglass.lazy import encoded
 from runglass.money import format_usd
 from runglass.trace import ModelCall
@@ -45,14 +44,13 @@ class CallRecorder:
         if self._first_token_ms is None:
             self._first_token_ms = self._elapsed_ms()
 
-    def ended(self, outcome: ModelAnswer | StepFailure) -> ModelCall:
+    def ended(self, outcome: ModelAnswer | CallFailed | AnswerRejected) -> ModelCall:
         """The call as it is told, with its answer or with what went wrong."""
         if isinstance(outcome, ModelAnswer):
             return self._answered(outcome.response)
         if isinstance(outcome, AnswerRejected):
             return self._answered(outcome.response, error_code=outcome.code)
-        refused = isinstance(outcome, CallFailed) and not outcome.may_be_charged
-        return self._failed(outcome.code, refused=refused)
+        return self._failed(outcome.code, refused=not outcome.may_be_charged)
 
     def _answered(self, response: Response, *, error_code: str | None = None) -> ModelCall:
         sent, is_cut = self._kept_request(failed=error_code is not None)

@@ -213,7 +213,7 @@ async def test_what_was_never_sent_is_no_call(tmp_path: Path) -> None:
     unsent = StepFailure("BYOK_KEY_REJECTED", "there is no key", may_retry=False)
     found = await ran(tmp_path, ASK, unsent)
     assert found.step("ask").status == "failed"
-    assert found.step("ask").model_calls == []
+    assert found.step("ask").model_calls == ()
     totals = found.trace.flow_run.totals
     assert totals is not None
     assert (totals.by_model, totals.unmetered_calls) == ({}, 0)
