@@ -181,7 +181,7 @@ class StepTrace(
     output_size_bytes: int | None = None
     truncated: bool = written(False)
     finish_reason: str | None = None
-    # A tuple, of which there is one empty one: a list for each of 100,000 steps costs a reader a quarter more.
+    # A tuple, of which there is one empty one: a list for each step makes long traces a quarter slower.
     model_calls: tuple[ModelCall, ...] = ()
 
     def __eq__(self, other: object) -> bool:
