@@ -225,6 +225,8 @@ def _lay_out(files: dict[str, bytes], folder: Path) -> None:
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
+        # As the store had made it: it complains of files that others may read.
+        (folder / path).chmod(0o600)
 
 
 def _note(change: disk.Change) -> Note | None:
