@@ -278,13 +278,13 @@ class Attempt:
 
     def _paid(self) -> _Paid:
         """Tokens, cost and model of all calls of the attempt; None where nothing is known."""
-        so_far = self._so_far()
+        so_far = self._so_far() if isinstance(self.step, LlmStep) else None
         if so_far is None:
             return {"tokens": None, "cost_usd": None, "model_used": None}
         return {"tokens": so_far.tokens, "cost_usd": so_far.cost_usd, "model_used": so_far.model_used}
 
     def _finish_reason(self) -> str | None:
-        so_far = self._so_far()
+        so_far = self._so_far() if isinstance(self.step, LlmStep) else None
         return None if so_far is None else so_far.finish_reason
 
     def _has_input(self) -> bool:

@@ -253,8 +253,12 @@ class Attempts:
                 await attempt.prompt(rendered_prompt(request))
                 done = performed(request, await self._ask(attempt, step, request, limit))
             else:
-                async with _within(limit, step.timeout_ms):
-                    done = await perform(step, attempt.data, names, self._parts, waited_s=waited_s)
+                work = perform(step, attempt.data, names, self._parts, waited_s=waited_s)
+                if step.timeout_ms is None:
+                    done = await work
+                else:
+                    async with _within(limit, step.timeout_ms):
+                        done = await work
             await self._writing.capture.prepare(done.output)
             if done.calls:
                 raise StepWaits(self._wait(attempt, done, talk))
