@@ -141,7 +141,7 @@ def test_many_callers_at_once_get_their_own_results(http: httpx2.Client) -> None
         ({"message": ["a"]}, "message"),
         ({"message": "a", "parameters": []}, "parameters"),
         ({"message": "a", "parameters": {"times": "x"}}, "parameters.times"),
-        ({"message": "a", "blockOverrides": {"split": 1}}, "blockOverrides"),
+        ({"message": "a", "blockOverrides": {"split": 1}}, "blockOverrides.split"),
         ({"message": "a", "block_overrides": {"split": {"code": 1}}}, "blockOverrides.split.code"),
         ({"message": "a", "blockOverrides": {"spilt": {"code": "return {}"}}}, "blockOverrides.spilt"),
         ({"message": "a", "trace": "yes"}, "trace"),

@@ -190,6 +190,12 @@ def test_a_call_that_cannot_be_is_refused(
     assert refusal(http.post(PATH, json=body)) == expected
 
 
+def test_an_error_names_the_run_that_the_call_named(http: httpx2.Client) -> None:
+    run = call(http, PATH, parameters={"n": 1})[0].data["executionId"]
+    answer = http.post(PATH, json={"executionId": run, "stepIndex": -1})
+    assert (answer.status_code, detail(answer)["executionId"]) == (400, run)
+
+
 def test_a_whole_event_may_be_sent_back(http: httpx2.Client) -> None:
     run, found = first(http, pausedAtStep="a", client={"name": "other"})
     found = call(http, **{**found[-1].data, "stepIndex": found[-1].data["stepIndex"] + 1})

@@ -30,6 +30,12 @@ slug: inside
 steps:
   - {id: l, type: loop, over: '[1]', steps: [{id: a, type: llm, model: echo, prompt: x}]}
 """
+TWO = """
+slug: two
+steps:
+  - {id: first, type: llm, model: echo, prompt: "{{ message }}"}
+  - {id: second, type: llm, model: echo, prompt: "{{ text }}"}
+"""
 WITHOUT = "slug: without\nsteps: [{id: a, type: llm, model: echo, prompt: x, tools: false}]\n"
 
 
@@ -42,7 +48,7 @@ TOOLS = [tool("weather"), tool("time")]
 
 @pytest.fixture(scope="module", autouse=True)
 def flows(server: RunningServer) -> None:
-    for flow in (TALK, ONE_AT_A_TIME, INSIDE, WITHOUT):
+    for flow in (TALK, ONE_AT_A_TIME, INSIDE, TWO, WITHOUT):
         server.push(flow)
 
 
@@ -375,3 +381,40 @@ def test_earlier_turns_go_ahead_of_the_first_prompt(http: httpx2.Client) -> None
     assert body["result"] == {"said": "four"}
     steps = http.get(f"/flow-runs/{body['executionId']}/trace").json()["steps"]
     assert steps[1]["tokens"] == {"prompt": 4, "completion": 1, "total": 5}
+
+
+def test_a_resume_without_tools_offers_those_of_the_start_to_later_steps_too(http: httpx2.Client) -> None:
+    path = "/seq/acme/demo/two/execute"
+    first = paused(http, path)
+    later = resumption(first, results_of(first))
+    del later["tools"]
+    answer = http.post(path, json=later)
+    second = answer.json()
+    assert (answer.status_code, second.get("pausedAtStep")) == (200, "second"), answer.text
+    assert {call["function"]["name"] for call in second["toolCalls"]} == {"weather", "time"}
+    last = resumption(second, results_of(second))
+    del last["tools"]
+    assert http.post(path, json=last).json()["status"] == "completed"
+
+
+@pytest.mark.parametrize("verb", ["execute", "step"])
+def test_a_choice_of_the_resume_holds_for_the_tools_of_the_start(http: httpx2.Client, verb: str) -> None:
+    path = "/seq/acme/demo/two/execute"
+    first = paused(http, path, toolChoice={"type": "function", "function": {"name": "time"}})
+    assert [call["function"]["name"] for call in first["toolCalls"]] == ["time"]
+    later = {**resumption(first, results_of(first)), "toolChoice": "none"}
+    del later["tools"]
+    if verb == "execute":
+        assert http.post(path, json=later).json()["status"] == "completed"
+        return
+    del later["pausedAtStep"]
+    answer = http.post("/seq/acme/demo/two/step", json={**later, "runRemaining": True})
+    assert frames(answer.text)[-1].event == "flow_completed", answer.text
+
+
+def test_a_choice_of_the_resume_names_a_tool_of_the_start(http: httpx2.Client) -> None:
+    path = "/seq/acme/demo/two/execute"
+    first = paused(http, path)
+    later = {**resumption(first, results_of(first)), "toolChoice": "nothing"}
+    del later["tools"]
+    assert detail(http.post(path, json=later))["code"] == "TOOLS_INVALID"

@@ -12,7 +12,8 @@ from runglass.store.base import Store
 
 log = logging.getLogger(__name__)
 
-INTERVAL_S = 600.0
+INTERVAL_S = (1.0, 600.0)
+"""Paused runs are looked after a quarter of their limit apart, but within these bounds."""
 CALLS_KEPT = timedelta(hours=24)
 EXPIRY_INTERVAL_S = (1.0, 10.0)
 """Answers are looked after a quarter of their time apart, but within these bounds."""
@@ -42,13 +43,15 @@ class Housekeeping:
         self._answer_ttl = answer_ttl
 
     async def keep_on(self) -> None:
-        """Tidies up now and every ten minutes, until it is cancelled. A store that fails is tried again."""
+        """Tidies up again and again until it is cancelled. A store that fails is tried again."""
+        shortest, longest = INTERVAL_S
+        interval_s = min(max(self._pause_limit.total_seconds() / 4, shortest), longest)
         while True:
             try:
                 await self.tidy()
             except StoreError as error:
                 log.warning("stale runs and calls could not be put away: %s", error)
-            await self._clock.sleep(INTERVAL_S)
+            await self._clock.sleep(interval_s)
 
     async def tidy(self) -> None:
         """Puts away what is stale now. Raises StoreError."""
@@ -58,8 +61,8 @@ class Housekeeping:
             try:
                 since = datetime.fromisoformat(await last_time(self._store, run))
                 if now - since > self._pause_limit:
-                    hours = round(self._pause_limit.total_seconds() / 3600, 1)
-                    reason = f"nobody took it up again for {hours:g} hours"
+                    hours = self._pause_limit.total_seconds() / 3600
+                    reason = f"nobody took it up again for {hours:.3g} hours"
                     await self._engine.cancel_paused(run, reason=reason)
             except RunUnreadable as error:
                 self._engine.put_aside(run.id, error)

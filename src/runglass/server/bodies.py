@@ -55,6 +55,13 @@ def read_request(body: bytes, shape: type[Request]) -> Request:
         members["attachments"] = spell_attachments(members["attachments"])
     if not isinstance(members.get("tools", []), list):
         raise api_error("TOOLS_INVALID", "`tools` must be a list of function tools")
+    overrides = members.get("blockOverrides")
+    for step_id, fields in overrides.items() if isinstance(overrides, dict) else ():
+        if not isinstance(fields, dict):
+            raise api_error(
+                "INVALID_REQUEST",
+                f"`blockOverrides.{step_id:.100}` must be an object, the step's fields, not {_kind(fields)}",
+            )
     return _converted(members, shape)
 
 

@@ -110,7 +110,7 @@ async def _resume(
         outputs=asked.accumulated_outputs or {},
         step_inputs=paused.step_inputs,
         block_overrides=asked.block_overrides,
-        offer=offer_of(asked),
+        offer=offer_of(asked, turns.offer),
         results=results,
     )
     plan = await aside(partial(overridden, paused, asked), size_bytes=size)

@@ -7,10 +7,18 @@ from runglass.flow import Flow, LlmStep, leaves
 from runglass.server.tools import check_tools, whole_choice
 
 
-def offer_of(asked: ToolRequest) -> Offer | None:
-    """The tools of the request; None where it has none. Raises TOOLS_INVALID, TOOL_NAME_INVALID."""
-    check_tools(asked.tools, asked.tool_choice)
-    return Offer(tools=asked.tools, choice=whole_choice(asked.tool_choice)) if asked.tools else None
+def offer_of(asked: ToolRequest, before: Offer | None = None) -> Offer | None:
+    """The tools of the request, or else those `before`, with which the run waits; None where there are none.
+
+    A `toolChoice` of the request chooses among either. Raises TOOLS_INVALID, TOOL_NAME_INVALID.
+    """
+    tools = asked.tools or (before.tools if before is not None else [])
+    check_tools(tools, asked.tool_choice)
+    if not tools:
+        return None
+    if before is not None and not asked.tools and asked.tool_choice is None:
+        return before
+    return Offer(tools=tools, choice=whole_choice(asked.tool_choice))
 
 
 def check_takers(flow: Flow) -> None:

@@ -17,7 +17,7 @@ from runglass.engine.aside import aside
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft
 from runglass.engine.model_call import both_spellings
-from runglass.engine.plan import Stretch
+from runglass.engine.plan import Offer, Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
 from runglass.execution import StepRequest
@@ -103,7 +103,11 @@ async def _step(
     body = await body_of(request)
     asked, size = await read_aside(partial(read_request, shape=StepRequest), body), len(body)
     if asked.step_index is not None and asked.step_index < 0:
-        raise api_error("INVALID_STEP_INDEX", f"`stepIndex` must be 0 or more, not {asked.step_index}")
+        raise api_error(
+            "INVALID_STEP_INDEX",
+            f"`stepIndex` must be 0 or more, not {asked.step_index}",
+            execution_id=asked.execution_id,
+        )
     call = await call_of(request)
 
     async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
@@ -150,7 +154,7 @@ async def _first_call(
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
     asked, history = await aside(partial(spoken, asked), size_bytes=size)
-    stretch = _stretch(asked, flow, call, first=0)
+    stretch = _stretch(asked, flow, call, first=0, offer=offer_of(asked))
     if stretch.offer is not None:
         check_takers(flow)
     submitted = await runtime_of(request).submit(
@@ -193,8 +197,18 @@ async def _later_call(
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = await aside(partial(_results, run, paused, asked, first), size_bytes=size)
     plan = await aside(partial(overridden, paused, asked), size_bytes=size)
-    stretch = _stretch(asked, plan.flow, call, first=first, results=results, step_inputs=paused.step_inputs)
-    if stretch.offer is not None:
+    # Who goes back begins anew, with the tools of this call alone.
+    turns = paused.pause.turns if first == cursor else None
+    stretch = _stretch(
+        asked,
+        plan.flow,
+        call,
+        first=first,
+        results=results,
+        step_inputs=paused.step_inputs,
+        offer=offer_of(asked, None if turns is None else turns.offer),
+    )
+    if asked.tools:
         check_takers(plan.flow)
     await runtime.check_models(plan.flow)
     await runtime.require_credit(own)
@@ -216,6 +230,7 @@ def _stretch(
     call: CallKey | None,
     *,
     first: int,
+    offer: Offer | None,
     results: Sequence[dict[str, object]] = (),
     step_inputs: Mapping[str, dict[str, Any]] | None = None,
 ) -> Stretch:
@@ -230,7 +245,7 @@ def _stretch(
         input={name: value for name, value in (given or {}).items() if name not in of_steps} or None,
         step_inputs=dict(step_inputs or {}) if given is None else of_steps,
         block_overrides=asked.block_overrides,
-        offer=offer_of(asked),
+        offer=offer,
         results=list(results),
         answers_call=call is not None,
     )

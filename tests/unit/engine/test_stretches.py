@@ -1,5 +1,6 @@
 """Runs that are walked in more than one stretch: tool calls, step-through, and what is left in between."""
 
+import asyncio
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -239,3 +240,29 @@ async def test_a_run_that_nobody_takes_up_again_is_cancelled_in_the_end(house: H
     ran = await read(house, started.id, outcome)
     assert ran.trace.flow_run.status == "cancelled"
     assert "24 hours" in repr(ran.events[-1])
+
+
+async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: House) -> None:
+    started = await start(house, TALK, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=TOOLS)))
+    outcome = await started.outcome()
+    housekeeping = Housekeeping(
+        store=house.store,
+        engine=house.engine,
+        clock=house.clock,
+        pause_limit=timedelta(seconds=8),
+        answer_ttl=timedelta(hours=1),
+    )
+    slept = len(house.clock.slept_s)
+    keeping = asyncio.create_task(housekeeping.keep_on())
+    ran = await read(house, started.id, outcome)
+    for _ in range(1000):
+        ran = await read(house, started.id, outcome)
+        if ran.trace.flow_run.status != "paused":
+            break
+        await asyncio.sleep(0.01)
+    keeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+    assert ran.trace.flow_run.status == "cancelled"
+    assert "for 0.00222 hours" in repr(ran.events[-1])
+    assert house.clock.slept_s[slept] == 2.0
