@@ -1,6 +1,7 @@
 """What a caller is owed: all of it, whatever the capture mode, and for `answer_ttl_s`."""
 
 import time
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -8,6 +9,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer, running_server
+from tests.contract.test_jobs import ended
 from tests.contract.test_tool_calls import TALK, TOOLS
 from tests.contract.wire import detail, frames, http_for, refusal
 
@@ -27,6 +29,11 @@ KEPT: dict[str, dict[str, Any]] = {
     "off": {"code": "CODE_ERROR", "type": "ValueError", "line": 1},
     "redacted": {"code": "CODE_ERROR", "message": "ValueError: [redacted] (line 1)"},
 }
+PRINTS = """
+slug: prints
+capture: "off"
+steps: [{id: bad, type: code, code: 'print("loud " * 2); raise ValueError("why " * 2)'}]
+"""
 EMAIL = "jane.doe@example.com"
 
 
@@ -206,3 +213,14 @@ def test_a_short_time_to_live_is_kept_to_by_a_running_server() -> None:
             time.sleep(0.1)
             answer = http.post("/seq/acme/demo/echo-off/execute", json={"message": SECRET}, headers=headers)
         assert refusal(answer) == (410, "ANSWER_EXPIRED")
+
+
+def test_of_a_failed_job_its_sentence_alone_is_kept(tmp_path: Path) -> None:
+    with running_server(data=tmp_path) as server, http_for(server, server.key) as http:
+        server.push(PRINTS)
+        run = http.post("/seq/acme/demo/prints/jobs", json={}).json()["executionId"]
+        job = ended(http, run, "prints")
+        kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert "why why" in job["error"]
+    assert b"why why" in kept
+    assert b"loud loud" not in kept

@@ -223,7 +223,7 @@ def test_what_is_not_kept_says_so_and_promises_only_what_helps(
     ids: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = shown(capsys, "runs", "step", ids["plain"], "say")
-    assert plain.count("not kept; capture mode full keeps it, for one run: runglass run … --trace") == 3
+    assert plain.count("not kept, or removed since; capture mode full keeps it") == 3
     off = shown(capsys, "runs", "step", ids["off"], "say")
     assert off.count("under capture mode off nothing is, and --trace does not change that") == 3
     assert "runglass run" not in off

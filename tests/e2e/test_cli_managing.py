@@ -112,6 +112,34 @@ def test_a_key_that_may_not_manage_is_told_so(
     assert "the role 'run'" in capsys.readouterr().err
 
 
+def test_a_server_without_a_key_is_not_taken_for_a_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RUNGLASS_API_KEY", raising=False)
+    monkeypatch.setenv("RUNGLASS_BASE_URL", "http://127.0.0.1:9")
+    (tmp_path / "greet.yaml").write_text(FLOW.format("Hello"))
+    for call in (["push", "greet.yaml", "--to", "acme/demo"], ["list", "acme/demo"]):
+        assert main(["flow", *call]) == Exit.USAGE
+        assert "RUNGLASS_API_KEY" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["greet.yaml"]
+
+
+def test_a_list_that_is_not_all_says_so(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
+    monkeypatch.setenv("RUNGLASS_BASE_URL", server.base_url)
+    server.push(FLOW.format("x").replace("greet", "thrice"))
+    for _ in range(3):
+        assert main(["run", "acme/demo/thrice"]) == Exit.OK
+    capsys.readouterr()
+    assert main(["runs", "list", "--flow", "thrice", "--limit", "2"]) == Exit.OK
+    assert "older ones" in capsys.readouterr().err
+    assert main(["runs", "list", "--flow", "thrice", "--limit", "3"]) == Exit.OK
+    assert capsys.readouterr().err == ""
+
+
 def test_runs_are_listed_by_the_flows_name(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from runglass.cli import data as data_folder
-from runglass.cli.exits import NotFound
+from runglass.cli.exits import NotFound, UsageError
 from runglass.cli.names import ProjectName
 from runglass.cli.options import connect
 from runglass.management import FlowHistory, FlowInfo, FlowTree, VersionInfo
@@ -42,12 +42,20 @@ class FlowPlace(Protocol):
 def flow_place(
     data: Path | None, store: str | None, base_url: str | None, api_key: str | None
 ) -> Iterator[FlowPlace]:
-    """The server, where there is a key and no data folder is named; else the data folder."""
+    """The server, where there is a key and no data folder is named; else the data folder.
+
+    Raises UsageError where only the server's address is given: a folder instead would be a surprise.
+    """
     if api_key and data is None and store is None:
         from runglass.client.management import Management
 
         with connect(base_url, api_key) as client:
             yield OnServer(Management(client))
+    elif base_url and data is None and store is None:
+        raise UsageError(
+            f"there is no key for the server at {base_url}: give --api-key or set RUNGLASS_API_KEY, or name"
+            " a data folder with --data"
+        )
     else:
         yield InFolder(data_folder.data_settings(data, store))
 

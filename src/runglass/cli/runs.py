@@ -13,7 +13,7 @@ from runglass.cli.run_delete import delete
 from runglass.cli.run_list import print_runs
 from runglass.cli.run_lookup import named_run, newest_runs
 from runglass.cli.step_view import attempt_lines
-from runglass.cli.terminal import stdout, width_of, write_json, write_line
+from runglass.cli.terminal import note, stdout, width_of, write_json, write_line
 from runglass.cli.trace_view import step_lines, summary_lines
 from runglass.events import FlowCompleted, StreamEvent, UnknownEvent, is_terminal
 from runglass.trace import RunStatus, StepAttempts
@@ -58,6 +58,8 @@ def list_runs(
         write_json(page)
     else:
         print_runs(page.runs)
+        if page.next_cursor is not None:
+            note(f"there are older ones; --limit shows more than these {len(page.runs)}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from runglass.cli import words
 from runglass.cli.terminal import one_line
 from runglass.trace import ModelCall, StepTrace
 
-NOT_KEPT = "not kept; capture mode full keeps it, for one run: runglass run … --trace"
+NOT_KEPT = "not kept, or removed since; capture mode full keeps it, for one run: runglass run … --trace"
 NOTHING_KEPT = "not kept: under capture mode off nothing is, and --trace does not change that"
 
 

@@ -38,6 +38,8 @@ from runglass.store.base import RunRecord, Store
 
 log = logging.getLogger(__name__)
 
+_TOLD_OF_JOBS = ("code", "message")
+
 
 class RunLeft(RunglassError):
     """The run was left by the process that went on with it; it goes on elsewhere, or after the next start."""
@@ -271,7 +273,9 @@ class Going:
 
     def _failed(self, error: dict[str, Any], kept: msgspec.Raw, step_id: str | None = None) -> Outcome:
         """The failure with its whole `error` for the caller; the log gets what is `kept` of it."""
-        self._recorder.owe(error=msgspec.json.encode(error))
+        # Who asks for a job is told its code and message, and is owed no more.
+        owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
+        self._recorder.owe(error=msgspec.json.encode(owed))
         self._recorder.record(
             FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(kept), step_id=step_id)
         )

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-INTERVAL_S = 600.0
+INTERVAL_S = 60.0
 GRACE_S = 1.0
 """How long the rows of a run that was just purged stay: who follows it hears of its end."""
 BITE_ROWS = 250
@@ -50,7 +50,7 @@ class RunRemoval:
         return purged
 
     async def keep_on(self) -> None:
-        """Removes what is due now, every ten minutes, and after each purge, until it is cancelled.
+        """Removes what is due now, every minute, and after each purge, until it is cancelled.
 
         A store that fails is tried again.
         """
@@ -134,7 +134,7 @@ class RunRemoval:
         return result
 
     async def _idle(self) -> None:
-        """Returns after ten minutes, or a moment after a purge."""
+        """Returns after a minute, or a moment after a purge."""
         waits = {
             asyncio.create_task(self._clock.sleep(INTERVAL_S)),
             asyncio.create_task(self._woken.wait()),
