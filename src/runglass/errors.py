@@ -276,7 +276,7 @@ CODES: dict[str, Code] = {
     "STEP_FAILED": Code(500, "a step of the flow failed for good"),
     "BYOK_KEY_REJECTED": Code(500, "the model provider rejected the configured key"),
     "INTERNAL_ERROR": Code(500, "a fault of the server; the request id finds it in its log"),
-    "UNAVAILABLE": Code(503, "store or broker cannot be reached; nothing was started"),
+    "UNAVAILABLE": Code(503, "the store cannot be reached, or too many runs wait; nothing was started"),
 }
 """What the HTTP server may answer. The rows of the wire contract, plus NOT_FOUND and METHOD_NOT_ALLOWED."""
 

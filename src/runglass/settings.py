@@ -264,7 +264,20 @@ def _convert(values: Mapping[str, Any], source: str) -> Settings:
     try:
         return msgspec.convert(plain, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"{source}: {error}") from error
+        raise SettingsError(f"{source}: {error}{_choices(str(error))}") from error
+
+
+def _choices(told: str) -> str:
+    """The values that a setting may have, where it has one that is none of them."""
+    import msgspec.inspect
+
+    fields = {field.name: field.type for field in msgspec.inspect.type_info(Settings).fields}  # type: ignore[attr-defined]
+    kind = fields.get(told.rpartition("`$.")[2].removesuffix("`"))
+    if isinstance(kind, msgspec.inspect.Metadata):
+        kind = kind.type
+    if not isinstance(kind, msgspec.inspect.LiteralType):
+        return ""
+    return "; it may be " + ", ".join(repr(value) for value in kind.values)
 
 
 def _path(kind: type, value: Any) -> Any:

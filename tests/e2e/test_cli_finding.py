@@ -101,7 +101,7 @@ def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understo
         assert f"run        {run_id}" in shown(capsys, "runs", "show", short).splitlines()
     assert cells[ids["failed"][-8:]][1:3] == ["fail v1", "failed"]
     assert cells[ids["failed"][-8:]][-1] == "CODE_ERROR in step broken: ValueError: the reason (line 1)"
-    assert cells[ids["kept"][-8:]][-1] == "with overrides"
+    assert cells[ids["kept"][-8:]][-1] == "1 attempt retried; with overrides"
     assert cells[ids["plain"][-8:]][1] == "greet v1"
 
 
@@ -301,13 +301,22 @@ def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     row = capsys.readouterr().out.splitlines()[1]
     assert "greet draft" in row
     assert "≥ $0.3" in row
-    assert row.endswith("PROVIDER_ERROR in step say: out of lines; 2 texts cut at the token limit")
+    assert row.endswith(
+        "PROVIDER_ERROR in step say: out of lines; 3 attempts retried; 2 texts cut at the token limit;"
+        " 3 model calls without usage told"
+    )
     monkeypatch.setenv("COLUMNS", "100")
     print_runs([FAILED])
     row = capsys.readouterr().out.splitlines()[1]
     assert row.startswith("000000aa  greet draft  failed")
     assert row.endswith("…")
     assert len(row) <= 100
+
+
+def test_a_list_marks_a_run_that_completed_though_steps_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    totals = RunTotals(completed=1, failed=7)
+    print_runs([RunSummary(id=FAILED.id, flow_id="f", status="completed", totals=totals)])
+    assert capsys.readouterr().out.splitlines()[1].endswith("7 steps failed")
 
 
 def test_a_tail_says_that_a_text_was_cut() -> None:

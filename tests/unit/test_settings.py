@@ -49,7 +49,7 @@ def test_the_client_s_variables_are_not_settings() -> None:
     [
         ({"RUNGLASS_PORT": "many"}, "RUNGLASS_PORT.*int"),
         ({"RUNGLASS_PORT": "70000"}, "RUNGLASS_PORT.*65535"),
-        ({"RUNGLASS_CAPTURE": "some"}, "RUNGLASS_CAPTURE.*some"),
+        ({"RUNGLASS_CAPTURE": "some"}, "RUNGLASS_CAPTURE.*some.*'full', 'metadata_only', 'off', 'redacted'$"),
         ({"RUNGLASS_PORT": ""}, "RUNGLASS_PORT.*int"),
         ({"RUNGLASS_CAPTURE": "\udcff"}, "RUNGLASS_CAPTURE is not UTF-8 text"),
         ({"RUNGLASS_PRICES": '{"\udcff": 1}'}, "RUNGLASS_PRICES is not UTF-8 text"),

@@ -1,13 +1,13 @@
 """Runs as a table: which flow each is of, how it ended, what it cost, and what went wrong."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from runglass.cli import words
 from runglass.cli.run_lookup import short_id
 from runglass.cli.table import Cell, Column, Row, table_lines
 from runglass.cli.terminal import one_line, stdout, width_of, write_line
-from runglass.trace import RunSummary
+from runglass.trace import RunSummary, RunTotals
 
 COLUMNS = (
     Column("run"),
@@ -55,8 +55,20 @@ def _remarks(run: RunSummary) -> str:
     parts = []
     if run.error is not None:
         parts.append(words.run_error(run.error))
-    if run.totals is not None and (cut := words.cut_short(run.totals)):
-        parts.append(cut)
+    if run.totals is not None:
+        parts += _remarks_on(run.totals, has_error=run.error is not None)
     if run.overridden:
         parts.append("with overrides")
     return one_line("; ".join(parts), limit=400)
+
+
+def _remarks_on(totals: RunTotals, *, has_error: bool) -> Iterator[str]:
+    # A run may complete though steps failed; where it failed, its error says so.
+    if totals.failed and not has_error:
+        yield f"{words.counted(totals.failed, 'step')} failed"
+    if totals.retried:
+        yield f"{words.counted(totals.retried, 'attempt')} retried"
+    if cut := words.cut_short(totals):
+        yield cut
+    if totals.unmetered_calls:
+        yield f"{words.counted(totals.unmetered_calls, 'model call')} without usage told"
