@@ -13,6 +13,7 @@
     ├── ToolCallLimitError           a model asked for tools in more rounds than the caller allowed
     ├── FlowFileError                a flow file is wrong; carries located problems
     ├── RunUnreadable                what the store has of a run cannot be decoded
+    ├── KeyLimitReached              the project has as many keys as it may have
     ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
     └── StoreError                   the store refused or cannot be reached
         ├── CallRepeated             there has been a call under the same Idempotency-Key
@@ -175,6 +176,10 @@ class RunUnreadable(RunglassError):
     def __init__(self, run_id: str, why: str) -> None:
         super().__init__(f"what is stored of run {run_id!r} cannot be read: {why}")
         self.run_id = run_id
+
+
+class KeyLimitReached(RunglassError):
+    """The project has as many keys as it may have; the message says how to have more."""
 
 
 class StoreError(RunglassError):

@@ -9,6 +9,7 @@ import msgspec
 
 from runglass.execution import CaptureMode
 
+ActorKind = Literal["key", "cli", "server"]
 Role = Literal["admin", "run", "read"]
 """What a key may do: manage flows and keys, execute and read, or only read."""
 
@@ -95,6 +96,45 @@ class KeyList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The keys of a project, revoked ones too."""
 
     keys: list[KeyInfo]
+
+
+class Actor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Who changes something: the holder of a key, a user of the terminal beside the data, or the server.
+
+    `name` is the hint of the key, or the user of the operating system. `address` is that of the HTTP client,
+    which behind a proxy is the proxy's, or `local`.
+    """
+
+    kind: ActorKind
+    name: str | None = None
+    key_id: int | None = None
+    address: str = "local"
+
+
+SERVER = Actor(kind="server")
+"""What the process does by itself, such as publishing the files of its folder of flows."""
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A change, who made it and from where. `subject` names what was changed, `details` what in it.
+
+    Where something had a value before, `details` has `before` and `after`; never content or secrets.
+    """
+
+    id: int
+    at: str
+    project: str
+    actor: Actor
+    action: str
+    subject: str
+    details: dict[str, Any]
+
+
+class AuditPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Entries of the audit log, newest first. `next_cursor` is None on the last page."""
+
+    entries: list[AuditEntry]
+    next_cursor: str | None = None
 
 
 FlowTree = dict[str, Any]

@@ -33,6 +33,7 @@ from runglass.engine.templates import Templates
 from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest, TraceContext
 from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count, with_defaults
+from runglass.management import SERVER, Actor
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import CallKey, FlowRecord, Project, Retention, Store
 from runglass.store.folder import make_folder
@@ -94,10 +95,11 @@ class Runtime:
         call: CallKey | None = None,
         outputs: MutableMapping[int, bytes] | None = None,
         size_bytes: int = 0,
+        key_id: int | None = None,
     ) -> Submitted:
         """Checks the request and starts the run. `version` None is production, or the draft without one.
 
-        `size_bytes` is about how large the request is.
+        `size_bytes` is about how large the request is; `key_id` is the key that is owed what comes of it.
 
         Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit, and
         then for a spent budget; CallRepeated where `call` has been made before.
@@ -125,6 +127,7 @@ class Runtime:
             call=call,
             outputs=outputs,
             size_bytes=size_bytes,
+            key_id=key_id,
         )
         return Submitted(run, record.id, step_count(flow))
 
@@ -161,7 +164,7 @@ class Runtime:
         return raise_for_trace(mode) if trace else mode
 
 
-async def push_flow(store: Store, project: Project, flow: Flow) -> FlowRecord:
+async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:
     """Stores the flow as the draft of its slug."""
     # In a thread: nobody else is to wait while a large flow is written out.
     source = await asyncio.to_thread(flow.encode)
@@ -172,6 +175,7 @@ async def push_flow(store: Store, project: Project, flow: Flow) -> FlowRecord:
         capture=flow.capture,
         source=source,
         retention=Retention(flow.retention_days, flow.content_retention_days),
+        by=by,
     )
 
 

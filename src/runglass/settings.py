@@ -136,6 +136,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tail_poll_s: Annotated[
         float, Meta(gt=0, description="seconds after which a tail reads the store even without a wake-up")
     ] = 2.0
+    project_rate_limit_per_minute: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="requests that all keys of a project may make in a minute together, counted per"
+            " server; by default any"
+        ),
+    ] = None
+    max_keys_per_project: Annotated[
+        int, Meta(ge=1, description="keys that a project may have; revoked ones do not count")
+    ] = 1000
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
     ] = "info"

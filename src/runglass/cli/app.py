@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from runglass import __version__
 from runglass.cli import database, flows, keys, projects, runs
+from runglass.cli.audit import audit
 from runglass.cli.demo import demo
 from runglass.cli.exits import Exit, UsageError, exit_of
 from runglass.cli.interrupts import Interruptible, is_interrupt
@@ -24,6 +25,7 @@ app = typer.Typer(name="runglass", no_args_is_help=True, pretty_exceptions_enabl
 app.command()(demo)
 app.command()(serve)
 app.command("run")(run_flow)
+app.command()(audit)
 app.add_typer(runs.app, name="runs")
 app.add_typer(flows.app, name="flow")
 app.add_typer(keys.app, name="keys")

@@ -1,19 +1,18 @@
 """The way to the data folder, for commands that work on it directly, whether or not its server runs."""
 
+import getpass
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runglass.cli.exits import NotFound
 from runglass.cli.names import ProjectName
 from runglass.cli.terminal import note, warn
 from runglass.keys import make_key
+from runglass.management import Actor
 from runglass.settings import Settings, read_settings
 from runglass.store.base import ApiKey, Project, Role, Store
-
-if TYPE_CHECKING:
-    pass
 
 
 def data_settings(data: Path | None, store: str | None) -> Settings:
@@ -60,12 +59,31 @@ async def make_project(store: Store, name: ProjectName) -> Project:
     """The project, created where it is new, which is said on stderr."""
     if (project := await store.find_project(name.org, name.project)) is not None:
         return project
-    project = await store.ensure_project(name.org, name.project)
+    project = await store.ensure_project(name.org, name.project, by=terminal_user())
     note(f"created project {name}")
     return project
 
 
-async def create_key(store: Store, project: Project, role: Role) -> tuple[str, ApiKey]:
-    """A new key and its record. The store keeps only a hash, so the key must be shown now."""
+async def create_key(store: Store, project: Project, role: Role, *, most: int) -> tuple[str, ApiKey]:
+    """A new key and its record. The store keeps only a hash, so the key must be shown now.
+
+    Raises KeyLimitReached where the project has `most` already.
+    """
     made = make_key()
-    return made.key, await store.add_key(project.id, role, made.digest, made.hint)
+    key = await store.add_key(project.id, role, made.digest, made.hint, most=most, by=terminal_user())
+    return made.key, key
+
+
+def terminal_user() -> Actor:
+    """Who works on the data folder, for the audit log."""
+    try:
+        # By the process and not, as `getpass` has it, by variables that anybody may set.
+        import pwd
+
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except ImportError:
+        name = getpass.getuser()
+    except KeyError:
+        # A container may run under a number that has no name.
+        name = str(os.getuid())
+    return Actor(kind="cli", name=name)

@@ -49,7 +49,7 @@ async def _show(settings: Settings, flow: Flow, text: str, model: str) -> Shown:
         open_runtime(settings) as runtime,
         serving(runtime, host=settings.host, port=settings.port) as url,
     ):
-        key = await _prepare(runtime.store, flow)
+        key = await _prepare(runtime.store, flow, most_keys=settings.max_keys_per_project)
         async with AsyncClient(key, base_url=f"{url}/api/v1") as client:
             run_id, result = await _run(client, flow, text, model)
             trace = await client.run(run_id).trace()
@@ -57,11 +57,12 @@ async def _show(settings: Settings, flow: Flow, text: str, model: str) -> Shown:
     return Shown(key, trace, result)
 
 
-async def _prepare(store: Store, flow: Flow) -> str:
-    project = await store.ensure_project(PROJECT.org, PROJECT.project)
-    record = await push_flow(store, project, flow)
-    await store.publish(record.id)
-    key, _ = await data_folder.create_key(store, project, "admin")
+async def _prepare(store: Store, flow: Flow, *, most_keys: int) -> str:
+    by = data_folder.terminal_user()
+    project = await store.ensure_project(PROJECT.org, PROJECT.project, by=by)
+    record = await push_flow(store, project, flow, by=by)
+    await store.publish(record.id, by=by)
+    key, _ = await data_folder.create_key(store, project, "admin", most=most_keys)
     return key
 
 

@@ -96,21 +96,22 @@ class InFolder:
 
         async def work() -> None:
             async with data_folder.any_store(self._settings) as store:
-                await push_flow(store, await data_folder.make_project(store, name), flow)
+                project = await data_folder.make_project(store, name)
+                await push_flow(store, project, flow, by=data_folder.terminal_user())
 
         asyncio.run(work())
 
     def publish(self, name: ProjectName, slug: str) -> int:
         async def work() -> int:
             async with self._found(name, slug) as (store, flow):
-                return await store.publish(flow.id)
+                return await store.publish(flow.id, by=data_folder.terminal_user())
 
         return asyncio.run(work())
 
     def set_production(self, name: ProjectName, slug: str, version: int) -> None:
         async def work() -> None:
             async with self._found(name, slug) as (store, flow):
-                if not await store.set_production(flow.id, version):
+                if not await store.set_production(flow.id, version, by=data_folder.terminal_user()):
                     raise _no_version(name, slug, version)
 
         asyncio.run(work())

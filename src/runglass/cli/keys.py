@@ -63,7 +63,7 @@ def revoke(
     data: Data = None,
     store: Store = None,
 ) -> None:
-    """Make a key useless, at once and for good."""
+    """Make a key useless, at once and for good; a running server ends what it is answering to it."""
     name = project_name(project)
     asyncio.run(_revoke(data_folder.data_settings(data, store), name, key))
 
@@ -71,7 +71,7 @@ def revoke(
 async def _create(settings: Settings, name: ProjectName, role: Role) -> None:
     async with data_folder.any_store(settings) as store:
         project = await data_folder.make_project(store, name)
-        key, _ = await data_folder.create_key(store, project, role)
+        key, _ = await data_folder.create_key(store, project, role, most=settings.max_keys_per_project)
     write_line(stdout(), key)
 
 
@@ -86,7 +86,7 @@ async def _revoke(settings: Settings, name: ProjectName, key_id: int) -> None:
         key = next((each for each in await store.keys(project.id) if each.id == key_id), None)
         if key is None:
             raise NotFound(f"{name} has no key {key_id}; `runglass keys list {name}` shows which there are")
-        await store.revoke_key(project.id, key_id)
+        await store.revoke_key(project.id, key_id, by=data_folder.terminal_user())
     note(f"key {key_id} ({key.hint}…) of {name} is revoked")
 
 

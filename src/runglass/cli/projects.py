@@ -128,7 +128,8 @@ async def _create(settings: Settings, name: ProjectName, capture: CaptureChoice 
     async with data_folder.any_store(settings) as store:
         project = await data_folder.make_project(store, name)
         if capture is not None:
-            await store.set_capture(project.id, None if capture == "default" else capture)
+            mode = None if capture == "default" else capture
+            await store.set_capture(project.id, mode, by=data_folder.terminal_user())
             note(f"capture of {name} is now {capture}")
 
 
@@ -140,14 +141,15 @@ async def _project(settings: Settings, name: ProjectName) -> Project:
 async def _set_budget(settings: Settings, name: ProjectName, budget_usd: Decimal | None) -> None:
     async with data_folder.existing_store(settings) as store:
         project = await data_folder.existing_project(store, name)
-        await store.set_budget(project.id, budget_usd)
+        await store.set_budget(project.id, budget_usd, by=data_folder.terminal_user())
 
 
 async def _set_retention(settings: Settings, name: ProjectName, wanted: dict[str, float | None]) -> None:
     async with data_folder.existing_store(settings) as store:
         project = await data_folder.existing_project(store, name)
         before = Retention(project.retention_days, project.content_retention_days)
-        await store.set_retention(project.id, before._replace(**wanted))
+        retention = before._replace(**wanted)
+        await store.set_retention(project.id, retention, by=data_folder.terminal_user())
 
 
 def _days(text: str) -> float | None:

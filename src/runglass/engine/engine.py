@@ -155,6 +155,7 @@ class Engine:
         call: CallKey | None = None,
         outputs: MutableMapping[int, bytes] | None = None,
         size_bytes: int = 0,
+        key_id: int | None = None,
     ) -> StartedRun:
         """Creates the run and lets it go on, or wait for its turn. When this returns, the run can be read.
 
@@ -191,6 +192,7 @@ class Engine:
             # In the line it is nobody's: whoever has a place for it first may claim it.
             owner=owner if queued is None else None,
             call=call,
+            key_id=key_id,
         )
         if queued is None:
             try:

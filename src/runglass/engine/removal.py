@@ -14,6 +14,7 @@ import msgspec
 
 from runglass.clock import Clock, iso
 from runglass.errors import StoreError
+from runglass.management import Actor
 from runglass.store.base import ContentPlace, Retention, RunRecord, Store
 
 T = TypeVar("T")
@@ -40,12 +41,12 @@ class RunRemoval:
         self._woken = asyncio.Event()
         self._unreadable: set[int] = set()
 
-    async def purge(self, run: RunRecord) -> bool:
-        """Deletes a run that has ended: nobody finds it any more. False if it is not there.
+    async def purge(self, run: RunRecord, *, by: Actor) -> bool:
+        """Deletes a run that has ended, as `by` wants: nobody finds it any more. False if it is not there.
 
         What it took on disk is given back in the background. Raises StoreError.
         """
-        purged = await self._store.purge_run(run.no)
+        purged = await self._store.purge_run(run.no, by=by)
         self._woken.set()
         return purged
 

@@ -11,6 +11,7 @@ from litestar.types import ASGIApp
 
 from runglass.runtime import Runtime
 from runglass.server.answers import answer_fault
+from runglass.server.audit import audit
 from runglass.server.auth import run_by_id, run_of_flow, trace_by_id, trace_of_flow
 from runglass.server.cancelling import cancel
 from runglass.server.flows import FLOWS
@@ -21,12 +22,13 @@ from runglass.server.keys import KEYS
 from runglass.server.ongoing import Ongoing
 from runglass.server.openapi import openapi_config
 from runglass.server.query import settle_query
-from runglass.server.rate import KeyRate
+from runglass.server.rate import KeyRate, ProjectRate, Rates
 from runglass.server.reading import runs, step_trace, stream, trace
 from runglass.server.repeats import Repeats
 from runglass.server.routes import execute, execute_version, flow_file_schema, health
 from runglass.server.sessions import session
 from runglass.server.stepping import step, step_version
+from runglass.settings import Settings
 
 OF_A_RUN = [trace, step_trace, stream, cancel]
 
@@ -54,6 +56,7 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
             flow_file_schema,
             FLOWS,
             KEYS,
+            audit,
             *JOBS,
             session,
             Router(
@@ -86,5 +89,12 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
             deep_copy=False,
         ),
     )
-    per_minute = runtime.settings.rate_limit_per_minute
-    return Front(app, runtime.store, rate=None if per_minute is None else KeyRate(per_minute))
+    return Front(app, runtime.store, rates=_rates(runtime.settings))
+
+
+def _rates(settings: Settings) -> Rates:
+    of_key, of_project = settings.rate_limit_per_minute, settings.project_rate_limit_per_minute
+    return Rates(
+        of_key=None if of_key is None else KeyRate(of_key),
+        of_project=None if of_project is None else ProjectRate(of_project),
+    )

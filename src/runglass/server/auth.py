@@ -13,6 +13,7 @@ from litestar.params import FromPath
 
 from runglass.errors import APIError, api_error
 from runglass.keys import PREFIX, digest_of
+from runglass.management import Actor
 from runglass.runtime import Runtime
 from runglass.server.parts import PART_BYTES
 from runglass.store.base import ApiKey, FlowRecord, Project, RunRecord, Store
@@ -75,12 +76,18 @@ async def require_execute(request: Asked, org: str, project: str, slug: str) -> 
         )
 
 
-def require_admin(request: Asked) -> None:
-    """Raises FORBIDDEN where the role may not manage flows and keys."""
+def require_admin(request: Asked, *, to: str = "manage flows and keys") -> None:
+    """Raises FORBIDDEN where the role may not do what takes an admin."""
     if request.auth.role != "admin":
-        raise api_error(
-            "FORBIDDEN", f"a key with the role {request.auth.role!r} may not manage flows and keys"
-        )
+        message = f"a key with the role {request.auth.role!r} may not {to}; that takes the role 'admin'"
+        raise api_error("FORBIDDEN", message)
+
+
+def actor_of(request: Asked) -> Actor:
+    """Who asks, for the audit log. No header that names another address is believed: anybody may send it."""
+    key, client = request.auth, request.client
+    address = "unknown" if client is None else client.host
+    return Actor(kind="key", name=key.hint, key_id=key.id, address=address)
 
 
 class OpenedTrace(NamedTuple):

@@ -23,8 +23,9 @@ from runglass.server.asked import body_of
 from runglass.server.auth import Asked, no_run, runtime_of
 from runglass.server.bodies import read_aside
 from runglass.server.endings import answer_expired, require_outcome
-from runglass.server.ongoing import Ongoing
+from runglass.server.owed import require_owed
 from runglass.server.repeats import REPLAYED, paid_once, target_of
+from runglass.server.revocation import while_allowed
 from runglass.server.spelling import camel
 from runglass.store.base import Call, CallKey, Project, RunRecord
 
@@ -34,6 +35,9 @@ MAX_KEY = 255
 PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
 REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
 """Events after which a run goes on only if somebody takes it up again."""
+
+NO_ANSWERS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
+"""Codes that say nothing of what a call came to."""
 
 Finish = Callable[[], Awaitable["Answered"]]
 """Waits for the answer to a call that has begun. Raises APIError."""
@@ -114,9 +118,9 @@ async def keep_refusal(request: Asked, project: Project, call: CallKey, error: A
     """Keeps an error as the answer to the call, where the call has been noted.
 
     A fault of the server is no answer: the run goes on later, or has an outcome that could not be read, and
-    whoever asks again then gets that.
+    whoever asks again then gets that. Nor is the end of a key: the run goes on.
     """
-    if error.execution_id is not None and error.code not in ("UNAVAILABLE", "INTERNAL_ERROR"):
+    if error.execution_id is not None and error.code not in NO_ANSWERS:
         await _keep(request, project, call, Answered(error.status, error_body(error)))
 
 
@@ -183,13 +187,14 @@ async def _waits_still(request: Asked, call: Call) -> bool:
 async def _again(
     request: Asked, before: Call, repeated: Callable[[RunRecord], Awaitable[Answered]]
 ) -> Answered:
+    run = await runtime_of(request).store.run(before.run_id)
+    if run is None:
+        raise no_run(before.run_id)
+    require_owed(request.auth, run, what="the answer to this call")
     if before.status is not None:
         if before.answer is None:
             raise answer_expired(before.run_id)
         return Answered(before.status, before.answer)
-    run = await runtime_of(request).store.run(before.run_id)
-    if run is None:
-        raise api_error("RUN_NOT_FOUND", f"there is no run {before.run_id!r}", execution_id=before.run_id)
     run = await rested(request, run, beyond=before.head)
     await require_outcome(runtime_of(request).store, run)
     return await repeated(run)
@@ -198,19 +203,9 @@ async def _again(
 async def rested(request: Asked, run: RunRecord, *, beyond: int = -1) -> RunRecord:
     """The run once it has ended, or is paused after an event beyond that seq.
 
-    Raises UNAVAILABLE if the server is stopped before.
+    Raises UNAVAILABLE if the server is stopped before, UNAUTHENTICATED if the key is revoked.
     """
-    ongoing: Ongoing = request.app.state["ongoing"]
-    resting = asyncio.create_task(_rested(request, run, beyond))
-    with ongoing.ended_by(resting.cancel):
-        try:
-            await asyncio.wait({resting})
-        finally:
-            resting.cancel()
-    if resting.cancelled():
-        message = "the server is being stopped; the run goes on after its next start"
-        raise api_error("UNAVAILABLE", message, execution_id=run.id)
-    return resting.result()
+    return await while_allowed(request, run.id, _rested(request, run, beyond))
 
 
 async def _rested(request: Asked, run: RunRecord, beyond: int) -> RunRecord:

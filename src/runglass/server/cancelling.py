@@ -10,7 +10,7 @@ from litestar.params import QueryParameter
 from runglass.errors import APIError, StoreError, api_error
 from runglass.runtime import Runtime
 from runglass.server.asked import answer, documented
-from runglass.server.auth import MAY_EXECUTE, Asked, no_run, runtime_of
+from runglass.server.auth import MAY_EXECUTE, Asked, actor_of, no_run, runtime_of
 from runglass.server.openapi import ReadingOperation
 from runglass.store.base import RunRecord
 
@@ -73,7 +73,7 @@ async def _purge(request: Asked, run: RunRecord) -> Response[bytes]:
     if not run.ended:
         await _told_to_end(runtime, run)
     run = await _rested(runtime, run)
-    if not await runtime.removal.purge(run):
+    if not await runtime.removal.purge(run, by=actor_of(request)):
         raise no_run(run.id)
     return answer(Ended(execution_id=run.id, status="purged"), status=202)
 

@@ -30,14 +30,14 @@ class _Completed(msgspec.Struct, frozen=True):
     result: msgspec.Raw
 
 
-async def failure_of(store: Store, run: RunRecord) -> Failure:
-    """The failure of a run whose status is `failed`: whole while that is owed, then what the log keeps.
+async def failure_of(store: Store, run: RunRecord, *, whole: bool = True) -> Failure:
+    """The failure of a run whose status is `failed`: `whole` while that is owed, else what the log keeps.
 
     Raises StoreError, RunUnreadable.
     """
     # Nothing follows the event that says so.
     events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
-    _, error = await store.outcome(run.no)
+    error = (await store.outcome(run.no))[1] if whole else None
     with decoding(run.id):
         failure = msgspec.json.decode(events[0][1], type=Failure)
         return failure if error is None else Failure(msgspec.json.decode(error), failure.step_id)

@@ -23,7 +23,9 @@ from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, note, once, rested
 from runglass.server.endings import failure_of, result_of
 from runglass.server.offers import check_takers, offer_of
+from runglass.server.owed import require_owed
 from runglass.server.parameters import Wanted, checked_uuid, trace_context_of
+from runglass.server.revocation import STILL_PAUSED, while_allowed
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, decoding
@@ -81,6 +83,7 @@ async def _start(
         history=history,
         call=call,
         size_bytes=size,
+        key_id=request.auth.id,
     )
     return partial(_outcome, request, submitted.run, submitted.flow_id, submitted.block_count)
 
@@ -91,6 +94,7 @@ async def _resume(
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
+    require_owed(request.auth, run, what="the content")
     paused = await runtime.engine.paused(run)
     turns = paused.pause.turns
     if turns is None:
@@ -117,7 +121,8 @@ async def _resume(
     await runtime.check_models(plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
-    started = await runtime.engine.resume(paused, plan, stretch, size_bytes=size)
+    resuming = runtime.engine.resume(paused, plan, stretch, size_bytes=size)
+    started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
     return partial(_outcome, request, started, run.flow_id, step_count(paused.plan.flow))
 
 
@@ -131,7 +136,7 @@ async def _outcome(request: Asked, started: StartedRun, flow_id: str, block_coun
     """Waits for the end of the stretch, wherever it comes about."""
     try:
         with once_started(started.id):
-            outcome = await started.outcome()
+            outcome = await while_allowed(request, started.id, _waited(started))
     except RunTaken:
         with once_started(started.id):
             runtime = runtime_of(request)
@@ -145,6 +150,10 @@ async def _outcome(request: Asked, started: StartedRun, flow_id: str, block_coun
         code = "UNAVAILABLE" if "idempotency-key" in request.headers else "INTERNAL_ERROR"
         raise api_error(code, message, execution_id=started.id) from left
     return await _answer(started.id, flow_id, block_count, outcome)
+
+
+async def _waited(started: StartedRun) -> Outcome:
+    return await started.outcome()
 
 
 async def _answer(run_id: str, flow_id: str, block_count: int, outcome: Outcome) -> Answered:

@@ -29,7 +29,7 @@ from runglass.management import (
 from runglass.runtime import push_flow
 from runglass.server.answers import JSON
 from runglass.server.asked import answer, body_of, documented
-from runglass.server.auth import Asked, own_flow, own_room, require_admin, runtime_of
+from runglass.server.auth import Asked, actor_of, own_flow, own_room, require_admin, runtime_of
 from runglass.server.bodies import read_body
 from runglass.server.openapi import ReadingOperation
 from runglass.store.base import FlowRecord, Project
@@ -159,7 +159,7 @@ async def push(
     require_admin(request)
     runtime = runtime_of(request)
     checked = await _read_flow(await body_of(request), slug, own_providers=runtime.settings.providers)
-    info = _info(await push_flow(runtime.store, own, checked.flow))
+    info = _info(await push_flow(runtime.store, own, checked.flow, by=actor_of(request)))
     warnings = [FlowWarning(**warning._asdict()) for warning in checked.warnings]
     return answer(PushedFlow(**msgspec.structs.asdict(info), warnings=warnings))
 
@@ -181,7 +181,8 @@ async def publish(
     """
     record = await own_flow(request, org, project, slug)
     require_admin(request)
-    return answer(FlowVersionNumber(version=await runtime_of(request).store.publish(record.id)))
+    version = await runtime_of(request).store.publish(record.id, by=actor_of(request))
+    return answer(FlowVersionNumber(version=version))
 
 
 @put(
@@ -202,7 +203,8 @@ async def set_production(
         message = f"version {number} cannot be in production: publish the draft, or name a published version"
         raise api_error("INVALID_VERSION", message)
     store = runtime_of(request).store
-    if number > LARGEST_VERSION or not await store.set_production(record.id, number):
+    known = number <= LARGEST_VERSION
+    if not known or not await store.set_production(record.id, number, by=actor_of(request)):
         raise _no_version(record, number)
     return answer(_info(await store.flow(record.id) or record))
 

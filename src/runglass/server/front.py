@@ -14,7 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from runglass.errors import APIError, StoreError
 from runglass.server.answers import JSON, error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
-from runglass.server.rate import KeyRate
+from runglass.server.rate import UNLIMITED, Rates
 from runglass.store.base import Store
 
 API = "/api/v1"
@@ -29,10 +29,10 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 class Front:
     """The ASGI application around the framework's."""
 
-    def __init__(self, app: ASGIApp, store: Store, *, rate: KeyRate | None = None) -> None:
+    def __init__(self, app: ASGIApp, store: Store, *, rates: Rates = UNLIMITED) -> None:
         self._app = app
         self._store = store
-        self._rate = rate
+        self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -43,8 +43,7 @@ class Front:
         try:
             if _needs_key(scope["path"]):
                 key = await authenticate(self._store, _header(scope, b"authorization"))
-                if self._rate is not None:
-                    self._rate.take(key.id)
+                self._rates.take(key)
                 scope["auth"] = key
         except APIError as error:
             await _send_error(send, error)

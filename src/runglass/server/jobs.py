@@ -24,6 +24,7 @@ from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, once
 from runglass.server.endings import Failure, failure_of, result_of
 from runglass.server.openapi import ReadingOperation
+from runglass.server.owed import is_owed, require_owed
 from runglass.server.pages import Cursor, Limit, created_at, cursor_of, run_before
 from runglass.server.parameters import (
     SessionId,
@@ -35,7 +36,7 @@ from runglass.server.parameters import (
 )
 from runglass.server.request_schemas import JOB_REQUEST
 from runglass.server.turns import spoken
-from runglass.store.base import CallKey, RunListing, RunRecord, Store, decoding
+from runglass.store.base import ApiKey, CallKey, RunListing, RunRecord, Store, decoding
 from runglass.trace import RunSummary
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,8 @@ async def job(
     """The state of a job, from the moment that it is queued, and its result or error once it has ended.
 
     A cancelled job reads `failed` with the error `cancelled`, a paused one `running`. The result of a
-    completed one is kept for `answer_ttl_s`, then the answer is ANSWER_EXPIRED.
+    completed one is kept for `answer_ttl_s`, then the answer is ANSWER_EXPIRED. Unless the capture mode is
+    `full`, it is only for the key that queued the job; others are answered FORBIDDEN.
     """
     return await _state(request, await _job_run(request, org, project, slug, execution_id))
 
@@ -208,6 +210,7 @@ async def _queue(
             history=history,
             call=call,
             size_bytes=len(body),
+            key_id=request.auth.id,
         )
         accepted = JobAccepted(
             execution_id=submitted.run.id,
@@ -271,16 +274,18 @@ def _why(summary: RunSummary) -> str | None:
 
 
 async def _state(request: Asked, run: RunRecord) -> Response[bytes]:
-    return answer(await _job_state(runtime_of(request).store, run))
+    return answer(await _job_state(runtime_of(request).store, run, request.auth))
 
 
-async def _job_state(store: Store, run: RunRecord) -> JobState:
+async def _job_state(store: Store, run: RunRecord, key: ApiKey) -> JobState:
     match run.status:
         case "completed":
+            # A state without the result would pass for one whose result is null.
+            require_owed(key, run, what="the result")
             result = await result_of(store, run)
             return JobState(execution_id=run.id, status="completed", result=msgspec.Raw(result))
         case "failed":
-            failure = await failure_of(store, run)
+            failure = await failure_of(store, run, whole=is_owed(key, run))
             return JobState(execution_id=run.id, status="failed", error=failure.sentence)
         case "cancelled":
             return JobState(execution_id=run.id, status="failed", error=CANCELLED)

@@ -9,14 +9,15 @@ from litestar.openapi.spec import OpenAPIMediaType, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath
 
-from runglass.errors import api_error
+from runglass.errors import KeyLimitReached, api_error
 from runglass.keys import make_key
 from runglass.management import KeyInfo, KeyList, KeyRequest, NewKeyInfo, Role
 from runglass.server.answers import JSON
 from runglass.server.asked import answer, body_of, documented
-from runglass.server.auth import Asked, require_admin, runtime_of
+from runglass.server.auth import Asked, actor_of, require_admin, runtime_of
 from runglass.server.bodies import read_body
 from runglass.server.openapi import ReadingOperation
+from runglass.server.revocation import ongoing_of
 from runglass.store.base import ApiKey
 
 TAGS = ["Managing keys"]
@@ -64,7 +65,18 @@ async def create_key(request: Asked) -> Response[bytes]:
     require_admin(request)
     asked = read_body(await body_of(request), KeyRequest)
     made = make_key()
-    key = await runtime_of(request).store.add_key(request.auth.project_id, asked.role, made.digest, made.hint)
+    runtime = runtime_of(request)
+    try:
+        key = await runtime.store.add_key(
+            request.auth.project_id,
+            asked.role,
+            made.digest,
+            made.hint,
+            most=runtime.settings.max_keys_per_project,
+            by=actor_of(request),
+        )
+    except KeyLimitReached as error:
+        raise api_error("FORBIDDEN", str(error)) from error
     return answer(NewKeyInfo(**msgspec.structs.asdict(_info(key)), key=made.key), status=201)
 
 
@@ -77,14 +89,18 @@ async def create_key(request: Asked) -> Response[bytes]:
     summary="Revoke a key",
 )
 async def revoke_key(request: Asked, key_id: FromPath[int]) -> Response[bytes]:
-    """Makes a key useless, at once and for good. A key cannot revoke itself: another one must be left."""
+    """Makes a key useless, at once and for good; what is being answered to it ends.
+
+    A key cannot revoke itself: another one must be left.
+    """
     require_admin(request)
     store, project_id = runtime_of(request).store, request.auth.project_id
     if not any(key.id == key_id for key in await store.keys(project_id)):
         raise api_error("KEY_NOT_FOUND", f"the project has no key {key_id}")
     if key_id == request.auth.id:
         raise api_error("FORBIDDEN", f"key {key_id} cannot revoke itself; make another one and use that")
-    await store.revoke_key(project_id, key_id)
+    await store.revoke_key(project_id, key_id, by=actor_of(request))
+    await ongoing_of(request).end_key(key_id)
     revoked = next(key for key in await store.keys(project_id) if key.id == key_id)
     return answer(_info(revoked))
 

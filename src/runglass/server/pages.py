@@ -13,7 +13,7 @@ from typing import Annotated
 from litestar.params import QueryParameter
 
 from runglass.clock import iso
-from runglass.errors import api_error
+from runglass.errors import APIError, api_error
 
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="a number from 1 to 100")]
 Cursor = Annotated[str | None, QueryParameter(description="the `nextCursor` of a page")]
@@ -42,22 +42,51 @@ def run_before(cursor: str) -> str:
     try:
         return str(uuid.UUID(bytes=base64.b64decode(cursor + "==", altchars=b"-_", validate=True)))
     except (ValueError, binascii.Error) as error:
-        raise api_error("INVALID_REQUEST", "`cursor` must be the `nextCursor` of a page") from error
+        raise _no_cursor() from error
+
+
+def cursor_of_number(number: int) -> str:
+    """The cursor of a page that ends with the entry of that number."""
+    return base64.urlsafe_b64encode(number.to_bytes(8)).rstrip(b"=").decode()
+
+
+def number_before(cursor: str) -> int:
+    """The number of the entry that a page ended with. Raises INVALID_REQUEST."""
+    try:
+        decoded = base64.b64decode(cursor + "=", altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise _no_cursor() from error
+    number = int.from_bytes(decoded)
+    if len(decoded) != 8 or number >= 1 << 63:
+        raise _no_cursor()
+    return number
+
+
+def time_of(time: str, *, name: str) -> str:
+    """The time as the store writes times. Raises INVALID_REQUEST."""
+    return iso(_EPOCH + _since_epoch_ms(time, name=name) * _MS)
 
 
 def first_id_at(time: str, *, name: str) -> str:
     """The lowest id of a run that is created at that time or later. Raises INVALID_REQUEST."""
+    return str(uuid.UUID(int=_since_epoch_ms(time, name=name) << 80))
+
+
+def _since_epoch_ms(time: str, *, name: str) -> int:
     try:
         moment = datetime.fromisoformat(time)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-        elapsed_ms = max(0, (moment - _EPOCH) // _MS)
+        return max(0, (moment - _EPOCH) // _MS)
     except (ValueError, OverflowError) as error:
         message = (
             f"`{name}` must be an ISO 8601 time or date, like 2026-01-31 or 2026-01-31T09:30:00Z, not"
             f" {time!r:.100}; a `+` in it is written %2B"
         )
         raise api_error("INVALID_REQUEST", message) from error
-    return str(uuid.UUID(int=elapsed_ms << 80))
+
+
+def _no_cursor() -> APIError:
+    return api_error("INVALID_REQUEST", "`cursor` must be the `nextCursor` of a page")
 
 
 def created_at(run_id: str) -> str:

@@ -26,6 +26,7 @@ from runglass.server.openapi import ReadingOperation
 from runglass.server.pages import Cursor, Limit, Since, Until, cursor_of, first_id_at, run_before
 from runglass.server.parts import PART_BYTES, Pages, joined
 from runglass.server.query import STRICT
+from runglass.server.revocation import parts_while_allowed
 from runglass.server.stream import EventStream
 from runglass.store.base import AttemptKey, RunListing, RunRecord, Store, decoding
 from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
@@ -106,7 +107,7 @@ async def trace(request: Asked, opened: NamedDependency[OpenedTrace]) -> Respons
     """
     with decoding(opened.run.id):
         _any_json.decode(opened.run.summary)
-    steps = _steps_from(runtime_of(request).store, opened)
+    steps = parts_while_allowed(request, _steps_from(runtime_of(request).store, opened))
     return await joined(b'{"flowRun":%b,"steps":' % opened.run.summary, steps, b"}")
 
 
@@ -143,7 +144,8 @@ async def step_trace(
         raise api_error("STEP_NOT_FOUND", message, execution_id=run.id, step_id=step_id)
     if attempt == "all":
         opening = b'{"stepId":%b,"attempts":' % msgspec.json.encode(step_id)
-        return await joined(opening, _data_of(store, run, chosen), b"}")
+        pages = parts_while_allowed(request, _data_of(store, run, chosen))
+        return await joined(opening, pages, b"}")
     (data,) = await store.attempt_data(run.no, chosen, limit_bytes=PART_BYTES)
     _check(run, [data])
     return Response(data, media_type=JSON)
@@ -167,7 +169,7 @@ async def stream(request: Asked, run: Run, after: After = None, last_event_id: L
         message = f"run {run.id!r} has no event {seen} yet; its last one is {run.head}"
         raise api_error("INVALID_REQUEST", message, execution_id=run.id)
     pages = runtime.tails.follow(run, after=seen, idle_s=runtime.settings.ping_s)
-    return EventStream(pages, ongoing=request.app.state["ongoing"])
+    return EventStream(pages, ongoing=request.app.state["ongoing"], key_id=request.auth.id)
 
 
 @get(

@@ -8,13 +8,16 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from signal import SIGINT, SIGTERM
 
 import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
+from runglass.clock import SystemClock
+from runglass.engine.supervised import Supervised
 from runglass.errors import RunglassError
-from runglass.runtime import Runtime, open_runtime
+from runglass.runtime import SETTLED_S, Runtime, open_runtime
 from runglass.server.app import create_app
 from runglass.server.ongoing import Ongoing
 from runglass.server.writing import Protocol
@@ -57,6 +60,13 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
     if the address cannot be had.
     """
     ongoing = Ongoing()
+    watch = Supervised(
+        "the watch for revoked keys",
+        partial(ongoing.watch, runtime.store),
+        clock=SystemClock(),
+        vital=False,
+        settled_s=SETTLED_S,
+    )
     listener = await _bind(host, port)
     server = _Server(
         uvicorn.Config(
@@ -78,6 +88,7 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
     address = _address(listener)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     started = asyncio.create_task(server.accepts.wait())
+    watching = asyncio.create_task(watch.keep_on(), name=watch.name)
     try:
         await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
@@ -90,6 +101,8 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
         ongoing.end_all()
         server.should_exit = True
         await running
+        watching.cancel()
+        await asyncio.wait({watching})
 
 
 class _Server(uvicorn.Server):

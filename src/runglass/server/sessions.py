@@ -32,6 +32,7 @@ from runglass.server.openapi import ReadingOperation
 from runglass.server.pages import cursor_of, run_before
 from runglass.server.parameters import checked_uuid
 from runglass.server.parts import PART_BYTES
+from runglass.server.revocation import parts_while_allowed
 from runglass.session import SessionPage, SessionStep
 from runglass.store.base import RunRecord, Store, decoding
 from runglass.trace import RunStatus, RunSummary, StepStatus
@@ -118,6 +119,7 @@ async def session(
                     return _page(told, last)
                 more = await anext(runs, None)
                 pieces = _execution(store, run, *await flows.of(run))
+                pieces = parts_while_allowed(request, pieces)
                 return Stream(_streamed(told, pieces, _closing(run.id if more else "")), media_type=JSON)
             told += [b","] * bool(count) + parts
             size += sum(map(len, parts))

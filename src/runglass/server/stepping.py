@@ -31,8 +31,10 @@ from runglass.server.endings import answer_expired, require_outcome
 from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
+from runglass.server.owed import require_owed
 from runglass.server.parameters import SessionId, VersionQuery, Wanted, checked_uuid, trace_context_of
 from runglass.server.repeats import REPLAYED
+from runglass.server.revocation import STILL_PAUSED, while_allowed
 from runglass.server.step_frames import StepFrames, Waiting
 from runglass.server.stream import EventStream, Headers
 from runglass.server.tools import match_tool_results
@@ -127,6 +129,8 @@ async def _step(
                 await keep_refusal(request, own, call, error)
                 raise
             return await _stream(request, started.id, started.head, None)
+    run = await run_of_flow(request, org, project, slug, before.run_id)
+    require_owed(request.auth, run, what="the answer to this call")
     if before.status is not None:
         if before.answer is None:
             raise answer_expired(before.run_id)
@@ -134,7 +138,6 @@ async def _step(
             before.answer, status_code=before.status, media_type=JSON, headers={REPLAYED: "true"}
         )
         return again.to_asgi_response(app=None, request=request)
-    run = await run_of_flow(request, org, project, slug, before.run_id)
     await require_outcome(runtime_of(request).store, run)
     return await _stream(request, run.id, before.head, None, headers=[(REPLAYED.lower().encode(), b"true")])
 
@@ -170,6 +173,7 @@ async def _first_call(
         call=call,
         outputs=outputs,
         size_bytes=size,
+        key_id=request.auth.id,
     )
     return submitted.run
 
@@ -187,6 +191,7 @@ async def _later_call(
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
+    require_owed(request.auth, run, what="the content")
     # Without a version the path speaks of the one that the run has, whatever has been pushed since.
     if number not in (None, run.version):
         message = f"run {run.id!r} walks through version {run.version} of flow {slug!r}, not {number}"
@@ -213,7 +218,8 @@ async def _later_call(
     await runtime.check_models(plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
-    return await runtime.engine.resume(paused, plan, stretch, outputs=outputs, size_bytes=size)
+    resuming = runtime.engine.resume(paused, plan, stretch, outputs=outputs, size_bytes=size)
+    return await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
 
 
 def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) -> list[dict[str, object]]:
@@ -323,4 +329,6 @@ async def _stream(
         raise no_run(run_id)
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
     frames = StepFrames(live or _Kept(runtime.store, run), runtime.store, run)
-    return EventStream(frames.of(pages), ongoing=request.app.state["ongoing"], headers=headers)
+    return EventStream(
+        frames.of(pages), ongoing=request.app.state["ongoing"], key_id=request.auth.id, headers=headers
+    )

@@ -29,16 +29,24 @@ HEADERS = [
 class EventStream:
     """The ASGI answer that sends `pages`, each in one write, and a ping for each that is empty."""
 
-    def __init__(self, pages: AsyncGenerator[Page, None], *, ongoing: Ongoing, headers: Headers = ()) -> None:
+    def __init__(
+        self,
+        pages: AsyncGenerator[Page, None],
+        *,
+        ongoing: Ongoing,
+        key_id: int | None = None,
+        headers: Headers = (),
+    ) -> None:
         self._pages = pages
         self._ongoing = ongoing
+        self._key_id = key_id
         self._headers = [*HEADERS, *headers]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         writing = asyncio.create_task(self._write(send))
         leaving = asyncio.create_task(_left(receive))
-        with self._ongoing.ended_by(writing.cancel):
+        with self._ongoing.ended_by(writing.cancel, key_id=self._key_id):
             try:
                 await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
             finally:

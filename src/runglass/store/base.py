@@ -5,7 +5,7 @@ checkpoints are written together or not at all, and only if the log's head is wh
 be. Everything a store returns is already on disk, as far as its durability setting goes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import NamedTuple, Protocol, Self
@@ -14,6 +14,7 @@ import msgspec
 
 from runglass.errors import RunUnreadable
 from runglass.execution import CaptureMode
+from runglass.management import SERVER, Actor, AuditEntry
 from runglass.money import ZERO
 from runglass.trace import TERMINAL
 
@@ -122,7 +123,8 @@ class CallKey(NamedTuple):
 class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run to create, for `owner` to go on with.
 
-    `request` is kept while the run lives; `summary` is the `flowRun` JSON.
+    `request` is kept while the run lives; `summary` is the `flowRun` JSON. `key_id` is the key that started
+    it, and so is owed its content; None where no key did.
     """
 
     id: str
@@ -136,6 +138,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     summary: bytes
     owner: str | None = None
     call: CallKey | None = None
+    key_id: int | None = None
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +161,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     fence: int
     claims: int
     summary: bytes
+    key_id: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -243,7 +247,11 @@ def decoding(run_id: str) -> Iterator[None]:
 
 
 class Store(Protocol):
-    """Runs, flows, keys and projects. Every method raises StoreError if the store cannot be reached."""
+    """Runs, flows, keys and projects. Every method raises StoreError if the store cannot be reached.
+
+    What takes `by` is a change of a project: the audit log names who made it, in the same transaction, unless
+    nothing has changed.
+    """
 
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...
@@ -251,27 +259,41 @@ class Store(Protocol):
     async def check_write(self) -> None:
         """Writes something that needs room, commits it and leaves nothing behind. Raises StoreError."""
 
-    async def ensure_project(self, org: str, name: str) -> Project:
+    async def ensure_project(self, org: str, name: str, *, by: Actor = SERVER) -> Project:
         """The project, created if it is new."""
 
     async def project(self, project_id: int) -> Project | None: ...
     async def find_project(self, org: str, name: str) -> Project | None: ...
     async def projects(self) -> list[Project]: ...
-    async def set_capture(self, project_id: int, mode: CaptureMode | None) -> None:
+    async def set_capture(self, project_id: int, mode: CaptureMode | None, *, by: Actor = SERVER) -> None:
         """Sets the project's capture mode; None leaves it to the server's default."""
 
-    async def set_budget(self, project_id: int, budget_usd: Decimal | None) -> None:
+    async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
         """Sets what the project may spend in all; None lifts the limit."""
 
-    async def set_retention(self, project_id: int, retention: Retention) -> None:
+    async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
         """Sets how long the project's ended runs are kept; None leaves it to the server's default."""
 
-    async def add_key(self, project_id: int, role: Role, digest: bytes, hint: str) -> ApiKey: ...
+    async def add_key(
+        self,
+        project_id: int,
+        role: Role,
+        digest: bytes,
+        hint: str,
+        *,
+        most: int | None = None,
+        by: Actor = SERVER,
+    ) -> ApiKey:
+        """Keeps a new key. Raises KeyLimitReached where the project has `most` keys that are not revoked."""
+
     async def find_key(self, digest: bytes) -> ApiKey | None:
         """The key with this hash, revoked or not."""
 
     async def keys(self, project_id: int) -> list[ApiKey]: ...
-    async def revoke_key(self, project_id: int, key_id: int) -> bool:
+    async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
+        """Those of these keys that are there and not revoked."""
+
+    async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
         """Whether there was such a key and it was not revoked before."""
 
     async def put_draft(
@@ -283,16 +305,17 @@ class Store(Protocol):
         capture: CaptureMode | None,
         source: bytes,
         retention: Retention = NO_RETENTION,
+        by: Actor = SERVER,
     ) -> FlowRecord:
         """Stores `source` as version 0 of the flow, which is created if it is new."""
 
-    async def publish(self, flow_id: str) -> int:
+    async def publish(self, flow_id: str, *, by: Actor = SERVER) -> int:
         """Copies the draft to the next version, makes that the production version and returns its number.
 
         A draft equal to the production version is not copied again.
         """
 
-    async def set_production(self, flow_id: str, version: int) -> bool:
+    async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
         """Makes a published version the production version; False if there is no such version."""
 
     async def versions(self, flow_id: str) -> list[FlowVersion]:
@@ -449,8 +472,10 @@ class Store(Protocol):
         than what it finds.
         """
 
-    async def purge_run(self, run_no: int) -> bool:
+    async def purge_run(self, run_no: int, *, by: Actor | None = None) -> bool:
         """Deletes a run that has ended; False, and nothing done, if there is none.
+
+        The audit log tells of it where somebody did it, and not where its time had come.
 
         From then on nobody finds it, and its calls are forgotten. The space that it took is free when
         `purge_rows` has been called as often as it takes. No other run gets its number.
@@ -466,6 +491,20 @@ class Store(Protocol):
 
         A run that fits into the limits changes in one transaction. May begin anew at any time. Raises
         msgspec.DecodeError for what is no event or step.
+        """
+
+    async def audit(
+        self,
+        project_id: int | None,
+        *,
+        before: int | None = None,
+        since: str | None = None,
+        action: str | None = None,
+        limit: int,
+    ) -> list[AuditEntry]:
+        """Entries of the audit log, newest first, from the one before id `before` on.
+
+        `project_id` None: of every project. `since` is an ISO time as the store writes them.
         """
 
     async def compact(self, *, limit_bytes: int) -> bool:

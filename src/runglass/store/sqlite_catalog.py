@@ -1,17 +1,22 @@
 """Projects, keys and flows in SQLite: small rows, read by every request before anything else."""
 
+import hashlib
 import sqlite3
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from uuid_utils import uuid7
 
-from runglass.errors import StoreError
+from runglass.errors import KeyLimitReached, StoreError
 from runglass.execution import CaptureMode
+from runglass.management import SERVER, Actor
 from runglass.money import format_usd
 from runglass.store.base import NO_RETENTION, ApiKey, FlowRecord, FlowVersion, Project, Retention, Role
 from runglass.store.connections import Connections
-from runglass.store.queries import as_bytes, changed, every, now_text, one
+from runglass.store.queries import as_bytes, every, now_text, one
+from runglass.store.sqlite_audit import change_project, note_change
 
 _PROJECT = (
     "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days"
@@ -29,11 +34,16 @@ class Catalog:
 
     _db: Connections
 
-    async def ensure_project(self, org: str, name: str) -> Project:
+    async def ensure_project(self, org: str, name: str, *, by: Actor = SERVER) -> Project:
         def work(db: sqlite3.Connection) -> Project:
-            db.execute("INSERT OR IGNORE INTO project (org, name) VALUES (?, ?)", (org, name))
+            added = db.execute(
+                "INSERT OR IGNORE INTO project (org, name) VALUES (?, ?)", (org, name)
+            ).rowcount
             row = db.execute(f"{_PROJECT} WHERE org = ? AND name = ?", (org, name)).fetchone()
-            return _project(row)
+            project = _project(row)
+            if added:
+                note_change(db, project.id, by, "project.created")
+            return project
 
         return await self._db.write(work)
 
@@ -54,21 +64,37 @@ class Catalog:
     async def projects(self) -> list[Project]:
         return await self._db.look_up(every(_project, f"{_PROJECT} ORDER BY org, name"))
 
-    async def set_capture(self, project_id: int, mode: CaptureMode | None) -> None:
-        await self._db.write(changed("UPDATE project SET capture = ? WHERE id = ?", mode, project_id))
+    async def set_capture(self, project_id: int, mode: CaptureMode | None, *, by: Actor = SERVER) -> None:
+        await self._db.write(change_project(project_id, by, "project.capture", capture=mode))
 
-    async def set_budget(self, project_id: int, budget_usd: Decimal | None) -> None:
-        sql = "UPDATE project SET budget_usd = ? WHERE id = ?"
+    async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
         text = None if budget_usd is None else format_usd(budget_usd)
-        await self._db.write(changed(sql, text, project_id))
+        await self._db.write(change_project(project_id, by, "project.budget", budget_usd=text))
 
-    async def add_key(self, project_id: int, role: Role, digest: bytes, hint: str) -> ApiKey:
+    async def add_key(
+        self,
+        project_id: int,
+        role: Role,
+        digest: bytes,
+        hint: str,
+        *,
+        most: int | None = None,
+        by: Actor = SERVER,
+    ) -> ApiKey:
         def work(db: sqlite3.Connection) -> ApiKey:
+            live = "SELECT count(*) FROM api_key WHERE project_id = ? AND revoked_at IS NULL"
+            if most is not None and db.execute(live, (project_id,)).fetchone()[0] >= most:
+                raise KeyLimitReached(
+                    f"the project has {most:,} keys, as many as it may have: revoke some, or raise the"
+                    " server's setting `max_keys_per_project`"
+                )
             inserted = db.execute(
                 "INSERT INTO api_key (project_id, role, digest, hint, created_at) VALUES (?, ?, ?, ?, ?)",
                 (project_id, role, digest, hint, now_text()),
             )
-            return _key(db.execute(f"{_KEY} WHERE id = ?", (inserted.lastrowid,)).fetchone())
+            key = _key(db.execute(f"{_KEY} WHERE id = ?", (inserted.lastrowid,)).fetchone())
+            note_change(db, project_id, by, "key.created", _name_of(key.id, hint), role=role)
+            return key
 
         return await self._db.write(work)
 
@@ -78,9 +104,24 @@ class Catalog:
     async def keys(self, project_id: int) -> list[ApiKey]:
         return await self._db.look_up(every(_key, f"{_KEY} WHERE project_id = ? ORDER BY id", project_id))
 
-    async def revoke_key(self, project_id: int, key_id: int) -> bool:
-        sql = "UPDATE api_key SET revoked_at = ? WHERE project_id = ? AND id = ? AND revoked_at IS NULL"
-        return await self._db.write(changed(sql, now_text(), project_id, key_id)) == 1
+    async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
+        sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id IN (SELECT value FROM json_each(?))"
+        ids = msgspec.json.encode(list(key_ids)).decode()
+        return set(await self._db.look_up(every(lambda row: int(row[0]), sql, ids)))
+
+    async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            row = db.execute(
+                "UPDATE api_key SET revoked_at = ? WHERE project_id = ? AND id = ? AND revoked_at IS NULL"
+                " RETURNING hint, role",
+                (now_text(), project_id, key_id),
+            ).fetchone()
+            if row is None:
+                return False
+            note_change(db, project_id, by, "key.revoked", _name_of(key_id, row[0]), role=row[1])
+            return True
+
+        return await self._db.write(work)
 
     async def put_draft(
         self,
@@ -91,9 +132,11 @@ class Catalog:
         capture: CaptureMode | None,
         source: bytes,
         retention: Retention = NO_RETENTION,
+        by: Actor = SERVER,
     ) -> FlowRecord:
         def work(db: sqlite3.Connection) -> FlowRecord:
             now = now_text()
+            before = _draft(db, project_id, slug)
             db.execute(
                 "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
                 " content_retention_days) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -112,11 +155,14 @@ class Catalog:
                 " created_at = excluded.created_at",
                 (flow.id, source, now),
             )
+            after = _draft(db, project_id, slug)
+            if before != after:
+                note_change(db, project_id, by, "flow.pushed", slug, before=before, after=after)
             return flow
 
         return await self._db.write(work)
 
-    async def publish(self, flow_id: str) -> int:
+    async def publish(self, flow_id: str, *, by: Actor = SERVER) -> int:
         def work(db: sqlite3.Connection) -> int:
             unchanged = db.execute(
                 "SELECT version FROM flow_version WHERE flow_id = ?1 AND version ="
@@ -136,17 +182,20 @@ class Catalog:
                 " SELECT flow_id, ?, source, ? FROM flow_version WHERE flow_id = ? AND version = 0",
                 (version, now_text(), flow_id),
             )
-            db.execute("UPDATE flow SET production_version = ? WHERE id = ?", (version, flow_id))
+            _put_in_production(db, flow_id, version, by=by, action="flow.published")
             return int(version)
 
         return await self._db.write(work)
 
-    async def set_production(self, flow_id: str, version: int) -> bool:
-        sql = (
-            "UPDATE flow SET production_version = ?1 WHERE id = ?2 AND ?1 > 0"
-            " AND EXISTS (SELECT 1 FROM flow_version WHERE flow_id = ?2 AND version = ?1)"
-        )
-        return await self._db.write(changed(sql, version, flow_id)) == 1
+    async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            sql = "SELECT 1 FROM flow_version WHERE flow_id = ?1 AND version = ?2 AND ?2 > 0"
+            if db.execute(sql, (flow_id, version)).fetchone() is None:
+                return False
+            _put_in_production(db, flow_id, version, by=by, action="flow.production")
+            return True
+
+        return await self._db.write(work)
 
     async def versions(self, flow_id: str) -> list[FlowVersion]:
         sql = "SELECT version, created_at FROM flow_version WHERE flow_id = ? ORDER BY version"
@@ -166,6 +215,39 @@ class Catalog:
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
         sql = "SELECT source FROM flow_version WHERE flow_id = ? AND version = ?"
         return await self._db.read(one(as_bytes, sql, flow_id, version))
+
+
+def _name_of(key_id: int, hint: str) -> str:
+    """What a key is called in the audit log."""
+    return f"key {key_id} ({hint})"
+
+
+def _draft(db: sqlite3.Connection, project_id: int, slug: str) -> dict[str, object] | None:
+    """What the audit log tells of a draft: never the flow, which may hold whatever its author wrote."""
+    row = db.execute(
+        "SELECT source, name, capture, retention_days, content_retention_days FROM flow"
+        " JOIN flow_version ON flow_id = id AND version = 0 WHERE project_id = ? AND slug = ?",
+        (project_id, slug),
+    ).fetchone()
+    if row is None:
+        return None
+    source, name, capture, days, content_days = row
+    return {
+        "sha256": hashlib.sha256(source).hexdigest(),
+        "name": name,
+        "capture": capture,
+        "retentionDays": days,
+        "contentRetentionDays": content_days,
+    }
+
+
+def _put_in_production(db: sqlite3.Connection, flow_id: str, version: int, *, by: Actor, action: str) -> None:
+    sql = "SELECT project_id, slug, production_version FROM flow WHERE id = ?"
+    project_id, slug, before = db.execute(sql, (flow_id,)).fetchone()
+    if before == version:
+        return
+    db.execute("UPDATE flow SET production_version = ? WHERE id = ?", (version, flow_id))
+    note_change(db, project_id, by, action, slug, before=before, after=version)
 
 
 def _project(row: Any) -> Project:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from runglass.content import strip_error, strip_event, strip_step, strip_summary
+from runglass.management import SERVER, Actor
 from runglass.store.base import ContentPlace, Retention, RetentionOfFlow
 from runglass.store.connections import Connections
-from runglass.store.queries import changed, every
+from runglass.store.queries import every
+from runglass.store.sqlite_audit import change_project, note_change
 from runglass.trace import TERMINAL
 
 ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
@@ -59,9 +61,9 @@ class Removal:
     _db: Connections
     _deleted: bool
 
-    async def set_retention(self, project_id: int, retention: Retention) -> None:
-        sql = "UPDATE project SET retention_days = ?, content_retention_days = ? WHERE id = ?"
-        await self._db.write(changed(sql, retention.days, retention.content_days, project_id))
+    async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
+        columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
+        await self._db.write(change_project(project_id, by, "project.retention", **columns))
 
     async def retentions(self) -> list[RetentionOfFlow]:
         sql = (
@@ -78,16 +80,20 @@ class Removal:
         sql += " ORDER BY ended_at LIMIT ?"
         return await self._db.read(every(lambda row: int(row[0]), sql, flow_id, before, limit))
 
-    async def purge_run(self, run_no: int) -> bool:
+    async def purge_run(self, run_no: int, *, by: Actor | None = None) -> bool:
         def work(db: sqlite3.Connection) -> bool:
-            row = db.execute(f"SELECT id FROM run WHERE no = ? AND {_ENDED}", (run_no,)).fetchone()
+            sql = f"SELECT id, project_id, flow_id, status FROM run WHERE no = ? AND {_ENDED}"
+            row = db.execute(sql, (run_no,)).fetchone()
             if row is None:
                 return False
+            run_id, project_id, flow_id, status = row
             db.execute("INSERT INTO purged_run (run_no) VALUES (?)", (run_no,))
             db.execute("UPDATE run_number SET last = max(last, ?)", (run_no,))
             db.execute("DELETE FROM run WHERE no = ?", (run_no,))
             # With the run and not later: a call that is sent again is not to get an answer out of it.
-            db.execute("DELETE FROM call WHERE run_id = ?", row)
+            db.execute("DELETE FROM call WHERE run_id = ?", (run_id,))
+            if by is not None:
+                note_change(db, project_id, by, "run.purged", run_id, flowId=flow_id, status=status)
             return True
 
         return await self._db.write(work)

@@ -27,7 +27,7 @@ from runglass.trace import TERMINAL
 
 _RUN = (
     "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
-    " claims, summary FROM run"
+    " claims, summary, key_id FROM run"
 )
 _FREE = (
     "status IN ('pending', 'running') AND (owner IS NULL OR"
@@ -55,7 +55,8 @@ class Runs:
                 _begin_call(db, run.project_id, run.call, run.id, head=0)
             db.execute(
                 "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
-                f" session_id, summary, owner) VALUES ({_NEXT_NO}, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?)",
+                f" session_id, summary, owner, key_id)"
+                f" VALUES ({_NEXT_NO}, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?)",
                 (
                     run.id,
                     run.project_id,
@@ -66,6 +67,7 @@ class Runs:
                     run.session_id,
                     run.summary,
                     run.owner,
+                    run.key_id,
                 ),
             )
             created = _run(db.execute(f"{_RUN} WHERE id = ?", (run.id,)).fetchone())

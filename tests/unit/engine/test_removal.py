@@ -15,6 +15,7 @@ from runglass.engine.removal import INTERVAL_S, RunRemoval
 from runglass.errors import StoreError
 from runglass.events import decode_event
 from runglass.fold import fold
+from runglass.management import SERVER
 from runglass.store.base import NO_RETENTION, Append, Retention, RunRecord
 from tests.records import new_run, whole_trace
 from tests.unit.engine.conftest import House, Ran, start
@@ -216,7 +217,7 @@ async def test_whoever_has_removed_a_bite_gives_others_as_much_time(
 
     monkeypatch.setattr(house.store, "purge_rows", slow)
     removal = removal_in(house)
-    assert await removal.purge(run)
+    assert await removal.purge(run, by=SERVER)
     house.clock.slept_s.clear()
     await removal.tidy()
     assert house.clock.slept_s.count(took_s) > 5
@@ -260,7 +261,7 @@ async def test_a_purge_wakes_the_removal_of_what_is_left(house: House, execute: 
     async with asyncio.timeout(10), kept_on(removal):
         await clock.idle.wait()
         clock.idle.clear()
-        assert await removal.purge(run)
+        assert await removal.purge(run, by=SERVER)
         await clock.idle.wait()
     assert await house.store.steps(run.no) == []
 
