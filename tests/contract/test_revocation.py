@@ -1,0 +1,172 @@
+"""Who has left is gone within a second: what is being answered to a revoked key ends, whoever revoked it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.cli import main
+from runglass.keys import digest_of
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ENDLESS, cancel, detail, http_for, refusal, start
+
+HOLD = "slug: hold\nsteps: [{id: hold, type: wait, ms: 1000}]\n"
+LARGE = """
+slug: large
+steps:
+  - id: each
+    type: loop
+    over: list(range(40))
+    steps: [{id: big, type: code, code: 'return {"x": "x" * 200000}'}]
+"""
+WAIT_S = 20.0
+
+Revoke = Callable[[int], None]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[RunningServer]:
+    with running_server(data=folder, capture="full") as running:
+        for flow in (ENDLESS, HOLD, LARGE):
+            running.push(flow)
+        yield running
+
+
+@pytest.fixture(params=["over HTTP", "from the terminal"])
+def revoke(
+    request: pytest.FixtureRequest, folder: Path, http: httpx2.Client, tmp_path: Path, monkeypatch: Any
+) -> Revoke:
+    """Revokes a key: in the server, or beside it with a connection of its own to the database."""
+    if request.param == "over HTTP":
+        return lambda key_id: http.delete(f"/keys/{key_id}").raise_for_status() and None
+    monkeypatch.chdir(tmp_path)
+
+    def from_the_terminal(key_id: int) -> None:
+        assert main(["keys", "revoke", "acme/demo", str(key_id), "--data", str(folder)]) == 0
+
+    return from_the_terminal
+
+
+def made(server: RunningServer) -> tuple[str, int]:
+    """A new key, and its id."""
+    key = server.make_key("acme", "demo", "run")
+    found = server.call(server.runtime.store.find_key(digest_of(key)))
+    assert found is not None
+    return key, found.id
+
+
+class Stream:
+    """A live trace that is read in a thread of its own."""
+
+    def __init__(self, server: RunningServer, key: str, run: str) -> None:
+        self._started = threading.Event()
+        self.text = ""
+        self.ended_at_s = 0.0
+        self._thread = threading.Thread(target=self._read, args=(server, key, run), daemon=True)
+        self._thread.start()
+        assert self._started.wait(WAIT_S)
+
+    def _read(self, server: RunningServer, key: str, run: str) -> None:
+        with http_for(server, key) as http, http.stream("GET", f"/flow-runs/{run}/trace/stream") as answer:
+            for part in answer.iter_text():
+                self.text += part
+                if 'stepId":"hold' in self.text:
+                    self._started.set()
+        self.ended_at_s = time.monotonic()
+
+    def ended(self, within_s: float) -> bool:
+        self._thread.join(within_s)
+        return not self._thread.is_alive()
+
+
+def test_streams_end_without_a_further_event_and_are_not_resumed(
+    server: RunningServer, http: httpx2.Client, revoke: Revoke
+) -> None:
+    run = start(server, "endless")
+    (key, key_id), (other, _) = made(server), made(server)
+    streams = [Stream(server, key, run) for _ in range(3)]
+    stays = Stream(server, other, run)
+    before = [stream.text for stream in streams]
+    revoke(key_id)
+    revoked_at_s = time.monotonic()
+    assert all(stream.ended(WAIT_S) for stream in streams)
+    # A look each quarter of a second, and much room for a busy machine.
+    assert max(stream.ended_at_s for stream in streams) - revoked_at_s < 5
+    assert [stream.text for stream in streams] == before
+    with http_for(server, key) as left:
+        answer = left.get(f"/flow-runs/{run}/trace/stream", headers={"Last-Event-ID": "1"})
+        assert refusal(answer) == (401, "UNAUTHENTICATED")
+    assert not stays.ended(0.3)
+    cancel(server, run)
+    assert stays.ended(WAIT_S)
+    assert "event: flow_cancelled" in stays.text
+
+
+def test_a_call_that_waits_is_answered_and_its_run_goes_on(
+    server: RunningServer, http: httpx2.Client, revoke: Revoke
+) -> None:
+    key, key_id = made(server)
+    headers = {"Idempotency-Key": f"call of {key_id}"}
+    path = "/seq/acme/demo/hold/execute"
+    with http_for(server, key) as caller, ThreadPoolExecutor(2) as calls:
+        first = calls.submit(caller.post, path, json={}, headers=headers)
+        while not (runs := http.get("/flow-runs?flow=hold&status=running").json()["runs"]):
+            time.sleep(0.01)
+        # It waits for the outcome of the first one.
+        again = calls.submit(caller.post, path, json={}, headers=headers)
+        time.sleep(0.1)
+        revoke(key_id)
+        answers = [first.result(WAIT_S), again.result(WAIT_S)]
+    run = runs[0]["id"]
+    for answer in answers:
+        assert refusal(answer) == (401, "UNAUTHENTICATED")
+        assert detail(answer)["executionId"] == run
+        assert "the run itself goes on" in detail(answer)["message"]
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert "event: flow_completed" in http.get(f"/flow-runs/{run}/trace/stream").text
+    # That a key ended is nothing that the call came to: another key of the project gets what it did.
+    repeated = http.post(path, json={}, headers=headers)
+    assert (repeated.status_code, repeated.json()["executionId"]) == (200, run)
+
+
+def test_a_walk_ends_too(server: RunningServer, http: httpx2.Client, revoke: Revoke) -> None:
+    key, key_id = made(server)
+    with http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
+        body = {"runRemaining": True}
+        walk = calls.submit(caller.post, "/seq/acme/demo/endless/step", json=body)
+        while not (runs := http.get("/flow-runs?flow=endless&status=running").json()["runs"]):
+            time.sleep(0.01)
+        revoke(key_id)
+        told = walk.result(WAIT_S)
+    assert told.status_code == 200
+    assert not {"event: step_error", "event: flow_cancelled"} & set(told.text.splitlines())
+    assert http.get(f"/flow-runs/{runs[0]['id']}/trace").json()["flowRun"]["status"] == "running"
+    cancel(server, runs[0]["id"])
+
+
+def test_a_large_answer_breaks_off(server: RunningServer, http: httpx2.Client) -> None:
+    key, key_id = made(server)
+    run = http.post("/seq/acme/demo/large/execute", json={}).json()["executionId"]
+    whole = len(http.get(f"/flow-runs/{run}/trace").content)
+    parts: list[bytes] = []
+
+    def read(caller: httpx2.Client) -> None:
+        with caller.stream("GET", f"/flow-runs/{run}/trace") as answer:
+            for part in answer.iter_raw(65536):
+                if not parts:
+                    http.delete(f"/keys/{key_id}").raise_for_status()
+                parts.append(part)
+
+    with http_for(server, key) as caller, pytest.raises(httpx2.RemoteProtocolError):
+        read(caller)
+    assert 0 < len(b"".join(parts)) < whole
