@@ -25,6 +25,7 @@ PROTECTED = [
     ("DELETE", "/seq/acme/demo/words/runs/x"),
     ("DELETE", "/flow-runs/x"),
     ("GET", "/seq/sessions/x"),
+    ("GET", "/audit"),
     ("GET", "/"),
     ("GET", "/no/such/path"),
     ("DELETE", "/flow-runs"),

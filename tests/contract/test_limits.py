@@ -9,7 +9,7 @@ import pytest
 
 from runglass import AsyncClient, Client
 from runglass.errors import RateLimitError
-from runglass.server.rate import KeyRate
+from runglass.server.rate import KeyRate, ProjectRate
 from runglass.store.base import Project
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, detail, frames, http_for, refusal
@@ -121,6 +121,26 @@ async def test_the_asyncio_client_waits_too(server: RunningServer, clock: Clock)
         patient._transport.sleep = clock.await_
         assert (await patient.flow("acme/demo/anything").execute()).result == {}
     assert clock.waits_s == [10]
+
+
+def test_an_admin_cannot_mint_its_way_past_the_limit_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runglass.server.app.ProjectRate", partial(ProjectRate, clock=Clock()))
+    limits = {"rate_limit_per_minute": 100, "project_rate_limit_per_minute": 20, "max_keys_per_project": 6}
+    with running_server(**limits) as server, http_for(server, server.key) as admin:
+        minted = [admin.post("/keys", json={"role": "run"}) for _ in range(6)]
+        assert [answer.status_code for answer in minted] == [201] * 5 + [403]
+        refused = detail(minted[-1])
+        assert refused["code"] == "FORBIDDEN"
+        assert "6 keys" in refused["message"]
+        assert "`max_keys_per_project`" in refused["message"]
+        answers = []
+        for key in [answer.json()["key"] for answer in minted[:5]]:
+            with http_for(server, key) as http:
+                answers += [http.get("/flow-runs") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200] * 14 + [429] * 6
+        assert "`project_rate_limit_per_minute`" in detail(answers[-1])["message"]
+        with http_for(server, server.make_key("acme", "other")) as other:
+            assert other.get("/flow-runs").status_code == 200
 
 
 @pytest.mark.parametrize(

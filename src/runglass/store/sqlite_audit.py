@@ -74,10 +74,16 @@ def change_project(project_id: int, by: Actor, action: str, **columns: float | s
             return
         settings = ", ".join(f"{name} = ?" for name in columns)
         db.execute(f"UPDATE project SET {settings} WHERE id = ?", (*columns.values(), project_id))
-        before = dict(zip(columns, row, strict=True))
-        note_change(db, project_id, by, action, before=before, after=columns)
+        names = [_camel(name) for name in columns]
+        before, after = (dict(zip(names, values, strict=True)) for values in (row, columns.values()))
+        note_change(db, project_id, by, action, before=before, after=after)
 
     return work
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
 
 
 def _entry(row: Any) -> AuditEntry:

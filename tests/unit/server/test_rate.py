@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from runglass.errors import RateLimitError
 from runglass.server.answers import error_headers
-from runglass.server.rate import KeyRate
+from runglass.server.rate import KeyRate, ProjectRate, Rates
+from runglass.store.base import ApiKey
 
 
 class Clock:
@@ -88,3 +89,29 @@ def test_the_header_says_whole_seconds_and_at_least_one(seconds: float, header: 
     error = RateLimitError("", code="RATE_LIMITED", status=429)
     error.retry_after_s = seconds
     assert error_headers(error) == {"Retry-After": header}
+
+
+def key(key_id: int, project_id: int) -> ApiKey:
+    return ApiKey(id=key_id, project_id=project_id, role="run", hint="nk_live_1", created_at="")
+
+
+def test_one_more_key_is_not_one_more_minutes_worth() -> None:
+    rates = Rates(of_key=KeyRate(5, clock=Clock()), of_project=ProjectRate(8, clock=Clock()))
+    for number in range(8):
+        rates.take(key(number, project_id=1))
+    with pytest.raises(RateLimitError, match=r"this project.* 8 times .*`project_rate_limit_per_minute`"):
+        rates.take(key(99, project_id=1))
+    rates.take(key(100, project_id=2))
+
+
+def test_a_key_over_its_own_limit_takes_nothing_from_its_project() -> None:
+    rates = Rates(of_key=KeyRate(2, clock=Clock()), of_project=ProjectRate(4, clock=Clock()))
+    for _ in range(2):
+        rates.take(key(1, project_id=1))
+    for _ in range(50):
+        with pytest.raises(RateLimitError, match=r"this key .*`rate_limit_per_minute`"):
+            rates.take(key(1, project_id=1))
+    for _ in range(2):
+        rates.take(key(2, project_id=1))
+    with pytest.raises(RateLimitError, match="this project"):
+        rates.take(key(2, project_id=1))

@@ -1,0 +1,122 @@
+"""The audit log over HTTP: who changed what in the caller's project, and from where."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.keys import digest_of
+from runglass.testing import RunningServer
+from tests.contract.wire import ANYTHING, http_for, refusal
+
+SECRET = "nothing of a flow or a run is told"
+
+
+class Admin:
+    """A caller that may do everything in a project of its own."""
+
+    def __init__(self, server: RunningServer, project: str) -> None:
+        key = server.make_key("acme", project)
+        found = server.call(server.runtime.store.find_key(digest_of(key)))
+        assert found is not None
+        self.key_id, self.hint = found.id, found.hint
+        self.project = project
+        self.http = http_for(server, key)
+
+    def entries(self, **query: Any) -> list[dict[str, Any]]:
+        answer = self.http.get("/audit", params=query)
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["entries"])
+
+
+@pytest.fixture
+def admin(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[Admin]:
+    made = Admin(server, request.node.name)
+    with made.http:
+        yield made
+
+
+def test_each_change_is_told_once_with_who_and_from_where(admin: Admin) -> None:
+    flow = f"slug: anything\nsteps: [{{id: keep, type: passthrough, name: {SECRET!r}}}]\n"
+    path = f"/flows/acme/{admin.project}/anything"
+    assert admin.http.put(path, content=flow.encode()).status_code == 200
+    assert admin.http.put(path, content=flow.encode()).status_code == 200
+    assert admin.http.post(f"{path}/publish").json() == {"version": 1}
+    assert admin.http.post(f"{path}/publish").json() == {"version": 1}
+    assert admin.http.put(path, content=ANYTHING.encode()).status_code == 200
+    assert admin.http.post(f"{path}/publish").json() == {"version": 2}
+    assert admin.http.put(f"{path}/production", json={"version": 1}).status_code == 200
+    made = admin.http.post("/keys", json={"role": "read"}).json()
+    for _ in range(2):
+        assert admin.http.delete(f"/keys/{made['id']}").status_code == 200
+    run = admin.http.post(
+        f"/seq/acme/{admin.project}/anything/execute", json={"parameters": {"x": SECRET}}
+    ).json()
+    assert admin.http.delete(f"/flow-runs/{run['executionId']}?purge=true").status_code == 202
+
+    told = admin.entries()
+    key = f"key {made['id']} ({made['hint']})"
+    assert [(entry["action"], entry["subject"]) for entry in told] == [
+        ("run.purged", run["executionId"]),
+        ("key.revoked", key),
+        ("key.created", key),
+        ("flow.production", "anything"),
+        ("flow.published", "anything"),
+        ("flow.pushed", "anything"),
+        ("flow.published", "anything"),
+        ("flow.pushed", "anything"),
+        ("key.created", f"key {admin.key_id} ({admin.hint})"),
+        ("project.created", f"acme/{admin.project}"),
+    ]
+    actor = {"kind": "key", "name": admin.hint, "keyId": admin.key_id, "address": "127.0.0.1"}
+    assert [entry["actor"] for entry in told[:8]] == [actor] * 8
+    assert {entry["project"] for entry in told} == {f"acme/{admin.project}"}
+    assert told[3]["details"] == {"before": 2, "after": 1}
+    assert told[1]["details"] == {"role": "read"}
+    assert told[5]["details"]["before"]["sha256"] != told[5]["details"]["after"]["sha256"]
+    assert told[7]["details"]["before"] is None
+    text = admin.http.get("/audit").text
+    assert SECRET not in text
+    assert made["key"] not in text
+
+
+def test_pages_filters_and_what_is_wrong_with_them(server: RunningServer, admin: Admin) -> None:
+    made = [admin.http.post("/keys", json={"role": "read"}).json()["id"] for _ in range(5)]
+    admin.http.delete(f"/keys/{made[0]}")
+    everything = admin.entries()
+    assert len(everything) == 8
+    pages, cursor = [], None
+    while True:
+        query = {"limit": 3} | ({} if cursor is None else {"cursor": cursor})
+        page = admin.http.get("/audit", params=query).json()
+        pages.append(page["entries"])
+        cursor = page["nextCursor"]
+        if cursor is None:
+            break
+    assert [len(page) for page in pages] == [3, 3, 2]
+    assert [entry for page in pages for entry in page] == everything
+    assert [entry["action"] for entry in admin.entries(action="key.revoked")] == ["key.revoked"]
+    assert admin.entries(since=everything[0]["at"])[0] == everything[0]
+    assert admin.entries(since="2999-01-01") == []
+    for query in ({"cursor": "x"}, {"cursor": "_" * 11}, {"since": "soon"}, {"limit": 0}, {"actor": "x"}):
+        assert refusal(admin.http.get("/audit", params=query)) == (422, "INVALID_REQUEST")
+
+
+def test_another_projects_changes_are_not_told(
+    server: RunningServer, admin: Admin, http: httpx2.Client
+) -> None:
+    own = {entry["id"] for entry in admin.entries()}
+    theirs = {entry["id"] for entry in http.get("/audit?limit=100").json()["entries"]}
+    assert own
+    assert theirs
+    assert own.isdisjoint(theirs)
+    # A cursor is a place in the one order of all projects, and shows nothing of the others.
+    cursor = http.get("/audit?limit=1").json()["nextCursor"]
+    assert {entry["id"] for entry in admin.entries(cursor=cursor)} <= own
+
+
+def test_no_header_makes_another_address(server: RunningServer, admin: Admin) -> None:
+    forged = {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7", "X-Real-IP": "10.9.8.7"}
+    admin.http.post("/keys", json={"role": "read"}, headers=forged)
+    assert admin.entries(limit=1)[0]["actor"]["address"] == "127.0.0.1"

@@ -1,0 +1,85 @@
+"""`runglass audit`: what was changed from the terminal and over HTTP, in one list."""
+
+import json
+import os
+import pwd
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.cli import main
+from runglass.cli.exits import Exit
+from runglass.testing import running_server
+from tests.contract.wire import http_for
+
+USER = pwd.getpwuid(os.getuid()).pw_name
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("RUNGLASS_API_KEY", "RUNGLASS_BASE_URL", "RUNGLASS_DATA", "RUNGLASS_STORE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    # What anybody may set does not say who it was.
+    monkeypatch.setenv("LOGNAME", "somebody-else")
+
+
+def entries(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert main(["audit", *arguments, "--data", "here", "--json"]) == Exit.OK
+    return list(json.loads(capsys.readouterr().out))
+
+
+def test_each_command_that_changes_something_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "flow.yaml").write_text("slug: greet\nsteps: [{id: keep, type: passthrough}]\n")
+    for command in (
+        ["projects", "create", "acme/shop", "--capture", "off"],
+        ["projects", "budget", "acme/shop", "5.25"],
+        ["projects", "retention", "acme/shop", "--days", "30"],
+        ["projects", "retention", "acme/shop"],
+        ["flow", "push", "flow.yaml", "--to", "acme/shop", "--publish"],
+        ["keys", "create", "acme/shop", "--role", "read"],
+        ["keys", "revoke", "acme/shop", "1"],
+        ["keys", "create", "acme/other"],
+    ):
+        assert main([*command, "--data", "here"]) == Exit.OK, command
+    told = entries(capsys, "acme/shop")
+    assert [entry["action"] for entry in reversed(told)] == [
+        "project.created",
+        "project.capture",
+        "project.budget",
+        "project.retention",
+        "flow.pushed",
+        "flow.published",
+        "key.created",
+        "key.revoked",
+    ]
+    actor = {"kind": "cli", "name": USER, "keyId": None, "address": "local"}
+    assert [entry["actor"] for entry in told] == [actor] * 8
+    assert {entry["project"] for entry in entries(capsys)} == {"acme/shop", "acme/other"}
+    assert [entry["action"] for entry in entries(capsys, "--action", "key.revoked")] == ["key.revoked"]
+    assert len(entries(capsys, "--limit", "3")) == 3
+    assert entries(capsys, "--since", "2999-01-01") == []
+    assert len(entries(capsys, "--since", "1h")) == 10
+
+
+def test_the_list_reads_beside_a_running_server(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with running_server(data=tmp_path / "here") as server, http_for(server, server.key) as http:
+        assert http.post("/keys", json={"role": "run"}).status_code == 201
+        assert main(["audit", "acme/demo", "--limit", "1", "--data", "here"]) == Exit.OK
+        shown = capsys.readouterr()
+    head, line = shown.out.splitlines()
+    assert head.split()[:2] == ["at", "project"]
+    assert all(
+        part in line for part in ("acme/demo", "key 1 (nk_live_", "127.0.0.1", "key.created", "key 2 (")
+    )
+    assert "--limit shows more" in shown.err
+
+
+def test_a_project_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--data", "here"]) == Exit.NOT_FOUND
+    main(["projects", "create", "acme/shop", "--data", "here"])
+    assert main(["audit", "acme/none", "--data", "here"]) == Exit.NOT_FOUND
