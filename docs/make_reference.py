@@ -135,6 +135,16 @@ def limits() -> list[tuple[str, str, str]]:
         ("attachments of a call", f"{attachments.MAX_ATTACHMENTS}", "`INVALID_ATTACHMENT`"),
         ("`Idempotency-Key`", f"{calls.MAX_KEY} characters", "`INVALID_REQUEST`"),
         ("requests of a key", "`rate_limit_per_minute`: none", "`RATE_LIMITED`"),
+        (
+            "requests of all keys of a project",
+            "`project_rate_limit_per_minute`: none",
+            "`RATE_LIMITED`",
+        ),
+        (
+            "keys of a project that are not revoked",
+            f"`max_keys_per_project`: {shown.max_keys_per_project:,}",
+            "`FORBIDDEN`",
+        ),
         ("defaults filled into a run's inputs", bytes_of(defaults.MAX_FILLED_BYTES), "`INVALID_REQUEST`"),
         ("output of a code step", f"{bytes_of(result)}: a quarter of its memory", "`SANDBOX_LIMIT`"),
         (
