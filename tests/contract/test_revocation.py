@@ -13,6 +13,7 @@ import pytest
 from runglass.cli import main
 from runglass.keys import digest_of
 from runglass.testing import RunningServer, running_server
+from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import ENDLESS, cancel, detail, http_for, refusal, start
 
 HOLD = "slug: hold\nsteps: [{id: hold, type: wait, ms: 1000}]\n"
@@ -174,3 +175,26 @@ def test_a_large_answer_breaks_off(server: RunningServer, http: httpx2.Client) -
     with http_for(server, key) as caller, pytest.raises(httpx2.RemoteProtocolError):
         read(caller)
     assert 0 < len(b"".join(parts)) < whole
+
+
+def test_a_resume_in_the_line_leaves_its_run_paused() -> None:
+    with (
+        running_server(capture="full", max_concurrent_runs=1) as server,
+        http_for(server, server.key) as http,
+    ):
+        server.push(TALK)
+        server.push(ENDLESS)
+        key, key_id = made(server)
+        with http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
+            body = caller.post("/seq/acme/demo/talk/execute", json={"message": "hi", "tools": TOOLS}).json()
+            holds = start(server, "endless")
+            resume = resumption(body, results_of(body))
+            waits = calls.submit(caller.post, "/seq/acme/demo/talk/execute", json=resume)
+            while not server.runtime.engine._places.waiting:
+                time.sleep(0.01)
+            http.delete(f"/keys/{key_id}")
+            answer = waits.result(WAIT_S)
+        assert refusal(answer) == (401, "UNAUTHENTICATED")
+        assert "the run is paused as before" in detail(answer)["message"]
+        cancel(server, holds)
+        assert http.post("/seq/acme/demo/talk/execute", json=resume).json()["status"] == "completed"
