@@ -74,7 +74,7 @@ def test_each_change_is_told_once_with_who_and_from_where(admin: Admin) -> None:
     assert {entry["project"] for entry in told} == {f"acme/{admin.project}"}
     assert told[3]["details"] == {"before": 2, "after": 1}
     assert told[1]["details"] == {"role": "read"}
-    assert told[5]["details"]["before"]["sha256"] != told[5]["details"]["after"]["sha256"]
+    assert told[5]["details"]["sha256"] != told[7]["details"]["sha256"]
     assert told[7]["details"]["before"] is None
     text = admin.http.get("/audit").text
     assert SECRET not in text

@@ -6,10 +6,14 @@ shutdown, or outlive the right to ask. Each says here how to end it.
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from runglass.errors import StoreError
 from runglass.store.base import Store
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
 """How often the store is asked for revoked keys while answers last: whoever left must be gone in a second."""
@@ -75,14 +79,23 @@ class Ongoing:
                 await asyncio.sleep(0)
 
     async def watch(self, store: Store) -> None:
-        """Ends the answers to keys that are revoked, in whatever process, until cancelled. Raises StoreError.
+        """Ends the answers to keys that are revoked, in whatever process, until cancelled.
 
-        Asks what is true now and not what has changed: so no revocation falls between two looks.
+        Asks what is true now and not what has changed: so no revocation falls between two looks. A store that
+        fails is asked again.
         """
+        fails = False
         while True:
             await self._some_last.wait()
             await asyncio.sleep(LOOK_S)
             keys = {key_id for key_id in self._ends.values() if key_id is not None} - self._revoked
-            if keys:
-                for key_id in keys - await store.live_keys(keys):
-                    await self.end_key(key_id)
+            try:
+                revoked = keys - await store.live_keys(keys)
+            except StoreError as error:
+                if not fails:
+                    log.warning("whether keys are revoked cannot be told for now: %s", error)
+                fails = True
+                continue
+            fails = False
+            for key_id in revoked:
+                await self.end_key(key_id)

@@ -1,5 +1,6 @@
 """Projects, keys and flows in SQLite: small rows, read by every request before anything else."""
 
+import asyncio
 import hashlib
 import sqlite3
 from collections.abc import Iterable
@@ -134,9 +135,12 @@ class Catalog:
         retention: Retention = NO_RETENTION,
         by: Actor = SERVER,
     ) -> FlowRecord:
+        # In a thread, and not in the writer's, which everybody waits for: a flow may be large.
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(source).hexdigest())
+
         def work(db: sqlite3.Connection) -> FlowRecord:
             now = now_text()
-            before = _draft(db, project_id, slug)
+            before, old_source = _draft(db, project_id, slug)
             db.execute(
                 "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
                 " content_retention_days) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -155,9 +159,10 @@ class Catalog:
                 " created_at = excluded.created_at",
                 (flow.id, source, now),
             )
-            after = _draft(db, project_id, slug)
-            if before != after:
-                note_change(db, project_id, by, "flow.pushed", slug, before=before, after=after)
+            after, _ = _draft(db, project_id, slug)
+            if before != after or old_source != source:
+                told = {"sha256": digest, "before": before, "after": after}
+                note_change(db, project_id, by, "flow.pushed", slug, **told)
             return flow
 
         return await self._db.write(work)
@@ -222,23 +227,20 @@ def _name_of(key_id: int, hint: str) -> str:
     return f"key {key_id} ({hint})"
 
 
-def _draft(db: sqlite3.Connection, project_id: int, slug: str) -> dict[str, object] | None:
-    """What the audit log tells of a draft: never the flow, which may hold whatever its author wrote."""
+def _draft(
+    db: sqlite3.Connection, project_id: int, slug: str
+) -> tuple[dict[str, object] | None, bytes | None]:
+    """What the audit log tells of a draft, and its source, which it does not: anything may stand in it."""
     row = db.execute(
         "SELECT source, name, capture, retention_days, content_retention_days FROM flow"
         " JOIN flow_version ON flow_id = id AND version = 0 WHERE project_id = ? AND slug = ?",
         (project_id, slug),
     ).fetchone()
     if row is None:
-        return None
-    source, name, capture, days, content_days = row
-    return {
-        "sha256": hashlib.sha256(source).hexdigest(),
-        "name": name,
-        "capture": capture,
-        "retentionDays": days,
-        "contentRetentionDays": content_days,
-    }
+        return None, None
+    source, *told = row
+    names = ("name", "capture", "retentionDays", "contentRetentionDays")
+    return dict(zip(names, told, strict=True)), source
 
 
 def _put_in_production(db: sqlite3.Connection, flow_id: str, version: int, *, by: Actor, action: str) -> None:

@@ -1,4 +1,11 @@
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from runglass.errors import StoreError
 from runglass.server.ongoing import Ongoing
+from runglass.store.sqlite import SqliteStore
 
 
 def test_the_end_of_the_server_is_told_to_whoever_is_still_answering() -> None:
@@ -29,3 +36,47 @@ def test_an_answer_that_ends_another_does_not_disturb_the_rest() -> None:
         other.__enter__()
         ongoing.end_all()
     assert "one" in ended
+
+
+async def test_what_a_revoked_key_is_being_answered_ends_and_nothing_else() -> None:
+    ongoing, ended = Ongoing(), []
+    with (
+        ongoing.ended_by(lambda: ended.append("one"), key_id=1),
+        ongoing.ended_by(lambda: ended.append("two"), key_id=2),
+        ongoing.ended_by(lambda: ended.append("nobody's")),
+    ):
+        await ongoing.end_key(1)
+        # Its request was let in just before the key was revoked.
+        with ongoing.ended_by(lambda: ended.append("late"), key_id=1):
+            pass
+    assert ended == ["one", "late"]
+    assert [ongoing.is_revoked(key_id) for key_id in (1, 2, None)] == [True, False, False]
+
+
+class Keys(SqliteStore):
+    """A store that fails at first, then knows of no key."""
+
+    def __init__(self) -> None:
+        self.asked: list[set[int]] = []
+
+    async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
+        self.asked.append(set(key_ids))
+        if len(self.asked) < 3:
+            raise StoreError("away")
+        return set()
+
+
+async def test_a_store_that_fails_is_asked_again_and_one_without_need_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("runglass.server.ongoing.LOOK_S", 0.0)
+    ongoing, keys, ended = Ongoing(), Keys(), asyncio.Event()
+    watching = asyncio.create_task(ongoing.watch(keys))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert keys.asked == []
+    with ongoing.ended_by(ended.set, key_id=7):
+        await ended.wait()
+    watching.cancel()
+    assert keys.asked[:3] == [{7}] * 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
