@@ -131,7 +131,7 @@ def test_an_admin_cannot_mint_its_way_past_the_limit_of_the_project(monkeypatch:
         assert [answer.status_code for answer in minted] == [201] * 5 + [403]
         refused = detail(minted[-1])
         assert refused["code"] == "FORBIDDEN"
-        assert "6 keys" in refused["message"]
+        assert "limit of keys of this project, 6," in refused["message"]
         assert "`max_keys_per_project`" in refused["message"]
         answers = []
         for key in [answer.json()["key"] for answer in minted[:5]]:

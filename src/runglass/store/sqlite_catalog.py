@@ -86,7 +86,7 @@ class Catalog:
             live = "SELECT count(*) FROM api_key WHERE project_id = ? AND revoked_at IS NULL"
             if most is not None and db.execute(live, (project_id,)).fetchone()[0] >= most:
                 raise KeyLimitReached(
-                    f"the project has {most:,} keys, as many as it may have: revoke some, or raise the"
+                    f"the limit of keys of this project, {most:,}, is reached: revoke some, or raise the"
                     " server's setting `max_keys_per_project`"
                 )
             inserted = db.execute(
