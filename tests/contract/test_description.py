@@ -35,6 +35,7 @@ PATHS = {
     *(f"/api/v1/flows/{{org}}/{{project}}/{{slug}}{more}" for more in MANAGED),
     "/api/v1/keys",
     "/api/v1/keys/{key_id}",
+    "/api/v1/audit",
     *BASES,
     *(base + path for base in BASES for path in OF_A_RUN),
 }
