@@ -81,6 +81,34 @@ def budget(
 
 
 @app.command()
+def models(
+    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN]...", help="Models, as openai:*; default lifts the list."),
+    ] = None,
+    data: Data = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or set which models a project's flows and callers may name; `echo` always may be.
+
+    Without a list a flow may name any model, and a `run` key set those of the server's `allowed_models`, or
+    else those that the project's published flows name.
+    """
+    name = project_name(project)
+    settings = data_folder.data_settings(data, store)
+    if patterns:
+        asyncio.run(_set_models(settings, name, None if patterns == ["default"] else _checked(patterns)))
+    found = asyncio.run(_project(settings, name))
+    if as_json:
+        write_json({"org": name.org, "project": name.project, "allowedModels": found.allowed_models})
+        return
+    allowed = "no list of models" if found.allowed_models is None else ", ".join(found.allowed_models)
+    write_line(stdout(), f"{name}  {allowed}")
+
+
+@app.command()
 def retention(
     project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
     days: Annotated[
@@ -143,11 +171,26 @@ async def _set_budget(settings: Settings, name: ProjectName, budget_usd: Decimal
         await store.set_budget(project.id, budget_usd)
 
 
+async def _set_models(settings: Settings, name: ProjectName, patterns: list[str] | None) -> None:
+    async with data_folder.existing_store(settings) as store:
+        project = await data_folder.existing_project(store, name)
+        await store.set_allowed_models(project.id, patterns)
+
+
 async def _set_retention(settings: Settings, name: ProjectName, wanted: dict[str, float | None]) -> None:
     async with data_folder.existing_store(settings) as store:
         project = await data_folder.existing_project(store, name)
         before = Retention(project.retention_days, project.content_retention_days)
         await store.set_retention(project.id, before._replace(**wanted))
+
+
+def _checked(patterns: list[str]) -> list[str]:
+    """The patterns. Raises UsageError for one that no model string fits."""
+    for pattern in patterns:
+        provider, _, model = pattern.partition(":")
+        if pattern != "*" and not (provider and model):
+            raise UsageError(f"{pattern!r} fits no model: write PROVIDER:MODEL, with * for any part")
+    return patterns
 
 
 def _days(text: str) -> float | None:

@@ -208,6 +208,7 @@ async def _queue(
             history=history,
             call=call,
             size_bytes=len(body),
+            role=request.auth.role,
         )
         accepted = JobAccepted(
             execution_id=submitted.run.id,

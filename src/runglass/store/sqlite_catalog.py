@@ -1,9 +1,11 @@
 """Projects, keys and flows in SQLite: small rows, read by every request before anything else."""
 
 import sqlite3
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 from uuid_utils import uuid7
 
 from runglass.errors import StoreError
@@ -14,8 +16,8 @@ from runglass.store.connections import Connections
 from runglass.store.queries import as_bytes, changed, every, now_text, one
 
 _PROJECT = (
-    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days"
-    " FROM project"
+    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
+    " reserved_usd, allowed_models FROM project"
 )
 _KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 _FLOW = (
@@ -47,6 +49,11 @@ class Catalog:
 
     async def project(self, project_id: int) -> Project | None:
         return await self._db.look_up(one(_project, f"{_PROJECT} WHERE id = ?", project_id))
+
+    async def set_allowed_models(self, project_id: int, patterns: Sequence[str] | None) -> None:
+        sql = "UPDATE project SET allowed_models = ? WHERE id = ?"
+        text = None if patterns is None else msgspec.json.encode(list(patterns)).decode()
+        await self._db.write(changed(sql, text, project_id))
 
     async def find_project(self, org: str, name: str) -> Project | None:
         return await self._db.look_up(one(_project, f"{_PROJECT} WHERE org = ? AND name = ?", org, name))
@@ -170,11 +177,14 @@ class Catalog:
 
 def _project(row: Any) -> Project:
     known = dict(zip(Project.__struct_fields__, row, strict=True))
-    budget_usd, spent_usd = known.pop("budget_usd"), known.pop("spent_usd")
+    budget_usd, patterns = known.pop("budget_usd"), known.pop("allowed_models")
+    spent_usd, reserved_usd = known.pop("spent_usd"), known.pop("reserved_usd")
     return Project(
         **known,
         budget_usd=None if budget_usd is None else Decimal(budget_usd),
         spent_usd=Decimal(spent_usd),
+        reserved_usd=Decimal(reserved_usd),
+        allowed_models=None if patterns is None else msgspec.json.decode(patterns, type=tuple[str, ...]),
     )
 
 
