@@ -48,8 +48,10 @@ def new_models(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> frozen
     )
 
 
-def check_fields(flow: Flow, overrides: Mapping[str, Mapping[str, Any]], rules: SettingRules) -> None:
-    """Raises FORBIDDEN for the first field that a caller with a `run` key may not set.
+def check_fields(
+    flow: Flow, overrides: Mapping[str, Mapping[str, Any]], rules: SettingRules
+) -> frozenset[str]:
+    """The models that overrides bring; raises FORBIDDEN for a field that a caller with a `run` key may not set.
 
     Overrides that are none, of unknown steps and fields, pass: `apply_overrides` says what is wrong there.
     """
@@ -72,6 +74,7 @@ def check_fields(flow: Flow, overrides: Mapping[str, Mapping[str, Any]], rules: 
             refusal = rules.refusal_to_caller(str(model), settings, step.settings)
             if refusal is not None:
                 raise _forbidden(step_id, "settings", refusal)
+    return new_models(flow, overrides)
 
 
 def check_new_models(models: Iterable[str], patterns: Collection[str], *, source: str) -> None:

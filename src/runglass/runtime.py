@@ -164,8 +164,8 @@ class Runtime:
         if not overrides or role == "admin":
             return
         rules = self.setting_rules
-        await aside(partial(override_policy.check_fields, flow, overrides, rules), size_bytes=size_bytes)
-        models = override_policy.new_models(flow, overrides)
+        check = partial(override_policy.check_fields, flow, overrides, rules)
+        models = await aside(check, size_bytes=size_bytes)
         if not models:
             return
         # As they are now, not as they were when the call came in.

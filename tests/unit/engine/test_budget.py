@@ -189,7 +189,7 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
         started = await start(house, ASK)
         await asyncio.wait_for(silent.asked.wait(), 10)
         project = await project_of(house)
-        assert (project.spent_usd, project.reserved_usd) == (0, 1)
+        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1))
         store._lives = 0
         store.died.set()
     models = Costly(Random(3), 1)
@@ -278,7 +278,7 @@ async def test_a_setting_that_changes_model_bill_or_address_sends_nothing(tmp_pa
         assert ran.outcome.error["code"] == "INVALID_INPUT"
         assert extra.partition(":")[0] in ran.outcome.error["message"]
         project = await project_of(house)
-        assert (project.spent_usd, project.reserved_usd) == (0, 0)
+        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
 async def test_a_model_without_a_price_is_not_asked_on_a_budget(tmp_path: Path) -> None:
