@@ -51,7 +51,7 @@ def new_models(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> frozen
 def check_fields(
     flow: Flow, overrides: Mapping[str, Mapping[str, Any]], rules: SettingRules
 ) -> frozenset[str]:
-    """The models that overrides bring; raises FORBIDDEN for a field that a caller with a `run` key may not set.
+    """The models that overrides bring. Raises FORBIDDEN for a field that a `run` key may not set.
 
     Overrides that are none, of unknown steps and fields, pass: `apply_overrides` says what is wrong there.
     """

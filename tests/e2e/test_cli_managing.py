@@ -183,6 +183,7 @@ def test_a_budget_is_set_shown_and_lifted(shop: Settings, capsys: pytest.Capture
         "project": "shop",
         "budgetUsd": "0.000000000001",
         "spentUsd": "0",
+        "reservedUsd": "0",
         "isSpent": False,
     }
     assert main([*BUDGET, "0", "--data", "here"]) == Exit.OK

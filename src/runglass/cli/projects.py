@@ -72,12 +72,14 @@ def budget(
     found = asyncio.run(_project(settings, name))
     budget, spent = _usd(found.budget_usd), format_usd(found.spent_usd)
     if as_json:
-        about = {"budgetUsd": budget, "spentUsd": spent, "isSpent": found.is_spent}
+        reserved = format_usd(found.reserved_usd)
+        about = {"budgetUsd": budget, "spentUsd": spent, "reservedUsd": reserved, "isSpent": found.is_spent}
         write_json({"org": name.org, "project": name.project} | about)
         return
     limit = "no budget" if budget is None else f"budget ${budget}"
     end = "; nothing more can be run" if found.is_spent else ""
-    write_line(stdout(), f"{name}  {limit}, spent ${spent}{end}")
+    held = f", ${format_usd(found.reserved_usd)} held for model calls" if found.reserved_usd else ""
+    write_line(stdout(), f"{name}  {limit}, spent ${spent}{held}{end}")
 
 
 @app.command()

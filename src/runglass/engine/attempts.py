@@ -34,6 +34,7 @@ from runglass.engine.taking_up import WORKER_LOST, CutOff
 from runglass.errors import StepFailure, StoreError
 from runglass.flow import LeafStep, LlmStep, Retry, Step, WaitStep, within
 from runglass.fold import Address, StepChange
+from runglass.trace import ModelCall, StepTrace
 
 log = logging.getLogger(__name__)
 
@@ -179,15 +180,8 @@ class Attempts:
                     there = place._replace(loop_path=address.loop_path)
                     attempt = Attempt(self._writing, step, Payload(None), there, cut_off.change.step.attempt)
                     attempt.stop_clock()
-                    if (reservation := cut_off.change.step.reservation) is not None:
-                        attempt.record_call(
-                            lost_call(
-                                reservation.model,
-                                reservation.number,
-                                error_code=WORKER_LOST,
-                                reservation=reservation,
-                            )
-                        )
+                    if cut_off.change.step.reservation is not None:
+                        attempt.record_call(_lost(step, cut_off.change.step))
                     attempt.cut_off(_crash(step))
 
     async def _go_on_after(
@@ -213,12 +207,9 @@ class Attempts:
         attempt.stop_clock()
         # Of the turns before a pause each has made its call; those of an earlier attempt do not count here.
         turns_before = turns.iterations_used if turns is not None and turns.attempt == before.attempt else 0
-        if isinstance(step, LlmStep) and len(before.model_calls) <= turns_before:
-            number = len(before.model_calls) + 1
-            reservation = before.reservation
-            attempt.record_call(
-                lost_call(step.model, number, error_code=WORKER_LOST, reservation=reservation)
-            )
+        reserved = before.reservation
+        if reserved is not None or (isinstance(step, LlmStep) and len(before.model_calls) <= turns_before):
+            attempt.record_call(_lost(step, before))
         crash = _crash(step)
         if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):
             raise StepLost(attempt.lose(crash)) from crash
@@ -377,6 +368,13 @@ async def _within(limit: asyncio.Timeout, timeout_ms: int | None) -> AsyncIterat
         if timeout_ms is not None:
             limit.reschedule(asyncio.get_running_loop().time() + timeout_ms / 1000)
         yield
+
+
+def _lost(step: Step, attempt: StepTrace) -> ModelCall:
+    """The call that an attempt may have been making when its process ended."""
+    assert isinstance(step, LlmStep)
+    number = len(attempt.model_calls) + 1
+    return lost_call(step.model, number, error_code=WORKER_LOST, reservation=attempt.reservation)
 
 
 def _crash(step: Step) -> StepFailure:

@@ -21,7 +21,7 @@ from runglass.money import add_usd
 from runglass.store.base import Project
 from runglass.store.sqlite import SqliteStore
 from runglass.trace import ModelCall, TokenBreakdown
-from tests.unit.engine.conftest import House, Ran, open_house, read, start
+from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
 from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
 from tests.unit.engine.test_crashes import DyingStore
 
@@ -138,7 +138,7 @@ def check_budget(runs: list[Ran], project: Project, models: Costly) -> None:
 @given(
     runs=st.integers(1, 16), budget=st.integers(0, 200), most=st.integers(1, 40), seed=st.integers(0, 2**32)
 )
-@example(runs=200, budget=50, most=3, seed=1)
+@example(runs=200, budget=20, most=3, seed=1)
 def test_runs_at_once_never_pass_the_budget(runs: int, budget: int, most: int, seed: int) -> None:
     async def run() -> None:
         models = Costly(Random(seed), most)
@@ -209,6 +209,32 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
         rows = await house.store.attempts(run.no, "ask")
         assert b'"costEstimated":true' in rows[0].data
         assert b'"reservation"' not in rows[-1].data
+
+
+async def test_a_crash_after_a_declined_request_charges_both(tmp_path: Path) -> None:
+    flow = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
+    declined, silent = error_reply(500, "response_format is not known here"), Reply(body=b"", silent=True)
+    async with FakeProvider.serving() as fake:
+        fake.replies.extend([declined, silent])
+        models = Models(base_urls={"local": fake.base_url}, prices={"local:tiny": PRICE})
+        store = DyingStore(tmp_path / "db", 1000, commits=False)
+        async with open_house(store, models=models) as house, asyncio.timeout(60):
+            await models.ready("local:tiny")
+            await budget_of(house, Decimal(20))
+            started = await start(house, flow)
+            # The sixth event is the second reservation, after which the second request goes out.
+            await follow(house, started.id, until=6)
+            before = await project_of(house)
+            store._lives = 0
+            store.died.set()
+    assert before.spent_usd == before.reserved_usd, "the first is charged, the second is held"
+    async with SqliteStore(tmp_path / "db") as first:
+        await first.end_lease(None)
+    none = Models()
+    async with open_house(SqliteStore(tmp_path / "db"), models=none) as house, asyncio.timeout(10):
+        await house.engine.over(started.id)
+        project = await project_of(house)
+    assert (project.spent_usd, project.reserved_usd) == (before.spent_usd * 2, Decimal(0))
 
 
 class _Always(Random):
