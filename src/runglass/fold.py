@@ -258,6 +258,7 @@ class RunFold:
                     started_at=event.at,
                     input_size_bytes=event.input_size_bytes,
                 )
+                self._reserved.pop(address, None)
                 return self._keep(address, step)
             case StepSkipped():
                 step = StepTrace(
