@@ -5,18 +5,16 @@ request looked like on the wire is the server's business.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import lru_cache, partial
-from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 from filelock import FileLock, Timeout
 
-from runglass import override_policy
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.clock import SystemClock
@@ -35,7 +33,7 @@ from runglass.engine.templates import Templates
 from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest, TraceContext
 from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count, with_defaults
-from runglass.override_policy import models_in
+from runglass.run_policy import RunPolicy
 from runglass.setting_rules import SettingRules
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import CallKey, FlowRecord, Project, Retention, Role, Store
@@ -45,9 +43,6 @@ from runglass.tail import Tails
 
 SETTLED_S = 60.0
 """So long housekeeping must have gone on after a failure to count as in order again."""
-
-MOST_VERSIONS = 10_000
-"""Published versions of which the models are remembered."""
 
 decode_stored_flow = lru_cache(maxsize=256)(decode_flow)
 
@@ -84,9 +79,8 @@ class Runtime:
         self.engine = engine
         self.removal = removal
         self.supervised = supervised
-        self.setting_rules = SettingRules(settings.allowed_settings)
+        self.policy = RunPolicy(store, settings)
         self._model_names = ModelNames(own_providers=settings.providers)
-        self._models_of_version: dict[tuple[str, int], frozenset[str]] = {}
 
     async def submit(
         self,
@@ -113,7 +107,9 @@ class Runtime:
         not allowed, and then for a spent budget; CallRepeated where `call` has been made before.
         """
         record, number, flow = await self.find(project, slug, version)
-        await self.check_overrides(project, flow, request.block_overrides, role=role, size_bytes=size_bytes)
+        await self.policy.check_overrides(
+            project, flow, request.block_overrides, role=role, size_bytes=size_bytes
+        )
         flow, inputs = await aside(partial(_asked_of, flow, request), size_bytes=size_bytes)
         await self.check_models(project, flow)
         await self.require_credit(project)
@@ -151,57 +147,13 @@ class Runtime:
         flow = await aside(partial(decode_stored_flow, source), size_bytes=len(source))
         return record, number, flow
 
-    async def check_overrides(
-        self,
-        project: Project,
-        flow: Flow,
-        overrides: Mapping[str, Mapping[str, Any]],
-        *,
-        role: Role,
-        size_bytes: int,
-    ) -> None:
-        """Raises FORBIDDEN for an override of `flow` that a caller with this role may not make."""
-        if not overrides or role == "admin":
-            return
-        rules = self.setting_rules
-        check = partial(override_policy.check_fields, flow, overrides, rules)
-        models = await aside(check, size_bytes=size_bytes)
-        if not models:
-            return
-        # As they are now, not as they were when the call came in.
-        current = await self.store.project(project.id) or project
-        if current.allowed_models is not None:
-            patterns: Collection[str] = current.allowed_models
-            source = "the models of the project"
-        elif self.settings.allowed_models is not None:
-            patterns, source = self.settings.allowed_models, "the server's `allowed_models`"
-        else:
-            patterns = await self._published_models(project)
-            source = "those that the project's published flows name"
-        override_policy.check_new_models(models, patterns, source=source)
-
     async def check_models(self, project: Project, flow: Flow) -> None:
         """Raises MODEL_NOT_SUPPORTED for a step whose model names no provider that this server knows.
 
         Raises FORBIDDEN for a model or settings that the project or the server does not allow.
         """
         await self._model_names.check(flow)
-        override_policy.check_flow_models(flow, project.allowed_models, self.setting_rules)
-
-    async def _published_models(self, project: Project) -> frozenset[str]:
-        found: set[str] = set()
-        for record in await self.store.flows(project.id):
-            if record.production_version is not None:
-                key = (record.id, record.production_version)
-                if key not in self._models_of_version:
-                    source = await self.store.flow_source(*key)
-                    flow = None if source is None else await asyncio.to_thread(decode_flow, source)
-                    # A published version never changes. In the order of the list, the oldest goes first.
-                    while len(self._models_of_version) >= MOST_VERSIONS:
-                        self._models_of_version.pop(next(iter(self._models_of_version)))
-                    self._models_of_version[key] = frozenset() if flow is None else models_in(flow)
-                found |= self._models_of_version[key]
-        return frozenset(map(escape, found))
+        self.policy.check_flow(project, flow)
 
     async def require_credit(self, project: Project) -> None:
         """Raises INSUFFICIENT_CREDITS where the project has a budget and nothing of it is left."""

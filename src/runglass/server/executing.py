@@ -127,7 +127,7 @@ async def check_caller(
     request: Asked, own: Project, paused: PausedRun, asked: RunRequest, size_bytes: int
 ) -> None:
     """Raises FORBIDDEN for an override that this caller may not make of a paused run."""
-    await runtime_of(request).check_overrides(
+    await runtime_of(request).policy.check_overrides(
         own, paused.plan.flow, asked.block_overrides, role=request.auth.role, size_bytes=size_bytes
     )
 

@@ -26,7 +26,6 @@ from runglass.management import (
     PushedFlow,
     VersionInfo,
 )
-from runglass.override_policy import check_flow_models
 from runglass.runtime import push_flow
 from runglass.server.answers import JSON
 from runglass.server.asked import answer, body_of, documented
@@ -161,7 +160,7 @@ async def push(
     require_admin(request)
     runtime = runtime_of(request)
     checked = await _read_flow(await body_of(request), slug, own_providers=runtime.settings.providers)
-    check_flow_models(checked.flow, own.allowed_models, runtime.setting_rules)
+    runtime.policy.check_flow(own, checked.flow)
     info = _info(await push_flow(runtime.store, own, checked.flow))
     warnings = [FlowWarning(**warning._asdict()) for warning in checked.warnings]
     return answer(PushedFlow(**msgspec.structs.asdict(info), warnings=warnings))
