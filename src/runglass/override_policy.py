@@ -19,6 +19,8 @@ ALWAYS = "echo"
 
 _DEFAULT = ("prompt", "system", "input", "settings", "output_schema", "model")
 _LONGEST_SHOWN = 100
+_LONGEST_MODEL = 256
+"""No flow can name a longer one."""
 
 
 def offered_fields(flow: Flow) -> Collection[str]:
@@ -33,7 +35,9 @@ def models_in(flow: Flow) -> frozenset[str]:
 
 def is_allowed(model: str, patterns: Iterable[str]) -> bool:
     """Whether a model string fits one of the patterns, such as `openai:*`."""
-    return model == ALWAYS or any(fnmatchcase(model, pattern) for pattern in patterns)
+    if model == ALWAYS:
+        return True
+    return len(model) <= _LONGEST_MODEL and any(fnmatchcase(model, pattern) for pattern in patterns)
 
 
 def new_models(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
@@ -71,7 +75,8 @@ def check_fields(
                 )
         if isinstance(step, LlmStep) and isinstance(settings := fields.get("settings"), Mapping):
             model = fields.get("model", step.model)
-            refusal = rules.refusal_to_caller(str(model), settings, step.settings)
+            named = model if isinstance(model, str) else step.model
+            refusal = rules.refusal_to_caller(named, settings, step.settings)
             if refusal is not None:
                 raise _forbidden(step_id, "settings", refusal)
     return new_models(flow, overrides)

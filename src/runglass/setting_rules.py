@@ -87,6 +87,8 @@ NEVER: dict[str, frozenset[str]] = {
 
 ANY_PROVIDER = "*"
 
+_LONGEST_SHOWN = 100
+
 
 class SettingRules:
     """The rules with what the setting `allowed_settings` adds: names by provider, or for `*`.
@@ -110,8 +112,7 @@ class SettingRules:
         """
         if not settings or model == "echo":
             return None
-        provider = model.partition(":")[0]
-        return next(self._refusals(provider, settings, is_author=True), None)
+        return next(self._refusals(_provider(model), settings, is_author=True), None)
 
     def refusal_to_caller(
         self, model: str, settings: Mapping[str, Any], known: Mapping[str, Any]
@@ -120,7 +121,7 @@ class SettingRules:
         changed = {
             name: value for name, value in settings.items() if name not in known or known[name] != value
         }
-        return next(self._refusals(model.partition(":")[0], changed, is_author=False), None)
+        return next(self._refusals(_provider(model), changed, is_author=False), None)
 
     def _refusals(self, provider: str, settings: Mapping[str, Any], *, is_author: bool) -> Iterator[str]:
         more = self._more.get(provider, frozenset()) | self._more.get(ANY_PROVIDER, frozenset())
@@ -149,12 +150,22 @@ def _extras(provider: str, name: str, value: Mapping[Any, Any], more: frozenset[
         field = key.lower() if name == "extra_headers" else key
         if field not in EXTRAS[name] and f"{name}.{field}" not in more:
             if str(field).lower() in NEVER[name]:
-                yield f"`settings.{name}.{key}` is never sent: it could change model, bill or address"
+                yield f"`settings.{name}.{_shown(key)}` is never sent: it could change model, bill or address"
             else:
                 yield _not_listed(provider, f"{name}.{key}")
 
 
+def _provider(model: str) -> str:
+    # Asked before anybody has looked at how long it is.
+    return model.partition(":")[0][:_LONGEST_SHOWN]
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
+
+
 def _not_listed(provider: str, name: str) -> str:
+    name = _shown(name)
     return (
         f"`settings.{name}` is not among the settings that may be sent to provider {provider!r}; the server's"
         f" setting `allowed_settings` can add it: {{{provider!r}: [{name!r}]}}"

@@ -90,6 +90,21 @@ def test_what_is_not_offered_is_forbidden_and_says_how_it_is_allowed(
     assert run.get("/flow-runs").json() == before, "nothing was started"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "x" * 5_000_000},
+        {"model": "local:" + "-/" * 2_000_000, "settings": {"openai_store": 1}},
+        {"settings": {"openai_" + "x" * 5_000_000: 1}},
+        {"settings": {"extra_body": {"x" * 5_000_000: 1}}},
+    ],
+)
+def test_a_refusal_is_short_however_long_the_names_are(run: httpx2.Client, fields: dict[str, Any]) -> None:
+    answer = run.post(path("plain"), json={"blockOverrides": {"ask": fields}})
+    assert refusal(answer) == (403, "FORBIDDEN")
+    assert len(answer.content) < 2_000
+
+
 OFFERED = [
     {"ask": {"prompt": "Hi", "system": "Be kind", "settings": {"temperature": 0, "max_tokens": 5}}},
     {"ask": {"input": {"a": 1}, "output_schema": {"type": "object"}, "model": "echo"}},
