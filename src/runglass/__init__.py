@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         StepError,
         StepInput,
         StepModelCall,
+        StepModelReserved,
         StepOutput,
         StepPaused,
         StepPausedForToolCalls,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from runglass.session import SessionExecution, SessionStep
     from runglass.trace import (
         ModelCall,
+        ModelReservation,
         ModelTotals,
         RunError,
         RunSummary,
@@ -100,6 +102,7 @@ __all__ = [
     "JobState",
     "LoopCompleted",
     "ModelCall",
+    "ModelReservation",
     "ModelTotals",
     "OverridesApplied",
     "PausedResult",
@@ -119,6 +122,7 @@ __all__ = [
     "StepError",
     "StepInput",
     "StepModelCall",
+    "StepModelReserved",
     "StepOutput",
     "StepPaused",
     "StepPausedForToolCalls",
@@ -149,13 +153,14 @@ _HOMES = {
     ),
     "events": (
         "FlowCancelled FlowCompleted FlowFailed LoopCompleted OverridesApplied RunStarted StepCompleted "
-        "StepError StepInput StepModelCall StepOutput StepPaused StepPausedForToolCalls StepProgress "
-        "StepResumed StepRetrying StepSkipped StepStarted StreamEvent UnknownEvent"
+        "StepError StepInput StepModelCall StepModelReserved StepOutput StepPaused StepPausedForToolCalls "
+        "StepProgress StepResumed StepRetrying StepSkipped StepStarted StreamEvent UnknownEvent"
     ),
     "execution": "Attachment CompletedResult JobState RunPage",
     "session": "SessionExecution SessionStep",
     "trace": (
-        "ModelCall ModelTotals RunError RunSummary RunTotals StepAttempts StepTrace TokenBreakdown Trace"
+        "ModelCall ModelReservation ModelTotals RunError RunSummary RunTotals StepAttempts StepTrace "
+        "TokenBreakdown Trace"
     ),
 }
 _HOME = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names.split()}

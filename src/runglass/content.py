@@ -56,7 +56,7 @@ LEFT: dict[str, Callable[[Any], Any]] = {
             *("status", "started_at", "completed_at", "duration_ms", "delay_ms", "next_attempt"),
             *("iterations", "iterations_used", "reason", "summary", "finish_reason"),
             # how much it was, and what it cost
-            *("input_size_bytes", "output_size_bytes", "tokens", "cost_usd", "model_used"),
+            *("input_size_bytes", "output_size_bytes", "tokens", "cost_usd", "model_used", "reservation"),
         ),
         _whole,
     ),

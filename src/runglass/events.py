@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from runglass.lazy import Json, decode_when_read, readable, same_fields
-from runglass.trace import ModelCall, TokenBreakdown, written
+from runglass.trace import ModelCall, ModelReservation, TokenBreakdown, written
 
 
 # As in a trace, no cycle goes through an event, so the collector need not walk those that are kept.
@@ -113,6 +113,16 @@ class StepProgress(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_pro
 
     attempt: int
     text: str
+
+
+class StepModelReserved(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_model_reserved"):
+    """What a request to a model can cost at most was taken from the project's budget; the request follows.
+
+    The next `step_model_call` of the attempt, or the attempt's end, gives back what was not used.
+    """
+
+    attempt: int
+    reservation: ModelReservation
 
 
 class StepModelCall(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_model_call"):
@@ -264,6 +274,7 @@ KnownEvent = (
     | StepInput
     | StepResumed
     | StepProgress
+    | StepModelReserved
     | StepModelCall
     | StepOutput
     | StepCompleted
@@ -286,6 +297,7 @@ EventType = Literal[
     "step_input",
     "step_resumed",
     "step_progress",
+    "step_model_reserved",
     "step_model_call",
     "step_output",
     "step_completed",

@@ -15,11 +15,12 @@ import msgspec
 from runglass.defaults import TooManyDefaults, fill_defaults
 from runglass.errors import FlowFileError, Problem, api_error
 from runglass.findings import Finding, path_text
-from runglass.flow_check import FlowRules, provider_missing
+from runglass.flow_check import OVERRIDABLE, FlowRules, provider_missing
 from runglass.flow_references import unmet_references
 from runglass.schemas import compile_schema, explain, suggestion
 
 __all__ = [
+    "OVERRIDABLE",
     "CheckedFlow",
     "CodeStep",
     "ConditionStep",
@@ -183,6 +184,15 @@ class Flow(_Strict, frozen=True, kw_only=True):
         float | None,
         _about(
             "Days after their end for which runs keep content; by default as the project says.", minimum=0
+        ),
+    ] = None
+    overridable: Annotated[
+        list[str] | None,
+        _about(
+            "Fields of steps that calls with a `run` key may set anew; by default `prompt`, `system`,"
+            " `input`, `settings`, `output_schema` and `model`.",
+            items={"enum": list(OVERRIDABLE)},
+            maxItems=len(OVERRIDABLE),
         ),
     ] = None
     inputs: Annotated[

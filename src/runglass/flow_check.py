@@ -32,6 +32,22 @@ MAX_IDLE_KEYWORDS = 1_000
 RESERVED_NAMES = ("attempt", "index", "initial", "steps")
 OFFLINE_MODEL = "echo"
 
+OVERRIDABLE = (
+    "prompt",
+    "system",
+    "input",
+    "settings",
+    "output_schema",
+    "model",
+    "tools",
+    "code",
+    "ms",
+    "retry",
+    "timeout_ms",
+    "on_error",
+)
+"""The fields of leaf steps that a call may set anew."""
+
 SETTINGS = (
     "temperature",
     "max_tokens",
@@ -283,6 +299,13 @@ def _settings(step: dict[str, Any], path: Path) -> Iterator[Finding]:
             yield Finding(f"unknown setting {shown(name)}{hint}", (*path, "settings", name), at_key=True)
 
 
+def _overridable(names: Any) -> Iterator[Finding]:
+    for index, name in enumerate(names if isinstance(names, list) else ()):
+        if name not in OVERRIDABLE:
+            hint = suggestion(name, list(OVERRIDABLE)) or f"; it may be {any_of(list(OVERRIDABLE))}"
+            yield Finding(f"no step has a field {shown(name)} to set anew{hint}", ("overridable", index))
+
+
 _expression = functools.partial(_python, what="the expression", mode="eval")
 
 _TEXTS: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
@@ -321,6 +344,7 @@ class FlowRules:
         yield from self._shape("Flow", data, ())
         if isinstance(data, dict):
             yield from _json_schema(data.get("inputs"), ("inputs",))
+            yield from _overridable(data.get("overridable"))
             walk = _Walk(self, own_providers)
             yield from walk.keywords(data.get("inputs"), ("inputs",))
             yield from walk.steps(data.get("steps"), ("steps",), 1)

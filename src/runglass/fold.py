@@ -7,6 +7,7 @@ byte for byte. Nothing here does I/O, asks the clock or makes up a value.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +24,7 @@ from runglass.events import (
     StepEvent,
     StepInput,
     StepModelCall,
+    StepModelReserved,
     StepPaused,
     StepPausedForToolCalls,
     StepRetrying,
@@ -32,6 +34,7 @@ from runglass.events import (
     UnknownEvent,
 )
 from runglass.lazy import Json, encoded, json_bytes
+from runglass.money import ZERO, add_usd
 from runglass.totals import Spent, Totals
 from runglass.trace import RunError, RunSummary, StepTrace, Trace
 
@@ -67,6 +70,7 @@ class RunFold:
         self._totals = Totals(summary.totals)
         self._summary: RunSummary | None = None
         self._open: dict[Address, StepChange] = {}
+        self._reserved: dict[Address, Decimal] = {}
         for change in open_steps:
             self.reopen(change)
 
@@ -87,6 +91,14 @@ class RunFold:
         """What all model calls so far have cost."""
         return self._totals.spent
 
+    @property
+    def reserved_usd(self) -> Decimal:
+        """What the requests to models that are being made can cost at most."""
+        total = ZERO
+        for usd in self._reserved.values():
+            total = add_usd(total, usd)
+        return total
+
     def open_step(self, step_id: str, loop_path: tuple[int, ...] | None) -> StepTrace | None:
         """The latest attempt of a step that is open, in one iteration."""
         change = self._open.get(Address(step_id, loop_path))
@@ -99,7 +111,10 @@ class RunFold:
 
     def reopen(self, change: StepChange) -> None:
         """Lets a further attempt of a step that had ended take the place that the step already has."""
-        self._open[Address(change.step.step_id, change.step.loop_path)] = change
+        address = Address(change.step.step_id, change.step.loop_path)
+        self._open[address] = change
+        if change.step.reservation is not None:
+            self._reserved[address] = Decimal(change.step.reservation.usd)
 
     def apply(self, event: StreamEvent) -> Sequence[StepChange]:
         """Takes one event in; returns the steps that it changed. `summary` is up to date afterwards.
@@ -134,6 +149,7 @@ class RunFold:
                     completed_at=at,
                     duration_ms=milliseconds_between(change.step.started_at or at, at),
                     error_context=error,
+                    reservation=None,
                 ),
             )
             for change in self.open_steps
@@ -142,6 +158,7 @@ class RunFold:
         for _, step in cut_off:
             self._end_attempt("failed", step, step)
         self._open.clear()
+        self._reserved.clear()
         return cut_off
 
     def _apply_turn(self, event: StepPausedForToolCalls) -> StepChange | None:
@@ -166,8 +183,11 @@ class RunFold:
             cost_usd=spent.cost_text,
             finish_reason=call.finish_reason,
             model_calls=(*step.model_calls, call),
+            reservation=None,
         )
-        return self._keep(Address(step.step_id, step.loop_path), step)
+        address = Address(step.step_id, step.loop_path)
+        self._reserved.pop(address, None)
+        return self._keep(address, step)
 
     def _end_attempt(self, how: str, before: StepTrace, attempt: StepTrace) -> None:
         """Counts an attempt that has ended: `completed`, `failed` or `retried`."""
@@ -238,6 +258,7 @@ class RunFold:
                     started_at=event.at,
                     input_size_bytes=event.input_size_bytes,
                 )
+                self._reserved.pop(address, None)
                 return self._keep(address, step)
             case StepSkipped():
                 step = StepTrace(
@@ -282,6 +303,9 @@ class RunFold:
                 del self._open[address]
                 self._end_attempt("completed", known.step, step)
                 return StepChange(known.position, step)
+            case StepModelReserved():
+                self._reserved[address] = Decimal(event.reservation.usd)
+                return self._keep(address, replace(known.step, reservation=event.reservation))
             case StepModelCall():
                 return self._apply_call(known, event)
             case StepRetrying() | StepError():
@@ -294,7 +318,9 @@ class RunFold:
                     tokens=event.tokens,
                     cost_usd=event.cost_usd,
                     error_context=json_bytes(event, "error"),
+                    reservation=None,
                 )
+                self._reserved.pop(address, None)
                 change = self._keep(address, step)
                 if isinstance(event, StepError):
                     del self._open[address]

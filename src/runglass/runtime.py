@@ -34,8 +34,10 @@ from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest, TraceContext
 from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count, with_defaults
 from runglass.management import SERVER, Actor
+from runglass.run_policy import RunPolicy
+from runglass.setting_rules import SettingRules
 from runglass.settings import Settings, SettingsError
-from runglass.store.base import CallKey, FlowRecord, Project, Retention, Store
+from runglass.store.base import CallKey, FlowRecord, Project, Retention, Role, Store
 from runglass.store.folder import make_folder
 from runglass.store.sqlite import SqliteStore
 from runglass.tail import Tails
@@ -78,6 +80,7 @@ class Runtime:
         self.engine = engine
         self.removal = removal
         self.supervised = supervised
+        self.policy = RunPolicy(store, settings)
         self._model_names = ModelNames(own_providers=settings.providers)
 
     async def submit(
@@ -96,17 +99,22 @@ class Runtime:
         outputs: MutableMapping[int, bytes] | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
+        role: Role = "run",
     ) -> Submitted:
         """Checks the request and starts the run. `version` None is production, or the draft without one.
 
-        `size_bytes` is about how large the request is; `key_id` is the key that is owed what comes of it.
+        `size_bytes` is about how large the request is, `role` that of its caller; `key_id` is the key that is
+        owed what comes of it.
 
-        Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit, and
-        then for a spent budget; CallRepeated where `call` has been made before.
+        Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit or are
+        not allowed, and then for a spent budget; CallRepeated where `call` has been made before.
         """
         record, number, flow = await self.find(project, slug, version)
+        await self.policy.check_overrides(
+            project, flow, request.block_overrides, role=role, size_bytes=size_bytes
+        )
         flow, inputs = await aside(partial(_asked_of, flow, request), size_bytes=size_bytes)
-        await self.check_models(flow)
+        await self.check_models(project, flow)
         await self.require_credit(project)
         plan = Plan(
             flow=flow,
@@ -143,9 +151,13 @@ class Runtime:
         flow = await aside(partial(decode_stored_flow, source), size_bytes=len(source))
         return record, number, flow
 
-    async def check_models(self, flow: Flow) -> None:
-        """Raises MODEL_NOT_SUPPORTED for a step whose model names no provider that this server knows."""
+    async def check_models(self, project: Project, flow: Flow) -> None:
+        """Raises MODEL_NOT_SUPPORTED for a step whose model names no provider that this server knows.
+
+        Raises FORBIDDEN for a model or settings that the project or the server does not allow.
+        """
         await self._model_names.check(flow)
+        self.policy.check_flow(project, flow)
 
     async def require_credit(self, project: Project) -> None:
         """Raises INSUFFICIENT_CREDITS where the project has a budget and nothing of it is left."""
@@ -231,6 +243,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
     except ValueError as error:
         raise SettingsError(f"redact_patterns: {error}") from error
+    try:
+        rules = SettingRules(settings.allowed_settings)
+    except ValueError as error:
+        raise SettingsError(f"allowed_settings: {error}") from error
     with exclusive(settings.database):
         async with (
             SqliteStore(settings.database, synchronous=settings.synchronous) as store,
@@ -239,7 +255,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             ) as sandbox,
             Templates() as templates,
             Models(
-                base_urls=settings.providers, api_keys=settings.provider_keys, prices=settings.prices
+                base_urls=settings.providers,
+                api_keys=settings.provider_keys,
+                prices=settings.prices,
+                rules=rules,
+                default_max_tokens=settings.default_max_tokens,
+                image_tokens=settings.image_tokens,
             ) as models,
         ):
             bus = MemoryBus()

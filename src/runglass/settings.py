@@ -146,6 +146,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_keys_per_project: Annotated[
         int, Meta(ge=1, description="keys that a project may have; revoked ones do not count")
     ] = 1000
+    default_max_tokens: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="`max_tokens` of a model call on a budget whose step sets none: without a limit of"
+            " its answer nobody can say what a call may cost",
+        ),
+    ] = 4096
+    image_tokens: Annotated[
+        int, Meta(ge=0, description="tokens that an image is taken for where a call on a budget is reserved")
+    ] = 50_000
+    allowed_models: Annotated[
+        list[str] | None,
+        Meta(
+            description="patterns, such as `openai:*`, of the models that a `run` key may set, where its"
+            " project has no list of its own; by default those that the project's published flows name"
+        ),
+    ] = None
+    allowed_settings: Annotated[
+        dict[str, list[str]],
+        Meta(
+            description="further names of a step's `settings` per provider, or for `*`, that may be sent:"
+            " `openai_store`, `extra_body.FIELD`, `extra_headers.NAME`"
+        ),
+    ] = {}
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
     ] = "info"

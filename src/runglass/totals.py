@@ -83,6 +83,7 @@ class Totals:
         self.failed_spent = Spent.read(known.failed_tokens, known.failed_cost_usd)
         self._unmetered = known.unmetered_calls
         self._unpriced = known.unpriced_calls
+        self._estimated_usd = Spent.read(None, known.estimated_cost_usd).cost_usd
         self._models = {name: _OfModel.read(model) for name, model in known.by_model.items()}
         self._finish_reasons = dict(known.finish_reasons)
 
@@ -94,6 +95,8 @@ class Totals:
             unmetered=call.cost_unknown == "no_usage",
             unpriced=call.cost_unknown == "no_price",
         )
+        if call.cost_estimated:
+            self._estimated_usd = sum_of_usd(self._estimated_usd, Decimal(call.cost_usd or 0))
         if call.finish_reason is not None:
             self._finish_reasons[call.finish_reason] = self._finish_reasons.get(call.finish_reason, 0) + 1
 
@@ -122,6 +125,7 @@ class Totals:
             failed_cost_usd=self.failed_spent.cost_text,
             unmetered_calls=self._unmetered,
             unpriced_calls=self._unpriced,
+            estimated_cost_usd=None if self._estimated_usd is None else format_usd(self._estimated_usd),
             by_model={name: model.totals() for name, model in self._models.items()},
             finish_reasons=dict(self._finish_reasons),
         )

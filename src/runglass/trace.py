@@ -49,7 +49,9 @@ class RunTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="cam
 
     `cost_usd` is exact, the sum of the known costs, None if none is known; of that, `failed_cost_usd` went
     into attempts that failed. `unmetered_calls` are model calls for which the provider told no usage,
-    `unpriced_calls` those for which no price is known. `finish_reasons` counts how model calls ended.
+    `unpriced_calls` those for which no price is known. Where the project has a budget those are charged as
+    they were reserved: `estimated_cost_usd` is that part of `cost_usd`. `finish_reasons` counts how model
+    calls ended.
     """
 
     completed: int = written(0)
@@ -62,6 +64,7 @@ class RunTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="cam
     failed_cost_usd: str | None = None
     unmetered_calls: int = written(0)
     unpriced_calls: int = written(0)
+    estimated_cost_usd: str | None = None
     by_model: dict[str, ModelTotals] = {}
     finish_reasons: dict[str, int] = {}
 
@@ -109,8 +112,10 @@ class ModelCall(
     `number` counts from 1 within the attempt. `request` has what was sent: `system`, `messages`, `settings`,
     and where there are any `tools`, `toolChoice` and `outputSchema`; `response` has `content` and
     `toolCalls`. Both are None where the capture mode keeps no content, and cut where they are too large
-    (`truncated`). `request_id` is the provider's. `cost_unknown` says why there is no `cost_usd`:
-    `no_usage`, the provider told none, or `no_price`, none is known. `cached_tokens` and `reasoning_tokens`
+    (`truncated`). `request_id` is the provider's. `cost_unknown` says why nobody knows what the call cost:
+    `no_usage`, the provider told none, or `no_price`, none is known. There is no `cost_usd` then, or, where
+    the project has a budget, the amount that was reserved, the most that it can have cost, which
+    `cost_estimated` says. `cached_tokens` and `reasoning_tokens`
     are parts of `tokens`, where told. `error_code` is set where the call failed or its answer could not be
     used. `streamed` is false where the answer came in one piece, and `note` says why, where nobody had set it
     so.
@@ -132,6 +137,7 @@ class ModelCall(
     reasoning_tokens: int | None = None
     cost_usd: str | None = None
     cost_unknown: str | None = None
+    cost_estimated: bool = False
     error_code: str | None = None
     request: Json = None
     response: Json = None
@@ -150,6 +156,17 @@ class ModelCall(
 decode_when_read(ModelCall, ("request", "response"))
 
 
+class ModelReservation(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
+    """What a request to a model can cost at most, in US dollars: taken from the budget before it is made.
+
+    `number` is that of the model call which is to come of it.
+    """
+
+    number: int
+    model: str
+    usd: str
+
+
 # The collector would walk every step of a long trace again and again. No cycle goes through a step, which is
 # frozen and holds JSON, unless a reader puts it into its own snapshot.
 class StepTrace(
@@ -160,7 +177,8 @@ class StepTrace(
     `loop_index` is the index of the innermost loop, `loop_path` all indices from the outermost in. `cost_usd`
     is an exact decimal string of US dollars, None where the price is unknown. Sizes are bytes of JSON before
     truncation. `model_calls` are those of an llm step, `finish_reason` is how the last of them ended:
-    `length` means that its text was cut by a limit of tokens.
+    `length` means that its text was cut by a limit of tokens. `reservation` is there while a model is being
+    asked on a budget.
     """
 
     step_id: str
@@ -183,6 +201,7 @@ class StepTrace(
     finish_reason: str | None = None
     # A tuple, of which there is one empty one: a list for each step makes long traces a quarter slower.
     model_calls: tuple[ModelCall, ...] = ()
+    reservation: ModelReservation | None = None
 
     def __eq__(self, other: object) -> bool:
         return same_fields(self, other)

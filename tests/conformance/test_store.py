@@ -505,6 +505,33 @@ async def test_production_moves_to_published_versions_only(store: Store) -> None
     assert rolled_back.production_version == 1
 
 
+async def test_what_is_reserved_of_a_budget_comes_and_goes_with_appends(store: Store) -> None:
+    run = await make_run(store)
+    tiny = Decimal("0.0000000000000000000000000000000001")
+    await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1) + tiny))
+    with pytest.raises(HeadMismatch):
+        await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1)))
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1) + tiny)
+    await store.append(batch(run, 1, b"2", spent_usd=tiny, reserved_usd=-(Decimal(1) + tiny)))
+    project = await store.project(run.project_id)
+    assert project is not None
+    assert (project.spent_usd, project.reserved_usd) == (tiny, Decimal(0))
+
+
+@pytest.mark.parametrize("patterns", [["openai:*", "local:é"], []])
+async def test_a_projects_list_of_models_is_kept_and_lifted(store: Store, patterns: list[str]) -> None:
+    project = await store.ensure_project("acme", "demo")
+    assert project.allowed_models is None
+    await store.set_allowed_models(project.id, patterns)
+    found = await store.project(project.id)
+    assert found is not None
+    assert found.allowed_models == tuple(patterns)
+    await store.set_allowed_models(project.id, None)
+    assert await store.project(project.id) == project
+
+
 async def test_what_a_run_spends_is_added_to_its_project_once(store: Store) -> None:
     run = await make_run(store)
     tiny = Decimal("0.0000000000000000000000000000000001")

@@ -180,7 +180,7 @@ def test_a_spent_budget_is_told_by_a_step_error() -> None:
 
         async def set_budget() -> None:
             project = await server.runtime.store.ensure_project("acme", "demo")
-            await server.runtime.store.set_budget(project.id, Decimal("0.000001"))
+            await server.runtime.store.set_budget(project.id, Decimal("0.002"))
 
         server.call(set_budget())
         told = bad_end(call(http, path_of("costly"), runRemaining=True))

@@ -27,7 +27,7 @@ from runglass.cli.terminal import (
 )
 from runglass.cli.words import duration, money, offset, size
 from runglass.events import KnownEvent, UnknownEvent, decode_event
-from runglass.trace import ModelCall
+from runglass.trace import ModelCall, ModelReservation
 
 HOSTILE = (
     "\x1b]0;owned\x07\x1b[2J\r\nsecond line\u009b\u202egnp.exe\u2066\u200b\u2028third\u061c\U000e0041\ud800"
@@ -49,6 +49,8 @@ def _event(kind: type[msgspec.Struct]) -> bytes:
         if field.type is ModelCall:
             about = ("model", "modelUsed", "finishReason", "requestId")
             values[field.encode_name] = {"number": 1, **dict.fromkeys(about, HOSTILE)}
+        elif field.type is ModelReservation:
+            values[field.encode_name] = {"number": 1, "model": HOSTILE, "usd": HOSTILE}
         elif field.type == list[str]:
             values[field.encode_name] = [HOSTILE]
         elif "list" in str(field.type):

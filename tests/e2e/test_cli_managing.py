@@ -183,12 +183,27 @@ def test_a_budget_is_set_shown_and_lifted(shop: Settings, capsys: pytest.Capture
         "project": "shop",
         "budgetUsd": "0.000000000001",
         "spentUsd": "0",
+        "reservedUsd": "0",
         "isSpent": False,
     }
     assert main([*BUDGET, "0", "--data", "here"]) == Exit.OK
     assert capsys.readouterr().out == "acme/shop  budget $0, spent $0; nothing more can be run\n"
     assert main([*BUDGET, "none", "--data", "here"]) == Exit.OK
     assert capsys.readouterr().out == "acme/shop  no budget, spent $0\n"
+
+
+def test_a_list_of_models_is_set_shown_and_lifted(shop: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    models = ["projects", "models", "acme/shop"]
+    assert main([*models, "--data", "here"]) == Exit.OK
+    assert capsys.readouterr().out == "acme/shop  no list of models\n"
+    assert main([*models, "openai:*", "local:tiny", "--data", "here"]) == Exit.OK
+    assert capsys.readouterr().out == "acme/shop  openai:*, local:tiny\n"
+    assert main([*models, "tiny", "--data", "here"]) == Exit.USAGE
+    assert "PROVIDER:MODEL" in capsys.readouterr().err
+    assert main([*models, "--data", "here", "--json"]) == Exit.OK
+    assert json.loads(capsys.readouterr().out)["allowedModels"] == ["openai:*", "local:tiny"]
+    assert main([*models, "default", "--data", "here"]) == Exit.OK
+    assert capsys.readouterr().out == "acme/shop  no list of models\n"
 
 
 def test_a_large_budget_is_kept_to_the_last_digit(shop: Settings, capsys: pytest.CaptureFixture[str]) -> None:

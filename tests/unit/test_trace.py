@@ -44,7 +44,7 @@ REFERENCE: dict[type[msgspec.Struct], list[str]] = {
 
 
 BEYOND: dict[type[msgspec.Struct], set[str]] = {
-    StepTrace: {"loop_path", "finish_reason", "model_calls"},
+    StepTrace: {"loop_path", "finish_reason", "model_calls", "reservation"},
     RunSummary: {
         "flow_slug",
         "version",

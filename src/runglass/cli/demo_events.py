@@ -10,6 +10,7 @@ from runglass.events import (
     StepCompleted,
     StepInput,
     StepModelCall,
+    StepModelReserved,
     StepOutput,
     StepProgress,
     StepSkipped,
@@ -51,7 +52,7 @@ class LiveView:
         write_line(self._console, f"            {text}", style="dim")
 
     def _is_shown(self, event: StreamEvent) -> bool:
-        if isinstance(event, (StepInput, StepProgress, StepModelCall, StepOutput)):
+        if isinstance(event, (StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)):
             return False
         if isinstance(event, StepStarted):
             # Nothing is lost: its end, which says how long it took, has a line of its own.

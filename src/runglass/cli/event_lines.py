@@ -20,6 +20,7 @@ from runglass.events import (
     StepEvent,
     StepInput,
     StepModelCall,
+    StepModelReserved,
     StepOutput,
     StepPaused,
     StepPausedForToolCalls,
@@ -87,6 +88,9 @@ def _words(event: StreamEvent) -> Words:
             return "·", "dim", f"says {one_line(event.text, limit=60)!r}{_attempt(event.attempt)}"
         case StepOutput():
             return "·", "dim", f"output: {_excerpt(event.output_data)}{_attempt(event.attempt)}"
+        case StepModelReserved():
+            most = words.money(event.reservation.usd)
+            return "·", "dim", f"asks {one_line(event.reservation.model)} for at most {most}"
         case StepModelCall():
             return "·", "dim", _model_call(event.model_call)
         case StepCompleted():

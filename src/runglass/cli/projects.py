@@ -72,12 +72,42 @@ def budget(
     found = asyncio.run(_project(settings, name))
     budget, spent = _usd(found.budget_usd), format_usd(found.spent_usd)
     if as_json:
-        about = {"budgetUsd": budget, "spentUsd": spent, "isSpent": found.is_spent}
+        reserved = format_usd(found.reserved_usd)
+        about = {"budgetUsd": budget, "spentUsd": spent, "reservedUsd": reserved, "isSpent": found.is_spent}
         write_json({"org": name.org, "project": name.project} | about)
         return
     limit = "no budget" if budget is None else f"budget ${budget}"
     end = "; nothing more can be run" if found.is_spent else ""
-    write_line(stdout(), f"{name}  {limit}, spent ${spent}{end}")
+    held = f", ${format_usd(found.reserved_usd)} held for model calls" if found.reserved_usd else ""
+    write_line(stdout(), f"{name}  {limit}, spent ${spent}{held}{end}")
+
+
+@app.command()
+def models(
+    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN]...", help="Models, as openai:*; default lifts the list."),
+    ] = None,
+    data: Data = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or set which models a project's flows and callers may name; `echo` always may be.
+
+    Without a list a flow may name any model, and a `run` key set those of the server's `allowed_models`, or
+    else those that the project's published flows name.
+    """
+    name = project_name(project)
+    settings = data_folder.data_settings(data, store)
+    if patterns:
+        asyncio.run(_set_models(settings, name, None if patterns == ["default"] else _checked(patterns)))
+    found = asyncio.run(_project(settings, name))
+    if as_json:
+        write_json({"org": name.org, "project": name.project, "allowedModels": found.allowed_models})
+        return
+    allowed = "no list of models" if found.allowed_models is None else ", ".join(found.allowed_models)
+    write_line(stdout(), f"{name}  {allowed}")
 
 
 @app.command()
@@ -144,12 +174,27 @@ async def _set_budget(settings: Settings, name: ProjectName, budget_usd: Decimal
         await store.set_budget(project.id, budget_usd, by=data_folder.terminal_user())
 
 
+async def _set_models(settings: Settings, name: ProjectName, patterns: list[str] | None) -> None:
+    async with data_folder.existing_store(settings) as store:
+        project = await data_folder.existing_project(store, name)
+        await store.set_allowed_models(project.id, patterns, by=data_folder.terminal_user())
+
+
 async def _set_retention(settings: Settings, name: ProjectName, wanted: dict[str, float | None]) -> None:
     async with data_folder.existing_store(settings) as store:
         project = await data_folder.existing_project(store, name)
         before = Retention(project.retention_days, project.content_retention_days)
         retention = before._replace(**wanted)
         await store.set_retention(project.id, retention, by=data_folder.terminal_user())
+
+
+def _checked(patterns: list[str]) -> list[str]:
+    """The patterns. Raises UsageError for one that no model string fits."""
+    for pattern in patterns:
+        provider, _, model = pattern.partition(":")
+        if pattern != "*" and not (provider and model):
+            raise UsageError(f"{pattern!r} fits no model: write PROVIDER:MODEL, with * for any part")
+    return patterns
 
 
 def _days(text: str) -> float | None:

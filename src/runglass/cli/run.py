@@ -17,7 +17,15 @@ from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect_async
 from runglass.cli.run_interrupt import until_interrupted
 from runglass.cli.terminal import complain, is_watched, note, stderr, write_json, write_line
 from runglass.errors import APIError, APITimeoutError
-from runglass.events import StepInput, StepModelCall, StepOutput, StepProgress, StepStarted, StreamEvent
+from runglass.events import (
+    StepInput,
+    StepModelCall,
+    StepModelReserved,
+    StepOutput,
+    StepProgress,
+    StepStarted,
+    StreamEvent,
+)
 from runglass.execution import CompletedResult
 
 if TYPE_CHECKING:
@@ -122,13 +130,17 @@ async def _within(timeout_s: float, run: "WatchedRun") -> CompletedResult:
         raise APITimeoutError(f"{message}; {goes_on}") from error
 
 
+_PASSED_OVER = (StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
+"""Events that say too much for somebody who waits for a result."""
+
+
 async def _show_events(run: "WatchedRun") -> CompletedResult:
     console = stderr()
     lines = EventLines()
 
     def show(event: StreamEvent) -> None:
         line = lines.line(event)
-        if not isinstance(event, (StepStarted, StepInput, StepProgress, StepModelCall, StepOutput)):
+        if not isinstance(event, _PASSED_OVER):
             write_line(console, line)
         if isinstance(event, StepStarted):
             status.update(f"running {place(event)} …")

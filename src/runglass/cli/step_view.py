@@ -101,7 +101,8 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
     ]
     yield f"tokens     {words.tokens(call.tokens)}" + (f" ({', '.join(parts)})" if parts else "")
     reasons = {"no_usage": " (the provider told no usage)", "no_price": " (no price is known)"}
-    yield f"cost       {words.money(call.cost_usd)}{reasons.get(call.cost_unknown or '', '')}"
+    most = "at most " if call.cost_estimated else ""
+    yield f"cost       {most}{words.money(call.cost_usd)}{reasons.get(call.cost_unknown or '', '')}"
     if call.finish_reason is not None:
         yield f"finish     {words.finish(call.finish_reason)}"
     if call.request_id is not None:

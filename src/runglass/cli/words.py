@@ -78,7 +78,9 @@ def money(usd: str | Decimal | None) -> str:
 
 
 def least_money(totals: RunTotals) -> str:
-    """What a run cost, as `≥ $0.12` where the cost of some calls is not known."""
+    """What a run cost, `≥ $0.12` where some costs are not known, `≈ $0.12` where they are estimated."""
+    if totals.estimated_cost_usd is not None:
+        return f"≈ {money(totals.cost_usd)}"
     is_partial = totals.cost_usd is not None and totals.unmetered_calls + totals.unpriced_calls > 0
     return f"≥ {money(totals.cost_usd)}" if is_partial else money(totals.cost_usd)
 

@@ -5,6 +5,7 @@ Nothing is decided here: whether there is another attempt is known in `attempts.
 """
 
 from collections.abc import Mapping, MutableMapping
+from decimal import Decimal
 from typing import Any, TypedDict
 
 import msgspec
@@ -25,6 +26,7 @@ from runglass.events import (
     StepError,
     StepInput,
     StepModelCall,
+    StepModelReserved,
     StepOutput,
     StepProgress,
     StepResumed,
@@ -141,11 +143,21 @@ class Attempt:
             if not self._has_input():
                 self._record_input()
 
-    def call(self, request: ModelRequest) -> CallRecorder:
+    def call(self, request: ModelRequest, *, reserved_usd: Decimal | None = None) -> CallRecorder:
         """A request to the attempt's model that is about to be made."""
         so_far = self._so_far()
         number = 1 if so_far is None else len(so_far.model_calls) + 1
-        return CallRecorder(request, number, capture=self._writing.capture, clock=self._writing.clock)
+        return CallRecorder(
+            request,
+            number,
+            capture=self._writing.capture,
+            clock=self._writing.clock,
+            reserved_usd=reserved_usd,
+        )
+
+    def reserve(self, call: CallRecorder) -> None:
+        """Records what a request that is about to be made takes from the budget."""
+        self._writing.recorder.record(StepModelReserved(**self._address(), reservation=call.reservation))
 
     def record_call(self, call: ModelCall) -> None:
         """Records a request to the attempt's model that has ended."""

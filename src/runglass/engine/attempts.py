@@ -5,16 +5,18 @@ Being cut off is an end too: an ended run has no step that still runs.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
+from runglass.engine.asking import Asking
 from runglass.engine.attempt import Attempt, Writing
-from runglass.engine.call_recorder import CallRecorder, lost_call
+from runglass.engine.budget import BudgetExceeded, RunBudget
+from runglass.engine.call_recorder import lost_call
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import Lost
-from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest
+from runglass.engine.llm import CallFailed, ModelAnswer, ModelRequest
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Turns
@@ -32,6 +34,7 @@ from runglass.engine.taking_up import WORKER_LOST, CutOff
 from runglass.errors import StepFailure, StoreError
 from runglass.flow import LeafStep, LlmStep, Retry, Step, WaitStep, within
 from runglass.fold import Address, StepChange
+from runglass.trace import ModelCall, StepTrace
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +64,10 @@ class StepWaits(Exception):
 
 
 class CreditsExhausted(Exception):
-    """The project's budget is spent; the step was not begun."""
+    """The project's budget is spent, or too little of it is left for a call of the step; `str` says which."""
 
-    def __init__(self, step_id: str) -> None:
-        super().__init__(step_id)
+    def __init__(self, step_id: str, message: str) -> None:
+        super().__init__(message)
         self.step_id = step_id
 
 
@@ -73,7 +76,7 @@ class Attempts:
 
     `earlier` holds steps that have been run before and may be run again, `cut_off` those whose process died;
     that may happen to a step `crash_retries` times. `step_inputs` by step id stand over fields of a step's
-    input. `has_credit` is asked before each step.
+    input. `budget` is asked before each step and before each request to a model.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Attempts:
         gate: Gate,
         ending: Ending,
         crash_retries: int,
-        has_credit: Callable[[], Awaitable[bool]] | None = None,
+        budget: RunBudget | None = None,
         earlier: Mapping[Address, StepChange] | None = None,
         cut_off: Mapping[Address, CutOff] | None = None,
         step_inputs: Mapping[str, dict[str, Any]] | None = None,
@@ -94,7 +97,7 @@ class Attempts:
         self._gate = gate
         self._ending = ending
         self._crash_retries = crash_retries
-        self._has_credit = has_credit
+        self._budget = budget
         self._earlier = earlier or {}
         self._cut_off = dict(cut_off or {})
         self._step_inputs = step_inputs or {}
@@ -112,12 +115,8 @@ class Attempts:
 
         Raises StepLost, StepWaits, CreditsExhausted and StoreError.
         """
-        if self._has_credit is not None:
-            # What the step before has spent must be in the store before that is asked.
-            await self._writing.recorder.commit()
-            if not await self._has_credit():
-                self._ending.spent_at = step.id
-                raise CreditsExhausted(step.id)
+        if self._budget is not None and not await self._budget.has_credit():
+            raise self._spent(step, f"the project's budget is spent; step {step.id!r} was not begun")
         waited_s = 0.0
         cut_off = self._cut_off.pop(Address(step.id, place.loop_path), None) if self._cut_off else None
         if cut_off is not None:
@@ -141,6 +140,10 @@ class Attempts:
                 return outcome.output
             await self._parts.clock.sleep(self._judge(attempt, outcome) / 1000)
             number, tried, turns = number + 1, tried + 1, None
+
+    def _spent(self, step: Step, message: str) -> CreditsExhausted:
+        self._ending.spent_at, self._ending.spent = step.id, message
+        return CreditsExhausted(step.id, message)
 
     def next_attempt(self, step_id: str, place: Place) -> int:
         """The number of the next attempt, which takes the place in the trace that the step has already."""
@@ -177,6 +180,8 @@ class Attempts:
                     there = place._replace(loop_path=address.loop_path)
                     attempt = Attempt(self._writing, step, Payload(None), there, cut_off.change.step.attempt)
                     attempt.stop_clock()
+                    if cut_off.change.step.reservation is not None:
+                        attempt.record_call(_lost(step, cut_off.change.step))
                     attempt.cut_off(_crash(step))
 
     async def _go_on_after(
@@ -202,8 +207,9 @@ class Attempts:
         attempt.stop_clock()
         # Of the turns before a pause each has made its call; those of an earlier attempt do not count here.
         turns_before = turns.iterations_used if turns is not None and turns.attempt == before.attempt else 0
-        if isinstance(step, LlmStep) and len(before.model_calls) <= turns_before:
-            attempt.record_call(lost_call(step.model, len(before.model_calls) + 1, error_code=WORKER_LOST))
+        reserved = before.reservation
+        if reserved is not None or (isinstance(step, LlmStep) and len(before.model_calls) <= turns_before):
+            attempt.record_call(_lost(step, before))
         crash = _crash(step)
         if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):
             raise StepLost(attempt.lose(crash)) from crash
@@ -272,6 +278,10 @@ class Attempts:
             elif not self._ending.left:
                 attempt.cut_off(StepFailure("CANCELLED", f"step {step.id!r} was cut off", may_retry=False))
             raise
+        except BudgetExceeded as error:
+            # As above: the attempt ends with the run.
+            attempt.tell_input()
+            raise self._spent(step, f"step {step.id!r}: {error}") from error
         except (StoreError, StepWaits):
             raise
         except Exception as error:
@@ -289,32 +299,32 @@ class Attempts:
         self, attempt: Attempt, step: LlmStep, request: ModelRequest, limit: asyncio.Timeout
     ) -> ModelAnswer:
         """The model's answer; that it was asked is recorded, whatever came of it."""
-        call, stream = attempt.call(request), OutputStream(attempt, self._writing)
-        await call.prepare()
-        # What others are asked to do is not asked before it is sure to be in the log.
-        await self._writing.recorder.commit()
-        await self._parts.models.ready(step.model)
+        stream = OutputStream(attempt, self._writing)
+        asking = Asking(
+            attempt, request, writing=self._writing, models=self._parts.models, budget=self._budget
+        )
+        await asking.begin()
         attempt.restart_clock()
-        call.start()
+        asking.start()
 
         def hear(text: str) -> None:
-            call.hear()
+            asking.hear()
             stream.write(text)
 
         outcome: ModelAnswer | StepFailure | None = None
         try:
             async with stream, _within(limit, step.timeout_ms):
                 try:
-                    outcome = await self._parts.models.complete(request, hear)
+                    outcome = await asking.answer(hear)
                 except StepFailure as failure:
                     outcome = failure
         except BaseException as error:
             # What had been answered when the attempt was cut off is to be paid for all the same.
             if outcome is None:
                 outcome = CallFailed(self._why_cut_off(error, limit), "cut off", may_be_charged=True)
-            _record(attempt, call, outcome)
+            asking.end(outcome)
             raise
-        _record(attempt, call, outcome)
+        asking.end(outcome)
         if isinstance(outcome, StepFailure):
             raise outcome
         return outcome
@@ -351,12 +361,6 @@ class Attempts:
         return delay_ms
 
 
-def _record(attempt: Attempt, call: CallRecorder, outcome: ModelAnswer | StepFailure) -> None:
-    # Any other failure came about before anything was sent: then no model was asked.
-    if isinstance(outcome, ModelAnswer | CallFailed | AnswerRejected):
-        attempt.record_call(call.ended(outcome))
-
-
 @asynccontextmanager
 async def _within(limit: asyncio.Timeout, timeout_ms: int | None) -> AsyncIterator[None]:
     """Bounds the block by the step's time limit, if it has one."""
@@ -364,6 +368,13 @@ async def _within(limit: asyncio.Timeout, timeout_ms: int | None) -> AsyncIterat
         if timeout_ms is not None:
             limit.reschedule(asyncio.get_running_loop().time() + timeout_ms / 1000)
         yield
+
+
+def _lost(step: Step, attempt: StepTrace) -> ModelCall:
+    """The call that an attempt may have been making when its process ended."""
+    assert isinstance(step, LlmStep)
+    number = len(attempt.model_calls) + 1
+    return lost_call(step.model, number, error_code=WORKER_LOST, reservation=attempt.reservation)
 
 
 def _crash(step: Step) -> StepFailure:

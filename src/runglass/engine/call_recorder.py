@@ -4,6 +4,7 @@ The event is recorded when the request has ended, in whatever way. What was sent
 the input of the attempt.
 """
 
+from decimal import Decimal
 from typing import Any
 
 from runglass.clock import Clock, iso
@@ -11,24 +12,42 @@ from runglass.engine.capture import Capture
 from runglass.engine.model_call import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Response
 from runglass.engine.payload import Payload
 from runglass.lazy import encoded
-from runglass.money import format_usd
-from runglass.trace import ModelCall
+from runglass.money import ZERO, format_usd
+from runglass.trace import ModelCall, ModelReservation
 
 HIDDEN = "[redacted]"
 
 
 class CallRecorder:
-    """A request that is being made, the `number`th of its attempt."""
+    """A request that is being made, the `number`th of its attempt.
 
-    def __init__(self, request: ModelRequest, number: int, *, capture: Capture, clock: Clock) -> None:
+    `reserved_usd`, on a budget, is the most that it can cost, which is charged where its cost is not known.
+    """
+
+    def __init__(
+        self,
+        request: ModelRequest,
+        number: int,
+        *,
+        capture: Capture,
+        clock: Clock,
+        reserved_usd: Decimal | None = None,
+    ) -> None:
         self._request = request
         self._number = number
+        self._reserved_usd = reserved_usd
         self._capture = capture
         self._clock = clock
         self._sent = Payload(_sent(request))
         self._started_at = iso(clock.now())
         self._started_s = clock.monotonic_s()
         self._first_token_ms: int | None = None
+
+    @property
+    def reservation(self) -> ModelReservation:
+        """What the request takes from the budget."""
+        usd = format_usd(self._reserved_usd or ZERO)
+        return ModelReservation(number=self._number, model=self._request.model, usd=usd)
 
     async def prepare(self) -> None:
         """Looks through a large request before it is made, off the event loop."""
@@ -72,8 +91,9 @@ class CallRecorder:
             tokens=response.tokens,
             cached_tokens=response.cached_tokens,
             reasoning_tokens=response.reasoning_tokens,
-            cost_usd=None if response.cost_usd is None else format_usd(response.cost_usd),
+            cost_usd=self._cost_usd(response.cost_usd),
             cost_unknown=response.cost_unknown,
+            cost_estimated=response.cost_usd is None and self._reserved_usd is not None,
             error_code=error_code,
             request=encoded(sent),
             response=encoded(received),
@@ -89,11 +109,17 @@ class CallRecorder:
             started_at=self._started_at,
             duration_ms=self._elapsed_ms(),
             time_to_first_token_ms=self._first_token_ms,
+            cost_usd=None if refused else self._cost_usd(None),
             cost_unknown=None if refused else "no_usage",
+            cost_estimated=not refused and self._reserved_usd is not None,
             error_code=error_code,
             request=encoded(sent),
             truncated=is_cut,
         )
+
+    def _cost_usd(self, known: Decimal | None) -> str | None:
+        cost_usd = self._reserved_usd if known is None else known
+        return None if cost_usd is None else format_usd(cost_usd)
 
     def _kept_request(self, *, failed: bool) -> tuple[Any, bool]:
         # Asked before anything is encoded: conversations grow long, and most are not kept.
@@ -120,14 +146,18 @@ def _provider(model: str) -> str | None:
     return model.partition(":")[0] if ":" in model else None
 
 
-def lost_call(model: str, number: int, *, error_code: str) -> ModelCall:
-    """The call that an attempt may have been making when its process ended."""
+def lost_call(
+    model: str, number: int, *, error_code: str, reservation: ModelReservation | None = None
+) -> ModelCall:
+    """The call that an attempt may have been making when its process ended, charged as it was reserved."""
     return ModelCall(
         number=number,
         model=model,
         provider=_provider(model),
         note="the process ended; whether the model was asked is not known",
+        cost_usd=None if reservation is None else reservation.usd,
         cost_unknown="no_usage",
+        cost_estimated=reservation is not None,
         error_code=error_code,
     )
 

@@ -11,6 +11,7 @@ import msgspec
 from runglass.bus.base import Bus
 from runglass.clock import Clock
 from runglass.engine.capture import Capture
+from runglass.engine.lost_calls import charge_lost
 from runglass.engine.recorder import Recorder
 from runglass.engine.taking_up import last_time, stored_fold
 from runglass.events import FlowCancelled, FlowFailed
@@ -38,6 +39,7 @@ async def end_run(
     recorder = Recorder(store, bus, run, state, clock, not_before=await last_time(store, run))
     if run.status == "pending":
         recorder.begin()
+    charge_lost(recorder, run.id)
     if error is None:
         recorder.owe(error=b'"cancelled"')
         recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled))

@@ -18,6 +18,7 @@ from uuid_utils import uuid7
 from runglass.bus.base import Bus
 from runglass.clock import iso
 from runglass.engine.aside import aside
+from runglass.engine.budget import Budgets
 from runglass.engine.capture import Capture
 from runglass.engine.ended import end_run
 from runglass.engine.gate import Ending, Gate
@@ -99,6 +100,7 @@ class Engine:
             make_capture=make_capture,
             gate=self._gate,
             crash_retries=crash_retries,
+            budgets=Budgets(store),
         )
         self._lease = timedelta(seconds=lease_s)
         self._owner = str(uuid7())

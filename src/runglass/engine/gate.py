@@ -7,13 +7,15 @@ import contextlib
 class Ending:
     """What a stretch that goes on is told: to end as cancelled, or to be left to whoever claims the run.
 
-    `spent_at` is the step for which there was no credit: the run fails, and whatever goes on fails with it.
+    `spent_at` is the step for which there was no credit, and `spent` says so: the run fails, and whatever
+    goes on fails with it.
     """
 
     def __init__(self) -> None:
         self.cancelled: str | None = None
         self.left = False
         self.spent_at: str | None = None
+        self.spent = ""
 
     @property
     def told(self) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -10,10 +10,12 @@ import msgspec
 from runglass.bus.base import Bus
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
+from runglass.engine.budget import Budgets
 from runglass.engine.capture import Capture
 from runglass.engine.ended import end_run
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import kept_ids, stretch_checkpoint
+from runglass.engine.lost_calls import charge_lost
 from runglass.engine.overrides import overrides_applied
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Pause, Turns
@@ -73,6 +75,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     make_capture: Callable[[CaptureMode], Capture]
     gate: Gate
     crash_retries: int
+    budgets: Budgets
 
 
 class Going:
@@ -137,8 +140,7 @@ class Going:
             lost = failed.lost
             return self._failed(lost.error, lost.kept, lost.step_id)
         except CreditsExhausted as spent:
-            message = f"the project's budget is spent; step {spent.step_id!r} was not begun"
-            error = {"code": "CREDITS_EXHAUSTED", "message": message}
+            error = {"code": "CREDITS_EXHAUSTED", "message": str(spent)}
             return self._failed(error, capture.error(error), spent.step_id)
         except asyncio.CancelledError:
             # Being cut off is a way for a stretch to end, and this is its task: nothing is to be unwound.
@@ -146,6 +148,7 @@ class Going:
                 raise RunLeft(f"run {run.id!r} was left by a process that stopped") from None
             if run.status == "pending" and not recorder.head:
                 recorder.begin()
+            charge_lost(recorder, run.id)
             recorder.owe(error=b'"cancelled"')
             recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=self.ending.cancelled))
             return Outcome("cancelled", error={"code": "CANCELLED", "message": self.ending.cancelled})
@@ -207,7 +210,7 @@ class Going:
             gate=around.gate,
             ending=self.ending,
             crash_retries=around.crash_retries,
-            has_credit=await self._credit(),
+            budget=await self._around.budgets.of_run(self.run.project_id, self._recorder),
             earlier=state.earlier,
             cut_off=state.cut_off,
             step_inputs=state.begun.stretch.step_inputs,
@@ -230,24 +233,6 @@ class Going:
         place = Place(step_index(flow, step.id))
         attempt = Attempt(writing, step, Payload(None), place, turns.attempt, turns=turns)
         attempt.retry(StepFailure("CANCELLED", "the caller went back to an earlier step"), delay_ms=0)
-
-    async def _credit(self) -> Callable[[], Awaitable[bool]] | None:
-        """How to ask for credit before each step; None where no budget is set."""
-        store, project_id = self._around.store, self.run.project_id
-        project = await store.project(project_id)
-        if project is None or project.budget_usd is None:
-            return None
-
-        async def has_credit() -> bool:
-            try:
-                current = await store.project(project_id)
-            except StoreError as error:
-                # What is cut off by this goes on later: nothing may say that it was lost.
-                self._recorder.fail(error)
-                raise
-            return current is None or not current.is_spent
-
-        return has_credit
 
     def _ended_well(self, walked: Walked, capture: Capture) -> Outcome:
         if walked.result is None:
@@ -273,6 +258,7 @@ class Going:
 
     def _failed(self, error: dict[str, Any], kept: msgspec.Raw, step_id: str | None = None) -> Outcome:
         """The failure with its whole `error` for the caller; the log gets what is `kept` of it."""
+        charge_lost(self._recorder, self.run.id)
         # Who asks for a job is told its code and message, and is owed no more.
         owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
         self._recorder.owe(error=msgspec.json.encode(owed))

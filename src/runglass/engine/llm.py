@@ -6,14 +6,18 @@ Knows which model strings are built in and which belong to a provider; what a pr
 
 import asyncio
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from importlib import import_module
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from runglass.engine import echo
-from runglass.engine.model_call import AnswerRejected, CallFailed, ModelAnswer, ModelRequest
-from runglass.engine.prices import Price
+from runglass.engine.cost_bound import token_bound, with_max_tokens
+from runglass.engine.model_call import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, OnDeclined
+from runglass.engine.prices import Price, most_of
 from runglass.errors import StepFailure
+from runglass.money import ZERO
+from runglass.setting_rules import NOTHING_MORE, SettingRules
 
 if TYPE_CHECKING:
     from runglass.engine.providers import Providers
@@ -21,11 +25,25 @@ if TYPE_CHECKING:
 __all__ = ["AnswerRejected", "CallFailed", "ModelAnswer", "ModelRequest", "Models", "Price"]
 
 
+DEFAULT_MAX_TOKENS = 4096
+IMAGE_TOKENS = 50_000
+"""No image counts as more in the price lists in use, high resolution in small models included."""
+
+
+class Bounded(NamedTuple):
+    """A request, and the most that it can cost in US dollars."""
+
+    request: ModelRequest
+    most_usd: Decimal
+
+
 class Models:
     """Every model that a flow may name. A context manager: leaving it closes the HTTP clients.
 
     `base_urls` points a provider name, a known or a new one, at any OpenAI-compatible server. `api_keys` are
-    by provider name, and stand over the providers' environment variables. `prices` are by model string.
+    by provider name, and stand over the providers' environment variables. `prices` are by model string. A
+    request whose settings go against `rules` is not made. On a budget, a request without `max_tokens` gets
+    `default_max_tokens`, and an image counts as `image_tokens`.
     """
 
     def __init__(
@@ -34,10 +52,16 @@ class Models:
         base_urls: Mapping[str, str] | None = None,
         api_keys: Mapping[str, str] | None = None,
         prices: Mapping[str, Price] | None = None,
+        rules: SettingRules = NOTHING_MORE,
+        default_max_tokens: int = DEFAULT_MAX_TOKENS,
+        image_tokens: int = IMAGE_TOKENS,
     ) -> None:
         self._base_urls = dict(base_urls or {})
         self._api_keys = dict(api_keys or {})
         self._prices = dict(prices or {})
+        self._rules = rules
+        self._default_max_tokens = default_max_tokens
+        self._image_tokens = image_tokens
         self._providers: Providers | None = None
         self._importing = asyncio.Lock()
 
@@ -60,8 +84,45 @@ class Models:
         if model != echo.NAME and ":" in model:
             await self._loaded()
 
-    async def complete(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelAnswer:
+    async def bounded(self, request: ModelRequest) -> Bounded:
+        """`request` as it is sent on a budget, and the most that it can cost in US dollars.
+
+        Raises StepFailure where no price of the model is known: what has no price has no bound.
+        """
+        price = self._prices.get(request.model)
+        if request.model == echo.NAME:
+            if price is None:
+                return Bounded(request, ZERO)
+            # It costs nothing to ask it twice.
+            answer = await echo.echo(request, _unheard, price)
+            return Bounded(request, answer.response.cost_usd or ZERO)
+        request = with_max_tokens(request, self._default_max_tokens)
+        bound = token_bound(request, image_tokens=self._image_tokens)
+        if price is not None:
+            return Bounded(request, most_of(price, bound))
+        usd = None
+        if ":" in request.model:
+            usd = await (await self._loaded()).list_cost(request.model, bound)
+        if usd is None:
+            raise StepFailure(
+                "MODEL_NOT_SUPPORTED",
+                f"no price is known for model {request.model!r}, and the project has a budget: give one in"
+                " the server's setting `prices`, or lift the budget",
+                may_retry=False,
+            )
+        return Bounded(request, usd)
+
+    async def complete(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None],
+        *,
+        on_declined: OnDeclined | None = None,
+    ) -> ModelAnswer:
         """The answer to `request`; `on_text` hears its text in pieces as they come.
+
+        Some servers decline a request for its form alone, and are asked in another one: `on_declined` is
+        awaited before each such further request.
 
         Raises StepFailure where nothing was sent, CallFailed where no whole answer came, and AnswerRejected
         where an answer came that must be paid for but cannot be used.
@@ -76,7 +137,9 @@ class Models:
                 f"model {request.model!r} names no provider: write PROVIDER:MODEL, or `echo` to try it out",
                 may_retry=False,
             )
-        return await (await self._loaded()).complete(request, on_text, price)
+        if refusal := self._rules.refusal(request.model, request.settings):
+            raise StepFailure("INVALID_INPUT", refusal, may_retry=False)
+        return await (await self._loaded()).complete(request, on_text, price, on_declined)
 
     async def _loaded(self) -> "Providers":
         async with self._importing:
@@ -85,3 +148,7 @@ class Models:
                 self._providers = module.Providers(base_urls=self._base_urls, api_keys=self._api_keys)
         providers: Providers = self._providers
         return providers
+
+
+def _unheard(text: str) -> None:
+    """Text that nobody is to hear."""

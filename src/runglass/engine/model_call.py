@@ -3,7 +3,7 @@
 Built-in and hosted models both speak in these. Nothing here knows a provider, a flow or a run.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -78,6 +78,10 @@ class CallFailed(StepFailure):
     def __init__(self, code: str, message: str, *, may_be_charged: bool, **more: Any) -> None:
         super().__init__(code, message, **more)
         self.may_be_charged = may_be_charged
+
+
+OnDeclined = Callable[[CallFailed], Awaitable[None]]
+"""Awaited when a server has declined a request for its form, and before it is asked in another one."""
 
 
 class AnswerRejected(StepFailure):

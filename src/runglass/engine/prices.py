@@ -5,10 +5,11 @@ Knows configured prices; the list prices of hosted models are the provider side'
 
 from decimal import Decimal
 
+from runglass.engine.cost_bound import TokenBound
 from runglass.money import ZERO, add_usd, price_of
 from runglass.settings import Price
 
-__all__ = ["Price", "cost_of"]
+__all__ = ["Price", "cost_of", "most_of"]
 
 
 def cost_of(price: Price, *, prompt: int, completion: int, cached: int = 0) -> Decimal:
@@ -25,3 +26,10 @@ def cost_of(price: Price, *, prompt: int, completion: int, cached: int = 0) -> D
     for per_mtok, count in amounts:
         total = add_usd(total, price_of(per_mtok, count))
     return total
+
+
+def most_of(price: Price, bound: TokenBound) -> Decimal:
+    """The most that a call of so many tokens can cost, be they cached or not."""
+    whole = cost_of(price, prompt=bound.prompt, completion=bound.completion)
+    cached = cost_of(price, prompt=bound.prompt, completion=bound.completion, cached=bound.prompt)
+    return max(whole, cached)

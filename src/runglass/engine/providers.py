@@ -10,6 +10,7 @@ Knows no flow and no run; retries nothing, because each try must be an attempt t
 
 import logging
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.messages import (
@@ -28,7 +29,9 @@ from pydantic_ai.settings import ModelSettings
 from runglass.engine import conversation
 from runglass.engine.answers import read_answer
 from runglass.engine.clients import Clients, Prepared
-from runglass.engine.model_call import ModelAnswer, ModelRequest, whole_text
+from runglass.engine.cost_bound import TokenBound
+from runglass.engine.list_prices import list_cost
+from runglass.engine.model_call import ModelAnswer, ModelRequest, OnDeclined, whole_text
 from runglass.engine.prices import Price
 from runglass.engine.provider_errors import (
     CALL_ERRORS,
@@ -56,9 +59,14 @@ class Providers:
         await self._clients.aclose()
 
     async def complete(
-        self, request: ModelRequest, on_text: Callable[[str], None], price: Price | None
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None],
+        price: Price | None,
+        on_declined: OnDeclined | None = None,
     ) -> ModelAnswer:
         """The model's answer; raises StepFailure, AnswerRejected among them."""
+        declined = _Declined(request.model, self._secrets, on_declined)
         provider = request.model.partition(":")[0]
         prepared = await self._clients.prepared(request.model)
         settings = conversation.model_settings(request.settings, provider=provider)
@@ -73,22 +81,31 @@ class Providers:
         try:
             if note is None and wanted is not False:
                 try:
-                    response = await _ask(prepared, request, settings, on_text)
+                    response = await _ask(prepared, request, settings, on_text, declined)
                 except CALL_ERRORS as error:
                     if wanted or not rejects_streaming(error):
                         raise
+                    await declined.told(error)
                     note = NO_STREAM
                 else:
                     answer = read_answer(request, response, price=price)
                     _learn_of_stream(prepared, answer, request.model)
                     return answer
-            response = await _ask(prepared, request, settings, None)
+            response = await _ask(prepared, request, settings, None, declined)
         except CALL_ERRORS as error:
             raise call_failure(error, model=request.model, secrets=self._secrets) from error
         answer = read_answer(request, response, price=price, streamed=False, note=note)
         _learn_of_one_piece(prepared, answer, note)
         on_text(answer.response.text)
         return answer
+
+    async def list_cost(self, model: str, bound: TokenBound) -> Decimal | None:
+        """What so many tokens cost at most by the list of prices; None where it has none for the model.
+
+        Raises StepFailure where no client for the model can be made.
+        """
+        prepared = await self._clients.prepared(model)
+        return list_cost(prepared.model.base_url, prepared.model.model_name, bound)
 
 
 def _one_piece(prepared: Prepared, request: ModelRequest) -> str | None:
@@ -128,8 +145,25 @@ def unknown_provider(model: str) -> str | None:
     return None
 
 
+class _Declined:
+    """Tells whoever pays for the requests that one was declined, before another one is made."""
+
+    def __init__(self, model: str, secrets: frozenset[str], on_declined: OnDeclined | None) -> None:
+        self._model = model
+        self._secrets = secrets
+        self._on_declined = on_declined
+
+    async def told(self, error: Exception) -> None:
+        if self._on_declined is not None:
+            await self._on_declined(call_failure(error, model=self._model, secrets=self._secrets))
+
+
 async def _ask(
-    prepared: Prepared, request: ModelRequest, settings: ModelSettings, on_text: Callable[[str], None] | None
+    prepared: Prepared,
+    request: ModelRequest,
+    settings: ModelSettings,
+    on_text: Callable[[str], None] | None,
+    declined: _Declined,
 ) -> ModelResponse:
     """The response, streamed to `on_text`, or in one piece where there is none."""
     messages = conversation.model_messages(request.messages, system=request.system)
@@ -147,6 +181,7 @@ async def _ask(
             last = form == prepared.forms[-1]
             if request.output_schema is None or last or not rejects_output_format(error):
                 raise
+            await declined.told(error)
         # Nothing was generated or charged: the server declined the form, so it is asked in the next one, from
         # now on. A call beside this one may have dropped the form already.
         if form == prepared.forms[0]:

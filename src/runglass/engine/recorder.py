@@ -28,7 +28,8 @@ class Recorder:
     """Appends to one run of `owner`, in the order in which `record` is called.
 
     No event is dated before `not_before`. What the fold says was spent since the append before is charged to
-    the project with each append: the run's cost and the budget are one number.
+    the project with each append: the run's cost and the budget are one number. What is reserved for requests
+    to models travels in the same way.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Recorder:
         self._appends: set[asyncio.Task[None]] = set()
         self._failure: StoreError | None = None
         self._charged_usd = fold.spent.cost_usd or ZERO
+        self._reserved_usd = fold.reserved_usd
         self._summary = fold.summary
         self._summary_json = json.encode(fold.summary)
         self._result: bytes | None = None
@@ -167,7 +169,7 @@ class Recorder:
         if not self._events or self._failure is not None:
             return
         status = self._fold.status
-        spent_usd = self._fold.spent.cost_usd or ZERO
+        spent_usd, reserved_usd = self._fold.spent.cost_usd or ZERO, self._fold.reserved_usd
         batch = Append(
             run_no=self._run.no,
             head=self._sent,
@@ -183,9 +185,12 @@ class Recorder:
             result=self._result,
             error=self._error,
             spent_usd=ZERO if spent_usd is self._charged_usd else subtract_usd(spent_usd, self._charged_usd),
+            reserved_usd=subtract_usd(reserved_usd, self._reserved_usd)
+            if reserved_usd is not self._reserved_usd
+            else ZERO,
             ended_at=self._at if status in TERMINAL else None,
         )
-        self._charged_usd = spent_usd
+        self._charged_usd, self._reserved_usd = spent_usd, reserved_usd
         self._sent = self._head
         self._events, self._changes, self._checkpoints = [], {}, []
         self._dropped, self._owed = [], []

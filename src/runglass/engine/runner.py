@@ -169,7 +169,7 @@ class Runner:
             if self._ending.told:
                 raise asyncio.CancelledError from None
             if self._ending.spent_at is not None:
-                raise CreditsExhausted(self._ending.spent_at) from None
+                raise CreditsExhausted(self._ending.spent_at, self._ending.spent) from None
             if step.on_error == "fail":
                 raise
             self._attempts.give_up(step, place)

@@ -84,6 +84,7 @@ async def _start(
         call=call,
         size_bytes=size,
         key_id=request.auth.id,
+        role=request.auth.role,
     )
     return partial(_outcome, request, submitted.run, submitted.flow_id, submitted.block_count)
 
@@ -117,13 +118,23 @@ async def _resume(
         offer=offer_of(asked, turns.offer),
         results=results,
     )
+    await check_caller(request, own, paused, asked, size)
     plan = await aside(partial(overridden, paused, asked), size_bytes=size)
-    await runtime.check_models(plan.flow)
+    await runtime.check_models(own, plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
     resuming = runtime.engine.resume(paused, plan, stretch, size_bytes=size)
     started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
     return partial(_outcome, request, started, run.flow_id, step_count(paused.plan.flow))
+
+
+async def check_caller(
+    request: Asked, own: Project, paused: PausedRun, asked: RunRequest, size_bytes: int
+) -> None:
+    """Raises FORBIDDEN for an override that this caller may not make of a paused run."""
+    await runtime_of(request).policy.check_overrides(
+        own, paused.plan.flow, asked.block_overrides, role=request.auth.role, size_bytes=size_bytes
+    )
 
 
 def overridden(paused: PausedRun, asked: RunRequest) -> Plan:

@@ -153,12 +153,14 @@ async def push(
     """Stores a flow file, YAML or JSON, as the draft of its slug, which must be the slug in the path.
 
     A file with mistakes is refused with all of them in `detail.problems`. `warnings` lists what does not keep
-    the flow from being used, such as a model whose package this server lacks.
+    the flow from being used, such as a model whose package this server lacks. Models and settings that the
+    project or the server does not allow are FORBIDDEN.
     """
     own = await own_room(request, org, project)
     require_admin(request)
     runtime = runtime_of(request)
     checked = await _read_flow(await body_of(request), slug, own_providers=runtime.settings.providers)
+    runtime.policy.check_flow(own, checked.flow)
     info = _info(await push_flow(runtime.store, own, checked.flow, by=actor_of(request)))
     warnings = [FlowWarning(**warning._asdict()) for warning in checked.warnings]
     return answer(PushedFlow(**msgspec.structs.asdict(info), warnings=warnings))

@@ -211,6 +211,7 @@ async def _queue(
             call=call,
             size_bytes=len(body),
             key_id=request.auth.id,
+            role=request.auth.role,
         )
         accepted = JobAccepted(
             execution_id=submitted.run.id,

@@ -28,7 +28,7 @@ from runglass.server.auth import Asked, no_run, own_project, require_execute, ru
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
 from runglass.server.endings import answer_expired, require_outcome
-from runglass.server.executing import overridden
+from runglass.server.executing import check_caller, overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
 from runglass.server.owed import require_owed
@@ -174,6 +174,7 @@ async def _first_call(
         outputs=outputs,
         size_bytes=size,
         key_id=request.auth.id,
+        role=request.auth.role,
     )
     return submitted.run
 
@@ -201,6 +202,7 @@ async def _later_call(
     cursor = paused.pause.cursor
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = await aside(partial(_results, run, paused, asked, first), size_bytes=size)
+    await check_caller(request, own, paused, asked, size)
     plan = await aside(partial(overridden, paused, asked), size_bytes=size)
     # Who goes back begins anew, with the tools of this call alone.
     turns = paused.pause.turns if first == cursor else None
@@ -215,7 +217,7 @@ async def _later_call(
     )
     if asked.tools:
         check_takers(plan.flow)
-    await runtime.check_models(plan.flow)
+    await runtime.check_models(own, plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
     resuming = runtime.engine.resume(paused, plan, stretch, outputs=outputs, size_bytes=size)

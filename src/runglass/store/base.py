@@ -25,7 +25,9 @@ Role = str
 class Project(msgspec.Struct, frozen=True, kw_only=True):
     """A room of its own: flows, keys and runs of one project are invisible to another.
 
-    Budget and spending are exact US dollars.
+    Budget and spending are exact US dollars; `reserved_usd` is held back for requests to models that are
+    being made. `allowed_models` are patterns of the models that its flows and callers may name, None for no
+    list.
     """
 
     id: int
@@ -36,6 +38,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     spent_usd: Decimal = ZERO
     retention_days: float | None = None
     content_retention_days: float | None = None
+    reserved_usd: Decimal = ZERO
+    allowed_models: tuple[str, ...] | None = None
 
     @property
     def is_spent(self) -> bool:
@@ -217,7 +221,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run.
     `ended_at` is when it ended, where it has.
     `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
-    repeated call gets whatever the log keeps. `spent_usd` joins the project's spending.
+    repeated call gets whatever the log keeps. `spent_usd` joins the project's spending, `reserved_usd` what
+    is held back of its budget: less than 0 where more was given back than taken.
     """
 
     run_no: int
@@ -234,6 +239,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None = None
     error: bytes | None = None
     spent_usd: Decimal = ZERO
+    reserved_usd: Decimal = ZERO
     ended_at: str | None = None
 
 
@@ -270,6 +276,11 @@ class Store(Protocol):
 
     async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
         """Sets what the project may spend in all; None lifts the limit."""
+
+    async def set_allowed_models(
+        self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
+    ) -> None:
+        """Sets which models the project's flows and callers may name; None leaves it to the server."""
 
     async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
         """Sets how long the project's ended runs are kept; None leaves it to the server's default."""

@@ -36,8 +36,8 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
             "another process goes on with it"
         )
-    if batch.spent_usd:
-        _spend(db, batch.run_no, batch.spent_usd)
+    if batch.spent_usd or batch.reserved_usd:
+        _spend(db, batch)
     db.executemany(
         "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
         [(batch.run_no, seq, data) for seq, data in enumerate(batch.events, batch.head + 1)],
@@ -79,13 +79,18 @@ def _moved(db: sqlite3.Connection, batch: Append) -> bool:
     return db.execute(_MOVE_ON, (*state, batch.status, *before)).rowcount == 1
 
 
-def _spend(db: sqlite3.Connection, run_no: int, amount_usd: Decimal) -> None:
+def _spend(db: sqlite3.Connection, batch: Append) -> None:
     # Added up here, not by SQLite, whose numbers are too small for exact decimals.
-    project_id, spent = db.execute(
-        "SELECT id, spent_usd FROM project WHERE id = (SELECT project_id FROM run WHERE no = ?)", (run_no,)
+    project_id, spent, reserved = db.execute(
+        "SELECT id, spent_usd, reserved_usd FROM project"
+        " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
+        (batch.run_no,),
     ).fetchone()
-    spent = format_usd(add_usd(Decimal(spent), amount_usd))
-    db.execute("UPDATE project SET spent_usd = ? WHERE id = ?", (spent, project_id))
+    spent = format_usd(add_usd(Decimal(spent), batch.spent_usd))
+    reserved = format_usd(add_usd(Decimal(reserved), batch.reserved_usd))
+    db.execute(
+        "UPDATE project SET spent_usd = ?, reserved_usd = ? WHERE id = ?", (spent, reserved, project_id)
+    )
 
 
 def _write_steps(db: sqlite3.Connection, run_no: int, steps: Sequence[StepRow]) -> None:

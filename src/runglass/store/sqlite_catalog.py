@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -20,8 +20,8 @@ from runglass.store.queries import as_bytes, every, now_text, one
 from runglass.store.sqlite_audit import change_project, note_change
 
 _PROJECT = (
-    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days"
-    " FROM project"
+    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
+    " reserved_usd, allowed_models FROM project"
 )
 _KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 _FLOW = (
@@ -58,6 +58,12 @@ class Catalog:
 
     async def project(self, project_id: int) -> Project | None:
         return await self._db.look_up(one(_project, f"{_PROJECT} WHERE id = ?", project_id))
+
+    async def set_allowed_models(
+        self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
+    ) -> None:
+        text = None if patterns is None else msgspec.json.encode(list(patterns)).decode()
+        await self._db.write(change_project(project_id, by, "project.models", allowed_models=text))
 
     async def find_project(self, org: str, name: str) -> Project | None:
         return await self._db.look_up(one(_project, f"{_PROJECT} WHERE org = ? AND name = ?", org, name))
@@ -254,11 +260,14 @@ def _put_in_production(db: sqlite3.Connection, flow_id: str, version: int, *, by
 
 def _project(row: Any) -> Project:
     known = dict(zip(Project.__struct_fields__, row, strict=True))
-    budget_usd, spent_usd = known.pop("budget_usd"), known.pop("spent_usd")
+    budget_usd, patterns = known.pop("budget_usd"), known.pop("allowed_models")
+    spent_usd, reserved_usd = known.pop("spent_usd"), known.pop("reserved_usd")
     return Project(
         **known,
         budget_usd=None if budget_usd is None else Decimal(budget_usd),
         spent_usd=Decimal(spent_usd),
+        reserved_usd=Decimal(reserved_usd),
+        allowed_models=None if patterns is None else msgspec.json.decode(patterns, type=tuple[str, ...]),
     )
 
 

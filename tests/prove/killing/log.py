@@ -11,6 +11,7 @@ from runglass.events import (
     StepError,
     StepInput,
     StepModelCall,
+    StepModelReserved,
     StepOutput,
     StepProgress,
     StepResumed,
@@ -27,12 +28,16 @@ OfAttempt = (
     StepInput
     | StepResumed
     | StepProgress
+    | StepModelReserved
     | StepModelCall
     | StepOutput
     | StepCompleted
     | StepRetrying
     | StepError
 )
+
+_WITHIN = (StepInput, StepResumed, StepProgress, StepModelReserved, StepModelCall, StepOutput)
+"""Events after which an attempt goes on."""
 
 
 class Log:
@@ -118,7 +123,7 @@ class Log:
             isinstance(event, StepRetrying | StepError) and _code(event) == LOST
         ):
             yield f"{_name(address)} was cut off in attempt {event.attempt}, and {event.event_type} follows"
-        if isinstance(event, StepInput | StepResumed | StepProgress | StepModelCall | StepOutput):
+        if isinstance(event, _WITHIN):
             return
         self.open.pop(address, None)
         if isinstance(event, StepCompleted):

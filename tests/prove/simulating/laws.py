@@ -268,6 +268,7 @@ class Laws:
         for log in self.logs.values():
             log.check_stored(self.db)
             spent += log.check_whole(self.db)
-        rows = self.db.execute("SELECT spent_usd FROM project").fetchall()
+        rows = self.db.execute("SELECT spent_usd, reserved_usd FROM project").fetchall()
         stored = sum((Decimal(row[0]) for row in rows), Decimal(0))
+        demand(all(Decimal(row[1]) == 0 for row in rows), f"money is held for calls of ended runs: {rows}")
         demand(stored == spent, f"{stored} dollars are spent, the traces say {spent}")

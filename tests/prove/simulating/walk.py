@@ -18,6 +18,7 @@ from runglass.events import (
     StepEvent,
     StepInput,
     StepModelCall,
+    StepModelReserved,
     StepOutput,
     StepProgress,
     StepResumed,
@@ -94,7 +95,14 @@ class Pass:
             case LoopCompleted():
                 assert address not in self._looped, f"loop {address} has ended twice"
                 self._looped.add(address)
-            case StepInput() | StepProgress() | StepModelCall() | StepOutput() | StepResumed():
+            case (
+                StepInput()
+                | StepProgress()
+                | StepModelReserved()
+                | StepModelCall()
+                | StepOutput()
+                | StepResumed()
+            ):
                 self._goes_on(address, event.attempt)
             case StepCompleted():
                 self._goes_on(address, event.attempt)

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Models
-from runglass.engine.model_call import Response
+from runglass.engine.model_call import OnDeclined, Response
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.templates import Templates
 from runglass.errors import StepFailure
@@ -79,7 +79,13 @@ class SimulatedModels(Models):
         super().__init__(prices={"echo": PRICE})
         self._chance = chance
 
-    async def complete(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelAnswer:
+    async def complete(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None],
+        *,
+        on_declined: OnDeclined | None = None,
+    ) -> ModelAnswer:
         fails = request.settings["fails"]
         await asyncio.sleep(self._chance.choice((0.0, 0.02, 0.4, self._chance.uniform(0, 4))))
         if self._chance.random() < fails:

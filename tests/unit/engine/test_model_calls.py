@@ -11,7 +11,7 @@ import pytest
 
 from runglass.engine.call_recorder import HIDDEN
 from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Models
-from runglass.engine.model_call import Response
+from runglass.engine.model_call import OnDeclined, Response
 from runglass.engine.plan import Offer, Stretch
 from runglass.errors import StepFailure
 from runglass.execution import CaptureMode
@@ -57,7 +57,13 @@ class Scripted(Models):
     async def ready(self, model: str) -> None:
         pass
 
-    async def complete(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelAnswer:
+    async def complete(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None],
+        *,
+        on_declined: OnDeclined | None = None,
+    ) -> ModelAnswer:
         self.on_call()
         answer = self._answers.pop(0)
         if answer is None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Models
-from runglass.engine.model_call import Response
+from runglass.engine.model_call import OnDeclined, Response
 from runglass.engine.plan import Offer, Stretch
 from runglass.events import FlowCompleted, StepModelCall, decode_event
 from runglass.flow import Flow, parse_flow
@@ -39,7 +39,13 @@ class DicedModels(Models):
     async def ready(self, model: str) -> None:
         pass
 
-    async def complete(self, request: ModelRequest, on_text: Callable[[str], None]) -> ModelAnswer:
+    async def complete(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None],
+        *,
+        on_declined: OnDeclined | None = None,
+    ) -> ModelAnswer:
         self.calls += 1
         way = self._chance.choice(WAYS)
         if way == "refused":

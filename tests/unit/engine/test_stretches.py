@@ -162,13 +162,13 @@ async def test_a_paused_run_can_be_cancelled(house: House) -> None:
     assert ran.step("ask").tokens is not None, "what was paid stays in the trace"
 
 
-async def test_a_budget_that_is_crossed_ends_the_run_at_the_next_step(tmp_path: Path) -> None:
-    """Two words in and two out at 0.5 dollars per token make 2 dollars; the budget is 1."""
+async def test_a_budget_that_is_spent_ends_the_run_at_the_next_step(tmp_path: Path) -> None:
+    """Two words in and two out at 0.5 dollars per token make 2 dollars, and so is the budget."""
     half = Decimal(500_000)
     prices = {"echo": Price(input_per_mtok=half, output_per_mtok=half)}
     async with open_house(SqliteStore(tmp_path / "db"), prices=prices) as house:
         project = await house.store.ensure_project("acme", "demo")
-        await house.store.set_budget(project.id, Decimal(1))
+        await house.store.set_budget(project.id, Decimal(2))
         flow = "- {id: a, type: llm, model: echo}\n- {id: b, type: passthrough}"
         started = await start(house, flow, {"message": "two words"})
         ran = await read(house, started.id, await started.outcome())

@@ -1,0 +1,94 @@
+"""The requests to a model that one turn of an attempt makes: one, or more where a server declines a form.
+
+On a budget each is reserved before it is made. Whatever becomes of it is recorded with its cost, which is the
+reservation where nobody knows better.
+"""
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from runglass.engine.attempt import Attempt, Writing
+from runglass.engine.budget import RunBudget
+from runglass.engine.call_recorder import CallRecorder
+from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Models
+from runglass.errors import StepFailure
+from runglass.money import ZERO
+
+
+class Asking:
+    """A turn in which `attempt` asks a model for what `request` says. Its `request` is what is sent."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        request: ModelRequest,
+        *,
+        writing: Writing,
+        models: Models,
+        budget: RunBudget | None,
+    ) -> None:
+        self.request = request
+        self._attempt = attempt
+        self._writing = writing
+        self._models = models
+        self._budget = budget
+        self._most_usd = ZERO
+        self._call: CallRecorder | None = None
+
+    async def begin(self) -> None:
+        """Makes ready for the first request; when this returns, the log has all that is to be asked.
+
+        Raises StepFailure where a model on a budget has no price, BudgetExceeded and StoreError.
+        """
+        if self._budget is not None:
+            self.request, self._most_usd = await self._models.bounded(self.request)
+        await self._prepare()
+        await self._models.ready(self.request.model)
+
+    def start(self) -> None:
+        """The first request goes out now."""
+        assert self._call is not None
+        self._call.start()
+
+    def hear(self) -> None:
+        """A part of the answer has come."""
+        if self._call is not None:
+            self._call.hear()
+
+    async def answer(self, on_text: Callable[[str], None]) -> ModelAnswer:
+        """The model's answer. Raises StepFailure, BudgetExceeded."""
+        if self._budget is None:
+            return await self._models.complete(self.request, on_text)
+        return await self._models.complete(self.request, on_text, on_declined=self._again)
+
+    def end(self, outcome: ModelAnswer | StepFailure) -> None:
+        """Records how the last request ended."""
+        # Any other failure came about before anything was sent: then no model was asked.
+        if self._call is not None and isinstance(outcome, ModelAnswer | CallFailed | AnswerRejected):
+            self._attempt.record_call(self._call.ended(outcome))
+
+    async def _again(self, declined: CallFailed) -> None:
+        """A request was declined, and another one is about to be made."""
+        if not declined.may_be_charged:
+            # It was free, so what was reserved for it does for the next one, which is no larger.
+            return
+        self.end(declined)
+        # Until the next one is reserved there is none.
+        self._call = None
+        await self._prepare()
+        self.start()
+
+    async def _prepare(self) -> None:
+        call = self._attempt.call(self.request, reserved_usd=self._reserved_usd)
+        await call.prepare()
+        if self._budget is None or not self._most_usd:
+            # What others are asked to do is not asked before it is sure to be in the log.
+            await self._writing.recorder.commit()
+        else:
+            async with self._budget.reserved(self._most_usd):
+                self._attempt.reserve(call)
+        self._call = call
+
+    @property
+    def _reserved_usd(self) -> Decimal | None:
+        return self._most_usd or None

@@ -1,0 +1,77 @@
+"""Whether a caller may have a run: what the project, the server and the flow allow, as it stands now.
+
+The rules themselves are in `override_policy.py` and `setting_rules.py`; this file looks up what they need.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from functools import partial
+from glob import escape
+from typing import Any
+
+from runglass.engine.aside import aside
+from runglass.flow import Flow, decode_flow
+from runglass.override_policy import check_fields, check_flow_models, check_new_models, models_in
+from runglass.setting_rules import SettingRules
+from runglass.settings import Settings
+from runglass.store.base import Project, Role, Store
+
+MOST_VERSIONS = 10_000
+"""Published versions of which the models are remembered."""
+
+
+class RunPolicy:
+    """The rules of one server. Raises ValueError for `allowed_settings` that cannot be allowed."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._allowed_models = settings.allowed_models
+        self._rules = SettingRules(settings.allowed_settings)
+        self._models_of_version: dict[tuple[str, int], frozenset[str]] = {}
+
+    def check_flow(self, project: Project, flow: Flow) -> None:
+        """Raises FORBIDDEN for a model or settings that nobody may use in a flow of this project."""
+        check_flow_models(flow, project.allowed_models, self._rules)
+
+    async def check_overrides(
+        self,
+        project: Project,
+        flow: Flow,
+        overrides: Mapping[str, Mapping[str, Any]],
+        *,
+        role: Role,
+        size_bytes: int,
+    ) -> None:
+        """Raises FORBIDDEN for an override of `flow` that a caller with this role may not make."""
+        if not overrides or role == "admin":
+            return
+        check = partial(check_fields, flow, overrides, self._rules)
+        models = await aside(check, size_bytes=size_bytes)
+        if not models:
+            return
+        # As they are now, not as they were when the call came in.
+        current = await self._store.project(project.id) or project
+        if current.allowed_models is not None:
+            patterns: Collection[str] = current.allowed_models
+            source = "the models of the project"
+        elif self._allowed_models is not None:
+            patterns, source = self._allowed_models, "the server's `allowed_models`"
+        else:
+            patterns = await self._published_models(project)
+            source = "those that the project's published flows name"
+        check_new_models(models, patterns, source=source)
+
+    async def _published_models(self, project: Project) -> frozenset[str]:
+        found: set[str] = set()
+        for record in await self._store.flows(project.id):
+            if record.production_version is not None:
+                key = (record.id, record.production_version)
+                if key not in self._models_of_version:
+                    source = await self._store.flow_source(*key)
+                    flow = None if source is None else await asyncio.to_thread(decode_flow, source)
+                    # A published version never changes. In the order of the list, the oldest goes first.
+                    while len(self._models_of_version) >= MOST_VERSIONS:
+                        self._models_of_version.pop(next(iter(self._models_of_version)))
+                    self._models_of_version[key] = frozenset() if flow is None else models_in(flow)
+                found |= self._models_of_version[key]
+        return frozenset(map(escape, found))

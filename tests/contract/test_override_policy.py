@@ -1,0 +1,248 @@
+"""What a `run` key may set anew for a run: what the flow offers, with allowed models and settings."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.settings import SettingsError
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import detail, frames, http_for, refusal
+
+FLOWS = {
+    "plain": """
+slug: plain
+steps:
+  - {id: ask, type: llm, model: echo, prompt: Hello, retry: {max_attempts: 1}}
+  - {id: work, type: code, code: 'return {"n": 1}'}
+  - {id: rest, type: wait, ms: 0}
+""",
+    "open": """
+slug: open
+overridable: [code, ms]
+steps:
+  - {id: ask, type: llm, model: echo, prompt: Hello}
+  - {id: work, type: code, code: 'return {"n": 1}'}
+  - {id: rest, type: wait, ms: 0}
+""",
+    "other": "{slug: other, steps: [{id: a, type: llm, model: 'local:named', prompt: Hi}]}",
+}
+CODE = {"work": {"code": 'return {"n": 2}'}}
+TOOL = {"type": "function", "function": {"name": "look"}}
+RESULT = {"role": "tool", "content": "x"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    # A port that nobody listens on: whoever may ask a model finds out at once, and for nothing.
+    with running_server(
+        providers={"local": "http://127.0.0.1:9/v1"}, allowed_settings={"local": ["extra_body.harmless"]}
+    ) as running:
+        for flow in FLOWS.values():
+            running.push(flow)
+        running.push("{slug: draft, steps: [{id: a, type: llm, model: 'local:hidden'}]}", publish=False)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def run(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.make_key("acme", "demo", "run")) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def admin(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.key) as http:
+        yield http
+
+
+def path(slug: str, call: str = "execute") -> str:
+    return f"/seq/acme/demo/{slug}/{call}"
+
+
+FORBIDDEN = [
+    (CODE, "`blockOverrides.work.code`", "`overridable`"),
+    ({"rest": {"ms": 1}}, "`blockOverrides.rest.ms`", "`overridable`"),
+    ({"ask": {"tools": False}}, "`blockOverrides.ask.tools`", "`admin` key"),
+    ({"ask": {"retry": {"max_attempts": 100}}}, "`blockOverrides.ask.retry`", "`overridable`"),
+    ({"ask": {"model": "local:unnamed"}}, "'local:unnamed'", "projects models"),
+    ({"ask": {"model": "local:hidden"}}, "'local:hidden'", "published flows"),
+    ({"ask": {"settings": {"extra_body": {"min_p": 1}}}}, "settings.extra_body", "`admin` key"),
+    ({"ask": {"settings": {"extra_body": {"harmless": 1}}}}, "settings.extra_body", "`admin` key"),
+    ({"ask": {"settings": {"extra_headers": {"X-Title": "a"}}}}, "settings.extra_headers", "`admin` key"),
+    ({"ask": {"settings": {"service_tier": "priority"}}}, "settings.service_tier", "`allowed_settings`"),
+    ({"ask": {"settings": {"openai_store": True}}}, "settings.openai_store", "`allowed_settings`"),
+]
+
+
+@pytest.mark.parametrize("call", ["execute", "jobs", "step", "v1/execute", "execute?version=0"])
+@pytest.mark.parametrize(("overrides", "what", "how"), FORBIDDEN)
+def test_what_is_not_offered_is_forbidden_and_says_how_it_is_allowed(
+    run: httpx2.Client, call: str, overrides: dict[str, Any], what: str, how: str
+) -> None:
+    before = run.get("/flow-runs").json()
+    answer = run.post(path("plain", call), json={"blockOverrides": overrides})
+    assert refusal(answer) == (403, "FORBIDDEN")
+    message = detail(answer)["message"]
+    assert what in message
+    assert how in message
+    assert run.get("/flow-runs").json() == before, "nothing was started"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": "x" * 5_000_000},
+        {"model": "local:" + "-/" * 2_000_000, "settings": {"openai_store": 1}},
+        {"settings": {"openai_" + "x" * 5_000_000: 1}},
+        {"settings": {"extra_body": {"x" * 5_000_000: 1}}},
+    ],
+)
+def test_a_refusal_is_short_however_long_the_names_are(run: httpx2.Client, fields: dict[str, Any]) -> None:
+    answer = run.post(path("plain"), json={"blockOverrides": {"ask": fields}})
+    assert refusal(answer) == (403, "FORBIDDEN")
+    assert len(answer.content) < 2_000
+
+
+OFFERED = [
+    {"ask": {"prompt": "Hi", "system": "Be kind", "settings": {"temperature": 0, "max_tokens": 5}}},
+    {"ask": {"input": {"a": 1}, "output_schema": {"type": "object"}, "model": "echo"}},
+    {"ask": {"settings": {"openai_reasoning_effort": "low"}}},
+    {"work": {"code": 'return {"n": 1}'}},
+]
+
+
+@pytest.mark.parametrize("overrides", OFFERED)
+def test_what_is_offered_runs(run: httpx2.Client, overrides: dict[str, Any]) -> None:
+    """The last one is no change: it has the value that the flow has."""
+    assert run.post(path("plain"), json={"blockOverrides": overrides}).status_code == 200
+
+
+def test_a_model_that_a_published_flow_names_may_be_set(run: httpx2.Client) -> None:
+    answer = run.post(path("plain"), json={"blockOverrides": {"ask": {"model": "local:named"}}})
+    assert refusal(answer) == (500, "STEP_FAILED"), "it was asked, and is not there"
+
+
+def test_a_flow_may_offer_code_and_nothing_else(run: httpx2.Client) -> None:
+    answer = run.post(path("open"), json={"blockOverrides": CODE})
+    assert answer.json()["result"] == {"n": 2}
+    answer = run.post(path("open"), json={"blockOverrides": {"ask": {"prompt": "Hi"}}})
+    assert refusal(answer) == (403, "FORBIDDEN")
+
+
+def test_an_admin_may_set_every_field(admin: httpx2.Client) -> None:
+    overrides = {**CODE, "rest": {"ms": 1}, "ask": {"settings": {"extra_headers": {"Host": "a"}}}}
+    answer = admin.post(path("plain"), json={"blockOverrides": overrides})
+    assert answer.json()["result"] == {"n": 2}, "only `echo` hears the header"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"extra_body": {"model": "dear"}}, "never sent"),
+        ({"extra_body": {"stream_options": {"include_usage": False}}}, "never sent"),
+        ({"extra_headers": {"HOST": "x"}}, "never sent"),
+        ({"extra_headers": {"Authorization": "x"}}, "never sent"),
+        ({"extra_headers": {"X-Other": "x"}}, "`allowed_settings`"),
+        ({"extra_body": {"unheard_of": 1}}, "`allowed_settings`"),
+    ],
+)
+def test_nobody_sends_what_changes_model_bill_or_address(
+    admin: httpx2.Client, settings: dict[str, Any], said: str
+) -> None:
+    body = {"blockOverrides": {"ask": {"model": "local:m", "settings": settings}}}
+    answer = admin.post(path("plain"), json=body)
+    assert refusal(answer) == (403, "FORBIDDEN")
+    assert said in detail(answer)["message"]
+    step = {"id": "a", "type": "llm", "model": "local:m", "prompt": "x", "settings": settings}
+    pushed = admin.put("/flows/acme/demo/worse", json={"slug": "worse", "steps": [step]})
+    assert refusal(pushed) == (403, "FORBIDDEN")
+
+
+def test_a_setting_of_the_server_opens_a_field_to_flows(admin: httpx2.Client) -> None:
+    step = {"id": "a", "type": "llm", "model": "local:m", "settings": {"extra_body": {"harmless": 1}}}
+    flow = {"slug": "tuned", "steps": [{**step, "prompt": "x"}]}
+    assert admin.put("/flows/acme/demo/tuned", json=flow).status_code == 200
+    flow["steps"][0]["model"] = "openai:m"  # type: ignore[index]
+    assert refusal(admin.put("/flows/acme/demo/tuned", json=flow)) == (403, "FORBIDDEN")
+
+
+@pytest.mark.parametrize("name", ["extra_body", "extra_body.model", "extra_headers.Host"])
+def test_what_is_never_sent_cannot_be_opened(name: str) -> None:
+    with (
+        pytest.raises(SettingsError, match="cannot be allowed"),
+        running_server(allowed_settings={"*": [name]}),
+    ):
+        raise AssertionError("it started")
+
+
+def test_who_takes_a_run_up_may_repeat_what_it_was_started_with(
+    run: httpx2.Client, admin: httpx2.Client
+) -> None:
+    """An administrator sets the code anew; whoever brings the results may say so again, and say no more."""
+    paused = admin.post(path("plain"), json={"tools": [TOOL], "blockOverrides": CODE}).json()
+    assert paused["status"] == "tool_calls_required"
+    result = {**RESULT, "toolCallId": paused["toolCalls"][0]["id"]}
+    body = {
+        "executionId": paused["executionId"],
+        "toolCallMessages": [*paused["toolCallMessages"], result],
+    }
+    more = {"work": {"code": 'return {"n": 3}'}}
+    assert refusal(run.post(path("plain"), json={**body, "blockOverrides": more})) == (403, "FORBIDDEN")
+    answer = run.post(path("plain"), json={**body, "blockOverrides": CODE})
+    assert answer.json()["result"] == {"n": 2}
+
+
+def test_each_call_of_a_step_through_is_held_to_it(run: httpx2.Client) -> None:
+    prompt = {"ask": {"prompt": "Other"}}
+    first = frames(run.post(path("plain", "step"), json={"blockOverrides": prompt}).text)
+    body = {"executionId": first[0].data["executionId"], "stepIndex": 1}
+    answer = run.post(path("plain", "step"), json={**body, "blockOverrides": {**prompt, **CODE}})
+    assert refusal(answer) == (403, "FORBIDDEN")
+    rest = frames(
+        run.post(path("plain", "step"), json={**body, "blockOverrides": prompt, "runRemaining": True}).text
+    )
+    assert rest[-1].event == "flow_completed"
+
+
+def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: RunningServer) -> None:
+    async def allow(patterns: list[str] | None) -> None:
+        project = await server.runtime.store.ensure_project("acme", "listed")
+        await server.runtime.store.set_allowed_models(project.id, patterns)
+
+    server.push(FLOWS["plain"], project="listed")
+    server.push(FLOWS["other"], project="listed")
+    place, other = "/seq/acme/listed/plain/execute", {"blockOverrides": {"ask": {"model": "local:new"}}}
+    once_more = {"blockOverrides": {"ask": {"model": "local:nought"}}}
+    with (
+        http_for(server, server.make_key("acme", "listed", "run")) as run,
+        http_for(server, server.make_key("acme", "listed")) as admin,
+    ):
+        assert refusal(run.post(place, json=other)) == (403, "FORBIDDEN")
+        server.call(allow(["local:n*"]))
+        assert refusal(run.post(place, json=other)) == (500, "STEP_FAILED")
+        server.call(allow(["openai:*"]))
+        named = "/seq/acme/listed/other/execute"
+        for http in (run, admin):
+            assert refusal(http.post(place, json=once_more)) == (403, "FORBIDDEN")
+            assert refusal(http.post(named, json={})) == (403, "FORBIDDEN")
+            assert http.post(place, json={}).status_code == 200, "`echo` may always be"
+        flow = {"slug": "new", "steps": [{"id": "a", "type": "llm", "model": "local:x", "prompt": "x"}]}
+        pushed = admin.put("/flows/acme/listed/new", json=flow)
+        assert refusal(pushed) == (403, "FORBIDDEN")
+        assert "openai:*" in detail(pushed)["message"]
+
+
+def test_the_server_lists_models_for_projects_without_a_list() -> None:
+    with running_server(
+        providers={"local": "http://127.0.0.1:9/v1"}, allowed_models=["local:cheap-*"]
+    ) as server:
+        server.push(FLOWS["plain"])
+        with http_for(server, server.make_key("acme", "demo", "run")) as http:
+            answers = [
+                http.post(path("plain"), json={"blockOverrides": {"ask": {"model": model}}})
+                for model in ("local:cheap-1", "local:dear")
+            ]
+    assert [refusal(answer) for answer in answers] == [(500, "STEP_FAILED"), (403, "FORBIDDEN")]
+    assert "`allowed_models`" in detail(answers[1])["message"]

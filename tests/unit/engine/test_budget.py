@@ -1,0 +1,352 @@
+"""Reserved before it is spent: no number of runs at once, no crash and no silent provider passes a budget."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from runglass.engine.llm import AnswerRejected, Bounded, CallFailed, ModelAnswer, ModelRequest, Models, Price
+from runglass.engine.model_call import OnDeclined, Response
+from runglass.events import StepModelReserved
+from runglass.fold import fold
+from runglass.money import add_usd
+from runglass.store.base import Project
+from runglass.store.sqlite import SqliteStore
+from runglass.trace import ModelCall, TokenBreakdown
+from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
+from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
+from tests.unit.engine.test_crashes import DyingStore
+
+ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
+PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+WAYS = ("ok", "ok", "ok", "unmetered", "rejected", "refused", "broken", "never sent")
+
+
+async def budget_of(house: House, usd: Decimal) -> None:
+    project = await house.store.ensure_project("acme", "demo")
+    await house.store.set_budget(project.id, usd)
+
+
+async def project_of(house: House) -> Project:
+    return await house.store.ensure_project("acme", "demo")
+
+
+class Costly(Models):
+    """Models that reserve a drawn amount and charge a part of it, or say nothing of what they charge.
+
+    `charged` is what they know that they took: never more than was reserved.
+    """
+
+    def __init__(self, chance: Random, most: int) -> None:
+        super().__init__()
+        self._chance = chance
+        self._most = most
+        self.charged = Decimal(0)
+        self.reserved = Decimal(0)
+        self.calls = 0
+
+    async def ready(self, model: str) -> None:
+        pass
+
+    async def bounded(self, request: ModelRequest) -> Bounded:
+        usd = Decimal(self._chance.randint(1, self._most))
+        self.reserved += usd
+        return Bounded(
+            ModelRequest(model=request.model, messages=request.messages, settings={"most": usd}), usd
+        )
+
+    async def complete(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None],
+        *,
+        on_declined: OnDeclined | None = None,
+    ) -> ModelAnswer:
+        self.calls += 1
+        most = request.settings["most"]
+        way = self._chance.choice(WAYS)
+        for _ in range(self._chance.randrange(4)):
+            await asyncio.sleep(0)
+        if way in ("refused", "never sent"):
+            raise CallFailed("RATE_LIMITED", "slow down", may_be_charged=False, may_retry=False)
+        cost = most * self._chance.randint(0, 4) / 4
+        self.charged += cost
+        if way == "broken":
+            raise CallFailed("PROVIDER_UNAVAILABLE", "the line broke", may_be_charged=True, may_retry=False)
+        told = way != "unmetered"
+        response = Response(
+            model_used="tiny",
+            text="hi",
+            tokens=TokenBreakdown(prompt=1, completion=1, total=2) if told else None,
+            cost_usd=cost if told else None,
+            cost_unknown=None if told else "no_usage",
+        )
+        if way == "rejected":
+            raise AnswerRejected("INVALID_OUTPUT", "of no use", response=response, may_retry=False)
+        return ModelAnswer(output={"text": "hi"}, response=response)
+
+
+def calls_of(ran: Ran) -> list[ModelCall]:
+    return [call for attempts in ran.attempts.values() for step in attempts for call in step.model_calls]
+
+
+async def run_at_once(house: House, number: int) -> list[Ran]:
+    flow = (
+        f"{ASK[:-1]}, on_error: continue}}\n- id: two\n  type: parallel\n  branches:\n"
+        "    a: [{id: a, type: llm, model: 'local:tiny', prompt: A}]\n"
+        "    b: [{id: b, type: llm, model: 'local:tiny', prompt: B}]\n"
+    )
+    started = [await start(house, flow) for _ in range(number)]
+    outcomes = await asyncio.gather(*(each.outcome() for each in started))
+    return [await read(house, each.id, outcome) for each, outcome in zip(started, outcomes, strict=True)]
+
+
+def check_budget(runs: list[Ran], project: Project, models: Costly) -> None:
+    """The laws of a budget, with everything that was charged in view."""
+    assert project.budget_usd is not None
+    traced = Decimal(0)
+    for ran in runs:
+        assert fold(ran.events) == ran.trace
+        for call in calls_of(ran):
+            traced = add_usd(traced, Decimal(call.cost_usd or 0))
+            assert call.cost_estimated == (call.cost_unknown is not None)
+            assert (call.cost_usd is None) == (call.error_code == "RATE_LIMITED"), "nothing else is free"
+        totals = ran.trace.flow_run.totals
+        assert totals is not None
+        estimated = [Decimal(call.cost_usd or 0) for call in calls_of(ran) if call.cost_estimated]
+        assert Decimal(totals.estimated_cost_usd or 0) == sum(estimated)
+    assert traced == project.spent_usd, "the traces and the budget are one sum"
+    assert project.reserved_usd == 0, "nothing is held when nothing goes on"
+    assert models.charged <= project.spent_usd <= project.budget_usd
+    told = [event for ran in runs for event in ran.events if isinstance(event, StepModelReserved)]
+    assert len(told) >= models.calls, "each call was reserved before it was made"
+    refused = [ran for ran in runs if (ran.outcome.error or {}).get("code") == "CREDITS_EXHAUSTED"]
+    if models.reserved < project.budget_usd:
+        assert not refused
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    runs=st.integers(1, 16), budget=st.integers(0, 200), most=st.integers(1, 40), seed=st.integers(0, 2**32)
+)
+@example(runs=200, budget=20, most=3, seed=1)
+def test_runs_at_once_never_pass_the_budget(runs: int, budget: int, most: int, seed: int) -> None:
+    async def run() -> None:
+        models = Costly(Random(seed), most)
+        with tempfile.TemporaryDirectory() as folder:
+            store = SqliteStore(Path(folder) / "db", synchronous="NORMAL")
+            async with open_house(store, models=models) as house, asyncio.timeout(120):
+                await budget_of(house, Decimal(budget))
+                check_budget(await run_at_once(house, runs), await project_of(house), models)
+
+    asyncio.run(run())
+
+
+async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
+    models = Costly(Random(1), 1)
+    async with open_house(SqliteStore(tmp_path / "db"), models=models) as house:
+        await budget_of(house, Decimal("0.5"))
+        started = await start(house, ASK)
+        ran = await read(house, started.id, await started.outcome())
+        assert models.calls == 0
+        assert ran.outcome.error is not None
+        assert ran.outcome.error["code"] == "CREDITS_EXHAUSTED"
+        message = ran.outcome.error["message"]
+        assert all(part in message for part in ("'ask'", "up to $1", "$0.5", "max_tokens", "projects budget"))
+        assert ran.steps() == [("ask", None, 1, "failed")]
+        assert (await project_of(house)).spent_usd == 0
+
+
+class Silent(Costly):
+    """A model that never answers."""
+
+    def __init__(self) -> None:
+        super().__init__(Random(1), 1)
+        self.asked = asyncio.Event()
+
+    async def complete(self, *args: Any, **more: Any) -> ModelAnswer:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("then", ["goes on", "is cancelled"])
+async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_path: Path, then: str) -> None:
+    silent = Silent()
+    # The second append is the last one before the call: it has the reservation.
+    store = DyingStore(tmp_path / "db", 1000, commits=False)
+    async with open_house(store, models=silent) as house:
+        await budget_of(house, Decimal(3))
+        started = await start(house, ASK)
+        await asyncio.wait_for(silent.asked.wait(), 10)
+        project = await project_of(house)
+        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1))
+        store._lives = 0
+        store.died.set()
+    models = Costly(Random(3), 1)
+    models._chance = _Always("ok")
+    async with SqliteStore(tmp_path / "db") as first:
+        await first.end_lease(None)
+    async with open_house(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(10):
+        if then == "is cancelled":
+            house.engine.cancel(started.id, reason="asked for")
+        await house.engine.over(started.id)
+        run = await house.store.run(started.id)
+        assert run is not None
+        assert run.status == ("cancelled" if then == "is cancelled" else "completed")
+        project = await project_of(house)
+        assert project.reserved_usd == 0
+        assert project.spent_usd == (1 if then == "is cancelled" else 2)
+        rows = await house.store.attempts(run.no, "ask")
+        assert b'"costEstimated":true' in rows[0].data
+        assert b'"reservation"' not in rows[-1].data
+
+
+async def test_a_crash_after_a_declined_request_charges_both(tmp_path: Path) -> None:
+    flow = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
+    declined, silent = error_reply(500, "response_format is not known here"), Reply(body=b"", silent=True)
+    async with FakeProvider.serving() as fake:
+        fake.replies.extend([declined, silent])
+        models = Models(base_urls={"local": fake.base_url}, prices={"local:tiny": PRICE})
+        store = DyingStore(tmp_path / "db", 1000, commits=False)
+        async with open_house(store, models=models) as house, asyncio.timeout(60):
+            await models.ready("local:tiny")
+            await budget_of(house, Decimal(20))
+            started = await start(house, flow)
+            # The sixth event is the second reservation, after which the second request goes out.
+            await follow(house, started.id, until=6)
+            before = await project_of(house)
+            store._lives = 0
+            store.died.set()
+    assert before.spent_usd == before.reserved_usd, "the first is charged, the second is held"
+    async with SqliteStore(tmp_path / "db") as first:
+        await first.end_lease(None)
+    none = Models()
+    async with open_house(SqliteStore(tmp_path / "db"), models=none) as house, asyncio.timeout(10):
+        await house.engine.over(started.id)
+        project = await project_of(house)
+    assert (project.spent_usd, project.reserved_usd) == (before.spent_usd * 2, Decimal(0))
+
+
+class _Always(Random):
+    """No chance at all."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__(1)
+        self._way = way
+
+    def choice(self, seq: Any) -> Any:
+        return self._way
+
+    def randint(self, a: int, b: int) -> int:
+        return b
+
+
+@asynccontextmanager
+async def asking(tmp_path: Path, *replies: Reply, **more: Any) -> AsyncIterator[tuple[House, FakeProvider]]:
+    """An engine whose project has a budget of ten dollars, and a server that gives these answers."""
+    async with FakeProvider.serving() as fake:
+        fake.replies.extend(replies)
+        prices = {"local:tiny": PRICE, "local:dear": PRICE}
+        models = Models(base_urls={"local": fake.base_url}, prices=prices, default_max_tokens=100, **more)
+        async with open_house(SqliteStore(tmp_path / "db"), models=models) as house:
+            await budget_of(house, Decimal(10))
+            yield house, fake
+
+
+async def finish(house: House, flow: str) -> Ran:
+    started = await start(house, flow)
+    return await read(house, started.id, await started.outcome())
+
+
+async def test_what_a_server_tells_is_charged_and_what_it_does_not_is_charged_as_reserved(
+    tmp_path: Path,
+) -> None:
+    async with asking(tmp_path, text_reply("Hi", usage=USAGE), text_reply("Hi")) as (house, fake):
+        told, untold = await finish(house, ASK), await finish(house, ASK)
+        assert [request["max_tokens"] for request in fake.requests] == [100, 100]
+        (known,), (unknown,) = calls_of(told), calls_of(untold)
+        assert (known.cost_usd, known.cost_estimated, known.cost_unknown) == ("0.00501", False, None)
+        assert (unknown.cost_estimated, unknown.cost_unknown) == (True, "no_usage")
+        (reserved,) = [event for event in untold.events if isinstance(event, StepModelReserved)]
+        assert unknown.cost_usd == reserved.reservation.usd
+        assert Decimal("0.1") < Decimal(unknown.cost_usd or 0) < Decimal("0.11"), "100 tokens and a few bytes"
+        spent = (await project_of(house)).spent_usd
+        assert spent == Decimal("0.00501") + Decimal(unknown.cost_usd or 0)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "extra_body: {stream_options: {include_usage: false}}",
+        "extra_body: {model: dear}",
+        "extra_body: {n: 100}",
+        "extra_headers: {Host: elsewhere}",
+        "extra_headers: {AUTHORIZATION: Bearer other}",
+        "extra_headers: {Cookie: a=b}",
+        "openai_store: true",
+    ],
+)
+async def test_a_setting_that_changes_model_bill_or_address_sends_nothing(tmp_path: Path, extra: str) -> None:
+    async with asking(tmp_path) as (house, fake):
+        ran = await finish(house, f"{ASK[:-1]}, settings: {{{extra}}}}}")
+        assert fake.requests == []
+        assert ran.outcome.error is not None
+        assert ran.outcome.error["code"] == "INVALID_INPUT"
+        assert extra.partition(":")[0] in ran.outcome.error["message"]
+        project = await project_of(house)
+        assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
+
+
+async def test_a_model_without_a_price_is_not_asked_on_a_budget(tmp_path: Path) -> None:
+    async with asking(tmp_path) as (house, fake):
+        ran = await finish(house, ASK.replace("tiny", "unknown"))
+        assert fake.requests == []
+        assert ran.outcome.error is not None
+        assert ran.outcome.error["code"] == "MODEL_NOT_SUPPORTED"
+        assert "`prices`" in ran.outcome.error["message"]
+        echo = await finish(house, "- {id: e, type: llm, model: echo, prompt: Hi}")
+        assert echo.outcome.status == "completed"
+        assert calls_of(echo)[0].cost_usd is None, "free, and no cost made up"
+
+
+@pytest.mark.parametrize(("status", "calls"), [(400, 1), (500, 2)])
+async def test_each_request_that_may_be_charged_is_reserved_by_itself(
+    tmp_path: Path, status: int, calls: int
+) -> None:
+    """A refusal with 4xx is free; after a 500 nobody knows, and the next request needs money of its own."""
+    declined = error_reply(status, "response_format is not known here")
+    answer = whole_reply('{"a": 1}', usage=USAGE)
+    flow = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
+    async with asking(tmp_path, declined, answer) as (house, fake):
+        ran = await finish(house, flow)
+        assert ran.outcome.status == "completed"
+        assert len(fake.requests) == 2
+        assert len(calls_of(ran)) == calls
+        assert sum(isinstance(event, StepModelReserved) for event in ran.events) == calls
+        assert [call.cost_estimated for call in calls_of(ran)] == [True, False][-calls:]
+        spent = (await project_of(house)).spent_usd
+        assert spent == sum(Decimal(call.cost_usd or 0) for call in calls_of(ran))
+
+
+async def test_after_a_declined_request_the_next_one_must_fit_as_well(tmp_path: Path) -> None:
+    flow = f"{ASK[:-1]}, output_schema: {{type: object}}, settings: {{stream: false}}}}"
+    async with asking(tmp_path, error_reply(500, "response_format is not known here")) as (house, fake):
+        await budget_of(house, Decimal("0.15"))
+        ran = await finish(house, flow)
+        assert len(fake.requests) == 1
+        assert ran.outcome.error is not None
+        assert ran.outcome.error["code"] == "CREDITS_EXHAUSTED"
+        (call,) = calls_of(ran)
+        assert call.cost_estimated
+        assert (await project_of(house)).spent_usd == Decimal(call.cost_usd or 0)
+        assert (await project_of(house)).reserved_usd == 0
