@@ -1,9 +1,9 @@
 """Text that cannot be passed on as it is. Knows nothing of where a text is from.
 
-Halves of characters are what UTF-16 calls a lone surrogate, which no UTF-8 and so no JSON can carry. They come
-in by escapes like `\\ud800`, by file names and arguments that are no UTF-8, and by texts that were cut in the
-middle of an emoji. And what callers wrote may hold line breaks and other control characters, with which it
-would write lines of its own into a log.
+Halves of characters are what UTF-16 calls a lone surrogate, which no UTF-8 and so no JSON can carry. They
+come in by escapes like `\\ud800`, by file names and arguments that are no UTF-8, and by texts that were cut
+in the middle of an emoji. And what callers wrote may hold line breaks and other control characters, with
+which it would write lines of its own into a log.
 """
 
 from typing import Any

@@ -13,10 +13,11 @@ import asyncio
 import logging
 import socket
 from collections import Counter, OrderedDict
-from typing import NoReturn, Protocol
+from typing import Protocol
 
-from runglass.errors import APIError, RateLimitError, api_error
+from runglass.errors import APIError
 from runglass.server.descriptors import RESERVE, ConnectionLimits
+from runglass.server.refusals import busy_address, busy_server
 from runglass.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,8 +35,8 @@ REPORT_S = 10.0
 class Connection(Protocol):
     """What the door needs of a connection."""
 
-    address: str
-    """Where it comes from, as `network_of` tells."""
+    room: "Room"
+    """That of its address, from `Door.room_of`."""
     since: float
     """When the head or the body began that is not complete, by the door's clock."""
     body_bytes: int
@@ -49,12 +50,13 @@ class Connection(Protocol):
     def end_late_body(self) -> None: ...
 
 
-class _Room:
+class Room:
     """The connections that share one limit."""
 
-    __slots__ = ("open", "spare")
+    __slots__ = ("address", "open", "spare")
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
+        self.address = address
         self.open = 0
         self.spare: OrderedDict[Connection, None] = OrderedDict()
 
@@ -71,8 +73,8 @@ class Door:
         self.limits = limits
         self.now = 0.0
         """Seconds; stands still while the event loop does, so that a stall makes nobody late."""
-        self._all = _Room()
-        self._rooms: dict[str, _Room] = {}
+        self._all = Room("")
+        self._rooms: dict[str, Room] = {}
         self._heads: OrderedDict[Connection, int] = OrderedDict()
         self._heads_bytes = 0
         self._bodies: dict[Connection, None] = {}
@@ -88,11 +90,16 @@ class Door:
         """How many connections there are."""
         return self._all.open
 
+    def room_of(self, host: str) -> Room:
+        """What the connections from this address share; of IPv6 those of its network of 64 bits."""
+        address = _network_of(host)
+        return self._rooms.get(address) or Room(address)
+
     def enter(self, connection: Connection) -> None:
         """A new connection, which is spare. May cut off the one that has been so for longest."""
-        room = self._rooms.get(connection.address)
-        if room is None:
-            room = self._rooms[connection.address] = _Room()
+        room = connection.room
+        # Kept here while it has a connection.
+        self._rooms[room.address] = room
         self._open.add(connection)
         for each in (room, self._all):
             each.open += 1
@@ -109,30 +116,30 @@ class Door:
         Raises RATE_LIMITED or UNAVAILABLE where there is no place; a request may have one `always`.
         """
         self._end_head(connection)
-        room = self._rooms[connection.address]
+        room = connection.room
         if not always:
             if self._all.busy >= self.limits.in_all:
-                self._refuse_in_all()
+                raise busy_server(self.limits.in_all)
             if room.busy >= self.limits.per_address:
-                self._refuse_address()
+                raise busy_address(self.limits.per_address)
         del room.spare[connection], self._all.spare[connection]
 
     def rest(self, connection: Connection) -> None:
         """The answer has been given: the connection is spare again, the last to be cut off."""
         if connection in self._open:
-            self._rooms[connection.address].spare[connection] = self._all.spare[connection] = None
+            connection.room.spare[connection] = self._all.spare[connection] = None
 
     def leave(self, connection: Connection) -> None:
         """The connection is gone; once is enough."""
         if connection not in self._open:
             return
         self._open.remove(connection)
-        room = self._rooms[connection.address]
+        room = connection.room
         for each in (room, self._all):
             each.open -= 1
             each.spare.pop(connection, None)
         if not room.open:
-            del self._rooms[connection.address]
+            del self._rooms[room.address]
         self._end_head(connection)
         self._bodies.pop(connection, None)
         self._stalled.pop(connection, None)
@@ -218,6 +225,10 @@ class Door:
             self._report()
 
     def _look_at_writes(self) -> None:
+        limit_s = self.settings.stalled_write_limit_s
+        if self._all.busy >= self.limits.in_all:
+            # Others wait for a place; who takes what is sent has nothing to fear.
+            limit_s /= 8
         for connection in list(self._open):
             if not connection.unsent_bytes():
                 self._stalled.pop(connection, None)
@@ -226,7 +237,7 @@ class Door:
             since, before = self._stalled.setdefault(connection, (self.now, taken))
             if taken != before:
                 self._stalled[connection] = (self.now, taken)
-            elif self.now - since > self.settings.stalled_write_limit_s:
+            elif self.now - since > limit_s:
                 self._refused["a caller took nothing of its answer for stalled_write_limit_s"] += 1
                 self._cut_off(connection)
 
@@ -243,7 +254,7 @@ class Door:
     def _end_head(self, connection: Connection) -> None:
         self._heads_bytes -= self._heads.pop(connection, 0)
 
-    def _cut_off_oldest(self, room: _Room) -> None:
+    def _cut_off_oldest(self, room: Room) -> None:
         self._refused["the connection that had no request for longest made room for another"] += 1
         self._cut_off(next(iter(room.spare)))
 
@@ -251,26 +262,8 @@ class Door:
         self.leave(connection)
         connection.abort()
 
-    def _refuse_in_all(self) -> NoReturn:
-        raise api_error(
-            "UNAVAILABLE",
-            f"the server is busy with max_connections={self.limits.in_all} connections and starts nothing;"
-            " try again later, or have the setting max_connections raised",
-        )
 
-    def _refuse_address(self) -> NoReturn:
-        error = RateLimitError(
-            f"your address has max_connections_per_address={self.limits.per_address} connections with a"
-            " request under way; end some, or have the setting max_connections_per_address raised",
-            code="RATE_LIMITED",
-            status=429,
-        )
-        error.retry_after_s = 1.0
-        raise error
-
-
-def network_of(host: str) -> str:
-    """What counts as one address: with IPv6 the network of 64 bits, as one caller has all of it."""
+def _network_of(host: str) -> str:
     if ":" not in host or host.startswith("::ffff:"):
         return host
     try:

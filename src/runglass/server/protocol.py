@@ -6,9 +6,6 @@ connection ends. Nothing of a refused head is kept.
 """
 
 import asyncio
-import re
-import uuid
-from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
@@ -16,9 +13,10 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from runglass.errors import APIError, FlowExecutionError
-from runglass.server.answers import JSON, error_body, error_headers
-from runglass.server.door import Door, network_of
+from runglass.errors import APIError
+from runglass.server.door import Door
+from runglass.server.heads import WATCHED, fault_of
+from runglass.server.refusals import answer_of, invalid, large_head, late, too_large
 from runglass.server.writing import Joining
 
 HEALTH = b"/health"
@@ -28,8 +26,6 @@ MOST_AHEAD = 16
 
 LINGER_BYTES = 16 << 20
 """How much a refused caller may still send before the connection is cut."""
-
-_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
 
 
 class Protocol(HttpToolsProtocol):
@@ -45,11 +41,13 @@ class Protocol(HttpToolsProtocol):
         door: Door,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.address = ""
         self.since = 0.0
         self.body_bytes = 0
+        self.room = door.room_of("")
         self._door = door
         self._settings = door.settings
+        self._header_count_limit = door.settings.header_count_limit
+        self._watched: dict[bytes, list[bytes]] = {}
         self._fed_bytes = 0
         """Of the head that is not complete; within a body, since its last byte of content."""
         self._in_body = False
@@ -63,7 +61,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, Joining(transport, self.loop)))
-        self.address = network_of(self.client[0]) if self.client else ""
+        self.room = self._door.room_of(self.client[0] if self.client else "")
         self._door.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -89,7 +87,7 @@ class Protocol(HttpToolsProtocol):
             self.data_received(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
-            self._refuse(self._refusal or _invalid("the request is not valid HTTP/1.1"))
+            self._refuse(self._refusal or invalid("the request is not valid HTTP/1.1"))
             return
         if self._fed_bytes or self._in_body:
             self._wait_for_more()
@@ -97,29 +95,38 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._fed_bytes = self._fed_bytes or 1
         if len(self.pipeline) >= MOST_AHEAD:
-            self._raise(_invalid(f"more than {MOST_AHEAD} requests were sent ahead of their answers"))
+            self._raise(invalid(f"more than {MOST_AHEAD} requests were sent ahead of their answers"))
+        if self._watched:
+            self._watched = {}
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         self.url += url
         limit = self._settings.url_limit_bytes
         if len(self.url) > limit:
-            self._raise(_too_large(414, f"the URL is longer than url_limit_bytes={limit:,}"))
+            self._raise(too_large(414, f"the URL is longer than url_limit_bytes={limit:,}"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
             # Trailers: nobody asks for them, and they must not pass for headers.
             return
-        if len(self.headers) >= self._settings.header_count_limit:
-            limit = self._settings.header_count_limit
-            self._raise(_too_large(431, f"the request has more headers than header_count_limit={limit}"))
-        super().on_header(name, value)
+        limit = self._header_count_limit
+        if len(self.headers) >= limit:
+            self._raise(too_large(431, f"the request has more headers than header_count_limit={limit}"))
+        name = name.lower()
+        if name in WATCHED:
+            self._watched.setdefault(name, []).append(value)
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        version = self.parser.get_http_version()
-        fault = self._fault(version)
+        limit = self._settings.head_limit_bytes
+        if self._is_too_large(limit):
+            self._raise(large_head(limit))
+        fault = fault_of(self.parser.get_http_version(), self._watched, upgrades=self.parser.should_upgrade())
         if fault is not None:
-            self._raise(fault)
+            self._raise(invalid(fault))
+        if b"expect" in self._watched:
+            self.expect_100_continue = self._watched[b"expect"][0].lower() == b"100-continue"
         first = self._answering is None
         if first:
             try:
@@ -137,8 +144,8 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self.parser.should_upgrade():
-            self._upgraded_body_bytes = _content_length(self.headers)
+        if b"upgrade" in self._watched and self.parser.should_upgrade():
+            self._upgraded_body_bytes = int(self._watched.get(b"content-length", [b"0"])[0])
             if self._upgraded_body_bytes:
                 return
         self._end_body()
@@ -151,6 +158,9 @@ class Protocol(HttpToolsProtocol):
         self._door.rest(self)
         if self._ended:
             self._send_refusal()
+        elif self._in_body and self.expect_100_continue and not self.body_bytes:
+            # The caller was not told to go on: it may send the body, or the next request in its place.
+            self._leave()
 
     def reading_is_paused(self) -> bool:
         return self.flow.read_paused
@@ -170,37 +180,23 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
             return
         limit = self._settings.head_time_limit_s
-        self._refuse(_late(f"the head of the request was not complete after head_time_limit_s={limit:g}"))
+        self._refuse(late(f"the head of the request was not complete after head_time_limit_s={limit:g}"))
 
     def end_late_body(self) -> None:
         """Ends a connection whose body takes too long."""
         limit, rate = self._settings.body_time_limit_s, self._settings.min_body_bytes_per_s
         self._refuse(
-            _late(
+            late(
                 f"the body of the request was not complete after body_time_limit_s={limit:g} and a second"
                 f" more for each min_body_bytes_per_s={rate:,} that came"
             )
         )
 
-    def _fault(self, version: str) -> APIError | None:
-        """What is wrong with a complete head, if anything is."""
-        limit = self._settings.head_limit_bytes
+    def _is_too_large(self, limit: int) -> bool:
         # What came with the head counts in; so the exact sum is needed next to never.
-        if self._fed_bytes > limit:
-            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-            if size > limit:
-                return _large_head(limit)
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if len(hosts) != 1 and (hosts or version != "1.0"):
-            return _invalid(f"the request must have one Host header, not {len(hosts)}")
-        if hosts and not _HOST.fullmatch(hosts[0]):
-            return _invalid("the Host header is not the name of a host")
-        if version not in ("1.1", "1.0"):
-            return _invalid("this server speaks HTTP/1.1")
-        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
-        if codings and (codings != [b"chunked"] or version == "1.0" or self.parser.should_upgrade()):
-            return _invalid("of transfer encodings this server knows `chunked` alone, in HTTP/1.1")
-        return None
+        if self._fed_bytes <= limit:
+            return False
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > limit
 
     def _raise(self, refusal: APIError) -> None:
         # Out of the parser, which ends there and then; it raises an error of its own.
@@ -211,11 +207,11 @@ class Protocol(HttpToolsProtocol):
         limit = self._settings.head_limit_bytes
         if self._fed_bytes > limit:
             if self._in_body:
-                refusal = _too_large(
+                refusal = too_large(
                     431, f"chunk headers and trailers are larger than head_limit_bytes={limit:,}"
                 )
             else:
-                refusal = _large_head(limit)
+                refusal = large_head(limit)
             self._refuse(refusal)
         elif not self._in_body:
             self._door.head_goes_on(self, self._fed_bytes)
@@ -243,6 +239,8 @@ class Protocol(HttpToolsProtocol):
         """Ends the reading. The answers owed before go first, then the refusal, then the connection."""
         self._door.refused(refusal)
         self._refusal, self._ended = refusal, True
+        self.parser = None  # type: ignore[assignment]
+        self.headers, self.url, self._watched = [], b"", {}
         if self._in_body:
             # It is the newest request that is wrong.
             cycle = self.pipeline.popleft()[0] if self.pipeline else self.cycle
@@ -261,7 +259,7 @@ class Protocol(HttpToolsProtocol):
 
     def _send_refusal(self) -> None:
         if self._refusal is not None and not self.transport.is_closing():
-            self.transport.write(_answer_of(self._refusal, self.server_state.default_headers))
+            self.transport.write(answer_of(self._refusal, self.server_state.default_headers))
         self._leave()
 
     def _leave(self) -> None:
@@ -269,8 +267,6 @@ class Protocol(HttpToolsProtocol):
         self._ended = True
         if self.transport.is_closing():
             return
-        self.parser = None  # type: ignore[assignment]
-        self.headers, self.url = [], b""
         self._door.linger(self)
         self.flow.resume_reading()
         self.transport.write_eof()
@@ -286,38 +282,3 @@ class Protocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
-
-
-def _content_length(headers: list[tuple[bytes, bytes]]) -> int:
-    return next((int(value) for name, value in headers if name == b"content-length"), 0)
-
-
-def _answer_of(error: APIError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-    body = error_body(error)
-    headers = {
-        "content-type": JSON,
-        "content-length": str(len(body)),
-        "x-request-id": str(uuid.uuid4()),
-        **error_headers(error),
-        "connection": "close",
-    }
-    lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()]
-    lines += [b"%b: %b" % header for header in default_headers]
-    lines += [f"{name.lower()}: {value}".encode() for name, value in headers.items()]
-    return b"\r\n".join([*lines, b"", body])
-
-
-def _invalid(message: str) -> APIError:
-    return FlowExecutionError(message, code="INVALID_REQUEST", status=400)
-
-
-def _late(message: str) -> APIError:
-    return FlowExecutionError(message, code="INVALID_REQUEST", status=408)
-
-
-def _too_large(status: int, message: str) -> APIError:
-    return FlowExecutionError(message, code="REQUEST_TOO_LARGE", status=status)
-
-
-def _large_head(limit: int) -> APIError:
-    return _too_large(431, f"URL and headers of the request are larger than head_limit_bytes={limit:,}")

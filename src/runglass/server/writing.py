@@ -5,6 +5,9 @@ client wakes up: a quarter of what a small answer costs.
 """
 
 import asyncio
+import fcntl
+import struct
+import termios
 from typing import Any
 
 _HEAD = b"HTTP/1.1 "
@@ -32,8 +35,12 @@ class Joining:
 
     @property
     def taken_bytes(self) -> int:
-        """How much of what was written has gone."""
-        return self._written_bytes - self.unsent_bytes
+        """How much of what was written the caller has, as far as the system tells.
+
+        The system's own queue counts as not taken. It holds megabytes, and asks for more only once it is a
+        third empty, which may take minutes on a slow line.
+        """
+        return self._written_bytes - self.unsent_bytes - _queued_bytes(self._transport)
 
     def write(self, data: bytes) -> None:
         if self._head:
@@ -60,3 +67,15 @@ class Joining:
         if self._head:
             head, self._head = self._head, b""
             self._write(head)
+
+
+def _queued_bytes(transport: asyncio.Transport) -> int:
+    """What the system holds for the caller; 0 where it does not tell."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0:
+        return 0
+    try:
+        told = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+    except OSError:
+        return 0
+    return int(struct.unpack("i", told)[0])
