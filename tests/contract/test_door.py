@@ -11,12 +11,26 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, ENDLESS, http_for, raw_connection, read_answer, refusal, start
+from tests.contract.wire import (
+    ANYTHING,
+    ENDLESS,
+    execute,
+    http_for,
+    raw_connection,
+    read_answer,
+    refusal,
+    start,
+)
 
 HOST = b"Host: a\r\n"
 GET = b"GET /health HTTP/1.1\r\n"
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
 BODY = b'{"parameters":{"a":1}}'
+
+LOOPED = """
+slug: looped
+steps: [{id: rows, type: loop, over: 'initial["rows"]', as: row, steps: [{id: row, type: passthrough}]}]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -299,22 +313,37 @@ def test_half_open_connections_displace_each_other_and_nobody_else() -> None:
             opened[0].recv(1)
 
 
-def large_answer(server: RunningServer, stack: contextlib.ExitStack) -> tuple[socket.socket, int]:
-    """A connection with a small window to which 9 MB are sent, and that number."""
+def small_window(server: RunningServer, stack: contextlib.ExitStack) -> socket.socket:
     connection = stack.enter_context(socket.socket())
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 500_000)
     connection.settimeout(30)
     host, port = server.address.removeprefix("http://").split(":")
     connection.connect((host, int(port)))
+    return connection
+
+
+def large_answer(server: RunningServer, stack: contextlib.ExitStack) -> tuple[socket.socket, int]:
+    """A connection with a small window to which 9 MB are sent, and that number."""
+    connection = small_window(server, stack)
     body = b'{"parameters":{"a":"' + b"b" * 9_000_000 + b'"}}'
     connection.sendall(post(server, b"Content-Length: %d\r\nConnection: close\r\n" % len(body)) + body)
     assert connection.recv(12) == b"HTTP/1.1 200"
     return connection, len(body)
 
 
-def test_a_caller_who_takes_nothing_of_an_answer_is_dropped(server: RunningServer) -> None:
+def test_a_caller_who_takes_nothing_of_a_stream_is_dropped(server: RunningServer) -> None:
+    server.push(LOOPED)
+    with http_for(server, server.key) as http:
+        parameters = {"rows": ["b" * 200_000] * 30}
+        run = execute(http, "looped", parameters=parameters, trace=True)
+        path = f"/flow-runs/{run}/trace/stream"
+        size = len(http.get(path).content)
+    assert size > 9_000_000
     with contextlib.ExitStack() as stack:
-        connection, size = large_answer(server, stack)
+        connection = small_window(server, stack)
+        head = f"GET /api/v1{path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {server.key}\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(12) == b"HTTP/1.1 200"
         time.sleep(1.5)
         assert len(rest_of(connection)) < size
 
