@@ -122,7 +122,8 @@ class Protocol(HttpToolsProtocol):
         limit = self._settings.head_limit_bytes
         if self._is_too_large(limit):
             self._raise(large_head(limit))
-        fault = fault_of(self.parser.get_http_version(), self._watched, upgrades=self.parser.should_upgrade())
+        upgrades = b"upgrade" in self._watched and self.parser.should_upgrade()
+        fault = fault_of(self.parser.get_http_version(), self._watched, upgrades=upgrades)
         if fault is not None:
             self._raise(invalid(fault))
         if b"expect" in self._watched:
