@@ -171,6 +171,46 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             " `openai_store`, `extra_body.FIELD`, `extra_headers.NAME`"
         ),
     ] = {}
+    head_limit_bytes: Annotated[
+        int, Meta(ge=1024, description="largest head of a request: its first line and its headers together")
+    ] = 65_536
+    url_limit_bytes: Annotated[int, Meta(ge=256, description="longest URL of a request")] = 16_384
+    header_count_limit: Annotated[int, Meta(ge=8, description="headers that a request may have")] = 100
+    head_time_limit_s: Annotated[
+        float, Meta(gt=0, description="seconds in which the head of a request must be complete")
+    ] = 10.0
+    body_time_limit_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="seconds that the body of a request may take, and one more for each"
+            " `min_body_bytes_per_s` that have come",
+        ),
+    ] = 60.0
+    min_body_bytes_per_s: Annotated[
+        int, Meta(ge=1, description="bytes of a body that give it a second more; see `body_time_limit_s`")
+    ] = 1024
+    keep_alive_s: Annotated[
+        int, Meta(ge=1, description="seconds for which a connection without a request is kept open")
+    ] = 60
+    stalled_write_limit_s: Annotated[
+        float,
+        Meta(gt=0, description="seconds after which a caller that takes nothing of its answer is dropped"),
+    ] = 60.0
+    max_connections: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="connections with a request under way, `/health` aside; by default what the limit of"
+            " file descriptors allows, up to 20,000"
+        ),
+    ] = None
+    max_connections_per_address: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="the same for one address (IPv6: one /64 network); by default nine tenths of"
+            " `max_connections`. Behind a proxy all callers have its address"
+        ),
+    ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
     ] = "info"

@@ -1,7 +1,9 @@
-"""Halves of characters: what UTF-16 calls a lone surrogate, which no UTF-8 and so no JSON can carry.
+"""Text that cannot be passed on as it is. Knows nothing of where a text is from.
 
-They come in by escapes like `\\ud800`, by file names and arguments that are no UTF-8, and by texts that were
-cut in the middle of an emoji. Knows nothing of where a text is from.
+Halves of characters are what UTF-16 calls a lone surrogate, which no UTF-8 and so no JSON can carry. They
+come in by escapes like `\\ud800`, by file names and arguments that are no UTF-8, and by texts that were cut
+in the middle of an emoji. And what callers wrote may hold line breaks and other control characters, with
+which it would write lines of its own into a log.
 """
 
 from typing import Any
@@ -23,6 +25,15 @@ def is_whole(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def printable(text: str, *, limit: int = 500) -> str:
+    """Text for a line of a log: what is no visible character as its escape, at most so many characters."""
+    if len(text) > limit:
+        text = f"{text[:limit]}…"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def half_text(value: Any) -> tuple[str, Place] | None:

@@ -128,11 +128,14 @@ def test_what_is_logged_takes_over_no_terminal(
     try:
         log_to_stderr("info")
         log.warning("%s", HOSTILE)
+        log.warning("%s", "no path a\n2026-01-01 ERROR forged")
     finally:
         logging.getLogger("runglass").setLevel(level)
     shown = capsys.readouterr().err
     assert "owned" in shown
     assert not DANGEROUS & set(shown)
+    # A further line of a message does not begin where those of the log do.
+    assert "\n    2026-01-01 ERROR forged" in shown
 
 
 def test_an_event_of_a_type_that_is_not_known_is_shown_as_it_is() -> None:

@@ -103,7 +103,8 @@ def complain(text: str) -> None:
 
 class _Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return clean(super().format(record))
+        # A further line of a message is set off, so that no text in it can pass for a message of its own.
+        return clean(super().format(record)).replace("\n", "\n    ")
 
 
 def log_to_stderr(level: str) -> None:

@@ -40,6 +40,7 @@ from runglass.engine.provider_errors import (
     rejects_streaming,
     setup_failure,
 )
+from runglass.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ def _learn_of_stream(prepared: Prepared, answer: ModelAnswer, model: str) -> Non
         prepared.streams_usage = True
     else:
         prepared.one_piece = NO_USAGE
-        log.warning("model %s from now on is %s", model, NO_USAGE)
+        log.warning("model %s from now on is %s", printable(model), NO_USAGE)
 
 
 def _learn_of_one_piece(prepared: Prepared, answer: ModelAnswer, note: str | None) -> None:

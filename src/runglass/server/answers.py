@@ -31,6 +31,7 @@ from runglass.errors import (
     StoreError,
     api_error,
 )
+from runglass.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def answer_fault(request: Request[Any, Any, Any], fault: Exception) -> Response[
 
 
 def _as_api_error(request: Request[Any, Any, Any], fault: Exception) -> APIError:
-    where = f"{request.method} {request.scope['path']}"
+    where = f"{request.method} {printable(request.scope['path'])}"
     match fault:
         case APIError():
             return fault

@@ -16,6 +16,7 @@ from runglass.server.answers import JSON, error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
 from runglass.server.rate import UNLIMITED, Rates
 from runglass.store.base import Store
+from runglass.text import printable
 
 API = "/api/v1"
 OPEN = frozenset({f"{API}/schemas/flow.json"})
@@ -48,7 +49,7 @@ class Front:
         except APIError as error:
             await _send_error(send, error)
         except StoreError as error:
-            where = f"{scope['method']} {scope['path']}"
+            where = f"{scope['method']} {printable(scope['path'])}"
             await _send_error(send, unavailable(error, request_id=request_id, where=where))
         else:
             if scope["method"] == "HEAD":

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from signal import SIGINT, SIGTERM
+from typing import cast
 
 import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
@@ -19,15 +20,16 @@ from runglass.engine.supervised import Supervised
 from runglass.errors import RunglassError
 from runglass.runtime import SETTLED_S, Runtime, open_runtime
 from runglass.server.app import create_app
+from runglass.server.descriptors import connection_limits, raise_descriptor_limit
+from runglass.server.door import Door
 from runglass.server.ongoing import Ongoing
-from runglass.server.writing import Protocol
+from runglass.server.protocol import Protocol
 from runglass.settings import Settings
 
 new_event_loop = auto_loop_factory()
 """Makes the fastest event loop there is: `asyncio.Runner(loop_factory=new_event_loop)`."""
 
 BACKLOG = 2048
-KEEP_ALIVE_S = 60
 GRACE_S = 1
 """How long an answer may still take after it was told to end."""
 
@@ -43,6 +45,7 @@ async def serve(settings: Settings, *, ready: Callable[[str], None], beside: Bes
     `beside` is work that goes on as long as the server does; if it fails, the server stops and its error is
     raised. Raises RunglassError if the server cannot start. Runs in the main thread, which gets the signals.
     """
+    raise_descriptor_limit()
     async with (
         open_runtime(settings) as runtime,
         serving(runtime, host=settings.host, port=settings.port) as address,
@@ -67,12 +70,14 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
         vital=False,
         settled_s=SETTLED_S,
     )
+    door = Door(runtime.settings, connection_limits(runtime.settings))
     listener = await _bind(host, port)
     server = _Server(
         uvicorn.Config(
             create_app(runtime, ongoing=ongoing),
             interface="asgi3",
-            http=Protocol,
+            # uvicorn only calls it, as it would call the class.
+            http=cast(type[asyncio.Protocol], partial(Protocol, door=door)),
             ws="none",
             lifespan="off",
             backlog=BACKLOG,
@@ -81,14 +86,17 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
             log_level="warning",
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_keep_alive=runtime.settings.keep_alive_s,
             timeout_graceful_shutdown=GRACE_S,
         )
     )
     address = _address(listener)
     running = asyncio.create_task(server.serve(sockets=[listener]))
+    watching = {
+        asyncio.create_task(door.watch()),
+        asyncio.create_task(watch.keep_on(), name=watch.name),
+    }
     started = asyncio.create_task(server.accepts.wait())
-    watching = asyncio.create_task(watch.keep_on(), name=watch.name)
     try:
         await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
@@ -101,8 +109,9 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
         ongoing.end_all()
         server.should_exit = True
         await running
-        watching.cancel()
-        await asyncio.wait({watching})
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
 
 
 class _Server(uvicorn.Server):

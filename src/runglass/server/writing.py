@@ -5,18 +5,12 @@ client wakes up: a quarter of what a small answer costs.
 """
 
 import asyncio
-from typing import Any, cast
-
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import fcntl
+import struct
+import termios
+from typing import Any
 
 _HEAD = b"HTTP/1.1 "
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's, over a transport that joins head and body."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, Joining(transport, self.loop)))
 
 
 class Joining:
@@ -29,9 +23,24 @@ class Joining:
         self._transport = transport
         self._loop = loop
         self._head = b""
+        self._written_bytes = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and has not gone to the system yet, because the caller takes nothing."""
+        return self._transport.get_write_buffer_size()
+
+    @property
+    def taken_bytes(self) -> int:
+        """How much of what was written the caller has, as far as the system tells.
+
+        The system's own queue counts as not taken. It holds megabytes, and asks for more only once it is a
+        third empty, which may take minutes on a slow line.
+        """
+        return self._written_bytes - self.unsent_bytes - _queued_bytes(self._transport)
 
     def write(self, data: bytes) -> None:
         if self._head:
@@ -40,13 +49,33 @@ class Joining:
             self._head = data
             self._loop.call_soon(self._flush)
             return
-        self._transport.write(data)
+        self._write(data)
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
 
     def close(self) -> None:
         self._flush()
         self._transport.close()
 
+    def _write(self, data: bytes) -> None:
+        self._written_bytes += len(data)
+        self._transport.write(data)
+
     def _flush(self) -> None:
         if self._head:
             head, self._head = self._head, b""
-            self._transport.write(head)
+            self._write(head)
+
+
+def _queued_bytes(transport: asyncio.Transport) -> int:
+    """What the system holds for the caller; 0 where it does not tell."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0:
+        return 0
+    try:
+        told = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+    except OSError:
+        return 0
+    return int(struct.unpack("i", told)[0])

@@ -1,0 +1,373 @@
+"""What comes in at the front door: heads, bodies, connections and their limits, byte by byte over sockets."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.errors import StoreError
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import (
+    ANYTHING,
+    ENDLESS,
+    execute,
+    http_for,
+    raw_connection,
+    read_answer,
+    refusal,
+    start,
+)
+
+HOST = b"Host: a\r\n"
+GET = b"GET /health HTTP/1.1\r\n"
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+BODY = b'{"parameters":{"a":1}}'
+
+LOOPED = """
+slug: looped
+steps: [{id: rows, type: loop, over: 'initial["rows"]', as: row, steps: [{id: row, type: passthrough}]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """Room for three requests and a few connections more, and little patience."""
+    with running_server(
+        head_limit_bytes=4096,
+        url_limit_bytes=1024,
+        header_count_limit=20,
+        head_time_limit_s=0.4,
+        body_time_limit_s=0.4,
+        min_body_bytes_per_s=2000,
+        stalled_write_limit_s=0.6,
+        max_connections=3,
+        max_connections_per_address=3,
+    ) as running:
+        running.push(ANYTHING)
+        yield running
+
+
+def post(server: RunningServer, headers: bytes) -> bytes:
+    """The head of a call, with these headers."""
+    key = f"Authorization: Bearer {server.key}\r\n".encode()
+    return b"POST /api/v1/seq/acme/demo/anything/execute HTTP/1.1\r\n" + HOST + key + headers + b"\r\n"
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """What comes until the server has closed the connection."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(65_536):
+            received += data
+    return received
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "code", "message"),
+    [
+        (GET + b"\r\n", 400, "INVALID_REQUEST", "one Host header, not 0"),
+        (GET + HOST + b"Host: b\r\n\r\n", 400, "INVALID_REQUEST", "one Host header, not 2"),
+        (GET + b"Host: a/b\r\n\r\n", 400, "INVALID_REQUEST", "not the name of a host"),
+        (b"GET / HTTP/2.0\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "speaks HTTP/1.1"),
+        (GET + HOST + b"A: b\r\n" * 20 + b"\r\n", 431, "REQUEST_TOO_LARGE", "header_count_limit=20"),
+        (GET + HOST + b"A: " + b"b" * 4096 + b"\r\n\r\n", 431, "REQUEST_TOO_LARGE", "head_limit_bytes=4,096"),
+        # Refused while it still comes: there may be no end.
+        (GET + HOST + b"A: " + b"b" * 9000, 431, "REQUEST_TOO_LARGE", "head_limit_bytes=4,096"),
+        (b"GET /" + b"a" * 1024 + b" HTTP/1.1\r\n", 414, "REQUEST_TOO_LARGE", "url_limit_bytes=1,024"),
+        (b"GET /" + b"a" * 1024, 414, "REQUEST_TOO_LARGE", "url_limit_bytes=1,024"),
+        (GET + HOST + b"A: b\r\n c\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
+        (GET + HOST + b"A: b\0c\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
+        (GET + HOST + b"A: b\rc\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
+        (GET + HOST + b"A : b\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
+        (GET + b"Host: a\n\n", 400, "INVALID_REQUEST", "not valid HTTP"),
+        (b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
+    ],
+)
+def test_a_head_that_is_refused(
+    server: RunningServer, head: bytes, status: int, code: str, message: str
+) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(head)
+        answer = _answered(connection)
+        assert refusal(answer) == (status, code)
+        assert message in answer.text
+        assert answer.headers["connection"] == "close"
+        assert rest_of(connection) == b""
+
+
+def _answered(connection: socket.socket) -> httpx2.Response:
+    status, headers, body = read_answer(connection)
+    return httpx2.Response(status, headers=headers, content=body)
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 2\r\nContent-Length: 2\r\n",
+        b"Content-Length: 2, 2\r\n",
+        b"Content-Length: +2\r\n",
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+        b"Transfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: chunked\r\n" + UPGRADE,
+    ],
+)
+def test_a_body_whose_end_is_in_doubt_is_refused_with_all_that_follows(
+    server: RunningServer, framing: bytes
+) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(post(server, framing) + b"2\r\n{}\r\n0\r\n\r\n" + GET + HOST + b"\r\n")
+        assert refusal(_answered(connection)) == (400, "INVALID_REQUEST")
+        assert rest_of(connection) == b""
+
+
+def test_http_1_0_needs_no_host_and_has_no_chunks(server: RunningServer) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(b"GET http://elsewhere/health HTTP/1.0\r\n\r\n")
+        assert read_answer(connection)[0] == 200
+    with raw_connection(server) as connection:
+        chunked = post(server, b"Transfer-Encoding: chunked\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
+        connection.sendall(chunked + b"2\r\n{}\r\n0\r\n\r\n")
+        assert refusal(_answered(connection)) == (400, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize("cut", [0, 1, len(BODY), len(BODY) + 5])
+def test_an_upgrade_that_is_not_offered_costs_nothing_of_the_body(server: RunningServer, cut: int) -> None:
+    """Java's client asks for HTTP/2 so; its body must neither be lost nor pass for a further request."""
+    following = BODY + GET + HOST + b"Connection: close\r\n\r\n"
+    with raw_connection(server) as connection:
+        connection.sendall(post(server, UPGRADE + b"Content-Length: %d\r\n" % len(BODY)) + following[:cut])
+        time.sleep(0.02)
+        connection.sendall(following[cut:])
+        answers = rest_of(connection)
+    assert answers.count(b"HTTP/1.1 200 ") == 2
+    assert b'"result":{"a":1}' in answers
+
+
+def test_a_caller_who_was_not_told_to_go_on_has_the_connection_closed(server: RunningServer) -> None:
+    """What it sends next may be the body, or another request."""
+    with raw_connection(server) as connection:
+        head = post(server, b"Expect: 100-continue\r\nContent-Length: 10\r\n").replace(b"nk_", b"no_")
+        connection.sendall(head)
+        assert refusal(_answered(connection)) == (401, "UNAUTHENTICATED")
+        assert rest_of(connection) == b""
+
+
+def test_trailers_are_no_headers(server: RunningServer) -> None:
+    with raw_connection(server) as connection:
+        chunked = post(server, b"Transfer-Encoding: chunked\r\n")
+        connection.sendall(
+            chunked + b"2;name=value\r\n{}\r\n0\r\nIdempotency-Key: " + b"a" * 1000 + b"\r\n\r\n"
+        )
+        # A key of that length is refused where it is a header.
+        assert read_answer(connection)[0] == 200
+
+
+def test_chunk_headers_and_trailers_have_an_end(server: RunningServer) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(post(server, b"Transfer-Encoding: chunked\r\n") + b"2;a=")
+        time.sleep(0.02)
+        connection.sendall(b"b" * 5000)
+        answer = _answered(connection)
+        assert refusal(answer) == (431, "REQUEST_TOO_LARGE")
+
+
+def test_requests_sent_ahead_are_answered_in_order_and_bounded(server: RunningServer) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall((GET + HOST + b"\r\n") * 10 + b"nonsense\r\n\r\n")
+        answers = rest_of(connection)
+    assert answers.count(b"HTTP/1.1 200 ") == 10
+    assert answers.rindex(b"HTTP/1.1 200 ") < answers.index(b"HTTP/1.1 400 ")
+    with raw_connection(server) as connection:
+        connection.sendall((GET + HOST + b"\r\n") * 1000)
+        answers = rest_of(connection)
+    assert answers.count(b"HTTP/1.1 200 ") == 17
+    assert b"sent ahead of their answers" in answers
+
+
+def test_a_stream_is_not_broken_by_nonsense_behind_it(server: RunningServer) -> None:
+    run = start(server, "anything")
+    path = f"GET /api/v1/flow-runs/{run}/trace/stream HTTP/1.1\r\nAuthorization: Bearer {server.key}\r\n"
+    with raw_connection(server) as connection:
+        connection.sendall(path.encode() + HOST + b"\r\nnonsense\r\n\r\n")
+        answers = rest_of(connection)
+    stream, _, further = answers.partition(b"\r\n0\r\n\r\n")
+    assert b"event: flow_completed" in stream
+    assert further.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_head_that_does_not_come_to_an_end(server: RunningServer) -> None:
+    with raw_connection(server) as silent, raw_connection(server) as slow:
+        for byte in GET[:6]:
+            slow.sendall(bytes([byte]))
+        answer = _answered(slow)
+        assert refusal(answer) == (408, "INVALID_REQUEST")
+        assert "head_time_limit_s=0.4" in answer.text
+        # Browsers open connections in advance: an answer to no question would be taken for the next one's.
+        assert rest_of(silent) == b""
+
+
+def test_an_idle_connection_that_begins_to_trickle_is_ended_too(server: RunningServer) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(GET + HOST + b"\r\n")
+        assert read_answer(connection)[0] == 200
+        connection.sendall(b"\r\n")
+        assert refusal(_answered(connection)) == (408, "INVALID_REQUEST")
+
+
+def test_a_body_must_come_at_a_least_rate(server: RunningServer) -> None:
+    with raw_connection(server) as connection:
+        connection.sendall(post(server, b"Content-Length: 100000\r\n") + b"{")
+        answer = _answered(connection)
+        assert refusal(answer) == (408, "INVALID_REQUEST")
+        assert "min_body_bytes_per_s=2,000" in answer.text
+    spaces = b" " * 1000
+    with raw_connection(server) as connection:
+        connection.sendall(post(server, b"Content-Length: %d\r\n" % (10 * len(spaces) + 2)))
+        # Twice as long as a body may take that does not get on.
+        for _ in range(10):
+            connection.sendall(spaces)
+            time.sleep(0.08)
+        connection.sendall(b"{}")
+        assert read_answer(connection)[0] == 200
+
+
+@contextlib.contextmanager
+def streams(server: RunningServer, number: int) -> Iterator[list[socket.socket]]:
+    """So many connections on each of which an endless run is watched."""
+    with contextlib.ExitStack() as stack:
+        opened = []
+        server.push(ENDLESS)
+        run = start(server, "endless")
+        for _ in range(number):
+            connection = stack.enter_context(raw_connection(server))
+            head = f"GET /api/v1/flow-runs/{run}/trace/stream HTTP/1.1\r\nHost: a\r\n"
+            connection.sendall(f"{head}Authorization: Bearer {server.key}\r\n\r\n".encode())
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            opened.append(connection)
+        yield opened
+
+
+def test_a_full_server_answers_health_and_takes_others_once_there_is_room(server: RunningServer) -> None:
+    with streams(server, 3) as opened, http_for(server, server.key) as http:
+        answer = http.get("/flow-runs")
+        assert refusal(answer) == (503, "UNAVAILABLE")
+        assert "max_connections=3" in answer.text
+        assert answer.headers["retry-after"] == "1"
+        assert http.get(f"{server.address}/health").status_code == 200
+        opened[0].close()
+        _until_answered(http)
+
+
+def _until_answered(http: httpx2.Client) -> None:
+    deadline = time.monotonic() + 10
+    while http.get("/flow-runs").status_code != 200:
+        assert time.monotonic() < deadline
+
+
+def test_one_address_leaves_room_for_others() -> None:
+    with (
+        running_server(max_connections=4, max_connections_per_address=2) as server,
+        streams(server, 2),
+        http_for(server, server.key) as http,
+    ):
+        answer = http.get("/flow-runs")
+        assert refusal(answer) == (429, "RATE_LIMITED")
+        assert "max_connections_per_address=2" in answer.text
+        assert http.get(f"{server.address}/health").status_code == 200
+        try:
+            other = httpx2.HTTPTransport(local_address="127.0.0.2")
+            headers = {"Authorization": f"Bearer {server.key}"}
+            with httpx2.Client(transport=other, base_url=server.base_url, headers=headers) as neighbour:
+                assert neighbour.get("/flow-runs").status_code == 200
+        except httpx2.ConnectError:
+            pytest.skip("this system has one address of its own alone")
+
+
+def test_half_open_connections_displace_each_other_and_nobody_else() -> None:
+    with (
+        running_server(max_connections=3) as server,
+        contextlib.ExitStack() as stack,
+        streams(server, 1) as opened,
+    ):
+        first = stack.enter_context(raw_connection(server))
+        first.sendall(GET)
+        for _ in range(60):
+            half = stack.enter_context(raw_connection(server))
+            half.sendall(GET)
+            with raw_connection(server) as neighbour:
+                neighbour.sendall(GET + HOST + b"\r\n")
+                assert read_answer(neighbour)[0] == 200
+        assert rest_of(first) == b""
+        opened[0].setblocking(False)
+        # The stream has its events and has not been ended.
+        assert opened[0].recv(65_536)
+        with pytest.raises(BlockingIOError):
+            opened[0].recv(1)
+
+
+def small_window(server: RunningServer, stack: contextlib.ExitStack) -> socket.socket:
+    connection = stack.enter_context(socket.socket())
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 500_000)
+    connection.settimeout(30)
+    host, port = server.address.removeprefix("http://").split(":")
+    connection.connect((host, int(port)))
+    return connection
+
+
+def large_answer(server: RunningServer, stack: contextlib.ExitStack) -> tuple[socket.socket, int]:
+    """A connection with a small window to which 9 MB are sent, and that number."""
+    connection = small_window(server, stack)
+    body = b'{"parameters":{"a":"' + b"b" * 9_000_000 + b'"}}'
+    connection.sendall(post(server, b"Content-Length: %d\r\nConnection: close\r\n" % len(body)) + body)
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    return connection, len(body)
+
+
+def test_a_caller_who_takes_nothing_of_a_stream_is_dropped(server: RunningServer) -> None:
+    server.push(LOOPED)
+    with http_for(server, server.key) as http:
+        parameters = {"rows": ["b" * 200_000] * 30}
+        run = execute(http, "looped", parameters=parameters, trace=True)
+        path = f"/flow-runs/{run}/trace/stream"
+        size = len(http.get(path).content)
+    assert size > 9_000_000
+    with contextlib.ExitStack() as stack:
+        connection = small_window(server, stack)
+        head = f"GET /api/v1{path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {server.key}\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        time.sleep(1.5)
+        assert len(rest_of(connection)) < size
+
+
+def test_a_caller_who_takes_an_answer_slowly_gets_all_of_it(server: RunningServer) -> None:
+    with contextlib.ExitStack() as stack:
+        connection, size = large_answer(server, stack)
+        received = 0
+        while data := connection.recv(1 << 20, socket.MSG_WAITALL):
+            received += len(data)
+            time.sleep(0.2)
+        assert received > size
+
+
+def test_a_path_writes_no_line_of_its_own_into_the_log(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def away(*_: Any, **__: Any) -> None:
+        raise StoreError("away")
+
+    monkeypatch.setattr(server.runtime.store, "find_key", away)
+    with http_for(server, server.key) as http:
+        path = "/flow-runs/a%0a2026-01-01 ERROR forged%1b[2J%c2%85%e2%80%ae"
+        assert refusal(http.get(path)) == (503, "UNAVAILABLE")
+    (message,) = [record.getMessage() for record in caplog.records if "found no store" in record.getMessage()]
+    assert message.isprintable()
+    assert r"a\n2026-01-01 ERROR forged\x1b[2J\x85\u202e" in message
