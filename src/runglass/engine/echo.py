@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
+from runglass.engine.checks import Checks
 from runglass.engine.model_call import ModelAnswer, ModelRequest, Response, calls_in, text_of
 from runglass.engine.prices import Price, cost_of
-from runglass.engine.smallest import smallest_object
 from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
 
@@ -27,17 +27,17 @@ _PIECES_PER_TURN = 64
 
 
 async def echo(
-    request: ModelRequest, on_text: Callable[[str], None], price: Price | None = None
+    request: ModelRequest, on_text: Callable[[str], None], checks: Checks, price: Price | None = None
 ) -> ModelAnswer:
     """Answer `request`, handing the text to `on_text` word by word.
 
     Raises StepFailure INVALID_OUTPUT where no object for the `output_schema` can be made.
     """
-    calls = _due_calls(request)
+    calls = await _due_calls(request, checks)
     if calls:
         text, output = "", {"text": ""}
     elif request.output_schema is not None:
-        output = smallest_object(request.output_schema)
+        output = await checks.smallest(request.output_schema)
         text = msgspec.json.encode(output).decode()
     else:
         text = _last_user_text(request.messages)
@@ -71,7 +71,7 @@ def _last_user_text(messages: list[dict[str, Any]]) -> str:
     return next((text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
 
 
-def _due_calls(request: ModelRequest) -> list[dict[str, Any]]:
+async def _due_calls(request: ModelRequest, checks: Checks) -> list[dict[str, Any]]:
     if request.tool_choice == "none":
         return []
     offered = [tool["function"] for tool in request.tools]
@@ -88,14 +88,14 @@ def _due_calls(request: ModelRequest) -> list[dict[str, Any]]:
     if not due:
         return []
     asked = hashlib.sha256(msgspec.json.encode(request, order="sorted")).digest()
-    return [_call(function, asked) for function in due]
+    return [await _call(function, asked, checks) for function in due]
 
 
-def _call(function: dict[str, Any], asked: bytes) -> dict[str, Any]:
+async def _call(function: dict[str, Any], asked: bytes, checks: Checks) -> dict[str, Any]:
     # Taken from all that was asked: each step and turn of a run has ids of its own, a repeated run the same.
     call_id = hashlib.sha256(asked + function["name"].encode()).hexdigest()[:12]
     try:
-        arguments = smallest_object(function.get("parameters") or {})
+        arguments = await checks.smallest(function.get("parameters") or {})
     except StepFailure as failure:
         raise StepFailure(
             failure.code, f"no arguments for tool {function['name']!r}: {failure.message}", may_retry=False

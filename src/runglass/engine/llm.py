@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from runglass.engine import echo
+from runglass.engine.checks import Checks
 from runglass.engine.model_call import AnswerRejected, CallFailed, ModelAnswer, ModelRequest
 from runglass.engine.prices import Price
 from runglass.errors import StepFailure
@@ -26,6 +27,7 @@ class Models:
 
     `base_urls` points a provider name, a known or a new one, at any OpenAI-compatible server. `api_keys` are
     by provider name, and stand over the providers' environment variables. `prices` are by model string.
+    `checks` judge answers by their schema, by default its own.
     """
 
     def __init__(
@@ -34,10 +36,13 @@ class Models:
         base_urls: Mapping[str, str] | None = None,
         api_keys: Mapping[str, str] | None = None,
         prices: Mapping[str, Price] | None = None,
+        checks: Checks | None = None,
     ) -> None:
         self._base_urls = dict(base_urls or {})
         self._api_keys = dict(api_keys or {})
         self._prices = dict(prices or {})
+        self._owns_checks = checks is None
+        self._checks = checks or Checks()
         self._providers: Providers | None = None
         self._importing = asyncio.Lock()
 
@@ -54,6 +59,8 @@ class Models:
         if self._providers is not None:
             await self._providers.aclose()
             self._providers = None
+        if self._owns_checks:
+            await self._checks.aclose()
 
     async def ready(self, model: str) -> None:
         """Loads what the model needs, once, so that no attempt's time is spent on it."""
@@ -68,7 +75,7 @@ class Models:
         """
         price = self._prices.get(request.model)
         if request.model == echo.NAME:
-            return await echo.echo(request, on_text, price)
+            return await echo.echo(request, on_text, self._checks, price)
         provider, _, name = request.model.partition(":")
         if not provider or not name:
             raise StepFailure(
@@ -82,6 +89,8 @@ class Models:
         async with self._importing:
             if self._providers is None:
                 module = await asyncio.to_thread(import_module, "runglass.engine.providers")
-                self._providers = module.Providers(base_urls=self._base_urls, api_keys=self._api_keys)
+                self._providers = module.Providers(
+                    base_urls=self._base_urls, api_keys=self._api_keys, checks=self._checks
+                )
         providers: Providers = self._providers
         return providers

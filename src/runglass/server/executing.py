@@ -14,7 +14,7 @@ from runglass.engine.plan import Pause, Plan, Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
 from runglass.execution import ExecuteRequest, RunRequest, ToolCallsRequired
-from runglass.flow import Flow, apply_overrides, step_count
+from runglass.flow import Flow, step_count
 from runglass.runtime import Runtime
 from runglass.server.answers import error_body, once_started
 from runglass.server.asked import body_of
@@ -113,7 +113,7 @@ async def _resume(
         offer=offer_of(asked, turns.offer),
         results=results,
     )
-    plan = await aside(partial(overridden, paused, asked), size_bytes=size)
+    plan = await overridden(runtime, own, paused, asked, size)
     await runtime.check_models(plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
@@ -121,9 +121,11 @@ async def _resume(
     return partial(_outcome, request, started, run.flow_id, step_count(paused.plan.flow))
 
 
-def overridden(paused: PausedRun, asked: RunRequest) -> Plan:
+async def overridden(runtime: Runtime, own: Project, paused: PausedRun, asked: RunRequest, size: int) -> Plan:
     """The run's plan with the overrides of this call in it. Raises INVALID_REQUEST, MODEL_NOT_SUPPORTED."""
-    flow = apply_overrides(paused.plan.flow, asked.block_overrides)
+    flow, _ = await runtime.checks.request(
+        paused.plan.flow, asked.block_overrides, None, size_bytes=size, project_id=own.id
+    )
     return msgspec.structs.replace(paused.plan, flow=flow)
 
 

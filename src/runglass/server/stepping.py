@@ -196,7 +196,7 @@ async def _later_call(
     cursor = paused.pause.cursor
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = await aside(partial(_results, run, paused, asked, first), size_bytes=size)
-    plan = await aside(partial(overridden, paused, asked), size_bytes=size)
+    plan = await overridden(runtime, own, paused, asked, size)
     # Who goes back begins anew, with the tools of this call alone.
     turns = paused.pause.turns if first == cursor else None
     stretch = _stretch(
