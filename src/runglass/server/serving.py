@@ -16,6 +16,7 @@ from uvicorn.loops.auto import auto_loop_factory
 from runglass.errors import RunglassError
 from runglass.runtime import Runtime, open_runtime
 from runglass.server.app import create_app
+from runglass.server.loop_watch import watched
 from runglass.server.ongoing import Ongoing
 from runglass.server.writing import Protocol
 from runglass.settings import Settings
@@ -81,7 +82,8 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
     try:
         await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
-            yield address
+            with watched(limit_ms=runtime.settings.stall_log_ms):
+                yield address
     finally:
         started.cancel()
         # Runs first: their last events are then on their way to the streams, which end with them.
