@@ -16,6 +16,7 @@ from runglass.engine.aside import aside
 from runglass.errors import api_error
 from runglass.execution import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
 from runglass.server.attachments import spell_attachments
+from runglass.server.json_body import decode_body
 from runglass.server.spelling import camel, refuse_slips
 
 Request = TypeVar("Request", bound=RunRequest)
@@ -24,6 +25,9 @@ Result = TypeVar("Result")
 
 MAX_DEPTH = 100
 """Levels of nesting that a body may have. Recursive code behind this would fail at about ten times that."""
+
+MAX_VALUES = 1_500_000
+"""Values that a body may have where no setting says more or less."""
 
 _CALLS: dict[str, type[RunRequest]] = {"execute": ExecuteRequest, "step": StepRequest, "jobs": JobRequest}
 
@@ -44,12 +48,12 @@ _HALF = re.compile(
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
-def read_request(body: bytes, shape: type[Request]) -> Request:
-    """The request in the body of a call that runs a flow.
+def read_request(body: bytes, shape: type[Request], *, most_values: int = MAX_VALUES) -> Request:
+    """The request in the body of a call that runs a flow, with at most so many values in it.
 
     Raises INVALID_REQUEST, INVALID_ATTACHMENT, TOOLS_INVALID.
     """
-    members = accept_both_spellings(_object(body), shape)
+    members = accept_both_spellings(_object(body, most_values=most_values), shape)
     _check_names(members, shape)
     if "attachments" in members:
         members["attachments"] = spell_attachments(members["attachments"])
@@ -96,12 +100,12 @@ def _converted(members: dict[str, Any], shape: type[Shape]) -> Shape:
         raise api_error("INVALID_REQUEST", _located(str(error))) from error
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _object(body: bytes, *, most_values: int = MAX_VALUES) -> dict[str, Any]:
     """The members of the body's JSON object, those that are null left out."""
     if not body:
         raise api_error("INVALID_REQUEST", "the body is empty: send a JSON object, at least `{}`")
     try:
-        value = msgspec.json.decode(body)
+        value = decode_body(body, most_values=most_values)
     except UnicodeDecodeError as error:
         raise api_error("INVALID_REQUEST", "the body is not valid JSON: its text is not UTF-8") from error
     except msgspec.DecodeError as error:

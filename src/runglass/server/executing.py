@@ -41,7 +41,9 @@ async def execute_flow(
     _, _, flow = await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
-    asked, size = await read_aside(partial(read_request, shape=ExecuteRequest), body), len(body)
+    most_values = runtime_of(request).settings.body_values_limit
+    reading = partial(read_request, shape=ExecuteRequest, most_values=most_values)
+    asked, size = await read_aside(reading, body), len(body)
 
     async def begin(call: CallKey | None) -> Finish:
         if asked.execution_id is not None:

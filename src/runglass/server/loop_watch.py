@@ -1,7 +1,7 @@
 """Watches the event loop: a time in which it did nothing else is logged, with the work that held it up.
 
-Whatever is computed on the loop keeps everybody waiting, and nothing else shows where. A thread of its own sees
-it, also while the loop stands. Knows nothing of the server: a loop in, lines of the log out.
+Whatever is computed on the loop keeps everybody waiting, and nothing else shows where. A thread of its own
+sees it, also while the loop stands. Knows nothing of the server: a loop in, lines of the log out.
 """
 
 import asyncio

@@ -101,7 +101,9 @@ async def _step(
         raise api_error("INVALID_VERSION", message)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
-    asked, size = await read_aside(partial(read_request, shape=StepRequest), body), len(body)
+    most_values = runtime_of(request).settings.body_values_limit
+    reading = partial(read_request, shape=StepRequest, most_values=most_values)
+    asked, size = await read_aside(reading, body), len(body)
     if asked.step_index is not None and asked.step_index < 0:
         raise api_error(
             "INVALID_STEP_INDEX",
