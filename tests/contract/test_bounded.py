@@ -14,6 +14,7 @@ import pytest
 
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import http_for, refusal
+from tests.flows import doubling
 
 FLOW = """
 slug: victim
@@ -23,24 +24,9 @@ steps:
 - {id: work, type: code, code: 'return {}'}
 """
 PATH = "/seq/acme/demo/victim"
-LIMIT_MS = 300
+LIMIT_MS = 150
 SLOW_TURN_MS = 100
 """What the process itself must have computed for a stall to be its own, on a machine that others use too."""
-
-
-def doubling(depth: int) -> dict[str, Any]:
-    """550 bytes that take a validator 2**depth steps."""
-    twice = {"$ref": "#/$defs/n"}
-    value: Any = 1
-    for _ in range(depth):
-        value = {"x": value}
-    return {
-        "type": "object",
-        "$defs": {"n": {"type": "object", "properties": {"x": {"allOf": [twice, twice]}}}},
-        "properties": {"a": twice},
-        "required": ["a"],
-        "default": {"a": value},
-    }
 
 
 def backtracking(items: int) -> dict[str, Any]:

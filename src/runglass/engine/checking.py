@@ -13,7 +13,7 @@ import msgspec
 from runglass.engine.model_call import schema_problems
 from runglass.engine.request_check import check_request
 from runglass.engine.smallest import smallest_object
-from runglass.engine.worker_limits import limit_cpu, limit_memory, peak_bytes, serve
+from runglass.engine.worker_limits import die_with_parent, limit_cpu, limit_memory, peak_bytes, serve
 from runglass.errors import APIError, FlowFileError, Problem, StepFailure
 from runglass.flow import Flow, check_flow
 
@@ -149,5 +149,6 @@ def answered(message: bytes) -> bytes:
 
 
 if __name__ == "__main__":
+    die_with_parent()
     limit_memory(int(sys.argv[1]))
     serve(sys.stdin.buffer, sys.stdout.buffer, answered, is_done=lambda: peak_bytes() > PEAK_BYTES)

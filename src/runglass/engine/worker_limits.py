@@ -9,6 +9,9 @@ READY = b"\0\0\0\0"
 """What a process sends when it can take the first message."""
 
 
+_PR_SET_PDEATHSIG = 1
+
+
 def serve(
     source: BinaryIO,
     sink: BinaryIO,
@@ -45,6 +48,14 @@ def limit_memory(limit_bytes: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def die_with_parent() -> None:
+    """Ends the process with the one that started it, however that ends; only Linux can."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def peak_bytes() -> int:
