@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from runglass.engine.aside import aside
+from runglass.engine.aside import LARGE_BYTES, aside, gc_paused
 from runglass.engine.checking import (
     Answer,
     Ask,
@@ -227,7 +227,10 @@ class Checks:
             self._idle.append(process)
         if answer.failure is not None:
             raise _raised(answer.failure)
-        return msgspec.json.decode(answer.value, type=kind)
+        if len(answer.value) <= LARGE_BYTES:
+            return msgspec.json.decode(answer.value, type=kind)
+        with gc_paused():
+            return msgspec.json.decode(answer.value, type=kind)
 
     def _new_process(self) -> WorkerProcess:
         limit = str(self._memory_limit_bytes)

@@ -9,11 +9,13 @@ it asks for one tool at a time.
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from runglass.engine.aside import LARGE_BYTES, aside
 from runglass.engine.checks import Checks
 from runglass.engine.model_call import ModelAnswer, ModelRequest, Response, calls_in, text_of
 from runglass.engine.prices import Price, cost_of
@@ -48,7 +50,8 @@ async def echo(
         if number % _PIECES_PER_TURN == 0:
             await asyncio.sleep(0)
 
-    tokens = _tokens(request, text, calls)
+    counting = partial(_tokens, request, text, calls)
+    tokens = await aside(counting, size_bytes=sum(map(len, _said(request))) + len(text))
     cost = None if price is None else cost_of(price, prompt=tokens.prompt, completion=tokens.completion)
     response = Response(
         model_used=NAME,
@@ -62,9 +65,9 @@ async def echo(
     return ModelAnswer(output=output, response=response)
 
 
-def words_with_space(text: str) -> list[str]:
+def words_with_space(text: str) -> Iterator[str]:
     """`text` cut after each word's trailing space; the pieces join to exactly `text`."""
-    return re.findall(r"\s*\S+\s*|\s+", text)
+    return (match[0] for match in re.finditer(r"\s*\S+\s*|\s+", text))
 
 
 def _last_user_text(messages: list[dict[str, Any]]) -> str:
@@ -107,10 +110,18 @@ async def _call(function: dict[str, Any], asked: bytes, checks: Checks) -> dict[
     }
 
 
+def _said(request: ModelRequest) -> list[str]:
+    return [request.system or "", *(text_of(message) for message in request.messages)]
+
+
+def _word_count(text: str) -> int:
+    # A million words at once would be native code that lets nobody else in.
+    return len(text.split()) if len(text) <= LARGE_BYTES else sum(1 for _ in re.finditer(r"\S+", text))
+
+
 def _tokens(request: ModelRequest, text: str, calls: list[dict[str, Any]]) -> TokenBreakdown:
-    said = [request.system or "", *(text_of(message) for message in request.messages)]
-    prompt = sum(len(part.split()) for part in said)
-    completion = len(text.split())
+    prompt = sum(map(_word_count, _said(request)))
+    completion = _word_count(text)
     for call in calls:
         completion += len(f"{call['function']['name']} {call['function']['arguments']}".split())
     return TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion)

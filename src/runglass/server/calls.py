@@ -23,7 +23,6 @@ from runglass.server.asked import body_of
 from runglass.server.auth import Asked, no_run, runtime_of
 from runglass.server.bodies import read_aside
 from runglass.server.endings import answer_expired, require_outcome
-from runglass.server.json_body import decode_body
 from runglass.server.ongoing import Ongoing
 from runglass.server.repeats import REPLAYED, paid_once, target_of
 from runglass.server.spelling import camel
@@ -157,7 +156,7 @@ def _digest(target: bytes, body: bytes) -> bytes:
 def _asked(body: bytes) -> bytes:
     """What a body asks, the same bytes however it was written down; a body that is no JSON as it is."""
     try:
-        value = decode_body(body, most_values=len(body))
+        value = msgspec.json.decode(body)
         if isinstance(value, dict):
             value = {camel(name): member for name, member in value.items() if member is not None}
         return msgspec.json.encode(value, order="sorted")
