@@ -24,7 +24,7 @@ steps:
 - {id: work, type: code, code: 'return {}'}
 """
 PATH = "/seq/acme/demo/victim"
-LIMIT_MS = 150
+LIMIT_MS = 500
 SLOW_TURN_MS = 100
 """What the process itself must have computed for a stall to be its own, on a machine that others use too."""
 

@@ -309,6 +309,7 @@ class Attempts:
                     outcome = await self._parts.models.complete(request, hear)
                 except StepFailure as failure:
                     outcome = failure
+            await call.prepare_answer(outcome)
         except BaseException as error:
             # What had been answered when the attempt was cut off is to be paid for all the same.
             if outcome is None:

@@ -68,7 +68,10 @@ class LoopWatch:
         stood_ms = (time.monotonic() - beat_s - self._limit_s / _BEATS) * 1000
         busy_ms = (time.process_time() - cpu_s) * 1000
         self.stalls += 1
-        log.warning(
+        # Where the process hardly computed, it waited: for a disk, or for a processor that others had.
+        level = logging.WARNING if busy_ms * 2 >= self._limit_s * 1000 else logging.INFO
+        log.log(
+            level,
             "the event loop stood still for %d ms (the process computed for %d ms of them): %s",
             stood_ms,
             busy_ms,
