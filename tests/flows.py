@@ -145,3 +145,18 @@ def _step(
         return ConditionStep(id=step_id, on_error=on_error, if_=test, then=steps, else_=others)
     branches = {"a": steps} | ({"b": others} if others else {})
     return ParallelStep(id=step_id, on_error=on_error, branches=branches)
+
+
+def doubling(depth: int) -> dict[str, Any]:
+    """550 bytes that take a validator 2**depth steps."""
+    twice = {"$ref": "#/$defs/n"}
+    value: Any = 1
+    for _ in range(depth):
+        value = {"x": value}
+    return {
+        "type": "object",
+        "$defs": {"n": {"type": "object", "properties": {"x": {"allOf": [twice, twice]}}}},
+        "properties": {"a": twice},
+        "required": ["a"],
+        "default": {"a": value},
+    }

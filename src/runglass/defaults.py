@@ -5,14 +5,15 @@ depends on the value itself, and walking their combinations has no bound. The wo
 in what is filled in. Must not know what a schema is for.
 """
 
-import functools
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.schemas import Schema, target
+from runglass.byte_cache import ByteCache
+from runglass.schema_cost import target
+from runglass.schemas import Schema
 
 MAX_FILLED_BYTES = 4 << 20
 """Defaults within defaults can double at each level; this much JSON is filled in at most, names included."""
@@ -124,8 +125,7 @@ def fill_defaults(value: dict[str, Any], schema: Schema) -> dict[str, Any]:
     return filled
 
 
-@functools.lru_cache(maxsize=256)
-def _compiled(encoded: bytes) -> _Node:
+def _compile(encoded: bytes) -> _Node:
     schema = msgspec.json.decode(encoded)
     nodes: dict[int, _Node] = {}
     pending: list[Any] = []
@@ -173,3 +173,6 @@ def _weigh(nodes: list[_Node]) -> None:
         if not node.matters:
             node.matters = True
             pending += node.used_by
+
+
+_compiled = ByteCache(_compile, times=60, share=0.1)

@@ -289,6 +289,7 @@ STEP_CODES: dict[str, str] = {
     "TEMPLATE_ERROR": "a template or `input` names something that does not exist, or is malformed",
     "CODE_ERROR": "the step's code, or an expression, raised an exception",
     "SANDBOX_LIMIT": "the step's code went over its time, memory or recursion limit",
+    "SCHEMA_LIMIT": "to check a value against the step's schema took too much time or memory",
     "INVALID_INPUT": "what came into the step has the wrong shape",
     "INVALID_OUTPUT": "the step's output is not what it must be: not an object, or against `output_schema`",
     "OUTPUT_TOO_LARGE": "an output, or what the run adds up to, is larger than the store can hold",

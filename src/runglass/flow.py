@@ -15,9 +15,9 @@ import msgspec
 from runglass.defaults import TooManyDefaults, fill_defaults
 from runglass.errors import FlowFileError, Problem, api_error
 from runglass.findings import Finding, path_text
-from runglass.flow_check import OVERRIDABLE, FlowRules, provider_missing
+from runglass.flow_check import OVERRIDABLE, SCHEMA_LIMIT_BYTES, FlowRules, provider_missing
 from runglass.flow_references import unmet_references
-from runglass.schemas import compile_schema, explain, suggestion
+from runglass.schemas import errors_in, explain, suggestion
 
 __all__ = [
     "OVERRIDABLE",
@@ -50,6 +50,12 @@ __all__ = [
 
 MAX_PROBLEMS = 1_000
 MAX_MISTAKES = 10
+MAX_UNKNOWN = 5
+"""Of the unknown step ids in a request so many are told, with the known id that is near."""
+
+FLOW_LIMIT = 1 << 20
+"""Characters of a flow file, and bytes of the overrides of a call: they make a flow of their own."""
+
 _DAY_MS = 86_400_000
 
 
@@ -219,9 +225,9 @@ def flow_schema() -> dict[str, Any]:
     return schema | msgspec.json.schema(Flow)
 
 
-@functools.cache
-def _rules() -> FlowRules:
-    return FlowRules(flow_schema())
+@functools.lru_cache(maxsize=4)
+def _rules(schema_limit_bytes: int) -> FlowRules:
+    return FlowRules(flow_schema(), schema_limit_bytes=schema_limit_bytes)
 
 
 class CheckedFlow(NamedTuple):
@@ -239,7 +245,14 @@ def parse_flow(text: str | bytes, *, file: str = "<flow>") -> Flow:
     return check_flow(text, file=file).flow
 
 
-def check_flow(text: str | bytes, *, file: str = "<flow>", own_providers: Container[str] = ()) -> CheckedFlow:
+def check_flow(
+    text: str | bytes,
+    *,
+    file: str = "<flow>",
+    own_providers: Container[str] = (),
+    limit_characters: int = FLOW_LIMIT,
+    schema_limit_bytes: int = SCHEMA_LIMIT_BYTES,
+) -> CheckedFlow:
     """The flow and the warnings about it, at most a thousand; otherwise like `parse_flow`.
 
     `own_providers` are names of OpenAI-compatible servers: models of theirs need no package.
@@ -247,12 +260,13 @@ def check_flow(text: str | bytes, *, file: str = "<flow>", own_providers: Contai
     # Imported here, so that a server to which nobody pushes a flow does not hold a reader of YAML.
     from runglass.flow_file import read_document
 
-    document = read_document(text, file=file)
+    document = read_document(text, file=file, limit_characters=limit_characters)
     problems = document.problems[:MAX_PROBLEMS]
     warnings: list[Problem] = []
     unreadable = {problem.path for problem in problems}
     for finding in chain(
-        _rules().flow(document.value, own_providers=own_providers), unmet_references(document.value)
+        _rules(schema_limit_bytes).flow(document.value, own_providers=own_providers),
+        unmet_references(document.value),
     ):
         if len(problems) >= MAX_PROBLEMS:
             problems.append(Problem(f"there may be more; only {MAX_PROBLEMS:,} problems are listed"))
@@ -321,7 +335,12 @@ def step_index(flow: Flow, step_id: str) -> int:
     raise KeyError(step_id)
 
 
-def apply_overrides(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> Flow:
+def apply_overrides(
+    flow: Flow,
+    overrides: Mapping[str, Mapping[str, Any]],
+    *,
+    schema_limit_bytes: int = SCHEMA_LIMIT_BYTES,
+) -> Flow:
     """The flow with fields of leaf steps set anew: `{step id: {field: value}}`, in the file's spelling.
 
     Raises INVALID_REQUEST naming each field that cannot be set or whose value a flow file could not have, and
@@ -330,13 +349,12 @@ def apply_overrides(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> F
     steps = {step.id: step for step in _all(flow.steps)}
     mistakes: list[Finding] = []
     changed: dict[str, LeafStep] = {}
+    _refuse_unknown([step_id for step_id in overrides if step_id not in steps], list(steps))
     for step_id, fields in overrides.items():
-        path = ("blockOverrides", step_id)
-        step = steps.get(step_id)
-        if step is None:
-            hint = suggestion(step_id, list(steps))
-            mistakes.append(Finding(f"the flow has no step {step_id!r}{hint}", path))
-        elif not isinstance(step, LeafStep):
+        if len(mistakes) > MAX_MISTAKES:
+            break
+        path, step = ("blockOverrides", step_id), steps[step_id]
+        if not isinstance(step, LeafStep):
             mistakes.append(Finding("only steps that do work can be changed, not one that holds steps", path))
         elif not isinstance(fields, Mapping):
             mistakes.append(Finding("expected an object of fields", path))
@@ -347,7 +365,7 @@ def apply_overrides(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> F
                 raise api_error(
                     "MODEL_NOT_SUPPORTED", f"`{path_text((*path, 'model'))}`: {problem}", step_id=step_id
                 )
-            found = fixed or list(islice(_rules().step(whole, path), MAX_MISTAKES + 1))
+            found = fixed or list(islice(_rules(schema_limit_bytes).step(whole, path), MAX_MISTAKES + 1))
             mistakes += found
             if not found:
                 overridden = msgspec.convert(whole, type(step), strict=False)
@@ -356,6 +374,19 @@ def apply_overrides(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> F
     if mistakes:
         _refuse(mistakes)
     return msgspec.structs.replace(flow, steps=_replaced(flow.steps, changed)) if changed else flow
+
+
+def _refuse_unknown(step_ids: list[str], known: list[str]) -> None:
+    """Raises INVALID_REQUEST that names the first few of the ids, before anything else is looked at."""
+    if not step_ids:
+        return
+    told = [f"{step_id:.100}" for step_id in step_ids[:MAX_UNKNOWN]]
+    mistakes = [
+        Finding(f"the flow has no step {step_id!r}{suggestion(step_id, known)}", ("blockOverrides", step_id))
+        for step_id in told
+    ]
+    more = len(step_ids) - len(told)
+    _refuse(mistakes, more=f"; and {more:,} more steps that it does not have" if more else "")
 
 
 def _replaced(steps: list[Step], changed: Mapping[str, LeafStep]) -> list[Step]:
@@ -389,13 +420,16 @@ def with_defaults(flow: Flow, inputs: dict[str, Any]) -> dict[str, Any]:
         raise api_error("INVALID_REQUEST", f"`inputs` of flow {flow.slug!r}: {error}") from error
 
 
-def check_inputs(flow: Flow, inputs: dict[str, Any]) -> None:
-    """Raises INVALID_REQUEST, naming the fields, where a run's inputs do not fit the flow's `inputs`."""
+def check_inputs(flow: Flow, inputs: dict[str, Any], *, quick_bytes: int | None = None) -> None:
+    """Raises INVALID_REQUEST, naming the fields, where a run's inputs do not fit the flow's `inputs`.
+
+    With `quick_bytes`, about the size of the inputs as JSON, raises Unproved like `schemas.errors_in`.
+    """
     if flow.inputs is None:
         return
     found = (
         finding._replace(path=(() if finding.path[:1] == ("message",) else ("parameters",)) + finding.path)
-        for error in compile_schema(flow.inputs).iter_errors(inputs)
+        for error in errors_in(inputs, flow.inputs, quick_bytes=quick_bytes)
         for finding in explain(error, flow.inputs)
     )
     if mistakes := list(islice(found, MAX_MISTAKES + 1)):
@@ -409,7 +443,7 @@ def _sentence(mistake: Finding) -> str:
     return f"`{path}`: {mistake.message}"
 
 
-def _refuse(mistakes: list[Finding]) -> NoReturn:
+def _refuse(mistakes: list[Finding], *, more: str = "") -> NoReturn:
     listed = list(dict.fromkeys(_sentence(mistake) for mistake in mistakes))
-    more = "; and more" if len(listed) > MAX_MISTAKES else ""
+    more = more or ("; and more" if len(listed) > MAX_MISTAKES else "")
     raise api_error("INVALID_REQUEST", "; ".join(listed[:MAX_MISTAKES]) + more)

@@ -18,17 +18,19 @@ from typing import Any, Literal
 
 import jsonschema_rs
 import minijinja
+import msgspec
 from jsonschema_rs import ValidationErrorKind as Kind
 
 from runglass.findings import Finding, Path, shown
 from runglass.schema_keywords import idle_keywords
-from runglass.schemas import Schema, any_of, compile_schema, expected, explain, suggestion
+from runglass.schemas import Schema, any_of, compile_schema, errors_in, expected, explain, suggestion
 
 MAX_STEPS = 10_000
 MAX_NESTING = 32
 MAX_TAG_TOKENS = 500
 MAX_ELIFS = 100
 MAX_IDLE_KEYWORDS = 1_000
+SCHEMA_LIMIT_BYTES = 256 * 1024
 RESERVED_NAMES = ("attempt", "index", "initial", "steps")
 OFFLINE_MODEL = "echo"
 
@@ -199,13 +201,18 @@ def _loop_name(name: Any, path: Path) -> Iterator[Finding]:
 _META = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
 
 
-def _json_schema(schema: Any, path: Path) -> Iterator[Finding]:
+def _json_schema(schema: Any, path: Path, *, limit_bytes: int = SCHEMA_LIMIT_BYTES) -> Iterator[Finding]:
     """Mistakes in a schema for objects: all that its own schema finds, or the first that compiling finds."""
     if not isinstance(schema, dict):
         return
+    size_bytes = len(msgspec.json.encode(schema))
+    if size_bytes > limit_bytes:
+        message = f"the schema has {size_bytes:,} bytes as JSON; the limit is {limit_bytes:,}"
+        yield Finding(f"{message} (setting schema_limit_bytes)", path)
+        return
     found = []
     if "$schema" not in schema:
-        found = [f for error in compile_schema(_META).iter_errors(schema) for f in explain(error)]
+        found = [finding for error in errors_in(schema, _META) for finding in explain(error)]
     if not found:
         try:
             compile_schema(schema)
@@ -314,7 +321,6 @@ _TEXTS: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
     "if": _expression,
     "input": _templates_within,
     "model": _model,
-    "output_schema": _json_schema,
     "over": _expression,
     "prompt": _template,
     "system": _template,
@@ -324,7 +330,12 @@ _TEXTS: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
 class FlowRules:
     """The schema of flow files taken apart by step type."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, schema_limit_bytes: int = SCHEMA_LIMIT_BYTES) -> None:
+        self._judge_schema = functools.partial(_json_schema, limit_bytes=schema_limit_bytes)
+        self._texts: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
+            **_TEXTS,
+            "output_schema": self._judge_schema,
+        }
         definitions = {name: _without_items(definition) for name, definition in schema["$defs"].items()}
         self._schemas: dict[str, Schema] = {}
         self.fields: dict[str, set[str]] = {}
@@ -343,7 +354,7 @@ class FlowRules:
         """
         yield from self._shape("Flow", data, ())
         if isinstance(data, dict):
-            yield from _json_schema(data.get("inputs"), ("inputs",))
+            yield from self._judge_schema(data.get("inputs"), ("inputs",))
             yield from _overridable(data.get("overridable"))
             walk = _Walk(self, own_providers)
             yield from walk.keywords(data.get("inputs"), ("inputs",))
@@ -357,8 +368,8 @@ class FlowRules:
             return
         yield from self._shape(kind, step, path)
         for name in step:
-            if name in _TEXTS and name in self.fields[kind]:
-                yield from _TEXTS[name](step[name], (*path, name))
+            if name in self._texts and name in self.fields[kind]:
+                yield from self._texts[name](step[name], (*path, name))
         if kind == "llm":
             yield from _settings(step, path)
 

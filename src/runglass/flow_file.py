@@ -160,11 +160,14 @@ class Document:
         raise FlowFileError([Problem(message, "", *_line_column(node))], file=self.file)
 
 
-def read_document(text: str | bytes, *, file: str = "<flow>") -> Document:
+def read_document(
+    text: str | bytes, *, file: str = "<flow>", limit_characters: int = MAX_CHARACTERS
+) -> Document:
     """The text as data. Raises FlowFileError for what is not UTF-8, not YAML, too large or too deep."""
     source = _decoded(text, file)
-    if len(source) > MAX_CHARACTERS:
-        raise FlowFileError([Problem(f"the file is larger than {MAX_CHARACTERS:,} characters")], file=file)
+    if len(source) > limit_characters:
+        message = f"the file is larger than {limit_characters:,} characters (setting flow_limit_bytes)"
+        raise FlowFileError([Problem(message)], file=file)
     if found := _NOT_TEXT.search(source):
         message = f"the character U+{ord(found[0]):04X} may not stand in a text file"
         raise FlowFileError([_at_offset(message, source, found.start())], file=file)

@@ -5,10 +5,10 @@ request looked like on the wire is the server's business.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,11 @@ from filelock import FileLock, Timeout
 
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
+from runglass.byte_cache import ByteCache, limit_caches
 from runglass.clock import SystemClock
 from runglass.engine.aside import aside
 from runglass.engine.capture import Capture, Redactor, raise_for_trace
+from runglass.engine.checks import Checks
 from runglass.engine.engine import Engine, StartedRun
 from runglass.engine.housekeeping import Housekeeping
 from runglass.engine.llm import Models
@@ -32,7 +34,7 @@ from runglass.engine.supervised import Supervised
 from runglass.engine.templates import Templates
 from runglass.errors import RunglassError, api_error
 from runglass.execution import CaptureMode, RunRequest, TraceContext
-from runglass.flow import Flow, LlmStep, apply_overrides, check_inputs, decode_flow, step_count, with_defaults
+from runglass.flow import Flow, decode_flow, step_count
 from runglass.management import SERVER, Actor
 from runglass.run_policy import RunPolicy
 from runglass.setting_rules import SettingRules
@@ -45,7 +47,7 @@ from runglass.tail import Tails
 SETTLED_S = 60.0
 """So long housekeeping must have gone on after a failure to count as in order again."""
 
-decode_stored_flow = lru_cache(maxsize=256)(decode_flow)
+decode_stored_flow = ByteCache(decode_flow, times=10, share=0.5)
 
 
 class DataInUse(RunglassError):
@@ -71,9 +73,11 @@ class Runtime:
         bus: Bus,
         engine: Engine,
         removal: RunRemoval,
+        checks: Checks,
         supervised: Sequence[Supervised] = (),
     ) -> None:
         self.settings = settings
+        self.checks = checks
         self.store = store
         self.bus = bus
         self.tails = Tails(store, bus, poll_s=settings.tail_poll_s)
@@ -113,7 +117,14 @@ class Runtime:
         await self.policy.check_overrides(
             project, flow, request.block_overrides, role=role, size_bytes=size_bytes
         )
-        flow, inputs = await aside(partial(_asked_of, flow, request), size_bytes=size_bytes)
+        flow, inputs = await self.checks.request(
+            flow,
+            request.block_overrides,
+            run_inputs(request),
+            size_bytes=size_bytes,
+            project_id=project.id,
+        )
+        assert inputs is not None
         await self.check_models(project, flow)
         await self.require_credit(project)
         plan = Plan(
@@ -191,15 +202,6 @@ async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = S
     )
 
 
-def _asked_of(flow: Flow, request: RunRequest) -> tuple[Flow, dict[str, Any]]:
-    """The flow with the overrides of a request, and inputs that fit it. Raises APIError."""
-    flow = apply_overrides(flow, request.block_overrides)
-    inputs = with_defaults(flow, run_inputs(request))
-    require_message(flow, inputs)
-    check_inputs(flow, inputs)
-    return flow, inputs
-
-
 def run_inputs(request: RunRequest) -> dict[str, Any]:
     """The run's inputs: the parameters, with the message beside them. Raises APIError."""
     if "attachments" in request.parameters:
@@ -209,19 +211,6 @@ def run_inputs(request: RunRequest) -> dict[str, Any]:
     if "message" in request.parameters:
         raise api_error("INVALID_REQUEST", "`message` is given twice, beside `parameters` and inside of them")
     return {**request.parameters, "message": request.message}
-
-
-def require_message(flow: Flow, inputs: Mapping[str, Any]) -> None:
-    """Raises MISSING_MESSAGE where a run cannot do without a `message` and its inputs have none."""
-    if "message" in inputs:
-        return
-    if flow.inputs is not None and "message" in flow.inputs.get("required", ()):
-        message = f"flow {flow.slug!r} needs a `message`: send `message`, `messages` or `parameters.message`"
-        raise api_error("MISSING_MESSAGE", message)
-    first = flow.steps[0]
-    if isinstance(first, LlmStep) and first.prompt is None and not first.input:
-        message = f"step {first.id!r} has no `prompt`: the call must bring a `message`"
-        raise api_error("MISSING_MESSAGE", message, step_id=first.id)
 
 
 @asynccontextmanager
@@ -247,6 +236,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         rules = SettingRules(settings.allowed_settings)
     except ValueError as error:
         raise SettingsError(f"allowed_settings: {error}") from error
+    limit_caches(settings.cache_limit_bytes)
     with exclusive(settings.database):
         async with (
             SqliteStore(settings.database, synchronous=settings.synchronous) as store,
@@ -254,6 +244,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 time_limit_ms=settings.code_time_limit_ms, memory_limit_bytes=settings.code_memory_limit_bytes
             ) as sandbox,
             Templates() as templates,
+            _checks(settings) as checks,
             Models(
                 base_urls=settings.providers,
                 api_keys=settings.provider_keys,
@@ -261,6 +252,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 rules=rules,
                 default_max_tokens=settings.default_max_tokens,
                 image_tokens=settings.image_tokens,
+                checks=checks,
             ) as models,
         ):
             bus = MemoryBus()
@@ -318,6 +310,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                         bus=bus,
                         engine=engine,
                         removal=removal,
+                        checks=checks,
                         supervised=supervised,
                     )
                 finally:
@@ -325,6 +318,16 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                     for task in beside:
                         task.cancel()
                     await asyncio.wait(beside)
+
+
+def _checks(settings: Settings) -> Checks:
+    return Checks(
+        time_limit_ms=settings.check_time_limit_ms,
+        flow_time_limit_ms=settings.flow_check_time_limit_ms,
+        memory_limit_bytes=settings.check_memory_limit_bytes,
+        schema_limit_bytes=settings.schema_limit_bytes,
+        flow_limit_bytes=settings.flow_limit_bytes,
+    )
 
 
 @contextmanager

@@ -5,29 +5,72 @@ mistake reads the same wherever it is found. Must not know what a schema is for.
 """
 
 import difflib
-import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 import msgspec
+from jsonschema_rs import ValidationError
 from jsonschema_rs import ValidationErrorKind as Kind
 
+from runglass.byte_cache import ByteCache
 from runglass.findings import Finding, path_text, shown
+from runglass.schema_cost import Cost, cost_of, is_linear, patterns_in
 
 MAX_REFERENCES = 10_000
 """References that a validator may have to follow for one value: a chain of doublings would take for ever."""
 
+QUICK_SCHEMA_BYTES = 32 * 1024
+QUICK_PARTS = 10_000
+QUICK_PATTERNS = 5_000
+"""What is compiled on the event loop takes 10 ms at the very worst."""
+
+QUICK_WORK = 8_000_000
+"""Parts of a schema times bytes of a value that are judged there: 2.5 ns each at worst, 0.5 as a rule."""
+
+QUICK_ERRORS = 1_500
+MAX_ERRORS = 200_000
+"""Rules times parts of a value, each of which may be an error of 20 µs."""
+
+MAX_KNOWN = 300
+"""Names that a wrong one is compared with; each takes some 10 µs."""
+
 Schema = dict[str, Any]
 
 
-@functools.lru_cache(maxsize=512)
-def _compiled(encoded: bytes) -> jsonschema_rs.Validator:
+class Unproved(Exception):
+    """Nothing proves that the work ends soon: it belongs into a process that can be killed."""
+
+
+class _Compiled(NamedTuple):
+    validator: jsonschema_rs.Validator
+    cost: Cost
+
+
+def _compile(encoded: bytes) -> _Compiled:
     schema = msgspec.json.decode(encoded)
-    if _references_followed(schema) > MAX_REFERENCES:
+    cost = _costs(encoded)
+    if cost.references > MAX_REFERENCES:
         raise ValueError(f"it follows more than {MAX_REFERENCES:,} references for one value")
-    return jsonschema_rs.validator_for(schema, offline=True)
+    return _Compiled(jsonschema_rs.validator_for(schema, offline=True), cost)
+
+
+def _cost(encoded: bytes) -> Cost:
+    schema = msgspec.json.decode(encoded)
+    cost = cost_of(schema)
+    few = cost.parts <= QUICK_PARTS and cost.patterns <= QUICK_PATTERNS
+    proved = cost.proved and few and all(map(is_linear, patterns_in(schema)))
+    return cost._replace(proved=proved)
+
+
+# A compiled schema takes some 25 times its JSON, and what its references repeat.
+_compiled = ByteCache(_compile, times=30, share=0.25)
+_costs = ByteCache(_cost, times=1, share=0.05)
+
+
+def _encoded(schema: Schema) -> bytes:
+    return msgspec.json.encode(schema, order="deterministic")
 
 
 def compile_schema(schema: Schema) -> jsonschema_rs.Validator:
@@ -35,12 +78,63 @@ def compile_schema(schema: Schema) -> jsonschema_rs.Validator:
 
     Raises ValueError for what is not a schema; the ones in a parsed flow have been tried.
     """
-    return _compiled(msgspec.json.encode(schema, order="deterministic"))
+    return _compiled(_encoded(schema)).validator
 
 
-def mistakes(value: Any, schema: Schema, *, most: int = 5) -> list[str]:
-    """What is wrong with the value and where, in at most so many sentences. Raises ValueError like above."""
-    found = (f for error in compile_schema(schema).iter_errors(value) for f in explain(error, schema))
+def prove_quick(schema: Any, *, size_bytes: int = 0) -> Cost:
+    """The cost of a schema of which it is sure that a value of that size, as JSON, is judged in milliseconds.
+
+    Raises Unproved for any other, without compiling it.
+    """
+    encoded = msgspec.json.encode(schema, order="deterministic")
+    if len(encoded) > QUICK_SCHEMA_BYTES:
+        raise Unproved
+    cost = _costs(encoded)
+    if not cost.proved or max(cost.parts, 4 * cost.patterns) * size_bytes > QUICK_WORK:
+        raise Unproved
+    return cost
+
+
+def errors_in(value: Any, schema: Schema, *, quick_bytes: int | None = None) -> Iterable[ValidationError]:
+    """What the validator finds wrong; with `quick_bytes`, the value's size, only where that is proved quick.
+
+    Of a large value with many rules only the first mistake is told: an error is a hundred times as dear as
+    finding none. Raises ValueError like `compile_schema`, and Unproved.
+    """
+    cost = None if quick_bytes is None else prove_quick(schema, size_bytes=quick_bytes)
+    compiled = _compiled(_encoded(schema))
+    if compiled.validator.is_valid(value):
+        return ()
+    rules, few = (cost or compiled.cost).rules, QUICK_ERRORS if cost is not None else MAX_ERRORS
+    if rules * _count(value, most=few // max(rules, 1) + 1) <= few:
+        return compiled.validator.iter_errors(value)
+    if cost is not None:
+        raise Unproved
+    try:
+        compiled.validator.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return (error,)
+    return ()
+
+
+def _count(value: Any, *, most: int) -> int:
+    """How many parts a value has, or `most` where it has more."""
+    pending, count = [value], 0
+    while pending and count < most:
+        part = pending.pop()
+        count += 1
+        if isinstance(part, dict):
+            count += len(part)
+            pending += part.values()
+        elif isinstance(part, list):
+            pending += part
+    return count
+
+
+def mistakes(value: Any, schema: Schema, *, most: int = 5, quick_bytes: int | None = None) -> list[str]:
+    """What is wrong with the value and where, in at most so many sentences. Raises like `errors_in`."""
+    errors = errors_in(value, schema, quick_bytes=quick_bytes)
+    found = (finding for error in errors for finding in explain(error, schema))
     return [sentence(finding) for finding in islice(found, most)]
 
 
@@ -51,56 +145,6 @@ def sentence(finding: Finding) -> str:
         return said
     named = f"`{finding.path[-1]}` "
     return f"`{path}` {said.removeprefix(named)}" if said.startswith(named) else f"`{path}`: {said}"
-
-
-def target(schema: Schema, reference: str) -> Any:
-    """What a reference to a place in the same schema stands for; raises LookupError for any other."""
-    place: Any = schema
-    if reference == "#":
-        return place
-    if not reference.startswith("#/"):
-        raise LookupError(reference)
-    for part in reference[2:].split("/"):
-        key = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, list) and key.isdecimal():
-            place = place[int(key)]
-        elif isinstance(place, dict):
-            place = place[key]
-        else:
-            raise LookupError(reference)
-    return place
-
-
-def _references_followed(schema: Schema) -> int:
-    """How many references a value meets at most, one that leads back to itself counted once."""
-    within: dict[str, list[str]] = {}
-    followed: dict[str, int] = {}
-    pending = ["#"]
-    while pending:
-        name = pending[-1]
-        if name not in within:
-            within[name] = list(_references_in(schema, name))
-            pending += [inner for inner in within[name] if inner not in within]
-        else:
-            pending.pop()
-            followed.setdefault(name, sum(1 + followed.get(inner, 0) for inner in within[name]))
-    return followed["#"]
-
-
-def _references_in(schema: Schema, reference: str) -> Iterator[str]:
-    try:
-        pending = [target(schema, reference)]
-    except LookupError:
-        return
-    while pending:
-        part = pending.pop()
-        if isinstance(part, dict):
-            if isinstance(part.get("$ref"), str):
-                yield part["$ref"]
-            # Definitions are of no account until something refers to them.
-            pending += [inner for key, inner in part.items() if key not in ("$defs", "definitions")]
-        elif isinstance(part, list):
-            pending += part
 
 
 _KINDS = {
@@ -192,7 +236,8 @@ def suggestion(word: Any, known: list[Any]) -> str:
     # difflib takes quadratic time, and nobody types a name that long.
     if not isinstance(word, str) or len(word) > 64:
         return ""
-    near = difflib.get_close_matches(word, [k for k in known if isinstance(k, str)], n=1, cutoff=0.6)
+    compared = [name for name in islice(known, MAX_KNOWN) if isinstance(name, str)]
+    near = difflib.get_close_matches(word, compared, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -211,6 +211,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             " `max_connections`. Behind a proxy all callers have its address"
         ),
     ] = None
+    flow_limit_bytes: Annotated[
+        int, Meta(ge=1024, description="largest flow file, in characters, and largest overrides of a call")
+    ] = 1 << 20
+    schema_limit_bytes: Annotated[
+        int, Meta(ge=1024, description="largest JSON Schema of a flow or of a call's overrides")
+    ] = 256 * 1024
+    body_values_limit: Annotated[
+        int, Meta(ge=1000, description="JSON values, counted by commas and brackets, that a body may have")
+    ] = 1_500_000
+    check_time_limit_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="time of the processor that checking one request, or one answer of a model, may take",
+        ),
+    ] = 1000
+    flow_check_time_limit_ms: Annotated[
+        int, Meta(ge=1, description="time of the processor that checking a pushed flow file may take")
+    ] = 20_000
+    check_memory_limit_bytes: Annotated[
+        int, Meta(ge=256 << 20, description="memory of a process that checks what callers send")
+    ] = 1 << 30
+    cache_limit_bytes: Annotated[
+        int, Meta(ge=0, description="what compiled schemas, decoded flows and the like may take, about")
+    ] = 64 << 20
+    stall_log_ms: Annotated[
+        int,
+        Meta(ge=1, description="a time in which the server did nothing else that is logged with its cause"),
+    ] = 100
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
     ] = "info"

@@ -78,6 +78,11 @@ class Process:
         self._process.send_signal(signal.SIGINT)
         return self._process.wait(WAIT_S)
 
+    def terminate(self) -> int:
+        """Asks it to stop (SIGTERM); returns the exit code."""
+        self._process.terminate()
+        return self._process.wait(WAIT_S)
+
     def kill(self) -> None:
         """Ends it at once, whatever it does (SIGKILL)."""
         self._process.kill()

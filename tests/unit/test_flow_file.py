@@ -88,7 +88,10 @@ def test_yaml_1_2_scalars_and_aliases() -> None:
         ("# x\n%YAML 1.1\n---\ncapture: off\n", ["f.yaml:2:1: only YAML 1.2 is read"]),
         ("[" * 5000, ["f.yaml:1:151: values are nested deeper than 150 levels"]),
         ("&a [*a]", ["f.yaml:1:1: values are nested deeper than 150 levels, or an alias contains itself"]),
-        ("x" * (1 << 20) + "x", ["f.yaml: the file is larger than 1,048,576 characters"]),
+        (
+            "x" * (1 << 20) + "x",
+            ["f.yaml: the file is larger than 1,048,576 characters (setting flow_limit_bytes)"],
+        ),
     ],
 )
 def test_text_that_cannot_be_read(text: str | bytes, expected: list[str]) -> None:

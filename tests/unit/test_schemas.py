@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from runglass.schemas import MAX_REFERENCES, compile_schema, mistakes, target
+from runglass.schema_cost import target
+from runglass.schemas import MAX_REFERENCES, compile_schema, mistakes
 
 SCHEMA = {
     "type": "object",

@@ -12,26 +12,28 @@ from genai_prices import calc_price
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.usage import RequestUsage
 
+from runglass.engine.checks import Checks
 from runglass.engine.conversation import ANSWER_TOOL, arguments_of, wire_call
 from runglass.engine.model_call import (
     AnswerRejected,
     ModelAnswer,
     ModelRequest,
     Response,
-    schema_problems,
     whole_text,
 )
 from runglass.engine.prices import Price, cost_of
 from runglass.engine.provider_errors import EXCERPT
+from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
 
 _LONGEST_ID = 200
 
 
-def read_answer(
+async def read_answer(
     request: ModelRequest,
     given: ModelResponse,
     *,
+    checks: Checks,
     price: Price | None,
     streamed: bool = True,
     note: str | None = None,
@@ -49,7 +51,7 @@ def read_answer(
         output: dict[str, Any] = {"text": response.text}
     elif request.output_schema is not None:
         written = next((arguments_of(part) for part in calls), response.text)
-        output = verdict.checked_object(written, request.output_schema)
+        output = await verdict.checked_object(written, request.output_schema, checks)
     elif response.text:
         output = {"text": response.text}
     else:
@@ -125,15 +127,26 @@ class _Verdict:
         if self._response.streamed and "finish_reason" not in details and (reason is None or assumed):
             raise self.rejected("PROVIDER_UNAVAILABLE", "broke off in the middle of its answer")
 
-    def checked_object(self, written: str, schema: dict[str, Any]) -> dict[str, Any]:
+    async def checked_object(self, written: str, schema: dict[str, Any], checks: Checks) -> dict[str, Any]:
         value = _object_in(written)
         if value is None:
             raise self.rejected("INVALID_OUTPUT", f"gave an answer that is no JSON object{self.cut_note}")
-        problems = schema_problems(value, schema)
+        problems = await self._problems(value, schema, checks, size_bytes=len(written))
         if problems:
             what = f"gave an answer against `output_schema`: {problems[0]}"
             raise self.rejected("INVALID_OUTPUT", what, problems=problems)
         return value
+
+    async def _problems(
+        self, value: Any, schema: dict[str, Any], checks: Checks, *, size_bytes: int
+    ) -> list[str]:
+        try:
+            return await checks.problems(value, schema, size_bytes=size_bytes)
+        except StepFailure as failure:
+            # The answer that cannot be judged is to be paid for all the same.
+            raise self.rejected(
+                failure.code, f"gave an answer, but {failure.message}", may_retry=False
+            ) from (failure)
 
 
 def _tokens(usage: RequestUsage) -> TokenBreakdown | None:

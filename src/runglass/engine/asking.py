@@ -61,6 +61,11 @@ class Asking:
             return await self._models.complete(self.request, on_text)
         return await self._models.complete(self.request, on_text, on_declined=self._again)
 
+    async def prepare_answer(self, outcome: ModelAnswer | StepFailure) -> None:
+        """Looks through a long answer off the event loop, before the call is told."""
+        if self._call is not None:
+            await self._call.prepare_answer(outcome)
+
     def end(self, outcome: ModelAnswer | StepFailure) -> None:
         """Records how the last request ended."""
         # Any other failure came about before anything was sent: then no model was asked.

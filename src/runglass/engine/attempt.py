@@ -163,9 +163,11 @@ class Attempt:
         """Records a request to the attempt's model that has ended."""
         self._writing.recorder.record(StepModelCall(**self._address(), model_call=call))
 
-    def take_up(self, results: list[dict[str, Any]]) -> None:
+    async def take_up(self, results: list[dict[str, Any]]) -> None:
         """Records that tool results are in: the run goes on, and the trace shows with what."""
-        kept = self._writing.capture.snapshot(Payload({"toolResults": results})).data
+        payload = Payload({"toolResults": results})
+        await self._writing.capture.prepare(payload)
+        kept = self._writing.capture.snapshot(payload).data
         self._writing.recorder.record(
             StepResumed(**self._address(), step_index=self.place.step_index, input_data=encoded(kept))
         )
@@ -173,6 +175,10 @@ class Attempt:
     def say(self, text: str) -> None:
         """Records a piece of the text that the attempt's model says."""
         self._writing.recorder.record(StepProgress(**self._address(), text=text))
+
+    async def prepare_failure(self) -> None:
+        """Looks through a large input off the event loop, before a failure records it."""
+        await self._writing.capture.prepare_failed(self._shown or self.data)
 
     def tell_input(self) -> None:
         """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""

@@ -138,6 +138,7 @@ class Attempts:
                 outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
             if isinstance(outcome, Performed):
                 return outcome.output
+            await attempt.prepare_failure()
             await self._parts.clock.sleep(self._judge(attempt, outcome) / 1000)
             number, tried, turns = number + 1, tried + 1, None
 
@@ -248,7 +249,7 @@ class Attempts:
         if attempt.turns is None:
             attempt.start()
         else:
-            attempt.take_up([turn for turn in talk.messages if turn.get("role") == "tool"])
+            await attempt.take_up([turn for turn in talk.messages if turn.get("role") == "tool"])
         limit = asyncio.timeout(None)
         try:
             await self._writing.recorder.keep_pace()
@@ -318,6 +319,7 @@ class Attempts:
                     outcome = await asking.answer(hear)
                 except StepFailure as failure:
                     outcome = failure
+            await asking.prepare_answer(outcome)
         except BaseException as error:
             # What had been answered when the attempt was cut off is to be paid for all the same.
             if outcome is None:

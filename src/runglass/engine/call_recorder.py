@@ -11,6 +11,7 @@ from runglass.clock import Clock, iso
 from runglass.engine.capture import Capture
 from runglass.engine.model_call import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Response
 from runglass.engine.payload import Payload
+from runglass.errors import StepFailure
 from runglass.lazy import encoded
 from runglass.money import ZERO, format_usd
 from runglass.trace import ModelCall, ModelReservation
@@ -39,6 +40,7 @@ class CallRecorder:
         self._capture = capture
         self._clock = clock
         self._sent = Payload(_sent(request))
+        self._received: Payload | None = None
         self._started_at = iso(clock.now())
         self._started_s = clock.monotonic_s()
         self._first_token_ms: int | None = None
@@ -58,6 +60,12 @@ class CallRecorder:
         self._started_at = iso(self._clock.now())
         self._started_s = self._clock.monotonic_s()
 
+    async def prepare_answer(self, outcome: ModelAnswer | StepFailure) -> None:
+        """Looks through a long answer off the event loop, before the call is told."""
+        if isinstance(outcome, ModelAnswer | AnswerRejected):
+            self._received = Payload(_received(outcome.response))
+            await self._capture.prepare(self._received)
+
     def hear(self) -> None:
         """A part of the answer has come."""
         if self._first_token_ms is None:
@@ -75,7 +83,7 @@ class CallRecorder:
         sent, is_cut = self._kept_request(failed=error_code is not None)
         received, is_cut_too = None, False
         if self._capture.keeps_snapshots:
-            received, _, is_cut_too = self._capture.snapshot(Payload(_received(response)))
+            received, _, is_cut_too = self._capture.snapshot(self._received or Payload(_received(response)))
         return ModelCall(
             number=self._number,
             model=self._request.model,

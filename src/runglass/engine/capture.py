@@ -61,7 +61,12 @@ class Capture:
 
     async def prepare(self, payload: Payload) -> None:
         """Looks through a large payload off the event loop, so that its snapshots cost nothing any more."""
-        if not self.keeps_snapshots or payload.kept is not None:
+        if self.keeps_snapshots:
+            await self.prepare_failed(payload)
+
+    async def prepare_failed(self, payload: Payload) -> None:
+        """Like `prepare`, for the input of an attempt that failed, which more modes keep."""
+        if not self.keeps_failures or payload.kept is not None:
             return
         if len(payload.json) > (_QUICK_BYTES if self.mode == "redacted" else self.limit_bytes):
             kept = await asyncio.to_thread(self._shortened, payload.json, payload.value)

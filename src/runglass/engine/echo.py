@@ -9,14 +9,16 @@ it asks for one tool at a time.
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from runglass.engine.aside import LARGE_BYTES, aside
+from runglass.engine.checks import Checks
 from runglass.engine.model_call import ModelAnswer, ModelRequest, Response, calls_in, text_of
 from runglass.engine.prices import Price, cost_of
-from runglass.engine.smallest import smallest_object
 from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
 
@@ -27,17 +29,17 @@ _PIECES_PER_TURN = 64
 
 
 async def echo(
-    request: ModelRequest, on_text: Callable[[str], None], price: Price | None = None
+    request: ModelRequest, on_text: Callable[[str], None], checks: Checks, price: Price | None = None
 ) -> ModelAnswer:
     """Answer `request`, handing the text to `on_text` word by word.
 
     Raises StepFailure INVALID_OUTPUT where no object for the `output_schema` can be made.
     """
-    calls = _due_calls(request)
+    calls = await _due_calls(request, checks)
     if calls:
         text, output = "", {"text": ""}
     elif request.output_schema is not None:
-        output = smallest_object(request.output_schema)
+        output = await checks.smallest(request.output_schema)
         text = msgspec.json.encode(output).decode()
     else:
         text = _last_user_text(request.messages)
@@ -48,7 +50,8 @@ async def echo(
         if number % _PIECES_PER_TURN == 0:
             await asyncio.sleep(0)
 
-    tokens = _tokens(request, text, calls)
+    counting = partial(_tokens, request, text, calls)
+    tokens = await aside(counting, size_bytes=sum(map(len, _said(request))) + len(text))
     cost = None if price is None else cost_of(price, prompt=tokens.prompt, completion=tokens.completion)
     response = Response(
         model_used=NAME,
@@ -62,16 +65,16 @@ async def echo(
     return ModelAnswer(output=output, response=response)
 
 
-def words_with_space(text: str) -> list[str]:
+def words_with_space(text: str) -> Iterator[str]:
     """`text` cut after each word's trailing space; the pieces join to exactly `text`."""
-    return re.findall(r"\s*\S+\s*|\s+", text)
+    return (match[0] for match in re.finditer(r"\s*\S+\s*|\s+", text))
 
 
 def _last_user_text(messages: list[dict[str, Any]]) -> str:
     return next((text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
 
 
-def _due_calls(request: ModelRequest) -> list[dict[str, Any]]:
+async def _due_calls(request: ModelRequest, checks: Checks) -> list[dict[str, Any]]:
     if request.tool_choice == "none":
         return []
     offered = [tool["function"] for tool in request.tools]
@@ -88,14 +91,14 @@ def _due_calls(request: ModelRequest) -> list[dict[str, Any]]:
     if not due:
         return []
     asked = hashlib.sha256(msgspec.json.encode(request, order="sorted")).digest()
-    return [_call(function, asked) for function in due]
+    return [await _call(function, asked, checks) for function in due]
 
 
-def _call(function: dict[str, Any], asked: bytes) -> dict[str, Any]:
+async def _call(function: dict[str, Any], asked: bytes, checks: Checks) -> dict[str, Any]:
     # Taken from all that was asked: each step and turn of a run has ids of its own, a repeated run the same.
     call_id = hashlib.sha256(asked + function["name"].encode()).hexdigest()[:12]
     try:
-        arguments = smallest_object(function.get("parameters") or {})
+        arguments = await checks.smallest(function.get("parameters") or {})
     except StepFailure as failure:
         raise StepFailure(
             failure.code, f"no arguments for tool {function['name']!r}: {failure.message}", may_retry=False
@@ -107,10 +110,18 @@ def _call(function: dict[str, Any], asked: bytes) -> dict[str, Any]:
     }
 
 
+def _said(request: ModelRequest) -> list[str]:
+    return [request.system or "", *(text_of(message) for message in request.messages)]
+
+
+def _word_count(text: str) -> int:
+    # A million words at once would be native code that lets nobody else in.
+    return len(text.split()) if len(text) <= LARGE_BYTES else sum(1 for _ in re.finditer(r"\S+", text))
+
+
 def _tokens(request: ModelRequest, text: str, calls: list[dict[str, Any]]) -> TokenBreakdown:
-    said = [request.system or "", *(text_of(message) for message in request.messages)]
-    prompt = sum(len(part.split()) for part in said)
-    completion = len(text.split())
+    prompt = sum(map(_word_count, _said(request)))
+    completion = _word_count(text)
     for call in calls:
         completion += len(f"{call['function']['name']} {call['function']['arguments']}".split())
     return TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion)

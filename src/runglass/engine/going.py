@@ -131,7 +131,7 @@ class Going:
         try:
             if self.ending.told:
                 raise asyncio.CancelledError
-            self._begin(capture)
+            await self._begin(capture)
             walked = await (await self._runner(capture)).walk()
             if walked.result is not None:
                 await capture.prepare(walked.result)
@@ -176,7 +176,7 @@ class Going:
         step_id = await end_run(around.store, around.bus, clock, run, capture, error=error)
         return Outcome("failed", error=error, step_id=step_id)
 
-    def _begin(self, capture: Capture) -> None:
+    async def _begin(self, capture: Capture) -> None:
         begun = self._state.begun
         if self.run.status == "pending":
             self._recorder.begin()
@@ -186,7 +186,7 @@ class Going:
             self._recorder.drop(kept_ids(begun.plan.flow.steps[begun.stretch.first :]))
         else:
             return
-        applied = overrides_applied(self.run.id, begun, capture, known=self._recorder.fold.summary)
+        applied = await overrides_applied(self.run.id, begun, capture, known=self._recorder.fold.summary)
         if applied is not None:
             self._recorder.record(applied)
 

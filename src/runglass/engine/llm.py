@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from runglass.engine import echo
+from runglass.engine.checks import Checks
 from runglass.engine.cost_bound import token_bound, with_max_tokens
 from runglass.engine.model_call import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, OnDeclined
 from runglass.engine.prices import Price, most_of
@@ -43,7 +44,8 @@ class Models:
     `base_urls` points a provider name, a known or a new one, at any OpenAI-compatible server. `api_keys` are
     by provider name, and stand over the providers' environment variables. `prices` are by model string. A
     request whose settings go against `rules` is not made. On a budget, a request without `max_tokens` gets
-    `default_max_tokens`, and an image counts as `image_tokens`.
+    `default_max_tokens`, and an image counts as `image_tokens`. `checks` judge answers by their schema, by
+    default its own.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Models:
         rules: SettingRules = NOTHING_MORE,
         default_max_tokens: int = DEFAULT_MAX_TOKENS,
         image_tokens: int = IMAGE_TOKENS,
+        checks: Checks | None = None,
     ) -> None:
         self._base_urls = dict(base_urls or {})
         self._api_keys = dict(api_keys or {})
@@ -62,6 +65,8 @@ class Models:
         self._rules = rules
         self._default_max_tokens = default_max_tokens
         self._image_tokens = image_tokens
+        self._owns_checks = checks is None
+        self._checks = checks or Checks()
         self._providers: Providers | None = None
         self._importing = asyncio.Lock()
 
@@ -78,6 +83,8 @@ class Models:
         if self._providers is not None:
             await self._providers.aclose()
             self._providers = None
+        if self._owns_checks:
+            await self._checks.aclose()
 
     async def ready(self, model: str) -> None:
         """Loads what the model needs, once, so that no attempt's time is spent on it."""
@@ -94,7 +101,7 @@ class Models:
             if price is None:
                 return Bounded(request, ZERO)
             # It costs nothing to ask it twice.
-            answer = await echo.echo(request, _unheard, price)
+            answer = await echo.echo(request, _unheard, self._checks, price)
             return Bounded(request, answer.response.cost_usd or ZERO)
         request = with_max_tokens(request, self._default_max_tokens)
         bound = token_bound(request, image_tokens=self._image_tokens)
@@ -129,7 +136,7 @@ class Models:
         """
         price = self._prices.get(request.model)
         if request.model == echo.NAME:
-            return await echo.echo(request, on_text, price)
+            return await echo.echo(request, on_text, self._checks, price)
         provider, _, name = request.model.partition(":")
         if not provider or not name:
             raise StepFailure(
@@ -145,7 +152,9 @@ class Models:
         async with self._importing:
             if self._providers is None:
                 module = await asyncio.to_thread(import_module, "runglass.engine.providers")
-                self._providers = module.Providers(base_urls=self._base_urls, api_keys=self._api_keys)
+                self._providers = module.Providers(
+                    base_urls=self._base_urls, api_keys=self._api_keys, checks=self._checks
+                )
         providers: Providers = self._providers
         return providers
 

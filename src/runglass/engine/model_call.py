@@ -141,13 +141,14 @@ def both_spellings(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]
     return spelled
 
 
-def schema_problems(value: Any, schema: dict[str, Any]) -> list[str]:
+def schema_problems(value: Any, schema: dict[str, Any], *, quick_bytes: int | None = None) -> list[str]:
     """What is wrong with `value`, at most five located sentences; empty where `schema` accepts it.
 
-    Raises StepFailure where `schema` itself is no JSON Schema. Never fetches a remote reference.
+    Raises StepFailure where `schema` itself is no JSON Schema. Never fetches a remote reference. With
+    `quick_bytes`, the size of the value as JSON, raises Unproved where it may take longer than milliseconds.
     """
     try:
-        return mistakes(value, schema)
+        return mistakes(value, schema, quick_bytes=quick_bytes)
     except (ValueError, jsonschema_rs.ReferencingError) as problem:
         raise StepFailure(
             "INVALID_INPUT", f"not a usable JSON Schema: {str(problem)[:500]}", may_retry=False

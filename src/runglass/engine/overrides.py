@@ -16,7 +16,7 @@ MOST_NAMES = 100
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
-def overrides_applied(
+async def overrides_applied(
     run_id: str, begun: Begun, capture: Capture, *, known: RunSummary
 ) -> OverridesApplied | None:
     """The event that tells the overrides of a call; None where it has none, or none that is not `known`.
@@ -36,8 +36,10 @@ def overrides_applied(
     return OverridesApplied(
         execution_id=run_id,
         overridden=names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], "…"],
-        block_overrides=_kept({step: _without_headers(fields) for step, fields in blocks.items()}, capture),
-        input_overrides=_kept(inputs, capture),
+        block_overrides=await _kept(
+            {step: _without_headers(fields) for step, fields in blocks.items()}, capture
+        ),
+        input_overrides=await _kept(inputs, capture),
     )
 
 
@@ -74,7 +76,11 @@ def _is_part(new: object, known: object) -> bool:
     return isinstance(new, dict) and isinstance(known, dict) and new.items() <= known.items()
 
 
-def _kept(overrides: dict[str, dict[str, Any]], capture: Capture) -> dict[str, Any] | None:
-    snapshot = capture.snapshot(Payload(overrides)).data if overrides else None
+async def _kept(overrides: dict[str, dict[str, Any]], capture: Capture) -> dict[str, Any] | None:
+    if not overrides or not capture.keeps_snapshots:
+        return None
+    payload = Payload(overrides)
+    await capture.prepare(payload)
+    snapshot = capture.snapshot(payload).data
     kept: dict[str, Any] | None = None if snapshot is None else msgspec.json.decode(snapshot)
     return kept

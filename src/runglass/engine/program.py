@@ -6,10 +6,10 @@ text is edited in place, so that every line keeps its number and every string it
 """
 
 import ast
-import functools
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from runglass.byte_cache import ByteCache
 from runglass.engine.paths import Path
 from runglass.errors import StepFailure
 from runglass.flow_check import parse_python
@@ -57,12 +57,16 @@ def _names(tree: ast.AST) -> frozenset[str]:
     return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
 
 
-@functools.lru_cache(maxsize=256)
 def of_body(code: str) -> Program:
     """The body of a function as a program that ends with its first `return`, on the same lines.
 
     Text is put in only around what is returned; indenting all of it would change strings of several lines.
     """
+    return _bodies(code.encode(errors="surrogatepass"))
+
+
+def _read_body(encoded: bytes) -> Program:
+    code = encoded.decode(errors="surrogatepass")
     tree = _parsed(code, "exec")
     lines = code.replace("\r\n", "\n").replace("\r", "\n").encode().split(b"\n")
     for line, column, removed, text in sorted(_edits(tree), reverse=True):
@@ -101,17 +105,25 @@ def _nonlocals(function: ast.AST) -> Iterator[ast.Nonlocal]:
             pending.extend(ast.iter_child_nodes(node))
 
 
-@functools.lru_cache(maxsize=256)
 def of_expression(expression: str) -> Program:
     """An expression as a program that ends with its value."""
+    return _expressions(expression.encode(errors="surrogatepass"))
+
+
+def _read_expression(encoded: bytes) -> Program:
+    expression = encoded.decode(errors="surrogatepass")
     expression = expression.strip()
     names = _names(_parsed(expression, "eval"))
     return Program(f"return{_OPEN.decode()}{expression}\n{_CLOSE.decode()}", names)
 
 
-@functools.lru_cache(maxsize=256)
 def as_path(expression: str) -> Path | None:
     """The expression as a path, if it is a name or an item of one, like `a["b"][0]`. Raises StepFailure."""
+    return _paths(expression.encode(errors="surrogatepass"))
+
+
+def _read_path(encoded: bytes) -> Path | None:
+    expression = encoded.decode(errors="surrogatepass")
     node: ast.AST = getattr(_parsed(expression.strip(), "eval"), "body", ast.Pass())
     steps: list[str | int] = []
     while isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
@@ -121,3 +133,8 @@ def as_path(expression: str) -> Path | None:
         steps.insert(0, key)
         node = node.value
     return Path(node.id, tuple(steps)) if isinstance(node, ast.Name) else None
+
+
+_bodies = ByteCache(_read_body, times=3, share=0.03)
+_expressions = ByteCache(_read_expression, times=3, share=0.01)
+_paths = ByteCache(_read_path, times=3, share=0.01)

@@ -28,6 +28,7 @@ from pydantic_ai.settings import ModelSettings
 
 from runglass.engine import conversation
 from runglass.engine.answers import read_answer
+from runglass.engine.checks import Checks
 from runglass.engine.clients import Clients, Prepared
 from runglass.engine.cost_bound import TokenBound
 from runglass.engine.list_prices import list_cost
@@ -52,7 +53,8 @@ MAY_NOT_STREAM_TOOL_CALLS = "asked in one piece: the server may not tell tool ca
 class Providers:
     """Answers requests to hosted models and OpenAI-compatible servers. `aclose` closes the HTTP clients."""
 
-    def __init__(self, *, base_urls: Mapping[str, str], api_keys: Mapping[str, str]) -> None:
+    def __init__(self, *, base_urls: Mapping[str, str], api_keys: Mapping[str, str], checks: Checks) -> None:
+        self._checks = checks
         self._secrets = frozenset(api_keys.values())
         self._clients = Clients(base_urls=base_urls, api_keys=api_keys)
 
@@ -89,13 +91,15 @@ class Providers:
                     await declined.told(error)
                     note = NO_STREAM
                 else:
-                    answer = read_answer(request, response, price=price)
+                    answer = await read_answer(request, response, checks=self._checks, price=price)
                     _learn_of_stream(prepared, answer, request.model)
                     return answer
             response = await _ask(prepared, request, settings, None, declined)
         except CALL_ERRORS as error:
             raise call_failure(error, model=request.model, secrets=self._secrets) from error
-        answer = read_answer(request, response, price=price, streamed=False, note=note)
+        answer = await read_answer(
+            request, response, checks=self._checks, price=price, streamed=False, note=note
+        )
         _learn_of_one_piece(prepared, answer, note)
         on_text(answer.response.text)
         return answer

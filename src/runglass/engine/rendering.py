@@ -6,21 +6,21 @@ given, by `{{ items.pop() }}`. So they run here, on copies, within a limit of me
 process down; `templates` starts it and replaces it. Knows neither flows nor steps.
 """
 
-import signal
 import sys
 from collections.abc import ItemsView, KeysView, ValuesView
-from typing import Any, BinaryIO, Literal
+from functools import partial
+from typing import Any, Literal
 
 import minijinja
 import msgspec
+
+from runglass.engine.worker_limits import limit_cpu, limit_memory, serve
 
 FUEL = 5_000_000
 """What a template may compute: instructions, and bytes of text. At most half a second's worth."""
 TEXT_LIMIT = 16 * 1024 * 1024
 MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
 CPU_LIMIT_S = 1.0
-READY = b"\0\0\0\0"
-"""What the process sends when it can take the first template."""
 
 _NESTED = (dict, list, tuple, KeysView, ValuesView, ItemsView)
 _FAULT_LENGTH = 500
@@ -39,6 +39,9 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 
     value: Any = None
     fault: str | None = None
+
+
+_decoder = msgspec.json.Decoder(Ask)
 
 
 class Renderer:
@@ -109,38 +112,14 @@ def _fault(error: minijinja.TemplateError) -> str:
     return told[:_FAULT_LENGTH] + place
 
 
-def serve(source: BinaryIO, sink: BinaryIO) -> None:
-    """Answers what comes from `source` until that ends. Four bytes ahead of a message say how long it is."""
-    renderer = Renderer()
-    decoder = msgspec.json.Decoder(Ask)
-    sink.write(READY)
-    sink.flush()
-    while header := source.read(4):
-        message = source.read(int.from_bytes(header))
-        _limit_cpu(CPU_LIMIT_S)
-        try:
-            answer = msgspec.json.encode(renderer.answer(decoder.decode(message)))
-        except MemoryError:
-            answer = msgspec.json.encode(Answer(fault="the template and its values take too much memory"))
-        _limit_cpu(0)
-        sink.write(len(answer).to_bytes(4) + answer)
-        sink.flush()
-
-
-def _limit_cpu(seconds: float) -> None:
-    if sys.platform != "win32":
-        # Nobody handles the signal, so it ends the process, in the middle of whatever it does.
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def _limit_memory() -> None:
-    if sys.platform == "linux":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _answered(renderer: Renderer, message: bytes) -> bytes:
+    limit_cpu(CPU_LIMIT_S)
+    try:
+        return msgspec.json.encode(renderer.answer(_decoder.decode(message)))
+    except MemoryError:
+        return msgspec.json.encode(Answer(fault="the template and its values take too much memory"))
 
 
 if __name__ == "__main__":
-    _limit_memory()
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    limit_memory(MEMORY_LIMIT_BYTES)
+    serve(sys.stdin.buffer, sys.stdout.buffer, partial(_answered, Renderer()))

@@ -94,7 +94,7 @@ class Runner:
             try:
                 data = await self._step(step, data, scope, Place(index), offer, turns, stretch.results)
             except StepWaits as waiting:
-                return self._wait_for_tools(waiting.turns, index, scope)
+                return await self._wait_for_tools(waiting.turns, index, scope)
             turns = None
             if index == stretch.last and index + 1 < len(steps):
                 pause = Pause(cursor=index + 1, reached=max(index + 1, self._state.reached))
@@ -103,9 +103,10 @@ class Runner:
                 return Walked(None, pause, scope.outputs())
         return Walked(data, None, scope.outputs())
 
-    def _wait_for_tools(self, turns: Turns, index: int, scope: Scope) -> Walked:
+    async def _wait_for_tools(self, turns: Turns, index: int, scope: Scope) -> Walked:
         pause = Pause(cursor=index, turns=turns, reached=max(index, self._state.reached))
         shown = Payload({"messages": turns.messages, "calls": turns.calls, "outputs": scope.outputs()})
+        await self._capture.prepare(shown)
         kept = self._capture.snapshot(shown).data
         content = msgspec.json.decode(kept) if kept is not None else {}
         attempt = self._recorder.fold.open_step(turns.step_id, None)

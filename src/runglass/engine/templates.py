@@ -123,13 +123,16 @@ def picked(mentions: Mentions, names: Mapping[str, Any]) -> dict[str, Any]:
 
 def _filled(pieces: tuple[str | Path, ...], names: Mapping[str, Any]) -> str | None:
     texts = []
+    room = TEXT_LIMIT
     for piece in pieces:
         text = piece if isinstance(piece, str) else _text(look_up(piece, names))
         if text is None:
             return None
+        room -= len(text)
+        if room < 0:
+            # At once: a template may name a text of megabytes a thousand times.
+            raise _failure(f"the template makes a text of more than {TEXT_LIMIT} characters")
         texts.append(text)
-    if sum(map(len, texts)) > TEXT_LIMIT:
-        raise _failure(f"the template makes a text of more than {TEXT_LIMIT} characters")
     return "".join(texts)
 
 
@@ -181,8 +184,13 @@ class Templates:
 
         Takes some microseconds, and lets go of the event loop only where another process is asked.
         """
-        plan = _plan(template)
-        text = None if plan.pieces is None else _filled(plan.pieces, names)
+        is_long = len(template) > _CACHED_LENGTH
+        plan = await asyncio.to_thread(_make_plan, template) if is_long else _plan(template)
+        text: str | None = None
+        if plan.pieces is not None:
+            # What a long template does takes linear time, and a second of it.
+            filling = functools.partial(_filled, plan.pieces, names)
+            text = await asyncio.to_thread(filling) if is_long else filling()
         if text is None:
             text = await self._asked(template, plan, names, "text")
             assert isinstance(text, str)
@@ -199,6 +207,8 @@ class Templates:
             return [await self.render_input(inner, names) for inner in value]
         if not isinstance(value, str):
             return value
+        if len(value) > _CACHED_LENGTH and _EXPRESSION.fullmatch(value) is None:
+            return await self.render(value, names)
         plan = _plan(value)
         if not plan.is_expression:
             return await self.render(value, names)

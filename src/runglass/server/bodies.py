@@ -25,6 +25,9 @@ Result = TypeVar("Result")
 MAX_DEPTH = 100
 """Levels of nesting that a body may have. Recursive code behind this would fail at about ten times that."""
 
+MAX_VALUES = 1_500_000
+"""Values that a body may have where no setting says more or less."""
+
 _CALLS: dict[str, type[RunRequest]] = {"execute": ExecuteRequest, "step": StepRequest, "jobs": JobRequest}
 
 CALLS_WITH = {
@@ -44,12 +47,12 @@ _HALF = re.compile(
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
-def read_request(body: bytes, shape: type[Request]) -> Request:
-    """The request in the body of a call that runs a flow.
+def read_request(body: bytes, shape: type[Request], *, most_values: int = MAX_VALUES) -> Request:
+    """The request in the body of a call that runs a flow, with at most so many values in it.
 
     Raises INVALID_REQUEST, INVALID_ATTACHMENT, TOOLS_INVALID.
     """
-    members = accept_both_spellings(_object(body), shape)
+    members = accept_both_spellings(_object(body, most_values=most_values), shape)
     _check_names(members, shape)
     if "attachments" in members:
         members["attachments"] = spell_attachments(members["attachments"])
@@ -96,11 +99,12 @@ def _converted(members: dict[str, Any], shape: type[Shape]) -> Shape:
         raise api_error("INVALID_REQUEST", _located(str(error))) from error
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _object(body: bytes, *, most_values: int = MAX_VALUES) -> dict[str, Any]:
     """The members of the body's JSON object, those that are null left out."""
     if not body:
         raise api_error("INVALID_REQUEST", "the body is empty: send a JSON object, at least `{}`")
     try:
+        _refuse_many(body, most_values)
         value = msgspec.json.decode(body)
     except UnicodeDecodeError as error:
         raise api_error("INVALID_REQUEST", "the body is not valid JSON: its text is not UTF-8") from error
@@ -114,6 +118,19 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise api_error("INVALID_REQUEST", f"the body must be a JSON object, not {_kind(value)}")
     return {name: member for name, member in value.items() if member is not None}
+
+
+def _refuse_many(body: bytes, most_values: int) -> None:
+    """Refuses what would take long to decode, by its commas and opening brackets, those in texts too."""
+    if len(body) <= most_values:
+        return
+    values = body.count(b",") + body.count(b"[") + body.count(b"{")
+    if values > most_values:
+        raise api_error(
+            "INVALID_REQUEST",
+            f"the body has about {values:,} values; at most {most_values:,} are taken"
+            " (setting body_values_limit)",
+        )
 
 
 def _check_depth(value: Any) -> None:

@@ -14,7 +14,7 @@ from runglass.engine.plan import Pause, Plan, Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
 from runglass.execution import ExecuteRequest, RunRequest, ToolCallsRequired
-from runglass.flow import Flow, apply_overrides, step_count
+from runglass.flow import Flow, step_count
 from runglass.runtime import Runtime
 from runglass.server.answers import error_body, once_started
 from runglass.server.asked import body_of
@@ -43,7 +43,9 @@ async def execute_flow(
     _, _, flow = await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
-    asked, size = await read_aside(partial(read_request, shape=ExecuteRequest), body), len(body)
+    most_values = runtime_of(request).settings.body_values_limit
+    reading = partial(read_request, shape=ExecuteRequest, most_values=most_values)
+    asked, size = await read_aside(reading, body), len(body)
 
     async def begin(call: CallKey | None) -> Finish:
         if asked.execution_id is not None:
@@ -118,8 +120,7 @@ async def _resume(
         offer=offer_of(asked, turns.offer),
         results=results,
     )
-    await check_caller(request, own, paused, asked, size)
-    plan = await aside(partial(overridden, paused, asked), size_bytes=size)
+    plan = await overridden(request, own, paused, asked, size)
     await runtime.check_models(own, plan.flow)
     await runtime.require_credit(own)
     await note(request, own, call, run)
@@ -128,18 +129,18 @@ async def _resume(
     return partial(_outcome, request, started, run.flow_id, step_count(paused.plan.flow))
 
 
-async def check_caller(
-    request: Asked, own: Project, paused: PausedRun, asked: RunRequest, size_bytes: int
-) -> None:
-    """Raises FORBIDDEN for an override that this caller may not make of a paused run."""
-    await runtime_of(request).policy.check_overrides(
-        own, paused.plan.flow, asked.block_overrides, role=request.auth.role, size_bytes=size_bytes
+async def overridden(request: Asked, own: Project, paused: PausedRun, asked: RunRequest, size: int) -> Plan:
+    """The run's plan with the overrides of this call in it.
+
+    Raises INVALID_REQUEST, MODEL_NOT_SUPPORTED, and FORBIDDEN for an override that this caller may not make.
+    """
+    runtime = runtime_of(request)
+    await runtime.policy.check_overrides(
+        own, paused.plan.flow, asked.block_overrides, role=request.auth.role, size_bytes=size
     )
-
-
-def overridden(paused: PausedRun, asked: RunRequest) -> Plan:
-    """The run's plan with the overrides of this call in it. Raises INVALID_REQUEST, MODEL_NOT_SUPPORTED."""
-    flow = apply_overrides(paused.plan.flow, asked.block_overrides)
+    flow, _ = await runtime.checks.request(
+        paused.plan.flow, asked.block_overrides, None, size_bytes=size, project_id=own.id
+    )
     return msgspec.structs.replace(paused.plan, flow=flow)
 
 

@@ -4,8 +4,6 @@ Their paths begin with `/flows`, which no path of running or reading does. Whoev
 look; changing takes the role `admin`.
 """
 
-import asyncio
-from collections.abc import Container
 from dataclasses import dataclass
 
 import msgspec
@@ -15,7 +13,7 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import FromPath
 
 from runglass.errors import APIError, FlowFileError, Problem, api_error
-from runglass.flow import CheckedFlow, check_flow
+from runglass.flow import CheckedFlow
 from runglass.management import (
     FlowHistory,
     FlowInfo,
@@ -26,7 +24,7 @@ from runglass.management import (
     PushedFlow,
     VersionInfo,
 )
-from runglass.runtime import push_flow
+from runglass.runtime import Runtime, push_flow
 from runglass.server.answers import JSON
 from runglass.server.asked import answer, body_of, documented
 from runglass.server.auth import Asked, actor_of, own_flow, own_room, require_admin, runtime_of
@@ -159,7 +157,7 @@ async def push(
     own = await own_room(request, org, project)
     require_admin(request)
     runtime = runtime_of(request)
-    checked = await _read_flow(await body_of(request), slug, own_providers=runtime.settings.providers)
+    checked = await _read_flow(runtime, own, await body_of(request), slug)
     runtime.policy.check_flow(own, checked.flow)
     info = _info(await push_flow(runtime.store, own, checked.flow, by=actor_of(request)))
     warnings = [FlowWarning(**warning._asdict()) for warning in checked.warnings]
@@ -225,10 +223,11 @@ def _info(record: FlowRecord) -> FlowInfo:
     return msgspec.convert(record, FlowInfo, from_attributes=True)
 
 
-async def _read_flow(body: bytes, slug: str, *, own_providers: Container[str]) -> CheckedFlow:
+async def _read_flow(runtime: Runtime, own: Project, body: bytes, slug: str) -> CheckedFlow:
     try:
-        # In a thread: checking a large file takes seconds, in which nobody else would be served.
-        checked = await asyncio.to_thread(check_flow, body, own_providers=own_providers)
+        checked = await runtime.checks.flow_file(
+            body, own_providers=runtime.settings.providers, project_id=own.id
+        )
     except FlowFileError as error:
         raise _refusal(error.problems) from error
     if checked.flow.slug != slug:

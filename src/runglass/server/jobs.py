@@ -193,7 +193,8 @@ async def _queue(
     await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
-    asked = await read_aside(partial(read_request, shape=JobRequest), body)
+    most_values = runtime_of(request).settings.body_values_limit
+    asked = await read_aside(partial(read_request, shape=JobRequest, most_values=most_values), body)
     asked, history = await aside(partial(spoken, asked), size_bytes=len(body))
     if asked.tools or asked.tool_choice is not None:
         raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")

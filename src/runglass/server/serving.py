@@ -22,6 +22,7 @@ from runglass.runtime import SETTLED_S, Runtime, open_runtime
 from runglass.server.app import create_app
 from runglass.server.descriptors import connection_limits, raise_descriptor_limit
 from runglass.server.door import Door
+from runglass.server.loop_watch import watched
 from runglass.server.ongoing import Ongoing
 from runglass.server.protocol import Protocol
 from runglass.settings import Settings
@@ -100,7 +101,8 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
     try:
         await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
         if started.done():
-            yield address
+            with watched(limit_ms=runtime.settings.stall_log_ms):
+                yield address
     finally:
         started.cancel()
         # Runs first: their last events are then on their way to the streams, which end with them.

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
+from runglass.engine.aside import aside
 from runglass.errors import RunUnreadable, api_error
 from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.execution import CaptureMode
@@ -189,7 +191,11 @@ class _Flows:
             record = await self._store.flow(run.flow_id)
             self._slugs[run.flow_id] = "" if record is None else record.slug
             source = await self._store.flow_source(*key)
-            self._flows[key] = None if source is None else decode_stored_flow(source)
+            if source is None:
+                self._flows[key] = None
+            else:
+                decode = partial(decode_stored_flow, source)
+                self._flows[key] = await aside(decode, size_bytes=len(source))
         return self._slugs[run.flow_id], self._flows[key]
 
 

@@ -28,7 +28,7 @@ from runglass.server.auth import Asked, no_run, own_project, require_execute, ru
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
 from runglass.server.endings import answer_expired, require_outcome
-from runglass.server.executing import check_caller, overridden
+from runglass.server.executing import overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
 from runglass.server.owed import require_owed
@@ -103,7 +103,9 @@ async def _step(
         raise api_error("INVALID_VERSION", message)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
-    asked, size = await read_aside(partial(read_request, shape=StepRequest), body), len(body)
+    most_values = runtime_of(request).settings.body_values_limit
+    reading = partial(read_request, shape=StepRequest, most_values=most_values)
+    asked, size = await read_aside(reading, body), len(body)
     if asked.step_index is not None and asked.step_index < 0:
         raise api_error(
             "INVALID_STEP_INDEX",
@@ -202,8 +204,7 @@ async def _later_call(
     cursor = paused.pause.cursor
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = await aside(partial(_results, run, paused, asked, first), size_bytes=size)
-    await check_caller(request, own, paused, asked, size)
-    plan = await aside(partial(overridden, paused, asked), size_bytes=size)
+    plan = await overridden(request, own, paused, asked, size)
     # Who goes back begins anew, with the tools of this call alone.
     turns = paused.pause.turns if first == cursor else None
     stretch = _stretch(

@@ -17,6 +17,7 @@ from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
 from runglass.engine.answers import read_answer
+from runglass.engine.checks import Checks
 from runglass.engine.clients import Clients
 from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models, Price
 from runglass.engine.provider_errors import setup_failure
@@ -576,7 +577,7 @@ def message(status: str) -> dict[str, Any]:
         ("http://127.0.0.1:9000/v1", "gpt-4o-mini-2024-07-18", None),
     ],
 )
-def test_the_list_price_goes_by_the_address_that_answered(
+async def test_the_list_price_goes_by_the_address_that_answered(
     address: str, model: str, cost: Decimal | None
 ) -> None:
     answered = ModelResponse(
@@ -589,7 +590,8 @@ def test_the_list_price_goes_by_the_address_that_answered(
         finish_reason="stop",
     )
     request = ModelRequest(model="openai:gpt-4o-mini", messages=[])
-    assert read_answer(request, answered, price=None).response.cost_usd == cost
+    answer = await read_answer(request, answered, checks=Checks(), price=None)
+    assert answer.response.cost_usd == cost
 
 
 async def test_a_character_that_a_provider_cut_in_two_comes_whole(bench: Bench) -> None:

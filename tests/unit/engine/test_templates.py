@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine import render_process, templates
+from runglass.engine import render_process, templates, worker_process
 from runglass.engine.render_process import RenderProcess
 from runglass.engine.rendering import Ask, Renderer
 from runglass.engine.templates import Templates
@@ -309,7 +309,7 @@ async def test_leaving_ends_the_processes_and_what_is_still_asked() -> None:
 
 async def test_the_other_process_knows_no_keys_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-very-secret-key")
-    environment = render_process._environment()
+    environment = worker_process.environment()
     assert "OPENAI_API_KEY" not in environment
     assert "runglass" in await started_with(environment)
 

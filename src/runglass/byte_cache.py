@@ -1,0 +1,80 @@
+"""A cache that counts what it holds in bytes, so that large values of callers cannot fill the memory.
+
+What callers send and is worth keeping ready, such as compiled schemas and decoded flows, is kept by one of
+these. Must not know what it holds.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
+
+Value = TypeVar("Value")
+
+DEFAULT_LIMIT_BYTES = 64 << 20
+SHARE = 4
+"""A value that fills more than this part of its cache is not kept: it would push out too many others."""
+
+_caches: "WeakSet[ByteCache[Any]]" = WeakSet()
+
+
+class ByteCache(Generic[Value]):
+    """The newest values that `make` made, by the bytes that they are made of; for any number of threads.
+
+    A value counts as `times` as many bytes as its key, which is kept too: what an object takes is not known
+    exactly, so `times` is measured once and rounded up. `share` is the part of the limit that is this
+    cache's.
+    """
+
+    def __init__(self, make: Callable[[bytes], Value], *, times: int, share: float) -> None:
+        self._make = make
+        self._times = times
+        self._share = share
+        self._values: OrderedDict[bytes, Value] = OrderedDict()
+        self._lock = threading.Lock()
+        self.limit_bytes = int(DEFAULT_LIMIT_BYTES * share)
+        self.size_bytes = 0
+        _caches.add(self)
+
+    def __call__(self, key: bytes) -> Value:
+        """The value for the key, made where it is not kept. Raises what `make` raises."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+        value = self._make(key)
+        weight = self._weight(key)
+        if weight * SHARE <= self.limit_bytes:
+            with self._lock:
+                if key not in self._values:
+                    self.size_bytes += weight
+                self._values[key] = value
+                self._shrink()
+        return value
+
+    def limit(self, total_bytes: int) -> None:
+        """Keeps no more than this cache's share of `total_bytes` from now on."""
+        with self._lock:
+            self.limit_bytes = int(total_bytes * self._share)
+            self._shrink()
+
+    def cache_clear(self) -> None:
+        """Forgets everything."""
+        with self._lock:
+            self._values.clear()
+            self.size_bytes = 0
+
+    def _weight(self, key: bytes) -> int:
+        return len(key) * (self._times + 1) + 500
+
+    def _shrink(self) -> None:
+        while self.size_bytes > self.limit_bytes:
+            key, _ = self._values.popitem(last=False)
+            self.size_bytes -= self._weight(key)
+
+
+def limit_caches(total_bytes: int) -> None:
+    """Bounds all caches of the process together, those to come excepted."""
+    for cache in list(_caches):
+        cache.limit(total_bytes)

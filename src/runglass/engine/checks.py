@@ -1,0 +1,260 @@
+"""Checks what callers send: here where that is proved to be quick, else in a process that can be killed.
+
+The usual request, flow and answer of a model cost nothing more for it. Processes start when first needed, and
+are replaced when a limit ended them. Knows how to ask and not what is asked: that is in `checking`.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Self, TypeVar
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from runglass.engine.aside import LARGE_BYTES, aside, gc_paused
+from runglass.engine.checking import (
+    Answer,
+    Ask,
+    CheckedRequest,
+    CheckFlowFile,
+    CheckRequest,
+    Failure,
+    FitSchema,
+    MakeSmallest,
+    ReadFlow,
+    Task,
+)
+from runglass.engine.model_call import schema_problems
+from runglass.engine.request_check import check_request
+from runglass.engine.smallest import smallest_object
+from runglass.engine.worker_process import WorkerDied, WorkerProcess
+from runglass.errors import FlowFileError, Problem, RunglassError, StepFailure, api_error
+from runglass.flow import FLOW_LIMIT, CheckedFlow, Flow
+from runglass.flow_check import SCHEMA_LIMIT_BYTES
+from runglass.schemas import Unproved
+
+T = TypeVar("T")
+
+WALL_FACTOR = 10
+"""How much longer than its limit of the processor a task may take: others may have the processor."""
+
+
+class LimitHit(Exception):
+    """A task was given up; the message says at which limit, its value, and how it can be raised."""
+
+
+class Checks:
+    """A pool of processes for checks. A context manager, for any number of tasks at once.
+
+    A check may take `time_limit_ms` of the processor, that of a flow file `flow_time_limit_ms`, and
+    `memory_limit_bytes` of memory. A project's checks go on one at a time, so that one cannot hold all
+    processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        time_limit_ms: int = 1_000,
+        flow_time_limit_ms: int = 20_000,
+        memory_limit_bytes: int = 1 << 30,
+        schema_limit_bytes: int = SCHEMA_LIMIT_BYTES,
+        flow_limit_bytes: int = FLOW_LIMIT,
+        max_processes: int = 2,
+    ) -> None:
+        self._time_limit_ms = time_limit_ms
+        self._flow_time_limit_ms = flow_time_limit_ms
+        self._memory_limit_bytes = memory_limit_bytes
+        self._schema_limit_bytes = schema_limit_bytes
+        self._flow_limit_bytes = flow_limit_bytes
+        # Each thread talks to one process at a time, so there are as many of both.
+        self._threads = ThreadPoolExecutor(max_processes, thread_name_prefix="runglass-checks")
+        self._processes: set[WorkerProcess] = set()
+        self._idle: list[WorkerProcess] = []
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends the processes, and with them what is still asked."""
+        try:
+            # What is still asked has nobody to wait for the answer.
+            for process in list(self._processes):
+                process.kill()
+            await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        finally:
+            for process in list(self._processes):
+                process.close()
+
+    async def request(
+        self,
+        flow: Flow,
+        overrides: Mapping[str, Any],
+        inputs: dict[str, Any] | None,
+        *,
+        size_bytes: int,
+        project_id: int,
+    ) -> tuple[Flow, dict[str, Any] | None]:
+        """The flow with the overrides in it, and the inputs as they fit it. Raises APIError.
+
+        `size_bytes` is about the size of the request. Without inputs only the overrides are looked at.
+        """
+        if overrides:
+            await self._require_room(overrides, size_bytes)
+        checked = partial(
+            check_request,
+            flow,
+            overrides,
+            inputs,
+            schema_limit_bytes=self._schema_limit_bytes,
+            quick_bytes=size_bytes,
+        )
+        try:
+            return await aside(checked, size_bytes=size_bytes)
+        except Unproved:
+            task = CheckRequest(flow, dict(overrides), inputs, self._schema_limit_bytes)
+        what = "the overrides" if inputs is None else "the request"
+        try:
+            answer = await self._asked(task, CheckedRequest, project_id=project_id, what=f"to check {what}")
+        except LimitHit as limit:
+            raise api_error("INVALID_REQUEST", str(limit)) from limit
+        return flow if answer.flow is None else answer.flow, answer.inputs
+
+    async def flow_file(self, text: bytes, *, own_providers: Iterable[str], project_id: int) -> CheckedFlow:
+        """The flow in a file, and the warnings about it. Raises FlowFileError."""
+        task = CheckFlowFile(text, list(own_providers), self._schema_limit_bytes, self._flow_limit_bytes)
+        if len(text) > 4 * self._flow_limit_bytes:
+            limit = (
+                f"the file is larger than {self._flow_limit_bytes:,} characters (setting flow_limit_bytes)"
+            )
+            raise FlowFileError([Problem(limit)])
+        try:
+            read = await self._asked(
+                task,
+                ReadFlow,
+                project_id=project_id,
+                what="to check the file",
+                limit_ms=self._flow_time_limit_ms,
+                setting="flow_check_time_limit_ms",
+            )
+        except LimitHit as error:
+            raise FlowFileError([Problem(str(error))]) from error
+        return CheckedFlow(read.flow, read.warnings)
+
+    async def problems(self, value: Any, schema: dict[str, Any], *, size_bytes: int) -> list[str]:
+        """What is wrong with the value of a step, in at most five sentences.
+
+        `size_bytes` is about the size of the value as JSON. Raises StepFailure.
+        """
+        try:
+            return schema_problems(value, schema, quick_bytes=size_bytes)
+        except Unproved:
+            return await self._of_step(FitSchema(value, schema), list[str], what="to check the answer")
+
+    async def smallest(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """A small object that the schema accepts. Raises StepFailure."""
+        try:
+            return smallest_object(schema, quick=True)
+        except Unproved:
+            return await self._of_step(MakeSmallest(schema), dict[str, Any], what="to make up an object")
+
+    async def _of_step(self, task: Task, kind: type[T], *, what: str) -> T:
+        try:
+            return await self._asked(task, kind, what=what)
+        except LimitHit as limit:
+            raise StepFailure("SCHEMA_LIMIT", str(limit), may_retry=False) from limit
+
+    async def _require_room(self, overrides: Mapping[str, Any], size_bytes: int) -> None:
+        if size_bytes <= self._flow_limit_bytes:
+            return
+        encoded = await asyncio.to_thread(msgspec.json.encode, overrides)
+        if len(encoded) > self._flow_limit_bytes:
+            raise api_error(
+                "INVALID_REQUEST",
+                f"`blockOverrides` has {len(encoded):,} bytes as JSON; at most {self._flow_limit_bytes:,} are"
+                " taken, as of a flow file (setting flow_limit_bytes)",
+            )
+
+    async def _asked(
+        self,
+        task: Task,
+        kind: type[T],
+        *,
+        what: str,
+        project_id: int | None = None,
+        limit_ms: int | None = None,
+        setting: str = "check_time_limit_ms",
+    ) -> T:
+        """The answer of a process. Raises LimitHit, and what the task raised."""
+        limit_ms = limit_ms or self._time_limit_ms
+        work = partial(self._ask, task, kind, limit_ms=limit_ms)
+        loop = asyncio.get_running_loop()
+        try:
+            if project_id is None:
+                return await loop.run_in_executor(self._threads, work)
+            async with self._turns.setdefault(project_id, asyncio.Lock()):
+                return await loop.run_in_executor(self._threads, work)
+        except WorkerDied as died:
+            if died.cause == "memory":
+                raise LimitHit(self._memory(what)) from died
+            if died.cause != "time":
+                message = f"it took too much memory or time {what}; the limits are {limit_ms:,} ms (setting"
+                raise LimitHit(
+                    f"{message} {setting}) and {self._memory_limit_bytes:,} bytes"
+                    " (setting check_memory_limit_bytes)"
+                ) from died
+            raise LimitHit(f"it took more than {limit_ms:,} ms {what} (setting {setting})") from died
+        except _OutOfMemory as error:
+            raise LimitHit(self._memory(what)) from error
+
+    def _memory(self, what: str) -> str:
+        limit = f"{self._memory_limit_bytes:,} bytes of memory"
+        return f"it took more than {limit} {what}, or too deep a recursion (setting check_memory_limit_bytes)"
+
+    def _ask(self, task: Task, kind: type[T], *, limit_ms: int) -> T:
+        """In a thread, which talks to one process."""
+        process = self._idle.pop() if self._idle else self._new_process()
+        try:
+            message = msgspec.json.encode(Ask(task, limit_ms / 1000))
+            limit_s = WALL_FACTOR * limit_ms / 1000
+            answer = _decoder.decode(process.exchange(message, limit_s=limit_s))
+        finally:
+            self._idle.append(process)
+        if answer.failure is not None:
+            raise _raised(answer.failure)
+        if len(answer.value) <= LARGE_BYTES:
+            return msgspec.json.decode(answer.value, type=kind)
+        with gc_paused():
+            return msgspec.json.decode(answer.value, type=kind)
+
+    def _new_process(self) -> WorkerProcess:
+        limit = str(self._memory_limit_bytes)
+        process = WorkerProcess("runglass.engine.checking", what="checks", arguments=(limit,))
+        self._processes.add(process)
+        return process
+
+
+_decoder = msgspec.json.Decoder(Answer)
+
+
+class _OutOfMemory(Exception):
+    """The process said itself that its memory did not do."""
+
+
+def _raised(failure: Failure) -> RunglassError | _OutOfMemory:
+    if failure.kind == "api":
+        return api_error(
+            failure.code, failure.message, step_id=failure.step_id, details=failure.details or None
+        )
+    if failure.kind == "step":
+        return StepFailure(
+            failure.code, failure.message, may_retry=failure.may_retry, details=failure.details
+        )
+    if failure.kind == "flow":
+        return FlowFileError(failure.problems, warnings=failure.warnings)
+    return _OutOfMemory()

@@ -1,0 +1,68 @@
+"""The limits that a worker process puts on itself, and its loop of messages."""
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import BinaryIO
+
+READY = b"\0\0\0\0"
+"""What a process sends when it can take the first message."""
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(
+    source: BinaryIO,
+    sink: BinaryIO,
+    answer: Callable[[bytes], bytes],
+    *,
+    is_done: Callable[[], bool] = lambda: False,
+) -> None:
+    """Answers the messages in `source` until that ends, or `is_done` says so after an answer.
+
+    Four bytes ahead of a message say how long it is. A limit that `answer` puts on the processor is lifted.
+    """
+    sink.write(READY)
+    sink.flush()
+    while header := source.read(4):
+        said = answer(source.read(int.from_bytes(header)))
+        limit_cpu(0)
+        sink.write(len(said).to_bytes(4) + said)
+        sink.flush()
+        if is_done():
+            return
+
+
+def limit_cpu(seconds: float) -> None:
+    """Ends the process once it has computed so long from now on; 0 takes the limit away."""
+    if sys.platform != "win32":
+        # Nobody handles the signal, so it ends the process, in the middle of whatever it does.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Lets further allocations fail once the process has so much; only Linux can."""
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def die_with_parent() -> None:
+    """Ends the process with the one that started it, however that ends; only Linux can."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def peak_bytes() -> int:
+    """The most memory that the process has had; 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,171 @@
+"""How much work a JSON Schema can make for a validator, told from the schema alone.
+
+A validator applies each part of a schema, its references written out, at most once to each part of a value.
+So their product bounds the work, as long as no reference leads back to itself: then the parts double at each
+level of a value, and 550 bytes can ask for 2**40 steps. What is not proved here is only unknown.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jsonschema_rs
+
+MAX_WALKED = 20_000
+"""Parts that are looked at for a proof: some 10 ms. A larger schema is not proved."""
+
+NUMBER_WEIGHT = 50
+"""Arithmetic with an integer of thousands of digits takes this much longer than another test."""
+
+_PATTERN_BYTES = 1 << 20
+_UNPROVED = frozenset(
+    # They look at a value once more for each of their neighbours, or find their target while they run.
+    {"$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties"}
+)
+_ARITHMETIC = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"})
+_REPEATED = re.compile(r"(\)?)\{(\d{0,9})(?:,(\d{0,9}))?\}")
+
+
+class Cost(NamedTuple):
+    """`parts` of the schema with all references written out, of which `rules` can each find mistakes.
+
+    `patterns` is the length of all regular expressions as a machine runs them. `references` counts those that
+    a value meets at most, one that leads back to itself once. `proved`: the other numbers are bounds.
+    """
+
+    parts: int = 0
+    rules: int = 0
+    patterns: int = 0
+    references: int = 0
+    proved: bool = True
+
+    def __add__(self, other: "Cost") -> "Cost":  # type: ignore[override]
+        return Cost(
+            self.parts + other.parts,
+            self.rules + other.rules,
+            self.patterns + other.patterns,
+            self.references + other.references,
+            self.proved and other.proved,
+        )
+
+
+def target(schema: Any, reference: str) -> Any:
+    """What a reference to a place in the same schema stands for; raises LookupError for any other."""
+    place: Any = schema
+    if reference == "#":
+        return place
+    if not reference.startswith("#/"):
+        raise LookupError(reference)
+    for part in reference[2:].split("/"):
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(place, list) and key.isdecimal():
+            place = place[int(key)]
+        elif isinstance(place, dict):
+            place = place[key]
+        else:
+            raise LookupError(reference)
+    return place
+
+
+def cost_of(schema: Any) -> Cost:
+    """What the schema can cost. Takes time linear in its size."""
+    own: dict[str, Cost] = {}
+    within: dict[str, list[str]] = {}
+    total: dict[str, Cost] = {}
+    pending, room = ["#"], MAX_WALKED
+    while pending:
+        name = pending[-1]
+        if name not in own:
+            own[name], within[name], walked = _walk(schema, name, room)
+            room -= walked
+            pending += [inner for inner in within[name] if inner not in own]
+            continue
+        pending.pop()
+        if name not in total:
+            cost = own[name]
+            for inner in within[name]:
+                # What has no total yet is being added up: the reference leads back to where it came from.
+                cost += total.get(inner, Cost(proved=False)) + Cost(references=1)
+            total[name] = cost
+    return total["#"]
+
+
+def _walk(schema: Any, name: str, room: int) -> tuple[Cost, list[str], int]:
+    """The cost of one part of the schema without what it refers to, its references, and the parts walked."""
+    try:
+        start = target(schema, name)
+    except LookupError:
+        return Cost(proved=False), [], 0
+    walked = parts = rules = patterns = 0
+    proved = True
+    references: list[str] = []
+    pending: list[tuple[str, Any]] = [("", start)]
+    while pending:
+        key, part = pending.pop()
+        walked += 1
+        parts += 1
+        if walked > room:
+            return Cost(proved=False), references, walked
+        if isinstance(part, dict):
+            rules += len(part)
+            proved = proved and _is_plain(part, is_root=part is schema)
+            parts += NUMBER_WEIGHT * len(_ARITHMETIC & part.keys())
+            patterns += sum(map(_pattern_weight, _patterns(part)))
+            reference = part.get("$ref")
+            if isinstance(reference, str):
+                references.append(reference)
+            # The root's definitions are of no account until something refers to them.
+            left_out = ("$defs", "definitions") if part is schema else ()
+            pending += [(inner, value) for inner, value in part.items() if inner not in left_out]
+        elif isinstance(part, list):
+            rules += len(part) if key != "enum" else 0
+            pending += [(key, value) for value in part]
+    return Cost(parts, rules, patterns, 0, proved), references, walked
+
+
+def _is_plain(part: dict[str, Any], *, is_root: bool) -> bool:
+    # An `$id` gives the references below it another root. Drafts before the sixth write `id`.
+    moved = not is_root and any(isinstance(part.get(name), str) for name in ("$id", "id"))
+    return not (moved or _UNPROVED & part.keys() or part.get("format") == "regex")
+
+
+def _patterns(part: dict[str, Any]) -> Iterator[str]:
+    if isinstance(pattern := part.get("pattern"), str):
+        yield pattern
+    if isinstance(named := part.get("patternProperties"), dict):
+        yield from named
+
+
+def _pattern_weight(pattern: str) -> int:
+    """The length of a pattern with its repetitions written out, at least."""
+    length = len(pattern) + 1
+    factor = 1
+    for closing, least, most in _REPEATED.findall(pattern):
+        times = max(int(least or 0), int(most or 0))
+        if closing:
+            factor *= max(times, 1)
+        else:
+            length += times
+    return length * factor
+
+
+def is_linear(pattern: str) -> bool:
+    """Whether a pattern can be matched without going back, in time linear in the text."""
+    options = jsonschema_rs.RegexOptions(size_limit=_PATTERN_BYTES)
+    try:
+        jsonschema_rs.validator_for({"pattern": pattern}, pattern_options=options, offline=True)
+    except ValueError:
+        return False
+    return True
+
+
+def patterns_in(schema: Any) -> Iterator[str]:
+    """Every regular expression in a schema."""
+    pending = [schema]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            yield from _patterns(part)
+            pending += part.values()
+        elif isinstance(part, list):
+            pending += part

@@ -1,0 +1,163 @@
+"""What one caller sends may cost that caller an answer, and nobody else theirs: nothing stalls the loop."""
+
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import http_for, refusal
+from tests.flows import doubling
+
+FLOW = """
+slug: victim
+inputs: {type: object, properties: {message: {type: string}}}
+steps:
+- {id: answer, type: llm, model: echo, prompt: hi}
+- {id: work, type: code, code: 'return {}'}
+"""
+PATH = "/seq/acme/demo/victim"
+LIMIT_MS = 500
+SLOW_TURN_MS = 100
+"""What the process itself must have computed for a stall to be its own, on a machine that others use too."""
+
+
+def backtracking(items: int) -> dict[str, Any]:
+    pattern = {"items": {"not": {"pattern": "^(?:a|a)*(?=b)c$"}}}
+    values = ["a" * 15 + "c"] * items
+    return {"type": "object", "properties": {"l": {**pattern, "default": values}}, "required": ["l"]}
+
+
+def override(step: str, **fields: Any) -> dict[str, Any]:
+    return {"message": "x", "blockOverrides": {step: fields}}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server(capture="full", check_time_limit_ms=LIMIT_MS) as running:
+        running.push(FLOW)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def http(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.key) as client:
+        client.post(f"{PATH}/execute", json={"message": "x"})
+        yield client
+
+
+@contextmanager
+def neighbour(server: RunningServer) -> Iterator[list[float]]:
+    """Somebody who asks for the list of runs all the time; how long each answer took, in seconds."""
+    took: list[float] = []
+    over = threading.Event()
+
+    def poll() -> None:
+        with http_for(server, server.key) as client:
+            while not over.wait(0.01):
+                began = time.monotonic()
+                assert client.get("/flow-runs?limit=1").status_code == 200
+                took.append(time.monotonic() - began)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        yield took
+    finally:
+        over.set()
+        thread.join()
+
+
+def own_stalls(records: list[logging.LogRecord]) -> list[str]:
+    told = [record.getMessage() for record in records if record.name == "runglass.server.loop_watch"]
+    return [line for line in told if int(re.findall(r"(\d+) ms", line)[1]) > SLOW_TURN_MS]
+
+
+HOSTILE: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
+    "references that double": (override("answer", output_schema=doubling(40)), (500, "STEP_FAILED"), "ms"),
+    "a pattern that goes back": (
+        override("answer", output_schema=backtracking(1000)),
+        (500, "STEP_FAILED"),
+        "check_time_limit_ms",
+    ),
+    "much code": (override("work", code="a = 1\n" * 1_400_000), (422, "INVALID_REQUEST"), "flow_limit_bytes"),
+    "a long prompt": (
+        override("answer", prompt="{{ message }}" * 700_000),
+        (422, "INVALID_REQUEST"),
+        "flow_limit_bytes",
+    ),
+    "a large schema": (
+        override("answer", output_schema={"properties": {f"p{n}": {"minLength": 1} for n in range(12_000)}}),
+        (422, "INVALID_REQUEST"),
+        "schema_limit_bytes",
+    ),
+    "many steps that are not there": (
+        {"message": "x", "blockOverrides": {f"answe{n}": {"prompt": "x"} for n in range(20_000)}},
+        (422, "INVALID_REQUEST"),
+        "and 19,995 more",
+    ),
+    "tools that double": (
+        {
+            "message": "x",
+            "tools": [{"type": "function", "function": {"name": "t", "parameters": doubling(40)}}],
+        },
+        (500, "STEP_FAILED"),
+        "check_time_limit_ms",
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_request_is_refused_and_a_neighbour_served(
+    server: RunningServer, http: httpx2.Client, caplog: pytest.LogCaptureFixture, attack: str
+) -> None:
+    body, expected, told = HOSTILE[attack]
+    content = json.dumps(body).encode()
+    with neighbour(server) as took:
+        answer = http.post(f"{PATH}/execute", content=content)
+    assert refusal(answer) == expected
+    assert told in answer.json()["detail"]["message"]
+    assert len(took) > 0
+    assert own_stalls(caplog.records) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [override("answer", prompt="{{ message }}" * 70_000), {"parameters": {"rows": [[]] * 300_000}}],
+    ids=["a prompt of a megabyte", "many lists"],
+)
+def test_a_large_request_that_is_allowed_stalls_nobody(
+    server: RunningServer, http: httpx2.Client, caplog: pytest.LogCaptureFixture, body: dict[str, Any]
+) -> None:
+    with neighbour(server):
+        answer = http.post(f"{PATH}/execute", content=json.dumps({"message": "x", **body}).encode())
+    assert answer.status_code == 200, answer.text[:300]
+    assert own_stalls(caplog.records) == []
+
+
+def test_a_pushed_file_is_read_aside_within_its_time(http: httpx2.Client) -> None:
+    with running_server(flow_check_time_limit_ms=200) as impatient, http_for(impatient, impatient.key) as own:
+        steps = "".join(f"- {{id: a{n}, type: passthrough}}\n" for n in range(9_000))
+        answer = own.put("/flows/acme/demo/large", content=f"slug: large\nsteps:\n{steps}".encode())
+        assert refusal(answer) == (422, "INVALID_REQUEST")
+        assert "flow_check_time_limit_ms" in answer.json()["detail"]["message"]
+        assert own.put("/flows/acme/demo/victim", content=FLOW.encode()).status_code == 200
+
+
+def test_the_watch_tells_which_task_held_the_loop_up(caplog: pytest.LogCaptureFixture) -> None:
+    async def hold_up() -> None:
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            pass
+
+    with running_server(stall_log_ms=50) as server:
+        server.call(hold_up())
+    told = [record.getMessage() for record in caplog.records if "stood still" in record.getMessage()]
+    assert any("task 'Task-" in line for line in told)

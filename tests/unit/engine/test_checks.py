@@ -1,0 +1,117 @@
+"""What is not proved to be quick is checked in a process that its limits end, and told like all the rest."""
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from runglass.engine import checks as module
+from runglass.engine.checks import Checks
+from runglass.errors import APIError, FlowFileError, StepFailure
+from runglass.flow import Flow, parse_flow
+from runglass.schemas import Unproved
+from tests.flows import doubling
+
+RECURSIVE = {"type": "object", "properties": {"next": {"$ref": "#"}, "n": {"type": "integer"}}}
+"""Not proved to be quick, and so judged in a process."""
+
+
+def flow(**inputs: Any) -> Flow:
+    parsed = parse_flow("slug: f\nsteps: [{id: a, type: llm, model: echo, prompt: x}]\n")
+    return Flow(slug="f", inputs=inputs, steps=parsed.steps)
+
+
+async def test_the_usual_request_and_answer_start_no_process() -> None:
+    async with Checks() as checks:
+        own = flow(type="object", properties={"n": {"type": "integer", "default": 1}})
+        overrides = {"a": {"prompt": "y", "output_schema": {"type": "object"}}}
+        changed, inputs = await checks.request(own, overrides, {}, size_bytes=100, project_id=1)
+        assert inputs == {"n": 1}
+        assert changed.steps[0].prompt == "y"  # type: ignore[union-attr]
+        assert await checks.problems({"n": "x"}, {"properties": {"n": {"type": "integer"}}}, size_bytes=9)
+        assert await checks.smallest({"type": "object"}) == {}
+        assert not checks._processes
+
+
+@pytest.mark.parametrize("inputs", [{"n": 1}, {"n": "x"}, {"next": {"n": "x"}}, {}])
+@pytest.mark.parametrize("overrides", [{}, {"a": {"prompt": "y"}}, {"b": {}}, {"a": {"model": "no"}}])
+async def test_a_process_says_what_would_be_said_here(
+    overrides: dict[str, Any], inputs: dict[str, Any], shared: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def told() -> Any:
+        own = flow(type="object", properties={"n": {"type": "integer"}, "next": {"type": "object"}})
+        if inputs.get("next"):
+            own = flow(type="object", properties={"next": {"properties": {"n": {"type": "integer"}}}})
+        try:
+            return await shared.request(own, overrides, inputs, size_bytes=100, project_id=1)
+        except APIError as error:
+            return error.code, error.message, error.step_id, error.details
+
+    here = await told()
+
+    def unproved(*_: object, **more: Any) -> Any:
+        raise Unproved
+
+    monkeypatch.setattr(module, "check_request", unproved)
+    assert await told() == here
+
+
+@pytest.fixture
+async def shared() -> Any:
+    async with Checks() as checks:
+        yield checks
+
+
+async def test_a_check_that_takes_too_long_fails_its_step_and_the_next_one_is_served() -> None:
+    async with Checks(time_limit_ms=100) as checks:
+        with pytest.raises(
+            StepFailure, match=r"more than 100 ms .*\(setting check_time_limit_ms\)"
+        ) as failed:
+            await checks.smallest(doubling(40))
+        assert (failed.value.code, failed.value.may_retry) == ("SCHEMA_LIMIT", False)
+        assert await checks.problems({"next": {"n": 1}}, RECURSIVE, size_bytes=20) == []
+        assert await checks.problems({"next": {"n": "x"}}, RECURSIVE, size_bytes=20) == [
+            "`next.n`: expected an integer, found 'x'"
+        ]
+
+
+async def test_a_check_that_takes_too_much_memory_is_refused() -> None:
+    async with Checks(memory_limit_bytes=256 << 20, time_limit_ms=60_000) as checks:
+        rows = {"rows": [[n] for n in range(1_500_000)]}
+        with pytest.raises(APIError, match=r"setting check_memory_limit_bytes"):
+            await checks.request(flow(**RECURSIVE), {}, rows, size_bytes=9_000_000, project_id=1)
+
+
+async def test_a_file_that_takes_too_long_is_refused() -> None:
+    text = "slug: f\nsteps:\n" + "".join(f"- {{id: a{n}, type: passthrough}}\n" for n in range(9_000))
+    async with Checks(flow_time_limit_ms=50) as checks:
+        with pytest.raises(FlowFileError, match="setting flow_check_time_limit_ms"):
+            await checks.flow_file(text.encode(), own_providers=(), project_id=1)
+
+
+async def test_a_process_that_somebody_else_ended_is_replaced() -> None:
+    async with Checks() as checks:
+        assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
+        (process,) = checks._processes
+        child = process._process
+        assert child is not None
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
+
+
+async def test_a_project_holds_one_process_at_a_time() -> None:
+    async with Checks(time_limit_ms=1_500) as checks:
+        own = flow(**doubling(40))
+        given = doubling(40)["default"]
+        slow = [
+            asyncio.create_task(checks.request(own, {}, given, size_bytes=9, project_id=1)) for _ in range(3)
+        ]
+        await asyncio.sleep(0)
+        await checks.request(flow(**RECURSIVE), {}, {}, size_bytes=2, project_id=2)
+        assert not slow[1].done()
+        for task in slow:
+            task.cancel()
+        await asyncio.wait(slow)

@@ -1,0 +1,45 @@
+"""A cache of callers' values holds so many bytes and no more, whatever comes."""
+
+import pytest
+
+from runglass.byte_cache import ByteCache
+
+
+def test_it_makes_a_value_once_and_forgets_what_was_not_asked_for_the_longest() -> None:
+    made: list[bytes] = []
+
+    def make(key: bytes) -> int:
+        made.append(key)
+        return len(key)
+
+    cache = ByteCache(make, times=1, share=1.0)
+    cache.limit(10_000)
+    keys = [bytes([n]) * 500 for n in range(10)]
+    assert [cache(key) for key in (keys[0], keys[0], keys[1], keys[0])] == [500] * 4
+    assert made == keys[:2]
+    for key in keys:
+        cache(key)
+        assert cache.size_bytes <= 10_000
+    cache(keys[0])
+    assert made.count(keys[0]) == 2
+    cache.limit(0)
+    assert cache.size_bytes == 0
+
+
+def test_a_value_that_would_push_out_the_others_is_not_kept() -> None:
+    cache = ByteCache(len, times=1, share=1.0)
+    cache.limit(10_000)
+    cache(b"small")
+    before = cache.size_bytes
+    assert cache(b"x" * 5_000) == 5_000
+    assert cache.size_bytes == before
+
+
+def test_what_fails_is_not_kept() -> None:
+    def fail(key: bytes) -> None:
+        raise ValueError(key)
+
+    cache = ByteCache(fail, times=1, share=1.0)
+    with pytest.raises(ValueError, match="a"):
+        cache(b"a")
+    assert cache.size_bytes == 0

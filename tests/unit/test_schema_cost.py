@@ -1,0 +1,68 @@
+"""A schema is called quick only where its work is bounded: what can double, go back or grow is not."""
+
+from typing import Any
+
+import pytest
+
+from runglass.schema_cost import cost_of
+from runglass.schemas import QUICK_WORK, Unproved, errors_in, prove_quick
+from tests.flows import doubling
+
+USUAL = {
+    "type": "object",
+    "$defs": {
+        "row": {"type": "object", "properties": {"id": {"type": "string", "pattern": "^[a-z]{1,20}$"}}}
+    },
+    "properties": {"rows": {"type": "array", "items": {"$ref": "#/$defs/row"}}, "$defs": {"minLength": 1}},
+    "required": ["rows"],
+}
+HIDDEN = {"properties": {"$defs": {"properties": {"x": {"$ref": "#/properties/$defs"}}}}}
+"""A field that is only named like the place of definitions."""
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        doubling(3),
+        {"$ref": "#"},
+        HIDDEN,
+        {"properties": {"a": {"$ref": "#/properties/a/properties/b"}}},
+        {"$ref": "#/%24defs/n", "$defs": {"n": {}}},
+        {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+        {"$ref": "#n", "$defs": {"n": {"$anchor": "n"}}},
+        {"$defs": {"n": {"$id": "other"}}, "$ref": "#/$defs/n"},
+        {"$dynamicRef": "#n"},
+        {"unevaluatedProperties": False},
+        {"format": "regex"},
+        {"pattern": "(?=a)(a|a)*c"},
+        {"patternProperties": {"(a)\\1": {}}},
+        {"pattern": "(.{1,999}){1,999}"},
+        {"enum": list(range(20_001))},
+    ],
+)
+def test_what_may_take_long_is_not_called_quick(schema: dict[str, Any]) -> None:
+    with pytest.raises(Unproved):
+        prove_quick(schema)
+
+
+def test_the_usual_schema_is_quick_up_to_a_size_of_its_values() -> None:
+    cost = prove_quick(USUAL, size_bytes=1000)
+    assert cost.parts > 15
+    with pytest.raises(Unproved):
+        prove_quick(USUAL, size_bytes=QUICK_WORK)
+
+
+def test_references_are_written_out_in_the_cost() -> None:
+    many = {"$ref": "#/$defs/a"}
+    schema = {"$defs": {"a": {"allOf": [{"minLength": n} for n in range(50)]}}, "allOf": [many] * 10}
+    assert cost_of(schema).parts > 10 * 50
+
+
+def test_a_value_with_too_many_mistakes_is_left_to_a_process() -> None:
+    schema, value = {"items": {"type": "string"}}, list(range(3000))
+    with pytest.raises(Unproved):
+        errors_in(value, schema, quick_bytes=3 * len(value))
+    assert len(list(errors_in(value[:3], schema, quick_bytes=9))) == 3
+    # In a process every mistake is found, up to a number from which on the first does.
+    assert len(list(errors_in(value, schema))) == 3000
+    assert len(list(errors_in(value * 100, schema))) == 1
