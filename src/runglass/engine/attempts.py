@@ -222,7 +222,9 @@ class Attempts:
         failure = None
         if step.input is not None:
             try:
-                data = Payload(await self._parts.templates.render_input(step.input, names))
+                parts = self._parts
+                given = await parts.templates.render_input(step.input, names, project_id=parts.project_id)
+                data = Payload(given)
             except StepFailure as error:
                 failure = error
         data = self.overridden(step, data)
