@@ -68,6 +68,10 @@ class Shares:
         sharing = self._holding_weight + (0.0 if held else weight)
         return held < self._places * weight / sharing
 
+    def room(self, project_id: int) -> int:
+        """How many places below the number of all are there for the project."""
+        return int(min(self._places - self.held, self._most_each - self.held_by(project_id)))
+
     def next(self, waiting: Iterable[int]) -> int | None:
         """Of the projects that wait, the one whose turn it is; None if there is a place for none of them.
 
