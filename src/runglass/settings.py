@@ -136,6 +136,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tail_poll_s: Annotated[
         float, Meta(gt=0, description="seconds after which a tail reads the store even without a wake-up")
     ] = 2.0
+    max_concurrent_runs_per_project: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="runs of one project that go on at once; by default all that may"),
+    ] = None
+    max_queued_runs_per_project: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="runs of one project that may wait for a place; by default all that may"),
+    ] = None
+    max_concurrent_steps_per_project: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="processes for code that one project may use at once, and as many for templates; by"
+            " default as many as there are processors"
+        ),
+    ] = None
+    max_concurrent_model_calls_per_project: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="model calls of one project that go on at once, further ones wait; by default any"),
+    ] = None
+    max_streams_per_project: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="event streams and blocking calls that one project may have open; one more is"
+            " answered with 429",
+        ),
+    ] = 10_000
+    project_weights: Annotated[
+        dict[str, Annotated[float, Meta(gt=0)]],
+        Meta(
+            description="share of a project, as in `acme/demo`, beside others, read at the start; 1 where it"
+            " is not told"
+        ),
+    ] = {}
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
     ] = "info"

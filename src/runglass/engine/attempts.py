@@ -290,6 +290,13 @@ class Attempts:
     async def _ask(
         self, attempt: Attempt, step: LlmStep, request: ModelRequest, limit: asyncio.Timeout
     ) -> ModelAnswer:
+        """The model's answer, asked for when it is the project's turn."""
+        async with self._parts.model_turns.turn(self._parts.project_id):
+            return await self._ask_now(attempt, step, request, limit)
+
+    async def _ask_now(
+        self, attempt: Attempt, step: LlmStep, request: ModelRequest, limit: asyncio.Timeout
+    ) -> ModelAnswer:
         """The model's answer; that it was asked is recorded, whatever came of it."""
         call, stream = attempt.call(request), OutputStream(attempt, self._writing)
         await call.prepare()

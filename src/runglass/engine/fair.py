@@ -33,7 +33,7 @@ class Shares:
 
     def __init__(
         self,
-        places: int,
+        places: float,
         *,
         most: float = math.inf,
         most_each: float = math.inf,

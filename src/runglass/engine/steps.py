@@ -1,11 +1,13 @@
 """What each kind of leaf step does in one attempt: input in, output out, nothing recorded here."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, assert_never
 
 import msgspec
 
 from runglass.clock import Clock
+from runglass.engine.fair import FairTurns, Shares
 from runglass.engine.llm import ModelAnswer, ModelRequest, Models
 from runglass.engine.model_call import text_of
 from runglass.engine.payload import Payload
@@ -24,6 +26,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     templates: Templates
     models: Models
     clock: Clock
+    model_turns: FairTurns = msgspec.field(default_factory=lambda: FairTurns(Shares(math.inf)))
     project_id: int = 0
 
 

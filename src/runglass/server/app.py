@@ -19,6 +19,7 @@ from runglass.server.health import HealthCheck
 from runglass.server.jobs import JOBS
 from runglass.server.keys import KEYS
 from runglass.server.ongoing import Ongoing
+from runglass.server.open_calls import OpenCalls
 from runglass.server.openapi import openapi_config
 from runglass.server.query import settle_query
 from runglass.server.rate import KeyRate
@@ -87,4 +88,9 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
         ),
     )
     per_minute = runtime.settings.rate_limit_per_minute
-    return Front(app, runtime.store, rate=None if per_minute is None else KeyRate(per_minute))
+    return Front(
+        app,
+        runtime.store,
+        open_calls=OpenCalls(runtime.settings.max_streams_per_project),
+        rate=None if per_minute is None else KeyRate(per_minute),
+    )

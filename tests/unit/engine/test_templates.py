@@ -286,6 +286,60 @@ def until_gone(pid: int) -> None:
         time.sleep(0.01)
 
 
+# All that the template engine gives a meaning to, in one way or another, and our own parameters.
+WORDS = (
+    "self loop range super caller _ debug namespace dict cycler joiner varargs kwargs name source context ctx"
+    " args template names value want block macro call filter set with import include extends from as recursive"
+    " ignore missing autoescape raw do continue break scoped endfor endif for if elif else and or in is True"
+)
+
+
+@pytest.mark.parametrize("word", WORDS.split())
+def test_no_name_of_a_value_is_in_the_way_of_rendering(word: str) -> None:
+    names = {word: "mine", "other": "x"}
+    assert Renderer().answer(Ask("{{ other|upper }}", names, "text")).value == "X"
+    if word not in {"not", "True"}:
+        assert Renderer().answer(Ask(f"{{{{ {word}|upper }}}}", names, "text")).value == "MINE"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_the_process_of_a_project_holds_nothing_of_another() -> None:
+    canary = "".join(["the canary ", "of the first project"])
+    async with Templates(max_processes=1) as templates:
+        assert await templates.render("{{ s|upper }}", {"s": canary}, project_id=1) == canary.upper()
+        assert await templates.render("{{ s|upper }}", {"s": "x"}, project_id=2) == "X"
+        first, second = (child_of(process) for _, process in templates._idle)
+        forker = templates._forker._process
+        assert forker is not None
+        assert canary.encode() in memory_of(first), "the search would find it"
+        assert canary.encode() not in memory_of(second)
+        assert canary.encode() not in memory_of(forker.pid)
+
+
+def memory_of(pid: int) -> bytes:
+    parts = []
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in maps:
+            span, rights, *_, name = [*line.split(), ""]
+            if "w" in rights and not name.startswith("[v"):
+                start, end = (int(at, 16) for at in span.split("-"))
+                memory.seek(start)
+                parts.append(memory.read(end - start))
+    return b"".join(parts)
+
+
+async def test_a_flood_of_one_project_does_not_delay_another() -> None:
+    slow = "{% for i in range(10000) %}{% for j in range(10000) %}x{% endfor %}{% endfor %}"
+    async with Templates(max_processes=1) as templates:
+        flood = [asyncio.create_task(templates.render(slow, {}, project_id=1)) for _ in range(30)]
+        await asyncio.sleep(0.05)
+        assert await templates.render("{{ n|upper }}", {"n": "a"}, project_id=2) == "A"
+        assert sum(task.done() for task in flood) < 10
+        for task in flood:
+            task.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+
+
 async def test_many_tasks_share_the_processes_and_each_gets_its_own_text() -> None:
     async with Templates(max_processes=2) as templates:
         asked = [templates.render("{{ n * 2 }}", {"n": n}) for n in range(20)]
