@@ -1,4 +1,4 @@
-"""Two projects on one server: what one of them does, by its number or for long, is not at the other's cost."""
+"""Two projects on one server: what one of them does, by its number or its time, costs the other little."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

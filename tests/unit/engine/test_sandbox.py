@@ -337,7 +337,7 @@ async def test_names_of_the_sandbox_itself_are_refused_before_anything_runs(
 ) -> None:
     error = await failure(sandbox, f"text = '_runglass_ may stand in a text'\n{code}\nreturn 2")
     assert (error.code, error.may_retry) == ("CODE_ERROR", False)
-    assert "are reserved (line 2)" in error.message
+    assert "are reserved (line" in error.message
     assert await sandbox.run("return '_runglass_result'", {}) == "_runglass_result"
 
 
