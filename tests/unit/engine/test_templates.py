@@ -290,7 +290,8 @@ def until_gone(pid: int) -> None:
 WORDS = (
     "self loop range super caller _ debug namespace dict cycler joiner varargs kwargs name source context ctx"
     " args template names value want block macro call filter set with import include extends from as"
-    " recursive ignore missing autoescape raw do continue break scoped endfor endif for if elif else and or in is True"
+    " recursive ignore missing autoescape raw do continue break scoped endfor endif for if elif else and or"
+    " in is True"
 )
 
 
