@@ -20,6 +20,7 @@ from runglass.engine.priority import LONG_NICE, LONG_S, be_nice
 from runglass.engine.rendering import Answer, Ask
 
 _START_LIMIT_S = 30.0
+_PART_BYTES = 16 * 1024
 _ANSWER_LIMIT_S = 10.0
 """Of wall-clock time, for a process that is stuck; what a template may compute is limited inside."""
 
@@ -32,18 +33,18 @@ class Channel:
         self._source, self._sink = source, sink
         self._process = process
 
-    def read(self, size: int, deadline: float) -> bytes:
-        """So many bytes. Raises EOFError where they do not come before the deadline."""
-        parts = []
-        while size:
+    def read(self, deadline: float) -> bytes:
+        """The next message. Raises EOFError where it does not come before the deadline."""
+        # One message at a time is on its way, so what is read is never part of the one after it.
+        message = bytearray()
+        while len(message) < 4 or len(message) < 4 + int.from_bytes(message[:4]):
             if not self.ready(deadline):
                 raise EOFError
-            part = os.read(self._source, size)
+            part = os.read(self._source, _PART_BYTES)
             if not part:
                 raise EOFError
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+            message += part
+        return bytes(memoryview(message)[4:])
 
     def write(self, message: bytes, deadline: float) -> None:
         rest = memoryview(message)
@@ -109,7 +110,7 @@ class Forker:
     def _open(self) -> Channel:
         channel = self._forked() if sys.platform != "win32" else self._spawned()
         try:
-            channel.pid = int.from_bytes(channel.read(4, time.monotonic() + _START_LIMIT_S))
+            channel.pid = int.from_bytes(channel.read(time.monotonic() + _START_LIMIT_S))
         except BaseException:
             channel.close()
             raise
@@ -186,8 +187,7 @@ class RenderProcess:
             is_long = not channel.ready(began + LONG_S)
             if is_long:
                 be_nice(channel.pid, LONG_NICE)
-            size = int.from_bytes(channel.read(4, deadline))
-            answer = self._decoder.decode(channel.read(size, deadline))
+            answer = self._decoder.decode(channel.read(deadline))
         except (OSError, EOFError):
             self._end()
             return Answer(fault="the template takes too much memory or time")

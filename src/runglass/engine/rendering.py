@@ -128,11 +128,12 @@ def _fault(error: minijinja.TemplateError) -> str:
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
     """Answers what comes from `source` until that ends. Four bytes ahead of a message say how long it is.
 
-    The first four bytes that it sends are the number of this process.
+    The first message that it sends is the number of this process.
     """
     renderer = Renderer()
     decoder = msgspec.json.Decoder(Ask)
-    sink.write(os.getpid().to_bytes(4))
+    pid = os.getpid().to_bytes(8)
+    sink.write(len(pid).to_bytes(4) + pid)
     sink.flush()
     while header := source.read(4):
         message = source.read(int.from_bytes(header))

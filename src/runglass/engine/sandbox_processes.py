@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import signal
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,6 +48,9 @@ class SandboxProcesses:
         self._turns = FairTurns(Shares(places, most=self._most, most_each=most_each))
         self._pools: OrderedDict[int, _Pool] = OrderedDict()
         self._closing: set[asyncio.Task[None]] = set()
+        # When each process began its step; None for one that has lost its priority.
+        self._begun: dict[int, float | None] = {}
+        self._watching = False
 
     async def close(self) -> None:
         """Ends all processes."""
@@ -66,17 +70,34 @@ class SandboxProcesses:
             async with checkout as session:
                 pid = session.worker_pid
                 assert pid is not None
-                if niceness(pid) < WORKER_NICE:
+                if pid not in pool.pids:
+                    pool.pids.add(pid)
                     be_nice(pid, WORKER_NICE)
-                long = asyncio.get_running_loop().call_later(LONG_S, be_nice, pid, LONG_NICE)
+                self._begun[pid] = time.monotonic()
+                if not self._watching:
+                    self._watch()
                 try:
                     yield session
                 finally:
-                    long.cancel()
-                    if niceness(pid) >= LONG_NICE:
+                    if self._begun.pop(pid) is None:
                         # A low priority cannot be raised again, so the process ends with its step.
-                        with contextlib.suppress(ProcessLookupError):
-                            os.kill(pid, signal.SIGKILL)
+                        pool.pids.discard(pid)
+                        if niceness(pid) >= LONG_NICE:
+                            with contextlib.suppress(ProcessLookupError):
+                                os.kill(pid, signal.SIGKILL)
+
+    def _watch(self) -> None:
+        """Takes the priority of what takes long, for as long as there is anything to watch."""
+        self._watching = bool(self._begun)
+        if not self._watching:
+            return
+        # One timer for all: most steps are over before it comes.
+        asyncio.get_running_loop().call_later(LONG_S / 2, self._watch)
+        now = time.monotonic()
+        for pid, begun in self._begun.items():
+            if begun is not None and now - begun >= LONG_S:
+                be_nice(pid, LONG_NICE)
+                self._begun[pid] = None
 
     def _pool(self, project_id: int) -> "_Pool":
         pool = self._pools.get(project_id)
@@ -101,6 +122,7 @@ class _Pool:
 
     def __init__(self, most: int) -> None:
         self.users = 0
+        self.pids: set[int] = set()
         self._most = most
         self._monty: AsyncMonty | None = None
         self._starting = asyncio.Lock()
