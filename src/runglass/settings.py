@@ -148,7 +148,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Annotated[int, Meta(ge=1)] | None,
         Meta(
             description="processes for code that one project may use at once, and as many for templates; by"
-            " default as many as there are processors"
+            " default two for each processor"
         ),
     ] = None
     max_concurrent_model_calls_per_project: Annotated[

@@ -7,19 +7,19 @@ import contextlib
 import os
 import sys
 
-WORKER_NICE = 5
+WORKER_NICE = 2
 """Of every process that runs steps: the server comes first."""
 LONG_NICE = 15
 """Of one whose step takes long. It can never become less again, so the process ends with that step."""
 LONG_S = 0.1
 """So long a step may take like any other."""
-BEYOND = 4
-"""As many processes as processors go on for one project alone, and at most so many times as many for all."""
+BEYOND = 2
+"""So many times as many processes go on for all projects as for one that is alone."""
 
 
-def processors() -> int:
-    """How many of them this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+def at_once() -> int:
+    """How many processes one project alone keeps busy: two for each processor, so that one is always ready."""
+    return 2 * (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
 def be_nice(pid: int, nice: int) -> None:

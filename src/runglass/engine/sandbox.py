@@ -37,8 +37,8 @@ class Sandbox:
     """Processes that run code; they start when first needed, and none runs code of two projects.
 
     A context manager, for any number of tasks at once: a task waits for the turn of its project, which does
-    not count against its time limit. As many steps go on as there are processors, or `max_processes`, and
-    those of further projects beside them; of one project no more than `most_each`. A process that dies, or
+    not count against its time limit. Two steps go on for each processor, or `max_processes`, and those
+    of further projects beside them; of one project no more than `most_each`. A process that dies, or
     whose task is cancelled, is replaced.
     """
 

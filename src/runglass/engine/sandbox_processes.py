@@ -21,9 +21,9 @@ from runglass.engine.priority import (
     LONG_NICE,
     LONG_S,
     WORKER_NICE,
+    at_once,
     be_nice,
     niceness,
-    processors,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ PROJECTS_KEPT = 16
 
 
 class SandboxProcesses:
-    """Processes for code; `places` (by default as many as processors) go on at once, in fair turns.
+    """Processes for code; `places` (by default two for each processor) go on at once, in fair turns.
 
     Sessions have the limits given, and one project has at most `most_each` at once.
     """
@@ -42,7 +42,7 @@ class SandboxProcesses:
     def __init__(
         self, limits: "ResourceLimits", *, places: int | None = None, most_each: float = math.inf
     ) -> None:
-        places = places or processors()
+        places = places or at_once()
         self._most = places * BEYOND
         self._limits = limits
         self._turns = FairTurns(Shares(places, most=self._most, most_each=most_each))

@@ -20,7 +20,7 @@ import msgspec
 
 from runglass.engine.fair import FairTurns, Shares
 from runglass.engine.paths import NOWHERE, Path, look_up
-from runglass.engine.priority import BEYOND, processors
+from runglass.engine.priority import BEYOND, at_once
 from runglass.engine.render_process import Forker, RenderProcess
 from runglass.engine.rendering import TEXT_LIMIT, Answer, Ask
 from runglass.errors import StepFailure
@@ -162,12 +162,12 @@ class Templates:
     """Renders templates; the processes for those that need one start when first needed.
 
     A context manager, for any number of tasks at once: leaving it ends the processes. Who needs a process
-    waits for the turn of its project. As many go on as there are processors, or `max_processes`, and those of
-    further projects beside them; of one project no more than `most_each`.
+    waits for the turn of its project. Two go on for each processor, or `max_processes`, and those of further
+    projects beside them; of one project no more than `most_each`.
     """
 
     def __init__(self, *, max_processes: int | None = None, most_each: float = math.inf) -> None:
-        places = max_processes or max(2, processors())
+        places = max_processes or at_once()
         most = places * BEYOND
         self._turns = FairTurns(Shares(places, most=most, most_each=most_each))
         # Each thread talks to one process at a time, and who has a turn must never wait for a thread.
