@@ -18,7 +18,7 @@ BEYOND = 2
 
 
 def at_once() -> int:
-    """How many processes one project alone keeps busy: two for each processor, so that one is always ready."""
+    """How many processes one project alone keeps busy: two for each processor, so one is always ready."""
     return 2 * (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
 
