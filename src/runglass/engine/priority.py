@@ -9,7 +9,7 @@ import sys
 
 WORKER_NICE = 2
 """Of every process that runs steps: the server comes first."""
-LONG_NICE = 15
+LONG_NICE = 10
 """Of one whose step takes long. It can never become less again, so the process ends with that step."""
 LONG_S = 0.1
 """So long a step may take like any other."""

@@ -87,7 +87,7 @@ class Work:
 costs = st.lists(st.floats(0.1, 5.0), min_size=1, max_size=6)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(costs, min_size=2, max_size=5),
     st.integers(1, 4),
@@ -105,7 +105,7 @@ def test_over_any_window_projects_that_always_wait_get_as_much_as_each_other(
     assert max(got) - min(got) <= 2 * places * 5.0 + 5.0
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(costs, costs, st.floats(1.0, 4.0))
 def test_a_heavier_project_gets_more_by_its_weight(
     light: list[float], heavy: list[float], weight: float
