@@ -127,10 +127,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(gt=0, description="seconds after which others go on with the runs of a process that is gone"),
     ] = 10.0
     max_concurrent_runs: Annotated[
-        int, Meta(ge=1, description="runs that go on at once; paused ones do not count, further ones wait")
+        int,
+        Meta(
+            ge=1,
+            description="runs that go on at once; paused ones do not count, further ones wait, but for those"
+            " of a project that has less than its equal share of this number",
+        ),
     ] = 1000
     max_queued_runs: Annotated[
-        int, Meta(ge=0, description="runs that may wait for a place; a call beyond that is answered with 503")
+        int,
+        Meta(
+            ge=0,
+            description="runs that may wait for a place; a call beyond that is answered with 503, unless its"
+            " project has less than its equal share of this number",
+        ),
     ] = 10_000
     ping_s: Annotated[float, Meta(gt=0, description="seconds of silence on a stream before a ping")] = 15.0
     tail_poll_s: Annotated[
