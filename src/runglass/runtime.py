@@ -5,6 +5,7 @@ request looked like on the wire is the server's business.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -23,6 +24,7 @@ from runglass.engine.aside import aside
 from runglass.engine.capture import Capture, Redactor, raise_for_trace
 from runglass.engine.checks import Checks
 from runglass.engine.engine import Engine, StartedRun
+from runglass.engine.fair import FairTurns, Shares
 from runglass.engine.housekeeping import Housekeeping
 from runglass.engine.llm import Models
 from runglass.engine.model_names import ModelNames
@@ -241,10 +243,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
         async with (
             SqliteStore(settings.database, synchronous=settings.synchronous) as store,
             Sandbox(
-                time_limit_ms=settings.code_time_limit_ms, memory_limit_bytes=settings.code_memory_limit_bytes
+                time_limit_ms=settings.code_time_limit_ms,
+                memory_limit_bytes=settings.code_memory_limit_bytes,
+                most_each=_limit(settings.max_concurrent_steps_per_project),
             ) as sandbox,
-            Templates() as templates,
             _checks(settings) as checks,
+            Templates(most_each=_limit(settings.max_concurrent_steps_per_project)) as templates,
             Models(
                 base_urls=settings.providers,
                 api_keys=settings.provider_keys,
@@ -256,7 +260,15 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             ) as models,
         ):
             bus = MemoryBus()
-            parts = Parts(sandbox=sandbox, templates=templates, models=models, clock=SystemClock())
+            parts = Parts(
+                sandbox=sandbox,
+                templates=templates,
+                models=models,
+                clock=SystemClock(),
+                model_turns=FairTurns(
+                    Shares(math.inf, most_each=_limit(settings.max_concurrent_model_calls_per_project))
+                ),
+            )
 
             def make_capture(mode: CaptureMode) -> Capture:
                 return Capture(mode, limit_bytes=settings.snapshot_limit_bytes, redactor=redactor)
@@ -272,6 +284,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 lease_s=settings.lease_s,
                 max_concurrent_runs=settings.max_concurrent_runs,
                 max_queued_runs=settings.max_queued_runs,
+                max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
+                max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
+                weights=await _weights(store, settings),
             ) as engine:
                 housekeeping = Housekeeping(
                     store=store,
@@ -328,6 +343,16 @@ def _checks(settings: Settings) -> Checks:
         schema_limit_bytes=settings.schema_limit_bytes,
         flow_limit_bytes=settings.flow_limit_bytes,
     )
+
+
+def _limit(setting: int | None) -> float:
+    return math.inf if setting is None else setting
+
+
+async def _weights(store: Store, settings: Settings) -> dict[int, float]:
+    """The weights of projects by their ids. One that does not exist yet has its own after the next start."""
+    found = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
+    return {found[name]: weight for name, weight in settings.project_weights.items() if name in found}
 
 
 @contextmanager

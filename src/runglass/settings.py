@@ -127,10 +127,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(gt=0, description="seconds after which others go on with the runs of a process that is gone"),
     ] = 10.0
     max_concurrent_runs: Annotated[
-        int, Meta(ge=1, description="runs that go on at once; paused ones do not count, further ones wait")
+        int,
+        Meta(
+            ge=1,
+            description="runs that go on at once; paused ones do not count, further ones wait, but for those"
+            " of a project that has less than its equal share of this number",
+        ),
     ] = 1000
     max_queued_runs: Annotated[
-        int, Meta(ge=0, description="runs that may wait for a place; a call beyond that is answered with 503")
+        int,
+        Meta(
+            ge=0,
+            description="runs that may wait for a place; a call beyond that is answered with 503, unless its"
+            " project has less than its equal share of this number",
+        ),
     ] = 10_000
     ping_s: Annotated[float, Meta(gt=0, description="seconds of silence on a stream before a ping")] = 15.0
     tail_poll_s: Annotated[
@@ -240,6 +250,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(ge=1, description="a time in which the server did nothing else that is logged with its cause"),
     ] = 100
+    max_concurrent_runs_per_project: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="runs of one project that go on at once; by default all that may"),
+    ] = None
+    max_queued_runs_per_project: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="runs of one project that may wait for a place; by default all that may"),
+    ] = None
+    max_concurrent_steps_per_project: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="processes for code that one project may use at once, and as many for templates; by"
+            " default two for each processor"
+        ),
+    ] = None
+    max_concurrent_model_calls_per_project: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="model calls of one project that go on at once, further ones wait; by default any"),
+    ] = None
+    max_streams_per_project: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="event streams and blocking calls that one project may have open; one more is"
+            " answered with 429",
+        ),
+    ] = 10_000
+    project_weights: Annotated[
+        dict[str, Annotated[float, Meta(gt=0)]],
+        Meta(
+            description="share of a project, as in `acme/demo`, beside others, read at the start; 1 where it"
+            " is not told"
+        ),
+    ] = {}
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
     ] = "info"

@@ -340,18 +340,31 @@ async def test_the_runs_that_can_be_claimed_are_counted(store: Store) -> None:
         assert await store.hold_lease(owner, until=until, renew=False)
     for number in range(5):
         await make_run(store, f"run-{number}")
-    assert await store.free_runs("me", now="2026") == 5
+    assert sum((await store.free_runs("me", now="2026")).values()) == 5
     await store.claim_runs("me", now="2026", limit=1)
     await store.claim_runs("other", now="2026", limit=1)
-    assert await store.free_runs("me", now="2026") == 3
-    assert await store.free_runs("me", now="2028") == 4, "the lease of the other has run out"
+    assert sum((await store.free_runs("me", now="2026")).values()) == 3
+    assert sum((await store.free_runs("me", now="2028")).values()) == 4, "the lease of the other has run out"
+
+
+async def test_the_runs_of_one_project_are_claimed_past_those_of_another(store: Store) -> None:
+    assert await store.hold_lease("me", until="2030", renew=False)
+    runs = [await make_run(store, f"run-{number}") for number in range(3)]
+    other = await make_run(store, "run-other", project="other")
+    assert await store.free_runs("me", now="2026") == {runs[0].project_id: 3, other.project_id: 1}
+    (claimed,) = await store.claim_runs("me", now="2026", limit=10, project_id=other.project_id)
+    assert claimed.id == "run-other"
+    await store.append(batch(runs[1], 0, b"1"))
+    two = await store.claim_runs("me", now="2026", limit=2, project_id=runs[0].project_id)
+    assert [run.id for run in two] == ["run-0", "run-1"], "oldest first, begun or not"
+    assert await store.claim_runs("me", now="2026", limit=10, project_id=other.project_id) == []
 
 
 async def test_a_write_that_is_tried_leaves_nothing_behind(store: Store) -> None:
     await make_run(store)
     for _ in range(3):
         await store.check_write()
-    assert await store.free_runs("me", now="2026") == 1
+    assert sum((await store.free_runs("me", now="2026")).values()) == 1
 
 
 async def test_what_a_call_is_owed_lives_as_long_as_the_call(store: Store) -> None:

@@ -229,7 +229,9 @@ class Attempts:
         failure = None
         if step.input is not None:
             try:
-                data = Payload(await self._parts.templates.render_input(step.input, names))
+                parts = self._parts
+                given = await parts.templates.render_input(step.input, names, project_id=parts.project_id)
+                data = Payload(given)
             except StepFailure as error:
                 failure = error
         data = self.overridden(step, data)
@@ -297,6 +299,13 @@ class Attempts:
         return done
 
     async def _ask(
+        self, attempt: Attempt, step: LlmStep, request: ModelRequest, limit: asyncio.Timeout
+    ) -> ModelAnswer:
+        """The model's answer, asked for when it is the project's turn."""
+        async with self._parts.model_turns.turn(self._parts.project_id):
+            return await self._ask_now(attempt, step, request, limit)
+
+    async def _ask_now(
         self, attempt: Attempt, step: LlmStep, request: ModelRequest, limit: asyncio.Timeout
     ) -> ModelAnswer:
         """The model's answer; that it was asked is recorded, whatever came of it."""

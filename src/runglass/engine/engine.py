@@ -7,7 +7,8 @@ run whose engine is gone goes on with the one that claims it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -73,7 +74,9 @@ class Engine:
 
     A step whose process died is tried again `crash_retries` times. The engine's runs are its own for
     `lease_s` seconds at a time: `keep_lease` must be called more often than that. At most
-    `max_concurrent_runs` go on at once; of the others up to `max_queued_runs` wait for their turn.
+    `max_concurrent_runs` go on at once, of one project at most `max_concurrent_runs_per_project`; of the
+    others up to `max_queued_runs`, or `max_queued_runs_per_project`, wait for their turn. `weights` are by
+    project.
     """
 
     def __init__(
@@ -87,6 +90,9 @@ class Engine:
         lease_s: float,
         max_concurrent_runs: int = 1000,
         max_queued_runs: int = 10_000,
+        max_concurrent_runs_per_project: float = math.inf,
+        max_queued_runs_per_project: float = math.inf,
+        weights: Mapping[int, float] | None = None,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -110,15 +116,20 @@ class Engine:
         self._keeping = asyncio.Lock()
         self._stranded: dict[str, Ending] = {}
         self._set_aside: set[str] = set()
-        self._places = Places(places=max_concurrent_runs, most_waiting=max_queued_runs)
+        self._places = Places(
+            places=max_concurrent_runs,
+            most_waiting=max_queued_runs,
+            most_each=max_concurrent_runs_per_project,
+            most_waiting_each=max_queued_runs_per_project,
+            weights=weights,
+        )
         self._filling: asyncio.Task[None] | None = None
         self._fill_again = False
 
     async def __aenter__(self) -> Self:
         await self._hold_lease(renew=False)
+        await self._find()
         await self._claim()
-        if not self._places.room:
-            self._places.backlog = await self._store.free_runs(self._owner, now=iso(self._clock.now()))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -168,7 +179,8 @@ class Engine:
         begun = Begun(plan=plan, stretch=stretch or Stretch())
         request = await aside(partial(msgspec.json.encode, begun), size_bytes=size_bytes)
         run_id, owner = str(uuid7()), self._owner
-        queued = None if self._places.take() else self._places.queue(run_id, outputs)
+        places, project_id = self._places, record.project_id
+        queued = None if places.take(project_id) else places.queue(run_id, project_id, outputs)
         summary = RunSummary(
             id=run_id,
             flow_id=record.id,
@@ -201,7 +213,7 @@ class Engine:
                 run = await self._create(new)
                 return self._begin(run, new_state(run, begun), owner=owner, outputs=outputs)
             finally:
-                self._free_place()
+                self._free_place(project_id)
         try:
             run = await self._create(new)
         except BaseException:
@@ -270,7 +282,7 @@ class Engine:
         # The store calls it paused until its first event is in, and would let a second call claim it.
         self._resuming.add(run_id)
         try:
-            await self._places.resume()
+            await self._places.resume(paused.run.project_id)
         except BaseException:
             self._resuming.discard(run_id)
             raise
@@ -285,7 +297,7 @@ class Engine:
             return self._begin(run, state, not_before=not_before, outputs=outputs)
         finally:
             self._resuming.discard(run_id)
-            self._free_place()
+            self._free_place(paused.run.project_id)
 
     async def cancel_paused(self, run: RunRecord, *, reason: str) -> bool:
         """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
@@ -380,8 +392,9 @@ class Engine:
             # One that has been taken up again meanwhile goes on here, and is not let go.
             if run_id in self._stranded:
                 await self._store.let_go(run_id, self._owner)
+        await self._find()
         claimed = await self._claim()
-        if not self._places.room:
+        if self._places.backlog:
             # What was let go may still wait for a place.
             return
         for run_id, ending in stranded.items():
@@ -392,23 +405,29 @@ class Engine:
         until = iso(self._clock.now() + self._lease)
         return await self._store.hold_lease(self._owner, until=until, renew=renew)
 
+    async def _find(self) -> None:
+        """Sees what runs there are in the store that nobody has."""
+        self._places.found(await self._store.free_runs(self._owner, now=iso(self._clock.now())))
+
     async def _claim(self) -> set[str]:
         """Goes on with the runs that nobody has, as far as there are places; returns their ids."""
         ids: set[str] = set()
+        exhausted: set[int] = set()
         places = self._places
-        while limit := places.claimable(CLAIMED_AT_ONCE):
+        while (found := places.claimable(CLAIMED_AT_ONCE, but=exhausted)) is not None:
+            project_id, limit = found
             now = iso(self._clock.now())
             places.claims = claim = places.claims + 1
-            places.held += limit
+            places.reserve(project_id, limit)
+            claimed: list[RunRecord] = []
             try:
-                claimed = await self._store.claim_runs(self._owner, now=now, limit=limit)
-            except BaseException:
-                places.held -= limit
-                raise
-            places.held -= limit - len(claimed)
-            unknown = sum(not places.knows(run.id) for run in claimed)
-            # A full claim may have left some: the next one tells.
-            places.backlog = 0 if len(claimed) < limit else max(places.backlog - unknown, min(unknown, 1))
+                claimed = await self._store.claim_runs(
+                    self._owner, now=now, limit=limit, project_id=project_id
+                )
+            finally:
+                if len(claimed) < limit:
+                    places.give_back(project_id, unused=limit - len(claimed))
+            places.claimed(project_id, limit, [run.id for run in claimed])
             for run in claimed:
                 # Until it goes on: it can be cancelled, and what cannot be read yet is let go again.
                 self._stranded.setdefault(run.id, Ending())
@@ -422,12 +441,12 @@ class Engine:
                     # It is still this engine's, so it is not claimed again before the next start.
                     self.put_aside(run.id, error)
                 finally:
-                    places.give_back()
+                    places.give_back(project_id)
             if len(claimed) < limit:
-                for run_id in places.missing(claim):
+                exhausted.add(project_id)
+                for run_id in places.missing(project_id, claim):
                     if run_id not in self._stranded:
                         places.leave(run_id, RunTaken(f"run {run_id!r} was taken by another process"))
-                return ids
         return ids
 
     def _fill_places(self) -> None:
@@ -450,8 +469,8 @@ class Engine:
             except Exception:
                 log.exception("runs that wait for a place are not begun yet")
 
-    def _free_place(self) -> None:
-        self._places.give_back()
+    def _free_place(self, project_id: int) -> None:
+        self._places.give_back(project_id)
         self._fill_places()
 
     async def _go_on(self, run: RunRecord) -> None:
@@ -526,7 +545,7 @@ class Engine:
         going.ending.cancelled = None if stranded is None else stranded.cancelled
         task = asyncio.create_task(going.walk(), name=f"run {run.id}")
         self._going[run.id], self._tasks[run.id] = going, task
-        self._places.held += 1
+        self._places.hold(run.project_id)
         if queued is not None and not queued.begun.done():
             queued.begun.set_result(task)
         task.add_done_callback(lambda _: self._forget(run.id))
@@ -572,7 +591,7 @@ class Engine:
             log.info("run %s: %s", run_id, error)
         elif isinstance(error, Exception):
             self.put_aside(run_id, error)
-        self._free_place()
+        self._free_place(going.run.project_id)
 
 
 def _rest_of(rows: Sequence[Checkpoint]) -> tuple[Begun | None, Pause | None, dict[str, Any]]:

@@ -192,6 +192,7 @@ class Going:
 
     async def _runner(self, capture: Capture) -> Runner:
         plan, state, around = self._state.begun.plan, self._state, self._around
+        parts = msgspec.structs.replace(around.parts, project_id=self.run.project_id)
         writing = Writing(
             execution_id=self.run.id,
             flow=plan.flow,
@@ -206,7 +207,7 @@ class Going:
             self._leave_behind(state.left_behind, writing)
         attempts = Attempts(
             writing,
-            parts=around.parts,
+            parts=parts,
             gate=around.gate,
             ending=self.ending,
             crash_retries=around.crash_retries,
@@ -220,7 +221,7 @@ class Going:
             recorder=self._recorder,
             attempts=attempts,
             capture=capture,
-            parts=around.parts,
+            parts=parts,
             ending=self.ending,
             state=state,
         )

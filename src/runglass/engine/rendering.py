@@ -1,19 +1,25 @@
-"""The process in which templates are rendered: `python -m runglass.engine.rendering`.
+"""The processes in which templates are rendered, and the one that they are forked from.
 
 minijinja bounds how much a template computes, not how much it makes of that: three nested `[…] * 1000` take
 all memory, and a failed allocation ends the process. Templates can also change the objects that they are
 given, by `{{ items.pop() }}`. So they run here, on copies, within a limit of memory, and may take the
-process down; `templates` starts it and replaces it. Knows neither flows nor steps.
+process down; `render_process` starts it, one for each project, and replaces it. Knows neither flows nor
+steps.
 """
 
+import gc
+import os
+import signal
+import socket
 import sys
 from collections.abc import ItemsView, KeysView, ValuesView
 from functools import partial
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import minijinja
 import msgspec
 
+from runglass.engine.priority import WORKER_NICE
 from runglass.engine.worker_limits import limit_cpu, limit_memory, serve
 
 FUEL = 5_000_000
@@ -42,6 +48,14 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
 
 
 _decoder = msgspec.json.Decoder(Ask)
+_render_str: Any = minijinja.Environment.__mro__[1].render_str  # type: ignore[attr-defined]
+
+
+class _Environment(minijinja.Environment):
+    def render(self, template: str, names: dict[str, Any], /) -> str:
+        """As `render_str`, which has a parameter `self` and so cannot be given a name like that."""
+        text: str = _render_str(self, template, **names)
+        return text
 
 
 class Renderer:
@@ -49,7 +63,7 @@ class Renderer:
 
     def __init__(self) -> None:
         self._last: Any = None
-        self._environment = minijinja.Environment(
+        self._environment = _Environment(
             undefined_behavior="strict",
             fuel=FUEL,
             auto_escape_callback=lambda _: False,
@@ -61,7 +75,7 @@ class Renderer:
     def answer(self, ask: Ask) -> Answer:
         """Never raises for what a template does, short of taking the process down."""
         try:
-            text = self._environment.render_str(ask.template, **ask.names)
+            text = self._environment.render(ask.template, ask.names)
             if len(text) > TEXT_LIMIT:
                 return Answer(fault=f"the template makes a text of more than {TEXT_LIMIT} characters")
             return Answer(text if ask.want == "text" else _plain(self._last))
@@ -72,6 +86,8 @@ class Renderer:
         except Exception as error:
             # A method of an object that the template called, like `.pop()` with a wrong key.
             return Answer(fault=f"{type(error).__name__} in the template: {error}"[:_FAULT_LENGTH])
+        finally:
+            self._last = None
 
     def _written(self, value: Any) -> Any:
         # Objects stand in a text as JSON: a language model, or a person, expects no Python there.
@@ -120,6 +136,35 @@ def _answered(renderer: Renderer, message: bytes) -> bytes:
         return msgspec.json.encode(Answer(fault="the template and its values take too much memory"))
 
 
+def _serve(source: BinaryIO, sink: BinaryIO) -> None:
+    # The first message that a process sends is its number.
+    pid = os.getpid().to_bytes(8)
+    serve(source, sink, partial(_answered, Renderer()), greeting=len(pid).to_bytes(4) + pid)
+
+
+def _fork_for_each(control: socket.socket) -> None:
+    """Forks a process for every socket that comes over `control`, until that ends."""
+    # Nobody asks how they ended: who talks with one sees that it is gone.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    gc.freeze()
+    while True:
+        _, ends, _, _ = socket.recv_fds(control, 1, 1)
+        if not ends:
+            return
+        if os.fork() == 0:
+            control.close()
+            limit_memory(MEMORY_LIMIT_BYTES)
+            with os.fdopen(ends[0], "rb") as source, os.fdopen(os.dup(ends[0]), "wb") as sink:
+                _serve(source, sink)
+            return
+        os.close(ends[0])
+
+
 if __name__ == "__main__":
-    limit_memory(MEMORY_LIMIT_BYTES)
-    serve(sys.stdin.buffer, sys.stdout.buffer, partial(_answered, Renderer()))
+    if sys.platform != "win32":
+        os.nice(WORKER_NICE)
+    if len(sys.argv) > 1:
+        with socket.socket(fileno=int(sys.argv[1])) as control:
+            _fork_for_each(control)
+    else:
+        _serve(sys.stdin.buffer, sys.stdout.buffer)

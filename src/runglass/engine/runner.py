@@ -78,6 +78,7 @@ class Runner:
         self._capture = capture
         self._sandbox = parts.sandbox
         self._templates = parts.templates
+        self._project_id = parts.project_id
         self._talk = Talk()
 
     async def walk(self) -> Walked:
@@ -296,7 +297,7 @@ class Runner:
         self, step: LoopStep | ConditionStep, expression: str, data: Payload, scope: Scope, place: Place
     ) -> Any:
         try:
-            return await self._sandbox.evaluate(expression, scope.names(data))
+            return await self._sandbox.evaluate(expression, scope.names(data), project_id=self._project_id)
         except StepFailure as failure:
             self._attempts.fail(step, data, failure, place)
 
@@ -305,7 +306,9 @@ class Runner:
     ) -> Payload:
         if step.input is not None:
             try:
-                data = Payload(await self._templates.render_input(step.input, scope.names(data)))
+                names = scope.names(data)
+                given = await self._templates.render_input(step.input, names, project_id=self._project_id)
+                data = Payload(given)
             except StepFailure as failure:
                 self._attempts.fail(step, data, failure, place)
         return self._attempts.overridden(step, data)

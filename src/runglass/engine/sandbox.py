@@ -16,10 +16,11 @@ import msgspec
 
 from runglass.engine.paths import NOWHERE, look_up
 from runglass.engine.program import QUICK, WRITER, Program, as_path, of_body, of_expression
+from runglass.engine.sandbox_processes import SandboxProcesses
 from runglass.errors import StepFailure
 
 if TYPE_CHECKING:
-    from pydantic_monty import AsyncMonty, MontyError, ResourceLimits
+    from pydantic_monty import MontyError, ResourceLimits
 
 T = TypeVar("T")
 
@@ -33,10 +34,12 @@ _FRAMES = 20
 
 
 class Sandbox:
-    """A pool of processes that run code; they start when first needed.
+    """Processes that run code; they start when first needed, and none runs code of two projects.
 
-    A context manager, for any number of tasks at once: a task waits while all processes are busy, which does
-    not count against its time limit. A process that dies, or whose task is cancelled, is replaced.
+    A context manager, for any number of tasks at once: a task waits for the turn of its project, which does
+    not count against its time limit. Two steps go on for each processor, or `max_processes`, and those
+    of further projects beside them; of one project no more than `most_each`. A process that dies, or
+    whose task is cancelled, is replaced.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Sandbox:
         memory_limit_bytes: int = 64 * 1024 * 1024,
         recursion_limit: int = 500,
         max_processes: int | None = None,
+        most_each: float = math.inf,
     ) -> None:
         self._limits: ResourceLimits = {
             "max_feed_duration_secs": time_limit_ms / 1000,
@@ -63,30 +67,23 @@ class Sandbox:
             "suspensions": SUSPENSION_LIMIT,
         }
         self._result_limit_bytes = memory_limit_bytes // RESULT_SHARE
-        self._max_processes = max_processes
-        self._pool: AsyncMonty | None = None
-        self._starting = asyncio.Lock()
+        self._processes = SandboxProcesses(self._limits, places=max_processes, most_each=most_each)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.__aexit__(None, None, None)
-            # Its threads let go of their last Python objects a moment later. One that is caught by the end of
-            # the interpreter while doing so aborts the process (seen in one exit of twenty).
-            await asyncio.sleep(0.02)
+        await self._processes.close()
 
-    async def run(self, code: str, names: Mapping[str, Any]) -> Any:
+    async def run(self, code: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
         """The value that `code`, the body of a function, returns: plain JSON, None where it returns nothing.
 
         The names are its variables; it gets those that it mentions. Raises StepFailure: CODE_ERROR,
         SANDBOX_LIMIT, INVALID_OUTPUT for a result that JSON cannot hold, INVALID_INPUT for such a name.
         """
-        return await self._feed(await _read(of_body, code), code, names)
+        return await self._feed(await _read(of_body, code), code, names, project_id)
 
-    async def evaluate(self, expression: str, names: Mapping[str, Any]) -> Any:
+    async def evaluate(self, expression: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
         """The value of a Python expression; otherwise like `run`.
 
         A name, or an item of it like `steps["a"]["items"]`, is looked up here and returned without a copy.
@@ -94,11 +91,12 @@ class Sandbox:
         path = await _read(as_path, expression)
         value = NOWHERE if path is None else look_up(path, names)
         if value is NOWHERE:
-            return await self._feed(await _read(of_expression, expression), expression, names)
+            return await self._feed(await _read(of_expression, expression), expression, names, project_id)
         return value
 
-    async def _feed(self, program: Program, code: str, names: Mapping[str, Any], *, chances: int = 2) -> Any:
-        pool = await self._started()
+    async def _feed(
+        self, program: Program, code: str, names: Mapping[str, Any], project_id: int, *, chances: int = 2
+    ) -> Any:
         # Imported when needed: a server that runs no code starts sooner and stays smaller.
         import pydantic_monty as monty
 
@@ -106,9 +104,7 @@ class Sandbox:
         printed = _Printed()
         source = _RESULT + program.source
         try:
-            async with pool.checkout(
-                limits=self._limits, os_policy={"sleep_system_max": math.inf}
-            ) as session:
+            async with self._processes.session(project_id) as session:
                 if not inputs.keys().isdisjoint(_RESULT_USES):
                     # A field named `str` must not change how results are written, which costs another turn.
                     await session.feed_run(_RESULT)
@@ -122,17 +118,9 @@ class Sandbox:
             failure = self._failure(error, code, printed)
             if failure.details.get("limit") == "crash" and chances > 1:
                 # It may have been dead before it got the code, which has no effect outside and can run again.
-                return await self._feed(program, code, names, chances=chances - 1)
+                return await self._feed(program, code, names, project_id, chances=chances - 1)
             raise failure from error
         return self._decoded(result)
-
-    async def _started(self) -> "AsyncMonty":
-        async with self._starting:
-            if self._pool is None:
-                from pydantic_monty import AsyncMonty
-
-                self._pool = await AsyncMonty(min_processes=0, max_processes=self._max_processes).__aenter__()
-            return self._pool
 
     def _failure(self, error: "MontyError", code: str, printed: "_Printed") -> StepFailure:
         raised = error.exception()

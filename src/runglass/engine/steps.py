@@ -1,11 +1,13 @@
 """What each kind of leaf step does in one attempt: input in, output out, nothing recorded here."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, assert_never
 
 import msgspec
 
 from runglass.clock import Clock
+from runglass.engine.fair import FairTurns, Shares
 from runglass.engine.llm import ModelAnswer, ModelRequest, Models
 from runglass.engine.model_call import text_of
 from runglass.engine.payload import Payload
@@ -18,12 +20,14 @@ from runglass.flow import CodeStep, LlmStep, PassthroughStep, WaitStep
 
 
 class Parts(msgspec.Struct, frozen=True, kw_only=True):
-    """What steps work with, shared by all runs of a process."""
+    """What steps work with, shared by all runs of a process; `project_id` is whose run it is."""
 
     sandbox: Sandbox
     templates: Templates
     models: Models
     clock: Clock
+    model_turns: FairTurns = msgspec.field(default_factory=lambda: FairTurns(Shares(math.inf)))
+    project_id: int = 0
 
 
 class Talk(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +64,7 @@ async def perform(
     """
     match step:
         case CodeStep():
-            value = await parts.sandbox.run(step.code, names)
+            value = await parts.sandbox.run(step.code, names, project_id=parts.project_id)
             if not isinstance(value, dict):
                 message = f"the code of step {step.id!r} returned {_kind(value)}; it must return an object"
                 raise StepFailure("INVALID_OUTPUT", message)
@@ -77,7 +81,7 @@ async def model_request(step: LlmStep, names: Mapping[str, Any], parts: Parts, t
     """What an llm step asks its model in this turn. Raises StepFailure."""
     return ModelRequest(
         model=step.model,
-        system=None if step.system is None else await parts.templates.render(step.system, names),
+        system=None if step.system is None else await _rendered(step.system, names, parts),
         messages=talk.messages or [*talk.history, await _user_turn(step, names, parts, talk.attachments)],
         settings=step.settings,
         output_schema=step.output_schema,
@@ -114,9 +118,13 @@ async def _user_turn(
     return turn | {"attachments": msgspec.to_builtins(attachments)} if attachments else turn
 
 
+async def _rendered(template: str, names: Mapping[str, Any], parts: Parts) -> str:
+    return await parts.templates.render(template, names, project_id=parts.project_id)
+
+
 async def _prompt(step: LlmStep, names: Mapping[str, Any], parts: Parts) -> str:
     if step.prompt is not None:
-        return await parts.templates.render(step.prompt, names)
+        return await _rendered(step.prompt, names, parts)
     message = names.get("message", names["initial"].get("message"))
     if not isinstance(message, str):
         raise StepFailure(

@@ -10,6 +10,7 @@ Knows nothing of flows and steps: a template and names in, text, a value or a St
 import asyncio
 import functools
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,10 @@ from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
+from runglass.engine.fair import FairTurns, Shares
 from runglass.engine.paths import NOWHERE, Path, look_up
-from runglass.engine.render_process import RenderProcess
+from runglass.engine.priority import BEYOND, at_once
+from runglass.engine.render_process import Forker, RenderProcess
 from runglass.engine.rendering import TEXT_LIMIT, Answer, Ask
 from runglass.errors import StepFailure
 
@@ -154,17 +157,27 @@ def _failure(message: str) -> StepFailure:
     return StepFailure("TEMPLATE_ERROR", message, may_retry=False)
 
 
+IDLE_KEPT = 16
+"""So many processes that nobody needs at the moment are kept, each for the project that it has served."""
+
+
 class Templates:
     """Renders templates; the processes for those that need one start when first needed.
 
-    A context manager, for any number of tasks at once: leaving it ends the processes.
+    A context manager, for any number of tasks at once: leaving it ends the processes. Who needs a process
+    waits for the turn of its project. Two go on for each processor, or `max_processes`, and those of further
+    projects beside them; of one project no more than `most_each`.
     """
 
-    def __init__(self, *, max_processes: int = 2) -> None:
-        # Each thread talks to one process at a time, so there are as many of both.
-        self._threads = ThreadPoolExecutor(max_processes, thread_name_prefix="runglass-templates")
-        self._processes: set[RenderProcess] = set()
-        self._idle: list[RenderProcess] = []
+    def __init__(self, *, max_processes: int | None = None, most_each: float = math.inf) -> None:
+        places = max_processes or at_once()
+        most = places * BEYOND
+        self._turns = FairTurns(Shares(places, most=most, most_each=most_each))
+        # Each thread talks to one process at a time, and who has a turn must never wait for a thread.
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="runglass-templates")
+        self._forker = Forker()
+        self._busy: set[RenderProcess] = set()
+        self._idle: list[tuple[int, RenderProcess]] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -172,14 +185,15 @@ class Templates:
     async def __aexit__(self, *exc: object) -> None:
         try:
             # What is still asked has nobody to wait for the answer.
-            for process in list(self._processes):
+            for process in list(self._busy):
                 process.kill()
             await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         finally:
-            for process in list(self._processes):
+            for process in [*self._busy, *(process for _, process in self._idle)]:
                 process.close()
+            self._forker.close()
 
-    async def render(self, template: str, names: Mapping[str, Any]) -> str:
+    async def render(self, template: str, names: Mapping[str, Any], *, project_id: int = 0) -> str:
         """The template's text. Raises StepFailure TEMPLATE_ERROR, for an unknown name among others.
 
         Takes some microseconds, and lets go of the event loop only where another process is asked.
@@ -192,46 +206,77 @@ class Templates:
             filling = functools.partial(_filled, plan.pieces, names)
             text = await asyncio.to_thread(filling) if is_long else filling()
         if text is None:
-            text = await self._asked(template, plan, names, "text")
+            text = await self._asked(template, plan, names, "text", project_id)
             assert isinstance(text, str)
         return text
 
-    async def render_input(self, value: Any, names: Mapping[str, Any]) -> Any:
+    async def render_input(self, value: Any, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
         """A copy of a step's `input` with each string in it rendered; otherwise like `render`.
 
         A string that is one `{{ expression }}` gives the value of that, which may be an object or a list.
         """
         if isinstance(value, dict):
-            return {key: await self.render_input(inner, names) for key, inner in value.items()}
+            return {
+                key: await self.render_input(inner, names, project_id=project_id)
+                for key, inner in value.items()
+            }
         if isinstance(value, list):
-            return [await self.render_input(inner, names) for inner in value]
+            return [await self.render_input(inner, names, project_id=project_id) for inner in value]
         if not isinstance(value, str):
             return value
         if len(value) > _CACHED_LENGTH and _EXPRESSION.fullmatch(value) is None:
             return await self.render(value, names)
         plan = _plan(value)
         if not plan.is_expression:
-            return await self.render(value, names)
+            return await self.render(value, names, project_id=project_id)
         path = next((piece for piece in plan.pieces or () if isinstance(piece, Path)), None)
         found = NOWHERE if path is None else look_up(path, names)
-        return await self._asked(value, plan, names, "value") if found is NOWHERE else found
+        if found is not NOWHERE:
+            return found
+        return await self._asked(value, plan, names, "value", project_id)
 
     async def _asked(
-        self, template: str, plan: _Plan, names: Mapping[str, Any], want: Literal["text", "value"]
+        self,
+        template: str,
+        plan: _Plan,
+        names: Mapping[str, Any],
+        want: Literal["text", "value"],
+        project_id: int,
     ) -> Any:
         ask = Ask(template, picked(plan.mentions, names), want)
-        answer = await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, ask)
+        async with self._turns.turn(project_id):
+            answer = await self._answered(ask, project_id)
         if answer.fault is not None:
             raise _failure(answer.fault)
         return answer.value
 
-    def _ask(self, ask: Ask) -> Answer:
-        if self._idle:
-            process = self._idle.pop()
-        else:
-            process = RenderProcess()
-            self._processes.add(process)
+    async def _answered(self, ask: Ask, project_id: int) -> Answer:
+        process = self._process_of(project_id)
+        self._busy.add(process)
+        work = self._threads.submit(process.ask, ask)
         try:
-            return process.ask(ask)
+            return await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            process.kill()
+            raise
         finally:
-            self._idle.append(process)
+            if work.done():
+                self._release(project_id, process)
+            else:
+                # Whoever asked has been cut off, and the thread finds so in a moment.
+                loop = asyncio.get_running_loop()
+                work.add_done_callback(
+                    lambda _: loop.call_soon_threadsafe(self._release, project_id, process)
+                )
+
+    def _process_of(self, project_id: int) -> RenderProcess:
+        for index in range(len(self._idle) - 1, -1, -1):
+            if self._idle[index][0] == project_id:
+                return self._idle.pop(index)[1]
+        return RenderProcess(self._forker)
+
+    def _release(self, project_id: int, process: RenderProcess) -> None:
+        self._busy.discard(process)
+        self._idle.append((project_id, process))
+        if len(self._idle) > IDLE_KEPT:
+            self._idle.pop(0)[1].close()

@@ -17,13 +17,15 @@ def serve(
     sink: BinaryIO,
     answer: Callable[[bytes], bytes],
     *,
+    greeting: bytes = READY,
     is_done: Callable[[], bool] = lambda: False,
 ) -> None:
     """Answers the messages in `source` until that ends, or `is_done` says so after an answer.
 
-    Four bytes ahead of a message say how long it is. A limit that `answer` puts on the processor is lifted.
+    It begins with a `greeting`. Four bytes ahead of a message say how long it is. A limit that `answer` puts
+    on the processor is lifted.
     """
-    sink.write(READY)
+    sink.write(greeting)
     sink.flush()
     while header := source.read(4):
         said = answer(source.read(int.from_bytes(header)))

@@ -20,6 +20,7 @@ from runglass.server.health import HealthCheck
 from runglass.server.jobs import JOBS
 from runglass.server.keys import KEYS
 from runglass.server.ongoing import Ongoing
+from runglass.server.open_calls import OpenCalls
 from runglass.server.openapi import openapi_config
 from runglass.server.query import settle_query
 from runglass.server.rate import KeyRate, ProjectRate, Rates
@@ -89,7 +90,8 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
             deep_copy=False,
         ),
     )
-    return Front(app, runtime.store, rates=_rates(runtime.settings))
+    open_calls = OpenCalls(runtime.settings.max_streams_per_project)
+    return Front(app, runtime.store, open_calls=open_calls, rates=_rates(runtime.settings))
 
 
 def _rates(settings: Settings) -> Rates:

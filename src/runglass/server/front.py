@@ -11,9 +11,10 @@ from typing import TypeAlias
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from runglass.errors import APIError, StoreError
+from runglass.errors import APIError, RateLimitError, StoreError
 from runglass.server.answers import JSON, error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
+from runglass.server.open_calls import OpenCalls
 from runglass.server.rate import UNLIMITED, Rates
 from runglass.store.base import Store
 from runglass.text import printable
@@ -30,9 +31,12 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 class Front:
     """The ASGI application around the framework's."""
 
-    def __init__(self, app: ASGIApp, store: Store, *, rates: Rates = UNLIMITED) -> None:
+    def __init__(
+        self, app: ASGIApp, store: Store, *, open_calls: OpenCalls, rates: Rates = UNLIMITED
+    ) -> None:
         self._app = app
         self._store = store
+        self._open_calls = open_calls
         self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +60,18 @@ class Front:
                 # Routes know GET alone; uvicorn drops the body, as it holds the original scope.
                 scope, send = scope.copy(), _ended_by_first_part(send)
                 scope["method"] = "GET"
+            await self._pass_on(scope, receive, send)
+
+    async def _pass_on(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        key = scope.get("auth")
+        if key is None:
             await self._app(scope, receive, send)
+            return
+        try:
+            with self._open_calls.opened(key.project_id, scope["path"]):
+                await self._app(scope, receive, send)
+        except RateLimitError as error:
+            await _send_error(send, error)
 
 
 def _needs_key(path: str) -> bool:

@@ -380,14 +380,17 @@ class Store(Protocol):
     async def end_lease(self, owner: str | None) -> None:
         """Ends the lease of `owner`, which lets go of its runs, or all of them: the runs are free."""
 
-    async def claim_runs(self, owner: str, *, now: str, limit: int) -> list[RunRecord]:
+    async def claim_runs(
+        self, owner: str, *, now: str, limit: int, project_id: int | None = None
+    ) -> list[RunRecord]:
         """Takes over pending and running runs that nobody with a lease goes on with, oldest first.
 
-        Whoever had them before can append nothing more.
+        Of one project that takes no longer where another has many. Whoever had them before can append
+        nothing more.
         """
 
-    async def free_runs(self, owner: str, *, now: str) -> int:
-        """How many there are for `claim_runs` to take over."""
+    async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
+        """How many there are for `claim_runs` to take over, by the project."""
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         """Takes up a run that is paused, or pending and nobody's; None if it is not so any more."""

@@ -38,6 +38,13 @@ _FREE = (
 _LET_GO = "UPDATE run SET owner = NULL, claims = max(claims - 1, 0)"
 # SQLite would give the number of a deleted row again, and readers and rows of the old run may still be there.
 _NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"
+# By status and id, as the index of a project's runs has them: ids are in the order of time.
+_FREE_OF = " UNION ALL ".join(
+    f"SELECT * FROM (SELECT no FROM run WHERE project_id = ?3 AND status = '{status}' AND"
+    " (owner IS NULL OR (owner <> ?1 AND owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?2)))"
+    " ORDER BY id LIMIT ?4)"
+    for status in ("pending", "running")
+)
 _STEPS = "SELECT position, data FROM step WHERE run_no = ? AND position > ? ORDER BY position"
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 _KEYS = "SELECT position, loop_path, attempt"
@@ -134,10 +141,16 @@ class Runs:
 
         await self._db.write(work)
 
-    async def claim_runs(self, owner: str, *, now: str, limit: int) -> list[RunRecord]:
+    async def claim_runs(
+        self, owner: str, *, now: str, limit: int, project_id: int | None = None
+    ) -> list[RunRecord]:
         def work(db: sqlite3.Connection) -> list[RunRecord]:
-            sql = f"SELECT no FROM run WHERE {_FREE} ORDER BY no LIMIT ?"
-            free = db.execute(sql, (owner, now, limit)).fetchall()
+            if project_id is None:
+                sql = f"SELECT no FROM run WHERE {_FREE} ORDER BY no LIMIT ?"
+                free = db.execute(sql, (owner, now, limit)).fetchall()
+            else:
+                found = db.execute(_FREE_OF, (owner, now, project_id, limit)).fetchall()
+                free = sorted(found)[:limit]
             for (no,) in free:
                 db.execute(
                     "UPDATE run SET owner = ?, fence = fence + 1, claimed_head = head,"
@@ -151,12 +164,11 @@ class Runs:
             db.execute("DELETE FROM lease WHERE expires_at <= ? AND owner <> ?", (now, owner))
             return [_run(db.execute(f"{_RUN} WHERE no = ?", (no,)).fetchone()) for (no,) in free]
 
-        free = await self._db.read(one(bool, f"SELECT 1 FROM run WHERE {_FREE} LIMIT 1", owner, now))
-        return await self._db.write(work) if free else []
+        return await self._db.write(work)
 
-    async def free_runs(self, owner: str, *, now: str) -> int:
-        sql = f"SELECT count(*) FROM run WHERE {_FREE}"
-        return await self._db.read(one(lambda row: int(row[0]), sql, owner, now)) or 0
+    async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
+        sql = f"SELECT project_id, count(*) FROM run WHERE {_FREE} GROUP BY project_id"
+        return dict(await self._db.read(every(lambda row: (int(row[0]), int(row[1])), sql, owner, now)))
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         def work(db: sqlite3.Connection) -> RunRecord | None:

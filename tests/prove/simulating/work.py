@@ -34,7 +34,7 @@ class SimulatedSandbox(Sandbox):
         self._chance = chance
         self._effect = effect
 
-    async def run(self, code: str, names: Mapping[str, Any]) -> Any:
+    async def run(self, code: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
         step_id, fails = code.split()
         path = tuple(names["item"]["path"]) if "item" in names else None
         await self._pass_time()
@@ -46,7 +46,7 @@ class SimulatedSandbox(Sandbox):
             return None
         return output_of(step_id, names)
 
-    async def evaluate(self, expression: str, names: Mapping[str, Any]) -> Any:
+    async def evaluate(self, expression: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
         expression = expression.removeprefix("not not (").removesuffix("\n)")
         word, *count, fails = expression.split()
         await asyncio.sleep(self._chance.choice((0.0, 0.0, 0.0, 0.5)))

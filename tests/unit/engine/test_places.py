@@ -7,6 +7,7 @@ import pytest
 
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft, RunTaken
+from runglass.engine.places import Places
 from runglass.engine.plan import Stretch
 from runglass.errors import APIError, StoreError
 from runglass.store.base import NewRun, RunRecord
@@ -167,6 +168,62 @@ async def test_a_resume_beyond_the_line_leaves_the_run_paused(tmp_path: Path) ->
         assert await status(house, steps) == "paused"
         assert not house.engine.goes_on(steps.id)
         house.engine.cancel(first.id, reason="enough")
+
+
+FLOOD, GUEST = 1, 2
+
+
+async def test_the_line_of_one_project_does_not_stand_before_another() -> None:
+    places = Places(places=4, most_waiting=10_000)
+    while places.take(FLOOD):
+        places.hold(FLOOD)
+        places.give_back(FLOOD)
+    for n in range(10_000):
+        places.stored(places.queue(f"flood {n}", FLOOD, None))
+    assert places.take(GUEST), "half of the places are its own, whoever holds them"
+    assert places.take(GUEST)
+    assert not places.take(GUEST)
+    for n in range(10):
+        places.stored(places.queue(f"guest {n}", GUEST, None))
+    with pytest.raises(APIError, match="max_queued_runs"):
+        places.queue("one more", FLOOD, None)
+    for _ in range(3):
+        places.give_back(FLOOD)
+    begun: list[int] = []
+    for _ in range(10):
+        found = places.claimable(1)
+        assert found is not None
+        begun.append(found[0])
+        places.reserve(*found)
+        places.give_back(found[0])
+    assert 4 <= begun.count(GUEST) <= 5, "it has begun two runs already since it came"
+
+
+async def test_after_a_crash_the_projects_get_their_turns_too() -> None:
+    places = Places(places=2, most_waiting=10_000)
+    places.found({FLOOD: 10_000, GUEST: 3})
+    begun: list[int] = []
+    while (found := places.claimable(1)) is not None and len(begun) < 8:
+        project_id, count = found
+        assert count == 1
+        places.reserve(project_id, 1)
+        places.claimed(project_id, 1, [f"unknown {len(begun)}"])
+        places.give_back(project_id)
+        begun.append(project_id)
+    assert begun.count(GUEST) == 3
+    assert sorted(begun[:6]) == [FLOOD] * 3 + [GUEST] * 3
+    assert places.backlog == 10_000 - 5
+
+
+async def test_no_project_has_more_than_its_own_limits() -> None:
+    places = Places(places=10, most_waiting=10, most_each=2, most_waiting_each=1)
+    assert [places.take(FLOOD) for _ in range(3)] == [True, True, False]
+    places.queue("first", FLOOD, None)
+    with pytest.raises(APIError) as caught:
+        places.queue("second", FLOOD, None)
+    assert (caught.value.code, caught.value.status) == ("UNAVAILABLE", 503)
+    assert caught.value.details == {"limit": "max_queued_runs_per_project", "value": 1}
+    assert places.take(GUEST)
 
 
 class Refusing(SqliteStore):

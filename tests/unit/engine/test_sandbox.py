@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from runglass.engine import program
+from runglass.engine.priority import LONG_NICE, WORKER_NICE
 from runglass.engine.program import CODE_LIMIT, of_body, of_expression
 from runglass.engine.sandbox import PRINT_LIMIT, Sandbox
+from runglass.engine.sandbox_processes import PROJECTS_KEPT
 from runglass.errors import StepFailure
 from runglass.flow_check import parse_python
 
@@ -208,7 +210,13 @@ async def test_a_warning_about_somebodys_code_is_not_ours(sandbox: Sandbox) -> N
         ("async def f(): pass\nreturn f()", "", "coroutine"),
         ("return 2 ** 100000", "", "4300 digits"),
         ("a = []\na.append(a)\nreturn a", "", "Circular"),
-        ("_runglass_result = lambda v: 'no JSON'\nreturn 1", "", "malformed"),
+        (
+            "for name in list(locals()):\n"
+            "  if 'runglass' in name: exec(name + \" = lambda v: 'no JSON'\")\n"
+            "return 1",
+            "",
+            "malformed",
+        ),
         ("from collections import namedtuple\nreturn namedtuple('P', 'x')(1)", "", "type P"),
     ],
 )
@@ -311,6 +319,64 @@ async def test_there_is_no_way_out(sandbox: Sandbox, code: str) -> None:
 async def test_runs_share_nothing(sandbox: Sandbox) -> None:
     await sandbox.run("left = 5", {})
     assert "'left' is not defined" in (await failure(sandbox, "return left")).message
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "_runglass_result = lambda v: '1'",
+        "def _runglass_result(v): return '1'",
+        "import json as _runglass_json",
+        "global _runglass_x\nfor _runglass_x in []: pass",
+        "try: pass\nexcept ValueError as _runglass_error: pass",
+        "_\N{FULLWIDTH LATIN SMALL LETTER R}unglass_result = 1",
+    ],
+)
+async def test_names_of_the_sandbox_itself_are_refused_before_anything_runs(
+    sandbox: Sandbox, code: str
+) -> None:
+    error = await failure(sandbox, f"text = '_runglass_ may stand in a text'\n{code}\nreturn 2")
+    assert (error.code, error.may_retry) == ("CODE_ERROR", False)
+    assert "are reserved (line" in error.message
+    assert await sandbox.run("return '_runglass_result'", {}) == "_runglass_result"
+
+
+async def test_a_flood_of_one_project_does_not_delay_another() -> None:
+    async with Sandbox(time_limit_ms=1500, max_processes=1) as sandbox, asyncio.timeout(30):
+        flood = [
+            asyncio.create_task(sandbox.run("while True: pass", {}, project_id=1), name=f"flood {n}")
+            for n in range(4)
+        ]
+        await asyncio.sleep(0.3)
+        for n in range(3):
+            assert await sandbox.run("return n", {"n": n}, project_id=2) == n
+        assert not any(task.done() for task in flood), "nobody waited for the end of a runaway"
+        for task in flood:
+            task.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_no_process_runs_code_of_two_projects_and_what_takes_long_yields() -> None:
+    async with Sandbox(time_limit_ms=600) as sandbox:
+        processes = sandbox._processes
+        used: dict[int, set[int]] = {}
+        # More projects than those whose idle processes are kept.
+        for project_id in [*range(1, 20), *range(1, 20)]:
+            async with processes.session(project_id) as session:
+                assert session.worker_pid is not None
+                used.setdefault(session.worker_pid, set()).add(project_id)
+                assert os.getpriority(os.PRIO_PROCESS, session.worker_pid) == WORKER_NICE
+        assert {len(projects) for projects in used.values()} == {1}
+        assert len(processes._pools) <= PROJECTS_KEPT
+        before = set(_children())
+        runaway = asyncio.create_task(failure(sandbox, "while True: pass"))
+        await asyncio.sleep(0.4)
+        (busy,) = set(_children()) - before
+        assert os.getpriority(os.PRIO_PROCESS, busy) == LONG_NICE
+        assert (await runaway).details["limit"] == "time"
+        assert await sandbox.run("return 1", {}) == 1
+        assert busy not in _children(), "it has no way back to a better priority"
 
 
 async def test_many_tasks_share_few_processes_and_a_runaway_only_delays_them() -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine import render_process, templates, worker_process
-from runglass.engine.render_process import RenderProcess
+from runglass.engine.render_process import Forker, RenderProcess
 from runglass.engine.rendering import Ask, Renderer
 from runglass.engine.templates import Templates
 from runglass.errors import StepFailure
@@ -266,17 +266,86 @@ def test_reading_a_template_takes_linear_time(opening: str, piece: str) -> None:
 
 @pytest.fixture
 def process() -> Iterator[RenderProcess]:
-    process = RenderProcess()
+    forker = Forker()
+    process = RenderProcess(forker)
     yield process
     process.close()
+    forker.close()
     gc.collect()
 
 
+def child_of(process: RenderProcess) -> int:
+    assert process._channel is not None
+    return process._channel.pid
+
+
+def until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# All that the template engine gives a meaning to, in one way or another, and our own parameters.
+WORDS = (
+    "self loop range super caller _ debug namespace dict cycler joiner varargs kwargs name source context ctx"
+    " args template names value want block macro call filter set with import include extends from as"
+    " recursive ignore missing autoescape raw do continue break scoped endfor endif for if elif else and or"
+    " in is True"
+)
+
+
+@pytest.mark.parametrize("word", WORDS.split())
+def test_no_name_of_a_value_is_in_the_way_of_rendering(word: str) -> None:
+    names = {word: "mine", "other": "x"}
+    assert Renderer().answer(Ask("{{ other|upper }}", names, "text")).value == "X"
+    if word not in {"not", "True"}:
+        assert Renderer().answer(Ask(f"{{{{ {word}|upper }}}}", names, "text")).value == "MINE"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_the_process_of_a_project_holds_nothing_of_another() -> None:
+    canary = "".join(["the canary ", "of the first project"])
+    async with Templates(max_processes=1) as templates:
+        assert await templates.render("{{ s|upper }}", {"s": canary}, project_id=1) == canary.upper()
+        assert await templates.render("{{ s|upper }}", {"s": "x"}, project_id=2) == "X"
+        first, second = (child_of(process) for _, process in templates._idle)
+        forker = templates._forker._process
+        assert forker is not None
+        assert canary.encode() in memory_of(first), "the search would find it"
+        assert canary.encode() not in memory_of(second)
+        assert canary.encode() not in memory_of(forker.pid)
+
+
+def memory_of(pid: int) -> bytes:
+    parts = []
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in maps:
+            span, rights, *_, name = [*line.split(), ""]
+            if "w" in rights and not name.startswith("[v"):
+                start, end = (int(at, 16) for at in span.split("-"))
+                memory.seek(start)
+                parts.append(memory.read(end - start))
+    return b"".join(parts)
+
+
+async def test_a_flood_of_one_project_does_not_delay_another() -> None:
+    slow = "{% for i in range(10000) %}{% for j in range(10000) %}x{% endfor %}{% endfor %}"
+    async with Templates(max_processes=1) as templates:
+        flood = [asyncio.create_task(templates.render(slow, {}, project_id=1)) for _ in range(30)]
+        await asyncio.sleep(0.05)
+        assert await templates.render("{{ n|upper }}", {"n": "a"}, project_id=2) == "A"
+        assert sum(task.done() for task in flood) < 10
+        for task in flood:
+            task.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+
+
 async def test_many_tasks_share_the_processes_and_each_gets_its_own_text() -> None:
-    async with Templates() as templates:
+    async with Templates(max_processes=2) as templates:
         asked = [templates.render("{{ n * 2 }}", {"n": n}) for n in range(20)]
         assert await asyncio.gather(*asked) == [str(n * 2) for n in range(20)]
-        assert len(templates._processes) <= 2
+        assert len(templates._idle) <= 2
 
 
 async def test_a_template_that_takes_long_stops_neither_the_event_loop_nor_another_template() -> None:
@@ -295,14 +364,12 @@ async def test_a_template_that_takes_long_stops_neither_the_event_loop_nor_anoth
 async def test_leaving_ends_the_processes_and_what_is_still_asked() -> None:
     async with Templates() as templates:
         await templates.render("{{ 1 + 1 }}", {})
-        (process,) = templates._processes
-        child = process._process
-        assert child is not None
+        ((_, process),) = templates._idle
+        child = child_of(process)
         cut_off = asyncio.create_task(templates.render("{{ [['a'] * 1000] * 1000 }}" * 50, {}))
         await asyncio.sleep(0)
         cut_off.cancel()
-    assert child.poll() is not None
-    assert process._process is None
+    await asyncio.to_thread(until_gone, child)
     with pytest.raises(asyncio.CancelledError):
         await cut_off
 
@@ -327,13 +394,12 @@ def test_a_process_that_does_not_read_is_given_up(
     process: RenderProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process.ask(Ask("{{ 1 }}", {}, "text"))
-    child = process._process
-    assert child is not None
-    child.send_signal(signal.SIGSTOP)
+    child = child_of(process)
+    os.kill(child, signal.SIGSTOP)
     monkeypatch.setattr(render_process, "_ANSWER_LIMIT_S", 0.2)
     answer = process.ask(Ask("{{ a }}", {"a": "x" * 10_000_000}, "text"))
     assert answer.fault == "the template takes too much memory or time"
-    assert child.poll() is not None
+    until_gone(child)
 
 
 @pytest.mark.parametrize(
@@ -373,17 +439,16 @@ def test_a_template_makes_the_same_of_what_is_sent_as_of_everything(parts: list[
 
 def test_a_process_that_was_killed_is_replaced_and_the_template_not_blamed(process: RenderProcess) -> None:
     assert process.ask(Ask("{{ 1 }}", {}, "text")).value == "1"
-    started = process._process
-    assert started is not None
-    started.kill()
-    started.wait()
+    started = child_of(process)
+    os.kill(started, signal.SIGKILL)
+    until_gone(started)
     assert process.ask(Ask("{{ 2 }}", {}, "text")).value == "2"
 
 
 def test_a_process_that_does_not_start_is_no_fault_of_the_template(
     process: RenderProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    monkeypatch.setattr(render_process, "_PYTHON", [shutil.which("false")])
     with pytest.raises(RuntimeError, match="no process for templates starts"):
         process.ask(Ask("{{ 1 }}", {}, "text"))
 

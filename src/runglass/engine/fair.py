@@ -1,0 +1,212 @@
+"""Fair shares: how much one project may hold of what all need, and whose turn is next.
+
+Places of runs and worker processes are given out here, so that the flood of one project costs the others
+little. Knows neither runs nor processes: ids of projects in, turns out.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Self
+
+
+class _Account:
+    """What a project holds, and what it has used so far in units of its weight."""
+
+    __slots__ = ("held", "used", "weight")
+
+    def __init__(self, weight: float) -> None:
+        self.held = 0
+        self.used = 0.0
+        self.weight = weight
+
+
+class Shares:
+    """So many `places` among projects: who has used least by its weight is next (start-time fair queueing).
+
+    One project may hold `most_each`. All `places` may be held by one that is alone; a project below its equal
+    share (`places` by the number of those that hold some) gets a place all the same, up to `most` places
+    altogether. So nobody need wait for the end of what others hold, and nothing lies idle for nobody.
+    """
+
+    def __init__(
+        self,
+        places: float,
+        *,
+        most: float = math.inf,
+        most_each: float = math.inf,
+        weights: Mapping[int, float] | None = None,
+    ) -> None:
+        self.held = 0
+        self._places = places
+        self._most = most
+        self._most_each = most_each
+        self._weights = weights or {}
+        self._accounts: dict[int, _Account] = {}
+        self._holding_weight = 0.0
+        # What the last one that was served had used: who comes anew has no credit from before.
+        self._floor = 0.0
+
+    def held_by(self, project_id: int) -> int:
+        """How many places the project holds."""
+        account = self._accounts.get(project_id)
+        return 0 if account is None else account.held
+
+    def may_take(self, project_id: int) -> bool:
+        """Whether there is a place for the project, be it that it stands above the number of places."""
+        account = self._accounts.get(project_id)
+        held = 0 if account is None else account.held
+        if held >= self._most_each:
+            return False
+        if self.held < self._places:
+            return True
+        if self.held >= self._most:
+            return False
+        weight = self._weights.get(project_id, 1.0)
+        sharing = self._holding_weight + (0.0 if held else weight)
+        return held < self._places * weight / sharing
+
+    def room(self, project_id: int) -> int:
+        """How many places below the number of all are there for the project."""
+        return int(min(self._places - self.held, self._most_each - self.held_by(project_id)))
+
+    def next(self, waiting: Iterable[int]) -> int | None:
+        """Of the projects that wait, the one whose turn it is; None if there is a place for none of them.
+
+        Of several that have used as much it is the first. Takes time in proportion to their number.
+        """
+        fit = [project_id for project_id in waiting if self.may_take(project_id)]
+        return min(fit, key=self._used, default=None)
+
+    def take(self, project_id: int, *, used: float = 0.0) -> None:
+        """Gives a place to the project, and charges what that uses at once."""
+        account = self._accounts.get(project_id)
+        if account is None:
+            weight = self._weights.get(project_id, 1.0)
+            account = self._accounts[project_id] = _Account(weight)
+        if not account.held:
+            self._holding_weight += account.weight
+        self._floor = account.used = max(account.used, self._floor)
+        account.held += 1
+        account.used += used / account.weight
+        self.held += 1
+
+    def charge(self, project_id: int, used: float) -> None:
+        """Charges the project, which holds a place, for what it has used."""
+        account = self._accounts[project_id]
+        account.used += used / account.weight
+
+    def give_back(self, project_id: int) -> None:
+        """Takes a place back from the project."""
+        account = self._accounts[project_id]
+        account.held -= 1
+        self.held -= 1
+        if not account.held:
+            self._holding_weight -= account.weight
+
+    def reset(self) -> None:
+        """Forgets what was used; for a moment in which nobody holds anything and nobody waits."""
+        self._accounts.clear()
+        self._holding_weight = self._floor = 0.0
+
+    def _used(self, project_id: int) -> float:
+        account = self._accounts.get(project_id)
+        return self._floor if account is None else max(account.used, self._floor)
+
+
+class FairTurns:
+    """Turns at what `shares` gives out, charged by the time that they take.
+
+    A project's own turns come in the order in which they were asked for.
+    """
+
+    def __init__(self, shares: Shares, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._shares = shares
+        self._clock = clock
+        self._going: set[_Turn] = set()
+        self._waiting: dict[int, deque[asyncio.Future[None]]] = {}
+
+    @property
+    def held(self) -> int:
+        """How many turns go on."""
+        return self._shares.held
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for theirs."""
+        return sum(len(line) for line in self._waiting.values())
+
+    def turn(self, project_id: int) -> "_Turn":
+        """A block to be entered with `async with`, which waits until it is the project's turn."""
+        return _Turn(self, project_id)
+
+    async def _begin(self, turn: "_Turn") -> None:
+        project_id = turn.project_id
+        if project_id not in self._waiting and self._shares.may_take(project_id):
+            self._shares.take(project_id)
+        else:
+            await self._wait(project_id)
+        turn.charged_to = self._clock()
+        self._going.add(turn)
+
+    async def _wait(self, project_id: int) -> None:
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(project_id, deque()).append(granted)
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self._shares.give_back(project_id)
+            self._hand_out()
+            raise
+
+    def _end(self, turn: "_Turn") -> None:
+        self._going.discard(turn)
+        self._charge(turn, self._clock())
+        self._shares.give_back(turn.project_id)
+        if self._waiting:
+            self._hand_out()
+        elif not self._shares.held:
+            self._shares.reset()
+
+    def _charge(self, turn: "_Turn", now: float) -> None:
+        self._shares.charge(turn.project_id, now - turn.charged_to)
+        turn.charged_to = now
+
+    def _hand_out(self) -> None:
+        now = self._clock()
+        for turn in self._going:
+            self._charge(turn, now)
+        for project_id, line in list(self._waiting.items()):
+            while line and line[0].done():
+                line.popleft()
+            if not line:
+                del self._waiting[project_id]
+        while (project := self._shares.next(self._waiting)) is not None:
+            line = self._waiting[project]
+            granted = line.popleft()
+            if not granted.done():
+                self._shares.take(project)
+                granted.set_result(None)
+            if not line:
+                del self._waiting[project]
+
+
+class _Turn:
+    """One turn of a project; `charged_to` is the moment up to which its time is charged."""
+
+    __slots__ = ("_turns", "charged_to", "project_id")
+
+    def __init__(self, turns: FairTurns, project_id: int) -> None:
+        self._turns = turns
+        self.project_id = project_id
+        self.charged_to = 0.0
+
+    async def __aenter__(self) -> Self:
+        await self._turns._begin(self)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._turns._end(self)

@@ -1,0 +1,47 @@
+"""How many calls that last one project may have open at once: event streams, and those that wait for a run.
+
+Each costs a connection and some memory for as long as it is open. Counted in this process.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from runglass.errors import RateLimitError
+
+LASTING = frozenset({"stream", "execute", "step"})
+"""The last parts of the paths whose answers may take as long as a run."""
+
+
+class OpenCalls:
+    """Lets each project have `most_each` of them open."""
+
+    def __init__(self, most_each: int) -> None:
+        self._most_each = most_each
+        self._open: dict[int, int] = {}
+
+    @contextmanager
+    def opened(self, project_id: int, path: str) -> Iterator[None]:
+        """Counts a call for the time of the block, if it is one that lasts. Raises RATE_LIMITED."""
+        if path.rstrip("/").rpartition("/")[2] not in LASTING:
+            yield
+            return
+        already = self._open.get(project_id, 0)
+        if already >= self._most_each:
+            raise self._refusal()
+        self._open[project_id] = already + 1
+        try:
+            yield
+        finally:
+            self._open[project_id] -= 1
+            if not self._open[project_id]:
+                del self._open[project_id]
+
+    def _refusal(self) -> RateLimitError:
+        message = (
+            f"{self._most_each:,} streams and blocking calls of this project are open, as many as the setting"
+            " `max_streams_per_project` allows; nothing was started, close some or try again later"
+        )
+        error = RateLimitError(message, code="RATE_LIMITED", status=429)
+        error.details = {"limit": "max_streams_per_project", "value": self._most_each}
+        error.retry_after_s = 1.0
+        return error

@@ -1,0 +1,76 @@
+"""Two projects on one server: what one of them does, by its number or its time, costs the other little."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ANYTHING, ENDLESS, detail, http_for, refusal, start
+
+RUNAWAY = "slug: runaway\nsteps: [{id: run, type: code, code: 'while True: pass'}]\n"
+CODE = "slug: code\nsteps: [{id: sum, type: code, code: 'return {\"n\": 1 + 1}'}]\n"
+
+
+@pytest.fixture
+def server() -> Iterator[RunningServer]:
+    limits = {"max_concurrent_runs": 3, "max_queued_runs": 20, "max_streams_per_project": 2}
+    with running_server(**limits, code_time_limit_ms=20_000, log_level="error") as running:
+        for flow in (ANYTHING, ENDLESS, RUNAWAY):
+            running.push(flow)
+        running.push(CODE, org="guests", project="one")
+        yield running
+
+
+@pytest.fixture
+def flood(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.key) as client:
+        yield client
+
+
+@pytest.fixture
+def guest(server: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(server, server.make_key("guests", "one")) as client:
+        yield client
+
+
+def test_runaways_and_a_full_line_of_one_project_do_not_stop_another(
+    flood: httpx2.Client, guest: httpx2.Client
+) -> None:
+    jobs = [flood.post("/seq/acme/demo/runaway/jobs", json={}) for _ in range(24)]
+    assert [job.status_code for job in jobs] == [202] * 23 + [503]
+    assert detail(jobs[-1])["limit"] == "max_queued_runs"
+    assert detail(jobs[-1])["value"] == 20
+    assert int(jobs[-1].headers["retry-after"]) >= 1
+    for _ in range(3):
+        answer = guest.post("/seq/guests/one/code/execute", json={})
+        assert (answer.status_code, answer.json()["result"]) == (200, {"n": 2})
+    still = [flood.get(f"/seq/acme/demo/runaway/jobs/{job.json()['executionId']}") for job in jobs[:23]]
+    assert {job.json()["status"] for job in still} == {"pending", "running"}
+
+
+def test_each_project_has_so_many_streams_and_is_told(
+    server: RunningServer, flood: httpx2.Client, guest: httpx2.Client
+) -> None:
+    run = start(server, "endless")
+    path = f"/flow-runs/{run}/trace/stream"
+    with ExitStack() as opened:
+        first = ExitStack()
+        assert first.enter_context(flood.stream("GET", path)).status_code == 200
+        assert opened.enter_context(flood.stream("GET", path)).status_code == 200
+        for refused in (flood.get(path), flood.post("/seq/acme/demo/anything/execute", json={})):
+            assert refusal(refused) == (429, "RATE_LIMITED")
+            assert detail(refused)["limit"] == "max_streams_per_project"
+            assert "nothing was started" in detail(refused)["message"]
+            assert int(refused.headers["retry-after"]) >= 1
+        assert len(flood.get("/flow-runs").json()["runs"]) == 1
+        assert guest.post("/seq/guests/one/code/execute", json={}).status_code == 200
+        first.close()
+        answer = flood.post("/seq/acme/demo/anything/execute", json={})
+        for _ in range(100):
+            if answer.status_code != 429:
+                break
+            answer = flood.post("/seq/acme/demo/anything/execute", json={})
+        assert answer.status_code == 200
+    assert flood.delete(f"/flow-runs/{run}").status_code == 202

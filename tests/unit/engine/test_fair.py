@@ -1,0 +1,216 @@
+"""Fair shares: a flood of one project costs the others little, and nothing lies idle while somebody waits."""
+
+import asyncio
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runglass.engine.fair import FairTurns, Shares
+
+FLOOD, GUEST, THIRD = 1, 2, 3
+
+
+def test_one_alone_may_hold_all_and_others_get_theirs_all_the_same() -> None:
+    shares = Shares(4, most=8)
+    while shares.may_take(FLOOD):
+        shares.take(FLOOD)
+    assert shares.held == 4
+    # Two share four places: the second gets its two at once, and not one more.
+    while shares.may_take(GUEST):
+        shares.take(GUEST)
+    assert shares.held_by(GUEST) == 2
+    while shares.may_take(THIRD):
+        shares.take(THIRD)
+    assert shares.held_by(THIRD) == 2
+    assert not shares.may_take(4), "eight at most, whoever asks"
+
+
+def test_no_project_holds_more_than_it_may_though_all_else_is_free() -> None:
+    shares = Shares(10, most_each=3)
+    while shares.may_take(FLOOD):
+        shares.take(FLOOD)
+    assert shares.held == 3
+    assert shares.next([FLOOD, GUEST]) == GUEST
+
+
+def test_a_project_that_comes_back_has_no_credit_from_before() -> None:
+    shares = Shares(1)
+    for _ in range(100):
+        shares.take(FLOOD, used=1.0)
+        shares.give_back(FLOOD)
+    turns = Counter[int]()
+    for _ in range(20):
+        project = shares.next([FLOOD, GUEST])
+        assert project is not None
+        turns[project] += 1
+        shares.take(project, used=1.0)
+        shares.give_back(project)
+    assert turns[FLOOD] >= 9
+
+
+class Work:
+    """Projects that always have something to do, served in a time that is only counted."""
+
+    def __init__(self, shares: Shares, costs: dict[int, list[float]]) -> None:
+        self._shares = shares
+        self._costs = costs
+        self._turn = Counter[int]()
+        self._ends: list[tuple[float, int]] = []
+        self._served: list[tuple[float, int, float]] = []
+
+    def until(self, end: float) -> None:
+        now = 0.0
+        while now < end:
+            while (project := self._shares.next(self._costs)) is not None:
+                costs = self._costs[project]
+                cost = costs[self._turn[project] % len(costs)]
+                self._turn[project] += 1
+                self._shares.take(project, used=cost)
+                self._ends.append((now + cost, project))
+                self._served.append((now, project, cost))
+            now, ended = min(self._ends)
+            self._ends.remove((now, ended))
+            self._shares.give_back(ended)
+
+    def got(self, project: int, since: float, until: float) -> float:
+        """Time that the project was served for between two moments."""
+        return sum(
+            max(0.0, min(began + cost, until) - max(began, since))
+            for began, served, cost in self._served
+            if served == project
+        )
+
+
+costs = st.lists(st.floats(0.1, 5.0), min_size=1, max_size=6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(costs, min_size=2, max_size=5),
+    st.integers(1, 4),
+    st.floats(0.0, 300.0),
+    st.floats(50.0, 200.0),
+)
+def test_over_any_window_projects_that_always_wait_get_as_much_as_each_other(
+    all_costs: list[list[float]], places: int, since: float, length: float
+) -> None:
+    # No place above the number, so that it is the order alone which is fair.
+    work = Work(Shares(places, most=places), dict(enumerate(all_costs)))
+    work.until(since + length)
+    got = [work.got(project, since, since + length) for project in range(len(all_costs))]
+    # What goes on cannot be taken away: each may be ahead by what fits into all places at once, twice.
+    assert max(got) - min(got) <= 2 * places * 5.0 + 5.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(costs, costs, st.floats(1.0, 4.0))
+def test_a_heavier_project_gets_more_by_its_weight(
+    light: list[float], heavy: list[float], weight: float
+) -> None:
+    work = Work(Shares(1, most=1, weights={GUEST: weight}), {FLOOD: light, GUEST: heavy})
+    work.until(500.0)
+    assert abs(work.got(GUEST, 0.0, 500.0) / weight - work.got(FLOOD, 0.0, 500.0)) <= 15.0
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_who_used_much_waits_and_who_used_little_is_next() -> None:
+    clock = Clock()
+    turns = FairTurns(Shares(1, most=1), clock=clock)
+    order: list[str] = []
+
+    async def work(project_id: int, name: str, cost: float) -> None:
+        async with turns.turn(project_id):
+            order.append(name)
+            clock.now += cost
+            await asyncio.sleep(0)
+
+    flood = [work(FLOOD, f"flood {n}", 5.0) for n in range(6)]
+    guest = [work(GUEST, f"guest {n}", 1.0) for n in range(6)]
+    await asyncio.gather(*flood, *guest)
+    assert order[:2] == ["flood 0", "guest 0"]
+    assert order.index("guest 5") < order.index("flood 2"), "six short turns are worth a long one"
+    assert (turns.held, turns.waiting) == (0, 0)
+
+
+async def test_the_time_of_turns_that_go_on_counts() -> None:
+    clock = Clock()
+    turns = FairTurns(Shares(2, most=2), clock=clock)
+    ends = {name: asyncio.Event() for name in ("long", "short")}
+    order: list[int] = []
+
+    async def hold(project_id: int, name: str) -> None:
+        async with turns.turn(project_id):
+            await ends[name].wait()
+
+    async def note(project_id: int) -> None:
+        async with turns.turn(project_id):
+            order.append(project_id)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(hold(FLOOD, "long"))
+        group.create_task(hold(GUEST, "short"))
+        await asyncio.sleep(0)
+        group.create_task(note(FLOOD))
+        group.create_task(note(THIRD))
+        await asyncio.sleep(0)
+        clock.now = 100.0
+        ends["short"].set()
+        await asyncio.sleep(0.01)
+        assert order == [THIRD, FLOOD]
+        ends["long"].set()
+
+
+@pytest.mark.parametrize("granted", [False, True])
+async def test_a_turn_that_is_given_up_while_it_waits_is_nobodys(granted: bool) -> None:
+    turns = FairTurns(Shares(1, most=1))
+    end = asyncio.Event()
+
+    async def hold() -> None:
+        async with turns.turn(FLOOD):
+            await end.wait()
+
+    async def enter() -> None:
+        async with turns.turn(GUEST):
+            pass
+
+    holder, waiter = asyncio.create_task(hold()), asyncio.create_task(enter())
+    await asyncio.sleep(0)
+    last = asyncio.create_task(enter())
+    await asyncio.sleep(0)
+    if granted:
+        end.set()
+        # The holder hands its turn on, and the one that gets it has not heard of it yet.
+        await asyncio.sleep(0)
+    waiter.cancel()
+    end.set()
+    async with asyncio.timeout(5):
+        await asyncio.gather(holder, last)
+    assert waiter.cancelled() or granted
+    assert (turns.held, turns.waiting) == (0, 0)
+
+
+async def test_a_guest_need_not_wait_for_the_end_of_a_flood() -> None:
+    turns = FairTurns(Shares(2, most=math.inf))
+    never = asyncio.Event()
+
+    async def hold() -> None:
+        async with turns.turn(FLOOD):
+            await never.wait()
+
+    flood = [asyncio.create_task(hold()) for _ in range(40)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5), turns.turn(GUEST):
+        assert turns.waiting == 38
+    for task in flood:
+        task.cancel()
+    await asyncio.gather(*flood, return_exceptions=True)
+    assert (turns.held, turns.waiting) == (0, 0)
