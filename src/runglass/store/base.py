@@ -24,7 +24,7 @@ Role = str
 class Project(msgspec.Struct, frozen=True, kw_only=True):
     """A room of its own: flows, keys and runs of one project are invisible to another.
 
-    Budget and spending are exact US dollars.
+    Budget and spending are exact US dollars. `data_bytes` is what its runs take, see `RunRecord`.
     """
 
     id: int
@@ -35,6 +35,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     spent_usd: Decimal = ZERO
     retention_days: float | None = None
     content_retention_days: float | None = None
+    data_bytes: int = 0
 
     @property
     def is_spent(self) -> bool:
@@ -142,7 +143,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A run's row. `no` is the store's own short name for the run, `head` the seq of its last event.
 
     `fence` counts who has gone on with it: a writer with an older one is refused. `claims` counts how often
-    that was taken over without the log having grown.
+    that was taken over without the log having grown. `log_bytes` counts its events and steps, `open_bytes`
+    what it needs to go on; the last 64 KiB may not be in them yet. What its caller is owed is in neither.
     """
 
     no: int
@@ -158,6 +160,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     fence: int
     claims: int
     summary: bytes
+    log_bytes: int = 0
+    open_bytes: int = 0
 
     @property
     def ended(self) -> bool:
@@ -213,7 +217,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run.
     `ended_at` is when it ended, where it has.
     `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
-    repeated call gets whatever the log keeps. `spent_usd` joins the project's spending.
+    repeated call gets whatever the log keeps. `spent_usd` joins the project's spending. `log_bytes` and
+    `open_bytes` join what the run has of them, and what its project has in all.
     """
 
     run_no: int
@@ -231,6 +236,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     error: bytes | None = None
     spent_usd: Decimal = ZERO
     ended_at: str | None = None
+    log_bytes: int = 0
+    open_bytes: int = 0
 
 
 @contextmanager
@@ -438,6 +445,9 @@ class Store(Protocol):
         """Every attempt of the step at one position, that is in one iteration, by attempt number."""
 
     async def checkpoints(self, run_no: int) -> list[Checkpoint]: ...
+
+    async def checkpoint(self, run_no: int, step_id: str, loop_path: str) -> bytes | None:
+        """The data of one checkpoint; None if there is none, as after the end of the run."""
 
     async def retentions(self) -> list[RetentionOfFlow]:
         """What is said of each flow's runs, by the flow or else by its project."""

@@ -14,8 +14,8 @@ from runglass.store.connections import Connections
 from runglass.store.queries import as_bytes, changed, every, now_text, one
 
 _PROJECT = (
-    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days"
-    " FROM project"
+    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
+    " data_bytes FROM project"
 )
 _KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 _FLOW = (
