@@ -18,11 +18,13 @@ from filelock import FileLock, Timeout
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.clock import SystemClock
+from runglass.engine.allowance import RunLimits
 from runglass.engine.aside import aside
 from runglass.engine.capture import Capture, Redactor, raise_for_trace
 from runglass.engine.engine import Engine, StartedRun
 from runglass.engine.housekeeping import Housekeeping
 from runglass.engine.llm import Models
+from runglass.engine.memory import Memory
 from runglass.engine.model_names import ModelNames
 from runglass.engine.plan import Plan, Stretch
 from runglass.engine.removal import RunRemoval
@@ -100,12 +102,13 @@ class Runtime:
         `size_bytes` is about how large the request is.
 
         Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit, and
-        then for a spent budget; CallRepeated where `call` has been made before.
+        then for a spent budget or a full project; CallRepeated where `call` has been made before.
         """
         record, number, flow = await self.find(project, slug, version)
         flow, inputs = await aside(partial(_asked_of, flow, request), size_bytes=size_bytes)
         await self.check_models(flow)
         await self.require_credit(project)
+        self.require_room(project)
         plan = Plan(
             flow=flow,
             version=number,
@@ -117,15 +120,16 @@ class Runtime:
             trace_context=trace_context,
         )
         stretch = msgspec.structs.replace(stretch or Stretch(), block_overrides=request.block_overrides)
-        run = await self.engine.start(
-            record,
-            plan,
-            stretch,
-            session_id=session_id,
-            call=call,
-            outputs=outputs,
-            size_bytes=size_bytes,
-        )
+        with self.engine.memory.starting(size_bytes):
+            run = await self.engine.start(
+                record,
+                plan,
+                stretch,
+                session_id=session_id,
+                call=call,
+                outputs=outputs,
+                size_bytes=size_bytes,
+            )
         return Submitted(run, record.id, step_count(flow))
 
     async def find(self, project: Project, slug: str, version: int | None) -> tuple[FlowRecord, int, Flow]:
@@ -153,6 +157,19 @@ class Runtime:
                 "INSUFFICIENT_CREDITS",
                 f"the budget of project {project.org}/{project.name} is spent and nothing was started;"
                 " an administrator of the server can raise it",
+            )
+
+    def require_room(self, project: Project) -> None:
+        """Raises UNAVAILABLE where the project's runs take as much of the store as they may."""
+        # As of the call's beginning: runs that go on may pass the limit by what each of them may log.
+        limit = self.settings.project_data_bytes
+        if project.data_bytes >= limit:
+            raise api_error(
+                "UNAVAILABLE",
+                f"the runs of project {project.org}/{project.name} take {project.data_bytes:,} bytes in the"
+                f" store and may take {limit:,} (setting project_data_bytes); nothing was started. Delete"
+                " runs (`runglass runs delete`), let them go by themselves (setting retention_days), or raise"
+                " the limit",
             )
 
     def capture_mode(self, project: Project, flow: Flow, *, trace: bool) -> CaptureMode:
@@ -255,6 +272,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 lease_s=settings.lease_s,
                 max_concurrent_runs=settings.max_concurrent_runs,
                 max_queued_runs=settings.max_queued_runs,
+                memory=Memory(limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes),
+                limits=RunLimits(
+                    iterations=settings.run_iterations,
+                    output_bytes=settings.run_output_bytes,
+                    log_bytes=settings.run_log_bytes,
+                ),
             ) as engine:
                 housekeeping = Housekeeping(
                     store=store,

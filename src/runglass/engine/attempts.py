@@ -10,13 +10,16 @@ from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
+from runglass.engine.allowance import Allowance
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.call_recorder import CallRecorder, lost_call
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import Lost
 from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest
+from runglass.engine.memory import RunMemory, value_of
+from runglass.engine.mentions import mentioned_outputs
 from runglass.engine.output_stream import OutputStream
-from runglass.engine.payload import Payload
+from runglass.engine.payload import LARGE_BYTES, Payload
 from runglass.engine.plan import Turns
 from runglass.engine.scope import Place, Scope
 from runglass.engine.steps import (
@@ -29,8 +32,9 @@ from runglass.engine.steps import (
     rendered_prompt,
 )
 from runglass.engine.taking_up import WORKER_LOST, CutOff
+from runglass.engine.turns import StoreTurns
 from runglass.errors import StepFailure, StoreError
-from runglass.flow import LeafStep, LlmStep, Retry, Step, WaitStep, within
+from runglass.flow import LeafStep, LlmStep, PassthroughStep, Retry, Step, WaitStep, within
 from runglass.fold import Address, StepChange
 
 log = logging.getLogger(__name__)
@@ -42,6 +46,7 @@ MAX_TOOL_ITERATIONS = 25
 """How often the model of one step may ask for tools: ends a conversation that leads nowhere."""
 PROVIDER_BUSY = frozenset({"RATE_LIMITED", "PROVIDER_UNAVAILABLE"})
 NOT_HELD = nullcontext()
+_PASSES_ON = (PassthroughStep, WaitStep)
 
 
 class StepLost(Exception):
@@ -73,7 +78,8 @@ class Attempts:
 
     `earlier` holds steps that have been run before and may be run again, `cut_off` those whose process died;
     that may happen to a step `crash_retries` times. `step_inputs` by step id stand over fields of a step's
-    input. `has_credit` is asked before each step.
+    input. `has_credit` is asked before each step. `memory` and `allowance` are those of the run; `turns` are
+    shared by all runs.
     """
 
     def __init__(
@@ -84,6 +90,9 @@ class Attempts:
         gate: Gate,
         ending: Ending,
         crash_retries: int,
+        memory: RunMemory,
+        allowance: Allowance,
+        turns: StoreTurns,
         has_credit: Callable[[], Awaitable[bool]] | None = None,
         earlier: Mapping[Address, StepChange] | None = None,
         cut_off: Mapping[Address, CutOff] | None = None,
@@ -94,6 +103,9 @@ class Attempts:
         self._gate = gate
         self._ending = ending
         self._crash_retries = crash_retries
+        self._memory = memory
+        self._allowance = allowance
+        self._turns = turns
         self._has_credit = has_credit
         self._earlier = earlier or {}
         self._cut_off = dict(cut_off or {})
@@ -110,15 +122,17 @@ class Attempts:
     ) -> Payload:
         """The step's output, after as many attempts as it takes; `turns` goes on with one that waited.
 
-        Raises StepLost, StepWaits, CreditsExhausted and StoreError.
+        Raises StepLost, StepWaits, CreditsExhausted, LimitReached and StoreError.
         """
+        if self._writing.recorder.log_bytes > self._allowance.log_bytes:
+            self._end_at_limit(step)
         if self._has_credit is not None:
             # What the step before has spent must be in the store before that is asked.
             await self._writing.recorder.commit()
             if not await self._has_credit():
                 self._ending.spent_at = step.id
                 raise CreditsExhausted(step.id)
-        waited_s = 0.0
+        waited_s, uses_names = 0.0, _uses_names(step)
         cut_off = self._cut_off.pop(Address(step.id, place.loop_path), None) if self._cut_off else None
         if cut_off is not None:
             await self._go_on_after(cut_off, step, data, scope, place, turns)
@@ -131,16 +145,54 @@ class Attempts:
             await self._gate.opened()
             # Nobody need wait for a step that only waits: its deadline is kept.
             with NOT_HELD if isinstance(step, WaitStep) else self._gate:
-                names = scope.names(data, attempt=number)
-                given, failure = await self._input_of(step, data, names)
-                attempt = Attempt(self._writing, step, given, place, number, turns=turns, tried=tried)
-                if given is not data:
-                    names = scope.names(given, attempt=number)
-                outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
-            if isinstance(outcome, Performed):
-                return outcome.output
-            await self._parts.clock.sleep(self._judge(attempt, outcome) / 1000)
+                needed = self.needed(step, data, scope) if uses_names or data.holding else ()
+                async with self._memory.using(needed, decoded=uses_names) if needed else NOT_HELD:
+                    names = await self.names(step, data, scope, attempt=number) if uses_names else {}
+                    given, failure = await self._input_of(step, data, names)
+                    attempt = Attempt(self._writing, step, given, place, number, turns=turns, tried=tried)
+                    if given is not data and uses_names:
+                        names = await self.names(step, given, scope, attempt=number)
+                    outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
+                    if isinstance(outcome, Performed):
+                        return outcome.output
+                    delay_ms = self._judge(attempt, outcome)
+            # Nothing of the attempt is held on to while the next one is waited for.
+            del names, given, attempt, outcome
+            await self._parts.clock.sleep(delay_ms / 1000)
             number, tried, turns = number + 1, tried + 1, None
+            if self._writing.recorder.log_bytes > self._allowance.log_bytes:
+                self._end_at_limit(step)
+
+    def needed(self, step: Step, data: Payload, scope: Scope) -> list[Payload]:
+        """The large payloads that must be in memory for the step: its input, and outputs that it mentions."""
+        large = scope.large() if _uses_names(step) else None
+        if not large:
+            return [] if data.holding is None else [data]
+        mentioned = mentioned_outputs(step)
+        needed = [output for name, output in large.items() if mentioned is None or name in mentioned]
+        return needed if data.holding is None or data in needed else [data, *needed]
+
+    async def names(self, step: Step, data: Payload, scope: Scope, *, attempt: int = 1) -> dict[str, Any]:
+        """The names that the step uses, inside of a block with what it needs."""
+        value = data.value if data.holding is None else await value_of(data)
+        if not (large := scope.large()):
+            return scope.names(value, attempt=attempt)
+        mentioned = mentioned_outputs(step)
+        values = {
+            name: await value_of(output)
+            for name, output in large.items()
+            if mentioned is None or name in mentioned
+        }
+        return scope.names(value, attempt=attempt, large=values)
+
+    async def turn(self) -> None:
+        """Returns when it is the run's turn to go on: nobody may hold the event loop for long."""
+        if self._turns.is_full:
+            await self._turns.turn()
+
+    def _end_at_limit(self, step: Step) -> NoReturn:
+        self._ending.limit = self._allowance.log_is_full(step.id, self._writing.recorder.log_bytes)
+        raise self._ending.limit
 
     def next_attempt(self, step_id: str, place: Place) -> int:
         """The number of the next attempt, which takes the place in the trace that the step has already."""
@@ -197,8 +249,15 @@ class Attempts:
             passed_s = self._seconds_since(before.completed_at or before.started_at or "")
             await self._parts.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return
-        given, _ = await self._input_of(step, data, scope.names(data, attempt=before.attempt))
-        attempt = Attempt(self._writing, step, given, place, before.attempt)
+        needed = self.needed(step, data, scope)
+        async with self._memory.using(needed, decoded=_uses_names(step)) if needed else NOT_HELD:
+            names = await self.names(step, data, scope, attempt=before.attempt) if _uses_names(step) else {}
+            given, _ = await self._input_of(step, data, names)
+            attempt = Attempt(self._writing, step, given, place, before.attempt)
+            self._end_cut_off(cut_off, attempt, step, turns)
+
+    def _end_cut_off(self, cut_off: CutOff, attempt: Attempt, step: LeafStep, turns: Turns | None) -> None:
+        before = cut_off.change.step
         attempt.stop_clock()
         # Of the turns before a pause each has made its call; those of an earlier attempt do not count here.
         turns_before = turns.iterations_used if turns is not None and turns.attempt == before.attempt else 0
@@ -245,7 +304,14 @@ class Attempts:
             attempt.take_up([turn for turn in talk.messages if turn.get("role") == "tool"])
         limit = asyncio.timeout(None)
         try:
-            await self._writing.recorder.keep_pace()
+            self._turns.inside += 1
+            try:
+                await self._writing.recorder.keep_pace()
+            finally:
+                self._turns.leave()
+            # Here and not before the start, which would go to the store by itself then.
+            if self._turns.is_full:
+                await self._turns.turn()
             if failure is not None:
                 return failure
             if isinstance(step, LlmStep):
@@ -254,6 +320,8 @@ class Attempts:
                 done = performed(request, await self._ask(attempt, step, request, limit))
             else:
                 work = perform(step, attempt.data, names, self._parts, waited_s=waited_s)
+                if isinstance(step, WaitStep) and attempt.data.holding is not None:
+                    work = self._memory.without(attempt.data, work)
                 if step.timeout_ms is None:
                     done = await work
                 else:
@@ -262,11 +330,15 @@ class Attempts:
             await self._writing.capture.prepare(done.output)
             if done.calls:
                 raise StepWaits(self._wait(attempt, done, talk))
+            size = done.output.size_bytes
+            if size >= LARGE_BYTES:
+                self._memory.require_room(size, step_id=step.id)
+            self._allowance.keep(size, step_id=step.id)
             attempt.complete(done)
         except StepFailure as error:
             return error
         except asyncio.CancelledError:
-            if self._ending.cancelled is not None or self._ending.spent_at is not None:
+            if self._ending.is_last_word:
                 # The event that ends the run ends the attempt: clients take a `step_error` for the last word.
                 attempt.tell_input()
             elif not self._ending.left:
@@ -349,6 +421,10 @@ class Attempts:
         delay_ms = max(retry.delay_ms(attempt.tried), min(failure.retry_after_ms or 0, retry.max_delay_ms))
         attempt.retry(failure, delay_ms=delay_ms)
         return delay_ms
+
+
+def _uses_names(step: Step) -> bool:
+    return step.input is not None or not isinstance(step, _PASSES_ON)
 
 
 def _record(attempt: Attempt, call: CallRecorder, outcome: ModelAnswer | StepFailure) -> None:

@@ -3,21 +3,30 @@
 import asyncio
 import contextlib
 
+from runglass.engine.allowance import LimitReached
+
 
 class Ending:
     """What a stretch that goes on is told: to end as cancelled, or to be left to whoever claims the run.
 
-    `spent_at` is the step for which there was no credit: the run fails, and whatever goes on fails with it.
+    `spent_at` is the step for which there was no credit, `limit` what the run has reached the end of: it
+    fails, and whatever goes on fails with it.
     """
 
     def __init__(self) -> None:
         self.cancelled: str | None = None
         self.left = False
         self.spent_at: str | None = None
+        self.limit: LimitReached | None = None
 
     @property
     def told(self) -> bool:
         return self.left or self.cancelled is not None
+
+    @property
+    def is_last_word(self) -> bool:
+        """Whether the event that ends the run ends what is cut off, too."""
+        return self.cancelled is not None or self.spent_at is not None or self.limit is not None
 
 
 class Gate:
