@@ -16,8 +16,8 @@ from runglass.engine.call_recorder import CallRecorder, lost_call
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import Lost
 from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest
-from runglass.engine.memory import RunMemory, value_of
-from runglass.engine.mentions import mentioned_outputs
+from runglass.engine.memory import RunMemory
+from runglass.engine.names import PASSES_ON, names_for, needed_by, uses_names
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import LARGE_BYTES, Payload
 from runglass.engine.plan import Turns
@@ -34,7 +34,7 @@ from runglass.engine.steps import (
 from runglass.engine.taking_up import WORKER_LOST, CutOff
 from runglass.engine.turns import StoreTurns
 from runglass.errors import StepFailure, StoreError
-from runglass.flow import LeafStep, LlmStep, PassthroughStep, Retry, Step, WaitStep, within
+from runglass.flow import LeafStep, LlmStep, Retry, Step, WaitStep, within
 from runglass.fold import Address, StepChange
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,6 @@ MAX_TOOL_ITERATIONS = 25
 """How often the model of one step may ask for tools: ends a conversation that leads nowhere."""
 PROVIDER_BUSY = frozenset({"RATE_LIMITED", "PROVIDER_UNAVAILABLE"})
 NOT_HELD = nullcontext()
-_PASSES_ON = (PassthroughStep, WaitStep)
 
 
 class StepLost(Exception):
@@ -132,7 +131,7 @@ class Attempts:
             if not await self._has_credit():
                 self._ending.spent_at = step.id
                 raise CreditsExhausted(step.id)
-        waited_s, uses_names = 0.0, _uses_names(step)
+        waited_s, has_names = 0.0, uses_names(step)
         cut_off = self._cut_off.pop(Address(step.id, place.loop_path), None) if self._cut_off else None
         if cut_off is not None:
             await self._go_on_after(cut_off, step, data, scope, place, turns)
@@ -145,13 +144,17 @@ class Attempts:
             await self._gate.opened()
             # Nobody need wait for a step that only waits: its deadline is kept.
             with NOT_HELD if isinstance(step, WaitStep) else self._gate:
-                needed = self.needed(step, data, scope) if uses_names or data.holding else ()
-                async with self._memory.using(needed, decoded=uses_names) if needed else NOT_HELD:
-                    names = await self.names(step, data, scope, attempt=number) if uses_names else {}
+                needed = needed_by(step, data, scope) if has_names or data.holding else ()
+                # A wait may take a day: it is not to keep others from decoding.
+                decodes = has_names and not isinstance(step, WaitStep)
+                async with self._memory.using(needed, decoded=decodes) if needed else NOT_HELD:
+                    names = await names_for(step, data, scope, attempt=number) if has_names else {}
                     given, failure = await self._input_of(step, data, names)
                     attempt = Attempt(self._writing, step, given, place, number, turns=turns, tried=tried)
-                    if given is not data and uses_names:
-                        names = await self.names(step, given, scope, attempt=number)
+                    if isinstance(step, PASSES_ON):
+                        names = {}
+                    elif given is not data:
+                        names = await names_for(step, given, scope, attempt=number)
                     outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
                     if isinstance(outcome, Performed):
                         return outcome.output
@@ -162,28 +165,6 @@ class Attempts:
             number, tried, turns = number + 1, tried + 1, None
             if self._writing.recorder.log_bytes > self._allowance.log_bytes:
                 self._end_at_limit(step)
-
-    def needed(self, step: Step, data: Payload, scope: Scope) -> list[Payload]:
-        """The large payloads that must be in memory for the step: its input, and outputs that it mentions."""
-        large = scope.large() if _uses_names(step) else None
-        if not large:
-            return [] if data.holding is None else [data]
-        mentioned = mentioned_outputs(step)
-        needed = [output for name, output in large.items() if mentioned is None or name in mentioned]
-        return needed if data.holding is None or data in needed else [data, *needed]
-
-    async def names(self, step: Step, data: Payload, scope: Scope, *, attempt: int = 1) -> dict[str, Any]:
-        """The names that the step uses, inside of a block with what it needs."""
-        value = data.value if data.holding is None else await value_of(data)
-        if not (large := scope.large()):
-            return scope.names(value, attempt=attempt)
-        mentioned = mentioned_outputs(step)
-        values = {
-            name: await value_of(output)
-            for name, output in large.items()
-            if mentioned is None or name in mentioned
-        }
-        return scope.names(value, attempt=attempt, large=values)
 
     async def turn(self) -> None:
         """Returns when it is the run's turn to go on: nobody may hold the event loop for long."""
@@ -249,9 +230,9 @@ class Attempts:
             passed_s = self._seconds_since(before.completed_at or before.started_at or "")
             await self._parts.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return
-        needed = self.needed(step, data, scope)
-        async with self._memory.using(needed, decoded=_uses_names(step)) if needed else NOT_HELD:
-            names = await self.names(step, data, scope, attempt=before.attempt) if _uses_names(step) else {}
+        needed = needed_by(step, data, scope)
+        async with self._memory.using(needed, decoded=uses_names(step)) if needed else NOT_HELD:
+            names = await names_for(step, data, scope, attempt=before.attempt) if uses_names(step) else {}
             given, _ = await self._input_of(step, data, names)
             attempt = Attempt(self._writing, step, given, place, before.attempt)
             self._end_cut_off(cut_off, attempt, step, turns)
@@ -421,10 +402,6 @@ class Attempts:
         delay_ms = max(retry.delay_ms(attempt.tried), min(failure.retry_after_ms or 0, retry.max_delay_ms))
         attempt.retry(failure, delay_ms=delay_ms)
         return delay_ms
-
-
-def _uses_names(step: Step) -> bool:
-    return step.input is not None or not isinstance(step, _PASSES_ON)
 
 
 def _record(attempt: Attempt, call: CallRecorder, outcome: ModelAnswer | StepFailure) -> None:

@@ -24,6 +24,7 @@ from runglass.engine.kept import (
 )
 from runglass.engine.memory import RunMemory, value_of
 from runglass.engine.model_call import both_spellings
+from runglass.engine.names import names_for, needed_by
 from runglass.engine.outputs import LoopOutputs, joined_branches
 from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
 from runglass.engine.payload import Payload
@@ -372,9 +373,9 @@ class Runner:
     async def _evaluate(
         self, step: LoopStep | ConditionStep, expression: str, data: Payload, scope: Scope, place: Place
     ) -> Any:
-        async with self._memory.using(self._attempts.needed(step, data, scope)):
+        async with self._memory.using(needed_by(step, data, scope)):
             try:
-                names = await self._attempts.names(step, data, scope)
+                names = await names_for(step, data, scope)
                 return await self._sandbox.evaluate(expression, names)
             except StepFailure as failure:
                 self._attempts.fail(step, data, failure, place)
@@ -383,9 +384,9 @@ class Runner:
         self, step: LoopStep | ConditionStep | ParallelStep, data: Payload, scope: Scope, place: Place
     ) -> Payload:
         if step.input is not None:
-            async with self._memory.using(self._attempts.needed(step, data, scope)):
+            async with self._memory.using(needed_by(step, data, scope)):
                 try:
-                    names = await self._attempts.names(step, data, scope)
+                    names = await names_for(step, data, scope)
                     data = Payload(await self._templates.render_input(step.input, names))
                 except StepFailure as failure:
                     self._attempts.fail(step, data, failure, place)

@@ -467,7 +467,7 @@ class Store(Protocol):
         """
 
     async def purge_rows(self, *, limit_rows: int, limit_bytes: int) -> bool:
-        """Takes one bite of what purged runs have left behind; False if they have left nothing."""
+        """Takes one bite of what purged runs, and long ones at their end, left behind; False if nothing."""
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
