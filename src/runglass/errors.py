@@ -293,6 +293,7 @@ STEP_CODES: dict[str, str] = {
     "INVALID_INPUT": "what came into the step has the wrong shape",
     "INVALID_OUTPUT": "the step's output is not what it must be: not an object, or against `output_schema`",
     "OUTPUT_TOO_LARGE": "an output, or what the run adds up to, is larger than the store can hold",
+    "RUN_LIMIT": "the run has made more iterations, outputs or log than a run may, or memory is full",
     "STEP_TIMEOUT": "the attempt took longer than its `timeout_ms`",
     "RATE_LIMITED": "the model provider asked to slow down",
     "PROVIDER_UNAVAILABLE": "the model provider failed or could not be reached",

@@ -20,6 +20,7 @@ from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.byte_cache import ByteCache, limit_caches
 from runglass.clock import SystemClock
+from runglass.engine.allowance import RunLimits
 from runglass.engine.aside import aside
 from runglass.engine.capture import Capture, Redactor, raise_for_trace
 from runglass.engine.checks import Checks
@@ -27,6 +28,7 @@ from runglass.engine.engine import Engine, StartedRun
 from runglass.engine.fair import FairTurns, Shares
 from runglass.engine.housekeeping import Housekeeping
 from runglass.engine.llm import Models
+from runglass.engine.memory import Memory
 from runglass.engine.model_names import ModelNames
 from runglass.engine.plan import Plan, Stretch
 from runglass.engine.removal import RunRemoval
@@ -113,7 +115,8 @@ class Runtime:
         owed what comes of it.
 
         Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit or are
-        not allowed, and then for a spent budget; CallRepeated where `call` has been made before.
+        not allowed, and then for a spent budget or a full project; CallRepeated where `call` has been made
+        before.
         """
         record, number, flow = await self.find(project, slug, version)
         await self.policy.check_overrides(
@@ -129,6 +132,7 @@ class Runtime:
         assert inputs is not None
         await self.check_models(project, flow)
         await self.require_credit(project)
+        self.require_room(project)
         plan = Plan(
             flow=flow,
             version=number,
@@ -140,16 +144,17 @@ class Runtime:
             trace_context=trace_context,
         )
         stretch = msgspec.structs.replace(stretch or Stretch(), block_overrides=request.block_overrides)
-        run = await self.engine.start(
-            record,
-            plan,
-            stretch,
-            session_id=session_id,
-            call=call,
-            outputs=outputs,
-            size_bytes=size_bytes,
-            key_id=key_id,
-        )
+        with self.engine.memory.starting(size_bytes):
+            run = await self.engine.start(
+                record,
+                plan,
+                stretch,
+                session_id=session_id,
+                call=call,
+                outputs=outputs,
+                size_bytes=size_bytes,
+                key_id=key_id,
+            )
         return Submitted(run, record.id, step_count(flow))
 
     async def find(self, project: Project, slug: str, version: int | None) -> tuple[FlowRecord, int, Flow]:
@@ -181,6 +186,19 @@ class Runtime:
                 "INSUFFICIENT_CREDITS",
                 f"the budget of project {project.org}/{project.name} is spent and nothing was started;"
                 " an administrator of the server can raise it",
+            )
+
+    def require_room(self, project: Project) -> None:
+        """Raises UNAVAILABLE where the project's runs take as much of the store as they may."""
+        # As of the call's beginning: runs that go on may pass the limit by what each of them may log.
+        limit = self.settings.project_data_bytes
+        if project.data_bytes >= limit:
+            raise api_error(
+                "UNAVAILABLE",
+                f"the runs of project {project.org}/{project.name} take {project.data_bytes:,} bytes in the"
+                f" store and may take {limit:,} (setting project_data_bytes); nothing was started. Delete"
+                " runs (`runglass runs delete`), let them go by themselves (setting retention_days), or raise"
+                " the limit",
             )
 
     def capture_mode(self, project: Project, flow: Flow, *, trace: bool) -> CaptureMode:
@@ -287,6 +305,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
                 max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
                 weights=await _weights(store, settings),
+                memory=Memory(limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes),
+                limits=RunLimits(
+                    iterations=settings.run_iterations,
+                    output_bytes=settings.run_output_bytes,
+                    log_bytes=settings.run_log_bytes,
+                ),
             ) as engine:
                 housekeeping = Housekeeping(
                     store=store,

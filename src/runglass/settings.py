@@ -284,6 +284,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             " is not told"
         ),
     ] = {}
+    run_iterations: Annotated[
+        int, Meta(ge=1, description="iterations that all loops of one run may make together")
+    ] = 250_000
+    run_output_bytes: Annotated[
+        int, Meta(ge=1024, description="outputs of steps, as JSON, that one run may keep to go on with")
+    ] = 256 << 20
+    run_log_bytes: Annotated[
+        int, Meta(ge=1024, description="events and steps that one run may record; then it is ended as failed")
+    ] = 1 << 30
+    project_data_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="what the runs of one project may take in the store; a start beyond that is answered"
+            " with 503 until runs are deleted, by hand or by `retention_days`",
+        ),
+    ] = 100 << 30
+    run_memory_bytes: Annotated[
+        int,
+        Meta(ge=0, description="outputs, as JSON, that one run holds in memory; older ones are in the store"),
+    ] = 8 << 20
+    memory_limit_bytes: Annotated[
+        int,
+        Meta(
+            ge=1 << 20,
+            description="outputs and large inputs that all runs hold in memory; a step or start beyond that"
+            " fails. Steps that decode more than that at once wait for each other",
+        ),
+    ] = 1 << 30
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
     ] = "info"

@@ -129,7 +129,7 @@ class Attempt:
                 **self._address(),
                 name=self.step.name,
                 step_index=self.place.step_index,
-                input_size_bytes=self._writing.capture.size(self.data.json),
+                input_size_bytes=self._writing.capture.size(self.data),
             )
         )
         if self._writing.capture.keeps_snapshots and not isinstance(self.step, LlmStep):
@@ -182,7 +182,7 @@ class Attempt:
 
     def tell_input(self) -> None:
         """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""
-        is_known = self.data.value is not None or self._shown is not None
+        is_known = not self.data.is_null or self._shown is not None
         if is_known and self._writing.capture.keeps_failures and not self._has_input():
             self._record_input()
 
@@ -278,7 +278,7 @@ class Attempt:
             StepInput(
                 **self._address(),
                 input_data=encoded(snapshot.data),
-                input_size_bytes=self._writing.capture.size(self.data.json),
+                input_size_bytes=self._writing.capture.size(self.data),
                 truncated=snapshot.truncated,
             )
         )

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
 
+from runglass.engine.allowance import Allowance
 from runglass.engine.asking import Asking
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.budget import BudgetExceeded, RunBudget
@@ -17,8 +18,10 @@ from runglass.engine.call_recorder import lost_call
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import Lost
 from runglass.engine.llm import CallFailed, ModelAnswer, ModelRequest
+from runglass.engine.memory import RunMemory
+from runglass.engine.names import PASSES_ON, names_for, needed_by, uses_names
 from runglass.engine.output_stream import OutputStream
-from runglass.engine.payload import Payload
+from runglass.engine.payload import LARGE_BYTES, Payload
 from runglass.engine.plan import Turns
 from runglass.engine.scope import Place, Scope
 from runglass.engine.steps import (
@@ -31,6 +34,7 @@ from runglass.engine.steps import (
     rendered_prompt,
 )
 from runglass.engine.taking_up import WORKER_LOST, CutOff
+from runglass.engine.turns import StoreTurns
 from runglass.errors import StepFailure, StoreError
 from runglass.flow import LeafStep, LlmStep, Retry, Step, WaitStep, within
 from runglass.fold import Address, StepChange
@@ -76,7 +80,8 @@ class Attempts:
 
     `earlier` holds steps that have been run before and may be run again, `cut_off` those whose process died;
     that may happen to a step `crash_retries` times. `step_inputs` by step id stand over fields of a step's
-    input. `budget` is asked before each step and before each request to a model.
+    input. `budget` is asked before each step and before each request to a model. `memory` and `allowance` are
+    those of the run; `turns` are shared by all runs.
     """
 
     def __init__(
@@ -87,6 +92,9 @@ class Attempts:
         gate: Gate,
         ending: Ending,
         crash_retries: int,
+        memory: RunMemory,
+        allowance: Allowance,
+        turns: StoreTurns,
         budget: RunBudget | None = None,
         earlier: Mapping[Address, StepChange] | None = None,
         cut_off: Mapping[Address, CutOff] | None = None,
@@ -98,6 +106,9 @@ class Attempts:
         self._ending = ending
         self._crash_retries = crash_retries
         self._budget = budget
+        self._memory = memory
+        self._allowance = allowance
+        self._turns = turns
         self._earlier = earlier or {}
         self._cut_off = dict(cut_off or {})
         self._step_inputs = step_inputs or {}
@@ -113,11 +124,13 @@ class Attempts:
     ) -> Payload:
         """The step's output, after as many attempts as it takes; `turns` goes on with one that waited.
 
-        Raises StepLost, StepWaits, CreditsExhausted and StoreError.
+        Raises StepLost, StepWaits, CreditsExhausted, LimitReached and StoreError.
         """
+        if self._writing.recorder.log_bytes > self._allowance.log_bytes:
+            self._end_at_limit(step)
         if self._budget is not None and not await self._budget.has_credit():
             raise self._spent(step, f"the project's budget is spent; step {step.id!r} was not begun")
-        waited_s = 0.0
+        waited_s, has_names = 0.0, uses_names(step)
         cut_off = self._cut_off.pop(Address(step.id, place.loop_path), None) if self._cut_off else None
         if cut_off is not None:
             await self._go_on_after(cut_off, step, data, scope, place, turns)
@@ -130,17 +143,37 @@ class Attempts:
             await self._gate.opened()
             # Nobody need wait for a step that only waits: its deadline is kept.
             with NOT_HELD if isinstance(step, WaitStep) else self._gate:
-                names = scope.names(data, attempt=number)
-                given, failure = await self._input_of(step, data, names)
-                attempt = Attempt(self._writing, step, given, place, number, turns=turns, tried=tried)
-                if given is not data:
-                    names = scope.names(given, attempt=number)
-                outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
-            if isinstance(outcome, Performed):
-                return outcome.output
-            await attempt.prepare_failure()
-            await self._parts.clock.sleep(self._judge(attempt, outcome) / 1000)
+                needed = needed_by(step, data, scope) if has_names or data.holding else ()
+                # A wait may take a day: it is not to keep others from decoding.
+                decodes = has_names and not isinstance(step, WaitStep)
+                async with self._memory.using(needed, decoded=decodes) if needed else NOT_HELD:
+                    names = await names_for(step, data, scope, attempt=number) if has_names else {}
+                    given, failure = await self._input_of(step, data, names)
+                    attempt = Attempt(self._writing, step, given, place, number, turns=turns, tried=tried)
+                    if isinstance(step, PASSES_ON):
+                        names = {}
+                    elif given is not data:
+                        names = await names_for(step, given, scope, attempt=number)
+                    outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
+                    if isinstance(outcome, Performed):
+                        return outcome.output
+                    await attempt.prepare_failure()
+                    delay_ms = self._judge(attempt, outcome)
+            # Nothing of the attempt is held on to while the next one is waited for.
+            del names, given, attempt, outcome
+            await self._parts.clock.sleep(delay_ms / 1000)
             number, tried, turns = number + 1, tried + 1, None
+            if self._writing.recorder.log_bytes > self._allowance.log_bytes:
+                self._end_at_limit(step)
+
+    async def turn(self) -> None:
+        """Returns when it is the run's turn to go on: nobody may hold the event loop for long."""
+        if self._turns.is_full:
+            await self._turns.turn()
+
+    def _end_at_limit(self, step: Step) -> NoReturn:
+        self._ending.limit = self._allowance.log_is_full(step.id, self._writing.recorder.log_bytes)
+        raise self._ending.limit
 
     def _spent(self, step: Step, message: str) -> CreditsExhausted:
         self._ending.spent_at, self._ending.spent = step.id, message
@@ -203,8 +236,15 @@ class Attempts:
             passed_s = self._seconds_since(before.completed_at or before.started_at or "")
             await self._parts.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return
-        given, _ = await self._input_of(step, data, scope.names(data, attempt=before.attempt))
-        attempt = Attempt(self._writing, step, given, place, before.attempt)
+        needed = needed_by(step, data, scope)
+        async with self._memory.using(needed, decoded=uses_names(step)) if needed else NOT_HELD:
+            names = await names_for(step, data, scope, attempt=before.attempt) if uses_names(step) else {}
+            given, _ = await self._input_of(step, data, names)
+            attempt = Attempt(self._writing, step, given, place, before.attempt)
+            self._end_cut_off(cut_off, attempt, step, turns)
+
+    def _end_cut_off(self, cut_off: CutOff, attempt: Attempt, step: LeafStep, turns: Turns | None) -> None:
+        before = cut_off.change.step
         attempt.stop_clock()
         # Of the turns before a pause each has made its call; those of an earlier attempt do not count here.
         turns_before = turns.iterations_used if turns is not None and turns.attempt == before.attempt else 0
@@ -254,7 +294,14 @@ class Attempts:
             await attempt.take_up([turn for turn in talk.messages if turn.get("role") == "tool"])
         limit = asyncio.timeout(None)
         try:
-            await self._writing.recorder.keep_pace()
+            self._turns.inside += 1
+            try:
+                await self._writing.recorder.keep_pace()
+            finally:
+                self._turns.leave()
+            # Here and not before the start, which would go to the store by itself then.
+            if self._turns.is_full:
+                await self._turns.turn()
             if failure is not None:
                 return failure
             if isinstance(step, LlmStep):
@@ -263,6 +310,8 @@ class Attempts:
                 done = performed(request, await self._ask(attempt, step, request, limit))
             else:
                 work = perform(step, attempt.data, names, self._parts, waited_s=waited_s)
+                if isinstance(step, WaitStep) and attempt.data.holding is not None:
+                    work = self._memory.without(attempt.data, work)
                 if step.timeout_ms is None:
                     done = await work
                 else:
@@ -271,11 +320,15 @@ class Attempts:
             await self._writing.capture.prepare(done.output)
             if done.calls:
                 raise StepWaits(self._wait(attempt, done, talk))
+            size = done.output.size_bytes
+            if size >= LARGE_BYTES:
+                self._memory.require_room(size, step_id=step.id)
+            self._allowance.keep(size, step_id=step.id)
             attempt.complete(done)
         except StepFailure as error:
             return error
         except asyncio.CancelledError:
-            if self._ending.cancelled is not None or self._ending.spent_at is not None:
+            if self._ending.is_last_word:
                 # The event that ends the run ends the attempt: clients take a `step_error` for the last word.
                 attempt.tell_input()
             elif not self._ending.left:

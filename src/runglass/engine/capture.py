@@ -55,9 +55,9 @@ class Capture:
         """Whether the input of an attempt that failed is kept, and its error with what it says."""
         return self.mode != "off"
 
-    def size(self, encoded: bytes) -> int | None:
+    def size(self, payload: Payload) -> int | None:
         """The size to record; None where the mode is `off`."""
-        return None if self.mode == "off" else len(encoded)
+        return None if self.mode == "off" else payload.size_bytes
 
     async def prepare(self, payload: Payload) -> None:
         """Looks through a large payload off the event loop, so that its snapshots cost nothing any more."""
@@ -68,14 +68,14 @@ class Capture:
         """Like `prepare`, for the input of an attempt that failed, which more modes keep."""
         if not self.keeps_failures or payload.kept is not None:
             return
-        if len(payload.json) > (_QUICK_BYTES if self.mode == "redacted" else self.limit_bytes):
-            kept = await asyncio.to_thread(self._shortened, payload.json, payload.value)
+        if payload.size_bytes > (_QUICK_BYTES if self.mode == "redacted" else self.limit_bytes):
+            kept = await asyncio.to_thread(lambda: self._shortened(payload.json, payload.value))
             payload.kept = (self._rules, kept)
 
     def snapshot(self, payload: Payload) -> Snapshot:
         """Of an input or output; costs next to nothing where the mode keeps none."""
         if not self.keeps_snapshots:
-            return Snapshot(None, self.size(payload.json), truncated=False)
+            return Snapshot(None, self.size(payload), truncated=False)
         return self._kept(payload)
 
     def failed_input(self, payload: Payload) -> Snapshot:

@@ -18,6 +18,7 @@ from uuid_utils import uuid7
 
 from runglass.bus.base import Bus
 from runglass.clock import iso
+from runglass.engine.allowance import RunLimits
 from runglass.engine.aside import aside
 from runglass.engine.budget import Budgets
 from runglass.engine.capture import Capture
@@ -25,6 +26,7 @@ from runglass.engine.ended import end_run
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.going import Going, Outcome, RunLeft, RunTaken, Surroundings
 from runglass.engine.kept import Kept, size_of, stretch_checkpoint
+from runglass.engine.memory import Memory
 from runglass.engine.places import Places
 from runglass.engine.plan import Begun, Pause, Plan, Stretch
 from runglass.engine.steps import Parts
@@ -38,6 +40,7 @@ from runglass.engine.taking_up import (
     new_state,
     paused_state,
 )
+from runglass.engine.turns import ProjectTurns
 from runglass.errors import (
     APIError,
     CommitUncertain,
@@ -93,11 +96,14 @@ class Engine:
         max_concurrent_runs_per_project: float = math.inf,
         max_queued_runs_per_project: float = math.inf,
         weights: Mapping[int, float] | None = None,
+        memory: Memory | None = None,
+        limits: RunLimits | None = None,
     ) -> None:
         self._store = store
         self._bus = bus
         self._clock = parts.clock
         self._crash_retries = crash_retries
+        self.memory = memory or Memory()
         self._gate = Gate()
         self._around = Surroundings(
             store=store,
@@ -107,6 +113,9 @@ class Engine:
             gate=self._gate,
             crash_retries=crash_retries,
             budgets=Budgets(store),
+            memory=self.memory,
+            limits=limits or RunLimits(),
+            turns=ProjectTurns(),
         )
         self._lease = timedelta(seconds=lease_s)
         self._owner = str(uuid7())
@@ -211,7 +220,8 @@ class Engine:
         if queued is None:
             try:
                 run = await self._create(new)
-                return self._begin(run, new_state(run, begun), owner=owner, outputs=outputs)
+                state = new_state(run, begun)._replace(request_bytes=size_bytes)
+                return self._begin(run, state, owner=owner, outputs=outputs)
             finally:
                 self._free_place(project_id)
         try:
@@ -257,7 +267,7 @@ class Engine:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
-        return PausedRun(run, begun.plan, pause, outputs, (later or begun).stretch.step_inputs)
+        return PausedRun(run, begun.plan, pause, outputs, (later or begun).stretch.step_inputs, size_of(rows))
 
     async def resume(
         self,

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 
+from runglass.engine.allowance import LimitReached
+
 
 class Ending:
     """What a stretch that goes on is told: to end as cancelled, or to be left to whoever claims the run.
 
-    `spent_at` is the step for which there was no credit, and `spent` says so: the run fails, and whatever
-    goes on fails with it.
+    `spent_at` is the step for which there was no credit, and `spent` says so; `limit` is what the run has
+    reached the end of. Then it fails, and whatever goes on fails with it.
     """
 
     def __init__(self) -> None:
@@ -16,10 +18,16 @@ class Ending:
         self.left = False
         self.spent_at: str | None = None
         self.spent = ""
+        self.limit: LimitReached | None = None
 
     @property
     def told(self) -> bool:
         return self.left or self.cancelled is not None
+
+    @property
+    def is_last_word(self) -> bool:
+        """Whether the event that ends the run ends what is cut off, too."""
+        return self.cancelled is not None or self.spent_at is not None or self.limit is not None
 
 
 class Gate:

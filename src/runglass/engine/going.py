@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from runglass.bus.base import Bus
+from runglass.engine.allowance import Allowance, LimitReached, RunLimits
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
 from runglass.engine.budget import Budgets
@@ -16,6 +17,7 @@ from runglass.engine.ended import end_run
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import kept_ids, stretch_checkpoint
 from runglass.engine.lost_calls import charge_lost
+from runglass.engine.memory import Memory, RunMemory
 from runglass.engine.overrides import overrides_applied
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Pause, Turns
@@ -24,6 +26,7 @@ from runglass.engine.runner import Runner, Walked
 from runglass.engine.scope import Place
 from runglass.engine.steps import Parts
 from runglass.engine.taking_up import State
+from runglass.engine.turns import ProjectTurns
 from runglass.errors import (
     HeadMismatch,
     PermanentStoreError,
@@ -52,18 +55,24 @@ class RunTaken(RunLeft):
 
 
 class Outcome(NamedTuple):
-    """How a stretch ended: `status` as in the trace, `result` of a completed run, `error` of a failed one.
+    """How a stretch ended: `status` as in the trace, and the `error` of a run that failed.
 
-    `result_json` is that result as JSON. A paused run has its `pause` and the `outputs` by step id so far.
+    `result_json` is the result of a completed one. A paused run has its `pause` and the `outputs` by step id
+    so far.
     """
 
     status: str
-    result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     step_id: str | None = None
     pause: Pause | None = None
     outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
     result_json: bytes = b"null"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result, decoded anew each time."""
+        result: dict[str, Any] | None = msgspec.json.decode(self.result_json)
+        return result
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +85,9 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     gate: Gate
     crash_retries: int
     budgets: Budgets
+    memory: Memory
+    limits: RunLimits
+    turns: ProjectTurns
 
 
 class Going:
@@ -108,6 +120,8 @@ class Going:
             owner=owner,
             not_before=not_before,
         )
+        self._memory = RunMemory(around.memory, self._checkpoint)
+        self._memory.hold_inputs(state.request_bytes)
 
     async def walk(self) -> Outcome:
         """Goes on to the end of the stretch. Raises RunLeft, and StoreError if it cannot be recorded."""
@@ -122,8 +136,24 @@ class Going:
             # Whoever went on with the run would come to the same place again, and so for ever.
             return await self._given_up(error)
         finally:
+            self._memory.close()
             await self._recorder.close()
         return outcome
+
+    async def _checkpoint(self, address: tuple[str, str]) -> bytes:
+        """A checkpoint of this run, once it is stored. Raises StoreError, HeadMismatch."""
+        await self._recorder.commit()
+        try:
+            data = await self._around.store.checkpoint(self.run.no, *address)
+        except StoreError as error:
+            # What is cut off by this goes on later: nothing may say that it was lost.
+            self._recorder.fail(error)
+            raise
+        if data is None:
+            gone = HeadMismatch(f"run {self.run.id!r} was ended by another process")
+            self._recorder.fail(gone)
+            raise gone
+        return data
 
     async def _outcome(self) -> Outcome:
         plan, run, recorder = self._state.begun.plan, self.run, self._recorder
@@ -142,6 +172,8 @@ class Going:
         except CreditsExhausted as spent:
             error = {"code": "CREDITS_EXHAUSTED", "message": str(spent)}
             return self._failed(error, capture.error(error), spent.step_id)
+        except LimitReached as reached:
+            return self._failed(reached.error, capture.error(reached.error), reached.step_id)
         except asyncio.CancelledError:
             # Being cut off is a way for a stretch to end, and this is its task: nothing is to be unwound.
             if self.ending.cancelled is None:
@@ -203,6 +235,7 @@ class Going:
             answers_call=state.begun.stretch.answers_call,
             outputs=self._outputs,
         )
+        allowance = Allowance(around.limits, iterations=state.iterations, output_bytes=state.output_bytes)
         if state.left_behind is not None:
             self._leave_behind(state.left_behind, writing)
         attempts = Attempts(
@@ -212,6 +245,9 @@ class Going:
             ending=self.ending,
             crash_retries=around.crash_retries,
             budget=await self._around.budgets.of_run(self.run.project_id, self._recorder),
+            memory=self._memory,
+            allowance=allowance,
+            turns=around.turns.of(self.run.project_id),
             earlier=state.earlier,
             cut_off=state.cut_off,
             step_inputs=state.begun.stretch.step_inputs,
@@ -224,6 +260,8 @@ class Going:
             parts=parts,
             ending=self.ending,
             state=state,
+            memory=self._memory,
+            allowance=allowance,
         )
 
     def _leave_behind(self, turns: Turns, writing: Writing) -> None:
@@ -250,12 +288,7 @@ class Going:
                 summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
             )
         )
-        return Outcome(
-            "completed",
-            result=walked.result.value,
-            outputs=walked.outputs,
-            result_json=walked.result.json,
-        )
+        return Outcome("completed", result_json=walked.result.json)
 
     def _failed(self, error: dict[str, Any], kept: msgspec.Raw, step_id: str | None = None) -> Outcome:
         """The failure with its whole `error` for the caller; the log gets what is `kept` of it."""

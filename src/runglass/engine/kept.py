@@ -70,10 +70,9 @@ class Kept:
             step_id: output for step_id, output in decoded.items() if output is None or type(output) is dict
         }
 
-    def take_decision(self, step: Step, place: Place) -> Any:
-        """What the container has decided there; None where it has not. Each can be taken once."""
-        data = self._rows.pop((f"{step.id}?", path_text(place.loop_path)), None)
-        return None if data is None else msgspec.json.decode(data)
+    def take_decision(self, step: Step, place: Place) -> bytes | None:
+        """JSON of what the container has decided there; None where it has not. Each can be taken once."""
+        return self._rows.pop((f"{step.id}?", path_text(place.loop_path)), None)
 
     def take(self, step: Step, place: Place) -> Payload | Lost | None:
         """How the step has ended there; None where it has not, or follows from what is inside."""
@@ -84,7 +83,7 @@ class Kept:
             lost = msgspec.json.decode(data, type=Lost)
             # Earlier versions kept one error for both.
             return lost if lost.kept else lost._replace(kept=msgspec.Raw(msgspec.json.encode(lost.error)))
-        return Payload.encoded(msgspec.json.decode(data), data)
+        return Payload.encoded(data)
 
     def holds(self, step_id: str, loop_path: tuple[int, ...] | None) -> bool:
         """Whether anything is kept of how the step ended there."""
@@ -104,8 +103,8 @@ def stretch_checkpoint(begun: Begun) -> Checkpoint:
     return Checkpoint(*STRETCH, msgspec.json.encode(begun))
 
 
-def decision_checkpoint(step: Step, place: Place, decision: Any) -> Checkpoint:
-    return Checkpoint(f"{step.id}?", path_text(place.loop_path), msgspec.json.encode(decision))
+def decision_checkpoint(step: Step, place: Place, decision: bytes) -> Checkpoint:
+    return Checkpoint(f"{step.id}?", path_text(place.loop_path), decision)
 
 
 def output_checkpoint(step: Step, place: Place, output: bytes) -> Checkpoint:

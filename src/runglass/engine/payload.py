@@ -1,34 +1,108 @@
 """A step's input or output, with its JSON encoded once however often it is measured, stored or passed on."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import msgspec
+
+LARGE_BYTES = 16 * 1024
+"""From this size on a payload that is kept for later is JSON, decoded by whoever wants its value: as Python
+objects it would take 5 to 25 times as much."""
+
+
+class Holding:
+    """How a large payload is held: `size` bytes of JSON, `address` of the checkpoint that has them, too.
+
+    `users` are the steps that need it in memory; without one it may be `away`, in the store alone.
+    """
+
+    __slots__ = ("address", "away", "size", "users")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.address: tuple[str, str] | None = None
+        self.away = False
+        self.users = 0
 
 
 class Payload:
     """A JSON value that must not be changed any more; None stands for the output of a step that failed.
 
     `kept` is what a trace keeps of it, behind the rules by which `Capture` made that: one payload is an
-    output, the next input and the result, and is looked through for secrets only once.
+    output, the next input and the result, and is looked through for secrets only once. With a `holding` it
+    has its JSON alone, or, as long as that is away, nothing at all.
     """
 
-    __slots__ = ("_json", "kept", "value")
+    __slots__ = ("__weakref__", "_json", "_value", "holding", "kept")
 
     def __init__(self, value: dict[str, Any] | None) -> None:
-        self.value = value
-        self.kept: tuple[Hashable, tuple[bytes, bool]] | None = None
+        self._value: Any = value
         self._json: bytes | None = None
+        self.kept: tuple[Hashable, tuple[bytes, bool]] | None = None
+        self.holding: Holding | None = None
 
     @classmethod
-    def encoded(cls, value: dict[str, Any] | None, data: bytes) -> "Payload":
-        """The payload of a value whose JSON is there already."""
-        payload = cls(value)
-        payload._json = data
+    def encoded(cls, data: bytes) -> "Payload":
+        """The payload of JSON that is an object or null; raises msgspec.DecodeError."""
+        if len(data) < LARGE_BYTES:
+            payload = cls(msgspec.json.decode(data))
+            payload._json = data
+        else:
+            payload = cls(None)
+            payload._json, payload.holding = data, Holding(len(data))
         return payload
+
+    @property
+    def value(self) -> dict[str, Any] | None:
+        """The value; decoded anew each time where the payload is large, so that it is not held."""
+        value: dict[str, Any] | None = self._value if self.holding is None else msgspec.json.decode(self.json)
+        return value
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it stands for the output of a step that failed."""
+        return self._value is None and self.holding is None
+
+    @property
+    def is_away(self) -> bool:
+        return self.holding is not None and self.holding.away
 
     @property
     def json(self) -> bytes:
         if self._json is None:
-            self._json = msgspec.json.encode(self.value)
+            assert not self.is_away, "the payload is in the store"
+            self._json = msgspec.json.encode(self._value)
         return self._json
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the JSON, known wherever that is."""
+        return len(self.json) if self.holding is None else self.holding.size
+
+    def slim(self) -> Holding:
+        """Lets go of everything that can be made again from the JSON."""
+        if self.holding is None:
+            self.holding = Holding(len(self.json))
+        self._value = self.kept = None
+        return self.holding
+
+    def put_away(self) -> None:
+        """Lets go of the JSON, too, which the checkpoint has."""
+        self.slim().away = True
+        self._json = None
+
+    def bring_back(self, data: bytes) -> None:
+        self.slim().away = False
+        self._json = data
+
+
+def items_of(outputs: Iterable[Payload | bytes]) -> bytes:
+    """JSON of the output of a loop whose iterations gave these, all of them in memory."""
+    jsons = [output if isinstance(output, bytes) else output.json for output in outputs]
+    return b'{"items":[%s]}' % b",".join(jsons)
+
+
+def branches_of(outputs: Mapping[str, Payload]) -> bytes:
+    """JSON of the output of a parallel step whose branches gave these, all of them in memory."""
+    pairs = [b"%s:%s" % (msgspec.json.encode(name), output.json) for name, output in outputs.items()]
+    return b"{%s}" % b",".join(pairs)

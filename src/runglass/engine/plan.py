@@ -58,11 +58,13 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run waits: `cursor` is the top-level step that comes next, `turns` what it waits for there.
 
     `reached` is the farthest that any cursor of the run has been: steps before it have been run already.
+    `iterations` are those that all of its loops have made.
     """
 
     cursor: int
     turns: Turns | None = None
     reached: int = 0
+    iterations: int = 0
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,11 @@ from runglass.trace import TERMINAL
 
 log = logging.getLogger(__name__)
 
+COUNTED_BYTES = 64 * 1024
+"""So much is written before it is added to what the run and its project take in the store."""
+MOST_UNDER_WAY = 4 << 20
+"""With more on its way to the store, the next step waits until nothing is: `keep_pace` bounds memory, too."""
+
 
 class Recorder:
     """Appends to one run of `owner`, in the order in which `record` is called.
@@ -48,6 +53,11 @@ class Recorder:
         self._run = run
         self._fold = fold
         self._clock = clock
+        self.log_bytes = run.log_bytes
+        """Of all events and steps of the run so far."""
+        self._counted_log = run.log_bytes
+        self._open_bytes = self._counted_open = 0
+        self._stored_bytes = run.log_bytes
         self._head = run.head
         self._sent = run.head
         self._at = not_before
@@ -107,7 +117,9 @@ class Recorder:
         self._at = max(self._at, iso(self._clock.now()))
         force_setattr(event, "seq", self._head)
         force_setattr(event, "at", self._at)
-        self._events.append(encode_event(event))
+        data = encode_event(event)
+        self.log_bytes += len(data)
+        self._events.append(data)
         for change in self._fold.apply(event):
             self._changes[change.position, change.step.attempt] = change
         if checkpoint is not None:
@@ -116,6 +128,7 @@ class Recorder:
     def keep(self, checkpoint: Checkpoint) -> None:
         """Adds a checkpoint to what travels with the next event."""
         self._checkpoints.append(checkpoint)
+        self._open_bytes += len(checkpoint.data)
 
     def drop(self, step_ids: Sequence[str]) -> None:
         """Makes the checkpoints of these steps void, with the next event."""
@@ -148,7 +161,8 @@ class Recorder:
         """
         before = self._append
         self._send()
-        await self._stored(before)
+        under_way = self.log_bytes + self._open_bytes - self._stored_bytes
+        await self._stored(before if under_way <= MOST_UNDER_WAY else self._append)
 
     async def _stored(self, append: asyncio.Task[None] | None) -> None:
         if append is not None:
@@ -170,12 +184,21 @@ class Recorder:
             return
         status = self._fold.status
         spent_usd, reserved_usd = self._fold.spent.cost_usd or ZERO, self._fold.reserved_usd
+        rows = _rows(list(self._changes.values()))
+        # A row that says `running` is followed by another in its place.
+        for row in rows:
+            if row.status != "running":
+                self.log_bytes += len(row.data)
+        log_bytes = self.log_bytes - self._counted_log
+        open_bytes = self._open_bytes - self._counted_open
+        # Not with each append: it would cost two more statements, and somewhat less is near enough.
+        counted = log_bytes + open_bytes >= COUNTED_BYTES or status != "running"
         batch = Append(
             run_no=self._run.no,
             head=self._sent,
             fence=self._run.fence,
             events=self._events,
-            steps=_rows(list(self._changes.values())),
+            steps=rows,
             checkpoints=self._checkpoints,
             dropped=self._dropped,
             owed=self._owed,
@@ -189,12 +212,16 @@ class Recorder:
             if reserved_usd is not self._reserved_usd
             else ZERO,
             ended_at=self._at if status in TERMINAL else None,
+            log_bytes=log_bytes if counted else 0,
+            open_bytes=open_bytes if counted else 0,
         )
         self._charged_usd, self._reserved_usd = spent_usd, reserved_usd
         self._sent = self._head
+        if counted:
+            self._counted_log, self._counted_open = self.log_bytes, self._open_bytes
         self._events, self._changes, self._checkpoints = [], {}, []
         self._dropped, self._owed = [], []
-        self._append = asyncio.create_task(self._write(batch))
+        self._append = asyncio.create_task(self._write(batch, self.log_bytes + self._open_bytes))
         self._appends.add(self._append)
         self._append.add_done_callback(self._appends.discard)
 
@@ -205,7 +232,7 @@ class Recorder:
             self._summary_json = json.encode(self._summary)
         return self._summary_json
 
-    async def _write(self, batch: Append) -> None:
+    async def _write(self, batch: Append, upto_bytes: int) -> None:
         # The store takes appends in the order in which they are made, so they need not wait for each other;
         # one behind another that failed is refused by its head.
         try:
@@ -220,6 +247,8 @@ class Recorder:
             failure.__cause__ = error
             self.fail(failure)
             return
+        finally:
+            self._stored_bytes = upto_bytes
         try:
             await self._bus.wake(self._run.id)
         except Exception:

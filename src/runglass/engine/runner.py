@@ -5,11 +5,13 @@ Leaf steps do the work (`attempts.py`); the loops, conditions and parallel parts
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, assert_never
 
 import msgspec
 
+from runglass.engine.allowance import Allowance
+from runglass.engine.aside import LARGE_BYTES, aside
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost, StepWaits
 from runglass.engine.capture import Capture
 from runglass.engine.gate import Ending
@@ -20,10 +22,14 @@ from runglass.engine.kept import (
     output_checkpoint,
     pause_checkpoint,
 )
+from runglass.engine.memory import RunMemory, value_of
 from runglass.engine.model_call import both_spellings
+from runglass.engine.names import names_for, needed_by
+from runglass.engine.outputs import LoopOutputs, joined_branches
+from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Pause, Plan, Stretch, Turns
-from runglass.engine.recorder import Recorder
+from runglass.engine.recorder import Recorder, path_text
 from runglass.engine.scope import Place, Scope
 from runglass.engine.steps import Parts, Talk
 from runglass.engine.taking_up import State
@@ -43,6 +49,7 @@ from runglass.flow import (
     within,
 )
 
+_LEAVES = frozenset({LlmStep, CodeStep, WaitStep, PassthroughStep})
 NO_TALK = Talk()
 """That of a step which asks no model."""
 
@@ -68,11 +75,15 @@ class Runner:
         parts: Parts,
         ending: Ending,
         state: State,
+        memory: RunMemory,
+        allowance: Allowance,
     ) -> None:
         self._id = execution_id
         self._ending = ending
         self._state = state
         self._kept = state.kept
+        self._memory = memory
+        self._allowance = allowance
         self._recorder = recorder
         self._attempts = attempts
         self._capture = capture
@@ -82,31 +93,54 @@ class Runner:
         self._talk = Talk()
 
     async def walk(self) -> Walked:
-        """Runs the top-level steps of the stretch. Raises StepLost, CreditsExhausted and StoreError."""
+        """Runs the top-level steps of the stretch.
+
+        Raises StepLost, CreditsExhausted, LimitReached and StoreError.
+        """
         plan, stretch = self._state.begun.plan, self._state.begun.stretch
         turns, steps = self._state.turns, plan.flow.steps
-        scope, data = _before(plan, stretch, self._state.outputs)
+        scope, data = self._before(plan, stretch, self._state.outputs)
         self._talk = Talk(history=plan.history, attachments=plan.attachments)
         for index in range(stretch.first, len(steps)):
             step = steps[index]
             if index == stretch.first and stretch.input is not None:
+                await self._memory.bring_back(data)
                 data = Payload({**(data.value or {}), **stretch.input})
             offer = stretch.offer if isinstance(step, LlmStep) and step.tools else None
             try:
                 data = await self._step(step, data, scope, Place(index), offer, turns, stretch.results)
             except StepWaits as waiting:
-                return await self._wait_for_tools(waiting.turns, index, scope)
+                outputs = await self._outputs(scope)
+                return await self._wait_for_tools(waiting.turns, index, outputs)
             turns = None
             if index == stretch.last and index + 1 < len(steps):
-                pause = Pause(cursor=index + 1, reached=max(index + 1, self._state.reached))
+                pause = Pause(
+                    cursor=index + 1,
+                    reached=max(index + 1, self._state.reached),
+                    iterations=self._allowance.iterations,
+                )
                 event = StepPaused(execution_id=self._id, step_id=step.id, step_index=index)
                 self._recorder.record(event, checkpoint=pause_checkpoint(pause))
-                return Walked(None, pause, scope.outputs())
-        return Walked(data, None, scope.outputs())
+                return Walked(None, pause, await self._outputs(scope))
+        await self._memory.bring_back(data)
+        return Walked(data, None, {})
 
-    async def _wait_for_tools(self, turns: Turns, index: int, scope: Scope) -> Walked:
-        pause = Pause(cursor=index, turns=turns, reached=max(index, self._state.reached))
-        shown = Payload({"messages": turns.messages, "calls": turns.calls, "outputs": scope.outputs()})
+    async def _outputs(self, scope: Scope) -> dict[str, Any]:
+        """The outputs so far, all of them in memory: the answer to the caller has them."""
+        outputs = scope.outputs()
+        for step_id, output in scope.large().items():
+            async with self._memory.using([output]):
+                outputs[step_id] = await value_of(output)
+        return outputs
+
+    async def _wait_for_tools(self, turns: Turns, index: int, outputs: dict[str, Any]) -> Walked:
+        pause = Pause(
+            cursor=index,
+            turns=turns,
+            reached=max(index, self._state.reached),
+            iterations=self._allowance.iterations,
+        )
+        shown = Payload({"messages": turns.messages, "calls": turns.calls, "outputs": outputs})
         await self._capture.prepare(shown)
         kept = self._capture.snapshot(shown).data
         content = msgspec.json.decode(kept) if kept is not None else {}
@@ -129,10 +163,10 @@ class Runner:
             owed = {
                 "toolCallMessages": both_spellings(turns.messages),
                 "toolCalls": turns.calls,
-                "accumulatedOutputs": scope.outputs(),
+                "accumulatedOutputs": outputs,
             }
             self._recorder.owe_content(msgspec.json.encode(owed))
-        return Walked(None, pause, scope.outputs())
+        return Walked(None, pause, outputs)
 
     async def _sequence(self, steps: Sequence[Step], data: Payload, scope: Scope, place: Place) -> Payload:
         for step in steps:
@@ -166,21 +200,36 @@ class Runner:
                     output = await self._parallel(step, data, scope, place)
                 case _:
                     assert_never(step)
+            if known is None and place.loop_path is None and not isinstance(step, LeafStep):
+                # What is outside of loops is seen to the end of the run, over every pause.
+                await self._keep_container(step, place, data, output)
         except StepLost:
             # Python 3.11's task group swallows a cancellation that comes while it cuts off its tasks.
             if self._ending.told:
                 raise asyncio.CancelledError from None
             if self._ending.spent_at is not None:
                 raise CreditsExhausted(self._ending.spent_at, self._ending.spent) from None
+            if self._ending.limit is not None:
+                raise self._ending.limit from None
             if step.on_error == "fail":
                 raise
             self._attempts.give_up(step, place)
             output = Payload(None)
-        if known is None and place.loop_path is None and not isinstance(step, LeafStep):
-            # What is outside of loops is seen to the end of the run, over every pause.
-            self._recorder.keep(output_checkpoint(step, place, output.json))
-        scope.keep(step.id, output.value)
+            if known is None and place.loop_path is None and not isinstance(step, LeafStep):
+                self._recorder.keep(output_checkpoint(step, place, output.json))
+        if (place.loop_path is None or type(step) in _LEAVES) and output.size_bytes >= HELD_AS_JSON:
+            self._memory.keep(output, (step.id, path_text(place.loop_path)))
+        scope.keep(step.id, output)
         return output
+
+    async def _keep_container(self, step: Step, place: Place, data: Payload, output: Payload) -> None:
+        async with self._memory.using([output], decoded=False):
+            try:
+                self._allowance.keep(output.size_bytes, step_id=step.id)
+            except StepFailure as failure:
+                await self._memory.bring_back(data)
+                self._attempts.fail(step, data, failure, place)
+            self._recorder.keep(output_checkpoint(step, place, output.json))
 
     def _known(self, step: Step, scope: Scope, place: Place) -> Payload | None:
         """The output of a step that a process before this one has ended. Raises StepLost."""
@@ -199,7 +248,8 @@ class Runner:
         for inner in within(container):
             found = self._kept.take(inner, place) if inner is not container else None
             if isinstance(found, Payload):
-                scope.keep(inner.id, found.value)
+                self._memory.keep(found, (inner.id, path_text(place.loop_path)))
+                scope.keep(inner.id, found)
 
     def _talk_of(
         self, step: LeafStep, offer: Offer | None, turns: Turns | None, results: Sequence[dict[str, Any]]
@@ -221,32 +271,38 @@ class Runner:
 
     async def _loop(self, step: LoopStep, data: Payload, scope: Scope, place: Place) -> Payload:
         data = await self._own_input(step, data, scope, place)
-        items = decided = self._kept.take_decision(step, place)
-        if decided is None:
-            items = await self._evaluate(step, step.over, data, scope, place)
-        if not isinstance(items, list):
-            failure = StepFailure(
-                "INVALID_INPUT",
-                f"`over: {step.over}` of loop {step.id!r} is a {type(items).__name__}, not a list",
-            )
-            self._attempts.fail(step, data, failure, place)
-        if decided is None:
-            self._recorder.keep(decision_checkpoint(step, place, items))
-        outputs: list[Any] = [None] * len(items)
+        decided = self._kept.take_decision(step, place)
+        items: list[Any]
+        if decided is not None:
+            items = await aside(partial(_items, decided), size_bytes=len(decided))
+            self._allowance.iterate(len(items), step_id=step.id)
+        else:
+            items = await self._items_of(step, data, scope, place)
         remaining = iter(range(len(items)))
 
-        async def work() -> None:
-            # Workers draw from one iterator: at most max_concurrency iterations exist at a time.
-            for index in remaining:
-                names = {step.as_: items[index], "index": index}
-                output = await self._sequence(
-                    step.steps, Payload(names), scope.iteration(names), place.iteration(index)
-                )
-                outputs[index] = output.value
+        with LoopOutputs(self._memory, step.id, len(items)) as outputs:
 
-        await _together([work() for _ in range(min(step.max_concurrency, len(items)))])
+            async def work() -> None:
+                await self._attempts.turn()
+                # Workers draw from one iterator: at most max_concurrency iterations exist at a time.
+                for index in remaining:
+                    item = items[index]
+                    names = {
+                        step.as_: msgspec.json.decode(item) if type(item) is msgspec.Raw else item,
+                        "index": index,
+                    }
+                    output = await self._sequence(
+                        step.steps, Payload(names), scope.iteration(names), place.iteration(index)
+                    )
+                    try:
+                        outputs.add(index, output)
+                    except StepFailure as failure:
+                        self._attempts.fail(step, Payload(names), failure, place)
+
+            await _together([work() for _ in range(min(step.max_concurrency, len(items)))])
+            output = await outputs.joined()
         if self._kept.holds(step.id, place.loop_path):
-            return Payload({"items": outputs})
+            return output
         self._recorder.record(
             LoopCompleted(
                 execution_id=self._id,
@@ -257,11 +313,34 @@ class Runner:
             ),
             checkpoint=output_checkpoint(step, place, ENDED),
         )
-        return Payload({"items": outputs})
+        return output
+
+    async def _items_of(self, step: LoopStep, data: Payload, scope: Scope, place: Place) -> list[Any]:
+        """The items of a loop that begins; many of them as JSON, each decoded in its iteration."""
+        items = await self._evaluate(step, step.over, data, scope, place)
+        decision, failure = b"", None
+        if isinstance(items, list):
+            decision = msgspec.json.encode(items)
+            try:
+                self._allowance.iterate(len(items), step_id=step.id)
+                self._allowance.keep(len(decision), step_id=step.id)
+            except StepFailure as refusal:
+                failure = refusal
+        else:
+            failure = StepFailure(
+                "INVALID_INPUT",
+                f"`over: {step.over}` of loop {step.id!r} is a {type(items).__name__}, not a list",
+            )
+        if failure is not None:
+            async with self._memory.using([data], decoded=False):
+                self._attempts.fail(step, data, failure, place)
+        self._recorder.keep(decision_checkpoint(step, place, decision))
+        return _items(decision) if len(decision) > LARGE_BYTES else items
 
     async def _condition(self, step: ConditionStep, data: Payload, scope: Scope, place: Place) -> Payload:
         data = await self._own_input(step, data, scope, place)
-        holds = self._kept.take_decision(step, place)
+        decided = self._kept.take_decision(step, place)
+        holds = None if decided is None else msgspec.json.decode(decided)
         if holds is None:
             # In the sandbox, where a truth value can be had of what is no JSON, such as a set.
             holds = await self._evaluate(step, f"not not ({step.if_}\n)", data, scope, place)
@@ -270,7 +349,7 @@ class Runner:
 
     def _skip(self, step: ConditionStep, place: Place, *, holds: bool) -> None:
         """Records that the leaves of the branch that is not taken are skipped."""
-        self._recorder.keep(decision_checkpoint(step, place, holds))
+        self._recorder.keep(decision_checkpoint(step, place, msgspec.json.encode(holds)))
         for leaf in leaves(step.else_ if holds else step.then):
             self._recorder.record(
                 StepSkipped(
@@ -285,45 +364,57 @@ class Runner:
 
     async def _parallel(self, step: ParallelStep, data: Payload, scope: Scope, place: Place) -> Payload:
         data = await self._own_input(step, data, scope, place)
-        outputs: dict[str, Any] = dict.fromkeys(step.branches)
+        outputs = dict.fromkeys(step.branches, data)
 
         async def work(name: str, steps: Sequence[Step]) -> None:
-            outputs[name] = (await self._sequence(steps, data, scope, place)).value
+            outputs[name] = await self._sequence(steps, data, scope, place)
 
         await _together([work(name, steps) for name, steps in step.branches.items()])
-        return Payload(outputs)
+        return await joined_branches(outputs, self._memory)
 
     async def _evaluate(
         self, step: LoopStep | ConditionStep, expression: str, data: Payload, scope: Scope, place: Place
     ) -> Any:
-        try:
-            return await self._sandbox.evaluate(expression, scope.names(data), project_id=self._project_id)
-        except StepFailure as failure:
-            self._attempts.fail(step, data, failure, place)
+        async with self._memory.using(needed_by(step, data, scope)):
+            try:
+                names = await names_for(step, data, scope)
+                return await self._sandbox.evaluate(expression, names, project_id=self._project_id)
+            except StepFailure as failure:
+                self._attempts.fail(step, data, failure, place)
 
     async def _own_input(
         self, step: LoopStep | ConditionStep | ParallelStep, data: Payload, scope: Scope, place: Place
     ) -> Payload:
         if step.input is not None:
-            try:
-                names = scope.names(data)
-                given = await self._templates.render_input(step.input, names, project_id=self._project_id)
-                data = Payload(given)
-            except StepFailure as failure:
-                self._attempts.fail(step, data, failure, place)
+            async with self._memory.using(needed_by(step, data, scope)):
+                try:
+                    names = await names_for(step, data, scope)
+                    given = await self._templates.render_input(step.input, names, project_id=self._project_id)
+                    data = Payload(given)
+                except StepFailure as failure:
+                    self._attempts.fail(step, data, failure, place)
         return self._attempts.overridden(step, data)
 
+    def _before(self, plan: Plan, stretch: Stretch, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
+        """The scope and the data with which a stretch begins: as if all before it had just been run."""
+        scope, data = Scope(plan.inputs), Payload(plan.inputs)
+        known = {step_id: Payload(output) for step_id, output in {**outputs, **stretch.outputs}.items()}
+        for step in plan.flow.steps[: stretch.first]:
+            for inner in within(step):
+                if inner.id in known:
+                    if inner.id not in stretch.outputs:
+                        self._memory.keep(known[inner.id], (inner.id, ""))
+                    scope.keep(inner.id, known[inner.id])
+            data = known.get(step.id) or Payload(None)
+        return scope, data
 
-def _before(plan: Plan, stretch: Stretch, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
-    """The scope and the data with which a stretch begins: as if all before it had just been run."""
-    scope, data = Scope(plan.inputs), Payload(plan.inputs)
-    known = {**outputs, **stretch.outputs}
-    for step in plan.flow.steps[: stretch.first]:
-        for inner in within(step):
-            if inner.id in known:
-                scope.keep(inner.id, known[inner.id])
-        data = Payload(known.get(step.id))
-    return scope, data
+
+def _items(decision: bytes) -> list[Any]:
+    """The items that a loop has decided on, each as JSON where they are many."""
+    if len(decision) <= LARGE_BYTES:
+        items: list[Any] = msgspec.json.decode(decision)
+        return items
+    return msgspec.json.decode(decision, type=list[msgspec.Raw])
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:

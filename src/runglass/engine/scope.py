@@ -27,6 +27,7 @@ class Scope:
         self._inputs = inputs
         self._outer: Scope | None = None
         self._outputs: dict[str, Any] = {}
+        self._large: dict[str, Payload] = {}
         self._loop_names: dict[str, Any] = {}
 
     def iteration(self, loop_names: Mapping[str, Any]) -> "Scope":
@@ -36,22 +37,37 @@ class Scope:
         inner._loop_names = {**self._loop_names, **loop_names}
         return inner
 
-    def keep(self, step_id: str, output: Any) -> None:
-        self._outputs[step_id] = output
+    def keep(self, step_id: str, output: Payload) -> None:
+        """Shows the output of a step from now on; a large one is held as JSON, or not in memory at all."""
+        if output.holding is None:
+            self._outputs[step_id] = output.value
+        else:
+            self._large[step_id] = output
 
-    def names(self, data: Payload, *, attempt: int = 1) -> dict[str, Any]:
-        """The names for a step whose input is `data`; nearer ones hide farther ones."""
+    def names(
+        self, data: Mapping[str, Any] | None, *, attempt: int = 1, large: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The names for a step whose input is `data`; nearer ones hide farther ones.
+
+        Of the large outputs those are seen whose values are given.
+        """
+        outputs = self._all_outputs()
         return {
             "initial": self._inputs,
-            "steps": self._all_outputs(),
+            "steps": {**outputs, **large} if large else outputs,
             "attempt": attempt,
             **self._loop_names,
-            **(data.value or {}),
+            **(data or {}),
         }
 
     def outputs(self) -> dict[str, Any]:
-        """The outputs by step id that are seen here."""
+        """The outputs by step id that are seen here, the large ones left out."""
         return dict(self._all_outputs())
+
+    def large(self) -> dict[str, Payload]:
+        """The large outputs by step id that are seen here."""
+        outer = self._outer.large() if self._outer else None
+        return {**outer, **self._large} if outer else self._large
 
     def _all_outputs(self) -> dict[str, Any]:
         return {**self._outer._all_outputs(), **self._outputs} if self._outer else self._outputs

@@ -20,7 +20,7 @@ WORKER_LOST = "WORKER_LOST"
 class PausedRun(NamedTuple):
     """A run that waits, with all that is needed to take it up again.
 
-    `step_inputs` are those of the stretch before the pause.
+    `step_inputs` are those of the stretch before the pause, `output_bytes` what its checkpoints measure.
     """
 
     run: RunRecord
@@ -28,6 +28,7 @@ class PausedRun(NamedTuple):
     pause: Pause
     outputs: dict[str, Any]
     step_inputs: dict[str, dict[str, Any]]
+    output_bytes: int = 0
 
 
 class CutOff(NamedTuple):
@@ -49,7 +50,9 @@ class State(NamedTuple):
     `turns` are those that it goes on with, `left_behind` those of a step that its caller went back from.
     `outputs` are those by step id before the stretch, `kept` what has been done of the stretch itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
-    `checkpoint` keeps `begun` where that follows a pause.
+    `checkpoint` keeps `begun` where that follows a pause. `iterations` and `output_bytes` are what the run
+    has used of its limits, but for what the walk counts once more. `request_bytes` is about what the inputs
+    measure as JSON.
     """
 
     begun: Begun
@@ -62,6 +65,9 @@ class State(NamedTuple):
     earlier: Mapping[Address, StepChange] = {}
     cut_off: Mapping[Address, CutOff] = {}
     checkpoint: Checkpoint | None = None
+    iterations: int = 0
+    output_bytes: int = 0
+    request_bytes: int = 0
 
 
 def new_state(run: RunRecord, begun: Begun) -> State:
@@ -90,6 +96,8 @@ async def paused_state(store: Store, paused: PausedRun, begun: Begun, checkpoint
         reached=reached,
         earlier={_address(change): change for change in changes},
         checkpoint=checkpoint,
+        iterations=paused.pause.iterations,
+        output_bytes=paused.output_bytes,
     )
 
 
@@ -124,6 +132,8 @@ async def left_state(store: Store, run: RunRecord) -> State | None:
             reached=reached,
             earlier={_address(change): change for change in map(step_change, earlier)},
             cut_off=cut_off,
+            iterations=pause.iterations if pause else 0,
+            output_bytes=size_of(rows),
         )
 
 

@@ -27,7 +27,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
 
     Budget and spending are exact US dollars; `reserved_usd` is held back for requests to models that are
     being made. `allowed_models` are patterns of the models that its flows and callers may name, None for no
-    list.
+    list. `data_bytes` is what its runs take, see `RunRecord`.
     """
 
     id: int
@@ -40,6 +40,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     content_retention_days: float | None = None
     reserved_usd: Decimal = ZERO
     allowed_models: tuple[str, ...] | None = None
+    data_bytes: int = 0
 
     @property
     def is_spent(self) -> bool:
@@ -149,7 +150,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A run's row. `no` is the store's own short name for the run, `head` the seq of its last event.
 
     `fence` counts who has gone on with it: a writer with an older one is refused. `claims` counts how often
-    that was taken over without the log having grown.
+    that was taken over without the log having grown. `log_bytes` counts its events and steps, `open_bytes`
+    what it needs to go on; the last 64 KiB may not be in them yet. What its caller is owed is in neither.
     """
 
     no: int
@@ -166,6 +168,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     claims: int
     summary: bytes
     key_id: int | None = None
+    log_bytes: int = 0
+    open_bytes: int = 0
 
     @property
     def ended(self) -> bool:
@@ -222,7 +226,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     `ended_at` is when it ended, where it has.
     `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
     repeated call gets whatever the log keeps. `spent_usd` joins the project's spending, `reserved_usd` what
-    is held back of its budget: less than 0 where more was given back than taken.
+    is held back of its budget: less than 0 where more was given back than taken. `log_bytes` and `open_bytes`
+    join what the run has of them, and what its project has in all.
     """
 
     run_no: int
@@ -241,6 +246,8 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     spent_usd: Decimal = ZERO
     reserved_usd: Decimal = ZERO
     ended_at: str | None = None
+    log_bytes: int = 0
+    open_bytes: int = 0
 
 
 @contextmanager
@@ -476,6 +483,9 @@ class Store(Protocol):
 
     async def checkpoints(self, run_no: int) -> list[Checkpoint]: ...
 
+    async def checkpoint(self, run_no: int, step_id: str, loop_path: str) -> bytes | None:
+        """The data of one checkpoint; None if there is none, as after the end of the run."""
+
     async def retentions(self) -> list[RetentionOfFlow]:
         """What is said of each flow's runs, by the flow or else by its project."""
 
@@ -496,7 +506,7 @@ class Store(Protocol):
         """
 
     async def purge_rows(self, *, limit_rows: int, limit_bytes: int) -> bool:
-        """Takes one bite of what purged runs have left behind; False if they have left nothing."""
+        """Takes one bite of what purged runs, and long ones at their end, left behind; False if nothing."""
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int

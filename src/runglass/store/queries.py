@@ -55,3 +55,8 @@ def as_bytes(row: Any) -> bytes:
 def now_text() -> str:
     """The time as the store keeps it: ISO, UTC, in milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def count_bytes(db: sqlite3.Connection, project_id: int, size: int) -> None:
+    """Adds to what the runs of a project take in the store; less than 0 takes it away."""
+    db.execute("UPDATE project SET data_bytes = data_bytes + ? WHERE id = ?", (size, project_id))

@@ -27,6 +27,9 @@ _STEP = (
     " attempt = excluded.attempt, status = excluded.status, data = excluded.data"
 )
 
+AT_ONCE_EVENTS = 1000
+"""A run with no more events has its checkpoints deleted as it ends, any other bit by bit after that."""
+
 
 def write_append(db: sqlite3.Connection, batch: Append) -> None:
     """Writes the batch. Raises HeadMismatch before the first write, or not at all."""
@@ -36,6 +39,8 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
             "another process goes on with it"
         )
+    if batch.log_bytes or batch.open_bytes or batch.status in TERMINAL:
+        _count(db, batch)
     if batch.spent_usd or batch.reserved_usd:
         _spend(db, batch)
     db.executemany(
@@ -49,7 +54,10 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             [(batch.run_no, *owed) for owed in batch.owed],
         )
     if batch.status in TERMINAL:
-        db.execute("DELETE FROM checkpoint WHERE run_no = ?", (batch.run_no,))
+        if batch.head > AT_ONCE_EVENTS:
+            db.execute("INSERT OR IGNORE INTO ended_run (run_no) VALUES (?)", (batch.run_no,))
+        else:
+            db.execute("DELETE FROM checkpoint WHERE run_no = ?", (batch.run_no,))
         db.execute("DELETE FROM run_request WHERE run_no = ?", (batch.run_no,))
         db.execute(
             "INSERT OR REPLACE INTO run_outcome (run_no, result, error, ended_at) VALUES (?, ?, ?, ?)",
@@ -77,6 +85,20 @@ def _moved(db: sqlite3.Connection, batch: Append) -> bool:
     if db.execute(_MOVE, (*state, *before, batch.status)).rowcount == 1:
         return True
     return db.execute(_MOVE_ON, (*state, batch.status, *before)).rowcount == 1
+
+
+def _count(db: sqlite3.Connection, batch: Append) -> None:
+    """Adds to what the run and its project take in the store; an ended run is not open any more."""
+    opened = "-open_bytes" if batch.status in TERMINAL else str(int(batch.open_bytes))
+    db.execute(
+        f"UPDATE project SET data_bytes = data_bytes + ? + (SELECT {opened} FROM run WHERE no = ?)"
+        " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
+        (batch.log_bytes, batch.run_no, batch.run_no),
+    )
+    db.execute(
+        f"UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + {opened} WHERE no = ?",
+        (batch.log_bytes, batch.run_no),
+    )
 
 
 def _spend(db: sqlite3.Connection, batch: Append) -> None:

@@ -21,7 +21,7 @@ from runglass.store.sqlite_audit import change_project, note_change
 
 _PROJECT = (
     "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
-    " reserved_usd, allowed_models FROM project"
+    " reserved_usd, allowed_models, data_bytes FROM project"
 )
 _KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
 _FLOW = (

@@ -12,7 +12,7 @@ from runglass.content import strip_error, strip_event, strip_step, strip_summary
 from runglass.management import SERVER, Actor
 from runglass.store.base import ContentPlace, Retention, RetentionOfFlow
 from runglass.store.connections import Connections
-from runglass.store.queries import every
+from runglass.store.queries import count_bytes, every
 from runglass.store.sqlite_audit import change_project, note_change
 from runglass.trace import TERMINAL
 
@@ -42,17 +42,20 @@ _CONTENT: dict[str, Callable[[bytes], bytes]] = {
 }
 """The tables with content, and what takes it out of a row's data."""
 
+_ENDED_RUN = "SELECT run_no FROM ended_run ORDER BY run_no LIMIT 1"
+
 SPARE = 20
 """One page in so many may be free: what is given back to the system is soon asked for again."""
 
 
 class _Stripped(NamedTuple):
-    """Rows without their content, and where to go on; None at the end."""
+    """Rows without their content, where to go on, None at the end, and how many bytes are saved."""
 
     rows: list[tuple[str, tuple[int, ...], bytes]]
     outcome: bytes | None
     summary: bytes | None
     place: ContentPlace | None
+    freed: int
 
 
 class Removal:
@@ -82,11 +85,15 @@ class Removal:
 
     async def purge_run(self, run_no: int, *, by: Actor | None = None) -> bool:
         def work(db: sqlite3.Connection) -> bool:
-            sql = f"SELECT id, project_id, flow_id, status FROM run WHERE no = ? AND {_ENDED}"
+            sql = (
+                "SELECT id, project_id, flow_id, status, log_bytes + open_bytes FROM run"
+                f" WHERE no = ? AND {_ENDED}"
+            )
             row = db.execute(sql, (run_no,)).fetchone()
             if row is None:
                 return False
-            run_id, project_id, flow_id, status = row
+            run_id, project_id, flow_id, status, size = row
+            count_bytes(db, project_id, -size)
             db.execute("INSERT INTO purged_run (run_no) VALUES (?)", (run_no,))
             db.execute("UPDATE run_number SET last = max(last, ?)", (run_no,))
             db.execute("DELETE FROM run WHERE no = ?", (run_no,))
@@ -113,8 +120,28 @@ class Removal:
             self._deleted = True
             return True
 
+        if await self._drop_checkpoints(limit_rows=limit_rows, limit_bytes=limit_bytes):
+            return True
         purged = await self._db.read(every(lambda row: row, "SELECT 1 FROM purged_run LIMIT 1"))
         return bool(purged) and await self._db.write(work)
+
+    async def _drop_checkpoints(self, *, limit_rows: int, limit_bytes: int) -> bool:
+        """Deletes some of the checkpoints of runs that have ended; False if there are none."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            row = db.execute(_ENDED_RUN).fetchone()
+            if row is None:
+                return False
+            gone, freed = _delete_some(
+                db, "checkpoint", row[0], limit_rows=limit_rows, limit_bytes=limit_bytes
+            )
+            if gone < limit_rows and freed < limit_bytes:
+                db.execute("DELETE FROM ended_run WHERE run_no = ?", row)
+                self._deleted = True
+            return True
+
+        ended = await self._db.read(every(lambda row: row, _ENDED_RUN))
+        return bool(ended) and await self._db.write(work)
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
@@ -125,6 +152,10 @@ class Removal:
         )
 
         def work(db: sqlite3.Connection) -> None:
+            if stripped.freed:
+                sql = "UPDATE run SET log_bytes = log_bytes - ? WHERE no = ? RETURNING project_id"
+                for (project_id,) in db.execute(sql, (stripped.freed, run_no)).fetchall():
+                    count_bytes(db, project_id, -stripped.freed)
             for table, key, data in stripped.rows:
                 same_row = " AND ".join(f"{column} = ?" for column in ("run_no", *ROWS_OF_RUN[table]))
                 db.execute(f"UPDATE {table} SET data = ? WHERE {same_row}", (data, run_no, *key))
@@ -192,14 +223,15 @@ def _strip_some(
     db: sqlite3.Connection, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
 ) -> _Stripped:
     rows: list[tuple[str, tuple[int, ...], bytes]] = []
-    seen = size = 0
+    seen = size = freed = 0
     for table, key, data in _content_of(db, run_no, place):
         stripped = _CONTENT[table](data)
         seen, size = seen + 1, size + len(data)
         if stripped != data:
             rows.append((table, key, stripped))
+            freed += len(data) - len(stripped)
         if seen >= limit_rows or size >= limit_bytes:
-            return _Stripped(rows, None, None, ContentPlace(table, key))
+            return _Stripped(rows, None, None, ContentPlace(table, key), freed)
     outcome = db.execute("SELECT error FROM run_outcome WHERE run_no = ?", (run_no,)).fetchone()
     run = db.execute("SELECT summary FROM run WHERE no = ?", (run_no,)).fetchone()
     return _Stripped(
@@ -207,6 +239,7 @@ def _strip_some(
         strip_error(outcome[0]) if outcome else None,
         strip_summary(run[0]) if run else None,
         None,
+        freed,
     )
 
 

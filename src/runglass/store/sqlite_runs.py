@@ -21,13 +21,13 @@ from runglass.store.base import (
     StepRow,
 )
 from runglass.store.connections import Connections
-from runglass.store.queries import as_bytes, changed, every, now_text, one, page
+from runglass.store.queries import as_bytes, changed, count_bytes, every, now_text, one, page
 from runglass.store.sqlite_append import write_append
 from runglass.trace import TERMINAL
 
 _RUN = (
     "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
-    " claims, summary, key_id FROM run"
+    " claims, summary, key_id, log_bytes, open_bytes FROM run"
 )
 _FREE = (
     "status IN ('pending', 'running') AND (owner IS NULL OR"
@@ -62,8 +62,8 @@ class Runs:
                 _begin_call(db, run.project_id, run.call, run.id, head=0)
             db.execute(
                 "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
-                f" session_id, summary, owner, key_id)"
-                f" VALUES ({_NEXT_NO}, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?)",
+                " session_id, summary, owner, key_id, open_bytes)"
+                f" VALUES ({_NEXT_NO}, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run.id,
                     run.project_id,
@@ -75,8 +75,10 @@ class Runs:
                     run.summary,
                     run.owner,
                     run.key_id,
+                    len(run.request),
                 ),
             )
+            count_bytes(db, run.project_id, len(run.request))
             created = _run(db.execute(f"{_RUN} WHERE id = ?", (run.id,)).fetchone())
             db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
             return created
@@ -353,6 +355,10 @@ class Runs:
     async def checkpoints(self, run_no: int) -> list[Checkpoint]:
         sql = "SELECT step_id, loop_path, data FROM checkpoint WHERE run_no = ?"
         return await self._db.read(every(Checkpoint._make, sql, run_no))
+
+    async def checkpoint(self, run_no: int, step_id: str, loop_path: str) -> bytes | None:
+        sql = "SELECT data FROM checkpoint WHERE run_no = ? AND step_id = ? AND loop_path = ?"
+        return await self._db.read(one(as_bytes, sql, run_no, step_id, loop_path))
 
     async def raw_rows(self, run_id: str, take: Callable[[str, RawRow], None]) -> bool:
         def work(db: sqlite3.Connection) -> bool:

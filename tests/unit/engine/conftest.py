@@ -14,6 +14,7 @@ from runglass.engine.capture import Capture, Redactor
 from runglass.engine.engine import Engine, StartedRun
 from runglass.engine.going import Outcome
 from runglass.engine.llm import Models, Price
+from runglass.engine.memory import Memory
 from runglass.engine.plan import Plan, Stretch
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
@@ -65,6 +66,7 @@ async def open_house(
     models: Models | None = None,
     places: int = 1000,
     line: int = 1000,
+    memory: Memory | None = None,
 ) -> AsyncIterator[House]:
     """An engine on this store, which is opened here; `models` stand in for the real ones."""
     clock = clock or VirtualClock()
@@ -89,6 +91,7 @@ async def open_house(
             lease_s=LEASE_S,
             max_concurrent_runs=places,
             max_queued_runs=line,
+            memory=memory,
         )
         yield House(store, bus, await opened.enter_async_context(engine), clock)
 

@@ -37,7 +37,7 @@ def test_a_snapshot_by_mode(mode: CaptureMode, kept: Any, size: int | None) -> N
     capture = Capture(mode)
     snapshot = capture.snapshot(Payload(VALUE))
     assert (shown(snapshot), snapshot.size_bytes, snapshot.truncated) == (kept, size, False)
-    assert capture.size(ENCODED) == size
+    assert capture.size(Payload(VALUE)) == size
     assert capture.keeps_snapshots is (kept is not None)
 
 

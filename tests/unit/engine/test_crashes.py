@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from runglass.clock import iso
 from runglass.engine.going import Outcome, RunLeft, RunTaken
+from runglass.engine.memory import Memory
 from runglass.engine.plan import Offer, Stretch
 from runglass.engine.steps import perform
 from runglass.errors import APIError, StoreError
@@ -58,11 +59,11 @@ class DyingStore(SqliteStore):
 
 
 @asynccontextmanager
-async def next_life(store: SqliteStore) -> AsyncIterator[House]:
+async def next_life(store: SqliteStore, *, memory: Memory | None = None) -> AsyncIterator[House]:
     """An engine in a process of its own, started after the one before it died."""
     async with SqliteStore(store._db.path, synchronous="NORMAL") as first:
         await first.end_lease(None)
-    async with open_house(store) as house:
+    async with open_house(store, memory=memory) as house:
         yield house
 
 

@@ -1,0 +1,79 @@
+"""How much one run may do: iterations, bytes of outputs, bytes of log. Counted over all of its stretches.
+
+A large run is stopped by these before it fills disk and memory of everybody; a usual one never meets them.
+"""
+
+from typing import Any, NoReturn
+
+import msgspec
+
+from runglass.errors import StepFailure
+
+
+class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run may do. `output_bytes` are of the checkpoints that it needs to go on."""
+
+    iterations: int = 250_000
+    output_bytes: int = 256 << 20
+    log_bytes: int = 1 << 30
+
+
+class LimitReached(Exception):
+    """The run is at its limit and ends with `error`; the step was not begun."""
+
+    def __init__(self, step_id: str, error: dict[str, Any]) -> None:
+        super().__init__(step_id)
+        self.step_id = step_id
+        self.error = error
+
+
+class Allowance:
+    """What a run has used of its limits."""
+
+    def __init__(self, limits: RunLimits, *, iterations: int = 0, output_bytes: int = 0) -> None:
+        self.iterations = iterations
+        self.output_bytes = output_bytes
+        self.log_bytes = limits.log_bytes
+        """How long the log may be."""
+        self._limits = limits
+
+    def iterate(self, count: int, *, step_id: str) -> None:
+        """Takes the iterations of a loop that is about to begin. Raises StepFailure before the first."""
+        limit = self._limits.iterations
+        if self.iterations + count > limit:
+            _refuse(
+                f"loop {step_id!r} has {count:,} items and the run has made {self.iterations:,} iterations;"
+                f" a run may make {limit:,} (setting run_iterations)",
+                limit="iterations",
+                value=limit,
+                setting="run_iterations",
+            )
+        self.iterations += count
+
+    def keep(self, size: int, *, step_id: str) -> None:
+        """Takes room for an output, or for what a container has decided. Raises StepFailure."""
+        self.output_bytes += size
+        limit = self._limits.output_bytes
+        if self.output_bytes > limit:
+            self.output_bytes -= size
+            _refuse(
+                f"the output of step {step_id!r} has {size:,} bytes and those before it"
+                f" {self.output_bytes:,}; a run may keep {limit:,} (setting run_output_bytes)",
+                limit="outputs",
+                value=limit,
+                setting="run_output_bytes",
+            )
+
+    def log_is_full(self, step_id: str, log_bytes: int) -> LimitReached:
+        """What ends a run whose log is longer than it may be: a step may pass that by its own part."""
+        limit = self.log_bytes
+        message = (
+            f"the log of the run has {log_bytes:,} bytes; it may have {limit:,} (setting run_log_bytes);"
+            f" step {step_id!r} was not begun"
+        )
+        details = {"limit": "log", "value": limit, "setting": "run_log_bytes"}
+        return LimitReached(step_id, {"code": "RUN_LIMIT", "message": message, **details})
+
+
+def _refuse(message: str, **details: Any) -> NoReturn:
+    raise StepFailure("RUN_LIMIT", message, may_retry=False, details=details)

@@ -1,0 +1,48 @@
+"""Which earlier outputs a step mentions, so that large ones are read and decoded for nobody else.
+
+Names get into templates and code only where these spell them out, so what is not spelled is not used.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from runglass.flow import Step
+
+_USE = re.compile(
+    r"(?<!\w)steps(?!\w)(?:\s*\.\s*([A-Za-z_]\w*)(?!\w|\s*\()|\s*\[\s*([\"'])([^\"'\\]*)\2\s*\])?"
+)
+"""A use of `steps`, followed by an item of it or by anything else."""
+_TEXTS = ("input", "over", "if_", "prompt", "system", "code")
+
+
+def mentioned_outputs(step: Step) -> frozenset[str] | None:
+    """The ids whose outputs the step may use; None where it may use any."""
+    texts = tuple(text for name in _TEXTS for text in _strings(getattr(step, name, None)))
+    return _mentioned(texts)
+
+
+@lru_cache(maxsize=512)
+def _mentioned(texts: tuple[str, ...]) -> frozenset[str] | None:
+    ids = set()
+    for text in texts:
+        # Python reads names in this normal form.
+        for match in _USE.finditer(text if text.isascii() else unicodedata.normalize("NFKC", text)):
+            found = match[1] or match[3]
+            if not found or hasattr(dict, found):
+                return None
+            ids.add(found)
+    return frozenset(ids)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)

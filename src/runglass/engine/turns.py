@@ -1,0 +1,74 @@
+"""Who goes on when the store has answered: steps that wait for nothing else must not make everybody wait.
+
+A loop of a thousand cheap steps at a time is ready as a whole whenever its appends are stored. Done in one
+turn, they would hold the event loop for a tenth of a second; and as the loop never rests then, the writer's
+thread hardly gets the interpreter, with the appends of everybody else behind theirs. So a project has only so
+many steps that wait for the store at a time, and its others wait for these.
+"""
+
+import asyncio
+import weakref
+from collections import deque
+
+STEPS_AT_A_TIME = 32
+"""About 4 ms of steps that do nothing."""
+
+
+class StoreTurns:
+    """The steps of one project: `inside` wait for the store, at most `most` of them, the others in a line."""
+
+    __slots__ = ("__weakref__", "_is_due", "_line", "_most", "inside")
+
+    def __init__(self, most: int = STEPS_AT_A_TIME) -> None:
+        self.inside = 0
+        self._most = most
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._is_due = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a step that the store has answered must wait for its turn, before it comes to it again."""
+        return self.inside >= self._most or bool(self._line)
+
+    def leave(self) -> None:
+        """A step that was inside waits for the store no more."""
+        self.inside -= 1
+        if self._line:
+            self._let_on_soon()
+
+    async def turn(self) -> None:
+        """Returns when the step may go on."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append(future)
+        self._let_on_soon()
+        await future
+
+    def _let_on_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._let_on)
+
+    def _let_on(self) -> None:
+        self._is_due = False
+        room = self._most - self.inside
+        while self._line and room > 0:
+            future = self._line.popleft()
+            if not future.done():
+                room -= 1
+                future.set_result(None)
+        # Those that go on need not come to the store again: whether they do is known in the next turn.
+        if self._line and self.inside < self._most:
+            self._let_on_soon()
+
+
+class ProjectTurns:
+    """The turns of every project that has runs."""
+
+    def __init__(self) -> None:
+        self._of: weakref.WeakValueDictionary[int, StoreTurns] = weakref.WeakValueDictionary()
+
+    def of(self, project_id: int) -> StoreTurns:
+        turns = self._of.get(project_id)
+        if turns is None:
+            turns = self._of[project_id] = StoreTurns()
+        return turns

@@ -1,0 +1,190 @@
+"""What runs hold in memory: put away and read back, after a crash too, and never waited for in a circle."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from runglass.engine.memory import Memory, RunMemory
+from runglass.engine.mentions import mentioned_outputs
+from runglass.engine.payload import LARGE_BYTES, Payload
+from runglass.engine.plan import Stretch
+from runglass.engine.turns import STEPS_AT_A_TIME, StoreTurns
+from runglass.errors import APIError, RunglassError
+from runglass.flow import CodeStep
+from runglass.store.sqlite import SqliteStore
+from tests.unit.engine.conftest import follow, open_house, read, start
+from tests.unit.engine.test_crashes import DyingStore, next_life
+from tests.unit.engine.test_stretches import take_up
+
+LARGE = """
+  - {id: a, type: code, code: 'return {"text": "a" * 40000}'}
+  - id: each
+    type: loop
+    over: '[1, 2, 3]'
+    steps: [{id: b, type: code, code: 'return {"text": "b" * 30000}'}]
+  - {id: rest, type: wait, ms: 3600000}
+  - id: last
+    type: code
+    code: 'return {"a": len(steps["a"]["text"]), "b": [len(b["text"]) for b in items]}'
+"""
+RESULT = {"a": 40_000, "b": [30_000] * 3}
+
+
+@pytest.mark.parametrize("lives", [2, 4, 6, 7])
+async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
+    tmp_path: Path, lives: int
+) -> None:
+    store = DyingStore(tmp_path / "db", lives, commits=True)
+    async with open_house(store, memory=Memory(run_bytes=0)) as house:
+        started = await start(house, LARGE)
+        with contextlib.suppress(RunglassError):
+            await started.outcome()
+        assert house.engine.memory.held == 0
+    async with next_life(SqliteStore(tmp_path / "db"), memory=Memory(run_bytes=0)) as later:
+        await follow(later, started.id)
+        run = await later.store.run(started.id)
+        assert run is not None
+        assert (run.status, await later.store.outcome(run.no)) == (
+            "completed",
+            (b'{"a":40000,"b":[30000,30000,30000]}', None),
+        )
+
+
+async def test_a_run_that_was_paused_reads_back_what_its_next_stretch_mentions(tmp_path: Path) -> None:
+    async with open_house(SqliteStore(tmp_path / "db"), memory=Memory(run_bytes=0)) as house:
+        started = await start(house, LARGE, stretch=Stretch(last=1))
+        paused = await started.outcome()
+        assert [len(step["text"]) for step in paused.outputs["each"]["items"]] == [30_000] * 3
+        outcome = await take_up(house, started.id, Stretch(first=2))
+        assert outcome.result == RESULT
+        assert house.engine.memory.held == 0
+
+
+async def test_what_a_run_takes_in_the_store_is_counted_and_taken_back(tmp_path: Path) -> None:
+    async with open_house(SqliteStore(tmp_path / "db")) as house:
+        started = await start(house, LARGE)
+        ran = await read(house, started.id, await started.outcome())
+        run, project = await house.store.run(started.id), await house.store.project(1)
+        assert run is not None
+        assert project is not None
+        steps = await house.store.steps(run.no)
+        pages = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
+        assert run.log_bytes == sum(len(data) for _, data in pages) + sum(len(step.data) for step in steps)
+        assert (run.open_bytes, project.data_bytes) == (0, run.log_bytes)
+        assert len(ran.events) == len(pages)
+        await house.store.strip_content(run.no, None, limit_rows=1000, limit_bytes=1 << 20)
+        stripped = await house.store.project(1)
+        assert stripped is not None
+        assert 0 < stripped.data_bytes < project.data_bytes
+        await house.store.purge_run(run.no)
+        emptied = await house.store.project(1)
+        assert emptied is not None
+        assert emptied.data_bytes == 0
+
+
+async def test_the_checkpoints_of_a_long_run_go_bit_by_bit_after_its_end(tmp_path: Path) -> None:
+    async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        loop = "- {id: l, type: loop, over: items, steps: [{id: s, type: passthrough}]}"
+        started = await start(house, loop, {"items": list(range(600))}, capture="off")
+        await started.outcome()
+        run = await house.store.run(started.id)
+        assert run is not None
+        assert len(await house.store.checkpoints(run.no)) >= 600
+        bites = 0
+        while await house.store.purge_rows(limit_rows=100, limit_bytes=1 << 20):
+            bites += 1
+        assert bites >= 7
+        assert await house.store.checkpoints(run.no) == []
+
+
+def text_of(size: int) -> Payload:
+    return Payload({"text": "x" * size})
+
+
+async def test_the_oldest_is_put_away_first_and_nothing_that_is_in_use() -> None:
+    async def nothing(address: tuple[str, str]) -> bytes:
+        return b'{"text":"%s"}' % (b"x" * 30_000)
+
+    memory = Memory(limit_bytes=1 << 20, run_bytes=70_000)
+    run = RunMemory(memory, nothing)
+    used, second, third, fourth = (text_of(30_000) for _ in range(4))
+    run.keep(used, ("used", ""))
+    async with run.using([used]):
+        for name, payload in (("second", second), ("third", third), ("fourth", fourth)):
+            run.keep(payload, (name, ""))
+        assert [each.is_away for each in (used, second, third, fourth)] == [False, True, True, False]
+        await run.bring_back(second)
+        assert second.value == used.value
+        assert fourth.is_away
+    del third, fourth, payload
+    assert memory.held == used.size_bytes + second.size_bytes
+    run.close()
+    assert memory.held == 0
+
+
+async def test_steps_that_decode_too_much_at_once_wait_for_each_other_and_one_alone_never() -> None:
+    memory = Memory(limit_bytes=LARGE_BYTES * 8)
+    inside, most = 0, 0
+
+    async def work(size: int) -> None:
+        nonlocal inside, most
+        async with memory.working(size):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0)
+            inside -= 1
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(work(size)) for size in (LARGE_BYTES * 5, LARGE_BYTES, LARGE_BYTES * 2) * 3
+        ]
+        await asyncio.sleep(0)
+        tasks[3].cancel()
+    assert most == 1
+
+
+def test_a_request_that_memory_has_no_room_for_is_refused_beside_others_and_taken_alone() -> None:
+    memory = Memory(limit_bytes=1_000_000)
+    with memory.starting(10_000_000), pytest.raises(APIError) as caught, memory.starting(20_000):
+        pass
+    assert (caught.value.code, memory.held) == ("UNAVAILABLE", 0)
+    assert "memory_limit_bytes" in str(caught.value)
+
+
+async def test_a_project_has_only_so_many_steps_at_the_store_and_each_has_its_turn() -> None:
+    turns, most, done = StoreTurns(), 0, 0
+
+    async def worker() -> None:
+        nonlocal most, done
+        for _ in range(3):
+            if turns.is_full:
+                await turns.turn()
+            turns.inside += 1
+            most = max(most, turns.inside)
+            await asyncio.sleep(0)
+            turns.leave()
+        done += 1
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for _ in range(300):
+            group.create_task(worker())
+    assert done == 300
+    assert most <= STEPS_AT_A_TIME
+
+
+@pytest.mark.parametrize(
+    ("code", "ids"),
+    [
+        ("return {'n': n}", set()),
+        ("return {'n': steps.a['n'] + steps [ 'b-c' ]['n']}", {"a", "b-c"}),
+        ("return {'n': my_steps.a, 'm': stepsize}", set()),
+        ("return dict(steps)", None),
+        ("return steps.get('a')", None),
+        ("return steps[name]", None),
+        ("return ｓteps['a']", {"a"}),  # noqa: RUF001
+    ],
+)
+def test_outputs_are_read_back_for_whom_mentions_them(code: str, ids: set[str] | None) -> None:
+    assert mentioned_outputs(CodeStep(id="x", code=code)) == ids
