@@ -24,6 +24,7 @@ from pydantic_ai.exceptions import (
 )
 
 from runglass.engine.model_call import CallFailed, whole_text
+from runglass.engine.redaction import strike_known
 from runglass.errors import StepFailure
 
 EXCERPT = 2048
@@ -34,6 +35,8 @@ CALL_ERRORS = (ModelAPIError, UnexpectedModelBehavior, UserError, OSError, NotIm
 
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET")
 _SHORTEST_SECRET = 8
+_LONGEST_SEARCHED = 64 * 1024
+"""Characters of a provider's text that are looked through; an error keeps far less of them."""
 _REFUSED = frozenset({503, 529})
 """Statuses beside 4xx with which a provider takes no work."""
 _NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout"})
@@ -103,12 +106,17 @@ def rejects_streaming(error: Exception) -> bool:
 
 
 def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` with every given secret, and every key or token of the environment, struck out."""
+    """`text` with every given secret, and every key or token of the environment, struck out.
+
+    A provider may have reversed, escaped or encoded a key: these forms go, too. A very long text is cut.
+    """
     environment = (value for name, value in os.environ.items() if _SECRET_NAME.search(name))
-    for secret in sorted({*secrets, *environment}, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "[key]")
-    return text
+    known = [secret for secret in {*secrets, *environment} if len(secret) >= _SHORTEST_SECRET]
+    struck = strike_known(text[:_LONGEST_SEARCHED], known, "[key]")
+    if len(text) <= _LONGEST_SEARCHED:
+        return struck
+    # The cut may have gone through a secret, whose longest form has four letters for one.
+    return struck[: max(0, len(struck) - 4 * max(map(len, known), default=0))]
 
 
 def _may_be_charged(error: Exception, status: int | None) -> bool:

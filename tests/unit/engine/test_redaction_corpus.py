@@ -1,0 +1,115 @@
+"""Redaction by its figures: which secrets of three hundred it misses, and which harmless texts it changes."""
+
+import base64
+import random
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.engine.provider_errors import without_secrets
+from runglass.engine.redaction import MARK, Redactor
+from tests.unit.engine.redaction_corpus import CORPUS
+from tests.unit.engine.redaction_held_back import HELD_BACK
+from tests.unit.engine.redaction_pairs import Pair
+
+REDACTOR = Redactor()
+PAIRS = [*CORPUS, *HELD_BACK]
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _missed(pairs: list[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if pair.secret in _shown(REDACTOR.redact(pair.value))]
+
+
+def _struck(pairs: list[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if REDACTOR.redact(pair.harmless) != pair.harmless]
+
+
+def test_the_corpus_is_what_it_says() -> None:
+    assert len(PAIRS) >= 300
+    assert len({_shown(pair.value) for pair in PAIRS}) == len(PAIRS)
+    for pair in PAIRS:
+        assert pair.secret in _shown(pair.value) or pair.secret in str(pair.value), pair
+        assert MARK not in _shown(pair.value)
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("written beside", CORPUS), ("held back", HELD_BACK)])
+def test_both_errors_stay_within_two_in_a_hundred(name: str, pairs: list[Pair], record_property: Any) -> None:
+    missed, struck = _missed(pairs), _struck(pairs)
+    record_property(f"{name}: missed", f"{len(missed)} of {len(pairs)}")
+    record_property(f"{name}: struck", f"{len(struck)} of {len(pairs)}")
+    assert len(missed) <= len(pairs) * 0.02, [pair.value for pair in missed]
+    assert len(struck) <= len(pairs) * 0.02, [pair.harmless for pair in struck]
+
+
+def test_the_quick_look_overlooks_nothing() -> None:
+    for pair in PAIRS:
+        for value in (
+            pair.value,
+            pair.harmless,
+            {"a": [f"\n{_shown(pair.value)}\t\x10"]},
+            {"b": 'C:\\n"', "c": pair.value},
+        ):
+            if REDACTOR.redact(value) != value:
+                assert REDACTOR.may_hold_secrets(msgspec.json.encode(value)), value
+
+
+SURROUNDINGS = [
+    "",
+    "Grüße, ",
+    "Сегодня мы ",
+    "価格は ",
+    "“quoted” — ",
+    "50 % of a&b; ",
+    "\u200bx\ufeff ",
+    "ﬁne ½ ² ",
+    "%41 \\u0041 ",
+]
+
+
+@given(st.sampled_from(PAIRS), st.sampled_from(SURROUNDINGS), st.sampled_from(SURROUNDINGS))
+def test_what_is_no_secret_stays_byte_for_byte(pair: Pair, before: str, after: str) -> None:
+    text = f"{before}\n{_shown(pair.value)}\n{after}"
+    place = 0
+    for part in REDACTOR.text(text).split(MARK):
+        place = text.index(part, place) + len(part)
+    shown = REDACTOR.text(text)
+    assert shown.startswith(before)
+    assert shown.endswith(after)
+
+
+def test_a_picture_is_no_secret_and_what_is_beside_it_still_is() -> None:
+    picture = base64.b64encode(random.Random(1).randbytes(30_000)).decode()
+    for text in (f"data:image/png;base64,{picture}", f"{picture} and more", picture):
+        assert REDACTOR.text(text) == text
+    assert REDACTOR.text(f"{picture} password=x1 {picture}") == f"{picture} password={MARK} {picture}"
+    assert REDACTOR.text(f"password={picture}") == f"password={MARK}"
+
+
+@pytest.mark.parametrize("key", ["sk-" + "made-up-4711-Key/+x", "0123456789abcdef0123456789abcdef"])
+@pytest.mark.parametrize("before", ["", "Bearer ", "x:", "user1:"])
+def test_a_providers_error_tells_its_key_in_no_form(key: str, before: str) -> None:
+    plain = before + key
+    forms = [
+        plain, plain[::-1], quote(plain, safe=""), plain.encode().hex(), plain.encode().hex().upper(),
+        base64.b64encode(plain.encode()).decode(), base64.urlsafe_b64encode(plain.encode()).decode(),
+        base64.b64encode(key[::-1].encode()).decode(), "".join(f"%{byte:02x}" for byte in plain.encode()),
+        "".join(f"\\u{ord(letter):04x}" for letter in plain), key.upper(), "\u200b".join(key),
+        plain.encode().hex(" "), base64.b32encode(key.encode()).decode(),
+    ]  # fmt: skip
+    for form in forms:
+        said = without_secrets(f"bad key <{form}> given", [key])
+        assert said.startswith("bad key <")
+        assert said.endswith("> given")
+        # Base64 shares its first and last letters with what is around the key.
+        assert "[key]" in said
+        assert len(said.removeprefix("bad key <").removesuffix("> given").replace("[key]", "")) <= 4 + len(
+            form
+        ) - len(form) * len(key) // len(plain)
