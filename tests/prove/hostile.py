@@ -17,9 +17,10 @@ import msgspec
 from rich.console import Console
 
 from tests.prove.attacking.attack import Attack
-from tests.prove.attacking.bout import CEILING_MB, Bout
+from tests.prove.attacking.bout import Bout
 from tests.prove.attacking.verdict import (
     BACK_SHARE,
+    CEILING_MB,
     FLOOR_MS,
     HEALTH_MS,
     RSS_MB,

@@ -1,35 +1,33 @@
 """One attack after the other, each between a quiet time and a restart of the server."""
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
 
+from tests.prove.attacking.aftermath import first_run, lost, lost_of_attacker
 from tests.prove.attacking.attack import Attack
 from tests.prove.attacking.field import Field
-from tests.prove.attacking.http import call
-from tests.prove.attacking.neighbour import MESSAGE, PLACE, Fault, Sample, Samples, neighbour, require_whole
+from tests.prove.attacking.neighbour import Sample, Samples, neighbour
 from tests.prove.attacking.provider import PROVIDER_KEY, Provider
 from tests.prove.attacking.seed import Seeded, copied, seed
 from tests.prove.attacking.server import AttackedServer, new_server
 from tests.prove.attacking.verdict import (
     BACK_SHARE,
-    HEALTH_MS,
+    CEILING_MB,
     RSS_MB,
-    RUN_AFTER_S,
     SETTLE_S,
     STOP_S,
     Verdict,
     is_settled,
+    judge_memory,
+    judge_neighbour,
     speeds_of,
 )
 
-CEILING_MB = 3000.0
-"""A server that takes more is killed, lest it takes the machine along."""
 QUIET_S = 1.0
 QUIET_KEPT = 6
 """Quiet times that a p99 is taken from: the newest ones."""
@@ -37,8 +35,6 @@ WARM_S = 15.0
 OVERTIME_S = 3.0
 """Beyond its time, for an attack to look at what it has done; it is cancelled then."""
 LONGEST_WAIT_S = 8.0
-LOOKED_AT = 30
-"""Runs of the neighbour, and of the attacker, that are looked at after the restart."""
 
 
 class Bout:
@@ -100,7 +96,11 @@ class Bout:
             await self._end_neighbour()
             server = await self._restarted(attack, server, verdict) or server
         if server.alive:
-            await self._looked_through(attack, server, field, verdict, runs)
+            field.address = server.address
+            verdict.faults += await lost(server.address, self._headers, runs)
+            verdict.faults += await lost_of_attacker(field)
+            if attack.judge is not None:
+                await attack.judge(field)
         verdict.faults += field.complaints
         verdict.answers = {str(status): count for status, count in sorted(field.tally.items())}
         if not (stays and verdict.is_good):
@@ -113,9 +113,14 @@ class Bout:
         quiet = await self._quiet_time(server, samples, verdict)
         field = self._field(attack, server, self._seconds)
         began_s = time.monotonic()
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(self._seconds + OVERTIME_S):
                 await attack.strike(field)
+        except TimeoutError:
+            # It waits for answers that do not come: the neighbour's figures say what that means.
+            field.tally[0] += 1
+        except (OSError, EOFError, ValueError, LookupError, TypeError) as error:
+            verdict.faults.append(f"harness: the attack broke: {error!r}")
         for connection in field.opened:
             connection.abort()
         # An attack that has said all that it has to say gets the rest of its time to work.
@@ -126,7 +131,9 @@ class Bout:
         verdict.speeds = speeds_of(quiet, attacked)
         verdict.health_ms = max((each.ms for each in attacked if each.kind == "health"), default=0.0)
         verdict.rss_peak_mb = server.take_peak_mb()
-        self._judge_attacked(attack, server, verdict, attacked)
+        judge_memory(verdict, alive=server.alive, over_ceiling=server.over_ceiling)
+        if not attack.hurts_by_itself:
+            judge_neighbour(verdict, attacked)
         if not heard and not attack.hurts_by_itself:
             verdict.faults.append("the neighbour still waits for answers")
         await self._settled(attack, server, samples, verdict, ended_s, quiet)
@@ -163,33 +170,6 @@ class Bout:
         verdict.rss_quiet_mb = server.rss_mb
         server.take_peak_mb()
         return [each for taken in self._quiet for each in taken]
-
-    def _judge_attacked(
-        self, attack: Attack, server: AttackedServer, verdict: Verdict, attacked: list[Sample]
-    ) -> None:
-        over_mb = verdict.rss_peak_mb - verdict.rss_quiet_mb
-        if server.over_ceiling:
-            verdict.faults.append(f"memory over {CEILING_MB:,.0f} MB, killed by the harness")
-        elif not server.alive:
-            verdict.faults.append("the server died")
-        elif over_mb > RSS_MB:
-            verdict.faults.append(f"memory {over_mb:,.0f} MB over quiet")
-        if attack.hurts_by_itself:
-            return
-        if verdict.health_ms > HEALTH_MS:
-            verdict.slow.append(f"/health took {verdict.health_ms / 1000:.1f} s")
-        if failed := [each for each in attacked if each.fault is not None]:
-            # What is told as slow is tried again, so a wait that was given up counts as one.
-            waited = all("no answer within" in str(each.fault) for each in failed)
-            (verdict.slow if waited else verdict.faults).append(
-                f"the neighbour failed {len(failed)} times of {len(attacked)}:"
-                f" {failed[0].kind}: {failed[0].fault}"
-            )
-        verdict.slow += [
-            f"{kind} p99 {speed.quiet_p99:.0f} to {speed.p99:.0f} ms"
-            for kind, speed in verdict.speeds.items()
-            if speed.is_bad
-        ]
 
     async def _settled(
         self,
@@ -235,35 +215,10 @@ class Bout:
         except AssertionError as error:
             verdict.faults.append(f"frozen after the restart: {error}"[:200])
             return None
-        body = b'{"message": "%s"}' % MESSAGE.encode()
-        first = await call(
-            again.address, "POST", f"{PLACE}/execute", body, headers=self._headers, timeout_s=RUN_AFTER_S
-        )
-        if first.status != 200:
-            verdict.faults.append(
-                f"after the restart a run gave {first.status}: {first.fault}{first.body[:200]!r}"
-            )
+        if (fault := await first_run(again.address, self._headers)) is not None:
+            verdict.faults.append(fault)
             return None
         return again
-
-    async def _looked_through(
-        self, attack: Attack, server: AttackedServer, field: Field, verdict: Verdict, runs: list[str]
-    ) -> None:
-        """Whether anything is lost of what was acknowledged, the neighbour's and the attacker's."""
-        try:
-            for run_id in random.sample(runs, min(LOOKED_AT, len(runs))):
-                await require_whole(server.address, run_id, self._headers)
-        except Fault as fault:
-            verdict.faults.append(f"lost: {fault}"[:300])
-        field.address = server.address
-        for run_id in random.sample(field.acknowledged, min(LOOKED_AT, len(field.acknowledged))):
-            headers = field.headers("admin")
-            found = await call(server.address, "GET", f"/api/v1/flow-runs/{run_id}/trace", headers=headers)
-            if found.status != 200:
-                verdict.faults.append(f"lost: acknowledged run {run_id} gave {found.status}")
-                break
-        if attack.judge is not None:
-            await attack.judge(field)
 
     async def _met(self, attack: Attack) -> tuple[AttackedServer, Samples]:
         """A server that works, with its neighbour."""

@@ -24,6 +24,7 @@ EVERY_S: dict[Kind, float] = {"run": 0.15, "read": 0.15, "stream": 0.4, "health"
 LIMIT_S: dict[Kind, float] = {"run": 6.0, "read": 6.0, "stream": 6.0, "health": 3.0}
 """How long it waits before it gives up, which is a fault."""
 
+GAVE_UP = "no answer within"
 MESSAGE = "the quiet neighbour says seven words"
 PLACE = f"/api/v1/seq/{NEIGHBOUR}/quiet"
 
@@ -36,6 +37,11 @@ class Sample(NamedTuple):
     ms: float
     fault: str | None
     run_id: str | None
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it failed because there was no answer in time."""
+        return self.fault is not None and GAVE_UP in self.fault
 
 
 class Fault(Exception):
@@ -69,7 +75,7 @@ class Neighbour:
                 async with asyncio.timeout(LIMIT_S[kind]):
                     run_id = await do()
             except TimeoutError:
-                fault = f"no answer within {LIMIT_S[kind]:g} s"
+                fault = f"{GAVE_UP} {LIMIT_S[kind]:g} s"
             except (OSError, EOFError, Fault) as error:
                 fault = f"{type(error).__name__}: {error}"[:300]
             took_s = time.monotonic() - begun_s

@@ -15,10 +15,11 @@ HEALTH_MS = 2000.0
 RSS_MB = 1536.0
 """Memory of the server and its children above its quiet value, at most; half of it a few seconds later."""
 BACK_SHARE = 0.5
+CEILING_MB = 3000.0
+"""A server that takes more is killed, lest it takes the machine along."""
 SETTLE_S = 8.0
 STOP_S = GRACE_S + 4.0
 """From SIGTERM to the end: the grace of steps, a second for answers, and room for a busy machine."""
-RUN_AFTER_S = 6.0
 
 
 class Speed(msgspec.Struct, frozen=True):
@@ -106,6 +107,34 @@ def is_settled(samples: Sequence[Sample], quiet: Sequence[Sample]) -> bool:
     if any(each.fault for each in samples):
         return False
     return not any(speed.is_bad for speed in speeds_of(quiet, samples).values())
+
+
+def judge_memory(verdict: Verdict, *, alive: bool, over_ceiling: bool) -> None:
+    """Notes what is wrong with the server's memory, or that it is no more."""
+    over_mb = verdict.rss_peak_mb - verdict.rss_quiet_mb
+    if over_ceiling:
+        verdict.faults.append(f"memory over {CEILING_MB:,.0f} MB, killed by the harness")
+    elif not alive:
+        verdict.faults.append("the server died")
+    elif over_mb > RSS_MB:
+        verdict.faults.append(f"memory {over_mb:,.0f} MB over quiet")
+
+
+def judge_neighbour(verdict: Verdict, attacked: Sequence[Sample]) -> None:
+    """Notes what the neighbour has suffered during the attack."""
+    if verdict.health_ms > HEALTH_MS:
+        verdict.slow.append(f"/health took {verdict.health_ms / 1000:.1f} s")
+    if failed := [each for each in attacked if each.fault is not None]:
+        # A wait that was given up is slow, and tried again like all that is slow; any other failure is one.
+        waited = all(each.gave_up for each in failed)
+        often = f"{len(failed)} times of {len(attacked)}"
+        told = f"the neighbour failed {often}: {failed[0].kind}: {failed[0].fault}"
+        (verdict.slow if waited else verdict.faults).append(told)
+    verdict.slow += [
+        f"{kind} p99 {speed.quiet_p99:.0f} to {speed.p99:.0f} ms"
+        for kind, speed in verdict.speeds.items()
+        if speed.is_bad
+    ]
 
 
 def _times(samples: Sequence[Sample], kind: Kind) -> list[float]:
