@@ -25,9 +25,10 @@ SAMPLE_S = 0.1
 MB = 1_000_000
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# Limits are set in the process itself before it becomes the server.
+# Done in the process itself before it becomes the server: its limits, and that it dies with the harness.
 _LAUNCH = """
-import os, resource, sys
+import ctypes, os, resource, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[2])])
 os.execv(sys.executable, [sys.executable, *sys.argv[3:]])

@@ -58,9 +58,10 @@ for name, (about, template) in TEMPLATES.items():
 
 @FAMILY.attack("run", finding=8)
 async def parameter_self(field: Field) -> None:
-    """Parameters named like arguments of our own functions: `self`, `template`, `cls`."""
-    for name in ("self", "template_str", "name", "cls", "kwargs", "environment", "args"):
-        answer = await field.execute("answer", {"message": "x", "parameters": {name: "v"}})
+    """Parameters named like arguments of our own functions: `self`, `name`, `cls`."""
+    for name in ("self", "source", "name", "cls", "kwargs", "environment", "args", "loop"):
+        fields = {"prompt": f"{{{{ message | upper }}}}{{{{ {name} | upper }}}}"}
+        answer = await field.override(fields, parameters={name: "v"})
         if answer.status != 200:
             field.complain(f"a parameter named {name!r} gave {answer.status}: {answer.body[:200]!r}")
 
