@@ -31,7 +31,7 @@ from tests.prove.attacking.verdict import (
 )
 from tests.prove.attacks import FAMILIES
 
-SECONDS = 3.0
+SECONDS = 2.5
 TOLD = 120
 """Characters of a verdict in the table; the JSON file has all of it."""
 

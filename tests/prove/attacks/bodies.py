@@ -18,8 +18,6 @@ def _parameters(inner: str) -> bytes:
 
 BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "brackets": ("10 MB of [", lambda: b"[" * TEN_MB),
-    "braces": ('10 MB of {"a":', lambda: b'{"a":' * (TEN_MB // 5)),
-    "small-lists": ("three million empty lists", lambda: _parameters('{"a":[' + "[]," * 3_000_000 + "[]]}")),
     "small-objects": (
         "a million objects of one member",
         lambda: _parameters('{"a":[' + '{"b":1},' * 1_000_000 + "1]}"),
@@ -28,17 +26,9 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
         "an integer of nine million digits",
         lambda: _parameters('{"a":' + "9" * 9_000_000 + "}"),
     ),
-    "huge-integers": (
-        "2,000 integers of 4,000 digits",
-        lambda: _parameters('{"a":[' + ",".join(["9" * 4000] * 2000) + "]}"),
-    ),
     "huge-exponents": (
         "numbers like 1e999999999, a million of them",
         lambda: _parameters('{"a":[' + "1e999999999," * 700_000 + "1]}"),
-    ),
-    "long-fraction": (
-        "a fraction of nine million digits",
-        lambda: _parameters('{"a":0.' + "1" * 9_000_000 + "}"),
     ),
     "duplicate-keys": (
         "the same key a million times",
@@ -54,7 +44,6 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: _parameters('{"a":"' + "\\ud800" * 1_600_000 + '"}'),
     ),
     "bad-utf8": ("10 MB that is no UTF-8", lambda: b'{"message":"' + b"\xff\xfe" * 4_900_000 + b'"}'),
-    "white-space": ("10 MB of white space around a small body", lambda: b" " * TEN_MB + b'{"message":"x"}'),
     "deep-parameters": (
         "parameters 99 levels deep, 1,000 times",
         lambda: _parameters('{"a":[' + ",".join(["[" * 90 + "]" * 90] * 1000) + "]}"),

@@ -10,13 +10,11 @@ FAMILY = Family("code")
 CODES: dict[str, tuple[str, str]] = {
     "memory-list": ("a list that grows", "a = []\nwhile True:\n    a.append('x' * 100000)"),
     "memory-text": ("a text that doubles", "a = 'x'\nwhile True:\n    a = a + a"),
-    "memory-repeat": ("ten gigabytes in one go", "return {'a': 'x' * 10**10}"),
     "recursion": (
         "a function that calls itself",
         "def f(n):\n    return f(n + 1) + f(n + 2)\nreturn {'a': f(0)}",
     ),
     "code-power": ("powers of powers", "return {'a': len(str(9 ** 9 ** 9))}"),
-    "big-shift": ("a shift by ten billion", "return {'a': (1 << 10**10) % 7}"),
     "big-product": ("a product of large numbers", "a = 3\nwhile True:\n    a = a * a"),
     "format-wide": (
         "formats that are a gigabyte wide",
@@ -52,10 +50,6 @@ CODES: dict[str, tuple[str, str]] = {
     "except-everything": (
         "limits that are caught and gone on from",
         "while True:\n    try:\n        a = 'x' * 10**9\n    except BaseException:\n        pass",
-    ),
-    "generator-chain": (
-        "a generator of generators",
-        "g = iter(range(10**12))\nfor n in range(400):\n    g = (x + 1 for x in g)\nreturn {'a': sum(g)}",
     ),
     "traceback-bomb": (
         "errors out of errors",

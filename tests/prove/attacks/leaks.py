@@ -27,7 +27,7 @@ async def streams_of_a_revoked_key(field: Field) -> None:
     """250 streams of a key that is then revoked: all of them end."""
     made = (await field.call("POST", "/keys", {"role": "read"})).json()
     run_id = (await field.execute("hold", way="jobs")).json().get("executionId")
-    headers = [("Authorization", f"Bearer {made.get('key')}")]
+    headers = [("Authorization", f"Bearer {made.get('key')}"), ("Connection", "close")]
     request = head("GET", f"{API}/flow-runs/{run_id}/trace/stream", host="x", headers=headers)
     streams = await field.connect(STREAMS)
     begun = []

@@ -23,16 +23,11 @@ TEMPLATES: dict[str, tuple[str, str]] = {
         "filters over filters over a large list",
         "{{ range(99999) | map('string') | join(',') | list | sort | unique | batch(1) | list | tojson }}",
     ),
-    "replace-grows": (
-        "replacements that grow",
-        "{% set s = 'a' * 9999 %}{{ s | replace('a', s) | replace('a', s) | replace('a', s) | length }}",
-    ),
     "deep-brackets": (
         "an expression nested 100,000 levels deep",
         "{{ " + "(" * 100_000 + "1" + ")" * 100_000 + " }}",
     ),
     "long-chain": ("a chain of 200,000 filters", "{{ message" + " | trim" * 200_000 + " }}"),
-    "many-blocks": ("half a million blocks", "{% if 1 %}{% endif %}" * 450_000),
     "big-power": ("powers of powers", "{{ 9 ** 9 ** 9 ** 9 }}{{ 99999999 ** 99999999 }}"),
     "wide-format": (
         "a format that is a gigabyte wide",

@@ -39,15 +39,9 @@ FILES: dict[str, tuple[str, Callable[[], str]]] = {
         "tags that would make objects",
         lambda: "a: !!python/object/apply:os.system [id]\n" * 20_000 + END,
     ),
-    "many-documents": ("100,000 documents in one file", lambda: "--- {}\n" * 100_000 + END),
-    "comments": ("a megabyte of comments", lambda: "# c\n" * 250_000 + END),
     "huge-scalars": (
         "numbers of 100,000 digits in every base, and dates",
         lambda: "".join(f"n{n}: 0x{'f' * 100_000}\nd{n}: 2001-01-01\n" for n in range(9)) + END,
-    ),
-    "quoted": (
-        "folded and quoted texts full of escapes",
-        lambda: 'a: "' + "\\x41\\\n  " * 120_000 + '"' + END,
     ),
     "mistakes": (
         "20,000 steps of a type that there is not",
