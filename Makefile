@@ -45,7 +45,7 @@ check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing n
 contract: $(VENV)/dev.stamp $(GENERATOR)/contract.stamp ## two minutes of made-up requests against the OpenAPI document
 	$(PY) -m tests.contract.fuzz $(GENERATOR)/bin/schemathesis
 
-prove: $(VENV)/dev.stamp ## the long tests of what breaks: kills, cuts, power; ARGS="kill --kills 100"
+prove: $(VENV)/dev.stamp ## the long tests of what breaks: kills, cuts, power, attacks; ARGS="hostile --family money"
 	$(PY) -m tests.prove $(ARGS)
 
 bench: $(VENV)/server.stamp $(if $(findstring --no-peers,$(ARGS)),,peers) ## every figure beside peers and limit; ARGS="replay latency --json FILE"

@@ -10,16 +10,19 @@ import inspect
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-PROOFS = ("simulate", "fuzz", "power", "tails", "cuts", "kill", "canary")
+PROOFS = ("simulate", "fuzz", "power", "tails", "cuts", "kill", "canary", "hostile")
 
 Count = Annotated[int | None, typer.Option(min=1)]
 Seed = Annotated[int | None, typer.Option()]
 Seconds = Annotated[float | None, typer.Option(min=0.1)]
+Names = Annotated[list[str] | None, typer.Option()]
+File = Annotated[Path | None, typer.Option(dir_okay=False)]
 
 app = typer.Typer(add_completion=False, no_args_is_help=False)
 console = Console(highlight=False, soft_wrap=True)
@@ -80,7 +83,19 @@ def canary() -> None:
     prove("canary")
 
 
-def prove(name: str, **options: float | None) -> None:
+@app.command()
+def hostile(
+    seconds: Seconds = None,
+    only: Names = None,
+    family: Names = None,
+    json: File = None,
+    before: File = None,
+) -> None:
+    """Attacks of every kind on a server with one well-behaved neighbour, who must hardly notice."""
+    prove("hostile", seconds=seconds, only=only or None, family=family or None, json=json, before=before)
+
+
+def prove(name: str, **options: object) -> None:
     """Runs one proof with the options that were given and prints its report; exits with 1 on a lie."""
     console.rule(f"prove {name}", align="left")
     began = time.monotonic()

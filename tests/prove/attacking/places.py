@@ -1,0 +1,10 @@
+"""Names that the neighbour's small process shares with what seeds the data."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+NEIGHBOUR = "acme/quiet"
+ATTACKER = "evil/room"
+SPENDER = "evil/spender"
+"""A second project of the attacker's, with a budget and models that cost."""

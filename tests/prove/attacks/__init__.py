@@ -1,0 +1,34 @@
+"""The attacks of `prove hostile`, by family: what each file says is hostile is what its attacks send."""
+
+from tests.prove.attacks import (
+    bodies,
+    code,
+    floods,
+    heads,
+    leaks,
+    memory,
+    money,
+    overrides,
+    schemas,
+    slow,
+    storms,
+    templates,
+    yaml_files,
+)
+
+FAMILIES = (
+    heads.FAMILY,
+    slow.FAMILY,
+    bodies.FAMILY,
+    overrides.FAMILY,
+    schemas.FAMILY,
+    yaml_files.FAMILY,
+    templates.FAMILY,
+    code.FAMILY,
+    floods.FAMILY,
+    memory.FAMILY,
+    storms.FAMILY,
+    money.FAMILY,
+    leaks.FAMILY,
+)
+"""From what needs no key to what needs one."""
