@@ -13,6 +13,7 @@ from tests.contract.wire import detail, frames, http_for, refusal
 FLOWS = {
     "plain": """
 slug: plain
+capture: full
 steps:
   - {id: ask, type: llm, model: echo, prompt: Hello, retry: {max_attempts: 1}}
   - {id: work, type: code, code: 'return {"n": 1}'}
