@@ -3,13 +3,12 @@
 The rules themselves are in `override_policy.py` and `setting_rules.py`; this file looks up what they need.
 """
 
-import asyncio
 from collections.abc import Collection, Mapping
 from functools import partial
 from glob import escape
 from typing import Any
 
-from runglass.engine.aside import aside
+from runglass.engine.aside import aside, in_turn
 from runglass.flow import Flow, decode_flow
 from runglass.override_policy import check_fields, check_flow_models, check_new_models, models_in
 from runglass.setting_rules import SettingRules
@@ -68,7 +67,7 @@ class RunPolicy:
                 key = (record.id, record.production_version)
                 if key not in self._models_of_version:
                     source = await self._store.flow_source(*key)
-                    flow = None if source is None else await asyncio.to_thread(decode_flow, source)
+                    flow = None if source is None else await in_turn(partial(decode_flow, source))
                     # A published version never changes. In the order of the list, the oldest goes first.
                     while len(self._models_of_version) >= MOST_VERSIONS:
                         self._models_of_version.pop(next(iter(self._models_of_version)))

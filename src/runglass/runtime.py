@@ -21,7 +21,7 @@ from runglass.bus.memory import MemoryBus
 from runglass.byte_cache import ByteCache, limit_caches
 from runglass.clock import SystemClock
 from runglass.engine.allowance import RunLimits
-from runglass.engine.aside import aside
+from runglass.engine.aside import aside, in_turn
 from runglass.engine.capture import Capture, Redactor, raise_for_trace
 from runglass.engine.checks import Checks
 from runglass.engine.engine import Engine, StartedRun
@@ -210,7 +210,7 @@ class Runtime:
 async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:
     """Stores the flow as the draft of its slug."""
     # In a thread: nobody else is to wait while a large flow is written out.
-    source = await asyncio.to_thread(flow.encode)
+    source = await in_turn(flow.encode)
     return await store.put_draft(
         project.id,
         flow.slug,

@@ -242,7 +242,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 20_000
     check_memory_limit_bytes: Annotated[
         int, Meta(ge=256 << 20, description="memory of a process that checks what callers send")
-    ] = 1 << 30
+    ] = 640 << 20
     cache_limit_bytes: Annotated[
         int, Meta(ge=0, description="what compiled schemas, decoded flows and the like may take, about")
     ] = 64 << 20

@@ -3,12 +3,12 @@
 Knows nothing of steps and events: values and their JSON in, snapshots out.
 """
 
-import asyncio
 import builtins
 from typing import Any, NamedTuple
 
 import msgspec
 
+from runglass.engine.aside import in_turn
 from runglass.engine.cutting import cut
 from runglass.engine.payload import Payload
 from runglass.engine.redaction import Redactor
@@ -69,7 +69,7 @@ class Capture:
         if not self.keeps_failures or payload.kept is not None:
             return
         if payload.size_bytes > (_QUICK_BYTES if self.mode == "redacted" else self.limit_bytes):
-            kept = await asyncio.to_thread(lambda: self._shortened(payload.json, payload.value))
+            kept = await in_turn(lambda: self._shortened(payload.json, payload.value))
             payload.kept = (self._rules, kept)
 
     def snapshot(self, payload: Payload) -> Snapshot:

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from runglass.engine.aside import LARGE_BYTES, aside, gc_paused
+from runglass.engine.aside import LARGE_BYTES, aside, gc_paused, in_turn
 from runglass.engine.checking import (
     Answer,
     Ask,
@@ -58,7 +58,7 @@ class Checks:
         *,
         time_limit_ms: int = 1_000,
         flow_time_limit_ms: int = 20_000,
-        memory_limit_bytes: int = 1 << 30,
+        memory_limit_bytes: int = 640 << 20,
         schema_limit_bytes: int = SCHEMA_LIMIT_BYTES,
         flow_limit_bytes: int = FLOW_LIMIT,
         max_processes: int = 2,
@@ -172,7 +172,7 @@ class Checks:
     async def _require_room(self, overrides: Mapping[str, Any], size_bytes: int) -> None:
         if size_bytes <= self._flow_limit_bytes:
             return
-        encoded = await asyncio.to_thread(msgspec.json.encode, overrides)
+        encoded = await in_turn(partial(msgspec.json.encode, overrides))
         if len(encoded) > self._flow_limit_bytes:
             raise api_error(
                 "INVALID_REQUEST",

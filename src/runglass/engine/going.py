@@ -9,6 +9,7 @@ import msgspec
 
 from runglass.bus.base import Bus
 from runglass.engine.allowance import Allowance, LimitReached, RunLimits
+from runglass.engine.aside import working_for
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
 from runglass.engine.budget import Budgets
@@ -126,6 +127,7 @@ class Going:
     async def walk(self) -> Outcome:
         """Goes on to the end of the stretch. Raises RunLeft, and StoreError if it cannot be recorded."""
         self.begun = True
+        working_for.set(self.run.project_id)
         try:
             outcome = await self._outcome()
             self.ended = True

@@ -7,13 +7,14 @@ A result that crossed as objects would be built here, and a small value that hol
 Knows nothing of flows and steps: code and names in, a JSON value or a StepFailure out.
 """
 
-import asyncio
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
+from runglass.engine.aside import in_turn
 from runglass.engine.paths import NOWHERE, look_up
 from runglass.engine.program import QUICK, WRITER, Program, as_path, of_body, of_expression
 from runglass.engine.sandbox_processes import SandboxProcesses
@@ -172,7 +173,7 @@ class Sandbox:
 
 async def _read(reader: Callable[[str], T], code: str) -> T:
     # A thread cannot do away with the parser's own time, but with that of the walks over a large tree.
-    return reader(code) if len(code) <= QUICK else await asyncio.to_thread(reader, code)
+    return reader(code) if len(code) <= QUICK else await in_turn(partial(reader, code))
 
 
 _Limit = Literal["time", "sleep", "memory", "recursion", "suspensions"]

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
+from runglass.engine.aside import in_turn
 from runglass.engine.fair import FairTurns, Shares
 from runglass.engine.paths import NOWHERE, Path, look_up
 from runglass.engine.priority import BEYOND, at_once
@@ -199,12 +200,12 @@ class Templates:
         Takes some microseconds, and lets go of the event loop only where another process is asked.
         """
         is_long = len(template) > _CACHED_LENGTH
-        plan = await asyncio.to_thread(_make_plan, template) if is_long else _plan(template)
+        plan = await in_turn(functools.partial(_make_plan, template)) if is_long else _plan(template)
         text: str | None = None
         if plan.pieces is not None:
             # What a long template does takes linear time, and a second of it.
             filling = functools.partial(_filled, plan.pieces, names)
-            text = await asyncio.to_thread(filling) if is_long else filling()
+            text = await in_turn(filling) if is_long else filling()
         if text is None:
             text = await self._asked(template, plan, names, "text", project_id)
             assert isinstance(text, str)

@@ -1,12 +1,11 @@
 """`POST …/execute`: a run from its start, or a paused one from its tool results, to its end or next pause."""
 
-import asyncio
 from functools import partial
 
 import msgspec
 from litestar import Response
 
-from runglass.engine.aside import aside
+from runglass.engine.aside import aside, in_turn
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft, RunTaken
 from runglass.engine.model_call import both_spellings
@@ -191,7 +190,7 @@ def _completed(run_id: str, flow_id: str, block_count: int, result: bytes) -> An
 
 async def _waits(waiting: ToolCallsRequired) -> Answered:
     # In a thread: the outputs so far may be large, and how large is not known before.
-    return Answered(200, await asyncio.to_thread(msgspec.json.encode, waiting))
+    return Answered(200, await in_turn(partial(msgspec.json.encode, waiting)))
 
 
 def tool_calls_required(

@@ -3,10 +3,10 @@
 The same handlers serve both path forms; what differs is how the run in the path is found (`auth.py`).
 """
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -17,6 +17,7 @@ from litestar.openapi.spec import OpenAPIResponse, Schema
 from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.types import ASGIApp
 
+from runglass.engine.aside import in_turn
 from runglass.errors import RunUnreadable, api_error
 from runglass.execution import RunPage
 from runglass.server.answers import JSON
@@ -134,7 +135,7 @@ async def step_trace(
     store = runtime_of(request).store
     keys = await store.attempt_keys(run.no, step_id)
     # A step in a loop may have so many that sorting them would hold up everybody else.
-    chosen = await asyncio.to_thread(choose, keys, attempt=attempt, loop_index=loop_index)
+    chosen = await in_turn(partial(choose, keys, attempt=attempt, loop_index=loop_index))
     if not chosen:
         message = f"run {run.id!r} has no step {step_id!r}"
         if keys:

@@ -5,7 +5,6 @@ as it is read. Snapshots go from the store into the answer as the bytes that the
 other paths have the name of an organisation, so flows of an organisation of that name cannot be reached.
 """
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
@@ -17,7 +16,7 @@ from litestar import Response, get
 from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
-from runglass.engine.aside import aside
+from runglass.engine.aside import aside, in_turn
 from runglass.errors import RunUnreadable, api_error
 from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.execution import CaptureMode
@@ -235,7 +234,7 @@ async def _execution(
         size = sum(map(len, data))
         try:
             with decoding(run.id):
-                read = steps.read(data) if size <= INLINE_BYTES else await asyncio.to_thread(steps.read, data)
+                read = steps.read(data) if size <= INLINE_BYTES else await in_turn(partial(steps.read, data))
         except RunUnreadable as error:
             log.error("%s", error)  # noqa: TRY400
             is_readable = False
