@@ -52,6 +52,16 @@ def test_the_usual_schema_is_quick_up_to_a_size_of_its_values() -> None:
         prove_quick(USUAL, size_bytes=QUICK_WORK)
 
 
+def test_exact_division_counts_for_more_than_a_comparison() -> None:
+    """50,000 numbers like 1e300 by 1e-300 held everybody up for more than a second."""
+    size_bytes = 6 * 50_000
+    assert prove_quick({"items": {"minimum": 1e-300}}, size_bytes=20_000)
+    with pytest.raises(Unproved):
+        prove_quick({"items": {"multipleOf": 1e-300}}, size_bytes=size_bytes)
+    with pytest.raises(Unproved):
+        prove_quick({"items": {"multipleOf": 3}}, size_bytes=size_bytes)
+
+
 def test_references_are_written_out_in_the_cost() -> None:
     many = {"$ref": "#/$defs/a"}
     schema = {"$defs": {"a": {"allOf": [{"minLength": n} for n in range(50)]}}, "allOf": [many] * 10}
