@@ -58,6 +58,8 @@ from runglass.trace import RunSummary
 log = logging.getLogger(__name__)
 
 CLAIMED_AT_ONCE = 100
+CLAIM_WAIT_S = 1.0
+"""So long a start waits for the runs that others have left to go on."""
 
 
 class StartedRun(NamedTuple):
@@ -138,7 +140,10 @@ class Engine:
     async def __aenter__(self) -> Self:
         await self._hold_lease(renew=False)
         await self._find()
-        await self._claim()
+        self._fill_again = True
+        self._filling = asyncio.create_task(self._fill(), name="the line of runs")
+        # Runs that were left with much in them take long to read; whoever starts need not wait for that.
+        await asyncio.wait({self._filling}, timeout=CLAIM_WAIT_S)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -424,7 +429,8 @@ class Engine:
         ids: set[str] = set()
         exhausted: set[int] = set()
         places = self._places
-        while (found := places.claimable(CLAIMED_AT_ONCE, but=exhausted)) is not None:
+        # What is claimed when the engine stops is let go with its lease.
+        while not self._gate.closed and (found := places.claimable(CLAIMED_AT_ONCE, but=exhausted)):
             project_id, limit = found
             now = iso(self._clock.now())
             places.claims = claim = places.claims + 1
@@ -442,6 +448,9 @@ class Engine:
                 # Until it goes on: it can be cancelled, and what cannot be read yet is let go again.
                 self._stranded.setdefault(run.id, Ending())
             for run in claimed:
+                if self._gate.closed:
+                    places.give_back(project_id)
+                    continue
                 ids.add(run.id)
                 try:
                     await self._go_on(run)
