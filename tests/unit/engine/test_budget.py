@@ -26,7 +26,6 @@ from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, te
 from tests.unit.engine.test_crashes import DyingStore
 
 ASK = "- {id: ask, type: llm, model: 'local:tiny', prompt: Hello}"
-WORD = "- {id: one, type: llm, model: 'local:tiny', prompt: Hello, settings: {most: 1}}"
 PRICE = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(1000))
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 WAYS = ("ok", "ok", "ok", "unmetered", "rejected", "refused", "broken", "never sent")
@@ -329,10 +328,10 @@ class Late(Costly):
         super().__init__(_Always("ok"), 1)
         self.house: House | None = None
 
-    async def complete(self, *args: Any, **more: Any) -> ModelAnswer:
+    async def complete(self, request: ModelRequest, *args: Any, **more: Any) -> ModelAnswer:
         assert self.house is not None
         await budget_of(self.house, Decimal("0.5"))
-        return await super().complete(*args, **more)
+        return await super().complete((await self.bounded(request)).request, *args, **more)
 
 
 async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(
@@ -342,7 +341,7 @@ async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(
     models = Late()
     async with open_house(SqliteStore(tmp_path / "db"), models=models) as house:
         models.house = house
-        ran = await finish(house, f"{WORD}\n{WORD.replace('one', 'two')}")
+        ran = await finish(house, f"{ASK}\n{ASK.replace('ask', 'again')}")
         assert models.calls == 1
         assert ran.outcome.error is not None
         assert ran.outcome.error["code"] == "CREDITS_EXHAUSTED"
