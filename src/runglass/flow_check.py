@@ -252,10 +252,18 @@ def parts_of(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
 
 
 def provider_missing(model: Any) -> str | None:
-    """What is wrong with a model string that names no provider; None where it names one, or is no string."""
+    """What is wrong with a model string that names no provider, or no model of it; None where nothing is.
+
+    Nothing is with what is no string: that is a matter of the schema.
+    """
     if not isinstance(model, str) or not model or model == OFFLINE_MODEL:
         return None
     provider, _, name = model.partition(":")
+    if "://" in name:
+        # Some packages take an address for a model, and send the provider's key there.
+        return (
+            f"model {shown(model)} is an address: a server's own is in its settings, under a provider's name"
+        )
     if provider and name:
         return None
     return f"model {shown(model)} names no provider: write PROVIDER:MODEL, or `{OFFLINE_MODEL}` to try it out"

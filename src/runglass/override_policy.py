@@ -28,6 +28,11 @@ def offered_fields(flow: Flow) -> Collection[str]:
     return _DEFAULT if flow.overridable is None else flow.overridable
 
 
+def may_hand_in(flow: Flow, role: str) -> bool:
+    """Whether a caller may hand in what steps get and gave: that sets their input in another way."""
+    return role == "admin" or "input" in offered_fields(flow)
+
+
 def models_in(flow: Flow) -> frozenset[str]:
     """The models that a flow names."""
     return frozenset(step.model for step in leaves(flow.steps) if isinstance(step, LlmStep))

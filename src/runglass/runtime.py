@@ -130,8 +130,9 @@ class Runtime:
             project_id=project.id,
         )
         assert inputs is not None
+        project = await self.current(project)
         await self.check_models(project, flow)
-        await self.require_credit(project)
+        self.require_credit(project)
         self.require_room(project)
         plan = Plan(
             flow=flow,
@@ -177,11 +178,16 @@ class Runtime:
         await self._model_names.check(flow)
         self.policy.check_flow(project, flow)
 
-    async def require_credit(self, project: Project) -> None:
+    async def current(self, project: Project) -> Project:
+        """The project as it stands now: since the call came in, a body may have taken its time.
+
+        Meanwhile other runs have spent the budget, or somebody has set it, the capture mode or the models.
+        """
+        return await self.store.project(project.id) or project
+
+    def require_credit(self, project: Project) -> None:
         """Raises INSUFFICIENT_CREDITS where the project has a budget and nothing of it is left."""
-        # Asked anew: other runs may have spent the rest, or somebody raised it, since the call came in.
-        current = await self.store.project(project.id) or project
-        if current.is_spent:
+        if project.is_spent:
             raise api_error(
                 "INSUFFICIENT_CREDITS",
                 f"the budget of project {project.org}/{project.name} is spent and nothing was started;"
@@ -190,7 +196,7 @@ class Runtime:
 
     def require_room(self, project: Project) -> None:
         """Raises UNAVAILABLE where the project's runs take as much of the store as they may."""
-        # As of the call's beginning: runs that go on may pass the limit by what each of them may log.
+        # Runs that go on may pass the limit by what each of them may log.
         limit = self.settings.project_data_bytes
         if project.data_bytes >= limit:
             raise api_error(

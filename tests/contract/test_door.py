@@ -266,6 +266,24 @@ def test_a_full_server_answers_health_and_takes_others_once_there_is_room(server
         _until_answered(http)
 
 
+def test_nothing_gets_in_behind_a_question_for_health(server: RunningServer) -> None:
+    """Else a connection would keep the place that is there for `/health`, and with a few nobody gets in."""
+    key = f"Authorization: Bearer {server.key}\r\n".encode()
+    behind = b"GET /api/v1/flow-runs HTTP/1.1\r\n" + HOST + key + b"\r\n"
+    with streams(server, 3), raw_connection(server) as connection:
+        connection.sendall(GET + HOST + b"\r\n" + behind)
+        health, refused = rest_of(connection).split(b"HTTP/1.1 ")[1:]
+        assert health.startswith(b"200")
+        assert refused.startswith(b"503")
+        assert b"max_connections=3" in refused
+    with http_for(server, server.key) as http:
+        _until_answered(http)
+    with raw_connection(server) as connection:
+        last = behind.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
+        connection.sendall(GET + HOST + b"\r\n" + last)
+        assert rest_of(connection).count(b"HTTP/1.1 200") == 2, "there is room"
+
+
 def _until_answered(http: httpx2.Client) -> None:
     deadline = time.monotonic() + 10
     while http.get("/flow-runs").status_code != 200:

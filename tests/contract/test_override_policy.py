@@ -1,5 +1,6 @@
 """What a `run` key may set anew for a run: what the flow offers, with allowed models and settings."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from runglass.settings import SettingsError
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import detail, frames, http_for, refusal
+from tests.contract.wire import detail, frames, http_for, raw_connection, read_answer, refusal
 
 FLOWS = {
     "plain": """
@@ -207,6 +208,32 @@ def test_each_call_of_a_step_through_is_held_to_it(run: httpx2.Client) -> None:
     assert rest[-1].event == "flow_completed"
 
 
+def test_inputs_and_outputs_are_handed_in_where_the_flow_offers_inputs_alone(
+    server: RunningServer, run: httpx2.Client, admin: httpx2.Client
+) -> None:
+    """Of a flow that offers no `input`, a walk is no other way to set it."""
+    server.push(
+        "{slug: held, overridable: [], steps: [{id: a, type: code, code: 'return {\"n\": 1}'},"
+        " {id: b, type: passthrough}]}"
+    )
+    forged = {"accumulatedOutputs": {"a": {"n": 2}}}
+
+    def walked(http: httpx2.Client, **more: Any) -> Any:
+        first = frames(http.post(path("held", "step"), json={}).text)
+        body = {"executionId": first[0].data["executionId"], "stepIndex": 1, **more}
+        answer = http.post(path("held", "step"), json=body)
+        return frames(answer.text)[-1].data["result"] if answer.status_code == 200 else refusal(answer)
+
+    given = {"inputOverrides": {"b": {"n": 3}}}
+    assert walked(run, **forged) == {"n": 1}
+    assert walked(run, **given) == (403, "FORBIDDEN")
+    assert walked(admin, **forged) == {"n": 2}
+    assert walked(admin, **given) == {"n": 3}
+    first = run.post(path("held", "step"), json={"inputOverrides": {"n": 3}})
+    assert refusal(first) == (403, "FORBIDDEN")
+    assert "`overridable`" in detail(first)["message"]
+
+
 def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: RunningServer) -> None:
     async def allow(patterns: list[str] | None) -> None:
         project = await server.runtime.store.ensure_project("acme", "listed")
@@ -233,6 +260,34 @@ def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: Run
         pushed = admin.put("/flows/acme/listed/new", json=flow)
         assert refusal(pushed) == (403, "FORBIDDEN")
         assert "openai:*" in detail(pushed)["message"]
+
+
+def test_what_is_set_while_a_body_comes_holds_for_its_run(server: RunningServer) -> None:
+    """A body may take minutes: what a project allows is asked when it is there."""
+    project = server.call(server.runtime.store.ensure_project("acme", "late"))
+    server.push(FLOWS["other"], project="late")
+    key = server.make_key("acme", "late", "run")
+    head = f"POST /api/v1/seq/acme/late/other/execute HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
+    with raw_connection(server) as connection:
+        connection.sendall(f"{head}Content-Length: 2\r\n\r\n{{".encode())
+        time.sleep(0.2)
+        server.call(server.runtime.store.set_allowed_models(project.id, ["openai:*"]))
+        connection.sendall(b"}")
+        status, _, body = read_answer(connection)
+    assert status == 403
+    assert b"openai:*" in body
+
+
+def test_no_model_is_an_address(run: httpx2.Client, admin: httpx2.Client) -> None:
+    """There are packages that would send it the provider's key."""
+    model = "huggingface:https://elsewhere.example/v1"
+    override = {"blockOverrides": {"ask": {"model": model}}}
+    assert refusal(run.post(path("plain"), json=override)) == (403, "FORBIDDEN")
+    assert refusal(admin.post(path("plain"), json=override)) == (400, "MODEL_NOT_SUPPORTED")
+    flow = {"slug": "away", "steps": [{"id": "a", "type": "llm", "model": model, "prompt": "x"}]}
+    pushed = admin.put("/flows/acme/demo/away", json=flow)
+    assert refusal(pushed) == (422, "INVALID_REQUEST")
+    assert "is an address" in detail(pushed)["message"]
 
 
 def test_the_server_lists_models_for_projects_without_a_list() -> None:

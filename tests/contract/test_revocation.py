@@ -14,7 +14,16 @@ from runglass.cli import main
 from runglass.keys import digest_of
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
-from tests.contract.wire import ENDLESS, cancel, detail, http_for, refusal, start
+from tests.contract.wire import (
+    ENDLESS,
+    cancel,
+    detail,
+    http_for,
+    raw_connection,
+    read_answer,
+    refusal,
+    start,
+)
 
 HOLD = "slug: hold\nsteps: [{id: hold, type: wait, ms: 1000}]\n"
 LARGE = """
@@ -198,3 +207,37 @@ def test_a_resume_in_the_line_leaves_its_run_paused() -> None:
         assert "the run is paused as before" in detail(answer)["message"]
         cancel(server, holds)
         assert http.post("/seq/acme/demo/talk/execute", json=resume).json()["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/keys", b'{"role": "admin"}'),
+        ("/seq/acme/demo/hold/execute", b"{}"),
+        ("/seq/acme/demo/hold/jobs", b"{}"),
+        ("/seq/acme/demo/hold/step", b"{}"),
+    ],
+)
+def test_a_body_that_ends_after_its_key_was_revoked_does_nothing(
+    server: RunningServer, http: httpx2.Client, path: str, body: bytes
+) -> None:
+    """Who sends slowly would else start a run, or make itself another key, for as long as a body may take."""
+    key = server.make_key("acme", "demo", "admin")
+    found = server.call(server.runtime.store.find_key(digest_of(key)))
+    assert found is not None
+    head = f"POST /api/v1{path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
+    with raw_connection(server) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:1])
+        time.sleep(0.3)
+        assert http.delete(f"/keys/{found.id}").status_code == 200
+        before = keys_and_runs(http)
+        connection.sendall(body[1:])
+        status, _, told = read_answer(connection)
+    assert status == 401
+    assert b"UNAUTHENTICATED" in told
+    assert keys_and_runs(http) == before
+
+
+def keys_and_runs(http: httpx2.Client) -> tuple[list[int], list[str]]:
+    keys, runs = http.get("/keys").json()["keys"], http.get("/flow-runs").json()["runs"]
+    return [key["id"] for key in keys], [run["id"] for run in runs]

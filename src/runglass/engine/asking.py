@@ -40,6 +40,8 @@ class Asking:
 
         Raises StepFailure where a model on a budget has no price, BudgetExceeded and StoreError.
         """
+        if self._budget is not None and not await self._budget.is_set():
+            self._budget = None
         if self._budget is not None:
             self.request, self._most_usd = await self._models.bounded(self.request)
         await self._prepare()

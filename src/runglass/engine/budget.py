@@ -15,6 +15,9 @@ from runglass.errors import StoreError
 from runglass.money import ZERO, add_usd, format_usd, subtract_usd
 from runglass.store.base import Project, Store
 
+LOOK_S = 1.0
+"""How often a run looks whether a budget has been set since. One that is set is asked before each step."""
+
 
 class BudgetExceeded(Exception):
     """A reservation is larger than what is left of the budget; `str` says both."""
@@ -58,11 +61,9 @@ class Budgets:
         return await self._store.project(project_id)
 
     async def of_run(self, project_id: int, recorder: Recorder) -> "RunBudget | None":
-        """The budget as a run asks for it; None where none is set. Raises StoreError."""
+        """The budget as a run asks for it; None where the project is gone. Raises StoreError."""
         project = await self.project(project_id)
-        if project is None or project.budget_usd is None:
-            return None
-        return RunBudget(self, project_id, recorder)
+        return None if project is None else RunBudget(self, project, recorder)
 
     @asynccontextmanager
     async def reserved(self, project_id: int, usd: Decimal) -> AsyncIterator[None]:
@@ -96,24 +97,40 @@ class Budgets:
 
 
 class RunBudget:
-    """The budget of a project as one of its runs asks for it."""
+    """The budget of a project as one of its runs asks for it; there may be none yet."""
 
-    def __init__(self, budgets: Budgets, project_id: int, recorder: Recorder) -> None:
+    def __init__(self, budgets: Budgets, project: Project, recorder: Recorder) -> None:
         self._budgets = budgets
-        self._project_id = project_id
+        self._project_id = project.id
         self._recorder = recorder
+        self._is_set = project.budget_usd is not None
+        self._looked_at_s = asyncio.get_running_loop().time()
+
+    async def is_set(self) -> bool:
+        """Whether there is a budget: a run that goes on for long may be given one. Raises StoreError."""
+        if not self._is_set and asyncio.get_running_loop().time() - self._looked_at_s >= LOOK_S:
+            await self._project()
+        return self._is_set
 
     async def has_credit(self) -> bool:
         """Whether anything is left, this run's own spending included. Raises StoreError."""
+        if not await self.is_set():
+            return True
         # What the step before has spent must be in the store before that is asked.
         await self._recorder.commit()
+        project = await self._project()
+        return project is None or not project.is_spent
+
+    async def _project(self) -> Project | None:
+        self._looked_at_s = asyncio.get_running_loop().time()
         try:
             project = await self._budgets.project(self._project_id)
         except StoreError as error:
             # What is cut off by this goes on later: nothing may say that it was lost.
             self._recorder.fail(error)
             raise
-        return project is None or not project.is_spent
+        self._is_set = project is not None and project.budget_usd is not None
+        return project
 
     @asynccontextmanager
     async def reserved(self, usd: Decimal) -> AsyncIterator[None]:

@@ -94,7 +94,8 @@ class Models:
     async def bounded(self, request: ModelRequest) -> Bounded:
         """`request` as it is sent on a budget, and the most that it can cost in US dollars.
 
-        Raises StepFailure where no price of the model is known: what has no price has no bound.
+        Raises StepFailure where no price of the model is known or `max_tokens` is no limit: without these
+        there is no bound.
         """
         price = self._prices.get(request.model)
         if request.model == echo.NAME:
@@ -104,6 +105,11 @@ class Models:
             answer = await echo.echo(request, _unheard, self._checks, price)
             return Bounded(request, answer.response.cost_usd or ZERO)
         request = with_max_tokens(request, self._default_max_tokens)
+        limit = request.settings["max_tokens"]
+        # Less than a token would be a bound below nothing, and give room to others until it is refused.
+        if type(limit) is not int or limit < 1:
+            message = f"`settings.max_tokens` must be a whole number from 1 on, not {limit!r:.50}"
+            raise StepFailure("INVALID_INPUT", message, may_retry=False)
         bound = token_bound(request, image_tokens=self._image_tokens)
         if price is not None:
             return Bounded(request, most_of(price, bound))

@@ -1,5 +1,7 @@
 """What a handler reads and answers by hand: the bytes of a body, and a value as JSON."""
 
+import asyncio
+
 import msgspec
 from litestar import Response
 from litestar.exceptions import InternalServerException
@@ -7,16 +9,28 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from runglass.errors import api_error
 from runglass.server.answers import JSON
-from runglass.server.auth import Asked
+from runglass.server.auth import Asked, runtime_of
+
+PROMPT_S = 0.2
+"""A body that has come by then came with its head, whose key was good."""
 
 
 async def body_of(request: Asked) -> bytes:
-    """The whole body. Raises INVALID_REQUEST where the client left before its end."""
+    """The whole body. Raises INVALID_REQUEST where the client left before its end.
+
+    Raises UNAUTHENTICATED where its key was revoked meanwhile: a body may take its time, and who sends one
+    slowly would keep a revoked key for so long.
+    """
+    clock = asyncio.get_running_loop().time
+    began_s = clock()
     try:
-        return await request.body()
+        body: bytes = await request.body()
     except InternalServerException as error:
         # So the framework calls a client that has left, which is no fault of the server.
         raise api_error("INVALID_REQUEST", "the connection ended before the body did") from error
+    if clock() - began_s > PROMPT_S and not await runtime_of(request).store.live_keys([request.auth.id]):
+        raise api_error("UNAUTHENTICATED", "the API key was revoked while its request came; nothing was done")
+    return body
 
 
 def answer(value: object, *, status: int = 200) -> Response[bytes]:

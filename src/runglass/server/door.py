@@ -124,6 +124,16 @@ class Door:
                 raise busy_address(self.limits.per_address)
         del room.spare[connection], self._all.spare[connection]
 
+    def go_on(self, connection: Connection) -> None:
+        """A further request came before the answer to one that was let in `always`.
+
+        Raises as `begin` does, where the connection is beyond the limits.
+        """
+        if self._all.busy > self.limits.in_all:
+            raise busy_server(self.limits.in_all)
+        if connection.room.busy > self.limits.per_address:
+            raise busy_address(self.limits.per_address)
+
     def rest(self, connection: Connection) -> None:
         """The answer has been given: the connection is spare again, the last to be cut off."""
         if connection in self._open:

@@ -1,6 +1,7 @@
 """`POST …/execute`: a run from its start, or a paused one from its tool results, to its end or next pause."""
 
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 from litestar import Response
@@ -12,8 +13,9 @@ from runglass.engine.model_call import both_spellings
 from runglass.engine.plan import Pause, Plan, Stretch
 from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
-from runglass.execution import ExecuteRequest, RunRequest, ToolCallsRequired
+from runglass.execution import ExecuteRequest, RunRequest, StepRequest, ToolCallsRequired, ToolRequest
 from runglass.flow import Flow, step_count
+from runglass.override_policy import may_hand_in
 from runglass.runtime import Runtime
 from runglass.server.answers import error_body, once_started
 from runglass.server.asked import body_of
@@ -29,6 +31,8 @@ from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, decoding
 from runglass.trace import RunSummary
+
+Handing = TypeVar("Handing", bound=ToolRequest)
 
 
 async def execute_flow(
@@ -111,6 +115,7 @@ async def _resume(
         )
     matching = partial(match_tool_results, turns.calls, asked.tool_call_messages, execution_id=run.id)
     results = await aside(matching, size_bytes=size)
+    asked = handed_in(request, paused.plan.flow, asked)
     stretch = Stretch(
         first=paused.pause.cursor,
         outputs=asked.accumulated_outputs or {},
@@ -120,8 +125,9 @@ async def _resume(
         results=results,
     )
     plan = await overridden(request, own, paused, asked, size)
+    own = await runtime.current(own)
     await runtime.check_models(own, plan.flow)
-    await runtime.require_credit(own)
+    runtime.require_credit(own)
     await note(request, own, call, run)
     resuming = runtime.engine.resume(paused, plan, stretch, size_bytes=size)
     started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
@@ -141,6 +147,23 @@ async def overridden(request: Asked, own: Project, paused: PausedRun, asked: Run
         paused.plan.flow, asked.block_overrides, None, size_bytes=size, project_id=own.id
     )
     return msgspec.structs.replace(paused.plan, flow=flow)
+
+
+def handed_in(request: Asked, flow: Flow, asked: Handing) -> Handing:
+    """`asked` as far as this caller may hand in inputs and outputs of steps.
+
+    Raises FORBIDDEN for inputs. Outputs come back with each call of a walk, so those of the run's own just
+    stand over them.
+    """
+    if may_hand_in(flow, request.auth.role):
+        return asked
+    if isinstance(asked, StepRequest) and asked.input_overrides:
+        message = (
+            f"`inputOverrides`: flow {flow.slug!r} does not let a `run` key set the input of steps; list"
+            " 'input' in the flow's `overridable`, or use an `admin` key"
+        )
+        raise api_error("FORBIDDEN", message, execution_id=asked.execution_id)
+    return msgspec.structs.replace(asked, accumulated_outputs=None)
 
 
 async def _outcome(request: Asked, started: StartedRun, flow_id: str, block_count: int) -> Answered:

@@ -58,6 +58,8 @@ class Protocol(HttpToolsProtocol):
         """Nothing that comes is read any more."""
         self._ignored_bytes = 0
         self._answering: RequestResponseCycle | None = None
+        self._is_for_health = False
+        """It was let in whatever the limits say; what is sent behind `/health` has to ask."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, Joining(transport, self.loop)))
@@ -129,11 +131,14 @@ class Protocol(HttpToolsProtocol):
         if b"expect" in self._watched:
             self.expect_100_continue = self._watched[b"expect"][0].lower() == b"100-continue"
         first = self._answering is None
-        if first:
-            try:
-                self._door.begin(self, always=self.url.partition(b"?")[0] == HEALTH)
-            except APIError as error:
-                self._raise(error)
+        try:
+            if first:
+                self._is_for_health = self.url.partition(b"?")[0] == HEALTH
+                self._door.begin(self, always=self._is_for_health)
+            elif self._is_for_health:
+                self._door.go_on(self)
+        except APIError as error:
+            self._raise(error)
         super().on_headers_complete()
         if first:
             self._answering = self.cycle

@@ -28,7 +28,7 @@ from runglass.server.auth import Asked, no_run, own_project, require_execute, ru
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
 from runglass.server.endings import answer_expired, require_outcome
-from runglass.server.executing import overridden
+from runglass.server.executing import handed_in, overridden
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.openapi import StepOperation
 from runglass.server.owed import require_owed
@@ -159,6 +159,7 @@ async def _first_call(
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
     asked, history = await aside(partial(spoken, asked), size_bytes=size)
+    asked = handed_in(request, flow, asked)
     stretch = _stretch(asked, flow, call, first=0, offer=offer_of(asked))
     if stretch.offer is not None:
         check_takers(flow)
@@ -205,6 +206,7 @@ async def _later_call(
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = await aside(partial(_results, run, paused, asked, first), size_bytes=size)
     plan = await overridden(request, own, paused, asked, size)
+    asked = handed_in(request, plan.flow, asked)
     # Who goes back begins anew, with the tools of this call alone.
     turns = paused.pause.turns if first == cursor else None
     stretch = _stretch(
@@ -218,8 +220,9 @@ async def _later_call(
     )
     if asked.tools:
         check_takers(plan.flow)
+    own = await runtime.current(own)
     await runtime.check_models(own, plan.flow)
-    await runtime.require_credit(own)
+    runtime.require_credit(own)
     await note(request, own, call, run)
     resuming = runtime.engine.resume(paused, plan, stretch, outputs=outputs, size_bytes=size)
     return await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)

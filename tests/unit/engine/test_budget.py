@@ -307,6 +307,46 @@ async def test_a_setting_that_changes_model_bill_or_address_sends_nothing(tmp_pa
         assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(0))
 
 
+@pytest.mark.parametrize("limit", ["-1000000000", "0", "1.5", "2.0", "true", "null", "'9'"])
+async def test_a_limit_that_is_none_takes_nothing_from_the_budget_and_adds_nothing(
+    tmp_path: Path, limit: str
+) -> None:
+    """A reservation below nothing would be room for others, as long as it is held."""
+    async with asking(tmp_path) as (house, fake):
+        ran = await finish(house, f"{ASK[:-1]}, settings: {{max_tokens: {limit}}}}}")
+        assert fake.requests == []
+        assert not any(isinstance(event, StepModelReserved) for event in ran.events)
+        assert ran.outcome.error is not None
+        assert ran.outcome.error["code"] == "INVALID_INPUT"
+        assert "max_tokens" in ran.outcome.error["message"]
+
+
+class Late(Costly):
+    """Models of which the first that is asked sees a budget come about."""
+
+    def __init__(self) -> None:
+        super().__init__(_Always("ok"), 1)
+        self.house: House | None = None
+
+    async def complete(self, request: ModelRequest, *args: Any, **more: Any) -> ModelAnswer:
+        assert self.house is not None
+        await budget_of(self.house, Decimal("0.5"))
+        return await super().complete((await self.bounded(request)).request, *args, **more)
+
+
+async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runglass.engine.budget.LOOK_S", 0.0)
+    models = Late()
+    async with open_house(SqliteStore(tmp_path / "db"), models=models) as house:
+        models.house = house
+        ran = await finish(house, f"{ASK}\n{ASK.replace('ask', 'again')}")
+        assert models.calls == 1
+        assert ran.outcome.error is not None
+        assert ran.outcome.error["code"] == "CREDITS_EXHAUSTED"
+
+
 async def test_a_model_without_a_price_is_not_asked_on_a_budget(tmp_path: Path) -> None:
     async with asking(tmp_path) as (house, fake):
         ran = await finish(house, ASK.replace("tiny", "unknown"))
