@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-Key = TypeVar("Key", bytes, str)
+Key = TypeVar("Key", bound=bytes | str)
 Value = TypeVar("Value")
 
 DEFAULT_LIMIT_BYTES = 64 << 20

@@ -60,7 +60,7 @@ class Front:
                 # Routes know GET alone; uvicorn drops the body, as it holds the original scope.
                 scope, send = scope.copy(), _ended_by_first_part(send)
                 scope["method"] = "GET"
-            if "auth" in scope and lasts(scope["path"]):
+            if scope.get("auth") is not None and lasts(scope["path"]):
                 await self._pass_on(scope, receive, send)
             else:
                 await self._app(scope, receive, send)
