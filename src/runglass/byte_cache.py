@@ -4,22 +4,24 @@ What callers send and is worth keeping ready, such as compiled schemas and decod
 these. Must not know what it holds.
 """
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+Key = TypeVar("Key", bound=bytes | str)
 Value = TypeVar("Value")
 
 DEFAULT_LIMIT_BYTES = 64 << 20
 SHARE = 4
 """A value that fills more than this part of its cache is not kept: it would push out too many others."""
 
-_caches: "WeakSet[ByteCache[Any]]" = WeakSet()
+_caches: "WeakSet[ByteCache[Any, Any]]" = WeakSet()
 
 
-class ByteCache(Generic[Value]):
+class ByteCache(Generic[Key, Value]):
     """The newest values that `make` made, by the bytes that they are made of; for any number of threads.
 
     A value counts as `times` as many bytes as its key, which is kept too: what an object takes is not known
@@ -27,22 +29,26 @@ class ByteCache(Generic[Value]):
     cache's.
     """
 
-    def __init__(self, make: Callable[[bytes], Value], *, times: int, share: float) -> None:
+    def __init__(self, make: Callable[[Key], Value], *, times: int, share: float) -> None:
         self._make = make
         self._times = times
         self._share = share
-        self._values: OrderedDict[bytes, Value] = OrderedDict()
+        self._values: OrderedDict[Key, Value] = OrderedDict()
         self._lock = threading.Lock()
         self.limit_bytes = int(DEFAULT_LIMIT_BYTES * share)
         self.size_bytes = 0
         _caches.add(self)
 
-    def __call__(self, key: bytes) -> Value:
+    def __call__(self, key: Key) -> Value:
         """The value for the key, made where it is not kept. Raises what `make` raises."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
+        # Without the lock: each of the two is one step to other threads, and all that may come in between is
+        # that the value is dropped, or replaced by the same.
+        try:
+            value = self._values[key]
+            self._values.move_to_end(key)
+            return value
+        except KeyError:
+            pass
         value = self._make(key)
         weight = self._weight(key)
         if weight * SHARE <= self.limit_bytes:
@@ -65,8 +71,8 @@ class ByteCache(Generic[Value]):
             self._values.clear()
             self.size_bytes = 0
 
-    def _weight(self, key: bytes) -> int:
-        return len(key) * (self._times + 1) + 500
+    def _weight(self, key: Key) -> int:
+        return sys.getsizeof(key) * (self._times + 1) + 500
 
     def _shrink(self) -> None:
         while self.size_bytes > self.limit_bytes:

@@ -94,6 +94,8 @@ class RunFold:
     @property
     def reserved_usd(self) -> Decimal:
         """What the requests to models that are being made can cost at most."""
+        if not self._reserved:
+            return ZERO
         total = ZERO
         for usd in self._reserved.values():
             total = add_usd(total, usd)
@@ -258,7 +260,8 @@ class RunFold:
                     started_at=event.at,
                     input_size_bytes=event.input_size_bytes,
                 )
-                self._reserved.pop(address, None)
+                if self._reserved:
+                    self._reserved.pop(address, None)
                 return self._keep(address, step)
             case StepSkipped():
                 step = StepTrace(

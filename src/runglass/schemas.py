@@ -69,7 +69,7 @@ _compiled = ByteCache(_compile, times=30, share=0.25)
 _costs = ByteCache(_cost, times=1, share=0.05)
 
 
-def _encoded(schema: Schema) -> bytes:
+def _encoded(schema: Any) -> bytes:
     return msgspec.json.encode(schema, order="deterministic")
 
 
@@ -86,7 +86,10 @@ def prove_quick(schema: Any, *, size_bytes: int = 0) -> Cost:
 
     Raises Unproved for any other, without compiling it.
     """
-    encoded = msgspec.json.encode(schema, order="deterministic")
+    return _proved_cost(_encoded(schema), size_bytes)
+
+
+def _proved_cost(encoded: bytes, size_bytes: int) -> Cost:
     if len(encoded) > QUICK_SCHEMA_BYTES:
         raise Unproved
     cost = _costs(encoded)
@@ -101,8 +104,9 @@ def errors_in(value: Any, schema: Schema, *, quick_bytes: int | None = None) -> 
     Of a large value with many rules only the first mistake is told: an error is a hundred times as dear as
     finding none. Raises ValueError like `compile_schema`, and Unproved.
     """
-    cost = None if quick_bytes is None else prove_quick(schema, size_bytes=quick_bytes)
-    compiled = _compiled(_encoded(schema))
+    encoded = _encoded(schema)
+    cost = None if quick_bytes is None else _proved_cost(encoded, quick_bytes)
+    compiled = _compiled(encoded)
     if compiled.validator.is_valid(value):
         return ()
     rules, few = (cost or compiled.cost).rules, QUICK_ERRORS if cost is not None else MAX_ERRORS

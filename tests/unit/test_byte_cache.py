@@ -27,7 +27,7 @@ def test_it_makes_a_value_once_and_forgets_what_was_not_asked_for_the_longest() 
 
 
 def test_a_value_that_would_push_out_the_others_is_not_kept() -> None:
-    cache = ByteCache(len, times=1, share=1.0)
+    cache: ByteCache[bytes, int] = ByteCache(len, times=1, share=1.0)
     cache.limit(10_000)
     cache(b"small")
     before = cache.size_bytes

@@ -143,16 +143,19 @@ class Attempts:
             await self._gate.opened()
             # Nobody need wait for a step that only waits: its deadline is kept.
             with NOT_HELD if isinstance(step, WaitStep) else self._gate:
-                needed = needed_by(step, data, scope) if has_names or data.holding else ()
+                needed = needed_by(step, data, scope) if has_names or data.holding is not None else ()
                 # A wait may take a day: it is not to keep others from decoding.
-                decodes = has_names and not isinstance(step, WaitStep)
-                async with self._memory.using(needed, decoded=decodes) if needed else NOT_HELD:
+                async with (
+                    self._memory.using(needed, decoded=has_names and not isinstance(step, WaitStep))
+                    if needed
+                    else NOT_HELD
+                ):
                     names = await names_for(step, data, scope, attempt=number) if has_names else {}
                     given, failure = await self._input_of(step, data, names)
                     attempt = Attempt(self._writing, step, given, place, number, turns=turns, tried=tried)
-                    if isinstance(step, PASSES_ON):
+                    if has_names and isinstance(step, PASSES_ON):
                         names = {}
-                    elif given is not data:
+                    elif given is not data and has_names:
                         names = await names_for(step, given, scope, attempt=number)
                     outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
                     if isinstance(outcome, Performed):
@@ -292,21 +295,22 @@ class Attempts:
             attempt.start()
         else:
             await attempt.take_up([turn for turn in talk.messages if turn.get("role") == "tool"])
-        limit = asyncio.timeout(None)
+        limit: asyncio.Timeout | None = None
         try:
             self._turns.inside += 1
             try:
                 await self._writing.recorder.keep_pace()
             finally:
-                self._turns.leave()
+                is_full = self._turns.leave()
             # Here and not before the start, which would go to the store by itself then.
-            if self._turns.is_full:
+            if is_full:
                 await self._turns.turn()
             if failure is not None:
                 return failure
             if isinstance(step, LlmStep):
                 request = await model_request(step, names, self._parts, talk)
                 await attempt.prompt(rendered_prompt(request))
+                limit = asyncio.timeout(None)
                 done = performed(request, await self._ask(attempt, step, request, limit))
             else:
                 work = perform(step, attempt.data, names, self._parts, waited_s=waited_s)
@@ -315,6 +319,7 @@ class Attempts:
                 if step.timeout_ms is None:
                     done = await work
                 else:
+                    limit = asyncio.timeout(None)
                     async with _within(limit, step.timeout_ms):
                         done = await work
             await self._writing.capture.prepare(done.output)
@@ -341,7 +346,7 @@ class Attempts:
         except (StoreError, StepWaits):
             raise
         except Exception as error:
-            if limit.expired():
+            if limit is not None and limit.expired():
                 message = (
                     f"attempt {attempt.number} of step {step.id!r} took longer than {step.timeout_ms} ms"
                 )

@@ -43,17 +43,11 @@ class Capture:
     ) -> None:
         self.mode = mode
         self.limit_bytes = limit_bytes
-        self._redactor = redactor or Redactor()
-
-    @property
-    def keeps_snapshots(self) -> bool:
+        self.keeps_snapshots = mode in ("redacted", "full")
         """Whether the inputs and outputs of steps that end well are kept."""
-        return self.mode in ("redacted", "full")
-
-    @property
-    def keeps_failures(self) -> bool:
+        self.keeps_failures = mode != "off"
         """Whether the input of an attempt that failed is kept, and its error with what it says."""
-        return self.mode != "off"
+        self._redactor = redactor or Redactor()
 
     def size(self, payload: Payload) -> int | None:
         """The size to record; None where the mode is `off`."""

@@ -98,9 +98,10 @@ class Shares:
         account = self._accounts[project_id]
         account.used += used / account.weight
 
-    def give_back(self, project_id: int) -> None:
-        """Takes a place back from the project."""
+    def give_back(self, project_id: int, *, used: float = 0.0) -> None:
+        """Takes a place back from the project, and charges what it has used since it was charged."""
         account = self._accounts[project_id]
+        account.used += used / account.weight
         account.held -= 1
         self.held -= 1
         if not account.held:
@@ -108,8 +109,10 @@ class Shares:
 
     def reset(self) -> None:
         """Forgets what was used; for a moment in which nobody holds anything and nobody waits."""
-        self._accounts.clear()
-        self._holding_weight = self._floor = 0.0
+        # One that is alone has used more than nobody else, and would be noted anew for each turn.
+        if len(self._accounts) > 1:
+            self._accounts.clear()
+            self._holding_weight = self._floor = 0.0
 
     def _used(self, project_id: int) -> float:
         account = self._accounts.get(project_id)
@@ -142,15 +145,6 @@ class FairTurns:
         """A block to be entered with `async with`, which waits until it is the project's turn."""
         return _Turn(self, project_id)
 
-    async def _begin(self, turn: "_Turn") -> None:
-        project_id = turn.project_id
-        if project_id not in self._waiting and self._shares.may_take(project_id):
-            self._shares.take(project_id)
-        else:
-            await self._wait(project_id)
-        turn.charged_to = self._clock()
-        self._going.add(turn)
-
     async def _wait(self, project_id: int) -> None:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(project_id, deque()).append(granted)
@@ -162,23 +156,13 @@ class FairTurns:
             self._hand_out()
             raise
 
-    def _end(self, turn: "_Turn") -> None:
-        self._going.discard(turn)
-        self._charge(turn, self._clock())
-        self._shares.give_back(turn.project_id)
-        if self._waiting:
-            self._hand_out()
-        elif not self._shares.held:
-            self._shares.reset()
-
-    def _charge(self, turn: "_Turn", now: float) -> None:
-        self._shares.charge(turn.project_id, now - turn.charged_to)
-        turn.charged_to = now
-
     def _hand_out(self) -> None:
-        now = self._clock()
-        for turn in self._going:
-            self._charge(turn, now)
+        if len(self._waiting) > 1:
+            # To choose between them, what those that go on have used so far counts, too.
+            now = self._clock()
+            for turn in self._going:
+                self._shares.charge(turn.project_id, now - turn.charged_to)
+                turn.charged_to = now
         for project_id, line in list(self._waiting.items()):
             while line and line[0].done():
                 line.popleft()
@@ -205,8 +189,20 @@ class _Turn:
         self.charged_to = 0.0
 
     async def __aenter__(self) -> Self:
-        await self._turns._begin(self)
+        turns, project_id = self._turns, self.project_id
+        if project_id not in turns._waiting and turns._shares.may_take(project_id):
+            turns._shares.take(project_id)
+        else:
+            await turns._wait(project_id)
+        self.charged_to = turns._clock()
+        turns._going.add(self)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._turns._end(self)
+        turns = self._turns
+        turns._going.discard(self)
+        turns._shares.give_back(self.project_id, used=turns._clock() - self.charged_to)
+        if turns._waiting:
+            turns._hand_out()
+        elif not turns._shares.held:
+            turns._shares.reset()

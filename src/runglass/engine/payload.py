@@ -55,8 +55,10 @@ class Payload:
     @property
     def value(self) -> dict[str, Any] | None:
         """The value; decoded anew each time where the payload is large, so that it is not held."""
-        value: dict[str, Any] | None = self._value if self.holding is None else msgspec.json.decode(self.json)
-        return value
+        if self.holding is not None:
+            value: dict[str, Any] | None = msgspec.json.decode(self.json)
+            return value
+        return self._value  # type: ignore[no-any-return]
 
     @property
     def is_null(self) -> bool:
@@ -70,14 +72,17 @@ class Payload:
     @property
     def json(self) -> bytes:
         if self._json is None:
-            assert not self.is_away, "the payload is in the store"
+            assert self.holding is None, "the payload is in the store"
             self._json = msgspec.json.encode(self._value)
         return self._json
 
     @property
     def size_bytes(self) -> int:
         """Size of the JSON, known wherever that is."""
-        return len(self.json) if self.holding is None else self.holding.size
+        if self.holding is not None:
+            return self.holding.size
+        # Asked several times for each step.
+        return len(self._json if self._json is not None else self.json)
 
     def slim(self) -> Holding:
         """Lets go of everything that can be made again from the JSON."""

@@ -92,11 +92,10 @@ def of_body(code: str) -> Program:
 
     Text is put in only around what is returned; indenting all of it would change strings of several lines.
     """
-    return _bodies(code.encode(errors="surrogatepass"))
+    return _bodies(code)
 
 
-def _read_body(encoded: bytes) -> Program:
-    code = encoded.decode(errors="surrogatepass")
+def _read_body(code: str) -> Program:
     tree = _parsed(code, "exec")
     lines = code.replace("\r\n", "\n").replace("\r", "\n").encode().split(b"\n")
     for line, column, removed, text in sorted(_edits(tree), reverse=True):
@@ -137,11 +136,10 @@ def _nonlocals(function: ast.AST) -> Iterator[ast.Nonlocal]:
 
 def of_expression(expression: str) -> Program:
     """An expression as a program that ends with its value."""
-    return _expressions(expression.encode(errors="surrogatepass"))
+    return _expressions(expression)
 
 
-def _read_expression(encoded: bytes) -> Program:
-    expression = encoded.decode(errors="surrogatepass")
+def _read_expression(expression: str) -> Program:
     expression = expression.strip()
     names = _names(_parsed(expression, "eval"))
     return Program(f"return{_OPEN.decode()}{expression}\n{_CLOSE.decode()}", names)
@@ -149,11 +147,10 @@ def _read_expression(encoded: bytes) -> Program:
 
 def as_path(expression: str) -> Path | None:
     """The expression as a path, if it is a name or an item of one, like `a["b"][0]`. Raises StepFailure."""
-    return _paths(expression.encode(errors="surrogatepass"))
+    return _paths(expression)
 
 
-def _read_path(encoded: bytes) -> Path | None:
-    expression = encoded.decode(errors="surrogatepass")
+def _read_path(expression: str) -> Path | None:
     node: ast.AST = getattr(_parsed(expression.strip(), "eval"), "body", ast.Pass())
     steps: list[str | int] = []
     while isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):

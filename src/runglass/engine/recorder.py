@@ -165,7 +165,7 @@ class Recorder:
         await self._stored(before if under_way <= MOST_UNDER_WAY else self._append)
 
     async def _stored(self, append: asyncio.Task[None] | None) -> None:
-        if append is not None:
+        if append is not None and not append.done():
             # The append belongs to everybody who waits for it: one of them being cancelled must not undo it.
             await asyncio.shield(append)
         if self._failure is not None:

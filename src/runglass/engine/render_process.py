@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import msgspec
 
@@ -33,14 +34,17 @@ class Channel:
         self.pid = 0
         self._source, self._sink = source, sink
         self._process = process
+        self._readable, self._writable = _poll_of(source, "POLLIN"), _poll_of(sink, "POLLOUT")
 
-    def read(self, deadline: float) -> bytes:
-        """The next message. Raises EOFError where it does not come before the deadline."""
+    def read(self, deadline: float, *, is_ready: bool = False) -> bytes:
+        """The next message, whose beginning may be ready. Raises EOFError where it is late."""
         # One message at a time is on its way, so what is read is never part of the one after it.
         message = bytearray()
         while len(message) < 4 or len(message) < 4 + int.from_bytes(message[:4]):
-            if not self.ready(deadline):
+            # Waited for already, or here.
+            if not (is_ready or self.ready(deadline)):
                 raise EOFError
+            is_ready = False
             part = os.read(self._source, _PART_BYTES)
             if not part:
                 raise EOFError
@@ -50,13 +54,13 @@ class Channel:
     def write(self, message: bytes, deadline: float) -> None:
         rest = memoryview(message)
         while rest:
-            if not _ready(self._sink, "POLLOUT", deadline):
+            if not _is_ready(self._writable, deadline):
                 raise EOFError
             rest = rest[os.write(self._sink, rest) :]
 
     def ready(self, deadline: float) -> bool:
         """Whether there is something to read, or the process is gone, before the deadline."""
-        return _ready(self._source, "POLLIN", deadline)
+        return _is_ready(self._readable, deadline)
 
     @property
     def is_gone(self) -> bool:
@@ -188,7 +192,7 @@ class RenderProcess:
             is_long = not channel.ready(began + LONG_S)
             if is_long:
                 be_nice(channel.pid, LONG_NICE)
-            answer = self._decoder.decode(channel.read(deadline))
+            answer = self._decoder.decode(channel.read(deadline, is_ready=not is_long))
         except (OSError, EOFError):
             self._end()
             return Answer(fault="the template takes too much memory or time")
@@ -229,9 +233,14 @@ class RenderProcess:
 _PYTHON = [sys.executable, "-P", "-m", "runglass.engine.rendering"]
 
 
-def _ready(end: int, event: str, deadline: float) -> bool:
+def _poll_of(end: int, event: str) -> Any:
+    """What waits for one end; None where the system cannot."""
     if sys.platform == "win32":
-        return True
-    ready = select.poll()
-    ready.register(end, getattr(select, event))
-    return bool(ready.poll(max(0, deadline - time.monotonic()) * 1000))
+        return None
+    poll = select.poll()
+    poll.register(end, getattr(select, event))
+    return poll
+
+
+def _is_ready(poll: Any, deadline: float) -> bool:
+    return poll is None or bool(poll.poll(max(0, deadline - time.monotonic()) * 1000))

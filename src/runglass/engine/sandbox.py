@@ -21,7 +21,7 @@ from runglass.engine.sandbox_processes import SandboxProcesses
 from runglass.errors import StepFailure
 
 if TYPE_CHECKING:
-    from pydantic_monty import MontyError, ResourceLimits
+    from pydantic_monty import AsyncMontySession, MontyError, ResourceLimits
 
 T = TypeVar("T")
 
@@ -103,14 +103,17 @@ class Sandbox:
 
         inputs = {name: names[name] for name in program.names if name in names}
         printed = _Printed()
-        source = _RESULT + program.source
+
+        async def work(session: "AsyncMontySession") -> Any:
+            source = _RESULT + program.source
+            if not inputs.keys().isdisjoint(_RESULT_USES):
+                # A field named `str` must not change how results are written, which costs another turn.
+                await session.feed_run(_RESULT)
+                source = "\n" * _RESULT_LINES + program.source
+            return await session.feed_run(source, inputs=inputs, print_callback=printed.take)
+
         try:
-            async with self._processes.session(project_id) as session:
-                if not inputs.keys().isdisjoint(_RESULT_USES):
-                    # A field named `str` must not change how results are written, which costs another turn.
-                    await session.feed_run(_RESULT)
-                    source = "\n" * _RESULT_LINES + program.source
-                result = await session.feed_run(source, inputs=inputs, print_callback=printed.take)
+            result = await self._processes.use(project_id, work)
         except monty.MontyConversionError as error:
             raise StepFailure(
                 "INVALID_INPUT", f"the code cannot be given its input: {error}", may_retry=False

@@ -11,9 +11,8 @@ import os
 import signal
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Self
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from runglass.engine.fair import FairTurns, Shares
 from runglass.engine.priority import (
@@ -28,6 +27,8 @@ from runglass.engine.priority import (
 
 if TYPE_CHECKING:
     from pydantic_monty import AsyncMonty, AsyncMontySession, ResourceLimits
+
+T = TypeVar("T")
 
 PROJECTS_KEPT = 16
 """Of so many projects processes are kept that nobody needs at the moment."""
@@ -62,29 +63,38 @@ class SandboxProcesses:
             # of the interpreter while doing so aborts the process (seen in one exit of twenty).
             await asyncio.sleep(0.02)
 
-    @asynccontextmanager
-    async def session(self, project_id: int) -> "AsyncIterator[AsyncMontySession]":
-        """A session in a process of the project, when it is its turn. What takes long loses its priority."""
-        async with self._turns.turn(project_id), self._pool(project_id) as pool:
-            checkout = pool.monty.checkout(limits=self._limits, os_policy={"sleep_system_max": math.inf})
-            async with checkout as session:
-                pid = session.worker_pid
-                assert pid is not None
-                if pid not in pool.pids:
-                    pool.pids.add(pid)
-                    be_nice(pid, WORKER_NICE)
-                self._begun[pid] = time.monotonic()
-                if not self._watching:
-                    self._watch()
-                try:
-                    yield session
-                finally:
-                    if self._begun.pop(pid) is None:
-                        # A low priority cannot be raised again, so the process ends with its step.
-                        pool.pids.discard(pid)
-                        if niceness(pid) >= LONG_NICE:
-                            with contextlib.suppress(ProcessLookupError):
-                                os.kill(pid, signal.SIGKILL)
+    async def use(self, project_id: int, work: Callable[["AsyncMontySession"], Awaitable[T]]) -> T:
+        """What comes of `work` in a process of the project, when it is its turn.
+
+        What takes long loses its priority.
+        """
+        async with self._turns.turn(project_id):
+            pool = self._pool(project_id)
+            # With a user it is not ended.
+            pool.users += 1
+            try:
+                monty = pool.monty or await pool.start()
+                checkout = monty.checkout(limits=self._limits, os_policy={"sleep_system_max": math.inf})
+                async with checkout as session:
+                    pid = session.worker_pid
+                    assert pid is not None
+                    if pid not in pool.pids:
+                        pool.pids.add(pid)
+                        be_nice(pid, WORKER_NICE)
+                    self._begun[pid] = time.monotonic()
+                    if not self._watching:
+                        self._watch()
+                    try:
+                        return await work(session)
+                    finally:
+                        if self._begun.pop(pid) is None:
+                            # A low priority cannot be raised again, so the process ends with its step.
+                            pool.pids.discard(pid)
+                            if niceness(pid) >= LONG_NICE:
+                                with contextlib.suppress(ProcessLookupError):
+                                    os.kill(pid, signal.SIGKILL)
+            finally:
+                pool.users -= 1
 
     def _watch(self) -> None:
         """Takes the priority of what takes long, for as long as there is anything to watch."""
@@ -110,7 +120,9 @@ class SandboxProcesses:
 
     def _close_one(self) -> None:
         """Ends the processes of the idle project that has run no code for the longest time."""
-        idle = next((each for each, pool in self._pools.items() if pool.started and not pool.users), None)
+        idle = next(
+            (each for each, pool in self._pools.items() if pool.monty is not None and not pool.users), None
+        )
         if idle is not None:
             closing = asyncio.create_task(self._pools.pop(idle).close(), name="idle processes of the sandbox")
             self._closing.add(closing)
@@ -118,46 +130,25 @@ class SandboxProcesses:
 
 
 class _Pool:
-    """The processes of one project. Inside of the block they are not ended."""
+    """The processes of one project, once they are started; `users` are sessions that go on."""
 
     def __init__(self, most: int) -> None:
         self.users = 0
         self.pids: set[int] = set()
+        self.monty: AsyncMonty | None = None
         self._most = most
-        self._monty: AsyncMonty | None = None
         self._starting = asyncio.Lock()
 
-    @property
-    def started(self) -> bool:
-        return self._monty is not None
-
-    @property
-    def monty(self) -> "AsyncMonty":
-        assert self._monty is not None
-        return self._monty
-
-    async def __aenter__(self) -> Self:
-        self.users += 1
-        if self._monty is None:
-            try:
-                await self._start()
-            except BaseException:
-                self.users -= 1
-                raise
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.users -= 1
-
     async def close(self) -> None:
-        monty, self._monty = self._monty, None
+        monty, self.monty = self.monty, None
         if monty is not None:
             await monty.__aexit__(None, None, None)
 
-    async def _start(self) -> None:
+    async def start(self) -> "AsyncMonty":
         async with self._starting:
-            if self._monty is None:
+            if self.monty is None:
                 from pydantic_monty import AsyncMonty
 
                 # Who has a turn never waits here.
-                self._monty = await AsyncMonty(min_processes=0, max_processes=self._most).__aenter__()
+                self.monty = await AsyncMonty(min_processes=0, max_processes=self._most).__aenter__()
+            return self.monty

@@ -17,23 +17,32 @@ class Place(NamedTuple):
         return self.loop_path[-1] if self.loop_path else None
 
     def iteration(self, index: int) -> "Place":
-        return self._replace(loop_path=(*(self.loop_path or ()), index))
+        return Place(self.step_index, (*(self.loop_path or ()), index))
+
+
+class _Seen:
+    """Whether any scope of a run has kept a large output: most runs have none, and need not look for them."""
+
+    __slots__ = ("large",)
+
+    def __init__(self) -> None:
+        self.large = False
 
 
 class Scope:
     """The names that steps see: outputs of this iteration and what is around it, loop names, inputs."""
 
-    def __init__(self, inputs: Mapping[str, Any]) -> None:
+    def __init__(self, inputs: Mapping[str, Any], outer: "Scope | None" = None) -> None:
         self._inputs = inputs
-        self._outer: Scope | None = None
+        self._outer = outer
+        self._seen: _Seen = _Seen() if outer is None else outer._seen
         self._outputs: dict[str, Any] = {}
         self._large: dict[str, Payload] = {}
         self._loop_names: dict[str, Any] = {}
 
     def iteration(self, loop_names: Mapping[str, Any]) -> "Scope":
         """The scope of one iteration: what it keeps is not seen outside of it."""
-        inner = Scope(self._inputs)
-        inner._outer = self
+        inner = Scope(self._inputs, self)
         inner._loop_names = {**self._loop_names, **loop_names}
         return inner
 
@@ -43,6 +52,7 @@ class Scope:
             self._outputs[step_id] = output.value
         else:
             self._large[step_id] = output
+            self._seen.large = True
 
     def names(
         self, data: Mapping[str, Any] | None, *, attempt: int = 1, large: Mapping[str, Any] | None = None
@@ -66,6 +76,8 @@ class Scope:
 
     def large(self) -> dict[str, Payload]:
         """The large outputs by step id that are seen here."""
+        if not self._seen.large:
+            return self._large
         outer = self._outer.large() if self._outer else None
         return {**outer, **self._large} if outer else self._large
 

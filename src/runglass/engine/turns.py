@@ -30,11 +30,13 @@ class StoreTurns:
         """Whether a step that the store has answered must wait for its turn, before it comes to it again."""
         return self.inside >= self._most or bool(self._line)
 
-    def leave(self) -> None:
-        """A step that was inside waits for the store no more."""
+    def leave(self) -> bool:
+        """A step that was inside waits for the store no more; whether it must wait for its turn now."""
         self.inside -= 1
         if self._line:
             self._let_on_soon()
+            return True
+        return self.inside >= self._most
 
     async def turn(self) -> None:
         """Returns when the step may go on."""

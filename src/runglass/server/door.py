@@ -38,7 +38,7 @@ class Connection(Protocol):
     room: "Room"
     """That of its address, from `Door.room_of`."""
     since: float
-    """When the head or the body began that is not complete, by the door's clock."""
+    """When the head or the body began that is not complete, or the last answer ended, by the door's clock."""
     body_bytes: int
     """How much of that body has come."""
 
@@ -46,6 +46,7 @@ class Connection(Protocol):
     def unsent_bytes(self) -> int: ...
     def taken_bytes(self) -> int: ...
     def abort(self) -> None: ...
+    def end_idle(self) -> None: ...
     def end_late_head(self) -> None: ...
     def end_late_body(self) -> None: ...
 
@@ -115,14 +116,16 @@ class Door:
 
         Raises RATE_LIMITED or UNAVAILABLE where there is no place; a request may have one `always`.
         """
-        self._end_head(connection)
-        room = connection.room
+        if connection in self._heads:
+            self._end_head(connection)
+        room, every, limits = connection.room, self._all, self.limits
         if not always:
-            if self._all.busy >= self.limits.in_all:
-                raise busy_server(self.limits.in_all)
-            if room.busy >= self.limits.per_address:
-                raise busy_address(self.limits.per_address)
-        del room.spare[connection], self._all.spare[connection]
+            # Written out: this is done for every request.
+            if every.open - len(every.spare) >= limits.in_all:
+                raise busy_server(limits.in_all)
+            if room.open - len(room.spare) >= limits.per_address:
+                raise busy_address(limits.per_address)
+        del room.spare[connection], every.spare[connection]
 
     def go_on(self, connection: Connection) -> None:
         """A further request came before the answer to one that was let in `always`.
@@ -137,6 +140,8 @@ class Door:
     def rest(self, connection: Connection) -> None:
         """The answer has been given: the connection is spare again, the last to be cut off."""
         if connection in self._open:
+            if connection not in self._heads and connection not in self._bodies:
+                connection.since = self.now
             connection.room.spare[connection] = self._all.spare[connection] = None
 
     def leave(self, connection: Connection) -> None:
@@ -173,7 +178,9 @@ class Door:
 
     def body_ends(self, connection: Connection) -> None:
         """A body is complete, or nobody waits for it any more."""
-        self._bodies.pop(connection, None)
+        if connection in self._bodies:
+            del self._bodies[connection]
+            connection.since = self.now
 
     def linger(self, connection: Connection) -> None:
         """The connection has its last answer and may stay a moment to take it."""
@@ -192,7 +199,11 @@ class Door:
         """Cuts off what takes too long, until it is cancelled."""
         settings = self.settings
         shortest = min(
-            settings.head_time_limit_s, settings.body_time_limit_s, settings.stalled_write_limit_s, 8.0
+            settings.head_time_limit_s,
+            settings.body_time_limit_s,
+            settings.stalled_write_limit_s,
+            settings.keep_alive_s,
+            8.0,
         )
         tick_s = max(shortest / 8, 0.02)
         clock = asyncio.get_running_loop().time
@@ -231,8 +242,18 @@ class Door:
             if now - since <= LINGER_S:
                 break
             self._cut_off(connection)
+        self._look_at_idle()
         if self._refused and now - self._reported >= REPORT_S:
             self._report()
+
+    def _look_at_idle(self) -> None:
+        for connection in list(self._all.spare):
+            if connection in self._heads or connection in self._bodies or connection in self._leaving:
+                # These have limits of their own.
+                continue
+            if self.now - connection.since <= self.settings.keep_alive_s:
+                return
+            connection.end_idle()
 
     def _look_at_writes(self) -> None:
         limit_s = self.settings.stalled_write_limit_s

@@ -15,7 +15,7 @@ from runglass.engine.aside import working_for
 from runglass.errors import APIError, RateLimitError, StoreError
 from runglass.server.answers import JSON, error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
-from runglass.server.open_calls import OpenCalls
+from runglass.server.open_calls import OpenCalls, lasts
 from runglass.server.rate import UNLIMITED, Rates
 from runglass.store.base import Store
 from runglass.text import printable
@@ -62,15 +62,14 @@ class Front:
                 # Routes know GET alone; uvicorn drops the body, as it holds the original scope.
                 scope, send = scope.copy(), _ended_by_first_part(send)
                 scope["method"] = "GET"
-            await self._pass_on(scope, receive, send)
+            if scope.get("auth") is not None and lasts(scope["path"]):
+                await self._pass_on(scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
 
     async def _pass_on(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        key = scope.get("auth")
-        if key is None:
-            await self._app(scope, receive, send)
-            return
         try:
-            with self._open_calls.opened(key.project_id, scope["path"]):
+            with self._open_calls.opened(scope["auth"].project_id):
                 await self._app(scope, receive, send)
         except RateLimitError as error:
             await _send_error(send, error)

@@ -7,7 +7,7 @@ answer. The parser refuses most of these shapes; here is what it lets pass.
 import re
 from collections.abc import Mapping
 
-WATCHED = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"})
+WATCHED = frozenset({b"expect", b"host", b"transfer-encoding", b"upgrade"})
 """Headers that say how a request is to be read."""
 
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")

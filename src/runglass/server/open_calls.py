@@ -12,6 +12,11 @@ LASTING = frozenset({"stream", "execute", "step"})
 """The last parts of the paths whose answers may take as long as a run."""
 
 
+def lasts(path: str) -> bool:
+    """Whether an answer on this path may take as long as a run."""
+    return path.rstrip("/").rpartition("/")[2] in LASTING
+
+
 class OpenCalls:
     """Lets each project have `most_each` of them open."""
 
@@ -20,11 +25,8 @@ class OpenCalls:
         self._open: dict[int, int] = {}
 
     @contextmanager
-    def opened(self, project_id: int, path: str) -> Iterator[None]:
-        """Counts a call for the time of the block, if it is one that lasts. Raises RATE_LIMITED."""
-        if path.rstrip("/").rpartition("/")[2] not in LASTING:
-            yield
-            return
+    def opened(self, project_id: int) -> Iterator[None]:
+        """Counts a call that lasts for the time of the block. Raises RATE_LIMITED."""
         already = self._open.get(project_id, 0)
         if already >= self._most_each:
             raise self._refusal()

@@ -3,7 +3,7 @@
 Most answers are small, and those are one read and one write with a Content-Length.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from litestar import Response
@@ -15,24 +15,25 @@ PART_BYTES = 256 * 1024
 """About how much is read and sent at a time, and so the memory that an answer costs."""
 
 Pages = AsyncGenerator[list[bytes], None]
+Lasting = Callable[[AsyncGenerator[bytes, None]], AsyncGenerator[bytes, None]]
 
 
-async def joined(opening: bytes, pages: Pages, closing: bytes) -> Response[Any]:
+async def joined(opening: bytes, pages: Pages, closing: bytes, *, lasting: Lasting) -> Response[Any]:
     """The pages' members as one JSON array between `opening` and `closing`.
 
-    A read that fails once the answer has begun breaks the connection off: a body that ended in good order
-    would pass for the whole.
+    The parts of an answer that is not sent at once go through `lasting`, which may break it off. So does a
+    read that fails once the answer has begun: a body that ended in good order would pass for the whole.
     """
     first: list[bytes] = await anext(pages, [])
     second = await anext(pages, None)
     if second is None:
         return Response(b"%b[%b]%b" % (opening, b",".join(first), closing), media_type=JSON)
-    return Stream(_parts(opening, first, second, pages, closing), media_type=JSON)
+    return Stream(lasting(_parts(opening, first, second, pages, closing)), media_type=JSON)
 
 
 async def _parts(
     opening: bytes, first: list[bytes], second: list[bytes], pages: Pages, closing: bytes
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     yield b"%b[%b" % (opening, b",".join(first))
     yield b",%b" % b",".join(second)
     async for page in pages:

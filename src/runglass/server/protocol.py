@@ -48,9 +48,13 @@ class Protocol(HttpToolsProtocol):
         self._settings = door.settings
         self._header_count_limit = door.settings.header_count_limit
         self._watched: dict[bytes, list[bytes]] = {}
+        self._sound: dict[bytes, list[bytes]] | None = None
+        """Watched headers of the request before in which there was no fault: most callers repeat them."""
         self._fed_bytes = 0
         """Of the head that is not complete; within a body, since its last byte of content."""
         self._in_body = False
+        self._is_slow_body = False
+        """The door counts its time."""
         self._upgraded_body_bytes = 0
         """Of a body that is read here, as the parser takes no more of a request that asks for an upgrade."""
         self._refusal: APIError | None = None
@@ -72,9 +76,6 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
         if self._ended:
             self._ignore(data)
             return
@@ -98,8 +99,7 @@ class Protocol(HttpToolsProtocol):
         self._fed_bytes = self._fed_bytes or 1
         if len(self.pipeline) >= MOST_AHEAD:
             self._raise(invalid(f"more than {MOST_AHEAD} requests were sent ahead of their answers"))
-        if self._watched:
-            self._watched = {}
+        self._watched = {}
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -124,16 +124,15 @@ class Protocol(HttpToolsProtocol):
         limit = self._settings.head_limit_bytes
         if self._is_too_large(limit):
             self._raise(large_head(limit))
-        upgrades = b"upgrade" in self._watched and self.parser.should_upgrade()
-        fault = fault_of(self.parser.get_http_version(), self._watched, upgrades=upgrades)
-        if fault is not None:
-            self._raise(invalid(fault))
-        if b"expect" in self._watched:
-            self.expect_100_continue = self._watched[b"expect"][0].lower() == b"100-continue"
+        watched, version = self._watched, self.parser.get_http_version()
+        if watched != self._sound or version != "1.1":
+            self._check_watched(version)
+        if b"expect" in watched:
+            self.expect_100_continue = watched[b"expect"][0].lower() == b"100-continue"
         first = self._answering is None
         try:
             if first:
-                self._is_for_health = self.url.partition(b"?")[0] == HEALTH
+                self._is_for_health = self.url.startswith(HEALTH) and self.url.partition(b"?")[0] == HEALTH
                 self._door.begin(self, always=self._is_for_health)
             elif self._is_for_health:
                 self._door.go_on(self)
@@ -151,16 +150,23 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         if b"upgrade" in self._watched and self.parser.should_upgrade():
-            self._upgraded_body_bytes = int(self._watched.get(b"content-length", [b"0"])[0])
+            lengths = (value for name, value in self.headers if name == b"content-length")
+            self._upgraded_body_bytes = int(next(lengths, b"0"))
             if self._upgraded_body_bytes:
                 return
         self._end_body()
 
     def on_response_complete(self) -> None:
-        self._answering = self.pipeline[-1][0] if self.pipeline else None
-        super().on_response_complete()
-        if self._answering is not None:
-            return
+        if self.pipeline or self.transport.is_closing():
+            self._answering = self.pipeline[-1][0] if self.pipeline else None
+            super().on_response_complete()
+            if self._answering is not None:
+                return
+        else:
+            # As uvicorn, but for its timer: how long a connection may be idle is for the door to count.
+            self._answering = None
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
         self._door.rest(self)
         if self._ended:
             self._send_refusal()
@@ -179,6 +185,10 @@ class Protocol(HttpToolsProtocol):
 
     def abort(self) -> None:
         self.transport.abort()
+
+    def end_idle(self) -> None:
+        """Ends a connection that has had no request for long."""
+        self.transport.close()
 
     def end_late_head(self) -> None:
         """Ends a connection whose next head takes too long; without a word where none was begun."""
@@ -204,6 +214,14 @@ class Protocol(HttpToolsProtocol):
             return False
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > limit
 
+    def _check_watched(self, version: str) -> None:
+        watched = self._watched
+        upgrades = b"upgrade" in watched and self.parser.should_upgrade()
+        fault = fault_of(version, watched, upgrades=upgrades)
+        if fault is not None:
+            self._raise(invalid(fault))
+        self._sound = None if b"upgrade" in watched or version != "1.1" else watched
+
     def _raise(self, refusal: APIError) -> None:
         # Out of the parser, which ends there and then; it raises an error of its own.
         self._refusal = refusal
@@ -225,12 +243,18 @@ class Protocol(HttpToolsProtocol):
             # Answered long ago, and still the body comes: it is read no further.
             self._leave()
         else:
+            self._is_slow_body = True
             self._door.body_goes_on(self)
 
     def _end_body(self) -> None:
         self._fed_bytes, self._in_body = 0, False
-        self._door.body_ends(self)
-        super().on_message_complete()
+        if self._is_slow_body:
+            self._is_slow_body = False
+            self._door.body_ends(self)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def _read_upgraded(self, data: bytes) -> bytes:
         body, rest = data[: self._upgraded_body_bytes], data[self._upgraded_body_bytes :]

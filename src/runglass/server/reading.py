@@ -108,8 +108,9 @@ async def trace(request: Asked, opened: NamedDependency[OpenedTrace]) -> Respons
     """
     with decoding(opened.run.id):
         _any_json.decode(opened.run.summary)
-    steps = parts_while_allowed(request, _steps_from(runtime_of(request).store, opened))
-    return await joined(b'{"flowRun":%b,"steps":' % opened.run.summary, steps, b"}")
+    steps = _steps_from(runtime_of(request).store, opened)
+    opening = b'{"flowRun":%b,"steps":' % opened.run.summary
+    return await joined(opening, steps, b"}", lasting=partial(parts_while_allowed, request))
 
 
 @get(
@@ -145,8 +146,8 @@ async def step_trace(
         raise api_error("STEP_NOT_FOUND", message, execution_id=run.id, step_id=step_id)
     if attempt == "all":
         opening = b'{"stepId":%b,"attempts":' % msgspec.json.encode(step_id)
-        pages = parts_while_allowed(request, _data_of(store, run, chosen))
-        return await joined(opening, pages, b"}")
+        pages = _data_of(store, run, chosen)
+        return await joined(opening, pages, b"}", lasting=partial(parts_while_allowed, request))
     (data,) = await store.attempt_data(run.no, chosen, limit_bytes=PART_BYTES)
     _check(run, [data])
     return Response(data, media_type=JSON)

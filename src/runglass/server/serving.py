@@ -87,7 +87,6 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
             log_level="warning",
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=runtime.settings.keep_alive_s,
             timeout_graceful_shutdown=GRACE_S,
         )
     )

@@ -24,6 +24,8 @@ class Joining:
         self._loop = loop
         self._head = b""
         self._written_bytes = 0
+        # Asked for each answer; `__getattr__` would be a detour.
+        self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -49,7 +51,8 @@ class Joining:
             self._head = data
             self._loop.call_soon(self._flush)
             return
-        self._write(data)
+        self._written_bytes += len(data)
+        self._transport.write(data)
 
     def write_eof(self) -> None:
         self._flush()
@@ -59,14 +62,11 @@ class Joining:
         self._flush()
         self._transport.close()
 
-    def _write(self, data: bytes) -> None:
-        self._written_bytes += len(data)
-        self._transport.write(data)
-
     def _flush(self) -> None:
         if self._head:
             head, self._head = self._head, b""
-            self._write(head)
+            self._written_bytes += len(head)
+            self._transport.write(head)
 
 
 def _queued_bytes(transport: asyncio.Transport) -> int:

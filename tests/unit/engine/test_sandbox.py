@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_monty import AsyncMontySession
 
 from runglass.engine import program
 from runglass.engine.priority import LONG_NICE, WORKER_NICE
@@ -361,12 +362,15 @@ async def test_no_process_runs_code_of_two_projects_and_what_takes_long_yields()
     async with Sandbox(time_limit_ms=600) as sandbox:
         processes = sandbox._processes
         used: dict[int, set[int]] = {}
+
+        async def note(session: AsyncMontySession) -> None:
+            assert session.worker_pid is not None
+            used.setdefault(session.worker_pid, set()).add(project_id)
+            assert os.getpriority(os.PRIO_PROCESS, session.worker_pid) == WORKER_NICE
+
         # More projects than those whose idle processes are kept.
         for project_id in [*range(1, 20), *range(1, 20)]:
-            async with processes.session(project_id) as session:
-                assert session.worker_pid is not None
-                used.setdefault(session.worker_pid, set()).add(project_id)
-                assert os.getpriority(os.PRIO_PROCESS, session.worker_pid) == WORKER_NICE
+            await processes.use(project_id, note)
         assert {len(projects) for projects in used.values()} == {1}
         assert len(processes._pools) <= PROJECTS_KEPT
         before = set(_children())

@@ -38,6 +38,9 @@ class Caller:
     def abort(self) -> None:
         self.ends.append("aborted")
 
+    def end_idle(self) -> None:
+        self.ends.append("idle")
+
     def end_late_head(self) -> None:
         self.ends.append("late head")
 
@@ -78,6 +81,32 @@ def test_a_head_is_late_once_and_a_complete_one_never(door: Door) -> None:
     for _ in range(3):
         door.look(11)
     assert (slow.ends, quick.ends) == (["late head"], [])
+
+
+def test_a_connection_without_a_request_is_ended_after_its_last_answer(door: Door) -> None:
+    busy, idle = Caller(door), Caller(door)
+    for caller in (busy, idle):
+        door.begin(caller, always=False)
+    door.look(100)
+    door.rest(idle)
+    door.look(SETTINGS.keep_alive_s - 1)
+    assert idle.ends == []
+    door.look(2)
+    assert (busy.ends, idle.ends) == ([], ["idle"])
+
+
+def test_a_body_that_comes_after_its_answer_is_no_idle_connection(door: Door) -> None:
+    caller = Caller(door)
+    door.begin(caller, always=False)
+    door.body_goes_on(caller)
+    door.look(1)
+    caller.body_bytes = 100 * SETTINGS.keep_alive_s
+    door.rest(caller)
+    door.look(SETTINGS.keep_alive_s + 1)
+    assert caller.ends == []
+    door.body_ends(caller)
+    door.look(SETTINGS.keep_alive_s + 1)
+    assert caller.ends == ["idle"]
 
 
 def test_who_takes_an_answer_slowly_is_left_alone(door: Door) -> None:

@@ -7,10 +7,12 @@ counts as a secret from its first to its last character.
 import logging
 import re
 from collections.abc import Iterable
-
-import regex
+from typing import TYPE_CHECKING
 
 from runglass.engine.redaction.spans import Span
+
+if TYPE_CHECKING:
+    import regex
 
 _LOG = logging.getLogger(__name__)
 _LEAST_S = 0.05
@@ -53,6 +55,9 @@ class OwnPatterns:
 
 
 def _compiled(pattern: str) -> "regex.Pattern[str]":
+    # Imported when needed: a server without such patterns starts sooner and stays smaller.
+    import regex
+
     try:
         # What Python's own engine takes is the rule; `regex` knows a little more.
         fits_all = re.compile(pattern).fullmatch("")
