@@ -47,8 +47,7 @@ def gc_paused() -> Iterator[None]:
         with _lock:
             _pauses -= 1
             if not _pauses and _was_on:
-                # All that there is counts as old now, what was frozen before too: the next small collection
-                # would look through the new million, a full one comes seldom.
-                gc.freeze()
-                gc.unfreeze()
+                # Looked through once, the new million counts as old; else the next three collections would each
+                # look through it. To freeze it costs nothing, but to thaw it thaws all that the start froze, too.
+                gc.collect(1)
                 gc.enable()
