@@ -13,9 +13,12 @@ LARGE_BYTES = 256 * 1024
 """What has up to this size is worked on at once: that takes a few milliseconds, 25 at the very worst."""
 
 
-async def aside(work: Callable[[], Result], *, size_bytes: int) -> Result:
-    """The result of `work`, done in a thread if it is about so much that everybody else would wait for it."""
-    return work() if size_bytes <= LARGE_BYTES else await asyncio.to_thread(_undisturbed, work)
+async def aside(work: Callable[[], Result], *, size_bytes: int, quick_bytes: int = LARGE_BYTES) -> Result:
+    """The result of `work`, done in a thread if it is about so much that everybody else would wait for it.
+
+    `quick_bytes` is how much is none too much.
+    """
+    return work() if size_bytes <= quick_bytes else await asyncio.to_thread(_undisturbed, work)
 
 
 def _undisturbed(work: Callable[[], Result]) -> Result:
@@ -47,7 +50,7 @@ def gc_paused() -> Iterator[None]:
         with _lock:
             _pauses -= 1
             if not _pauses and _was_on:
-                # Looked through once, the new million counts as old; else the next three collections would each
-                # look through it. To freeze it costs nothing, but to thaw it thaws all that the start froze, too.
+                # Looked through once, the new million counts as old; else the next three collections would
+                # each look through it. To freeze it and thaw it again would thaw what the start froze, too.
                 gc.collect(1)
                 gc.enable()

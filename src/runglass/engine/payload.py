@@ -1,6 +1,7 @@
 """A step's input or output, with its JSON encoded once however often it is measured, stored or passed on."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -57,6 +58,13 @@ class Payload:
         """The value; decoded anew each time where the payload is large, so that it is not held."""
         value: dict[str, Any] | None = self._value if self.holding is None else msgspec.json.decode(self.json)
         return value
+
+    def reader(self) -> Callable[[], dict[str, Any] | None]:
+        """Gives the value to a thread, also if the payload is put away meanwhile."""
+        if self.holding is not None:
+            return partial(msgspec.json.decode, self.json)
+        value = self._value
+        return lambda: value
 
     @property
     def is_null(self) -> bool:
