@@ -84,6 +84,12 @@ def test_the_quick_look_at_a_long_text_overlooks_nothing(
         assert REDACTOR.text(text) == shown
 
 
+def test_the_quick_look_sees_what_hides_in_digits_and_behind_signs() -> None:
+    prose = PROSE["German"] * 20
+    for hidden in (b"pwd is 1234".hex(), "\u0430\u200bpi_key=x1", "pass\u00adword=x1", "fm2_a,b,c,d=x"):
+        assert not REDACTOR._quick.is_harmless(f"{prose} {hidden} {prose}".encode())
+
+
 SURROUNDINGS = [
     "",
     "Grüße, ",

@@ -116,5 +116,8 @@ def _hold_no_token(data: bytes) -> bool:
 
 
 def _is_ordinary(run: bytes) -> bool:
-    """Whether it is a word or a number, too short to be a token or text in Base64."""
-    return (len(run) < _SHORTEST_RUN and run.rstrip(b".:-=").isalpha()) or not run.strip(b"0123456789.:+-")
+    """Whether it is a word or a number, and no token and no text in Base64 or hexadecimal."""
+    is_short = len(run) < _SHORTEST_RUN
+    if run.strip(b"0123456789.:+-"):
+        return is_short and run.rstrip(b".:-=").isalpha()
+    return is_short or not run.isdigit()
