@@ -114,8 +114,12 @@ def test_a_large_run_is_read_and_told_in_bounded_pieces_beside_the_loop(
         pieces.append((size, max(map(len, rows))))
         return told
 
+    def counted(source: bytes) -> Any:
+        flows.append(source)
+        return shape_of(source)
+
     monkeypatch.setattr(sessions._Steps, "read", watched)
-    monkeypatch.setattr(sessions, "_shape_of", lambda source: flows.append(source) or shape_of(source))
+    monkeypatch.setattr(sessions, "_shape_of", counted)
     monkeypatch.setattr(sessions, "PAGE_BYTES", 1_000_000)
     found = pages(http, session)
     assert [len(page["executions"]) for page in found] == [2, 1]
