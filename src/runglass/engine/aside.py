@@ -50,7 +50,11 @@ def gc_paused() -> Iterator[None]:
         with _lock:
             _pauses -= 1
             if not _pauses and _was_on:
-                # Looked through once, the new million counts as old; else the next three collections would
-                # each look through it. To freeze it and thaw it again would thaw what the start froze, too.
-                gc.collect(1)
+                # The new million is to count as old, or the next three collections would look through it.
+                if gc.get_freeze_count():
+                    # One look is the price: to thaw it would thaw what the start froze, too.
+                    gc.collect(1)
+                else:
+                    gc.freeze()
+                    gc.unfreeze()
                 gc.enable()
