@@ -142,6 +142,34 @@ def test_a_large_request_that_is_allowed_stalls_nobody(
     assert own_stalls(caplog.records) == []
 
 
+FAILING = """
+slug: failing-{name}
+steps:
+- {step}
+"""
+FAILURES = {
+    "step": "{id: work, type: code, code: 'raise ValueError(\"no\")'}",
+    "loop": "{id: each, type: loop, over: '1', steps: [{id: inner, type: passthrough}]}",
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_failure_with_many_keys_in_its_input_stalls_nobody(
+    caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """What the input tells by its keys must not come back in the error: each of them has to be judged."""
+    with running_server(capture="redacted") as own, http_for(own, own.key) as client:
+        own.push(FAILING.format(name=name, step=FAILURES[name]))
+        given = {f"k{number}x": "value" for number in range(60_000)} | {"password": "hunter2"}
+        content = json.dumps({"parameters": given}).encode()
+        caplog.clear()
+        with neighbour(own):
+            answer = client.post(f"/seq/acme/demo/failing-{name}/execute", content=content)
+        assert refusal(answer) == (500, "STEP_FAILED")
+    # Other lines tell of the JSON, whose decoding nothing interrupts.
+    assert [line for line in own_stalls(caplog.records) if ".redaction." in line] == []
+
+
 def test_a_pushed_file_is_read_aside_within_its_time(http: httpx2.Client) -> None:
     with running_server(flow_check_time_limit_ms=200) as impatient, http_for(impatient, impatient.key) as own:
         steps = "".join(f"- {{id: a{n}, type: passthrough}}\n" for n in range(9_000))

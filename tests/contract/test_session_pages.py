@@ -1,5 +1,7 @@
 """Long sessions come in pages."""
 
+import threading
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -8,6 +10,8 @@ import pytest
 
 from runglass.server import sessions
 from runglass.server.pages import cursor_of
+from runglass.server.parts import PART_BYTES
+from runglass.server.sessions import INLINE_BYTES
 from runglass.store.sqlite import SqliteStore
 from runglass.testing import RunningServer
 from tests.contract.test_sessions import executions, run
@@ -87,6 +91,43 @@ def test_a_run_that_is_larger_than_a_page_comes_as_one(
     assert [ids(page) for page in found] == [[one] for one in runs]
     assert [one for page in found for one in page["executions"]] == whole
     assert len(found[1]["executions"][0]["steps"]) == 9
+
+
+def test_a_large_run_is_read_and_told_in_bounded_pieces_beside_the_loop(
+    server: RunningServer, http: httpx2.Client, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def thread() -> int:
+        return threading.get_ident()
+
+    server.push(HEAVY)
+    for count in (1, 1, 20):
+        run(http, session, "heavy", parameters={"over": [0] * count})
+    loop = server.call(thread())
+    pieces: list[tuple[int, int]] = []
+    flows: list[bytes] = []
+    read, shape_of = sessions._Steps.read, sessions._shape_of
+
+    def watched(self: sessions._Steps, rows: Sequence[bytes]) -> bytes:
+        told = read(self, rows)
+        size = max(len(told), sum(map(len, rows)))
+        assert size <= INLINE_BYTES or threading.get_ident() != loop
+        pieces.append((size, max(map(len, rows))))
+        return told
+
+    def counted(source: bytes) -> Any:
+        flows.append(source)
+        return shape_of(source)
+
+    monkeypatch.setattr(sessions._Steps, "read", watched)
+    monkeypatch.setattr(sessions, "_shape_of", counted)
+    monkeypatch.setattr(sessions, "PAGE_BYTES", 1_000_000)
+    found = pages(http, session)
+    assert [len(page["executions"]) for page in found] == [2, 1]
+    # A piece has a row at least, and then no more than is left of a part.
+    assert all(size < PART_BYTES + largest + 1000 for size, largest in pieces)
+    assert len(pieces) > 10
+    # Two pages, and each goes through the flow of its runs once.
+    assert len(flows) == 2
 
 
 def test_what_a_page_does_not_hold_is_not_read(

@@ -28,9 +28,12 @@ _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aside")
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, FairTurns] = WeakKeyDictionary()
 
 
-async def aside(work: Callable[[], Result], *, size_bytes: int) -> Result:
-    """The result of `work`, done in a thread if it is about so much that everybody else would wait for it."""
-    return work() if size_bytes <= LARGE_BYTES else await in_turn(work)
+async def aside(work: Callable[[], Result], *, size_bytes: int, quick_bytes: int = LARGE_BYTES) -> Result:
+    """The result of `work`, done in a thread if it is about so much that everybody else would wait for it.
+
+    `quick_bytes` is how much is none too much.
+    """
+    return work() if size_bytes <= quick_bytes else await in_turn(work)
 
 
 async def in_turn(work: Callable[[], Result]) -> Result:
@@ -72,8 +75,11 @@ def gc_paused() -> Iterator[None]:
         with _lock:
             _pauses -= 1
             if not _pauses and _was_on:
-                # All that there is counts as old now, what was frozen before too: the next small collection
-                # would look through the new million, a full one comes seldom.
-                gc.freeze()
-                gc.unfreeze()
+                # The new million is to count as old, or the next three collections would look through it.
+                if gc.get_freeze_count():
+                    # One look is the price: to thaw it would thaw what the start froze, too.
+                    gc.collect(1)
+                else:
+                    gc.freeze()
+                    gc.unfreeze()
                 gc.enable()

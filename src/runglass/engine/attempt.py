@@ -4,7 +4,7 @@ Nothing is decided here: whether there is another attempt is known in `attempts.
 `steps.py`.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from decimal import Decimal
 from typing import Any, TypedDict
 
@@ -20,6 +20,7 @@ from runglass.engine.plan import Offer, Turns
 from runglass.engine.recorder import Recorder
 from runglass.engine.scope import Place
 from runglass.engine.steps import Performed
+from runglass.engine.taking_up import WORKER_LOST
 from runglass.errors import StepFailure
 from runglass.events import (
     StepCompleted,
@@ -39,6 +40,8 @@ from runglass.trace import ModelCall, StepTrace, TokenBreakdown
 
 RENDERED_PROMPT = "__rendered_prompt__"
 """Where the captured input of an llm step has its prompt, as clients of other makers know it."""
+OWN_WORDS = frozenset({"CANCELLED", WORKER_LOST})
+"""Codes of failures that the engine tells without anything that a caller or a step said."""
 
 
 class Writing(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +53,7 @@ class Writing(msgspec.Struct, frozen=True, kw_only=True):
 
     execution_id: str
     flow: Flow
-    inputs: Mapping[str, Any]
+    inputs: Payload
     recorder: Recorder
     capture: Capture
     clock: Clock
@@ -104,6 +107,7 @@ class Attempt:
         self.tried = tried
         self._writing = writing
         self._shown: Payload | None = None
+        self._prepared: tuple[StepFailure, Lost] | None = None
         self._started_s: float | None = None
         self.restart_clock()
 
@@ -176,9 +180,15 @@ class Attempt:
         """Records a piece of the text that the attempt's model says."""
         self._writing.recorder.record(StepProgress(**self._address(), text=text))
 
-    async def prepare_failure(self) -> None:
-        """Looks through a large input off the event loop, before a failure records it."""
-        await self._writing.capture.prepare_failed(self._shown or self.data)
+    async def prepare_failure(self, failure: StepFailure) -> None:
+        """Looks through a large input off the event loop, before the failure is recorded.
+
+        Needed for every failure that is not in the engine's own words: it may repeat secrets of the input.
+        """
+        capture, error = self._writing.capture, _told(failure)
+        await capture.prepare_failed(self._shown or self.data)
+        kept = await capture.error_of(error, [self.data, self._writing.inputs])
+        self._prepared = failure, Lost(self.step.id, error, kept)
 
     def tell_input(self) -> None:
         """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""
@@ -284,9 +294,12 @@ class Attempt:
         )
 
     def _error(self, failure: StepFailure) -> Lost:
-        error = {"code": failure.code, "message": failure.message, **failure.details}
-        kept = self._writing.capture.error(error, [self.data.value, self._writing.inputs])
-        return Lost(self.step.id, error, kept)
+        if self._prepared is not None and self._prepared[0] is failure:
+            return self._prepared[1]
+        # The engine's own words: nothing of the input is in them.
+        assert failure.code in OWN_WORDS, f"{failure.code} was not prepared"
+        error = _told(failure)
+        return Lost(self.step.id, error, self._writing.capture.error(error))
 
     def _owe(self, lost: Lost) -> None:
         whole = msgspec.json.encode(lost.error)
@@ -312,3 +325,7 @@ class Attempt:
     def _so_far(self) -> StepTrace | None:
         """What the log tells of the attempt so far."""
         return self._writing.recorder.fold.open_step(self.step.id, self.place.loop_path)
+
+
+def _told(failure: StepFailure) -> dict[str, Any]:
+    return {"code": failure.code, "message": failure.message, **failure.details}

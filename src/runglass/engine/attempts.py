@@ -160,7 +160,7 @@ class Attempts:
                     outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
                     if isinstance(outcome, Performed):
                         return outcome.output
-                    await attempt.prepare_failure()
+                    await self._prepare(attempt, outcome)
                     delay_ms = self._judge(attempt, outcome)
             # Nothing of the attempt is held on to while the next one is waited for.
             del names, given, attempt, outcome
@@ -198,9 +198,10 @@ class Attempts:
         fields = self._step_inputs.get(step.id)
         return Payload({**(data.value or {}), **fields}) if fields else data
 
-    def fail(self, step: Step, data: Payload, failure: StepFailure, place: Place) -> NoReturn:
+    async def fail(self, step: Step, data: Payload, failure: StepFailure, place: Place) -> NoReturn:
         """Records a container that failed by itself, which alone puts it into a trace. Raises StepLost."""
         attempt = Attempt(self._writing, step, data, place, self.next_attempt(step.id, place))
+        await attempt.prepare_failure(failure)
         attempt.start()
         raise StepLost(attempt.lose(failure)) from failure
 
@@ -333,11 +334,7 @@ class Attempts:
         except StepFailure as error:
             return error
         except asyncio.CancelledError:
-            if self._ending.is_last_word:
-                # The event that ends the run ends the attempt: clients take a `step_error` for the last word.
-                attempt.tell_input()
-            elif not self._ending.left:
-                attempt.cut_off(StepFailure("CANCELLED", f"step {step.id!r} was cut off", may_retry=False))
+            self._cut(attempt)
             raise
         except BudgetExceeded as error:
             # As above: the attempt ends with the run.
@@ -355,6 +352,22 @@ class Attempts:
             message = f"{type(error).__name__} inside the engine; see the server's log"
             return StepFailure("INTERNAL_ERROR", message, may_retry=False)
         return done
+
+    async def _prepare(self, attempt: Attempt, failure: StepFailure) -> None:
+        try:
+            await attempt.prepare_failure(failure)
+        except asyncio.CancelledError:
+            self._cut(attempt)
+            raise
+
+    def _cut(self, attempt: Attempt) -> None:
+        """Records how an attempt ends that is cut off."""
+        step_id = attempt.step.id
+        if self._ending.is_last_word:
+            # The event that ends the run ends the attempt: clients take a `step_error` for the last word.
+            attempt.tell_input()
+        elif not self._ending.left:
+            attempt.cut_off(StepFailure("CANCELLED", f"step {step_id!r} was cut off", may_retry=False))
 
     async def _ask(
         self, attempt: Attempt, step: LlmStep, request: ModelRequest, limit: asyncio.Timeout

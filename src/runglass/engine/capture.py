@@ -4,11 +4,12 @@ Knows nothing of steps and events: values and their JSON in, snapshots out.
 """
 
 import builtins
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.engine.aside import in_turn
+from runglass.engine.aside import aside
 from runglass.engine.cutting import cut
 from runglass.engine.payload import Payload
 from runglass.engine.redaction import Redactor
@@ -18,6 +19,8 @@ __all__ = ["Capture", "Redactor", "Snapshot", "raise_for_trace"]
 
 _QUICK_BYTES = 64 * 1024
 """As much is redacted on the event loop, in some milliseconds."""
+_QUICK_GIVEN_BYTES = 4 * 1024
+"""As much is looked through on the event loop for what an error may repeat."""
 _EXCEPTIONS = frozenset(
     name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)
 )
@@ -62,8 +65,12 @@ class Capture:
         """Like `prepare`, for the input of an attempt that failed, which more modes keep."""
         if not self.keeps_failures or payload.kept is not None:
             return
-        if payload.size_bytes > (_QUICK_BYTES if self.mode == "redacted" else self.limit_bytes):
-            kept = await in_turn(lambda: self._shortened(payload.json, payload.value))
+        quick_bytes = _QUICK_BYTES if self.mode == "redacted" else self.limit_bytes
+        if payload.size_bytes > quick_bytes:
+            encoded, value = payload.json, payload.reader()
+            kept = await aside(
+                lambda: self._shortened(encoded, value()), size_bytes=len(encoded), quick_bytes=quick_bytes
+            )
             payload.kept = (self._rules, kept)
 
     def snapshot(self, payload: Payload) -> Snapshot:
@@ -75,6 +82,17 @@ class Capture:
     def failed_input(self, payload: Payload) -> Snapshot:
         """Of the input of an attempt that failed: in every mode but `off`, so that it can be understood."""
         return self._kept(payload) if self.keeps_failures else Snapshot(None, None, truncated=False)
+
+    async def error_of(self, detail: dict[str, Any], given: Sequence[Payload]) -> msgspec.Raw:
+        """`error` of what may repeat parts of `given`, off the event loop where there is much of that."""
+        if self.mode != "redacted":
+            return self.error(detail)
+        values = [each.reader() for each in given]
+        return await aside(
+            lambda: self.error(detail, [value() for value in values]),
+            size_bytes=sum(each.size_bytes for each in given),
+            quick_bytes=_QUICK_GIVEN_BYTES,
+        )
 
     def error(self, detail: dict[str, Any], given: Any = None) -> msgspec.Raw:
         """What is kept of an error: all of it like the input that led to it, and cut to the same limit.

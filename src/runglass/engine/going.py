@@ -230,7 +230,7 @@ class Going:
         writing = Writing(
             execution_id=self.run.id,
             flow=plan.flow,
-            inputs=plan.inputs,
+            inputs=Payload(plan.inputs),
             recorder=self._recorder,
             capture=capture,
             clock=around.parts.clock,

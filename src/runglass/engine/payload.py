@@ -1,6 +1,7 @@
 """A step's input or output, with its JSON encoded once however often it is measured, stored or passed on."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -59,6 +60,13 @@ class Payload:
             value: dict[str, Any] | None = msgspec.json.decode(self.json)
             return value
         return self._value  # type: ignore[no-any-return]
+
+    def reader(self) -> Callable[[], dict[str, Any] | None]:
+        """Gives the value to a thread, also if the payload is put away meanwhile."""
+        if self.holding is not None:
+            return partial(msgspec.json.decode, self.json)
+        value = self._value
+        return lambda: value
 
     @property
     def is_null(self) -> bool:

@@ -228,7 +228,7 @@ class Runner:
                 self._allowance.keep(output.size_bytes, step_id=step.id)
             except StepFailure as failure:
                 await self._memory.bring_back(data)
-                self._attempts.fail(step, data, failure, place)
+                await self._attempts.fail(step, data, failure, place)
             self._recorder.keep(output_checkpoint(step, place, output.json))
 
     def _known(self, step: Step, scope: Scope, place: Place) -> Payload | None:
@@ -297,7 +297,7 @@ class Runner:
                     try:
                         outputs.add(index, output)
                     except StepFailure as failure:
-                        self._attempts.fail(step, Payload(names), failure, place)
+                        await self._attempts.fail(step, Payload(names), failure, place)
 
             await _together([work() for _ in range(min(step.max_concurrency, len(items)))])
             output = await outputs.joined()
@@ -333,7 +333,7 @@ class Runner:
             )
         if failure is not None:
             async with self._memory.using([data], decoded=False):
-                self._attempts.fail(step, data, failure, place)
+                await self._attempts.fail(step, data, failure, place)
         self._recorder.keep(decision_checkpoint(step, place, decision))
         return _items(decision) if len(decision) > LARGE_BYTES else items
 
@@ -380,7 +380,7 @@ class Runner:
                 names = await names_for(step, data, scope)
                 return await self._sandbox.evaluate(expression, names, project_id=self._project_id)
             except StepFailure as failure:
-                self._attempts.fail(step, data, failure, place)
+                await self._attempts.fail(step, data, failure, place)
 
     async def _own_input(
         self, step: LoopStep | ConditionStep | ParallelStep, data: Payload, scope: Scope, place: Place
@@ -392,7 +392,7 @@ class Runner:
                     given = await self._templates.render_input(step.input, names, project_id=self._project_id)
                     data = Payload(given)
                 except StepFailure as failure:
-                    self._attempts.fail(step, data, failure, place)
+                    await self._attempts.fail(step, data, failure, place)
         return self._attempts.overridden(step, data)
 
     def _before(self, plan: Plan, stretch: Stretch, outputs: dict[str, Any]) -> tuple[Scope, Payload]:

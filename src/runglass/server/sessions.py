@@ -175,16 +175,27 @@ async def _streamed(
     yield closing
 
 
+class _Shape:
+    """What the end of a run is told by, of the flow that the run is of."""
+
+    def __init__(self, flow: Flow) -> None:
+        last = flow.steps[-1]
+        self.step_count = step_count(flow)
+        self.ids = {step.id for step in flow.steps for step in within(step)}
+        self.inner = set() if isinstance(last, LeafStep) else {step.id for step in within(last)}
+        self.container = last.id
+
+
 class _Flows:
-    """The flows that the runs of a session are of, each looked up once."""
+    """The flows that the runs of a session are of, each looked up and gone through once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._slugs: dict[str, str] = {}
-        self._flows: dict[tuple[str, int], Flow | None] = {}
+        self._flows: dict[tuple[str, int], _Shape | None] = {}
 
-    async def of(self, run: RunRecord) -> tuple[str, Flow | None]:
-        """The slug, and the version that the run is of."""
+    async def of(self, run: RunRecord) -> tuple[str, _Shape | None]:
+        """The slug, and the shape of the version that the run is of."""
         key = (run.flow_id, run.version)
         if key not in self._flows:
             record = await self._store.flow(run.flow_id)
@@ -193,13 +204,17 @@ class _Flows:
             if source is None:
                 self._flows[key] = None
             else:
-                decode = partial(decode_stored_flow, source)
-                self._flows[key] = await aside(decode, size_bytes=len(source))
+                shape = partial(_shape_of, source)
+                self._flows[key] = await aside(shape, size_bytes=len(source), quick_bytes=INLINE_BYTES)
         return self._slugs[run.flow_id], self._flows[key]
 
 
+def _shape_of(source: bytes) -> _Shape:
+    return _Shape(decode_stored_flow(source))
+
+
 async def _execution(
-    store: Store, run: RunRecord, slug: str, flow: Flow | None
+    store: Store, run: RunRecord, slug: str, shape: _Shape | None
 ) -> AsyncGenerator[bytes, None]:
     """A run of a session as JSON, piece by piece; of one that cannot be read, what its row says."""
     try:
@@ -223,8 +238,8 @@ async def _execution(
     )
     yield msgspec.json.encode(head)[:-1] + b',"steps":['
     # A draft may be another one by now; what it tells is of use as long as it has the run's steps.
-    is_same = flow is not None and step_count(flow) == summary.step_count
-    steps = _Steps(run, end, flow if is_same else None)
+    is_same = shape is not None and shape.step_count == summary.step_count
+    steps = _Steps(run, end, shape if is_same else None)
     position, separator, size = 0, b"", PART_BYTES
     while is_readable and size >= PART_BYTES:
         rows = await store.trace_page(run.no, after=position, limit_bytes=PART_BYTES)
@@ -255,18 +270,16 @@ _TRIGGERS: dict[str, Literal["execute", "step", "job"]] = {"api": "execute", "st
 
 
 class _Steps:
-    """The steps of one run, read in order; `flow` is what it is of, where that is still known."""
+    """The steps of one run, read in order; `shape` is of its flow, where that is still known."""
 
     def __init__(
-        self, run: RunRecord, end: FlowCompleted | FlowFailed | FlowCancelled | None, flow: Flow | None
+        self, run: RunRecord, end: FlowCompleted | FlowFailed | FlowCancelled | None, shape: _Shape | None
     ) -> None:
         self.has_snapshots = False
         self._end = end
-        self._flow = flow
-        top = None if flow is None else flow.steps[-1]
-        self._ids = {step.id for step in flow.steps for step in within(step)} if flow else set()
-        self._inner = {step.id for step in within(top)} if top and not isinstance(top, LeafStep) else set()
-        self._container = None if top is None else top.id
+        self._ids = set() if shape is None else shape.ids
+        self._inner = set() if shape is None else shape.inner
+        self._container = None if shape is None else shape.container
         self._seen: set[str] = set()
         self._since: str | None = None
         self._error: dict[str, Any] | None = None

@@ -1,9 +1,13 @@
-"""Large work beside the event loop: one piece at a time, projects in turn."""
+"""Large work is done beside the event loop, one piece at a time, with the garbage collector standing still."""
 
 import asyncio
+import gc
 import threading
+from collections.abc import Iterator
 
-from runglass.engine.aside import LARGE_BYTES, aside, working_for
+import pytest
+
+from runglass.engine.aside import LARGE_BYTES, aside, gc_paused, working_for
 
 
 async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:
@@ -34,5 +38,46 @@ async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:
     assert most == 1
 
 
-async def test_small_work_is_done_at_once() -> None:
-    assert await aside(threading.get_ident, size_bytes=LARGE_BYTES) == threading.get_ident()
+@pytest.fixture
+def frozen() -> Iterator[int]:
+    """How many objects are frozen, as at the start of a server."""
+    gc.freeze()
+    try:
+        yield gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
+
+
+async def test_a_large_body_leaves_frozen_what_the_start_froze(frozen: int) -> None:
+    here = threading.get_ident()
+    assert frozen > 1000
+    assert await aside(threading.get_ident, size_bytes=LARGE_BYTES) == here
+    assert await aside(threading.get_ident, size_bytes=LARGE_BYTES + 1) != here
+    assert await aside(gc.isenabled, size_bytes=LARGE_BYTES + 1) is False
+    assert gc.isenabled()
+    # Some of them may have ended since, as their counts of references say.
+    assert gc.get_freeze_count() > frozen * 0.9
+
+
+def test_the_collector_stands_still_until_the_last_pause_ends() -> None:
+    first, second = gc_paused(), gc_paused()
+    first.__enter__()
+    second.__enter__()
+    many = [[] for _ in range(50_000)]  # type: ignore[var-annotated]
+    first.__exit__(None, None, None)
+    assert not gc.isenabled()
+    second.__exit__(None, None, None)
+    assert gc.isenabled()
+    # They count as old: the next small collection looks through none of them.
+    assert gc.get_count()[0] < len(many)
+    assert any(each is many[0] for each in gc.get_objects(generation=2))
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with gc_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -147,6 +147,11 @@ class CountingRedactor(Redactor):
     def __init__(self) -> None:
         super().__init__()
         self.threads: list[int] = []
+        self.searches: list[int] = []
+
+    def secrets_in(self, value: Any) -> set[str]:
+        self.searches.append(threading.get_ident())
+        return super().secrets_in(value)
 
     def redact(self, value: Any) -> Any:
         self.threads.append(threading.get_ident())
@@ -163,6 +168,20 @@ async def test_a_payload_is_redacted_once_and_a_large_one_off_the_event_loop() -
         assert capture.failed_input(payload) == capture.snapshot(payload)
     here = threading.get_ident()
     assert [thread == here for thread in redactor.threads] == [True, True, False, True]
+
+
+async def test_what_an_error_may_repeat_is_looked_for_off_the_event_loop_where_it_is_much() -> None:
+    redactor, detail = CountingRedactor(), {"code": "CODE_ERROR", "message": "ValueError: hunter2"}
+    capture = Capture("redacted", redactor=redactor)
+    held = Payload({"password": "hunter2", "text": "y" * 100_000})
+    held.slim()
+    much = Payload({**VALUE, "text": "y" * 5_000})
+    for payloads in ([Payload(VALUE)], [Payload({}), much], [held]):
+        kept = await capture.error_of(detail, payloads)
+        assert msgspec.json.decode(kept) == {"code": "CODE_ERROR", "message": f"ValueError: {MARK}"}
+    here = threading.get_ident()
+    assert [thread == here for thread in redactor.searches] == [True, False, False]
+    assert msgspec.json.decode(await Capture("full").error_of(detail, [held])) == detail
 
 
 @pytest.mark.parametrize("mode", MODES)

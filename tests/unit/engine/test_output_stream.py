@@ -33,7 +33,7 @@ async def test_the_last_text_is_recorded_though_leaving_is_cut_off() -> None:
         writing = Writing(
             execution_id="e",
             flow=Flow(slug="f", steps=[step]),
-            inputs={},
+            inputs=Payload({}),
             recorder=kept,
             capture=Capture("full"),
             clock=VirtualClock(),

@@ -61,6 +61,35 @@ def test_the_quick_look_overlooks_nothing() -> None:
                 assert REDACTOR.may_hold_secrets(msgspec.json.encode(value)), value
 
 
+PROSE = {
+    "English": "The offer of 2019 is extended unless somebody gives notice; see https://example.com. ",
+    "German": "Die Straße bleibt gesperrt, „wie bisher“ – bis zum 3. Mai. Was kostet 1 kg? 12,50 €. ",
+    "Russian": "Договор продлевается до конца года, если сторона не откажется. Дом: 25 %. ",
+    "table": "2019-05-06T10:11:12Z,0.1234567890123456,-17.25,1e-05,item 12\n",
+    "JSON": '{"n": 12, "name": "item 12", "ok": true, "tags": ["a", "b"]}, ',
+}
+
+
+@pytest.mark.parametrize("language", PROSE)
+def test_the_quick_look_at_a_long_text_overlooks_nothing(
+    language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prose = PROSE[language] * (1500 // len(PROSE[language]))
+    texts = [f"{prose}{_shown(value)} {prose}" for pair in PAIRS for value in (pair.value, pair.harmless)]
+    assert REDACTOR._quick.is_harmless(prose.encode())
+    found = [REDACTOR.text(text) for text in texts]
+    # The same without the look.
+    monkeypatch.setattr(REDACTOR._quick, "is_harmless", lambda data: False)
+    for text, shown in zip(texts, found, strict=True):
+        assert REDACTOR.text(text) == shown
+
+
+def test_the_quick_look_sees_what_hides_in_digits_and_behind_signs() -> None:
+    prose = PROSE["German"] * 20
+    for hidden in (b"pwd is 1234".hex(), "\u0430\u200bpi_key=x1", "pass\u00adword=x1", "fm2_a,b,c,d=x"):
+        assert not REDACTOR._quick.is_harmless(f"{prose} {hidden} {prose}".encode())
+
+
 SURROUNDINGS = [
     "",
     "Grüße, ",

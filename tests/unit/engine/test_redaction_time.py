@@ -1,11 +1,18 @@
 """No text makes redaction slow: four times the text takes about four times as long, whatever it is made of."""
 # ruff: noqa: E501, RUF001 -- one pair, one line; look-alike letters are the point
 
+import importlib
+import pkgutil
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
 
+import msgspec
 import pytest
 
+import runglass.engine.redaction
 from runglass.engine.redaction import MARK, Redactor, strike_known
 from runglass.engine.redaction.own_patterns import OwnPatterns
 from tests.unit.engine.redaction_corpus import TOKENS
@@ -27,7 +34,19 @@ a@|@|a.|@a.|a@b.|://|://a|thin:a/|?sig=|&key=|bearer |basic a|eyJ|eyJa.|éeyJ|ey
 1|4 |4111 |41-|+1|+1 (|(415) |415-555-|0049 1|06 12 |DE89|DE89 |de89 1|123-45-|00491|A_|aaaaaaaaaaaaaaaa-|x8Q~
 %70|%C3|%25|\\u0070|\\x70|\\|&#112;|&amp;|а|аb|сор |пароль:|\u200b|a\u200b|ｐａｓｓ|QUFB|cGFzcw|70617373|AAAA/
 """.strip().split("|")
-SEEDS = list(dict.fromkeys([*BEGUN_TOKENS, *NAMES, *SHAPES]))
+WHOLE = (
+    """
+docker login -p x |sshpass -p x |redis-cli -a x |mongo -p x |sqlcmd -P x |ldapsearch -w x |7z -px |smbclient -U a%b |openssl -in pass:x,
+snmpget -A x |curl -u a:b |machine a.b login c password d |12345678-1234-1234-1234-123456789012 |token: a( |token is 12px, |-code 0000
+your PIN is 5930 |482913 is your login code |<token>a</token>|<a name="token">b</a>|4111 1111 1111 1111 |DE89 3704 0044 0532 0130 00,
+123-45-6789 |+44 20 7946 0958 |(415) 555-0132 |415-555-0132 |020 7946 0958 |+12345678 |+49 12 34 56 |fm2_a,|\x01|pin,|pin "
+https://hooks.slack.com/services/T0/B0/aaaaaaaaaaaaaaaaaaaa |x://a:b@c |thin:a/b@c |bearer abc123def |сookіе |соокіе
+""".strip()
+    .replace("\n", "|")
+    .split("|")
+)
+"""What patterns find that take no part of it."""
+SEEDS = list(dict.fromkeys([*BEGUN_TOKENS, *NAMES, *SHAPES, *WHOLE]))
 
 
 def _ratio(do: Callable[[str], object], text: Callable[[int], str], runs: int) -> tuple[float, float]:
@@ -42,6 +61,11 @@ def _ratio(do: Callable[[str], object], text: Callable[[int], str], runs: int) -
     return best[1] / max(best[0], 1e-6), best[1]
 
 
+def _look_through(text: str) -> None:
+    REDACTOR.text(text)
+    REDACTOR.may_hold_secrets(msgspec.json.encode(text))
+
+
 @pytest.mark.parametrize("ways", range(6))
 def test_texts_made_to_hurt_take_linear_time(ways: int) -> None:
     for seed in SEEDS[ways::6]:
@@ -52,10 +76,65 @@ def test_texts_made_to_hurt_take_linear_time(ways: int) -> None:
                 return before + part * (length // len(part)) + after
 
             # What grows with the square has sixteen times as much to do, and takes far longer than this.
-            found = [_ratio(REDACTOR.text, text, runs=1)]
+            found = [_ratio(_look_through, text, runs=1)]
             while not _is_linear(found[-1]) and len(found) < 3:
-                found.append(_ratio(REDACTOR.text, text, runs=5))
+                found.append(_ratio(_look_through, text, runs=5))
             assert _is_linear(found[-1]), (found, before + part)
+
+
+class Asked:
+    """A compiled pattern that remembers whether it found anything."""
+
+    def __init__(self, pattern: re.Pattern[Any], name: str) -> None:
+        self.name = name
+        self.pattern = pattern.pattern
+        self.has_found = False
+        self._pattern = pattern
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._pattern, name)
+
+        def ask(*args: Any) -> Any:
+            result = method(*args)
+            result = list(result) if name == "finditer" else result
+            self.has_found = self.has_found or bool(result)
+            return iter(result) if name == "finditer" else result
+
+        return ask
+
+
+def _modules() -> Iterator[ModuleType]:
+    package = runglass.engine.redaction
+    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        yield importlib.import_module(found.name)
+
+
+def test_every_pattern_is_among_those_whose_time_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new one needs a text of which it finds a part: else nobody would see that it is slow."""
+    asked: dict[re.Pattern[Any], Asked] = {}
+
+    def replaced(value: Any, name: str) -> Any:
+        if isinstance(value, re.Pattern):
+            return asked.setdefault(value, Asked(value, name))
+        if isinstance(value, dict):
+            return {key: replaced(each, f"{name}[{key}]") for key, each in value.items()}
+        return tuple(replaced(each, f"{name}[{index}]") for index, each in enumerate(value))
+
+    for module in _modules():
+        for name, value in list(vars(module).items()):
+            holds = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
+            )
+            if not name.startswith("__") and any(isinstance(each, re.Pattern) for each in holds):
+                monkeypatch.setattr(module, name, replaced(value, f"{module.__name__}.{name}"))
+    redactor = Redactor()
+    for seed in SEEDS:
+        for before, after in (("", ""), (seed, "]")):
+            redactor.text(before + ("a" if before else seed) * 10 + after)
+            redactor.may_hold_secrets(msgspec.json.encode([seed * 40]))
+    assert len(asked) > 50
+    unfound = [pattern.name for pattern in asked.values() if not pattern.has_found]
+    assert not unfound, "\n".join(unfound)
 
 
 def _is_linear(found: tuple[float, float]) -> bool:

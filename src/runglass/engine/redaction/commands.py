@@ -26,8 +26,8 @@ _SHORT = {
 """The options with which commands take a secret, beside those that are called so."""
 _ALIKE = {
     "podman": "docker", "helm": "docker", "az": "docker", "oc": "docker", "skopeo": "docker",
-    "buildah": "docker",
-    "mariadb": "mysql", "bcp": "sqlcmd", "unzip": "zip", "7za": "7z", "7zr": "7z", "rar": "7z",
+    "buildah": "docker", "mariadb": "mysql", "bcp": "sqlcmd", "unzip": "zip", "7za": "7z", "7zr": "7z",
+    "rar": "7z",
 }  # fmt: skip
 _COMPILED = {name: re.compile(rf"(?<!\S){pattern}") for name, pattern in _SHORT.items()}
 _NETRC = re.compile(

@@ -1,6 +1,4 @@
-"""Which names tell of a secret. Strong ones hide whatever stands under them, weak ones what looks the part."""
-
-# ruff: noqa: E501 -- tables of patterns read better in long lines
+"""Which names tell of a secret. Strong ones hide whatever stands under them, weak ones what looks it."""
 
 import functools
 import re
@@ -10,23 +8,25 @@ from itertools import accumulate
 from runglass.engine.redaction.views import plain_word
 
 DEFAULT_KEYS = (
-    "pass word", "passwd", "pass phrase", "pass code", "pwd", "secret", "token", "jwt", "authorization", "cookie",
-    "credential", "session_id", "session_key", "api_key", "access_key", "secret_key", "secret_access_key",
-    "private_key", "signing_key", "encryption_key", "master_key", "auth_key", "account_key", "shared_access_key",
-    "security_code", "verification_code", "recovery_code", "backup_code", "seed_phrase", "recovery_phrase",
-    "card_number", "cvv", "cvc", "iban", "ssn", "social_security_number",
-    "Passwort", "Kennwort", "contraseña", "contrasena", "clave secreta", "senha", "mot de passe", "wachtwoord",
-    "lösenord", "adgangskode", "passord", "salasana", "hasło", "heslo", "jelszó", "şifre", "mật khẩu", "пароль",
-    "密码", "密碼", "口令", "パスワード", "暗証番号", "비밀번호", "كلمة المرور", "كلمة السر", "סיסמה",
+    "pass word", "passwd", "pass phrase", "pass code", "pwd", "secret", "token", "jwt", "authorization",
+    "cookie", "credential", "session_id", "session_key", "api_key", "access_key", "secret_key",
+    "secret_access_key", "private_key", "signing_key", "encryption_key", "master_key", "auth_key",
+    "account_key", "shared_access_key", "security_code", "verification_code", "recovery_code", "backup_code",
+    "seed_phrase", "recovery_phrase", "card_number", "cvv", "cvc", "iban", "ssn", "social_security_number",
+    "Passwort", "Kennwort", "contraseña", "contrasena", "clave secreta", "senha", "mot de passe",
+    "wachtwoord", "lösenord", "adgangskode", "passord", "salasana", "hasło", "heslo", "jelszó", "şifre",
+    "mật khẩu", "пароль", "密码", "密碼", "口令", "パスワード", "暗証番号",
+    "비밀번호", "كلمة المرور", "كلمة السر", "סיסמה",
 )  # fmt: skip
 """How a telling key ends, whatever its case and separators: `token` also speaks of `accessToken`.
 
 Digits may follow, and words that leave it what it is: `password1`, `db_password_prod`, `tokenValue`.
 """
 ABOUT = (
-    "at", "budget", "cost", "count", "counts", "enabled", "endpoint", "expires", "expiry", "field", "file", "hash",
-    "hashed", "id", "ids", "in", "length", "limit", "limits", "max", "min", "name", "path", "per", "policy", "price",
-    "prompt", "rate", "required", "size", "stdin", "strength", "total", "ttl", "type", "uri", "url", "usage", "used",
+    "at", "budget", "cost", "count", "counts", "enabled", "endpoint", "expires", "expiry", "field", "file",
+    "hash", "hashed", "id", "ids", "in", "length", "limit", "limits", "max", "min", "name", "path", "per",
+    "policy", "price", "prompt", "rate", "required", "size", "stdin", "strength", "total", "ttl", "type",
+    "uri", "url", "usage", "used",
 )  # fmt: skip
 """Words behind a telling key that make it speak of something about the secret: `token_count`."""
 
@@ -133,14 +133,14 @@ WEAK: dict[str, Callable[[str], bool]] = {
 }  # fmt: skip
 """Names that are also parts of ordinary ones, and what a value under them must look like to be a secret."""
 WEAK_PREFIXES = (
-    "db", "user", "usr", "smtp", "ftp", "sftp", "ssh", "imap", "mysql", "pg", "root", "admin", "my", "ldap", "redis",
-    "mail", "email", "proxy", "http", "sudo", "wifi", "mongo",
+    "db", "user", "usr", "smtp", "ftp", "sftp", "ssh", "imap", "mysql", "pg", "root", "admin", "my", "ldap",
+    "redis", "mail", "email", "proxy", "http", "sudo", "wifi", "mongo",
 )  # fmt: skip
 WEAK_SUFFIXES = ("code", "no", "nr", "num", "number", "key", "value", "string", "str")
 
 
 class Keys:
-    """Judges the names of fields; `extra` are further strong keys. Raises ValueError for one without letters."""
+    """Judges names of fields; `extra` are further strong keys. Raises ValueError for one without letters."""
 
     def __init__(self, extra: Iterable[str] = ()) -> None:
         self.strong = [words(key) for key in (*DEFAULT_KEYS, *extra)]

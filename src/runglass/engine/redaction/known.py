@@ -1,7 +1,5 @@
 """Strikes secrets that are known from texts, in whatever form somebody may have put them there."""
 
-# ruff: noqa: E501 -- tables of patterns read better in long lines
-
 import base64
 import functools
 from collections.abc import Iterable, Iterator
@@ -17,13 +15,13 @@ _SHORTEST_ENCODED = 8
 
 
 def strike_known(text: str, secrets: Iterable[str], mark: str) -> str:
-    """The text without the secrets: plain, quoted, escaped, reversed, in Base64 (at any offset) or hexadecimal."""
+    """The text without the secrets: plain, quoted, escaped, reversed, in Base64 or hexadecimal."""
     forms = {form for secret in secrets for form in forms_of(secret)}
     return replaced(text, known_spans(text, forms), mark)
 
 
 def known_spans(text: str, forms: Iterable[str]) -> list[Span]:
-    """Where any of the forms stands in the text or in its plain reading; upper and lower case are the same."""
+    """Where any of the forms stands in the text or in its plain reading, in upper or lower case."""
     lower = {lowered(form) for form in forms}
     spans = list(_places(text, lower))
     view = view_of(text)
@@ -34,7 +32,7 @@ def known_spans(text: str, forms: Iterable[str]) -> list[Span]:
 
 @functools.lru_cache(maxsize=1024)
 def forms_of(secret: str) -> frozenset[str]:
-    """The secret as texts may have it. Of a short one only how it is quoted: other forms would be everywhere."""
+    """The secret as texts may have it. Of a short one only how it is quoted: others would be everywhere."""
     forms = {secret, repr(secret)[1:-1], msgspec.json.encode(secret).decode()[1:-1]}
     if len(secret) >= _SHORTEST_ENCODED:
         for plain in (secret, secret[::-1]):

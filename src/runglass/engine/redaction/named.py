@@ -115,6 +115,7 @@ class Names:
             (max(words, key=len), re.compile(each))
             for words, each in zip(keys.strong, separated, strict=True)
         ]
+        self.signs = {sign for sign, _ in self._anywhere}
         self._ascii = {sign: patterns for sign, patterns in self._strong.items() if sign.isascii()}
 
     def may_stand_in(self, text: str, low: str) -> bool:
@@ -122,10 +123,14 @@ class Names:
         name."""  # Names are compared casefolded: `ß` is `ss`.
         folded = low if low.isascii() else text.casefold()
         return (
-            any(sign in folded and each.search(folded) for sign, each in self._anywhere)
-            or any(_WEAK_SIGN.match(text, end) for _, end in _weak_names(text, low))
+            self.may_be_named(folded)
+            or any(_WEAK_SIGN.match(text, end) for _, end in weak_names(text, low))
             or any(True for _ in _codes(text, low))
         )
+
+    def may_be_named(self, folded: str) -> bool:
+        """Whether a strong name is in a casefolded text."""
+        return any(sign in folded and each.search(folded) for sign, each in self._anywhere)
 
     def find(self, text: str, low: str) -> Iterator[Span]:
         """Spans of the values; names and quotes stay."""
@@ -177,7 +182,7 @@ def _assigned(pattern: re.Pattern[str], text: str, low: str) -> Iterator[Span]:
         yield start, end
 
 
-def _weak_names(text: str, low: str) -> Iterator[tuple[str, int]]:
+def weak_names(text: str, low: str) -> Iterator[tuple[str, int]]:
     """Weak names with where they end: `pin`, `PIN-Code`, `db_pass`, `userPass`, not `spin` and `passed`."""
     for name in WEAK:
         start = low.find(name)
@@ -194,7 +199,7 @@ def _weak_names(text: str, low: str) -> Iterator[tuple[str, int]]:
 
 def _weak(text: str, low: str) -> Iterator[Span]:
     done = 0
-    for name, after in _weak_names(text, low):
+    for name, after in weak_names(text, low):
         match = _WEAK_VALUE.match(text, after) if after > done else None
         if match is None:
             continue

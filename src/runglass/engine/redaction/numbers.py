@@ -13,6 +13,14 @@ from runglass.engine.redaction.spans import Span
 _MANY = re.compile(r"\d(?<!\d\d)(?:[ ./()-]{0,3}\d){7,}+")
 """What all of these have; the first digit may have `+` or `(` before it."""
 _DECIMAL = re.compile(r"\d{1,4}\.\d+|\d{4}-\d\d-\d\d|\d{8,11}")
+_MANY_IN_BYTES = re.compile(
+    rb"[0-9](?<![0-9]{2})(?<![0-9]\.[0-9])"
+    rb"(?!(?:[0-9]{0,3}\.[0-9]++|[0-9]{3}-[0-9]{2}-[0-9]{2}|[0-9]{7,10}+)(?![ ./()-]{0,3}[0-9]))"
+    rb"(?:[ ./()-]{0,3}[0-9]){7,}+"
+)
+"""`_MANY` without `_DECIMAL` and without digits of other scripts, which is quicker to look for in UTF-8."""
+_AROUND = 4
+"""Characters before and behind a number that can decide about it."""
 _DIGITS = re.compile(r"\d(?<!\d\d)(?<!\d\.\d)(?:[ -]?\d){11,}+")
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 _ISSUERS = re.compile(
@@ -22,20 +30,13 @@ _ISSUERS = re.compile(
 """How the numbers of a card's issuer begin, and how long they are."""
 _IBAN_LENGTHS = {
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29,
-    "BY": 28,
-    "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24,
-    "FI": 18,
-    "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28,
-    "IE": 22,
-    "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20, "LB": 28, "LC": 32, "LI": 21,
-    "LT": 20,
-    "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MR": 27, "MT": 31, "MU": 30,
-    "NL": 18,
-    "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SC": 31,
-    "SE": 24,
-    "SI": 19, "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22,
-    "VG": 24,
-    "XK": 20,
+    "BY": 28, "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29,
+    "ES": 24, "FI": 18, "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28,
+    "HR": 21, "HU": 28, "IE": 22, "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20,
+    "LB": 28, "LC": 32, "LI": 21, "LT": 20, "LU": 20, "LV": 21, "LY": 25, "MC": 27, "MD": 24, "ME": 22,
+    "MK": 19, "MR": 27, "MT": 31, "MU": 30, "NL": 18, "NO": 15, "PK": 24, "PL": 28, "PS": 29, "PT": 25,
+    "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SC": 31, "SE": 24, "SI": 19, "SK": 24, "SM": 27, "ST": 25,
+    "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
 }  # fmt: skip
 _IBAN = re.compile(
     r"\d\d(?<=[A-Za-z]{2}\d\d)(?<![A-Za-z0-9][A-Za-z]{2}\d\d)(?=((?:[ -]?[A-Za-z0-9]){11,30}+))"
@@ -71,6 +72,18 @@ def find_numbers(text: str, low: str) -> Iterator[Span]:
         length = _iban_length(text[start : match.end(1)])
         if length:
             yield start, start + length
+
+
+def may_hold_numbers(data: bytes) -> bool:
+    """False only where `find_numbers` finds nothing in the UTF-8 but IBANs, or digits of other scripts."""
+    for match in _MANY_IN_BYTES.finditer(data):
+        start, end = match.span()
+        begin = max(0, start - _AROUND)
+        # What is no ASCII counts as no letter: nothing more speaks against a number then.
+        text = data[begin : end + _AROUND].decode("ascii", "replace")
+        if any(True for _ in _in_cluster(text, start - begin, end - begin)):
+            return True
+    return False
 
 
 def _in_cluster(text: str, start: int, end: int) -> Iterator[Span]:

@@ -15,6 +15,7 @@ from runglass.engine.redaction.known import forms_of, known_spans
 from runglass.engine.redaction.named import Names
 from runglass.engine.redaction.numbers import find_numbers, is_card
 from runglass.engine.redaction.own_patterns import OwnPatterns
+from runglass.engine.redaction.quick_look import QuickLook
 from runglass.engine.redaction.spans import Span, lowered, replaced
 from runglass.engine.redaction.tokens import find_tokens
 from runglass.engine.redaction.views import views_around, without_blobs
@@ -27,6 +28,8 @@ _MOST_STRUCK = 1000
 """Secrets that are looked for in an error."""
 _DEEPEST = 3
 """How often a text is decoded: Base64 in Base64, or escapes in escapes."""
+_LONG = 1000
+"""Characters from which on it pays to look first whether a text is harmless."""
 _REMEMBERED = 64
 """Characters of a text that is looked through once for each value it is in: keys, roles, states."""
 _BESIDE = re.compile(r"[\s:=<\uff1a]")
@@ -52,17 +55,21 @@ class Redactor:
         self._keys = Keys(extra_keys)
         self._names = Names(self._keys)
         self._own = OwnPatterns(extra_patterns)
+        self._quick = QuickLook(self._names)
 
     def may_hold_secrets(self, encoded: bytes) -> bool:
         """False only where `redact` would change nothing; quick. Takes JSON as msgspec writes it."""
-        return bool(self._own) or self._may_hold(_unescaped(encoded.decode()), 0)
+        if self._own:
+            return True
+        text = _unescaped(encoded.decode())
+        return not self._quick.is_harmless(text.encode()) and self._may_hold(text, 0)
 
     def redact(self, value: Any) -> Any:
         """A copy of a JSON value without its secrets."""
         holder = [value]
         texts: dict[str, str] = {}
         names: dict[str, tuple[str, str | None]] = {}
-        mark = self._mark
+        mark, kind_of, has_own = self._mark, self._keys.kind, bool(self._own)
         # No recursion: values are nested as deeply as their makers like.
         pending: list[tuple[Any, Any, Any]] = [(holder, 0, value)]
         while pending:
@@ -71,11 +78,16 @@ class Redactor:
             if kind is dict:
                 copy: dict[str, Any] = {}
                 target[key] = copy
-                named = self._named_value(value) if "value" in value or "Value" in value else None
+                named = None
+                if len(value) > 1 and ("value" in value or "Value" in value):
+                    named = self._named_value(value)
                 for name, inner in value.items():
                     known = names.get(name)
                     if known is None:
-                        known = names[name] = self._name(name)
+                        # Digits at the end do not change what a name says.
+                        tells = kind_of(name[-100:].rstrip("0123456789"))
+                        is_short = not has_own and _is_harmless(name)
+                        known = names[name] = (name if is_short else self.text(name)), tells
                     shown, tells = known
                     if shown in copy:
                         shown = f"{shown} {len(copy) + 1}"
@@ -106,11 +118,6 @@ class Redactor:
                 target[key] = mark if value is _HIDDEN else value
         return holder[0]
 
-    def _name(self, name: str) -> tuple[str, str | None]:
-        """How a name is shown, and which kind of telling name it is."""
-        # Digits at the end do not change what a name says.
-        return self.text(name), self._keys.kind(name[-100:].rstrip("0123456789"))
-
     def _text_once(self, text: str, texts: dict[str, str]) -> str:
         """`text(text)`; short ones, which come often, are looked through once."""
         if len(text) > _REMEMBERED:
@@ -122,8 +129,7 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """The text without its secrets; all else stays as it is. JSON in it is text like any other."""
-        nothing = len(text) < 6 or (len(text) <= 11 and text.isalnum())
-        spans = [] if nothing else list(self._spans(text, 0))
+        spans = [] if _is_harmless(text) else list(self._spans(text, 0))
         if self._own:
             spans += self._own.find(text)
         return replaced(text, spans, self._mark) if spans else text
@@ -167,6 +173,8 @@ class Redactor:
 
     def _spans(self, text: str, depth: int) -> Iterator[Span]:
         if _PLAIN.fullmatch(text):
+            return
+        if len(text) >= _LONG and self._quick.is_harmless(text.encode("utf-8", "surrogatepass")):
             return
         if depth < _DEEPEST:
             for start, end, decoded in decoded_runs(text):
@@ -222,6 +230,11 @@ class Redactor:
         if not isinstance(value, list | tuple) or len(value) != 2 or not isinstance(value[0], str):
             return False
         return self._keys.tells(value[0][-100:], value[1])
+
+
+def _is_harmless(text: str) -> bool:
+    """Whether it is too short to be told for a secret."""
+    return len(text) < 6 or (len(text) <= 11 and text.isalnum())
 
 
 def _may_be_struck(value: Any) -> bool:

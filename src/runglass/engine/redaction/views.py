@@ -1,10 +1,9 @@
 """A text as a reader or a decoder would take it, with the way back to the positions of the text itself.
 
-Look-alike and wide letters become plain ones, invisible ones vanish, escapes (`%70`, `\\u0070`, `\\x70`, `&#112;`)
-become their letters. Only single letters are changed, so that each span of the view has a span of the text.
+Look-alike and wide letters become plain ones, invisible ones vanish, escapes (`%70`, `\\u0070`, `\\x70`,
+`&#112;`) become their letters. Only single letters are changed, so that each span of the view has one of
+the text.
 """
-
-# ruff: noqa: E501 -- tables of patterns read better in long lines
 
 import functools
 import re
@@ -71,7 +70,7 @@ def view_of(text: str) -> View | None:
 
 
 def views_around(text: str) -> Iterator[tuple[int, View]]:
-    """Plain readings of the lines that have any, with where each begins; of a very long line of what is around."""
+    """Plain readings of the lines that have any, with where each begins; of a very long line a part."""
     pattern = _changing(text)
     if pattern is None:
         return
@@ -110,7 +109,7 @@ def without_blobs(text: str) -> View | None:
 
 def _changing(text: str) -> re.Pattern[str] | None:
     """What has to be replaced in the text to get its plain reading."""
-    special = "" if text.isascii() else "".join(_special(text))
+    special = "" if text.isascii() else "".join(special_letters(text))
     if special:
         return re.compile(f"{_ESCAPE.pattern}|[{re.escape(special)}]")
     return _ESCAPE if "\\" in text or "%" in text or "&" in text else None
@@ -122,7 +121,7 @@ def _viewed(text: str, pattern: re.Pattern[str]) -> View:
     done = length = 0
     for match in pattern.finditer(text):
         start, end = match.span()
-        plain = _plain(match[0]) if end - start == 1 else _decoded(match[0])
+        plain = plain_letter(match[0]) if end - start == 1 else _decoded(match[0])
         shown += [text[done:start], plain]
         length += start - done
         pieces.append((length, length + len(plain), start, end))
@@ -134,12 +133,12 @@ def _viewed(text: str, pattern: re.Pattern[str]) -> View:
 
 def plain_word(word: str) -> str:
     """A short text, such as a key, in plain letters."""
-    return word if word.isascii() else "".join(map(_plain, word))
+    return word if word.isascii() else "".join(map(plain_letter, word))
 
 
-def _special(text: str) -> list[str]:
+def special_letters(text: str) -> list[str]:
     """The characters of a text that have a plain reading that may matter."""
-    found = [letter for letter in set(text) if letter >= "\x80" and _plain(letter) != letter]
+    found = [letter for letter in set(text) if letter >= "\x80" and plain_letter(letter) != letter]
     scripts = [letter for letter in found if letter in _LOOKS]
     if scripts:
         # A text in Cyrillic or Greek is full of such letters: they matter beside Latin ones, and in words
@@ -155,7 +154,7 @@ def _special(text: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _plain(letter: str) -> str:
+def plain_letter(letter: str) -> str:
     if letter in _LOOKS:
         return _LOOKS[letter]
     if (
