@@ -1,4 +1,4 @@
-"""Large work is done beside the event loop, one piece at a time, with the garbage collector standing still."""
+"""Large work is done beside the event loop, one piece at a time; the garbage collector stands still then."""
 
 import asyncio
 import gc
