@@ -75,7 +75,7 @@ def _search(encoded: bytes) -> bytes:
     )
 
 
-_smallest_json = ByteCache(_search, times=2, share=0.05)
+_smallest_json = ByteCache(_search, times=2, share=0.02)
 
 
 class _NotFound(Exception):
