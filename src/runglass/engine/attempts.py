@@ -171,6 +171,17 @@ class Attempts:
         if self._turns.is_full:
             await self._turns.turn()
 
+    async def pace(self, step: Step) -> None:
+        """To be called where events of a container are recorded: there may be any number of them in a row.
+
+        Lets others on the event loop while they are stored. Raises LimitReached and StoreError.
+        """
+        recorder = self._writing.recorder
+        if recorder.log_bytes > self._allowance.log_bytes:
+            self._end_at_limit(step)
+        if recorder.is_behind:
+            await recorder.keep_pace()
+
     def _end_at_limit(self, step: Step) -> NoReturn:
         self._ending.limit = self._allowance.log_is_full(step.id, self._writing.recorder.log_bytes)
         raise self._ending.limit

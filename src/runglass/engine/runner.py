@@ -313,6 +313,8 @@ class Runner:
             ),
             checkpoint=output_checkpoint(step, place, ENDED),
         )
+        if place.loop_path is not None:
+            await self._attempts.pace(step)
         return output
 
     async def _items_of(self, step: LoopStep, data: Payload, scope: Scope, place: Place) -> list[Any]:
@@ -344,10 +346,10 @@ class Runner:
         if holds is None:
             # In the sandbox, where a truth value can be had of what is no JSON, such as a set.
             holds = await self._evaluate(step, f"not not ({step.if_}\n)", data, scope, place)
-            self._skip(step, place, holds=holds)
+            await self._skip(step, place, holds=holds)
         return await self._sequence(step.then if holds else step.else_, data, scope, place)
 
-    def _skip(self, step: ConditionStep, place: Place, *, holds: bool) -> None:
+    async def _skip(self, step: ConditionStep, place: Place, *, holds: bool) -> None:
         """Records that the leaves of the branch that is not taken are skipped."""
         self._recorder.keep(decision_checkpoint(step, place, msgspec.json.encode(holds)))
         for leaf in leaves(step.else_ if holds else step.then):
@@ -361,6 +363,7 @@ class Runner:
                     reason=f"condition {step.id!r} was {'true' if holds else 'false'}",
                 )
             )
+            await self._attempts.pace(step)
 
     async def _parallel(self, step: ParallelStep, data: Payload, scope: Scope, place: Place) -> Payload:
         data = await self._own_input(step, data, scope, place)
