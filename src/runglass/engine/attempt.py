@@ -4,7 +4,8 @@ Nothing is decided here: whether there is another attempt is known in `attempts.
 `steps.py`.
 """
 
-from collections.abc import Mapping, MutableMapping
+import asyncio
+from collections.abc import Collection, Mapping, MutableMapping
 from decimal import Decimal
 from typing import Any, TypedDict
 
@@ -14,6 +15,7 @@ from runglass.clock import Clock
 from runglass.engine.call_recorder import CallRecorder
 from runglass.engine.capture import Capture
 from runglass.engine.kept import Lost, lost_checkpoints, output_checkpoint
+from runglass.engine.memory import value_of
 from runglass.engine.model_call import ModelRequest
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Turns
@@ -103,7 +105,9 @@ class Attempt:
         self.turns = turns
         self.tried = tried
         self._writing = writing
+        self._prompt: str | None = None
         self._shown: Payload | None = None
+        self._secrets: Collection[str] | None = None
         self._started_s: float | None = None
         self.restart_clock()
 
@@ -137,11 +141,18 @@ class Attempt:
 
     async def prompt(self, text: str) -> None:
         """Adds the rendered prompt to the attempt's input, and records that where it is kept."""
-        self._shown = Payload({**(self.data.value or {}), RENDERED_PROMPT: text})
-        if self._writing.capture.keeps_snapshots:
+        self._prompt = text
+        if self._writing.capture.keeps_snapshots and not self._has_input():
+            self._shown = await self._with_prompt()
             await self._writing.capture.prepare(self._shown)
-            if not self._has_input():
-                self._record_input()
+            self._record_input()
+            # It is in the log, and may be large.
+            self._shown = None
+
+    async def _with_prompt(self) -> Payload:
+        if self._prompt is None:
+            return self.data
+        return Payload({**(await value_of(self.data) or {}), RENDERED_PROMPT: self._prompt})
 
     def call(self, request: ModelRequest, *, reserved_usd: Decimal | None = None) -> CallRecorder:
         """A request to the attempt's model that is about to be made."""
@@ -178,11 +189,17 @@ class Attempt:
 
     async def prepare_failure(self) -> None:
         """Looks through a large input off the event loop, before a failure records it."""
-        await self._writing.capture.prepare_failed(self._shown or self.data)
+        capture = self._writing.capture
+        if capture.keeps_failures and not self._has_input():
+            self._shown = await self._with_prompt()
+            await capture.prepare_failed(self._shown)
+        if self.data.holding is not None and capture.mode == "redacted":
+            given = [await value_of(self.data), self._writing.inputs]
+            self._secrets = await asyncio.to_thread(capture.secrets_in, given)
 
     def tell_input(self) -> None:
         """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""
-        is_known = not self.data.is_null or self._shown is not None
+        is_known = not self.data.is_null or self._prompt is not None
         if is_known and self._writing.capture.keeps_failures and not self._has_input():
             self._record_input()
 
@@ -273,7 +290,11 @@ class Attempt:
         }
 
     def _record_input(self) -> None:
-        snapshot = self._writing.capture.failed_input(self._shown or self.data)
+        shown = self._shown
+        if shown is None and self._prompt is not None:
+            # Cut off before its failure could be prepared.
+            shown = Payload({**(self.data.value or {}), RENDERED_PROMPT: self._prompt})
+        snapshot = self._writing.capture.failed_input(shown or self.data)
         self._writing.recorder.record(
             StepInput(
                 **self._address(),
@@ -285,7 +306,10 @@ class Attempt:
 
     def _error(self, failure: StepFailure) -> Lost:
         error = {"code": failure.code, "message": failure.message, **failure.details}
-        kept = self._writing.capture.error(error, [self.data.value, self._writing.inputs])
+        capture, secrets = self._writing.capture, self._secrets
+        if secrets is None and capture.mode == "redacted":
+            secrets = capture.secrets_in([self.data.value, self._writing.inputs])
+        kept = capture.error(error, secrets=secrets or ())
         return Lost(self.step.id, error, kept)
 
     def _owe(self, lost: Lost) -> None:

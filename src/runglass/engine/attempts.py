@@ -18,7 +18,7 @@ from runglass.engine.call_recorder import lost_call
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import Lost
 from runglass.engine.llm import CallFailed, ModelAnswer, ModelRequest
-from runglass.engine.memory import RunMemory
+from runglass.engine.memory import Room, RunMemory
 from runglass.engine.names import PASSES_ON, names_for, needed_by, uses_names
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import LARGE_BYTES, Payload
@@ -146,7 +146,7 @@ class Attempts:
                 needed = needed_by(step, data, scope) if has_names or data.holding else ()
                 # A wait may take a day: it is not to keep others from decoding.
                 decodes = has_names and not isinstance(step, WaitStep)
-                async with self._memory.using(needed, decoded=decodes) if needed else NOT_HELD:
+                async with self._memory.using(needed, decoded=decodes) if needed else NOT_HELD as room:
                     names = await names_for(step, data, scope, attempt=number) if has_names else {}
                     given, failure = await self._input_of(step, data, names)
                     attempt = Attempt(self._writing, step, given, place, number, turns=turns, tried=tried)
@@ -154,7 +154,7 @@ class Attempts:
                         names = {}
                     elif given is not data:
                         names = await names_for(step, given, scope, attempt=number)
-                    outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
+                    outcome = await self._perform(attempt, step, names, talk, failure, waited_s, room)
                     if isinstance(outcome, Performed):
                         return outcome.output
                     await attempt.prepare_failure()
@@ -293,10 +293,11 @@ class Attempts:
         self,
         attempt: Attempt,
         step: LeafStep,
-        names: Mapping[str, Any],
+        names: dict[str, Any],
         talk: Talk,
         failure: StepFailure | None,
         waited_s: float,
+        room: Room | None,
     ) -> Performed | StepFailure:
         """One attempt, recorded from its start to its end, whatever the end is, but for a failure."""
         if attempt.turns is None:
@@ -318,6 +319,11 @@ class Attempts:
             if isinstance(step, LlmStep):
                 request = await model_request(step, names, self._parts, talk)
                 await attempt.prompt(rendered_prompt(request))
+                if room is not None:
+                    # A model may take minutes. What was decoded for its prompt is let go of: the room is for
+                    # others, whose steps would have to wait for this answer otherwise.
+                    names.clear()
+                    room.give_back()
                 done = performed(request, await self._ask(attempt, step, request, limit))
             else:
                 work = perform(step, attempt.data, names, self._parts, waited_s=waited_s)

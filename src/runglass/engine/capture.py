@@ -5,6 +5,7 @@ Knows nothing of steps and events: values and their JSON in, snapshots out.
 
 import asyncio
 import builtins
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import msgspec
@@ -82,10 +83,17 @@ class Capture:
         """Of the input of an attempt that failed: in every mode but `off`, so that it can be understood."""
         return self._kept(payload) if self.keeps_failures else Snapshot(None, None, truncated=False)
 
-    def error(self, detail: dict[str, Any], given: Any = None) -> msgspec.Raw:
+    def secrets_in(self, given: Any) -> set[str]:
+        """What must not come back in an error of a step that was given this, where errors are redacted."""
+        return self._redactor.secrets_in(given) if self.mode == "redacted" else set()
+
+    def error(
+        self, detail: dict[str, Any], given: Any = None, *, secrets: Collection[str] = ()
+    ) -> msgspec.Raw:
         """What is kept of an error: all of it like the input that led to it, and cut to the same limit.
 
-        `given` is what the step was given: a secret that it tells by a key must not come back in the error.
+        `given` is what the step was given: a secret that it tells by a key must not come back in the error,
+        nor one of `secrets`.
         In mode `off` only `code`, `line` and, where Python itself has it, the exception's `type` are kept.
         """
         if not self.keeps_failures:
@@ -93,7 +101,7 @@ class Capture:
         if self.mode == "redacted":
             # Whatever a program prints is its author's choice, and nothing marks the secrets in it.
             detail = {key: value for key, value in detail.items() if key != "printed"}
-            detail = self._redactor.strike(detail, self._redactor.secrets_in(given))
+            detail = self._redactor.strike(detail, {*secrets, *self._redactor.secrets_in(given)})
         data, _ = self._shortened(msgspec.json.encode(detail), detail)
         return msgspec.Raw(data)
 

@@ -195,8 +195,8 @@ class RenderProcess:
         except BaseException:
             self._end()
             raise
-        if is_long:
-            # A low priority cannot be raised again.
+        if is_long or answer.is_last:
+            # A low priority cannot be raised again, and memory that was had is not given back as a whole.
             self._end()
         return answer
 

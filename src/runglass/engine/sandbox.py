@@ -10,10 +10,12 @@ Knows nothing of flows and steps: code and names in, a JSON value or a StepFailu
 import asyncio
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
+from runglass.engine.aside import aside
 from runglass.engine.paths import NOWHERE, look_up
 from runglass.engine.program import QUICK, WRITER, Program, as_path, of_body, of_expression
 from runglass.engine.sandbox_processes import SandboxProcesses
@@ -120,7 +122,8 @@ class Sandbox:
                 # It may have been dead before it got the code, which has no effect outside and can run again.
                 return await self._feed(program, code, names, project_id, chances=chances - 1)
             raise failure from error
-        return self._decoded(result)
+        size = len(result) if isinstance(result, str) else 0
+        return await aside(partial(self._decoded, result), size_bytes=size)
 
     def _failure(self, error: "MontyError", code: str, printed: "_Printed") -> StepFailure:
         raised = error.exception()
@@ -151,6 +154,7 @@ class Sandbox:
         return StepFailure("CODE_ERROR", f"{_shortened(what)}{place}", details=details)
 
     def _decoded(self, result: Any) -> Any:
+        """In a thread where it is large."""
         if not isinstance(result, str):
             raise StepFailure(
                 "INVALID_OUTPUT", "the code tampered with the way in which its result is written"

@@ -79,7 +79,7 @@ def _read_plan(encoded: bytes) -> _Plan:
 
 def _beside(plan: _Plan) -> int:
     """About how many bytes a plan takes beside its text: callers can send templates that are all names."""
-    return 300 * (len(plan.pieces or ()) + _count(plan.mentions))
+    return 200 * (len(plan.pieces or ()) + _count(plan.mentions))
 
 
 def _count(mentions: Mentions) -> int:

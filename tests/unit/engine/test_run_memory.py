@@ -2,16 +2,21 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runglass.engine.llm import ModelAnswer, ModelRequest, Models
 from runglass.engine.memory import Memory, RunMemory
 from runglass.engine.mentions import mentioned_outputs
+from runglass.engine.model_call import Response
 from runglass.engine.payload import LARGE_BYTES, Payload
 from runglass.engine.plan import Stretch
 from runglass.engine.turns import STEPS_AT_A_TIME, StoreTurns
 from runglass.errors import APIError, RunglassError
+from runglass.execution import CaptureMode
 from runglass.flow import CodeStep
 from runglass.store.sqlite import SqliteStore
 from tests.unit.engine.conftest import follow, open_house, read, start
@@ -188,3 +193,36 @@ async def test_a_project_has_only_so_many_steps_at_the_store_and_each_has_its_tu
 )
 def test_outputs_are_read_back_for_whom_mentions_them(code: str, ids: set[str] | None) -> None:
     assert mentioned_outputs(CodeStep(id="x", code=code)) == ids
+
+
+class Asked(Models):
+    """Models that answer when they are told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def complete(self, request: ModelRequest, on_text: Callable[[str], None], **more: Any) -> ModelAnswer:
+        self.begun.set()
+        await self.may_end.wait()
+        return ModelAnswer(output={"text": "said"}, response=Response(model_used="fake", text="said"))
+
+
+@pytest.mark.parametrize("capture", ["full", "redacted", "metadata_only"])
+async def test_who_waits_for_a_model_keeps_nobody_from_decoding(tmp_path: Path, capture: CaptureMode) -> None:
+    models = Asked()
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    # One such output is all that may be decoded at a time.
+    memory = Memory(limit_bytes=1_000_000)
+    async with open_house(store, models=models, memory=memory) as house, asyncio.timeout(20):
+        made = '- {id: a, type: code, code: \'return {"text": "a" * 200000}\'}\n'
+        asking = await start(
+            house, made + "- {id: b, type: llm, model: 'some:model', prompt: '{{ text|length }}'}", capture=capture
+        )
+        await models.begun.wait()
+        other = await start(house, made + "- {id: b, type: code, code: 'return {\"n\": len(text)}'}")
+        assert (await other.outcome()).result == {"n": 200_000}
+        models.may_end.set()
+        ran = await read(house, asking.id, await asking.outcome())
+        assert ran.outcome.result == {"text": "said"}
+        assert memory._working == 0
