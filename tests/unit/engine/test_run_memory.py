@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from runglass.engine.llm import ModelAnswer, ModelRequest, Models
@@ -77,8 +78,14 @@ async def test_what_a_run_takes_in_the_store_is_counted_and_taken_back(tmp_path:
         steps = await house.store.steps(run.no)
         pages = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
         assert run.log_bytes == sum(len(data) for _, data in pages) + sum(len(step.data) for step in steps)
-        assert (run.open_bytes, project.data_bytes) == (0, run.log_bytes)
+        # The result is kept for its caller until it goes with the content, or after `answer_ttl_s`.
+        owed = len(msgspec.json.encode(RESULT))
+        assert (run.open_bytes, project.data_bytes) == (owed, run.log_bytes + owed)
         assert len(ran.events) == len(pages)
+        assert await house.store.expire_answers(before="9", limit=10) == 1
+        expired = await house.store.project(1)
+        assert expired is not None
+        assert expired.data_bytes == run.log_bytes
         await house.store.strip_content(run.no, None, limit_rows=1000, limit_bytes=1 << 20)
         stripped = await house.store.project(1)
         assert stripped is not None
