@@ -19,6 +19,7 @@ import msgspec
 from runglass.engine.priority import LONG_NICE, LONG_S, be_nice
 from runglass.engine.rendering import Answer, Ask
 from runglass.engine.worker_process import environment
+from runglass.long_numbers import DIGITS, MOST, has_many_long_numbers
 
 _START_LIMIT_S = 30.0
 _PART_BYTES = 16 * 1024
@@ -188,7 +189,11 @@ class RenderProcess:
             is_long = not channel.ready(began + LONG_S)
             if is_long:
                 be_nice(channel.pid, LONG_NICE)
-            answer = self._decoder.decode(channel.read(deadline))
+            encoded = channel.read(deadline)
+            if has_many_long_numbers(encoded):
+                self._end()
+                return Answer(fault=f"the template makes more than {MOST} numbers of {DIGITS} digits or more")
+            answer = self._decoder.decode(encoded)
         except (OSError, EOFError):
             self._end()
             return Answer(fault="the template takes too much memory or time")

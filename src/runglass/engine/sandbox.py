@@ -20,6 +20,7 @@ from runglass.engine.paths import NOWHERE, look_up
 from runglass.engine.program import QUICK, WRITER, Program, as_path, of_body, of_expression
 from runglass.engine.sandbox_processes import SandboxProcesses
 from runglass.errors import StepFailure
+from runglass.long_numbers import DIGITS, MOST, has_many_long_numbers
 
 if TYPE_CHECKING:
     from pydantic_monty import MontyError, ResourceLimits
@@ -168,6 +169,9 @@ class Sandbox:
                 f"the result has {len(result)} characters as JSON; the limit is {self._result_limit_bytes}",
                 details={"limit": "result", "value": self._result_limit_bytes},
             )
+        encoded = result.encode(errors="surrogatepass")
+        if has_many_long_numbers(encoded):
+            raise _unfit("", f"it has more than {MOST} numbers of {DIGITS} digits or more")
         try:
             return msgspec.json.decode(result)
         except (msgspec.MsgspecError, RecursionError) as error:

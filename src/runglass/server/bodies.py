@@ -15,6 +15,7 @@ import msgspec
 from runglass.engine.aside import aside
 from runglass.errors import api_error
 from runglass.execution import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
+from runglass.long_numbers import DIGITS, MOST, has_many_long_numbers
 from runglass.server.attachments import spell_attachments
 from runglass.server.spelling import camel, refuse_slips
 
@@ -122,6 +123,11 @@ def _object(body: bytes, *, most_values: int = MAX_VALUES) -> dict[str, Any]:
 
 def _refuse_many(body: bytes, most_values: int) -> None:
     """Refuses what would take long to decode, by its commas and opening brackets, those in texts too."""
+    if has_many_long_numbers(body):
+        raise api_error(
+            "INVALID_REQUEST",
+            f"the body has more than {MOST} numbers of {DIGITS} digits or more; send them as texts",
+        )
     if len(body) <= most_values:
         return
     values = body.count(b",") + body.count(b"[") + body.count(b"{")

@@ -337,6 +337,13 @@ def test_a_process_that_has_had_much_memory_gives_it_back(process: RenderProcess
     assert child_of(process) != first
 
 
+def test_a_template_that_makes_many_long_numbers_is_refused(process: RenderProcess) -> None:
+    names = {"l": [10**600] * 90}
+    assert process.ask(Ask("{{ l|list }}", names, "value")).value == names["l"]
+    answer = process.ask(Ask("{{ l|list + l|list }}", names, "value"))
+    assert "100 numbers of 500 digits" in (answer.fault or "")
+
+
 def test_plans_of_templates_full_of_names_fill_a_bounded_part_of_the_cache() -> None:
     plans = templates._plans
     plans.cache_clear()
