@@ -1,7 +1,7 @@
 """Numbers of hundreds of digits in JSON: to read one takes time by the square of its digits.
 
-A number of 4,300 digits, the longest that Python reads, takes 0.3 ms, in native code that lets nobody else in.
-Two thousand of them would hold up everybody for most of a second. Knows nothing of where the JSON is from.
+A number of 4,300 digits, the longest that Python reads, takes 0.3 ms, in native code that lets nobody else
+in. Two thousand of them would hold up everybody for most of a second. Knows nothing of where the JSON is from.
 """
 
 import re

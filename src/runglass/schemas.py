@@ -30,7 +30,7 @@ QUICK_WORK = 8_000_000
 """Parts of a schema times bytes of a value that are judged there: 2.5 ns each at worst, 0.5 as a rule."""
 
 QUICK_COMPARED = 16_000_000
-"""Lists of unique items times the square of the bytes of a value: 4 kB for one of them take 10 ms at worst."""
+"""Lists of unique items times the square of a value's bytes: 4 kB for one of them take 10 ms at worst."""
 
 QUICK_ERRORS = 1_500
 MAX_ERRORS = 200_000
@@ -70,7 +70,7 @@ def _cost(encoded: bytes) -> Cost:
 
 
 def _beside(compiled: _Compiled) -> int:
-    """Bytes that a compiled schema takes beside its own length: of what references repeat, and of patterns."""
+    """Bytes that a compiled schema takes beside its length: of what references repeat, and of patterns."""
     return 300 * compiled.cost.parts + 600 * compiled.cost.patterns
 
 

@@ -88,7 +88,7 @@ def _moved(db: sqlite3.Connection, batch: Append) -> bool:
 
 
 def _count(db: sqlite3.Connection, batch: Append) -> None:
-    """Adds to what the run and its project take in the store; of an ended one what its caller is owed stays."""
+    """Adds to what run and project take in the store; of an ended one stays what its caller is owed."""
     opened = str(int(batch.open_bytes))
     if batch.status in TERMINAL:
         opened = f"{len(batch.result or b'') + len(batch.error or b'')} - open_bytes"

@@ -1,4 +1,4 @@
-"""Loops and conditions in which no step runs: what they record is bounded and lets others go on all the same."""
+"""Loops and conditions in which no step runs: what they record is bounded, and lets others go on."""
 
 from pathlib import Path
 
@@ -15,7 +15,8 @@ EMPTY_LOOPS = """
   over: initial["lists"]
   steps: [{id: inner, type: loop, over: item, steps: [{id: never, type: passthrough}]}]
 """
-SKIPPED = """
+LEAVES = ", ".join(f"{{id: n{number}, type: passthrough}}" for number in range(300))
+SKIPPED = f"""
 - id: outer
   type: loop
   over: initial["lists"]
@@ -23,8 +24,8 @@ SKIPPED = """
     - id: choice
       type: condition
       if: 'False'
-      then: [%s]
-""" % ", ".join(f"{{id: n{number}, type: passthrough}}" for number in range(300))
+      then: [{LEAVES}]
+"""
 
 
 async def test_events_go_to_the_store_while_more_of_them_come(

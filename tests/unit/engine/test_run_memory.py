@@ -209,7 +209,9 @@ class Asked(Models):
         super().__init__()
         self.begun, self.may_end = asyncio.Event(), asyncio.Event()
 
-    async def complete(self, request: ModelRequest, on_text: Callable[[str], None], **more: Any) -> ModelAnswer:
+    async def complete(
+        self, request: ModelRequest, on_text: Callable[[str], None], **more: Any
+    ) -> ModelAnswer:
         self.begun.set()
         await self.may_end.wait()
         return ModelAnswer(output={"text": "said"}, response=Response(model_used="fake", text="said"))
@@ -224,7 +226,9 @@ async def test_who_waits_for_a_model_keeps_nobody_from_decoding(tmp_path: Path, 
     async with open_house(store, models=models, memory=memory) as house, asyncio.timeout(20):
         made = '- {id: a, type: code, code: \'return {"text": "a" * 200000}\'}\n'
         asking = await start(
-            house, made + "- {id: b, type: llm, model: 'some:model', prompt: '{{ text|length }}'}", capture=capture
+            house,
+            made + "- {id: b, type: llm, model: 'some:model', prompt: '{{ text|length }}'}",
+            capture=capture,
         )
         await models.begun.wait()
         other = await start(house, made + "- {id: b, type: code, code: 'return {\"n\": len(text)}'}")
