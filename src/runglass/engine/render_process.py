@@ -19,7 +19,7 @@ import msgspec
 from runglass.engine.priority import LONG_NICE, LONG_S, be_nice
 from runglass.engine.rendering import Answer, Ask
 from runglass.engine.worker_process import environment
-from runglass.long_numbers import DIGITS, MOST, has_many_long_numbers
+from runglass.json_weight import too_heavy
 
 _START_LIMIT_S = 30.0
 _PART_BYTES = 16 * 1024
@@ -190,9 +190,9 @@ class RenderProcess:
             if is_long:
                 be_nice(channel.pid, LONG_NICE)
             encoded = channel.read(deadline)
-            if has_many_long_numbers(encoded):
+            if ask.want == "value" and (reason := too_heavy(encoded)):
                 self._end()
-                return Answer(fault=f"the template makes more than {MOST} numbers of {DIGITS} digits or more")
+                return Answer(fault=f"what the template makes cannot be read: {reason}")
             answer = self._decoder.decode(encoded)
         except (OSError, EOFError):
             self._end()

@@ -25,7 +25,7 @@ from runglass.engine.kept import (
 from runglass.engine.memory import RunMemory, value_of
 from runglass.engine.model_call import both_spellings
 from runglass.engine.names import names_for, needed_by
-from runglass.engine.outputs import LoopOutputs, joined_branches
+from runglass.engine.outputs import LoopOutputs, joined_branches, require_values
 from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Pause, Plan, Stretch, Turns
@@ -301,6 +301,7 @@ class Runner:
 
             await _together([work() for _ in range(min(step.max_concurrency, len(items)))])
             output = await outputs.joined()
+        self._require_values(step, data, output, place)
         if self._kept.holds(step.id, place.loop_path):
             return output
         self._recorder.record(
@@ -373,7 +374,17 @@ class Runner:
             outputs[name] = await self._sequence(steps, data, scope, place)
 
         await _together([work(name, steps) for name, steps in step.branches.items()])
-        return await joined_branches(outputs, self._memory)
+        output = await joined_branches(outputs, self._memory)
+        self._require_values(step, data, output, place)
+        return output
+
+    def _require_values(
+        self, step: LoopStep | ParallelStep, data: Payload, output: Payload, place: Place
+    ) -> None:
+        try:
+            require_values(output, step_id=step.id)
+        except StepFailure as failure:
+            self._attempts.fail(step, Payload(None) if data.is_away else data, failure, place)
 
     async def _evaluate(
         self, step: LoopStep | ConditionStep, expression: str, data: Payload, scope: Scope, place: Place

@@ -20,7 +20,7 @@ from runglass.engine.paths import NOWHERE, look_up
 from runglass.engine.program import QUICK, WRITER, Program, as_path, of_body, of_expression
 from runglass.engine.sandbox_processes import SandboxProcesses
 from runglass.errors import StepFailure
-from runglass.long_numbers import DIGITS, MOST, has_many_long_numbers
+from runglass.json_weight import too_heavy
 
 if TYPE_CHECKING:
     from pydantic_monty import MontyError, ResourceLimits
@@ -170,8 +170,8 @@ class Sandbox:
                 details={"limit": "result", "value": self._result_limit_bytes},
             )
         encoded = result.encode(errors="surrogatepass")
-        if has_many_long_numbers(encoded):
-            raise _unfit("", f"it has more than {MOST} numbers of {DIGITS} digits or more")
+        if heavy := too_heavy(encoded):
+            raise _unfit("", heavy)
         try:
             return msgspec.json.decode(result)
         except (msgspec.MsgspecError, RecursionError) as error:

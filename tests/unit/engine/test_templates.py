@@ -329,7 +329,7 @@ async def test_a_long_template_of_an_input_is_in_a_process_of_its_own_project() 
 def test_a_process_that_has_had_much_memory_gives_it_back(process: RenderProcess) -> None:
     assert process.ask(Ask("{{ 1 }}", {}, "text")).value == "1"
     first = child_of(process)
-    large = [[[]]] * 1_000_000
+    large: list[Any] = [[[]]] * 1_000_000
     answer = process.ask(Ask("{{ l|length }}", {"l": large}, "value"))
     assert (answer.value, answer.fault) == (1_000_000, None)
     until_gone(first)
