@@ -25,15 +25,24 @@ class ByteCache(Generic[Key, Value]):
     """The newest values that `make` made, by the bytes that they are made of; for any number of threads.
 
     A value counts as `times` as many bytes as its key, which is kept too: what an object takes is not known
-    exactly, so `times` is measured once and rounded up. `share` is the part of the limit that is this
-    cache's.
+    exactly, so `times` is measured once and rounded up. `beside` tells what a value takes beyond that, where
+    its key does not. `share` is the part of the limit that is this cache's.
     """
 
-    def __init__(self, make: Callable[[Key], Value], *, times: int, share: float) -> None:
+    def __init__(
+        self,
+        make: Callable[[Key], Value],
+        *,
+        times: int,
+        share: float,
+        beside: Callable[[Value], int] | None = None,
+    ) -> None:
         self._make = make
         self._times = times
         self._share = share
-        self._values: OrderedDict[Key, Value] = OrderedDict()
+        self._beside = beside
+        # Each with what it counts as.
+        self._values: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._lock = threading.Lock()
         self.limit_bytes = int(DEFAULT_LIMIT_BYTES * share)
         self.size_bytes = 0
@@ -44,18 +53,18 @@ class ByteCache(Generic[Key, Value]):
         # Without the lock: each of the two is one step to other threads, and all that may come in between is
         # that the value is dropped, or replaced by the same.
         try:
-            value = self._values[key]
+            value, _ = self._values[key]
             self._values.move_to_end(key)
             return value
         except KeyError:
             pass
         value = self._make(key)
-        weight = self._weight(key)
+        weight = sys.getsizeof(key) * (self._times + 1) + 500 + (self._beside(value) if self._beside else 0)
         if weight * SHARE <= self.limit_bytes:
             with self._lock:
                 if key not in self._values:
                     self.size_bytes += weight
-                self._values[key] = value
+                self._values[key] = value, weight
                 self._shrink()
         return value
 
@@ -71,13 +80,10 @@ class ByteCache(Generic[Key, Value]):
             self._values.clear()
             self.size_bytes = 0
 
-    def _weight(self, key: Key) -> int:
-        return sys.getsizeof(key) * (self._times + 1) + 500
-
     def _shrink(self) -> None:
         while self.size_bytes > self.limit_bytes:
-            key, _ = self._values.popitem(last=False)
-            self.size_bytes -= self._weight(key)
+            _, (_, weight) = self._values.popitem(last=False)
+            self.size_bytes -= weight
 
 
 def limit_caches(total_bytes: int) -> None:

@@ -175,4 +175,4 @@ def _weigh(nodes: list[_Node]) -> None:
             pending += node.used_by
 
 
-_compiled = ByteCache(_compile, times=60, share=0.1)
+_compiled = ByteCache(_compile, times=60, share=0.09)

@@ -16,7 +16,7 @@ from jsonschema_rs import ValidationErrorKind as Kind
 
 from runglass.byte_cache import ByteCache
 from runglass.findings import Finding, path_text, shown
-from runglass.schema_cost import Cost, cost_of, is_linear, patterns_in
+from runglass.schema_cost import Cost, cost_of, is_linear, pattern_weight, patterns_in
 
 MAX_REFERENCES = 10_000
 """References that a validator may have to follow for one value: a chain of doublings would take for ever."""
@@ -28,6 +28,9 @@ QUICK_PATTERNS = 5_000
 
 QUICK_WORK = 8_000_000
 """Parts of a schema times bytes of a value that are judged there: 2.5 ns each at worst, 0.5 as a rule."""
+
+QUICK_COMPARED = 16_000_000
+"""Lists of unique items times the square of a value's bytes: 4 kB for one of them take 10 ms at worst."""
 
 QUICK_ERRORS = 1_500
 MAX_ERRORS = 200_000
@@ -59,14 +62,21 @@ def _compile(encoded: bytes) -> _Compiled:
 def _cost(encoded: bytes) -> Cost:
     schema = msgspec.json.decode(encoded)
     cost = cost_of(schema)
-    few = cost.parts <= QUICK_PARTS and cost.patterns <= QUICK_PATTERNS
-    proved = cost.proved and few and all(map(is_linear, patterns_in(schema)))
+    few = cost.proved and cost.parts <= QUICK_PARTS and cost.patterns <= QUICK_PATTERNS
+    # Those that nothing refers to are tried here, too.
+    patterns = list(patterns_in(schema)) if few else []
+    proved = few and sum(map(pattern_weight, patterns)) <= QUICK_PATTERNS and all(map(is_linear, patterns))
     return cost._replace(proved=proved)
 
 
+def _beside(compiled: _Compiled) -> int:
+    """Bytes that a compiled schema takes beside its length: of what references repeat, and of patterns."""
+    return 300 * compiled.cost.parts + 600 * compiled.cost.patterns
+
+
 # A compiled schema takes some 25 times its JSON, and what its references repeat.
-_compiled = ByteCache(_compile, times=30, share=0.25)
-_costs = ByteCache(_cost, times=1, share=0.05)
+_compiled = ByteCache(_compile, times=30, share=0.25, beside=_beside)
+_costs = ByteCache(_cost, times=1, share=0.03)
 
 
 def _encoded(schema: Any) -> bytes:
@@ -94,6 +104,8 @@ def _proved_cost(encoded: bytes, size_bytes: int) -> Cost:
         raise Unproved
     cost = _costs(encoded)
     if not cost.proved or max(cost.parts, 4 * cost.patterns) * size_bytes > QUICK_WORK:
+        raise Unproved
+    if cost.uniques * size_bytes**2 > QUICK_COMPARED:
         raise Unproved
     return cost
 

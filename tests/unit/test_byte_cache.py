@@ -43,3 +43,16 @@ def test_what_fails_is_not_kept() -> None:
     with pytest.raises(ValueError, match="a"):
         cache(b"a")
     assert cache.size_bytes == 0
+
+
+def test_a_value_counts_for_what_it_takes_beside_its_key() -> None:
+    cache = ByteCache[bytes, int](int, times=1, share=1.0, beside=lambda value: value)
+    cache.limit(10_000)
+    for key in (b"1000", b"1001", b"1002"):
+        cache(key)
+    assert cache.size_bytes > 4_000
+    before = cache.size_bytes
+    assert cache(b"9000") == 9000
+    assert cache.size_bytes == before
+    cache.limit(3_500)
+    assert 0 < cache.size_bytes <= 3_500

@@ -38,6 +38,19 @@ HIDDEN = {"properties": {"$defs": {"properties": {"x": {"$ref": "#/properties/$d
         {"patternProperties": {"(a)\\1": {}}},
         {"pattern": "(.{1,999}){1,999}"},
         {"enum": list(range(20_001))},
+        # A validator finds `n`, which leads back to itself, where this place is spelled otherwise.
+        {"$ref": "#/$defs/%6E", "$defs": {"%6E": True, "n": {"items": {"$ref": "#/$defs/n"}}}},
+        # What lies in a part with an `$id` has its references looked up in that part.
+        {"$ref": "#/$defs/a/not", "$defs": {"a": {"$id": "b:", "not": {"$ref": "#/$defs/n"}}, "n": True}},
+        {"pattern": "(?x) ([ab]{ 999}){ 999}"},
+        {"pattern": "(?sx-u) ([ab]{ 999}){ 999}"},
+        {"pattern": "a{99}{99}"},
+        {"pattern": "a{99}?{99}"},
+        {"pattern": "(a{0000000000999}){0000000000999}"},
+        {"pattern": "\\pL{40}"},
+        {"pattern": "[éжb中]{5000}"},
+        {"allOf": [{"pattern": f"\\p{{L}}|{n}"} for n in range(40)]},
+        {"$defs": {str(n): {"pattern": f"\\p{{L}}|{n}"} for n in range(40)}},
     ],
 )
 def test_what_may_take_long_is_not_called_quick(schema: dict[str, Any]) -> None:
@@ -60,6 +73,17 @@ def test_exact_division_counts_for_more_than_a_comparison() -> None:
         prove_quick({"items": {"multipleOf": 1e-300}}, size_bytes=size_bytes)
     with pytest.raises(Unproved):
         prove_quick({"items": {"multipleOf": 3}}, size_bytes=size_bytes)
+
+
+def test_lists_of_unique_items_are_quick_as_long_as_they_are_short() -> None:
+    # The validator's hashes of all these integers are alike, so each is compared with each.
+    schema = {"properties": {"ids": {"type": "array", "uniqueItems": True}}}
+    prove_quick(schema, size_bytes=4_000)
+    prove_quick({"uniqueItems": False}, size_bytes=100_000)
+    with pytest.raises(Unproved):
+        errors_in({"ids": list(range(2**63, 2**63 + 1_000))}, schema, quick_bytes=20_000)
+    with pytest.raises(Unproved):
+        prove_quick({"allOf": [{"$ref": "#/$defs/a"}] * 50, "$defs": {"a": schema}}, size_bytes=4_000)
 
 
 def test_references_are_written_out_in_the_cost() -> None:

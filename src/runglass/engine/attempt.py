@@ -14,6 +14,7 @@ from runglass.clock import Clock
 from runglass.engine.call_recorder import CallRecorder
 from runglass.engine.capture import Capture
 from runglass.engine.kept import Lost, lost_checkpoints, output_checkpoint
+from runglass.engine.memory import value_of
 from runglass.engine.model_call import ModelRequest
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Turns
@@ -106,6 +107,7 @@ class Attempt:
         self.turns = turns
         self.tried = tried
         self._writing = writing
+        self._prompt: str | None = None
         self._shown: Payload | None = None
         self._prepared: tuple[StepFailure, Lost] | None = None
         self._started_s: float | None = None
@@ -141,11 +143,18 @@ class Attempt:
 
     async def prompt(self, text: str) -> None:
         """Adds the rendered prompt to the attempt's input, and records that where it is kept."""
-        self._shown = Payload({**(self.data.value or {}), RENDERED_PROMPT: text})
-        if self._writing.capture.keeps_snapshots:
+        self._prompt = text
+        if self._writing.capture.keeps_snapshots and not self._has_input():
+            self._shown = await self._with_prompt()
             await self._writing.capture.prepare(self._shown)
-            if not self._has_input():
-                self._record_input()
+            self._record_input()
+            # It is in the log, and may be large.
+            self._shown = None
+
+    async def _with_prompt(self) -> Payload:
+        if self._prompt is None:
+            return self.data
+        return Payload({**(await value_of(self.data) or {}), RENDERED_PROMPT: self._prompt})
 
     def call(self, request: ModelRequest, *, reserved_usd: Decimal | None = None) -> CallRecorder:
         """A request to the attempt's model that is about to be made."""
@@ -186,13 +195,15 @@ class Attempt:
         Needed for every failure that is not in the engine's own words: it may repeat secrets of the input.
         """
         capture, error = self._writing.capture, _told(failure)
-        await capture.prepare_failed(self._shown or self.data)
+        if capture.keeps_failures and not self._has_input():
+            self._shown = await self._with_prompt()
+            await capture.prepare_failed(self._shown)
         kept = await capture.error_of(error, [self.data, self._writing.inputs])
         self._prepared = failure, Lost(self.step.id, error, kept)
 
     def tell_input(self) -> None:
         """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""
-        is_known = not self.data.is_null or self._shown is not None
+        is_known = not self.data.is_null or self._prompt is not None
         if is_known and self._writing.capture.keeps_failures and not self._has_input():
             self._record_input()
 
@@ -283,7 +294,11 @@ class Attempt:
         }
 
     def _record_input(self) -> None:
-        snapshot = self._writing.capture.failed_input(self._shown or self.data)
+        shown = self._shown
+        if shown is None and self._prompt is not None:
+            # Cut off before its failure could be prepared.
+            shown = Payload({**(self.data.value or {}), RENDERED_PROMPT: self._prompt})
+        snapshot = self._writing.capture.failed_input(shown or self.data)
         self._writing.recorder.record(
             StepInput(
                 **self._address(),

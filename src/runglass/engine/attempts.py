@@ -18,7 +18,7 @@ from runglass.engine.call_recorder import lost_call
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import Lost
 from runglass.engine.llm import CallFailed, ModelAnswer, ModelRequest
-from runglass.engine.memory import RunMemory
+from runglass.engine.memory import Room, RunMemory
 from runglass.engine.names import PASSES_ON, names_for, needed_by, uses_names
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import LARGE_BYTES, Payload
@@ -149,7 +149,7 @@ class Attempts:
                     self._memory.using(needed, decoded=has_names and not isinstance(step, WaitStep))
                     if needed
                     else NOT_HELD
-                ):
+                ) as room:
                     names = await names_for(step, data, scope, attempt=number) if has_names else {}
                     given, failure = await self._input_of(step, data, names)
                     attempt = Attempt(self._writing, step, given, place, number, turns=turns, tried=tried)
@@ -157,7 +157,7 @@ class Attempts:
                         names = {}
                     elif given is not data and has_names:
                         names = await names_for(step, given, scope, attempt=number)
-                    outcome = await self._perform(attempt, step, names, talk, failure, waited_s)
+                    outcome = await self._perform(attempt, step, names, talk, failure, waited_s, room)
                     if isinstance(outcome, Performed):
                         return outcome.output
                     await self._prepare(attempt, outcome)
@@ -173,6 +173,17 @@ class Attempts:
         """Returns when it is the run's turn to go on: nobody may hold the event loop for long."""
         if self._turns.is_full:
             await self._turns.turn()
+
+    async def pace(self, step: Step) -> None:
+        """To be called where events of a container are recorded: there may be any number of them in a row.
+
+        Lets others on the event loop while they are stored. Raises LimitReached and StoreError.
+        """
+        recorder = self._writing.recorder
+        if recorder.log_bytes > self._allowance.log_bytes:
+            self._end_at_limit(step)
+        if recorder.is_behind:
+            await recorder.keep_pace()
 
     def _end_at_limit(self, step: Step) -> NoReturn:
         self._ending.limit = self._allowance.log_is_full(step.id, self._writing.recorder.log_bytes)
@@ -286,10 +297,11 @@ class Attempts:
         self,
         attempt: Attempt,
         step: LeafStep,
-        names: Mapping[str, Any],
+        names: dict[str, Any],
         talk: Talk,
         failure: StepFailure | None,
         waited_s: float,
+        room: Room | None,
     ) -> Performed | StepFailure:
         """One attempt, recorded from its start to its end, whatever the end is, but for a failure."""
         if attempt.turns is None:
@@ -312,6 +324,11 @@ class Attempts:
                 request = await model_request(step, names, self._parts, talk)
                 await attempt.prompt(rendered_prompt(request))
                 limit = asyncio.timeout(None)
+                if room is not None:
+                    # A model may take minutes. What was decoded for its prompt is let go of: the room is for
+                    # others, whose steps would have to wait for this answer otherwise.
+                    names.clear()
+                    room.give_back()
                 done = performed(request, await self._ask(attempt, step, request, limit))
             else:
                 work = perform(step, attempt.data, names, self._parts, waited_s=waited_s)

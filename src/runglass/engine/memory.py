@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from runglass.engine.aside import aside
@@ -29,6 +30,20 @@ class _Ref(weakref.ref[Payload]):
 
     memory: "RunMemory"
     size: int
+
+
+class Room:
+    """Room for what is decoded, which is given back once."""
+
+    __slots__ = ("_leave",)
+
+    def __init__(self, leave: Callable[[], None] | None = None) -> None:
+        self._leave = leave
+
+    def give_back(self) -> None:
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
 
 
 class Memory:
@@ -76,14 +91,15 @@ class Memory:
             ref.memory.put_away(ref)
 
     @asynccontextmanager
-    async def working(self, json_bytes: int) -> AsyncIterator[None]:
+    async def working(self, json_bytes: int) -> AsyncIterator["Room"]:
         """Inside the block so much JSON may be decoded; waits while others have too much in work.
 
-        One alone is always let in, and nobody inside waits for another: there is no deadlock.
+        One alone is always let in, and nobody inside waits for another: there is no deadlock. Who is done
+        before the block ends gives the room back at once.
         """
         size = json_bytes * OBJECTS_PER_BYTE
         if json_bytes < LARGE_BYTES:
-            yield
+            yield Room()
             return
         if self._waiting or not self._fits(size):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -97,10 +113,11 @@ class Memory:
                 raise
         else:
             self._working += size
+        room = Room(partial(self._leave, size))
         try:
-            yield
+            yield room
         finally:
-            self._leave(size)
+            room.give_back()
 
     def _fits(self, size: int) -> bool:
         return not self._working or self._working + size <= self.limit_bytes
@@ -190,16 +207,16 @@ class RunMemory:
             self.hold(-ref.size)
 
     @asynccontextmanager
-    async def using(self, payloads: Sequence[Payload], *, decoded: bool = True) -> AsyncIterator[None]:
+    async def using(self, payloads: Sequence[Payload], *, decoded: bool = True) -> AsyncIterator[Room]:
         """Inside the block all of these are in memory. With `decoded` their values are going to be made."""
         holdings = [payload.holding for payload in payloads if payload.holding is not None]
-        async with self._memory.working(sum(each.size for each in holdings) if decoded else 0):
+        async with self._memory.working(sum(each.size for each in holdings) if decoded else 0) as room:
             for holding in holdings:
                 holding.users += 1
             try:
                 for payload in payloads:
                     await self.bring_back(payload)
-                yield
+                yield room
             finally:
                 for holding in holdings:
                     holding.users -= 1

@@ -6,9 +6,9 @@ Names get into templates and code only where these spell them out, so what is no
 import re
 import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
+from runglass.byte_cache import ByteCache
 from runglass.flow import Step
 
 _USE = re.compile(
@@ -20,21 +20,24 @@ _TEXTS = ("input", "over", "if_", "prompt", "system", "code")
 
 def mentioned_outputs(step: Step) -> frozenset[str] | None:
     """The ids whose outputs the step may use; None where it may use any."""
-    texts = tuple(text for name in _TEXTS for text in _strings(getattr(step, name, None)))
-    return _mentioned(texts)
+    texts = [text for name in _TEXTS for text in _strings(getattr(step, name, None))]
+    return _mentioned("\0".join(texts).encode(errors="surrogatepass"))
 
 
-@lru_cache(maxsize=512)
-def _mentioned(texts: tuple[str, ...]) -> frozenset[str] | None:
+def _read(encoded: bytes) -> frozenset[str] | None:
+    text = encoded.decode(errors="surrogatepass")
     ids = set()
-    for text in texts:
-        # Python reads names in this normal form.
-        for match in _USE.finditer(text if text.isascii() else unicodedata.normalize("NFKC", text)):
-            found = match[1] or match[3]
-            if not found or hasattr(dict, found):
-                return None
-            ids.add(found)
+    # Python reads names in this normal form.
+    for match in _USE.finditer(text if text.isascii() else unicodedata.normalize("NFKC", text)):
+        found = match[1] or match[3]
+        if not found or hasattr(dict, found):
+            return None
+        ids.add(found)
     return frozenset(ids)
+
+
+# In bytes, as callers may send texts of a megabyte.
+_mentioned = ByteCache(_read, times=2, share=0.01)
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -10,6 +10,22 @@ from typing import Self
 from runglass.engine.aside import aside
 from runglass.engine.memory import RunMemory
 from runglass.engine.payload import LARGE_BYTES, Payload, branches_of, items_of
+from runglass.errors import StepFailure
+from runglass.json_weight import has_more_values
+
+MOST_JOINED = 5_000_000
+"""Values that a container may join to one output. To read them holds up everybody for half a second."""
+
+
+def require_values(output: Payload, *, step_id: str) -> None:
+    """Raises StepFailure where the output of a container, which is in memory, has too many values."""
+    if output.size_bytes > MOST_JOINED and has_more_values(output.json, MOST_JOINED):
+        raise StepFailure(
+            "RUN_LIMIT",
+            f"the outputs inside of step {step_id!r} have more than {MOST_JOINED:,} values together",
+            may_retry=False,
+            details={"limit": "values", "value": MOST_JOINED},
+        )
 
 
 class LoopOutputs:

@@ -164,6 +164,11 @@ class Recorder:
         under_way = self.log_bytes + self._open_bytes - self._stored_bytes
         await self._stored(before if under_way <= MOST_UNDER_WAY else self._append)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits to be stored that whoever records more without a step is to `keep_pace`."""
+        return self.log_bytes + self._open_bytes - self._stored_bytes > COUNTED_BYTES
+
     async def _stored(self, append: asyncio.Task[None] | None) -> None:
         if append is not None and not append.done():
             # The append belongs to everybody who waits for it: one of them being cancelled must not undo it.

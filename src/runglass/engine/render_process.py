@@ -20,6 +20,7 @@ import msgspec
 from runglass.engine.priority import LONG_NICE, LONG_S, be_nice
 from runglass.engine.rendering import Answer, Ask
 from runglass.engine.worker_process import environment
+from runglass.json_weight import too_heavy
 
 _START_LIMIT_S = 30.0
 _PART_BYTES = 16 * 1024
@@ -192,15 +193,19 @@ class RenderProcess:
             is_long = not channel.ready(began + LONG_S)
             if is_long:
                 be_nice(channel.pid, LONG_NICE)
-            answer = self._decoder.decode(channel.read(deadline, is_ready=not is_long))
+            encoded = channel.read(deadline, is_ready=not is_long)
+            if ask.want == "value" and (reason := too_heavy(encoded)):
+                self._end()
+                return Answer(fault=f"what the template makes cannot be read: {reason}")
+            answer = self._decoder.decode(encoded)
         except (OSError, EOFError):
             self._end()
             return Answer(fault="the template takes too much memory or time")
         except BaseException:
             self._end()
             raise
-        if is_long:
-            # A low priority cannot be raised again.
+        if is_long or answer.is_last:
+            # A low priority cannot be raised again, and memory that was had is not given back as a whole.
             self._end()
         return answer
 

@@ -20,13 +20,15 @@ import minijinja
 import msgspec
 
 from runglass.engine.priority import WORKER_NICE
-from runglass.engine.worker_limits import limit_cpu, limit_memory, serve
+from runglass.engine.worker_limits import limit_cpu, limit_memory, peak_bytes, serve
 
 FUEL = 5_000_000
 """What a template may compute: instructions, and bytes of text. At most half a second's worth."""
 TEXT_LIMIT = 16 * 1024 * 1024
 MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
 CPU_LIMIT_S = 1.0
+PEAK_BYTES = 128 << 20
+"""A process that has had more memory than this ends after its answer, and gives it back."""
 
 _NESTED = (dict, list, tuple, KeysView, ValuesView, ItemsView)
 _FAULT_LENGTH = 500
@@ -41,10 +43,11 @@ class Ask(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """The text or value, or in one sentence why there is none."""
+    """The text or value, or in one sentence why there is none. After the last one the process ends."""
 
     value: Any = None
     fault: str | None = None
+    is_last: bool = False
 
 
 _decoder = msgspec.json.Decoder(Ask)
@@ -131,9 +134,14 @@ def _fault(error: minijinja.TemplateError) -> str:
 def _answered(renderer: Renderer, message: bytes) -> bytes:
     limit_cpu(CPU_LIMIT_S)
     try:
-        return msgspec.json.encode(renderer.answer(_decoder.decode(message)))
+        answer = renderer.answer(_decoder.decode(message))
+        encoded = msgspec.json.encode(answer)
+        if peak_bytes() <= PEAK_BYTES:
+            return encoded
+        return msgspec.json.encode(msgspec.structs.replace(answer, is_last=True))
     except MemoryError:
-        return msgspec.json.encode(Answer(fault="the template and its values take too much memory"))
+        fault = "the template and its values take too much memory"
+        return msgspec.json.encode(Answer(fault=fault, is_last=True))
 
 
 def _serve(source: BinaryIO, sink: BinaryIO) -> None:

@@ -25,7 +25,7 @@ from runglass.engine.kept import (
 from runglass.engine.memory import RunMemory, value_of
 from runglass.engine.model_call import both_spellings
 from runglass.engine.names import names_for, needed_by
-from runglass.engine.outputs import LoopOutputs, joined_branches
+from runglass.engine.outputs import LoopOutputs, joined_branches, require_values
 from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Pause, Plan, Stretch, Turns
@@ -301,6 +301,7 @@ class Runner:
 
             await _together([work() for _ in range(min(step.max_concurrency, len(items)))])
             output = await outputs.joined()
+        await self._require_values(step, data, output, place)
         if self._kept.holds(step.id, place.loop_path):
             return output
         self._recorder.record(
@@ -313,6 +314,8 @@ class Runner:
             ),
             checkpoint=output_checkpoint(step, place, ENDED),
         )
+        if place.loop_path is not None:
+            await self._attempts.pace(step)
         return output
 
     async def _items_of(self, step: LoopStep, data: Payload, scope: Scope, place: Place) -> list[Any]:
@@ -344,10 +347,10 @@ class Runner:
         if holds is None:
             # In the sandbox, where a truth value can be had of what is no JSON, such as a set.
             holds = await self._evaluate(step, f"not not ({step.if_}\n)", data, scope, place)
-            self._skip(step, place, holds=holds)
+            await self._skip(step, place, holds=holds)
         return await self._sequence(step.then if holds else step.else_, data, scope, place)
 
-    def _skip(self, step: ConditionStep, place: Place, *, holds: bool) -> None:
+    async def _skip(self, step: ConditionStep, place: Place, *, holds: bool) -> None:
         """Records that the leaves of the branch that is not taken are skipped."""
         self._recorder.keep(decision_checkpoint(step, place, msgspec.json.encode(holds)))
         for leaf in leaves(step.else_ if holds else step.then):
@@ -361,6 +364,7 @@ class Runner:
                     reason=f"condition {step.id!r} was {'true' if holds else 'false'}",
                 )
             )
+            await self._attempts.pace(step)
 
     async def _parallel(self, step: ParallelStep, data: Payload, scope: Scope, place: Place) -> Payload:
         data = await self._own_input(step, data, scope, place)
@@ -370,7 +374,17 @@ class Runner:
             outputs[name] = await self._sequence(steps, data, scope, place)
 
         await _together([work(name, steps) for name, steps in step.branches.items()])
-        return await joined_branches(outputs, self._memory)
+        output = await joined_branches(outputs, self._memory)
+        await self._require_values(step, data, output, place)
+        return output
+
+    async def _require_values(
+        self, step: LoopStep | ParallelStep, data: Payload, output: Payload, place: Place
+    ) -> None:
+        try:
+            require_values(output, step_id=step.id)
+        except StepFailure as failure:
+            await self._attempts.fail(step, Payload(None) if data.is_away else data, failure, place)
 
     async def _evaluate(
         self, step: LoopStep | ConditionStep, expression: str, data: Payload, scope: Scope, place: Place

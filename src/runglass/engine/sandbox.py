@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
-from runglass.engine.aside import in_turn
+from runglass.engine.aside import aside, in_turn
 from runglass.engine.paths import NOWHERE, look_up
 from runglass.engine.program import QUICK, WRITER, Program, as_path, of_body, of_expression
 from runglass.engine.sandbox_processes import SandboxProcesses
 from runglass.errors import StepFailure
+from runglass.json_weight import too_heavy
 
 if TYPE_CHECKING:
     from pydantic_monty import AsyncMontySession, MontyError, ResourceLimits
@@ -124,7 +125,8 @@ class Sandbox:
                 # It may have been dead before it got the code, which has no effect outside and can run again.
                 return await self._feed(program, code, names, project_id, chances=chances - 1)
             raise failure from error
-        return self._decoded(result)
+        size = len(result) if isinstance(result, str) else 0
+        return await aside(partial(self._decoded, result), size_bytes=size)
 
     def _failure(self, error: "MontyError", code: str, printed: "_Printed") -> StepFailure:
         raised = error.exception()
@@ -155,6 +157,7 @@ class Sandbox:
         return StepFailure("CODE_ERROR", f"{_shortened(what)}{place}", details=details)
 
     def _decoded(self, result: Any) -> Any:
+        """In a thread where it is large."""
         if not isinstance(result, str):
             raise StepFailure(
                 "INVALID_OUTPUT", "the code tampered with the way in which its result is written"
@@ -168,6 +171,9 @@ class Sandbox:
                 f"the result has {len(result)} characters as JSON; the limit is {self._result_limit_bytes}",
                 details={"limit": "result", "value": self._result_limit_bytes},
             )
+        encoded = result.encode(errors="surrogatepass")
+        if heavy := too_heavy(encoded):
+            raise _unfit("", heavy)
         try:
             return msgspec.json.decode(result)
         except (msgspec.MsgspecError, RecursionError) as error:

@@ -75,7 +75,7 @@ def _search(encoded: bytes) -> bytes:
     )
 
 
-_smallest_json = ByteCache(_search, times=2, share=0.05)
+_smallest_json = ByteCache(_search, times=2, share=0.02)
 
 
 class _NotFound(Exception):
@@ -140,7 +140,8 @@ class _Search:
     def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
         properties = schema.get("properties", {})
         beyond = schema.get("additionalProperties", True)
-        fewest = schema.get("minProperties", 0)
+        # JSON Schema takes `2.0` for a size.
+        fewest = int(schema.get("minProperties", 0))
         names = list(dict.fromkeys(schema.get("required", [])))
         if fewest > len(names):
             spare = [*properties, *(f"p{number}" for number in range(_within_bounds(fewest)))]
@@ -190,10 +191,10 @@ def _merged(one: Any, other: Any) -> Schema:
     return merged
 
 
-def _within_bounds(size: int) -> int:
+def _within_bounds(size: float) -> int:
     if size > _LARGEST:
         raise _NotFound
-    return size
+    return int(size)
 
 
 def _sized(text: str, shortest: int) -> str:

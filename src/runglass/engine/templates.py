@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 
+from runglass.byte_cache import ByteCache
 from runglass.engine.aside import in_turn
 from runglass.engine.fair import FairTurns, Shares
 from runglass.engine.paths import NOWHERE, Path, look_up
@@ -52,7 +53,9 @@ _CONSTANTS = {"true", "True", "false", "False", "none", "None", "not"}
 
 
 def _plan(template: str) -> _Plan:
-    return _cached_plan(template) if len(template) <= _CACHED_LENGTH else _make_plan(template)
+    if len(template) > _CACHED_LENGTH:
+        return _make_plan(template)
+    return _plans(template.encode(errors="surrogatepass"))
 
 
 def _make_plan(template: str) -> _Plan:
@@ -71,7 +74,20 @@ def _make_plan(template: str) -> _Plan:
     )
 
 
-_cached_plan = functools.lru_cache(maxsize=512)(_make_plan)
+def _read_plan(encoded: bytes) -> _Plan:
+    return _make_plan(encoded.decode(errors="surrogatepass"))
+
+
+def _beside(plan: _Plan) -> int:
+    """About how many bytes a plan takes beside its text: callers can send templates that are all names."""
+    return 200 * (len(plan.pieces or ()) + _count(plan.mentions))
+
+
+def _count(mentions: Mentions) -> int:
+    return sum(1 + (_count(inside) if inside else 0) for inside in mentions.values())
+
+
+_plans = ByteCache(_read_plan, times=3, share=0.05, beside=_beside)
 
 
 def _steps(text: str) -> Iterator[str | int]:
@@ -226,7 +242,7 @@ class Templates:
         if not isinstance(value, str):
             return value
         if len(value) > _CACHED_LENGTH and _EXPRESSION.fullmatch(value) is None:
-            return await self.render(value, names)
+            return await self.render(value, names, project_id=project_id)
         plan = _plan(value)
         if not plan.is_expression:
             return await self.render(value, names, project_id=project_id)

@@ -15,6 +15,7 @@ import msgspec
 from runglass.engine.aside import aside
 from runglass.errors import api_error
 from runglass.execution import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
+from runglass.json_weight import DIGITS, MOST, MOST_VALUES, has_many_long_numbers, values_in
 from runglass.server.attachments import spell_attachments
 from runglass.server.spelling import camel, refuse_slips
 
@@ -24,9 +25,6 @@ Result = TypeVar("Result")
 
 MAX_DEPTH = 100
 """Levels of nesting that a body may have. Recursive code behind this would fail at about ten times that."""
-
-MAX_VALUES = 1_500_000
-"""Values that a body may have where no setting says more or less."""
 
 _CALLS: dict[str, type[RunRequest]] = {"execute": ExecuteRequest, "step": StepRequest, "jobs": JobRequest}
 
@@ -47,7 +45,7 @@ _HALF = re.compile(
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
-def read_request(body: bytes, shape: type[Request], *, most_values: int = MAX_VALUES) -> Request:
+def read_request(body: bytes, shape: type[Request], *, most_values: int = MOST_VALUES) -> Request:
     """The request in the body of a call that runs a flow, with at most so many values in it.
 
     Raises INVALID_REQUEST, INVALID_ATTACHMENT, TOOLS_INVALID.
@@ -99,7 +97,7 @@ def _converted(members: dict[str, Any], shape: type[Shape]) -> Shape:
         raise api_error("INVALID_REQUEST", _located(str(error))) from error
 
 
-def _object(body: bytes, *, most_values: int = MAX_VALUES) -> dict[str, Any]:
+def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
     """The members of the body's JSON object, those that are null left out."""
     if not body:
         raise api_error("INVALID_REQUEST", "the body is empty: send a JSON object, at least `{}`")
@@ -122,9 +120,14 @@ def _object(body: bytes, *, most_values: int = MAX_VALUES) -> dict[str, Any]:
 
 def _refuse_many(body: bytes, most_values: int) -> None:
     """Refuses what would take long to decode, by its commas and opening brackets, those in texts too."""
+    if has_many_long_numbers(body):
+        raise api_error(
+            "INVALID_REQUEST",
+            f"the body has more than {MOST} numbers of {DIGITS} digits or more; send them as texts",
+        )
     if len(body) <= most_values:
         return
-    values = body.count(b",") + body.count(b"[") + body.count(b"{")
+    values = values_in(body)
     if values > most_values:
         raise api_error(
             "INVALID_REQUEST",

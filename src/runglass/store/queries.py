@@ -60,3 +60,11 @@ def now_text() -> str:
 def count_bytes(db: sqlite3.Connection, project_id: int, size: int) -> None:
     """Adds to what the runs of a project take in the store; less than 0 takes it away."""
     db.execute("UPDATE project SET data_bytes = data_bytes + ? WHERE id = ?", (size, project_id))
+
+
+def count_nothing_open(db: sqlite3.Connection, run_no: int) -> None:
+    """Of an ended run nothing is kept any more for its caller."""
+    row = db.execute("SELECT project_id, open_bytes FROM run WHERE no = ?", (run_no,)).fetchone()
+    if row is not None and row[1]:
+        count_bytes(db, row[0], -row[1])
+        db.execute("UPDATE run SET open_bytes = 0 WHERE no = ?", (run_no,))

@@ -88,15 +88,17 @@ def _moved(db: sqlite3.Connection, batch: Append) -> bool:
 
 
 def _count(db: sqlite3.Connection, batch: Append) -> None:
-    """Adds to what the run and its project take in the store; an ended run is not open any more."""
-    opened = "-open_bytes" if batch.status in TERMINAL else str(int(batch.open_bytes))
+    """Adds to what run and project take in the store; of an ended one stays what its caller is owed."""
+    opened = str(int(batch.open_bytes))
+    if batch.status in TERMINAL:
+        opened = f"{len(batch.result or b'') + len(batch.error or b'')} - open_bytes"
     db.execute(
         f"UPDATE project SET data_bytes = data_bytes + ? + (SELECT {opened} FROM run WHERE no = ?)"
         " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
         (batch.log_bytes, batch.run_no, batch.run_no),
     )
     db.execute(
-        f"UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + {opened} WHERE no = ?",
+        f"UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + ({opened}) WHERE no = ?",
         (batch.log_bytes, batch.run_no),
     )
 

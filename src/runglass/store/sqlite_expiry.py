@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from runglass.store.connections import Connections
-from runglass.store.queries import one
+from runglass.store.queries import count_nothing_open, one
 
 # The answer to a job is given long before its run ends, and goes with what else is owed of it.
 _DUE_ANSWERS = (
@@ -43,6 +43,8 @@ class Expiry:
     async def expire_answers(self, *, before: str, limit: int) -> int:
         def work(db: sqlite3.Connection) -> int:
             ended = db.execute(_DUE_OUTCOMES, (before, limit)).fetchall()
+            for (run_no,) in ended:
+                count_nothing_open(db, run_no)
             db.executemany("DELETE FROM run_outcome WHERE run_no = ?", ended)
             db.executemany("DELETE FROM owed WHERE run_no = ?", ended)
             answered = db.execute(_DUE_ANSWERS, (before, limit)).fetchall()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from runglass.bus.memory import MemoryBus
+from runglass.engine.allowance import RunLimits
 from runglass.engine.capture import Capture, Redactor
 from runglass.engine.engine import Engine, StartedRun
 from runglass.engine.going import Outcome
@@ -67,6 +68,7 @@ async def open_house(
     places: int = 1000,
     line: int = 1000,
     memory: Memory | None = None,
+    limits: RunLimits | None = None,
 ) -> AsyncIterator[House]:
     """An engine on this store, which is opened here; `models` stand in for the real ones."""
     clock = clock or VirtualClock()
@@ -92,6 +94,7 @@ async def open_house(
             max_concurrent_runs=places,
             max_queued_runs=line,
             memory=memory,
+            limits=limits,
         )
         yield House(store, bus, await opened.enter_async_context(engine), clock)
 

@@ -311,3 +311,18 @@ def test_what_may_hold_no_secret_is_not_changed_by_redacting(value: Any) -> None
 def test_redacting_twice_is_redacting_once(value: Any) -> None:
     once = REDACTOR.redact(value)
     assert REDACTOR.redact(once) == once
+
+
+def test_a_secret_longer_than_the_texts_of_an_error_is_not_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def forms(secret: str) -> set[str]:
+        asked.append(len(secret))
+        return {secret}
+
+    monkeypatch.setattr("runglass.engine.redaction.redactor.forms_of", forms)
+    struck = REDACTOR.strike({"message": "a" * 60, "line": 3}, {"b" * 100_000, "a" * 60})
+    assert struck == {"message": "[redacted]", "line": 3}
+    assert asked == [60]

@@ -2,16 +2,22 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from runglass.engine.llm import ModelAnswer, ModelRequest, Models
 from runglass.engine.memory import Memory, RunMemory
 from runglass.engine.mentions import mentioned_outputs
+from runglass.engine.model_call import Response
 from runglass.engine.payload import LARGE_BYTES, Payload
 from runglass.engine.plan import Stretch
 from runglass.engine.turns import STEPS_AT_A_TIME, StoreTurns
 from runglass.errors import APIError, RunglassError
+from runglass.execution import CaptureMode
 from runglass.flow import CodeStep
 from runglass.store.sqlite import SqliteStore
 from tests.unit.engine.conftest import follow, open_house, read, start
@@ -72,8 +78,14 @@ async def test_what_a_run_takes_in_the_store_is_counted_and_taken_back(tmp_path:
         steps = await house.store.steps(run.no)
         pages = await house.store.events(run.no, after=0, limit_bytes=1 << 30)
         assert run.log_bytes == sum(len(data) for _, data in pages) + sum(len(step.data) for step in steps)
-        assert (run.open_bytes, project.data_bytes) == (0, run.log_bytes)
+        # The result is kept for its caller until it goes with the content, or after `answer_ttl_s`.
+        owed = len(msgspec.json.encode(RESULT))
+        assert (run.open_bytes, project.data_bytes) == (owed, run.log_bytes + owed)
         assert len(ran.events) == len(pages)
+        assert await house.store.expire_answers(before="9", limit=10) == 1
+        expired = await house.store.project(1)
+        assert expired is not None
+        assert expired.data_bytes == run.log_bytes
         await house.store.strip_content(run.no, None, limit_rows=1000, limit_bytes=1 << 20)
         stripped = await house.store.project(1)
         assert stripped is not None
@@ -188,3 +200,40 @@ async def test_a_project_has_only_so_many_steps_at_the_store_and_each_has_its_tu
 )
 def test_outputs_are_read_back_for_whom_mentions_them(code: str, ids: set[str] | None) -> None:
     assert mentioned_outputs(CodeStep(id="x", code=code)) == ids
+
+
+class Asked(Models):
+    """Models that answer when they are told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def complete(
+        self, request: ModelRequest, on_text: Callable[[str], None], **more: Any
+    ) -> ModelAnswer:
+        self.begun.set()
+        await self.may_end.wait()
+        return ModelAnswer(output={"text": "said"}, response=Response(model_used="fake", text="said"))
+
+
+@pytest.mark.parametrize("capture", ["full", "redacted", "metadata_only"])
+async def test_who_waits_for_a_model_keeps_nobody_from_decoding(tmp_path: Path, capture: CaptureMode) -> None:
+    models = Asked()
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    # One such output is all that may be decoded at a time.
+    memory = Memory(limit_bytes=1_000_000)
+    async with open_house(store, models=models, memory=memory) as house, asyncio.timeout(20):
+        made = '- {id: a, type: code, code: \'return {"text": "a" * 200000}\'}\n'
+        asking = await start(
+            house,
+            made + "- {id: b, type: llm, model: 'some:model', prompt: '{{ text|length }}'}",
+            capture=capture,
+        )
+        await models.begun.wait()
+        other = await start(house, made + "- {id: b, type: code, code: 'return {\"n\": len(text)}'}")
+        assert (await other.outcome()).result == {"n": 200_000}
+        models.may_end.set()
+        ran = await read(house, asking.id, await asking.outcome())
+        assert ran.outcome.result == {"text": "said"}
+        assert memory._working == 0

@@ -478,3 +478,9 @@ async def test_code_is_prepared_once(sandbox: Sandbox) -> None:
     code = "return 'prepared once'"
     await sandbox.run(code, {})
     assert program.of_body(code) is program.of_body(code)
+
+
+async def test_a_result_with_many_long_numbers_is_refused(sandbox: Sandbox) -> None:
+    assert await sandbox.run("return {'a': [10**600] * 90}", {}) == {"a": [10**600] * 90}
+    error = await failure(sandbox, "return {'a': [10**600] * 101}")
+    assert (error.code, "100 numbers of 500 digits" in error.message) == ("INVALID_OUTPUT", True)

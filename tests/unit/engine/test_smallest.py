@@ -159,3 +159,15 @@ def grown(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 @given(st.recursive(leaves, grown, max_leaves=12))
 def test_a_value_is_found_for_every_satisfiable_schema_of_the_usual_kinds(schema: dict[str, Any]) -> None:
     assert jsonschema_rs.is_valid(schema, in_field(schema))
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"minProperties": 2.0}, {"p0": None, "p1": None}),
+        ({"properties": {"a": {"type": "array", "minItems": 2.0}}, "required": ["a"]}, {"a": [None, None]}),
+        ({"properties": {"a": {"type": "string", "minLength": 2.0}}, "required": ["a"]}, {"a": "aa"}),
+    ],
+)
+def test_a_size_may_be_written_with_a_point(schema: dict[str, Any], value: Any) -> None:
+    assert smallest_object(schema) == value

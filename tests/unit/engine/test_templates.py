@@ -317,6 +317,45 @@ async def test_the_process_of_a_project_holds_nothing_of_another() -> None:
         assert canary.encode() not in memory_of(forker.pid)
 
 
+async def test_a_long_template_of_an_input_is_in_a_process_of_its_own_project() -> None:
+    async with Templates() as templates:
+        long = "{{ s|upper }}" + "." * 20_000
+        given = await templates.render_input({"a": long}, {"s": "x"}, project_id=7)
+        assert given["a"].startswith("X.")
+        assert [project_id for project_id, _ in templates._idle] == [7]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads how much memory a process has had from Linux")
+def test_a_process_that_has_had_much_memory_gives_it_back(process: RenderProcess) -> None:
+    assert process.ask(Ask("{{ 1 }}", {}, "text")).value == "1"
+    first = child_of(process)
+    large: list[Any] = [[[]]] * 1_000_000
+    answer = process.ask(Ask("{{ l|length }}", {"l": large}, "value"))
+    assert (answer.value, answer.fault) == (1_000_000, None)
+    until_gone(first)
+    assert process.ask(Ask("{{ 2 }}", {}, "text")).value == "2"
+    assert child_of(process) != first
+
+
+def test_a_template_that_makes_many_long_numbers_is_refused(process: RenderProcess) -> None:
+    names = {"l": [10**600] * 90}
+    assert process.ask(Ask("{{ l|list }}", names, "value")).value == names["l"]
+    answer = process.ask(Ask("{{ l|list + l|list }}", names, "value"))
+    assert "100 numbers of 500 digits" in (answer.fault or "")
+
+
+def test_plans_of_templates_full_of_names_fill_a_bounded_part_of_the_cache() -> None:
+    plans = templates._plans
+    plans.cache_clear()
+    for number in range(60):
+        names = "".join(f"{{{{a{n}.b{number}}}}}" for n in range(1_000))
+        assert len(names) < 16 * 1024
+        templates._plan(names)
+        assert plans.size_bytes <= plans.limit_bytes
+    # They are far larger than their texts are.
+    assert 0 < len(plans._values) < 10
+
+
 def memory_of(pid: int) -> bytes:
     parts = []
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as memory:

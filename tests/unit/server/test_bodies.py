@@ -56,3 +56,13 @@ def test_a_slip_is_refused_however_many_fields_are_nobodys() -> None:
     assert read_request(msgspec.json.encode(own), JobRequest) == JobRequest()
     with pytest.raises(APIError, match="`tarce`: unknown field; did you mean 'trace'"):
         read_request(msgspec.json.encode({**own, "tarce": True}), JobRequest)
+
+
+def test_numbers_that_take_long_to_read_are_refused_where_they_are_many() -> None:
+    long, usual = "9" * 600, "1234567890"
+    few = read_request(f'{{"parameters": {{"a": [{",".join([long] * 90)}]}}}}'.encode(), ExecuteRequest)
+    assert (few.parameters or {})["a"] == [int(long)] * 90
+    many = f'{{"parameters": {{"a": [{",".join([usual] * 20_000)}]}}}}'
+    assert len((read_request(many.encode(), ExecuteRequest).parameters or {})["a"]) == 20_000
+    with pytest.raises(APIError, match="100 numbers of 500 digits"):
+        read_request(f'{{"parameters": {{"a": [{",".join([long] * 101)}]}}}}'.encode(), ExecuteRequest)

@@ -13,6 +13,9 @@ from runglass.engine.redaction.views import view_of
 _SHORTEST_ENCODED = 8
 """Characters of a secret whose encodings are looked for, and of an encoding that is long enough to tell."""
 
+_LONGEST_REMEMBERED = 100
+"""Characters of a secret whose forms are remembered: keys of providers, and most passwords."""
+
 
 def strike_known(text: str, secrets: Iterable[str], mark: str) -> str:
     """The text without the secrets: plain, quoted, escaped, reversed, in Base64 or hexadecimal."""
@@ -30,9 +33,15 @@ def known_spans(text: str, forms: Iterable[str]) -> list[Span]:
     return spans
 
 
-@functools.lru_cache(maxsize=1024)
 def forms_of(secret: str) -> frozenset[str]:
-    """The secret as texts may have it. Of a short one only how it is quoted: others would be everywhere."""
+    """The secret as texts may have it. Of a short one only how it is quoted: others would be everywhere.
+
+    All forms together are thirty times as long as the secret.
+    """
+    return _remembered(secret) if len(secret) <= _LONGEST_REMEMBERED else _forms_of(secret)
+
+
+def _forms_of(secret: str) -> frozenset[str]:
     forms = {secret, repr(secret)[1:-1], msgspec.json.encode(secret).decode()[1:-1]}
     if len(secret) >= _SHORTEST_ENCODED:
         for plain in (secret, secret[::-1]):
@@ -49,6 +58,9 @@ def forms_of(secret: str) -> frozenset[str]:
             encoded |= {form for ahead in range(3) for form in _base64(data, ahead)}
             forms |= {form for form in encoded if len(form) >= _SHORTEST_ENCODED}
     return frozenset(forms)
+
+
+_remembered = functools.lru_cache(maxsize=1024)(_forms_of)
 
 
 def _base64(data: bytes, ahead: int) -> set[str]:

@@ -163,7 +163,9 @@ class Redactor:
 
         For more than a thousand secrets the texts go whole: to look for each of them would take too long.
         """
-        known = set(secrets)
+        longest = _longest_text(value)
+        # No form of a secret is shorter than it is: a document under a telling key need not be looked for.
+        known = {secret for secret in secrets if len(secret) <= longest}
         if not known:
             return value
         if len(known) > _MOST_STRUCK:
@@ -258,6 +260,20 @@ def _unescaped(encoded: str) -> str:
     ):
         parts = [part.replace(escape, plain) for part in parts]
     return "\\".join(_CONTROL.sub("\n", part) for part in parts)
+
+
+def _longest_text(value: Any) -> int:
+    longest = 0
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, str):
+            longest = max(longest, len(part))
+        elif isinstance(part, dict):
+            pending += part.values()
+        elif isinstance(part, list):
+            pending += part
+    return longest
 
 
 def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
