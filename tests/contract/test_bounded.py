@@ -87,7 +87,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
         (500, "STEP_FAILED"),
         "check_time_limit_ms",
     ),
-    "much code": (override("work", code="a = 1\n" * 1_400_000), (422, "INVALID_REQUEST"), "flow_limit_bytes"),
+    "much code": (override("work", code="a = 1\n" * 700_000), (422, "INVALID_REQUEST"), "flow_limit_bytes"),
     "a long prompt": (
         override("answer", prompt="{{ message }}" * 700_000),
         (422, "INVALID_REQUEST"),

@@ -70,6 +70,7 @@ async def test_a_store_that_fails_is_asked_again_and_one_without_need_not_at_all
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("runglass.server.ongoing.LOOK_S", 0.0)
+    caplog.set_level("WARNING")
     ongoing, keys, ended = Ongoing(), Keys(), asyncio.Event()
     watching = asyncio.create_task(ongoing.watch(keys))
     for _ in range(10):
