@@ -1,5 +1,6 @@
 """What tests of every kind share."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -13,3 +14,12 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     side: Side = request.param()
     yield side
     side.close()
+
+
+@pytest.fixture(autouse=True)
+def _log_level() -> Iterator[None]:
+    """Commands that are called in this process set the level of the log, for good."""
+    log = logging.getLogger("runglass")
+    level = log.level
+    yield
+    log.setLevel(level)
