@@ -31,7 +31,7 @@ _PIECES_PER_TURN = 64
 async def echo(
     request: ModelRequest, on_text: Callable[[str], None], checks: Checks, price: Price | None = None
 ) -> ModelAnswer:
-    """Answer `request`, handing the text to `on_text` word by word.
+    """Answer `request`, handing the text to `on_text` word by word, what is beyond 256 Ki characters at once.
 
     Raises StepFailure INVALID_OUTPUT where no object for the `output_schema` can be made.
     """
@@ -45,10 +45,13 @@ async def echo(
         text = _last_user_text(request.messages)
         output = {"text": text}
 
-    for number, piece in enumerate(words_with_space(text), start=1):
+    for number, piece in enumerate(words_with_space(text[:LARGE_BYTES]), start=1):
         on_text(piece)
         if number % _PIECES_PER_TURN == 0:
             await asyncio.sleep(0)
+    if len(text) > LARGE_BYTES:
+        # Five million words one by one would keep the event loop busy for seconds, and nobody reads along.
+        on_text(text[LARGE_BYTES:])
 
     counting = partial(_tokens, request, text, calls)
     tokens = await aside(counting, size_bytes=sum(map(len, _said(request))) + len(text))
