@@ -62,20 +62,6 @@ def _inputs(begun: Begun) -> dict[str, dict[str, Any]]:
     return inputs
 
 
-def _holds(known: dict[str, Any] | None, new: dict[str, Any] | None) -> bool:
-    """Whether a call says nothing of a step that its run does not know; it may say less, as of one step."""
-    if new is None or new == known:
-        return True
-    return known is not None and all(
-        name in known and (known[name] == value or _is_part(value, known[name]))
-        for name, value in new.items()
-    )
-
-
-def _is_part(new: object, known: object) -> bool:
-    return isinstance(new, dict) and isinstance(known, dict) and new.items() <= known.items()
-
-
 async def _kept(overrides: dict[str, dict[str, Any]], capture: Capture) -> dict[str, Any] | None:
     if not overrides or not capture.keeps_snapshots:
         return None
