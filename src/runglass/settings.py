@@ -228,7 +228,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=1024, description="largest JSON Schema of a flow or of a call's overrides")
     ] = 256 * 1024
     body_values_limit: Annotated[
-        int, Meta(ge=1000, description="JSON values, counted by commas and brackets, that a body may have")
+        int,
+        Meta(
+            ge=1000,
+            description="JSON values that a body may have; a name counts as two more, an exponent as five more",
+        ),
     ] = 1_500_000
     check_time_limit_ms: Annotated[
         int,

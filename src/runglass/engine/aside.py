@@ -1,31 +1,26 @@
 """Work on what callers send and the store holds, kept off the event loop where it is large.
 
-One such piece of work goes on at a time: threads share one interpreter lock, and with each further one the
-event loop would get it less often. Projects take turns.
+One such piece of work goes on at a time (`pace`): threads share one interpreter lock, and with each further
+one the event loop would get it less often.
 """
 
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TypeVar
-from weakref import WeakKeyDictionary
 
-from runglass.engine.fair import FairTurns, Shares
+from runglass.engine.pace import Piece, others_are_about, pace_of, rest_s, working_for
 
 Result = TypeVar("Result")
 
 LARGE_BYTES = 256 * 1024
 """What has up to this size is worked on at once: that takes a few milliseconds, 25 at the very worst."""
 
-working_for: ContextVar[int] = ContextVar("working_for", default=0)
-"""The id of the project that a task works for; 0 for nobody's."""
-
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aside")
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, FairTurns] = WeakKeyDictionary()
 
 
 async def aside(work: Callable[[], Result], *, size_bytes: int, quick_bytes: int = LARGE_BYTES) -> Result:
@@ -39,16 +34,44 @@ async def aside(work: Callable[[], Result], *, size_bytes: int, quick_bytes: int
 async def in_turn(work: Callable[[], Result]) -> Result:
     """The result of `work`, done in the thread for large work when it is the project's turn."""
     loop = asyncio.get_running_loop()
-    turns = _turns.get(loop)
-    if turns is None:
-        turns = _turns[loop] = FairTurns(Shares(1, most=1))
-    async with turns.turn(working_for.get()):
-        return await loop.run_in_executor(_thread, _undisturbed, work)
+    project_id = working_for.get()
+    async with pace_of("thread").piece(project_id) as piece:
+        return await loop.run_in_executor(_thread, _undisturbed, work, piece, project_id)
 
 
-def _undisturbed(work: Callable[[], Result]) -> Result:
-    with gc_paused():
-        return work()
+def give_way() -> None:
+    """For large work, between two pieces: rests while others are about. Elsewhere it does nothing."""
+    part = _going.part
+    if part is not None and others_are_about(part.project_id):
+        time.sleep(rest_s(time.thread_time() - part.since_s))
+        part.since_s = time.thread_time()
+
+
+class _Going(threading.local):
+    """What the thread for large work works on."""
+
+    part: "_Part | None" = None
+
+
+class _Part:
+    """Which project's it is, and the thread's time of the processor when it last rested."""
+
+    def __init__(self, project_id: int) -> None:
+        self.project_id = project_id
+        self.since_s = time.thread_time()
+
+
+_going = _Going()
+
+
+def _undisturbed(work: Callable[[], Result], piece: Piece, project_id: int) -> Result:
+    part = _going.part = _Part(project_id)
+    try:
+        with gc_paused():
+            return work()
+    finally:
+        _going.part = None
+        piece.worked_s = time.thread_time() - part.since_s
 
 
 _lock = threading.Lock()
@@ -76,10 +99,7 @@ def gc_paused() -> Iterator[None]:
             _pauses -= 1
             if not _pauses and _was_on:
                 # The new million is to count as old, or the next three collections would look through it.
-                if gc.get_freeze_count():
-                    # One look is the price: to thaw it would thaw what the start froze, too.
-                    gc.collect(1)
-                else:
-                    gc.freeze()
-                    gc.unfreeze()
+                # What the start froze counts as old from now on, too: collections of everything are rare.
+                gc.freeze()
+                gc.unfreeze()
                 gc.enable()

@@ -14,7 +14,7 @@ from runglass.clock import Clock
 from runglass.engine.call_recorder import CallRecorder
 from runglass.engine.capture import Capture
 from runglass.engine.kept import Lost, lost_checkpoints, output_checkpoint
-from runglass.engine.memory import value_of
+from runglass.engine.memory import encode, value_of
 from runglass.engine.model_call import ModelRequest
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Turns
@@ -146,6 +146,7 @@ class Attempt:
         self._prompt = text
         if self._writing.capture.keeps_snapshots and not self._has_input():
             self._shown = await self._with_prompt()
+            await encode(self._shown)
             await self._writing.capture.prepare(self._shown)
             self._record_input()
             # It is in the log, and may be large.
@@ -197,6 +198,7 @@ class Attempt:
         capture, error = self._writing.capture, _told(failure)
         if capture.keeps_failures and not self._has_input():
             self._shown = await self._with_prompt()
+            await encode(self._shown)
             await capture.prepare_failed(self._shown)
         kept = await capture.error_of(error, [self.data, self._writing.inputs])
         self._prepared = failure, Lost(self.step.id, error, kept)

@@ -18,7 +18,7 @@ from runglass.engine.call_recorder import lost_call
 from runglass.engine.gate import Ending, Gate
 from runglass.engine.kept import Lost
 from runglass.engine.llm import CallFailed, ModelAnswer, ModelRequest
-from runglass.engine.memory import Room, RunMemory
+from runglass.engine.memory import Room, RunMemory, encode
 from runglass.engine.names import PASSES_ON, names_for, needed_by, uses_names
 from runglass.engine.output_stream import OutputStream
 from runglass.engine.payload import LARGE_BYTES, Payload
@@ -290,6 +290,7 @@ class Attempts:
             except StepFailure as error:
                 failure = error
         data = self.overridden(step, data)
+        await encode(data)
         await self._writing.capture.prepare(data)
         return data, failure
 
@@ -340,6 +341,7 @@ class Attempts:
                     limit = asyncio.timeout(None)
                     async with _within(limit, step.timeout_ms):
                         done = await work
+            await encode(done.output)
             await self._writing.capture.prepare(done.output)
             if done.calls:
                 raise StepWaits(self._wait(attempt, done, talk))

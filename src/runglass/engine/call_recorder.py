@@ -9,6 +9,7 @@ from typing import Any
 
 from runglass.clock import Clock, iso
 from runglass.engine.capture import Capture
+from runglass.engine.memory import encode
 from runglass.engine.model_call import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Response
 from runglass.engine.payload import Payload
 from runglass.errors import StepFailure
@@ -53,6 +54,7 @@ class CallRecorder:
 
     async def prepare(self) -> None:
         """Looks through a large request before it is made, off the event loop."""
+        await encode(self._sent)
         await self._capture.prepare(self._sent)
 
     def start(self) -> None:
@@ -64,6 +66,7 @@ class CallRecorder:
         """Looks through a long answer off the event loop, before the call is told."""
         if isinstance(outcome, ModelAnswer | AnswerRejected):
             self._received = Payload(_received(outcome.response))
+            await encode(self._received)
             await self._capture.prepare(self._received)
 
     def hear(self) -> None:

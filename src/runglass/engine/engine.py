@@ -27,6 +27,7 @@ from runglass.engine.gate import Ending, Gate
 from runglass.engine.going import Going, Outcome, RunLeft, RunTaken, Surroundings
 from runglass.engine.kept import Kept, size_of, stretch_checkpoint
 from runglass.engine.memory import Memory
+from runglass.engine.pace import writing
 from runglass.engine.places import Places
 from runglass.engine.plan import Begun, Pause, Plan, Stretch
 from runglass.engine.steps import Parts
@@ -243,7 +244,8 @@ class Engine:
     async def _create(self, new: NewRun) -> RunRecord:
         """The run in the store. Raises StoreError only where it is sure not to be there."""
         try:
-            return await self._store.create_run(new)
+            async with writing(new.project_id, len(new.request)):
+                return await self._store.create_run(new)
         except PermanentStoreError:
             raise
         except StoreError as refused:

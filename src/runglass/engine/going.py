@@ -9,7 +9,6 @@ import msgspec
 
 from runglass.bus.base import Bus
 from runglass.engine.allowance import Allowance, LimitReached, RunLimits
-from runglass.engine.aside import working_for
 from runglass.engine.attempt import Attempt, Writing
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost
 from runglass.engine.budget import Budgets
@@ -20,6 +19,7 @@ from runglass.engine.kept import kept_ids, stretch_checkpoint
 from runglass.engine.lost_calls import charge_lost
 from runglass.engine.memory import Memory, RunMemory
 from runglass.engine.overrides import overrides_applied
+from runglass.engine.pace import work_for
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Pause, Turns
 from runglass.engine.recorder import Recorder
@@ -127,7 +127,7 @@ class Going:
     async def walk(self) -> Outcome:
         """Goes on to the end of the stretch. Raises RunLeft, and StoreError if it cannot be recorded."""
         self.begun = True
-        working_for.set(self.run.project_id)
+        work_for(self.run.project_id)
         try:
             outcome = await self._outcome()
             self.ended = True

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from runglass.engine.aside import aside
+from runglass.engine.aside import aside, in_turn
 from runglass.engine.payload import LARGE_BYTES, Payload
 from runglass.errors import StepFailure, api_error
 
@@ -247,6 +247,12 @@ class RunMemory:
 def _forget(ref: weakref.ref[Payload]) -> None:
     assert isinstance(ref, _Ref)
     ref.memory.forget(ref)
+
+
+async def encode(payload: Payload) -> None:
+    """Makes the payload's JSON, in a thread where that may take long."""
+    if payload.is_slow:
+        await in_turn(lambda: payload.json)
 
 
 async def value_of(payload: Payload) -> dict[str, Any] | None:

@@ -11,6 +11,11 @@ LARGE_BYTES = 16 * 1024
 objects it would take 5 to 25 times as much."""
 
 
+_MANY = 2000
+_TEXT = 64
+"""So many values are encoded in a fraction of a millisecond, where so many characters count as one."""
+
+
 class Holding:
     """How a large payload is held: `size` bytes of JSON, `address` of the checkpoint that has them, too.
 
@@ -85,6 +90,11 @@ class Payload:
         return self._json
 
     @property
+    def is_slow(self) -> bool:
+        """Whether its JSON is still to be made, and that takes long."""
+        return self._json is None and self.holding is None and _takes_long(self._value)
+
+    @property
     def size_bytes(self) -> int:
         """Size of the JSON, known wherever that is."""
         if self.holding is not None:
@@ -107,6 +117,23 @@ class Payload:
     def bring_back(self, data: bytes) -> None:
         self.slim().away = False
         self._json = data
+
+
+def _takes_long(value: Any) -> bool:
+    """Whether the JSON of a value takes more than a fraction of a millisecond to be made."""
+    pending, room = [value], _MANY
+    while pending:
+        inner = pending.pop()
+        kind = type(inner)
+        if kind is str:
+            room -= len(inner) // _TEXT
+        elif kind is dict or kind is list:
+            room -= len(inner)
+            if room >= 0:
+                pending.extend(inner.values() if kind is dict else inner)
+        if room < 0:
+            return True
+    return False
 
 
 def items_of(outputs: Iterable[Payload | bytes]) -> bytes:

@@ -14,6 +14,7 @@ from msgspec.structs import force_setattr
 
 from runglass.bus.base import Bus
 from runglass.clock import Clock, iso
+from runglass.engine.pace import LARGE_WRITE_BYTES, writing
 from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import KnownEvent, RunStarted, encode_event
 from runglass.fold import RunFold, StepChange
@@ -69,6 +70,8 @@ class Recorder:
         self._owner = owner
         self._append: asyncio.Task[None] | None = None
         self._appends: set[asyncio.Task[None]] = set()
+        self._large: asyncio.Task[None] | None = None
+        self._sent_bytes = run.log_bytes
         self._failure: StoreError | None = None
         self._charged_usd = fold.spent.cost_usd or ZERO
         self._reserved_usd = fold.reserved_usd
@@ -226,7 +229,16 @@ class Recorder:
             self._counted_log, self._counted_open = self.log_bytes, self._open_bytes
         self._events, self._changes, self._checkpoints = [], {}, []
         self._dropped, self._owed = [], []
-        self._append = asyncio.create_task(self._write(batch, self.log_bytes + self._open_bytes))
+        upto_bytes = self.log_bytes + self._open_bytes
+        size_bytes = upto_bytes - self._sent_bytes + len(self._result or b"")
+        self._sent_bytes = upto_bytes
+        # A large append waits for its turn, and what follows on it waits, too.
+        before = self._large
+        if size_bytes > LARGE_WRITE_BYTES or (before is not None and not before.done()):
+            write = self._write_in_turn(batch, upto_bytes, size_bytes, before)
+            self._append = self._large = asyncio.create_task(write)
+        else:
+            self._append = asyncio.create_task(self._write(batch, upto_bytes))
         self._appends.add(self._append)
         self._append.add_done_callback(self._appends.discard)
 
@@ -236,6 +248,14 @@ class Recorder:
             self._summary = self._fold.summary
             self._summary_json = json.encode(self._summary)
         return self._summary_json
+
+    async def _write_in_turn(
+        self, batch: Append, upto_bytes: int, size_bytes: int, before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await asyncio.wait((before,))
+        async with writing(self._run.project_id, size_bytes):
+            await self._write(batch, upto_bytes)
 
     async def _write(self, batch: Append, upto_bytes: int) -> None:
         # The store takes appends in the order in which they are made, so they need not wait for each other;

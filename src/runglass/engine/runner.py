@@ -382,7 +382,7 @@ class Runner:
         self, step: LoopStep | ParallelStep, data: Payload, output: Payload, place: Place
     ) -> None:
         try:
-            require_values(output, step_id=step.id)
+            await require_values(output, step_id=step.id)
         except StepFailure as failure:
             await self._attempts.fail(step, Payload(None) if data.is_away else data, failure, place)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
-from runglass.engine.aside import aside, in_turn
+from runglass.engine.aside import aside, give_way, in_turn
 from runglass.engine.paths import NOWHERE, look_up
 from runglass.engine.program import QUICK, WRITER, Program, as_path, of_body, of_expression
 from runglass.engine.sandbox_processes import SandboxProcesses
@@ -174,6 +174,7 @@ class Sandbox:
         encoded = result.encode(errors="surrogatepass")
         if heavy := too_heavy(encoded):
             raise _unfit("", heavy)
+        give_way()
         try:
             return msgspec.json.decode(result)
         except (msgspec.MsgspecError, RecursionError) as error:

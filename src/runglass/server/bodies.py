@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from runglass.engine.aside import aside
+from runglass.engine.aside import aside, give_way
 from runglass.errors import api_error
 from runglass.execution import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
-from runglass.json_weight import DIGITS, MOST, MOST_VALUES, has_many_long_numbers, values_in
+from runglass.json_weight import MOST_VALUES, too_heavy
 from runglass.server.attachments import spell_attachments
 from runglass.server.spelling import camel, refuse_slips
 
@@ -101,8 +101,10 @@ def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
     """The members of the body's JSON object, those that are null left out."""
     if not body:
         raise api_error("INVALID_REQUEST", "the body is empty: send a JSON object, at least `{}`")
+    if heavy := too_heavy(body, most_values):
+        raise api_error("INVALID_REQUEST", f"the body is too much: {heavy} (setting body_values_limit)")
+    give_way()
     try:
-        _refuse_many(body, most_values)
         value = msgspec.json.decode(body)
     except UnicodeDecodeError as error:
         raise api_error("INVALID_REQUEST", "the body is not valid JSON: its text is not UTF-8") from error
@@ -112,28 +114,12 @@ def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
         raise api_error("INVALID_REQUEST", f"the body is not valid JSON: {told}") from error
     except RecursionError as error:
         raise _too_deep() from error
+    give_way()
     _check_depth(value)
+    give_way()
     if not isinstance(value, dict):
         raise api_error("INVALID_REQUEST", f"the body must be a JSON object, not {_kind(value)}")
     return {name: member for name, member in value.items() if member is not None}
-
-
-def _refuse_many(body: bytes, most_values: int) -> None:
-    """Refuses what would take long to decode, by its commas and opening brackets, those in texts too."""
-    if has_many_long_numbers(body):
-        raise api_error(
-            "INVALID_REQUEST",
-            f"the body has more than {MOST} numbers of {DIGITS} digits or more; send them as texts",
-        )
-    if len(body) <= most_values:
-        return
-    values = values_in(body)
-    if values > most_values:
-        raise api_error(
-            "INVALID_REQUEST",
-            f"the body has about {values:,} values; at most {most_values:,} are taken"
-            " (setting body_values_limit)",
-        )
 
 
 def _check_depth(value: Any) -> None:

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import msgspec
 from litestar import Response
 
+from runglass.engine.pace import writing
 from runglass.errors import APIError, CallRepeated, StoreError, api_error
 from runglass.events import TERMINAL_EVENTS
 from runglass.server.answers import JSON, error_body, once_started
@@ -126,9 +127,10 @@ async def keep_refusal(request: Asked, project: Project, call: CallKey, error: A
 
 async def _keep(request: Asked, project: Project, call: CallKey, answered: Answered) -> None:
     try:
-        await runtime_of(request).store.answer_call(
-            project.id, call.key, status=answered.status, answer=answered.body
-        )
+        async with writing(project.id, len(answered.body)):
+            await runtime_of(request).store.answer_call(
+                project.id, call.key, status=answered.status, answer=answered.body
+            )
     except StoreError as error:
         # The answer is as good without: a repeated call gets it from what is stored of the run.
         log.warning("the answer to the call %r is not kept: %s", call.key, error)

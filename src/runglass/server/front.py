@@ -11,7 +11,7 @@ from typing import TypeAlias
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from runglass.engine.aside import working_for
+from runglass.engine.pace import work_for
 from runglass.errors import APIError, RateLimitError, StoreError
 from runglass.server.answers import JSON, error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
@@ -51,7 +51,7 @@ class Front:
                 key = await authenticate(self._store, _header(scope, b"authorization"))
                 self._rates.take(key)
                 scope["auth"] = key
-                working_for.set(key.project_id)
+                work_for(key.project_id)
         except APIError as error:
             await _send_error(send, error)
         except StoreError as error:

@@ -1,0 +1,101 @@
+"""The pace of large work: one piece at a time, projects in turn, and with rests while several are about.
+
+What is large is read, written or computed in pieces that hold everybody up for as long as each takes. With
+rests of twice that time it takes a third of what there is, and what is small is rarely held up by more than
+one piece.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+from runglass.engine.fair import FairTurns, Shares
+
+REST = 2.0
+"""How many times as long as it has worked large work rests."""
+LONGEST_REST_S = 1.0
+LARGE_WRITE_BYTES = 128 * 1024
+"""As much is written in about a millisecond."""
+ABOUT_S = 2.0
+"""So long after its last request, or the start of a run, a project counts as being about."""
+
+working_for: ContextVar[int] = ContextVar("working_for", default=0)
+"""The id of the project that a task works for; 0 for nobody's."""
+
+# The two projects that were seen last, the last one first, and when.
+_seen = [(0, -math.inf), (0, -math.inf)]
+
+
+def work_for(project_id: int) -> None:
+    """From now on this task works for the project, which is about."""
+    working_for.set(project_id)
+    if _seen[0][0] != project_id:
+        _seen[1] = _seen[0]
+    _seen[0] = (project_id, time.monotonic())
+
+
+def others_are_about(project_id: int) -> bool:
+    """Whether somebody would be held up by the project's large work."""
+    since_s = time.monotonic() - ABOUT_S
+    return any(seen_s > since_s for other, seen_s in _seen if other != project_id)
+
+
+def rest_s(worked_s: float) -> float:
+    """How long large work that took so long rests."""
+    return min(REST * worked_s, LONGEST_REST_S)
+
+
+class Piece:
+    """A piece of large work. Without `worked_s` it has worked from its start to its end."""
+
+    __slots__ = ("worked_s",)
+
+    def __init__(self) -> None:
+        self.worked_s: float | None = None
+
+
+def pace_of(kind: Literal["thread", "writing"]) -> "Pace":
+    """The running loop's pace of large work in the thread for it, or of what is written to the store."""
+    loop = asyncio.get_running_loop()
+    paces = _paces.get(loop)
+    if paces is None:
+        paces = _paces[loop] = {}
+    if kind not in paces:
+        paces[kind] = Pace()
+    return paces[kind]
+
+
+def writing(project_id: int, size_bytes: int) -> AbstractAsyncContextManager[object]:
+    """The block writes so much to the store: when it is the project's turn, if it is much."""
+    return pace_of("writing").piece(project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
+
+
+_paces: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, "Pace"]] = WeakKeyDictionary()
+
+
+class Pace:
+    """Of one kind of large work, on one event loop."""
+
+    def __init__(self) -> None:
+        self._turns = FairTurns(Shares(1, most=1))
+        self._rests_until_s = 0.0
+
+    @asynccontextmanager
+    async def piece(self, project_id: int) -> AsyncIterator[Piece]:
+        """The block is one piece of the project's work; it begins when it is the project's turn."""
+        async with self._turns.turn(project_id):
+            still_s = self._rests_until_s - time.monotonic()
+            if still_s > 0 and others_are_about(project_id):
+                await asyncio.sleep(still_s)
+            piece, began_s = Piece(), time.monotonic()
+            try:
+                yield piece
+            finally:
+                now_s = time.monotonic()
+                worked_s = now_s - began_s if piece.worked_s is None else piece.worked_s
+                self._rests_until_s = now_s + rest_s(worked_s)
