@@ -231,7 +231,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(
             ge=1000,
-            description="JSON values that a body may have; a name counts as two more, an exponent as five more",
+            description="JSON values that a body may have; a name counts as two more, an exponent as five",
         ),
     ] = 1_500_000
     check_time_limit_ms: Annotated[
