@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ import msgspec
 from runglass.engine.aside import LARGE_BYTES, aside
 from runglass.engine.checks import Checks
 from runglass.engine.model_call import ModelAnswer, ModelRequest, Response, calls_in, text_of
+from runglass.engine.pace import pace_of, working_for
 from runglass.engine.prices import Price, cost_of
 from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
@@ -25,7 +27,7 @@ from runglass.trace import TokenBreakdown
 NAME = "echo"
 
 _PIECES_PER_TURN = 64
-"""After so many pieces the event loop gets a turn: a book must not stop the server."""
+"""So many pieces are said at once. After them it is somebody else's turn: a book must not stop the server."""
 
 
 async def echo(
@@ -45,10 +47,14 @@ async def echo(
         text = _last_user_text(request.messages)
         output = {"text": text}
 
-    for number, piece in enumerate(words_with_space(text[:LARGE_BYTES]), start=1):
+    pieces = words_with_space(text[:LARGE_BYTES])
+    for piece in islice(pieces, _PIECES_PER_TURN):
         on_text(piece)
-        if number % _PIECES_PER_TURN == 0:
-            await asyncio.sleep(0)
+    while batch := list(islice(pieces, _PIECES_PER_TURN)):
+        async with pace_of("loop").piece(working_for.get()):
+            for piece in batch:
+                on_text(piece)
+        await asyncio.sleep(0)
     if len(text) > LARGE_BYTES:
         # Five million words one by one would keep the event loop busy for seconds, and nobody reads along.
         on_text(text[LARGE_BYTES:])

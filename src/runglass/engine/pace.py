@@ -19,8 +19,13 @@ from runglass.engine.fair import FairTurns, Shares
 REST = 2.0
 """How many times as long as it has worked large work rests."""
 LONGEST_REST_S = 1.0
+SHORTEST_REST_S = 0.002
+"""Less is saved up: a timer is no more exact than about that."""
 LARGE_WRITE_BYTES = 128 * 1024
 """As much is written in about a millisecond."""
+LARGE_SEND_BYTES = 32 * 1024
+COPY_S = 1e-9
+"""A byte's way to the system, in seconds."""
 ABOUT_S = 2.0
 """So long after its last request, or the start of a run, a project counts as being about."""
 
@@ -59,8 +64,8 @@ class Piece:
         self.worked_s: float | None = None
 
 
-def pace_of(kind: Literal["thread", "writing"]) -> "Pace":
-    """The running loop's pace of large work in the thread for it, or of what is written to the store."""
+def pace_of(kind: Literal["thread", "loop", "writing"]) -> "Pace":
+    """The pace of large work in the thread for it, on the running loop itself, or of what the store writes."""
     loop = asyncio.get_running_loop()
     paces = _paces.get(loop)
     if paces is None:
@@ -73,6 +78,16 @@ def pace_of(kind: Literal["thread", "writing"]) -> "Pace":
 def writing(project_id: int, size_bytes: int) -> AbstractAsyncContextManager[object]:
     """The block writes so much to the store: when it is the project's turn, if it is much."""
     return pace_of("writing").piece(project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
+
+
+async def sending(size_bytes: int) -> None:
+    """Returns when it is the task's turn to send so much to a caller, if it is much.
+
+    Only the copying takes everybody's time: how long the caller takes has nothing to do with it.
+    """
+    if size_bytes > LARGE_SEND_BYTES:
+        async with pace_of("loop").piece(working_for.get()) as piece:
+            piece.worked_s = size_bytes * COPY_S
 
 
 _paces: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, "Pace"]] = WeakKeyDictionary()
@@ -90,7 +105,7 @@ class Pace:
         """The block is one piece of the project's work; it begins when it is the project's turn."""
         async with self._turns.turn(project_id):
             still_s = self._rests_until_s - time.monotonic()
-            if still_s > 0 and others_are_about(project_id):
+            if still_s > SHORTEST_REST_S and others_are_about(project_id):
                 await asyncio.sleep(still_s)
             piece, began_s = Piece(), time.monotonic()
             try:
@@ -98,4 +113,4 @@ class Pace:
             finally:
                 now_s = time.monotonic()
                 worked_s = now_s - began_s if piece.worked_s is None else piece.worked_s
-                self._rests_until_s = now_s + rest_s(worked_s)
+                self._rests_until_s = max(now_s, self._rests_until_s) + rest_s(worked_s)

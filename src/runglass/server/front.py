@@ -11,7 +11,7 @@ from typing import TypeAlias
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from runglass.engine.pace import work_for
+from runglass.engine.pace import sending, work_for
 from runglass.errors import APIError, RateLimitError, StoreError
 from runglass.server.answers import JSON, error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
@@ -94,6 +94,8 @@ def _with_header(send: Send, header: tuple[bytes, bytes]) -> Send:
     async def send_with_header(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], header]
+        else:
+            await sending(len(message.get("body") or b""))
         await send(message)
 
     return send_with_header

@@ -11,6 +11,7 @@ import termios
 from typing import Any
 
 _HEAD = b"HTTP/1.1 "
+_LARGE_BYTES = 64 * 1024
 
 
 class Joining:
@@ -45,7 +46,10 @@ class Joining:
         return self._written_bytes - self.unsent_bytes - _queued_bytes(self._transport)
 
     def write(self, data: bytes) -> None:
-        if self._head:
+        if self._head and len(data) > _LARGE_BYTES:
+            # The transport joins both in one packet without a copy of them.
+            self._flush()
+        elif self._head:
             data, self._head = self._head + data, b""
         elif data.startswith(_HEAD):
             self._head = data

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from runglass.bus.memory import MemoryBus
+from runglass.engine.pace import LARGE_WRITE_BYTES, pace_of
 from runglass.engine.recorder import Recorder
 from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import FlowCancelled, RunStarted, StepCompleted, StepStarted, decode_event
@@ -103,6 +104,26 @@ async def test_events_are_sent_off_even_if_nobody_commits(
     async with asyncio.timeout(5):
         await store.appended.wait()
     assert len(await stored(store, run)) == 1
+
+
+async def test_a_large_append_waits_for_its_turn_and_what_follows_on_it_waits_too(
+    store: CountingStore, run: RunRecord, recorder: Recorder
+) -> None:
+    large = Checkpoint("a", "", b"{%s}" % (b" " * LARGE_WRITE_BYTES))
+    async with pace_of("writing").piece(run.project_id + 1):
+        recorder.record(run_started())
+        await recorder.commit()
+        recorder.record(started(), checkpoint=large)
+        await recorder.keep_pace()
+        recorder.record(completed())
+        waiting = asyncio.create_task(recorder.commit())
+        await asyncio.sleep(0.05)
+        assert len(await stored(store, run)) == 1
+    await waiting
+    recorder.record(started("b"))
+    await recorder.commit()
+    assert [decode_event(data).seq for data in await stored(store, run)] == [1, 2, 3, 4]
+    assert await store.checkpoints(run.no) == [large]
 
 
 async def test_what_is_stored_beside_the_log_is_its_fold(

@@ -1,0 +1,107 @@
+"""Large work takes a third of the time while several projects are about, and all of it where one is alone."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from runglass.engine import pace as pacing
+from runglass.engine.aside import LARGE_BYTES, aside, give_way
+from runglass.engine.pace import LARGE_SEND_BYTES, Pace, sending, work_for
+
+PIECES = 4
+PIECE_S = 0.02
+
+
+@pytest.fixture(autouse=True)
+def nobody_about(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(pacing, "_seen", [(0, float("-inf"))] * 2)
+    yield
+
+
+def worked() -> None:
+    """Keeps the processor busy for PIECE_S."""
+    began_s = time.thread_time()
+    while time.thread_time() - began_s < PIECE_S:
+        pass
+
+
+async def seconds_of_pieces(project_id: int) -> float:
+    """From the start of the first piece to the end of the last one."""
+    pace, began_s = Pace(), time.monotonic()
+    for _ in range(PIECES):
+        async with pace.piece(project_id) as piece:
+            piece.worked_s = PIECE_S
+    return time.monotonic() - began_s
+
+
+async def test_who_is_alone_never_rests() -> None:
+    work_for(1)
+    assert await seconds_of_pieces(1) < PIECE_S
+
+
+async def test_with_others_about_it_rests_for_twice_as_long_as_it_works() -> None:
+    work_for(1)
+    work_for(2)
+    for project_id in (1, 2, 3):
+        assert await seconds_of_pieces(project_id) >= 2 * PIECE_S * (PIECES - 1)
+
+
+async def test_who_has_not_been_seen_for_a_while_is_not_about() -> None:
+    work_for(2)
+    work_for(1)
+    assert pacing.others_are_about(1)
+    pacing._seen[1] = (2, time.monotonic() - pacing.ABOUT_S)
+    assert not pacing.others_are_about(1)
+
+
+async def test_work_in_the_thread_rests_between_its_pieces_and_before_the_next() -> None:
+    def work() -> float:
+        began_s = time.monotonic()
+        for _ in range(PIECES):
+            worked()
+            give_way()
+        return time.monotonic() - began_s
+
+    work_for(2)
+    work_for(1)
+    assert await aside(work, size_bytes=LARGE_BYTES + 1) >= 3 * PIECE_S * PIECES
+    began_s = time.monotonic()
+    await aside(worked, size_bytes=LARGE_BYTES + 1)
+    await aside(worked, size_bytes=LARGE_BYTES + 1)
+    assert time.monotonic() - began_s >= 4 * PIECE_S
+
+
+async def test_on_the_event_loop_nothing_ever_rests() -> None:
+    work_for(2)
+    work_for(1)
+    worked()
+    began_s = time.monotonic()
+    give_way()
+    assert time.monotonic() - began_s < PIECE_S
+
+
+async def test_large_answers_are_spread_and_small_ones_are_not() -> None:
+    work_for(2)
+    work_for(1)
+    many = 2000
+    began_s = time.monotonic()
+    for _ in range(many):
+        await sending(LARGE_SEND_BYTES)
+    small_s = time.monotonic() - began_s
+    for _ in range(many):
+        await sending(LARGE_SEND_BYTES + 1)
+    assert time.monotonic() - began_s - small_s > many * LARGE_SEND_BYTES * pacing.COPY_S
+
+
+async def test_a_project_with_much_to_do_waits_its_turn() -> None:
+    pace, order = Pace(), []
+
+    async def work(project_id: int) -> None:
+        async with pace.piece(project_id):
+            order.append(project_id)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(work(1) for _ in range(5)), work(2))
+    assert order == [1, 2, 1, 1, 1, 1]
