@@ -65,7 +65,7 @@ class Piece:
 
 
 def pace_of(kind: Literal["thread", "loop", "writing"]) -> "Pace":
-    """The pace of large work in the thread for it, on the running loop itself, or of what the store writes."""
+    """The pace of large work: in the thread for it, on the running loop itself, or of what the store writes."""
     loop = asyncio.get_running_loop()
     paces = _paces.get(loop)
     if paces is None:

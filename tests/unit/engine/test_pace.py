@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,9 +14,8 @@ PIECE_S = 0.02
 
 
 @pytest.fixture(autouse=True)
-def nobody_about(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nobody_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "_seen", [(0, float("-inf"))] * 2)
-    yield
 
 
 def worked() -> None:
