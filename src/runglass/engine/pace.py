@@ -23,9 +23,9 @@ SHORTEST_REST_S = 0.002
 """Less is saved up: a timer is no more exact than about that."""
 LARGE_WRITE_BYTES = 128 * 1024
 """As much is written in about a millisecond."""
-LARGE_SEND_BYTES = 32 * 1024
+LARGE_MOVE_BYTES = 32 * 1024
 COPY_S = 1e-9
-"""A byte's way to the system, in seconds."""
+"""A byte's way from or to the system, in seconds."""
 ABOUT_S = 2.0
 """So long after its last request, or the start of a run, a project counts as being about."""
 
@@ -65,7 +65,7 @@ class Piece:
 
 
 def pace_of(kind: Literal["thread", "loop", "writing"]) -> "Pace":
-    """The pace of large work: in the thread for it, on the running loop itself, or of what the store writes."""
+    """The pace of large work in the thread for it, on the running loop itself, or of the store's writing."""
     loop = asyncio.get_running_loop()
     paces = _paces.get(loop)
     if paces is None:
@@ -80,12 +80,12 @@ def writing(project_id: int, size_bytes: int) -> AbstractAsyncContextManager[obj
     return pace_of("writing").piece(project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
 
 
-async def sending(size_bytes: int) -> None:
-    """Returns when it is the task's turn to send so much to a caller, if it is much.
+async def moving(size_bytes: int) -> None:
+    """Returns when it is the task's turn to move so much from or to a caller, if it is much.
 
     Only the copying takes everybody's time: how long the caller takes has nothing to do with it.
     """
-    if size_bytes > LARGE_SEND_BYTES:
+    if size_bytes > LARGE_MOVE_BYTES:
         async with pace_of("loop").piece(working_for.get()) as piece:
             piece.worked_s = size_bytes * COPY_S
 

@@ -6,12 +6,12 @@ carry the request id. Nothing here knows a route apart from the few that are ope
 
 import re
 import uuid
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from runglass.engine.pace import sending, work_for
+from runglass.engine.pace import moving, work_for
 from runglass.errors import APIError, RateLimitError, StoreError
 from runglass.server.answers import JSON, error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
@@ -45,7 +45,7 @@ class Front:
             raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
         request_id = _request_id(scope)
         scope["state"] = {"request_id": request_id}
-        send = _with_header(send, (b"x-request-id", request_id.encode()))
+        receive, send = _paced(receive), _with_header(send, (b"x-request-id", request_id.encode()))
         try:
             if _needs_key(scope["path"]):
                 key = await authenticate(self._store, _header(scope, b"authorization"))
@@ -90,12 +90,22 @@ def _header(scope: HTTPScope, wanted: bytes) -> str | None:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), None)
 
 
+def _paced(receive: Receive) -> Receive:
+    async def receive_in_turn() -> Any:
+        message: Any = await receive()
+        if message["type"] == "http.request":
+            await moving(len(message["body"]))
+        return message
+
+    return receive_in_turn
+
+
 def _with_header(send: Send, header: tuple[bytes, bytes]) -> Send:
     async def send_with_header(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], header]
-        else:
-            await sending(len(message.get("body") or b""))
+        elif message["type"] == "http.response.body":
+            await moving(len(message["body"]))
         await send(message)
 
     return send_with_header

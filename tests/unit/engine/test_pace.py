@@ -7,7 +7,7 @@ import pytest
 
 from runglass.engine import pace as pacing
 from runglass.engine.aside import LARGE_BYTES, aside, give_way
-from runglass.engine.pace import LARGE_SEND_BYTES, Pace, sending, work_for
+from runglass.engine.pace import LARGE_MOVE_BYTES, Pace, moving, work_for
 
 PIECES = 4
 PIECE_S = 0.02
@@ -86,11 +86,11 @@ async def test_large_answers_are_spread_and_small_ones_are_not() -> None:
     many = 2000
     began_s = time.monotonic()
     for _ in range(many):
-        await sending(LARGE_SEND_BYTES)
+        await moving(LARGE_MOVE_BYTES)
     small_s = time.monotonic() - began_s
     for _ in range(many):
-        await sending(LARGE_SEND_BYTES + 1)
-    assert time.monotonic() - began_s - small_s > many * LARGE_SEND_BYTES * pacing.COPY_S
+        await moving(LARGE_MOVE_BYTES + 1)
+    assert time.monotonic() - began_s - small_s > many * LARGE_MOVE_BYTES * pacing.COPY_S
 
 
 async def test_a_project_with_much_to_do_waits_its_turn() -> None:
