@@ -8,17 +8,18 @@ MOST_VALUES = 1_500_000
 """What a body, or the result of a step, may weigh where no setting says more or less: a tenth of a second."""
 LONG_DIGITS = 50
 
-_DEAREST = 20
+_DEAREST = 30
 """No byte of JSON weighs more."""
 _SLICE = 1 << 20
 
 
 _NAME = 2
 _EXPONENT = 5
-_GREAT_EXPONENT = 100
+_GREAT_EXPONENT = 150
 _LONG_DIGITS = 40
+_LONG_WHOLE = 5
 """What one of a kind weighs beside the value that it is, or belongs to, anyway: a name, an exponent, one of
-three digits, and as many digits in a row as LONG_DIGITS."""
+three digits, as many digits in a row as LONG_DIGITS, and a fraction of a number too long to be exact."""
 _NUMBERS = bytes.maketrans(b"123456789E+", b"000000000e-")
 """Makes numbers of the same form equal."""
 
@@ -54,6 +55,8 @@ def _weight(data: bytes, *, at_least: int = 0) -> int:
     # What cannot make the difference is not looked for: that takes longer than all before it.
     if weight + _LONG_DIGITS * (numbers.count(b"0") // LONG_DIGITS) >= at_least:
         weight += _LONG_DIGITS * numbers.count(b"0" * LONG_DIGITS)
+    if weight + _LONG_WHOLE * numbers.count(b".") >= at_least:
+        weight += _LONG_WHOLE * numbers.count(b"0000000000000000.")
     if weight + (_EXPONENT + _GREAT_EXPONENT) * numbers.count(b"e") >= at_least:
         exponents = numbers.count(b"e0") + numbers.count(b"e-0")
         weight += _EXPONENT * exponents

@@ -38,6 +38,30 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
         "600,000 keys that differ in their last digits",
         lambda: _parameters("{" + ",".join(f'"k{number:07}":1' for number in range(600_000)) + "}"),
     ),
+    "most-keys": (
+        "as many different keys as are taken",
+        lambda: _parameters("{" + ",".join(f'"k{number:07}":1' for number in range(499_000)) + "}"),
+    ),
+    "most-values": (
+        "as many small values as are taken",
+        lambda: _parameters('{"a":[' + "{}," * 740_000 + "1]}"),
+    ),
+    "great-exponents": (
+        "1e300, which takes a hundred times as long to be read as 1, 1.4 million times",
+        lambda: _parameters('{"a":[' + "1e300," * 1_400_000 + "1]}"),
+    ),
+    "most-great-exponents": (
+        "the same as often as it is taken",
+        lambda: _parameters('{"a":[' + "4.9e-324," * 9_500 + "1]}" + " " * 300_000),
+    ),
+    "halfway-numbers": (
+        "numbers halfway between two that can be told apart, as many as are taken",
+        lambda: _parameters('{"a":[' + "9007199254740993.5," * 245_000 + "1]}"),
+    ),
+    "long-numbers": (
+        "20,000 numbers of 499 digits",
+        lambda: _parameters('{"a":[' + ("9" * 499 + ",") * 19_800 + "1]}"),
+    ),
     "escapes": ("a text of a million escapes", lambda: _parameters('{"a":"' + "\\u00e9" * 1_600_000 + '"}')),
     "lone-surrogates": (
         "a text of a million halves of surrogate pairs",

@@ -57,6 +57,7 @@ CODES: dict[str, tuple[str, str]] = {
         "        raise KeyError('y' * 10000) from e\nfor n in range(10**6):\n    try:\n        f(n)\n"
         "    except KeyError as e:\n        last = e\nraise last",
     ),
+    "great-exponents-returned": ("a million times 1e300", "return {'a': [1e300] * 1_000_000}"),
     "long-code": ("99,000 characters of brackets", "return {'a': " + "(" * 49_000 + "1" + ")" * 49_000 + "}"),
 }
 
