@@ -1,5 +1,6 @@
 """Who has left is gone within a second: what is being answered to a revoked key ends, whoever revoked it."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ steps:
     steps: [{id: big, type: code, code: 'return {"x": "x" * 200000}'}]
 """
 WAIT_S = 20.0
+CHECK_S = 1.5
 
 Revoke = Callable[[int], None]
 
@@ -236,6 +238,52 @@ def test_a_body_that_ends_after_its_key_was_revoked_does_nothing(
     assert status == 401
     assert b"UNAUTHENTICATED" in told
     assert keys_and_runs(http) == before
+
+
+@pytest.fixture
+def slow_checks(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks that take CHECK_S, as they do where others are before them."""
+    check = server.runtime.checks.request
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        await asyncio.sleep(CHECK_S)
+        return await check(*args, **options)
+
+    monkeypatch.setattr(server.runtime.checks, "request", slow)
+
+
+@pytest.mark.usefixtures("slow_checks")
+@pytest.mark.parametrize("way", ["execute", "jobs", "step"])
+def test_a_request_that_was_checked_until_after_its_key_was_revoked_starts_nothing(
+    server: RunningServer, http: httpx2.Client, way: str
+) -> None:
+    key, key_id = made(server)
+    with http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
+        call = calls.submit(caller.post, f"/seq/acme/demo/hold/{way}", json={})
+        time.sleep(CHECK_S / 3)
+        http.delete(f"/keys/{key_id}")
+        before = keys_and_runs(http)
+        answer = call.result(WAIT_S)
+    assert refusal(answer) == (401, "UNAUTHENTICATED")
+    assert "while its request was checked; nothing was done" in detail(answer)["message"]
+    assert keys_and_runs(http) == before
+
+
+@pytest.mark.usefixtures("slow_checks")
+def test_a_repeated_call_does_not_wait_for_the_first_one_when_its_key_is_revoked(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    key, key_id = made(server)
+    again = {"Idempotency-Key": "both"}
+    with http_for(server, key) as caller, ThreadPoolExecutor(2) as calls:
+        first = calls.submit(http.post, "/seq/acme/demo/hold/execute", json={}, headers=again)
+        time.sleep(CHECK_S / 6)
+        repeat = calls.submit(caller.post, "/seq/acme/demo/hold/execute", json={}, headers=again)
+        time.sleep(CHECK_S / 6)
+        http.delete(f"/keys/{key_id}")
+        assert refusal(repeat.result(WAIT_S)) == (401, "UNAUTHENTICATED")
+        assert not first.done()
+        assert first.result(WAIT_S).json()["status"] == "completed"
 
 
 def keys_and_runs(http: httpx2.Client) -> tuple[list[int], list[str]]:

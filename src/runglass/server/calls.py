@@ -108,11 +108,17 @@ async def turn(request: Asked, project: Project, call: CallKey) -> AsyncIterator
     turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = request.app.state["turns"]
     # Held by those who wait for it, gone with the last of them.
     lock = turns.setdefault((project.id, call.key), asyncio.Lock())
-    async with lock:
+    if lock.locked():
+        await while_allowed(request, None, lock.acquire(), otherwise="the call that it repeats goes on")
+    else:
+        await lock.acquire()
+    try:
         before = await _made_before(request, project, call)
         if before is not None and await _waits_still(request, before):
             before = None
         yield before
+    finally:
+        lock.release()
 
 
 async def keep_refusal(request: Asked, project: Project, call: CallKey, error: APIError) -> None:

@@ -21,11 +21,11 @@ STILL_PAUSED = "the run is paused as before"
 
 
 async def while_allowed(
-    request: Asked, run_id: str, work: Coroutine[Any, Any, T], *, otherwise: str = GOES_ON
+    request: Asked, run_id: str | None, work: Coroutine[Any, Any, T], *, otherwise: str = GOES_ON
 ) -> T:
     """What `work` comes to, which is cancelled when the server is stopped or the key is revoked.
 
-    Raises UNAVAILABLE, and UNAUTHENTICATED, which says what becomes of the run `otherwise`.
+    Raises UNAVAILABLE, and UNAUTHENTICATED, which says what becomes of the run, if there is one, `otherwise`.
     """
     ongoing, key_id = ongoing_of(request), request.auth.id
     wait = _Wait()
