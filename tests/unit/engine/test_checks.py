@@ -32,7 +32,7 @@ async def test_the_usual_request_and_answer_start_no_process() -> None:
         assert changed.steps[0].prompt == "y"  # type: ignore[union-attr]
         assert await checks.problems({"n": "x"}, {"properties": {"n": {"type": "integer"}}}, size_bytes=9)
         assert await checks.smallest({"type": "object"}) == {}
-        assert not checks._processes
+        assert not checks._pool.processes
 
 
 @pytest.mark.parametrize("inputs", [{"n": 1}, {"n": "x"}, {"next": {"n": "x"}}, {}])
@@ -94,7 +94,7 @@ async def test_a_file_that_takes_too_long_is_refused() -> None:
 async def test_a_process_that_somebody_else_ended_is_replaced() -> None:
     async with Checks() as checks:
         assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
-        (process,) = checks._processes
+        (process,) = checks._pool.processes
         child = process._process
         assert child is not None
         os.kill(child.pid, signal.SIGKILL)
