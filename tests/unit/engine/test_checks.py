@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from runglass.engine import checks as module
+from runglass.engine.aside import working_for
 from runglass.engine.checks import Checks
+from runglass.engine.worker_pool import WorkerPool
 from runglass.errors import APIError, FlowFileError, StepFailure
 from runglass.flow import Flow, parse_flow
 from runglass.schemas import Unproved
@@ -115,3 +117,37 @@ async def test_a_project_holds_one_process_at_a_time() -> None:
         for task in slow:
             task.cancel()
         await asyncio.wait(slow)
+
+
+async def test_checks_inside_of_runs_take_turns_by_the_project_that_they_work_for() -> None:
+    async with Checks(time_limit_ms=1_500) as checks:
+
+        def begin(project_id: int, schema: dict[str, Any]) -> asyncio.Task[dict[str, Any]]:
+            working_for.set(project_id)
+            return asyncio.create_task(checks.smallest(schema))
+
+        slow = [begin(1, doubling(40)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await begin(2, RECURSIVE)
+        assert not slow[1].done()
+        for task in slow:
+            task.cancel()
+        await asyncio.wait(slow)
+
+
+async def test_whoever_is_cancelled_ends_the_process_that_worked_for_it() -> None:
+    """There is one process only, which would be busy for a minute."""
+    async with Checks(time_limit_ms=60_000) as checks, asyncio.timeout(20):
+        checks._pool = WorkerPool(
+            "runglass.engine.checking",
+            what="checks",
+            memory_limit_bytes=640 << 20,
+            memory_setting="check_memory_limit_bytes",
+            max_processes=1,
+        )
+        assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
+        task = asyncio.create_task(checks.smallest(doubling(40)))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        await asyncio.wait([task])
+        assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
