@@ -32,6 +32,7 @@ from runglass.engine.llm import Models
 from runglass.engine.memory import Memory
 from runglass.engine.model_names import ModelNames
 from runglass.engine.plan import Plan, Stretch
+from runglass.engine.redactions import Redactions
 from runglass.engine.removal import RunRemoval
 from runglass.engine.sandbox import Sandbox
 from runglass.engine.steps import Parts
@@ -284,6 +285,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 most_each=_limit(settings.max_concurrent_steps_per_project),
             ) as sandbox,
             _checks(settings) as checks,
+            Redactions(
+                time_limit_ms=settings.redaction_time_limit_ms,
+                memory_limit_bytes=settings.redaction_memory_limit_bytes,
+            ) as redactions,
             Templates(most_each=_limit(settings.max_concurrent_steps_per_project)) as templates,
             Models(
                 base_urls=settings.providers,
@@ -307,7 +312,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             )
 
             def make_capture(mode: CaptureMode) -> Capture:
-                return Capture(mode, limit_bytes=settings.snapshot_limit_bytes, redactor=redactor)
+                return Capture(
+                    mode,
+                    limit_bytes=settings.snapshot_limit_bytes,
+                    redactor=redactor,
+                    redactions=redactions,
+                )
 
             # Nobody else runs flows on this data, so whatever leases are left are those of the dead.
             await store.end_lease(None)

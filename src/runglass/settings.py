@@ -247,6 +247,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     check_memory_limit_bytes: Annotated[
         int, Meta(ge=256 << 20, description="memory of a process that checks what callers send")
     ] = 640 << 20
+    redaction_time_limit_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="time of the processor that redacting a large value may take for each megabyte of it;"
+            " what takes longer is not kept",
+        ),
+    ] = 4000
+    redaction_memory_limit_bytes: Annotated[
+        int,
+        Meta(
+            ge=256 << 20,
+            description="memory of a process that redacts large values; what takes more is not kept",
+        ),
+    ] = 1 << 30
     cache_limit_bytes: Annotated[
         int, Meta(ge=0, description="what compiled schemas, decoded flows and the like may take, about")
     ] = 64 << 20

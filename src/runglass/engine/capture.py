@@ -3,16 +3,16 @@
 Knows nothing of steps and events: values and their JSON in, snapshots out.
 """
 
-import builtins
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.engine.aside import aside
-from runglass.engine.cutting import cut
+from runglass.engine.aside import in_turn
 from runglass.engine.payload import Payload
 from runglass.engine.redaction import Redactor
+from runglass.engine.redactions import Redactions
+from runglass.engine.snapshots import left_out, shortened, shortened_error, without_content
 from runglass.execution import CaptureMode
 
 __all__ = ["Capture", "Redactor", "Snapshot", "raise_for_trace"]
@@ -21,10 +21,6 @@ _QUICK_BYTES = 64 * 1024
 """As much is redacted on the event loop, in some milliseconds."""
 _QUICK_GIVEN_BYTES = 4 * 1024
 """As much is looked through on the event loop for what an error may repeat."""
-_EXCEPTIONS = frozenset(
-    name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)
-)
-"""A name beside these is the caller's or the author's own, and may say anything."""
 
 
 class Snapshot(NamedTuple):
@@ -38,11 +34,17 @@ class Snapshot(NamedTuple):
 class Capture:
     """Takes snapshots in one mode. `limit_bytes`, at least 256, is what a snapshot may measure as JSON.
 
-    The JSON that its methods take is what msgspec makes of the value, so that it is encoded once only.
+    Large values are redacted by `redactions`, or without these in a thread. The JSON that its methods take is
+    what msgspec makes of the value, so that it is encoded once only.
     """
 
     def __init__(
-        self, mode: CaptureMode, *, limit_bytes: int = 262_144, redactor: Redactor | None = None
+        self,
+        mode: CaptureMode,
+        *,
+        limit_bytes: int = 262_144,
+        redactor: Redactor | None = None,
+        redactions: Redactions | None = None,
     ) -> None:
         self.mode = mode
         self.limit_bytes = limit_bytes
@@ -51,6 +53,7 @@ class Capture:
         self.keeps_failures = mode != "off"
         """Whether the input of an attempt that failed is kept, and its error with what it says."""
         self._redactor = redactor or Redactor()
+        self._redactions = redactions
 
     def size(self, payload: Payload) -> int | None:
         """The size to record; None where the mode is `off`."""
@@ -66,12 +69,17 @@ class Capture:
         if not self.keeps_failures or payload.kept is not None:
             return
         quick_bytes = _QUICK_BYTES if self.mode == "redacted" else self.limit_bytes
-        if payload.size_bytes > quick_bytes:
-            encoded, value = payload.json, payload.reader()
-            kept = await aside(
-                lambda: self._shortened(encoded, value()), size_bytes=len(encoded), quick_bytes=quick_bytes
+        if payload.size_bytes <= quick_bytes:
+            return
+        encoded = payload.json
+        if self.mode == "redacted" and self._redactions is not None:
+            kept = await self._redactions.shortened(
+                encoded, limit_bytes=self.limit_bytes, redactor=self._redactor
             )
-            payload.kept = (self._rules, kept)
+        else:
+            value = payload.reader()
+            kept = await in_turn(lambda: self._shortened(encoded, value()))
+        payload.kept = (self._rules, kept)
 
     def snapshot(self, payload: Payload) -> Snapshot:
         """Of an input or output; costs next to nothing where the mode keeps none."""
@@ -87,12 +95,19 @@ class Capture:
         """`error` of what may repeat parts of `given`, off the event loop where there is much of that."""
         if self.mode != "redacted":
             return self.error(detail)
+        is_quick = sum(each.size_bytes for each in given) <= _QUICK_GIVEN_BYTES
+        if is_quick and len(msgspec.json.encode(detail)) <= _QUICK_BYTES:
+            return self.error(detail, [each.value for each in given])
+        if self._redactions is not None:
+            kept = await self._redactions.shortened_error(
+                detail,
+                [each.json for each in given],
+                limit_bytes=self.limit_bytes,
+                redactor=self._redactor,
+            )
+            return msgspec.Raw(kept)
         values = [each.reader() for each in given]
-        return await aside(
-            lambda: self.error(detail, [value() for value in values]),
-            size_bytes=sum(each.size_bytes for each in given),
-            quick_bytes=_QUICK_GIVEN_BYTES,
-        )
+        return await in_turn(lambda: self.error(detail, [value() for value in values]))
 
     def error(self, detail: dict[str, Any], given: Any = None) -> msgspec.Raw:
         """What is kept of an error: all of it like the input that led to it, and cut to the same limit.
@@ -101,13 +116,14 @@ class Capture:
         In mode `off` only `code`, `line` and, where Python itself has it, the exception's `type` are kept.
         """
         if not self.keeps_failures:
-            return msgspec.Raw(msgspec.json.encode(_without_content(detail)))
-        if self.mode == "redacted":
-            # Whatever a program prints is its author's choice, and nothing marks the secrets in it.
-            detail = {key: value for key, value in detail.items() if key != "printed"}
-            detail = self._redactor.strike(detail, self._redactor.secrets_in(given))
-        data, _ = self._shortened(msgspec.json.encode(detail), detail)
-        return msgspec.Raw(data)
+            return msgspec.Raw(msgspec.json.encode(without_content(detail)))
+        return msgspec.Raw(
+            shortened_error(detail, given, limit_bytes=self.limit_bytes, redactor=self._redactor_of_mode)
+        )
+
+    @property
+    def _redactor_of_mode(self) -> Redactor | None:
+        return self._redactor if self.mode == "redacted" else None
 
     @property
     def _rules(self) -> tuple[bool, int, Redactor]:
@@ -115,29 +131,18 @@ class Capture:
 
     def _kept(self, payload: Payload) -> Snapshot:
         if payload.kept is None or payload.kept[0] != self._rules:
-            payload.kept = (self._rules, self._shortened(payload.json, payload.value))
+            payload.kept = (self._rules, self._shortened_here(payload))
         data, truncated = payload.kept[1]
         return Snapshot(msgspec.Raw(data), len(payload.json), truncated)
 
+    def _shortened_here(self, payload: Payload) -> tuple[bytes, bool]:
+        if self.mode == "redacted" and self._redactions is not None and payload.size_bytes > _QUICK_BYTES:
+            # All that is large is prepared, but where the run is cut off before or meanwhile.
+            return left_out("its run was cut off", limit_bytes=self.limit_bytes)
+        return self._shortened(payload.json, payload.value)
+
     def _shortened(self, encoded: bytes, value: Any) -> tuple[bytes, bool]:
-        """What is kept of the value as JSON, and whether it was cut to the limit."""
-        # Redacted before it is cut: a secret that the cut goes through would no longer look like one.
-        if self.mode == "redacted" and self._redactor.may_hold_secrets(encoded):
-            value = self._redactor.redact(value)
-            encoded = msgspec.json.encode(value)
-        if len(encoded) <= self.limit_bytes:
-            return encoded, False
-        return cut(value, self.limit_bytes), True
-
-
-def _without_content(detail: dict[str, Any]) -> dict[str, Any]:
-    kept = {"code": detail.get("code")}
-    exception, line = detail.get("exception"), detail.get("line")
-    if isinstance(exception, str) and exception in _EXCEPTIONS:
-        kept["type"] = exception
-    if type(line) is int:
-        kept["line"] = line
-    return kept
+        return shortened(encoded, value, limit_bytes=self.limit_bytes, redactor=self._redactor_of_mode)
 
 
 def raise_for_trace(mode: CaptureMode) -> CaptureMode:

@@ -5,22 +5,17 @@ file or a large piece of code takes seconds and gigabytes. What is not proved to
 limits of time and memory, and may take the process down; `checks` starts it and replaces it.
 """
 
-import os
 import sys
 from typing import Any, Literal, assert_never
 
 import msgspec
 
 from runglass.engine.model_call import schema_problems
-from runglass.engine.priority import WORKER_NICE
 from runglass.engine.request_check import check_request
 from runglass.engine.smallest import smallest_object
-from runglass.engine.worker_limits import die_with_parent, limit_cpu, limit_memory, peak_bytes, serve
+from runglass.engine.worker_limits import limit_cpu, work
 from runglass.errors import APIError, FlowFileError, Problem, StepFailure
 from runglass.flow import Flow, check_flow
-
-PEAK_BYTES = 192 << 20
-"""A process that has had more memory than this ends after its answer, and gives it back."""
 
 
 class FitSchema(msgspec.Struct, frozen=True, tag=True):
@@ -151,8 +146,4 @@ def answered(message: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    die_with_parent()
-    if sys.platform != "win32":
-        os.nice(WORKER_NICE)
-    limit_memory(int(sys.argv[1]))
-    serve(sys.stdin.buffer, sys.stdout.buffer, answered, is_done=lambda: peak_bytes() > PEAK_BYTES)
+    work(answered, memory_limit_bytes=int(sys.argv[1]))

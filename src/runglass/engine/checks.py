@@ -1,15 +1,12 @@
 """Checks what callers send: here where that is proved to be quick, else in a process that can be killed.
 
-The usual request, flow and answer of a model cost nothing more for it. Processes start when first needed, and
-are replaced when a limit ended them. Knows how to ask and not what is asked: that is in `checking`.
+The usual request, flow and answer of a model cost nothing more for it. Knows what to ask for and not how it
+is found: that is in `checking`.
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Self, TypeVar
-from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -29,7 +26,7 @@ from runglass.engine.checking import (
 from runglass.engine.model_call import schema_problems
 from runglass.engine.request_check import check_request
 from runglass.engine.smallest import smallest_object
-from runglass.engine.worker_process import WorkerDied, WorkerProcess
+from runglass.engine.worker_pool import LimitHit, OutOfMemory, WorkerPool
 from runglass.errors import FlowFileError, Problem, RunglassError, StepFailure, api_error
 from runglass.flow import FLOW_LIMIT, CheckedFlow, Flow
 from runglass.flow_check import SCHEMA_LIMIT_BYTES
@@ -37,20 +34,12 @@ from runglass.schemas import Unproved
 
 T = TypeVar("T")
 
-WALL_FACTOR = 10
-"""How much longer than its limit of the processor a task may take: others may have the processor."""
-
-
-class LimitHit(Exception):
-    """A task was given up; the message says at which limit, its value, and how it can be raised."""
-
 
 class Checks:
     """A pool of processes for checks. A context manager, for any number of tasks at once.
 
     A check may take `time_limit_ms` of the processor, that of a flow file `flow_time_limit_ms`, and
-    `memory_limit_bytes` of memory. A project's checks go on one at a time, so that one cannot hold all
-    processes.
+    `memory_limit_bytes` of memory. A project's checks go on one at a time.
     """
 
     def __init__(
@@ -61,18 +50,17 @@ class Checks:
         memory_limit_bytes: int = 640 << 20,
         schema_limit_bytes: int = SCHEMA_LIMIT_BYTES,
         flow_limit_bytes: int = FLOW_LIMIT,
-        max_processes: int = 2,
     ) -> None:
         self._time_limit_ms = time_limit_ms
         self._flow_time_limit_ms = flow_time_limit_ms
-        self._memory_limit_bytes = memory_limit_bytes
         self._schema_limit_bytes = schema_limit_bytes
         self._flow_limit_bytes = flow_limit_bytes
-        # Each thread talks to one process at a time, so there are as many of both.
-        self._threads = ThreadPoolExecutor(max_processes, thread_name_prefix="runglass-checks")
-        self._processes: set[WorkerProcess] = set()
-        self._idle: list[WorkerProcess] = []
-        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._pool = WorkerPool(
+            "runglass.engine.checking",
+            what="checks",
+            memory_limit_bytes=memory_limit_bytes,
+            memory_setting="check_memory_limit_bytes",
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,14 +70,7 @@ class Checks:
 
     async def aclose(self) -> None:
         """Ends the processes, and with them what is still asked."""
-        try:
-            # What is still asked has nobody to wait for the answer.
-            for process in list(self._processes):
-                process.kill()
-            await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-        finally:
-            for process in list(self._processes):
-                process.close()
+        await self._pool.aclose()
 
     async def request(
         self,
@@ -192,61 +173,31 @@ class Checks:
     ) -> T:
         """The answer of a process. Raises LimitHit, and what the task raised."""
         limit_ms = limit_ms or self._time_limit_ms
-        work = partial(self._ask, task, kind, limit_ms=limit_ms)
-        loop = asyncio.get_running_loop()
-        try:
-            if project_id is None:
-                return await loop.run_in_executor(self._threads, work)
-            async with self._turns.setdefault(project_id, asyncio.Lock()):
-                return await loop.run_in_executor(self._threads, work)
-        except WorkerDied as died:
-            if died.cause == "memory":
-                raise LimitHit(self._memory(what)) from died
-            if died.cause != "time":
-                message = f"it took too much memory or time {what}; the limits are {limit_ms:,} ms (setting"
-                raise LimitHit(
-                    f"{message} {setting}) and {self._memory_limit_bytes:,} bytes"
-                    " (setting check_memory_limit_bytes)"
-                ) from died
-            raise LimitHit(f"it took more than {limit_ms:,} ms {what} (setting {setting})") from died
-        except _OutOfMemory as error:
-            raise LimitHit(self._memory(what)) from error
-
-    def _memory(self, what: str) -> str:
-        limit = f"{self._memory_limit_bytes:,} bytes of memory"
-        return f"it took more than {limit} {what}, or too deep a recursion (setting check_memory_limit_bytes)"
-
-    def _ask(self, task: Task, kind: type[T], *, limit_ms: int) -> T:
-        """In a thread, which talks to one process."""
-        process = self._idle.pop() if self._idle else self._new_process()
-        try:
-            message = msgspec.json.encode(Ask(task, limit_ms / 1000))
-            limit_s = WALL_FACTOR * limit_ms / 1000
-            answer = _decoder.decode(process.exchange(message, limit_s=limit_s))
-        finally:
-            self._idle.append(process)
-        if answer.failure is not None:
-            raise _raised(answer.failure)
-        if len(answer.value) <= LARGE_BYTES:
-            return msgspec.json.decode(answer.value, type=kind)
-        with gc_paused():
-            return msgspec.json.decode(answer.value, type=kind)
-
-    def _new_process(self) -> WorkerProcess:
-        limit = str(self._memory_limit_bytes)
-        process = WorkerProcess("runglass.engine.checking", what="checks", arguments=(limit,))
-        self._processes.add(process)
-        return process
+        return await self._pool.asked(
+            partial(msgspec.json.encode, Ask(task, limit_ms / 1000)),
+            partial(_read, kind=kind),
+            what=what,
+            limit_ms=limit_ms,
+            setting=setting,
+            project_id=project_id,
+        )
 
 
 _decoder = msgspec.json.Decoder(Answer)
 
 
-class _OutOfMemory(Exception):
-    """The process said itself that its memory did not do."""
+def _read(answer: bytes, kind: type[T]) -> T:
+    """The value in an answer. Raises OutOfMemory, and what the task raised."""
+    read = _decoder.decode(answer)
+    if read.failure is not None:
+        raise _raised(read.failure)
+    if len(read.value) <= LARGE_BYTES:
+        return msgspec.json.decode(read.value, type=kind)
+    with gc_paused():
+        return msgspec.json.decode(read.value, type=kind)
 
 
-def _raised(failure: Failure) -> RunglassError | _OutOfMemory:
+def _raised(failure: Failure) -> RunglassError | OutOfMemory:
     if failure.kind == "api":
         return api_error(
             failure.code, failure.message, step_id=failure.step_id, details=failure.details or None
@@ -257,4 +208,4 @@ def _raised(failure: Failure) -> RunglassError | _OutOfMemory:
         )
     if failure.kind == "flow":
         return FlowFileError(failure.problems, warnings=failure.warnings)
-    return _OutOfMemory()
+    return OutOfMemory()

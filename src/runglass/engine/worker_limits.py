@@ -1,15 +1,27 @@
 """The limits that a worker process puts on itself, and its loop of messages."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
+from runglass.engine.priority import WORKER_NICE
+
 READY = b"\0\0\0\0"
 """What a process sends when it can take the first message."""
-
-
+PEAK_BYTES = 192 << 20
+"""A process that has had more memory than this ends after its answer, and gives it back."""
 _PR_SET_PDEATHSIG = 1
+
+
+def work(answer: Callable[[bytes], bytes], *, memory_limit_bytes: int, nice: int = WORKER_NICE) -> None:
+    """What a process does that works on what callers send: answers messages until its server ends."""
+    die_with_parent()
+    if sys.platform != "win32":
+        os.nice(nice)
+    limit_memory(memory_limit_bytes)
+    serve(sys.stdin.buffer, sys.stdout.buffer, answer, is_done=lambda: peak_bytes() > PEAK_BYTES)
 
 
 def serve(

@@ -30,6 +30,10 @@ class WorkerDied(Exception):
         self.cause = cause
 
 
+class WorkerNotStarted(RuntimeError):
+    """No process can be started, or it ends before it takes a message."""
+
+
 class WorkerProcess:
     """The process of a module, `python -m MODULE`; `what` says in an error what it is for."""
 
@@ -44,7 +48,7 @@ class WorkerProcess:
         """The answer to a message. Raises WorkerDied, also after `limit_s` of wall-clock time.
 
         A process that has ended by itself since its last answer, to give its memory back, is no failure.
-        Raises RuntimeError where no process can be started.
+        Raises WorkerNotStarted.
         """
         try:
             return self._exchange(message, limit_s=limit_s)
@@ -57,7 +61,8 @@ class WorkerProcess:
         process = self._started()
         deadline = time.monotonic() + limit_s
         try:
-            self._write(process, len(message).to_bytes(4) + message, deadline)
+            self._write(process, len(message).to_bytes(4), deadline)
+            self._write(process, message, deadline)
             size = int.from_bytes(self._read(process, 4, deadline))
             return self._read(process, size, deadline)
         except (OSError, EOFError) as error:
@@ -65,7 +70,8 @@ class WorkerProcess:
             self.close()
             cause = "time" if is_late else _cause(process.returncode)
             # The next one must not wait for Python to start.
-            self._start()
+            with suppress(WorkerNotStarted):
+                self._start()
             raise WorkerDied(cause) from error
         except BaseException:
             self.close()
@@ -93,23 +99,26 @@ class WorkerProcess:
                 self._is_ready = self._read(process, len(READY), time.monotonic() + START_LIMIT_S) == READY
             except EOFError as error:
                 self.close()
-                raise RuntimeError(
+                raise WorkerNotStarted(
                     f"no process for {self._what} starts; `python -m {self._module}` tells why"
                 ) from error
         return process
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._is_ready = False
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", self._module, *self._arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env=environment(),
-            # An interrupt from the keyboard is for the server, which may still need this to end its runs.
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", self._module, *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env=environment(),
+                # An interrupt from the keyboard is for the server, which may still need this to end its runs.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise WorkerNotStarted(f"no process for {self._what} starts: {error}") from error
         if sys.platform != "win32":
             assert self._process.stdin is not None
             os.set_blocking(self._process.stdin.fileno(), False)

@@ -9,6 +9,8 @@ import pytest
 
 from runglass.engine import checks as module
 from runglass.engine.checks import Checks
+from runglass.engine.pace import working_for
+from runglass.engine.worker_pool import WorkerPool
 from runglass.errors import APIError, FlowFileError, StepFailure
 from runglass.flow import Flow, parse_flow
 from runglass.schemas import Unproved
@@ -32,7 +34,7 @@ async def test_the_usual_request_and_answer_start_no_process() -> None:
         assert changed.steps[0].prompt == "y"  # type: ignore[union-attr]
         assert await checks.problems({"n": "x"}, {"properties": {"n": {"type": "integer"}}}, size_bytes=9)
         assert await checks.smallest({"type": "object"}) == {}
-        assert not checks._processes
+        assert not checks._pool.processes
 
 
 @pytest.mark.parametrize("inputs", [{"n": 1}, {"n": "x"}, {"next": {"n": "x"}}, {}])
@@ -94,7 +96,7 @@ async def test_a_file_that_takes_too_long_is_refused() -> None:
 async def test_a_process_that_somebody_else_ended_is_replaced() -> None:
     async with Checks() as checks:
         assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
-        (process,) = checks._processes
+        (process,) = checks._pool.processes
         child = process._process
         assert child is not None
         os.kill(child.pid, signal.SIGKILL)
@@ -115,3 +117,37 @@ async def test_a_project_holds_one_process_at_a_time() -> None:
         for task in slow:
             task.cancel()
         await asyncio.wait(slow)
+
+
+async def test_checks_inside_of_runs_take_turns_by_the_project_that_they_work_for() -> None:
+    async with Checks(time_limit_ms=1_500) as checks:
+
+        def begin(project_id: int, schema: dict[str, Any]) -> asyncio.Task[dict[str, Any]]:
+            working_for.set(project_id)
+            return asyncio.create_task(checks.smallest(schema))
+
+        slow = [begin(1, doubling(40)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await begin(2, RECURSIVE)
+        assert not slow[1].done()
+        for task in slow:
+            task.cancel()
+        await asyncio.wait(slow)
+
+
+async def test_whoever_is_cancelled_ends_the_process_that_worked_for_it() -> None:
+    """There is one process only, which would be busy for a minute."""
+    async with Checks(time_limit_ms=60_000) as checks, asyncio.timeout(20):
+        checks._pool = WorkerPool(
+            "runglass.engine.checking",
+            what="checks",
+            memory_limit_bytes=640 << 20,
+            memory_setting="check_memory_limit_bytes",
+            max_processes=1,
+        )
+        assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
+        task = asyncio.create_task(checks.smallest(doubling(40)))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        await asyncio.wait([task])
+        assert await checks.problems({}, RECURSIVE, size_bytes=2) == []

@@ -28,9 +28,23 @@ class OwnPatterns:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns = [_compiled(pattern) for pattern in patterns]
         self._late = dict.fromkeys(self._patterns, 0)
+        self._told: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._patterns)
+
+    @property
+    def late(self) -> list[str]:
+        """Those that were late for a text."""
+        return [pattern.pattern for pattern, times in self._late.items() if times]
+
+    def warn_of(self, late: Iterable[str]) -> None:
+        """Logs that these are late, each once."""
+        for pattern in late:
+            if pattern not in self._told:
+                self._told.add(pattern)
+                message = "redact_patterns: %r takes too long; texts for which it does are left out whole"
+                _LOG.warning(message, pattern)
 
     def find(self, text: str) -> list[Span]:
         """Spans of what the patterns match, of a pattern that is late the whole text.
@@ -47,9 +61,7 @@ class OwnPatterns:
                 found += [match.span() for match in pattern.finditer(text, timeout=allowed)]
             except TimeoutError:
                 self._late[pattern] += 1
-                if self._late[pattern] == 1:
-                    message = "redact_patterns: %r takes too long; texts for which it does are left out whole"
-                    _LOG.warning(message, pattern.pattern)
+                self.warn_of([pattern.pattern])
                 return [(0, len(text))]
         return found
 

@@ -6,7 +6,9 @@ secret, also where it is spelled in look-alike letters, escaped, in Base64 or he
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Self
+
+import msgspec
 
 from runglass.engine.redaction.commands import find_commands
 from runglass.engine.redaction.encoded import decoded_runs
@@ -41,6 +43,14 @@ _HIDDEN: Any = object()
 """What stands for a secret until its mark is put in its place."""
 
 
+class Rules(msgspec.Struct, frozen=True):
+    """What makes a redactor: rules of its user, and the mark."""
+
+    extra_keys: tuple[str, ...] = ()
+    extra_patterns: tuple[str, ...] = ()
+    mark: str = MARK
+
+
 class Redactor:
     """Redacts by the rules that are built in and by those of its user.
 
@@ -51,11 +61,26 @@ class Redactor:
     def __init__(
         self, *, extra_keys: Iterable[str] = (), extra_patterns: Iterable[str] = (), mark: str = MARK
     ) -> None:
+        self.rules = Rules(tuple(extra_keys), tuple(extra_patterns), mark)
         self._mark = mark
-        self._keys = Keys(extra_keys)
+        self._keys = Keys(self.rules.extra_keys)
         self._names = Names(self._keys)
-        self._own = OwnPatterns(extra_patterns)
+        self._own = OwnPatterns(self.rules.extra_patterns)
         self._quick = QuickLook(self._names)
+
+    @classmethod
+    def by(cls, rules: Rules) -> Self:
+        """The redactor of these rules, as its `rules` tell them."""
+        return cls(extra_keys=rules.extra_keys, extra_patterns=rules.extra_patterns, mark=rules.mark)
+
+    @property
+    def late_patterns(self) -> list[str]:
+        """Patterns of its user that took too long for a text."""
+        return self._own.late
+
+    def warn_of(self, late: Iterable[str]) -> None:
+        """Logs patterns that took too long elsewhere, each once."""
+        self._own.warn_of(late)
 
     def may_hold_secrets(self, encoded: bytes) -> bool:
         """False only where `redact` would change nothing; quick. Takes JSON as msgspec writes it."""

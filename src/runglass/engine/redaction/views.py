@@ -6,6 +6,7 @@ the text.
 """
 
 import functools
+import io
 import re
 import unicodedata
 from bisect import bisect_right
@@ -45,7 +46,7 @@ class View:
 
     def __init__(self, text: str, pieces: list[tuple[int, int, int, int]]) -> None:
         self.text = text
-        # Of each replaced piece: where it stands in the view and in the text, from and to.
+        # Of each piece that became longer or shorter: where it is in the view and in the text, from and to.
         self._pieces = pieces
         self._starts = [piece[0] for piece in pieces]
 
@@ -116,19 +117,23 @@ def _changing(text: str) -> re.Pattern[str] | None:
 
 
 def _viewed(text: str, pattern: re.Pattern[str]) -> View:
-    shown: list[str] = []
+    # A list of the parts would take sixty times as much as a text that is full of them.
+    shown = io.StringIO()
     pieces: list[tuple[int, int, int, int]] = []
     done = length = 0
     for match in pattern.finditer(text):
         start, end = match.span()
         plain = plain_letter(match[0]) if end - start == 1 else _decoded(match[0])
-        shown += [text[done:start], plain]
+        shown.write(text[done:start])
+        shown.write(plain)
         length += start - done
-        pieces.append((length, length + len(plain), start, end))
+        if len(plain) != end - start:
+            # A letter in place of a letter moves nothing.
+            pieces.append((length, length + len(plain), start, end))
         length += len(plain)
         done = end
-    shown.append(text[done:])
-    return View("".join(shown), pieces)
+    shown.write(text[done:])
+    return View(shown.getvalue(), pieces)
 
 
 def plain_word(word: str) -> str:

@@ -1,0 +1,172 @@
+"""Megabytes with secrets in them, from outside: what is kept is what the rules say, and nobody else waits."""
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from runglass.engine.redaction import Redactor
+from runglass.engine.snapshots import shortened
+from runglass.testing import running_server
+from tests.contract.test_bounded import neighbour, own_stalls
+from tests.contract.test_owed_answers import expire
+from tests.contract.wire import http_for, refusal
+
+COPY = "slug: copy\nsteps:\n- {id: copy, type: passthrough}\n"
+GROW = """
+slug: grow
+steps:
+- id: make
+  type: code
+  code: |
+    row = {"password": "hunter2-" + word, "note": "mail " + word + "@example.com or ACME-4711", "n": 1}
+    return {"rows": [row for _ in range(20000)]}
+- {id: copy, type: passthrough}
+- id: fail
+  type: code
+  code: |
+    raise ValueError("I know " + rows[0]["password"] + " and ACME-4711")
+"""
+SECRETS = ("hunter2", "ACME-4711", "@example.com")
+SETTINGS: dict[str, Any] = {"capture": "redacted", "redact_patterns": ["ACME-[0-9]+"]}
+PATH = "/seq/acme/demo"
+
+
+def kept_of(value: dict[str, Any]) -> bytes:
+    """What a trace is to have of it, by the rules alone."""
+    redactor = Redactor(extra_patterns=SETTINGS["redact_patterns"])
+    return shortened(msgspec.json.encode(value), value, limit_bytes=262_144, redactor=redactor)[0]
+
+
+def grown(word: str) -> dict[str, Any]:
+    note = f"mail {word}@example.com or ACME-4711"
+    return {"rows": [{"password": f"hunter2-{word}", "note": note, "n": 1}] * 20_000}
+
+
+def slow_text() -> dict[str, Any]:
+    """It takes a second or more to redact."""
+    return {"text": "+49 170 1234567, password: hunter2\n" * 60_000}
+
+
+def trace_of(http: httpx2.Client, run: str) -> httpx2.Response:
+    return http.get(f"/flow-runs/{run}/trace")
+
+
+def test_secrets_in_megabytes_are_in_no_trace_and_no_file(tmp_path: Path) -> None:
+    with running_server(data=tmp_path, **SETTINGS) as server, http_for(server, server.key) as http:
+        server.push(GROW)
+        answer = http.post(f"{PATH}/grow/execute", json={"parameters": {"word": "w0rd"}})
+        assert refusal(answer) == (500, "STEP_FAILED")
+        trace = trace_of(http, http.get("/flow-runs?limit=1").json()["runs"][0]["id"])
+        steps = {step["stepId"]: step for step in trace.json()["steps"]}
+        kept = kept_of(grown("w0rd"))
+        # The output of two steps, and the input of the two behind them.
+        assert trace.content.count(kept) == 4
+        assert (
+            steps["fail"]["errorContext"]["message"]
+            == "ValueError: I know [redacted] and [redacted] (line 1)"
+        )
+        assert not any(secret in trace.text for secret in SECRETS)
+        expire(server)
+    held = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"[redacted]" in held
+    # The flow itself is stored, and says of the first two what they are before a word is put behind them.
+    assert not any(secret in held for secret in (b"hunter2-w0rd", b"w0rd@example.com"))
+
+
+@contextmanager
+def killing() -> Iterator[list[int]]:
+    """Somebody who kills processes that redact as soon as they are at it; how many, one number for each."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def hunt() -> None:
+        while not over.wait(0.01):
+            for pid in redacting():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    thread = threading.Thread(target=hunt)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+def redacting() -> list[int]:
+    """The ids of this process's children that redact and have begun to."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (entry / "stat").read_text().rpartition(") ")[2].split()
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            # It has ended meanwhile.
+            continue
+        is_ours = int(status[1]) == os.getpid() and b"runglass.engine.redaction_process" in command
+        # Ticks of a processor: to start takes fewer.
+        if is_ours and status[0] != "Z" and int(status[11]) > 40:
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes as Linux tells them")
+def test_a_killed_process_leaks_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
+    with running_server(data=tmp_path, **SETTINGS) as server, http_for(server, server.key) as http:
+        server.push(COPY)
+        with killing() as killed:
+            answer = http.post(f"{PATH}/copy/execute", json={"parameters": slow_text()})
+        assert answer.status_code == 200
+        assert killed
+        run = http.get("/flow-runs?limit=1").json()["runs"][0]
+        trace = trace_of(http, run["id"])
+        (step,) = trace.json()["steps"]
+        assert "could not be redacted" in step["outputContext"]["…"]
+        assert step["truncated"]
+        expire(server)
+    held = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"could not be redacted" in held
+    assert b"hunter2" not in held
+
+
+def test_a_limit_is_told_and_the_run_goes_on() -> None:
+    with (
+        running_server(redaction_time_limit_ms=20, **SETTINGS) as server,
+        http_for(server, server.key) as http,
+    ):
+        server.push(COPY)
+        answer = http.post(f"{PATH}/copy/execute", json={"parameters": slow_text()})
+        assert answer.status_code == 200
+        run = http.get("/flow-runs?limit=1").json()["runs"][0]
+        (step,) = trace_of(http, run["id"]).json()["steps"]
+        assert "(setting redaction_time_limit_ms)" in step["outputContext"]["…"]
+
+
+def test_a_large_redaction_stalls_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    with running_server(**SETTINGS) as server, http_for(server, server.key) as http:
+        server.push(COPY)
+        content = json.dumps({"parameters": slow_text()}).encode()
+        http.post(f"{PATH}/copy/execute", json={"parameters": {}})
+        caplog.set_level(logging.INFO)
+        caplog.clear()
+        with neighbour(server) as took:
+            began = time.monotonic()
+            answer = http.post(f"{PATH}/copy/execute", content=content)
+            lasted = time.monotonic() - began
+        assert answer.status_code == 200
+    assert own_stalls(caplog.records) == []
+    # It took long, and all the while others were served.
+    assert lasted > 0.5
+    assert len(took) > 10

@@ -1,0 +1,260 @@
+"""Large values are redacted in a process like here; what its limits end is not kept, and the run goes on."""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass.engine.capture import Capture
+from runglass.engine.pace import working_for
+from runglass.engine.payload import Payload
+from runglass.engine.redaction import Redactor
+from runglass.engine.redaction_process import Answer, Ask, Shorten, answered
+from runglass.engine.redactions import Redactions
+from runglass.engine.snapshots import shortened, shortened_error
+from runglass.engine.worker_limits import limit_cpu
+
+REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"], mark="<gone>")
+SECRETS = ("hunter2", "ACME-4711", "crimson", "a.b@example.com")
+LIMIT_BYTES = 2_000
+MANY = 1_000_000
+"""So many characters take a process long enough to be met at it."""
+
+
+def large(**more: Any) -> dict[str, Any]:
+    row = {"password": "hunter2", "note": "ACME-4711, a.b@example.com", "colour": "crimson", "n": 1.5}
+    return {"rows": [row] * 2_000, **more}
+
+
+def slow() -> dict[str, Any]:
+    return {"text": "+49 170 1234567, password: hunter2\n" * (MANY // 35)}
+
+
+@pytest.fixture
+async def redactions() -> AsyncIterator[Redactions]:
+    async with Redactions() as redactions:
+        yield redactions
+
+
+def here(value: Any, *, limit_bytes: int = LIMIT_BYTES) -> tuple[bytes, bool]:
+    encoded = msgspec.json.encode(value)
+    return shortened(encoded, value, limit_bytes=limit_bytes, redactor=REDACTOR)
+
+
+def capture(redactions: Redactions | None, *, limit_bytes: int = LIMIT_BYTES) -> Capture:
+    return Capture("redacted", limit_bytes=limit_bytes, redactor=REDACTOR, redactions=redactions)
+
+
+def processes(redactions: Redactions) -> list[int]:
+    """The ids of those that live."""
+    return [each._process.pid for each in redactions.pool.processes if each._process is not None]
+
+
+async def kill_one(redactions: Redactions) -> None:
+    until = time.monotonic() + 30
+    while not any(each._is_ready for each in redactions.pool.processes):
+        assert time.monotonic() < until, "no process has started"
+        await asyncio.sleep(0.01)
+    os.kill(processes(redactions)[0], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("limit_bytes", [256, LIMIT_BYTES, 1 << 30])
+@pytest.mark.parametrize(
+    "value", [large(), large(text="\\u0070assword: hunter2 é…"), {"plain": "x " * 70_000}]
+)
+async def test_a_process_keeps_byte_for_byte_what_is_kept_here(
+    redactions: Redactions, value: dict[str, Any], limit_bytes: int
+) -> None:
+    payload = Payload(value)
+    await capture(redactions, limit_bytes=limit_bytes).prepare(payload)
+    assert processes(redactions)
+    snapshot = capture(redactions, limit_bytes=limit_bytes).snapshot(payload)
+    assert (bytes(snapshot.data or b""), snapshot.truncated) == here(value, limit_bytes=limit_bytes)
+    assert not any(secret.encode() in bytes(snapshot.data or b"") for secret in SECRETS)
+
+
+async def test_an_error_is_kept_like_here_without_the_secrets_of_what_was_given(
+    redactions: Redactions,
+) -> None:
+    detail = {"code": "CODE_ERROR", "message": "ValueError: hunter2 ACME-1", "printed": "hunter2", "line": 3}
+    given = [large(), {"more": 1}]
+    kept = await capture(redactions).error_of(detail, [Payload(value) for value in given])
+    assert processes(redactions)
+    assert bytes(kept) == shortened_error(detail, given, limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
+    assert msgspec.json.decode(kept) == {
+        "code": "CODE_ERROR",
+        "message": "ValueError: <gone> <gone>",
+        "line": 3,
+    }
+
+
+async def test_a_long_error_is_redacted_in_a_process_however_little_was_given(redactions: Redactions) -> None:
+    detail = {"code": "CODE_ERROR", "message": "ACME-4711 " * 20_000}
+    kept = await capture(redactions).error_of(detail, [Payload({})])
+    assert processes(redactions)
+    assert bytes(kept) == shortened_error(detail, [{}], limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
+
+
+async def test_small_values_and_other_modes_start_no_process(redactions: Redactions) -> None:
+    small = Payload({"password": "hunter2"})
+    await capture(redactions).prepare(small)
+    await capture(redactions).error_of({"code": "X"}, [small])
+    for mode in ("off", "metadata_only", "full"):
+        other = Capture(mode, redactions=redactions)
+        await other.prepare(Payload(large()))
+        await other.error_of({"code": "X"}, [Payload(large())])
+    assert not processes(redactions)
+
+
+async def test_a_redactor_is_made_once_for_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def ask(redactor: Redactor) -> Answer:
+        message = Ask(Shorten(msgspec.Raw(b'{"a":"ACME-4711"}')), 256, redactor.rules, 10.0)
+        try:
+            return msgspec.json.decode(answered(msgspec.json.encode(message)), type=Answer)
+        finally:
+            # As `serve` does: the limit would end these tests.
+            limit_cpu(0)
+
+    assert bytes(ask(REDACTOR).kept) == b'{"a":"<gone>"}'
+    monkeypatch.setattr(Redactor, "__init__", lambda *_, **rules: made.append(rules))
+    assert bytes(ask(REDACTOR).kept) == b'{"a":"<gone>"}'
+    assert not made
+
+
+def note_of(capture: Capture, payload: Payload) -> str:
+    snapshot = capture.snapshot(payload)
+    kept = bytes(snapshot.data or b"")
+    assert not any(secret.encode() in kept for secret in SECRETS)
+    assert snapshot.truncated
+    assert snapshot.size_bytes == payload.size_bytes
+    note = msgspec.json.decode(kept)
+    assert list(note) == ["…"]
+    return str(note["…"])
+
+
+async def kept_of(redactions: Redactions, payload: Payload) -> tuple[str, dict[str, Any]]:
+    """What is told in place of a value and of an error that are not kept."""
+    own = capture(redactions)
+    await own.prepare(payload)
+    detail = {"code": "CODE_ERROR", "message": "hunter2", "exception": "ValueError", "line": 3}
+    error = await own.error_of(detail, [payload])
+    assert b"hunter2" not in bytes(error)
+    return note_of(own, payload), msgspec.json.decode(error)
+
+
+async def test_a_large_value_whose_run_was_cut_off_meanwhile_is_not_redacted_on_the_loop(
+    redactions: Redactions,
+) -> None:
+    assert "its run was cut off" in note_of(capture(redactions), Payload(large()))
+
+
+async def test_what_takes_too_long_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """It has two megabytes."""
+    async with Redactions(time_limit_ms=50) as redactions:
+        own, payload = capture(redactions), Payload(slow())
+        await own.prepare(payload)
+        note = note_of(own, payload)
+        assert "more than 100 ms to redact (setting redaction_time_limit_ms)" in note
+        assert [record.levelno for record in caplog.records] == [logging.WARNING]
+        value = large()
+        assert await redactions.shortened(
+            msgspec.json.encode(value), limit_bytes=LIMIT_BYTES, redactor=REDACTOR
+        ) == here(value)
+
+
+async def test_a_larger_value_has_more_time() -> None:
+    async with Redactions(time_limit_ms=1) as redactions:
+        payload = Payload({"text": "password: hunter2\n" * 300_000})
+        await capture(redactions).prepare(payload)
+        assert "more than 6 ms" in note_of(capture(redactions), payload)
+
+
+async def test_what_takes_too_much_memory_is_not_kept() -> None:
+    async with Redactions(memory_limit_bytes=256 << 20) as redactions:
+        payload = Payload({"password": "hunter2", "rows": [[n] for n in range(2_000_000)]})
+        note, error = await kept_of(redactions, payload)
+    assert "setting redaction_memory_limit_bytes" in note
+    assert "setting redaction_memory_limit_bytes" in error.pop("message")
+    assert error == {"code": "CODE_ERROR", "type": "ValueError", "line": 3}
+
+
+async def test_of_a_process_that_is_killed_nothing_is_kept_and_the_next_value_is(
+    redactions: Redactions,
+) -> None:
+    own, payload = capture(redactions), Payload(slow())
+    task = asyncio.create_task(own.prepare(payload))
+    await kill_one(redactions)
+    await task
+    assert "could not be redacted" in note_of(own, payload)
+    again = Payload(slow())
+    await own.prepare(again)
+    assert bytes(own.snapshot(again).data or b"") == here(slow())[0]
+
+
+async def test_where_no_process_starts_nothing_is_kept(
+    redactions: Redactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr("runglass.engine.worker_process.subprocess.Popen", refused)
+    note, error = await kept_of(redactions, Payload(large()))
+    assert "no process for redaction starts" in note
+    assert "no process for redaction starts" in error["message"]
+
+
+async def test_a_fault_of_the_redactor_in_the_process_leaks_nothing(redactions: Redactions) -> None:
+    """No JSON, so that decoding raises what nobody expects."""
+    kept, truncated = await redactions.shortened(
+        b'{"a":"hunter2","b":0e}', limit_bytes=LIMIT_BYTES, redactor=REDACTOR
+    )
+    assert truncated
+    assert b"hunter2" not in kept
+    assert "could not be redacted" in msgspec.json.decode(kept)["…"]
+
+
+async def test_projects_take_turns_and_one_that_is_cancelled_frees_its_process(
+    redactions: Redactions,
+) -> None:
+    own = capture(redactions)
+
+    def begin(project_id: int, value: dict[str, Any]) -> asyncio.Task[None]:
+        working_for.set(project_id)
+        return asyncio.create_task(own.prepare(Payload(value)))
+
+    flood = [begin(1, {"text": "+49 170 1234567 \n" * MANY}) for _ in range(4)]
+    await begin(2, large())
+    assert not any(task.done() for task in flood)
+    for task in flood:
+        task.cancel()
+    await asyncio.wait(flood)
+    async with asyncio.timeout(10):
+        await begin(1, large())
+    assert len(redactions.pool.processes) <= 2
+
+
+async def test_a_pattern_that_is_late_in_a_process_is_logged_once(
+    redactions: Redactions, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = Capture("redacted", redactor=Redactor(extra_patterns=["(x|xx)+y"]), redactions=redactions)
+    for _ in range(2):
+        payload = Payload({"text": "x" * 70_000})
+        await own.prepare(payload)
+        assert own.snapshot(payload).data == msgspec.Raw(b'{"text":"[redacted]"}')
+    assert ["takes too long" in record.getMessage() for record in caplog.records] == [True]
+
+
+async def test_too_deep_a_value_is_not_kept(redactions: Redactions) -> None:
+    deep = b'{"password":"hunter2","a":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+    kept, truncated = await redactions.shortened(deep, limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
+    assert truncated
+    assert b"hunter2" not in kept
+    assert "too deep a recursion" in msgspec.json.decode(kept)["…"]
