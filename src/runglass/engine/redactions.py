@@ -18,7 +18,7 @@ from runglass.engine.snapshots import left_out, not_kept, shortened, without_con
 from runglass.engine.worker_pool import LimitHit, OutOfMemory, WorkerPool
 from runglass.engine.worker_process import WorkerNotStarted
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _MEGABYTE = 1_000_000
 _decoder = msgspec.json.Decoder(Answer)
 
@@ -95,4 +95,4 @@ def _read(answer: bytes) -> Answer:
 
 
 def _warn(error: Exception) -> None:
-    _LOG.warning("something is not kept, as it could not be redacted: %s", error)
+    log.warning("something is not kept, as it could not be redacted: %s", error)
