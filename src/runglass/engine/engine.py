@@ -226,7 +226,7 @@ class Engine:
         if queued is None:
             try:
                 run = await self._create(new)
-                state = new_state(run, begun)._replace(request_bytes=size_bytes)
+                state = new_state(run, begun, request_bytes=size_bytes)
                 return self._begin(run, state, owner=owner, outputs=outputs)
             finally:
                 self._free_place(project_id)

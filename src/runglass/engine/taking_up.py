@@ -70,10 +70,11 @@ class State(NamedTuple):
     request_bytes: int = 0
 
 
-def new_state(run: RunRecord, begun: Begun) -> State:
+def new_state(run: RunRecord, begun: Begun, *, request_bytes: int = 0) -> State:
     """Of a run that has not begun. Raises RunUnreadable."""
     with decoding(run.id):
-        return State(begun, RunFold(msgspec.json.decode(run.summary, type=RunSummary)))
+        fold = RunFold(msgspec.json.decode(run.summary, type=RunSummary))
+        return State(begun, fold, request_bytes=request_bytes)
 
 
 async def paused_state(store: Store, paused: PausedRun, begun: Begun, checkpoint: Checkpoint) -> State:

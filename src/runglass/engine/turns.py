@@ -68,9 +68,11 @@ class ProjectTurns:
 
     def __init__(self) -> None:
         self._of: weakref.WeakValueDictionary[int, StoreTurns] = weakref.WeakValueDictionary()
+        # Held on to, so that small runs one after the other do not make them anew each time.
+        self._newest: StoreTurns | None = None
 
     def of(self, project_id: int) -> StoreTurns:
         turns = self._of.get(project_id)
         if turns is None:
-            turns = self._of[project_id] = StoreTurns()
+            turns = self._newest = self._of[project_id] = StoreTurns()
         return turns

@@ -56,7 +56,7 @@ class Catalog:
         await self._db.write(work)
 
     async def project(self, project_id: int) -> Project | None:
-        return await self._db.look_up(one(_project, f"{_PROJECT} WHERE id = ?", project_id))
+        return await self._db.read_hot(one(_project, f"{_PROJECT} WHERE id = ?", project_id))
 
     async def set_allowed_models(
         self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER

@@ -179,6 +179,14 @@ class Silent(Costly):
         raise AssertionError
 
 
+class Undecided(Costly):
+    """Models of which nobody ever says what a request can cost: none is reserved, and none is made."""
+
+    async def bounded(self, request: ModelRequest) -> Bounded:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
 @pytest.mark.parametrize("then", ["goes on", "is cancelled"])
 async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_path: Path, then: str) -> None:
     silent = Silent()
@@ -192,7 +200,7 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
         assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1))
         store._lives = 0
         store.died.set()
-    models = Costly(Random(3), 1)
+    models = Costly(Random(3), 1) if then == "goes on" else Undecided(Random(3), 1)
     models._chance = _Always("ok")
     async with SqliteStore(tmp_path / "db") as first:
         await first.end_lease(None)

@@ -292,7 +292,7 @@ async def test_a_retry_that_was_due_when_the_process_died_follows(tmp_path: Path
     if attempt == 1: raise ValueError("no")
     return {"n": attempt}
 """
-    store = DyingStore(tmp_path / "db", 4, commits=False)
+    store = DyingStore(tmp_path / "db", 3, commits=False)
     async with next_life(store) as house:
         started = await start(house, flow)
         with pytest.raises(StoreError):

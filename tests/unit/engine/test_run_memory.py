@@ -38,7 +38,7 @@ LARGE = """
 RESULT = {"a": 40_000, "b": [30_000] * 3}
 
 
-@pytest.mark.parametrize("lives", [2, 4, 6, 7])
+@pytest.mark.parametrize("lives", [1, 3, 5, 6])
 async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
     tmp_path: Path, lives: int
 ) -> None:
