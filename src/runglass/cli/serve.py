@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,12 +17,6 @@ if TYPE_CHECKING:
 
 GC_OBJECTS = 20_000
 """How many new objects the garbage collector lets come before it looks at them."""
-
-SWITCH_S = 0.0005
-"""How long a thread keeps the interpreter while others wait for it; Python's own value is ten times that.
-
-An answer needs it several times, and each time may wait so long beside a thread that works on a large body.
-"""
 
 
 def serve(
@@ -77,7 +70,6 @@ def serve(
     # Next to nothing of what a going run holds is garbage. By default the collector walks through it after
     # every 700 objects; with 200 runs that was a tenth of all work.
     gc.set_threshold(GC_OBJECTS, 10, 10)
-    sys.setswitchinterval(SWITCH_S)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(settings))
 

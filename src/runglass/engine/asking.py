@@ -45,7 +45,12 @@ class Asking:
         if self._budget is not None:
             self.request, self._most_usd = await self._models.bounded(self.request)
         await self._prepare()
-        await self._models.ready(self.request.model)
+        try:
+            await self._models.ready(self.request.model)
+        except BaseException:
+            assert self._call is not None
+            self._release(self._call)
+            raise
 
     def start(self) -> None:
         """The first request goes out now."""
@@ -92,9 +97,21 @@ class Asking:
             # What others are asked to do is not asked before it is sure to be in the log.
             await self._writing.recorder.commit()
         else:
-            async with self._budget.reserved(self._most_usd):
-                self._attempt.reserve(call)
+            is_reserved = False
+            try:
+                async with self._budget.reserved(self._most_usd):
+                    self._attempt.reserve(call)
+                    is_reserved = True
+            except BaseException:
+                if is_reserved:
+                    self._release(call)
+                raise
         self._call = call
+
+    def _release(self, call: CallRecorder) -> None:
+        """Records that a request was not made, so that nobody pays for what was reserved for it."""
+        if call.is_reserved:
+            self._attempt.record_call(call.never_made())
 
     @property
     def _reserved_usd(self) -> Decimal | None:

@@ -47,6 +47,11 @@ class CallRecorder:
         self._first_token_ms: int | None = None
 
     @property
+    def is_reserved(self) -> bool:
+        """Whether something was taken from a budget for it."""
+        return self._reserved_usd is not None
+
+    @property
     def reservation(self) -> ModelReservation:
         """What the request takes from the budget."""
         usd = format_usd(self._reserved_usd or ZERO)
@@ -81,6 +86,16 @@ class CallRecorder:
         if isinstance(outcome, AnswerRejected):
             return self._answered(outcome.response, error_code=outcome.code)
         return self._failed(outcome.code, refused=not outcome.may_be_charged)
+
+    def never_made(self) -> ModelCall:
+        """The call as it is told where it was cut off after it had been reserved, and costs nothing."""
+        return ModelCall(
+            number=self._number,
+            model=self._request.model,
+            provider=_provider(self._request.model),
+            note="cut off before it was made",
+            error_code="CANCELLED",
+        )
 
     def _answered(self, response: Response, *, error_code: str | None = None) -> ModelCall:
         sent, is_cut = self._kept_request(failed=error_code is not None)

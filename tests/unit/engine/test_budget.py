@@ -18,7 +18,7 @@ from runglass.engine.model_call import OnDeclined, Response
 from runglass.events import StepModelReserved
 from runglass.fold import fold
 from runglass.money import add_usd
-from runglass.store.base import Project
+from runglass.store.base import Append, Project
 from runglass.store.sqlite import SqliteStore
 from runglass.trace import ModelCall, TokenBreakdown
 from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
@@ -119,7 +119,9 @@ def check_budget(runs: list[Ran], project: Project, models: Costly) -> None:
         for call in calls_of(ran):
             traced = add_usd(traced, Decimal(call.cost_usd or 0))
             assert call.cost_estimated == (call.cost_unknown is not None)
-            assert (call.cost_usd is None) == (call.error_code == "RATE_LIMITED"), "nothing else is free"
+            assert (call.cost_usd is None) == (
+                call.error_code == "RATE_LIMITED" or call.note == "cut off before it was made"
+            ), "nothing else is free"
         totals = ran.trace.flow_run.totals
         assert totals is not None
         estimated = [Decimal(call.cost_usd or 0) for call in calls_of(ran) if call.cost_estimated]
@@ -217,6 +219,57 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
         rows = await house.store.attempts(run.no, "ask")
         assert b'"costEstimated":true' in rows[0].data
         assert b'"reservation"' not in rows[-1].data
+
+
+class NeverReady(Costly):
+    """Models that are never ready to be asked."""
+
+    def __init__(self) -> None:
+        super().__init__(Random(1), 1)
+        self.waited_for = asyncio.Event()
+
+    async def ready(self, model: str) -> None:
+        self.waited_for.set()
+        await asyncio.Event().wait()
+
+
+class HoldingStore(SqliteStore):
+    """Stores no reservation, nor what comes after it, before `go_on` is set."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, synchronous="NORMAL")
+        self.held, self.go_on = asyncio.Event(), asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    async def append(self, batch: Append) -> None:
+        async with self._turn:
+            if batch.reserved_usd > 0:
+                self.held.set()
+                await self.go_on.wait()
+            await super().append(batch)
+
+
+@pytest.mark.parametrize("cut_off", ["while it is reserved", "before it is made"])
+async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: Path, cut_off: str) -> None:
+    store, models = HoldingStore(tmp_path / "db"), NeverReady()
+    if cut_off == "before it is made":
+        store.go_on.set()
+    async with open_house(store, models=models) as house, asyncio.timeout(20):
+        await budget_of(house, Decimal(3))
+        started = await start(house, ASK)
+        await (models.waited_for if store.go_on.is_set() else store.held).wait()
+        house.engine.cancel(started.id, reason="asked for")
+        await asyncio.sleep(0.05)
+        store.go_on.set()
+        await house.engine.over(started.id)
+        run = await house.store.run(started.id)
+        assert run is not None
+        assert run.status == "cancelled"
+        project = await project_of(house)
+        assert (project.spent_usd, project.reserved_usd, models.calls) == (0, 0, 0)
+        (row,) = await house.store.attempts(run.no, "ask")
+        assert b'"reservation"' not in row.data
+        assert b'"note":"cut off before it was made"' in row.data
 
 
 async def test_a_crash_after_a_declined_request_charges_both(tmp_path: Path) -> None:
