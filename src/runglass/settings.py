@@ -231,9 +231,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(
             ge=1000,
-            description="JSON values that a body may have; a name counts as two more, an exponent as five",
+            description="JSON values that a body may have; rows and exponents count as several",
         ),
-    ] = 1_500_000
+    ] = 2_000_000
     check_time_limit_ms: Annotated[
         int,
         Meta(

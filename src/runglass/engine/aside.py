@@ -24,8 +24,8 @@ LARGE_BYTES = 256 * 1024
 SWITCH_S = 0.0005
 """How long large work keeps the interpreter while others wait for it; Python's own value is ten times that.
 
-An answer needs the interpreter several times, and each time may wait so long beside large work. Set for as long
-as there is some: threads that switch so often at all times cost a small answer a tenth more.
+An answer needs the interpreter several times, and each time may wait so long beside large work. Set for as
+long as there is some: threads that switch so often at all times cost a small answer a tenth more.
 """
 
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aside")

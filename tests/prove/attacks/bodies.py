@@ -44,7 +44,7 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "most-values": (
         "as many small values as are taken",
-        lambda: _parameters('{"a":[' + "{}," * 740_000 + "1]}"),
+        lambda: _parameters('{"a":[' + "{}," * 990_000 + "1]}"),
     ),
     "great-exponents": (
         "1e300, which takes a hundred times as long to be read as 1, 1.4 million times",
@@ -52,11 +52,11 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "most-great-exponents": (
         "the same as often as it is taken",
-        lambda: _parameters('{"a":[' + "4.9e-324," * 9_500 + "1]}" + " " * 300_000),
+        lambda: _parameters('{"a":[' + "4.9e-324," * 12_700 + "1]}" + " " * 300_000),
     ),
     "halfway-numbers": (
         "numbers halfway between two that can be told apart, as many as are taken",
-        lambda: _parameters('{"a":[' + "9007199254740993.5," * 245_000 + "1]}"),
+        lambda: _parameters('{"a":[' + "9007199254740993.5," * 330_000 + "1]}"),
     ),
     "long-numbers": (
         "20,000 numbers of 499 digits",

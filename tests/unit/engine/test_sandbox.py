@@ -482,8 +482,8 @@ async def test_code_is_prepared_once(sandbox: Sandbox) -> None:
 
 async def test_a_result_with_many_long_numbers_is_refused(sandbox: Sandbox) -> None:
     assert await sandbox.run("return {'a': [10**600] * 90}", {}) == {"a": [10**600] * 90}
-    error = await failure(sandbox, "return {'a': [10**600] * 4_000}")
-    assert (error.code, "as long to be read as more than 1,500,000 values" in error.message) == (
+    error = await failure(sandbox, "return {'a': [10**600] * 5_000}")
+    assert (error.code, "as long to be read as more than 2,000,000 values" in error.message) == (
         "INVALID_OUTPUT",
         True,
     )

@@ -341,7 +341,7 @@ def test_a_template_that_makes_many_long_numbers_is_refused(process: RenderProce
     names = {"l": [10**600] * 3_000}
     assert process.ask(Ask("{{ l|list }}", names, "value")).value == names["l"]
     answer = process.ask(Ask("{{ l|list + l|list }}", names, "value"))
-    assert "as long to be read as more than 1,500,000 values" in (answer.fault or "")
+    assert "as long to be read as more than 2,000,000 values" in (answer.fault or "")
 
 
 def test_plans_of_templates_full_of_names_fill_a_bounded_part_of_the_cache() -> None:
