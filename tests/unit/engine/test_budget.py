@@ -266,7 +266,7 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
         assert run is not None
         assert run.status == "cancelled"
         project = await project_of(house)
-        assert (project.spent_usd, project.reserved_usd, models.calls) == (0, 0, 0)
+        assert (project.spent_usd, project.reserved_usd, models.calls) == (Decimal(0), Decimal(0), 0)
         (row,) = await house.store.attempts(run.no, "ask")
         assert b'"reservation"' not in row.data
         assert b'"note":"cut off before it was made"' in row.data
