@@ -5,6 +5,7 @@ counts as several. Knows nothing of where the JSON is from.
 """
 
 import re
+from collections.abc import Callable
 
 MOST_VALUES = 2_000_000
 """What a body, or the result of a step, may weigh where no setting says more or less: a tenth of a second."""
@@ -30,12 +31,17 @@ _NUMBERS = bytes.maketrans(b"123456789E+", b"000000000e-")
 """Makes numbers of the same form equal."""
 
 
-def weighs_more(data: bytes, most: int) -> bool:
-    """Whether the JSON weighs more values than that."""
+def _go_on() -> None:
+    """What there is to do between two parts where nobody waits."""
+
+
+def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = _go_on) -> bool:
+    """Whether the JSON weighs more values than that. Calls `between` after each part of the work."""
     if len(data) * _DEAREST <= most or _weight(data, at_least=most + 1) <= most:
         return False
+    between()
     # Its texts are left out now.
-    plain = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    plain = data.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in data else data
     name = _name_weight(plain)
     # Each text is a value or a name.
     if plain.count(b'"') > 2 * most:
@@ -46,6 +52,7 @@ def weighs_more(data: bytes, most: int) -> bool:
         room -= _weight(b'""'.join(pieces[is_text::2]), name=name)
         if room < 0:
             return True
+        between()
         is_text = (is_text + len(pieces) - 1) % 2
     return False
 
@@ -79,8 +86,8 @@ def _weight(data: bytes, *, name: int = _NEW_NAME, at_least: int = 0) -> int:
     return weight
 
 
-def too_heavy(data: bytes, most: int = MOST_VALUES) -> str | None:
-    """Why the JSON takes too long to be read; None where it does not."""
-    if not weighs_more(data, most):
+def too_heavy(data: bytes, most: int = MOST_VALUES, *, between: Callable[[], object] = _go_on) -> str | None:
+    """Why the JSON takes too long to be read; None where it does not. `between` is as for `weighs_more`."""
+    if not weighs_more(data, most, between=between):
         return None
     return f"it takes as long to be read as more than {most:,} values"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Self
 
-from runglass.engine.aside import aside
+from runglass.engine.aside import aside, give_way
 from runglass.engine.memory import RunMemory
 from runglass.engine.payload import LARGE_BYTES, Payload, branches_of, items_of
 from runglass.errors import StepFailure
@@ -20,7 +20,7 @@ MOST_JOINED = 5_000_000
 async def require_values(output: Payload, *, step_id: str) -> None:
     """Raises StepFailure where the output of a container, which is in memory, has too many values."""
     data = output.json
-    if await aside(partial(weighs_more, data, MOST_JOINED), size_bytes=len(data)):
+    if await aside(partial(weighs_more, data, MOST_JOINED, between=give_way), size_bytes=len(data)):
         raise StepFailure(
             "RUN_LIMIT",
             f"the outputs inside of step {step_id!r} take as long to be read"

@@ -172,7 +172,7 @@ class Sandbox:
                 details={"limit": "result", "value": self._result_limit_bytes},
             )
         encoded = result.encode(errors="surrogatepass")
-        if heavy := too_heavy(encoded):
+        if heavy := too_heavy(encoded, between=give_way):
             raise _unfit("", heavy)
         give_way()
         try:

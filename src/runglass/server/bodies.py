@@ -101,7 +101,7 @@ def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
     """The members of the body's JSON object, those that are null left out."""
     if not body:
         raise api_error("INVALID_REQUEST", "the body is empty: send a JSON object, at least `{}`")
-    if heavy := too_heavy(body, most_values):
+    if heavy := too_heavy(body, most_values, between=give_way):
         raise api_error("INVALID_REQUEST", f"the body is too much: {heavy} (setting body_values_limit)")
     give_way()
     try:

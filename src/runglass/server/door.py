@@ -2,8 +2,9 @@
 
 A connection is busy from the end of a request's head to the end of the answer; before and after it is spare.
 Limits count busy ones. A few more may be open, so that a newcomer can always be read: when these are used up
-too, the connection that has been spare for longest goes. Nobody can therefore hold a place without a request,
-and a flood of half-open connections displaces itself.
+too, the connection that has been spare for longest goes, where the time of one that has never asked for
+anything counts tenfold. Nobody can therefore hold a place without a request, and a flood of half-open
+connections displaces itself.
 
 Time is counted in rounds of `watch`, not by a timer per request: a round costs as much as there are requests
 under way that came in pieces, and a request that comes in one piece costs nothing. Knows nothing of HTTP.
@@ -12,6 +13,7 @@ under way that came in pieces, and a request that comes in one piece costs nothi
 import asyncio
 import logging
 import socket
+import time
 from collections import Counter, OrderedDict
 from typing import Protocol
 
@@ -27,6 +29,9 @@ PARTIAL_HEADS_BYTES = 64 << 20
 
 LINGER_S = 2.0
 """How long a refused caller may still send. Closed at once, a connection may lose the answer on its way."""
+
+NEW_COUNTS = 10
+"""How many times as long a connection that has had a request may be without the next one."""
 
 REPORT_S = 10.0
 """At most so often the log tells who was sent away."""
@@ -54,16 +59,27 @@ class Connection(Protocol):
 class Room:
     """The connections that share one limit."""
 
-    __slots__ = ("address", "open", "spare")
+    __slots__ = ("address", "new", "open", "spare")
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.open = 0
-        self.spare: OrderedDict[Connection, None] = OrderedDict()
+        self.new: OrderedDict[Connection, float] = OrderedDict()
+        """Those without a request so far, the oldest first, with when they began by the monotonic clock."""
+        self.spare: OrderedDict[Connection, float] = OrderedDict()
+        """Those between two requests, with the end of the last answer."""
 
     @property
     def busy(self) -> int:
-        return self.open - len(self.spare)
+        return self.open - len(self.spare) - len(self.new)
+
+    def least_needed(self, now: float) -> Connection:
+        """The connection that has been without a request for longest."""
+        new, spare = next(iter(self.new.items()), None), next(iter(self.spare.items()), None)
+        if new is None or (spare is not None and now - spare[1] > NEW_COUNTS * (now - new[1])):
+            assert spare is not None, "there is one more than may be busy"
+            return spare[0]
+        return new[0]
 
 
 class Door:
@@ -102,14 +118,15 @@ class Door:
         # Kept here while it has a connection.
         self._rooms[room.address] = room
         self._open.add(connection)
+        now = time.monotonic()
         for each in (room, self._all):
             each.open += 1
-            each.spare[connection] = None
+            each.new[connection] = now
         self._begin_head(connection)
         if room.open > self.limits.per_address + RESERVE:
-            self._cut_off_oldest(room)
+            self._make_room(room, now)
         if self._all.open > self.limits.in_all + RESERVE:
-            self._cut_off_oldest(self._all)
+            self._make_room(self._all, now)
 
     def begin(self, connection: Connection, *, always: bool) -> None:
         """The head of a request is complete: the connection is busy.
@@ -121,11 +138,14 @@ class Door:
         room, every, limits = connection.room, self._all, self.limits
         if not always:
             # Written out: this is done for every request.
-            if every.open - len(every.spare) >= limits.in_all:
+            if every.open - len(every.spare) - len(every.new) >= limits.in_all:
                 raise busy_server(limits.in_all)
-            if room.open - len(room.spare) >= limits.per_address:
+            if room.open - len(room.spare) - len(room.new) >= limits.per_address:
                 raise busy_address(limits.per_address)
-        del room.spare[connection], every.spare[connection]
+        if room.new.pop(connection, None) is None:
+            del room.spare[connection], every.spare[connection]
+        else:
+            del every.new[connection]
 
     def go_on(self, connection: Connection) -> None:
         """A further request came before the answer to one that was let in `always`.
@@ -142,7 +162,10 @@ class Door:
         if connection in self._open:
             if connection not in self._heads and connection not in self._bodies:
                 connection.since = self.now
-            connection.room.spare[connection] = self._all.spare[connection] = None
+            now = time.monotonic()
+            for each in (connection.room, self._all):
+                each.new.pop(connection, None)
+                each.spare[connection] = now
 
     def leave(self, connection: Connection) -> None:
         """The connection is gone; once is enough."""
@@ -152,6 +175,7 @@ class Door:
         room = connection.room
         for each in (room, self._all):
             each.open -= 1
+            each.new.pop(connection, None)
             each.spare.pop(connection, None)
         if not room.open:
             del self._rooms[room.address]
@@ -285,9 +309,9 @@ class Door:
     def _end_head(self, connection: Connection) -> None:
         self._heads_bytes -= self._heads.pop(connection, 0)
 
-    def _cut_off_oldest(self, room: Room) -> None:
+    def _make_room(self, room: Room, now: float) -> None:
         self._refused["the connection that had no request for longest made room for another"] += 1
-        self._cut_off(next(iter(room.spare)))
+        self._cut_off(room.least_needed(now))
 
     def _cut_off(self, connection: Connection) -> None:
         self.leave(connection)

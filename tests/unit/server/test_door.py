@@ -1,6 +1,7 @@
 """The door's clock and places, without connections that last."""
 
 import resource
+import time
 from typing import Any
 
 import pytest
@@ -155,6 +156,24 @@ def test_the_connection_that_is_spare_for_longest_makes_room(door: Door) -> None
     assert oldest.ends == ["aborted"]
     assert idle.ends == []
     assert all(caller.ends == [] for caller in newcomers)
+
+
+@pytest.mark.parametrize(("later_s", "goes"), [(0.2, "new"), (10.0, "resting")])
+def test_the_time_of_who_never_asked_counts_tenfold(
+    door: Door, monkeypatch: pytest.MonkeyPatch, later_s: float, goes: str
+) -> None:
+    """Half-open connections displace each other, and idle ones make room for somebody from far away."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    callers = {"resting": Caller(door, "10.0.0.1")}
+    door.begin(callers["resting"], always=False)
+    door.rest(callers["resting"])
+    now[0] += later_s - 0.05
+    callers["new"] = Caller(door, "10.0.0.2")
+    now[0] += 0.05
+    for number in range(RESERVE + 2):
+        Caller(door, f"10.0.1.{number}")
+    assert {name for name, caller in callers.items() if caller.ends} == {goes}
 
 
 def test_one_network_of_ipv6_is_one_address(door: Door) -> None:
