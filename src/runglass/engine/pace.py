@@ -26,11 +26,18 @@ LARGE_WRITE_BYTES = 128 * 1024
 LARGE_MOVE_BYTES = 32 * 1024
 COPY_S = 1e-9
 """A byte's way from or to the system, in seconds."""
+ASKED_AT_ONCE, AT_ONCE_S = 16, 0.01
+"""So many requests of a project within so many seconds have not come at once."""
+REQUEST_S = 0.0003
+"""What a small request takes of the loop."""
 ABOUT_S = 2.0
 """So long after its last request, or the start of a run, a project counts as being about."""
 
 working_for: ContextVar[int] = ContextVar("working_for", default=0)
 """The id of the project that a task works for; 0 for nobody's."""
+
+# Since when, and how many requests of a project have come at once.
+_asked: dict[int, tuple[float, int]] = {}
 
 # The two projects that were seen last, the last one first, and when.
 _seen = [(0, -math.inf), (0, -math.inf)]
@@ -78,6 +85,24 @@ def pace_of(kind: Literal["thread", "loop", "writing"]) -> "Pace":
 def writing(project_id: int, size_bytes: int) -> AbstractAsyncContextManager[object]:
     """The block writes so much to the store: when it is the project's turn, if it is much."""
     return pace_of("writing").piece(project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
+
+
+async def asking(project_id: int) -> None:
+    """Returns when it is the turn of one more request of the project, if many have come at once.
+
+    A few hundred at once would keep the loop busy for as many milliseconds.
+    """
+    now_s = time.monotonic()
+    since_s, count = _asked.get(project_id, (-math.inf, 0))
+    if now_s - since_s > AT_ONCE_S:
+        if len(_asked) > 1000:
+            _asked.clear()
+        _asked[project_id] = (now_s, 1)
+        return
+    _asked[project_id] = (since_s, count + 1)
+    if count >= ASKED_AT_ONCE and others_are_about(project_id):
+        async with pace_of("loop").piece(project_id) as piece:
+            piece.worked_s = REQUEST_S
 
 
 async def moving(size_bytes: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from runglass.engine import pace as pacing
 from runglass.engine.aside import LARGE_BYTES, aside, give_way
-from runglass.engine.pace import LARGE_MOVE_BYTES, Pace, moving, work_for
+from runglass.engine.pace import ASKED_AT_ONCE, LARGE_MOVE_BYTES, Pace, asking, moving, work_for
 
 PIECES = 4
 PIECE_S = 0.02
@@ -16,6 +16,7 @@ PIECE_S = 0.02
 @pytest.fixture(autouse=True)
 def nobody_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "_seen", [(0, float("-inf"))] * 2)
+    monkeypatch.setattr(pacing, "_asked", {})
 
 
 def worked() -> None:
@@ -103,3 +104,24 @@ async def test_a_project_with_much_to_do_waits_its_turn() -> None:
 
     await asyncio.gather(*(work(1) for _ in range(5)), work(2))
     assert order == [1, 2, 1, 1, 1, 1]
+
+
+async def test_requests_that_come_at_once_take_turns_where_they_are_many() -> None:
+    work_for(2)
+    work_for(1)
+    many = 100
+    began_s = time.monotonic()
+    await asyncio.gather(*(asking(1) for _ in range(ASKED_AT_ONCE)))
+    assert time.monotonic() - began_s < pacing.AT_ONCE_S
+    await asyncio.gather(*(asking(1) for _ in range(many)))
+    assert time.monotonic() - began_s > many * pacing.REQUEST_S
+    began_s = time.monotonic()
+    await asking(2)
+    assert time.monotonic() - began_s < pacing.AT_ONCE_S
+
+
+async def test_who_is_alone_may_ask_as_much_as_it_likes() -> None:
+    work_for(1)
+    began_s = time.monotonic()
+    await asyncio.gather(*(asking(1) for _ in range(200)))
+    assert time.monotonic() - began_s < 200 * pacing.REQUEST_S
