@@ -6,7 +6,6 @@ one the event loop would get it less often.
 
 import asyncio
 import gc
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,19 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from runglass.engine.pace import Piece, others_are_about, pace_of, rest_s, working_for
+from runglass.engine.pace import Piece, others_are_about, pace_of, rest_s, switch_often, working_for
 
 Result = TypeVar("Result")
 
 LARGE_BYTES = 256 * 1024
 """What has up to this size is worked on at once: that takes a few milliseconds, 25 at the very worst."""
-
-SWITCH_S = 0.0005
-"""How long large work keeps the interpreter while others wait for it; Python's own value is ten times that.
-
-An answer needs the interpreter several times, and each time may wait so long beside large work. Set for as
-long as there is some: threads that switch so often at all times cost a small answer a tenth more.
-"""
 
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aside")
 
@@ -74,13 +66,12 @@ _going = _Going()
 
 def _undisturbed(work: Callable[[], Result], piece: Piece, project_id: int) -> Result:
     part = _going.part = _Part(project_id)
-    usual_s = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_S)
+    switch_often("large work", True)
     try:
         with gc_paused():
             return work()
     finally:
-        sys.setswitchinterval(usual_s)
+        switch_often("large work", False)
         _going.part = None
         piece.worked_s = time.thread_time() - part.since_s
 

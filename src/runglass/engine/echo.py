@@ -26,6 +26,8 @@ from runglass.trace import TokenBreakdown
 
 NAME = "echo"
 
+STREAMED = 16 * 1024
+"""So many characters are said word by word."""
 _PIECES_PER_TURN = 64
 """So many pieces are said at once. After them it is somebody else's turn: a book must not stop the server."""
 
@@ -33,7 +35,7 @@ _PIECES_PER_TURN = 64
 async def echo(
     request: ModelRequest, on_text: Callable[[str], None], checks: Checks, price: Price | None = None
 ) -> ModelAnswer:
-    """Answer `request`, handing the text to `on_text` word by word, what is beyond 256 Ki characters at once.
+    """Answer `request`, handing the text to `on_text` word by word, what is beyond STREAMED at once.
 
     Raises StepFailure INVALID_OUTPUT where no object for the `output_schema` can be made.
     """
@@ -47,17 +49,18 @@ async def echo(
         text = _last_user_text(request.messages)
         output = {"text": text}
 
-    pieces = words_with_space(text[:LARGE_BYTES])
+    pace, project_id = pace_of("loop"), working_for.get()
+    pieces = words_with_space(text[:STREAMED])
     for piece in islice(pieces, _PIECES_PER_TURN):
         on_text(piece)
     while batch := list(islice(pieces, _PIECES_PER_TURN)):
-        async with pace_of("loop").piece(working_for.get()):
+        async with pace.piece(project_id):
             for piece in batch:
                 on_text(piece)
         await asyncio.sleep(0)
-    if len(text) > LARGE_BYTES:
+    if len(text) > STREAMED:
         # Five million words one by one would keep the event loop busy for seconds, and nobody reads along.
-        on_text(text[LARGE_BYTES:])
+        on_text(text[STREAMED:])
 
     counting = partial(_tokens, request, text, calls)
     tokens = await aside(counting, size_bytes=sum(map(len, _said(request))) + len(text))

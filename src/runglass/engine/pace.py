@@ -7,6 +7,7 @@ one piece.
 
 import asyncio
 import math
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -26,18 +27,27 @@ LARGE_WRITE_BYTES = 128 * 1024
 LARGE_MOVE_BYTES = 32 * 1024
 COPY_S = 1e-9
 """A byte's way from or to the system, in seconds."""
-ASKED_AT_ONCE, AT_ONCE_S = 16, 0.01
-"""So many requests of a project within so many seconds have not come at once."""
-REQUEST_S = 0.0003
-"""What a small request takes of the loop."""
+AT_ONCE, AT_ONCE_S = 16, 0.01
+"""So many requests and iterations of a project may begin within so many seconds."""
+REQUEST_S, ITERATION_S = 0.001, 0.0003
+"""What a request, and the first step of an iteration, take of the loop."""
 ABOUT_S = 2.0
 """So long after its last request, or the start of a run, a project counts as being about."""
+
+SWITCH_S, USUAL_SWITCH_S = 0.0005, sys.getswitchinterval()
+"""How long a thread keeps the interpreter while others wait for it, seldom and usually.
+
+An answer needs the interpreter several times, in several threads, and each time may wait so long beside the
+work of others. At all times it would cost a small answer a tenth more.
+"""
 
 working_for: ContextVar[int] = ContextVar("working_for", default=0)
 """The id of the project that a task works for; 0 for nobody's."""
 
-# Since when, and how many requests of a project have come at once.
-_asked: dict[int, tuple[float, int]] = {}
+_reasons: set[str] = set()
+
+# Since when, and how many requests and iterations of a project have begun at once.
+_begun: dict[int, tuple[float, int]] = {}
 
 # The two projects that were seen last, the last one first, and when.
 _seen = [(0, -math.inf), (0, -math.inf)]
@@ -49,6 +59,18 @@ def work_for(project_id: int) -> None:
     if _seen[0][0] != project_id:
         _seen[1] = _seen[0]
     _seen[0] = (project_id, time.monotonic())
+    switch_often("others", others_are_about(project_id))
+
+
+def switch_often(why: Literal["others", "large work"], holds: bool) -> None:
+    """Lets threads switch often as long as one of the two reasons holds."""
+    if holds == (why in _reasons):
+        return
+    if holds:
+        _reasons.add(why)
+    else:
+        _reasons.discard(why)
+    sys.setswitchinterval(SWITCH_S if _reasons else USUAL_SWITCH_S)
 
 
 def others_are_about(project_id: int) -> bool:
@@ -87,22 +109,23 @@ def writing(project_id: int, size_bytes: int) -> AbstractAsyncContextManager[obj
     return pace_of("writing").piece(project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
 
 
-async def asking(project_id: int) -> None:
-    """Returns when it is the turn of one more request of the project, if many have come at once.
+async def one_more(project_id: int, takes_s: float) -> None:
+    """Returns when it is the turn of one more request or iteration of the project, if many begin at once.
 
-    A few hundred at once would keep the loop busy for as many milliseconds.
+    `takes_s` is about how long its beginning keeps the loop busy: a few hundred at once would stop it for as
+    many milliseconds.
     """
     now_s = time.monotonic()
-    since_s, count = _asked.get(project_id, (-math.inf, 0))
+    since_s, count = _begun.get(project_id, (-math.inf, 0))
     if now_s - since_s > AT_ONCE_S:
-        if len(_asked) > 1000:
-            _asked.clear()
-        _asked[project_id] = (now_s, 1)
+        if len(_begun) > 1000:
+            _begun.clear()
+        _begun[project_id] = (now_s, 1)
         return
-    _asked[project_id] = (since_s, count + 1)
-    if count >= ASKED_AT_ONCE and others_are_about(project_id):
+    _begun[project_id] = (since_s, count + 1)
+    if count >= AT_ONCE and others_are_about(project_id):
         async with pace_of("loop").piece(project_id) as piece:
-            piece.worked_s = REQUEST_S
+            piece.worked_s = takes_s
 
 
 async def moving(size_bytes: int) -> None:

@@ -26,6 +26,7 @@ from runglass.engine.memory import RunMemory, value_of
 from runglass.engine.model_call import both_spellings
 from runglass.engine.names import names_for, needed_by
 from runglass.engine.outputs import LoopOutputs, joined_branches, require_values
+from runglass.engine.pace import ITERATION_S, one_more
 from runglass.engine.payload import LARGE_BYTES as HELD_AS_JSON
 from runglass.engine.payload import Payload
 from runglass.engine.plan import Offer, Pause, Plan, Stretch, Turns
@@ -284,6 +285,7 @@ class Runner:
 
             async def work() -> None:
                 await self._attempts.turn()
+                await one_more(self._project_id, ITERATION_S)
                 # Workers draw from one iterator: at most max_concurrency iterations exist at a time.
                 for index in remaining:
                     item = items[index]

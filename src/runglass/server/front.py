@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from runglass.engine.pace import asking, moving, work_for
+from runglass.engine.pace import REQUEST_S, moving, one_more, work_for
 from runglass.errors import APIError, RateLimitError, StoreError
 from runglass.server.answers import JSON, error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
@@ -52,7 +52,7 @@ class Front:
                 self._rates.take(key)
                 scope["auth"] = key
                 work_for(key.project_id)
-                await asking(key.project_id)
+                await one_more(key.project_id, REQUEST_S)
         except APIError as error:
             await _send_error(send, error)
         except StoreError as error:

@@ -1,22 +1,26 @@
 """Large work takes a third of the time while several projects are about, and all of it where one is alone."""
 
 import asyncio
+import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from runglass.engine import pace as pacing
 from runglass.engine.aside import LARGE_BYTES, aside, give_way
-from runglass.engine.pace import ASKED_AT_ONCE, LARGE_MOVE_BYTES, Pace, asking, moving, work_for
+from runglass.engine.pace import AT_ONCE, LARGE_MOVE_BYTES, REQUEST_S, Pace, moving, one_more, work_for
 
 PIECES = 4
 PIECE_S = 0.02
 
 
 @pytest.fixture(autouse=True)
-def nobody_about(monkeypatch: pytest.MonkeyPatch) -> None:
+def nobody_about(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(pacing, "_seen", [(0, float("-inf"))] * 2)
-    monkeypatch.setattr(pacing, "_asked", {})
+    monkeypatch.setattr(pacing, "_begun", {})
+    yield
+    pacing.switch_often("others", False)
 
 
 def worked() -> None:
@@ -111,17 +115,31 @@ async def test_requests_that_come_at_once_take_turns_where_they_are_many() -> No
     work_for(1)
     many = 100
     began_s = time.monotonic()
-    await asyncio.gather(*(asking(1) for _ in range(ASKED_AT_ONCE)))
+    await asyncio.gather(*(one_more(1, REQUEST_S) for _ in range(AT_ONCE)))
     assert time.monotonic() - began_s < pacing.AT_ONCE_S
-    await asyncio.gather(*(asking(1) for _ in range(many)))
-    assert time.monotonic() - began_s > many * pacing.REQUEST_S
+    await asyncio.gather(*(one_more(1, REQUEST_S) for _ in range(many)))
+    assert time.monotonic() - began_s > many * REQUEST_S
     began_s = time.monotonic()
-    await asking(2)
+    await one_more(2, REQUEST_S)
     assert time.monotonic() - began_s < pacing.AT_ONCE_S
 
 
 async def test_who_is_alone_may_ask_as_much_as_it_likes() -> None:
     work_for(1)
     began_s = time.monotonic()
-    await asyncio.gather(*(asking(1) for _ in range(200)))
-    assert time.monotonic() - began_s < 200 * pacing.REQUEST_S
+    await asyncio.gather(*(one_more(1, REQUEST_S) for _ in range(200)))
+    assert time.monotonic() - began_s < 200 * REQUEST_S
+
+
+async def test_threads_switch_often_while_several_are_about_or_beside_large_work() -> None:
+    work_for(1)
+    assert sys.getswitchinterval() == pytest.approx(pacing.USUAL_SWITCH_S)
+    beside = await aside(sys.getswitchinterval, size_bytes=LARGE_BYTES + 1)
+    assert (beside, sys.getswitchinterval()) == pytest.approx((pacing.SWITCH_S, pacing.USUAL_SWITCH_S))
+    work_for(2)
+    assert sys.getswitchinterval() == pytest.approx(pacing.SWITCH_S)
+    await aside(sys.getswitchinterval, size_bytes=LARGE_BYTES + 1)
+    assert sys.getswitchinterval() == pytest.approx(pacing.SWITCH_S)
+    pacing._seen[1] = (1, time.monotonic() - pacing.ABOUT_S)
+    work_for(2)
+    assert sys.getswitchinterval() == pytest.approx(pacing.USUAL_SWITCH_S)
