@@ -9,7 +9,7 @@ it asks for one tool at a time.
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -26,6 +26,7 @@ from runglass.trace import TokenBreakdown
 
 NAME = "echo"
 
+_MARKS = bytes(ord(" ") if chr(code).isspace() else ord("x") for code in range(256))
 STREAMED = 16 * 1024
 """So many characters are said word by word."""
 _PIECES_PER_TURN = 64
@@ -50,7 +51,7 @@ async def echo(
         output = {"text": text}
 
     pace, project_id = pace_of("loop"), working_for.get()
-    pieces = words_with_space(text[:STREAMED])
+    pieces = iter(words_with_space(text[:STREAMED]))
     for piece in islice(pieces, _PIECES_PER_TURN):
         on_text(piece)
     while batch := list(islice(pieces, _PIECES_PER_TURN)):
@@ -77,9 +78,9 @@ async def echo(
     return ModelAnswer(output=output, response=response)
 
 
-def words_with_space(text: str) -> Iterator[str]:
+def words_with_space(text: str) -> list[str]:
     """`text` cut after each word's trailing space; the pieces join to exactly `text`."""
-    return (match[0] for match in re.finditer(r"\s*\S+\s*|\s+", text))
+    return re.findall(r"\s*\S+\s*|\s+", text)
 
 
 def _last_user_text(messages: list[dict[str, Any]]) -> str:
@@ -127,6 +128,10 @@ def _said(request: ModelRequest) -> list[str]:
 
 
 def _word_count(text: str) -> int:
+    if text.isascii():
+        # A list of a hundred thousand words would take ten times as long.
+        marks = text.encode().translate(_MARKS)
+        return marks.count(b" x") + marks.startswith(b"x")
     # A million words at once would be native code that lets nobody else in.
     return len(text.split()) if len(text) <= LARGE_BYTES else sum(1 for _ in re.finditer(r"\S+", text))
 

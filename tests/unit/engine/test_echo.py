@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.echo import words_with_space
+from runglass.engine.echo import _word_count, words_with_space
 from runglass.engine.llm import ModelAnswer, ModelRequest, Models, Price
 from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
@@ -183,3 +183,8 @@ def test_the_pieces_join_to_exactly_the_text(text: str) -> None:
     pieces = words_with_space(text)
     assert "".join(pieces) == text
     assert all(len(piece.split()) == 1 for piece in pieces) or not text.strip()
+
+
+@given(st.text(alphabet=" \t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x00a1\x7f\xa0é", max_size=40))
+def test_words_are_counted_as_split_tells_them_apart(text: str) -> None:
+    assert _word_count(text) == len(text.split())
