@@ -22,14 +22,14 @@ REST = 2.0
 LONGEST_REST_S = 1.0
 SHORTEST_REST_S = 0.002
 """Less is saved up: a timer is no more exact than about that."""
-LARGE_WRITE_BYTES = 128 * 1024
-"""As much is written in about a millisecond."""
+LARGE_WRITE_BYTES = 32 * 1024
+"""A hundred such writes in one commit would hold up everybody else's for as many milliseconds."""
 LARGE_MOVE_BYTES = 32 * 1024
 COPY_S = 1e-9
 """A byte's way from or to the system, in seconds."""
 AT_ONCE, AT_ONCE_S = 16, 0.01
 """So many requests and iterations of a project may begin within so many seconds."""
-REQUEST_S, ITERATION_S = 0.001, 0.0003
+REQUEST_S, ITERATION_S = 0.001, 0.0006
 """What a request, and the first step of an iteration, take of the loop."""
 ABOUT_S = 2.0
 """So long after its last request, or the start of a run, a project counts as being about."""
