@@ -114,7 +114,7 @@ class Sandbox:
             return await session.feed_run(source, inputs=inputs, print_callback=printed.take)
 
         try:
-            result = await self._processes.use(project_id, work)
+            return await self._processes.use(project_id, work, self._read)
         except monty.MontyConversionError as error:
             raise StepFailure(
                 "INVALID_INPUT", f"the code cannot be given its input: {error}", may_retry=False
@@ -125,6 +125,8 @@ class Sandbox:
                 # It may have been dead before it got the code, which has no effect outside and can run again.
                 return await self._feed(program, code, names, project_id, chances=chances - 1)
             raise failure from error
+
+    async def _read(self, result: Any) -> Any:
         size = len(result) if isinstance(result, str) else 0
         return await aside(partial(self._decoded, result), size_bytes=size)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pydantic_monty import AsyncMonty, AsyncMontySession, ResourceLimits
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 PROJECTS_KEPT = 16
 """Of so many projects processes are kept that nobody needs at the moment."""
@@ -63,38 +64,47 @@ class SandboxProcesses:
             # of the interpreter while doing so aborts the process (seen in one exit of twenty).
             await asyncio.sleep(0.02)
 
-    async def use(self, project_id: int, work: Callable[["AsyncMontySession"], Awaitable[T]]) -> T:
-        """What comes of `work` in a process of the project, when it is its turn.
+    async def use(
+        self,
+        project_id: int,
+        work: Callable[["AsyncMontySession"], Awaitable[T]],
+        read: Callable[[T], Awaitable[R]],
+    ) -> R:
+        """What `read` makes of what comes of `work` in a process of the project, when it is its turn.
 
-        What takes long loses its priority.
+        What takes long loses its priority. The turn lasts until all is read: else results of megabytes would
+        pile up in front of their reader.
         """
         async with self._turns.turn(project_id):
-            pool = self._pool(project_id)
-            # With a user it is not ended.
-            pool.users += 1
-            try:
-                monty = pool.monty or await pool.start()
-                checkout = monty.checkout(limits=self._limits, os_policy={"sleep_system_max": math.inf})
-                async with checkout as session:
-                    pid = session.worker_pid
-                    assert pid is not None
-                    if pid not in pool.pids:
-                        pool.pids.add(pid)
-                        be_nice(pid, WORKER_NICE)
-                    self._begun[pid] = time.monotonic()
-                    if not self._watching:
-                        self._watch()
-                    try:
-                        return await work(session)
-                    finally:
-                        if self._begun.pop(pid) is None:
-                            # A low priority cannot be raised again, so the process ends with its step.
-                            pool.pids.discard(pid)
-                            if niceness(pid) >= LONG_NICE:
-                                with contextlib.suppress(ProcessLookupError):
-                                    os.kill(pid, signal.SIGKILL)
-            finally:
-                pool.users -= 1
+            return await read(await self._work(project_id, work))
+
+    async def _work(self, project_id: int, work: Callable[["AsyncMontySession"], Awaitable[T]]) -> T:
+        pool = self._pool(project_id)
+        # With a user it is not ended.
+        pool.users += 1
+        try:
+            monty = pool.monty or await pool.start()
+            checkout = monty.checkout(limits=self._limits, os_policy={"sleep_system_max": math.inf})
+            async with checkout as session:
+                pid = session.worker_pid
+                assert pid is not None
+                if pid not in pool.pids:
+                    pool.pids.add(pid)
+                    be_nice(pid, WORKER_NICE)
+                self._begun[pid] = time.monotonic()
+                if not self._watching:
+                    self._watch()
+                try:
+                    return await work(session)
+                finally:
+                    if self._begun.pop(pid) is None:
+                        # A low priority cannot be raised again, so the process ends with its step.
+                        pool.pids.discard(pid)
+                        if niceness(pid) >= LONG_NICE:
+                            with contextlib.suppress(ProcessLookupError):
+                                os.kill(pid, signal.SIGKILL)
+        finally:
+            pool.users -= 1
 
     def _watch(self) -> None:
         """Takes the priority of what takes long, for as long as there is anything to watch."""

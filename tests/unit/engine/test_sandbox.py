@@ -363,6 +363,9 @@ async def test_no_process_runs_code_of_two_projects_and_what_takes_long_yields()
         processes = sandbox._processes
         used: dict[int, set[int]] = {}
 
+        async def read(nothing: None) -> None:
+            """There is nothing to read."""
+
         async def note(session: AsyncMontySession) -> None:
             assert session.worker_pid is not None
             used.setdefault(session.worker_pid, set()).add(project_id)
@@ -370,7 +373,7 @@ async def test_no_process_runs_code_of_two_projects_and_what_takes_long_yields()
 
         # More projects than those whose idle processes are kept.
         for project_id in [*range(1, 20), *range(1, 20)]:
-            await processes.use(project_id, note)
+            await processes.use(project_id, note, read)
         assert {len(projects) for projects in used.values()} == {1}
         assert len(processes._pools) <= PROJECTS_KEPT
         before = set(_children())
