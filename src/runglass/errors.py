@@ -28,7 +28,9 @@ the shape of the wire contract, and the client builds the same one from the answ
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+Failed = TypeVar("Failed", bound=BaseException)
 
 
 class RunglassError(Exception):
@@ -329,3 +331,20 @@ def api_error(
         request_id=request_id,
         details=details,
     )
+
+
+def without_traceback(error: Failed) -> Failed:
+    """The error as a value that is kept: without the frames that it and what it was raised from went through.
+
+    They hold all that a step had in hand, and most of them hold the error in turn: only the garbage collector
+    would ever find them.
+    """
+    pending: list[BaseException] = [error]
+    while pending:
+        each = pending.pop()
+        if each.__traceback__ is not None:
+            each.__traceback__ = None
+            pending += [other for other in (each.__cause__, each.__context__) if other is not None]
+            if isinstance(each, BaseExceptionGroup):
+                pending += each.exceptions
+    return error

@@ -20,6 +20,9 @@ Result = TypeVar("Result")
 LARGE_BYTES = 256 * 1024
 """What has up to this size is worked on at once: that takes a few milliseconds, 25 at the very worst."""
 
+COLLECT_S = 60.0
+"""So often at most all objects are looked through beside large work, which takes some 30 ms."""
+
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="aside")
 
 
@@ -79,6 +82,7 @@ def _undisturbed(work: Callable[[], Result], piece: Piece, project_id: int) -> R
 _lock = threading.Lock()
 _pauses = 0
 _was_on = True
+_collected_s = time.monotonic()
 
 
 @contextmanager
@@ -88,7 +92,7 @@ def gc_paused() -> Iterator[None]:
     It would look through all of them again and again, in native code that nobody else gets a turn in, and
     JSON holds no cycles.
     """
-    global _pauses, _was_on
+    global _pauses, _was_on, _collected_s
     with _lock:
         if not _pauses:
             _was_on = gc.isenabled()
@@ -105,3 +109,7 @@ def gc_paused() -> Iterator[None]:
                 gc.freeze()
                 gc.unfreeze()
                 gc.enable()
+                # That begins the collector's count anew: beside much large work it would never look at all.
+                if time.monotonic() - _collected_s > COLLECT_S:
+                    gc.collect()
+                    _collected_s = time.monotonic()

@@ -35,7 +35,7 @@ from runglass.engine.steps import (
 )
 from runglass.engine.taking_up import WORKER_LOST, CutOff
 from runglass.engine.turns import StoreTurns
-from runglass.errors import StepFailure, StoreError
+from runglass.errors import StepFailure, StoreError, without_traceback
 from runglass.flow import LeafStep, LlmStep, Retry, Step, WaitStep, within
 from runglass.fold import Address, StepChange
 from runglass.trace import ModelCall, StepTrace
@@ -288,7 +288,7 @@ class Attempts:
                 given = await parts.templates.render_input(step.input, names, project_id=parts.project_id)
                 data = Payload(given)
             except StepFailure as error:
-                failure = error
+                failure = without_traceback(error)
         data = self.overridden(step, data)
         await encode(data)
         await self._writing.capture.prepare(data)
@@ -351,7 +351,7 @@ class Attempts:
             self._allowance.keep(size, step_id=step.id)
             attempt.complete(done)
         except StepFailure as error:
-            return error
+            return without_traceback(error)
         except asyncio.CancelledError:
             self._cut(attempt)
             raise

@@ -35,6 +35,7 @@ from runglass.errors import (
     StepFailure,
     StoreError,
     ValueTooLarge,
+    without_traceback,
 )
 from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.execution import CaptureMode
@@ -91,6 +92,30 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     turns: ProjectTurns
 
 
+class _Checkpoints:
+    """What a run's memory gets back from the store. Knows no stretch: nothing of one outlives its end."""
+
+    def __init__(self, run: RunRecord, store: Store, recorder: Recorder) -> None:
+        self._run = run
+        self._store = store
+        self._recorder = recorder
+
+    async def read(self, address: tuple[str, str]) -> bytes:
+        """A checkpoint of this run, once it is stored. Raises StoreError, HeadMismatch."""
+        await self._recorder.commit()
+        try:
+            data = await self._store.checkpoint(self._run.no, *address)
+        except StoreError as error:
+            # What is cut off by this goes on later: nothing may say that it was lost.
+            self._recorder.fail(error)
+            raise
+        if data is None:
+            gone = HeadMismatch(f"run {self._run.id!r} was ended by another process")
+            self._recorder.fail(gone)
+            raise gone
+        return data
+
+
 class Going:
     """A stretch that goes on, on behalf of `owner`; `ending` is how to end it early."""
 
@@ -121,7 +146,7 @@ class Going:
             owner=owner,
             not_before=not_before,
         )
-        self._memory = RunMemory(around.memory, self._checkpoint)
+        self._memory = RunMemory(around.memory, _Checkpoints(run, around.store, self._recorder).read)
         self._memory.hold_inputs(state.request_bytes)
 
     async def walk(self) -> Outcome:
@@ -142,21 +167,6 @@ class Going:
             await self._recorder.close()
         return outcome
 
-    async def _checkpoint(self, address: tuple[str, str]) -> bytes:
-        """A checkpoint of this run, once it is stored. Raises StoreError, HeadMismatch."""
-        await self._recorder.commit()
-        try:
-            data = await self._around.store.checkpoint(self.run.no, *address)
-        except StoreError as error:
-            # What is cut off by this goes on later: nothing may say that it was lost.
-            self._recorder.fail(error)
-            raise
-        if data is None:
-            gone = HeadMismatch(f"run {self.run.id!r} was ended by another process")
-            self._recorder.fail(gone)
-            raise gone
-        return data
-
     async def _outcome(self) -> Outcome:
         plan, run, recorder = self._state.begun.plan, self.run, self._recorder
         capture = self._around.make_capture(plan.capture)
@@ -169,12 +179,14 @@ class Going:
                 await capture.prepare(walked.result)
             return self._ended_well(walked, capture)
         except StepLost as failed:
-            lost = failed.lost
+            lost = without_traceback(failed).lost
             return self._failed(lost.error, lost.kept, lost.step_id)
         except CreditsExhausted as spent:
+            without_traceback(spent)
             error = {"code": "CREDITS_EXHAUSTED", "message": str(spent)}
             return self._failed(error, capture.error(error), spent.step_id)
         except LimitReached as reached:
+            without_traceback(reached)
             return self._failed(reached.error, capture.error(reached.error), reached.step_id)
         except asyncio.CancelledError:
             # Being cut off is a way for a stretch to end, and this is its task: nothing is to be unwound.

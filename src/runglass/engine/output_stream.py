@@ -30,6 +30,8 @@ class OutputStream:
             if self._pump is not None:
                 self._pump.cancel()
                 await asyncio.wait({self._pump})
+                # Its exception holds its frame, which holds this stream and with it the attempt.
+                self._pump = None
         finally:
             self._record()
 

@@ -3,7 +3,12 @@
 import asyncio
 import gc
 import threading
+import time
+import weakref
 
+import pytest
+
+from runglass.engine import aside as beside
 from runglass.engine.aside import LARGE_BYTES, aside, gc_paused
 from runglass.engine.pace import working_for
 
@@ -74,3 +79,22 @@ def test_a_collector_that_was_off_stays_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_beside_much_large_work_everything_is_looked_through_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Ring:
+        def __init__(self) -> None:
+            self.own = self
+
+    with gc_paused():
+        ring = weakref.ref(Ring())
+    for _ in range(20):
+        with gc_paused():
+            pass
+    assert ring() is not None
+    monkeypatch.setattr(beside, "_collected_s", time.monotonic() - beside.COLLECT_S - 1)
+    with gc_paused():
+        pass
+    assert ring() is None

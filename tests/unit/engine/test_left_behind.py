@@ -1,0 +1,97 @@
+"""A run that has ended leaves nothing in memory that only the garbage collector would find.
+
+The collector of a server rarely looks through everything, and what a run was given may be megabytes.
+"""
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.engine.going import Going
+from runglass.engine.llm import ModelAnswer, Models
+from runglass.engine.memory import RunMemory
+from runglass.engine.payload import Payload
+from runglass.engine.plan import Plan
+from runglass.engine.recorder import Recorder
+from runglass.engine.runner import Runner
+from runglass.store.sqlite import SqliteStore
+from tests.unit.engine.conftest import open_house, start
+
+OF_A_RUN = (Going, RunMemory, Payload, Plan, Recorder, Runner)
+
+FLOWS = {
+    "code": "- {id: a, type: code, code: 'return {\"n\": len(text)}'}",
+    "passed on": "- {id: a, type: passthrough}\n- {id: b, type: passthrough, input: {t: '{{ text }}'}}",
+    "loop": "- id: l\n  type: loop\n  over: list(range(5))\n  max_concurrency: 2\n  steps:\n"
+    "    - {id: a, type: passthrough, input: {t: '{{ initial.text }}'}}",
+    "parallel": "- id: p\n  type: parallel\n  branches:\n    a: [{id: a, type: passthrough}]\n"
+    "    b: [{id: b, type: passthrough}]",
+    "condition": "- {id: c, type: condition, if: 'True', then: [{id: a, type: passthrough}]}",
+    "echo": "- {id: a, type: llm, model: echo, prompt: '{{ text }}'}",
+    "fails": "- {id: a, type: code, code: 'return 1 / 0'}",
+    "fails in a loop": "- id: l\n  type: loop\n  over: list(range(5))\n  max_concurrency: 2\n  steps:\n"
+    "    - {id: a, type: code, code: 'return 1 / 0'}",
+    "fails and goes on": "- {id: a, type: code, code: 'return 1 / 0', on_error: continue}",
+    "tried again": "- {id: a, type: code, code: 'return 1 / 0', retry: {max_attempts: 2}}",
+    "no template": "- {id: a, type: passthrough, input: {t: '{{ missing.thing }}'}}",
+    "no output": "- {id: a, type: llm, model: echo, prompt: a, output_schema: {type: object, not: {}}}",
+    "limit of time": "- {id: a, type: wait, ms: 60000, timeout_ms: 1}",
+}
+
+
+class Silent(Models):
+    """A model that never answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def complete(self, *args: Any, **more: Any) -> ModelAnswer:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _left() -> list[object]:
+    return [each for each in gc.get_objects() if isinstance(each, OF_A_RUN)]
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("flow", FLOWS)
+async def test_a_run_that_has_ended_leaves_nothing_to_the_collector(tmp_path: Path, flow: str) -> None:
+    async with open_house(SqliteStore(tmp_path / "db")) as house, asyncio.timeout(60):
+        for _ in range(2):
+            started = await start(house, FLOWS[flow], {"text": "x" * 100_000})
+            await started.outcome()
+            await house.engine.over(started.id)
+            del started
+        await asyncio.sleep(0)
+        assert _left() == []
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_run_that_was_cancelled_leaves_nothing_to_the_collector(tmp_path: Path) -> None:
+    models = Silent()
+    async with open_house(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(60):
+        started = await start(house, FLOWS["echo"], {"text": "x" * 100_000})
+        await models.asked.wait()
+        assert house.engine.cancel(started.id, reason="asked for")
+        await started.outcome()
+        await house.engine.over(started.id)
+        del started
+        await asyncio.sleep(0)
+        assert _left() == []
