@@ -19,7 +19,7 @@ import msgspec
 from runglass.engine.aside import LARGE_BYTES, aside
 from runglass.engine.checks import Checks
 from runglass.engine.model_call import ModelAnswer, ModelRequest, Response, calls_in, text_of
-from runglass.engine.pace import pace_of, working_for
+from runglass.engine.pace import at_pace, working_for
 from runglass.engine.prices import Price, cost_of
 from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
@@ -50,12 +50,12 @@ async def echo(
         text = _last_user_text(request.messages)
         output = {"text": text}
 
-    pace, project_id = pace_of("loop"), working_for.get()
+    project_id = working_for.get()
     pieces = iter(words_with_space(text[:STREAMED]))
     for piece in islice(pieces, _PIECES_PER_TURN):
         on_text(piece)
     while batch := list(islice(pieces, _PIECES_PER_TURN)):
-        async with pace.piece(project_id):
+        async with at_pace("loop", project_id):
             for piece in batch:
                 on_text(piece)
         await asyncio.sleep(0)

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Literal
+from typing import Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 from runglass.engine.fair import FairTurns, Shares
@@ -40,6 +40,8 @@ SWITCH_S, USUAL_SWITCH_S = 0.0005, sys.getswitchinterval()
 An answer needs the interpreter several times, in several threads, and each time may wait so long beside the
 work of others. At all times it would cost a small answer a tenth more.
 """
+
+Kind: TypeAlias = Literal["thread", "loop", "writing"]
 
 working_for: ContextVar[int] = ContextVar("working_for", default=0)
 """The id of the project that a task works for; 0 for nobody's."""
@@ -93,7 +95,7 @@ class Piece:
         self.worked_s: float | None = None
 
 
-def pace_of(kind: Literal["thread", "loop", "writing"]) -> "Pace":
+def pace_of(kind: Kind) -> "Pace":
     """The pace of large work in the thread for it, on the running loop itself, or of the store's writing."""
     loop = asyncio.get_running_loop()
     paces = _paces.get(loop)
@@ -104,9 +106,14 @@ def pace_of(kind: Literal["thread", "loop", "writing"]) -> "Pace":
     return paces[kind]
 
 
-def writing(project_id: int, size_bytes: int) -> AbstractAsyncContextManager[object]:
-    """The block writes so much to the store: when it is the project's turn, if it is much."""
-    return pace_of("writing").piece(project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
+def at_pace(kind: Kind, project_id: int) -> "AbstractAsyncContextManager[Piece]":
+    """The block is a piece of large work, which waits for its turn and its rest where others are about."""
+    return pace_of(kind).piece(project_id) if others_are_about(project_id) else nullcontext(Piece())
+
+
+def writing(project_id: int, size_bytes: int) -> "AbstractAsyncContextManager[object]":
+    """The block writes so much to the store, at a pace if it is much."""
+    return at_pace("writing", project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
 
 
 async def one_more(project_id: int, takes_s: float) -> None:
@@ -123,8 +130,8 @@ async def one_more(project_id: int, takes_s: float) -> None:
         _begun[project_id] = (now_s, 1)
         return
     _begun[project_id] = (since_s, count + 1)
-    if count >= AT_ONCE and others_are_about(project_id):
-        async with pace_of("loop").piece(project_id) as piece:
+    if count >= AT_ONCE:
+        async with at_pace("loop", project_id) as piece:
             piece.worked_s = takes_s
 
 
@@ -134,7 +141,7 @@ async def moving(size_bytes: int) -> None:
     Only the copying takes everybody's time: how long the caller takes has nothing to do with it.
     """
     if size_bytes > LARGE_MOVE_BYTES:
-        async with pace_of("loop").piece(working_for.get()) as piece:
+        async with at_pace("loop", working_for.get()) as piece:
             piece.worked_s = size_bytes * COPY_S
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from runglass.bus.memory import MemoryBus
-from runglass.engine.pace import LARGE_WRITE_BYTES, pace_of
+from runglass.engine.pace import LARGE_WRITE_BYTES, pace_of, work_for
 from runglass.engine.recorder import Recorder
 from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import FlowCancelled, RunStarted, StepCompleted, StepStarted, decode_event
@@ -110,6 +110,8 @@ async def test_a_large_append_waits_for_its_turn_and_what_follows_on_it_waits_to
     store: CountingStore, run: RunRecord, recorder: Recorder
 ) -> None:
     large = Checkpoint("a", "", b"{%s}" % (b" " * LARGE_WRITE_BYTES))
+    work_for(run.project_id + 1)
+    work_for(run.project_id)
     async with pace_of("writing").piece(run.project_id + 1):
         recorder.record(run_started())
         await recorder.commit()
