@@ -4,6 +4,7 @@ It is told in values: so many small values, which take about 0.07 µs each, woul
 counts as several. Knows nothing of where the JSON is from.
 """
 
+import random
 import re
 from collections.abc import Callable
 
@@ -14,8 +15,8 @@ LONG_DIGITS = 50
 _DEAREST = 30
 """No byte of JSON weighs more."""
 _SLICE = 1 << 20
-_SAMPLES = 16
-_SAMPLE_BYTES = 4096
+_SAMPLES = 64
+_SAMPLE_BYTES = 1024
 _NAMES = re.compile(rb'"([^"]{0,200})"\s*:')
 
 _NAME, _NEW_NAME = 1, 3
@@ -59,7 +60,8 @@ def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = _go_o
 
 def _name_weight(plain: bytes) -> int:
     """What a name of the JSON weighs, as a sample of its names tells; its texts have no escapes."""
-    starts = range(0, len(plain), len(plain) // _SAMPLES + 1)
+    # Where the sample is taken must not be known beforehand: names could be made to repeat there alone.
+    starts = [random.randrange(len(plain)) for _ in range(_SAMPLES)]
     names = [name for start in starts for name in _NAMES.findall(plain, start, start + _SAMPLE_BYTES)]
     return _NEW_NAME if len(set(names)) > len(names) // 2 else _NAME
 

@@ -80,7 +80,7 @@ _costs = ByteCache(_cost, times=1, share=0.03)
 
 
 def _encoded(schema: Any) -> bytes:
-    return msgspec.json.encode(schema, order="deterministic")
+    return msgspec.json.encode(schema)
 
 
 def compile_schema(schema: Schema) -> jsonschema_rs.Validator:

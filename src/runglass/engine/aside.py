@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from runglass.engine.pace import Piece, others_are_about, pace_of, rest_s, switch_often, working_for
+from runglass.engine.pace import Pace, Piece, others_are_about, pace_of, rest_s, switch_often, working_for
 
 Result = TypeVar("Result")
 
@@ -38,14 +38,18 @@ async def in_turn(work: Callable[[], Result]) -> Result:
     """The result of `work`, done in the thread for large work when it is the project's turn."""
     loop = asyncio.get_running_loop()
     project_id = working_for.get()
-    async with pace_of("thread").piece(project_id) as piece:
-        return await loop.run_in_executor(_thread, _undisturbed, work, piece, project_id)
+    pace = pace_of("thread")
+    async with pace.piece(project_id) as piece:
+        return await loop.run_in_executor(_thread, _undisturbed, work, piece, _Part(project_id, pace))
 
 
 def give_way() -> None:
-    """For large work, between two pieces: rests while others are about. Elsewhere it does nothing."""
+    """For large work, between two native calls: rests while others are about. Elsewhere it does nothing.
+
+    Nor where somebody waits for the thread: then the work had better come to its end.
+    """
     part = _going.part
-    if part is not None and others_are_about(part.project_id):
+    if part is not None and not part.pace.is_wanted and others_are_about(part.project_id):
         time.sleep(rest_s(time.thread_time() - part.since_s))
         part.since_s = time.thread_time()
 
@@ -57,18 +61,20 @@ class _Going(threading.local):
 
 
 class _Part:
-    """Which project's it is, and the thread's time of the processor when it last rested."""
+    """Whose it is, at which pace, and the thread's time of the processor when it last rested."""
 
-    def __init__(self, project_id: int) -> None:
+    def __init__(self, project_id: int, pace: Pace) -> None:
         self.project_id = project_id
-        self.since_s = time.thread_time()
+        self.pace = pace
+        self.since_s = 0.0
 
 
 _going = _Going()
 
 
-def _undisturbed(work: Callable[[], Result], piece: Piece, project_id: int) -> Result:
-    part = _going.part = _Part(project_id)
+def _undisturbed(work: Callable[[], Result], piece: Piece, part: _Part) -> Result:
+    _going.part = part
+    part.since_s = time.thread_time()
     switch_often("large work", True)
     try:
         with gc_paused():

@@ -103,7 +103,7 @@ async def _due_calls(request: ModelRequest, checks: Checks) -> list[dict[str, An
         due = due[:1]
     if not due:
         return []
-    asked = hashlib.sha256(msgspec.json.encode(request, order="sorted")).digest()
+    asked = hashlib.sha256(msgspec.json.encode(request)).digest()
     return [await _call(function, asked, checks) for function in due]
 
 

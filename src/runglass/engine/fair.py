@@ -141,6 +141,11 @@ class FairTurns:
         """How many wait for theirs."""
         return sum(len(line) for line in self._waiting.values())
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits; any thread may ask."""
+        return bool(self._waiting)
+
     def turn(self, project_id: int) -> "_Turn":
         """A block to be entered with `async with`, which waits until it is the project's turn."""
         return _Turn(self, project_id)

@@ -31,8 +31,10 @@ AT_ONCE, AT_ONCE_S = 16, 0.01
 """So many requests and iterations of a project may begin within so many seconds."""
 REQUEST_S, ITERATION_S = 0.001, 0.0006
 """What a request, and the first step of an iteration, take of the loop."""
+MOST_NOTED = 1000
+"""Projects that are noted before those are forgotten of which there is nothing to know any more."""
 ABOUT_S = 2.0
-"""So long after its last request, or the start of a run, a project counts as being about."""
+"""So long after its last request, or the last event of its runs, a project counts as being about."""
 
 SWITCH_S, USUAL_SWITCH_S = 0.0005, sys.getswitchinterval()
 """How long a thread keeps the interpreter while others wait for it, seldom and usually.
@@ -58,6 +60,11 @@ _seen = [(0, -math.inf), (0, -math.inf)]
 def work_for(project_id: int) -> None:
     """From now on this task works for the project, which is about."""
     working_for.set(project_id)
+    see(project_id)
+
+
+def see(project_id: int) -> None:
+    """The project is about: it asks for something, or a run of it goes on."""
     if _seen[0][0] != project_id:
         _seen[1] = _seen[0]
     _seen[0] = (project_id, time.monotonic())
@@ -125,7 +132,7 @@ async def one_more(project_id: int, takes_s: float) -> None:
     now_s = time.monotonic()
     since_s, count = _begun.get(project_id, (-math.inf, 0))
     if now_s - since_s > AT_ONCE_S:
-        if len(_begun) > 1000:
+        if len(_begun) > MOST_NOTED:
             _begun.clear()
         _begun[project_id] = (now_s, 1)
         return
@@ -149,23 +156,51 @@ _paces: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, "Pace"]] = WeakKe
 
 
 class Pace:
-    """Of one kind of large work, on one event loop."""
+    """Of one kind of large work, on one event loop: a piece at a time, and each project rests for itself."""
 
     def __init__(self) -> None:
         self._turns = FairTurns(Shares(1, most=1))
-        self._rests_until_s = 0.0
+        self._projects: dict[int, _Resting] = {}
 
     @asynccontextmanager
     async def piece(self, project_id: int) -> AsyncIterator[Piece]:
-        """The block is one piece of the project's work; it begins when it is the project's turn."""
-        async with self._turns.turn(project_id):
-            still_s = self._rests_until_s - time.monotonic()
+        """The block is one piece of the project's work: it begins in its turn, after its rest."""
+        project = self._projects.get(project_id)
+        if project is None:
+            self._forget_rested()
+            project = self._projects[project_id] = _Resting()
+        # Held while it rests, so that its next pieces wait behind this one, and nobody else does.
+        async with project.one_at_a_time:
+            still_s = project.until_s - time.monotonic()
             if still_s > SHORTEST_REST_S and others_are_about(project_id):
                 await asyncio.sleep(still_s)
-            piece, began_s = Piece(), time.monotonic()
-            try:
-                yield piece
-            finally:
-                now_s = time.monotonic()
-                worked_s = now_s - began_s if piece.worked_s is None else piece.worked_s
-                self._rests_until_s = max(now_s, self._rests_until_s) + rest_s(worked_s)
+            async with self._turns.turn(project_id):
+                piece, began_s = Piece(), time.monotonic()
+                try:
+                    yield piece
+                finally:
+                    now_s = time.monotonic()
+                    worked_s = now_s - began_s if piece.worked_s is None else piece.worked_s
+                    project.until_s = max(now_s, project.until_s) + rest_s(worked_s)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for the end of the piece that goes on; any thread may ask."""
+        return self._turns.is_wanted
+
+    def _forget_rested(self) -> None:
+        if len(self._projects) > MOST_NOTED:
+            now_s = time.monotonic()
+            self._projects = {
+                project_id: project
+                for project_id, project in self._projects.items()
+                if project.one_at_a_time.locked() or project.until_s > now_s
+            }
+
+
+class _Resting:
+    """Until when a project rests, by the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.one_at_a_time = asyncio.Lock()
+        self.until_s = 0.0

@@ -14,7 +14,7 @@ from msgspec.structs import force_setattr
 
 from runglass.bus.base import Bus
 from runglass.clock import Clock, iso
-from runglass.engine.pace import LARGE_WRITE_BYTES, writing
+from runglass.engine.pace import LARGE_WRITE_BYTES, see, writing
 from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import KnownEvent, RunStarted, encode_event
 from runglass.fold import RunFold, StepChange
@@ -190,6 +190,7 @@ class Recorder:
         # What a store says that it has not taken may be in it all the same: nothing may follow on that.
         if not self._events or self._failure is not None:
             return
+        see(self._run.project_id)
         status = self._fold.status
         spent_usd, reserved_usd = self._fold.spent.cost_usd or ZERO, self._fold.reserved_usd
         rows = _rows(list(self._changes.values()))

@@ -5,6 +5,7 @@ asked: messages in, answers out.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, TypeVar
@@ -47,6 +48,7 @@ class WorkerPool:
         self.processes: set[WorkerProcess] = set()
         """All that were ever needed."""
         self._idle: list[WorkerProcess] = []
+        self._asking = threading.Lock()
         self._turns = FairTurns(Shares(max_processes, most=max_processes, most_each=1))
 
     async def __aenter__(self) -> Self:
@@ -104,9 +106,10 @@ class WorkerPool:
         try:
             return await loop.run_in_executor(self._threads, self._exchange, write, read, limit_s, asked)
         except asyncio.CancelledError:
-            # Its turn is over, and so is what it holds.
-            for process in asked:
-                process.kill()
+            # Its turn is over, and so is what it holds. What others may have by now is not in `asked`.
+            with self._asking:
+                for process in asked:
+                    process.kill()
             raise
 
     def _exchange(
@@ -125,7 +128,8 @@ class WorkerPool:
         try:
             return read(process.exchange(write(), limit_s=limit_s))
         finally:
-            asked.clear()
+            with self._asking:
+                asked.clear()
             self._idle.append(process)
 
     def _memory(self, what: str) -> str:

@@ -51,6 +51,23 @@ async def test_with_others_about_it_rests_for_twice_as_long_as_it_works() -> Non
         assert await seconds_of_pieces(project_id) >= 2 * PIECE_S * (PIECES - 1)
 
 
+async def test_nobody_rests_for_what_somebody_else_has_done() -> None:
+    work_for(1)
+    work_for(2)
+    pace = Pace()
+    async with pace.piece(1) as piece:
+        piece.worked_s = 10.0
+    waiting = asyncio.create_task(pace.piece(1).__aenter__())
+    await asyncio.sleep(0)
+    began_s = time.monotonic()
+    async with pace.piece(2):
+        pass
+    assert time.monotonic() - began_s < PIECE_S
+    assert not waiting.done()
+    waiting.cancel()
+    await asyncio.wait({waiting})
+
+
 async def test_who_has_not_been_seen_for_a_while_is_not_about() -> None:
     work_for(2)
     work_for(1)
