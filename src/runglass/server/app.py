@@ -29,6 +29,7 @@ from runglass.server.repeats import Repeats
 from runglass.server.routes import execute, execute_version, flow_file_schema, health
 from runglass.server.sessions import session
 from runglass.server.stepping import step, step_version
+from runglass.server.taking_in import TakingIn
 from runglass.settings import Settings
 
 OF_A_RUN = [trace, step_trace, stream, cancel]
@@ -86,6 +87,7 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
                 "turns": WeakValueDictionary(),
                 "repeats": Repeats(),
                 "health": HealthCheck(runtime),
+                "taking_in": TakingIn(runtime.settings.memory_limit_bytes),
             },
             deep_copy=False,
         ),

@@ -1,5 +1,6 @@
 """`POST …/execute`: a run from its start, or a paused one from its tool results, to its end or next pause."""
 
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
 
@@ -27,6 +28,7 @@ from runglass.server.offers import check_takers, offer_of
 from runglass.server.owed import require_owed
 from runglass.server.parameters import Wanted, checked_uuid, trace_context_of
 from runglass.server.revocation import STILL_PAUSED, while_allowed
+from runglass.server.taking_in import taking_in_of
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, decoding
@@ -47,18 +49,23 @@ async def execute_flow(
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
     most_values = runtime_of(request).settings.body_values_limit
-    reading = partial(read_request, shape=ExecuteRequest, most_values=most_values)
-    asked, size = await read_aside(reading, body), len(body)
+    reading, size = partial(read_request, shape=ExecuteRequest, most_values=most_values), len(body)
+    async with AsyncExitStack() as taken_in:
+        await taken_in.enter_async_context(taking_in_of(request).turn(request, size))
+        asked = await read_aside(reading, body)
 
-    async def begin(call: CallKey | None) -> Finish:
-        if asked.execution_id is not None:
-            return await _resume(request, own, slug, asked, call, size)
-        return await _start(request, own, flow, asked, number, session, call, size)
+        async def begin(call: CallKey | None) -> Finish:
+            # What is left is to wait for the run, while others are taken in.
+            async with taken_in:
+                if asked.execution_id is not None:
+                    return await _resume(request, own, slug, asked, call, size)
+                return await _start(request, own, flow, asked, number, session, call, size)
 
-    async def repeated(run: RunRecord) -> Answered:
-        return await _answer_of(request, run)
+        async def repeated(run: RunRecord) -> Answered:
+            await taken_in.aclose()
+            return await _answer_of(request, run)
 
-    return await once(request, own, begin, repeated, resumes=asked.execution_id)
+        return await once(request, own, begin, repeated, resumes=asked.execution_id)
 
 
 async def _start(

@@ -35,6 +35,7 @@ from runglass.server.parameters import (
     version_number,
 )
 from runglass.server.request_schemas import JOB_REQUEST
+from runglass.server.taking_in import taking_in_of
 from runglass.server.turns import spoken
 from runglass.store.base import ApiKey, CallKey, RunListing, RunRecord, Store, decoding
 from runglass.trace import RunSummary
@@ -194,47 +195,48 @@ async def _queue(
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
     most_values = runtime_of(request).settings.body_values_limit
-    asked = await read_aside(partial(read_request, shape=JobRequest, most_values=most_values), body)
-    asked, history = await aside(partial(spoken, asked), size_bytes=len(body))
-    if asked.tools or asked.tool_choice is not None:
-        raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
+    async with taking_in_of(request).turn(request, len(body)):
+        asked = await read_aside(partial(read_request, shape=JobRequest, most_values=most_values), body)
+        asked, history = await aside(partial(spoken, asked), size_bytes=len(body))
+        if asked.tools or asked.tool_choice is not None:
+            raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
 
-    async def queue(call: CallKey | None) -> Finish:
-        submitted = await runtime_of(request).submit(
-            own,
-            slug,
-            asked,
-            version=number,
-            trigger_type=TRIGGER,
-            session_id=session,
-            trace_context=trace_context_of(request),
-            history=history,
-            call=call,
-            size_bytes=len(body),
-            key_id=request.auth.id,
-            role=request.auth.role,
-        )
-        accepted = JobAccepted(
-            execution_id=submitted.run.id,
-            status="pending",
-            flow_id=submitted.flow_id,
-            block_count=submitted.block_count,
-        )
+        async def queue(call: CallKey | None) -> Finish:
+            submitted = await runtime_of(request).submit(
+                own,
+                slug,
+                asked,
+                version=number,
+                trigger_type=TRIGGER,
+                session_id=session,
+                trace_context=trace_context_of(request),
+                history=history,
+                call=call,
+                size_bytes=len(body),
+                key_id=request.auth.id,
+                role=request.auth.role,
+            )
+            accepted = JobAccepted(
+                execution_id=submitted.run.id,
+                status="pending",
+                flow_id=submitted.flow_id,
+                block_count=submitted.block_count,
+            )
 
-        async def answered() -> Answered:
+            async def answered() -> Answered:
+                return Answered(202, msgspec.json.encode(accepted))
+
+            return answered
+
+        async def repeated(run: RunRecord) -> Answered:
+            with decoding(run.id):
+                flow = msgspec.json.decode(run.summary, type=RunSummary)
+            accepted = JobAccepted(
+                execution_id=run.id, status="pending", flow_id=run.flow_id, block_count=flow.step_count or 0
+            )
             return Answered(202, msgspec.json.encode(accepted))
 
-        return answered
-
-    async def repeated(run: RunRecord) -> Answered:
-        with decoding(run.id):
-            flow = msgspec.json.decode(run.summary, type=RunSummary)
-        accepted = JobAccepted(
-            execution_id=run.id, status="pending", flow_id=run.flow_id, block_count=flow.step_count or 0
-        )
-        return Answered(202, msgspec.json.encode(accepted))
-
-    return await once(request, own, queue, repeated)
+        return await once(request, own, queue, repeated)
 
 
 async def _job_run(request: Asked, org: str, project: str, slug: str, execution_id: str) -> RunRecord:

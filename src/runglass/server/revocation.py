@@ -39,8 +39,8 @@ async def while_allowed(
             work.close()
     if ongoing.is_revoked(key_id):
         raise _revoked(f"; {otherwise}", execution_id=run_id)
-    message = "the server is being stopped; the run goes on after its next start"
-    raise api_error("UNAVAILABLE", message, execution_id=run_id)
+    then = otherwise if run_id is None else "the run goes on after its next start"
+    raise api_error("UNAVAILABLE", f"the server is being stopped; {then}", execution_id=run_id)
 
 
 async def parts_while_allowed(

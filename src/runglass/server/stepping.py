@@ -37,6 +37,7 @@ from runglass.server.repeats import REPLAYED
 from runglass.server.revocation import STILL_PAUSED, while_allowed
 from runglass.server.step_frames import StepFrames, Waiting
 from runglass.server.stream import EventStream, Headers
+from runglass.server.taking_in import taking_in_of
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, Store
@@ -104,44 +105,47 @@ async def _step(
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
     most_values = runtime_of(request).settings.body_values_limit
-    reading = partial(read_request, shape=StepRequest, most_values=most_values)
-    asked, size = await read_aside(reading, body), len(body)
-    if asked.step_index is not None and asked.step_index < 0:
-        raise api_error(
-            "INVALID_STEP_INDEX",
-            f"`stepIndex` must be 0 or more, not {asked.step_index}",
-            execution_id=asked.execution_id,
-        )
-    call = await call_of(request)
+    async with taking_in_of(request).turn(request, len(body)):
+        reading = partial(read_request, shape=StepRequest, most_values=most_values)
+        asked, size = await read_aside(reading, body), len(body)
+        if asked.step_index is not None and asked.step_index < 0:
+            raise api_error(
+                "INVALID_STEP_INDEX",
+                f"`stepIndex` must be 0 or more, not {asked.step_index}",
+                execution_id=asked.execution_id,
+            )
+        call = await call_of(request)
 
-    async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
-        if asked.execution_id is None:
-            return await _first_call(request, own, flow, asked, current, session, call, outputs, size)
-        return await _later_call(request, own, slug, asked, number, call, outputs, size)
+        async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
+            if asked.execution_id is None:
+                return await _first_call(request, own, flow, asked, current, session, call, outputs, size)
+            return await _later_call(request, own, slug, asked, number, call, outputs, size)
 
-    if call is None:
-        outputs: dict[int, bytes] = {}
-        started = await begin(outputs)
-        return await _stream(request, started.id, started.head, _Live(started, outputs))
-    async with turn(request, own, call) as before:
-        if before is None:
-            try:
-                started = await begin(None)
-            except APIError as error:
-                await keep_refusal(request, own, call, error)
-                raise
-            return await _stream(request, started.id, started.head, None)
-    run = await run_of_flow(request, org, project, slug, before.run_id)
-    require_owed(request.auth, run, what="the answer to this call")
-    if before.status is not None:
-        if before.answer is None:
-            raise answer_expired(before.run_id)
-        again = Response(
-            before.answer, status_code=before.status, media_type=JSON, headers={REPLAYED: "true"}
+        if call is None:
+            outputs: dict[int, bytes] = {}
+            started = await begin(outputs)
+            return await _stream(request, started.id, started.head, _Live(started, outputs))
+        async with turn(request, own, call) as before:
+            if before is None:
+                try:
+                    started = await begin(None)
+                except APIError as error:
+                    await keep_refusal(request, own, call, error)
+                    raise
+                return await _stream(request, started.id, started.head, None)
+        run = await run_of_flow(request, org, project, slug, before.run_id)
+        require_owed(request.auth, run, what="the answer to this call")
+        if before.status is not None:
+            if before.answer is None:
+                raise answer_expired(before.run_id)
+            again = Response(
+                before.answer, status_code=before.status, media_type=JSON, headers={REPLAYED: "true"}
+            )
+            return again.to_asgi_response(app=None, request=request)
+        await require_outcome(runtime_of(request).store, run)
+        return await _stream(
+            request, run.id, before.head, None, headers=[(REPLAYED.lower().encode(), b"true")]
         )
-        return again.to_asgi_response(app=None, request=request)
-    await require_outcome(runtime_of(request).store, run)
-    return await _stream(request, run.id, before.head, None, headers=[(REPLAYED.lower().encode(), b"true")])
 
 
 async def _first_call(

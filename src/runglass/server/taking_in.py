@@ -1,0 +1,73 @@
+"""Large requests, taken in one at a time for each project: from their bytes to the start of their run.
+
+Decoded they take twenty times their bytes, so many at once would fill the memory before the first of them is
+counted as a run. What waits for its turn is bounded, too: who sends a body and leaves holds no connection.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from runglass.engine.aside import LARGE_BYTES
+from runglass.engine.fair import FairTurns, Shares
+from runglass.errors import api_error
+from runglass.server.auth import Asked
+from runglass.server.revocation import while_allowed
+
+AT_ONCE = 8
+"""So many projects may have one taken in at the same time."""
+SHARE = 4
+"""All bodies that are being taken in may fill a part of `memory_limit_bytes`, a project half of it."""
+
+
+class TakingIn:
+    """Of one server; `memory_limit_bytes` is what its runs may hold."""
+
+    def __init__(self, memory_limit_bytes: int) -> None:
+        self._most_bytes = memory_limit_bytes // SHARE
+        self._turns = FairTurns(Shares(1, most=AT_ONCE, most_each=1))
+        self._held: Counter[int] = Counter()
+
+    @asynccontextmanager
+    async def turn(self, request: Asked, size_bytes: int) -> AsyncIterator[None]:
+        """In the block a request whose body has so many bytes is decoded, checked and started.
+
+        Raises UNAVAILABLE where too much waits, but for a request that is alone, and where the server stops;
+        UNAUTHENTICATED where the key is revoked meanwhile.
+        """
+        if size_bytes <= LARGE_BYTES:
+            yield
+            return
+        project_id = request.auth.project_id
+        self._require_room(project_id, size_bytes)
+        self._held[project_id] += size_bytes
+        try:
+            turn = self._turns.turn(project_id)
+            await while_allowed(request, None, turn.__aenter__(), otherwise="nothing was started")
+            try:
+                yield
+            finally:
+                await turn.__aexit__()
+        finally:
+            self._held[project_id] -= size_bytes
+            if not self._held[project_id]:
+                del self._held[project_id]
+
+    def _require_room(self, project_id: int, size_bytes: int) -> None:
+        for who, held, most in (
+            ("this project", self._held[project_id], self._most_bytes // 2),
+            ("this server", self._held.total(), self._most_bytes),
+        ):
+            if held and held + size_bytes > most:
+                raise api_error(
+                    "UNAVAILABLE",
+                    f"large requests to {who} of {held:,} bytes wait to be read, and there is no room for one"
+                    f" of {size_bytes:,}; they may have {most:,} (a part of the setting memory_limit_bytes);"
+                    " nothing was started, try again later",
+                )
+
+
+def taking_in_of(request: Asked) -> TakingIn:
+    """The server's."""
+    taking_in: TakingIn = request.app.state["taking_in"]
+    return taking_in
