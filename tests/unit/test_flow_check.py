@@ -1,7 +1,7 @@
 """What makes a flow wrong: the shape of each step, and the code, templates and schemas inside it."""
 
-import inspect
 import copy
+import inspect
 import json
 import re
 import subprocess
