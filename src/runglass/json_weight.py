@@ -19,11 +19,11 @@ _SAMPLES = 64
 _SAMPLE_BYTES = 1024
 _NAMES = re.compile(rb'"([^"]{0,200})"\s*:')
 
-_NAME, _NEW_NAME = 1, 3
+_NAME, _NEW_NAME = 1, 4
 _EXPONENT = 5
 _GREAT_EXPONENT = 150
 _LONG_DIGITS = 40
-_LONG_WHOLE = 5
+_LONG_WHOLE = 8
 """What one of a kind weighs beside the value that it is, or belongs to, anyway: a name, such as rows repeat
 and one that is like no other; an exponent, and one of three digits; as many digits in a row as LONG_DIGITS; a
 fraction behind more digits than are exact."""

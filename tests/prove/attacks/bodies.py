@@ -40,7 +40,7 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "most-keys": (
         "as many different keys as are taken",
-        lambda: _parameters("{" + ",".join(f'"k{number:07}":1' for number in range(499_000)) + "}"),
+        lambda: _parameters("{" + ",".join(f'"k{number:07}":1' for number in range(399_000)) + "}"),
     ),
     "most-values": (
         "as many small values as are taken",
@@ -56,7 +56,7 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "halfway-numbers": (
         "numbers halfway between two that can be told apart, as many as are taken",
-        lambda: _parameters('{"a":[' + "9007199254740993.5," * 330_000 + "1]}"),
+        lambda: _parameters('{"a":[' + "9007199254740993.5," * 220_000 + "1]}"),
     ),
     "long-numbers": (
         "20,000 numbers of 499 digits",
