@@ -37,7 +37,7 @@ ABOUT_S = 2.0
 """So long after its last request, or the last event of its runs, a project counts as being about."""
 
 SWITCH_S, USUAL_SWITCH_S = 0.0005, sys.getswitchinterval()
-"""How long a thread keeps the interpreter while others wait for it, seldom and usually.
+"""How long a thread keeps the interpreter while others wait for it: while projects are about, and otherwise.
 
 An answer needs the interpreter several times, in several threads, and each time may wait so long beside the
 work of others. At all times it would cost a small answer a tenth more.

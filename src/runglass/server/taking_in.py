@@ -17,7 +17,7 @@ from runglass.server.revocation import while_allowed
 AT_ONCE = 8
 """So many projects may have one taken in at the same time."""
 SHARE = 4
-"""All bodies that are being taken in may fill a part of `memory_limit_bytes`, a project half of it."""
+"""All bodies being taken in may fill a quarter of `memory_limit_bytes`, those of one project half of that."""
 
 
 class TakingIn:
@@ -68,6 +68,6 @@ class TakingIn:
 
 
 def taking_in_of(request: Asked) -> TakingIn:
-    """The server's."""
+    """That of the server which has the request."""
     taking_in: TakingIn = request.app.state["taking_in"]
     return taking_in
