@@ -4,7 +4,7 @@ Leaf steps do the work (`attempts.py`); the loops, conditions and parallel parts
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple, assert_never
 
@@ -14,6 +14,7 @@ from runglass.engine.allowance import Allowance
 from runglass.engine.aside import LARGE_BYTES, aside
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost, StepWaits
 from runglass.engine.capture import Capture
+from runglass.engine.concurrency import LoopWorkers, Workers, side_by_side
 from runglass.engine.gate import Ending
 from runglass.engine.kept import (
     ENDED,
@@ -92,6 +93,7 @@ class Runner:
         self._templates = parts.templates
         self._project_id = parts.project_id
         self._talk = Talk()
+        self._workers = Workers()
 
     async def walk(self) -> Walked:
         """Runs the top-level steps of the stretch.
@@ -288,6 +290,7 @@ class Runner:
                 await one_more(self._project_id, ITERATION_S)
                 # Workers draw from one iterator: at most max_concurrency iterations exist at a time.
                 for index in remaining:
+                    workers.add()
                     item = items[index]
                     names = {
                         step.as_: msgspec.json.decode(item) if type(item) is msgspec.Raw else item,
@@ -301,7 +304,8 @@ class Runner:
                     except StepFailure as failure:
                         await self._attempts.fail(step, Payload(names), failure, place)
 
-            await _together([work() for _ in range(min(step.max_concurrency, len(items)))])
+            workers = LoopWorkers(min(step.max_concurrency, len(items)), self._workers)
+            await workers.run(work)
             output = await outputs.joined()
         await self._require_values(step, data, output, place)
         if self._kept.holds(step.id, place.loop_path):
@@ -375,7 +379,7 @@ class Runner:
         async def work(name: str, steps: Sequence[Step]) -> None:
             outputs[name] = await self._sequence(steps, data, scope, place)
 
-        await _together([work(name, steps) for name, steps in step.branches.items()])
+        await side_by_side([work(name, steps) for name, steps in step.branches.items()])
         output = await joined_branches(outputs, self._memory)
         await self._require_values(step, data, output, place)
         return output
@@ -431,24 +435,6 @@ def _items(decision: bytes) -> list[Any]:
         items: list[Any] = msgspec.json.decode(decision)
         return items
     return msgspec.json.decode(decision, type=list[msgspec.Raw])
-
-
-async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Awaits all; the first failure cuts the others off and is raised as itself."""
-    if len(work) == 1:
-        await work[0]
-        return
-    try:
-        async with asyncio.TaskGroup() as group:
-            for coroutine in work:
-                group.create_task(coroutine)
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = failures.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
