@@ -103,7 +103,8 @@ async def _due_calls(request: ModelRequest, checks: Checks) -> list[dict[str, An
         due = due[:1]
     if not due:
         return []
-    asked = hashlib.sha256(msgspec.json.encode(request)).digest()
+    size_bytes = sum(map(len, _said(request)))
+    asked = await aside(lambda: hashlib.sha256(msgspec.json.encode(request)).digest(), size_bytes=size_bytes)
     return [await _call(function, asked, checks) for function in due]
 
 

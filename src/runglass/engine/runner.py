@@ -23,7 +23,7 @@ from runglass.engine.kept import (
     output_checkpoint,
     pause_checkpoint,
 )
-from runglass.engine.memory import RunMemory, value_of
+from runglass.engine.memory import RunMemory, encode, value_of
 from runglass.engine.model_call import both_spellings
 from runglass.engine.names import names_for, needed_by
 from runglass.engine.outputs import LoopOutputs, joined_branches, require_values
@@ -144,6 +144,7 @@ class Runner:
             iterations=self._allowance.iterations,
         )
         shown = Payload({"messages": turns.messages, "calls": turns.calls, "outputs": outputs})
+        await encode(shown)
         await self._capture.prepare(shown)
         kept = self._capture.snapshot(shown).data
         content = msgspec.json.decode(kept) if kept is not None else {}
@@ -161,14 +162,17 @@ class Runner:
             cost_usd=None if attempt is None else attempt.cost_usd,
             model_used=None if attempt is None else attempt.model_used,
         )
-        self._recorder.record(event, checkpoint=pause_checkpoint(pause))
+        owed = {
+            "toolCallMessages": both_spellings(turns.messages),
+            "toolCalls": turns.calls,
+            "accumulatedOutputs": outputs,
+        }
+        checkpoint, content = await aside(
+            lambda: (pause_checkpoint(pause), msgspec.json.encode(owed)), size_bytes=shown.size_bytes
+        )
+        self._recorder.record(event, checkpoint=checkpoint)
         if self._state.begun.stretch.answers_call:
-            owed = {
-                "toolCallMessages": both_spellings(turns.messages),
-                "toolCalls": turns.calls,
-                "accumulatedOutputs": outputs,
-            }
-            self._recorder.owe_content(msgspec.json.encode(owed))
+            self._recorder.owe_content(content)
         return Walked(None, pause, outputs)
 
     async def _sequence(self, steps: Sequence[Step], data: Payload, scope: Scope, place: Place) -> Payload:

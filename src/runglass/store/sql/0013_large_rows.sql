@@ -1,0 +1,34 @@
+-- Rows that may have megabytes get rowids. In a table that is ordered by its key SQLite reads a row as a whole to
+-- compare its key: who looked for a small row beside one of 9 MB read those 9 MB. In an index are only the keys.
+ALTER TABLE checkpoint RENAME TO old_checkpoint;
+CREATE TABLE checkpoint (
+  run_no INTEGER NOT NULL,
+  step_id TEXT NOT NULL,
+  loop_path TEXT NOT NULL,
+  data BLOB NOT NULL,
+  PRIMARY KEY (run_no, step_id, loop_path)
+) STRICT;
+INSERT INTO checkpoint SELECT run_no, step_id, loop_path, data FROM old_checkpoint;
+DROP TABLE old_checkpoint;
+
+ALTER TABLE owed RENAME TO old_owed;
+CREATE TABLE owed (
+  run_no INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  data BLOB NOT NULL,
+  PRIMARY KEY (run_no, seq)
+) STRICT;
+INSERT INTO owed SELECT run_no, seq, data FROM old_owed;
+DROP TABLE old_owed;
+
+-- Version 0 is the draft, the only one that changes.
+ALTER TABLE flow_version RENAME TO old_flow_version;
+CREATE TABLE flow_version (
+  flow_id TEXT NOT NULL REFERENCES flow (id),
+  version INTEGER NOT NULL,
+  source BLOB NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (flow_id, version)
+) STRICT;
+INSERT INTO flow_version SELECT flow_id, version, source, created_at FROM old_flow_version;
+DROP TABLE old_flow_version;
