@@ -155,3 +155,24 @@ def test_answers_of_calls_get_a_table_of_their_own_and_time_from_now() -> None:
         ((ended_at,),) = database.execute("SELECT ended_at FROM run_outcome").fetchall()
         now = datetime.now(UTC)
         assert now - timedelta(minutes=1) < datetime.fromisoformat(ended_at) <= now + timedelta(seconds=1)
+
+
+def test_large_rows_move_to_tables_with_rowids() -> None:
+    rows = {
+        "flow_version": [("f", 0, b"draft", "then"), ("f", 1, b"first", "then")],
+        "checkpoint": [(1, "a", "", b"one"), (1, "a", "0", b"two"), (2, "a", "", b"three")],
+        "owed": [(1, 4, b"four"), (2, 1, b"one")],
+    }
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_to(database, 12)
+        for table, values in rows.items():
+            database.executemany(f"INSERT INTO {table} VALUES ({marks_of(values[0])})", values)
+        migrate_sqlite(database)
+        for table, values in rows.items():
+            assert database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() == values
+            with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+                database.execute(f"INSERT INTO {table} VALUES ({marks_of(values[0])})", values[0])
+
+
+def marks_of(row: tuple[object, ...]) -> str:
+    return ", ".join("?" * len(row))
