@@ -615,6 +615,47 @@ async def test_what_a_caller_is_owed_expires_with_the_runs_end_and_the_call_stay
     assert call == Call(key="key", digest=b"digest", run_id=run.id, status=202)
 
 
+async def test_what_is_kept_for_calls_counts_as_what_the_project_takes(store: Store) -> None:
+    async def taken() -> int:
+        project = await store.project(run.project_id)
+        assert project is not None
+        found = await store.run(run.id)
+        assert found is not None
+        assert project.data_bytes - others == found.log_bytes + found.open_bytes
+        return project.data_bytes - others
+
+    others = 0
+    await make_run(store, "run-0")
+    run = await make_run(store)
+    others = len(b'{"inputs":{}}')
+    request = await taken()
+    await store.begin_call(run.project_id, CallKey("key", b"digest"), run)
+    await store.answer_call(run.project_id, "key", status=202, answer=b"a" * 500)
+    assert await taken() == request + 500
+    content = b"c" * 3000
+    # As the engine counts: what is owed is part of what it says is open.
+    await store.append(batch(run, 0, b"1", owed=[(1, content)], open_bytes=3000))
+    assert await taken() == request + 3500
+    await store.append(batch(run, 1, b"2", status="completed", result=b"r" * 70))
+    assert await taken() == 3570, "the request is gone, the rest is still owed"
+    await store.expire_answers(before="9999", limit=1)
+    assert await taken() == 0
+
+
+async def test_calls_that_are_forgotten_are_not_counted_any_more(store: Store) -> None:
+    run = await make_run(store)
+    await store.begin_call(run.project_id, CallKey("key", b"digest"), run)
+    await store.append(batch(run, 0, b"1", owed=[(1, b"c" * 3000)], open_bytes=3000))
+    await store.append(batch(run, 1, b"2", status="completed", result=b"r" * 70))
+    await store.answer_call(run.project_id, "key", status=200, answer=b"a" * 500)
+    before = await store.project(run.project_id)
+    await store.forget_calls(before="9999")
+    after = await store.project(run.project_id)
+    assert before is not None
+    assert after is not None
+    assert (before.data_bytes, after.data_bytes) == (3570, 70)
+
+
 async def test_the_answer_to_a_call_expires_though_its_run_waits(store: Store) -> None:
     run = await make_run(store)
     paused = msgspec.structs.replace(batch(run, 0, b"1", status="paused"), owed=[(1, b"{}")])

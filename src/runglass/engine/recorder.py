@@ -140,6 +140,7 @@ class Recorder:
     def owe_content(self, data: bytes) -> None:
         """Keeps what the last event is to bring when its call is sent again."""
         self._owed.append((self._head, data))
+        self._open_bytes += len(data)
 
     def owe(self, *, result: bytes | None = None, error: bytes | None = None) -> None:
         """Keeps what the run's caller is owed, with the event that ends the run."""

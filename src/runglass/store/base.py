@@ -151,8 +151,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `fence` counts who has gone on with it: a writer with an older one is refused. `claims` counts how often
     that was taken over without the log having grown. `log_bytes` counts its events and steps, `open_bytes`
-    what it needs to go on, and once it has ended the result or error that its caller is owed; the last 64 KiB
-    may not be in them yet. Content of single events, and answers kept for calls, are in neither.
+    what it needs to go on, or once it has ended its result or error, and what is kept for calls that are
+    sent again; the last 64 KiB may not be in them yet.
     """
 
     no: int

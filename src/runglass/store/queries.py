@@ -62,9 +62,24 @@ def count_bytes(db: sqlite3.Connection, project_id: int, size: int) -> None:
     db.execute("UPDATE project SET data_bytes = data_bytes + ? WHERE id = ?", (size, project_id))
 
 
-def count_nothing_open(db: sqlite3.Connection, run_no: int) -> None:
-    """Of an ended run nothing is kept any more for its caller."""
-    row = db.execute("SELECT project_id, open_bytes FROM run WHERE no = ?", (run_no,)).fetchone()
-    if row is not None and row[1]:
-        count_bytes(db, row[0], -row[1])
-        db.execute("UPDATE run SET open_bytes = 0 WHERE no = ?", (run_no,))
+def count_open(db: sqlite3.Connection, run_no: int, size: int) -> None:
+    """Adds to what is kept of a run beside its log; less than 0 takes it away."""
+    sql = "UPDATE run SET open_bytes = open_bytes + ? WHERE no = ? RETURNING project_id"
+    for (project_id,) in db.execute(sql, (size, run_no)).fetchall():
+        count_bytes(db, project_id, size)
+
+
+KEPT_BYTES = (
+    "SELECT coalesce((SELECT sum(length(data)) FROM owed WHERE run_no = run.no), 0)"
+    " + coalesce((SELECT sum(length(answer)) FROM call_answer WHERE run_no = run.no), 0)"
+    " + coalesce((SELECT coalesce(length(result), 0) + coalesce(length(error), 0) FROM run_outcome"
+    " WHERE run_no = run.no), 0) - open_bytes FROM run WHERE no = ?"
+)
+"""By how much what is kept for the callers of an ended run is more than what was counted of it."""
+
+
+def count_kept(db: sqlite3.Connection, run_no: int) -> None:
+    """Counts anew what is kept of an ended run for its callers."""
+    for (size,) in db.execute(KEPT_BYTES, (run_no,)).fetchall():
+        if size:
+            count_open(db, run_no, size)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from runglass.errors import HeadMismatch
 from runglass.money import add_usd, format_usd
 from runglass.store.base import Append, StepRow
-from runglass.store.queries import now_text
+from runglass.store.queries import count_kept, now_text
 from runglass.trace import TERMINAL
 
 # A column that is set counts as changed, and SQLite writes each index that has it: four have the status.
@@ -39,7 +39,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
             "another process goes on with it"
         )
-    if batch.log_bytes or batch.open_bytes or batch.status in TERMINAL:
+    if batch.log_bytes or batch.open_bytes:
         _count(db, batch)
     if batch.spent_usd or batch.reserved_usd:
         _spend(db, batch)
@@ -63,6 +63,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             "INSERT OR REPLACE INTO run_outcome (run_no, result, error, ended_at) VALUES (?, ?, ?, ?)",
             (batch.run_no, batch.result, batch.error, now_text()),
         )
+        count_kept(db, batch.run_no)
         return
     if batch.dropped:
         db.executemany(
@@ -88,18 +89,14 @@ def _moved(db: sqlite3.Connection, batch: Append) -> bool:
 
 
 def _count(db: sqlite3.Connection, batch: Append) -> None:
-    """Adds to what run and project take in the store; of an ended one stays what its caller is owed."""
-    opened = str(int(batch.open_bytes))
-    if batch.status in TERMINAL:
-        opened = f"{len(batch.result or b'') + len(batch.error or b'')} - open_bytes"
+    """Adds to what run and project take in the store."""
     db.execute(
-        f"UPDATE project SET data_bytes = data_bytes + ? + (SELECT {opened} FROM run WHERE no = ?)"
-        " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
-        (batch.log_bytes, batch.run_no, batch.run_no),
+        "UPDATE project SET data_bytes = data_bytes + ? WHERE id = (SELECT project_id FROM run WHERE no = ?)",
+        (batch.log_bytes + batch.open_bytes, batch.run_no),
     )
     db.execute(
-        f"UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + ({opened}) WHERE no = ?",
-        (batch.log_bytes, batch.run_no),
+        "UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + ? WHERE no = ?",
+        (batch.log_bytes, batch.open_bytes, batch.run_no),
     )
 
 

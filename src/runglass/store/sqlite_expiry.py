@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from runglass.store.connections import Connections
-from runglass.store.queries import count_nothing_open, one
+from runglass.store.queries import count_kept, count_open, one
 
 # The answer to a job is given long before its run ends, and goes with what else is owed of it.
 _DUE_ANSWERS = (
-    "SELECT no FROM call_answer WHERE answered_at < ?1"
+    "SELECT no, run_no, length(answer) FROM call_answer WHERE answered_at < ?1"
     " AND NOT EXISTS (SELECT 1 FROM run_outcome WHERE run_no = call_answer.run_no)"
     " AND NOT EXISTS (SELECT 1 FROM run WHERE no = call_answer.run_no AND status IN ('pending', 'running'))"
     " ORDER BY answered_at LIMIT ?2"
@@ -43,12 +43,14 @@ class Expiry:
     async def expire_answers(self, *, before: str, limit: int) -> int:
         def work(db: sqlite3.Connection) -> int:
             ended = db.execute(_DUE_OUTCOMES, (before, limit)).fetchall()
-            for (run_no,) in ended:
-                count_nothing_open(db, run_no)
             db.executemany("DELETE FROM run_outcome WHERE run_no = ?", ended)
             db.executemany("DELETE FROM owed WHERE run_no = ?", ended)
+            for (run_no,) in ended:
+                count_kept(db, run_no)
             answered = db.execute(_DUE_ANSWERS, (before, limit)).fetchall()
-            db.executemany("DELETE FROM call_answer WHERE no = ?", answered)
+            for number, run_no, size in answered:
+                db.execute("DELETE FROM call_answer WHERE no = ?", (number,))
+                count_open(db, run_no, -size)
             return len(ended) + len(answered)
 
         due = f"SELECT 1 FROM ({_DUE_OUTCOMES}) UNION ALL SELECT 1 FROM ({_DUE_ANSWERS}) LIMIT 1"

@@ -12,7 +12,7 @@ from runglass.content import strip_error, strip_event, strip_step, strip_summary
 from runglass.management import SERVER, Actor
 from runglass.store.base import ContentPlace, Retention, RetentionOfFlow
 from runglass.store.connections import Connections
-from runglass.store.queries import count_bytes, count_nothing_open, every
+from runglass.store.queries import count_bytes, count_kept, every
 from runglass.store.sqlite_audit import change_project, note_change
 from runglass.trace import TERMINAL
 
@@ -162,7 +162,7 @@ class Removal:
             if stripped.place is None:
                 outcome = "UPDATE run_outcome SET result = NULL, error = ? WHERE run_no = ?"
                 db.execute(outcome, (stripped.outcome, run_no))
-                count_nothing_open(db, run_no)
+                count_kept(db, run_no)
                 db.execute(
                     "UPDATE run SET has_content = 0, summary = coalesce(?, summary)"
                     f" WHERE no = ? AND {_ENDED}",

@@ -21,7 +21,7 @@ from runglass.store.base import (
     StepRow,
 )
 from runglass.store.connections import Connections
-from runglass.store.queries import as_bytes, changed, count_bytes, every, now_text, one, page
+from runglass.store.queries import as_bytes, changed, count_bytes, count_open, every, now_text, one, page
 from runglass.store.sqlite_append import write_append
 from runglass.trace import TERMINAL
 
@@ -105,21 +105,26 @@ class Runs:
                 " WHERE call.project_id = ? AND key = ?",
                 (now_text(), answer, project_id, key),
             )
+            sql = "SELECT run_no FROM call_answer WHERE project_id = ? AND key = ?"
+            for (run_no,) in db.execute(sql, (project_id, key)).fetchall():
+                count_open(db, run_no, len(answer))
 
         await self._db.write(work)
 
     async def forget_calls(self, *, before: str) -> int:
         def work(db: sqlite3.Connection) -> int:
-            db.execute(
+            gone = db.execute(
                 "DELETE FROM owed WHERE run_no IN (SELECT no FROM call JOIN run ON run.id = run_id"
-                " GROUP BY no HAVING max(created_at) < ?)",
+                " GROUP BY no HAVING max(created_at) < ?) RETURNING run_no, length(data)",
                 (before,),
-            )
-            db.execute(
+            ).fetchall()
+            gone += db.execute(
                 "DELETE FROM call_answer WHERE (project_id, key) IN"
-                " (SELECT project_id, key FROM call WHERE created_at < ?)",
+                " (SELECT project_id, key FROM call WHERE created_at < ?) RETURNING run_no, length(answer)",
                 (before,),
-            )
+            ).fetchall()
+            for run_no, size in gone:
+                count_open(db, run_no, -size)
             return db.execute("DELETE FROM call WHERE created_at < ?", (before,)).rowcount
 
         forgotten = await self._db.write(work)

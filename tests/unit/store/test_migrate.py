@@ -174,5 +174,23 @@ def test_large_rows_move_to_tables_with_rowids() -> None:
                 database.execute(f"INSERT INTO {table} VALUES ({marks_of(values[0])})", values[0])
 
 
+def test_what_is_kept_for_calls_is_counted_from_then_on() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_to(database, 12)
+        database.execute("INSERT INTO project (org, name, data_bytes) VALUES ('a', 'b', 30)")
+        database.execute("INSERT INTO flow VALUES ('f', 1, 'greet', NULL, NULL, NULL, '', NULL, NULL)")
+        runs = [(7, "one", 10), (8, "two", 20)]
+        database.executemany(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary,"
+            " open_bytes) VALUES (?, ?, 1, 'f', 3, 'completed', 'api', 'off', x'00', ?)",
+            runs,
+        )
+        database.execute("INSERT INTO owed VALUES (8, 1, x'010203')")
+        database.execute("INSERT INTO call_answer VALUES (8, 1, 'key', 7, 'then', x'0102030405')")
+        migrate_sqlite(database)
+        assert database.execute("SELECT no, open_bytes FROM run ORDER BY no").fetchall() == [(7, 15), (8, 23)]
+        assert database.execute("SELECT data_bytes FROM project").fetchone() == (38,)
+
+
 def marks_of(row: tuple[object, ...]) -> str:
     return ", ".join("?" * len(row))

@@ -32,3 +32,12 @@ CREATE TABLE flow_version (
 ) STRICT;
 INSERT INTO flow_version SELECT flow_id, version, source, created_at FROM old_flow_version;
 DROP TABLE old_flow_version;
+
+-- What is kept for calls that are sent again counts from now on as what the run takes.
+UPDATE run SET open_bytes = open_bytes
+  + coalesce((SELECT sum(length(data)) FROM owed WHERE run_no = run.no), 0)
+  + coalesce((SELECT sum(length(answer)) FROM call_answer WHERE run_no = run.no), 0)
+WHERE no IN (SELECT run_no FROM owed UNION SELECT run_no FROM call_answer);
+UPDATE project SET data_bytes = data_bytes
+  + coalesce((SELECT sum(length(data)) FROM owed JOIN run ON run_no = no WHERE project_id = project.id), 0)
+  + coalesce((SELECT sum(length(answer)) FROM call_answer WHERE project_id = project.id), 0);
