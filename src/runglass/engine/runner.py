@@ -167,12 +167,12 @@ class Runner:
             "toolCalls": turns.calls,
             "accumulatedOutputs": outputs,
         }
-        checkpoint, content = await aside(
+        checkpoint, answer = await aside(
             lambda: (pause_checkpoint(pause), msgspec.json.encode(owed)), size_bytes=shown.size_bytes
         )
         self._recorder.record(event, checkpoint=checkpoint)
         if self._state.begun.stretch.answers_call:
-            self._recorder.owe_content(content)
+            self._recorder.owe_content(answer)
         return Walked(None, pause, outputs)
 
     async def _sequence(self, steps: Sequence[Step], data: Payload, scope: Scope, place: Place) -> Payload:

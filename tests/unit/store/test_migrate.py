@@ -158,7 +158,7 @@ def test_answers_of_calls_get_a_table_of_their_own_and_time_from_now() -> None:
 
 
 def test_large_rows_move_to_tables_with_rowids() -> None:
-    rows = {
+    rows: dict[str, list[tuple[str | int | bytes, ...]]] = {
         "flow_version": [("f", 0, b"draft", "then"), ("f", 1, b"first", "then")],
         "checkpoint": [(1, "a", "", b"one"), (1, "a", "0", b"two"), (2, "a", "", b"three")],
         "owed": [(1, 4, b"four"), (2, 1, b"one")],
