@@ -92,4 +92,7 @@ def too_heavy(data: bytes, most: int = MOST_VALUES, *, between: Callable[[], obj
     """Why the JSON takes too long to be read; None where it does not. `between` is as for `weighs_more`."""
     if not weighs_more(data, most, between=between):
         return None
-    return f"it takes as long to be read as more than {most:,} values"
+    return (
+        f"it takes as long to be read as more than {most:,} values, of which long numbers and great exponents"
+        " count as many"
+    )
