@@ -22,7 +22,7 @@ from runglass.bus.memory import MemoryBus
 from runglass.byte_cache import ByteCache, limit_caches
 from runglass.clock import SystemClock
 from runglass.engine.allowance import RunLimits
-from runglass.engine.aside import aside, in_turn
+from runglass.engine.aside import LARGE_BYTES, aside, in_turn
 from runglass.engine.capture import Capture, Redactor, raise_for_trace
 from runglass.engine.checks import Checks
 from runglass.engine.engine import Engine, StartedRun
@@ -136,8 +136,9 @@ class Runtime:
         )
         assert inputs is not None
         # A check may wait for its turn for long.
-        if key_id is not None and time.monotonic() - began_s > PROMPT_S:
-            await self._require_key(key_id)
+        if key_id is not None:
+            waited = time.monotonic() - began_s > PROMPT_S
+            await self.require_key(key_id, waited=waited or size_bytes > LARGE_BYTES)
         project = await self.current(project)
         await self.check_models(project, flow)
         self.require_credit(project)
@@ -153,7 +154,7 @@ class Runtime:
             trace_context=trace_context,
         )
         stretch = msgspec.structs.replace(stretch or Stretch(), block_overrides=request.block_overrides)
-        with self.engine.memory.starting(size_bytes):
+        with self.engine.memory.starting(size_bytes, project_id=project.id):
             run = await self.engine.start(
                 record,
                 plan,
@@ -178,8 +179,9 @@ class Runtime:
         flow = await aside(partial(decode_stored_flow, source), size_bytes=len(source))
         return record, number, flow
 
-    async def _require_key(self, key_id: int) -> None:
-        if not await self.store.live_keys([key_id]):
+    async def require_key(self, key_id: int, *, waited: bool) -> None:
+        """Raises UNAUTHENTICATED where the key was revoked while its request waited."""
+        if waited and not await self.store.live_keys([key_id]):
             message = "the API key was revoked while its request was checked; nothing was done"
             raise api_error("UNAUTHENTICATED", message)
 

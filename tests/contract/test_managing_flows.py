@@ -123,10 +123,17 @@ def test_only_a_published_version_can_be_in_production(
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"\xff", b"{}", b'{"version": 1, "versions": 2}', b"[" * 100_000]
+    "body", [b"", b"{", b"[]", b"\xff", b"{}", b'{"version": 1, "versions": 2}', b"[" * 16_000]
 )
 def test_a_bad_body_is_an_invalid_request(signs: httpx2.Client, body: bytes) -> None:
     assert refusal(signs.put(f"{SIGN}/production", content=body)) == (422, "INVALID_REQUEST")
+
+
+def test_a_body_that_is_much_larger_than_its_fields_is_not_read(signs: httpx2.Client) -> None:
+    for method, path in (("PUT", f"{SIGN}/production"), ("POST", "/keys")):
+        answer = signs.request(method, path, content=b"[" + b"[]," * 10_000 + b"[]]")
+        assert refusal(answer) == (413, "REQUEST_TOO_LARGE")
+        assert "16,384 bytes" in detail(answer)["message"]
 
 
 def test_a_field_that_is_not_known_is_ignored(signs: httpx2.Client) -> None:

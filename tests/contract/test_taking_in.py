@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+import socket
 import time
+import tracemalloc
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -126,3 +128,114 @@ def test_nothing_is_sorted_by_the_encoder() -> None:
 def test_the_order_of_names_makes_no_difference(value: Any) -> None:
     wanted = msgspec.json.encode(value, order="sorted")
     assert msgspec.json.encode(_in_order(value)) == wanted
+
+
+SLOW = "slug: slow\nsteps: [{id: nap, type: wait, ms: 3000}]\n"
+MEDIUM = {"parameters": {"text": "x" * 500_000}}
+
+
+def test_a_repeat_that_waits_for_a_run_lets_the_next_one_in(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    server.push(SLOW)
+    once = {"Idempotency-Key": "once"}
+    with ThreadPoolExecutor(2) as calls:
+        both = [
+            calls.submit(http.post, "/seq/acme/demo/slow/execute", json=MEDIUM, headers=once)
+            for _ in range(2)
+        ]
+        time.sleep(0.5)
+        began_s = time.monotonic()
+        assert http.post(f"{PATH}/execute", json=MEDIUM).json()["status"] == "completed"
+        assert time.monotonic() - began_s < 1.0
+        first, second = (call.result().json()["executionId"] for call in both)
+    assert first == second
+
+
+def test_a_large_tool_result_that_waits_for_a_place_lets_the_next_one_in() -> None:
+    asking = "slug: asking\nsteps: [{id: ask, type: llm, model: echo, prompt: hi}]\n"
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    with running_server(max_concurrent_runs_per_project=1) as server, http_for(server, server.key) as http:
+        for flow in (FLOW, SLOW, asking):
+            server.push(flow)
+        paused = http.post("/seq/acme/demo/asking/execute", json={"tools": [tool]}).json()
+        call_id = paused["toolCalls"][0]["id"]
+        message = {"role": "tool", "tool_call_id": call_id, "content": "y" * 500_000}
+        resume = {"executionId": paused["executionId"], "toolCallMessages": [message]}
+        with ThreadPoolExecutor(2) as calls:
+            first = calls.submit(http.post, "/seq/acme/demo/slow/execute", json={})
+            time.sleep(0.3)
+            waiting = calls.submit(http.post, "/seq/acme/demo/asking/execute", json=resume)
+            time.sleep(0.3)
+            began_s = time.monotonic()
+            assert http.post(f"{PATH}/jobs", json=MEDIUM).status_code == 202
+            assert time.monotonic() - began_s < 1.0
+            assert not waiting.done()
+            assert [call.result().json()["status"] for call in (first, waiting)] == ["completed"] * 2
+
+
+def test_jobs_at_once_under_one_key_are_answered_before_the_run_has_ended(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.push(SLOW)
+    answer_call = server.runtime.store.answer_call
+
+    async def late(*args: Any, **options: Any) -> None:
+        await asyncio.sleep(0.5)
+        await answer_call(*args, **options)
+
+    monkeypatch.setattr(server.runtime.store, "answer_call", late)
+    path, once = "/seq/acme/demo/slow/jobs", {"Idempotency-Key": "once"}
+    began_s = time.monotonic()
+    with ThreadPoolExecutor(6) as calls:
+        answers = list(calls.map(lambda _: http.post(path, json={}, headers=once), range(6)))
+    assert time.monotonic() - began_s < 2.5
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["executionId"] for answer in answers}) == 1
+
+
+def test_calls_that_wait_for_a_place_hold_nothing_of_their_bodies() -> None:
+    body = msgspec.json.encode({"parameters": {"text": "x" * 9_000_000}})
+    many = 8
+    settings = {"max_concurrent_runs_per_project": 1, "memory_limit_bytes": 256 << 20}
+    with running_server(**settings) as server, http_for(server, server.key) as http, ExitStack() as stack:
+        server.push(FLOW)
+        server.push("slug: slow\nsteps: [{id: nap, type: wait, ms: 15000}]\n")
+        http.post("/seq/acme/demo/slow/jobs", json={})
+        calls = stack.enter_context(ThreadPoolExecutor(many))
+        sent: list[Future[httpx2.Response]] = []
+
+        def send_one() -> None:
+            """Returns when its run waits for a place."""
+            sent.append(calls.submit(http.post, f"{PATH}/execute", content=body))
+            while len(http.get("/flow-runs", params={"status": "pending"}).json()["runs"]) < len(sent):
+                assert not sent[-1].done(), sent[-1].result().text
+                time.sleep(0.05)
+
+        send_one()
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(many - 1):
+            send_one()
+        time.sleep(0.5)
+        after, _ = tracemalloc.get_traced_memory()
+        assert not any(call.done() for call in sent)
+        assert (after - before) / (many - 1) < len(body) / 2
+        for run in http.get("/flow-runs").json()["runs"]:
+            http.delete(f"/flow-runs/{run['id']}")
+
+
+def test_a_body_that_is_cut_off_by_the_end_of_the_server_is_answered() -> None:
+    with running_server() as server:
+        server.push(FLOW)
+        host, port = server.address.removeprefix("http://").split(":")
+        connection = socket.create_connection((host, int(port)), timeout=30)
+        head = f"POST /api/v1{PATH}/execute HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n"
+        connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        time.sleep(0.3)
+    with connection:
+        answer = connection.makefile("rb").read().decode()
+    assert answer.startswith("HTTP/1.1 503")
+    assert '"UNAVAILABLE"' in answer
+    assert "the server is being stopped" in answer

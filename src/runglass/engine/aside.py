@@ -13,7 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
-from runglass.engine.pace import Pace, Piece, others_are_about, pace_of, rest_s, switch_often, working_for
+from runglass.engine.pace import (
+    LARGE_MOVE_BYTES,
+    Pace,
+    Piece,
+    at_pace,
+    others_are_about,
+    pace_of,
+    rest_s,
+    switch_often,
+    working_for,
+)
 
 Result = TypeVar("Result")
 
@@ -31,7 +41,13 @@ async def aside(work: Callable[[], Result], *, size_bytes: int, quick_bytes: int
 
     `quick_bytes` is how much is none too much.
     """
-    return work() if size_bytes <= quick_bytes else await in_turn(work)
+    if size_bytes > quick_bytes:
+        return await in_turn(work)
+    if size_bytes <= LARGE_MOVE_BYTES:
+        return work()
+    # None is too much, but many callers at once would be.
+    async with at_pace("loop", working_for.get()):
+        return work()
 
 
 async def in_turn(work: Callable[[], Result]) -> Result:

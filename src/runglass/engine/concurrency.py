@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 MOST_WORKERS = 1_000
@@ -42,7 +43,7 @@ class LoopWorkers:
             return
         try:
             async with _together() as group:
-                self._begin = lambda: group.create_task(work())
+                self._begin = lambda: group.begin(work)
                 self._begin()
         finally:
             # Else the loop would hold itself, and a run that has ended be left to the garbage collector.
@@ -59,22 +60,53 @@ class LoopWorkers:
         self._workers.count -= 1
 
 
-async def side_by_side(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+async def side_by_side(work: Sequence[Work]) -> None:
     """Awaits all; the first failure cuts the others off and is raised as itself."""
     if len(work) == 1:
-        await work[0]
+        await work[0]()
         return
     async with _together() as group:
-        for coroutine in work:
-            group.create_task(coroutine)
+        for each in work:
+            group.begin(each)
+
+
+class _Group:
+    """Tasks of which the first failure cuts the others off; `has_failed` from then on."""
+
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        self.has_failed = False
+        self._tasks = tasks
+
+    def begin(self, work: Work) -> "asyncio.Task[None]":
+        return self._tasks.create_task(self._run(work))
+
+    async def _run(self, work: Work) -> None:
+        _around.set((*_around.get(), self))
+        try:
+            await work()
+        except BaseException:
+            self.has_failed = True
+            raise
+
+
+_around: ContextVar[tuple[_Group, ...]] = ContextVar("_around", default=())
+"""The groups that a task is in."""
+
+
+def is_cut_off() -> bool:
+    """Whether something beside this task, or beside one that awaits it, has failed.
+
+    Python 3.11's task group swallows a cancellation that comes while it cuts off tasks of its own.
+    """
+    return any(group.has_failed for group in _around.get())
 
 
 @asynccontextmanager
-async def _together() -> AsyncIterator[asyncio.TaskGroup]:
-    """A group of tasks of which the first failure is raised as itself."""
+async def _together() -> AsyncIterator[_Group]:
+    """A group of which the first failure is raised as itself."""
     try:
-        async with asyncio.TaskGroup() as group:
-            yield group
+        async with asyncio.TaskGroup() as tasks:
+            yield _Group(tasks)
     except BaseExceptionGroup as failures:
         raise _first(failures) from None
 

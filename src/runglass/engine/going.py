@@ -146,7 +146,11 @@ class Going:
             owner=owner,
             not_before=not_before,
         )
-        self._memory = RunMemory(around.memory, _Checkpoints(run, around.store, self._recorder).read)
+        self._memory = RunMemory(
+            around.memory,
+            _Checkpoints(run, around.store, self._recorder).read,
+            project_id=run.project_id,
+        )
         self._memory.hold_inputs(state.request_bytes)
 
     async def walk(self) -> Outcome:
@@ -175,9 +179,12 @@ class Going:
                 raise asyncio.CancelledError
             await self._begin(capture)
             walked = await (await self._runner(capture)).walk()
-            if walked.result is not None:
+            if walked.result is None:
+                return self._ended_well(walked, capture)
+            # While it is redacted others may need the memory: what is used is not put away.
+            async with self._memory.using([walked.result], decoded=False):
                 await capture.prepare(walked.result)
-            return self._ended_well(walked, capture)
+                return self._ended_well(walked, capture)
         except StepLost as failed:
             lost = without_traceback(failed).lost
             return self._failed(lost.error, lost.kept, lost.step_id)

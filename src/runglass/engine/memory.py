@@ -7,7 +7,7 @@ mentions them. What steps decode while they go on is bounded apart from that. Kn
 
 import asyncio
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -21,6 +21,10 @@ T = TypeVar("T")
 
 OBJECTS_PER_BYTE = 8
 """About how many bytes of Python objects a byte of JSON becomes: texts 1, lists of small objects up to 25."""
+
+
+BEYOND = 2
+"""So many times the limit all projects may hold where one that holds little is let in."""
 
 
 class _Ref(weakref.ref[Payload]):
@@ -54,35 +58,51 @@ class Memory:
         self.run_bytes = run_bytes
         self.held = 0
         """Bytes of JSON, and of inputs as objects."""
+        self._held_by: Counter[int] = Counter()
         self.refs: dict[_Ref, None] = {}
         self._working = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def has_room(self, size: int) -> bool:
-        """Whether so many bytes more can be held, once all has been put away that can be."""
-        if self.held + size > self.limit_bytes:
-            self._put_away(self.limit_bytes - size)
-        return self.held + size <= self.limit_bytes
+    def has_room(self, size: int, *, project_id: int = 0) -> bool:
+        """Whether the project can hold so many bytes more, once all has been put away that can be.
+
+        One below its equal share of the limit can, though others hold all: up to twice the limit altogether.
+        """
+        if self.held + size <= self.limit_bytes:
+            return True
+        self._put_away(self.limit_bytes - size)
+        own = self._held_by[project_id]
+        share = self.limit_bytes / (len(self._held_by) + (not own))
+        most = BEYOND * self.limit_bytes if own + size <= share else self.limit_bytes
+        return self.held + size <= most
+
+    def hold(self, size: int, project_id: int) -> None:
+        """Counts bytes of a project; less than 0 takes them back."""
+        self.held += size
+        self._held_by[project_id] += size
+        if not self._held_by[project_id]:
+            del self._held_by[project_id]
 
     @contextmanager
-    def starting(self, request_bytes: int) -> Iterator[None]:
+    def starting(self, request_bytes: int, *, project_id: int = 0) -> Iterator[None]:
         """Inside the block a run with such a request is started. Raises UNAVAILABLE where there is no room.
 
         One alone is always taken.
         """
         size = request_bytes * OBJECTS_PER_BYTE if request_bytes >= LARGE_BYTES else 0
-        if size and self.held and not self.has_room(size):
+        if size and self.held and not self.has_room(size, project_id=project_id):
             raise api_error(
                 "UNAVAILABLE",
                 f"the runs of this server hold {self.held:,} bytes in memory, and there is no room for a"
                 f" request of {request_bytes:,}; they may hold {self.limit_bytes:,} (setting"
                 " memory_limit_bytes); nothing was started, try again later",
+                details={"limit": "memory_limit_bytes", "value": self.limit_bytes},
             )
-        self.held += size
+        self.hold(size, project_id)
         try:
             yield
         finally:
-            self.held -= size
+            self.hold(-size, project_id)
 
     def _put_away(self, limit: int) -> None:
         for ref in list(self.refs):
@@ -137,8 +157,11 @@ class Memory:
 class RunMemory:
     """What one stretch of a run holds. `read` gets a checkpoint of the run back from the store."""
 
-    def __init__(self, memory: Memory, read: Callable[[tuple[str, str]], Awaitable[bytes]]) -> None:
+    def __init__(
+        self, memory: Memory, read: Callable[[tuple[str, str]], Awaitable[bytes]], *, project_id: int = 0
+    ) -> None:
         self._memory = memory
+        self._project_id = project_id
         self._read = read
         self._held = 0
         self._refs: dict[_Ref, None] = {}
@@ -160,11 +183,11 @@ class RunMemory:
     def hold(self, size: int) -> None:
         """Counts bytes that cannot be put away; less than 0 takes them back."""
         self._held += size
-        self._memory.held += size
+        self._memory.hold(size, self._project_id)
 
     def require_room(self, size: int, *, step_id: str) -> None:
         """Raises StepFailure where the process has no room for so many bytes more."""
-        if not self._memory.has_room(size):
+        if not self._memory.has_room(size, project_id=self._project_id):
             limit = self._memory.limit_bytes
             raise StepFailure(
                 "RUN_LIMIT",

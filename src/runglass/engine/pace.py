@@ -181,7 +181,9 @@ class Pace:
                 finally:
                     now_s = time.monotonic()
                     worked_s = now_s - began_s if piece.worked_s is None else piece.worked_s
-                    project.until_s = max(now_s, project.until_s) + rest_s(worked_s)
+                    until_s = max(now_s, project.until_s) + rest_s(worked_s)
+                    # Alone it does not rest, and must not have to make up for all of that later.
+                    project.until_s = min(until_s, now_s + LONGEST_REST_S)
 
     @property
     def is_wanted(self) -> bool:

@@ -14,7 +14,7 @@ from runglass.engine.allowance import Allowance
 from runglass.engine.aside import LARGE_BYTES, aside
 from runglass.engine.attempts import Attempts, CreditsExhausted, StepLost, StepWaits
 from runglass.engine.capture import Capture
-from runglass.engine.concurrency import LoopWorkers, Workers, side_by_side
+from runglass.engine.concurrency import LoopWorkers, Workers, is_cut_off, side_by_side
 from runglass.engine.gate import Ending
 from runglass.engine.kept import (
     ENDED,
@@ -211,8 +211,8 @@ class Runner:
                 # What is outside of loops is seen to the end of the run, over every pause.
                 await self._keep_container(step, place, data, output)
         except StepLost:
-            # Python 3.11's task group swallows a cancellation that comes while it cuts off its tasks.
-            if self._ending.told:
+            # The cancellation itself may have been swallowed on its way.
+            if self._ending.told or (step.on_error != "fail" and is_cut_off()):
                 raise asyncio.CancelledError from None
             if self._ending.spent_at is not None:
                 raise CreditsExhausted(self._ending.spent_at, self._ending.spent) from None
@@ -234,8 +234,8 @@ class Runner:
             try:
                 self._allowance.keep(output.size_bytes, step_id=step.id)
             except StepFailure as failure:
-                await self._memory.bring_back(data)
-                await self._attempts.fail(step, data, failure, place)
+                async with self._memory.using([data], decoded=False):
+                    await self._attempts.fail(step, data, failure, place)
             self._recorder.keep(output_checkpoint(step, place, output.json))
 
     def _known(self, step: Step, scope: Scope, place: Place) -> Payload | None:
@@ -383,7 +383,7 @@ class Runner:
         async def work(name: str, steps: Sequence[Step]) -> None:
             outputs[name] = await self._sequence(steps, data, scope, place)
 
-        await side_by_side([work(name, steps) for name, steps in step.branches.items()])
+        await side_by_side([partial(work, name, steps) for name, steps in step.branches.items()])
         output = await joined_branches(outputs, self._memory)
         await self._require_values(step, data, output, place)
         return output

@@ -102,11 +102,15 @@ class WorkerPool:
 
     async def _answer(self, write: Callable[[], bytes], read: Callable[[bytes], T], *, limit_s: float) -> T:
         asked: list[WorkerProcess] = []
+        gone = threading.Event()
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, self._exchange, write, read, limit_s, asked)
+            return await loop.run_in_executor(
+                self._threads, self._exchange, write, read, limit_s, asked, gone
+            )
         except asyncio.CancelledError:
             # Its turn is over, and so is what it holds. What others may have by now is not in `asked`.
+            gone.set()
             with self._asking:
                 for process in asked:
                     process.kill()
@@ -118,6 +122,7 @@ class WorkerPool:
         read: Callable[[bytes], T],
         limit_s: float,
         asked: list[WorkerProcess],
+        gone: threading.Event,
     ) -> T:
         """In a thread, which talks to one process; that is in `asked` meanwhile."""
         try:
@@ -126,7 +131,7 @@ class WorkerPool:
             process = self._new_process()
         asked.append(process)
         try:
-            return read(process.exchange(write(), limit_s=limit_s))
+            return read(process.exchange(write(), limit_s=limit_s, gone=gone))
         finally:
             with self._asking:
                 asked.clear()

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from typing import IO
@@ -44,21 +45,25 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._is_ready = False
 
-    def exchange(self, message: bytes, *, limit_s: float) -> bytes:
+    def exchange(self, message: bytes, *, limit_s: float, gone: threading.Event | None = None) -> bytes:
         """The answer to a message. Raises WorkerDied, also after `limit_s` of wall-clock time.
 
+        `gone` is set, before a `kill`, by who wants no answer any more: a process that starts meanwhile is
+        not asked.
         A process that has ended by itself since its last answer, to give its memory back, is no failure.
         Raises WorkerNotStarted.
         """
         try:
-            return self._exchange(message, limit_s=limit_s)
+            return self._exchange(message, limit_s=limit_s, gone=gone)
         except WorkerDied as died:
             if died.cause != "ended":
                 raise
-        return self._exchange(message, limit_s=limit_s)
+        return self._exchange(message, limit_s=limit_s, gone=gone)
 
-    def _exchange(self, message: bytes, *, limit_s: float) -> bytes:
+    def _exchange(self, message: bytes, *, limit_s: float, gone: threading.Event | None) -> bytes:
         process = self._started()
+        if gone is not None and gone.is_set():
+            raise WorkerDied("unknown")
         deadline = time.monotonic() + limit_s
         try:
             self._write(process, len(message).to_bytes(4), deadline)

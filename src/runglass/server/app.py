@@ -46,6 +46,7 @@ class _Lean(Litestar):
 
 def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
     """The ASGI application for a runtime. `ongoing` lets its owner end the answers that last."""
+    ongoing = ongoing or Ongoing()
     api = Router(
         API,
         before_request=settle_query,
@@ -83,7 +84,7 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
         state=State(
             {
                 "runtime": runtime,
-                "ongoing": ongoing or Ongoing(),
+                "ongoing": ongoing,
                 "turns": WeakValueDictionary(),
                 "repeats": Repeats(),
                 "health": HealthCheck(runtime),
@@ -93,7 +94,7 @@ def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
         ),
     )
     open_calls = OpenCalls(runtime.settings.max_streams_per_project)
-    return Front(app, runtime.store, open_calls=open_calls, rates=_rates(runtime.settings))
+    return Front(app, runtime.store, open_calls=open_calls, ongoing=ongoing, rates=_rates(runtime.settings))
 
 
 def _rates(settings: Settings) -> Rates:

@@ -26,6 +26,9 @@ Result = TypeVar("Result")
 MAX_DEPTH = 100
 """Levels of nesting that a body may have. Recursive code behind this would fail at about ten times that."""
 
+MANAGING_BYTES = 16 * 1024
+"""Managing requests are read on the event loop, whatever they have beside their few fields."""
+
 _CALLS: dict[str, type[RunRequest]] = {"execute": ExecuteRequest, "step": StepRequest, "jobs": JobRequest}
 
 CALLS_WITH = {
@@ -67,7 +70,10 @@ def read_request(body: bytes, shape: type[Request], *, most_values: int = MOST_V
 
 
 def read_body(body: bytes, shape: type[Shape]) -> Shape:
-    """The value in the body of a managing request. Raises INVALID_REQUEST."""
+    """The value in the body of a managing request. Raises REQUEST_TOO_LARGE and INVALID_REQUEST."""
+    if len(body) > MANAGING_BYTES:
+        message = f"the request body is larger than {MANAGING_BYTES:,} bytes, plenty for its few fields"
+        raise api_error("REQUEST_TOO_LARGE", message)
     members = _object(body)
     refuse_slips(members, shape.__struct_encode_fields__, kind="field")
     return _converted(members, shape)

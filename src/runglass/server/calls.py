@@ -23,7 +23,7 @@ from runglass.server.answers import JSON, error_body, once_started
 from runglass.server.asked import body_of
 from runglass.server.auth import Asked, no_run, runtime_of
 from runglass.server.bodies import read_aside
-from runglass.server.endings import answer_expired, require_outcome
+from runglass.server.endings import answer_expired
 from runglass.server.owed import require_owed
 from runglass.server.repeats import REPLAYED, paid_once, target_of
 from runglass.server.revocation import while_allowed
@@ -55,15 +55,15 @@ async def once(
     request: Asked,
     project: Project,
     begin: Callable[[CallKey | None], Awaitable[Finish]],
-    repeated: Callable[[RunRecord], Awaitable[Answered]],
+    repeated: Callable[[RunRecord, int], Awaitable[Answered]],
     *,
     resumes: str | None = None,
 ) -> Response[bytes]:
     """The answer to a call, which is begun once.
 
     `begin` notes the call that it is given, starts or goes on with a run (with `resumes`, if given), and
-    returns how to wait for the answer. `repeated` answers for a run that an earlier call has brought to its
-    rest.
+    returns how to wait for the answer. `repeated` answers for the run of an earlier call, which began behind
+    that seq of it and whose answer is not there yet.
 
     Raises IDEMPOTENCY_MISMATCH for a key under which something else was asked.
     """
@@ -211,7 +211,7 @@ async def _waits_still(request: Asked, call: Call) -> bool:
 
 
 async def _again(
-    request: Asked, before: Call, repeated: Callable[[RunRecord], Awaitable[Answered]]
+    request: Asked, before: Call, repeated: Callable[[RunRecord, int], Awaitable[Answered]]
 ) -> Answered:
     run = await runtime_of(request).store.run(before.run_id)
     if run is None:
@@ -221,9 +221,7 @@ async def _again(
         if before.answer is None:
             raise answer_expired(before.run_id)
         return Answered(before.status, before.answer)
-    run = await rested(request, run, beyond=before.head)
-    await require_outcome(runtime_of(request).store, run)
-    return await repeated(run)
+    return await repeated(run, before.head)
 
 
 async def rested(request: Asked, run: RunRecord, *, beyond: int = -1) -> RunRecord:

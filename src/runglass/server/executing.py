@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 from litestar import Response
 
-from runglass.engine.aside import aside, in_turn
+from runglass.engine.aside import LARGE_BYTES, aside, in_turn
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft, RunTaken
 from runglass.engine.model_call import both_spellings
@@ -19,16 +19,16 @@ from runglass.flow import Flow, step_count
 from runglass.override_policy import may_hand_in
 from runglass.runtime import Runtime
 from runglass.server.answers import error_body, once_started
-from runglass.server.asked import body_of
+from runglass.server.asked import body_of, forget_body
 from runglass.server.auth import Asked, no_run, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, note, once, rested
-from runglass.server.endings import failure_of, result_of
+from runglass.server.endings import failure_of, require_outcome, result_of
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.owed import require_owed
 from runglass.server.parameters import Wanted, checked_uuid, trace_context_of
 from runglass.server.revocation import STILL_PAUSED, while_allowed
-from runglass.server.taking_in import taking_in_of
+from runglass.server.taking_in import Taken, taking_in_of
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, decoding
@@ -51,21 +51,30 @@ async def execute_flow(
     most_values = runtime_of(request).settings.body_values_limit
     reading, size = partial(read_request, shape=ExecuteRequest, most_values=most_values), len(body)
     async with AsyncExitStack() as taken_in:
-        await taken_in.enter_async_context(taking_in_of(request).turn(request, size))
-        asked = await read_aside(reading, body)
+        taken = await taken_in.enter_async_context(taking_in_of(request).turn(request, size))
+        # What was asked is let go of as soon as its run has it: the answer may take as long as the run.
+        held = [await read_aside(reading, body)]
+        resumes = held[0].execution_id
+        del body
 
         async def begin(call: CallKey | None) -> Finish:
             # What is left is to wait for the run, while others are taken in.
             async with taken_in:
+                forget_body(request)
+                asked = held.pop()
                 if asked.execution_id is not None:
-                    return await _resume(request, own, slug, asked, call, size)
+                    return await _resume(request, own, slug, asked, call, size, taken)
                 return await _start(request, own, flow, asked, number, session, call, size)
 
-        async def repeated(run: RunRecord) -> Answered:
+        async def repeated(run: RunRecord, head: int) -> Answered:
+            forget_body(request)
+            held.clear()
             await taken_in.aclose()
+            run = await rested(request, run, beyond=head)
+            await require_outcome(runtime_of(request).store, run)
             return await _answer_of(request, run)
 
-        return await once(request, own, begin, repeated, resumes=asked.execution_id)
+        return await once(request, own, begin, repeated, resumes=resumes)
 
 
 async def _start(
@@ -102,7 +111,13 @@ async def _start(
 
 
 async def _resume(
-    request: Asked, own: Project, slug: str, asked: ExecuteRequest, call: CallKey | None, size: int
+    request: Asked,
+    own: Project,
+    slug: str,
+    asked: ExecuteRequest,
+    call: CallKey | None,
+    size: int,
+    taken: Taken,
 ) -> Finish:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -135,7 +150,10 @@ async def _resume(
     own = await runtime.current(own)
     await runtime.check_models(own, plan.flow)
     runtime.require_credit(own)
+    await runtime.require_key(request.auth.id, waited=size > LARGE_BYTES)
     await note(request, own, call, run)
+    # It may have to wait for a place.
+    await taken.let_next_in()
     resuming = runtime.engine.resume(paused, plan, stretch, size_bytes=size)
     started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
     return partial(_outcome, request, started, run.flow_id, step_count(paused.plan.flow))

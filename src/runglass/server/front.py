@@ -4,6 +4,7 @@ In front of the framework and not inside, because a path that does not exist mus
 carry the request id. Nothing here knows a route apart from the few that are open.
 """
 
+import asyncio
 import re
 import uuid
 from typing import Any, TypeAlias
@@ -12,9 +13,10 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from runglass.engine.pace import REQUEST_S, moving, one_more, work_for
-from runglass.errors import APIError, RateLimitError, StoreError
+from runglass.errors import APIError, RateLimitError, StoreError, api_error
 from runglass.server.answers import JSON, error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
+from runglass.server.ongoing import Ongoing
 from runglass.server.open_calls import OpenCalls, lasts
 from runglass.server.rate import UNLIMITED, Rates
 from runglass.store.base import Store
@@ -29,15 +31,27 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
+CUT_OFF = (
+    "the server is being stopped while the request was read; the list of runs says whether one was started"
+)
+
+
 class Front:
     """The ASGI application around the framework's."""
 
     def __init__(
-        self, app: ASGIApp, store: Store, *, open_calls: OpenCalls, rates: Rates = UNLIMITED
+        self,
+        app: ASGIApp,
+        store: Store,
+        *,
+        open_calls: OpenCalls,
+        ongoing: Ongoing,
+        rates: Rates = UNLIMITED,
     ) -> None:
         self._app = app
         self._store = store
         self._open_calls = open_calls
+        self._ongoing = ongoing
         self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +59,8 @@ class Front:
             raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
         request_id = _request_id(scope)
         scope["state"] = {"request_id": request_id}
-        receive, send = _paced(receive), _with_header(send, (b"x-request-id", request_id.encode()))
+        answer = _Answer(send, (b"x-request-id", request_id.encode()))
+        receive, send = _paced(receive), answer.send
         try:
             if _needs_key(scope["path"]):
                 key = await authenticate(self._store, _header(scope, b"authorization"))
@@ -63,10 +78,16 @@ class Front:
                 # Routes know GET alone; uvicorn drops the body, as it holds the original scope.
                 scope, send = scope.copy(), _ended_by_first_part(send)
                 scope["method"] = "GET"
-            if scope.get("auth") is not None and lasts(scope["path"]):
-                await self._pass_on(scope, receive, send)
-            else:
-                await self._app(scope, receive, send)
+            try:
+                if scope.get("auth") is not None and lasts(scope["path"]):
+                    await self._pass_on(scope, receive, send)
+                else:
+                    await self._app(scope, receive, send)
+            except asyncio.CancelledError:
+                # The server cuts off what waits for something else than a run, such as the rest of a body.
+                if answer.has_begun or not self._ongoing.is_stopping:
+                    raise
+                await _send_error(send, api_error("UNAVAILABLE", CUT_OFF))
 
     async def _pass_on(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         try:
@@ -101,15 +122,21 @@ def _paced(receive: Receive) -> Receive:
     return receive_in_turn
 
 
-def _with_header(send: Send, header: tuple[bytes, bytes]) -> Send:
-    async def send_with_header(message: Message) -> None:
+class _Answer:
+    """Sends an answer with one header more, at the pace of large work."""
+
+    def __init__(self, send: Send, header: tuple[bytes, bytes]) -> None:
+        self._send = send
+        self._header = header
+        self.has_begun = False
+
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], header]
+            self.has_begun = True
+            message["headers"] = [*message["headers"], self._header]
         elif message["type"] == "http.response.body":
             await moving(len(message["body"]))
-        await send(message)
-
-    return send_with_header
+        await self._send(message)
 
 
 def _ended_by_first_part(send: Send) -> Send:

@@ -195,9 +195,10 @@ async def _queue(
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
     most_values = runtime_of(request).settings.body_values_limit
-    async with taking_in_of(request).turn(request, len(body)):
+    size = len(body)
+    async with taking_in_of(request).turn(request, size):
         asked = await read_aside(partial(read_request, shape=JobRequest, most_values=most_values), body)
-        asked, history = await aside(partial(spoken, asked), size_bytes=len(body))
+        asked, history = await aside(partial(spoken, asked), size_bytes=size)
         if asked.tools or asked.tool_choice is not None:
             raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
 
@@ -212,7 +213,7 @@ async def _queue(
                 trace_context=trace_context_of(request),
                 history=history,
                 call=call,
-                size_bytes=len(body),
+                size_bytes=size,
                 key_id=request.auth.id,
                 role=request.auth.role,
             )
@@ -228,7 +229,8 @@ async def _queue(
 
             return answered
 
-        async def repeated(run: RunRecord) -> Answered:
+        # Whatever has become of the run: a job is answered when it has been queued.
+        async def repeated(run: RunRecord, head: int) -> Answered:
             with decoding(run.id):
                 flow = msgspec.json.decode(run.summary, type=RunSummary)
             accepted = JobAccepted(

@@ -52,6 +52,11 @@ class Ongoing:
                 self._none_left.set()
                 self._some_last.clear()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the answers that last have been ended because the server stops."""
+        return self._stopping
+
     def is_revoked(self, key_id: int | None) -> bool:
         """Whether the key was found to be revoked while answers to it lasted."""
         return key_id in self._revoked

@@ -92,7 +92,9 @@ async def paid_once(
     outcome. A 503 that says that nothing was started is not repeated: asking again is then what helps.
     """
     repeats: Repeats = request.app.state["repeats"]
-    if repeats and (failed := repeats.take(await _call(request))) is not None:
+    # Now: its body is not held while the run goes on.
+    call = await _call(request)
+    if repeats and (failed := repeats.take(call)) is not None:
         headers = {**failed.headers, REPLAYED: "true"}
         return Response(failed.body, status_code=failed.status, media_type=JSON, headers=headers)
     is_paid = True
@@ -103,7 +105,7 @@ async def paid_once(
         is_paid = not (answer.status_code == 503 and _started_nothing(fault))
     if answer.status_code in REPEATED_AFTER and is_paid:
         failed = Failed(answer.status_code, answer.content, dict(answer.headers), stays=resumes is not None)
-        repeats.keep(await _call(request), failed)
+        repeats.keep(call, failed)
     return answer
 
 

@@ -13,7 +13,7 @@ from litestar import Response, post
 from litestar.params import FromPath
 from litestar.types import ASGIApp
 
-from runglass.engine.aside import aside
+from runglass.engine.aside import LARGE_BYTES, aside
 from runglass.engine.engine import StartedRun
 from runglass.engine.going import Outcome, RunLeft
 from runglass.engine.model_call import both_spellings
@@ -23,7 +23,7 @@ from runglass.errors import APIError, api_error
 from runglass.execution import StepRequest
 from runglass.flow import Flow, within
 from runglass.server.answers import JSON, once_started
-from runglass.server.asked import body_of
+from runglass.server.asked import body_of, forget_body
 from runglass.server.auth import Asked, no_run, own_project, require_execute, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
@@ -37,7 +37,7 @@ from runglass.server.repeats import REPLAYED
 from runglass.server.revocation import STILL_PAUSED, while_allowed
 from runglass.server.step_frames import StepFrames, Waiting
 from runglass.server.stream import EventStream, Headers
-from runglass.server.taking_in import taking_in_of
+from runglass.server.taking_in import Taken, taking_in_of
 from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, Store
@@ -105,9 +105,10 @@ async def _step(
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
     most_values = runtime_of(request).settings.body_values_limit
-    async with taking_in_of(request).turn(request, len(body)):
+    size = len(body)
+    async with taking_in_of(request).turn(request, size) as taken:
         reading = partial(read_request, shape=StepRequest, most_values=most_values)
-        asked, size = await read_aside(reading, body), len(body)
+        asked = await read_aside(reading, body)
         if asked.step_index is not None and asked.step_index < 0:
             raise api_error(
                 "INVALID_STEP_INDEX",
@@ -115,11 +116,13 @@ async def _step(
                 execution_id=asked.execution_id,
             )
         call = await call_of(request)
+        # The stream may last as long as the run.
+        forget_body(request)
 
         async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
             if asked.execution_id is None:
                 return await _first_call(request, own, flow, asked, current, session, call, outputs, size)
-            return await _later_call(request, own, slug, asked, number, call, outputs, size)
+            return await _later_call(request, own, slug, asked, number, call, outputs, size, taken)
 
         if call is None:
             outputs: dict[int, bytes] = {}
@@ -195,6 +198,7 @@ async def _later_call(
     call: CallKey | None,
     outputs: dict[int, bytes] | None,
     size: int,
+    taken: Taken,
 ) -> StartedRun:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -227,7 +231,10 @@ async def _later_call(
     own = await runtime.current(own)
     await runtime.check_models(own, plan.flow)
     runtime.require_credit(own)
+    await runtime.require_key(request.auth.id, waited=size > LARGE_BYTES)
     await note(request, own, call, run)
+    # It may have to wait for a place.
+    await taken.let_next_in()
     resuming = runtime.engine.resume(paused, plan, stretch, outputs=outputs, size_bytes=size)
     return await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
 

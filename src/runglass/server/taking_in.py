@@ -6,7 +6,7 @@ counted as a run. What waits for its turn is bounded, too: who sends a body and 
 
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from runglass.engine.aside import LARGE_BYTES
 from runglass.engine.fair import FairTurns, Shares
@@ -17,26 +17,43 @@ from runglass.server.revocation import while_allowed
 AT_ONCE = 8
 """So many projects may have one taken in at the same time."""
 SHARE = 4
-"""All bodies being taken in may fill a quarter of `memory_limit_bytes`, those of one project half of that."""
+"""All bodies being taken in may fill a quarter of `memory_limit_bytes`, those of one project half of that.
+
+Where that is full, those of one project its part among those that have some, and one body always.
+"""
+
+
+class Taken:
+    """A request that has its turn."""
+
+    def __init__(self, turn: AbstractAsyncContextManager[object] | None) -> None:
+        self._turn = turn
+
+    async def let_next_in(self) -> None:
+        """Ends the turn before the block does. What the request holds is counted until then."""
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            await turn.__aexit__(None, None, None)
 
 
 class TakingIn:
     """Of one server; `memory_limit_bytes` is what its runs may hold."""
 
     def __init__(self, memory_limit_bytes: int) -> None:
+        self._limit_bytes = memory_limit_bytes
         self._most_bytes = memory_limit_bytes // SHARE
         self._turns = FairTurns(Shares(1, most=AT_ONCE, most_each=1))
         self._held: Counter[int] = Counter()
 
     @asynccontextmanager
-    async def turn(self, request: Asked, size_bytes: int) -> AsyncIterator[None]:
+    async def turn(self, request: Asked, size_bytes: int) -> AsyncIterator["Taken"]:
         """In the block a request whose body has so many bytes is decoded, checked and started.
 
         Raises UNAVAILABLE where too much waits, but for a request that is alone, and where the server stops;
         UNAUTHENTICATED where the key is revoked meanwhile.
         """
         if size_bytes <= LARGE_BYTES:
-            yield
+            yield Taken(None)
             return
         project_id = request.auth.project_id
         self._require_room(project_id, size_bytes)
@@ -44,27 +61,31 @@ class TakingIn:
         try:
             turn = self._turns.turn(project_id)
             await while_allowed(request, None, turn.__aenter__(), otherwise="nothing was started")
+            taken = Taken(turn)
             try:
-                yield
+                yield taken
             finally:
-                await turn.__aexit__()
+                await taken.let_next_in()
         finally:
             self._held[project_id] -= size_bytes
             if not self._held[project_id]:
                 del self._held[project_id]
 
     def _require_room(self, project_id: int, size_bytes: int) -> None:
-        for who, held, most in (
-            ("this project", self._held[project_id], self._most_bytes // 2),
-            ("this server", self._held.total(), self._most_bytes),
-        ):
-            if held and held + size_bytes > most:
-                raise api_error(
-                    "UNAVAILABLE",
-                    f"large requests to {who} of {held:,} bytes wait to be read, and there is no room for one"
-                    f" of {size_bytes:,}; they may have {most:,} (a part of the setting memory_limit_bytes);"
-                    " nothing was started, try again later",
-                )
+        held, total = self._held[project_id], self._held.total()
+        if not held:
+            # One of each project is taken in whatever others hold.
+            return
+        share = self._most_bytes // max(2, len(self._held))
+        most = self._most_bytes // 2 if total + size_bytes <= self._most_bytes else share
+        if held + size_bytes > most:
+            raise api_error(
+                "UNAVAILABLE",
+                f"large requests of this project of {held:,} bytes wait to be read, and there is no room for"
+                f" one of {size_bytes:,}; they may have {most:,} (a part of the setting memory_limit_bytes,"
+                f" {self._limit_bytes:,}); nothing was started, try again later",
+                details={"limit": "memory_limit_bytes", "value": self._limit_bytes},
+            )
 
 
 def taking_in_of(request: Asked) -> TakingIn:

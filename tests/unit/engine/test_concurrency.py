@@ -2,10 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runglass.engine.concurrency import MOST_WORKERS, LoopWorkers, Workers
+from runglass.engine.concurrency import MOST_WORKERS, LoopWorkers, Workers, is_cut_off, side_by_side
+from runglass.engine.llm import ModelAnswer, ModelRequest, Models
+from runglass.errors import StepFailure
 from runglass.store.sqlite import SqliteStore
 from tests.unit.engine.conftest import open_house, start
 from tests.unit.engine.test_left_behind import Silent
@@ -79,3 +82,94 @@ async def test_workers_that_are_cut_off_are_counted_no_more() -> None:
             await loop.run(work)
     await asyncio.sleep(0)
     assert workers.count == 0
+
+
+async def test_a_task_knows_that_it_was_cut_off_though_its_own_group_swallowed_the_cancellation() -> None:
+    told: list[bool] = []
+
+    async def fails_at_once() -> None:
+        raise LookupError("inside")
+
+    async def ends_slowly() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+
+    async def goes_on() -> None:
+        # The failure beside this comes while the group inside cuts off its slow task.
+        with pytest.raises(LookupError, match="inside"):
+            await side_by_side([fails_at_once, ends_slowly])
+        told.append(is_cut_off())
+
+    async def fails_meanwhile() -> None:
+        await asyncio.sleep(0.02)
+        raise LookupError("beside")
+
+    async with asyncio.timeout(10):
+        with pytest.raises(LookupError, match="beside"):
+            await side_by_side([goes_on, fails_meanwhile])
+        assert told == [True]
+        await side_by_side([goes_on, ends_at_once])
+    assert told == [True, False]
+    assert not is_cut_off()
+
+
+async def ends_at_once() -> None:
+    """What does not fail."""
+
+
+class SlowToEnd(Models):
+    """Model `hang` takes a moment to end when it is cut off, and `boom` fails in that moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self._ending = asyncio.Event()
+
+    async def complete(self, request: ModelRequest, *args: Any, **more: Any) -> ModelAnswer:
+        self.asked.append(request.messages[-1]["content"])
+        if self.asked[-1] == "hang":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._ending.set()
+                await asyncio.sleep(0.05)
+        await self._ending.wait()
+        raise StepFailure("BOOM", "it was to fail", may_retry=False)
+
+
+async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> None:
+    """Inside of it another one is being cut off at that moment, and would go on by its `on_error`."""
+    flow = """
+- id: outer
+  type: loop
+  over: list(range(2))
+  max_concurrency: 2
+  steps:
+    - id: which
+      type: condition
+      if: item == 0
+      then: [{id: boom, type: llm, model: echo, prompt: boom}]
+      else:
+        - id: inner
+          type: loop
+          on_error: continue
+          over: list(range(2))
+          as: inside
+          max_concurrency: 2
+          steps:
+            - id: either
+              type: condition
+              if: inside == 0
+              then: [{id: hang, type: llm, model: echo, prompt: hang}]
+              else: [{id: bad, type: code, code: 'return 1 / 0'}]
+        - {id: after, type: llm, model: echo, prompt: after}
+"""
+    models = SlowToEnd()
+    house = open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models)
+    async with house as opened, asyncio.timeout(60):
+        started = await start(opened, flow)
+        outcome = await started.outcome()
+    assert (outcome.status, outcome.step_id) == ("failed", "boom")
+    assert sorted(models.asked) == ["boom", "hang"]

@@ -160,3 +160,32 @@ async def test_threads_switch_often_while_several_are_about_or_beside_large_work
     pacing._seen[1] = (1, time.monotonic() - pacing.ABOUT_S)
     work_for(2)
     assert sys.getswitchinterval() == pytest.approx(pacing.USUAL_SWITCH_S)
+
+
+async def test_rests_that_were_not_taken_alone_are_not_made_up_for_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pacing, "LONGEST_REST_S", 2 * PIECE_S)
+    work_for(1)
+    pace = Pace()
+    for _ in range(50):
+        async with pace.piece(1) as piece:
+            piece.worked_s = PIECE_S
+    work_for(2)
+    began_s = time.monotonic()
+    async with pace.piece(1):
+        pass
+    assert PIECE_S < time.monotonic() - began_s < 5 * PIECE_S
+
+
+async def test_what_is_read_on_the_loop_is_spread_if_it_is_not_small() -> None:
+    work_for(2)
+    work_for(1)
+    began_s = time.monotonic()
+    for _ in range(PIECES):
+        await aside(worked, size_bytes=LARGE_MOVE_BYTES)
+    assert time.monotonic() - began_s < 2 * PIECE_S * PIECES
+    began_s = time.monotonic()
+    for _ in range(PIECES):
+        await aside(worked, size_bytes=LARGE_MOVE_BYTES + 1)
+    assert time.monotonic() - began_s >= PIECE_S * (3 * PIECES - 2)

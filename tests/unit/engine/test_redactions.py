@@ -4,8 +4,10 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -19,6 +21,7 @@ from runglass.engine.redaction_process import Answer, Ask, Shorten, answered
 from runglass.engine.redactions import Redactions
 from runglass.engine.snapshots import shortened, shortened_error
 from runglass.engine.worker_limits import limit_cpu
+from runglass.engine.worker_process import WorkerDied, WorkerProcess
 
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"], mark="<gone>")
 SECRETS = ("hunter2", "ACME-4711", "crimson", "a.b@example.com")
@@ -258,3 +261,12 @@ async def test_too_deep_a_value_is_not_kept(redactions: Redactions) -> None:
     assert truncated
     assert b"hunter2" not in kept
     assert "too deep a recursion" in msgspec.json.decode(kept)["…"]
+
+
+def test_a_process_that_starts_is_not_asked_by_who_has_gone_meanwhile() -> None:
+    gone = threading.Event()
+    gone.set()
+    module = "runglass.engine.redaction_process"
+    process = WorkerProcess(module, what="redaction", arguments=(str(1 << 30),))
+    with closing(process), pytest.raises(WorkerDied):
+        process.exchange(b"not even a message", limit_s=60, gone=gone)

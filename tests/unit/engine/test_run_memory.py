@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from runglass.engine.capture import Capture
 from runglass.engine.llm import ModelAnswer, ModelRequest, Models
 from runglass.engine.memory import Memory, RunMemory
 from runglass.engine.mentions import mentioned_outputs
@@ -237,3 +238,40 @@ async def test_who_waits_for_a_model_keeps_nobody_from_decoding(tmp_path: Path, 
         ran = await read(house, asking.id, await asking.outcome())
         assert ran.outcome.result == {"text": "said"}
         assert memory._working == 0
+
+
+def test_a_project_below_its_share_has_room_though_others_hold_all() -> None:
+    memory = Memory(limit_bytes=1000)
+    memory.hold(1000, 1)
+    assert not memory.has_room(1, project_id=1)
+    assert memory.has_room(500, project_id=2)
+    assert not memory.has_room(501, project_id=2)
+    memory.hold(500, 2)
+    assert not memory.has_room(1, project_id=2)
+    assert memory.has_room(333, project_id=3)
+    memory.hold(333, 3)
+    assert not memory.has_room(200, project_id=4), "twice the limit is the end"
+    memory.hold(-1000, 1)
+    assert memory.has_room(167, project_id=3)
+    memory.hold(-500, 2)
+    memory.hold(-333, 3)
+    assert memory.has_room(1000, project_id=1)
+    assert not memory.has_room(1001, project_id=1)
+
+
+async def test_a_result_is_not_put_away_while_it_is_redacted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Capture.prepare
+
+    async def prepare_beside_others(capture: Capture, payload: Payload) -> None:
+        await asyncio.sleep(0)
+        house.engine.memory.has_room(house.engine.memory.limit_bytes)
+        await prepare(capture, payload)
+
+    monkeypatch.setattr(Capture, "prepare", prepare_beside_others)
+    async with open_house(SqliteStore(tmp_path / "db")) as house:
+        text = "x" * 100_000
+        started = await start(house, "- {id: a, type: passthrough}", {"text": text}, capture="redacted")
+        outcome = await started.outcome()
+    assert (outcome.status, outcome.result) == ("completed", {"text": text})
