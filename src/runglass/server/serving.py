@@ -34,6 +34,8 @@ BACKLOG = 2048
 GRACE_S = 1
 """How long an answer may still take after it was told to end."""
 
+UNSENT_BYTES = 256 * 1024
+"""What the system holds of an answer that it cannot send yet, at most."""
 SETTLE_S = 0.5
 """How long streams may take to send the last event of a run; those of paused runs have none to send."""
 
@@ -137,7 +139,12 @@ async def _bind(host: str, port: int) -> socket.socket:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # A name such as `localhost` has several addresses; most clients try the IPv4 one.
         family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Connections take it over. Otherwise the system would copy megabytes for each caller who reads
+            # nothing.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        return listener
     except OSError as error:
         raise RunglassError(
             f"cannot listen on {host}:{port}: {error.strerror}; stop what uses the address, or choose another"

@@ -84,6 +84,30 @@ for name, (about, make_body) in BODIES.items():
     FAMILY.add(name, about, functools.partial(_sent, make=make_body), role="run")
 
 
+MEDIUM = _parameters('{"a":[' + "[]," * 84_000 + "1]}")
+"""Just what is read on the event loop, and takes long for its size."""
+
+
+@FAMILY.attack("run")
+async def bodies_just_below_256_kb(field: Field) -> None:
+    """87,000 times [] in 256 kB, which is refused after it was read."""
+    await field.flood(lambda _: field.execute("copy", MEDIUM + b"x"), beside=8, per_s=100)
+
+
+@FAMILY.attack("run")
+async def repeats_just_below_256_kb(field: Field) -> None:
+    """The same under one Idempotency-Key, again and again."""
+    key = [("Idempotency-Key", "medium")]
+    await field.flood(lambda _: field.execute("copy", MEDIUM, headers=key), beside=8, per_s=100)
+
+
+@FAMILY.attack("admin")
+async def managing_bodies(field: Field) -> None:
+    """2.7 MB of [] in place of the role of a new key."""
+    body = b'{"role":[' + b"[]," * 900_000 + b"1]}"
+    await field.flood(lambda _: field.call("POST", "/keys", body), beside=6, per_s=20)
+
+
 @FAMILY.attack("run")
 async def large_messages(field: Field) -> None:
     """Messages of just under their limit, 20,000 turns of them."""

@@ -94,3 +94,27 @@ async def large_result_read_often(field: Field) -> None:
         f"/seq/evil/room/big/jobs/{run_id}",
     ]
     await field.flood(lambda n: field.call("GET", targets[n % 3]), beside=10, per_s=60)
+
+
+@FAMILY.attack("run", leaves_work=True)
+async def inputs_of_runs_that_wait(field: Field) -> None:
+    """Jobs of 7 MB of inputs each that only wait: they count as all the memory that there is."""
+    slug = await field.publish("day", [{"id": "day", "type": "wait", "ms": 86_400_000}])
+    body = {"parameters": {"text": "x" * 7_000_000}}
+    await field.flood(lambda _: field.execute(slug, body, way="jobs"), beside=2, per_s=20)
+
+
+@FAMILY.attack("run", leaves_work=True, settings={"RUNGLASS_MAX_CONCURRENT_RUNS_PER_PROJECT": "1"})
+async def large_calls_in_line(field: Field) -> None:
+    """Calls of 9 MB that wait for the only place of their project, and whose callers leave."""
+    await field.execute("hold", way="jobs")
+    body = {"message": "x" * 9_000_000}
+    await field.flood(lambda _: field.execute("answer", body, timeout_s=0.5), beside=8, per_s=20)
+
+
+@FAMILY.attack("run", leaves_work=True)
+async def large_repeats_of_a_call_that_goes_on(field: Field) -> None:
+    """Repeats of a call of 9 MB under its Idempotency-Key, while its run waits."""
+    body = {"message": "x" * 9_000_000}
+    key = [("Idempotency-Key", "again")]
+    await field.flood(lambda _: field.execute("hold", body, headers=key, timeout_s=0.5), beside=8, per_s=20)
