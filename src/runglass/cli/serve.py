@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from runglass.runtime import Runtime
 
 LARGE_BLOCK_BYTES = 1 << 20
-_MMAP_THRESHOLD = -3
-"""The name of that option in malloc.h."""
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""The names of these options in malloc.h."""
 GC_OBJECTS = 20_000
 """How many new objects the garbage collector lets come before it looks at them."""
 
@@ -87,6 +87,9 @@ def _give_back_large_blocks() -> None:
     """
     if (set_option := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         set_option(_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        # With the other one set it no longer grows by itself, and each part of a long answer would be asked
+        # of the system anew.
+        set_option(_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES)
 
 
 async def _serve(settings: Settings) -> None:
