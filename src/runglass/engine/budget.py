@@ -104,17 +104,23 @@ class RunBudget:
         self._project_id = project.id
         self._recorder = recorder
         self._is_set = project.budget_usd is not None
-        self._looked_at_s = asyncio.get_running_loop().time()
+        # Asked for at each step; finding the loop takes longer than its clock does.
+        self._now_s = asyncio.get_running_loop().time
+        self._looked_at_s = self._now_s()
+
+    @property
+    def _is_unset_for_now(self) -> bool:
+        return not self._is_set and self._now_s() - self._looked_at_s < LOOK_S
 
     async def is_set(self) -> bool:
         """Whether there is a budget: a run that goes on for long may be given one. Raises StoreError."""
-        if not self._is_set and asyncio.get_running_loop().time() - self._looked_at_s >= LOOK_S:
+        if not self._is_set and not self._is_unset_for_now:
             await self._project()
         return self._is_set
 
     async def has_credit(self) -> bool:
         """Whether anything is left, this run's own spending included. Raises StoreError."""
-        if not await self.is_set():
+        if self._is_unset_for_now or not await self.is_set():
             return True
         # What the step before has spent must be in the store before that is asked.
         await self._recorder.commit()
@@ -122,7 +128,7 @@ class RunBudget:
         return project is None or not project.is_spent
 
     async def _project(self) -> Project | None:
-        self._looked_at_s = asyncio.get_running_loop().time()
+        self._looked_at_s = self._now_s()
         try:
             project = await self._budgets.project(self._project_id)
         except StoreError as error:
