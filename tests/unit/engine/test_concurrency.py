@@ -120,22 +120,24 @@ async def ends_at_once() -> None:
 
 
 class SlowToEnd(Models):
-    """Model `hang` takes a moment to end when it is cut off, and `boom` fails in that moment."""
+    """Asked to `hang`, takes a moment to end when `bad` beside it fails; `boom` fails in that moment."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[str] = []
-        self._ending = asyncio.Event()
+        self._hanging, self._ending = asyncio.Event(), asyncio.Event()
 
     async def complete(self, request: ModelRequest, *args: Any, **more: Any) -> ModelAnswer:
         self.asked.append(request.messages[-1]["content"])
-        if self.asked[-1] == "hang":
+        asked = self.asked[-1]
+        if asked == "hang":
+            self._hanging.set()
             try:
                 await asyncio.Event().wait()
             finally:
                 self._ending.set()
                 await asyncio.sleep(0.05)
-        await self._ending.wait()
+        await (self._hanging if asked == "bad" else self._ending).wait()
         raise StepFailure("BOOM", "it was to fail", may_retry=False)
 
 
@@ -163,7 +165,7 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
               type: condition
               if: inside == 0
               then: [{id: hang, type: llm, model: echo, prompt: hang}]
-              else: [{id: bad, type: code, code: 'return 1 / 0'}]
+              else: [{id: bad, type: llm, model: echo, prompt: bad}]
         - {id: after, type: llm, model: echo, prompt: after}
 """
     models = SlowToEnd()
@@ -172,4 +174,4 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
         started = await start(opened, flow)
         outcome = await started.outcome()
     assert (outcome.status, outcome.step_id) == ("failed", "boom")
-    assert sorted(models.asked) == ["boom", "hang"]
+    assert sorted(models.asked) == ["bad", "boom", "hang"]
