@@ -114,7 +114,7 @@ class RunBudget:
 
     async def is_set(self) -> bool:
         """Whether there is a budget: a run that goes on for long may be given one. Raises StoreError."""
-        if not self._is_set and not self._is_unset_for_now:
+        if not (self._is_set or self._is_unset_for_now):
             await self._project()
         return self._is_set
 

@@ -30,7 +30,7 @@ class Taken:
         self._turn = turn
 
     async def let_next_in(self) -> None:
-        """Ends the turn before the block does. What the request holds is counted until then."""
+        """Ends the turn before the block ends; what the request holds is counted until the block does."""
         turn, self._turn = self._turn, None
         if turn is not None:
             await turn.__aexit__(None, None, None)
