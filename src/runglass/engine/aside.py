@@ -28,7 +28,7 @@ from runglass.engine.pace import (
 Result = TypeVar("Result")
 
 LARGE_BYTES = 256 * 1024
-"""What has up to this size is worked on at once: that takes a few milliseconds, 25 at the very worst."""
+"""What has up to this size is worked on at once: that takes a few milliseconds, 15 at the very worst."""
 
 COLLECT_S = 60.0
 """So often at most all objects are looked through beside large work, which takes some 30 ms."""
@@ -47,7 +47,8 @@ async def aside(work: Callable[[], Result], *, size_bytes: int, quick_bytes: int
         return work()
     # None is too much, but many callers at once would be.
     async with at_pace("loop", working_for.get()):
-        return work()
+        with gc_paused():
+            return work()
 
 
 async def in_turn(work: Callable[[], Result]) -> Result:

@@ -18,7 +18,10 @@ CALLS_KEPT = timedelta(hours=24)
 EXPIRY_INTERVAL_S = (1.0, 10.0)
 """Answers are looked after a quarter of their time apart, but within these bounds."""
 EXPIRED_AT_ONCE = 50
-"""Each may be megabytes, and others wait for the writer meanwhile."""
+BITE_ROWS = 250
+BITE_BYTES = 256 * 1024
+BITE_PAUSE_S = 0.05
+"""After each bite whoever writes has a turn."""
 
 
 class Housekeeping:
@@ -81,8 +84,13 @@ class Housekeeping:
             await self._clock.sleep(interval_s)
 
     async def expire(self) -> None:
-        """Drops the answers that are due now, and scrubs the store of what was deleted. Raises StoreError."""
+        """Drops the answers that are due now, and checkpoints of ended runs.
+
+        What was deleted is scrubbed from the store. Raises StoreError.
+        """
         before = iso(self._clock.now() - self._answer_ttl)
         while await self._store.expire_answers(before=before, limit=EXPIRED_AT_ONCE):
-            pass
+            await self._clock.sleep(BITE_PAUSE_S)
+        while await self._store.drop_checkpoints(limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES):
+            await self._clock.sleep(BITE_PAUSE_S)
         await self._store.scrub()

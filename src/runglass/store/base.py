@@ -369,9 +369,12 @@ class Store(Protocol):
     async def expire_answers(self, *, before: str, limit: int) -> int:
         """Drops what callers were owed of runs that ended before this ISO time, and older answers to calls.
 
-        Of each the oldest, as many as `limit` at most; returns how many. That a call was made stays known.
-        Costs next to nothing where nothing is due.
+        Of each the oldest, as many as `limit` at most and fewer where they are large; returns how many. That
+        a call was made stays known. Costs next to nothing where nothing is due.
         """
+
+    async def drop_checkpoints(self, *, limit_rows: int, limit_bytes: int) -> bool:
+        """Takes one bite of what long and large runs left behind at their end; False if there is nothing."""
 
     async def scrub(self) -> bool:
         """Takes what was deleted out of every file of the store; False where it cannot yet: call it again.
@@ -507,7 +510,7 @@ class Store(Protocol):
         """
 
     async def purge_rows(self, *, limit_rows: int, limit_bytes: int) -> bool:
-        """Takes one bite of what purged runs, and long ones at their end, left behind; False if nothing."""
+        """Takes one bite of what purged runs left behind; False if there is nothing."""
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int

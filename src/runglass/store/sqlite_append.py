@@ -28,7 +28,9 @@ _STEP = (
 )
 
 AT_ONCE_EVENTS = 1000
-"""A run with no more events has its checkpoints deleted as it ends, any other bit by bit after that."""
+AT_ONCE_BYTES = 1 << 20
+"""A run with no more events and bytes of checkpoints has these deleted as it ends, any other bit by bit after
+that: each byte is overwritten, and whoever writes at that time waits for it."""
 
 
 def write_append(db: sqlite3.Connection, batch: Append) -> None:
@@ -54,7 +56,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             [(batch.run_no, *owed) for owed in batch.owed],
         )
     if batch.status in TERMINAL:
-        if batch.head > AT_ONCE_EVENTS:
+        if batch.head > AT_ONCE_EVENTS or _open_bytes(db, batch.run_no) > AT_ONCE_BYTES:
             db.execute("INSERT OR IGNORE INTO ended_run (run_no) VALUES (?)", (batch.run_no,))
         else:
             db.execute("DELETE FROM checkpoint WHERE run_no = ?", (batch.run_no,))
@@ -98,6 +100,12 @@ def _count(db: sqlite3.Connection, batch: Append) -> None:
         "UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + ? WHERE no = ?",
         (batch.log_bytes, batch.open_bytes, batch.run_no),
     )
+
+
+def _open_bytes(db: sqlite3.Connection, run_no: int) -> int:
+    """What is kept of the run beside its log, of which its checkpoints are most."""
+    (size,) = db.execute("SELECT open_bytes FROM run WHERE no = ?", (run_no,)).fetchone()
+    return int(size)
 
 
 def _spend(db: sqlite3.Connection, batch: Append) -> None:

@@ -19,7 +19,11 @@ _DUE_ANSWERS = (
     " AND NOT EXISTS (SELECT 1 FROM run WHERE no = call_answer.run_no AND status IN ('pending', 'running'))"
     " ORDER BY answered_at LIMIT ?2"
 )
-_DUE_OUTCOMES = "SELECT run_no FROM run_outcome WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2"
+_DUE_OUTCOMES = (
+    "SELECT run_no, coalesce(length(result), 0) + coalesce(length(error), 0)"
+    " + coalesce((SELECT sum(length(data)) FROM owed WHERE run_no = run_outcome.run_no), 0)"
+    " FROM run_outcome WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2"
+)
 _CONTENT = {
     "run_request": "run_no",
     "checkpoint": "run_no, step_id, loop_path",
@@ -28,6 +32,8 @@ _CONTENT = {
     "call_answer": "no",
 }
 """The tables whose rows have content and go before their run does, each with its key."""
+_BITE_BYTES = 1 << 20
+"""Others wait for the writer while so much is deleted, and overwritten: some milliseconds."""
 _REWRITTEN_ROWS = 2000
 _REWRITTEN_BYTES = 1 << 20
 """As much is written anew in some milliseconds."""
@@ -42,18 +48,21 @@ class Expiry:
 
     async def expire_answers(self, *, before: str, limit: int) -> int:
         def work(db: sqlite3.Connection) -> int:
-            ended = db.execute(_DUE_OUTCOMES, (before, limit)).fetchall()
-            db.executemany("DELETE FROM run_outcome WHERE run_no = ?", ended)
-            db.executemany("DELETE FROM owed WHERE run_no = ?", ended)
-            for (run_no,) in ended:
-                count_kept(db, run_no)
-            answered = db.execute(_DUE_ANSWERS, (before, limit)).fetchall()
-            for number, run_no, size in answered:
-                db.execute("DELETE FROM call_answer WHERE no = ?", (number,))
-                count_open(db, run_no, -size)
-            return len(ended) + len(answered)
+            gone, room = 0, _BITE_BYTES
+            for run_no, size in db.execute(_DUE_OUTCOMES, (before, limit)).fetchall():
+                if room > 0:
+                    db.execute("DELETE FROM run_outcome WHERE run_no = ?", (run_no,))
+                    db.execute("DELETE FROM owed WHERE run_no = ?", (run_no,))
+                    count_kept(db, run_no)
+                    gone, room = gone + 1, room - size
+            for number, run_no, size in db.execute(_DUE_ANSWERS, (before, limit)).fetchall():
+                if room > 0:
+                    db.execute("DELETE FROM call_answer WHERE no = ?", (number,))
+                    count_open(db, run_no, -size)
+                    gone, room = gone + 1, room - size
+            return gone
 
-        due = f"SELECT 1 FROM ({_DUE_OUTCOMES}) UNION ALL SELECT 1 FROM ({_DUE_ANSWERS}) LIMIT 1"
+        due = f"SELECT EXISTS ({_DUE_OUTCOMES}) OR EXISTS ({_DUE_ANSWERS})"
         if not await self._db.read(one(bool, due, before, 1)):
             return 0
         expired = await self._db.write(work)

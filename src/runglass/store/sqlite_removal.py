@@ -120,14 +120,10 @@ class Removal:
             self._deleted = True
             return True
 
-        if await self._drop_checkpoints(limit_rows=limit_rows, limit_bytes=limit_bytes):
-            return True
         purged = await self._db.read(every(lambda row: row, "SELECT 1 FROM purged_run LIMIT 1"))
         return bool(purged) and await self._db.write(work)
 
-    async def _drop_checkpoints(self, *, limit_rows: int, limit_bytes: int) -> bool:
-        """Deletes some of the checkpoints of runs that have ended; False if there are none."""
-
+    async def drop_checkpoints(self, *, limit_rows: int, limit_bytes: int) -> bool:
         def work(db: sqlite3.Connection) -> bool:
             row = db.execute(_ENDED_RUN).fetchone()
             if row is None:

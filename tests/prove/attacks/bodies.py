@@ -40,7 +40,7 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "most-keys": (
         "as many different keys as are taken",
-        lambda: _parameters("{" + ",".join(f'"k{number:07}":1' for number in range(399_000)) + "}"),
+        lambda: _parameters("{" + ",".join(f'"k{number:07}":1' for number in range(195_000)) + "}"),
     ),
     "most-values": (
         "as many small values as are taken",
@@ -52,11 +52,15 @@ BODIES: dict[str, tuple[str, Callable[[], bytes]]] = {
     ),
     "most-great-exponents": (
         "the same as often as it is taken",
-        lambda: _parameters('{"a":[' + "4.9e-324," * 12_700 + "1]}" + " " * 300_000),
+        lambda: _parameters('{"a":[' + "4.9e-324," * 5_700 + "1]}" + " " * 300_000),
     ),
     "halfway-numbers": (
         "numbers halfway between two that can be told apart, as many as are taken",
-        lambda: _parameters('{"a":[' + "9007199254740993.5," * 220_000 + "1]}"),
+        lambda: _parameters('{"a":[' + "9007199254740993.5," * 150_000 + "1]}"),
+    ),
+    "long-fractions": (
+        "fractions of 22 digits with exponents of two, as many as are taken",
+        lambda: _parameters('{"a":[' + "1000002.0912345678901234567891e29," * 290_000 + "1]}"),
     ),
     "long-numbers": (
         "20,000 numbers of 499 digits",

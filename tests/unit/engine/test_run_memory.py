@@ -24,6 +24,7 @@ from runglass.store.sqlite import SqliteStore
 from tests.unit.engine.conftest import follow, open_house, read, start
 from tests.unit.engine.test_crashes import DyingStore, next_life
 from tests.unit.engine.test_stretches import take_up
+from tests.unit.store.test_sqlite import files_with
 
 LARGE = """
   - {id: a, type: code, code: 'return {"text": "a" * 40000}'}
@@ -106,10 +107,35 @@ async def test_the_checkpoints_of_a_long_run_go_bit_by_bit_after_its_end(tmp_pat
         assert run is not None
         assert len(await house.store.checkpoints(run.no)) >= 600
         bites = 0
-        while await house.store.purge_rows(limit_rows=100, limit_bytes=1 << 20):
+        while await house.store.drop_checkpoints(limit_rows=100, limit_bytes=1 << 20):
             bites += 1
         assert bites >= 7
         assert await house.store.checkpoints(run.no) == []
+
+
+async def test_large_checkpoints_go_bit_by_bit_after_the_end_of_their_run(tmp_path: Path) -> None:
+    async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        steps = "\n".join(f"- {{id: {step_id}, type: passthrough}}" for step_id in "abc")
+
+        async def ended(size: int) -> int:
+            started = await start(house, steps, {"text": "sesame" * (size // 6)}, capture="off")
+            await started.outcome()
+            run = await house.store.run(started.id)
+            assert run is not None
+            return run.no
+
+        assert await house.store.checkpoints(await ended(200_000)) == []
+        run_no = await ended(700_000)
+        assert len(await house.store.checkpoints(run_no)) == 2
+        assert await house.store.drop_checkpoints(limit_rows=100, limit_bytes=1000)
+        assert len(await house.store.checkpoints(run_no)) == 1
+        while await house.store.drop_checkpoints(limit_rows=100, limit_bytes=1000):
+            pass
+        assert await house.store.checkpoints(run_no) == []
+        while await house.store.expire_answers(before="9999", limit=10):
+            pass
+        assert await house.store.scrub()
+        assert files_with(b"sesame", tmp_path) == []
 
 
 def text_of(size: int) -> Payload:
