@@ -5,7 +5,7 @@ Being cut off is an end too: an ended run has no step that still runs.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from typing import Any, NoReturn
@@ -298,7 +298,7 @@ class Attempts:
         self,
         attempt: Attempt,
         step: LeafStep,
-        names: dict[str, Any],
+        names: MutableMapping[str, Any],
         talk: Talk,
         failure: StepFailure | None,
         waited_s: float,

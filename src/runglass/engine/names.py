@@ -1,5 +1,6 @@
 """The names for one step, and which large outputs must be in memory for them."""
 
+from collections.abc import MutableMapping
 from typing import Any
 
 from runglass.engine.memory import value_of
@@ -27,7 +28,7 @@ def needed_by(step: Step, data: Payload, scope: Scope) -> list[Payload]:
     return needed if data.holding is None or data in needed else [data, *needed]
 
 
-async def names_for(step: Step, data: Payload, scope: Scope, *, attempt: int = 1) -> dict[str, Any]:
+async def names_for(step: Step, data: Payload, scope: Scope, *, attempt: int = 1) -> MutableMapping[str, Any]:
     """The names that the step sees, inside of a block that uses what it needs."""
     value = data.value if data.holding is None else await value_of(data)
     if not (large := scope.large()):

@@ -29,6 +29,9 @@ T = TypeVar("T")
 SUSPENSION_LIMIT = 1000
 """How often code may ask the host for something: the clock, a file it will not get, a pause."""
 PRINT_LIMIT = 64 * 1024
+"""Characters that are kept of what code prints."""
+MAX_PRINTED = 16 << 20
+"""More fails: each 8 kB or so are handed over in this process, beside everybody else's work."""
 RESULT_SHARE = 4
 """As JSON a result may have this part of the memory limit: as objects it takes up to 20 times the room."""
 _SHOWN = 2000
@@ -67,6 +70,7 @@ class Sandbox:
             "memory": memory_limit_bytes,
             "recursion": recursion_limit,
             "suspensions": SUSPENSION_LIMIT,
+            "print": MAX_PRINTED,
         }
         self._result_limit_bytes = memory_limit_bytes // RESULT_SHARE
         self._processes = SandboxProcesses(self._limits, places=max_processes, most_each=most_each)
@@ -148,6 +152,8 @@ class Sandbox:
             return StepFailure(
                 "SANDBOX_LIMIT", "the process that ran the code died, twice", details={"limit": "crash"}
             )
+        if printed.is_over:
+            limit = "print"
         if limit is not None:
             value = self._limit_values[limit]
             details = {"limit": limit, "value": value, **details}
@@ -188,13 +194,14 @@ async def _read(reader: Callable[[str], T], code: str) -> T:
     return reader(code) if len(code) <= QUICK else await in_turn(partial(reader, code))
 
 
-_Limit = Literal["time", "sleep", "memory", "recursion", "suspensions"]
+_Limit = Literal["time", "sleep", "memory", "recursion", "suspensions", "print"]
 _LIMITS: dict[_Limit, str] = {
     "time": "time limit of %d ms",
     "sleep": "limit of %d ms of sleep",
     "memory": "memory limit of %d bytes",
     "recursion": "recursion limit of %d calls",
     "suspensions": "limit of %d calls to the system",
+    "print": "limit of %d printed characters",
 }
 _SIGNS: dict[tuple[str, str], _Limit] = {
     ("TimeoutError", "feed time limit exceeded"): "time",
@@ -242,11 +249,21 @@ class _Printed:
     def __init__(self) -> None:
         self.parts: list[str] = []
         self._room = PRINT_LIMIT
+        self._taken = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it printed more than it may."""
+        return self._taken > MAX_PRINTED
 
     def take(self, stream: str, text: str) -> None:
         if self._room > 0:
             self.parts.append(text[: self._room])
             self._room -= len(text)
+        self._taken += len(text)
+        if self.is_over:
+            # Nothing more is handed over then, and the code fails in the end.
+            raise OverflowError("print limit exceeded")
 
 
 _RESULT = f"""

@@ -1,9 +1,13 @@
 """Where in a flow a step runs, and which names it sees there."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping
+from typing import Any, NamedTuple, cast
 
 from runglass.engine.payload import Payload
+
+MANY_NAMES = 1000
+"""More of an input are not copied for each step, which would take milliseconds of the event loop."""
 
 
 class Place(NamedTuple):
@@ -18,6 +22,13 @@ class Place(NamedTuple):
 
     def iteration(self, index: int) -> "Place":
         return Place(self.step_index, (*(self.loop_path or ()), index))
+
+
+class _Layers(ChainMap[str, Any]):
+    """Names in several dicts, of which none is copied or changed."""
+
+    def clear(self) -> None:
+        self.maps = [{}]
 
 
 class _Seen:
@@ -56,19 +67,22 @@ class Scope:
 
     def names(
         self, data: Mapping[str, Any] | None, *, attempt: int = 1, large: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
+    ) -> MutableMapping[str, Any]:
         """The names for a step whose input is `data`; nearer ones hide farther ones.
 
         Of the large outputs those are seen whose values are given.
         """
         outputs = self._all_outputs()
-        return {
+        around = {
             "initial": self._inputs,
             "steps": {**outputs, **large} if large else outputs,
             "attempt": attempt,
             **self._loop_names,
-            **(data or {}),
         }
+        if data is not None and len(data) > MANY_NAMES:
+            # An input is JSON, and so a dict.
+            return _Layers(cast(dict[str, Any], data), around)
+        return {**around, **(data or {})}
 
     def outputs(self) -> dict[str, Any]:
         """The outputs by step id that are seen here, the large ones left out."""

@@ -234,7 +234,7 @@ async def test_a_result_that_json_cannot_hold_is_refused_with_its_place(
     ("code", "limit"),
     [
         ("while True: pass", "time"),
-        ("while True: print('x' * 1000)", "time"),
+        ("while True: print('x' * 1000)", "print"),
         ("try:\n  while True: pass\nexcept BaseException: return 1", "time"),
         ("import time\ntime.sleep(30)", "sleep"),
         ("import time\nwhile True: time.sleep(0.3)", "sleep"),
@@ -281,6 +281,13 @@ async def test_long_messages_and_prints_are_kept_in_bounds(sandbox: Sandbox) -> 
     assert len(error.message) < 3000
     assert len(error.details["traceback"]) < 5000
     assert len(error.details["printed"]) == PRINT_LIMIT
+
+
+async def test_code_that_prints_without_end_fails_and_hands_no_more_over(sandbox: Sandbox) -> None:
+    error = await failure(sandbox, "while True:\n    print('x' * 10_000)")
+    assert (error.code, error.details["limit"]) == ("SANDBOX_LIMIT", "print")
+    assert error.message.startswith("the code went over its limit of 16777216 printed characters")
+    assert await sandbox.run("for n in range(1600):\n    print('x' * 10_000)\nreturn n", {}) == 1599
 
 
 async def test_nothing_that_code_prints_reaches_our_own_output(
