@@ -9,7 +9,7 @@ it asks for one tool at a time.
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -51,7 +51,7 @@ async def echo(
         output = {"text": text}
 
     project_id = working_for.get()
-    pieces = iter(words_with_space(text[:STREAMED]))
+    pieces = words_with_space(text[:STREAMED])
     for piece in islice(pieces, _PIECES_PER_TURN):
         on_text(piece)
     while batch := list(islice(pieces, _PIECES_PER_TURN)):
@@ -78,9 +78,9 @@ async def echo(
     return ModelAnswer(output=output, response=response)
 
 
-def words_with_space(text: str) -> list[str]:
+def words_with_space(text: str) -> Iterator[str]:
     """`text` cut after each word's trailing space; the pieces join to exactly `text`."""
-    return re.findall(r"\s*\S+\s*|\s+", text)
+    return (word.group() for word in re.finditer(r"\s*\S+\s*|\s+", text))
 
 
 def _last_user_text(messages: list[dict[str, Any]]) -> str:

@@ -180,7 +180,7 @@ async def test_content_that_is_no_text_is_refused() -> None:
 
 @given(st.text())
 def test_the_pieces_join_to_exactly_the_text(text: str) -> None:
-    pieces = words_with_space(text)
+    pieces = list(words_with_space(text))
     assert "".join(pieces) == text
     assert all(len(piece.split()) == 1 for piece in pieces) or not text.strip()
 
