@@ -18,6 +18,7 @@ from rich.console import Console
 
 from tests.prove.attacking.attack import Attack
 from tests.prove.attacking.bout import Bout
+from tests.prove.attacking.neighbour import EVERY_S
 from tests.prove.attacking.verdict import (
     BACK_SHARE,
     CEILING_MB,
@@ -70,7 +71,11 @@ async def hostile(
                     _write(json, seconds, verdicts)
     bad = [verdict.name for verdict in verdicts if not verdict.is_good]
     assert not bad, f"{len(bad)} of {len(attacks)} attacks did what they must not: {', '.join(bad)}"
-    return [*_bounds(seconds), f"{len(attacks)} attacks, and the neighbour hardly noticed"]
+    return [
+        *_bounds(seconds),
+        *_beyond(verdicts),
+        f"{len(attacks)} attacks, and the neighbour hardly noticed",
+    ]
 
 
 def _chosen(only: Sequence[str], families: Sequence[str]) -> list[Attack]:
@@ -129,6 +134,21 @@ def _bounds(seconds: float) -> list[str]:
         f"memory of all processes: {RSS_MB:,.0f} MB over quiet, {RSS_MB * BACK_SHARE:,.0f} MB after"
         f" {SETTLE_S:g} s; killed at {CEILING_MB:,.0f} MB",
     ]
+
+
+def _beyond(verdicts: Sequence[Verdict]) -> list[str]:
+    """How often the neighbour's p99 was more than so many times its quiet value, be it within the bound."""
+    lines = []
+    for kind in EVERY_S:
+        speeds = [(each.speeds[kind], each.name) for each in verdicts if kind in each.speeds]
+        over = [(speed, name) for speed, name in speeds if speed.ratio > TIMES]
+        if over:
+            worst, name = max(over, key=lambda each: each[0].p99)
+            lines.append(
+                f"{kind}: p99 over {TIMES:g} times its quiet value in {len(over)} of {len(speeds)} attacks,"
+                f" at most {worst.quiet_p99:.0f} to {worst.p99:.0f} ms ({name})"
+            )
+    return lines
 
 
 def _write(path: Path, seconds: float, verdicts: list[Verdict]) -> None:

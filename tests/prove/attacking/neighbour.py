@@ -20,7 +20,7 @@ from tests.prove.attacking.places import NEIGHBOUR, ROOT
 
 Kind: TypeAlias = Literal["run", "read", "stream", "health"]
 
-EVERY_S: dict[Kind, float] = {"run": 0.15, "read": 0.15, "stream": 0.4, "health": 0.2}
+EVERY_S: dict[Kind, float] = {"run": 0.05, "read": 0.05, "stream": 0.2, "health": 0.1}
 LIMIT_S: dict[Kind, float] = {"run": 6.0, "read": 6.0, "stream": 6.0, "health": 3.0}
 """How long it waits before it gives up, which is a fault."""
 
