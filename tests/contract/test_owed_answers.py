@@ -112,6 +112,8 @@ def expire(server: RunningServer) -> None:
     async def work() -> None:
         while await server.runtime.store.expire_answers(before="9999", limit=100):
             pass
+        while await server.runtime.store.drop_checkpoints(limit_rows=100, limit_bytes=1 << 20):
+            pass
 
     server.call(work())
 
