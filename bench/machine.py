@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.stage import PEERS
 
-OURS = ("msgspec", "httpx2", "litestar", "uvicorn", "uvloop")
+OURS = ("msgspec", "httpx2", "starlette", "uvicorn", "uvloop")
 THEIRS = ("pydantic", "openai", "langgraph", "langgraph-checkpoint-sqlite", "dbos", "arize-phoenix")
 
 

@@ -4,6 +4,7 @@ Run `make reference` after a change; a test fails while the page does not match 
 """
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -20,6 +21,7 @@ from runglass.errors import CODES, STEP_CODES, exception_for
 from runglass.events import KnownEvent
 from runglass.execution import ExecuteRequest
 from runglass.server import attachments, bodies, calls, tools, turns
+from runglass.server.endpoints import ENDPOINTS
 from runglass.settings import CLIENT_VARIABLES, PREFIX, Price, Settings
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -51,6 +53,10 @@ def page() -> str:
         PARAMETERS,
         "## Commands\n\n`runglass COMMAND --help` says more about each.",
         table(["command", "what it does", "options"], commands()),
+        "## HTTP endpoints\n\nThe description of each, with bodies and answers, is at `/docs` of a running"
+        " server, and as OpenAPI at `/docs/openapi.json`. A key is sent as `Authorization: Bearer nk_…`;"
+        " `role` is the least one that may ask.",
+        table(["endpoint", "role", "what it does", "query"], endpoints()),
         "## Exit codes",
         table(["code", "meaning"], [(f"{int(code)}", text) for code, text in MEANINGS.items()]),
         "## Events\n\nEach has `executionId`, `seq` and `at` as well.",
@@ -233,6 +239,15 @@ def events() -> list[tuple[str, str, str, str]]:
         meaning = inspect.cleandoc(kind.__doc__ or "").replace("\n", " ")
         rows.append((f"`{kind.__struct_config__.tag}`", f"`{kind.__name__}`", meaning, " ".join(fields)))
     return rows
+
+
+def endpoints() -> Iterator[Sequence[str]]:
+    """Each endpoint in the order of its path."""
+    for each in sorted(ENDPOINTS, key=lambda each: (each.path, each.method)):
+        path = re.sub(r":\w+}", "}", each.path)
+        query = ", ".join(f"`{parameter.name}`" for parameter in each.query)
+        role = "none" if each.access == "open" else f"`{each.access}`"
+        yield f"`{each.method} {path}`", role, each.summary, query
 
 
 def codes() -> list[tuple[str, str, str, str]]:

@@ -185,11 +185,11 @@ def test_whoever_waits_for_a_paused_run_that_is_purged_is_told(
 
     run = paused(server)
 
-    class Asked:
+    class Request:
         """As much of a request as the wait looks at."""
 
-        class app:
-            state = {"runtime": server.runtime}  # noqa: RUF012
+        class services:
+            runtime = server.runtime
 
     async def wait() -> str:
         store = server.runtime.store
@@ -198,7 +198,7 @@ def test_whoever_waits_for_a_paused_run_that_is_purged_is_told(
         await server.runtime.engine.cancel_paused(record, reason="test")
         assert await store.purge_run(record.no)
         try:
-            await _rested(Asked, replace(record, status="running"), -1)  # type: ignore[arg-type]
+            await _rested(Request, replace(record, status="running"), -1)  # type: ignore[arg-type]
         except APIError as error:
             return error.code
         return ""

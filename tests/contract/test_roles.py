@@ -9,7 +9,8 @@ import httpx2
 import pytest
 
 from runglass.keys import ROLES, digest_of
-from runglass.server.app import create_app
+from runglass.server.endpoint import ROLES as ALLOWED
+from runglass.server.endpoints import ENDPOINTS
 from runglass.testing import RunningServer
 from tests.contract.wire import ANYTHING, detail, http_for
 
@@ -140,22 +141,26 @@ def ask(http: httpx2.Client, row: Row, names: dict[str, str], **headers: str) ->
     return http.request(row.method, path, json=row.body, headers=headers)
 
 
-def routes(server: RunningServer) -> set[tuple[str, str]]:
-    """Every route that the application has, described or not, apart from what the framework adds to each."""
-    application: Any = create_app(server.runtime)
-    return {
-        (method.lower(), re.sub(r":\w+}", "}", route.path))
-        for route in application._app.routes
-        for method in getattr(route, "methods", ["GET"])
-        if method != "OPTIONS" and not route.path.startswith("/docs")
-    }
+def routes() -> set[tuple[str, str]]:
+    """Every endpoint of the application."""
+    return {(each.method.lower(), re.sub(r":\w+}", "}", each.path)) for each in ENDPOINTS}
 
 
 def test_the_table_has_every_route_that_there_is(server: RunningServer, nobody: httpx2.Client) -> None:
     table = {(row.method.lower(), f"{API}{row.path}") for row in ROWS} | OPEN
-    assert table == routes(server)
+    assert table == routes()
     document = nobody.get(f"{server.address}/docs/openapi.json").json()
     assert table == {(method, path) for path, item in document["paths"].items() for method in item}
+
+
+@every_row
+def test_the_table_says_whom_it_refuses(row: Row) -> None:
+    (endpoint,) = (
+        each
+        for each in ENDPOINTS
+        if (each.method, re.sub(r":\w+}", "}", each.path)) == (row.method, f"{API}{row.path}")
+    )
+    assert {role for role in ROLES if getattr(row, role) != 403} == set(ALLOWED[endpoint.access])
 
 
 @every_row

@@ -5,21 +5,15 @@ word for word like one that was never there, after the same reads. Nothing is ca
 at once.
 """
 
-from typing import Any, NamedTuple
-
-from litestar.connection import Request
-from litestar.datastructures import State
-from litestar.params import FromPath
+from typing import NamedTuple
 
 from runglass.errors import APIError, api_error
 from runglass.keys import PREFIX, digest_of
 from runglass.management import Actor
 from runglass.runtime import Runtime
 from runglass.server.parts import PART_BYTES
+from runglass.server.request import ApiRequest
 from runglass.store.base import ApiKey, FlowRecord, Project, RunRecord, Store
-
-Asked = Request[Any, ApiKey, State]
-"""A request that came with a good key, which is its `auth`."""
 
 MAY_EXECUTE = frozenset({"run", "admin"})
 
@@ -36,13 +30,12 @@ async def authenticate(store: Store, authorization: str | None) -> ApiKey:
     return found
 
 
-def runtime_of(request: Asked) -> Runtime:
+def runtime_of(request: ApiRequest) -> Runtime:
     """The runtime that the application serves."""
-    runtime: Runtime = request.app.state["runtime"]
-    return runtime
+    return request.services.runtime
 
 
-async def own_project(request: Asked, org: str, project: str, slug: str) -> Project:
+async def own_project(request: ApiRequest, org: str, project: str, slug: str) -> Project:
     """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
     own = await runtime_of(request).store.project(request.auth.project_id)
     if own is None or (own.org, own.name) != (org, project):
@@ -50,7 +43,7 @@ async def own_project(request: Asked, org: str, project: str, slug: str) -> Proj
     return own
 
 
-async def own_room(request: Asked, org: str, project: str) -> Project:
+async def own_room(request: ApiRequest, org: str, project: str) -> Project:
     """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
     own = await runtime_of(request).store.project(request.auth.project_id)
     if own is None or (own.org, own.name) != (org, project):
@@ -58,7 +51,7 @@ async def own_room(request: Asked, org: str, project: str) -> Project:
     return own
 
 
-async def own_flow(request: Asked, org: str, project: str, slug: str) -> FlowRecord:
+async def own_flow(request: ApiRequest, org: str, project: str, slug: str) -> FlowRecord:
     """A flow of the caller's project. Raises FLOW_NOT_FOUND."""
     own = await own_project(request, org, project, slug)
     flow = await runtime_of(request).store.find_flow(own.id, slug)
@@ -67,23 +60,7 @@ async def own_flow(request: Asked, org: str, project: str, slug: str) -> FlowRec
     return flow
 
 
-async def require_execute(request: Asked, org: str, project: str, slug: str) -> None:
-    """Raises FORBIDDEN where the role may not run the flow, FLOW_NOT_FOUND where there is none to see."""
-    if request.auth.role not in MAY_EXECUTE:
-        await own_flow(request, org, project, slug)
-        raise api_error(
-            "FORBIDDEN", f"a key with the role {request.auth.role!r} may read runs, not start them"
-        )
-
-
-def require_admin(request: Asked, *, to: str = "manage flows and keys") -> None:
-    """Raises FORBIDDEN where the role may not do what takes an admin."""
-    if request.auth.role != "admin":
-        message = f"a key with the role {request.auth.role!r} may not {to}; that takes the role 'admin'"
-        raise api_error("FORBIDDEN", message)
-
-
-def actor_of(request: Asked) -> Actor:
+def actor_of(request: ApiRequest) -> Actor:
     """Who asks, for the audit log. No header that names another address is believed: anybody may send it."""
     key, client = request.auth, request.client
     address = "unknown" if client is None else client.host
@@ -97,7 +74,7 @@ class OpenedTrace(NamedTuple):
     steps: list[tuple[int, bytes]]
 
 
-async def run_by_id(request: Asked, execution_id: FromPath[str]) -> RunRecord:
+async def run_by_id(request: ApiRequest, execution_id: str) -> RunRecord:
     """A run of the caller's project, its id in either case. Raises RUN_NOT_FOUND."""
     run = await runtime_of(request).store.run(execution_id.lower())
     if run is None or run.project_id != request.auth.project_id:
@@ -105,17 +82,17 @@ async def run_by_id(request: Asked, execution_id: FromPath[str]) -> RunRecord:
     return run
 
 
-async def trace_by_id(request: Asked, execution_id: FromPath[str]) -> OpenedTrace:
+async def trace_by_id(request: ApiRequest, execution_id: str) -> OpenedTrace:
     """As `run_by_id`, with its trace: one read for both. Raises RUN_NOT_FOUND."""
     return await _opened(request, execution_id, flow_id=None)
 
 
 async def run_of_flow(
-    request: Asked,
-    org: FromPath[str],
-    project: FromPath[str],
-    slug: FromPath[str],
-    execution_id: FromPath[str],
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    execution_id: str,
 ) -> RunRecord:
     """A run of that flow. Raises FLOW_NOT_FOUND, and RUN_NOT_FOUND also for a run of another flow."""
     flow = await own_flow(request, org, project, slug)
@@ -126,18 +103,18 @@ async def run_of_flow(
 
 
 async def trace_of_flow(
-    request: Asked,
-    org: FromPath[str],
-    project: FromPath[str],
-    slug: FromPath[str],
-    execution_id: FromPath[str],
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    execution_id: str,
 ) -> OpenedTrace:
     """As `run_of_flow`, with its trace. Raises FLOW_NOT_FOUND, RUN_NOT_FOUND."""
     flow = await own_flow(request, org, project, slug)
     return await _opened(request, execution_id, flow_id=flow.id)
 
 
-async def _opened(request: Asked, execution_id: str, *, flow_id: str | None) -> OpenedTrace:
+async def _opened(request: ApiRequest, execution_id: str, *, flow_id: str | None) -> OpenedTrace:
     opened = await runtime_of(request).store.trace(
         execution_id.lower(), project_id=request.auth.project_id, flow_id=flow_id, limit_bytes=PART_BYTES
     )

@@ -14,18 +14,20 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
-from litestar import Response
+from starlette.responses import Response
 
 from runglass.engine.pace import writing
 from runglass.errors import APIError, CallRepeated, StoreError, api_error
 from runglass.events import TERMINAL_EVENTS
-from runglass.server.answers import JSON, error_body, once_started
+from runglass.server.answers import error_body, once_started
 from runglass.server.asked import body_of
-from runglass.server.auth import Asked, no_run, runtime_of
+from runglass.server.auth import no_run, runtime_of
 from runglass.server.bodies import read_aside
 from runglass.server.endings import answer_expired
+from runglass.server.endpoint import JSON
 from runglass.server.owed import require_owed
 from runglass.server.repeats import REPLAYED, paid_once, target_of
+from runglass.server.request import ApiRequest
 from runglass.server.revocation import while_allowed
 from runglass.server.spelling import camel
 from runglass.store.base import Call, CallKey, Project, RunRecord
@@ -52,13 +54,13 @@ class Answered(NamedTuple):
 
 
 async def once(
-    request: Asked,
+    request: ApiRequest,
     project: Project,
     begin: Callable[[CallKey | None], Awaitable[Finish]],
     repeated: Callable[[RunRecord, int], Awaitable[Answered]],
     *,
     resumes: str | None = None,
-) -> Response[bytes]:
+) -> Response:
     """The answer to a call, which is begun once.
 
     `begin` notes the call that it is given, starts or goes on with a run (with `resumes`, if given), and
@@ -70,7 +72,7 @@ async def once(
     call = await call_of(request)
     if call is None:
 
-        async def run() -> Response[bytes]:
+        async def run() -> Response:
             return _response(await (await begin(None))())
 
         return await paid_once(request, run, resumes=resumes)
@@ -99,13 +101,13 @@ async def once(
 
 
 @asynccontextmanager
-async def turn(request: Asked, project: Project, call: CallKey) -> AsyncIterator[Call | None]:
+async def turn(request: ApiRequest, project: Project, call: CallKey) -> AsyncIterator[Call | None]:
     """The same call as it was made before, or None: then the block begins it, and nobody else meanwhile.
 
     Raises IDEMPOTENCY_MISMATCH. A call that was noted and that, by a crash, never went on with its run is as
     good as not made.
     """
-    turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = request.app.state["turns"]
+    turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = request.services.idempotency_locks
     # Held by those who wait for it, gone with the last of them.
     lock = turns.setdefault((project.id, call.key), asyncio.Lock())
     if lock.locked():
@@ -121,7 +123,7 @@ async def turn(request: Asked, project: Project, call: CallKey) -> AsyncIterator
         lock.release()
 
 
-async def keep_refusal(request: Asked, project: Project, call: CallKey, error: APIError) -> None:
+async def keep_refusal(request: ApiRequest, project: Project, call: CallKey, error: APIError) -> None:
     """Keeps an error as the answer to the call, where the call has been noted.
 
     A fault of the server is no answer: the run goes on later, or has an outcome that could not be read, and
@@ -131,7 +133,7 @@ async def keep_refusal(request: Asked, project: Project, call: CallKey, error: A
         await _keep(request, project, call, Answered(error.status, error_body(error)))
 
 
-async def _keep(request: Asked, project: Project, call: CallKey, answered: Answered) -> None:
+async def _keep(request: ApiRequest, project: Project, call: CallKey, answered: Answered) -> None:
     try:
         async with writing(project.id, len(answered.body)):
             await runtime_of(request).store.answer_call(
@@ -142,7 +144,7 @@ async def _keep(request: Asked, project: Project, call: CallKey, answered: Answe
         log.warning("the answer to the call %r is not kept: %s", call.key, error)
 
 
-async def note(request: Asked, project: Project, call: CallKey | None, run: RunRecord) -> None:
+async def note(request: ApiRequest, project: Project, call: CallKey | None, run: RunRecord) -> None:
     """Notes a call that is about to go on with a paused run, if it has a key. Raises CallRepeated."""
     if call is None:
         return
@@ -151,7 +153,7 @@ async def note(request: Asked, project: Project, call: CallKey | None, run: RunR
         await store.begin_call(project.id, call, run)
 
 
-async def call_of(request: Asked) -> CallKey | None:
+async def call_of(request: ApiRequest) -> CallKey | None:
     """The call that the request's Idempotency-Key names; None without one. Raises INVALID_REQUEST."""
     key = request.headers.get("idempotency-key")
     if key is None:
@@ -194,7 +196,7 @@ def _in_order(value: Any) -> Any:
     return holder[0]
 
 
-async def _made_before(request: Asked, project: Project, call: CallKey) -> Call | None:
+async def _made_before(request: ApiRequest, project: Project, call: CallKey) -> Call | None:
     before = await runtime_of(request).store.call(project.id, call.key)
     if before is not None and before.digest != call.digest:
         message = f"something else was asked under the Idempotency-Key {call.key!r}; use a new one"
@@ -202,7 +204,7 @@ async def _made_before(request: Asked, project: Project, call: CallKey) -> Call 
     return before
 
 
-async def _waits_still(request: Asked, call: Call) -> bool:
+async def _waits_still(request: ApiRequest, call: Call) -> bool:
     runtime = runtime_of(request)
     if call.status is not None or runtime.engine.goes_on(call.run_id):
         return False
@@ -211,7 +213,7 @@ async def _waits_still(request: Asked, call: Call) -> bool:
 
 
 async def _again(
-    request: Asked, before: Call, repeated: Callable[[RunRecord, int], Awaitable[Answered]]
+    request: ApiRequest, before: Call, repeated: Callable[[RunRecord, int], Awaitable[Answered]]
 ) -> Answered:
     run = await runtime_of(request).store.run(before.run_id)
     if run is None:
@@ -224,7 +226,7 @@ async def _again(
     return await repeated(run, before.head)
 
 
-async def rested(request: Asked, run: RunRecord, *, beyond: int = -1) -> RunRecord:
+async def rested(request: ApiRequest, run: RunRecord, *, beyond: int = -1) -> RunRecord:
     """The run once it has ended, or is paused after an event beyond that seq.
 
     Raises UNAVAILABLE if the server is stopped before, UNAUTHENTICATED if the key is revoked.
@@ -232,7 +234,7 @@ async def rested(request: Asked, run: RunRecord, *, beyond: int = -1) -> RunReco
     return await while_allowed(request, run.id, _rested(request, run, beyond))
 
 
-async def _rested(request: Asked, run: RunRecord, beyond: int) -> RunRecord:
+async def _rested(request: ApiRequest, run: RunRecord, beyond: int) -> RunRecord:
     runtime = runtime_of(request)
     while not run.ended and not (run.status == "paused" and run.head > beyond):
         pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS)
@@ -246,5 +248,5 @@ async def _rested(request: Asked, run: RunRecord, beyond: int) -> RunRecord:
     return run
 
 
-def _response(answered: Answered, headers: dict[str, str] | None = None) -> Response[bytes]:
+def _response(answered: Answered, headers: dict[str, str] | None = None) -> Response:
     return Response(answered.body, status_code=answered.status, media_type=JSON, headers=headers)

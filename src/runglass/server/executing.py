@@ -5,7 +5,7 @@ from functools import partial
 from typing import TypeVar
 
 import msgspec
-from litestar import Response
+from starlette.responses import Response
 
 from runglass.engine.aside import LARGE_BYTES, aside, in_turn
 from runglass.engine.engine import StartedRun
@@ -20,13 +20,14 @@ from runglass.override_policy import may_hand_in
 from runglass.runtime import Runtime
 from runglass.server.answers import error_body, once_started
 from runglass.server.asked import body_of, forget_body
-from runglass.server.auth import Asked, no_run, own_project, require_execute, run_of_flow, runtime_of
+from runglass.server.auth import no_run, own_project, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, note, once, rested
 from runglass.server.endings import failure_of, require_outcome, result_of
 from runglass.server.offers import check_takers, offer_of
 from runglass.server.owed import require_owed
 from runglass.server.parameters import Wanted, checked_uuid, trace_context_of
+from runglass.server.request import ApiRequest
 from runglass.server.revocation import STILL_PAUSED, while_allowed
 from runglass.server.taking_in import Taken, taking_in_of
 from runglass.server.tools import match_tool_results
@@ -38,11 +39,10 @@ Handing = TypeVar("Handing", bound=ToolRequest)
 
 
 async def execute_flow(
-    request: Asked, org: str, project: str, slug: str, version: Wanted, session_id: str | None
-) -> Response[bytes]:
+    request: ApiRequest, org: str, project: str, slug: str, version: Wanted, session_id: str | None
+) -> Response:
     """Answers when the run has ended or waits. Raises what the contract lists."""
     own = await own_project(request, org, project, slug)
-    await require_execute(request, org, project, slug)
     number = version.number()
     # Before the body: to a caller, a flow that is not there is no place for a mistake in it.
     _, _, flow = await runtime_of(request).find(own, slug, number)
@@ -78,7 +78,7 @@ async def execute_flow(
 
 
 async def _start(
-    request: Asked,
+    request: ApiRequest,
     own: Project,
     flow: Flow,
     asked: ExecuteRequest,
@@ -111,7 +111,7 @@ async def _start(
 
 
 async def _resume(
-    request: Asked,
+    request: ApiRequest,
     own: Project,
     slug: str,
     asked: ExecuteRequest,
@@ -159,7 +159,9 @@ async def _resume(
     return partial(_outcome, request, started, run.flow_id, step_count(paused.plan.flow))
 
 
-async def overridden(request: Asked, own: Project, paused: PausedRun, asked: RunRequest, size: int) -> Plan:
+async def overridden(
+    request: ApiRequest, own: Project, paused: PausedRun, asked: RunRequest, size: int
+) -> Plan:
     """The run's plan with the overrides of this call in it.
 
     Raises INVALID_REQUEST, MODEL_NOT_SUPPORTED, and FORBIDDEN for an override that this caller may not make.
@@ -174,7 +176,7 @@ async def overridden(request: Asked, own: Project, paused: PausedRun, asked: Run
     return msgspec.structs.replace(paused.plan, flow=flow)
 
 
-def handed_in(request: Asked, flow: Flow, asked: Handing) -> Handing:
+def handed_in(request: ApiRequest, flow: Flow, asked: Handing) -> Handing:
     """`asked` as far as this caller may hand in inputs and outputs of steps.
 
     Raises FORBIDDEN for inputs. Outputs come back with each call of a walk, so those of the run's own just
@@ -191,7 +193,7 @@ def handed_in(request: Asked, flow: Flow, asked: Handing) -> Handing:
     return msgspec.structs.replace(asked, accumulated_outputs=None)
 
 
-async def _outcome(request: Asked, started: StartedRun, flow_id: str, block_count: int) -> Answered:
+async def _outcome(request: ApiRequest, started: StartedRun, flow_id: str, block_count: int) -> Answered:
     """Waits for the end of the stretch, wherever it comes about."""
     try:
         with once_started(started.id):
@@ -259,7 +261,7 @@ def tool_calls_required(
     )
 
 
-async def _answer_of(request: Asked, run: RunRecord) -> Answered:
+async def _answer_of(request: ApiRequest, run: RunRecord) -> Answered:
     """The answer for a run that has been started by an earlier call, from what is stored of it."""
     runtime: Runtime = runtime_of(request)
     with decoding(run.id):

@@ -4,13 +4,8 @@ Their paths begin with `/flows`, which no path of running or reading does. Whoev
 look; changing takes the role `admin`.
 """
 
-from dataclasses import dataclass
-
 import msgspec
-from litestar import Response, Router, get, post, put
-from litestar.openapi.spec import OpenAPIMediaType, RequestBody, Schema
-from litestar.openapi.spec.enums import OpenAPIType
-from litestar.params import FromPath
+from starlette.responses import Response
 
 from runglass.errors import APIError, FlowFileError, Problem, api_error
 from runglass.flow import CheckedFlow
@@ -18,63 +13,24 @@ from runglass.management import (
     FlowHistory,
     FlowInfo,
     FlowList,
-    FlowTree,
     FlowVersionNumber,
     FlowWarning,
     PushedFlow,
     VersionInfo,
 )
 from runglass.runtime import Runtime, push_flow
-from runglass.server.answers import JSON
-from runglass.server.asked import answer, body_of, documented
-from runglass.server.auth import Asked, actor_of, own_flow, own_room, require_admin, runtime_of
+from runglass.server.asked import answer, body_of
+from runglass.server.auth import actor_of, own_flow, own_room, runtime_of
 from runglass.server.bodies import read_body
-from runglass.server.openapi import ReadingOperation
+from runglass.server.endpoint import JSON
+from runglass.server.request import ApiRequest
 from runglass.store.base import FlowRecord, Project
 
-YAML = "application/yaml"
 MOST_IN_MESSAGE = 3
 LARGEST_VERSION = 2**31 - 1
-TAGS = ["Managing flows"]
 
 
-@dataclass
-class PushOperation(ReadingOperation):
-    """An operation whose body is a flow file."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        about = "A flow, in the shape of `/api/v1/schemas/flow.json`."
-        tree = Schema(type=OpenAPIType.OBJECT, required=["slug", "steps"], description=about)
-        text = Schema(type=OpenAPIType.STRING, description="A flow file; read as YAML whatever its type.")
-        body = {JSON: OpenAPIMediaType(tree), YAML: OpenAPIMediaType(text)}
-        self.request_body = RequestBody(body, required=True)
-
-
-@dataclass
-class ProductionOperation(ReadingOperation):
-    """An operation whose body names a version."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        number = Schema(type=OpenAPIType.INTEGER, minimum=1, description="A published version.")
-        body = Schema(
-            type=OpenAPIType.OBJECT,
-            required=["version"],
-            properties={"version": number},
-            additional_properties=True,
-        )
-        self.request_body = RequestBody({JSON: OpenAPIMediaType(body)}, required=True)
-
-
-@get(
-    "/",
-    responses=documented(FlowList, "The flows, by slug."),
-    operation_class=ReadingOperation,
-    tags=TAGS,
-    summary="The flows of the key's project",
-)
-async def own_flows(request: Asked) -> Response[bytes]:
+async def own_flows(request: ApiRequest) -> Response:
     """The flows of the project that the key belongs to, and how that is called."""
     own = await runtime_of(request).store.project(request.auth.project_id)
     if own is None:
@@ -82,28 +38,12 @@ async def own_flows(request: Asked) -> Response[bytes]:
     return await _list(request, own)
 
 
-@get(
-    "/{org:str}/{project:str}",
-    responses=documented(FlowList, "The flows, by slug."),
-    operation_class=ReadingOperation,
-    tags=TAGS,
-    summary="A project's flows",
-)
-async def flows(request: Asked, org: FromPath[str], project: FromPath[str]) -> Response[bytes]:
+async def flows(request: ApiRequest, org: str, project: str) -> Response:
     """Each flow and which version of it is in production."""
     return await _list(request, await own_room(request, org, project))
 
 
-@get(
-    "/{org:str}/{project:str}/{slug:str}",
-    responses=documented(FlowHistory, "The flow."),
-    operation_class=ReadingOperation,
-    tags=TAGS,
-    summary="A flow and its versions",
-)
-async def flow(
-    request: Asked, org: FromPath[str], project: FromPath[str], slug: FromPath[str]
-) -> Response[bytes]:
+async def flow(request: ApiRequest, org: str, project: str, slug: str) -> Response:
     """The versions in order, the draft, which is version 0, first."""
     record = await own_flow(request, org, project, slug)
     versions = await runtime_of(request).store.versions(record.id)
@@ -115,20 +55,13 @@ async def flow(
     )
 
 
-@get(
-    "/{org:str}/{project:str}/{slug:str}/versions/{number:int}",
-    responses=documented(FlowTree, "The flow's tree of steps."),
-    operation_class=ReadingOperation,
-    tags=TAGS,
-    summary="A version of a flow",
-)
 async def flow_version(
-    request: Asked,
-    org: FromPath[str],
-    project: FromPath[str],
-    slug: FromPath[str],
-    number: FromPath[int],
-) -> Response[bytes]:
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    number: int,
+) -> Response:
     """The flow as JSON, fields at their defaults left out; version 0 is the draft."""
     record = await own_flow(request, org, project, slug)
     known = 0 <= number <= LARGEST_VERSION
@@ -138,16 +71,7 @@ async def flow_version(
     return Response(source, media_type=JSON)
 
 
-@put(
-    "/{org:str}/{project:str}/{slug:str}",
-    responses=documented(PushedFlow, "The flow; what it is in production has not changed."),
-    operation_class=PushOperation,
-    tags=TAGS,
-    summary="Push a flow",
-)
-async def push(
-    request: Asked, org: FromPath[str], project: FromPath[str], slug: FromPath[str]
-) -> Response[bytes]:
+async def push(request: ApiRequest, org: str, project: str, slug: str) -> Response:
     """Stores a flow file, YAML or JSON, as the draft of its slug, which must be the slug in the path.
 
     A file with mistakes is refused with all of them in `detail.problems`. `warnings` lists what does not keep
@@ -155,7 +79,6 @@ async def push(
     project or the server does not allow are FORBIDDEN.
     """
     own = await own_room(request, org, project)
-    require_admin(request)
     runtime = runtime_of(request)
     checked = await _read_flow(runtime, own, await body_of(request), slug)
     runtime.policy.check_flow(own, checked.flow)
@@ -164,40 +87,19 @@ async def push(
     return answer(PushedFlow(**msgspec.structs.asdict(info), warnings=warnings))
 
 
-@post(
-    "/{org:str}/{project:str}/{slug:str}/publish",
-    status_code=200,
-    responses=documented(FlowVersionNumber, "The version that is now in production."),
-    operation_class=ReadingOperation,
-    tags=TAGS,
-    summary="Publish a flow",
-)
-async def publish(
-    request: Asked, org: FromPath[str], project: FromPath[str], slug: FromPath[str]
-) -> Response[bytes]:
+async def publish(request: ApiRequest, org: str, project: str, slug: str) -> Response:
     """Makes the draft the next version and that the production version.
 
     A draft equal to the production version is not published again.
     """
     record = await own_flow(request, org, project, slug)
-    require_admin(request)
     version = await runtime_of(request).store.publish(record.id, by=actor_of(request))
     return answer(FlowVersionNumber(version=version))
 
 
-@put(
-    "/{org:str}/{project:str}/{slug:str}/production",
-    responses=documented(FlowInfo, "The flow with that version in production."),
-    operation_class=ProductionOperation,
-    tags=TAGS,
-    summary="Roll back or forward",
-)
-async def set_production(
-    request: Asked, org: FromPath[str], project: FromPath[str], slug: FromPath[str]
-) -> Response[bytes]:
+async def set_production(request: ApiRequest, org: str, project: str, slug: str) -> Response:
     """Makes a published version the production version. The draft, 0, cannot be it."""
     record = await own_flow(request, org, project, slug)
-    require_admin(request)
     number = read_body(await body_of(request), FlowVersionNumber).version
     if number < 1:
         message = f"version {number} cannot be in production: publish the draft, or name a published version"
@@ -209,10 +111,7 @@ async def set_production(
     return answer(_info(await store.flow(record.id) or record))
 
 
-FLOWS = Router("/flows", route_handlers=[own_flows, flows, flow, flow_version, push, publish, set_production])
-
-
-async def _list(request: Asked, project: Project) -> Response[bytes]:
+async def _list(request: ApiRequest, project: Project) -> Response:
     records = await runtime_of(request).store.flows(project.id)
     return answer(
         FlowList(org=project.org, project=project.name, flows=[_info(record) for record in records])

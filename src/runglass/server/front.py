@@ -9,22 +9,20 @@ import re
 import uuid
 from typing import Any, TypeAlias
 
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runglass.engine.pace import REQUEST_S, moving, one_more, work_for
-from runglass.errors import APIError, RateLimitError, StoreError, api_error
-from runglass.server.answers import JSON, error_body, error_headers, unavailable
+from runglass.errors import APIError, StoreError, api_error
+from runglass.server.answers import error_body, error_headers, unavailable
 from runglass.server.auth import authenticate
+from runglass.server.endpoint import JSON
+from runglass.server.endpoints import API, ENDPOINTS
 from runglass.server.ongoing import Ongoing
-from runglass.server.open_calls import OpenCalls, lasts
 from runglass.server.rate import UNLIMITED, Rates
 from runglass.store.base import Store
 from runglass.text import printable
 
-API = "/api/v1"
-OPEN = frozenset({f"{API}/schemas/flow.json"})
-"""Paths below `API` that need no key."""
+OPEN = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.access == "open")
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -44,25 +42,24 @@ class Front:
         app: ASGIApp,
         store: Store,
         *,
-        open_calls: OpenCalls,
         ongoing: Ongoing,
         rates: Rates = UNLIMITED,
     ) -> None:
         self._app = app
         self._store = store
-        self._open_calls = open_calls
         self._ongoing = ongoing
         self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        if scope["type"] != "http":
             raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
         request_id = _request_id(scope)
         scope["state"] = {"request_id": request_id}
         answer = _Answer(send, (b"x-request-id", request_id.encode()))
         receive, send = _paced(receive), answer.send
         try:
-            if _needs_key(scope["path"]):
+            path = _plain(scope["path"])
+            if _needs_key(path):
                 key = await authenticate(self._store, _header(scope, b"authorization"))
                 self._rates.take(key)
                 scope["auth"] = key
@@ -74,41 +71,35 @@ class Front:
             where = f"{scope['method']} {printable(scope['path'])}"
             await _send_error(send, unavailable(error, request_id=request_id, where=where))
         else:
+            if path != scope["path"]:
+                scope = {**scope, "path": path}
             if scope["method"] == "HEAD":
-                # Routes know GET alone; uvicorn drops the body, as it holds the original scope.
-                scope, send = scope.copy(), _ended_by_first_part(send)
-                scope["method"] = "GET"
+                # Endpoints know GET alone; uvicorn drops the body, as it holds the original scope.
+                scope, send = {**scope, "method": "GET"}, _ended_by_first_part(send)
             try:
-                if scope.get("auth") is not None and lasts(scope["path"]):
-                    await self._pass_on(scope, receive, send)
-                else:
-                    await self._app(scope, receive, send)
+                await self._app(scope, receive, send)
             except asyncio.CancelledError:
                 # The server cuts off what waits for something else than a run, such as the rest of a body.
                 if answer.has_begun or not self._ongoing.is_stopping:
                     raise
                 await _send_error(send, api_error("UNAVAILABLE", CUT_OFF))
 
-    async def _pass_on(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        try:
-            with self._open_calls.opened(scope["auth"].project_id):
-                await self._app(scope, receive, send)
-        except RateLimitError as error:
-            await _send_error(send, error)
+
+def _plain(path: str) -> str:
+    """The path without empty parts: there is one spelling for the key and the router alike."""
+    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def _needs_key(path: str) -> bool:
-    # Empty parts are skipped as the router skips them, or `//api` would be another way in.
-    plain = "/" + "/".join(part for part in path.split("/") if part)
-    return plain not in OPEN and f"{plain}/".startswith(f"{API}/")
+    return path not in OPEN and f"{path}/".startswith(f"{API}/")
 
 
-def _request_id(scope: HTTPScope) -> str:
+def _request_id(scope: Scope) -> str:
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return given.decode() if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
 
 
-def _header(scope: HTTPScope, wanted: bytes) -> str | None:
+def _header(scope: Scope, wanted: bytes) -> str | None:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), None)
 
 

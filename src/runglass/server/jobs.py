@@ -5,36 +5,30 @@ the capture mode does not cut; that is for the caller of a job alone, so other r
 """
 
 import logging
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from litestar import Response, get, post
-from litestar.openapi.spec import OpenAPIMediaType, RequestBody
-from litestar.params import FromPath, QueryParameter
+from starlette.responses import Response
 
 from runglass.engine.aside import aside
 from runglass.errors import api_error
 from runglass.execution import JobAccepted, JobPage, JobRequest, JobState, JobSummary
-from runglass.server.answers import JSON
-from runglass.server.asked import answer, body_of, documented
-from runglass.server.auth import Asked, own_flow, own_project, require_execute, run_of_flow, runtime_of
+from runglass.server.asked import answer, body_of
+from runglass.server.auth import own_flow, own_project, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import Answered, Finish, once
 from runglass.server.endings import Failure, failure_of, result_of
-from runglass.server.openapi import ReadingOperation
+from runglass.server.endpoint import Parameter
 from runglass.server.owed import is_owed, require_owed
-from runglass.server.pages import Cursor, Limit, created_at, cursor_of, run_before
+from runglass.server.pages import created_at, cursor_of, run_before
 from runglass.server.parameters import (
-    SessionId,
-    VersionQuery,
     Wanted,
     checked_uuid,
     trace_context_of,
     version_number,
 )
-from runglass.server.request_schemas import JOB_REQUEST
+from runglass.server.request import ApiRequest
 from runglass.server.taking_in import taking_in_of
 from runglass.server.turns import spoken
 from runglass.store.base import ApiKey, CallKey, RunListing, RunRecord, Store, decoding
@@ -52,78 +46,34 @@ STATUSES: dict[str, tuple[str, ...]] = {
 }
 """The statuses of a job, and those of its run that each of them stands for."""
 
-JobStatus = Annotated[
+STATUS = Parameter(
+    "status",
     Literal["pending", "running", "completed", "failed"] | None,
-    QueryParameter(description="pending, running, completed or failed"),
-]
-ACCEPTED = documented(JobAccepted, "The job is queued.", status=202)
-STATE = documented(JobState, "How far the job is.")
-
-
-@dataclass
-class JobOperation(ReadingOperation):
-    """An operation with the body of a job."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.request_body = RequestBody({JSON: OpenAPIMediaType(JOB_REQUEST)}, required=True)
-
-
-@post(
-    "/seq/{org:str}/{project:str}/{slug:str}/jobs",
-    status_code=202,
-    responses=ACCEPTED,
-    operation_class=JobOperation,
-    tags=["Running a flow"],
-    summary="Queue a run",
+    "pending, running, completed or failed",
 )
+
+
 async def queue_job(
-    request: Asked,
-    org: FromPath[str],
-    project: FromPath[str],
-    slug: FromPath[str],
-    session_id: SessionId = None,
-    version_query: VersionQuery = None,
-) -> Response[bytes]:
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    version: str | None = None,
+    *,
+    session_id: str | None,
+    version_query: str | None,
+) -> Response:
     """Queues a run of the production version, or of the draft where nothing is published."""
-    return await _queue(request, org, project, slug, Wanted(None, version_query), session_id)
-
-
-@post(
-    "/seq/{org:str}/{project:str}/{slug:str}/{version:str}/jobs",
-    status_code=202,
-    responses=ACCEPTED,
-    operation_class=JobOperation,
-    tags=["Running a flow"],
-    summary="Queue a run of one version",
-)
-async def queue_version_job(
-    request: Asked,
-    org: FromPath[str],
-    project: FromPath[str],
-    slug: FromPath[str],
-    version: FromPath[str],
-    session_id: SessionId = None,
-    version_query: VersionQuery = None,
-) -> Response[bytes]:
-    """Queues a run of published version `v1`, `v2`, … or of the draft, `v0`."""
     return await _queue(request, org, project, slug, Wanted(version, version_query), session_id)
 
 
-@get(
-    "/seq/{org:str}/{project:str}/{slug:str}/jobs/{execution_id:str}",
-    responses=STATE,
-    operation_class=ReadingOperation,
-    tags=["Running a flow"],
-    summary="How far a job is",
-)
 async def job(
-    request: Asked,
-    org: FromPath[str],
-    project: FromPath[str],
-    slug: FromPath[str],
-    execution_id: FromPath[str],
-) -> Response[bytes]:
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    execution_id: str,
+) -> Response:
     """The state of a job, from the moment that it is queued, and its result or error once it has ended.
 
     A cancelled job reads `failed` with the error `cancelled`, a paused one `running`. The result of a
@@ -133,21 +83,14 @@ async def job(
     return await _state(request, await _job_run(request, org, project, slug, execution_id))
 
 
-@get(
-    "/seq/{org:str}/{project:str}/{slug:str}/{version:str}/jobs/{execution_id:str}",
-    responses=STATE,
-    operation_class=ReadingOperation,
-    tags=["Running a flow"],
-    summary="How far a job of one version is",
-)
 async def version_job(
-    request: Asked,
-    org: FromPath[str],
-    project: FromPath[str],
-    slug: FromPath[str],
-    version: FromPath[str],
-    execution_id: FromPath[str],
-) -> Response[bytes]:
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    version: str,
+    execution_id: str,
+) -> Response:
     """The same below the path that the job was queued at. A job of another version is not found."""
     run = await _job_run(request, org, project, slug, execution_id)
     if run.version != version_number(version):
@@ -155,22 +98,15 @@ async def version_job(
     return await _state(request, run)
 
 
-@get(
-    "/seq/{org:str}/{project:str}/{slug:str}/jobs",
-    responses=documented(JobPage, "A page of jobs."),
-    operation_class=ReadingOperation,
-    tags=["Running a flow"],
-    summary="The jobs of a flow",
-)
 async def jobs(
-    request: Asked,
-    org: FromPath[str],
-    project: FromPath[str],
-    slug: FromPath[str],
-    status: JobStatus = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-) -> Response[bytes]:
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    status: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Response:
     """The jobs of a flow without their results, newest first; `nextCursor` is null on the last page."""
     flow = await own_flow(request, org, project, slug)
     found = await runtime_of(request).store.jobs(
@@ -186,10 +122,9 @@ async def jobs(
 
 
 async def _queue(
-    request: Asked, org: str, project: str, slug: str, version: Wanted, session_id: str | None
-) -> Response[bytes]:
+    request: ApiRequest, org: str, project: str, slug: str, version: Wanted, session_id: str | None
+) -> Response:
     own = await own_project(request, org, project, slug)
-    await require_execute(request, org, project, slug)
     number = version.number()
     await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
@@ -241,7 +176,7 @@ async def _queue(
         return await once(request, own, queue, repeated)
 
 
-async def _job_run(request: Asked, org: str, project: str, slug: str, execution_id: str) -> RunRecord:
+async def _job_run(request: ApiRequest, org: str, project: str, slug: str, execution_id: str) -> RunRecord:
     run = await run_of_flow(request, org, project, slug, execution_id)
     if run.trigger_type != TRIGGER:
         raise _no_job(execution_id)
@@ -279,7 +214,7 @@ def _why(summary: RunSummary) -> str | None:
     return Failure(error=error, step_id=summary.error.step_id).sentence
 
 
-async def _state(request: Asked, run: RunRecord) -> Response[bytes]:
+async def _state(request: ApiRequest, run: RunRecord) -> Response:
     return answer(await _job_state(runtime_of(request).store, run, request.auth))
 
 
@@ -298,7 +233,3 @@ async def _job_state(store: Store, run: RunRecord, key: ApiKey) -> JobState:
         case "paused":
             return JobState(execution_id=run.id, status="running")
     return JobState(execution_id=run.id, status=run.status)
-
-
-JOBS = [queue_job, queue_version_job, job, version_job, jobs]
-"""The routes of jobs."""

@@ -8,14 +8,6 @@ from contextlib import contextmanager
 
 from runglass.errors import RateLimitError
 
-LASTING = frozenset({"stream", "execute", "step"})
-"""The last parts of the paths whose answers may take as long as a run."""
-
-
-def lasts(path: str) -> bool:
-    """Whether an answer on this path may take as long as a run."""
-    return path.rstrip("/").rpartition("/")[2] in LASTING
-
 
 class OpenCalls:
     """Lets each project have `most_each` of them open."""

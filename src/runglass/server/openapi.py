@@ -1,119 +1,143 @@
-"""The description of the interface: an OpenAPI 3.1 document, and a page to read it with.
+"""The description of the API: an OpenAPI 3.1 document made from the table of endpoints, and a page of it.
 
-The framework derives the document from the handlers. Here is what it cannot know: the body that a handler
-reads by hand, and the one shape of all errors. The page is ours because those that the framework brings load
-their parts from the internet, which a server behind a firewall cannot do.
+The page is ours because those that others make load their parts from the internet, which a server behind a
+firewall cannot do.
 """
 
-from dataclasses import dataclass
+import inspect
+import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from litestar.connection import Request
-from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
-from litestar.openapi.spec import (
-    Components,
-    OpenAPIMediaType,
-    OpenAPIResponse,
-    Operation,
-    Reference,
-    RequestBody,
-    Schema,
-    SecurityScheme,
-)
-from litestar.openapi.spec.enums import OpenAPIType
+import msgspec
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
 import runglass
 from runglass.errors import CODES
-from runglass.server.answers import JSON
-from runglass.server.request_schemas import EXECUTE_REQUEST, STEP_REQUEST
+from runglass.server.endpoint import JSON, Endpoint, Parameter, Schema
+from runglass.server.request import ApiRequest
 
-TEXT = Schema(type=OpenAPIType.STRING)
-OBJECT = Schema(type=OpenAPIType.OBJECT)
+OPENAPI = "application/vnd.oai.openapi+json"
+REFERENCE = "#/components/schemas/{name}"
+TEXT = {"type": "string"}
 
-ERROR = Schema(
-    type=OpenAPIType.OBJECT,
-    required=["detail"],
-    properties={
-        "detail": Schema(
-            type=OpenAPIType.OBJECT,
-            required=["code", "message"],
-            properties={
-                "code": Schema(type=OpenAPIType.STRING, enum=list(CODES)),
-                "message": Schema(type=OpenAPIType.STRING, description="One clear sentence."),
+ERROR = {
+    "type": "object",
+    "required": ["detail"],
+    "properties": {
+        "detail": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": {"type": "string", "enum": list(CODES)},
+                "message": {"type": "string", "description": "One clear sentence."},
                 "executionId": TEXT,
                 "stepId": TEXT,
             },
-        )
+        }
     },
-)
+}
+
+IN_PATH = re.compile(r"\{(\w+)(?::(\w+))?\}")
 
 
-@dataclass
-class ReadingOperation(Operation):
-    """An operation that needs a key and may answer with an error."""
-
-    def __post_init__(self) -> None:
-        responses = dict(self.responses or {})
-        # The framework documents an error body of its own, which no caller ever sees.
-        responses.pop("400", None)
-        self.responses = {**responses, "default": Reference("#/components/responses/Error")}
-
-
-@dataclass
-class ExecuteOperation(ReadingOperation):
-    """An operation with the body of a call that runs a flow."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.request_body = RequestBody({JSON: OpenAPIMediaType(EXECUTE_REQUEST)}, required=True)
-
-
-@dataclass
-class StepOperation(ReadingOperation):
-    """An operation with the body of a step-through."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.request_body = RequestBody({JSON: OpenAPIMediaType(STEP_REQUEST)}, required=True)
-
-
-@dataclass
-class OpenOperation(ReadingOperation):
-    """An operation that needs no key."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.security = [{}]
-
-
-class Page(OpenAPIRenderPlugin):
-    """One static page that fetches the document and lays it out; nothing comes from elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__(path="/")
-        self._page = (files(__package__) / "docs.html").read_bytes()
-
-    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        return self._page
-
-
-def openapi_config() -> OpenAPIConfig:
-    """The page at `/docs` and the document at `/docs/openapi.json`."""
-    return OpenAPIConfig(
-        title="Runglass",
-        version=runglass.__version__,
-        description="Runs LLM flows and shows every run from the inside. Query parameters are taken in"
-        " camelCase and in snake_case; unknown ones are ignored, except those that look like a slip.",
-        path="/docs",
-        render_plugins=[Page(), JsonRenderPlugin()],
-        use_handler_docstrings=True,
-        security=[{"key": []}],
-        components=Components(
-            security_schemes={
-                "key": SecurityScheme(type="http", scheme="bearer", description="An API key, `nk_…`.")
+def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """The OpenAPI document of the endpoints."""
+    shapes = list({str(shape): shape for each in endpoints for shape in each.answer.shapes}.values())
+    schemas, components = msgspec.json.schema_components(shapes, ref_template=REFERENCE)
+    schema_of = {str(shape): schema for shape, schema in zip(shapes, schemas, strict=True)}
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        path = IN_PATH.sub(r"{\1}", endpoint.path)
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Runglass",
+            "version": runglass.__version__,
+            "description": "Runs LLM flows and shows every run from the inside. Query parameters are taken in"
+            " camelCase and in snake_case; unknown ones are ignored, except those that look like a slip.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer", "description": "An API key, `nk_…`."}
             },
-            responses={"Error": OpenAPIResponse("An error.", content={JSON: OpenAPIMediaType(ERROR)})},
-        ),
-    )
+            "responses": {"Error": {"description": "An error.", "content": {JSON: {"schema": ERROR}}}},
+        },
+    }
+
+
+def _operation(endpoint: Endpoint, schema_of: Mapping[str, Schema]) -> dict[str, Any]:
+    answer = endpoint.answer
+    answered = [schema_of[str(shape)] for shape in answer.shapes]
+    # Not `oneOf`: where no field of either is required, an answer may satisfy both.
+    schema = answered[0] if len(answered) == 1 else {"anyOf": answered}
+    parameters = [
+        *(_in_path(name, kind) for name, kind in IN_PATH.findall(endpoint.path)),
+        *(_parameter(each, "query") for each in endpoint.query),
+        *(_parameter(each, "header") for each in endpoint.headers),
+    ]
+    operation: dict[str, Any] = {
+        "tags": [endpoint.tag],
+        "summary": endpoint.summary,
+        "description": endpoint.description or inspect.getdoc(endpoint.handler),
+        "operationId": _operation_id(endpoint),
+        "responses": {
+            str(answer.status): {
+                "description": answer.description,
+                "content": {answer.media_type: {"schema": schema}},
+            },
+            "default": {"$ref": "#/components/responses/Error"},
+        },
+    }
+    if parameters:
+        operation["parameters"] = parameters
+    if endpoint.body is not None:
+        content = {media_type: {"schema": body} for media_type, body in endpoint.body.items()}
+        operation["requestBody"] = {"content": content, "required": True}
+    if endpoint.access == "open":
+        operation["security"] = [{}]
+    return operation
+
+
+def _operation_id(endpoint: Endpoint) -> str:
+    words = re.findall(r"[a-z0-9]+", IN_PATH.sub(r"\1", endpoint.path))
+    return endpoint.method.lower() + "".join(word.title() for word in words)
+
+
+def _in_path(name: str, kind: str) -> dict[str, Any]:
+    schema = {"type": "integer"} if kind == "number" else TEXT
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _parameter(parameter: Parameter, where: str) -> dict[str, Any]:
+    schema = msgspec.json.schema(parameter.type)
+    if parameter.default is not None:
+        schema = {**schema, "default": parameter.default}
+    about = {"name": parameter.name, "in": where, "required": False}
+    return {**about, "description": parameter.description, "schema": schema}
+
+
+class Documentation:
+    """The document and its page, each made at the first request for it."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._endpoints = endpoints
+        self._document: bytes | None = None
+        self._page: bytes | None = None
+
+    async def document(self, request: ApiRequest) -> ASGIApp:
+        if self._document is None:
+            self._document = msgspec.json.encode(document(self._endpoints))
+        return Response(self._document, media_type=OPENAPI)
+
+    async def page(self, request: ApiRequest) -> ASGIApp:
+        if self._page is None:
+            self._page = (files(__package__) / "docs.html").read_bytes()
+        return Response(self._page, media_type="text/html")

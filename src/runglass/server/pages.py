@@ -10,23 +10,18 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from litestar.params import QueryParameter
+from msgspec import Meta
 
 from runglass.clock import iso
 from runglass.errors import APIError, api_error
+from runglass.server.endpoint import Parameter
 
-Limit = Annotated[int, QueryParameter(ge=1, le=100, description="a number from 1 to 100")]
-Cursor = Annotated[str | None, QueryParameter(description="the `nextCursor` of a page")]
-Since = Annotated[
-    str | None,
-    QueryParameter(
-        description="an ISO 8601 time or date, in UTC unless it says otherwise; runs from then on"
-    ),
-]
-Until = Annotated[
-    str | None,
-    QueryParameter(description="an ISO 8601 time or date, in UTC unless it says otherwise; runs before then"),
-]
+LIMIT = Parameter("limit", Annotated[int, Meta(ge=1, le=100)], "a number from 1 to 100", default=20)
+CURSOR = Parameter("cursor", str, "the `nextCursor` of a page")
+SINCE = Parameter(
+    "since", str, "an ISO 8601 time or date, in UTC unless it says otherwise; runs from then on"
+)
+UNTIL = Parameter("until", str, "an ISO 8601 time or date, in UTC unless it says otherwise; runs before then")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)

@@ -1,23 +1,18 @@
 """What a path and the headers of a request say about the run to start, checked."""
 
 import re
-from typing import Annotated, NamedTuple
-
-from litestar.params import HeaderParameter, QueryParameter
+from typing import NamedTuple
 
 from runglass.errors import api_error
 from runglass.execution import TraceContext
-from runglass.server.auth import Asked
+from runglass.server.endpoint import Parameter
+from runglass.server.request import ApiRequest
 from runglass.trace_context import read_trace_context
 
-SessionId = Annotated[
-    str | None,
-    HeaderParameter(name="X-Session-Id", description="a UUID that ties runs together"),
-]
-VersionQuery = Annotated[
-    str | None,
-    QueryParameter(name="version", description="the number of a version, as good as `vN` in the path"),
-]
+SESSION_ID = Parameter("X-Session-Id", str, "a UUID that ties runs together", argument="session_id")
+VERSION = Parameter(
+    "version", str, "the number of a version, as good as `vN` in the path", argument="version_query"
+)
 
 _VERSION = re.compile(r"v(0|[1-9]\d*)", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
@@ -53,7 +48,7 @@ class Wanted(NamedTuple):
         return asked
 
 
-def trace_context_of(request: Asked) -> TraceContext | None:
+def trace_context_of(request: ApiRequest) -> TraceContext | None:
     """The W3C trace that the request is part of; None where it says none, or not as it should."""
     sent: dict[bytes, list[str]] = {b"traceparent": [], b"tracestate": []}
     for name, value in request.scope["headers"]:

@@ -4,12 +4,10 @@ Most answers are small, and those are one read and one write with a Content-Leng
 """
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
 
-from litestar import Response
-from litestar.response import Stream
+from starlette.responses import Response, StreamingResponse
 
-from runglass.server.answers import JSON
+from runglass.server.endpoint import JSON
 
 PART_BYTES = 256 * 1024
 """About how much is read and sent at a time, and so the memory that an answer costs."""
@@ -18,7 +16,7 @@ Pages = AsyncGenerator[list[bytes], None]
 Lasting = Callable[[AsyncGenerator[bytes, None]], AsyncGenerator[bytes, None]]
 
 
-async def joined(opening: bytes, pages: Pages, closing: bytes, *, lasting: Lasting) -> Response[Any]:
+async def joined(opening: bytes, pages: Pages, closing: bytes, *, lasting: Lasting) -> Response:
     """The pages' members as one JSON array between `opening` and `closing`.
 
     The parts of an answer that is not sent at once go through `lasting`, which may break it off. So does a
@@ -28,7 +26,7 @@ async def joined(opening: bytes, pages: Pages, closing: bytes, *, lasting: Lasti
     second = await anext(pages, None)
     if second is None:
         return Response(b"%b[%b]%b" % (opening, b",".join(first), closing), media_type=JSON)
-    return Stream(lasting(_parts(opening, first, second, pages, closing)), media_type=JSON)
+    return StreamingResponse(lasting(_parts(opening, first, second, pages, closing)), media_type=JSON)
 
 
 async def _parts(

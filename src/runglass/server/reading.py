@@ -5,103 +5,59 @@ The same handlers serve both path forms; what differs is how the run in the path
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Response, get
-from litestar.di import NamedDependency
-from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIResponse, Schema
-from litestar.params import FromPath, HeaderParameter, QueryParameter
-from litestar.types import ASGIApp
+from msgspec import Meta
+from starlette.responses import Response
 
 from runglass.engine.aside import in_turn
 from runglass.errors import RunUnreadable, api_error
-from runglass.execution import RunPage
-from runglass.server.answers import JSON
 from runglass.server.attempts import choose
-from runglass.server.auth import Asked, OpenedTrace, runtime_of
-from runglass.server.openapi import ReadingOperation
-from runglass.server.pages import Cursor, Limit, Since, Until, cursor_of, first_id_at, run_before
+from runglass.server.auth import OpenedTrace, runtime_of
+from runglass.server.endpoint import JSON, Parameter
+from runglass.server.pages import cursor_of, first_id_at, run_before
 from runglass.server.parts import PART_BYTES, Pages, joined
-from runglass.server.query import STRICT
+from runglass.server.request import ApiRequest
 from runglass.server.revocation import parts_while_allowed
 from runglass.server.stream import EventStream
 from runglass.store.base import AttemptKey, RunListing, RunRecord, Store, decoding
-from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
+from runglass.trace import RunStatus
 
 log = logging.getLogger(__name__)
 
 PART_ATTEMPTS = 1000
 """Most attempts in one read: bounds the time that small ones take."""
 
-Run = NamedDependency[RunRecord]
-
-Attempt = Annotated[
-    str,
-    QueryParameter(
-        pattern="^(latest|all|[1-9][0-9]{0,8})$",
-        description="`latest`, `all` or the number of an attempt, from 1 on",
-    ),
-]
-LoopIndex = Annotated[
-    str | None,
-    QueryParameter(
-        pattern="^[0-9]{1,9}(,[0-9]{1,9})*$",
-        description="the index of an iteration from 0 on, in nested loops `I,J` from the outer one in",
-    ),
-]
-After = Annotated[
-    str | None,
-    QueryParameter(pattern="^[0-9]{1,18}$", description="the id of an event; the stream goes on after it"),
-]
-LastEventId = Annotated[
-    str | None,
-    HeaderParameter(
-        name="Last-Event-ID",
-        pattern="^[0-9]{0,18}$",
-        description="the id of an event; the stream goes on after it",
-    ),
-]
-Status = Annotated[
-    RunStatus | None,
-    QueryParameter(description="pending, running, paused, completed, failed or cancelled"),
-]
-FlowId = Annotated[str | None, QueryParameter(description="the `flowId` of a flow")]
-Slug = Annotated[str | None, QueryParameter(description="the slug of a flow, instead of its id")]
-
-
-@dataclass
-class StepTraceOperation(ReadingOperation):
-    """An operation that answers with one of two shapes.
-
-    `anyOf`, not the framework's `oneOf`: no field of either is required, so that an answer may satisfy both.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for response in (self.responses or {}).values():
-            contents = response.content if isinstance(response, OpenAPIResponse) else None
-            for media in (contents or {}).values():
-                if isinstance(media.schema, Schema):
-                    media.schema.any_of, media.schema.one_of = media.schema.one_of, None
-
-
-def _ok(shape: object, description: str, media_type: str = JSON) -> dict[int, ResponseSpec]:
-    spec = ResponseSpec(shape, description=description, generate_examples=False, media_type=media_type)
-    return {200: spec}
-
-
-@get(
-    "/trace",
-    responses=_ok(Trace, "The trace as of this moment."),
-    operation_class=ReadingOperation,
-    tags=["Reading a run"],
-    summary="The whole trace",
+ATTEMPT = Parameter(
+    "attempt",
+    Annotated[str, Meta(pattern="^(latest|all|[1-9][0-9]{0,8})$")],
+    "`latest`, `all` or the number of an attempt, from 1 on",
+    default="latest",
 )
-async def trace(request: Asked, opened: NamedDependency[OpenedTrace]) -> Response[Any]:
+LOOP_INDEX = Parameter(
+    "loop_index",
+    Annotated[str, Meta(pattern="^[0-9]{1,9}(,[0-9]{1,9})*$")],
+    "the index of an iteration from 0 on, in nested loops `I,J` from the outer one in",
+)
+AFTER = Parameter(
+    "after",
+    Annotated[str, Meta(pattern="^[0-9]{1,18}$")],
+    "the id of an event; the stream goes on after it",
+)
+LAST_EVENT_ID = Parameter(
+    "Last-Event-ID",
+    Annotated[str, Meta(pattern="^[0-9]{0,18}$")],
+    "the id of an event; the stream goes on after it",
+    argument="last_event_id",
+)
+STATUS = Parameter("status", RunStatus | None, "pending, running, paused, completed, failed or cancelled")
+FLOW_ID = Parameter("flow_id", str, "the `flowId` of a flow")
+SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
+
+
+async def trace(request: ApiRequest, opened: OpenedTrace) -> Response:
     """The run and the latest attempt of each step and loop iteration, in order of first start.
 
     As of one moment if the run has ended or the trace is small; else later steps are as of a later moment.
@@ -113,20 +69,13 @@ async def trace(request: Asked, opened: NamedDependency[OpenedTrace]) -> Respons
     return await joined(opening, steps, b"}", lasting=partial(parts_while_allowed, request))
 
 
-@get(
-    "/steps/{step_id:str}/trace",
-    responses=_ok(StepTrace | StepAttempts, "One attempt; with `attempt=all` every one."),
-    operation_class=StepTraceOperation,
-    tags=["Reading a run"],
-    summary="One step's attempts",
-)
 async def step_trace(
-    request: Asked,
-    run: Run,
-    step_id: FromPath[str],
-    attempt: Attempt = "latest",
-    loop_index: LoopIndex = None,
-) -> Response[Any]:
+    request: ApiRequest,
+    run: RunRecord,
+    step_id: str,
+    attempt: str,
+    loop_index: str | None,
+) -> Response:
     """One attempt of a step, or all of them ordered by iteration and attempt number.
 
     Without `loop_index`, `latest` and a number speak of the iteration that started last. A `loop_index` with
@@ -153,14 +102,9 @@ async def step_trace(
     return Response(data, media_type=JSON)
 
 
-@get(
-    "/trace/stream",
-    responses=_ok(str, "Events as server-sent events.", media_type="text/event-stream"),
-    operation_class=ReadingOperation,
-    tags=["Reading a run"],
-    summary="The live trace",
-)
-async def stream(request: Asked, run: Run, after: After = None, last_event_id: LastEventId = None) -> ASGIApp:
+async def stream(
+    request: ApiRequest, run: RunRecord, after: str | None, last_event_id: str | None
+) -> EventStream:
     """Every event of the run from the first, then live ones until the run has ended.
 
     `Last-Event-ID`, or else `after`, resumes after that event.
@@ -171,27 +115,19 @@ async def stream(request: Asked, run: Run, after: After = None, last_event_id: L
         message = f"run {run.id!r} has no event {seen} yet; its last one is {run.head}"
         raise api_error("INVALID_REQUEST", message, execution_id=run.id)
     pages = runtime.tails.follow(run, after=seen, idle_s=runtime.settings.ping_s)
-    return EventStream(pages, ongoing=request.app.state["ongoing"], key_id=request.auth.id)
+    return EventStream(pages, ongoing=request.services.ongoing, key_id=request.auth.id)
 
 
-@get(
-    "/flow-runs",
-    responses=_ok(RunPage, "A page of runs."),
-    operation_class=ReadingOperation,
-    tags=["Reading a run"],
-    summary="The project's runs",
-    opt={STRICT: True},
-)
 async def runs(
-    request: Asked,
-    flow_id: FlowId = None,
-    flow: Slug = None,
-    status: Status = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-) -> Response[bytes]:
+    request: ApiRequest,
+    flow_id: str | None,
+    flow: str | None,
+    status: RunStatus | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Response:
     """The runs of the key's project, newest first; `nextCursor` is null on the last page.
 
     `since` and `until` speak of when a run was created. Unknown parameters are refused.
@@ -235,7 +171,7 @@ async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> 
         yield page
 
 
-async def _flow_id(request: Asked, slug: str, flow_id: str | None) -> str:
+async def _flow_id(request: ApiRequest, slug: str, flow_id: str | None) -> str:
     if flow_id is not None:
         raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
     flow = await runtime_of(request).store.find_flow(request.auth.project_id, slug)

@@ -4,7 +4,8 @@ import uuid
 from http import HTTPStatus
 
 from runglass.errors import APIError, FlowExecutionError, RateLimitError, api_error
-from runglass.server.answers import JSON, error_body, error_headers
+from runglass.server.answers import error_body, error_headers
+from runglass.server.endpoint import JSON
 
 Headers = list[tuple[bytes, bytes]]
 

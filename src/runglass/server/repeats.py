@@ -11,13 +11,14 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from litestar import Response
+from starlette.responses import Response
 
 from runglass.errors import APIError, StoreError
-from runglass.server.answers import JSON, answer_fault
+from runglass.server.answers import answer_fault
 from runglass.server.asked import body_of
-from runglass.server.auth import Asked
 from runglass.server.bodies import read_aside
+from runglass.server.endpoint import JSON
+from runglass.server.request import ApiRequest
 
 REPLAYED = "Idempotent-Replayed"
 """The header of an answer that was given before."""
@@ -84,14 +85,14 @@ class Repeats:
 
 
 async def paid_once(
-    request: Asked, run: Callable[[], Awaitable[Response[bytes]]], *, resumes: str | None
-) -> Response[bytes]:
+    request: ApiRequest, run: Callable[[], Awaitable[Response]], *, resumes: str | None
+) -> Response:
     """The answer of a call that runs a flow, or that of the one which it repeats.
 
     `resumes` is the run that the call goes on with. That cannot be done twice, so each repeat gets the
     outcome. A 503 that says that nothing was started is not repeated: asking again is then what helps.
     """
-    repeats: Repeats = request.app.state["repeats"]
+    repeats: Repeats = request.services.repeats
     # Now: its body is not held while the run goes on.
     call = await _call(request)
     if repeats and (failed := repeats.take(call)) is not None:
@@ -104,12 +105,17 @@ async def paid_once(
         answer = answer_fault(request, fault)
         is_paid = not (answer.status_code == 503 and _started_nothing(fault))
     if answer.status_code in REPEATED_AFTER and is_paid:
-        failed = Failed(answer.status_code, answer.content, dict(answer.headers), stays=resumes is not None)
+        failed = Failed(
+            answer.status_code,
+            bytes(answer.body),
+            {name: value for name, value in answer.headers.items() if not name.startswith("content-")},
+            stays=resumes is not None,
+        )
         repeats.keep(call, failed)
     return answer
 
 
-def target_of(request: Asked) -> bytes:
+def target_of(request: ApiRequest) -> bytes:
     """The path of a request, and what its route knows of its query."""
     path, query = request.scope["path"].encode(), request.scope["query_string"]
     return b"%b?%b" % (path, query) if query else path
@@ -119,6 +125,6 @@ def _started_nothing(fault: Exception) -> bool:
     return isinstance(fault, StoreError) or (isinstance(fault, APIError) and fault.execution_id is None)
 
 
-async def _call(request: Asked) -> Call:
+async def _call(request: ApiRequest) -> Call:
     digest = await read_aside(lambda body: hashlib.sha256(body).digest(), await body_of(request))
     return Call(request.auth.id, target_of(request), digest)

@@ -10,8 +10,8 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from runglass.errors import APIError, api_error
-from runglass.server.auth import Asked
 from runglass.server.ongoing import Ongoing
+from runglass.server.request import ApiRequest
 
 T = TypeVar("T")
 Part = TypeVar("Part")
@@ -21,7 +21,7 @@ STILL_PAUSED = "the run is paused as before"
 
 
 async def while_allowed(
-    request: Asked, run_id: str | None, work: Coroutine[Any, Any, T], *, otherwise: str = GOES_ON
+    request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], *, otherwise: str = GOES_ON
 ) -> T:
     """What `work` comes to, which is cancelled when the server is stopped or the key is revoked.
 
@@ -44,7 +44,7 @@ async def while_allowed(
 
 
 async def parts_while_allowed(
-    request: Asked, parts: AsyncGenerator[Part, None]
+    request: ApiRequest, parts: AsyncGenerator[Part, None]
 ) -> AsyncGenerator[Part, None]:
     """The parts of an answer as long as its key is good. Raises UNAUTHENTICATED, which breaks it off."""
     ongoing, key_id = ongoing_of(request), request.auth.id
@@ -57,9 +57,9 @@ async def parts_while_allowed(
                 yield part
 
 
-def ongoing_of(request: Asked) -> Ongoing:
+def ongoing_of(request: ApiRequest) -> Ongoing:
     """The answers that last."""
-    ongoing: Ongoing = request.app.state["ongoing"]
+    ongoing: Ongoing = request.services.ongoing
     return ongoing
 
 

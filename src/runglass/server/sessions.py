@@ -12,9 +12,8 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Response, get
-from litestar.params import FromPath, QueryParameter
-from litestar.response import Stream
+from msgspec import Meta
+from starlette.responses import Response, StreamingResponse
 
 from runglass.engine.aside import aside, in_turn
 from runglass.errors import RunUnreadable, api_error
@@ -24,17 +23,16 @@ from runglass.flow import Flow, LeafStep, step_count, within
 from runglass.fold import milliseconds_between
 from runglass.lazy import Json, decode_when_read, encoded, json_bytes
 from runglass.runtime import decode_stored_flow
-from runglass.server.answers import JSON
-from runglass.server.asked import documented
-from runglass.server.auth import Asked, runtime_of
+from runglass.server.auth import runtime_of
 from runglass.server.caller_error import caller_error
 from runglass.server.endings import end_of
-from runglass.server.openapi import ReadingOperation
+from runglass.server.endpoint import JSON, Parameter
 from runglass.server.pages import cursor_of, run_before
 from runglass.server.parameters import checked_uuid
 from runglass.server.parts import PART_BYTES
+from runglass.server.request import ApiRequest
 from runglass.server.revocation import parts_while_allowed
-from runglass.session import SessionPage, SessionStep
+from runglass.session import SessionStep
 from runglass.store.base import RunRecord, Store, decoding
 from runglass.trace import RunStatus, RunSummary, StepStatus
 
@@ -46,11 +44,11 @@ RUNS_AT_ONCE = 20
 INLINE_BYTES = 64 * 1024
 """Up to this size rows are read on the event loop: that takes less than a millisecond."""
 
-Limit = Annotated[
-    int | None,
-    QueryParameter(ge=1, le=100, description="most runs of a page, from 1 to 100; by default as many as fit"),
-]
-Cursor = Annotated[str | None, QueryParameter(description="the `nextCursor` of a page")]
+LIMIT = Parameter(
+    "limit",
+    Annotated[int, Meta(ge=1, le=100)],
+    "most runs of a page, from 1 to 100; by default as many as fit",
+)
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -87,16 +85,7 @@ decode_when_read(_StoredStep, ("input_context", "output_context", "error_context
 _steps = msgspec.json.Decoder(_StoredStep)
 
 
-@get(
-    "/seq/sessions/{session_id:str}",
-    responses=documented(SessionPage, "The session, or a page of it."),
-    operation_class=ReadingOperation,
-    tags=["Reading a run"],
-    summary="The runs of a session",
-)
-async def session(
-    request: Asked, session_id: FromPath[str], limit: Limit = None, cursor: Cursor = None
-) -> Response[Any]:
+async def session(request: ApiRequest, session_id: str, limit: int | None, cursor: str | None) -> Response:
     """The session's runs, oldest first, with the latest attempt of each step and loop iteration.
 
     Where a run ended in a container, the last of its steps is that container, with the run's result. A
@@ -121,7 +110,9 @@ async def session(
                 more = await anext(runs, None)
                 pieces = _execution(store, run, *await flows.of(run))
                 pieces = parts_while_allowed(request, pieces)
-                return Stream(_streamed(told, pieces, _closing(run.id if more else "")), media_type=JSON)
+                return StreamingResponse(
+                    _streamed(told, pieces, _closing(run.id if more else "")), media_type=JSON
+                )
             told += [b","] * bool(count) + parts
             size += sum(map(len, parts))
             last, count = run.id, count + 1
@@ -132,7 +123,7 @@ async def session(
     return _page(told, "")
 
 
-def _page(told: Sequence[bytes], last: str) -> Response[Any]:
+def _page(told: Sequence[bytes], last: str) -> Response:
     return Response(b"".join([*told, _closing(last)]), media_type=JSON)
 
 

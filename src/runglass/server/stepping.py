@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from litestar import Response, post
-from litestar.params import FromPath
-from litestar.types import ASGIApp
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from runglass.engine.aside import LARGE_BYTES, aside
 from runglass.engine.engine import StartedRun
@@ -22,18 +21,19 @@ from runglass.engine.taking_up import PausedRun
 from runglass.errors import APIError, api_error
 from runglass.execution import StepRequest
 from runglass.flow import Flow, within
-from runglass.server.answers import JSON, once_started
+from runglass.server.answers import once_started
 from runglass.server.asked import body_of, forget_body
-from runglass.server.auth import Asked, no_run, own_project, require_execute, run_of_flow, runtime_of
+from runglass.server.auth import no_run, own_project, run_of_flow, runtime_of
 from runglass.server.bodies import read_aside, read_request
 from runglass.server.calls import REST_EVENTS, call_of, keep_refusal, note, turn
 from runglass.server.endings import answer_expired, require_outcome
+from runglass.server.endpoint import JSON
 from runglass.server.executing import handed_in, overridden
 from runglass.server.offers import check_takers, offer_of
-from runglass.server.openapi import StepOperation
 from runglass.server.owed import require_owed
-from runglass.server.parameters import SessionId, VersionQuery, Wanted, checked_uuid, trace_context_of
+from runglass.server.parameters import Wanted, checked_uuid, trace_context_of
 from runglass.server.repeats import REPLAYED
+from runglass.server.request import ApiRequest
 from runglass.server.revocation import STILL_PAUSED, while_allowed
 from runglass.server.step_frames import StepFrames, Waiting
 from runglass.server.stream import EventStream, Headers
@@ -42,58 +42,28 @@ from runglass.server.tools import match_tool_results
 from runglass.server.turns import spoken
 from runglass.store.base import CallKey, Project, RunRecord, Store
 
-STREAM = "text/event-stream"
 
-
-@post(
-    "/seq/{org:str}/{project:str}/{slug:str}/step",
-    status_code=200,
-    media_type=STREAM,
-    operation_class=StepOperation,
-    tags=["Running a flow"],
-    summary="Walk through a flow",
-)
 async def step(
-    request: Asked,
-    org: FromPath[str],
-    project: FromPath[str],
-    slug: FromPath[str],
-    session_id: SessionId = None,
-    version_query: VersionQuery = None,
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    version: str | None = None,
+    *,
+    session_id: str | None,
+    version_query: str | None,
 ) -> ASGIApp:
     """Runs the next step of the production version, or all remaining ones, and streams their events.
 
     Of a flow that was never published it walks the draft, as that is at the first call.
     """
-    return await _step(request, org, project, slug, Wanted(None, version_query), session_id)
-
-
-@post(
-    "/seq/{org:str}/{project:str}/{slug:str}/{version:str}/step",
-    status_code=200,
-    media_type=STREAM,
-    operation_class=StepOperation,
-    tags=["Running a flow"],
-    summary="Walk through one version of a flow",
-)
-async def step_version(
-    request: Asked,
-    org: FromPath[str],
-    project: FromPath[str],
-    slug: FromPath[str],
-    version: FromPath[str],
-    session_id: SessionId = None,
-    version_query: VersionQuery = None,
-) -> ASGIApp:
-    """The same with published version `v1`, `v2`, …; the draft cannot be asked for by its number."""
     return await _step(request, org, project, slug, Wanted(version, version_query), session_id)
 
 
 async def _step(
-    request: Asked, org: str, project: str, slug: str, version: Wanted, session_id: str | None
+    request: ApiRequest, org: str, project: str, slug: str, version: Wanted, session_id: str | None
 ) -> ASGIApp:
     own = await own_project(request, org, project, slug)
-    await require_execute(request, org, project, slug)
     number = version.number()
     _, current, flow = await runtime_of(request).find(own, slug, number)
     if number == 0:
@@ -141,10 +111,9 @@ async def _step(
         if before.status is not None:
             if before.answer is None:
                 raise answer_expired(before.run_id)
-            again = Response(
+            return Response(
                 before.answer, status_code=before.status, media_type=JSON, headers={REPLAYED: "true"}
             )
-            return again.to_asgi_response(app=None, request=request)
         await require_outcome(runtime_of(request).store, run)
         return await _stream(
             request, run.id, before.head, None, headers=[(REPLAYED.lower().encode(), b"true")]
@@ -152,7 +121,7 @@ async def _step(
 
 
 async def _first_call(
-    request: Asked,
+    request: ApiRequest,
     own: Project,
     flow: Flow,
     asked: StepRequest,
@@ -190,7 +159,7 @@ async def _first_call(
 
 
 async def _later_call(
-    request: Asked,
+    request: ApiRequest,
     own: Project,
     slug: str,
     asked: StepRequest,
@@ -337,7 +306,7 @@ class _Kept:
 
 
 async def _stream(
-    request: Asked, run_id: str, head: int, live: _Live | None, *, headers: Headers = ()
+    request: ApiRequest, run_id: str, head: int, live: _Live | None, *, headers: Headers = ()
 ) -> ASGIApp:
     runtime = runtime_of(request)
     with once_started(run_id):
@@ -347,5 +316,5 @@ async def _stream(
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
     frames = StepFrames(live or _Kept(runtime.store, run), runtime.store, run)
     return EventStream(
-        frames.of(pages), ongoing=request.app.state["ongoing"], key_id=request.auth.id, headers=headers
+        frames.of(pages), ongoing=request.services.ongoing, key_id=request.auth.id, headers=headers
     )

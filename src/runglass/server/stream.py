@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from litestar.types import Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from runglass.errors import RunPurged, RunUnreadable, StoreError
 from runglass.server.ongoing import Ongoing

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from runglass.engine.aside import LARGE_BYTES
 from runglass.engine.fair import FairTurns, Shares
 from runglass.errors import api_error
-from runglass.server.auth import Asked
+from runglass.server.request import ApiRequest
 from runglass.server.revocation import while_allowed
 
 AT_ONCE = 8
@@ -46,7 +46,7 @@ class TakingIn:
         self._held: Counter[int] = Counter()
 
     @asynccontextmanager
-    async def turn(self, request: Asked, size_bytes: int) -> AsyncIterator["Taken"]:
+    async def turn(self, request: ApiRequest, size_bytes: int) -> AsyncIterator["Taken"]:
         """In the block a request whose body has so many bytes is decoded, checked and started.
 
         Raises UNAVAILABLE where too much waits, but for a request that is alone, and where the server stops;
@@ -88,7 +88,7 @@ class TakingIn:
             )
 
 
-def taking_in_of(request: Asked) -> TakingIn:
+def taking_in_of(request: ApiRequest) -> TakingIn:
     """That of the server which has the request."""
-    taking_in: TakingIn = request.app.state["taking_in"]
+    taking_in: TakingIn = request.services.taking_in
     return taking_in

@@ -25,7 +25,7 @@ class Joining:
         self._loop = loop
         self._head = b""
         self._written_bytes = 0
-        # Asked for each answer; `__getattr__` would be a detour.
+        # ApiRequest for each answer; `__getattr__` would be a detour.
         self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:

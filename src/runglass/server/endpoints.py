@@ -1,0 +1,378 @@
+"""The table of all endpoints.
+
+Routes, access, the checks of parameters, the OpenAPI document and the tests of roles come from it: what is
+not here does not exist. Hot ones stand first, as the router tries one path after the other.
+"""
+
+from typing import Any
+
+from runglass.execution import CompletedResult, JobAccepted, JobPage, JobState, RunPage, ToolCallsRequired
+from runglass.management import (
+    AuditPage,
+    FlowHistory,
+    FlowInfo,
+    FlowList,
+    FlowTree,
+    FlowVersionNumber,
+    KeyInfo,
+    KeyList,
+    NewKeyInfo,
+    PushedFlow,
+)
+from runglass.server import (
+    audit,
+    cancelling,
+    flows,
+    jobs,
+    keys,
+    pages,
+    parameters,
+    reading,
+    routes,
+    sessions,
+    stepping,
+)
+from runglass.server import request_schemas as bodies
+from runglass.server.auth import own_flow, own_room, run_by_id, run_of_flow, trace_by_id, trace_of_flow
+from runglass.server.cancelling import Ended
+from runglass.server.endpoint import Answer, Endpoint, Lookup
+from runglass.server.health import Health
+from runglass.session import SessionPage
+from runglass.trace import StepAttempts, StepTrace, Trace
+
+API = "/api/v1"
+FLOW = f"{API}/seq/{{org:organisation}}/{{project}}/{{slug}}"
+VERSION = f"{FLOW}/{{version}}"
+MANAGED = f"{API}/flows/{{org}}/{{project}}"
+RUN = f"{API}/flow-runs/{{execution_id}}"
+RUN_OF_FLOW = f"{FLOW}/runs/{{execution_id}}"
+EVENTS = "text/event-stream"
+
+OF_FLOW = ("org", "project", "slug")
+FLOW_HIDDEN = Lookup(own_flow, OF_FLOW)
+
+RUNNING, READING = "Running a flow", "Reading a run"
+FLOWS, KEYS, SERVER = "Managing flows", "Managing keys", "The server"
+
+STARTING: dict[str, Any] = {
+    "access": "run",
+    "tag": RUNNING,
+    "query": (parameters.VERSION,),
+    "headers": (parameters.SESSION_ID,),
+    "hides": FLOW_HIDDEN,
+    "doing": "start runs",
+}
+"""What all endpoints that start a run have in common."""
+
+EXECUTED = Answer((CompletedResult, ToolCallsRequired), "The run has completed, or waits for tools.")
+WALKED = Answer((str,), "Events as server-sent events.", media_type=EVENTS)
+QUEUED = Answer((JobAccepted,), "The job is queued.", status=202)
+JOB = Answer((JobState,), "How far the job is.")
+
+
+def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
+    """The endpoints below a path that names a run."""
+    return [
+        Endpoint(
+            "GET",
+            f"{path}/trace",
+            reading.trace,
+            "read",
+            READING,
+            "The whole trace",
+            Answer((Trace,), "The trace as of this moment."),
+            finds=trace,
+        ),
+        Endpoint(
+            "GET",
+            f"{path}/trace/stream",
+            reading.stream,
+            "read",
+            READING,
+            "The live trace",
+            Answer((str,), "Events as server-sent events.", media_type=EVENTS),
+            query=(reading.AFTER,),
+            headers=(reading.LAST_EVENT_ID,),
+            finds=run,
+            is_lasting=True,
+        ),
+        Endpoint(
+            "GET",
+            f"{path}/steps/{{step_id}}/trace",
+            reading.step_trace,
+            "read",
+            READING,
+            "One step's attempts",
+            Answer((StepTrace, StepAttempts), "One attempt; with `attempt=all` every one."),
+            query=(reading.ATTEMPT, reading.LOOP_INDEX),
+            finds=run,
+        ),
+        Endpoint(
+            "DELETE",
+            path,
+            cancelling.cancel,
+            "run",
+            RUNNING,
+            "Cancel or delete a run",
+            Answer((Ended,), "The run has been cancelled, or deleted.", status=202),
+            query=(cancelling.PURGE,),
+            finds=run,
+            doing="cancel runs",
+        ),
+    ]
+
+
+ENDPOINTS: list[Endpoint] = [
+    *_of_a_run(
+        RUN,
+        Lookup(run_by_id, ("execution_id",), "run"),
+        Lookup(trace_by_id, ("execution_id",), "opened"),
+    ),
+    Endpoint(
+        "POST",
+        f"{FLOW}/execute",
+        routes.execute,
+        summary="Run a flow",
+        answer=EXECUTED,
+        body=bodies.EXECUTE_BODY,
+        is_lasting=True,
+        **STARTING,
+    ),
+    *_of_a_run(
+        RUN_OF_FLOW,
+        Lookup(run_of_flow, (*OF_FLOW, "execution_id"), "run"),
+        Lookup(trace_of_flow, (*OF_FLOW, "execution_id"), "opened"),
+    ),
+    Endpoint(
+        "POST",
+        f"{FLOW}/jobs",
+        jobs.queue_job,
+        summary="Queue a run",
+        answer=QUEUED,
+        body=bodies.JOB_BODY,
+        **STARTING,
+    ),
+    Endpoint(
+        "GET",
+        f"{FLOW}/jobs",
+        jobs.jobs,
+        "read",
+        RUNNING,
+        "The jobs of a flow",
+        Answer((JobPage,), "A page of jobs."),
+        query=(jobs.STATUS, pages.LIMIT, pages.CURSOR),
+    ),
+    Endpoint("GET", f"{FLOW}/jobs/{{execution_id}}", jobs.job, "read", RUNNING, "How far a job is", JOB),
+    Endpoint(
+        "POST",
+        f"{FLOW}/step",
+        stepping.step,
+        summary="Walk through a flow",
+        answer=WALKED,
+        body=bodies.STEP_BODY,
+        is_lasting=True,
+        **STARTING,
+    ),
+    Endpoint(
+        "GET",
+        f"{API}/flow-runs",
+        reading.runs,
+        "read",
+        READING,
+        "The project's runs",
+        Answer((RunPage,), "A page of runs."),
+        query=(
+            reading.FLOW_ID,
+            reading.SLUG,
+            reading.STATUS,
+            pages.SINCE,
+            pages.UNTIL,
+            pages.LIMIT,
+            pages.CURSOR,
+        ),
+        refuses_unknown=True,
+    ),
+    Endpoint(
+        "POST",
+        f"{VERSION}/execute",
+        routes.execute,
+        summary="Run one version of a flow",
+        description="Runs published version `v1`, `v2`, … or the draft, `v0`, and answers when it has ended.",
+        answer=EXECUTED,
+        body=bodies.EXECUTE_BODY,
+        is_lasting=True,
+        **STARTING,
+    ),
+    Endpoint(
+        "POST",
+        f"{VERSION}/jobs",
+        jobs.queue_job,
+        summary="Queue a run of one version",
+        description="Queues a run of published version `v1`, `v2`, … or of the draft, `v0`.",
+        answer=QUEUED,
+        body=bodies.JOB_BODY,
+        **STARTING,
+    ),
+    Endpoint(
+        "GET",
+        f"{VERSION}/jobs/{{execution_id}}",
+        jobs.version_job,
+        "read",
+        RUNNING,
+        "How far a job of one version is",
+        JOB,
+    ),
+    Endpoint(
+        "POST",
+        f"{VERSION}/step",
+        stepping.step,
+        summary="Walk through one version of a flow",
+        description="The same with published version `v1`, `v2`, …; the draft cannot be asked for by number.",
+        answer=WALKED,
+        body=bodies.STEP_BODY,
+        is_lasting=True,
+        **STARTING,
+    ),
+    Endpoint(
+        "GET",
+        f"{API}/seq/sessions/{{session_id}}",
+        sessions.session,
+        "read",
+        READING,
+        "The runs of a session",
+        Answer((SessionPage,), "The session, or a page of it."),
+        query=(sessions.LIMIT, pages.CURSOR),
+    ),
+    Endpoint(
+        "GET",
+        f"{API}/flows",
+        flows.own_flows,
+        "read",
+        FLOWS,
+        "The flows of the key's project",
+        Answer((FlowList,), "The flows, by slug."),
+    ),
+    Endpoint(
+        "GET",
+        MANAGED,
+        flows.flows,
+        "read",
+        FLOWS,
+        "A project's flows",
+        Answer((FlowList,), "The flows, by slug."),
+    ),
+    Endpoint(
+        "GET",
+        f"{MANAGED}/{{slug}}",
+        flows.flow,
+        "read",
+        FLOWS,
+        "A flow and its versions",
+        Answer((FlowHistory,), "The flow."),
+    ),
+    Endpoint(
+        "GET",
+        f"{MANAGED}/{{slug}}/versions/{{number:number}}",
+        flows.flow_version,
+        "read",
+        FLOWS,
+        "A version of a flow",
+        Answer((FlowTree,), "The flow's tree of steps."),
+    ),
+    Endpoint(
+        "PUT",
+        f"{MANAGED}/{{slug}}",
+        flows.push,
+        "admin",
+        FLOWS,
+        "Push a flow",
+        Answer((PushedFlow,), "The flow; what it is in production has not changed."),
+        body=bodies.FLOW_BODY,
+        hides=Lookup(own_room, ("org", "project")),
+        doing="manage flows",
+    ),
+    Endpoint(
+        "POST",
+        f"{MANAGED}/{{slug}}/publish",
+        flows.publish,
+        "admin",
+        FLOWS,
+        "Publish a flow",
+        Answer((FlowVersionNumber,), "The version that is now in production."),
+        hides=FLOW_HIDDEN,
+        doing="manage flows",
+    ),
+    Endpoint(
+        "PUT",
+        f"{MANAGED}/{{slug}}/production",
+        flows.set_production,
+        "admin",
+        FLOWS,
+        "Roll back or forward",
+        Answer((FlowInfo,), "The flow with that version in production."),
+        body=bodies.PRODUCTION_BODY,
+        hides=FLOW_HIDDEN,
+        doing="manage flows",
+    ),
+    Endpoint(
+        "GET",
+        f"{API}/keys",
+        keys.keys,
+        "admin",
+        KEYS,
+        "The project's keys",
+        Answer((KeyList,), "The keys, oldest first."),
+        doing="manage keys",
+    ),
+    Endpoint(
+        "POST",
+        f"{API}/keys",
+        keys.create_key,
+        "admin",
+        KEYS,
+        "Make a key",
+        Answer((NewKeyInfo,), "The key, shown this once.", status=201),
+        body=bodies.KEY_BODY,
+        doing="manage keys",
+    ),
+    Endpoint(
+        "DELETE",
+        f"{API}/keys/{{key_id:number}}",
+        keys.revoke_key,
+        "admin",
+        KEYS,
+        "Revoke a key",
+        Answer((KeyInfo,), "The key, revoked."),
+        doing="manage keys",
+    ),
+    Endpoint(
+        "GET",
+        f"{API}/audit",
+        audit.audit,
+        "admin",
+        KEYS,
+        "Who changed what",
+        Answer((AuditPage,), "A page of the audit log."),
+        query=(audit.ACTION, pages.SINCE, pages.LIMIT, pages.CURSOR),
+        doing="read the audit log",
+        refuses_unknown=True,
+    ),
+    Endpoint(
+        "GET",
+        f"{API}/schemas/flow.json",
+        routes.flow_file_schema,
+        "open",
+        SERVER,
+        "JSON Schema of flow files",
+        Answer((dict[str, Any],), "The JSON Schema."),
+    ),
+    Endpoint(
+        "GET",
+        "/health",
+        routes.health,
+        "open",
+        SERVER,
+        "Whether the server can work",
+        Answer((Health,), "The server works; `degraded` says that somebody should look."),
+    ),
+]

@@ -1,0 +1,143 @@
+"""From the table of endpoints to an application: who may ask, with what, and what a fault is answered with.
+
+The framework looks for the path and parses nothing. Whatever a handler raises becomes an answer here.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from runglass.errors import APIError, RateLimitError, api_error
+from runglass.server.answers import answer_fault
+from runglass.server.endpoint import ROLES, Endpoint
+from runglass.server.query import read_query
+from runglass.server.request import ApiRequest
+from runglass.server.services import Services
+from runglass.store.base import RunRecord
+from runglass.text import printable
+
+
+class _Number(Convertor[int]):
+    """A whole number in a path."""
+
+    regex = "-?[0-9]{1,1000}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+class _Organisation(Convertor[str]):
+    """The name of an organisation, where another path has `sessions`."""
+
+    regex = "(?!sessions/)[^/]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("number", _Number())
+register_url_convertor("organisation", _Organisation())
+
+
+def create_router(endpoints: Sequence[Endpoint], services: Services) -> Router:
+    """The application that answers at the paths of the endpoints, and NOT_FOUND anywhere else."""
+    of_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
+    for endpoint in endpoints:
+        of_path[endpoint.path][endpoint.method] = endpoint
+    routes = [Route(path, _Path(methods, services)) for path, methods in of_path.items()]
+    return Router(routes, redirect_slashes=False, default=_nowhere(services))
+
+
+class _Path:
+    """The endpoints of one path, by their methods."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint], services: Services) -> None:
+        self._endpoints = endpoints
+        self._services = services
+        self._defaults = {
+            method: {each.key: each.default for each in (*endpoint.query, *endpoint.headers)}
+            for method, endpoint in endpoints.items()
+        }
+        self._allow = ", ".join([*endpoints, "OPTIONS"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = ApiRequest(scope, receive, self._services)
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None or not endpoint.is_lasting:
+            await self._respond(endpoint, request, send)
+            return
+        try:
+            with self._services.open_calls.opened(request.auth.project_id):
+                await self._respond(endpoint, request, send)
+        except RateLimitError as error:
+            await answer_fault(request, error)(scope, receive, send)
+
+    async def _respond(self, endpoint: Endpoint | None, request: ApiRequest, send: Send) -> None:
+        response: ASGIApp
+        try:
+            response = (
+                self._for_other_method(request) if endpoint is None else await self._answer(endpoint, request)
+            )
+        except Exception as fault:  # noqa: BLE001  # whatever it is, it is answered, and logged where it is ours
+            response = answer_fault(request, fault)
+        await response(request.scope, request.receive, send)
+
+    async def _answer(self, endpoint: Endpoint, request: ApiRequest) -> ASGIApp:
+        given = read_query(request.scope, endpoint) if request.scope["query_string"] else {}
+        path = dict(request.path_params)
+        values = self._defaults[endpoint.method].copy()
+        found: Any = None
+        if (finds := endpoint.finds) is not None:
+            found = await finds.find(request, **{name: path.pop(name) for name in finds.path})
+            values[finds.argument] = found
+        for parameter in endpoint.query:
+            if parameter.name in given:
+                values[parameter.key] = parameter.convert(given[parameter.name])
+        for header in endpoint.headers:
+            if (text := request.headers.get(header.name)) is not None:
+                values[header.key] = header.convert(text)
+        if endpoint.access != "open" and request.auth.role not in ROLES[endpoint.access]:
+            if (hides := endpoint.hides) is not None:
+                await hides.find(request, **{name: path[name] for name in hides.path})
+            raise _forbidden(endpoint, request.auth.role, found)
+        response: ASGIApp = await endpoint.handler(request, **path, **values)
+        return response
+
+    def _for_other_method(self, request: ApiRequest) -> ASGIApp:
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"Allow": self._allow})
+        path = printable(request.scope["path"])
+        error = api_error(
+            "METHOD_NOT_ALLOWED", f"{request.method} {path} is not possible; see the `Allow` header"
+        )
+        response = answer_fault(request, error)
+        response.headers["Allow"] = self._allow
+        return response
+
+
+def _forbidden(endpoint: Endpoint, role: str, found: Any) -> APIError:
+    needed = " or ".join(repr(each) for each in ROLES[endpoint.access])
+    return api_error(
+        "FORBIDDEN",
+        f"a key with the role {role!r} may not {endpoint.doing}; that takes the role {needed}",
+        execution_id=found.id if isinstance(found, RunRecord) else None,
+    )
+
+
+def _nowhere(services: Services) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        error = api_error("NOT_FOUND", f"there is no path {scope['path']!r}")
+        await answer_fault(ApiRequest(scope, receive, services), error)(scope, receive, send)
+
+    return answer
