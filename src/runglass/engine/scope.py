@@ -73,16 +73,18 @@ class Scope:
         Of the large outputs those are seen whose values are given.
         """
         outputs = self._all_outputs()
-        around = {
-            "initial": self._inputs,
-            "steps": {**outputs, **large} if large else outputs,
-            "attempt": attempt,
-            **self._loop_names,
-        }
+        steps = {**outputs, **large} if large else outputs
         if data is not None and len(data) > MANY_NAMES:
+            around = {"initial": self._inputs, "steps": steps, "attempt": attempt, **self._loop_names}
             # An input is JSON, and so a dict.
             return _Layers(cast(dict[str, Any], data), around)
-        return {**around, **(data or {})}
+        return {
+            "initial": self._inputs,
+            "steps": steps,
+            "attempt": attempt,
+            **self._loop_names,
+            **(data or {}),
+        }
 
     def outputs(self) -> dict[str, Any]:
         """The outputs by step id that are seen here, the large ones left out."""
