@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from runglass.execution import RunRequest
 from runglass.flow import Flow, parse_flow
+from runglass.run_api import RunRequest
 from runglass.runtime import Runtime, push_flow
 from runglass.store.base import Project
 

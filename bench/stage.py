@@ -18,7 +18,7 @@ import uvloop
 from bench import flows
 from bench.children import ROOT, BenchError, Child, Server, child, server
 from bench.sizes import Sizes
-from runglass.keys import make_key
+from runglass.api_keys import make_key
 from runglass.runtime import Runtime, open_runtime
 from runglass.settings import Settings
 

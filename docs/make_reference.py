@@ -12,16 +12,18 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import typer.main
 
-from runglass import defaults, flow, flow_check, flow_file
+from runglass import defaults, flow, flow_file, flow_validation
 from runglass.cli.app import app
-from runglass.cli.exits import MEANINGS
+from runglass.cli.exit_codes import MEANINGS
 from runglass.client import Flow
-from runglass.engine import attempts, program, rendering, sandbox
+from runglass.engine.sandbox import code_transform, sandbox, template_worker
+from runglass.engine.steps import executor
 from runglass.errors import CODES, STEP_CODES, exception_for
 from runglass.events import KnownEvent
-from runglass.execution import ExecuteRequest
-from runglass.server import attachments, bodies, calls, tools, turns
+from runglass.run_api import ExecuteRequest
 from runglass.server.endpoints import ENDPOINTS
+from runglass.server.requests import attachments, body_parsing, messages, tools
+from runglass.server.services import idempotency
 from runglass.settings import CLIENT_VARIABLES, PREFIX, Price, Settings
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -130,16 +132,16 @@ def limits() -> list[tuple[str, str, str]]:
     result = shown.code_memory_limit_bytes // sandbox.RESULT_SHARE
     return [
         ("request body", f"`body_limit_bytes`: {bytes_of(shown.body_limit_bytes)}", "`REQUEST_TOO_LARGE`"),
-        ("nesting of a request body", f"{bodies.MAX_DEPTH} levels", "`INVALID_REQUEST`"),
-        ("`messages`", bytes_of(turns.MAX_MESSAGES_BYTES), "`MESSAGES_TOO_LARGE`"),
+        ("nesting of a request body", f"{body_parsing.MAX_DEPTH} levels", "`INVALID_REQUEST`"),
+        ("`messages`", bytes_of(messages.MAX_MESSAGES_BYTES), "`MESSAGES_TOO_LARGE`"),
         ("`tools` of a call", f"{tools.MAX_TOOLS}", "`TOOLS_INVALID`"),
         (
             "rounds of tool calls in one step",
-            f"{attempts.MAX_TOOL_ITERATIONS}; of `execute` with a `tool_handler`: `max_tool_rounds`",
+            f"{executor.MAX_TOOL_ITERATIONS}; of `execute` with a `tool_handler`: `max_tool_rounds`",
             "`TOOL_ITERATION_LIMIT`, `ToolCallLimitError`",
         ),
         ("attachments of a call", f"{attachments.MAX_ATTACHMENTS}", "`INVALID_ATTACHMENT`"),
-        ("`Idempotency-Key`", f"{calls.MAX_KEY} characters", "`INVALID_REQUEST`"),
+        ("`Idempotency-Key`", f"{idempotency.MAX_KEY} characters", "`INVALID_REQUEST`"),
         ("requests of a key", "`rate_limit_per_minute`: none", "`RATE_LIMITED`"),
         (
             "requests of all keys of a project",
@@ -163,8 +165,8 @@ def limits() -> list[tuple[str, str, str]]:
             f"`code_time_limit_ms`: {shown.code_time_limit_ms:,} ms",
             "`SANDBOX_LIMIT`",
         ),
-        ("code of a step", f"{program.CODE_LIMIT:,} characters", "`CODE_ERROR`"),
-        ("text that a template makes", f"{bytes_of(rendering.TEXT_LIMIT)}", "`TEMPLATE_ERROR`"),
+        ("code of a step", f"{code_transform.CODE_LIMIT:,} characters", "`CODE_ERROR`"),
+        ("text that a template makes", f"{bytes_of(template_worker.TEXT_LIMIT)}", "`TEMPLATE_ERROR`"),
         ("iterations of a run", f"`run_iterations`: {shown.run_iterations:,}", "`RUN_LIMIT`"),
         ("outputs of a run", f"`run_output_bytes`: {bytes_of(shown.run_output_bytes)}", "`RUN_LIMIT`"),
         ("log of a run", f"`run_log_bytes`: {bytes_of(shown.run_log_bytes)}", "`RUN_LIMIT`, the run ends"),
@@ -180,8 +182,8 @@ def limits() -> list[tuple[str, str, str]]:
         ),
         ("snapshot", f"`snapshot_limit_bytes`: {bytes_of(shown.snapshot_limit_bytes)}", "cut, `truncated`"),
         ("flow file", f"{flow_file.MAX_CHARACTERS:,} characters", "a mistake in the file"),
-        ("steps of a flow", f"{flow_check.MAX_STEPS:,}", "a mistake in the file"),
-        ("nesting of steps", f"{flow_check.MAX_NESTING} levels", "a mistake in the file"),
+        ("steps of a flow", f"{flow_validation.MAX_STEPS:,}", "a mistake in the file"),
+        ("nesting of steps", f"{flow_validation.MAX_NESTING} levels", "a mistake in the file"),
         ("mistakes told of a flow file", f"{flow.MAX_PROBLEMS:,}", "the first of them"),
     ]
 
@@ -199,7 +201,7 @@ def arguments() -> list[tuple[str, str, str, str]]:
     rows = []
     for parameter in list(inspect.signature(Flow.execute).parameters.values())[1:]:
         kind = inspect.formatannotation(parameter.annotation)
-        for module in ("collections.abc.", "typing.", "runglass.execution.", "uuid."):
+        for module in ("collections.abc.", "typing.", "runglass.run_api.", "uuid."):
             kind = kind.replace(module, "")
         place = f"`{sent[parameter.name]}`" if parameter.name in sent else elsewhere.get(parameter.name, "–")
         rows.append((f"`{parameter.name}`", f"`{kind}`", f"`{parameter.default!r}`", place))
@@ -241,13 +243,15 @@ def events() -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def endpoints() -> Iterator[Sequence[str]]:
+def endpoints() -> list[Sequence[str]]:
     """Each endpoint in the order of its path."""
+    rows = []
     for each in sorted(ENDPOINTS, key=lambda each: (each.path, each.method)):
         path = re.sub(r":\w+}", "}", each.path)
         query = ", ".join(f"`{parameter.name}`" for parameter in each.query)
         role = "none" if each.access == "open" else f"`{each.access}`"
-        yield f"`{each.method} {path}`", role, each.summary, query
+        rows.append((f"`{each.method} {path}`", role, each.summary, query))
+    return rows
 
 
 def codes() -> list[tuple[str, str, str, str]]:

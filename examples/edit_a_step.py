@@ -4,7 +4,7 @@ Needs a running server and an admin key of a project, in RUNGLASS_BASE_URL and R
 """
 
 from runglass import Client
-from runglass.client.management import Management
+from runglass.client.api.admin import Management
 
 FLOW = """
 slug: edit-a-step

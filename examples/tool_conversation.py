@@ -7,7 +7,7 @@ Needs a running server and an admin key of a project, in RUNGLASS_BASE_URL and R
 from typing import Any
 
 from runglass import Client, StepResumed
-from runglass.client.management import Management
+from runglass.client.api.admin import Management
 
 FLOW = """
 slug: tool-conversation

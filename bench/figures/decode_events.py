@@ -7,7 +7,7 @@ from bench.rows import Goal, Row
 from bench.samples import stream_chunks
 from bench.shapes import decode_bare
 from bench.stage import Stage
-from runglass.client.cursor import TailCursor
+from runglass.client.core.stream_cursor import TailCursor
 
 PEER = "openai"
 

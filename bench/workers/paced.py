@@ -9,7 +9,7 @@ from itertools import count
 from bench.answering import Message, answer
 from bench.samples import TOKENS
 from runglass.clock import SystemClock
-from runglass.engine.recorder import Recorder
+from runglass.engine.journal.recorder import Recorder
 from runglass.events import FlowCompleted, RunStarted, StepCompleted, StepStarted
 from runglass.fold import RunFold
 from runglass.store.base import NewRun

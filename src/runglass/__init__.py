@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         StepResult,
         ToolCall,
     )
-    from runglass.client.async_client import AsyncClient
-    from runglass.client.async_flows import AsyncFlow
+    from runglass.client.api.async_client import AsyncClient
+    from runglass.client.api.async_flows import AsyncFlow
     from runglass.errors import (
         APIConnectionError,
         APIError,
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
         StreamEvent,
         UnknownEvent,
     )
-    from runglass.execution import Attachment, CompletedResult, JobState, RunPage
+    from runglass.run_api import Attachment, CompletedResult, JobState, RunPage
     from runglass.session import SessionExecution, SessionStep
     from runglass.trace import (
         ModelCall,

@@ -14,7 +14,7 @@ from msgspec import NODEFAULT
 from msgspec.structs import fields, replace
 
 from runglass.events import KnownEvent, UnknownEvent, decode_event, encode_event
-from runglass.lazy import Json, encoded
+from runglass.lazy_json import Json, encoded
 from runglass.trace import ModelCall, StepTrace
 
 _ERROR_LEFT = ("code", "type", "line")

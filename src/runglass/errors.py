@@ -188,7 +188,7 @@ class StoreError(RunglassError):
     """The store cannot be reached, is full, or refused to write."""
 
 
-class CallRepeated(StoreError):
+class DuplicateIdempotencyKey(StoreError):
     """There has been a call under the same Idempotency-Key."""
 
 
@@ -200,7 +200,7 @@ class CommitUncertain(StoreError):
     """The commit failed: what was to be written may be stored or not."""
 
 
-class HeadMismatch(StoreError):
+class WrongExpectedVersion(StoreError):
     """The run's log has moved on: another writer appended, or this writer's lease is gone."""
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from runglass.lazy import Json, decode_when_read, readable, same_fields
+from runglass.lazy_json import Json, decode_when_read, readable, same_fields
 from runglass.trace import ModelCall, ModelReservation, TokenBreakdown, written
 
 

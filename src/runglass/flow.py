@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, TypeAlias
 import msgspec
 
 from runglass.defaults import TooManyDefaults, fill_defaults
+from runglass.diagnostics import Finding, path_text
 from runglass.errors import FlowFileError, Problem, api_error
-from runglass.findings import Finding, path_text
-from runglass.flow_check import OVERRIDABLE, SCHEMA_LIMIT_BYTES, FlowRules, provider_missing
 from runglass.flow_references import unmet_references
+from runglass.flow_validation import OVERRIDABLE, SCHEMA_LIMIT_BYTES, FlowRules, provider_missing
 from runglass.schemas import errors_in, explain, suggestion
 
 __all__ = [

@@ -16,8 +16,8 @@ from ruamel.yaml.composer import MaxDepthExceededError
 from ruamel.yaml.error import MarkedYAMLError, StreamMark
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from runglass.diagnostics import Finding, Path, path_text, shown
 from runglass.errors import FlowFileError, Problem
-from runglass.findings import Finding, Path, path_text, shown
 
 MAX_CHARACTERS = 1 << 20
 """The YAML scanner is quadratic in the length of some tokens; a mebibyte keeps the worst file at seconds."""

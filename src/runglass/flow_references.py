@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 import minijinja
 
-from runglass.findings import Finding, Path
-from runglass.flow_check import MAX_STEPS, overlong, parse_python, parts_of
+from runglass.diagnostics import Finding, Path
+from runglass.flow_validation import MAX_STEPS, overlong, parse_python, parts_of
 from runglass.schemas import suggestion
 
 MAX_SUGGESTIONS = 20

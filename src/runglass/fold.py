@@ -33,7 +33,7 @@ from runglass.events import (
     StreamEvent,
     UnknownEvent,
 )
-from runglass.lazy import Json, encoded, json_bytes
+from runglass.lazy_json import Json, encoded, json_bytes
 from runglass.money import ZERO, add_usd
 from runglass.totals import Spent, Totals
 from runglass.trace import RunError, RunSummary, StepTrace, Trace

@@ -12,7 +12,7 @@ import msgspec
 
 from runglass.errors import APIError, api_error
 from runglass.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
-from runglass.setting_rules import SettingRules
+from runglass.provider_settings import SettingRules
 
 ALWAYS = "echo"
 """The model that is offline and may be named everywhere."""

@@ -8,10 +8,10 @@ from functools import partial
 from glob import escape
 from typing import Any
 
-from runglass.engine.aside import aside, in_turn
+from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.flow import Flow, decode_flow
 from runglass.override_policy import check_fields, check_flow_models, check_new_models, models_in
-from runglass.setting_rules import SettingRules
+from runglass.provider_settings import SettingRules
 from runglass.settings import Settings
 from runglass.store.base import Project, Role, Store
 
@@ -45,7 +45,7 @@ class RunPolicy:
         if not overrides or role == "admin":
             return
         check = partial(check_fields, flow, overrides, self._rules)
-        models = await aside(check, size_bytes=size_bytes)
+        models = await offload(check, size_bytes=size_bytes)
         if not models:
             return
         # As they are now, not as they were when the call came in.
@@ -67,7 +67,7 @@ class RunPolicy:
                 key = (record.id, record.production_version)
                 if key not in self._models_of_version:
                     source = await self._store.flow_source(*key)
-                    flow = None if source is None else await in_turn(partial(decode_flow, source))
+                    flow = None if source is None else await offload_in_turn(partial(decode_flow, source))
                     # A published version never changes. In the order of the list, the oldest goes first.
                     while len(self._models_of_version) >= MOST_VERSIONS:
                         self._models_of_version.pop(next(iter(self._models_of_version)))

@@ -17,38 +17,38 @@ from typing import Any, NamedTuple
 import msgspec
 from filelock import FileLock, Timeout
 
+from runglass.admin_api import SERVER, Actor
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.byte_cache import ByteCache, limit_caches
 from runglass.clock import SystemClock
-from runglass.engine.allowance import RunLimits
-from runglass.engine.aside import LARGE_BYTES, aside, in_turn
-from runglass.engine.capture import Capture, Redactor, raise_for_trace
-from runglass.engine.checks import Checks
+from runglass.engine.capture.capture import Capture, Redactor, raise_for_trace
+from runglass.engine.capture.redaction_client import RedactionClient
+from runglass.engine.checks.checks import Checks
 from runglass.engine.engine import Engine, StartedRun
-from runglass.engine.fair import FairTurns, Shares
-from runglass.engine.housekeeping import Housekeeping
-from runglass.engine.llm import Models
-from runglass.engine.memory import Memory
-from runglass.engine.model_names import ModelNames
-from runglass.engine.plan import Plan, Stretch
-from runglass.engine.redactions import Redactions
-from runglass.engine.removal import RunRemoval
-from runglass.engine.sandbox import Sandbox
-from runglass.engine.steps import Parts
-from runglass.engine.supervised import Supervised
-from runglass.engine.templates import Templates
+from runglass.engine.journal.run_spec import RunSpec, Segment
+from runglass.engine.maintenance.maintenance import Maintenance
+from runglass.engine.maintenance.removal import RunRemoval
+from runglass.engine.models.gateway import ModelGateway
+from runglass.engine.models.provider_check import ProviderCheck
+from runglass.engine.sandbox.sandbox import Sandbox
+from runglass.engine.sandbox.templates import Templates
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.engine.scheduling.memory_budget import MemoryBudget
+from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_in_turn
+from runglass.engine.scheduling.run_limits import RunLimits
+from runglass.engine.steps.handlers import StepDependencies
+from runglass.engine.supervision import SupervisedTask
 from runglass.errors import RunglassError, api_error
-from runglass.execution import CaptureMode, RunRequest, TraceContext
 from runglass.flow import Flow, decode_flow, step_count
-from runglass.management import SERVER, Actor
+from runglass.log_tail import Tails
+from runglass.provider_settings import SettingRules
+from runglass.run_api import CaptureMode, RunRequest, TraceContext
 from runglass.run_policy import RunPolicy
-from runglass.setting_rules import SettingRules
 from runglass.settings import Settings, SettingsError
-from runglass.store.base import CallKey, FlowRecord, Project, Retention, Role, Store
-from runglass.store.folder import make_folder
-from runglass.store.sqlite import SqliteStore
-from runglass.tail import Tails
+from runglass.store.base import FlowRecord, IdempotencyKey, Project, Retention, Role, Store
+from runglass.store.data_folder import make_folder
+from runglass.store.sqlite.store import SqliteStore
 
 PROMPT_S = 0.2
 """A request that takes no longer until it starts its run is as good as its key was at first."""
@@ -82,7 +82,7 @@ class Runtime:
         engine: Engine,
         removal: RunRemoval,
         checks: Checks,
-        supervised: Sequence[Supervised] = (),
+        supervised: Sequence[SupervisedTask] = (),
     ) -> None:
         self.settings = settings
         self.checks = checks
@@ -93,7 +93,7 @@ class Runtime:
         self.removal = removal
         self.supervised = supervised
         self.policy = RunPolicy(store, settings)
-        self._model_names = ModelNames(own_providers=settings.providers)
+        self._model_names = ProviderCheck(own_providers=settings.providers)
 
     async def submit(
         self,
@@ -105,9 +105,9 @@ class Runtime:
         trigger_type: str,
         session_id: str | None = None,
         trace_context: TraceContext | None = None,
-        stretch: Stretch | None = None,
+        stretch: Segment | None = None,
         history: Sequence[dict[str, Any]] = (),
-        call: CallKey | None = None,
+        call: IdempotencyKey | None = None,
         outputs: MutableMapping[int, bytes] | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
@@ -143,7 +143,7 @@ class Runtime:
         await self.check_models(project, flow)
         self.require_credit(project)
         self.require_room(project)
-        plan = Plan(
+        plan = RunSpec(
             flow=flow,
             version=number,
             inputs=inputs,
@@ -153,7 +153,7 @@ class Runtime:
             attachments=request.attachments,
             trace_context=trace_context,
         )
-        stretch = msgspec.structs.replace(stretch or Stretch(), block_overrides=request.block_overrides)
+        stretch = msgspec.structs.replace(stretch or Segment(), block_overrides=request.block_overrides)
         with self.engine.memory.starting(size_bytes, project_id=project.id):
             run = await self.engine.start(
                 record,
@@ -176,7 +176,7 @@ class Runtime:
         source = await self.store.flow_source(record.id, number)
         if source is None:
             raise api_error("VERSION_NOT_FOUND", f"flow {slug!r} has no version {number}")
-        flow = await aside(partial(decode_stored_flow, source), size_bytes=len(source))
+        flow = await offload(partial(decode_stored_flow, source), size_bytes=len(source))
         return record, number, flow
 
     async def require_key(self, key_id: int, *, waited: bool) -> None:
@@ -231,7 +231,7 @@ class Runtime:
 async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:
     """Stores the flow as the draft of its slug."""
     # In a thread: nobody else is to wait while a large flow is written out.
-    source = await in_turn(flow.encode)
+    source = await offload_in_turn(flow.encode)
     return await store.put_draft(
         project.id,
         flow.slug,
@@ -287,12 +287,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 most_each=_limit(settings.max_concurrent_steps_per_project),
             ) as sandbox,
             _checks(settings) as checks,
-            Redactions(
+            RedactionClient(
                 time_limit_ms=settings.redaction_time_limit_ms,
                 memory_limit_bytes=settings.redaction_memory_limit_bytes,
             ) as redactions,
             Templates(most_each=_limit(settings.max_concurrent_steps_per_project)) as templates,
-            Models(
+            ModelGateway(
                 base_urls=settings.providers,
                 api_keys=settings.provider_keys,
                 prices=settings.prices,
@@ -303,7 +303,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             ) as models,
         ):
             bus = MemoryBus()
-            parts = Parts(
+            parts = StepDependencies(
                 sandbox=sandbox,
                 templates=templates,
                 models=models,
@@ -335,14 +335,16 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
                 max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
                 weights=await _weights(store, settings),
-                memory=Memory(limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes),
+                memory=MemoryBudget(
+                    limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes
+                ),
                 limits=RunLimits(
                     iterations=settings.run_iterations,
                     output_bytes=settings.run_output_bytes,
                     log_bytes=settings.run_log_bytes,
                 ),
             ) as engine:
-                housekeeping = Housekeeping(
+                housekeeping = Maintenance(
                     store=store,
                     engine=engine,
                     clock=parts.clock,
@@ -355,23 +357,23 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                     default=Retention(settings.retention_days, settings.content_retention_days),
                 )
                 supervised = [
-                    Supervised(
+                    SupervisedTask(
                         "the lease keeper",
-                        engine.keep_on,
+                        engine.run_forever,
                         clock=parts.clock,
                         vital=True,
                         settled_s=settings.lease_s,
                     ),
                     *(
-                        Supervised(name, work, clock=parts.clock, vital=False, settled_s=SETTLED_S)
+                        SupervisedTask(name, work, clock=parts.clock, vital=False, settled_s=SETTLED_S)
                         for name, work in (
-                            ("housekeeping", housekeeping.keep_on),
-                            ("the expiry of answers", housekeeping.keep_expiring),
-                            ("the removal of runs", removal.keep_on),
+                            ("housekeeping", housekeeping.run_forever),
+                            ("the expiry of answers", housekeeping.expire_forever),
+                            ("the removal of runs", removal.run_forever),
                         )
                     ),
                 ]
-                beside = {asyncio.create_task(work.keep_on(), name=work.name) for work in supervised}
+                beside = {asyncio.create_task(work.run_forever(), name=work.name) for work in supervised}
                 try:
                     yield Runtime(
                         settings=settings,

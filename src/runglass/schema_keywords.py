@@ -6,7 +6,7 @@ A validator passes over both without a word, as the standard asks of it. Must no
 from collections.abc import Iterator
 from typing import Any
 
-from runglass.findings import Finding, Path, shown
+from runglass.diagnostics import Finding, Path, shown
 from runglass.schemas import any_of, suggestion
 
 _OF_TYPE: dict[str, tuple[str, ...]] = {

@@ -15,7 +15,7 @@ from jsonschema_rs import ValidationError
 from jsonschema_rs import ValidationErrorKind as Kind
 
 from runglass.byte_cache import ByteCache
-from runglass.findings import Finding, path_text, shown
+from runglass.diagnostics import Finding, path_text, shown
 from runglass.schema_cost import Cost, cost_of, is_linear, pattern_weight, patterns_in
 
 MAX_REFERENCES = 10_000

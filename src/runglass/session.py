@@ -5,7 +5,7 @@ Shared by client and server. What there is none of is left out of the JSON.
 
 import msgspec
 
-from runglass.lazy import Json, decode_when_read, readable, same_fields
+from runglass.lazy_json import Json, decode_when_read, readable, same_fields
 from runglass.trace import written
 
 

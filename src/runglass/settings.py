@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from runglass.errors import RunglassError
-from runglass.text import is_whole
+from runglass.safe_text import is_whole
 
 _log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from runglass.api_keys import make_key
 from runglass.flow import parse_flow
-from runglass.keys import make_key
 from runglass.settings import Settings
 from runglass.store.base import FlowRecord, Role
 

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from runglass.lazy import Json, decode_when_read, readable, same_fields
+from runglass.lazy_json import Json, decode_when_read, readable, same_fields
 
 RunStatus = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 StepStatus = Literal["running", "completed", "failed", "skipped"]

@@ -6,7 +6,7 @@ is traced: a header that is malformed counts as not sent.
 
 import re
 
-from runglass.execution import TraceContext
+from runglass.run_api import TraceContext
 
 MAX_STATE = 512
 """Characters of `tracestate` that are kept; the recommendation asks for no more."""

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from runglass.content import strip_event, strip_step
-from runglass.errors import HeadMismatch, RunPurged
+from runglass.errors import RunPurged, WrongExpectedVersion
 from runglass.events import FlowCompleted, KnownEvent, RunStarted, StepCompleted, StepStarted, encode_event
 from runglass.store.base import (
     NO_RETENTION,
     AttemptKey,
-    CallKey,
     Checkpoint,
     ContentPlace,
+    IdempotencyKey,
     Retention,
     RetentionOfFlow,
     RunRecord,
@@ -151,7 +151,7 @@ async def test_who_was_reading_it_is_told_and_never_shown_a_part_as_the_whole(st
 async def test_nothing_can_be_appended_to_it_and_nobody_claims_it(store: Store) -> None:
     run = await ended_run(store)
     assert await store.purge_run(run.no)
-    with pytest.raises(HeadMismatch):
+    with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 11, b"more"))
     assert await store.claim_runs("me", now="2026-01-01T00:00:00.000Z", limit=9) == []
     assert await store.claim_waiting(run) is None
@@ -176,7 +176,9 @@ async def test_calls_of_a_purged_run_are_forgotten_with_their_answers(store: Sto
     owner = await store.ensure_project("acme", "demo")
     flow = await store.put_draft(owner.id, "flow", name=None, capture=None, source=b"{}")
     runs = [
-        await store.create_run(new_run(owner.id, flow.id, id=name, call=CallKey(f"key of {name}", b"d")))
+        await store.create_run(
+            new_run(owner.id, flow.id, id=name, call=IdempotencyKey(f"key of {name}", b"d"))
+        )
         for name in ("one", "two")
     ]
     for run in runs:

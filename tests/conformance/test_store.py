@@ -13,18 +13,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.errors import CallRepeated, HeadMismatch, StoreError
+from runglass.errors import DuplicateIdempotencyKey, StoreError, WrongExpectedVersion
 from runglass.store.base import (
     Append,
     AttemptKey,
-    Call,
-    CallKey,
     Checkpoint,
+    IdempotencyKey,
+    IdempotencyRecord,
     RunRecord,
     StepRow,
     Store,
 )
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run, whole_trace
 
 STORES: dict[str, Callable[[Path], Any]] = {
@@ -96,7 +96,7 @@ async def test_an_append_moves_head_status_and_summary_together(store: Store) ->
 async def test_an_append_on_another_head_is_refused_and_writes_nothing(store: Store, head: int) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"one", b"two"))
-    with pytest.raises(HeadMismatch):
+    with pytest.raises(WrongExpectedVersion):
         await store.append(
             batch(
                 run, head, b"other", steps=[row(1)], checkpoints=[Checkpoint("s", "", b"{}")], status="failed"
@@ -110,7 +110,7 @@ async def test_an_append_on_another_head_is_refused_and_writes_nothing(store: St
 async def test_a_writer_with_an_old_fencing_number_is_refused(store: Store) -> None:
     run = await make_run(store)
     stale = Append(run_no=run.no, head=0, fence=run.fence - 1, events=[b"x"], status="running", summary=b"{}")
-    with pytest.raises(HeadMismatch):
+    with pytest.raises(WrongExpectedVersion):
         await store.append(stale)
     assert await store.events(run.no, after=0, limit_bytes=1000) == []
 
@@ -123,7 +123,7 @@ async def test_refusing_one_append_does_not_disturb_those_that_share_its_commit(
     )
     for run, outcome in zip(runs, outcomes, strict=True):
         refused = run.no % 2 == 1
-        assert isinstance(outcome, HeadMismatch) is refused
+        assert isinstance(outcome, WrongExpectedVersion) is refused
         assert len(await store.events(run.no, after=0, limit_bytes=1000)) == (0 if refused else 1)
 
 
@@ -280,7 +280,7 @@ async def test_a_lease_keeps_runs_from_others_until_it_runs_out(store: Store) ->
     assert not await store.hold_lease("one", until="2026-01-01T00:00:30Z", renew=True), (
         "it knows that it lost"
     )
-    with pytest.raises(HeadMismatch):
+    with pytest.raises(WrongExpectedVersion):
         await store.append(batch(mine, 1, b"2"))
     await store.append(batch(taken, 1, b"2"))
 
@@ -291,9 +291,9 @@ async def test_a_lease_that_ends_and_a_run_let_go_are_free_at_once(store: Store)
     for owner in ("one", "two"):
         assert await store.hold_lease(owner, until="2027", renew=False)
     assert len(await store.claim_runs("one", now="2026", limit=10)) == 2
-    await store.let_go("run-1", "two")
+    await store.release_run("run-1", "two")
     assert await store.claim_runs("two", now="2026", limit=10) == [], "only its owner lets a run go"
-    await store.let_go("run-1", "one")
+    await store.release_run("run-1", "one")
     assert [run.id for run in await store.claim_runs("two", now="2026", limit=10)] == ["run-1"]
     await store.end_lease("one")
     assert [run.id for run in await store.claim_runs("two", now="2026", limit=10)] == ["run-2"]
@@ -328,7 +328,7 @@ async def test_a_run_that_waits_for_its_turn_is_taken_up_by_one_alone(store: Sto
     taken = await store.claim_waiting(run)
     assert taken is not None
     assert await store.claim_waiting(run) is None
-    with pytest.raises(HeadMismatch):
+    with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1"))
     await store.append(batch(taken, 0, b"1", status="cancelled"))
     (claimed,) = await store.claim_runs("me", now="2026", limit=10)
@@ -374,7 +374,7 @@ async def test_what_a_call_is_owed_lives_as_long_as_the_call(store: Store) -> No
     assert (await store.owed(run.no, 1), await store.owed(run.no, 2)) == (None, b"{}")
     paused = await store.run(run.id)
     assert paused is not None
-    await store.begin_call(run.project_id, CallKey("key", b"digest"), paused)
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), paused)
     begun = await store.call(run.project_id, "key")
     assert begun is not None
     assert begun.head == 2
@@ -523,7 +523,7 @@ async def test_what_is_reserved_of_a_budget_comes_and_goes_with_appends(store: S
     run = await make_run(store)
     tiny = Decimal("0.0000000000000000000000000000000001")
     await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1) + tiny))
-    with pytest.raises(HeadMismatch):
+    with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1)))
     project = await store.project(run.project_id)
     assert project is not None
@@ -552,7 +552,7 @@ async def test_what_a_run_spends_is_added_to_its_project_once(store: Store) -> N
     budget = Decimal("1.0000000000000000000000000000000001")
     await store.set_budget(run.project_id, budget)
     await store.append(batch(run, 0, b"1", spent_usd=Decimal(1)))
-    with pytest.raises(HeadMismatch):
+    with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1", spent_usd=Decimal(1)))
     project = await store.project(run.project_id)
     assert project is not None
@@ -580,14 +580,16 @@ async def test_the_outcome_of_a_run_is_kept_for_its_caller(store: Store) -> None
 
 async def test_a_call_under_one_key_makes_one_run(store: Store) -> None:
     run = await make_run(store)
-    new = new_run(run.project_id, run.flow_id, id="run-2", call=CallKey("key", b"digest"))
+    new = new_run(run.project_id, run.flow_id, id="run-2", call=IdempotencyKey("key", b"digest"))
     await store.create_run(new)
-    with pytest.raises(CallRepeated):
+    with pytest.raises(DuplicateIdempotencyKey):
         await store.create_run(msgspec.structs.replace(new, id="run-3"))
     assert await store.run("run-3") is None
-    assert await store.call(run.project_id, "key") == Call(key="key", digest=b"digest", run_id="run-2")
-    with pytest.raises(CallRepeated):
-        await store.begin_call(run.project_id, CallKey("key", b"other"), run)
+    assert await store.call(run.project_id, "key") == IdempotencyRecord(
+        key="key", digest=b"digest", run_id="run-2"
+    )
+    with pytest.raises(DuplicateIdempotencyKey):
+        await store.begin_call(run.project_id, IdempotencyKey("key", b"other"), run)
     await store.answer_call(run.project_id, "key", status=200, answer=b"{}")
     answered = await store.call(run.project_id, "key")
     assert answered is not None
@@ -600,7 +602,7 @@ async def test_a_call_under_one_key_makes_one_run(store: Store) -> None:
 
 async def test_what_a_caller_is_owed_expires_with_the_runs_end_and_the_call_stays_known(store: Store) -> None:
     run = await make_run(store)
-    await store.begin_call(run.project_id, CallKey("key", b"digest"), run)
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
     await store.answer_call(run.project_id, "key", status=202, answer=b"{}")
     await store.append(msgspec.structs.replace(batch(run, 0, b"1"), owed=[(1, b"{}")]))
     assert await store.expire_answers(before="9999", limit=10) == 0, "the run goes on"
@@ -612,7 +614,7 @@ async def test_what_a_caller_is_owed_expires_with_the_runs_end_and_the_call_stay
     assert await store.outcome(run.no) == (None, None)
     assert await store.owed(run.no, 1) is None
     call = await store.call(run.project_id, "key")
-    assert call == Call(key="key", digest=b"digest", run_id=run.id, status=202)
+    assert call == IdempotencyRecord(key="key", digest=b"digest", run_id=run.id, status=202)
 
 
 async def test_what_is_kept_for_calls_counts_as_what_the_project_takes(store: Store) -> None:
@@ -629,7 +631,7 @@ async def test_what_is_kept_for_calls_counts_as_what_the_project_takes(store: St
     run = await make_run(store)
     others = len(b'{"inputs":{}}')
     request = await taken()
-    await store.begin_call(run.project_id, CallKey("key", b"digest"), run)
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
     await store.answer_call(run.project_id, "key", status=202, answer=b"a" * 500)
     assert await taken() == request + 500
     content = b"c" * 3000
@@ -644,7 +646,7 @@ async def test_what_is_kept_for_calls_counts_as_what_the_project_takes(store: St
 
 async def test_calls_that_are_forgotten_are_not_counted_any_more(store: Store) -> None:
     run = await make_run(store)
-    await store.begin_call(run.project_id, CallKey("key", b"digest"), run)
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
     await store.append(batch(run, 0, b"1", owed=[(1, b"c" * 3000)], open_bytes=3000))
     await store.append(batch(run, 1, b"2", status="completed", result=b"r" * 70))
     await store.answer_call(run.project_id, "key", status=200, answer=b"a" * 500)
@@ -660,7 +662,7 @@ async def test_the_answer_to_a_call_expires_though_its_run_waits(store: Store) -
     run = await make_run(store)
     paused = msgspec.structs.replace(batch(run, 0, b"1", status="paused"), owed=[(1, b"{}")])
     await store.append(paused)
-    await store.begin_call(run.project_id, CallKey("key", b"digest"), run)
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
     await store.answer_call(run.project_id, "key", status=200, answer=b"{}")
     assert await store.expire_answers(before="9999", limit=10) == 1
     call = await store.call(run.project_id, "key")
@@ -698,7 +700,7 @@ async def test_what_was_deleted_is_in_no_file_after_a_scrub(store: Store, tmp_pa
     run = await make_run(store)
     kept = [Checkpoint("s", "", b'"%s"' % CANARY)]
     await store.append(batch(run, 0, b"1", checkpoints=kept))
-    await store.begin_call(run.project_id, CallKey("key", b"digest"), run)
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
     await store.answer_call(run.project_id, "key", status=200, answer=CANARY)
     ended = batch(run, 1, b"2", status="completed", result=b'"%s"' % CANARY)
     await store.append(msgspec.structs.replace(ended, owed=[(2, b'"%s"' % CANARY)]))

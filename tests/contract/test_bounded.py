@@ -76,7 +76,7 @@ def neighbour(server: RunningServer) -> Iterator[list[float]]:
 
 
 def own_stalls(records: list[logging.LogRecord]) -> list[str]:
-    told = [record.getMessage() for record in records if record.name == "runglass.server.loop_watch"]
+    told = [record.getMessage() for record in records if record.name == "runglass.server.http.loop_watch"]
     return [line for line in told if int(re.findall(r"(\d+) ms", line)[1]) > SLOW_TURN_MS]
 
 

@@ -6,8 +6,8 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
-from runglass.engine.plan import Stretch
-from runglass.execution import RunRequest
+from runglass.engine.journal.run_spec import Segment
+from runglass.run_api import RunRequest
 from runglass.store.base import RunRecord
 from runglass.testing import RunningServer
 from tests.contract.wire import detail, execute, frames, http_for, refusal, start
@@ -42,7 +42,7 @@ def paused(server: RunningServer) -> str:
         runtime = server.runtime
         project = await runtime.store.ensure_project("acme", "demo")
         submitted = await runtime.submit(
-            project, "endless", RunRequest(), version=None, trigger_type="step", stretch=Stretch(last=0)
+            project, "endless", RunRequest(), version=None, trigger_type="step", stretch=Segment(last=0)
         )
         assert (await submitted.run.outcome()).status == "paused"
         return submitted.run.id

@@ -10,8 +10,8 @@ import pytest
 
 import runglass
 from runglass.errors import CODES
-from runglass.execution import ExecuteRequest
 from runglass.flow import flow_schema
+from runglass.run_api import ExecuteRequest
 from runglass.testing import RunningServer
 
 OF_A_RUN = ["/trace", "/trace/stream", "/steps/{step_id}/trace"]

@@ -15,11 +15,11 @@ import pytest
 
 from runglass import __version__ as runglass_version
 from runglass.errors import StoreError
-from runglass.server import health
-from runglass.store import connections
+from runglass.server.services import health
 from runglass.store.base import Append
-from runglass.store.queries import changed, every
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite import connections
+from runglass.store.sqlite.sql_helpers import changed, every
+from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, execute, frames, refusal, start
 from tests.e2e.command import runglass, started

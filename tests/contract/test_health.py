@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runglass.server import health
+from runglass.server.services import health
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_disk_faults import until_health
 from tests.contract.wire import ENDLESS, start
@@ -32,7 +32,7 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
 
 
 def test_housekeeping_that_fails_is_told_and_hinders_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runglass.engine.housekeeping.Housekeeping.tidy", fail)
+    monkeypatch.setattr("runglass.engine.maintenance.maintenance.Housekeeping.tidy", fail)
     with running_server() as server:
         found = until_degraded(server)
         assert found["reasons"] == ["housekeeping has failed and is begun again"]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from uuid_utils import uuid7
 
-from runglass.execution import JobRequest
+from runglass.run_api import JobRequest
 from runglass.store.base import Append
 from runglass.testing import RunningServer
 from tests.contract.wire import ANYTHING, UUID, detail, execute, frames, http_for, refusal

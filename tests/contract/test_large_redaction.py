@@ -15,8 +15,8 @@ import httpx2
 import msgspec
 import pytest
 
-from runglass.engine.redaction import Redactor
-from runglass.engine.snapshots import shortened
+from runglass.engine.capture.redaction import Redactor
+from runglass.engine.capture.snapshots import shortened
 from runglass.testing import running_server
 from tests.contract.test_bounded import neighbour, own_stalls
 from tests.contract.test_owed_answers import expire
@@ -115,7 +115,7 @@ def redacting() -> list[int]:
         except OSError:
             # It has ended meanwhile.
             continue
-        is_ours = int(status[1]) == os.getpid() and b"runglass.engine.redaction_process" in command
+        is_ours = int(status[1]) == os.getpid() and b"runglass.engine.capture.redaction_worker" in command
         # Ticks of a processor: to start takes fewer.
         if is_ours and status[0] != "Z" and int(status[11]) > 40:
             found.append(int(entry.name))

@@ -13,13 +13,13 @@ import httpx2
 import msgspec
 import pytest
 
-import runglass.engine.request_check
+import runglass.engine.checks.request_check
 import runglass.runtime
-import runglass.server.executing
-import runglass.server.jobs
-import runglass.server.stepping
-from runglass.engine.aside import LARGE_BYTES
-from runglass.engine.plan import Begun
+import runglass.server.routes.jobs
+import runglass.server.routes.steps
+import runglass.server.services.execute_service
+from runglass.engine.journal.run_spec import SegmentSpec
+from runglass.engine.scheduling.offloading import LARGE_BYTES
 from runglass.testing import RunningServer
 from tests.contract.wire import frames, refusal
 
@@ -56,12 +56,22 @@ def watched(server: RunningServer, patch: pytest.MonkeyPatch) -> Iterator[list[s
         patch.setattr(owner, name, watching)
 
     watch(msgspec.json, "decode", lambda _, data: len(data))
-    watch(msgspec.json, "encode", lambda data, value: len(data) if isinstance(value, (Begun, list)) else 0)
-    for module in (runglass.server.executing, runglass.server.jobs, runglass.server.stepping):
+    watch(
+        msgspec.json, "encode", lambda data, value: len(data) if isinstance(value, (SegmentSpec, list)) else 0
+    )
+    for module in (
+        runglass.server.services.execute_service,
+        runglass.server.routes.jobs,
+        runglass.server.routes.steps,
+    ):
         watch(module, "spoken", lambda _, asked: len(asked.messages or []) * 10)
     watch(runglass.runtime, "decode_stored_flow", lambda _, source: len(source))
-    watch(runglass.engine.request_check, "check_inputs", lambda _, flow, inputs: len(str(inputs)))
-    watch(runglass.engine.request_check, "apply_overrides", lambda _, flow, overrides: len(str(overrides)))
+    watch(runglass.engine.checks.request_check, "check_inputs", lambda _, flow, inputs: len(str(inputs)))
+    watch(
+        runglass.engine.checks.request_check,
+        "apply_overrides",
+        lambda _, flow, overrides: len(str(overrides)),
+    )
     try:
         yield found
     finally:

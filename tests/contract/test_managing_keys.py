@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from runglass import Client
-from runglass.keys import ROLES, digest_of
+from runglass.api_keys import ROLES, digest_of
 from runglass.testing import RunningServer
 from tests.contract.wire import http_for, refusal
 

@@ -50,7 +50,7 @@ def test_a_run_that_has_ended_is_purged(http: httpx2.Client, form: str) -> None:
 def test_a_run_that_goes_on_is_cancelled_first(server: RunningServer, http: httpx2.Client, form: str) -> None:
     run = start(server, "endless")
     assert http.delete(form.format(run)).json() == {"executionId": run, "status": "purged"}
-    assert not server.runtime.engine.goes_on(run)
+    assert not server.runtime.engine.is_active(run)
     is_gone(http, run)
 
 
@@ -181,7 +181,7 @@ def test_whoever_waits_for_a_paused_run_that_is_purged_is_told(
 ) -> None:
     """Without an end in the log that can still be read, the wait would never be over."""
     from runglass.errors import APIError
-    from runglass.server.calls import _rested
+    from runglass.server.services.idempotency import _rested
 
     run = paused(server)
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from runglass.api_keys import digest_of
 from runglass.cli import main
-from runglass.keys import digest_of
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_tool_calls import TALK, TOOLS, results_of, resumption
 from tests.contract.wire import (

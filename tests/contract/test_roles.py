@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import httpx2
 import pytest
 
-from runglass.keys import ROLES, digest_of
+from runglass.api_keys import ROLES, digest_of
 from runglass.server.endpoint import ROLES as ALLOWED
 from runglass.server.endpoints import ENDPOINTS
 from runglass.testing import RunningServer

@@ -8,11 +8,11 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from runglass.server import sessions
-from runglass.server.pages import cursor_of
-from runglass.server.parts import PART_BYTES
-from runglass.server.sessions import INLINE_BYTES
-from runglass.store.sqlite import SqliteStore
+from runglass.server.http.json_streaming import PART_BYTES
+from runglass.server.requests.pagination import cursor_of
+from runglass.server.routes import sessions
+from runglass.server.routes.sessions import INLINE_BYTES
+from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer
 from tests.contract.test_sessions import executions, run
 from tests.contract.wire import detail, refusal

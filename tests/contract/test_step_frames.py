@@ -9,8 +9,8 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from runglass.engine.llm import Price
-from runglass.engine.runner import Runner
+from runglass.engine.interpreter import Interpreter
+from runglass.engine.models.gateway import Price
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_stepping import call, types
 from tests.contract.wire import Frame, detail, frames, http_for, refusal
@@ -214,10 +214,10 @@ steps: [{id: a, type: passthrough}, {id: b, type: code, code: 'raise ValueError(
     assert (told.id != "", told.data["error"]["code"]) == (True, "CODE_ERROR")
     assert "no good" in told.data["error"]["message"]
 
-    async def breaks(self: Runner) -> None:
+    async def breaks(self: Interpreter) -> None:
         raise LookupError("not of any step")
 
-    monkeypatch.setattr(Runner, "walk", breaks)
+    monkeypatch.setattr(Interpreter, "walk", breaks)
     headers = {"Idempotency-Key": str(uuid4())} if key else {}
     found = frames(http.post(path, json={}, headers=headers).text)
     told = bad_end(found)
@@ -231,12 +231,12 @@ def test_a_failure_of_the_engine_itself_is_told_by_a_step_error(
 ) -> None:
     """At the step that the run came to last, or at its first one where it came to none."""
 
-    async def breaks(self: Runner) -> None:
+    async def breaks(self: Interpreter) -> None:
         raise LookupError("not of any step")
 
     path, headers = path_of("output-full"), {"Idempotency-Key": str(uuid4())} if key else {}
     run = str(call(http, path)[0].data["executionId"])
-    monkeypatch.setattr(Runner, "walk", breaks)
+    monkeypatch.setattr(Interpreter, "walk", breaks)
     later = http.post(path, json={"executionId": run, "stepIndex": 1}, headers=headers)
     told = bad_end(frames(later.text))
     assert (told.id, told.data["stepId"], told.data["stepIndex"]) == ("", "a", 0)

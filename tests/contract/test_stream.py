@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from runglass.bus.base import Bus, Listener
-from runglass.tail import Tails
+from runglass.log_tail import Tails
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ENDLESS,

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 import runglass
-from runglass.server.calls import _in_order
-from runglass.server.taking_in import SHARE
+from runglass.server.services.idempotency import _in_order
+from runglass.server.services.request_admission import SHARE
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import detail, http_for, refusal
 

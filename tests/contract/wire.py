@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from runglass.execution import ExecuteRequest
+from runglass.run_api import ExecuteRequest
 from runglass.testing import RunningServer
 
 WORDS = """

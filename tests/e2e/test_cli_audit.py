@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runglass.cli import main
-from runglass.cli.exits import Exit
+from runglass.cli.exit_codes import Exit
 from runglass.testing import running_server
 from tests.contract.wire import http_for
 

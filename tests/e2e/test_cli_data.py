@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from runglass.api_keys import ROLES
 from runglass.cli import main
-from runglass.cli.exits import MEANINGS, Exit, exit_of
+from runglass.cli.exit_codes import MEANINGS, Exit, exit_of
 from runglass.errors import APIConnectionError, APITimeoutError, FlowFileError, StoreError, api_error
-from runglass.keys import ROLES
 from runglass.settings import SettingsError
 from tests.e2e.command import environment
 

@@ -12,7 +12,7 @@ import pytest
 
 from runglass import Client
 from runglass.cli import main
-from runglass.cli.exits import Exit
+from runglass.cli.exit_codes import Exit
 from runglass.testing import running_server
 
 FLOWS = """
@@ -202,7 +202,7 @@ def test_a_sound_database_is_said_to_be_so(folder: Path, ask: Ask) -> None:
 
 
 def test_without_all_a_sample_is_folded(folder: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runglass.store.sqlite_check.SAMPLE", 2)
+    monkeypatch.setattr("runglass.store.sqlite.integrity.SAMPLE", 2)
     assert json.loads(ask("check", "--data", folder, "--json")[1])["foldedRuns"] == 2
     assert json.loads(ask("check", "--all", "--data", folder, "--json")[1])["foldedRuns"] == 4
 

@@ -9,8 +9,8 @@ from subprocess import CompletedProcess
 import pytest
 
 from runglass.cli import main
-from runglass.cli.demo_text import flow_file, read_text, story
-from runglass.cli.exits import Exit, UsageError
+from runglass.cli.demo.text import flow_file, read_text, story
+from runglass.cli.exit_codes import Exit, UsageError
 from runglass.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves, parse_flow
 from tests.e2e.command import runglass, started
 

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from runglass import Client
-from runglass.cli import main, names, run_lookup
-from runglass.cli.event_lines import EventLines
-from runglass.cli.exits import Exit, UsageError
-from runglass.cli.run_list import print_runs
-from runglass.cli.step_view import attempt_lines
-from runglass.cli.trace_view import step_lines, summary_lines
+from runglass.cli import argument_parsers, main
+from runglass.cli.backends import run_lookup
+from runglass.cli.exit_codes import Exit, UsageError
+from runglass.cli.terminal.event_lines import EventLines
+from runglass.cli.terminal.run_table import print_runs
+from runglass.cli.terminal.step_view import attempt_lines
+from runglass.cli.terminal.trace_view import step_lines, summary_lines
 from runglass.events import decode_event
 from runglass.testing import RunningServer, running_server
 from runglass.trace import (
@@ -135,14 +136,14 @@ def test_a_list_may_be_of_what_failed_lately_and_of_a_flow(
 
 def test_a_time_is_an_age_or_a_date_in_the_local_zone() -> None:
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
-    assert names.since("90s", now=now) == now - timedelta(seconds=90)
-    assert names.since("2h", now=now) == now - timedelta(hours=2)
-    assert names.since("1w", now=now) == now - timedelta(weeks=1)
-    assert names.since("2026-11-20", now=now) == datetime(2026, 11, 20).astimezone()
-    assert names.since("2026-11-20T10:00+02:00", now=now) == datetime(2026, 11, 20, 8, tzinfo=UTC)
+    assert argument_parsers.since("90s", now=now) == now - timedelta(seconds=90)
+    assert argument_parsers.since("2h", now=now) == now - timedelta(hours=2)
+    assert argument_parsers.since("1w", now=now) == now - timedelta(weeks=1)
+    assert argument_parsers.since("2026-11-20", now=now) == datetime(2026, 11, 20).astimezone()
+    assert argument_parsers.since("2026-11-20T10:00+02:00", now=now) == datetime(2026, 11, 20, 8, tzinfo=UTC)
     for text in ("", "h", "-1h", "999999w", "2026-13-01", "2h ago"):
         with pytest.raises(UsageError, match="is no time"):
-            names.since(text, now=now)
+            argument_parsers.since(text, now=now)
 
 
 def test_a_run_is_named_by_its_id_its_end_its_beginning_or_last(

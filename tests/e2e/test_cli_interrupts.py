@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runglass.cli import end_at_once, interrupts, main
-from runglass.cli.exits import Exit
+from runglass.cli.exit_codes import Exit
 from tests.e2e.command import environment, hears_ctrl_c
 
 WRAPPED = """

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from rich.text import Text
 
-from runglass.cli.event_lines import EventLines
-from runglass.cli.table import Cell, Column, Row, table_lines
-from runglass.cli.terminal import (
+from runglass.cli.terminal.event_lines import EventLines
+from runglass.cli.terminal.formatting import duration, money, offset, size
+from runglass.cli.terminal.output import (
     clean,
     complain,
     log_to_stderr,
@@ -25,7 +25,7 @@ from runglass.cli.terminal import (
     write_json,
     write_line,
 )
-from runglass.cli.words import duration, money, offset, size
+from runglass.cli.terminal.table import Cell, Column, Row, table_lines
 from runglass.events import KnownEvent, UnknownEvent, decode_event
 from runglass.trace import ModelCall, ModelReservation
 

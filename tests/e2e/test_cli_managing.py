@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from runglass.cli import main
-from runglass.cli.exits import Exit
+from runglass.cli.exit_codes import Exit
 from runglass.runtime import open_store
 from runglass.settings import Settings
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 
 FLOW = "slug: greet\nname: {}\nsteps: [{{id: keep, type: passthrough}}]\n"

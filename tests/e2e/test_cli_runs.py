@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runglass.cli import main
-from runglass.cli.exits import Exit
+from runglass.cli.exit_codes import Exit
 from runglass.events import decode_event
 from runglass.testing import RunningServer, running_server
 from tests.e2e.command import START, WAIT_S, environment, runglass
@@ -172,7 +172,7 @@ def test_list_shows_the_newest_runs_first_on_as_many_pages_as_asked_for(
 ) -> None:
     for _ in range(3):
         assert main(["run", "acme/demo/fail"]) == Exit.FAILED
-    monkeypatch.setattr("runglass.cli.run_lookup.MOST_PER_PAGE", 2)
+    monkeypatch.setattr("runglass.cli.backends.run_lookup.MOST_PER_PAGE", 2)
     capsys.readouterr()
     assert main(["runs", "list", "--limit", "5", "--json"]) == Exit.OK
     ids = [run["id"] for run in _json(capsys)["runs"]]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runglass.cli import flow_folder, main
-from runglass.cli.exits import Exit
-from runglass.cli.flow_folder import FlowFolder
+from runglass.cli import main
+from runglass.cli.backends import flow_folder
+from runglass.cli.backends.flow_folder import FlowFolder
+from runglass.cli.exit_codes import Exit
 from runglass.runtime import open_store
 from runglass.settings import Settings
 from tests.e2e.command import runglass, started

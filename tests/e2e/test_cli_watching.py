@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from runglass import AsyncClient, Client
-from runglass.cli import main, watch
-from runglass.cli.exits import Exit
-from runglass.cli.watch import WatchedRun
+from runglass.cli import main
+from runglass.cli.backends import run_watcher
+from runglass.cli.backends.run_watcher import WatchedRun
+from runglass.cli.exit_codes import Exit
 from runglass.testing import RunningServer, running_server
 from tests.e2e.command import runglass, started, watched
 from tests.unit.client.recording import FRAMES, SEQS, stream
@@ -174,7 +175,7 @@ def sends(body: bytes) -> Scene:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
-    monkeypatch.setattr(watch, "LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(run_watcher, "LONGEST_WAIT_S", 0.01)
     with ScriptedServer() as server:
         yield server
 

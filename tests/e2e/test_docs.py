@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runglass.client import asking
-from runglass.client.calls import FlowAddress
+from runglass.client.core import run_requests
+from runglass.client.core.requests import FlowAddress
 from runglass.settings import read_settings
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -39,7 +39,7 @@ def test_the_prices_of_the_reference_can_be_read(tmp_path: Path) -> None:
 def test_the_values_of_the_reference_are_sent_as_it_says() -> None:
     day, moment = date(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC)
     given = {"day": day, "at": moment, "n": Decimal("1.50"), "b": b"hi", "t": (1,), "nan": float("nan")}
-    body = asking.execution(FlowAddress("a", "p", "s"), parameters=given).call().body
+    body = run_requests.execution(FlowAddress("a", "p", "s"), parameters=given).call().body
     assert json.loads(body or b"")["parameters"] == {
         "day": "2026-01-02",
         "at": "2026-01-02T00:00:00Z",

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from runglass.execution import CaptureMode
+from runglass.api_keys import make_key
 from runglass.flow import parse_flow
-from runglass.keys import make_key
+from runglass.run_api import CaptureMode
 from runglass.runtime import open_store, push_flow
 from runglass.settings import Settings
 from tests.e2e.command import Process, started

@@ -25,11 +25,11 @@ import pydantic_monty  # noqa: F401  # what the first code step of a run would w
 
 from runglass.bus.memory import MemoryBus
 from runglass.clock import iso
-from runglass.engine.llm import ModelRequest, Models
+from runglass.engine.models.gateway import ModelGateway, ModelRequest
 from runglass.errors import StepFailure
-from runglass.server.serving import new_event_loop, serve
+from runglass.server.bootstrap import new_event_loop, serve
 from runglass.settings import Settings
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.store import SqliteStore
 
 WRITER = "runglass-writer"
 WRITING = ("create_run", "begin_call", "answer_call", "append")
@@ -187,7 +187,7 @@ async def _warm_up() -> None:
     """Imports what the first call of a model imports on its way, by a call to where nobody listens."""
     nobody = {"nobody": "http://127.0.0.1:9/v1"}
     asked = ModelRequest(model="nobody:tiny", messages=[{"role": "user", "content": "?"}])
-    async with Models(base_urls=nobody, api_keys={"nobody": "none"}) as models:
+    async with ModelGateway(base_urls=nobody, api_keys={"nobody": "none"}) as models:
         with contextlib.suppress(StepFailure):
             await models.complete(asked, lambda _: None)
 

@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 import httpx2
 
+from runglass.api_keys import make_key
 from runglass.flow import parse_flow
-from runglass.keys import make_key
 from runglass.runtime import push_flow
 from runglass.settings import Settings
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import TERMINAL
 from tests.prove.killing.book import PLACE, Asked, Book
 from tests.prove.killing.callers import Callers

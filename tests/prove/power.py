@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from runglass.errors import RunglassError
-from runglass.store.migrate import migrations
+from runglass.store.sqlite.migrations import migrations
 from tests.prove.blackout import disk, syscalls, writer
 from tests.prove.blackout.laws import Laws
 from tests.prove.blackout.writer import BEFORE, Note

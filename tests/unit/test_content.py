@@ -34,10 +34,10 @@ from runglass.events import (
 )
 from runglass.flow import Flow
 from runglass.fold import TraceFold, fold
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import TERMINAL, ModelCall, StepTrace, TokenBreakdown
 from tests.flows import flow_trees
-from tests.unit.engine.conftest import Ran, open_house, read, start
+from tests.unit.engine.conftest import Ran, open_harness, read, start
 
 SECRET = "sesame"
 RUN: dict[str, Any] = {"execution_id": "r", "at": "2026-01-01T00:00:01.000Z"}
@@ -241,7 +241,7 @@ def test_so_they_do_whatever_the_content_is(
 
 async def ran(flow: Flow) -> Ran:
     with tempfile.TemporaryDirectory() as folder:
-        async with open_house(SqliteStore(Path(folder) / "db", synchronous="NORMAL")) as house:
+        async with open_harness(SqliteStore(Path(folder) / "db", synchronous="NORMAL")) as house:
             started = await start(house, flow, {"n": 1}, capture="full")
             async with asyncio.timeout(60):
                 outcome = await started.outcome()

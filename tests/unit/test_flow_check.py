@@ -14,8 +14,8 @@ import pytest
 from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
-from runglass import flow_check
-from runglass.engine.conversation import CommonSettings
+from runglass import flow_validation
+from runglass.engine.models.message_mapping import CommonSettings
 from runglass.flow import CodeStep, LlmStep, check_flow, parse_flow, step_count
 from runglass.schemas import compile_schema
 from tests.flows import HEAD, LLM, ONE, problems
@@ -232,7 +232,8 @@ def test_templates_that_do_not_parse() -> None:
 def test_templates_that_would_take_the_process_down(template: str) -> None:
     # In a process of its own, since the failure that this guards against is a crash.
     code = (
-        "import sys; from runglass.flow_check import _template as check; print(*check(sys.stdin.read(), ()))"
+        "import sys; from runglass.flow_validation import _template as check;"
+        "print(*check(sys.stdin.read(), ()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], input=template, capture_output=True, text=True, check=False
@@ -336,8 +337,8 @@ def test_settings_of_a_provider_are_known_by_their_prefix(model: str, setting: s
 def test_the_settings_are_those_that_a_model_can_be_asked_with() -> None:
     set_by_the_engine = {"max_retries", "request_timeout", "timeout", "tool_choice"}
     of_no_use_in_one_request = {"cache", "citations", "first_event_timeout", "framing_announcement"}
-    assert set(flow_check.SETTINGS) == set(CommonSettings.__struct_fields__)
-    assert set(flow_check.SETTINGS) - {"stop", "stream"} == (
+    assert set(flow_validation.SETTINGS) == set(CommonSettings.__struct_fields__)
+    assert set(flow_validation.SETTINGS) - {"stop", "stream"} == (
         set(ModelSettings.__annotations__) - set_by_the_engine - of_no_use_in_one_request
     )
 
@@ -363,7 +364,7 @@ def test_the_packages_of_providers_are_those_that_the_library_asks_for() -> None
         except ValueError:
             continue
     assert missing
-    assert missing <= set(flow_check.PROVIDER_PACKAGES) <= names
+    assert missing <= set(flow_validation.PROVIDER_PACKAGES) <= names
 
 
 @pytest.mark.parametrize("model", ["anthropic:claude", "gateway/anthropic:claude"])
@@ -375,7 +376,7 @@ def test_a_provider_whose_package_is_missing_is_a_warning(
     assert (warning.path, warning.line) == ("steps[0].model", 3)
     assert "'anthropic' is not installed on this machine" in warning.message
     assert 'pip install "pydantic-ai-slim[anthropic]"' in warning.message
-    monkeypatch.setitem(flow_check.PROVIDER_PACKAGES, "anthropic", "json")
+    monkeypatch.setitem(flow_validation.PROVIDER_PACKAGES, "anthropic", "json")
     assert check_flow(text).warnings == []
 
 
@@ -393,12 +394,12 @@ def test_the_families_of_settings_are_those_of_the_library() -> None:
         for path, name in named.items()
         if re.search(rf"^    {name}_\w+: ", path.read_text("utf-8"), re.M)
     }
-    assert {name for name in families if is_provider(name)} == flow_check.SETTING_FAMILIES
+    assert {name for name in families if is_provider(name)} == flow_validation.SETTING_FAMILIES
 
 
 def test_a_flow_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (flow_check.MAX_STEPS, flow_check.MAX_NESTING) == (10_000, 32)
-    monkeypatch.setattr(flow_check, "MAX_STEPS", 3)
+    assert (flow_validation.MAX_STEPS, flow_validation.MAX_NESTING) == (10_000, 32)
+    monkeypatch.setattr(flow_validation, "MAX_STEPS", 3)
     steps = [{"id": f"s{i}", "type": "passthrough"} for i in range(5)]
     loop = {"id": "l", "type": "loop", "over": "x", "steps": steps}
     text = json.dumps({"slug": "a", "steps": [loop, *steps]})

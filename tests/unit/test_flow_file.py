@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runglass import flow
+from runglass.diagnostics import path_text
 from runglass.errors import FlowFileError, Problem, RunglassError
-from runglass.findings import path_text
 from runglass.flow import LlmStep, decode_flow, parse_flow
 from tests.flows import EXAMPLE, HEAD, LLM, ONE, problems
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from runglass.diagnostics import Finding
 from runglass.errors import FlowFileError
-from runglass.findings import Finding
 from runglass.flow import check_flow, parse_flow
 from runglass.flow_references import unmet_references
 from runglass.testing import running_server

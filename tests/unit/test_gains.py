@@ -9,9 +9,9 @@ import msgspec
 from runglass.events import StepCompleted, encode_event
 from runglass.sse import Decoder, frames
 from runglass.store.base import Append
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunSummary, StepTrace, Trace
-from tests.unit.engine.conftest import open_house, start
+from tests.unit.engine.conftest import open_harness, start
 
 
 class CountingStore(SqliteStore):
@@ -38,7 +38,7 @@ async def test_a_step_costs_one_append_with_two_states_of_it(tmp_path: Path) -> 
     """The end of a step travels with the start of the next one; without that it would be two appends."""
     flow = "\n".join(f"- {{id: s{number}, type: passthrough}}" for number in range(200))
     store = CountingStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_house(store) as house:
+    async with open_harness(store) as house:
         await (await start(house, flow, {"n": 1}, capture="metadata_only")).outcome()
     assert store.appends <= 205
     assert store.rows <= 405
@@ -57,7 +57,7 @@ async def test_the_thousandth_iteration_costs_what_the_first_did(tmp_path: Path)
             await super().append(batch)
 
     flow = "- {id: l, type: loop, over: 'list(range(1200))', steps: [{id: s, type: passthrough}]}"
-    async with open_house(MeasuringStore(tmp_path / "db", synchronous="NORMAL")) as house:
+    async with open_harness(MeasuringStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await (await start(house, flow, {}, capture="metadata_only")).outcome()
     assert max(sizes[1000:1100]) <= 1.1 * max(sizes[50:150]), "bytes to the store per step do not grow"
 

@@ -7,7 +7,7 @@ import httpx2
 import msgspec
 import pytest
 
-from runglass.client.cursor import TailCursor
+from runglass.client.core.stream_cursor import TailCursor
 from runglass.events import FlowCompleted, KnownEvent, StepCompleted, StepStarted, encode_event
 from runglass.sse import Decoder, frames
 from runglass.trace import RunSummary, StepTrace, TokenBreakdown, Trace

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runglass import Client
-from runglass.client.endpoint import _PLAIN
+from runglass.client.core.connection import _PLAIN
 from runglass.client.transport import checked, verification
 
 MAKE = "from runglass import Client; client = Client('nk_x', base_url='http://127.0.0.1:9/api/v1')"
@@ -32,7 +32,7 @@ def test_a_client_that_asks_for_nothing_loads_neither_http_nor_asyncio() -> None
 
 def test_a_blocking_client_never_loads_what_needs_asyncio() -> None:
     code = f"{MAKE}; client.run('r'); client.flow('a/b/c')"
-    theirs = {"asyncio", "runglass.client.async_client", "runglass.client.transport.on_asyncio"}
+    theirs = {"asyncio", "runglass.client.api.async_client", "runglass.client.transport.on_asyncio"}
     assert loaded(code, "httpx2", *theirs) == {"httpx2"}
 
 

@@ -7,8 +7,8 @@ import httpx2
 import pytest
 
 from runglass import Client
-from runglass.server.writing import Joining
-from runglass.store.lane import Lane
+from runglass.server.http.response_writer import HeadBufferingTransport
+from runglass.store.sqlite.worker_threads import WorkerThreads
 from runglass.testing import RunningServer, running_server
 
 FLOW = "slug: f\nsteps: [{id: s, type: passthrough}]"
@@ -31,23 +31,23 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
     server: RunningServer, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each further hand-over would cost a quarter of the whole request."""
-    put, send = Lane.put, Joining.write
+    put, send = WorkerThreads.put, HeadBufferingTransport.write
     reads: list[object] = []
     writes: list[bytes] = []
 
-    def counted_put(lane: Lane[Any], work: Any) -> Any:
+    def counted_put(lane: WorkerThreads[Any], work: Any) -> Any:
         if "writer" not in lane.name:
             reads.append(work)
         return put(lane, work)
 
-    def counted_write(joining: Joining, data: bytes) -> None:
+    def counted_write(joining: HeadBufferingTransport, data: bytes) -> None:
         send(joining, data)
         if not joining._head:
             writes.append(data)
 
     with httpx2.Client(headers={"Authorization": f"Bearer {server.key}"}) as client:
-        monkeypatch.setattr(Lane, "put", counted_put)
-        monkeypatch.setattr(Joining, "write", counted_write)
+        monkeypatch.setattr(WorkerThreads, "put", counted_put)
+        monkeypatch.setattr(HeadBufferingTransport, "write", counted_write)
         answer = client.get(f"{server.base_url}/flow-runs/{run_id}/trace")
     assert answer.json()["steps"][0]["stepId"] == "s"
     assert len(reads) == 1

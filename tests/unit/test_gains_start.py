@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from runglass.cli.values import take_plainly
+from runglass.cli.typer_fast_path import take_plainly
 
 START = """
 import asyncio, gc, sys

@@ -4,10 +4,10 @@ import sqlite3
 from pathlib import Path
 
 from runglass.store.base import Append
-from runglass.store.connections import Work
-from runglass.store.sqlite import SqliteStore
-from runglass.store.sqlite_append import write_append
-from tests.unit.engine.conftest import open_house, start
+from runglass.store.sqlite.append import write_append
+from runglass.store.sqlite.connections import Work
+from runglass.store.sqlite.store import SqliteStore
+from tests.unit.engine.conftest import open_harness, start
 
 STEPS = 50
 FLOW = "\n".join(f"- {{id: s{number}, type: passthrough}}" for number in range(STEPS))
@@ -46,7 +46,7 @@ class WatchedStore(SqliteStore):
 
 async def ran(store: WatchedStore) -> int:
     """Runs the flow; returns how many tables and indexes the run's row is written to in mid-run."""
-    async with open_house(store) as house:
+    async with open_harness(store) as house:
         outcome = await (await start(house, FLOW, {"n": 1}, capture="metadata_only")).outcome()
         assert outcome.status == "completed"
         (move,) = [text for text in store.statements[STEPS // 2] if text.startswith("UPDATE run")]

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass.engine.conversation import CommonSettings
+from runglass.engine.models.message_mapping import CommonSettings
 from runglass.errors import APIError, FlowFileError
 from runglass.flow import Flow, LeafStep, LlmStep, apply_overrides, leaves, parse_flow
-from runglass.flow_check import OVERRIDABLE, SETTING_FAMILIES
+from runglass.flow_validation import OVERRIDABLE, SETTING_FAMILIES
 from runglass.override_policy import check_fields, check_new_models, models_in, offered_fields
-from runglass.setting_rules import EXTRAS, NEVER, OWN, PLAIN, PRICED, SettingRules
+from runglass.provider_settings import EXTRAS, NEVER, OWN, PLAIN, PRICED, SettingRules
 
 RULES = SettingRules({})
 MODELS = ("echo", "a:small", "a:large", "b:tiny", "b:other")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runglass.text import printable
+from runglass.safe_text import printable
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
-    """Runs one command, `sys.argv` by default; returns its exit code as listed in `exits.py`."""
+    """Runs one command, `sys.argv` by default; returns its exit code as listed in `exit_codes.py`."""
     if sys.platform == "win32":
         sys.stderr.write("runglass: the command runs on Linux and macOS; on Windows, run it in WSL\n")
         return 1
     # A shell starts its background jobs with the signal ignored; that stays, and so does a caller's handler.
     if arguments is None and _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, end_at_once)
-    from runglass.cli.loading import loading
+    from runglass.cli.import_without_gc import loading
 
     try:
         with loading():

@@ -10,15 +10,15 @@ import typer
 from typer.main import get_command
 
 from runglass import __version__
-from runglass.cli import database, flows, keys, projects, runs
-from runglass.cli.audit import audit
-from runglass.cli.demo import demo
-from runglass.cli.exits import Exit, UsageError, exit_of
+from runglass.cli.commands import data, flow, keys, projects, runs
+from runglass.cli.commands.audit import audit
+from runglass.cli.commands.run import run as run_flow
+from runglass.cli.commands.serve import serve
+from runglass.cli.demo.command import demo
+from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.interrupts import Interruptible, is_interrupt
-from runglass.cli.run import run as run_flow
-from runglass.cli.serve import serve
-from runglass.cli.terminal import PipeClosed, complain
-from runglass.cli.values import take_plainly
+from runglass.cli.terminal.output import PipeClosed, complain
+from runglass.cli.typer_fast_path import take_plainly
 from runglass.errors import RunglassError
 
 app = typer.Typer(name="runglass", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -27,10 +27,10 @@ app.command()(serve)
 app.command("run")(run_flow)
 app.command()(audit)
 app.add_typer(runs.app, name="runs")
-app.add_typer(flows.app, name="flow")
+app.add_typer(flow.app, name="flow")
 app.add_typer(keys.app, name="keys")
 app.add_typer(projects.app, name="projects")
-app.add_typer(database.app, name="data")
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runglass.cli.exits import UsageError
+from runglass.cli.exit_codes import UsageError
 
 if TYPE_CHECKING:
     from runglass.client import Client
-    from runglass.client.async_client import AsyncClient
+    from runglass.client.api.async_client import AsyncClient
 
 BaseUrl = Annotated[
     str | None,
@@ -45,7 +45,7 @@ def connect(base_url: str | None, api_key: str | None) -> "Client":
 
 def connect_async(base_url: str | None, api_key: str | None) -> "AsyncClient":
     """As `connect`, for commands that do several things at once."""
-    from runglass.client.async_client import AsyncClient
+    from runglass.client.api.async_client import AsyncClient
 
     try:
         return AsyncClient(api_key or None, base_url=base_url or None)

@@ -4,13 +4,13 @@ Calls, retries and the cursor of a live trace are described without I/O; two thi
 Here is what a blocking program may load; `async_client` and `async_flows` need asyncio and stand apart.
 """
 
-from runglass.client.client import Client
-from runglass.client.flows import Flow
-from runglass.client.jobs import AsyncJob, Job
-from runglass.client.paused import AsyncPausedResult, PausedResult
-from runglass.client.runs import AsyncRun, Run
-from runglass.client.tools import ToolCall
-from runglass.client.walk import StepResult
+from runglass.client.api.client import Client
+from runglass.client.api.flows import Flow
+from runglass.client.api.jobs import AsyncJob, Job
+from runglass.client.api.runs import AsyncRun, Run
+from runglass.client.api.tool_pause import AsyncPausedResult, PausedResult
+from runglass.client.core.step_session import StepResult
+from runglass.client.core.tools import ToolCall
 
 __all__ = [
     "AsyncJob",

@@ -18,42 +18,42 @@ from uuid_utils import uuid7
 
 from runglass.bus.base import Bus
 from runglass.clock import iso
-from runglass.engine.allowance import RunLimits
-from runglass.engine.aside import aside
-from runglass.engine.budget import Budgets
-from runglass.engine.capture import Capture
-from runglass.engine.ended import end_run
-from runglass.engine.gate import Ending, Gate
-from runglass.engine.going import Going, Outcome, RunLeft, RunTaken, Surroundings
-from runglass.engine.kept import Kept, size_of, stretch_checkpoint
-from runglass.engine.memory import Memory
-from runglass.engine.pace import writing
-from runglass.engine.places import Places
-from runglass.engine.plan import Begun, Pause, Plan, Stretch
-from runglass.engine.steps import Parts
-from runglass.engine.taking_up import (
+from runglass.engine.capture.capture import Capture
+from runglass.engine.drain import DrainGate, StopRequest
+from runglass.engine.journal.checkpoints import CheckpointSet, size_of, stretch_checkpoint
+from runglass.engine.journal.resume import (
     WORKER_LOST,
     PausedRun,
-    State,
+    ResumeState,
     begun_first,
     last_time,
     left_state,
     new_state,
     paused_state,
 )
-from runglass.engine.turns import ProjectTurns
+from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, SegmentSpec
+from runglass.engine.models.budget import Budgets
+from runglass.engine.run_queue import RunQueue
+from runglass.engine.run_task import EngineContext, LeaseLost, RunOutcome, RunReleased, RunTask
+from runglass.engine.scheduling.memory_budget import MemoryBudget
+from runglass.engine.scheduling.offloading import offload
+from runglass.engine.scheduling.pacing import paced_write
+from runglass.engine.scheduling.run_limits import RunLimits
+from runglass.engine.scheduling.store_turns import ProjectTurns
+from runglass.engine.steps.handlers import StepDependencies
+from runglass.engine.terminate import end_run
 from runglass.errors import (
     APIError,
     CommitUncertain,
-    HeadMismatch,
     PermanentStoreError,
     RunUnreadable,
     StoreError,
+    WrongExpectedVersion,
     api_error,
 )
-from runglass.execution import CaptureMode
 from runglass.flow import step_count
-from runglass.store.base import CallKey, Checkpoint, FlowRecord, NewRun, RunRecord, Store, decoding
+from runglass.run_api import CaptureMode
+from runglass.store.base import Checkpoint, FlowRecord, IdempotencyKey, NewRun, RunRecord, Store, decoding
 from runglass.trace import RunSummary
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class StartedRun(NamedTuple):
 
     id: str
     head: int
-    outcome: Callable[[], Awaitable[Outcome]]
+    outcome: Callable[[], Awaitable[RunOutcome]]
 
 
 class Engine:
@@ -90,7 +90,7 @@ class Engine:
         *,
         store: Store,
         bus: Bus,
-        parts: Parts,
+        parts: StepDependencies,
         make_capture: Callable[[CaptureMode], Capture],
         crash_retries: int,
         lease_s: float,
@@ -99,16 +99,16 @@ class Engine:
         max_concurrent_runs_per_project: float = math.inf,
         max_queued_runs_per_project: float = math.inf,
         weights: Mapping[int, float] | None = None,
-        memory: Memory | None = None,
+        memory: MemoryBudget | None = None,
         limits: RunLimits | None = None,
     ) -> None:
         self._store = store
         self._bus = bus
         self._clock = parts.clock
         self._crash_retries = crash_retries
-        self.memory = memory or Memory()
-        self._gate = Gate()
-        self._around = Surroundings(
+        self.memory = memory or MemoryBudget()
+        self._gate = DrainGate()
+        self._around = EngineContext(
             store=store,
             bus=bus,
             parts=parts,
@@ -122,13 +122,13 @@ class Engine:
         )
         self._lease = timedelta(seconds=lease_s)
         self._owner = str(uuid7())
-        self._going: dict[str, Going] = {}
-        self._tasks: dict[str, asyncio.Task[Outcome]] = {}
+        self._going: dict[str, RunTask] = {}
+        self._tasks: dict[str, asyncio.Task[RunOutcome]] = {}
         self._resuming: set[str] = set()
         self._keeping = asyncio.Lock()
-        self._stranded: dict[str, Ending] = {}
+        self._stranded: dict[str, StopRequest] = {}
         self._set_aside: set[str] = set()
-        self._places = Places(
+        self._places = RunQueue(
             places=max_concurrent_runs,
             most_waiting=max_queued_runs,
             most_each=max_concurrent_runs_per_project,
@@ -168,7 +168,7 @@ class Engine:
             except StoreError as error:
                 log.warning("the lease of a stopped process lasts until it runs out: %s", error)
         self._places.close(
-            RunLeft("the process was stopped before there was a place for the run"), _stopping()
+            RunReleased("the process was stopped before there was a place for the run"), _stopping()
         )
         if self._filling is not None:
             await asyncio.wait({self._filling})
@@ -176,11 +176,11 @@ class Engine:
     async def start(
         self,
         record: FlowRecord,
-        plan: Plan,
-        stretch: Stretch | None = None,
+        plan: RunSpec,
+        stretch: Segment | None = None,
         *,
         session_id: str | None = None,
-        call: CallKey | None = None,
+        call: IdempotencyKey | None = None,
         outputs: MutableMapping[int, bytes] | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
@@ -191,8 +191,8 @@ class Engine:
         CallRepeated where `call` has been made before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
-        begun = Begun(plan=plan, stretch=stretch or Stretch())
-        request = await aside(partial(msgspec.json.encode, begun), size_bytes=size_bytes)
+        begun = SegmentSpec(plan=plan, stretch=stretch or Segment())
+        request = await offload(partial(msgspec.json.encode, begun), size_bytes=size_bytes)
         run_id, owner = str(uuid7()), self._owner
         places, project_id = self._places, record.project_id
         queued = None if places.take(project_id) else places.queue(run_id, project_id, outputs)
@@ -237,14 +237,14 @@ class Engine:
             raise
         self._places.stored(queued)
         if self._gate.closed:
-            self._places.leave(run_id, RunLeft("the process was stopped before there was a place"))
+            self._places.leave(run_id, RunReleased("the process was stopped before there was a place"))
         self._fill_places()
         return StartedRun(run.id, run.head, queued.outcome)
 
     async def _create(self, new: NewRun) -> RunRecord:
         """The run in the store. Raises StoreError only where it is sure not to be there."""
         try:
-            async with writing(new.project_id, len(new.request)):
+            async with paced_write(new.project_id, len(new.request)):
                 return await self._store.create_run(new)
         except PermanentStoreError:
             raise
@@ -255,7 +255,7 @@ class Engine:
             except StoreError as unknown:
                 if not isinstance(refused, CommitUncertain):
                     raise refused from None
-                self._stranded[new.id] = Ending()
+                self._stranded[new.id] = StopRequest()
                 message = "the store failed while the run was created: whether it goes on is not known yet"
                 raise api_error("INTERNAL_ERROR", message, execution_id=new.id) from unknown
             if run is None:
@@ -269,8 +269,8 @@ class Engine:
         rows = await self._store.checkpoints(run.no)
         begun = await begun_first(self._store, run)
         with decoding(run.id):
-            later, pause, outputs = await aside(partial(_rest_of, rows), size_bytes=size_of(rows))
-        if run.status != "paused" or self.goes_on(run.id) or begun is None or pause is None:
+            later, pause, outputs = await offload(partial(_rest_of, rows), size_bytes=size_of(rows))
+        if run.status != "paused" or self.is_active(run.id) or begun is None or pause is None:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
@@ -279,8 +279,8 @@ class Engine:
     async def resume(
         self,
         paused: PausedRun,
-        plan: Plan,
-        stretch: Stretch,
+        plan: RunSpec,
+        stretch: Segment,
         *,
         outputs: MutableMapping[int, bytes] | None = None,
         size_bytes: int = 0,
@@ -294,7 +294,7 @@ class Engine:
         if plan.flow == paused.plan.flow:
             # Callers repeat the overrides that they began with; there is nothing new to tell of those.
             stretch = msgspec.structs.replace(stretch, block_overrides={})
-        if self.goes_on(run_id):
+        if self.is_active(run_id):
             raise _taken_up(run_id)
         # The store calls it paused until its first event is in, and would let a second call claim it.
         self._resuming.add(run_id)
@@ -307,8 +307,8 @@ class Engine:
             run = await self._store.claim_waiting(paused.run)
             if run is None:
                 raise _taken_up(run_id)
-            begun = Begun(plan=plan, stretch=stretch)
-            kept = await aside(partial(stretch_checkpoint, begun), size_bytes=size_bytes)
+            begun = SegmentSpec(plan=plan, stretch=stretch)
+            kept = await offload(partial(stretch_checkpoint, begun), size_bytes=size_bytes)
             state = await paused_state(self._store, paused, begun, kept)
             not_before = await last_time(self._store, run)
             return self._begin(run, state, not_before=not_before, outputs=outputs)
@@ -334,10 +334,10 @@ class Engine:
             return False
         try:
             await self._end(claimed, cancelled=reason)
-        except HeadMismatch:
+        except WrongExpectedVersion:
             return False
         self._set_aside.discard(run.id)
-        self._places.leave(run.id, RunTaken(f"run {run.id!r} was ended before it began"))
+        self._places.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
         return True
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
@@ -373,17 +373,17 @@ class Engine:
         self._stranded.pop(run_id, None)
         self._places.leave(run_id, error)
 
-    async def over(self, run_id: str) -> None:
+    async def join(self, run_id: str) -> None:
         """Returns when no stretch of the run goes on in this engine."""
         task = self._tasks.get(run_id)
         if task is not None:
             await asyncio.wait({task})
 
-    def goes_on(self, run_id: str) -> bool:
+    def is_active(self, run_id: str) -> bool:
         """Whether a stretch of the run goes on in this engine, or is about to."""
         return run_id in self._tasks or run_id in self._resuming
 
-    async def keep_on(self) -> None:
+    async def run_forever(self) -> None:
         """Keeps the lease until it is cancelled. A store that fails is tried again."""
         while True:
             await self._clock.sleep(self._lease.total_seconds() / 3)
@@ -408,7 +408,7 @@ class Engine:
         for run_id in stranded:
             # One that has been taken up again meanwhile goes on here, and is not let go.
             if run_id in self._stranded:
-                await self._store.let_go(run_id, self._owner)
+                await self._store.release_run(run_id, self._owner)
         await self._find()
         claimed = await self._claim()
         if self._places.backlog:
@@ -435,7 +435,7 @@ class Engine:
         while not self._gate.closed and (found := places.claimable(CLAIMED_AT_ONCE, but=exhausted)):
             project_id, limit = found
             now = iso(self._clock.now())
-            places.claims = claim = places.claims + 1
+            places.takeovers = claim = places.takeovers + 1
             places.reserve(project_id, limit)
             claimed: list[RunRecord] = []
             try:
@@ -448,7 +448,7 @@ class Engine:
             places.claimed(project_id, limit, [run.id for run in claimed])
             for run in claimed:
                 # Until it goes on: it can be cancelled, and what cannot be read yet is let go again.
-                self._stranded.setdefault(run.id, Ending())
+                self._stranded.setdefault(run.id, StopRequest())
             for run in claimed:
                 if self._gate.closed:
                     places.give_back(project_id)
@@ -467,7 +467,7 @@ class Engine:
                 exhausted.add(project_id)
                 for run_id in places.missing(project_id, claim):
                     if run_id not in self._stranded:
-                        places.leave(run_id, RunTaken(f"run {run_id!r} was taken by another process"))
+                        places.leave(run_id, LeaseLost(f"run {run_id!r} was taken by another process"))
         return ids
 
     def _fill_places(self) -> None:
@@ -496,7 +496,7 @@ class Engine:
 
     async def _go_on(self, run: RunRecord) -> None:
         """Goes on with a run that was left off, or ends it where that cannot be done."""
-        await self.over(run.id)
+        await self.join(run.id)
         state = await left_state(self._store, run)
         if state is not None and run.claims <= self._crash_retries + 1:
             not_before = await last_time(self._store, run)
@@ -510,7 +510,7 @@ class Engine:
             "message": f"the process that ran this ended before the run did, and {why}",
         }
         log.error("run %s was cut off and is ended: %s", run.id, error["message"])
-        ending = self._stranded.pop(run.id, None) or Ending()
+        ending = self._stranded.pop(run.id, None) or StopRequest()
         try:
             if ending.cancelled is not None:
                 await self._end(run, cancelled=ending.cancelled)
@@ -519,13 +519,13 @@ class Engine:
         except StoreError:
             self._stranded.setdefault(run.id, ending)
             raise
-        self._places.leave(run.id, RunTaken(f"run {run.id!r} was ended before it began"))
+        self._places.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
 
     async def _end(self, run: RunRecord, *, error: dict[str, Any] | None = None, cancelled: str = "") -> None:
         capture = self._around.make_capture(run.capture)
         await end_run(self._store, self._bus, self._clock, run, capture, error=error, cancelled=cancelled)
 
-    async def _drop(self, run_id: str, ending: Ending) -> None:
+    async def _drop(self, run_id: str, ending: StopRequest) -> None:
         """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""
         run = await self._store.run(run_id)
         if run is not None and ending.cancelled is not None:
@@ -539,7 +539,7 @@ class Engine:
     def _begin(
         self,
         run: RunRecord,
-        state: State,
+        state: ResumeState,
         *,
         owner: str | None = None,
         not_before: str = "",
@@ -550,12 +550,12 @@ class Engine:
             return self._started(run)
         owner = owner or self._owner
         queued = self._places.leave(run.id)
-        going = Going(
+        going = RunTask(
             self._around,
             run,
             state,
             owner=owner,
-            ending=Ending(),
+            ending=StopRequest(),
             not_before=not_before,
             outputs=outputs if queued is None else queued.outputs,
         )
@@ -585,7 +585,7 @@ class Engine:
         while self._tasks:
             for run_id, going in self._going.items():
                 # One that has ended is only being stored: who waits for it must be told the end.
-                if not going.ending.told and not going.ended:
+                if not going.ending.requested and not going.ended:
                     going.ending.left = True
                     self._cut_off(run_id)
             await asyncio.wait(list(self._tasks.values()))
@@ -608,15 +608,15 @@ class Engine:
         if isinstance(error, StoreError):
             log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
             self._stranded[run_id] = going.ending
-        elif isinstance(error, RunLeft):
+        elif isinstance(error, RunReleased):
             log.info("run %s: %s", run_id, error)
         elif isinstance(error, Exception):
             self.put_aside(run_id, error)
         self._free_place(going.run.project_id)
 
 
-def _rest_of(rows: Sequence[Checkpoint]) -> tuple[Begun | None, Pause | None, dict[str, Any]]:
-    kept = Kept(rows)
+def _rest_of(rows: Sequence[Checkpoint]) -> tuple[SegmentSpec | None, Pause | None, dict[str, Any]]:
+    kept = CheckpointSet(rows)
     return kept.begun, kept.pause, kept.outputs()
 
 

@@ -10,7 +10,7 @@ MANY_NAMES = 1000
 """More of an input are not copied for each step, which would take milliseconds of the event loop."""
 
 
-class Place(NamedTuple):
+class StepPosition(NamedTuple):
     """Where in the flow: position of the top-level step, loop iterations around, outermost first."""
 
     step_index: int
@@ -20,8 +20,8 @@ class Place(NamedTuple):
     def loop_index(self) -> int | None:
         return self.loop_path[-1] if self.loop_path else None
 
-    def iteration(self, index: int) -> "Place":
-        return Place(self.step_index, (*(self.loop_path or ()), index))
+    def iteration(self, index: int) -> "StepPosition":
+        return StepPosition(self.step_index, (*(self.loop_path or ()), index))
 
 
 class _Layers(ChainMap[str, Any]):

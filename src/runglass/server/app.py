@@ -5,36 +5,36 @@ from weakref import WeakValueDictionary
 from starlette.types import ASGIApp
 
 from runglass.runtime import Runtime
+from runglass.server.app_state import AppState
 from runglass.server.endpoint import Answer, Endpoint
 from runglass.server.endpoints import ENDPOINTS
-from runglass.server.front import Front
-from runglass.server.health import HealthCheck
-from runglass.server.ongoing import Ongoing
-from runglass.server.open_calls import OpenCalls
+from runglass.server.http.open_calls import OpenCalls
+from runglass.server.http.open_responses import OpenResponses
+from runglass.server.middleware import ApiMiddleware
 from runglass.server.openapi import OPENAPI, Documentation
-from runglass.server.rate import KeyRate, ProjectRate, Rates
-from runglass.server.repeats import Repeats
 from runglass.server.routing import create_router
-from runglass.server.services import Services
-from runglass.server.taking_in import TakingIn
+from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
+from runglass.server.services.failure_replay import FailureReplay
+from runglass.server.services.health import HealthCheck
+from runglass.server.services.request_admission import RequestAdmission
 from runglass.settings import Settings
 
 HTML = "text/html"
 
 
-def create_app(runtime: Runtime, *, ongoing: Ongoing | None = None) -> ASGIApp:
+def create_app(runtime: Runtime, *, ongoing: OpenResponses | None = None) -> ASGIApp:
     """The ASGI application for a runtime. `ongoing` lets its owner end the answers that last."""
-    services = Services(
+    services = AppState(
         runtime=runtime,
-        ongoing=ongoing or Ongoing(),
+        ongoing=ongoing or OpenResponses(),
         open_calls=OpenCalls(runtime.settings.max_streams_per_project),
-        taking_in=TakingIn(runtime.settings.memory_limit_bytes),
-        repeats=Repeats(),
+        taking_in=RequestAdmission(runtime.settings.memory_limit_bytes),
+        repeats=FailureReplay(),
         health=HealthCheck(runtime),
         idempotency_locks=WeakValueDictionary(),
     )
     router = create_router([*ENDPOINTS, *_documentation()], services)
-    return Front(router, runtime.store, ongoing=services.ongoing, rates=_rates(runtime.settings))
+    return ApiMiddleware(router, runtime.store, ongoing=services.ongoing, rates=_rates(runtime.settings))
 
 
 def _documentation() -> list[Endpoint]:

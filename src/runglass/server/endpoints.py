@@ -6,8 +6,7 @@ not here does not exist. Hot ones stand first, as the router tries one path afte
 
 from typing import Any
 
-from runglass.execution import CompletedResult, JobAccepted, JobPage, JobState, RunPage, ToolCallsRequired
-from runglass.management import (
+from runglass.admin_api import (
     AuditPage,
     FlowHistory,
     FlowInfo,
@@ -19,24 +18,21 @@ from runglass.management import (
     NewKeyInfo,
     PushedFlow,
 )
-from runglass.server import (
-    audit,
-    cancelling,
-    flows,
-    jobs,
-    keys,
-    pages,
-    parameters,
-    reading,
-    routes,
-    sessions,
-    stepping,
-)
-from runglass.server import request_schemas as bodies
-from runglass.server.auth import own_flow, own_room, run_by_id, run_of_flow, trace_by_id, trace_of_flow
-from runglass.server.cancelling import Ended
+from runglass.run_api import CompletedResult, JobAccepted, JobPage, JobState, RunPage, ToolCallsRequired
 from runglass.server.endpoint import Answer, Endpoint, Lookup
-from runglass.server.health import Health
+from runglass.server.requests import pagination, parameters
+from runglass.server.requests import schemas as bodies
+from runglass.server.routes import audit, cancel, execute, flows, jobs, keys, runs, sessions, steps
+from runglass.server.routes.cancel import CancelResult
+from runglass.server.security.authentication import (
+    require_flow,
+    require_project,
+    run_by_id,
+    run_of_flow,
+    trace_by_id,
+    trace_of_flow,
+)
+from runglass.server.services.health import Health
 from runglass.session import SessionPage
 from runglass.trace import StepAttempts, StepTrace, Trace
 
@@ -49,7 +45,7 @@ RUN_OF_FLOW = f"{FLOW}/runs/{{execution_id}}"
 EVENTS = "text/event-stream"
 
 OF_FLOW = ("org", "project", "slug")
-FLOW_HIDDEN = Lookup(own_flow, OF_FLOW)
+FLOW_HIDDEN = Lookup(require_flow, OF_FLOW)
 
 RUNNING, READING = "Running a flow", "Reading a run"
 FLOWS, KEYS, SERVER = "Managing flows", "Managing keys", "The server"
@@ -76,7 +72,7 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
         Endpoint(
             "GET",
             f"{path}/trace",
-            reading.trace,
+            runs.trace,
             "read",
             READING,
             "The whole trace",
@@ -86,36 +82,36 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
         Endpoint(
             "GET",
             f"{path}/trace/stream",
-            reading.stream,
+            runs.stream,
             "read",
             READING,
             "The live trace",
             Answer((str,), "Events as server-sent events.", media_type=EVENTS),
-            query=(reading.AFTER,),
-            headers=(reading.LAST_EVENT_ID,),
+            query=(runs.AFTER,),
+            headers=(runs.LAST_EVENT_ID,),
             finds=run,
             is_lasting=True,
         ),
         Endpoint(
             "GET",
             f"{path}/steps/{{step_id}}/trace",
-            reading.step_trace,
+            runs.step_trace,
             "read",
             READING,
             "One step's attempts",
             Answer((StepTrace, StepAttempts), "One attempt; with `attempt=all` every one."),
-            query=(reading.ATTEMPT, reading.LOOP_INDEX),
+            query=(runs.ATTEMPT, runs.LOOP_INDEX),
             finds=run,
         ),
         Endpoint(
             "DELETE",
             path,
-            cancelling.cancel,
+            cancel.cancel,
             "run",
             RUNNING,
             "Cancel or delete a run",
-            Answer((Ended,), "The run has been cancelled, or deleted.", status=202),
-            query=(cancelling.PURGE,),
+            Answer((CancelResult,), "The run has been cancelled, or deleted.", status=202),
+            query=(cancel.PURGE,),
             finds=run,
             doing="cancel runs",
         ),
@@ -131,7 +127,7 @@ ENDPOINTS: list[Endpoint] = [
     Endpoint(
         "POST",
         f"{FLOW}/execute",
-        routes.execute,
+        execute.execute,
         summary="Run a flow",
         answer=EXECUTED,
         body=bodies.EXECUTE_BODY,
@@ -160,13 +156,13 @@ ENDPOINTS: list[Endpoint] = [
         RUNNING,
         "The jobs of a flow",
         Answer((JobPage,), "A page of jobs."),
-        query=(jobs.STATUS, pages.LIMIT, pages.CURSOR),
+        query=(jobs.STATUS, pagination.LIMIT, pagination.CURSOR),
     ),
     Endpoint("GET", f"{FLOW}/jobs/{{execution_id}}", jobs.job, "read", RUNNING, "How far a job is", JOB),
     Endpoint(
         "POST",
         f"{FLOW}/step",
-        stepping.step,
+        steps.step,
         summary="Walk through a flow",
         answer=WALKED,
         body=bodies.STEP_BODY,
@@ -176,26 +172,26 @@ ENDPOINTS: list[Endpoint] = [
     Endpoint(
         "GET",
         f"{API}/flow-runs",
-        reading.runs,
+        runs.runs,
         "read",
         READING,
         "The project's runs",
         Answer((RunPage,), "A page of runs."),
         query=(
-            reading.FLOW_ID,
-            reading.SLUG,
-            reading.STATUS,
-            pages.SINCE,
-            pages.UNTIL,
-            pages.LIMIT,
-            pages.CURSOR,
+            runs.FLOW_ID,
+            runs.SLUG,
+            runs.STATUS,
+            pagination.SINCE,
+            pagination.UNTIL,
+            pagination.LIMIT,
+            pagination.CURSOR,
         ),
         refuses_unknown=True,
     ),
     Endpoint(
         "POST",
         f"{VERSION}/execute",
-        routes.execute,
+        execute.execute,
         summary="Run one version of a flow",
         description="Runs published version `v1`, `v2`, … or the draft, `v0`, and answers when it has ended.",
         answer=EXECUTED,
@@ -225,7 +221,7 @@ ENDPOINTS: list[Endpoint] = [
     Endpoint(
         "POST",
         f"{VERSION}/step",
-        stepping.step,
+        steps.step,
         summary="Walk through one version of a flow",
         description="The same with published version `v1`, `v2`, …; the draft cannot be asked for by number.",
         answer=WALKED,
@@ -241,7 +237,7 @@ ENDPOINTS: list[Endpoint] = [
         READING,
         "The runs of a session",
         Answer((SessionPage,), "The session, or a page of it."),
-        query=(sessions.LIMIT, pages.CURSOR),
+        query=(sessions.LIMIT, pagination.CURSOR),
     ),
     Endpoint(
         "GET",
@@ -288,7 +284,7 @@ ENDPOINTS: list[Endpoint] = [
         "Push a flow",
         Answer((PushedFlow,), "The flow; what it is in production has not changed."),
         body=bodies.FLOW_BODY,
-        hides=Lookup(own_room, ("org", "project")),
+        hides=Lookup(require_project, ("org", "project")),
         doing="manage flows",
     ),
     Endpoint(
@@ -353,14 +349,14 @@ ENDPOINTS: list[Endpoint] = [
         KEYS,
         "Who changed what",
         Answer((AuditPage,), "A page of the audit log."),
-        query=(audit.ACTION, pages.SINCE, pages.LIMIT, pages.CURSOR),
+        query=(audit.ACTION, pagination.SINCE, pagination.LIMIT, pagination.CURSOR),
         doing="read the audit log",
         refuses_unknown=True,
     ),
     Endpoint(
         "GET",
         f"{API}/schemas/flow.json",
-        routes.flow_file_schema,
+        execute.flow_file_schema,
         "open",
         SERVER,
         "JSON Schema of flow files",
@@ -369,7 +365,7 @@ ENDPOINTS: list[Endpoint] = [
     Endpoint(
         "GET",
         "/health",
-        routes.health,
+        execute.health,
         "open",
         SERVER,
         "Whether the server can work",

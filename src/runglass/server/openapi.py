@@ -16,8 +16,8 @@ from starlette.types import ASGIApp
 
 import runglass
 from runglass.errors import CODES
+from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Endpoint, Parameter, Schema
-from runglass.server.request import ApiRequest
 
 OPENAPI = "application/vnd.oai.openapi+json"
 REFERENCE = "#/components/schemas/{name}"

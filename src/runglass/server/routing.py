@@ -13,13 +13,13 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runglass.errors import APIError, RateLimitError, api_error
-from runglass.server.answers import answer_fault
+from runglass.safe_text import printable
+from runglass.server.api_request import ApiRequest
+from runglass.server.app_state import AppState
 from runglass.server.endpoint import ROLES, Endpoint
-from runglass.server.query import read_query
-from runglass.server.request import ApiRequest
-from runglass.server.services import Services
+from runglass.server.http.error_responses import answer_fault
+from runglass.server.requests.query import read_query
 from runglass.store.base import RunRecord
-from runglass.text import printable
 
 
 class _Number(Convertor[int]):
@@ -50,7 +50,7 @@ register_url_convertor("number", _Number())
 register_url_convertor("organisation", _Organisation())
 
 
-def create_router(endpoints: Sequence[Endpoint], services: Services) -> Router:
+def create_router(endpoints: Sequence[Endpoint], services: AppState) -> Router:
     """The application that answers at the paths of the endpoints, and NOT_FOUND anywhere else."""
     of_path: defaultdict[str, dict[str, Endpoint]] = defaultdict(dict)
     for endpoint in endpoints:
@@ -62,7 +62,7 @@ def create_router(endpoints: Sequence[Endpoint], services: Services) -> Router:
 class _Path:
     """The endpoints of one path, by their methods."""
 
-    def __init__(self, endpoints: Mapping[str, Endpoint], services: Services) -> None:
+    def __init__(self, endpoints: Mapping[str, Endpoint], services: AppState) -> None:
         self._endpoints = endpoints
         self._services = services
         self._defaults = {
@@ -135,7 +135,7 @@ def _forbidden(endpoint: Endpoint, role: str, found: Any) -> APIError:
     )
 
 
-def _nowhere(services: Services) -> ASGIApp:
+def _nowhere(services: AppState) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         error = api_error("NOT_FOUND", f"there is no path {scope['path']!r}")
         await answer_fault(ApiRequest(scope, receive, services), error)(scope, receive, send)

@@ -12,10 +12,10 @@ from typing import NamedTuple, Protocol, Self
 
 import msgspec
 
+from runglass.admin_api import SERVER, Actor, AuditEntry
 from runglass.errors import RunUnreadable
-from runglass.execution import CaptureMode
-from runglass.management import SERVER, Actor, AuditEntry
 from runglass.money import ZERO
+from runglass.run_api import CaptureMode
 from runglass.trace import TERMINAL
 
 Role = str
@@ -104,7 +104,7 @@ class FlowVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     created_at: str
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class IdempotencyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A call under an Idempotency-Key, the answer to which begins after seq `head` of its run.
 
     `status` and `answer` are None until the answer has been given, and `answer` again once it has expired.
@@ -118,7 +118,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     answer: bytes | None = None
 
 
-class CallKey(NamedTuple):
+class IdempotencyKey(NamedTuple):
     """An Idempotency-Key and the hash of what was asked under it."""
 
     key: str
@@ -142,7 +142,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     request: bytes
     summary: bytes
     owner: str | None = None
-    call: CallKey | None = None
+    call: IdempotencyKey | None = None
     key_id: int | None = None
 
 
@@ -351,10 +351,10 @@ class Store(Protocol):
         Raises CallRepeated, and creates nothing, if there has been a call under the same key.
         """
 
-    async def call(self, project_id: int, key: str) -> Call | None:
+    async def call(self, project_id: int, key: str) -> IdempotencyRecord | None:
         """What was asked and answered under this Idempotency-Key."""
 
-    async def begin_call(self, project_id: int, call: CallKey, run: RunRecord) -> None:
+    async def begin_call(self, project_id: int, call: IdempotencyKey, run: RunRecord) -> None:
         """Notes a call that goes on with a run. Raises CallRepeated for a key that has been used."""
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
@@ -406,7 +406,7 @@ class Store(Protocol):
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         """Takes up a run that is paused, or pending and nobody's; None if it is not so any more."""
 
-    async def let_go(self, run_id: str, owner: str) -> None:
+    async def release_run(self, run_id: str, owner: str) -> None:
         """Frees a run of `owner` for whoever claims it next; that `owner` had claimed it does not count."""
 
     async def append(self, batch: Append) -> None:

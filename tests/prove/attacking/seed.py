@@ -6,8 +6,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from runglass.api_keys import make_key
 from runglass.flow import parse_flow
-from runglass.keys import make_key
 from runglass.runtime import open_store, push_flow
 from runglass.settings import Settings
 from runglass.store.base import Role, Store

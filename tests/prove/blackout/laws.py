@@ -15,8 +15,8 @@ import msgspec
 from runglass.events import decode_event
 from runglass.fold import RunFold, fold
 from runglass.store.base import Project, RunRecord, StepRow, Store
-from runglass.store.queries import every
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.sql_helpers import every
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import TERMINAL, RunSummary
 from tests.prove.blackout.writer import BEFORE, PROJECT, SLUG, Note, append_name, step_rows
 from tests.records import new_run, whole_trace

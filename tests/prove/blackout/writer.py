@@ -30,9 +30,9 @@ from runglass.events import (
     encode_event,
 )
 from runglass.fold import RunFold, StepChange
-from runglass.store.base import Append, CallKey, Checkpoint, StepRow, Store
-from runglass.store.queries import changed
-from runglass.store.sqlite import SqliteStore
+from runglass.store.base import Append, Checkpoint, IdempotencyKey, StepRow, Store
+from runglass.store.sqlite.sql_helpers import changed
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunSummary
 from tests.records import new_run
 
@@ -112,7 +112,7 @@ class _Writer:
             id=run_id,
             request=self._object(),
             summary=msgspec.json.encode(fold.summary),
-            call=CallKey(run_id, b"digest"),
+            call=IdempotencyKey(run_id, b"digest"),
         )
         record = await self._told(append_name(run_id, 0), self._store.create_run(new))
         head = 0

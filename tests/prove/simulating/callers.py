@@ -7,10 +7,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from runglass.engine.engine import StartedRun
-from runglass.engine.going import RunLeft
-from runglass.engine.plan import Offer, Plan, Stretch
+from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
+from runglass.engine.run_task import RunReleased
 from runglass.errors import APIError, StoreError
-from runglass.execution import CaptureMode
+from runglass.run_api import CaptureMode
 from tests.prove.simulating.flows import make_flow
 from tests.prove.simulating.laws import demand
 from tests.prove.simulating.machine import Life
@@ -53,8 +53,8 @@ class Callers:
         world, chance = self._world, self._world.chance
         flow = make_flow(chance)
         last = chance.choice((None, None, 0, len(flow.steps) - 1))
-        offer = Offer(tools=TOOLS) if chance.random() < 0.4 else None
-        stretch = Stretch(last=last, offer=offer, answers_call=chance.random() < 0.3)
+        offer = ToolOffer(tools=TOOLS) if chance.random() < 0.4 else None
+        stretch = Segment(last=last, offer=offer, answers_call=chance.random() < 0.3)
         capture = chance.choice(MODES)
         while True:
             lives = world.lives()
@@ -62,7 +62,7 @@ class Callers:
                 await asyncio.sleep(0.5)
                 continue
             self._labels += 1
-            plan = Plan(
+            plan = RunSpec(
                 flow=flow,
                 version=0,
                 inputs={"run": f"r{self._labels}"},
@@ -76,7 +76,7 @@ class Callers:
                 return
             await asyncio.sleep(0.1)
 
-    async def _call(self, life: Life, plan: Plan, stretch: Stretch) -> None:
+    async def _call(self, life: Life, plan: RunSpec, stretch: Segment) -> None:
         assert life.engine is not None
         try:
             started = await life.engine.start(self._world.record, plan, stretch)
@@ -94,7 +94,7 @@ class Callers:
         world = self._world
         try:
             outcome = await started.outcome()
-        except (RunLeft, StoreError):
+        except (RunReleased, StoreError):
             world.seen["callers: told that it goes on elsewhere"] += 1
             return
         log = world.laws.of(started.id)
@@ -150,10 +150,10 @@ class Callers:
                 ]
             elif chance.random() < 0.3:
                 first = chance.randint(0, cursor)
-            stretch = Stretch(
+            stretch = Segment(
                 first=first,
                 last=chance.choice((None, first)),
-                offer=Offer(tools=TOOLS) if chance.random() < 0.3 else None,
+                offer=ToolOffer(tools=TOOLS) if chance.random() < 0.3 else None,
                 results=results,
             )
             started = await life.engine.resume(paused, paused.plan, stretch)

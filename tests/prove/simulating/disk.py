@@ -16,11 +16,11 @@ from msgspec.structs import replace
 
 from runglass.errors import StoreError
 from runglass.store.base import Append
-from runglass.store.connections import Connections, Work, _Job, _Outcome
-from runglass.store.lane import Job, Outcome, resolve
-from runglass.store.migrate import migrate_sqlite
-from runglass.store.sqlite import SqliteStore
-from runglass.store.sqlite_append import write_append
+from runglass.store.sqlite.append import write_append
+from runglass.store.sqlite.connections import Connections, Work, _Job, _Outcome
+from runglass.store.sqlite.migrations import migrate_sqlite
+from runglass.store.sqlite.store import SqliteStore
+from runglass.store.sqlite.worker_threads import WorkItem, WorkResult, resolve
 from tests.prove.simulating.virtual import Process
 
 Result = TypeVar("Result")
@@ -136,7 +136,7 @@ class Inline(Connections):
         self._refuse_when_severed()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append(Job(work, loop, future))
+        self._waiting.append(WorkItem(work, loop, future))
         if len(self._waiting) == 1:
             loop.call_later(self._delay_s(), self._commit_all)
         return await future
@@ -178,7 +178,7 @@ class Inline(Connections):
             self.disk.watch(self.process, appends)
             if self.disk.mood == "mute":
                 outcomes = [
-                    Outcome(outcome.job, None, StoreError("nobody knows whether it is stored"))
+                    WorkResult(outcome.job, None, StoreError("nobody knows whether it is stored"))
                     if isinstance(outcome.job.work, Appending)
                     else outcome
                     for outcome in outcomes

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from runglass.engine.plan import Begun
-from runglass.engine.recorder import path_text
-from runglass.engine.taking_up import WORKER_LOST
+from runglass.engine.journal.recorder import path_text
+from runglass.engine.journal.resume import WORKER_LOST
+from runglass.engine.journal.run_spec import SegmentSpec
 from runglass.events import (
     FlowCompleted,
     FlowFailed,
@@ -46,7 +46,7 @@ def demand(holds: object, message: str) -> None:
 class Log:
     """One run, as its events tell it."""
 
-    def __init__(self, no: int, run_id: str, begun: Begun, *, budgeted: bool) -> None:
+    def __init__(self, no: int, run_id: str, begun: SegmentSpec, *, budgeted: bool) -> None:
         self.no = no
         self.id = run_id
         self.plan = begun.plan
@@ -240,7 +240,7 @@ class Laws:
             log = self.logs.get(no)
             if log is None:
                 request = db.execute("SELECT request FROM run_request WHERE run_no = ?", (no,)).fetchone()[0]
-                begun = msgspec.json.decode(request, type=Begun)
+                begun = msgspec.json.decode(request, type=SegmentSpec)
                 log = self.logs[no] = Log(no, run_id, begun, budgeted=self.budgeted)
                 log.fence, log.holder = fence, process
             elif fence != log.fence:

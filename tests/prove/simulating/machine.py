@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from runglass.bus.memory import MemoryBus
 from runglass.engine.engine import Engine
-from runglass.engine.steps import Parts
+from runglass.engine.steps.handlers import StepDependencies
 from runglass.errors import StoreError
 from runglass.fold import Address
 from tests.fakes import CRASH_RETRIES, LEASE_S
@@ -81,7 +81,7 @@ class Life:
             if world.alone:
                 # As a server does that has its data for itself.
                 await self.store.end_lease(None)
-            parts = Parts(
+            parts = StepDependencies(
                 sandbox=SimulatedSandbox(chance, effect),
                 templates=SimulatedTemplates(),
                 models=SimulatedModels(chance),
@@ -97,7 +97,7 @@ class Life:
                 lease_s=LEASE_S,
                 max_concurrent_runs=chance.choice((1, 2, 1000)),
             ) as engine:
-                keeping = asyncio.create_task(engine.keep_on())
+                keeping = asyncio.create_task(engine.run_forever())
                 self.engine = engine
                 grace_s = await self._stop
                 await engine.stop(grace_s=grace_s)

@@ -36,7 +36,7 @@ def live(seed: int, *, fault: Fault | None = None) -> Lived:
 
     with (
         patch("runglass.engine.engine.uuid7", next_id),
-        patch("runglass.store.sqlite_catalog.uuid7", next_id),
+        patch("runglass.store.sqlite.catalog.uuid7", next_id),
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         world = World(seed, cast(VirtualLoop, runner.get_loop()), fault=fault)

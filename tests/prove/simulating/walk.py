@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from runglass.engine.attempts import PROVIDER_RETRY
-from runglass.engine.taking_up import WORKER_LOST
+from runglass.engine.journal.resume import WORKER_LOST
+from runglass.engine.steps.executor import PROVIDER_RETRY
 from runglass.events import (
     LoopCompleted,
     StepCompleted,

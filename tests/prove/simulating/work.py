@@ -9,10 +9,16 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
-from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Models
-from runglass.engine.model_call import OnDeclined, Response
-from runglass.engine.sandbox import Sandbox
-from runglass.engine.templates import Templates
+from runglass.engine.models.gateway import (
+    AnswerRejected,
+    ModelAnswer,
+    ModelCallFailed,
+    ModelGateway,
+    ModelRequest,
+)
+from runglass.engine.models.model_types import OnDeclined, ProviderResponse
+from runglass.engine.sandbox.sandbox import Sandbox
+from runglass.engine.sandbox.templates import Templates
 from runglass.errors import StepFailure
 from runglass.fold import Address
 from runglass.settings import Price
@@ -72,7 +78,7 @@ class SimulatedTemplates(Templates):
         raise StepFailure("TEMPLATE_ERROR", f"{template!r} names nothing", may_retry=False)
 
 
-class SimulatedModels(Models):
+class SimulatedModels(ModelGateway):
     """`echo`, which takes its time, is busy now and then, and gives answers that cannot be used."""
 
     def __init__(self, chance: Random) -> None:
@@ -89,7 +95,7 @@ class SimulatedModels(Models):
         fails = request.settings["fails"]
         await asyncio.sleep(self._chance.choice((0.0, 0.02, 0.4, self._chance.uniform(0, 4))))
         if self._chance.random() < fails:
-            raise CallFailed(
+            raise ModelCallFailed(
                 "RATE_LIMITED",
                 "the seed says so",
                 may_be_charged=False,
@@ -97,7 +103,7 @@ class SimulatedModels(Models):
             )
         if self._chance.random() < fails:
             tokens = TokenBreakdown(prompt=3, completion=4, total=7)
-            response = Response(model_used="echo", tokens=tokens, cost_usd=REJECTED_USD)
+            response = ProviderResponse(model_used="echo", tokens=tokens, cost_usd=REJECTED_USD)
             raise AnswerRejected("INVALID_OUTPUT", "the seed says so", response=response)
         answer = await super().complete(request, on_text)
         await asyncio.sleep(self._chance.choice((0.0, 0.04, 0.2)))

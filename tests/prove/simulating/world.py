@@ -10,8 +10,8 @@ from collections.abc import Callable
 from decimal import Decimal
 from random import Random
 
-from runglass.engine.capture import Capture, Redactor
-from runglass.execution import CaptureMode
+from runglass.engine.capture.capture import Capture, Redactor
+from runglass.run_api import CaptureMode
 from runglass.store.base import FlowRecord
 from tests.prove.simulating.callers import Callers
 from tests.prove.simulating.disk import Disk, Fault, Inline, Mood, Store
@@ -106,7 +106,7 @@ class World:
         for life in self.lives():
             assert life.engine is not None
             ended = [log.id for log in self.laws.logs.values() if log.ended]
-            goes_on = [run_id for run_id in ended if life.engine.goes_on(run_id)]
+            goes_on = [run_id for run_id in ended if life.engine.is_active(run_id)]
             demand(not goes_on, f"{life.process.name} still goes on with {goes_on}")
             demand(not life.engine._stranded, f"{life.process.name} waits for {life.engine._stranded}")
         self.closing = True

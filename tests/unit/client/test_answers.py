@@ -18,13 +18,13 @@ from runglass import (
     RateLimitError,
     RunPage,
 )
-from runglass.client import asking, calls
-from runglass.client.answers import Answer, Lost, error_of, finish
-from runglass.client.calls import FlowAddress
+from runglass.client.core import requests, run_requests
+from runglass.client.core.requests import FlowAddress
+from runglass.client.core.responses import Answer, ConnectionLost, error_of, finish
 from runglass.errors import CODES, api_error
 
-RUNS = calls.runs(flow_id=None, status=None, limit=20, cursor=None)
-EXECUTE = asking.execution(FlowAddress("a", "p", "s"), version="draft").call()
+RUNS = requests.runs(flow_id=None, status=None, limit=20, cursor=None)
+EXECUTE = run_requests.execution(FlowAddress("a", "p", "s"), version="draft").call()
 
 
 def answer(status: int, body: object, **headers: str) -> Answer:
@@ -141,9 +141,13 @@ def test_retry_after_as_a_date() -> None:
 
 def test_a_lost_call_says_what_failed_how_often_and_whether_a_run_may_have_started() -> None:
     cause = OSError("boom")
-    cases: list[tuple[calls.Call[Any], Lost, str]] = [
-        (RUNS, Lost("broke", cause=cause), "GET '/flow-runs' failed after 3 attempts: broke"),
-        (EXECUTE, Lost("broke", sent=False), "POST '/seq/a/p/s/v0/execute' failed after 3 attempts: broke"),
+    cases: list[tuple[requests.RequestSpec[Any], ConnectionLost, str]] = [
+        (RUNS, ConnectionLost("broke", cause=cause), "GET '/flow-runs' failed after 3 attempts: broke"),
+        (
+            EXECUTE,
+            ConnectionLost("broke", sent=False),
+            "POST '/seq/a/p/s/v0/execute' failed after 3 attempts: broke",
+        ),
     ]
     for call, lost, message in cases:
         with pytest.raises(APIConnectionError) as caught:
@@ -151,10 +155,10 @@ def test_a_lost_call_says_what_failed_how_often_and_whether_a_run_may_have_start
         assert str(caught.value) == message
         assert caught.value.__cause__ is lost.cause
     with pytest.raises(APIConnectionError, match="failed: broke; the run may have gone on all the same"):
-        finish(EXECUTE, Lost("broke"), attempts=1)
+        finish(EXECUTE, ConnectionLost("broke"), attempts=1)
     with pytest.raises(APIConnectionError, match="refused; the run may have gone on all the same") as caught:
-        finish(EXECUTE, Lost("refused", sent=False), attempts=2, sent_before=True)
+        finish(EXECUTE, ConnectionLost("refused", sent=False), attempts=2, sent_before=True)
     assert caught.value.may_have_begun
     with pytest.raises(APIConnectionError) as caught:
-        finish(RUNS, Lost("broke"), attempts=2, sent_before=True)
+        finish(RUNS, ConnectionLost("broke"), attempts=2, sent_before=True)
     assert not caught.value.may_have_begun

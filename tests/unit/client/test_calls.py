@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.client import asking, calls
-from runglass.client.calls import FlowAddress
-from runglass.execution import Version
+from runglass.client.core import requests, run_requests
+from runglass.client.core.requests import FlowAddress
+from runglass.run_api import Version
 
 FLOW = FlowAddress("acme", "school", "grade-3")
 RUN = "/flow-runs/r1"
@@ -17,11 +17,11 @@ RUN = "/flow-runs/r1"
 
 def named(path: str | None = None, **given: Any) -> str:
     nothing = {"org": None, "project": None, "slug": None, "default_org": None, "default_project": None}
-    return str(calls.flow_address(path, **{**nothing, **given}))
+    return str(requests.flow_address(path, **{**nothing, **given}))
 
 
-def execute(version: Version = "production", **given: Any) -> calls.Call[Any]:
-    return asking.execution(FLOW, version=version, **given).call()
+def execute(version: Version = "production", **given: Any) -> requests.RequestSpec[Any]:
+    return run_requests.execution(FLOW, version=version, **given).call()
 
 
 def test_a_flow_is_named_by_path_by_slug_or_by_parts() -> None:
@@ -57,27 +57,27 @@ def test_parts_of_a_path_are_quoted_whatever_they_hold() -> None:
     wild = "a/b?c#d%2F e;ü.~"
     quoted = "a%2Fb%3Fc%23d%252F%20e%3B%C3%BC.~"
     assert FlowAddress(wild, wild, wild).path() == f"/seq/{quoted}/{quoted}/{quoted}"
-    assert calls.run_path(wild) == f"/flow-runs/{quoted}"
-    step = calls.step_trace(RUN, wild, attempt="latest", loop_index=None)
+    assert requests.run_path(wild) == f"/flow-runs/{quoted}"
+    step = requests.step_trace(RUN, wild, attempt="latest", loop_index=None)
     assert step.path == f"{RUN}/steps/{quoted}/trace"
 
 
 @pytest.mark.parametrize("part", ["", ".", ".."])
 def test_parts_that_would_change_the_path_are_refused(part: str) -> None:
     with pytest.raises(ValueError, match="execution_id may not be"):
-        calls.run_path(part)
+        requests.run_path(part)
     with pytest.raises(ValueError, match="step_id may not be"):
-        calls.step_trace(RUN, part, attempt="latest", loop_index=None)
+        requests.step_trace(RUN, part, attempt="latest", loop_index=None)
     with pytest.raises(ValueError, match="org may not be"):
         FlowAddress(part, "school", "grade-3").path()
 
 
 def test_a_run_is_reached_by_flow_or_by_id_with_a_string_or_a_uuid() -> None:
     run = uuid.uuid4()
-    assert calls.run_path(run) == calls.run_path(str(run)) == f"/flow-runs/{run}"
-    assert calls.run_path(run, flow=FLOW) == f"/seq/acme/school/grade-3/runs/{run}"
-    assert calls.trace(RUN).target == "/flow-runs/r1/trace"
-    assert calls.stream_path(RUN) == "/flow-runs/r1/trace/stream"
+    assert requests.run_path(run) == requests.run_path(str(run)) == f"/flow-runs/{run}"
+    assert requests.run_path(run, flow=FLOW) == f"/seq/acme/school/grade-3/runs/{run}"
+    assert requests.trace(RUN).target == "/flow-runs/r1/trace"
+    assert requests.stream_path(RUN) == "/flow-runs/r1/trace/stream"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_each_execute_has_an_idempotency_key_of_its_own() -> None:
     ],
 )
 def test_attempt_and_loop_index_are_asked_for(given: dict[str, Any], query: str) -> None:
-    call = calls.step_trace(RUN, "s1", **{"attempt": "latest", "loop_index": None, **given})
+    call = requests.step_trace(RUN, "s1", **{"attempt": "latest", "loop_index": None, **given})
     assert call.target == f"/flow-runs/r1/steps/s1/trace?{query}"
     assert call.repeatable
 
@@ -133,7 +133,7 @@ def test_attempt_and_loop_index_are_asked_for(given: dict[str, Any], query: str)
 @pytest.mark.parametrize("attempt", [0, -1, True, "first", "1", 1.0, None])
 def test_impossible_attempts_are_refused(attempt: Any) -> None:
     with pytest.raises(ValueError, match="attempt must be"):
-        calls.step_trace(RUN, "s1", attempt=attempt, loop_index=None)
+        requests.step_trace(RUN, "s1", attempt=attempt, loop_index=None)
 
 
 @pytest.mark.parametrize(
@@ -141,31 +141,31 @@ def test_impossible_attempts_are_refused(attempt: Any) -> None:
 )
 def test_impossible_loop_indexes_are_refused(loop_index: Any) -> None:
     with pytest.raises(ValueError, match="loop_index must be"):
-        calls.step_trace(RUN, "s1", attempt="latest", loop_index=loop_index)
+        requests.step_trace(RUN, "s1", attempt="latest", loop_index=loop_index)
 
 
 def test_a_session_is_asked_for_page_by_page() -> None:
-    assert calls.session("s 1", limit=None, cursor=None).target == "/seq/sessions/s%201"
-    assert calls.session("s", limit=5, cursor="a&b").target == "/seq/sessions/s?limit=5&cursor=a%26b"
+    assert requests.session("s 1", limit=None, cursor=None).target == "/seq/sessions/s%201"
+    assert requests.session("s", limit=5, cursor="a&b").target == "/seq/sessions/s?limit=5&cursor=a%26b"
     with pytest.raises(ValueError, match="session_id may not be"):
-        calls.session("..", limit=None, cursor=None)
+        requests.session("..", limit=None, cursor=None)
 
 
 def test_runs_asks_for_what_was_given() -> None:
-    assert calls.runs(flow_id=None, status=None, limit=20, cursor=None).target == "/flow-runs?limit=20"
-    full = calls.runs(flow_id="f 1", status="failed", limit=5, cursor="a&b=")
+    assert requests.runs(flow_id=None, status=None, limit=20, cursor=None).target == "/flow-runs?limit=20"
+    full = requests.runs(flow_id="f 1", status="failed", limit=5, cursor="a&b=")
     assert full.target == "/flow-runs?flow_id=f+1&status=failed&limit=5&cursor=a%26b%3D"
 
 
 def test_runs_of_a_time_and_of_a_flow_by_its_slug() -> None:
     since = datetime(2026, 1, 2, 3, tzinfo=UTC)
-    asked = calls.runs(
+    asked = requests.runs(
         flow_id=None, flow="f", status=None, since=since, until="2026-02-01", limit=5, cursor=None
     )
     assert (
         asked.target == "/flow-runs?flow=f&since=2026-01-02T03%3A00%3A00%2B00%3A00&until=2026-02-01&limit=5"
     )
     with pytest.raises(ValueError, match="since 2026-01-02 03:00:00 has no time zone"):
-        calls.runs(flow_id=None, status=None, since=since.replace(tzinfo=None), limit=5, cursor=None)
+        requests.runs(flow_id=None, status=None, since=since.replace(tzinfo=None), limit=5, cursor=None)
     with pytest.raises(ValueError, match="flow and flow_id exclude each other"):
-        calls.runs(flow_id="f", flow="f", status=None, limit=5, cursor=None)
+        requests.runs(flow_id="f", flow="f", status=None, limit=5, cursor=None)

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass import APIConnectionError, AuthenticationError, FlowNotFoundError, StreamEvent, UnknownEvent
-from runglass.client.answers import Answer, Lost
-from runglass.client.cursor import TailCursor
+from runglass.client.core.responses import Answer, ConnectionLost
+from runglass.client.core.stream_cursor import TailCursor
 from runglass.sse import PING, RETRY, frame
 from tests.unit.client.recording import FRAMES, SEQS, event, seqs, stream
 
 PATH = "/flow-runs/r1/trace/stream"
-REFUSED = Lost("refused", sent=False, cause=OSError("refused"))
+REFUSED = ConnectionLost("refused", sent=False, cause=OSError("refused"))
 
 
 def opened(cursor: TailCursor | None = None) -> TailCursor:
@@ -44,7 +44,7 @@ def test_every_event_comes_once_and_in_order_over_any_connections_and_chunks(
         ends = sorted(ends)
         seen += fed(cursor, [body[begin:end] for begin, end in zip([0, *ends], ends, strict=False)])
         if not cursor.ended:
-            cursor.lost(Lost("cut"))
+            cursor.lost(ConnectionLost("cut"))
     assert seqs(seen) == SEQS
 
 
@@ -129,22 +129,22 @@ def test_an_event_restores_its_patience_and_a_mere_connection_does_not() -> None
     assert [cursor.lost(REFUSED), cursor.lost(REFUSED)] == [0.05, 1.0]
     for _ in range(6):
         fed(opened(cursor), [RETRY + PING + FRAMES[0]])
-        cursor.lost(Lost("closed"))
+        cursor.lost(ConnectionLost("closed"))
     opened(cursor)
     with pytest.raises(APIConnectionError, match="gave up after 8 attempts"):
-        cursor.lost(Lost("closed"))
+        cursor.lost(ConnectionLost("closed"))
 
 
 def test_a_stream_that_brought_news_is_opened_again_at_once_and_one_that_brought_none_is_not() -> None:
     cursor = TailCursor(PATH, chance=lambda: 0.0)
     for brought in FRAMES[:4]:
         fed(opened(cursor), [RETRY + brought])
-        assert cursor.lost(Lost("cut")) == 0.025
+        assert cursor.lost(ConnectionLost("cut")) == 0.025
     for waits_s in (0.5, 1.0, 2.0):
         fed(opened(cursor), [RETRY + FRAMES[3]])
-        assert cursor.lost(Lost("cut")) == waits_s
+        assert cursor.lost(ConnectionLost("cut")) == waits_s
     fed(opened(cursor), [RETRY + FRAMES[4]])
-    assert cursor.lost(Lost("cut")) == 0.025
+    assert cursor.lost(ConnectionLost("cut")) == 0.025
 
 
 @pytest.mark.parametrize(("heard_for_s", "patient"), [(16, True), (1, False)])
@@ -158,15 +158,15 @@ def test_a_quiet_run_behind_a_proxy_that_cuts_is_followed_for_as_long_as_pings_c
         clock[0] += heard_for_s
         fed(cursor, [PING])
         clock[0] += 44
-        cursor.lost(Lost("cut"))
+        cursor.lost(ConnectionLost("cut"))
     cursor.opened()
     clock[0] += heard_for_s
     fed(cursor, [PING])
     if patient:
-        cursor.lost(Lost("cut"))
+        cursor.lost(ConnectionLost("cut"))
     else:
         with pytest.raises(APIConnectionError, match="gave up after 3 attempts"):
-            cursor.lost(Lost("cut"))
+            cursor.lost(ConnectionLost("cut"))
 
 
 def test_it_waits_as_the_server_asked() -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from runglass import AsyncClient, AuthenticationError, Client, __version__
-from runglass.client.endpoint import DEFAULT_BASE_URL, Endpoint, endpoint
+from runglass.client.core.connection import DEFAULT_BASE_URL, ServerConnection, endpoint
 
 
-def made(**given: Any) -> Endpoint:
+def made(**given: Any) -> ServerConnection:
     arguments: dict[str, Any] = {
         "api_key": "nk_test",
         "base_url": None,

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from runglass.client.management import AsyncManagement, Management
-from runglass.client.tools import content_of
-from runglass.text import half_text, is_whole, whole_text, whole_value
+from runglass.client.api.admin import AsyncManagement, Management
+from runglass.client.core.tools import content_of
+from runglass.safe_text import half_text, is_whole, replace_surrogates, whole_value
 from tests.unit.client.scripted import ScriptedServer
 from tests.unit.client.sides import Blocking, Side
 
@@ -113,6 +113,6 @@ def test_where_it_is(value: Any, found: object) -> None:
 
 
 def test_whole_text_is_left_alone() -> None:
-    assert whole_text("\U0001f600 é") == "\U0001f600 é"
+    assert replace_surrogates("\U0001f600 é") == "\U0001f600 é"
     assert is_whole("\U0001f600")
     assert not is_whole(HALF)

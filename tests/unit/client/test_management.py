@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from runglass import AsyncClient, Client
-from runglass.client import management
-from runglass.client.management import AsyncManagement, Management
+from runglass.client.api import admin
+from runglass.client.api.admin import AsyncManagement, Management
 from runglass.errors import FlowExecutionError, FlowNotFoundError, PermissionDeniedError
 from runglass.testing import RunningServer, running_server
 
@@ -31,20 +31,20 @@ def test_the_twins_have_the_same_members_signatures_and_docstrings() -> None:
 
 
 def test_names_are_quoted_and_what_no_path_can_carry_is_refused() -> None:
-    assert management.flow("a b", "c/d", "é").path == "/flows/a%20b/c%2Fd/%C3%A9"
+    assert admin.flow("a b", "c/d", "é").path == "/flows/a%20b/c%2Fd/%C3%A9"
     for bad in ("", ".", ".."):
         with pytest.raises(ValueError, match="not a name"):
-            management.publish("acme", "demo", bad)
+            admin.publish("acme", "demo", bad)
 
 
 @pytest.mark.parametrize("version", [0, -1, True, "1", 1.0, None])
 def test_a_version_that_cannot_be_in_production_is_refused_before_any_request(version: Any) -> None:
     with pytest.raises(ValueError, match="from 1 on"):
-        management.set_production(*GREET, version)
+        admin.set_production(*GREET, version)
 
 
 def test_every_call_may_be_tried_again() -> None:
-    for call in (management.push(*GREET, ""), management.publish(*GREET), management.flow(*GREET)):
+    for call in (admin.push(*GREET, ""), admin.publish(*GREET), admin.flow(*GREET)):
         assert call.repeatable
 
 

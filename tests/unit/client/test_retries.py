@@ -4,16 +4,16 @@ import math
 
 import pytest
 
-from runglass.client import asking, calls
-from runglass.client.answers import Answer, Lost, Outcome
-from runglass.client.calls import FlowAddress
-from runglass.client.retries import Retries, backoff_s
+from runglass.client.core import requests, run_requests
+from runglass.client.core.requests import FlowAddress
+from runglass.client.core.responses import Answer, ConnectionLost, Outcome
+from runglass.client.core.retries import Retries, backoff_s
 from runglass.trace import Trace
 
-READ = calls.trace("/flow-runs/r1")
-EXECUTE = asking.execution(FlowAddress("a", "p", "s"), version="draft").call()
-CANCEL = calls.cancel("/flow-runs/r1")
-WITHOUT_KEY = calls.Call(method="POST", path="/x", answer=Trace)
+READ = requests.trace("/flow-runs/r1")
+EXECUTE = run_requests.execution(FlowAddress("a", "p", "s"), version="draft").call()
+CANCEL = requests.cancel("/flow-runs/r1")
+WITHOUT_KEY = requests.RequestSpec(method="POST", path="/x", answer=Trace)
 
 
 def answer(status: int, retry_after: str = "") -> Answer:
@@ -23,8 +23,8 @@ def answer(status: int, retry_after: str = "") -> Answer:
 @pytest.mark.parametrize(
     ("outcome", "again", "again_without_key"),
     [
-        (Lost("refused", sent=False), True, True),
-        (Lost("broke off"), True, False),
+        (ConnectionLost("refused", sent=False), True, True),
+        (ConnectionLost("broke off"), True, False),
         (answer(429), True, True),
         (answer(503), True, True),
         (answer(502), True, False),
@@ -74,8 +74,8 @@ def test_a_wait_that_the_caller_would_not_live_to_see_is_not_begun() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "sent"),
     [
-        ([Lost("refused", sent=False), answer(503), answer(429)], False),
-        ([Lost("broke off"), Lost("refused", sent=False)], True),
+        ([ConnectionLost("refused", sent=False), answer(503), answer(429)], False),
+        ([ConnectionLost("broke off"), ConnectionLost("refused", sent=False)], True),
         ([answer(504), answer(503)], True),
     ],
 )

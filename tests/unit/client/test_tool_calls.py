@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from runglass import AsyncClient, AsyncPausedResult, CompletedResult, PausedResult, ToolCallLimitError
-from runglass.client.tools import ToolCall, content_of, result_messages
+from runglass.client.core.tools import ToolCall, content_of, result_messages
 from tests.unit.client.scripted import Exchange, ScriptedServer, answers, hangs_up
 from tests.unit.client.sides import KEY, RUN, Blocking, Side
 

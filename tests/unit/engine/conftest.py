@@ -10,21 +10,21 @@ import msgspec
 import pytest
 
 from runglass.bus.memory import MemoryBus
-from runglass.engine.allowance import RunLimits
-from runglass.engine.capture import Capture, Redactor
+from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.engine import Engine, StartedRun
-from runglass.engine.going import Outcome
-from runglass.engine.llm import Models, Price
-from runglass.engine.memory import Memory
-from runglass.engine.plan import Plan, Stretch
-from runglass.engine.sandbox import Sandbox
-from runglass.engine.steps import Parts
-from runglass.engine.templates import Templates
+from runglass.engine.journal.run_spec import RunSpec, Segment
+from runglass.engine.models.gateway import ModelGateway, Price
+from runglass.engine.run_task import RunOutcome
+from runglass.engine.sandbox.sandbox import Sandbox
+from runglass.engine.sandbox.templates import Templates
+from runglass.engine.scheduling.memory_budget import MemoryBudget
+from runglass.engine.scheduling.run_limits import RunLimits
+from runglass.engine.steps.handlers import StepDependencies
 from runglass.events import StreamEvent, decode_event
-from runglass.execution import CaptureMode
 from runglass.flow import Flow, parse_flow
-from runglass.store.sqlite import SqliteStore
-from runglass.tail import Tails
+from runglass.log_tail import Tails
+from runglass.run_api import CaptureMode
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import StepTrace, Trace
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
 from tests.records import whole_trace
@@ -34,7 +34,7 @@ class Ran(NamedTuple):
     """A run that has ended: what its caller got, its events and its trace."""
 
     id: str
-    outcome: Outcome
+    outcome: RunOutcome
     events: list[StreamEvent]
     trace: Trace
     attempts: dict[str, list[StepTrace]]
@@ -49,7 +49,7 @@ class Ran(NamedTuple):
         return next(step for step in self.trace.steps if (step.step_id, step.loop_path) == (step_id, path))
 
 
-class House(NamedTuple):
+class EngineHarness(NamedTuple):
     """What a run needs, and what it leaves behind."""
 
     store: SqliteStore
@@ -59,17 +59,17 @@ class House(NamedTuple):
 
 
 @asynccontextmanager
-async def open_house(
+async def open_harness(
     store: SqliteStore,
     *,
     prices: Mapping[str, Price] | None = None,
     clock: VirtualClock | None = None,
-    models: Models | None = None,
+    models: ModelGateway | None = None,
     places: int = 1000,
     line: int = 1000,
-    memory: Memory | None = None,
+    memory: MemoryBudget | None = None,
     limits: RunLimits | None = None,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[EngineHarness]:
     """An engine on this store, which is opened here; `models` stand in for the real ones."""
     clock = clock or VirtualClock()
     redactor = Redactor()
@@ -81,8 +81,8 @@ async def open_house(
         await opened.enter_async_context(store)
         sandbox = await opened.enter_async_context(Sandbox(time_limit_ms=2000))
         templates = await opened.enter_async_context(Templates())
-        models = await opened.enter_async_context(Models(prices=prices) if models is None else models)
-        parts = Parts(sandbox=sandbox, templates=templates, models=models, clock=clock)
+        models = await opened.enter_async_context(ModelGateway(prices=prices) if models is None else models)
+        parts = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)
         bus = MemoryBus()
         engine = Engine(
             store=store,
@@ -96,33 +96,33 @@ async def open_house(
             memory=memory,
             limits=limits,
         )
-        yield House(store, bus, await opened.enter_async_context(engine), clock)
+        yield EngineHarness(store, bus, await opened.enter_async_context(engine), clock)
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+async def house(tmp_path: Path) -> AsyncIterator[EngineHarness]:
+    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         yield house
 
 
 async def start(
-    house: House,
+    house: EngineHarness,
     flow: Flow | str,
     inputs: dict[str, Any] | None = None,
     *,
     capture: CaptureMode = "full",
-    stretch: Stretch | None = None,
+    stretch: Segment | None = None,
 ) -> StartedRun:
     """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle."""
     if isinstance(flow, str):
         flow = parse_flow(f"slug: test\nsteps:\n{flow}")
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, flow.slug, name=None, capture=None, source=flow.encode())
-    plan = Plan(flow=flow, version=0, inputs=inputs or {}, capture=capture, trigger_type="api")
+    plan = RunSpec(flow=flow, version=0, inputs=inputs or {}, capture=capture, trigger_type="api")
     return await house.engine.start(record, plan, stretch)
 
 
-async def follow(house: House, run_id: str, *, until: int | None = None) -> None:
+async def follow(house: EngineHarness, run_id: str, *, until: int | None = None) -> None:
     """Returns when the run has that many events, or has ended."""
     run = await house.store.run(run_id)
     assert run is not None
@@ -133,7 +133,7 @@ async def follow(house: House, run_id: str, *, until: int | None = None) -> None
                 return
 
 
-async def read(house: House, run_id: str, outcome: Outcome) -> Ran:
+async def read(house: EngineHarness, run_id: str, outcome: RunOutcome) -> Ran:
     run = await house.store.run(run_id)
     assert run is not None
     events = [
@@ -152,7 +152,7 @@ async def read(house: House, run_id: str, outcome: Outcome) -> Ran:
 
 
 @pytest.fixture
-def execute(house: House) -> Callable[..., Awaitable[Ran]]:
+def execute(house: EngineHarness) -> Callable[..., Awaitable[Ran]]:
     """Runs a flow to its end and reads everything about it."""
 
     async def execute(flow: Flow | str, inputs: dict[str, Any] | None = None, **more: Any) -> Ran:

@@ -8,9 +8,9 @@ import weakref
 
 import pytest
 
-from runglass.engine import aside as beside
-from runglass.engine.aside import LARGE_BYTES, aside, gc_paused
-from runglass.engine.pace import working_for
+from runglass.engine.scheduling import offloading as beside
+from runglass.engine.scheduling.offloading import LARGE_BYTES, gc_paused, offload
+from runglass.engine.scheduling.pacing import current_project
 
 
 async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:
@@ -28,8 +28,8 @@ async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:
         going -= 1
 
     async def work_for(project: int) -> None:
-        working_for.set(project)
-        await aside(lambda: work(project), size_bytes=LARGE_BYTES + 1)
+        current_project.set(project)
+        await offload(lambda: work(project), size_bytes=LARGE_BYTES + 1)
 
     flood = [asyncio.create_task(work_for(1)) for _ in range(5)]
     await asyncio.to_thread(first_begun.wait, 10)
@@ -43,9 +43,9 @@ async def test_projects_take_turns_and_one_piece_goes_on_at_a_time() -> None:
 
 async def test_only_a_large_body_leaves_the_event_loop() -> None:
     here = threading.get_ident()
-    assert await aside(threading.get_ident, size_bytes=LARGE_BYTES) == here
-    assert await aside(threading.get_ident, size_bytes=LARGE_BYTES + 1) != here
-    assert await aside(gc.isenabled, size_bytes=LARGE_BYTES + 1) is False
+    assert await offload(threading.get_ident, size_bytes=LARGE_BYTES) == here
+    assert await offload(threading.get_ident, size_bytes=LARGE_BYTES + 1) != here
+    assert await offload(gc.isenabled, size_bytes=LARGE_BYTES + 1) is False
     assert gc.isenabled()
 
 

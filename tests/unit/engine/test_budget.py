@@ -13,15 +13,23 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from runglass.engine.llm import AnswerRejected, Bounded, CallFailed, ModelAnswer, ModelRequest, Models, Price
-from runglass.engine.model_call import OnDeclined, Response
+from runglass.engine.models.gateway import (
+    AnswerRejected,
+    Bounded,
+    ModelAnswer,
+    ModelCallFailed,
+    ModelGateway,
+    ModelRequest,
+    Price,
+)
+from runglass.engine.models.model_types import OnDeclined, ProviderResponse
 from runglass.events import StepModelReserved
 from runglass.fold import fold
 from runglass.money import add_usd
 from runglass.store.base import Append, Project
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import ModelCall, TokenBreakdown
-from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
+from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
 from tests.unit.engine.test_crashes import DyingStore
 
@@ -31,16 +39,16 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 WAYS = ("ok", "ok", "ok", "unmetered", "rejected", "refused", "broken", "never sent")
 
 
-async def budget_of(house: House, usd: Decimal) -> None:
+async def budget_of(house: EngineHarness, usd: Decimal) -> None:
     project = await house.store.ensure_project("acme", "demo")
     await house.store.set_budget(project.id, usd)
 
 
-async def project_of(house: House) -> Project:
+async def project_of(house: EngineHarness) -> Project:
     return await house.store.ensure_project("acme", "demo")
 
 
-class Costly(Models):
+class Costly(ModelGateway):
     """Models that reserve a drawn amount and charge a part of it, or say nothing of what they charge.
 
     `charged` is what they know that they took: never more than was reserved.
@@ -77,13 +85,15 @@ class Costly(Models):
         for _ in range(self._chance.randrange(4)):
             await asyncio.sleep(0)
         if way in ("refused", "never sent"):
-            raise CallFailed("RATE_LIMITED", "slow down", may_be_charged=False, may_retry=False)
+            raise ModelCallFailed("RATE_LIMITED", "slow down", may_be_charged=False, may_retry=False)
         cost = most * self._chance.randint(0, 4) / 4
         self.charged += cost
         if way == "broken":
-            raise CallFailed("PROVIDER_UNAVAILABLE", "the line broke", may_be_charged=True, may_retry=False)
+            raise ModelCallFailed(
+                "PROVIDER_UNAVAILABLE", "the line broke", may_be_charged=True, may_retry=False
+            )
         told = way != "unmetered"
-        response = Response(
+        response = ProviderResponse(
             model_used="tiny",
             text="hi",
             tokens=TokenBreakdown(prompt=1, completion=1, total=2) if told else None,
@@ -99,7 +109,7 @@ def calls_of(ran: Ran) -> list[ModelCall]:
     return [call for attempts in ran.attempts.values() for step in attempts for call in step.model_calls]
 
 
-async def run_at_once(house: House, number: int) -> list[Ran]:
+async def run_at_once(house: EngineHarness, number: int) -> list[Ran]:
     flow = (
         f"{ASK[:-1]}, on_error: continue}}\n- id: two\n  type: parallel\n  branches:\n"
         "    a: [{id: a, type: llm, model: 'local:tiny', prompt: A}]\n"
@@ -146,7 +156,7 @@ def test_runs_at_once_never_pass_the_budget(runs: int, budget: int, most: int, s
         models = Costly(Random(seed), most)
         with tempfile.TemporaryDirectory() as folder:
             store = SqliteStore(Path(folder) / "db", synchronous="NORMAL")
-            async with open_house(store, models=models) as house, asyncio.timeout(120):
+            async with open_harness(store, models=models) as house, asyncio.timeout(120):
                 await budget_of(house, Decimal(budget))
                 check_budget(await run_at_once(house, runs), await project_of(house), models)
 
@@ -155,7 +165,7 @@ def test_runs_at_once_never_pass_the_budget(runs: int, budget: int, most: int, s
 
 async def test_a_call_that_does_not_fit_is_not_made(tmp_path: Path) -> None:
     models = Costly(Random(1), 1)
-    async with open_house(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         await budget_of(house, Decimal("0.5"))
         started = await start(house, ASK)
         ran = await read(house, started.id, await started.outcome())
@@ -194,7 +204,7 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
     silent = Silent()
     # The second append is the last one before the call: it has the reservation.
     store = DyingStore(tmp_path / "db", 1000, commits=False)
-    async with open_house(store, models=silent) as house:
+    async with open_harness(store, models=silent) as house:
         await budget_of(house, Decimal(3))
         started = await start(house, ASK)
         await asyncio.wait_for(silent.asked.wait(), 10)
@@ -206,10 +216,10 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
     models._chance = _Always("ok")
     async with SqliteStore(tmp_path / "db") as first:
         await first.end_lease(None)
-    async with open_house(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(10):
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(10):
         if then == "is cancelled":
             house.engine.cancel(started.id, reason="asked for")
-        await house.engine.over(started.id)
+        await house.engine.join(started.id)
         run = await house.store.run(started.id)
         assert run is not None
         assert run.status == ("cancelled" if then == "is cancelled" else "completed")
@@ -254,14 +264,14 @@ async def test_a_request_that_was_reserved_and_not_made_costs_nothing(tmp_path: 
     store, models = HoldingStore(tmp_path / "db"), NeverReady()
     if cut_off == "before it is made":
         store.go_on.set()
-    async with open_house(store, models=models) as house, asyncio.timeout(20):
+    async with open_harness(store, models=models) as house, asyncio.timeout(20):
         await budget_of(house, Decimal(3))
         started = await start(house, ASK)
         await (models.waited_for if store.go_on.is_set() else store.held).wait()
         house.engine.cancel(started.id, reason="asked for")
         await asyncio.sleep(0.05)
         store.go_on.set()
-        await house.engine.over(started.id)
+        await house.engine.join(started.id)
         run = await house.store.run(started.id)
         assert run is not None
         assert run.status == "cancelled"
@@ -277,9 +287,9 @@ async def test_a_crash_after_a_declined_request_charges_both(tmp_path: Path) -> 
     declined, silent = error_reply(500, "response_format is not known here"), Reply(body=b"", silent=True)
     async with FakeProvider.serving() as fake:
         fake.replies.extend([declined, silent])
-        models = Models(base_urls={"local": fake.base_url}, prices={"local:tiny": PRICE})
+        models = ModelGateway(base_urls={"local": fake.base_url}, prices={"local:tiny": PRICE})
         store = DyingStore(tmp_path / "db", 1000, commits=False)
-        async with open_house(store, models=models) as house, asyncio.timeout(60):
+        async with open_harness(store, models=models) as house, asyncio.timeout(60):
             await models.ready("local:tiny")
             await budget_of(house, Decimal(20))
             started = await start(house, flow)
@@ -291,9 +301,9 @@ async def test_a_crash_after_a_declined_request_charges_both(tmp_path: Path) -> 
     assert before.spent_usd == before.reserved_usd, "the first is charged, the second is held"
     async with SqliteStore(tmp_path / "db") as first:
         await first.end_lease(None)
-    none = Models()
-    async with open_house(SqliteStore(tmp_path / "db"), models=none) as house, asyncio.timeout(10):
-        await house.engine.over(started.id)
+    none = ModelGateway()
+    async with open_harness(SqliteStore(tmp_path / "db"), models=none) as house, asyncio.timeout(10):
+        await house.engine.join(started.id)
         project = await project_of(house)
     assert (project.spent_usd, project.reserved_usd) == (before.spent_usd * 2, Decimal(0))
 
@@ -313,18 +323,22 @@ class _Always(Random):
 
 
 @asynccontextmanager
-async def asking(tmp_path: Path, *replies: Reply, **more: Any) -> AsyncIterator[tuple[House, FakeProvider]]:
+async def asking(
+    tmp_path: Path, *replies: Reply, **more: Any
+) -> AsyncIterator[tuple[EngineHarness, FakeProvider]]:
     """An engine whose project has a budget of ten dollars, and a server that gives these answers."""
     async with FakeProvider.serving() as fake:
         fake.replies.extend(replies)
         prices = {"local:tiny": PRICE, "local:dear": PRICE}
-        models = Models(base_urls={"local": fake.base_url}, prices=prices, default_max_tokens=100, **more)
-        async with open_house(SqliteStore(tmp_path / "db"), models=models) as house:
+        models = ModelGateway(
+            base_urls={"local": fake.base_url}, prices=prices, default_max_tokens=100, **more
+        )
+        async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
             await budget_of(house, Decimal(10))
             yield house, fake
 
 
-async def finish(house: House, flow: str) -> Ran:
+async def finish(house: EngineHarness, flow: str) -> Ran:
     started = await start(house, flow)
     return await read(house, started.id, await started.outcome())
 
@@ -387,7 +401,7 @@ class Late(Costly):
 
     def __init__(self) -> None:
         super().__init__(_Always("ok"), 1)
-        self.house: House | None = None
+        self.house: EngineHarness | None = None
 
     async def complete(self, request: ModelRequest, *args: Any, **more: Any) -> ModelAnswer:
         assert self.house is not None
@@ -398,9 +412,9 @@ class Late(Costly):
 async def test_a_budget_that_is_set_while_a_run_goes_on_holds_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runglass.engine.budget.LOOK_S", 0.0)
+    monkeypatch.setattr("runglass.engine.models.budget.LOOK_S", 0.0)
     models = Late()
-    async with open_house(SqliteStore(tmp_path / "db"), models=models) as house:
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house:
         models.house = house
         ran = await finish(house, f"{ASK}\n{ASK.replace('ask', 'again')}")
         assert models.calls == 1

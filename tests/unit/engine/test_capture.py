@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.capture import Capture, Snapshot, raise_for_trace
+from runglass.engine.capture.capture import Capture, Snapshot, raise_for_trace
+from runglass.engine.capture.redaction import MARK, Redactor
 from runglass.engine.payload import Payload
-from runglass.engine.redaction import MARK, Redactor
-from runglass.execution import CaptureMode
+from runglass.run_api import CaptureMode
 
 VALUE = {"text": "mail a.b@example.com", "password": "hunter2", "n": 1}
 ENCODED = msgspec.json.encode(VALUE)

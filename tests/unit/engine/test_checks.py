@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from runglass.engine import checks as module
-from runglass.engine.checks import Checks
-from runglass.engine.pace import working_for
-from runglass.engine.worker_pool import WorkerPool
+from runglass.engine.checks import checks as module
+from runglass.engine.checks.checks import Checks
+from runglass.engine.scheduling.pacing import current_project
+from runglass.engine.workers.pool import WorkerPool
 from runglass.errors import APIError, FlowFileError, StepFailure
 from runglass.flow import Flow, parse_flow
 from runglass.schemas import Unproved
@@ -123,7 +123,7 @@ async def test_checks_inside_of_runs_take_turns_by_the_project_that_they_work_fo
     async with Checks(time_limit_ms=1_500) as checks:
 
         def begin(project_id: int, schema: dict[str, Any]) -> asyncio.Task[dict[str, Any]]:
-            working_for.set(project_id)
+            current_project.set(project_id)
             return asyncio.create_task(checks.smallest(schema))
 
         slow = [begin(1, doubling(40)) for _ in range(3)]
@@ -139,7 +139,7 @@ async def test_whoever_is_cancelled_ends_the_process_that_worked_for_it() -> Non
     """There is one process only, which would be busy for a minute."""
     async with Checks(time_limit_ms=60_000) as checks, asyncio.timeout(20):
         checks._pool = WorkerPool(
-            "runglass.engine.checking",
+            "runglass.engine.checks.check_worker",
             what="checks",
             memory_limit_bytes=640 << 20,
             memory_setting="check_memory_limit_bytes",

@@ -6,11 +6,17 @@ from typing import Any
 
 import pytest
 
-from runglass.engine.concurrency import MOST_WORKERS, LoopWorkers, Workers, is_cut_off, side_by_side
-from runglass.engine.llm import ModelAnswer, ModelRequest, Models
+from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
+from runglass.engine.scheduling.concurrency import (
+    MOST_WORKERS,
+    LoopWorkers,
+    Workers,
+    is_cut_off,
+    side_by_side,
+)
 from runglass.errors import StepFailure
-from runglass.store.sqlite import SqliteStore
-from tests.unit.engine.conftest import open_house, start
+from runglass.store.sqlite.store import SqliteStore
+from tests.unit.engine.conftest import open_harness, start
 from tests.unit.engine.test_left_behind import Silent
 
 LEVELS, WIDE = 3, 40
@@ -24,7 +30,7 @@ async def test_loops_in_loops_begin_no_more_iterations_than_a_run_may_have(tmp_p
             f" steps: [{steps}]}}"
         )
     models = Silent()
-    async with open_house(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(60):
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(60):
         before = len(asyncio.all_tasks())
         started = await start(house, f"- {steps}")
         await models.asked.wait()
@@ -119,7 +125,7 @@ async def ends_at_once() -> None:
     """What does not fail."""
 
 
-class SlowToEnd(Models):
+class SlowToEnd(ModelGateway):
     """Asked to `hang`, takes a moment to end when `bad` beside it fails; `boom` fails in that moment."""
 
     def __init__(self) -> None:
@@ -169,7 +175,7 @@ async def test_a_loop_that_has_failed_asks_no_model_any_more(tmp_path: Path) -> 
         - {id: after, type: llm, model: echo, prompt: after}
 """
     models = SlowToEnd()
-    house = open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models)
+    house = open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models)
     async with house as opened, asyncio.timeout(60):
         started = await start(opened, flow)
         outcome = await started.outcome()

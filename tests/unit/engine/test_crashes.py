@@ -15,21 +15,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runglass.clock import iso
-from runglass.engine.going import Outcome, RunLeft, RunTaken
-from runglass.engine.memory import Memory
-from runglass.engine.plan import Offer, Stretch
-from runglass.engine.steps import perform
+from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.engine.run_task import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.scheduling.memory_budget import MemoryBudget
+from runglass.engine.steps.handlers import perform
 from runglass.errors import APIError, StoreError
 from runglass.events import FlowCompleted, FlowFailed, StepCompleted, decode_event, is_terminal
-from runglass.execution import CaptureMode
 from runglass.flow import CodeStep, Flow, leaves, parse_flow
 from runglass.fold import fold
+from runglass.log_tail import Tails
+from runglass.run_api import CaptureMode
 from runglass.store.base import Append
-from runglass.store.sqlite import SqliteStore
-from runglass.tail import Tails
+from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
 from tests.flows import SUCCEEDS_LATER, flow_trees
-from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
+from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 
 MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
 
@@ -59,15 +59,17 @@ class DyingStore(SqliteStore):
 
 
 @asynccontextmanager
-async def next_life(store: SqliteStore, *, memory: Memory | None = None) -> AsyncIterator[House]:
+async def next_life(
+    store: SqliteStore, *, memory: MemoryBudget | None = None
+) -> AsyncIterator[EngineHarness]:
     """An engine in a process of its own, started after the one before it died."""
     async with SqliteStore(store._db.path, synchronous="NORMAL") as first:
         await first.end_lease(None)
-    async with open_house(store, memory=memory) as house:
+    async with open_harness(store, memory=memory) as house:
         yield house
 
 
-async def events_of(house: House, run_id: str) -> list[bytes]:
+async def events_of(house: EngineHarness, run_id: str) -> list[bytes]:
     run = await house.store.run(run_id)
     assert run is not None
     return [data for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)]
@@ -92,7 +94,7 @@ async def live_through(
     async with next_life(SqliteStore(path, synchronous="NORMAL")) as house:
         run_id = run_id or (await start(house, flow, {"n": 1}, capture=mode)).id
         await follow(house, run_id)
-        return await read(house, run_id, Outcome("ended")), logs
+        return await read(house, run_id, RunOutcome("ended")), logs
 
 
 def check(ran: Ran, logs: list[list[bytes]], flow: Flow) -> None:
@@ -220,7 +222,7 @@ async def test_a_step_that_takes_its_process_down_is_tried_so_often_and_not_more
         await die_in(tmp_path / "db", run_id, until=4 + 3 * crash)
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await follow(house, run_id)
-        ran = await read(house, run_id, Outcome("failed"))
+        ran = await read(house, run_id, RunOutcome("failed"))
     assert [step.attempt for step in ran.attempts["hog"]] == [1, 2, 3, 4]
     assert {(step.error_context or {})["code"] for step in ran.attempts["hog"]} == {"WORKER_LOST"}
     assert len(ran.attempts["a"]) == 1
@@ -251,10 +253,10 @@ async def test_a_caller_is_owed_the_whole_error_of_a_step_that_was_lost_before_a
         started = await start(house, flow, {"word": "secret"}, capture=mode)
         with pytest.raises(StoreError):
             await started.outcome()
-        assert "step_error" in (await read(house, started.id, Outcome("failed"))).types()
+        assert "step_error" in (await read(house, started.id, RunOutcome("failed"))).types()
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await follow(house, started.id)
-        ran = await read(house, started.id, Outcome("failed"))
+        ran = await read(house, started.id, RunOutcome("failed"))
         run = await house.store.run(started.id)
         assert run is not None
         _, error = await house.store.outcome(run.no)
@@ -277,7 +279,7 @@ async def test_crashes_are_counted_apart_from_retries(tmp_path: Path) -> None:
     run_id = await die_in(tmp_path / "db", "", until=2, flow=flow)
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await follow(house, run_id)
-        ran = await read(house, run_id, Outcome("failed"))
+        ran = await read(house, run_id, RunOutcome("failed"))
         assert house.clock.slept_s.count(60.0) == 1
     codes = [(step.error_context or {})["code"] for step in ran.attempts["a"]]
     assert codes == ["WORKER_LOST", "CODE_ERROR", "CODE_ERROR"]
@@ -299,7 +301,7 @@ async def test_a_retry_that_was_due_when_the_process_died_follows(tmp_path: Path
             await started.outcome()
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await follow(house, started.id)
-        ran = await read(house, started.id, Outcome("completed"))
+        ran = await read(house, started.id, RunOutcome("completed"))
         assert 4.9 < max(house.clock.slept_s) <= 5.0, "the delay counts from the failure"
     assert ran.trace.flow_run.status == "completed"
     assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
@@ -326,7 +328,7 @@ async def test_a_wait_keeps_its_deadline_and_is_never_given_up(tmp_path: Path) -
         clock = Waiting(10.0 * life)
         async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as first:
             await first.end_lease(None)
-        async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as house:
+        async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as house:
             if not run_id:
                 run_id = (await start(house, flow, capture="off")).id
             await clock.slept.wait()
@@ -334,7 +336,7 @@ async def test_a_wait_keeps_its_deadline_and_is_never_given_up(tmp_path: Path) -
             if life == 5:
                 held.set()
                 await follow(house, run_id)
-            ran = await read(house, run_id, Outcome("completed"))
+            ran = await read(house, run_id, RunOutcome("completed"))
     assert ran is not None
     assert ran.trace.flow_run.status == "completed"
     assert [step.status for step in ran.attempts["w"]] == ["failed"] * 5 + ["completed"]
@@ -343,7 +345,7 @@ async def test_a_wait_keeps_its_deadline_and_is_never_given_up(tmp_path: Path) -
 async def test_a_paused_run_stays_paused_over_a_restart(tmp_path: Path) -> None:
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         flow = "- {id: a, type: passthrough}\n- {id: b, type: passthrough}"
-        started = await start(house, flow, stretch=Stretch(last=0))
+        started = await start(house, flow, stretch=Segment(last=0))
         assert (await started.outcome()).status == "paused"
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await house.engine.keep_lease()
@@ -351,7 +353,7 @@ async def test_a_paused_run_stays_paused_over_a_restart(tmp_path: Path) -> None:
         assert run is not None
         assert run.status == "paused"
         paused = await house.engine.paused(run)
-        again = await house.engine.resume(paused, paused.plan, Stretch(first=paused.pause.cursor))
+        again = await house.engine.resume(paused, paused.plan, Segment(first=paused.pause.cursor))
         assert (await again.outcome()).status == "completed"
 
 
@@ -364,19 +366,19 @@ async def test_a_later_stretch_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
 - {id: c, type: passthrough}
 """
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        started = await start(house, flow, {"n": 1}, stretch=Stretch(last=0))
+        started = await start(house, flow, {"n": 1}, stretch=Segment(last=0))
         await started.outcome()
         run = await house.store.run(started.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        second = await house.engine.resume(paused, paused.plan, Stretch(first=1, last=1))
+        second = await house.engine.resume(paused, paused.plan, Segment(first=1, last=1))
         await second.outcome()
     store = DyingStore(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:
         run = await house.store.run(started.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        stretch = Stretch(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
+        stretch = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
         third = await house.engine.resume(paused, paused.plan, stretch)
         with contextlib.suppress(StoreError):
             await third.outcome()
@@ -398,7 +400,7 @@ async def test_a_later_stretch_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         assert run is not None
         paused = await house.engine.paused(run)
         assert (paused.pause.cursor, paused.outputs) == (2, {"a": {"n": 6}, "b": {"n": 70}})
-        ran = await read(house, started.id, Outcome("paused"))
+        ran = await read(house, started.id, RunOutcome("paused"))
     assert ran.trace == fold(ran.events)
     assert not [step for step in ran.trace.steps if step.status == "running"]
     for step_id in ("a", "b"):
@@ -413,7 +415,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
     tools = [{"type": "function", "function": {"name": "one", "parameters": {}}}]
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         flow = "- {id: ask, type: llm, model: echo}\n- {id: z, type: passthrough}"
-        started = await start(house, flow, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=tools)))
+        started = await start(house, flow, {"message": "hi"}, stretch=Segment(offer=ToolOffer(tools=tools)))
         outcome = await started.outcome()
         assert outcome.pause is not None
         assert outcome.pause.turns is not None
@@ -424,12 +426,12 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
         run = await house.store.run(started.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        again = await house.engine.resume(paused, paused.plan, Stretch(first=0, results=results))
+        again = await house.engine.resume(paused, paused.plan, Segment(first=0, results=results))
         with contextlib.suppress(StoreError):
             await again.outcome()
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await follow(house, started.id)
-        ran = await read(house, started.id, Outcome("completed"))
+        ran = await read(house, started.id, RunOutcome("completed"))
     assert ran.trace.flow_run.status == "completed"
     assert ran.trace == fold(ran.events)
     asked = ran.attempts["ask"]
@@ -452,26 +454,26 @@ async def test_who_lost_the_lease_can_write_nothing_more(tmp_path: Path) -> None
                 await held.wait()
             await super().append(batch)
 
-    async with open_house(Held(tmp_path / "db", synchronous="NORMAL")) as stopped:
+    async with open_harness(Held(tmp_path / "db", synchronous="NORMAL")) as stopped:
         started = await start(stopped, flow)
         await reached.wait()
         clock = VirtualClock()
         await clock.sleep(LEASE_S + 1)
-        async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as other:
+        async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), clock=clock) as other:
             await follow(other, started.id)
-            before = await read(other, started.id, Outcome("completed"))
+            before = await read(other, started.id, RunOutcome("completed"))
         held.set()
-        with pytest.raises(RunTaken):
+        with pytest.raises(LeaseLost):
             await started.outcome()
         await stopped.engine.keep_lease()
-        after = await read(stopped, started.id, Outcome("completed"))
+        after = await read(stopped, started.id, RunOutcome("completed"))
     assert before.events == after.events
     assert after.trace.flow_run.status == "completed"
     assert [(step.attempt, step.status) for step in after.attempts["a"]] == [(1, "failed"), (2, "completed")]
 
 
 async def test_who_finds_its_lease_gone_stops_its_runs_at_once(tmp_path: Path) -> None:
-    async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as stopped:
+    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as stopped:
         started = await start(stopped, "- {id: a, type: code, code: 'while True: pass'}")
         await follow(stopped, started.id, until=2)
         clock = VirtualClock()
@@ -481,9 +483,9 @@ async def test_who_finds_its_lease_gone_stops_its_runs_at_once(tmp_path: Path) -
             assert taken.id == started.id
             await other.hold_lease("other", until="9999", renew=False)
             await stopped.engine.keep_lease()
-            with pytest.raises(RunLeft):
+            with pytest.raises(RunReleased):
                 await started.outcome()
-            assert not stopped.engine.goes_on(started.id)
+            assert not stopped.engine.is_active(started.id)
 
 
 async def test_a_stop_lets_steps_end_and_begins_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -495,7 +497,7 @@ async def test_a_stop_lets_steps_end_and_begins_none(tmp_path: Path, monkeypatch
             await held.wait()
         return await perform(step, *rest, **more)
 
-    monkeypatch.setattr("runglass.engine.attempts.perform", performing)
+    monkeypatch.setattr("runglass.engine.steps.executor.perform", performing)
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         started = await start(house, "- {id: a, type: passthrough}\n- {id: b, type: passthrough}", {"n": 1})
         await reached.wait()
@@ -505,13 +507,13 @@ async def test_a_stop_lets_steps_end_and_begins_none(tmp_path: Path, monkeypatch
             await start(house, "- {id: c, type: passthrough}")
         held.set()
         await stopping
-        with pytest.raises(RunLeft):
+        with pytest.raises(RunReleased):
             await started.outcome()
-        left = await read(house, started.id, Outcome("left"))
+        left = await read(house, started.id, RunOutcome("left"))
     assert [(step.step_id, step.status) for step in left.trace.steps] == [("a", "completed")]
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await follow(house, started.id)
-        ran = await read(house, started.id, Outcome("completed"))
+        ran = await read(house, started.id, RunOutcome("completed"))
     assert ran.steps() == [("a", None, 1, "completed"), ("b", None, 1, "completed")]
     assert ran.trace.flow_run.status == "completed"
 
@@ -540,7 +542,7 @@ async def test_a_stop_while_the_end_is_being_stored_is_told_the_end(tmp_path: Pa
 async def test_a_run_that_no_process_survives_is_ended_after_so_many(tmp_path: Path) -> None:
     """It takes its process down outside of any step, so that the log does not grow."""
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
-        async with open_house(DyingStore(tmp_path / "db", 1, commits=False)) as house:
+        async with open_harness(DyingStore(tmp_path / "db", 1, commits=False)) as house:
             started = await start(house, "- {id: a, type: passthrough}", capture="off")
             with pytest.raises(StoreError):
                 await started.outcome()
@@ -550,7 +552,7 @@ async def test_a_run_that_no_process_survives_is_ended_after_so_many(tmp_path: P
         await store.end_lease(None)
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await follow(house, started.id)
-        ran = await read(house, started.id, Outcome("failed"))
+        ran = await read(house, started.id, RunOutcome("failed"))
     assert ran.types() == ["run_started", "flow_failed"]
     assert isinstance(last := ran.events[-1], FlowFailed)
     assert last.error == {"code": "WORKER_LOST"}, "mode off keeps no message, be it ours"

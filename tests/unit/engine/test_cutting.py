@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.cutting import cut
+from runglass.engine.capture.truncation import cut
 
 
 def cut_value(value: dict[str, Any], limit: int) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.echo import _word_count, words_with_space
-from runglass.engine.llm import ModelAnswer, ModelRequest, Models, Price
+from runglass.engine.models.echo import _word_count, words_with_space
+from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest, Price
 from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
 
@@ -26,11 +26,11 @@ TIME = tool("time")
 
 
 async def ask(
-    *messages: dict[str, Any], models: Models | None = None, **fields: Any
+    *messages: dict[str, Any], models: ModelGateway | None = None, **fields: Any
 ) -> tuple[ModelAnswer, list[str]]:
     pieces: list[str] = []
     request = ModelRequest(model="echo", messages=list(messages), **fields)
-    return await (models or Models()).complete(request, pieces.append), pieces
+    return await (models or ModelGateway()).complete(request, pieces.append), pieces
 
 
 def user(text: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ async def test_it_counts_words_as_tokens_and_has_no_price() -> None:
 
 async def test_a_configured_price_is_charged() -> None:
     price = Price(input_per_mtok=Decimal(1), output_per_mtok=Decimal(10))
-    answer, _ = await ask(user("one two three"), models=Models(prices={"echo": price}))
+    answer, _ = await ask(user("one two three"), models=ModelGateway(prices={"echo": price}))
     assert answer.response.cost_usd == Decimal("0.000033")
 
 

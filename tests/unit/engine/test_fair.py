@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass.engine.fair import FairTurns, Shares
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
 
 FLOOD, GUEST, THIRD = 1, 2, 3
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.allowance import RunLimits
+from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.store.base import Append
-from runglass.store.sqlite import SqliteStore
-from tests.unit.engine.conftest import House, open_house, read, start
+from runglass.store.sqlite.store import SqliteStore
+from tests.unit.engine.conftest import EngineHarness, open_harness, read, start
 
 EMPTY_LOOPS = """
 - id: outer
@@ -29,7 +29,7 @@ SKIPPED = f"""
 
 
 async def test_events_go_to_the_store_while_more_of_them_come(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
     append = house.store.append
@@ -47,7 +47,7 @@ async def test_events_go_to_the_store_while_more_of_them_come(
 
 async def test_a_log_of_skipped_steps_has_an_end(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_house(store, limits=RunLimits(log_bytes=100_000)) as house:
+    async with open_harness(store, limits=RunLimits(log_bytes=100_000)) as house:
         started = await start(house, SKIPPED, {"lists": [[]] * 10})
         ran = await read(house, started.id, await started.outcome())
         assert ran.outcome.status == "failed"

@@ -9,15 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runglass.events import StepEvent, decode_event, is_terminal
-from runglass.execution import CaptureMode
 from runglass.flow import Flow, leaves
 from runglass.fold import TraceFold, fold
+from runglass.run_api import CaptureMode
 from runglass.store.base import Append
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import TERMINAL, RunSummary, Trace
 from tests.flows import flow_trees
 from tests.records import whole_trace
-from tests.unit.engine.conftest import Ran, open_house, read, start
+from tests.unit.engine.conftest import Ran, open_harness, read, start
 
 MODES: list[CaptureMode] = ["off", "metadata_only", "redacted", "full"]
 
@@ -44,7 +44,7 @@ class CheckingStore(SqliteStore):
 
 async def run(flow: Flow, mode: CaptureMode) -> tuple[Ran, CheckingStore]:
     with tempfile.TemporaryDirectory() as folder:
-        async with open_house(CheckingStore(Path(folder) / "db", synchronous="NORMAL")) as house:
+        async with open_harness(CheckingStore(Path(folder) / "db", synchronous="NORMAL")) as house:
             started = await start(house, flow, {"n": 1}, capture=mode)
             async with asyncio.timeout(60):
                 outcome = await started.outcome()

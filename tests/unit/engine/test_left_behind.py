@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from runglass.engine.going import Going
-from runglass.engine.llm import ModelAnswer, Models
-from runglass.engine.memory import RunMemory
+from runglass.engine.interpreter import Interpreter
+from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.run_spec import RunSpec
+from runglass.engine.models.gateway import ModelAnswer, ModelGateway
 from runglass.engine.payload import Payload
-from runglass.engine.plan import Plan
-from runglass.engine.recorder import Recorder
-from runglass.engine.runner import Runner
-from runglass.store.sqlite import SqliteStore
-from tests.unit.engine.conftest import open_house, start
+from runglass.engine.run_task import RunTask
+from runglass.engine.scheduling.memory_budget import RunMemory
+from runglass.store.sqlite.store import SqliteStore
+from tests.unit.engine.conftest import open_harness, start
 
-OF_A_RUN = (Going, RunMemory, Payload, Plan, Recorder, Runner)
+OF_A_RUN = (RunTask, RunMemory, Payload, RunSpec, Recorder, Interpreter)
 
 FLOWS = {
     "code": "- {id: a, type: code, code: 'return {\"n\": len(text)}'}",
@@ -43,7 +43,7 @@ FLOWS = {
 }
 
 
-class Silent(Models):
+class Silent(ModelGateway):
     """A model that never answers."""
 
     def __init__(self) -> None:
@@ -73,11 +73,11 @@ def _left() -> list[object]:
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("flow", FLOWS)
 async def test_a_run_that_has_ended_leaves_nothing_to_the_collector(tmp_path: Path, flow: str) -> None:
-    async with open_house(SqliteStore(tmp_path / "db")) as house, asyncio.timeout(60):
+    async with open_harness(SqliteStore(tmp_path / "db")) as house, asyncio.timeout(60):
         for _ in range(2):
             started = await start(house, FLOWS[flow], {"text": "x" * 100_000})
             await started.outcome()
-            await house.engine.over(started.id)
+            await house.engine.join(started.id)
             del started
         await asyncio.sleep(0)
         assert _left() == []
@@ -86,12 +86,12 @@ async def test_a_run_that_has_ended_leaves_nothing_to_the_collector(tmp_path: Pa
 @pytest.mark.usefixtures("no_collector")
 async def test_a_run_that_was_cancelled_leaves_nothing_to_the_collector(tmp_path: Path) -> None:
     models = Silent()
-    async with open_house(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(60):
+    async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(60):
         started = await start(house, FLOWS["echo"], {"text": "x" * 100_000})
         await models.asked.wait()
         assert house.engine.cancel(started.id, reason="asked for")
         await started.outcome()
-        await house.engine.over(started.id)
+        await house.engine.join(started.id)
         del started
         await asyncio.sleep(0)
         assert _left() == []

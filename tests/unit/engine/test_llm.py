@@ -16,11 +16,11 @@ import pytest
 from pydantic_ai.messages import ModelResponse, TextPart
 from pydantic_ai.usage import RequestUsage
 
-from runglass.engine.answers import read_answer
-from runglass.engine.checks import Checks
-from runglass.engine.clients import Clients
-from runglass.engine.llm import AnswerRejected, ModelAnswer, ModelRequest, Models, Price
-from runglass.engine.provider_errors import setup_failure
+from runglass.engine.checks.checks import Checks
+from runglass.engine.models.gateway import AnswerRejected, ModelAnswer, ModelGateway, ModelRequest, Price
+from runglass.engine.models.provider_clients import ProviderClients
+from runglass.engine.models.provider_errors import setup_failure
+from runglass.engine.models.response_parser import read_answer
 from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
 from tests.unit.engine.fake_provider import (
@@ -59,7 +59,7 @@ PAID = Decimal("0.000132")
 class Bench:
     """A fake provider named `local`, the models under test, and the text that they streamed."""
 
-    def __init__(self, fake: FakeProvider, models: Models) -> None:
+    def __init__(self, fake: FakeProvider, models: ModelGateway) -> None:
         self.fake = fake
         self.models = models
         self.pieces: list[str] = []
@@ -81,7 +81,7 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     async with (
         FakeProvider.serving() as fake,
-        Models(
+        ModelGateway(
             base_urls={"local": fake.base_url, "openai": fake.base_url},
             api_keys={"local": SECRET},
             prices={"local:priced": PRICE},
@@ -327,7 +327,7 @@ async def test_an_answer_slower_than_the_timeout_is_given_up(bench: Bench, body:
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     async with FakeProvider.serving() as gone:
         base_url = gone.base_url
-    async with Models(base_urls={"local": base_url}) as models:
+    async with ModelGateway(base_urls={"local": base_url}) as models:
         request = ModelRequest(model="local:tiny", messages=[{"role": "user", "content": "Hello"}])
         with pytest.raises(StepFailure) as caught:
             await models.complete(request, list[str]().append)
@@ -353,7 +353,7 @@ async def test_calls_side_by_side_each_get_their_own_answer(bench: Bench) -> Non
 
 async def test_leaving_the_models_closes_their_connections() -> None:
     async with FakeProvider.serving() as fake:
-        async with Models(base_urls={"local": fake.base_url}) as models:
+        async with ModelGateway(base_urls={"local": fake.base_url}) as models:
             await Bench(fake, models).ask(text_reply("Hi"))
             assert not fake.disconnected.is_set()
         await asyncio.wait_for(fake.disconnected.wait(), 10)
@@ -496,7 +496,7 @@ async def test_a_model_string_that_nobody_knows_is_not_supported(
 async def test_a_missing_key_says_which_variable_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    async with Models() as models, FakeProvider.serving() as fake:
+    async with ModelGateway() as models, FakeProvider.serving() as fake:
         failure = await Bench(fake, models).failure(model="openai:gpt-4o-mini")
     assert (failure.code, failure.may_retry) == ("BYOK_KEY_REJECTED", False)
     assert "OPENAI_API_KEY" in str(failure)
@@ -511,7 +511,7 @@ def test_a_missing_package_is_named() -> None:
 
 
 async def test_a_hosted_provider_uses_its_key_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with FakeProvider.serving() as fake, Models(api_keys={"openai": SECRET}) as models:
+    async with FakeProvider.serving() as fake, ModelGateway(api_keys={"openai": SECRET}) as models:
         monkeypatch.setenv("OPENAI_BASE_URL", fake.base_url)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-another-secret-key")
         events: list[dict[str, Any]] = [
@@ -628,18 +628,18 @@ async def test_a_call_cut_off_while_its_client_is_made_leaves_one_client(
     slow = threading.Event()
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
-    new_provider = Clients._new_provider
+    new_provider = ProviderClients._new_provider
 
-    def making(self: Clients, name: str) -> Any:
+    def making(self: ProviderClients, name: str) -> Any:
         made.append(name)
         if name == "slow":
             loop.call_soon_threadsafe(begun.set)
             slow.wait(10)
         return new_provider(self, name)
 
-    monkeypatch.setattr(Clients, "_new_provider", making)
+    monkeypatch.setattr(ProviderClients, "_new_provider", making)
     addresses = dict.fromkeys(["slow", "quick"], "http://127.0.0.1:9/v1")
-    clients = Clients(base_urls=addresses, api_keys={})
+    clients = ProviderClients(base_urls=addresses, api_keys={})
     first = asyncio.create_task(clients.prepared("slow:a"))
     await begun.wait()
     first.cancel()
@@ -659,15 +659,15 @@ async def test_a_client_that_is_still_made_is_waited_for_and_closed(monkeypatch:
     slow = threading.Event()
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
-    new_provider = Clients._new_provider
+    new_provider = ProviderClients._new_provider
 
-    def making(self: Clients, name: str) -> Any:
+    def making(self: ProviderClients, name: str) -> Any:
         loop.call_soon_threadsafe(begun.set)
         slow.wait(10)
         return new_provider(self, name)
 
-    monkeypatch.setattr(Clients, "_new_provider", making)
-    clients = Clients(base_urls={"slow": "http://127.0.0.1:9/v1"}, api_keys={})
+    monkeypatch.setattr(ProviderClients, "_new_provider", making)
+    clients = ProviderClients(base_urls={"slow": "http://127.0.0.1:9/v1"}, api_keys={})
     call = asyncio.create_task(clients.prepared("slow:a"))
     await begun.wait()
     call.cancel()
@@ -679,7 +679,10 @@ async def test_a_client_that_is_still_made_is_waited_for_and_closed(monkeypatch:
 
 
 def test_no_provider_library_is_imported_before_it_is_needed() -> None:
-    code = "import sys, runglass.engine.llm; print('pydantic_ai' in sys.modules, 'openai' in sys.modules)"
+    code = (
+        "import sys, runglass.engine.models.gateway;"
+        "print('pydantic_ai' in sys.modules, 'openai' in sys.modules)"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False"]
 

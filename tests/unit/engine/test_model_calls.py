@@ -9,16 +9,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.call_recorder import HIDDEN
-from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Models
-from runglass.engine.model_call import OnDeclined, Response
-from runglass.engine.plan import Offer, Stretch
+from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.engine.models.gateway import (
+    AnswerRejected,
+    ModelAnswer,
+    ModelCallFailed,
+    ModelGateway,
+    ModelRequest,
+)
+from runglass.engine.models.model_types import OnDeclined, ProviderResponse
+from runglass.engine.steps.call_recorder import HIDDEN
 from runglass.errors import StepFailure
-from runglass.execution import CaptureMode
 from runglass.fold import fold
-from runglass.store.sqlite import SqliteStore
+from runglass.run_api import CaptureMode
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import StepTrace, TokenBreakdown
-from tests.unit.engine.conftest import House, Ran, open_house, read, start
+from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, start
 
 SECRET = "sk-in-a-header"
 ASK = """
@@ -33,8 +39,8 @@ LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 TOKENS = TokenBreakdown(prompt=10, completion=5, total=15)
 
 
-def said(text: str, **more: Any) -> Response:
-    return Response(
+def said(text: str, **more: Any) -> ProviderResponse:
+    return ProviderResponse(
         model_used="tiny-1",
         text=text,
         tokens=TOKENS,
@@ -46,10 +52,10 @@ def said(text: str, **more: Any) -> Response:
     )
 
 
-class Scripted(Models):
+class Scripted(ModelGateway):
     """Gives the next of `answers`: a response, a failure, or None for one that never comes."""
 
-    def __init__(self, *answers: Response | StepFailure | None) -> None:
+    def __init__(self, *answers: ProviderResponse | StepFailure | None) -> None:
         super().__init__()
         self._answers = list(answers)
         self.on_call: Callable[[], Any] = lambda: None
@@ -76,13 +82,13 @@ class Scripted(Models):
 
 
 @asynccontextmanager
-async def house_of(tmp_path: Path, models: Models) -> AsyncIterator[House]:
-    async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
+async def house_of(tmp_path: Path, models: ModelGateway) -> AsyncIterator[EngineHarness]:
+    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL"), models=models) as house:
         yield house
 
 
 async def ran(
-    tmp_path: Path, flow: str, *answers: Response | StepFailure | None, capture: CaptureMode = "full"
+    tmp_path: Path, flow: str, *answers: ProviderResponse | StepFailure | None, capture: CaptureMode = "full"
 ) -> Ran:
     async with house_of(tmp_path, Scripted(*answers)) as house:
         started = await start(house, flow, {"who": "Ada"}, capture=capture)
@@ -137,14 +143,14 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     models = Scripted(rejected, said("", tool_calls=[call]), said("It is blue"))
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
     async with house_of(tmp_path, models) as house:
-        offer = Offer(tools=[LOOK], choice="auto")
-        started = await start(house, flow, {"who": "Ada"}, stretch=Stretch(offer=offer))
+        offer = ToolOffer(tools=[LOOK], choice="auto")
+        started = await start(house, flow, {"who": "Ada"}, stretch=Segment(offer=offer))
         await started.outcome()
         run = await house.store.run(started.id)
         assert run is not None
         paused = await house.engine.paused(run)
         results = [{"role": "tool", "toolCallId": "c1", "name": "look", "content": "blue"}]
-        resumed = await house.engine.resume(paused, paused.plan, Stretch(results=results))
+        resumed = await house.engine.resume(paused, paused.plan, Segment(results=results))
         found = await read(house, started.id, await resumed.outcome())
     assert fold(found.events) == found.trace
     first, second = found.attempts["ask"]
@@ -169,7 +175,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     assert (totals.by_model["local:tiny"].calls, totals.unpriced_calls) == (3, 3)
 
 
-FAILURE = CallFailed("PROVIDER_ERROR", "refused", may_be_charged=False, may_retry=False)
+FAILURE = ModelCallFailed("PROVIDER_ERROR", "refused", may_be_charged=False, may_retry=False)
 
 
 @pytest.mark.parametrize(

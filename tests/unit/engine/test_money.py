@@ -12,28 +12,34 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runglass.engine.llm import AnswerRejected, CallFailed, ModelAnswer, ModelRequest, Models
-from runglass.engine.model_call import OnDeclined, Response
-from runglass.engine.plan import Offer, Stretch
+from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.engine.models.gateway import (
+    AnswerRejected,
+    ModelAnswer,
+    ModelCallFailed,
+    ModelGateway,
+    ModelRequest,
+)
+from runglass.engine.models.model_types import OnDeclined, ProviderResponse
 from runglass.events import FlowCompleted, StepModelCall, decode_event
 from runglass.flow import Flow, parse_flow
 from runglass.fold import TraceFold, fold
 from runglass.money import add_usd
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunTotals, StepTrace, TokenBreakdown
-from tests.unit.engine.conftest import House, Ran, open_house, read, start
+from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, start
 
 TOOL = {"type": "function", "function": {"name": "look"}}
 WAYS = ("ok", "ok", "length", "tools", "rejected", "refused", "broken", "unmetered", "unpriced")
 
 
-class DicedModels(Models):
+class DicedModels(ModelGateway):
     """Models whose answers, prices and failures are drawn; `paid` is what they charged, call by call."""
 
     def __init__(self, chance: Random) -> None:
         super().__init__()
         self._chance = chance
-        self.paid: list[Response] = []
+        self.paid: list[ProviderResponse] = []
         self.calls = 0
 
     async def ready(self, model: str) -> None:
@@ -49,9 +55,9 @@ class DicedModels(Models):
         self.calls += 1
         way = self._chance.choice(WAYS)
         if way == "refused":
-            raise CallFailed("RATE_LIMITED", "slow down", may_be_charged=False)
+            raise ModelCallFailed("RATE_LIMITED", "slow down", may_be_charged=False)
         if way == "broken":
-            raise CallFailed("PROVIDER_UNAVAILABLE", "the line broke", may_be_charged=True)
+            raise ModelCallFailed("PROVIDER_UNAVAILABLE", "the line broke", may_be_charged=True)
         response = self._response(request, way)
         self.paid.append(response)
         if way == "rejected":
@@ -59,14 +65,14 @@ class DicedModels(Models):
         on_text(response.text)
         return ModelAnswer(output={"text": response.text}, response=response)
 
-    def _response(self, request: ModelRequest, way: str) -> Response:
+    def _response(self, request: ModelRequest, way: str) -> ProviderResponse:
         chance = self._chance
         prompt, completion = chance.randrange(10**6), chance.randrange(10**6)
         tokens = TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion)
         # More digits than Python's decimals have by themselves, at very different sizes.
         cost = Decimal(chance.randrange(10**34)).scaleb(-chance.randrange(45))
         call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-        return Response(
+        return ProviderResponse(
             model_used=f"{request.model}-2026",
             text="some text",
             tool_calls=[call] if way == "tools" and request.tools else [],
@@ -169,9 +175,9 @@ def flows_of_llm_steps(draw: st.DrawFn) -> Flow:
     return parse_flow(msgspec.json.encode({"slug": "test", "steps": steps}))
 
 
-async def walk(house: House, flow: Flow) -> Ran:
+async def walk(house: EngineHarness, flow: Flow) -> Ran:
     """The run to its end, with the result of every tool call that a model asks for."""
-    stretch = Stretch(offer=Offer(tools=[TOOL]))
+    stretch = Segment(offer=ToolOffer(tools=[TOOL]))
     started = await start(house, flow, {"n": 1}, capture="full", stretch=stretch)
     outcome = await started.outcome()
     while outcome.pause is not None:
@@ -181,7 +187,7 @@ async def walk(house: House, flow: Flow) -> Ran:
         turns = paused.pause.turns
         assert turns is not None
         results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in turns.calls]
-        stretch = Stretch(first=paused.pause.cursor, results=results, offer=turns.offer)
+        stretch = Segment(first=paused.pause.cursor, results=results, offer=turns.offer)
         started = await house.engine.resume(paused, paused.plan, stretch)
         outcome = await started.outcome()
     return await read(house, started.id, outcome)
@@ -194,7 +200,7 @@ def test_attempts_run_models_stream_and_budget_are_one_sum(flow: Flow, seed: int
         models = DicedModels(Random(seed))
         with tempfile.TemporaryDirectory() as folder:
             store = SqliteStore(Path(folder) / "db", synchronous="NORMAL")
-            async with open_house(store, models=models) as house, asyncio.timeout(60):
+            async with open_harness(store, models=models) as house, asyncio.timeout(60):
                 ran = await walk(house, flow)
                 project = await house.store.find_project("acme", "demo")
                 assert project is not None

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from runglass.engine.attempt import Attempt, Writing
-from runglass.engine.capture import Capture
-from runglass.engine.output_stream import OutputStream
+from runglass.engine.capture.capture import Capture
+from runglass.engine.journal.recorder import Recorder
 from runglass.engine.payload import Payload
-from runglass.engine.recorder import Recorder
-from runglass.engine.scope import Place
+from runglass.engine.scope import StepPosition
+from runglass.engine.steps.attempt_recorder import AttemptContext, AttemptRecorder
+from runglass.engine.steps.text_batcher import TextBatcher
 from runglass.events import KnownEvent, StepProgress
 from runglass.flow import Flow, PassthroughStep
 from tests.fakes import VirtualClock
@@ -30,7 +30,7 @@ async def test_the_last_text_is_recorded_though_leaving_is_cut_off() -> None:
 
     async def attempt() -> None:
         step = PassthroughStep(id="s")
-        writing = Writing(
+        writing = AttemptContext(
             execution_id="e",
             flow=Flow(slug="f", steps=[step]),
             inputs=Payload({}),
@@ -38,7 +38,9 @@ async def test_the_last_text_is_recorded_though_leaving_is_cut_off() -> None:
             capture=Capture("full"),
             clock=VirtualClock(),
         )
-        async with OutputStream(Attempt(writing, step, Payload({}), Place(0), 1), writing) as stream:
+        async with TextBatcher(
+            AttemptRecorder(writing, step, Payload({}), StepPosition(0), 1), writing
+        ) as stream:
             stream.write("first")
             stream.write("last")
             asyncio.get_running_loop().call_soon(task.cancel)

@@ -7,9 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from runglass.engine import pace as pacing
-from runglass.engine.aside import LARGE_BYTES, aside, give_way
-from runglass.engine.pace import AT_ONCE, LARGE_MOVE_BYTES, REQUEST_S, Pace, moving, one_more, work_for
+from runglass.engine.scheduling import pacing as pacing
+from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, yield_to_others
+from runglass.engine.scheduling.pacing import (
+    AT_ONCE,
+    LARGE_MOVE_BYTES,
+    REQUEST_S,
+    Pacer,
+    admit_paced,
+    paced_transfer,
+    set_project,
+)
 
 PIECES = 4
 PIECE_S = 0.02
@@ -32,7 +40,7 @@ def worked() -> None:
 
 async def seconds_of_pieces(project_id: int) -> float:
     """From the start of the first piece to the end of the last one."""
-    pace, began_s = Pace(), time.monotonic()
+    pace, began_s = Pacer(), time.monotonic()
     for _ in range(PIECES):
         async with pace.piece(project_id) as piece:
             piece.worked_s = PIECE_S
@@ -40,21 +48,21 @@ async def seconds_of_pieces(project_id: int) -> float:
 
 
 async def test_who_is_alone_never_rests() -> None:
-    work_for(1)
+    set_project(1)
     assert await seconds_of_pieces(1) < PIECE_S
 
 
 async def test_with_others_about_it_rests_for_twice_as_long_as_it_works() -> None:
-    work_for(1)
-    work_for(2)
+    set_project(1)
+    set_project(2)
     for project_id in (1, 2, 3):
         assert await seconds_of_pieces(project_id) >= 2 * PIECE_S * (PIECES - 1)
 
 
 async def test_nobody_rests_for_what_somebody_else_has_done() -> None:
-    work_for(1)
-    work_for(2)
-    pace = Pace()
+    set_project(1)
+    set_project(2)
+    pace = Pacer()
     async with pace.piece(1) as piece:
         piece.worked_s = 10.0
     waiting = asyncio.create_task(pace.piece(1).__aenter__())
@@ -69,11 +77,11 @@ async def test_nobody_rests_for_what_somebody_else_has_done() -> None:
 
 
 async def test_who_has_not_been_seen_for_a_while_is_not_about() -> None:
-    work_for(2)
-    work_for(1)
-    assert pacing.others_are_about(1)
+    set_project(2)
+    set_project(1)
+    assert pacing.others_are_active(1)
     pacing._seen[1] = (2, time.monotonic() - pacing.ABOUT_S)
-    assert not pacing.others_are_about(1)
+    assert not pacing.others_are_active(1)
 
 
 async def test_work_in_the_thread_rests_between_its_pieces_and_before_the_next() -> None:
@@ -81,42 +89,42 @@ async def test_work_in_the_thread_rests_between_its_pieces_and_before_the_next()
         began_s = time.monotonic()
         for _ in range(PIECES):
             worked()
-            give_way()
+            yield_to_others()
         return time.monotonic() - began_s
 
-    work_for(2)
-    work_for(1)
-    assert await aside(work, size_bytes=LARGE_BYTES + 1) >= 3 * PIECE_S * PIECES
+    set_project(2)
+    set_project(1)
+    assert await offload(work, size_bytes=LARGE_BYTES + 1) >= 3 * PIECE_S * PIECES
     began_s = time.monotonic()
-    await aside(worked, size_bytes=LARGE_BYTES + 1)
-    await aside(worked, size_bytes=LARGE_BYTES + 1)
+    await offload(worked, size_bytes=LARGE_BYTES + 1)
+    await offload(worked, size_bytes=LARGE_BYTES + 1)
     assert time.monotonic() - began_s >= 4 * PIECE_S
 
 
 async def test_on_the_event_loop_nothing_ever_rests() -> None:
-    work_for(2)
-    work_for(1)
+    set_project(2)
+    set_project(1)
     worked()
     began_s = time.monotonic()
-    give_way()
+    yield_to_others()
     assert time.monotonic() - began_s < PIECE_S
 
 
 async def test_large_answers_are_spread_and_small_ones_are_not() -> None:
-    work_for(2)
-    work_for(1)
+    set_project(2)
+    set_project(1)
     many = 2000
     began_s = time.monotonic()
     for _ in range(many):
-        await moving(LARGE_MOVE_BYTES)
+        await paced_transfer(LARGE_MOVE_BYTES)
     small_s = time.monotonic() - began_s
     for _ in range(many):
-        await moving(LARGE_MOVE_BYTES + 1)
+        await paced_transfer(LARGE_MOVE_BYTES + 1)
     assert time.monotonic() - began_s - small_s > many * LARGE_MOVE_BYTES * pacing.COPY_S
 
 
 async def test_a_project_with_much_to_do_waits_its_turn() -> None:
-    pace, order = Pace(), []
+    pace, order = Pacer(), []
 
     async def work(project_id: int) -> None:
         async with pace.piece(project_id):
@@ -128,37 +136,37 @@ async def test_a_project_with_much_to_do_waits_its_turn() -> None:
 
 
 async def test_requests_that_come_at_once_take_turns_where_they_are_many() -> None:
-    work_for(2)
-    work_for(1)
+    set_project(2)
+    set_project(1)
     many = 100
     began_s = time.monotonic()
-    await asyncio.gather(*(one_more(1, REQUEST_S) for _ in range(AT_ONCE)))
+    await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(AT_ONCE)))
     assert time.monotonic() - began_s < pacing.AT_ONCE_S
-    await asyncio.gather(*(one_more(1, REQUEST_S) for _ in range(many)))
+    await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(many)))
     assert time.monotonic() - began_s > many * REQUEST_S
     began_s = time.monotonic()
-    await one_more(2, REQUEST_S)
+    await admit_paced(2, REQUEST_S)
     assert time.monotonic() - began_s < pacing.AT_ONCE_S
 
 
 async def test_who_is_alone_may_ask_as_much_as_it_likes() -> None:
-    work_for(1)
+    set_project(1)
     began_s = time.monotonic()
-    await asyncio.gather(*(one_more(1, REQUEST_S) for _ in range(200)))
+    await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(200)))
     assert time.monotonic() - began_s < 200 * REQUEST_S
 
 
 async def test_threads_switch_often_while_several_are_about_or_beside_large_work() -> None:
-    work_for(1)
+    set_project(1)
     assert sys.getswitchinterval() == pytest.approx(pacing.USUAL_SWITCH_S)
-    beside = await aside(sys.getswitchinterval, size_bytes=LARGE_BYTES + 1)
+    beside = await offload(sys.getswitchinterval, size_bytes=LARGE_BYTES + 1)
     assert (beside, sys.getswitchinterval()) == pytest.approx((pacing.SWITCH_S, pacing.USUAL_SWITCH_S))
-    work_for(2)
+    set_project(2)
     assert sys.getswitchinterval() == pytest.approx(pacing.SWITCH_S)
-    await aside(sys.getswitchinterval, size_bytes=LARGE_BYTES + 1)
+    await offload(sys.getswitchinterval, size_bytes=LARGE_BYTES + 1)
     assert sys.getswitchinterval() == pytest.approx(pacing.SWITCH_S)
     pacing._seen[1] = (1, time.monotonic() - pacing.ABOUT_S)
-    work_for(2)
+    set_project(2)
     assert sys.getswitchinterval() == pytest.approx(pacing.USUAL_SWITCH_S)
 
 
@@ -166,12 +174,12 @@ async def test_rests_that_were_not_taken_alone_are_not_made_up_for_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pacing, "LONGEST_REST_S", 2 * PIECE_S)
-    work_for(1)
-    pace = Pace()
+    set_project(1)
+    pace = Pacer()
     for _ in range(50):
         async with pace.piece(1) as piece:
             piece.worked_s = PIECE_S
-    work_for(2)
+    set_project(2)
     began_s = time.monotonic()
     async with pace.piece(1):
         pass
@@ -179,13 +187,13 @@ async def test_rests_that_were_not_taken_alone_are_not_made_up_for_later(
 
 
 async def test_what_is_read_on_the_loop_is_spread_if_it_is_not_small() -> None:
-    work_for(2)
-    work_for(1)
+    set_project(2)
+    set_project(1)
     began_s = time.monotonic()
     for _ in range(PIECES):
-        await aside(worked, size_bytes=LARGE_MOVE_BYTES)
+        await offload(worked, size_bytes=LARGE_MOVE_BYTES)
     assert time.monotonic() - began_s < 2 * PIECE_S * PIECES
     began_s = time.monotonic()
     for _ in range(PIECES):
-        await aside(worked, size_bytes=LARGE_MOVE_BYTES + 1)
+        await offload(worked, size_bytes=LARGE_MOVE_BYTES + 1)
     assert time.monotonic() - began_s >= PIECE_S * (3 * PIECES - 2)

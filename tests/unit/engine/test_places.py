@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from runglass.engine.engine import StartedRun
-from runglass.engine.going import Outcome, RunLeft, RunTaken
-from runglass.engine.places import Places
-from runglass.engine.plan import Stretch
+from runglass.engine.journal.run_spec import Segment
+from runglass.engine.run_queue import RunQueue
+from runglass.engine.run_task import LeaseLost, RunOutcome, RunReleased
 from runglass.errors import APIError, StoreError
 from runglass.store.base import NewRun, RunRecord
-from runglass.store.sqlite import SqliteStore
-from tests.unit.engine.conftest import House, follow, open_house, read, start
+from runglass.store.sqlite.store import SqliteStore
+from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 
 FLOW = """
   - {id: a, type: code, code: 'return {}'}
@@ -24,23 +24,23 @@ def db(path: Path) -> SqliteStore:
     return SqliteStore(path / "db", synchronous="NORMAL")
 
 
-def hold(house: House) -> None:
+def hold(house: EngineHarness) -> None:
     """Lets no attempt end: the gate of a step that never opens."""
     house.engine._gate.opened = asyncio.Event().wait  # type: ignore[assignment, method-assign]
 
 
-async def status(house: House, started: StartedRun) -> str:
+async def status(house: EngineHarness, started: StartedRun) -> str:
     run = await house.store.run(started.id)
     assert run is not None
     return run.status
 
 
-async def begun(house: House, started: StartedRun) -> None:
+async def begun(house: EngineHarness, started: StartedRun) -> None:
     await follow(house, started.id, until=1)
 
 
 async def test_so_many_go_on_at_once_and_the_others_begin_in_order(tmp_path: Path) -> None:
-    async with open_house(db(tmp_path), places=2) as house:
+    async with open_harness(db(tmp_path), places=2) as house:
         runs = [await start(house, FLOW, {"n": n}) for n in range(7)]
         most = 0
         waiting = [asyncio.ensure_future(run.outcome()) for run in runs]
@@ -49,7 +49,7 @@ async def test_so_many_go_on_at_once_and_the_others_begin_in_order(tmp_path: Pat
             await asyncio.sleep(0)
         assert most == 2
         assert [(await outcome).status for outcome in waiting] == ["completed"] * 7
-        ran = [await read(house, run.id, Outcome("completed")) for run in runs]
+        ran = [await read(house, run.id, RunOutcome("completed")) for run in runs]
         assert [each.types()[-1] for each in ran] == ["flow_completed"] * 7
         started_at = [str(each.events[0].at) for each in ran]
         assert started_at == sorted(started_at)
@@ -59,7 +59,7 @@ async def test_so_many_go_on_at_once_and_the_others_begin_in_order(tmp_path: Pat
 
 
 async def test_what_waits_is_in_the_store_and_not_in_memory(tmp_path: Path) -> None:
-    async with open_house(db(tmp_path), places=1) as house:
+    async with open_harness(db(tmp_path), places=1) as house:
         hold(house)
         first = await start(house, FLOW)
         second = await start(house, FLOW, {"text": "x" * 1000})
@@ -75,7 +75,7 @@ async def test_what_waits_is_in_the_store_and_not_in_memory(tmp_path: Path) -> N
 
 
 async def test_a_full_line_is_unavailable_and_nothing_is_stored(tmp_path: Path) -> None:
-    async with open_house(db(tmp_path), places=1, line=2) as house:
+    async with open_harness(db(tmp_path), places=1, line=2) as house:
         hold(house)
         runs = [await start(house, FLOW) for _ in range(3)]
         with pytest.raises(APIError, match="nothing was started") as caught:
@@ -90,16 +90,16 @@ async def test_a_full_line_is_unavailable_and_nothing_is_stored(tmp_path: Path) 
 
 
 async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(tmp_path: Path) -> None:
-    async with open_house(db(tmp_path), places=1) as house:
+    async with open_harness(db(tmp_path), places=1) as house:
         hold(house)
         first, second, third = [await start(house, FLOW) for _ in range(3)]
         waiting = asyncio.ensure_future(second.outcome())
         run = await house.store.run(second.id)
         assert run is not None
         assert await house.engine.cancel_paused(run, reason="not needed")
-        with pytest.raises(RunTaken):
+        with pytest.raises(LeaseLost):
             await waiting
-        assert (await read(house, second.id, Outcome("cancelled"))).types() == [
+        assert (await read(house, second.id, RunOutcome("cancelled"))).types() == [
             "run_started",
             "flow_cancelled",
         ]
@@ -109,28 +109,28 @@ async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(tmp_path: Path)
 
 
 async def test_the_line_goes_on_after_a_crash_within_the_limit(tmp_path: Path) -> None:
-    async with open_house(db(tmp_path), places=2) as house:
+    async with open_harness(db(tmp_path), places=2) as house:
         hold(house)
         runs = [await start(house, FLOW) for _ in range(6)]
         await begun(house, runs[1])
         outcome = asyncio.ensure_future(runs[5].outcome())
-    with pytest.raises(RunLeft):
+    with pytest.raises(RunReleased):
         await outcome
-    async with open_house(db(tmp_path), places=2) as house:
+    async with open_harness(db(tmp_path), places=2) as house:
         assert len(house.engine._tasks) <= 2
         late = await start(house, FLOW)
         for run in runs:
             await follow(house, run.id)
         assert (await late.outcome()).status == "completed"
-        ended = [await read(house, run.id, Outcome("completed")) for run in [*runs, late]]
+        ended = [await read(house, run.id, RunOutcome("completed")) for run in [*runs, late]]
         assert {each.types()[-1] for each in ended} == {"flow_completed"}
         finished = [str(each.events[0].at) for each in ended]
         assert finished == sorted(finished)
 
 
 async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(tmp_path: Path) -> None:
-    async with open_house(db(tmp_path), places=1) as house:
-        steps = await start(house, FLOW, stretch=Stretch(first=0, last=0))
+    async with open_harness(db(tmp_path), places=1) as house:
+        steps = await start(house, FLOW, stretch=Segment(first=0, last=0))
         assert (await steps.outcome()).status == "paused"
         opened = house.engine._gate.opened
         hold(house)
@@ -139,11 +139,11 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(tmp_pat
         run = await house.store.run(steps.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        resuming = asyncio.ensure_future(house.engine.resume(paused, paused.plan, Stretch(first=1)))
+        resuming = asyncio.ensure_future(house.engine.resume(paused, paused.plan, Segment(first=1)))
         await asyncio.sleep(0)
         third = await start(house, FLOW)
         with pytest.raises(APIError, match="taken up already"):
-            await house.engine.resume(paused, paused.plan, Stretch(first=1))
+            await house.engine.resume(paused, paused.plan, Segment(first=1))
         assert await status(house, steps) == "paused"
         house.engine._gate.opened = opened  # type: ignore[method-assign]
         house.engine.cancel(first.id, reason="enough")
@@ -155,8 +155,8 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(tmp_pat
 
 
 async def test_a_resume_beyond_the_line_leaves_the_run_paused(tmp_path: Path) -> None:
-    async with open_house(db(tmp_path), places=1, line=0) as house:
-        steps = await start(house, FLOW, stretch=Stretch(first=0, last=0))
+    async with open_harness(db(tmp_path), places=1, line=0) as house:
+        steps = await start(house, FLOW, stretch=Segment(first=0, last=0))
         assert (await steps.outcome()).status == "paused"
         hold(house)
         first = await start(house, FLOW)
@@ -164,9 +164,9 @@ async def test_a_resume_beyond_the_line_leaves_the_run_paused(tmp_path: Path) ->
         assert run is not None
         paused = await house.engine.paused(run)
         with pytest.raises(APIError, match="nothing was started"):
-            await house.engine.resume(paused, paused.plan, Stretch(first=1))
+            await house.engine.resume(paused, paused.plan, Segment(first=1))
         assert await status(house, steps) == "paused"
-        assert not house.engine.goes_on(steps.id)
+        assert not house.engine.is_active(steps.id)
         house.engine.cancel(first.id, reason="enough")
 
 
@@ -174,7 +174,7 @@ FLOOD, GUEST = 1, 2
 
 
 async def test_the_line_of_one_project_does_not_stand_before_another() -> None:
-    places = Places(places=4, most_waiting=10_000)
+    places = RunQueue(places=4, most_waiting=10_000)
     while places.take(FLOOD):
         places.hold(FLOOD)
         places.give_back(FLOOD)
@@ -200,7 +200,7 @@ async def test_the_line_of_one_project_does_not_stand_before_another() -> None:
 
 
 async def test_after_a_crash_the_projects_get_their_turns_too() -> None:
-    places = Places(places=2, most_waiting=10_000)
+    places = RunQueue(places=2, most_waiting=10_000)
     places.found({FLOOD: 10_000, GUEST: 3})
     begun: list[int] = []
     while (found := places.claimable(1)) is not None and len(begun) < 8:
@@ -216,7 +216,7 @@ async def test_after_a_crash_the_projects_get_their_turns_too() -> None:
 
 
 async def test_no_project_has_more_than_its_own_limits() -> None:
-    places = Places(places=10, most_waiting=10, most_each=2, most_waiting_each=1)
+    places = RunQueue(places=10, most_waiting=10, most_each=2, most_waiting_each=1)
     assert [places.take(FLOOD) for _ in range(3)] == [True, True, False]
     places.queue("first", FLOOD, None)
     with pytest.raises(APIError) as caught:
@@ -237,7 +237,7 @@ class Refusing(SqliteStore):
 
 async def test_a_run_that_cannot_be_stored_holds_no_place(tmp_path: Path) -> None:
     store = Refusing(tmp_path / "db", synchronous="NORMAL")
-    async with open_house(store, places=1) as house:
+    async with open_harness(store, places=1) as house:
         for waits in (False, True):
             if waits:
                 hold(house)

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from runglass.bus.memory import MemoryBus
-from runglass.engine.pace import LARGE_WRITE_BYTES, pace_of, work_for
-from runglass.engine.recorder import Recorder
+from runglass.engine.journal.recorder import Recorder
+from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, pace_of, set_project
 from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import FlowCancelled, RunStarted, StepCompleted, StepStarted, decode_event
 from runglass.fold import RunFold, fold
 from runglass.store.base import Append, Checkpoint, RunRecord
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunSummary, Trace
 from tests.fakes import VirtualClock
 from tests.records import new_run, whole_trace
@@ -110,13 +110,13 @@ async def test_a_large_append_waits_for_its_turn_and_what_follows_on_it_waits_to
     store: CountingStore, run: RunRecord, recorder: Recorder
 ) -> None:
     large = Checkpoint("a", "", b"{%s}" % (b" " * LARGE_WRITE_BYTES))
-    work_for(run.project_id + 1)
-    work_for(run.project_id)
+    set_project(run.project_id + 1)
+    set_project(run.project_id)
     async with pace_of("writing").piece(run.project_id + 1):
         recorder.record(run_started())
         await recorder.commit()
         recorder.record(started(), checkpoint=large)
-        await recorder.keep_pace()
+        await recorder.await_previous_append()
         recorder.record(completed())
         waiting = asyncio.create_task(recorder.commit())
         await asyncio.sleep(0.05)
@@ -231,13 +231,13 @@ async def test_who_keeps_pace_is_one_append_ahead_and_not_more(
     store: CountingStore, run: RunRecord, recorder: Recorder
 ) -> None:
     recorder.record(run_started())
-    await recorder.keep_pace()
+    await recorder.await_previous_append()
     assert len(store.batches) <= 1, "nothing was on its way, so there was nothing to wait for"
     recorder.record(started())
-    await recorder.keep_pace()
+    await recorder.await_previous_append()
     assert len(await stored(store, run)) >= 1
     recorder.record(completed())
-    await recorder.keep_pace()
+    await recorder.await_previous_append()
     assert len(await stored(store, run)) >= 2
     await recorder.commit()
     assert len(await stored(store, run)) == 3
@@ -248,10 +248,10 @@ async def test_who_keeps_pace_hears_of_a_failure_one_append_later(
 ) -> None:
     store.broken = True
     recorder.record(run_started())
-    await recorder.keep_pace()
+    await recorder.await_previous_append()
     recorder.record(started())
     with pytest.raises(StoreError, match="the disk is full"):
-        await recorder.keep_pace()
+        await recorder.await_previous_append()
 
 
 async def test_a_second_writer_of_the_same_run_is_refused(

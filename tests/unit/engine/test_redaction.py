@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runglass.engine.redaction import MARK, Redactor
+from runglass.engine.capture.redaction import MARK, Redactor
 
 REDACTOR = Redactor()
 SECRETS = [
@@ -322,7 +322,7 @@ def test_a_secret_longer_than_the_texts_of_an_error_is_not_looked_for(
         asked.append(len(secret))
         return {secret}
 
-    monkeypatch.setattr("runglass.engine.redaction.redactor.forms_of", forms)
+    monkeypatch.setattr("runglass.engine.capture.redaction.redactor.forms_of", forms)
     struck = REDACTOR.strike({"message": "a" * 60, "line": 3}, {"b" * 100_000, "a" * 60})
     assert struck == {"message": "[redacted]", "line": 3}
     assert asked == [60]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.provider_errors import without_secrets
-from runglass.engine.redaction import MARK, Redactor
+from runglass.engine.capture.redaction import MARK, Redactor
+from runglass.engine.models.provider_errors import without_secrets
 from tests.unit.engine.redaction_corpus import CORPUS
 from tests.unit.engine.redaction_held_back import HELD_BACK
 from tests.unit.engine.redaction_pairs import Pair

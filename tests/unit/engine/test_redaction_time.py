@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-import runglass.engine.redaction
-from runglass.engine.redaction import MARK, Redactor, strike_known
-from runglass.engine.redaction.own_patterns import OwnPatterns
+import runglass.engine.capture.redaction
+from runglass.engine.capture.redaction import MARK, Redactor, strike_known
+from runglass.engine.capture.redaction.own_patterns import OwnPatterns
 from tests.unit.engine.redaction_corpus import TOKENS
 
 REDACTOR = Redactor()
@@ -104,7 +104,7 @@ class Asked:
 
 
 def _modules() -> Iterator[ModuleType]:
-    package = runglass.engine.redaction
+    package = runglass.engine.capture.redaction
     for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         yield importlib.import_module(found.name)
 

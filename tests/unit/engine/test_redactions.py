@@ -13,15 +13,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.capture import Capture
-from runglass.engine.pace import working_for
+from runglass.engine.capture.capture import Capture
+from runglass.engine.capture.redaction import Redactor
+from runglass.engine.capture.redaction_client import RedactionClient
+from runglass.engine.capture.redaction_worker import RedactionReply, RedactionRequest, Shorten, answered
+from runglass.engine.capture.snapshots import shortened, shortened_error
 from runglass.engine.payload import Payload
-from runglass.engine.redaction import Redactor
-from runglass.engine.redaction_process import Answer, Ask, Shorten, answered
-from runglass.engine.redactions import Redactions
-from runglass.engine.snapshots import shortened, shortened_error
-from runglass.engine.worker_limits import limit_cpu
-from runglass.engine.worker_process import WorkerDied, WorkerProcess
+from runglass.engine.scheduling.pacing import current_project
+from runglass.engine.workers.limits import limit_cpu
+from runglass.engine.workers.process import WorkerDied, WorkerProcess
 
 REDACTOR = Redactor(extra_keys=["colour"], extra_patterns=["ACME-[0-9]+"], mark="<gone>")
 SECRETS = ("hunter2", "ACME-4711", "crimson", "a.b@example.com")
@@ -40,8 +40,8 @@ def slow() -> dict[str, Any]:
 
 
 @pytest.fixture
-async def redactions() -> AsyncIterator[Redactions]:
-    async with Redactions() as redactions:
+async def redactions() -> AsyncIterator[RedactionClient]:
+    async with RedactionClient() as redactions:
         yield redactions
 
 
@@ -50,16 +50,16 @@ def here(value: Any, *, limit_bytes: int = LIMIT_BYTES) -> tuple[bytes, bool]:
     return shortened(encoded, value, limit_bytes=limit_bytes, redactor=REDACTOR)
 
 
-def capture(redactions: Redactions | None, *, limit_bytes: int = LIMIT_BYTES) -> Capture:
+def capture(redactions: RedactionClient | None, *, limit_bytes: int = LIMIT_BYTES) -> Capture:
     return Capture("redacted", limit_bytes=limit_bytes, redactor=REDACTOR, redactions=redactions)
 
 
-def processes(redactions: Redactions) -> list[int]:
+def processes(redactions: RedactionClient) -> list[int]:
     """The ids of those that live."""
     return [each._process.pid for each in redactions.pool.processes if each._process is not None]
 
 
-async def kill_one(redactions: Redactions) -> None:
+async def kill_one(redactions: RedactionClient) -> None:
     until = time.monotonic() + 30
     while not any(each._is_ready for each in redactions.pool.processes):
         assert time.monotonic() < until, "no process has started"
@@ -72,7 +72,7 @@ async def kill_one(redactions: Redactions) -> None:
     "value", [large(), large(text="\\u0070assword: hunter2 é…"), {"plain": "x " * 70_000}]
 )
 async def test_a_process_keeps_byte_for_byte_what_is_kept_here(
-    redactions: Redactions, value: dict[str, Any], limit_bytes: int
+    redactions: RedactionClient, value: dict[str, Any], limit_bytes: int
 ) -> None:
     payload = Payload(value)
     await capture(redactions, limit_bytes=limit_bytes).prepare(payload)
@@ -83,7 +83,7 @@ async def test_a_process_keeps_byte_for_byte_what_is_kept_here(
 
 
 async def test_an_error_is_kept_like_here_without_the_secrets_of_what_was_given(
-    redactions: Redactions,
+    redactions: RedactionClient,
 ) -> None:
     detail = {"code": "CODE_ERROR", "message": "ValueError: hunter2 ACME-1", "printed": "hunter2", "line": 3}
     given = [large(), {"more": 1}]
@@ -97,14 +97,16 @@ async def test_an_error_is_kept_like_here_without_the_secrets_of_what_was_given(
     }
 
 
-async def test_a_long_error_is_redacted_in_a_process_however_little_was_given(redactions: Redactions) -> None:
+async def test_a_long_error_is_redacted_in_a_process_however_little_was_given(
+    redactions: RedactionClient,
+) -> None:
     detail = {"code": "CODE_ERROR", "message": "ACME-4711 " * 20_000}
     kept = await capture(redactions).error_of(detail, [Payload({})])
     assert processes(redactions)
     assert bytes(kept) == shortened_error(detail, [{}], limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
 
 
-async def test_small_values_and_other_modes_start_no_process(redactions: Redactions) -> None:
+async def test_small_values_and_other_modes_start_no_process(redactions: RedactionClient) -> None:
     small = Payload({"password": "hunter2"})
     await capture(redactions).prepare(small)
     await capture(redactions).error_of({"code": "X"}, [small])
@@ -118,10 +120,10 @@ async def test_small_values_and_other_modes_start_no_process(redactions: Redacti
 async def test_a_redactor_is_made_once_for_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
 
-    def ask(redactor: Redactor) -> Answer:
-        message = Ask(Shorten(msgspec.Raw(b'{"a":"ACME-4711"}')), 256, redactor.rules, 10.0)
+    def ask(redactor: Redactor) -> RedactionReply:
+        message = RedactionRequest(Shorten(msgspec.Raw(b'{"a":"ACME-4711"}')), 256, redactor.rules, 10.0)
         try:
-            return msgspec.json.decode(answered(msgspec.json.encode(message)), type=Answer)
+            return msgspec.json.decode(answered(msgspec.json.encode(message)), type=RedactionReply)
         finally:
             # As `serve` does: the limit would end these tests.
             limit_cpu(0)
@@ -143,7 +145,7 @@ def note_of(capture: Capture, payload: Payload) -> str:
     return str(note["…"])
 
 
-async def kept_of(redactions: Redactions, payload: Payload) -> tuple[str, dict[str, Any]]:
+async def kept_of(redactions: RedactionClient, payload: Payload) -> tuple[str, dict[str, Any]]:
     """What is told in place of a value and of an error that are not kept."""
     own = capture(redactions)
     await own.prepare(payload)
@@ -154,14 +156,14 @@ async def kept_of(redactions: Redactions, payload: Payload) -> tuple[str, dict[s
 
 
 async def test_a_large_value_whose_run_was_cut_off_meanwhile_is_not_redacted_on_the_loop(
-    redactions: Redactions,
+    redactions: RedactionClient,
 ) -> None:
     assert "its run was cut off" in note_of(capture(redactions), Payload(large()))
 
 
 async def test_what_takes_too_long_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
     """It has two megabytes."""
-    async with Redactions(time_limit_ms=50) as redactions:
+    async with RedactionClient(time_limit_ms=50) as redactions:
         own, payload = capture(redactions), Payload(slow())
         await own.prepare(payload)
         note = note_of(own, payload)
@@ -174,14 +176,14 @@ async def test_what_takes_too_long_is_not_kept(caplog: pytest.LogCaptureFixture)
 
 
 async def test_a_larger_value_has_more_time() -> None:
-    async with Redactions(time_limit_ms=1) as redactions:
+    async with RedactionClient(time_limit_ms=1) as redactions:
         payload = Payload({"text": "password: hunter2\n" * 300_000})
         await capture(redactions).prepare(payload)
         assert "more than 6 ms" in note_of(capture(redactions), payload)
 
 
 async def test_what_takes_too_much_memory_is_not_kept() -> None:
-    async with Redactions(memory_limit_bytes=256 << 20) as redactions:
+    async with RedactionClient(memory_limit_bytes=256 << 20) as redactions:
         payload = Payload({"password": "hunter2", "rows": [[n] for n in range(2_000_000)]})
         note, error = await kept_of(redactions, payload)
     assert "setting redaction_memory_limit_bytes" in note
@@ -190,7 +192,7 @@ async def test_what_takes_too_much_memory_is_not_kept() -> None:
 
 
 async def test_of_a_process_that_is_killed_nothing_is_kept_and_the_next_value_is(
-    redactions: Redactions,
+    redactions: RedactionClient,
 ) -> None:
     own, payload = capture(redactions), Payload(slow())
     task = asyncio.create_task(own.prepare(payload))
@@ -203,18 +205,18 @@ async def test_of_a_process_that_is_killed_nothing_is_kept_and_the_next_value_is
 
 
 async def test_where_no_process_starts_nothing_is_kept(
-    redactions: Redactions, monkeypatch: pytest.MonkeyPatch
+    redactions: RedactionClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: object, **__: object) -> None:
         raise BlockingIOError("no more processes")
 
-    monkeypatch.setattr("runglass.engine.worker_process.subprocess.Popen", refused)
+    monkeypatch.setattr("runglass.engine.workers.process.subprocess.Popen", refused)
     note, error = await kept_of(redactions, Payload(large()))
     assert "no process for redaction starts" in note
     assert "no process for redaction starts" in error["message"]
 
 
-async def test_a_fault_of_the_redactor_in_the_process_leaks_nothing(redactions: Redactions) -> None:
+async def test_a_fault_of_the_redactor_in_the_process_leaks_nothing(redactions: RedactionClient) -> None:
     """No JSON, so that decoding raises what nobody expects."""
     kept, truncated = await redactions.shortened(
         b'{"a":"hunter2","b":0e}', limit_bytes=LIMIT_BYTES, redactor=REDACTOR
@@ -225,12 +227,12 @@ async def test_a_fault_of_the_redactor_in_the_process_leaks_nothing(redactions: 
 
 
 async def test_projects_take_turns_and_one_that_is_cancelled_frees_its_process(
-    redactions: Redactions,
+    redactions: RedactionClient,
 ) -> None:
     own = capture(redactions)
 
     def begin(project_id: int, value: dict[str, Any]) -> asyncio.Task[None]:
-        working_for.set(project_id)
+        current_project.set(project_id)
         return asyncio.create_task(own.prepare(Payload(value)))
 
     flood = [begin(1, {"text": "+49 170 1234567 \n" * MANY}) for _ in range(4)]
@@ -245,7 +247,7 @@ async def test_projects_take_turns_and_one_that_is_cancelled_frees_its_process(
 
 
 async def test_a_pattern_that_is_late_in_a_process_is_logged_once(
-    redactions: Redactions, caplog: pytest.LogCaptureFixture
+    redactions: RedactionClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = Capture("redacted", redactor=Redactor(extra_patterns=["(x|xx)+y"]), redactions=redactions)
     for _ in range(2):
@@ -255,7 +257,7 @@ async def test_a_pattern_that_is_late_in_a_process_is_logged_once(
     assert ["takes too long" in record.getMessage() for record in caplog.records] == [True]
 
 
-async def test_too_deep_a_value_is_not_kept(redactions: Redactions) -> None:
+async def test_too_deep_a_value_is_not_kept(redactions: RedactionClient) -> None:
     deep = b'{"password":"hunter2","a":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
     kept, truncated = await redactions.shortened(deep, limit_bytes=LIMIT_BYTES, redactor=REDACTOR)
     assert truncated
@@ -266,7 +268,7 @@ async def test_too_deep_a_value_is_not_kept(redactions: Redactions) -> None:
 def test_a_process_that_starts_is_not_asked_by_who_has_gone_meanwhile() -> None:
     gone = threading.Event()
     gone.set()
-    module = "runglass.engine.redaction_process"
+    module = "runglass.engine.capture.redaction_worker"
     process = WorkerProcess(module, what="redaction", arguments=(str(1 << 30),))
     with closing(process), pytest.raises(WorkerDied):
         process.exchange(b"not even a message", limit_s=60, gone=gone)

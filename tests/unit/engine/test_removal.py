@@ -10,15 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from runglass.admin_api import SERVER
 from runglass.content import strip_event, strip_step
-from runglass.engine.removal import INTERVAL_S, RunRemoval
+from runglass.engine.maintenance.removal import INTERVAL_S, RunRemoval
 from runglass.errors import StoreError
 from runglass.events import decode_event
 from runglass.fold import fold
-from runglass.management import SERVER
 from runglass.store.base import NO_RETENTION, Append, Retention, RunRecord
 from tests.records import new_run, whole_trace
-from tests.unit.engine.conftest import House, Ran, start
+from tests.unit.engine.conftest import EngineHarness, Ran, start
 
 DAY_S = 86_400.0
 STEPS = """
@@ -34,25 +34,25 @@ STEPS = """
 Execute = Callable[..., Awaitable[Ran]]
 
 
-def removal_in(house: House, default: Retention = NO_RETENTION) -> RunRemoval:
+def removal_in(house: EngineHarness, default: Retention = NO_RETENTION) -> RunRemoval:
     return RunRemoval(store=house.store, clock=house.clock, default=default)
 
 
-async def days_pass(house: House, days: float) -> None:
+async def days_pass(house: EngineHarness, days: float) -> None:
     await house.clock.sleep(days * DAY_S)
 
 
-async def events_of(house: House, run: RunRecord) -> list[bytes]:
+async def events_of(house: EngineHarness, run: RunRecord) -> list[bytes]:
     return [data for _, data in await house.store.events(run.no, after=0, limit_bytes=1 << 30)]
 
 
-async def record(house: House, run_id: str) -> RunRecord:
+async def record(house: EngineHarness, run_id: str) -> RunRecord:
     found = await house.store.run(run_id)
     assert found is not None
     return found
 
 
-async def test_without_a_word_everything_is_kept_for_ever(house: House, execute: Execute) -> None:
+async def test_without_a_word_everything_is_kept_for_ever(house: EngineHarness, execute: Execute) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     before = await events_of(house, await record(house, ran.id))
     await days_pass(house, 10_000)
@@ -60,7 +60,9 @@ async def test_without_a_word_everything_is_kept_for_ever(house: House, execute:
     assert await events_of(house, await record(house, ran.id)) == before
 
 
-async def test_a_run_goes_when_its_days_are_over_and_not_before(house: House, execute: Execute) -> None:
+async def test_a_run_goes_when_its_days_are_over_and_not_before(
+    house: EngineHarness, execute: Execute
+) -> None:
     old = await execute(STEPS, {"x": "sesame"})
     removal = removal_in(house, Retention(days=30))
     await days_pass(house, 29)
@@ -74,7 +76,7 @@ async def test_a_run_goes_when_its_days_are_over_and_not_before(house: House, ex
     assert (await record(house, young.id)).status == "completed"
 
 
-async def test_days_are_counted_from_the_end_of_a_run(house: House) -> None:
+async def test_days_are_counted_from_the_end_of_a_run(house: EngineHarness) -> None:
     started = await start(house, "  - {id: long, type: wait, ms: 86400000}")
     await started.outcome()
     assert len([s for s in house.clock.slept_s if s >= DAY_S]) == 1
@@ -84,7 +86,7 @@ async def test_days_are_counted_from_the_end_of_a_run(house: House) -> None:
     assert (await record(house, started.id)).status == "completed"
 
 
-async def test_a_run_that_goes_on_is_never_due(house: House) -> None:
+async def test_a_run_that_goes_on_is_never_due(house: EngineHarness) -> None:
     project = await house.store.ensure_project("acme", "demo")
     flow = await house.store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
     run = await house.store.create_run(new_run(project.id, flow.id, owner="me"))
@@ -108,7 +110,7 @@ async def test_a_run_that_goes_on_is_never_due(house: House) -> None:
     ],
 )
 async def test_the_nearest_word_wins(
-    house: House,
+    house: EngineHarness,
     execute: Execute,
     flow: float | None,
     project: float | None,
@@ -127,7 +129,7 @@ async def test_the_nearest_word_wins(
 
 
 async def test_content_goes_before_the_run_and_the_trace_is_still_the_fold_of_the_log(
-    house: House, execute: Execute
+    house: EngineHarness, execute: Execute
 ) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     run = await record(house, ran.id)
@@ -163,8 +165,10 @@ async def test_content_goes_before_the_run_and_the_trace_is_still_the_fold_of_th
     assert await house.store.run(ran.id) is None
 
 
-async def test_more_than_are_looked_up_at_once_all_go(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runglass.engine.removal.AT_ONCE", 2)
+async def test_more_than_are_looked_up_at_once_all_go(
+    house: EngineHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runglass.engine.maintenance.removal.AT_ONCE", 2)
     started = [await start(house, "  - {id: keep, type: passthrough}", {"x": "sesame"}) for _ in range(5)]
     for each in started:
         await each.outcome()
@@ -177,9 +181,9 @@ async def test_more_than_are_looked_up_at_once_all_go(house: House, monkeypatch:
 
 
 async def test_a_run_that_cannot_be_read_keeps_no_other_from_losing_its_content(
-    house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("runglass.engine.removal.AT_ONCE", 1)
+    monkeypatch.setattr("runglass.engine.maintenance.removal.AT_ONCE", 1)
     ran = await execute("  - {id: keep, type: passthrough}", {"x": "sesame"})
     good = await record(house, ran.id)
     odd = await house.store.create_run(new_run(good.project_id, good.flow_id, id="odd"))
@@ -203,9 +207,9 @@ async def test_a_run_that_cannot_be_read_keeps_no_other_from_losing_its_content(
 
 
 async def test_whoever_has_removed_a_bite_gives_others_as_much_time(
-    house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runglass.engine.removal.BITE_ROWS", 3)
+    monkeypatch.setattr("runglass.engine.maintenance.removal.BITE_ROWS", 3)
     ran = await execute(STEPS, {"x": "sesame"})
     run = await record(house, ran.id)
     took_s = 0.125
@@ -225,7 +229,7 @@ async def test_whoever_has_removed_a_bite_gives_others_as_much_time(
 
 @asynccontextmanager
 async def kept_on(removal: RunRemoval) -> AsyncIterator[None]:
-    task = asyncio.create_task(removal.keep_on())
+    task = asyncio.create_task(removal.run_forever())
     try:
         yield
     finally:
@@ -236,7 +240,7 @@ async def kept_on(removal: RunRemoval) -> AsyncIterator[None]:
 class StillClock:
     """A clock whose long sleeps never end."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: EngineHarness) -> None:
         self._clock = house.clock
         self.idle = asyncio.Event()
 
@@ -253,7 +257,7 @@ class StillClock:
         await asyncio.sleep(0)
 
 
-async def test_a_purge_wakes_the_removal_of_what_is_left(house: House, execute: Execute) -> None:
+async def test_a_purge_wakes_the_removal_of_what_is_left(house: EngineHarness, execute: Execute) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     run = await record(house, ran.id)
     clock = StillClock(house)
@@ -267,7 +271,7 @@ async def test_a_purge_wakes_the_removal_of_what_is_left(house: House, execute: 
 
 
 async def test_a_store_that_fails_is_tried_again(
-    house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     await days_pass(house, 2)
@@ -293,7 +297,7 @@ async def test_a_store_that_fails_is_tried_again(
     assert "could not be removed: not now" in caplog.text
 
 
-async def test_what_ended_before_all_dates_is_nothing(house: House, execute: Execute) -> None:
+async def test_what_ended_before_all_dates_is_nothing(house: EngineHarness, execute: Execute) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     await removal_in(house, Retention(days=timedelta.max.days)).tidy()
     assert await house.store.run(ran.id) is not None

@@ -9,19 +9,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.capture import Capture
-from runglass.engine.llm import ModelAnswer, ModelRequest, Models
-from runglass.engine.memory import Memory, RunMemory
-from runglass.engine.mentions import mentioned_outputs
-from runglass.engine.model_call import Response
+from runglass.engine.capture.capture import Capture
+from runglass.engine.journal.run_spec import Segment
+from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
+from runglass.engine.models.model_types import ProviderResponse
 from runglass.engine.payload import LARGE_BYTES, Payload
-from runglass.engine.plan import Stretch
-from runglass.engine.turns import STEPS_AT_A_TIME, StoreTurns
+from runglass.engine.sandbox.references import mentioned_outputs
+from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
+from runglass.engine.scheduling.store_turns import STEPS_AT_A_TIME, StoreTurns
 from runglass.errors import APIError, RunglassError
-from runglass.execution import CaptureMode
 from runglass.flow import CodeStep
-from runglass.store.sqlite import SqliteStore
-from tests.unit.engine.conftest import follow, open_house, read, start
+from runglass.run_api import CaptureMode
+from runglass.store.sqlite.store import SqliteStore
+from tests.unit.engine.conftest import follow, open_harness, read, start
 from tests.unit.engine.test_crashes import DyingStore, next_life
 from tests.unit.engine.test_stretches import take_up
 from tests.unit.store.test_sqlite import files_with
@@ -45,12 +45,12 @@ async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
     tmp_path: Path, lives: int
 ) -> None:
     store = DyingStore(tmp_path / "db", lives, commits=True)
-    async with open_house(store, memory=Memory(run_bytes=0)) as house:
+    async with open_harness(store, memory=MemoryBudget(run_bytes=0)) as house:
         started = await start(house, LARGE)
         with contextlib.suppress(RunglassError):
             await started.outcome()
         assert house.engine.memory.held == 0
-    async with next_life(SqliteStore(tmp_path / "db"), memory=Memory(run_bytes=0)) as later:
+    async with next_life(SqliteStore(tmp_path / "db"), memory=MemoryBudget(run_bytes=0)) as later:
         await follow(later, started.id)
         run = await later.store.run(started.id)
         assert run is not None
@@ -61,17 +61,17 @@ async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
 
 
 async def test_a_run_that_was_paused_reads_back_what_its_next_stretch_mentions(tmp_path: Path) -> None:
-    async with open_house(SqliteStore(tmp_path / "db"), memory=Memory(run_bytes=0)) as house:
-        started = await start(house, LARGE, stretch=Stretch(last=1))
+    async with open_harness(SqliteStore(tmp_path / "db"), memory=MemoryBudget(run_bytes=0)) as house:
+        started = await start(house, LARGE, stretch=Segment(last=1))
         paused = await started.outcome()
         assert [len(step["text"]) for step in paused.outputs["each"]["items"]] == [30_000] * 3
-        outcome = await take_up(house, started.id, Stretch(first=2))
+        outcome = await take_up(house, started.id, Segment(first=2))
         assert outcome.result == RESULT
         assert house.engine.memory.held == 0
 
 
 async def test_what_a_run_takes_in_the_store_is_counted_and_taken_back(tmp_path: Path) -> None:
-    async with open_house(SqliteStore(tmp_path / "db")) as house:
+    async with open_harness(SqliteStore(tmp_path / "db")) as house:
         started = await start(house, LARGE)
         ran = await read(house, started.id, await started.outcome())
         run, project = await house.store.run(started.id), await house.store.project(1)
@@ -99,7 +99,7 @@ async def test_what_a_run_takes_in_the_store_is_counted_and_taken_back(tmp_path:
 
 
 async def test_the_checkpoints_of_a_long_run_go_bit_by_bit_after_its_end(tmp_path: Path) -> None:
-    async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         loop = "- {id: l, type: loop, over: items, steps: [{id: s, type: passthrough}]}"
         started = await start(house, loop, {"items": list(range(600))}, capture="off")
         await started.outcome()
@@ -114,7 +114,7 @@ async def test_the_checkpoints_of_a_long_run_go_bit_by_bit_after_its_end(tmp_pat
 
 
 async def test_large_checkpoints_go_bit_by_bit_after_the_end_of_their_run(tmp_path: Path) -> None:
-    async with open_house(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+    async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         steps = "\n".join(f"- {{id: {step_id}, type: passthrough}}" for step_id in "abc")
 
         async def ended(size: int) -> int:
@@ -146,7 +146,7 @@ async def test_the_oldest_is_put_away_first_and_nothing_that_is_in_use() -> None
     async def nothing(address: tuple[str, str]) -> bytes:
         return b'{"text":"%s"}' % (b"x" * 30_000)
 
-    memory = Memory(limit_bytes=1 << 20, run_bytes=70_000)
+    memory = MemoryBudget(limit_bytes=1 << 20, run_bytes=70_000)
     run = RunMemory(memory, nothing)
     used, second, third, fourth = (text_of(30_000) for _ in range(4))
     run.keep(used, ("used", ""))
@@ -164,7 +164,7 @@ async def test_the_oldest_is_put_away_first_and_nothing_that_is_in_use() -> None
 
 
 async def test_steps_that_decode_too_much_at_once_wait_for_each_other_and_one_alone_never() -> None:
-    memory = Memory(limit_bytes=LARGE_BYTES * 8)
+    memory = MemoryBudget(limit_bytes=LARGE_BYTES * 8)
     inside, most = 0, 0
 
     async def work(size: int) -> None:
@@ -185,7 +185,7 @@ async def test_steps_that_decode_too_much_at_once_wait_for_each_other_and_one_al
 
 
 def test_a_request_that_memory_has_no_room_for_is_refused_beside_others_and_taken_alone() -> None:
-    memory = Memory(limit_bytes=1_000_000)
+    memory = MemoryBudget(limit_bytes=1_000_000)
     with memory.starting(10_000_000), pytest.raises(APIError) as caught, memory.starting(20_000):
         pass
     assert (caught.value.code, memory.held) == ("UNAVAILABLE", 0)
@@ -229,7 +229,7 @@ def test_outputs_are_read_back_for_whom_mentions_them(code: str, ids: set[str] |
     assert mentioned_outputs(CodeStep(id="x", code=code)) == ids
 
 
-class Asked(Models):
+class Asked(ModelGateway):
     """Models that answer when they are told to."""
 
     def __init__(self) -> None:
@@ -241,7 +241,7 @@ class Asked(Models):
     ) -> ModelAnswer:
         self.begun.set()
         await self.may_end.wait()
-        return ModelAnswer(output={"text": "said"}, response=Response(model_used="fake", text="said"))
+        return ModelAnswer(output={"text": "said"}, response=ProviderResponse(model_used="fake", text="said"))
 
 
 @pytest.mark.parametrize("capture", ["full", "redacted", "metadata_only"])
@@ -249,8 +249,8 @@ async def test_who_waits_for_a_model_keeps_nobody_from_decoding(tmp_path: Path, 
     models = Asked()
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     # One such output is all that may be decoded at a time.
-    memory = Memory(limit_bytes=1_000_000)
-    async with open_house(store, models=models, memory=memory) as house, asyncio.timeout(20):
+    memory = MemoryBudget(limit_bytes=1_000_000)
+    async with open_harness(store, models=models, memory=memory) as house, asyncio.timeout(20):
         made = '- {id: a, type: code, code: \'return {"text": "a" * 200000}\'}\n'
         asking = await start(
             house,
@@ -267,7 +267,7 @@ async def test_who_waits_for_a_model_keeps_nobody_from_decoding(tmp_path: Path, 
 
 
 def test_a_project_below_its_share_has_room_though_others_hold_all() -> None:
-    memory = Memory(limit_bytes=1000)
+    memory = MemoryBudget(limit_bytes=1000)
     memory.hold(1000, 1)
     assert not memory.has_room(1, project_id=1)
     assert memory.has_room(500, project_id=2)
@@ -296,7 +296,7 @@ async def test_a_result_is_not_put_away_while_it_is_redacted(
         await prepare(capture, payload)
 
     monkeypatch.setattr(Capture, "prepare", prepare_beside_others)
-    async with open_house(SqliteStore(tmp_path / "db")) as house:
+    async with open_harness(SqliteStore(tmp_path / "db")) as house:
         text = "x" * 100_000
         started = await start(house, "- {id: a, type: passthrough}", {"text": text}, capture="redacted")
         outcome = await started.outcome()

@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.going import Outcome
-from runglass.engine.steps import perform
+from runglass.engine.run_task import RunOutcome
+from runglass.engine.steps.handlers import perform
 from runglass.errors import StoreError
 from runglass.events import FlowCompleted, FlowFailed, LoopCompleted, StepProgress, StepRetrying, StepSkipped
 from runglass.fold import fold
 from runglass.store.base import Append
-from runglass.store.sqlite import SqliteStore
-from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
+from runglass.store.sqlite.store import SqliteStore
+from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 
 Execute = Callable[..., Awaitable[Ran]]
 
@@ -233,7 +233,7 @@ async def test_a_nearer_name_hides_a_farther_one(execute: Execute) -> None:
 
 
 async def test_a_failed_step_is_tried_again_as_often_as_allowed_with_growing_delays(
-    execute: Execute, house: House
+    execute: Execute, house: EngineHarness
 ) -> None:
     ran = await execute(
         """
@@ -472,14 +472,14 @@ async def test_a_large_snapshot_is_cut_and_marked_but_flows_on_whole(execute: Ex
     assert len(a.output_context["text"]) < 4096
 
 
-async def test_checkpoints_are_gone_when_the_run_has_ended(execute: Execute, house: House) -> None:
+async def test_checkpoints_are_gone_when_the_run_has_ended(execute: Execute, house: EngineHarness) -> None:
     ran = await execute("- {id: a, type: passthrough}", {"k": 1}, capture="off")
     run = await house.store.run(ran.id)
     assert run is not None
     assert await house.store.checkpoints(run.no) == []
 
 
-async def test_a_cancelled_run_ends_as_such_and_leaves_no_step_running(house: House) -> None:
+async def test_a_cancelled_run_ends_as_such_and_leaves_no_step_running(house: EngineHarness) -> None:
     started = await start(house, "- {id: a, type: code, code: 'while True: pass'}")
     await follow(house, started.id, until=2)
     assert house.engine.cancel(started.id, reason="asked for")
@@ -498,12 +498,12 @@ async def test_a_cancelled_run_ends_as_such_and_leaves_no_step_running(house: Ho
 
 
 async def test_a_fault_of_the_engine_is_recorded_not_lost(
-    house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("runglass.engine.attempts.perform", broken)
+    monkeypatch.setattr("runglass.engine.steps.executor.perform", broken)
     ran = await execute("- {id: a, type: passthrough}")
     error = ran.step("a").error_context
     assert error is not None
@@ -511,7 +511,7 @@ async def test_a_fault_of_the_engine_is_recorded_not_lost(
     assert ran.outcome.status == "failed"
 
 
-async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(house: House) -> None:
+async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(house: EngineHarness) -> None:
     started = await start(house, "- {id: a, type: passthrough}")
     assert house.engine.cancel(started.id, reason="at once")
     ran = await read(house, started.id, await started.outcome())
@@ -521,7 +521,7 @@ async def test_a_run_cancelled_before_its_first_turn_ends_as_cancelled(house: Ho
 
 async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_path: Path) -> None:
     store = FailingStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_house(store) as house:
+    async with open_harness(store) as house:
         started = await start(house, "- {id: a, type: code, code: 'return {}'}\n- {id: b, type: wait, ms: 1}")
         await follow(house, started.id, until=2)
         store.broken = True
@@ -530,7 +530,7 @@ async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_pa
         store.broken = False
         await house.engine.keep_lease()
         await follow(house, started.id)
-        ran = await read(house, started.id, Outcome("completed"))
+        ran = await read(house, started.id, RunOutcome("completed"))
     assert ran.trace.flow_run.status == "completed"
     assert ran.trace == fold(ran.events)
     assert [(step.attempt, step.status) for step in ran.attempts["a"]] == [(1, "failed"), (2, "completed")]
@@ -539,7 +539,7 @@ async def test_a_run_that_the_store_failed_goes_on_when_the_store_is_back(tmp_pa
 
 async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(tmp_path: Path) -> None:
     store = FailingStore(tmp_path / "db", synchronous="NORMAL")
-    async with open_house(store) as house:
+    async with open_harness(store) as house:
         started = await start(house, "- {id: a, type: code, code: 'return {}'}")
         await follow(house, started.id, until=2)
         store.broken = True
@@ -549,13 +549,13 @@ async def test_a_run_that_the_store_failed_can_be_cancelled_before_it_goes_on(tm
         store.broken = False
         await house.engine.keep_lease()
         await follow(house, started.id)
-        ran = await read(house, started.id, Outcome("cancelled"))
+        ran = await read(house, started.id, RunOutcome("cancelled"))
     assert ran.types()[-1] == "flow_cancelled"
     assert ran.trace == fold(ran.events)
 
 
 async def test_a_cancellation_that_meets_a_failure_is_not_lost(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a sibling of a failed step unwinds, the run is cancelled; `on_error` must not outlive that."""
     cancelled = []
@@ -569,7 +569,7 @@ async def test_a_cancellation_that_meets_a_failure_is_not_lost(
                 await asyncio.sleep(0)
         return await perform(step, *rest, **more)
 
-    monkeypatch.setattr("runglass.engine.attempts.perform", performing)
+    monkeypatch.setattr("runglass.engine.steps.executor.perform", performing)
     started = await start(
         house,
         """

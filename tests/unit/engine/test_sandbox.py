@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from pydantic_monty import AsyncMontySession
 
-from runglass.engine import program
-from runglass.engine.priority import LONG_NICE, WORKER_NICE
-from runglass.engine.program import CODE_LIMIT, of_body, of_expression
-from runglass.engine.sandbox import PRINT_LIMIT, Sandbox
-from runglass.engine.sandbox_processes import PROJECTS_KEPT
+from runglass.engine.sandbox import code_transform
+from runglass.engine.sandbox.code_transform import CODE_LIMIT, of_body, of_expression
+from runglass.engine.sandbox.processes import PROJECTS_KEPT
+from runglass.engine.sandbox.sandbox import PRINT_LIMIT, Sandbox
+from runglass.engine.workers.priority import LONG_NICE, WORKER_NICE
 from runglass.errors import StepFailure
-from runglass.flow_check import parse_python
+from runglass.flow_validation import parse_python
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def test_large_code_is_read_off_the_event_loop(
         threads.append(threading.get_ident())
         return parse_python(text, mode)
 
-    monkeypatch.setattr(program, "parse_python", parse)
+    monkeypatch.setattr(code_transform, "parse_python", parse)
     await sandbox.run("return 'short'", {})
     await sandbox.run("x = 1\n" * 2000 + "return 'long'", {})
     assert [thread == threading.get_ident() for thread in threads] == [True, False]
@@ -487,7 +487,7 @@ async def test_input_that_cannot_be_sent_is_the_inputs_fault(sandbox: Sandbox) -
 async def test_code_is_prepared_once(sandbox: Sandbox) -> None:
     code = "return 'prepared once'"
     await sandbox.run(code, {})
-    assert program.of_body(code) is program.of_body(code)
+    assert code_transform.of_body(code) is code_transform.of_body(code)
 
 
 async def test_a_result_with_many_long_numbers_is_refused(sandbox: Sandbox) -> None:

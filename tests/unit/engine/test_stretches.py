@@ -9,19 +9,19 @@ import msgspec
 import pytest
 
 from runglass.engine.engine import StartedRun
-from runglass.engine.going import Outcome
-from runglass.engine.housekeeping import Housekeeping
-from runglass.engine.llm import Price
-from runglass.engine.plan import Begun, Offer, Plan, Stretch
+from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec, ToolOffer
+from runglass.engine.maintenance.maintenance import Maintenance
+from runglass.engine.models.gateway import Price
+from runglass.engine.run_task import RunOutcome
 from runglass.errors import FlowExecutionError
 from runglass.events import FlowCompleted, StepPausedForToolCalls, StepResumed
-from runglass.execution import CaptureMode
 from runglass.flow import parse_flow
 from runglass.fold import fold
-from runglass.store.sqlite import SqliteStore
+from runglass.run_api import CaptureMode
+from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunSummary
 from tests.records import new_run
-from tests.unit.engine.conftest import House, follow, open_house, read, start
+from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("one", "two")]
 TALK = """
@@ -40,14 +40,14 @@ WALK = """
 """
 
 
-async def take_up(house: House, run_id: str, stretch: Stretch) -> Outcome:
+async def take_up(house: EngineHarness, run_id: str, stretch: Segment) -> RunOutcome:
     run = await house.store.run(run_id)
     assert run is not None
     paused = await house.engine.paused(run)
     return await (await house.engine.resume(paused, paused.plan, stretch)).outcome()
 
 
-async def answer(house: House, started: StartedRun, content: str) -> Outcome:
+async def answer(house: EngineHarness, started: StartedRun, content: str) -> RunOutcome:
     """Answers the one pending tool call."""
     run = await house.store.run(started.id)
     assert run is not None
@@ -56,14 +56,14 @@ async def answer(house: House, started: StartedRun, content: str) -> Outcome:
     assert pause.turns is not None
     [call] = pause.turns.calls
     results = [{"role": "tool", "toolCallId": call["id"], "content": content}]
-    return await take_up(house, run.id, Stretch(first=pause.cursor, results=results))
+    return await take_up(house, run.id, Segment(first=pause.cursor, results=results))
 
 
 @pytest.mark.parametrize("capture", ["full", "metadata_only"])
 async def test_tool_calls_pause_the_run_and_their_results_take_it_up(
-    house: House, capture: CaptureMode
+    house: EngineHarness, capture: CaptureMode
 ) -> None:
-    stretch = Stretch(offer=Offer(tools=TOOLS))
+    stretch = Segment(offer=ToolOffer(tools=TOOLS))
     started = await start(house, TALK, {"message": "hello there"}, stretch=stretch, capture=capture)
     outcome = await started.outcome()
     [waiting] = [
@@ -92,25 +92,27 @@ async def test_tool_calls_pause_the_run_and_their_results_take_it_up(
 
 
 async def test_a_paused_run_outlives_its_process(tmp_path: Path) -> None:
-    async with open_house(SqliteStore(tmp_path / "db")) as house:
-        started = await start(house, TALK, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=TOOLS[:1])))
+    async with open_harness(SqliteStore(tmp_path / "db")) as house:
+        started = await start(
+            house, TALK, {"message": "hi"}, stretch=Segment(offer=ToolOffer(tools=TOOLS[:1]))
+        )
         await started.outcome()
-    async with open_house(SqliteStore(tmp_path / "db")) as later:
+    async with open_harness(SqliteStore(tmp_path / "db")) as later:
         outcome = await answer(later, started, "result")
         assert outcome.result == {"said": "hi", "first": "hi"}
 
 
-async def test_a_run_can_be_walked_step_by_step_and_back(house: House) -> None:
-    started = await start(house, WALK, {"n": 1}, stretch=Stretch(last=0))
+async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -> None:
+    started = await start(house, WALK, {"n": 1}, stretch=Segment(last=0))
     outcome = await started.outcome()
     assert (outcome.status, outcome.outputs) == ("paused", {"a": {"n": 2}})
-    outcome = await take_up(house, started.id, Stretch(first=1, last=1))
+    outcome = await take_up(house, started.id, Segment(first=1, last=1))
     assert outcome.pause is not None
     assert outcome.pause.cursor == 2
     # Back to the condition, with another output of the step before it: the other branch is taken.
-    outcome = await take_up(house, started.id, Stretch(first=1, last=1, outputs={"a": {"n": 7}}))
+    outcome = await take_up(house, started.id, Segment(first=1, last=1, outputs={"a": {"n": 7}}))
     assert outcome.outputs["c"] == {"n": 7}
-    outcome = await take_up(house, started.id, Stretch(first=2, outputs={"a": {"n": 7}}, input={"n": 100}))
+    outcome = await take_up(house, started.id, Segment(first=2, outputs={"a": {"n": 7}}, input={"n": 100}))
     ran = await read(house, started.id, outcome)
     assert ran.outcome.result == {"n": 1000, "a": 7}
     assert sorted(ran.steps()) == [
@@ -127,18 +129,20 @@ async def test_a_run_can_be_walked_step_by_step_and_back(house: House) -> None:
     assert ran.types().count("step_paused") == 3
 
 
-async def test_outputs_are_handed_to_whoever_steps_through_whatever_the_capture_mode(house: House) -> None:
+async def test_outputs_are_handed_to_whoever_steps_through_whatever_the_capture_mode(
+    house: EngineHarness,
+) -> None:
     flow = parse_flow(f"slug: test\nsteps:\n{WALK}")
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, "test", name=None, capture=None, source=flow.encode())
-    plan = Plan(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
+    plan = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
     outputs: dict[int, bytes] = {}
-    started = await house.engine.start(record, plan, Stretch(last=0), outputs=outputs)
+    started = await house.engine.start(record, plan, Segment(last=0), outputs=outputs)
     await started.outcome()
     assert outputs == {3: b'{"n":2}'}
 
 
-async def test_a_run_that_does_not_wait_cannot_be_taken_up(house: House) -> None:
+async def test_a_run_that_does_not_wait_cannot_be_taken_up(house: EngineHarness) -> None:
     started = await start(house, "- {id: a, type: passthrough}")
     await started.outcome()
     run = await house.store.run(started.id)
@@ -148,8 +152,8 @@ async def test_a_run_that_does_not_wait_cannot_be_taken_up(house: House) -> None
     assert caught.value.code == "RUN_NOT_PAUSED"
 
 
-async def test_a_paused_run_can_be_cancelled(house: House) -> None:
-    started = await start(house, TALK, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=TOOLS)))
+async def test_a_paused_run_can_be_cancelled(house: EngineHarness) -> None:
+    started = await start(house, TALK, {"message": "hi"}, stretch=Segment(offer=ToolOffer(tools=TOOLS)))
     outcome = await started.outcome()
     run = await house.store.run(started.id)
     assert run is not None
@@ -166,7 +170,7 @@ async def test_a_budget_that_is_spent_ends_the_run_at_the_next_step(tmp_path: Pa
     """Two words in and two out at 0.5 dollars per token make 2 dollars, and so is the budget."""
     half = Decimal(500_000)
     prices = {"echo": Price(input_per_mtok=half, output_per_mtok=half)}
-    async with open_house(SqliteStore(tmp_path / "db"), prices=prices) as house:
+    async with open_harness(SqliteStore(tmp_path / "db"), prices=prices) as house:
         project = await house.store.ensure_project("acme", "demo")
         await house.store.set_budget(project.id, Decimal(2))
         flow = "- {id: a, type: llm, model: echo}\n- {id: b, type: passthrough}"
@@ -185,14 +189,14 @@ async def test_a_budget_that_is_spent_ends_the_run_at_the_next_step(tmp_path: Pa
 
 async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(tmp_path: Path) -> None:
     flow = parse_flow("slug: test\nsteps:\n- {id: a, type: passthrough}")
-    plan = Plan(flow=flow, version=0, inputs={"n": 1}, capture="full", trigger_type="job")
+    plan = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="full", trigger_type="job")
     good, bad = (f"01a20000-0000-7000-8000-00000000000{number}" for number in (1, 2))
     async with SqliteStore(tmp_path / "db") as store:
-        await pending(store, good, msgspec.json.encode(Begun(plan=plan, stretch=Stretch())))
+        await pending(store, good, msgspec.json.encode(SegmentSpec(plan=plan, stretch=Segment())))
         await pending(store, bad, b'{"of":"another version"}')
-    async with open_house(SqliteStore(tmp_path / "db")) as house:
+    async with open_harness(SqliteStore(tmp_path / "db")) as house:
         await follow(house, good)
-        begun = await read(house, good, Outcome("completed"))
+        begun = await read(house, good, RunOutcome("completed"))
         set_aside = await house.store.run(bad)
     assert begun.types() == [
         "run_started",
@@ -223,10 +227,10 @@ async def pending(store: SqliteStore, run_id: str, request: bytes) -> None:
     )
 
 
-async def test_a_run_that_nobody_takes_up_again_is_cancelled_in_the_end(house: House) -> None:
-    started = await start(house, TALK, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=TOOLS)))
+async def test_a_run_that_nobody_takes_up_again_is_cancelled_in_the_end(house: EngineHarness) -> None:
+    started = await start(house, TALK, {"message": "hi"}, stretch=Segment(offer=ToolOffer(tools=TOOLS)))
     outcome = await started.outcome()
-    housekeeping = Housekeeping(
+    housekeeping = Maintenance(
         store=house.store,
         engine=house.engine,
         clock=house.clock,
@@ -242,10 +246,10 @@ async def test_a_run_that_nobody_takes_up_again_is_cancelled_in_the_end(house: H
     assert "24 hours" in repr(ran.events[-1])
 
 
-async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: House) -> None:
-    started = await start(house, TALK, {"message": "hi"}, stretch=Stretch(offer=Offer(tools=TOOLS)))
+async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:
+    started = await start(house, TALK, {"message": "hi"}, stretch=Segment(offer=ToolOffer(tools=TOOLS)))
     outcome = await started.outcome()
-    housekeeping = Housekeeping(
+    housekeeping = Maintenance(
         store=house.store,
         engine=house.engine,
         clock=house.clock,
@@ -253,7 +257,7 @@ async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: Hous
         answer_ttl=timedelta(hours=1),
     )
     slept = len(house.clock.slept_s)
-    keeping = asyncio.create_task(housekeeping.keep_on())
+    keeping = asyncio.create_task(housekeeping.run_forever())
     ran = await read(house, started.id, outcome)
     for _ in range(1000):
         ran = await read(house, started.id, outcome)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from runglass.engine.supervised import Supervised
+from runglass.engine.supervision import SupervisedTask
 from tests.fakes import VirtualClock
 
 
@@ -30,9 +30,9 @@ async def test_work_that_fails_is_begun_again_later_and_later_and_is_failing_unt
         settled.set()
         await asyncio.Event().wait()
 
-    supervised = Supervised("the test", work, clock=clock, vital=True, settled_s=10)
+    supervised = SupervisedTask("the test", work, clock=clock, vital=True, settled_s=10)
     assert not supervised.failing
-    task = asyncio.create_task(supervised.keep_on())
+    task = asyncio.create_task(supervised.run_forever())
     async with asyncio.timeout(5):
         await settled.wait()
     assert supervised.failing

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine import render_process, templates, worker_process
-from runglass.engine.render_process import Forker, RenderProcess
-from runglass.engine.rendering import Ask, Renderer
-from runglass.engine.templates import Templates
+from runglass.engine.sandbox import template_worker_client, templates
+from runglass.engine.sandbox.template_worker import Renderer, RenderRequest
+from runglass.engine.sandbox.template_worker_client import Forker, TemplateWorker
+from runglass.engine.sandbox.templates import Templates
+from runglass.engine.workers import process as worker_process
 from runglass.errors import StepFailure
 
 DATA = {"a": 1, "l": [1, 2.5, None, True], "s": "x", "o": {"k": "é<>'\""}}
@@ -233,7 +234,7 @@ json_values = st.recursive(
 @given(json_values)
 def test_both_ways_of_filling_write_the_same(value: Any) -> None:
     here = render("<{{ value }}>", {"value": value})
-    there = Renderer().answer(Ask("<{{ value }}>", {"value": value}, "text"))
+    there = Renderer().answer(RenderRequest("<{{ value }}>", {"value": value}, "text"))
     assert there.fault is None
     assert there.value == here
 
@@ -245,7 +246,7 @@ def test_what_is_understood_here_is_understood_there(template: str) -> None:
     plan = templates._make_plan(template)
     if plan.pieces is None or (here := templates._filled(plan.pieces, names)) is None:
         return
-    there = Renderer().answer(Ask(template, names, "text"))
+    there = Renderer().answer(RenderRequest(template, names, "text"))
     assert (there.value, there.fault) == (here, None)
 
 
@@ -265,16 +266,16 @@ def test_reading_a_template_takes_linear_time(opening: str, piece: str) -> None:
 
 
 @pytest.fixture
-def process() -> Iterator[RenderProcess]:
+def process() -> Iterator[TemplateWorker]:
     forker = Forker()
-    process = RenderProcess(forker)
+    process = TemplateWorker(forker)
     yield process
     process.close()
     forker.close()
     gc.collect()
 
 
-def child_of(process: RenderProcess) -> int:
+def child_of(process: TemplateWorker) -> int:
     assert process._channel is not None
     return process._channel.pid
 
@@ -298,9 +299,9 @@ WORDS = (
 @pytest.mark.parametrize("word", WORDS.split())
 def test_no_name_of_a_value_is_in_the_way_of_rendering(word: str) -> None:
     names = {word: "mine", "other": "x"}
-    assert Renderer().answer(Ask("{{ other|upper }}", names, "text")).value == "X"
+    assert Renderer().answer(RenderRequest("{{ other|upper }}", names, "text")).value == "X"
     if word not in {"not", "True"}:
-        assert Renderer().answer(Ask(f"{{{{ {word}|upper }}}}", names, "text")).value == "MINE"
+        assert Renderer().answer(RenderRequest(f"{{{{ {word}|upper }}}}", names, "text")).value == "MINE"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -326,21 +327,21 @@ async def test_a_long_template_of_an_input_is_in_a_process_of_its_own_project() 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads how much memory a process has had from Linux")
-def test_a_process_that_has_had_much_memory_gives_it_back(process: RenderProcess) -> None:
-    assert process.ask(Ask("{{ 1 }}", {}, "text")).value == "1"
+def test_a_process_that_has_had_much_memory_gives_it_back(process: TemplateWorker) -> None:
+    assert process.ask(RenderRequest("{{ 1 }}", {}, "text")).value == "1"
     first = child_of(process)
     large: list[Any] = [[[]]] * 1_000_000
-    answer = process.ask(Ask("{{ l|length }}", {"l": large}, "value"))
+    answer = process.ask(RenderRequest("{{ l|length }}", {"l": large}, "value"))
     assert (answer.value, answer.fault) == (1_000_000, None)
     until_gone(first)
-    assert process.ask(Ask("{{ 2 }}", {}, "text")).value == "2"
+    assert process.ask(RenderRequest("{{ 2 }}", {}, "text")).value == "2"
     assert child_of(process) != first
 
 
-def test_a_template_that_makes_many_long_numbers_is_refused(process: RenderProcess) -> None:
+def test_a_template_that_makes_many_long_numbers_is_refused(process: TemplateWorker) -> None:
     names = {"l": [10**600] * 3_000}
-    assert process.ask(Ask("{{ l|list }}", names, "value")).value == names["l"]
-    answer = process.ask(Ask("{{ l|list + l|list }}", names, "value"))
+    assert process.ask(RenderRequest("{{ l|list }}", names, "value")).value == names["l"]
+    answer = process.ask(RenderRequest("{{ l|list + l|list }}", names, "value"))
     assert "as long to be read as more than 2,000,000 values" in (answer.fault or "")
 
 
@@ -421,7 +422,7 @@ async def test_the_other_process_knows_no_keys_of_the_server(monkeypatch: pytest
 
 
 async def started_with(environment: dict[str, str]) -> str:
-    code = "import runglass.engine.rendering as r; print(r.__name__)"
+    code = "import runglass.engine.sandbox.template_worker as r; print(r.__name__)"
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-c", code, env=environment, stdout=subprocess.PIPE
     )
@@ -430,13 +431,13 @@ async def started_with(environment: dict[str, str]) -> str:
 
 
 def test_a_process_that_does_not_read_is_given_up(
-    process: RenderProcess, monkeypatch: pytest.MonkeyPatch
+    process: TemplateWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process.ask(Ask("{{ 1 }}", {}, "text"))
+    process.ask(RenderRequest("{{ 1 }}", {}, "text"))
     child = child_of(process)
     os.kill(child, signal.SIGSTOP)
-    monkeypatch.setattr(render_process, "_ANSWER_LIMIT_S", 0.2)
-    answer = process.ask(Ask("{{ a }}", {"a": "x" * 10_000_000}, "text"))
+    monkeypatch.setattr(template_worker_client, "_ANSWER_LIMIT_S", 0.2)
+    answer = process.ask(RenderRequest("{{ a }}", {"a": "x" * 10_000_000}, "text"))
     assert answer.fault == "the template takes too much memory or time"
     until_gone(child)
 
@@ -473,28 +474,30 @@ def test_a_template_makes_the_same_of_what_is_sent_as_of_everything(parts: list[
     template = f"{{{{ {code} }}}}"
     sent = templates.picked(templates._mentions(template), names)
     renderer = Renderer()
-    assert renderer.answer(Ask(template, sent, "text")) == renderer.answer(Ask(template, names, "text"))
+    assert renderer.answer(RenderRequest(template, sent, "text")) == renderer.answer(
+        RenderRequest(template, names, "text")
+    )
 
 
-def test_a_process_that_was_killed_is_replaced_and_the_template_not_blamed(process: RenderProcess) -> None:
-    assert process.ask(Ask("{{ 1 }}", {}, "text")).value == "1"
+def test_a_process_that_was_killed_is_replaced_and_the_template_not_blamed(process: TemplateWorker) -> None:
+    assert process.ask(RenderRequest("{{ 1 }}", {}, "text")).value == "1"
     started = child_of(process)
     os.kill(started, signal.SIGKILL)
     until_gone(started)
-    assert process.ask(Ask("{{ 2 }}", {}, "text")).value == "2"
+    assert process.ask(RenderRequest("{{ 2 }}", {}, "text")).value == "2"
 
 
 def test_a_process_that_does_not_start_is_no_fault_of_the_template(
-    process: RenderProcess, monkeypatch: pytest.MonkeyPatch
+    process: TemplateWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(render_process, "_PYTHON", [shutil.which("false")])
+    monkeypatch.setattr(template_worker_client, "_PYTHON", [shutil.which("false")])
     with pytest.raises(RuntimeError, match="no process for templates starts"):
-        process.ask(Ask("{{ 1 }}", {}, "text"))
+        process.ask(RenderRequest("{{ 1 }}", {}, "text"))
 
 
 def test_a_program_that_used_templates_ends_in_silence() -> None:
     code = (
-        "import asyncio; from runglass.engine.templates import Templates\n"
+        "import asyncio; from runglass.engine.sandbox.templates import Templates\n"
         "async def main():\n"
         "  async with Templates() as templates: print(await templates.render('{{ a|upper }}', {'a': 'x'}))\n"
         "asyncio.run(main())"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.going import Outcome
-from runglass.engine.housekeeping import Housekeeping
-from runglass.engine.plan import Stretch
+from runglass.engine.journal.run_spec import Segment
+from runglass.engine.maintenance.maintenance import Maintenance
+from runglass.engine.run_task import RunOutcome
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.base import Append, RunRecord
-from runglass.store.sqlite import SqliteStore
-from tests.unit.engine.conftest import House, follow, open_house, read, start
+from runglass.store.sqlite.store import SqliteStore
+from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 
 FLOW = """
   - {id: one, type: passthrough}
@@ -47,7 +47,7 @@ class Dying(SqliteStore):
 
 async def left_off(path: Path) -> str:
     """A run that was left off while a step of it went on, with a checkpoint of the one before."""
-    async with open_house(Dying(path, synchronous="NORMAL")) as house:
+    async with open_harness(Dying(path, synchronous="NORMAL")) as house:
         started = await start(house, FLOW)
         with pytest.raises(StoreError):
             await started.outcome()
@@ -65,7 +65,7 @@ async def free(path: Path) -> None:
         await store.end_lease(None)
 
 
-async def run_of(house: House, run_id: str) -> RunRecord:
+async def run_of(house: EngineHarness, run_id: str) -> RunRecord:
     run = await house.store.run(run_id)
     assert run is not None
     return run
@@ -88,19 +88,19 @@ async def test_a_run_that_cannot_be_read_is_set_aside_and_the_others_go_on(
     broken, good = await left_off(path), await left_off(path)
     spoil(path, UPDATES[what], garbage, broken)
     await free(path)
-    async with open_house(SqliteStore(path, synchronous="NORMAL")) as house:
+    async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
         assert house.engine.set_aside == 1
         (said,) = [record for record in caplog.records if "set aside" in record.getMessage()]
         assert broken in said.getMessage()
         await follow(house, good)
-        assert (await read(house, good, Outcome("ended"))).types()[-1] == "flow_completed"
+        assert (await read(house, good, RunOutcome("ended"))).types()[-1] == "flow_completed"
         for _ in range(3):
             await house.engine.keep_lease()
         assert (await run_of(house, broken)).claims == 1, "it is claimed again and again"
         assert len([record for record in caplog.records if "set aside" in record.getMessage()]) == 1
         assert (await start(house, FLOW)).id
     # Nothing of it has been dropped, and the next start gives it another chance.
-    async with open_house(SqliteStore(path, synchronous="NORMAL")) as house:
+    async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
         assert house.engine.set_aside == 1
         run = await run_of(house, broken)
         assert await house.store.request(run.no) is not None
@@ -116,11 +116,11 @@ async def test_a_run_that_was_mended_goes_on_at_the_next_start(tmp_path: Path) -
     for value, waiting in ((b"garbage", 1), (bytes(summary), 0)):
         spoil(path, UPDATES["summary"], value, run_id)
         await free(path)
-        async with open_house(SqliteStore(path, synchronous="NORMAL")) as house:
+        async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
             assert house.engine.set_aside == waiting
             if not waiting:
                 await follow(house, run_id)
-                assert (await read(house, run_id, Outcome("ended"))).types()[-1] == "flow_completed"
+                assert (await read(house, run_id, RunOutcome("ended"))).types()[-1] == "flow_completed"
 
 
 async def test_a_run_that_is_set_aside_can_be_cancelled_where_enough_of_it_can_be_read(
@@ -131,10 +131,10 @@ async def test_a_run_that_is_set_aside_can_be_cancelled_where_enough_of_it_can_b
     spoil(path, UPDATES["request"], b"garbage", able)
     spoil(path, UPDATES["summary"], b"garbage", unable)
     await free(path)
-    async with open_house(SqliteStore(path, synchronous="NORMAL")) as house:
+    async with open_harness(SqliteStore(path, synchronous="NORMAL")) as house:
         assert house.engine.set_aside == 2
         assert await house.engine.cancel_paused(await run_of(house, able), reason="enough")
-        assert (await read(house, able, Outcome("ended"))).types()[-1] == "flow_cancelled"
+        assert (await read(house, able, RunOutcome("ended"))).types()[-1] == "flow_cancelled"
         assert house.engine.set_aside == 1
         with pytest.raises(RunUnreadable, match=unable):
             await house.engine.cancel_paused(await run_of(house, unable), reason="enough")
@@ -142,16 +142,16 @@ async def test_a_run_that_is_set_aside_can_be_cancelled_where_enough_of_it_can_b
 
 @pytest.mark.parametrize("what", ["summary", "event"])
 async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_put_away(
-    house: House, what: str
+    house: EngineHarness, what: str
 ) -> None:
     ids = []
     for _ in range(3):
-        started = await start(house, FLOW, stretch=Stretch(first=0, last=0))
+        started = await start(house, FLOW, stretch=Segment(first=0, last=0))
         assert (await started.outcome()).status == "paused"
         ids.append(started.id)
     spoil(house.store._db.path, UPDATES[what], b"\x00garbage", ids[0])
     await house.clock.sleep(3600 * 30)
-    housekeeping = Housekeeping(
+    housekeeping = Maintenance(
         store=house.store,
         engine=house.engine,
         clock=house.clock,

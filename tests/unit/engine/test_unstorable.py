@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.going import Outcome
+from runglass.engine.run_task import RunOutcome
 from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.events import FlowFailed
 from runglass.fold import fold
 from runglass.store.base import Append, NewRun, RunRecord
-from runglass.store.sqlite import SqliteStore
-from tests.unit.engine.conftest import House, Ran, follow, open_house, read, start
+from runglass.store.sqlite.store import SqliteStore
+from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 
 Execute = Callable[..., Awaitable[Ran]]
 
@@ -24,12 +24,12 @@ GROWING = """
 ONE = "  - {id: only, type: passthrough}"
 
 
-async def limit_values(house: House, size: int) -> None:
+async def limit_values(house: EngineHarness, size: int) -> None:
     await house.store._db.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size))
 
 
 async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_that_reason(
-    house: House, execute: Execute
+    house: EngineHarness, execute: Execute
 ) -> None:
     await limit_values(house, 40_000)
     ran = await execute(GROWING)
@@ -45,7 +45,7 @@ async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_t
     assert ran.steps() == [("fine", None, 1, "completed"), ("large", None, 1, "failed")]
     assert ran.trace == fold(ran.events)
     await house.engine.keep_lease()
-    assert not house.engine.goes_on(ran.id)
+    assert not house.engine.is_active(ran.id)
     run = await house.store.run(ran.id)
     assert run is not None
     assert await house.store.outcome(run.no) == (
@@ -56,7 +56,7 @@ async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_t
 
 
 async def test_a_fault_inside_of_the_store_ends_the_run_and_stays_inside(
-    house: House, execute: Execute, monkeypatch: pytest.MonkeyPatch
+    house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append, calls = house.store.append, 0
 
@@ -100,14 +100,14 @@ class Ambiguous(SqliteStore):
 
 
 async def test_a_run_whose_commit_failed_and_was_made_goes_on(tmp_path: Path) -> None:
-    async with open_house(Ambiguous(tmp_path / "db", commits=True)) as house:
+    async with open_harness(Ambiguous(tmp_path / "db", commits=True)) as house:
         started = await start(house, ONE)
         ran = await read(house, started.id, await started.outcome())
     assert ran.types()[-1] == "flow_completed"
 
 
 async def test_a_run_whose_commit_failed_and_was_not_made_was_not_started(tmp_path: Path) -> None:
-    async with open_house(Ambiguous(tmp_path / "db", commits=False)) as house:
+    async with open_harness(Ambiguous(tmp_path / "db", commits=False)) as house:
         with pytest.raises(StoreError, match="disk I/O error"):
             await start(house, ONE)
 
@@ -115,7 +115,7 @@ async def test_a_run_whose_commit_failed_and_was_not_made_was_not_started(tmp_pa
 async def test_what_was_refused_before_its_commit_needs_no_look(tmp_path: Path) -> None:
     store = Ambiguous(tmp_path / "db", commits=False, unreadable=1)
     store.kind = StoreError
-    async with open_house(store) as house:
+    async with open_harness(store) as house:
         with pytest.raises(StoreError, match="disk I/O error"):
             await start(house, ONE)
 
@@ -124,7 +124,7 @@ async def test_what_was_refused_before_its_commit_needs_no_look(tmp_path: Path) 
 async def test_a_run_of_which_nobody_knows_is_answered_with_its_id_and_goes_on_if_it_is_there(
     tmp_path: Path, commits: bool
 ) -> None:
-    async with open_house(Ambiguous(tmp_path / "db", commits=commits, unreadable=1)) as house:
+    async with open_harness(Ambiguous(tmp_path / "db", commits=commits, unreadable=1)) as house:
         with pytest.raises(APIError) as caught:
             await start(house, ONE)
         assert caught.value.code == "INTERNAL_ERROR"
@@ -133,7 +133,7 @@ async def test_a_run_of_which_nobody_knows_is_answered_with_its_id_and_goes_on_i
         await house.engine.keep_lease()
         if commits:
             await follow(house, run_id)
-            assert (await read(house, run_id, Outcome("ended"))).types()[-1] == "flow_completed"
+            assert (await read(house, run_id, RunOutcome("ended"))).types()[-1] == "flow_completed"
         else:
             assert await house.store.run(run_id) is None
         await house.engine.keep_lease()

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from runglass.errors import APIError
-from runglass.execution import Attachment
-from runglass.server.attachments import check_attachments, spell_attachments
+from runglass.run_api import Attachment
+from runglass.server.requests.attachments import check_attachments, spell_attachments
 
 
 def image(**fields: Any) -> Attachment:

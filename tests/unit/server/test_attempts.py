@@ -2,7 +2,7 @@
 
 import pytest
 
-from runglass.server.attempts import choose
+from runglass.server.requests.attempt_selector import choose
 from runglass.store.base import StepRow
 
 

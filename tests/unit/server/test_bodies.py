@@ -7,22 +7,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.aside import LARGE_BYTES
+from runglass.engine.scheduling.offloading import LARGE_BYTES
 from runglass.errors import APIError
-from runglass.execution import ExecuteRequest, JobRequest, RunRequest, StepRequest
-from runglass.server.bodies import CALLS_WITH, read_aside, read_request
+from runglass.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest
+from runglass.server.requests.body_parsing import CALLS_WITH, parse_off_loop, read_request
 
 
 @pytest.mark.parametrize(("size", "here"), [(2, True), (LARGE_BYTES, True), (LARGE_BYTES + 1, False)])
 async def test_a_large_body_is_read_in_a_thread(size: int, here: bool) -> None:
-    thread = await read_aside(lambda _: threading.get_ident(), b"x" * size)
+    thread = await parse_off_loop(lambda _: threading.get_ident(), b"x" * size)
     assert (thread == threading.get_ident()) is here
 
 
 async def test_a_large_body_is_refused_like_a_small_one() -> None:
     body = b'{"parameters":' + b"[" * 200 + b"0," * LARGE_BYTES + b"0" + b"]" * 200 + b"}"
     with pytest.raises(APIError, match="nested more than 100 levels deep"):
-        await read_aside(partial(read_request, shape=ExecuteRequest), body)
+        await parse_off_loop(partial(read_request, shape=ExecuteRequest), body)
 
 
 FOREIGN: dict[type[RunRequest], list[str]] = {

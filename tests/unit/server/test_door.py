@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from runglass.errors import FlowExecutionError, RateLimitError
-from runglass.server.descriptors import RESERVE, ConnectionLimits, connection_limits
-from runglass.server.door import LINGER_S, Door
+from runglass.server.http.connection_limits import LINGER_S, ConnectionLimiter
+from runglass.server.http.descriptors import RESERVE, ConnectionLimits, connection_limits
 from runglass.settings import Settings
 
 SETTINGS = Settings(head_time_limit_s=10, body_time_limit_s=20, min_body_bytes_per_s=100)
@@ -17,7 +17,7 @@ SETTINGS = Settings(head_time_limit_s=10, body_time_limit_s=20, min_body_bytes_p
 class Caller:
     """A connection that does nothing by itself."""
 
-    def __init__(self, door: Door, host: str = "10.0.0.1") -> None:
+    def __init__(self, door: ConnectionLimiter, host: str = "10.0.0.1") -> None:
         self.room = door.room_of(host)
         self.since = 0.0
         self.body_bytes = 0
@@ -50,11 +50,11 @@ class Caller:
 
 
 @pytest.fixture
-def door() -> Door:
-    return Door(SETTINGS, ConnectionLimits(in_all=3, per_address=2))
+def door() -> ConnectionLimiter:
+    return ConnectionLimiter(SETTINGS, ConnectionLimits(in_all=3, per_address=2))
 
 
-def test_a_body_may_take_a_second_more_for_what_has_come(door: Door) -> None:
+def test_a_body_may_take_a_second_more_for_what_has_come(door: ConnectionLimiter) -> None:
     caller = Caller(door)
     door.begin(caller, always=False)
     door.body_goes_on(caller)
@@ -65,7 +65,7 @@ def test_a_body_may_take_a_second_more_for_what_has_come(door: Door) -> None:
     assert caller.ends == ["late body"]
 
 
-def test_time_in_which_the_server_does_not_read_does_not_count(door: Door) -> None:
+def test_time_in_which_the_server_does_not_read_does_not_count(door: ConnectionLimiter) -> None:
     caller = Caller(door)
     door.begin(caller, always=False)
     door.body_goes_on(caller)
@@ -76,7 +76,7 @@ def test_time_in_which_the_server_does_not_read_does_not_count(door: Door) -> No
     assert caller.ends == []
 
 
-def test_a_head_is_late_once_and_a_complete_one_never(door: Door) -> None:
+def test_a_head_is_late_once_and_a_complete_one_never(door: ConnectionLimiter) -> None:
     slow, quick = Caller(door), Caller(door)
     door.begin(quick, always=False)
     for _ in range(3):
@@ -84,7 +84,7 @@ def test_a_head_is_late_once_and_a_complete_one_never(door: Door) -> None:
     assert (slow.ends, quick.ends) == (["late head"], [])
 
 
-def test_a_connection_without_a_request_is_ended_after_its_last_answer(door: Door) -> None:
+def test_a_connection_without_a_request_is_ended_after_its_last_answer(door: ConnectionLimiter) -> None:
     busy, idle = Caller(door), Caller(door)
     for caller in (busy, idle):
         door.begin(caller, always=False)
@@ -96,7 +96,7 @@ def test_a_connection_without_a_request_is_ended_after_its_last_answer(door: Doo
     assert (busy.ends, idle.ends) == ([], ["idle"])
 
 
-def test_a_body_that_comes_after_its_answer_is_no_idle_connection(door: Door) -> None:
+def test_a_body_that_comes_after_its_answer_is_no_idle_connection(door: ConnectionLimiter) -> None:
     caller = Caller(door)
     door.begin(caller, always=False)
     door.body_goes_on(caller)
@@ -110,7 +110,7 @@ def test_a_body_that_comes_after_its_answer_is_no_idle_connection(door: Door) ->
     assert caller.ends == ["idle"]
 
 
-def test_who_takes_an_answer_slowly_is_left_alone(door: Door) -> None:
+def test_who_takes_an_answer_slowly_is_left_alone(door: ConnectionLimiter) -> None:
     steady, stuck = Caller(door), Caller(door)
     for caller in (steady, stuck):
         door.begin(caller, always=False)
@@ -121,7 +121,7 @@ def test_who_takes_an_answer_slowly_is_left_alone(door: Door) -> None:
     assert (steady.ends, stuck.ends) == ([], ["aborted"])
 
 
-def test_a_refused_caller_is_cut_off_if_it_stays(door: Door) -> None:
+def test_a_refused_caller_is_cut_off_if_it_stays(door: ConnectionLimiter) -> None:
     caller = Caller(door)
     door.linger(caller)
     door.look(LINGER_S)
@@ -131,7 +131,7 @@ def test_a_refused_caller_is_cut_off_if_it_stays(door: Door) -> None:
     assert door.open == 0
 
 
-def test_places_are_counted_and_given_back(door: Door) -> None:
+def test_places_are_counted_and_given_back(door: ConnectionLimiter) -> None:
     busy = [Caller(door, "10.0.0.1"), Caller(door, "10.0.0.1"), Caller(door, "10.0.0.2")]
     for caller in busy[:2]:
         door.begin(caller, always=False)
@@ -147,7 +147,7 @@ def test_places_are_counted_and_given_back(door: Door) -> None:
     door.begin(Caller(door, "10.0.0.1"), always=False)
 
 
-def test_the_connection_that_is_spare_for_longest_makes_room(door: Door) -> None:
+def test_the_connection_that_is_spare_for_longest_makes_room(door: ConnectionLimiter) -> None:
     idle = Caller(door, "10.0.0.1")
     door.begin(idle, always=False)
     oldest = Caller(door, "10.0.0.2")
@@ -160,7 +160,7 @@ def test_the_connection_that_is_spare_for_longest_makes_room(door: Door) -> None
 
 @pytest.mark.parametrize(("later_s", "goes"), [(0.2, "new"), (10.0, "resting")])
 def test_the_time_of_who_never_asked_counts_tenfold(
-    door: Door, monkeypatch: pytest.MonkeyPatch, later_s: float, goes: str
+    door: ConnectionLimiter, monkeypatch: pytest.MonkeyPatch, later_s: float, goes: str
 ) -> None:
     """Half-open connections displace each other, and idle ones make room for somebody from far away."""
     now = [100.0]
@@ -176,14 +176,14 @@ def test_the_time_of_who_never_asked_counts_tenfold(
     assert {name for name, caller in callers.items() if caller.ends} == {goes}
 
 
-def test_one_network_of_ipv6_is_one_address(door: Door) -> None:
+def test_one_network_of_ipv6_is_one_address(door: ConnectionLimiter) -> None:
     assert door.room_of("2001:db8::1").address == door.room_of("2001:db8::ffff:1").address
     assert door.room_of("2001:db8::1").address != door.room_of("2001:db8:0:1::1").address
     assert door.room_of("::ffff:10.0.0.1").address != door.room_of("::ffff:10.0.0.2").address
 
 
 def test_heads_that_are_not_complete_hold_a_bounded_amount() -> None:
-    door = Door(SETTINGS, ConnectionLimits(in_all=10_000, per_address=10_000))
+    door = ConnectionLimiter(SETTINGS, ConnectionLimits(in_all=10_000, per_address=10_000))
     callers = [Caller(door) for _ in range(1100)]
     for caller in callers:
         door.head_goes_on(caller, 65_536)

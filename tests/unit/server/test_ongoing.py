@@ -4,12 +4,12 @@ from collections.abc import Iterable
 import pytest
 
 from runglass.errors import StoreError
-from runglass.server.ongoing import Ongoing
-from runglass.store.sqlite import SqliteStore
+from runglass.server.http.open_responses import OpenResponses
+from runglass.store.sqlite.store import SqliteStore
 
 
 def test_the_end_of_the_server_is_told_to_whoever_is_still_answering() -> None:
-    ongoing, ended = Ongoing(), []
+    ongoing, ended = OpenResponses(), []
     with ongoing.ended_by(lambda: ended.append("first")):
         with ongoing.ended_by(lambda: ended.append("over before")):
             pass
@@ -18,14 +18,14 @@ def test_the_end_of_the_server_is_told_to_whoever_is_still_answering() -> None:
 
 
 def test_an_answer_that_begins_while_the_server_stops_ends_at_once() -> None:
-    ongoing, ended = Ongoing(), []
+    ongoing, ended = OpenResponses(), []
     ongoing.end_all()
     with ongoing.ended_by(lambda: ended.append("late")):
         assert ended == ["late"]
 
 
 def test_an_answer_that_ends_another_does_not_disturb_the_rest() -> None:
-    ongoing, ended = Ongoing(), []
+    ongoing, ended = OpenResponses(), []
 
     def end_and_leave() -> None:
         ended.append("one")
@@ -39,7 +39,7 @@ def test_an_answer_that_ends_another_does_not_disturb_the_rest() -> None:
 
 
 async def test_what_a_revoked_key_is_being_answered_ends_and_nothing_else() -> None:
-    ongoing, ended = Ongoing(), []
+    ongoing, ended = OpenResponses(), []
     with (
         ongoing.ended_by(lambda: ended.append("one"), key_id=1),
         ongoing.ended_by(lambda: ended.append("two"), key_id=2),
@@ -69,9 +69,9 @@ class Keys(SqliteStore):
 async def test_a_store_that_fails_is_asked_again_and_one_without_need_not_at_all(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("runglass.server.ongoing.LOOK_S", 0.0)
+    monkeypatch.setattr("runglass.server.http.open_responses.LOOK_S", 0.0)
     caplog.set_level("WARNING")
-    ongoing, keys, ended = Ongoing(), Keys(), asyncio.Event()
+    ongoing, keys, ended = OpenResponses(), Keys(), asyncio.Event()
     watching = asyncio.create_task(ongoing.watch(keys))
     for _ in range(10):
         await asyncio.sleep(0)

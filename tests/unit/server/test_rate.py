@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.errors import RateLimitError
-from runglass.server.answers import error_headers
-from runglass.server.rate import KeyRate, ProjectRate, Rates
+from runglass.server.http.error_responses import error_headers
+from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
 from runglass.store.base import ApiKey
 
 

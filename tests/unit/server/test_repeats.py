@@ -1,7 +1,12 @@
 """Failures that are remembered for a moment: for how long, how many, and how often they are given again."""
 
-from runglass.server import repeats
-from runglass.server.repeats import WITHIN_S, Call, Failed, Repeats
+from runglass.server.services import failure_replay
+from runglass.server.services.failure_replay import (
+    WITHIN_S,
+    CallFingerprint,
+    FailureReplay,
+    ReplayableFailure,
+)
 
 
 class Clock:
@@ -11,16 +16,16 @@ class Clock:
         return self.now_s
 
 
-def call(number: int = 0) -> Call:
-    return Call(1, b"/path", b"%d" % number)
+def call(number: int = 0) -> CallFingerprint:
+    return CallFingerprint(1, b"/path", b"%d" % number)
 
 
-def failure(body: bytes = b"{}", *, stays: bool = False) -> Failed:
-    return Failed(500, body, {}, stays)
+def failure(body: bytes = b"{}", *, stays: bool = False) -> ReplayableFailure:
+    return ReplayableFailure(500, body, {}, stays)
 
 
 def test_a_failure_is_given_again_once_unless_it_stays() -> None:
-    found = Repeats()
+    found = FailureReplay()
     found.keep(call(1), failure())
     found.keep(call(2), failure(stays=True))
     assert [found.take(call(1)), found.take(call(1))] == [failure(), None]
@@ -30,7 +35,7 @@ def test_a_failure_is_given_again_once_unless_it_stays() -> None:
 
 def test_it_is_forgotten_after_its_time() -> None:
     clock = Clock()
-    found = Repeats(clock=clock)
+    found = FailureReplay(clock=clock)
     found.keep(call(1), failure(stays=True))
     clock.now_s += WITHIN_S - 0.01
     found.keep(call(2), failure())
@@ -46,16 +51,16 @@ def test_it_is_forgotten_after_its_time() -> None:
 
 
 def test_the_oldest_go_where_there_are_too_many_or_too_large_ones() -> None:
-    found = Repeats(clock=Clock())
-    for number in range(repeats.MAX_ANSWERS + 5):
+    found = FailureReplay(clock=Clock())
+    for number in range(failure_replay.MAX_ANSWERS + 5):
         found.keep(call(number), failure())
-    assert len(found) == repeats.MAX_ANSWERS
+    assert len(found) == failure_replay.MAX_ANSWERS
     assert found.take(call(4)) is None
     assert found.take(call(5)) is not None
-    found.keep(call(-1), failure(b"x" * (repeats.MAX_BYTES - 4)))
+    found.keep(call(-1), failure(b"x" * (failure_replay.MAX_BYTES - 4)))
     assert len(found) == 3
     found.keep(call(-1), failure(b"y"))
-    found.keep(call(-2), failure(b"x" * (repeats.MAX_BYTES + 1)))
+    found.keep(call(-2), failure(b"x" * (failure_replay.MAX_BYTES + 1)))
     assert not found
     found.keep(call(-3), failure())
     assert len(found) == 1

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from runglass.errors import APIError
-from runglass.server.tools import check_tools, match_tool_results
+from runglass.server.requests.tools import check_tools, match_tool_results
 
 
 def tool(name: Any = "look_up", **fields: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from runglass.server.writing import Joining
+from runglass.server.http.response_writer import HeadBufferingTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -29,7 +29,7 @@ class Wire(asyncio.Transport):
 
 async def test_head_and_body_are_one_write() -> None:
     wire = Wire()
-    joining = Joining(wire, asyncio.get_running_loop())
+    joining = HeadBufferingTransport(wire, asyncio.get_running_loop())
     for _ in range(2):
         joining.write(HEAD)
         joining.write(b"body")
@@ -41,7 +41,7 @@ async def test_head_and_body_are_one_write() -> None:
 
 async def test_a_head_without_a_body_leaves_with_the_turn() -> None:
     wire = Wire()
-    joining = Joining(wire, asyncio.get_running_loop())
+    joining = HeadBufferingTransport(wire, asyncio.get_running_loop())
     joining.write(HEAD)
     assert wire.writes == []
     await asyncio.sleep(0)
@@ -52,7 +52,7 @@ async def test_a_head_without_a_body_leaves_with_the_turn() -> None:
 
 async def test_a_body_that_looks_like_a_head_is_whole() -> None:
     wire = Wire()
-    joining = Joining(wire, asyncio.get_running_loop())
+    joining = HeadBufferingTransport(wire, asyncio.get_running_loop())
     for data in (HEAD, HEAD, HEAD, b"end"):
         joining.write(data)
     assert b"".join(wire.writes) == HEAD * 3 + b"end"
@@ -60,7 +60,7 @@ async def test_a_body_that_looks_like_a_head_is_whole() -> None:
 
 async def test_closing_sends_what_is_held() -> None:
     wire = Wire()
-    joining = Joining(wire, asyncio.get_running_loop())
+    joining = HeadBufferingTransport(wire, asyncio.get_running_loop())
     joining.write(HEAD)
     joining.close()
     assert wire.writes == [HEAD]

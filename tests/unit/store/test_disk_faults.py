@@ -12,11 +12,11 @@ import pytest
 
 import runglass
 from runglass.errors import PermanentStoreError, StoreError, ValueTooLarge
-from runglass.store import connections
 from runglass.store.base import Append, NewRun, RunRecord
-from runglass.store.connections import Connections
-from runglass.store.queries import changed, every
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite import connections
+from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.sql_helpers import changed, every
+from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run
 
 LARGE = b"x" * 1_000_000
@@ -131,8 +131,8 @@ import asyncio, resource, sqlite3, sys
 from contextlib import closing
 from pathlib import Path
 from runglass.errors import StoreError
-from runglass.store.migrate import migrate_sqlite
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite.migrations import migrate_sqlite
+from runglass.store.sqlite.store import SqliteStore
 
 folder = Path(sys.argv[1])
 no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)

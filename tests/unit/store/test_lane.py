@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runglass.store.connections import Connections
-from runglass.store.lane import Job, Lane, Outcome
+from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.worker_threads import WorkerThreads, WorkItem, WorkResult
 
 Work = Callable[[], Any]
 
 
-def do(jobs: list[Job[Work]]) -> list[Outcome[Work]]:
-    return [Outcome(job, job.work(), None) for job in jobs]
+def do(jobs: list[WorkItem[Work]]) -> list[WorkResult[Work]]:
+    return [WorkResult(job, job.work(), None) for job in jobs]
 
 
 class Result:
@@ -27,12 +27,12 @@ async def test_what_waits_is_done_together_and_each_gets_its_own() -> None:
     sizes: list[int] = []
     begun, held = threading.Event(), threading.Event()
 
-    def counting(jobs: list[Job[Work]]) -> list[Outcome[Work]]:
+    def counting(jobs: list[WorkItem[Work]]) -> list[WorkResult[Work]]:
         sizes.append(len(jobs))
         begun.set()
         return do(jobs)
 
-    lane = Lane("test", counting, most=4)
+    lane = WorkerThreads("test", counting, most=4)
     lane.start()
     first = lane.put(lambda: held.wait(20))
     assert await asyncio.to_thread(begun.wait, 20)
@@ -46,7 +46,7 @@ async def test_what_waits_is_done_together_and_each_gets_its_own() -> None:
 
 
 async def test_what_is_queued_at_the_end_is_done_by_however_many_threads() -> None:
-    lane = Lane("test", do, threads=3, most=2)
+    lane = WorkerThreads("test", do, threads=3, most=2)
     lane.start()
     done = [lane.put(partial(int, number)) for number in range(50)]
     lane.end()
@@ -55,7 +55,7 @@ async def test_what_is_queued_at_the_end_is_done_by_however_many_threads() -> No
 
 
 async def test_an_idle_thread_holds_no_result() -> None:
-    lane = Lane("test", do)
+    lane = WorkerThreads("test", do)
     lane.start()
     seen = weakref.ref(await lane.put(Result))
     # The thread lets go of a batch when it has come round to wait for the next.

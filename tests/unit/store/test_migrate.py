@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store.migrate import add_functions, migrate_sqlite, migrations
+from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
 from runglass.trace import RunSummary, RunTotals
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store import connections
 from runglass.store.base import Append, Checkpoint, RunRecord
-from runglass.store.connections import Connections
-from runglass.store.queries import every
-from runglass.store.sqlite import SqliteStore
+from runglass.store.sqlite import connections
+from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.sql_helpers import every
+from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run
 
 
@@ -164,16 +164,16 @@ async def test_a_hot_row_is_read_on_the_loop_and_by_a_thread_where_the_loop_cann
         return db.execute("SELECT 1").fetchone()
 
     async with SqliteStore(tmp_path / "db") as store:
-        assert await store._db.read_hot(work) == (1,)
+        assert await store._db.read_inline(work) == (1,)
         assert who == [threading.get_ident()]
-        assert await store._db.read_hot(work) == (1,)
+        assert await store._db.read_inline(work) == (1,)
     assert who[1] == threading.get_ident()
     assert who[2] != threading.get_ident()
 
 
 async def test_a_hot_read_waits_for_no_lock_on_the_loop(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
-        timeout_ms = await store._db.read_hot(lambda db: db.execute("PRAGMA busy_timeout").fetchone()[0])
+        timeout_ms = await store._db.read_inline(lambda db: db.execute("PRAGMA busy_timeout").fetchone()[0])
         waiting_ms = await store._db.look_up(lambda db: db.execute("PRAGMA busy_timeout").fetchone()[0])
     assert timeout_ms == 0
     assert waiting_ms == connections.BUSY_TIMEOUT_S * 1000

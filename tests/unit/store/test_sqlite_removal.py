@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from runglass.store import connections
 from runglass.store.base import Append, RunRecord, StepRow
-from runglass.store.migrate import add_functions, migrate_sqlite, migrations
-from runglass.store.queries import every
-from runglass.store.sqlite import SqliteStore
-from runglass.store.sqlite_removal import ROWS_OF_RUN
+from runglass.store.sqlite import connections
+from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
+from runglass.store.sqlite.removal import ROWS_OF_RUN
+from runglass.store.sqlite.sql_helpers import every
+from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run
 from tests.unit.store.test_sqlite import files_with
 

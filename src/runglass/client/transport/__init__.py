@@ -10,9 +10,9 @@ import ssl
 
 import httpx2
 
-from runglass.client.answers import Answer, Lost
-from runglass.client.cursor import SILENCE_S, Cursor
-from runglass.client.deadline import Deadline
+from runglass.client.core.deadline import Deadline
+from runglass.client.core.responses import Answer, ConnectionLost
+from runglass.client.core.stream_cursor import SILENCE_S, Cursor
 from runglass.errors import APITimeoutError
 
 # A stream holds its connection, and any number may be followed at a time. Idle connections go before common
@@ -65,9 +65,9 @@ def answer(response: httpx2.Response, body: bytearray) -> Answer:
     return Answer(response.status_code, dict(response.headers), body)
 
 
-def lost(error: httpx2.RequestError, base_url: str) -> Lost:
+def lost(error: httpx2.RequestError, base_url: str) -> ConnectionLost:
     """What an error of the library means for the call."""
     why = str(error) or type(error).__name__
     if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
-        return Lost(f"{base_url} cannot be reached: {why}", sent=False, cause=error)
-    return Lost(f"the connection to {base_url} broke off: {why}", cause=error)
+        return ConnectionLost(f"{base_url} cannot be reached: {why}", sent=False, cause=error)
+    return ConnectionLost(f"the connection to {base_url} broke off: {why}", cause=error)

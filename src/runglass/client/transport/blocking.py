@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from runglass.client.answers import ENDED_EARLY, Lost, Outcome, finish, timed_out
-from runglass.client.calls import Call
-from runglass.client.cursor import Cursor
-from runglass.client.deadline import Deadline
-from runglass.client.endpoint import Endpoint
-from runglass.client.retries import Retries
-from runglass.client.sockets import DeadlineBackend
+from runglass.client.core.connection import ServerConnection
+from runglass.client.core.deadline import Deadline
+from runglass.client.core.requests import RequestSpec
+from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish, timed_out
+from runglass.client.core.retries import Retries
+from runglass.client.core.stream_cursor import Cursor
 from runglass.client.transport import (
     LIMITS,
     REFUSAL_BYTES,
@@ -28,6 +27,7 @@ from runglass.client.transport import (
     silence_within,
     verification,
 )
+from runglass.client.transport.deadline_backend import DeadlineBackend
 from runglass.events import StreamEvent
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ T = TypeVar("T")
 class SyncTransport:
     """Performs calls on blocking sockets. Threads may share it."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: ServerConnection) -> None:
         self.endpoint = endpoint
         self._closed = threading.Event()
         self.sleep: Callable[[float], object] = self._closed.wait
@@ -51,7 +51,7 @@ class SyncTransport:
             backend.close()
         self._http.close()
 
-    def call(self, call: Call[T], *, timeout: float | None) -> T:
+    def call(self, call: RequestSpec[T], *, timeout: float | None) -> T:
         """The answer to `call`, tried again where that is safe. Raises as `answers.finish` does."""
         deadline = Deadline(self.endpoint.bound_s(timeout))
         retries = Retries(call, self.endpoint.max_retries)
@@ -81,7 +81,7 @@ class SyncTransport:
         if self._closed.is_set():
             raise closed(what)
 
-    def _attempt(self, call: Call[Any], deadline: Deadline) -> Outcome:
+    def _attempt(self, call: RequestSpec[Any], deadline: Deadline) -> Outcome:
         self._require_open(call)
         request = self._http.build_request(
             call.method,
@@ -137,7 +137,7 @@ class SyncTransport:
             silent = isinstance(error, httpx2.TimeoutException) and silence.passed()
             if silent and deadline.passed():
                 raise not_ended(cursor, deadline) from error
-            yield Lost(SILENT, cause=error) if silent else lost(error, self._base)
+            yield ConnectionLost(SILENT, cause=error) if silent else lost(error, self._base)
         else:
             self._require_open(cursor)
             yield ENDED_EARLY

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import httpcore2  # noqa: F401  # httpx2 would load it with the first client, which may be on the event loop
 import httpx2
 
-from runglass.client.answers import ENDED_EARLY, Lost, Outcome, finish, timed_out
-from runglass.client.calls import Call
-from runglass.client.cursor import Cursor
-from runglass.client.deadline import Deadline
-from runglass.client.endpoint import Endpoint
-from runglass.client.retries import Retries
+from runglass.client.core.connection import ServerConnection
+from runglass.client.core.deadline import Deadline
+from runglass.client.core.requests import RequestSpec
+from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish, timed_out
+from runglass.client.core.retries import Retries
+from runglass.client.core.stream_cursor import Cursor
 from runglass.client.transport import (
     LIMITS,
     REFUSAL_BYTES,
@@ -36,7 +36,7 @@ T = TypeVar("T")
 class AsyncTransport:
     """Performs calls on asyncio. Belongs to the event loop that it is first used on."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: ServerConnection) -> None:
         self.endpoint = endpoint
         self._closed = asyncio.Event()
         self._bounds: set[asyncio.Timeout] = set()
@@ -55,7 +55,7 @@ class AsyncTransport:
                 bound.reschedule(0)
         await self._http.aclose()
 
-    async def call(self, call: Call[T], *, timeout: float | None) -> T:
+    async def call(self, call: RequestSpec[T], *, timeout: float | None) -> T:
         """The answer to `call`, tried again where that is safe. Raises as `answers.finish` does."""
         deadline = Deadline(self.endpoint.bound_s(timeout))
         retries = Retries(call, self.endpoint.max_retries)
@@ -110,7 +110,7 @@ class AsyncTransport:
         if self._closed.is_set():
             raise closed(what)
 
-    async def _attempt(self, call: Call[Any]) -> Outcome:
+    async def _attempt(self, call: RequestSpec[Any]) -> Outcome:
         self._require_open(call)
         request = self._http.build_request(
             call.method, f"{self._base}{call.target}", headers=call.headers, content=call.body
@@ -153,7 +153,7 @@ class AsyncTransport:
             self._require_open(cursor)
             if deadline.passed():
                 raise not_ended(cursor, deadline) from error
-            yield Lost(SILENT, cause=error)
+            yield ConnectionLost(SILENT, cause=error)
         except httpx2.RequestError as error:
             self._require_open(cursor)
             yield lost(error, self._base)

@@ -1,0 +1,141 @@
+"""What managing a project looks like on the wire: flows with their versions, and keys.
+
+Plain values shared by client, server and terminal, all camelCase. Knows nothing of how they are stored.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from runglass.run_api import CaptureMode
+
+ActorKind = Literal["key", "cli", "server"]
+Role = Literal["admin", "run", "read"]
+"""What a key may do: manage flows and keys, execute and read, or only read."""
+
+
+class FlowInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A flow. `production_version` is None until a version has been published."""
+
+    id: str
+    slug: str
+    name: str | None
+    capture: CaptureMode | None
+    production_version: int | None
+    updated_at: str
+
+
+class FlowWarning(msgspec.Struct, frozen=True, kw_only=True):
+    """What an author may want to know about a flow that can be used.
+
+    `line` and `column` are of the text that was sent.
+    """
+
+    message: str
+    path: str = ""
+    line: int | None = None
+    column: int | None = None
+
+
+class PushedFlow(FlowInfo, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A flow that was just stored as a draft. On the wire `warnings` is left out where there are none."""
+
+    warnings: list[FlowWarning] = []
+
+
+class VersionInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A state of a flow; version 0 is the draft."""
+
+    version: int
+    created_at: str
+
+
+class FlowHistory(FlowInfo, frozen=True, kw_only=True, rename="camel"):
+    """A flow and its versions, the draft first."""
+
+    versions: list[VersionInfo]
+
+
+class FlowList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The flows of a project, by slug."""
+
+    org: str
+    project: str
+    flows: list[FlowInfo]
+
+
+class FlowVersionNumber(msgspec.Struct, frozen=True, kw_only=True):
+    """The number of a published version: what `publish` answers and `production` takes."""
+
+    version: int
+
+
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A key to make."""
+
+    role: Role
+
+
+class KeyInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A key without the key: `hint` is how it begins."""
+
+    id: int
+    role: Role
+    hint: str
+    created_at: str
+    revoked_at: str | None = None
+
+
+class NewKeyInfo(KeyInfo, frozen=True, kw_only=True, rename="camel"):
+    """A key that was just made. `key` is shown this once: only its hash is kept."""
+
+    key: str
+
+
+class KeyList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The keys of a project, revoked ones too."""
+
+    keys: list[KeyInfo]
+
+
+class Actor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Who changes something: the holder of a key, a user of the terminal beside the data, or the server.
+
+    `name` is the hint of the key, or the user of the operating system. `address` is that of the HTTP client,
+    which behind a proxy is the proxy's, or `local`.
+    """
+
+    kind: ActorKind
+    name: str | None = None
+    key_id: int | None = None
+    address: str = "local"
+
+
+SERVER = Actor(kind="server")
+"""What the process does by itself, such as publishing the files of its folder of flows."""
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A change, who made it and from where. `subject` names what was changed, `details` what in it.
+
+    Where something had a value before, `details` has `before` and `after`; never content or secrets.
+    """
+
+    id: int
+    at: str
+    project: str
+    actor: Actor
+    action: str
+    subject: str
+    details: dict[str, Any]
+
+
+class AuditPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Entries of the audit log, newest first. `next_cursor` is None on the last page."""
+
+    entries: list[AuditEntry]
+    next_cursor: str | None = None
+
+
+FlowTree = dict[str, Any]
+"""A flow as JSON, in the shape of `/api/v1/schemas/flow.json`."""

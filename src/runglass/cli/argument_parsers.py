@@ -1,0 +1,102 @@
+"""Names as they are typed: ORG/PROJECT, ORG/PROJECT/SLUG, an iteration, a version, a parameter."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from runglass.cli.exit_codes import UsageError
+from runglass.run_api import Version
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class ProjectName(NamedTuple):
+    org: str
+    project: str
+
+    def __str__(self) -> str:
+        return f"{self.org}/{self.project}"
+
+
+def project_name(text: str) -> ProjectName:
+    """`ORG/PROJECT`. Raises UsageError."""
+    parts = text.split("/")
+    if len(parts) != 2 or not all(_NAME.fullmatch(part) for part in parts):
+        raise UsageError(
+            f"{text!r} does not name a project: write ORG/PROJECT, each part up to 64 letters, digits, "
+            "`.`, `_` or `-`, the first a letter or digit"
+        )
+    if parts[0] == "sessions":
+        raise UsageError("an organisation cannot be named 'sessions': its flows would have no address")
+    return ProjectName(*parts)
+
+
+def flow_name(text: str) -> tuple[ProjectName, str]:
+    """`ORG/PROJECT/SLUG`. Raises UsageError."""
+    parts = text.split("/")
+    if len(parts) != 3 or not parts[2]:
+        raise UsageError(f"{text!r} does not name a flow: write ORG/PROJECT/SLUG")
+    return project_name(f"{parts[0]}/{parts[1]}"), parts[2]
+
+
+def version(text: str) -> Version:
+    """`production`, `draft` or a number. Raises UsageError."""
+    if text == "production":
+        return "production"
+    if text == "draft":
+        return "draft"
+    if text.isdecimal():
+        return int(text)
+    raise UsageError(f"version {text!r} does not exist: write production, draft or a number")
+
+
+def attempt(text: str) -> Literal["latest", "all"] | int:
+    """`latest`, `all` or a number from 1 on. Raises UsageError."""
+    if text == "latest":
+        return "latest"
+    if text == "all":
+        return "all"
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise UsageError(f"attempt {text!r} does not exist: write latest, all or a number from 1 on")
+
+
+def loop_path(text: str) -> tuple[int, ...]:
+    """`3`, or for nested loops `0.3` or `0,3`, outer to inner. Raises UsageError."""
+    parts = re.split(r"[.,]", text)
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(
+            f"iteration {text!r} does not exist: write 3, or 0.3 in nested loops (outer to inner)"
+        )
+    return tuple(int(part) for part in parts)
+
+
+_AGE = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def since(text: str, *, now: datetime) -> datetime:
+    """`2h` before `now`, or a date with or without a time, in the local zone. Raises UsageError."""
+    try:
+        if age := _AGE.fullmatch(text):
+            return now - timedelta(seconds=int(age[1]) * _SECONDS[age[2]])
+        # Aware, and in the local zone where the text names none.
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{text!r} is no time: write an age such as 30m, 2h, 1d or 1w, or a date such as 2026-11-20 or"
+            " 2026-11-20T14:30"
+        ) from error
+
+
+def parameter(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE`; the value is JSON where it reads as JSON, else text. Raises UsageError."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"parameter {text!r} has no name and value: write NAME=VALUE")
+    try:
+        return name, msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return name, value

@@ -1,0 +1,1 @@
+"""Where commands find flows, runs and data: on a server, or in a data folder. Prints nothing."""

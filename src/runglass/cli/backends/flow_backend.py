@@ -1,0 +1,163 @@
+"""Where `runglass flow` finds the flows: on a server, or in a data folder. Both answer alike."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from runglass.admin_api import FlowHistory, FlowInfo, FlowTree, VersionInfo
+from runglass.cli.argument_parsers import ProjectName
+from runglass.cli.backends import local_store as data_folder
+from runglass.cli.exit_codes import NotFound, UsageError
+from runglass.cli.options import connect
+from runglass.settings import Settings
+from runglass.store.base import FlowRecord, Store
+
+if TYPE_CHECKING:
+    from runglass.client.api.admin import Management
+    from runglass.flow import Flow
+
+
+class FlowBackend(Protocol):
+    """Flows of any project, by its name. What is not there is a NotFound or FlowNotFoundError."""
+
+    def push(self, name: ProjectName, flow: "Flow") -> None:
+        """Stores the flow as a draft."""
+
+    def publish(self, name: ProjectName, slug: str) -> int:
+        """Makes the draft the production version; returns its number."""
+
+    def set_production(self, name: ProjectName, slug: str, version: int) -> None:
+        """Makes a published version the production version."""
+
+    def flows(self, name: ProjectName) -> list[FlowInfo]: ...
+    def flow(self, name: ProjectName, slug: str) -> FlowHistory: ...
+    def tree(self, name: ProjectName, slug: str, version: int) -> FlowTree: ...
+
+
+@contextmanager
+def flow_place(
+    data: Path | None, store: str | None, base_url: str | None, api_key: str | None
+) -> Iterator[FlowBackend]:
+    """The server, where there is a key and no data folder is named; else the data folder.
+
+    Raises UsageError where only the server's address is given: a folder instead would be a surprise.
+    """
+    if api_key and data is None and store is None:
+        from runglass.client.api.admin import Management
+
+        with connect(base_url, api_key) as client:
+            yield RemoteFlows(Management(client))
+    elif base_url and data is None and store is None:
+        raise UsageError(
+            f"there is no key for the server at {base_url}: give --api-key or set RUNGLASS_API_KEY, or name"
+            " a data folder with --data"
+        )
+    else:
+        yield LocalFlows(data_folder.data_settings(data, store))
+
+
+class RemoteFlows:
+    """The flows of a server, seen with a key of one project."""
+
+    def __init__(self, management: "Management") -> None:
+        self._management = management
+
+    def push(self, name: ProjectName, flow: "Flow") -> None:
+        self._management.push(name.org, name.project, flow.slug, flow.encode())
+
+    def publish(self, name: ProjectName, slug: str) -> int:
+        return self._management.publish(name.org, name.project, slug)
+
+    def set_production(self, name: ProjectName, slug: str, version: int) -> None:
+        self._management.set_production(name.org, name.project, slug, version)
+
+    def flows(self, name: ProjectName) -> list[FlowInfo]:
+        return self._management.flows(name.org, name.project).flows
+
+    def flow(self, name: ProjectName, slug: str) -> FlowHistory:
+        return self._management.flow(name.org, name.project, slug)
+
+    def tree(self, name: ProjectName, slug: str, version: int) -> FlowTree:
+        return self._management.flow_version(name.org, name.project, slug, version)
+
+
+class LocalFlows:
+    """The flows of a data folder. Only a push makes a folder or a project that is new."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def push(self, name: ProjectName, flow: "Flow") -> None:
+        from runglass.runtime import push_flow
+
+        async def work() -> None:
+            async with data_folder.any_store(self._settings) as store:
+                project = await data_folder.make_project(store, name)
+                await push_flow(store, project, flow, by=data_folder.terminal_user())
+
+        asyncio.run(work())
+
+    def publish(self, name: ProjectName, slug: str) -> int:
+        async def work() -> int:
+            async with self._found(name, slug) as (store, flow):
+                return await store.publish(flow.id, by=data_folder.terminal_user())
+
+        return asyncio.run(work())
+
+    def set_production(self, name: ProjectName, slug: str, version: int) -> None:
+        async def work() -> None:
+            async with self._found(name, slug) as (store, flow):
+                if not await store.set_production(flow.id, version, by=data_folder.terminal_user()):
+                    raise _no_version(name, slug, version)
+
+        asyncio.run(work())
+
+    def flows(self, name: ProjectName) -> list[FlowInfo]:
+        async def work() -> list[FlowInfo]:
+            async with data_folder.existing_store(self._settings) as store:
+                project = await data_folder.existing_project(store, name)
+                return msgspec.convert(await store.flows(project.id), list[FlowInfo], from_attributes=True)
+
+        return asyncio.run(work())
+
+    def flow(self, name: ProjectName, slug: str) -> FlowHistory:
+        async def work() -> FlowHistory:
+            async with self._found(name, slug) as (store, flow):
+                about = msgspec.convert(flow, FlowInfo, from_attributes=True)
+                versions = msgspec.convert(
+                    await store.versions(flow.id), list[VersionInfo], from_attributes=True
+                )
+                return FlowHistory(**msgspec.structs.asdict(about), versions=versions)
+
+        return asyncio.run(work())
+
+    def tree(self, name: ProjectName, slug: str, version: int) -> FlowTree:
+        async def work() -> FlowTree:
+            async with self._found(name, slug) as (store, flow):
+                source = await store.flow_source(flow.id, version)
+                if source is None:
+                    raise _no_version(name, slug, version)
+                return msgspec.json.decode(source, type=FlowTree)
+
+        return asyncio.run(work())
+
+    @asynccontextmanager
+    async def _found(self, name: ProjectName, slug: str) -> AsyncIterator[tuple[Store, FlowRecord]]:
+        async with data_folder.existing_store(self._settings) as store:
+            project = await data_folder.existing_project(store, name)
+            flow = await store.find_flow(project.id, slug)
+            if flow is None:
+                raise NotFound(
+                    f"{name} has no flow {slug!r}; `runglass flow list {name}` shows which there are"
+                )
+            yield store, flow
+
+
+def _no_version(name: ProjectName, slug: str, version: int) -> NotFound:
+    return NotFound(
+        f"{name}/{slug} has no version {version}; `runglass flow show {name}/{slug}` shows which there are"
+    )

@@ -1,0 +1,113 @@
+"""Which runs are meant: those that a list asks for, and the one that a command line names.
+
+A run is named by its id, by a part of it, or as `last`.
+"""
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from runglass.cli import argument_parsers
+from runglass.cli.exit_codes import NotFound, UsageError
+from runglass.run_api import RunPage
+from runglass.trace import RunStatus, RunSummary
+
+if TYPE_CHECKING:
+    from runglass.client import Client, Run
+
+MOST_PER_PAGE = 100
+NEWEST = 200
+"""Among so many of the newest runs a part of an id must be that of one run only."""
+
+FURTHEST = 10_000
+"""How many runs are looked through for a part of an id that is in none of the newest."""
+
+
+_LEAST_CHARS = 4
+_PART = re.compile(r"[0-9a-f-]+", re.IGNORECASE | re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+
+
+def named_run(client: "Client", name: str) -> "Run":
+    """The run that an id, the beginning or the end of one, or `last` names. Raises NotFound, UsageError."""
+    if _UUID.fullmatch(name):
+        return client.run(name.lower())
+    if name == "last":
+        newest = client.runs(limit=1).runs
+        if not newest:
+            raise NotFound("there is no run yet that this key may see")
+        return client.run(newest[0].id)
+    if len(name) < _LEAST_CHARS or not _PART.fullmatch(name):
+        raise UsageError(
+            f"{name!r} does not name a run: write its id, at least {_LEAST_CHARS} characters of its end or"
+            " beginning, or last"
+        )
+    return client.run(_id_with(client, name.lower()))
+
+
+def _id_with(client: "Client", part: str) -> str:
+    found: list[str] = []
+    for number, run in enumerate(client.runs(limit=MOST_PER_PAGE), start=1):
+        if run.id.endswith(part) or run.id.startswith(part):
+            found.append(run.id)
+        if (number >= NEWEST and found) or number == FURTHEST:
+            break
+    if not found:
+        raise NotFound(
+            f"none of the newest {FURTHEST:,} runs that this key may see has an id that ends or begins with"
+            f" {part!r}; `runglass runs list` shows the newest"
+        )
+    if len(found) > 1:
+        shown = "".join(f"\n  {run_id}" for run_id in found[:10])
+        more = f"\n  and {len(found) - 10} more" if len(found) > 10 else ""
+        raise UsageError(
+            f"{part!r} is a part of {len(found)} ids; write more of the one you mean:{shown}{more}"
+        )
+    return found[0]
+
+
+def flow_id(client: "Client", flow: str) -> str:
+    """The id of the flow that is named by id, SLUG or ORG/PROJECT/SLUG. Raises NotFound."""
+    if _UUID.fullmatch(flow):
+        return flow
+    from runglass.client.api.admin import Management
+
+    management = Management(client)
+    if "/" in flow:
+        name, slug = argument_parsers.flow_name(flow)
+        listed = management.flows(name.org, name.project)
+    else:
+        slug, listed = flow, management.own_flows()
+    for each in listed.flows:
+        if each.slug == slug:
+            return each.id
+    raise NotFound(
+        f"{listed.org}/{listed.project} has no flow {slug!r};"
+        f" `runglass flow list {listed.org}/{listed.project}` shows which there are"
+    )
+
+
+def newest_runs(
+    client: "Client",
+    *,
+    flow: str | None = None,
+    status: RunStatus | None = None,
+    since: datetime | None = None,
+    limit: int,
+) -> RunPage:
+    """Up to `limit` runs that began at `since` or later, newest first, from as many pages as that takes."""
+    of_flow = None if flow is None else flow_id(client, flow)
+    runs: list[RunSummary] = []
+    cursor: str | None = None
+    while True:
+        page = client.runs(
+            flow_id=of_flow,
+            status=status,
+            since=since,
+            limit=min(limit - len(runs), MOST_PER_PAGE),
+            cursor=cursor,
+        )
+        cursor = page.next_cursor
+        runs += page.runs
+        if cursor is None or len(runs) >= limit:
+            return RunPage(runs=runs, next_cursor=cursor)

@@ -1,0 +1,151 @@
+"""A run that is asked for, followed to its end and asked for its result, over losses of the server.
+
+It is queued as a job, whose answer names the run at once. All attempts to queue it carry one Idempotency-Key,
+and its result is asked for until it is had: a server that is killed and started again costs time, no run.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runglass.cli.terminal.output import note
+from runglass.client.core import requests, run_requests
+from runglass.client.core.retries import PASSING, backoff_s
+from runglass.errors import APIConnectionError, APIError, APITimeoutError, api_error
+from runglass.events import FlowFailed, StreamEvent
+from runglass.run_api import CompletedResult, JobAccepted, JobState, Version
+
+if TYPE_CHECKING:
+    from runglass.client.api.async_client import AsyncClient
+
+T = TypeVar("T")
+
+LONGEST_WAIT_S = 2.0
+
+OWN_CODES: frozenset[str] = frozenset({"BYOK_KEY_REJECTED", "TOOL_ITERATION_LIMIT", "CREDITS_EXHAUSTED"})
+"""Codes of a failed run that its caller is told; any other is STEP_FAILED, whatever the step failed with."""
+
+
+class WatchedRun:
+    """A run of `flow` that has not begun yet. `run_id` is None until the server has named it."""
+
+    def __init__(
+        self,
+        client: "AsyncClient",
+        flow: str,
+        *,
+        message: str | None,
+        parameters: Mapping[str, Any] | None = None,
+        block_overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        version: Version = "production",
+        trace: bool = False,
+    ) -> None:
+        self.run_id: str | None = None
+        self._client = client
+        # Made once: what is sent again is the same call under the same key.
+        self._call = run_requests.job(
+            client.flow(flow)._address,
+            message=message,
+            parameters=parameters,
+            block_overrides=block_overrides,
+            version=version,
+            trace=trace,
+        )
+
+    async def result(
+        self,
+        on_event: Callable[[StreamEvent], None] = lambda event: None,
+        *,
+        on_named: Callable[[str], None] = lambda run_id: None,
+    ) -> CompletedResult:
+        """Begins the run and waits for its result; `on_event` gets each event once, as it comes.
+
+        `on_named` hears the run's id first. Raises APIError where the run is refused or fails, and
+        APIConnectionError where no server was reached; one that is lost later is waited for. Cancelling this
+        leaves the run going on.
+        """
+        accepted = await self._queue()
+        self.run_id = accepted.execution_id
+        on_named(self.run_id)
+        state, last = await self._follow(self.run_id, on_event)
+        if state.status != "completed":
+            raise _failure(state, last)
+        return CompletedResult(
+            result=state.result,
+            flow_id=accepted.flow_id,
+            block_count=accepted.block_count,
+            execution_id=self.run_id,
+        )
+
+    async def cancel(self) -> None:
+        """Ends the run, which has been named. Raises as `AsyncRun.cancel` does."""
+        assert self.run_id is not None
+        await self._client.run(self.run_id).cancel()
+
+    async def _queue(self) -> JobAccepted:
+        def queue() -> Awaitable[JobAccepted]:
+            return self._client._transport.call(self._call, timeout=None)
+
+        try:
+            return await queue()
+        except (APIConnectionError, APITimeoutError) as error:
+            # Where the server was never reached there is no run. Else the same call under the same key tells.
+            if isinstance(error, APIConnectionError) and not error.may_have_begun:
+                raise
+        return await _until_answered(queue)
+
+    async def _follow(
+        self, run_id: str, on_event: Callable[[StreamEvent], None]
+    ) -> tuple[JobState, StreamEvent | None]:
+        """How the job ended, and the last event that was seen of it."""
+        last: StreamEvent | None = None
+        failures = 0
+        while True:
+            try:
+                async for event in self._client.run(run_id).live_trace():
+                    # A stream that is opened anew begins with the first event.
+                    if last is None or event.seq > last.seq:
+                        last = event
+                        on_event(event)
+            except APIConnectionError as error:
+                failures += 1
+                if failures == 1:
+                    note(f"the events cannot be followed at the moment: {error}")
+            state = await _until_answered(lambda: self._state(run_id))
+            if state.status in ("completed", "failed"):
+                return state, last
+            await asyncio.sleep(backoff_s(failures, most_s=LONGEST_WAIT_S))
+
+    async def _state(self, run_id: str) -> JobState:
+        return await self._client._transport.call(requests.job(self._call.path, run_id), timeout=None)
+
+
+async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """What the server answers, as soon as it does. Raises APIError where it refuses."""
+    failures = 0
+    while True:
+        try:
+            return await ask()
+        except (APIConnectionError, APITimeoutError, APIError) as error:
+            if isinstance(error, APIError) and error.status not in PASSING:
+                raise
+            failures += 1
+            if failures == 1:
+                note(f"the server is lost, and asked again until it answers: {error}")
+        await asyncio.sleep(backoff_s(failures, most_s=LONGEST_WAIT_S))
+
+
+def _failure(state: JobState, last: StreamEvent | None) -> APIError:
+    """The error that the caller of `execute` would have got."""
+    if not isinstance(last, FlowFailed):
+        reason = "the run was cancelled" if state.error == "cancelled" else str(state.error)
+        return api_error("STEP_FAILED", reason, execution_id=state.execution_id)
+    error = last.error or {}
+    code = error.get("code")
+    return api_error(
+        code if code in OWN_CODES else "STEP_FAILED",
+        str(state.error),
+        execution_id=state.execution_id,
+        step_id=last.step_id,
+        details={"error": error},
+    )

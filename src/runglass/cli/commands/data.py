@@ -1,0 +1,156 @@
+"""`runglass data`: the database of a data folder, whether or not its server runs."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runglass.cli.backends import local_store as data_folder
+from runglass.cli.commands.export_raw import export_raw
+from runglass.cli.exit_codes import Exit, UsageError
+from runglass.cli.options import AsJson, Data, Store
+from runglass.cli.terminal import formatting
+from runglass.cli.terminal.output import note, stdout, write_json, write_line
+from runglass.cli.terminal.table import Cell, Column, Row, print_table
+from runglass.errors import StoreError
+from runglass.settings import Settings
+
+if TYPE_CHECKING:
+    from runglass.store.sqlite.database_file import ProjectUsage
+
+app = typer.Typer(no_args_is_help=True, help="The database: what it takes, copied, checked, made smaller.")
+
+COLUMNS = (
+    Column("project"),
+    Column("runs", right=True),
+    Column("events", right=True, spare=2),
+    Column("event data", right=True),
+    Column("steps", right=True, spare=3),
+    Column("step data", right=True),
+    Column("outcomes", right=True, spare=1),
+    Column("open runs", right=True, spare=1),
+)
+
+
+@app.command()
+def usage(data: Data = None, store: Store = None, as_json: AsJson = False) -> None:
+    """What each project takes, what is free, and the size of the write-ahead log. A server may run."""
+    # Imported here, as in the commands below: they bring SQLite along, and no other command is to wait.
+    from runglass.store.sqlite.database_file import usage as usage_of
+
+    settings = data_folder.data_settings(data, store)
+    asyncio.run(_bring_up_to_date(settings))
+    found = usage_of(settings.database)
+    if as_json:
+        write_json(found)
+        return
+    print_table(COLUMNS, [_row(project) for project in found.projects])
+    console = stdout()
+    file, free, log = map(formatting.size, (found.file_bytes, found.free_bytes, found.log_bytes))
+    write_line(console)
+    write_line(console, f"file {file}, of which {free} free; log {log}")
+    if found.purged_runs:
+        write_line(
+            console, f"{formatting.counted(found.purged_runs, 'deleted run')} still to be cleared away"
+        )
+    if not found.gives_back:
+        note("the file was made by an earlier version: free space goes back with `runglass data vacuum`")
+
+
+@app.command()
+def vacuum(data: Data = None, store: Store = None) -> None:
+    """Write the database anew without free space. No server may run; takes as much disk space again."""
+    from runglass.runtime import exclusive
+    from runglass.store.sqlite.database_file import rebuild
+
+    settings = data_folder.data_settings(data, store)
+    data_folder.require_database(settings)
+    with exclusive(settings.database):
+        asyncio.run(_bring_up_to_date(settings))
+        before = settings.database.stat().st_size
+        rebuild(settings.database)
+        after = settings.database.stat().st_size
+    write_line(stdout(), f"{formatting.size(before)} before, {formatting.size(after)} now")
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The copy; it must not exist yet.")],
+    data: Data = None,
+    store: Store = None,
+) -> None:
+    """Copy the database as of one moment, while its server goes on.
+
+    To restore it, start the server with --store sqlite:///FILE, or put it in the place of the database.
+    """
+    from runglass.store.sqlite.database_file import back_up
+
+    settings = data_folder.data_settings(data, store)
+    data_folder.require_database(settings)
+    try:
+        back_up(settings.database, file)
+    except FileExistsError as error:
+        raise UsageError(f"{str(file)!r} exists and is left as it is: name another file") from error
+    except OSError as error:
+        raise UsageError(f"{str(file)!r} cannot be written: {error.strerror}") from error
+    write_line(stdout(), f"{file}  {formatting.size(file.stat().st_size)}")
+
+
+@app.command()
+def check(
+    every_run: Annotated[
+        bool, typer.Option("--all", help="Fold the log of every run; by default of some, spread over all.")
+    ] = False,
+    data: Data = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether the file is sound, no row strays, no log has gaps, and traces are what their events add up to.
+
+    A server may run. Exit code 1 if anything is wrong.
+    """
+    from runglass.store.sqlite.integrity import check as check_file
+
+    settings = data_folder.data_settings(data, store)
+    data_folder.require_database(settings)
+    try:
+        asyncio.run(_bring_up_to_date(settings))
+        runs, folded, problems = check_file(settings.database, every_run=every_run)
+    except StoreError as error:
+        # A file that cannot be opened is what this command is there to find.
+        runs, folded, problems = 0, 0, [str(error)]
+    if as_json:
+        write_json({"ok": not problems, "runs": runs, "foldedRuns": folded, "problems": problems})
+    else:
+        console = stdout()
+        for problem in problems:
+            write_line(console, problem)
+        told = f"{formatting.counted(len(problems), 'problem')}" if problems else "all is well"
+        write_line(console, f"{told}: {formatting.counted(runs, 'run')}, {folded:,} of them folded")
+    if problems:
+        raise typer.Exit(Exit.FAILED)
+
+
+async def _bring_up_to_date(settings: Settings) -> None:
+    """Gives the database this version's schema, as every command does that opens it."""
+    async with data_folder.existing_store(settings):
+        pass
+
+
+def _row(project: "ProjectUsage") -> Row:
+    return Row(
+        (
+            Cell(f"{project.org}/{project.project}"),
+            Cell(formatting.count(project.runs)),
+            Cell(formatting.count(project.events)),
+            Cell(formatting.size(project.event_bytes)),
+            Cell(formatting.count(project.steps)),
+            Cell(formatting.size(project.step_bytes)),
+            Cell(formatting.size(project.outcome_bytes)),
+            Cell(formatting.size(project.open_bytes)),
+        )
+    )
+
+
+app.command("export-raw")(export_raw)

@@ -1,0 +1,106 @@
+"""`runglass runs delete`: which runs, told first, and then for good."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runglass.cli.backends.run_lookup import flow_id as named_flow_id
+from runglass.cli.backends.run_lookup import named_run
+from runglass.cli.backends.run_query import Found, find_runs, time_limit
+from runglass.cli.exit_codes import NotFound, UsageError
+from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect
+from runglass.cli.terminal import formatting
+from runglass.cli.terminal.output import note, stdout, write_json, write_line
+from runglass.errors import FlowNotFoundError, RunglassError
+from runglass.trace import RunStatus
+
+if TYPE_CHECKING:
+    from runglass.client import Client, Run
+
+
+def delete(
+    run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN_ID]...")] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option(metavar="FLOW", help="Runs of this flow: its id, SLUG or ORG/PROJECT/SLUG."),
+    ] = None,
+    status: Annotated[
+        RunStatus | None, typer.Option(help="Runs with this status; by default those that have ended.")
+    ] = None,
+    before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Runs that ended before: 2026-01-31, or with a time.")
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Runs that ended longer ago than 30d, or 90m, 12h, 2w.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only tell what would go.")] = False,
+    as_json: AsJson = False,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Delete runs for good, by id or by query. Without --yes it tells what would go, and deletes nothing."""
+    limit = time_limit(before, older_than)
+    by_query = flow is not None or status is not None or limit is not None
+    if bool(run_ids) == by_query:
+        raise UsageError(
+            "say which runs: either ids, or a query with --flow, --status, --before or --older-than"
+        )
+    with connect(base_url, api_key) as client:
+        if run_ids:
+            runs = [named_run(client, run_id) for run_id in dict.fromkeys(run_ids)]
+            # To delete one it need not be looked at, which has to wait for one that has not begun.
+            found = [Found(run.execution_id, None if yes else _began(run)) for run in runs]
+        else:
+            flow_id = None if flow is None else named_flow_id(client, flow)
+            found = list(find_runs(client, flow_id=flow_id, status=status, before=limit))
+        if not yes:
+            _tell_what_would_go(found, as_json=as_json)
+            return
+        deleted, missing = _delete_all(client, [each.id for each in found])
+    if as_json:
+        write_json({"deleted": deleted, "missing": missing})
+    else:
+        write_line(stdout(), f"deleted {formatting.counted(len(deleted), 'run')}")
+    if run_ids and missing:
+        raise NotFound(f"there is no run {', '.join(map(repr, missing))}")
+
+
+def _began(run: "Run") -> str:
+    """When the run began. Raises FlowNotFoundError."""
+    with closing(run.live_trace()) as events:
+        return next(events).at
+
+
+def _tell_what_would_go(found: Sequence[Found], *, as_json: bool) -> None:
+    timed = sorted((each for each in found if each.at), key=lambda each: each.at or "")
+    if as_json:
+        ends = {"oldest": timed[0], "newest": timed[-1]} if timed else {"oldest": None, "newest": None}
+        shown = {name: each and each._asdict() for name, each in ends.items()}
+        write_json({"count": len(found), **shown})
+    else:
+        console = stdout()
+        write_line(console, f"{formatting.counted(len(found), 'run')} would be deleted")
+        for name, each in zip(("oldest", "newest"), (timed[:1], timed[-1:]), strict=True):
+            for run in each:
+                write_line(console, f"{name}  {run.id}  {formatting.local_time(run.at)}")
+    if found:
+        note("nothing has been deleted: add --yes to delete for good")
+
+
+def _delete_all(client: "Client", run_ids: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Deletes each; returns those that were there, and those that were not. An error says how far it came."""
+    deleted: list[str] = []
+    missing: list[str] = []
+    for run_id in run_ids:
+        try:
+            client.run(run_id).delete()
+        except FlowNotFoundError:
+            missing.append(run_id)
+        except RunglassError:
+            note(f"deleted {len(deleted):,} of {formatting.counted(len(run_ids), 'run')}, then:")
+            raise
+        else:
+            deleted.append(run_id)
+    return deleted, missing

@@ -1,0 +1,79 @@
+"""`runglass data export-raw`: all that is stored of a run, as it is, for a run that cannot be read."""
+
+import asyncio
+import base64
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated
+
+import msgspec
+import typer
+
+from runglass.cli.backends import local_store as data_folder
+from runglass.cli.exit_codes import NotFound, UsageError
+from runglass.cli.options import Data, Store
+from runglass.cli.terminal.output import note
+from runglass.settings import Settings
+from runglass.store.base import RawRow
+
+
+def export_raw(
+    run_id: Annotated[str, typer.Argument(metavar="RUN_ID")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, which only you may read.")],
+    data: Data = None,
+    store: Store = None,
+) -> None:
+    """Write every row of a run to a file, one as JSON per line, whether or not the run can be read.
+
+    Bytes are `{"text": …}` where they are UTF-8, and else `{"base64": …}`.
+    """
+    rows = asyncio.run(_export(data_folder.data_settings(data, store), run_id.lower(), file))
+    note(f"wrote {rows:,} rows of run {run_id} to {file}")
+
+
+async def _export(settings: Settings, run_id: str, file: Path) -> int:
+    async with data_folder.existing_store(settings) as store:
+        if await store.run(run_id) is None:
+            raise NotFound(f"there is no run {run_id!r} in {str(settings.database)!r}")
+        with _whole_file(file) as written:
+            lines = _Lines(written)
+            await store.raw_rows(run_id, lines.take)
+        return lines.count
+
+
+class _Lines:
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.count = 0
+
+    def take(self, table: str, row: RawRow) -> None:
+        plain = {name: _plain(value) if isinstance(value, bytes) else value for name, value in row.items()}
+        self.file.write(msgspec.json.encode({"table": table, "row": plain}) + b"\n")
+        self.count += 1
+
+
+@contextmanager
+def _whole_file(file: Path) -> Iterator[IO[bytes]]:
+    """A new file, which is gone again where the block fails: half of a run would pass for the whole."""
+    try:
+        written = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "wb")
+    except OSError as error:
+        raise UsageError(
+            f"{str(file)!r} cannot be written as a new file: {error.strerror or error}"
+        ) from error
+
+    try:
+        with written:
+            yield written
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+
+
+def _plain(value: bytes) -> dict[str, str]:
+    try:
+        return {"text": value.decode()}
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}

@@ -1,0 +1,107 @@
+"""`runglass keys`: who may talk to the server. A key is shown once, when it is made."""
+
+import asyncio
+from typing import Annotated, Literal
+
+import typer
+
+from runglass.cli.argument_parsers import ProjectName, project_name
+from runglass.cli.backends import local_store as data_folder
+from runglass.cli.exit_codes import NotFound
+from runglass.cli.options import AsJson, Data, Store
+from runglass.cli.terminal.formatting import UNKNOWN, local_time
+from runglass.cli.terminal.output import note, stdout, write_json, write_line
+from runglass.cli.terminal.table import Cell, Column, Row, print_table
+from runglass.settings import Settings
+from runglass.store.base import ApiKey
+
+app = typer.Typer(no_args_is_help=True, help="API keys of a data folder; also while its server runs.")
+
+ProjectArgument = Annotated[str, typer.Argument(metavar="ORG/PROJECT")]
+
+COLUMNS = (
+    Column("id", right=True),
+    Column("key"),
+    Column("role"),
+    Column("created"),
+    Column("revoked"),
+)
+
+
+Role = Literal["admin", "run", "read"]
+
+
+@app.command()
+def create(
+    project: ProjectArgument,
+    role: Annotated[Role, typer.Option(help="What the key may do.")] = "admin",
+    data: Data = None,
+    store: Store = None,
+) -> None:
+    """Make a key and print it, alone, on stdout. The project is made too where it is new."""
+    name = project_name(project)
+    asyncio.run(_create(data_folder.data_settings(data, store), name, role))
+
+
+@app.command("list")
+def list_keys(
+    project: ProjectArgument, data: Data = None, store: Store = None, as_json: AsJson = False
+) -> None:
+    """The project's keys, revoked ones too: their beginnings, never the keys."""
+    name = project_name(project)
+    keys = asyncio.run(_keys(data_folder.data_settings(data, store), name))
+    if as_json:
+        write_json([_plain(key) for key in keys])
+    else:
+        print_table(COLUMNS, [_row(key) for key in keys])
+
+
+@app.command()
+def revoke(
+    project: ProjectArgument,
+    key: Annotated[int, typer.Argument(metavar="ID", help="The id that `keys list` shows.")],
+    data: Data = None,
+    store: Store = None,
+) -> None:
+    """Make a key useless, at once and for good; a running server ends what it is answering to it."""
+    name = project_name(project)
+    asyncio.run(_revoke(data_folder.data_settings(data, store), name, key))
+
+
+async def _create(settings: Settings, name: ProjectName, role: Role) -> None:
+    async with data_folder.any_store(settings) as store:
+        project = await data_folder.make_project(store, name)
+        key, _ = await data_folder.create_key(store, project, role, most=settings.max_keys_per_project)
+    write_line(stdout(), key)
+
+
+async def _keys(settings: Settings, name: ProjectName) -> list[ApiKey]:
+    async with data_folder.existing_store(settings) as store:
+        return await store.keys((await data_folder.existing_project(store, name)).id)
+
+
+async def _revoke(settings: Settings, name: ProjectName, key_id: int) -> None:
+    async with data_folder.existing_store(settings) as store:
+        project = await data_folder.existing_project(store, name)
+        key = next((each for each in await store.keys(project.id) if each.id == key_id), None)
+        if key is None:
+            raise NotFound(f"{name} has no key {key_id}; `runglass keys list {name}` shows which there are")
+        await store.revoke_key(project.id, key_id, by=data_folder.terminal_user())
+    note(f"key {key_id} ({key.hint}…) of {name} is revoked")
+
+
+def _row(key: ApiKey) -> Row:
+    style = "" if key.revoked_at is None else "dim"
+    revoked = UNKNOWN if key.revoked_at is None else local_time(key.revoked_at)
+    texts = (str(key.id), f"{key.hint}…", key.role, local_time(key.created_at), revoked)
+    return Row([Cell(text, style) for text in texts])
+
+
+def _plain(key: ApiKey) -> dict[str, object]:
+    return {
+        "id": key.id,
+        "hint": key.hint,
+        "role": key.role,
+        "createdAt": key.created_at,
+        "revokedAt": key.revoked_at,
+    }

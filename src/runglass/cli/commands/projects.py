@@ -1,0 +1,240 @@
+"""`runglass projects`: the rooms that flows, keys and runs live in."""
+
+import asyncio
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Literal
+
+import typer
+
+from runglass.cli.argument_parsers import ProjectName, project_name
+from runglass.cli.backends import local_store as data_folder
+from runglass.cli.exit_codes import UsageError
+from runglass.cli.options import AsJson, Data, Store
+from runglass.cli.terminal.formatting import UNKNOWN
+from runglass.cli.terminal.output import note, stdout, write_json, write_line
+from runglass.cli.terminal.table import Cell, Column, Row, print_table
+from runglass.money import format_usd
+from runglass.settings import Settings
+from runglass.store.base import Project, Retention
+
+app = typer.Typer(no_args_is_help=True, help="Projects of a data folder.")
+
+
+MOST_USD = 1_000_000_000_000
+MOST_DECIMALS = 30
+
+MOST_DAYS = 1_000_000
+
+CaptureChoice = Literal["off", "metadata_only", "redacted", "full", "default"]
+
+
+@app.command("list")
+def list_projects(data: Data = None, store: Store = None, as_json: AsJson = False) -> None:
+    """Every project of the data folder."""
+    projects = asyncio.run(_projects(data_folder.data_settings(data, store)))
+    if as_json:
+        write_json([{"org": each.org, "project": each.name, "capture": each.capture} for each in projects])
+        return
+    rows = [Row((Cell(f"{each.org}/{each.name}"), Cell(each.capture or UNKNOWN))) for each in projects]
+    print_table((Column("project"), Column("capture")), rows)
+
+
+@app.command()
+def create(
+    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
+    capture: Annotated[
+        CaptureChoice | None, typer.Option(help="What traces keep of inputs and outputs.")
+    ] = None,
+    data: Data = None,
+    store: Store = None,
+) -> None:
+    """Make a project, or set the capture mode of one that there is."""
+    name = project_name(project)
+    asyncio.run(_create(data_folder.data_settings(data, store), name, capture))
+
+
+@app.command()
+def budget(
+    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
+    amount: Annotated[
+        str | None,
+        typer.Argument(metavar="[USD]", help="What it may spend in all, as 5.00; none lifts the limit."),
+    ] = None,
+    data: Data = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a project may spend and has spent; with an amount, set what it may spend in all."""
+    name = project_name(project)
+    settings = data_folder.data_settings(data, store)
+    if amount is not None:
+        asyncio.run(_set_budget(settings, name, _dollars(amount)))
+    found = asyncio.run(_project(settings, name))
+    budget, spent = _usd(found.budget_usd), format_usd(found.spent_usd)
+    if as_json:
+        reserved = format_usd(found.reserved_usd)
+        about = {"budgetUsd": budget, "spentUsd": spent, "reservedUsd": reserved, "isSpent": found.is_spent}
+        write_json({"org": name.org, "project": name.project} | about)
+        return
+    limit = "no budget" if budget is None else f"budget ${budget}"
+    end = "; nothing more can be run" if found.is_spent else ""
+    held = f", ${format_usd(found.reserved_usd)} held for model calls" if found.reserved_usd else ""
+    write_line(stdout(), f"{name}  {limit}, spent ${spent}{held}{end}")
+
+
+@app.command()
+def models(
+    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN]...", help="Models, as openai:*; default lifts the list."),
+    ] = None,
+    data: Data = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or set which models a project's flows and callers may name; `echo` always may be.
+
+    Without a list a flow may name any model, and a `run` key set those of the server's `allowed_models`, or
+    else those that the project's published flows name.
+    """
+    name = project_name(project)
+    settings = data_folder.data_settings(data, store)
+    if patterns:
+        asyncio.run(_set_models(settings, name, None if patterns == ["default"] else _checked(patterns)))
+    found = asyncio.run(_project(settings, name))
+    if as_json:
+        write_json({"org": name.org, "project": name.project, "allowedModels": found.allowed_models})
+        return
+    allowed = "no list of models" if found.allowed_models is None else ", ".join(found.allowed_models)
+    write_line(stdout(), f"{name}  {allowed}")
+
+
+@app.command()
+def retention(
+    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
+    days: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DAYS", help="Runs are kept so long after their end; default: as the server says."
+        ),
+    ] = None,
+    content_days: Annotated[
+        str | None,
+        typer.Option(metavar="DAYS", help="So long they keep content; default: as the server says."),
+    ] = None,
+    data: Data = None,
+    store: Store = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or set how long a project keeps runs, and their inputs, outputs and other content.
+
+    A flow may say otherwise for its own runs.
+    """
+    name = project_name(project)
+    settings = data_folder.data_settings(data, store)
+    changes = {"days": days, "content_days": content_days}
+    wanted = {field: _days(text) for field, text in changes.items() if text is not None}
+    if wanted:
+        asyncio.run(_set_retention(settings, name, wanted))
+    found = asyncio.run(_project(settings, name))
+    if as_json:
+        about = {
+            "retentionDays": found.retention_days,
+            "contentRetentionDays": found.content_retention_days,
+        }
+        write_json({"org": name.org, "project": name.project} | about)
+        return
+    runs, content = _kept(found.retention_days), _kept(found.content_retention_days)
+    write_line(stdout(), f"{name}  runs are kept {runs}, their content {content}")
+
+
+async def _projects(settings: Settings) -> list[Project]:
+    async with data_folder.existing_store(settings) as store:
+        return await store.projects()
+
+
+async def _create(settings: Settings, name: ProjectName, capture: CaptureChoice | None) -> None:
+    async with data_folder.any_store(settings) as store:
+        project = await data_folder.make_project(store, name)
+        if capture is not None:
+            mode = None if capture == "default" else capture
+            await store.set_capture(project.id, mode, by=data_folder.terminal_user())
+            note(f"capture of {name} is now {capture}")
+
+
+async def _project(settings: Settings, name: ProjectName) -> Project:
+    async with data_folder.existing_store(settings) as store:
+        return await data_folder.existing_project(store, name)
+
+
+async def _set_budget(settings: Settings, name: ProjectName, budget_usd: Decimal | None) -> None:
+    async with data_folder.existing_store(settings) as store:
+        project = await data_folder.existing_project(store, name)
+        await store.set_budget(project.id, budget_usd, by=data_folder.terminal_user())
+
+
+async def _set_models(settings: Settings, name: ProjectName, patterns: list[str] | None) -> None:
+    async with data_folder.existing_store(settings) as store:
+        project = await data_folder.existing_project(store, name)
+        await store.set_allowed_models(project.id, patterns, by=data_folder.terminal_user())
+
+
+async def _set_retention(settings: Settings, name: ProjectName, wanted: dict[str, float | None]) -> None:
+    async with data_folder.existing_store(settings) as store:
+        project = await data_folder.existing_project(store, name)
+        before = Retention(project.retention_days, project.content_retention_days)
+        retention = before._replace(**wanted)
+        await store.set_retention(project.id, retention, by=data_folder.terminal_user())
+
+
+def _checked(patterns: list[str]) -> list[str]:
+    """The patterns. Raises UsageError for one that no model string fits."""
+    for pattern in patterns:
+        provider, _, model = pattern.partition(":")
+        if pattern != "*" and not (provider and model):
+            raise UsageError(f"{pattern!r} fits no model: write PROVIDER:MODEL, with * for any part")
+    return patterns
+
+
+def _days(text: str) -> float | None:
+    """Days, whole ones or not; None for `default`. Raises UsageError."""
+    if text == "default":
+        return None
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= MOST_DAYS:
+        raise UsageError(f"{text!r} is no number of days: write one from 0 to {MOST_DAYS:,}, or default")
+    return days
+
+
+def _kept(days: float | None) -> str:
+    return "as the server says" if days is None else f"{days:g} days"
+
+
+def _dollars(amount: str) -> Decimal | None:
+    """The amount; None for `none`. Raises UsageError."""
+    if amount == "none":
+        return None
+    try:
+        usd = Decimal(amount)
+    except InvalidOperation as error:
+        raise _no_amount(amount) from error
+    if not usd.is_finite() or not 0 <= usd <= MOST_USD:
+        raise _no_amount(amount)
+    if isinstance(exponent := usd.as_tuple().exponent, int) and exponent < -MOST_DECIMALS:
+        raise _no_amount(amount)
+    return usd
+
+
+def _no_amount(amount: str) -> UsageError:
+    return UsageError(
+        f"budget {amount!r} cannot be set: write US dollars from 0 to {MOST_USD:,} with at most"
+        f" {MOST_DECIMALS} decimals, such as 5.00, or none"
+    )
+
+
+def _usd(amount: Decimal | None) -> str | None:
+    return None if amount is None else format_usd(amount)

@@ -1,0 +1,170 @@
+"""`runglass run`: run a flow on a server and print its result."""
+
+import asyncio
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from runglass.cli.argument_parsers import flow_name, parameter
+from runglass.cli.argument_parsers import version as parse_version
+from runglass.cli.backends.run_interrupt import until_interrupted
+from runglass.cli.exit_codes import UsageError, exit_of
+from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect_async
+from runglass.cli.terminal.event_lines import EventLines, place
+from runglass.cli.terminal.output import complain, is_watched, note, stderr, write_json, write_line
+from runglass.errors import APIError, APITimeoutError
+from runglass.events import (
+    StepInput,
+    StepModelCall,
+    StepModelReserved,
+    StepOutput,
+    StepProgress,
+    StepStarted,
+    StreamEvent,
+)
+from runglass.run_api import CompletedResult
+
+if TYPE_CHECKING:
+    from runglass.cli.backends.run_watcher import WatchedRun
+
+
+class RunArguments(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be run, as the command line says."""
+
+    flow: str
+    message: str | None
+    parameters: dict[str, Any]
+    version: Any
+    trace: bool
+    timeout_s: float
+
+
+def run(
+    flow: Annotated[str, typer.Argument(metavar="ORG/PROJECT/SLUG")],
+    message: Annotated[str | None, typer.Option("--message", "-m", help="The run's `message`.")] = None,
+    message_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Read the message from a file; - reads stdin.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A further input, as JSON or text."),
+    ] = None,
+    version: Annotated[str, typer.Option(help="production, draft or a version's number.")] = "production",
+    trace: Annotated[bool, typer.Option("--trace", help="Keep every input and output of this run.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds to wait at most; by default as long as it takes.")
+    ] = None,
+    as_json: AsJson = False,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Run a flow and print its result as JSON; --json prints the whole answer, or the whole error.
+
+    The run's id comes first, on stderr. Ctrl-C stops watching and leaves the run alone, twice cancels it. A
+    server that is lost while the run goes on is waited for, as long as --timeout allows.
+    """
+    flow_name(flow)
+    call = RunArguments(
+        flow=flow,
+        message=_message(message, message_file),
+        parameters=dict(parameter(text) for text in param or ()),
+        version=parse_version(version),
+        trace=trace,
+        timeout_s=math.inf if timeout is None else timeout,
+    )
+    try:
+        completed = asyncio.run(_execute(call, base_url, api_key))
+    except APIError as error:
+        _report(error, as_json=as_json)
+        raise typer.Exit(exit_of(error)) from error
+    if as_json:
+        write_json(completed)
+    else:
+        write_json(completed.result, indent=2)
+
+
+def _message(text: str | None, file: str | None) -> str | None:
+    if file is None:
+        return text
+    if text is not None:
+        raise UsageError("give --message or --message-file, not both")
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"message file {file!r} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"message file {file!r} is not UTF-8 text: byte {error.start} is wrong") from error
+
+
+async def _execute(call: RunArguments, base_url: str | None, api_key: str | None) -> CompletedResult:
+    # Imported here: it brings the client along, and a mistake on the command line is told without.
+    from runglass.cli.backends.run_watcher import WatchedRun
+
+    async with connect_async(base_url, api_key) as client:
+        run = WatchedRun(
+            client,
+            call.flow,
+            message=call.message,
+            parameters=call.parameters,
+            version=call.version,
+            trace=call.trace,
+        )
+        return await until_interrupted(run, _within(call.timeout_s, run))
+
+
+async def _within(timeout_s: float, run: "WatchedRun") -> CompletedResult:
+    watching = _show_events(run) if is_watched(stderr()) else run.result(on_named=_name)
+    try:
+        async with asyncio.timeout(None if math.isinf(timeout_s) else timeout_s):
+            return await watching
+    except TimeoutError as error:
+        message = f"the run did not end within {timeout_s:g} s"
+        if run.run_id is None:
+            raise APITimeoutError(f"the server did not answer within {timeout_s:g} s") from error
+        goes_on = f"it goes on: runglass runs tail {run.run_id}"
+        raise APITimeoutError(f"{message}; {goes_on}") from error
+
+
+_PASSED_OVER = (StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
+"""Events that say too much for somebody who waits for a result."""
+
+
+async def _show_events(run: "WatchedRun") -> CompletedResult:
+    console = stderr()
+    lines = EventLines()
+
+    def show(event: StreamEvent) -> None:
+        line = lines.line(event)
+        if not isinstance(event, _PASSED_OVER):
+            write_line(console, line)
+        if isinstance(event, StepStarted):
+            status.update(f"running {place(event)} …")
+
+    with console.status("running …") as status:
+        return await run.result(show, on_named=lambda run_id: write_line(console, _named(run_id)))
+
+
+def _name(run_id: str) -> None:
+    note(_named(run_id))
+
+
+def _named(run_id: str) -> str:
+    return f"run {run_id}"
+
+
+def _report(error: APIError, *, as_json: bool) -> None:
+    where = {"executionId": error.execution_id, "stepId": error.step_id}
+    where = {name: value for name, value in where.items() if value is not None}
+    if as_json:
+        write_json({"detail": {"code": error.code, "message": error.message, **error.details, **where}})
+    complain(str(error))
+    if error.step_id is not None:
+        note(f"step:  {error.step_id}")
+    if error.execution_id is not None:
+        note(f"run:   {error.execution_id}")
+        note(f"trace: runglass runs show {error.execution_id}")

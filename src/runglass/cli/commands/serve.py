@@ -1,0 +1,126 @@
+"""`runglass serve`: the server, and the folder of flow files that it keeps published."""
+
+import asyncio
+import ctypes
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from runglass.cli.import_without_gc import loading
+from runglass.cli.terminal.output import log_to_stderr, note, stdout, warn, write_line
+from runglass.run_api import CaptureMode
+from runglass.settings import Settings, SettingsError, read_settings
+
+if TYPE_CHECKING:
+    from runglass.runtime import Runtime
+
+LARGE_BLOCK_BYTES = 1 << 20
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+"""The names of these options in malloc.h."""
+GC_OBJECTS = 20_000
+"""How many new objects the garbage collector lets come before it looks at them."""
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. By default 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. By default 8080.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the database; by default runglass-data.")
+    ] = None,
+    flows: Annotated[
+        Path | None,
+        typer.Option(help="Folder of flow files ORG/PROJECT/*.yaml that are published when they change."),
+    ] = None,
+    store: Annotated[str | None, typer.Option(help="sqlite:///path, for a database elsewhere.")] = None,
+    synchronous: Annotated[
+        Literal["FULL", "NORMAL"] | None,
+        typer.Option(help="What is safe: FULL through a power cut, NORMAL a crash."),
+    ] = None,
+    capture: Annotated[
+        CaptureMode | None, typer.Option(help="What traces keep where neither flow nor project says.")
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="Least severe message that is logged."),
+    ] = None,
+) -> None:
+    """Serve flows and runs until Ctrl-C; prints `ready URL` once it accepts connections.
+
+    The URL is what RUNGLASS_BASE_URL and --base-url of the other commands take.
+
+    Every other setting comes from RUNGLASS_… variables or runglass.toml.
+    """
+    settings = read_settings(
+        {
+            "host": host,
+            "port": port,
+            "data": data,
+            "flows": flows,
+            "store": store,
+            "synchronous": synchronous,
+            "capture": capture,
+            "log_level": log_level,
+        },
+        warn=warn,
+    )
+    log_to_stderr(settings.log_level)
+    # Imported here, so that no other command waits for the web framework.
+    with loading():
+        from runglass.server import new_event_loop
+    # Next to nothing of what a going run holds is garbage. By default the collector walks through it after
+    # every 700 objects; with 200 runs that was a tenth of all work.
+    gc.set_threshold(GC_OBJECTS, 10, 10)
+    _give_back_large_blocks()
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(settings))
+
+
+def _give_back_large_blocks() -> None:
+    """Lets the C library give back large blocks as soon as they are freed, where it is that of GNU.
+
+    By itself it takes the first one that is freed for a sign that there will be more, and keeps them from
+    then on in a heap with holes: what results of megabytes have taken would never be given back.
+    """
+    if (set_option := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        set_option(_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+        # With the other one set it no longer grows by itself, and each part of a long answer would be asked
+        # of the system anew.
+        set_option(_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES)
+
+
+async def _serve(settings: Settings) -> None:
+    from runglass.server import serve as serve_http
+
+    folder = settings.flows
+    if folder is None:
+        await serve_http(settings, ready=_announce)
+        return
+    if not folder.is_dir():
+        raise SettingsError(f"the folder of flows {str(folder)!r} does not exist")
+    # Imported here, so that a server without such a folder does not hold what reads and watches it.
+    from runglass.cli.backends.flow_folder import FlowFolder
+
+    address: list[str] = []
+
+    async def publish_and_watch(runtime: "Runtime") -> None:
+        flow_folder = FlowFolder(folder, runtime.store, report=note)
+        await flow_folder.scan()
+        # Only now: who waits for `ready` may run the folder's flows.
+        _announce(address[0])
+        await flow_folder.watch()
+
+    await serve_http(settings, ready=address.append, beside=publish_and_watch)
+
+
+def _announce(url: str) -> None:
+    console = stdout()
+    write_line(console, f"ready {url}")
+    console.file.flush()
+    note(
+        f"look at its runs with: RUNGLASS_BASE_URL={url} runglass runs list"
+        " (and RUNGLASS_API_KEY from runglass keys create)"
+    )

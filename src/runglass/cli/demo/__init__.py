@@ -1,0 +1,1 @@
+"""`runglass demo`."""

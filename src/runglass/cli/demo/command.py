@@ -1,0 +1,142 @@
+"""`runglass demo`: a real flow, watched live, and its trace, with nothing to prepare."""
+
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import msgspec
+import typer
+
+from runglass.cli.demo.text import flow_file, read_text, story
+from runglass.cli.exit_codes import Exit
+from runglass.cli.terminal import formatting
+from runglass.cli.terminal.output import (
+    heading,
+    log_to_stderr,
+    one_line,
+    stdout,
+    warn,
+    write_json,
+    write_line,
+)
+from runglass.settings import Price, Settings, read_settings
+from runglass.trace import StepTrace
+
+if TYPE_CHECKING:
+    from runglass.cli.demo.run import Shown
+
+
+ECHO_PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60"))
+"""The offline model is free; priced like a small hosted one, it shows how costs look."""
+
+
+class KeptRun(NamedTuple):
+    """The folder that the run is kept in, and whether the demo made it."""
+
+    folder: Path
+    is_new: bool
+
+
+def demo(
+    file: Annotated[Path | None, typer.Option(help="A text of yours instead of the story.")] = None,
+    model: Annotated[
+        str, typer.Option(help="The model of the llm steps, such as openai:gpt-4o-mini; echo is offline.")
+    ] = "echo",
+    data: Annotated[Path, typer.Option(help="Folder to keep the run in.")] = Path("runglass-demo"),
+) -> None:
+    """Run a flow over a story, watch it live and read its trace."""
+    began_s = time.monotonic()
+    # Imported here: no other command is to wait for the server and the engine.
+    from runglass.cli.demo.run import PROJECT, show_run
+    from runglass.flow import parse_flow
+
+    text = story() if file is None else read_text(file)
+    flow = parse_flow(flow_file(), file="demo.yaml")
+    settings = _settings(data)
+    log_to_stderr(settings.log_level)
+    kept = KeptRun(data, is_new=not data.exists())
+    title = one_line(text.lstrip().partition("\n")[0], limit=60)
+    _say(
+        f"The flow {flow.slug!r} reads “{title}” ({formatting.size(len(text.encode()))})"
+        f" with the model {model}."
+    )
+    if model == "echo" and settings.prices["echo"] == ECHO_PRICE:
+        _say(
+            f"(echo is offline and free; for show it is priced at ${ECHO_PRICE.input_per_mtok} and"
+            f" ${ECHO_PRICE.output_per_mtok} per million tokens in and out.)"
+        )
+    shown = show_run(settings, flow, text, model=model)
+    if shown.result is not None:
+        heading("The result")
+        write_json(shown.result.result, indent=2)
+    heading(f"That took {formatting.duration(round((time.monotonic() - began_s) * 1000))}. To look further")
+    for line in _further(shown, kept, f"{PROJECT}/{flow.slug}"):
+        _say(line)
+    if shown.result is None:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _settings(data: Path) -> Settings:
+    settings = read_settings(
+        {
+            "host": "127.0.0.1",
+            "port": 0,
+            "data": data,
+            # Whatever store the environment names holds somebody's runs, and is not for a demo.
+            "store": f"sqlite:///{data / 'runglass.db'}",
+            "synchronous": "NORMAL",
+            "capture": "metadata_only",
+            "log_level": "error",
+        },
+        warn=warn,
+    )
+    return msgspec.structs.replace(settings, prices={"echo": ECHO_PRICE, **settings.prices})
+
+
+def _further(shown: "Shown", kept: KeptRun, flow: str) -> Iterator[str]:
+    command, folder, run_id = _command(), shlex.quote(str(kept.folder)), shown.trace.flow_run.id
+    yield f"The run is kept in the folder {folder}. Serve it in one terminal:"
+    yield ""
+    yield f"  {command} serve --data {folder}"
+    yield ""
+    yield "and look at it in another:"
+    yield ""
+    yield f"  export RUNGLASS_API_KEY={shown.key}"
+    yield f"  {command} runs list"
+    yield f"  {command} runs show {run_id}"
+    retried = next((step for step in shown.trace.steps if step.attempt > 1 or step.status == "failed"), None)
+    if retried is not None:
+        yield f"  {command} runs step {run_id} {_place(retried)} --attempt all"
+    asked = next((step for step in shown.trace.steps if step.model_calls), None)
+    if asked is not None:
+        yield f"  {command} runs step {run_id} {_place(asked)}"
+    yield f"  {command} runs tail {run_id}"
+    yield f'  {command} run {flow} --message "A text of yours." --trace'
+    yield ""
+    yield f"Read a text of yours: {command} demo --file TEXT; with a real model: --model openai:gpt-4o-mini"
+    if kept.is_new:
+        yield f"When you have seen enough: rm -r {folder}"
+
+
+def _place(step: StepTrace) -> str:
+    return f"{step.step_id} --loop {formatting.iteration_of(step)}" if step.loop_path else step.step_id
+
+
+def _command() -> str:
+    """How `runglass` is called from here: by name where that finds this very program, else by path."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m runglass"
+    found = shutil.which("runglass")
+    if not called.exists() or (found is not None and Path(found).resolve() == called.resolve()):
+        return "runglass"
+    return shlex.quote(sys.argv[0])
+
+
+def _say(line: str) -> None:
+    write_line(stdout(), line)

@@ -1,0 +1,62 @@
+"""The demo's live view: each event of the run is shown on a line or counted, however many there are."""
+
+from collections import Counter
+
+from rich.console import Console
+
+from runglass.cli.terminal.event_lines import EventLines
+from runglass.cli.terminal.output import write_line
+from runglass.events import (
+    StepCompleted,
+    StepInput,
+    StepModelCall,
+    StepModelReserved,
+    StepOutput,
+    StepProgress,
+    StepSkipped,
+    StepStarted,
+    StreamEvent,
+)
+
+MOST_LINES = 90
+"""After so many lines, what goes well inside a loop is counted only."""
+
+SIGN_OF_LIFE = 500
+
+
+class LiveView:
+    """Hears the events of one run and writes to `console`."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lines = EventLines()
+        self._shown = 0
+        self._counted: Counter[str] = Counter()
+
+    def hear(self, event: StreamEvent) -> None:
+        """Shows or counts the event."""
+        line = self._lines.line(event)
+        if self._is_shown(event):
+            self._shown += 1
+            write_line(self._console, line)
+            return
+        self._counted[event.event_type] += 1
+        if self._counted.total() % SIGN_OF_LIFE == 0:
+            write_line(self._console, f"            … {self._counted.total():,} more events", style="dim")
+
+    def close(self) -> None:
+        """Says how many events were shown, and how many of which type only counted."""
+        total = self._shown + self._counted.total()
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in self._counted.most_common())
+        text = f"{total:,} events: {self._shown:,} shown" + (f", counted {kinds}" if kinds else "")
+        write_line(self._console, f"            {text}", style="dim")
+
+    def _is_shown(self, event: StreamEvent) -> bool:
+        if isinstance(event, (StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)):
+            return False
+        if isinstance(event, StepStarted):
+            # Nothing is lost: its end, which says how long it took, has a line of its own.
+            return event.attempt > 1
+        if isinstance(event, (StepCompleted, StepSkipped)):
+            return event.loop_path is None or self._shown < MOST_LINES
+        return True

@@ -1,0 +1,1 @@
+"""What is printed: tables, trees, lines, formats. Asks no server."""

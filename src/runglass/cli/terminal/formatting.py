@@ -1,0 +1,176 @@
+"""How values read in a terminal: durations, times, money, iterations; `–` for what is not known."""
+
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Literal
+
+from runglass.cli.terminal.output import one_line
+from runglass.money import format_usd
+from runglass.trace import ModelTotals, RunError, RunSummary, RunTotals, StepTrace, TokenBreakdown
+
+UNKNOWN = "–"
+CUT = "text cut at the token limit"
+
+STYLES: dict[str, str] = {
+    "completed": "green",
+    "failed": "bold red",
+    "cancelled": "red",
+    "skipped": "dim",
+    "running": "cyan",
+    "pending": "cyan",
+    "paused": "yellow",
+}
+"""The colour of each status of a run or step."""
+
+
+def duration(ms: int | None) -> str:
+    """Milliseconds as `12 ms`, `1.23 s`, `2 m 03 s` or `1 h 02 m`."""
+    if ms is None:
+        return UNKNOWN
+    if ms < 1000:
+        return f"{ms} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.2f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    if minutes < 60:
+        return f"{minutes} m {seconds:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} m"
+
+
+def moment(text: str | None) -> datetime | None:
+    """A wire time, aware; None where there is none or it cannot be read."""
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def offset(start: datetime | None, at: str | None) -> str:
+    """Seconds from `start` to the wire time `at`, as `+1.234 s`."""
+    then = moment(at)
+    if start is None or then is None:
+        return UNKNOWN
+    return f"{(then - start).total_seconds():+.3f} s"
+
+
+def local_time(text: str | None, *, timespec: Literal["seconds", "milliseconds"] = "seconds") -> str:
+    """A wire time in the zone of this machine, which it names: `2026-11-24 15:29:03 +01:00`."""
+    found = moment(text)
+    if found is None:
+        return UNKNOWN
+    local = found.astimezone()
+    zone = local.strftime("%z")
+    at = local.replace(tzinfo=None).isoformat(sep=" ", timespec=timespec)
+    return f"{at} {zone[:3]}:{zone[3:5]}"
+
+
+def money(usd: str | Decimal | None) -> str:
+    """A decimal string of US dollars as `$0.000045`, never in scientific notation."""
+    if usd is None:
+        return UNKNOWN
+    try:
+        return f"${format_usd(Decimal(usd))}"
+    except InvalidOperation:
+        return str(usd)
+
+
+def least_money(totals: RunTotals) -> str:
+    """What a run cost, `≥ $0.12` where some costs are not known, `≈ $0.12` where they are estimated."""
+    if totals.estimated_cost_usd is not None:
+        return f"≈ {money(totals.cost_usd)}"
+    is_partial = totals.cost_usd is not None and totals.unmetered_calls + totals.unpriced_calls > 0
+    return f"≥ {money(totals.cost_usd)}" if is_partial else money(totals.cost_usd)
+
+
+def unknown_costs(calls: RunTotals | ModelTotals) -> str:
+    """Of how many calls the cost is not known, and why; empty where all is known."""
+    parts = []
+    if calls.unmetered_calls:
+        parts.append(f"{counted(calls.unmetered_calls, 'model call')} without usage told")
+    if calls.unpriced_calls:
+        parts.append(f"{counted(calls.unpriced_calls, 'model call')} without a known price")
+    return ", ".join(parts)
+
+
+def cut_short(totals: RunTotals) -> str:
+    """How many answers a limit of tokens cut; empty where none."""
+    number = totals.finish_reasons.get("length", 0)
+    return f"{counted(number, 'text')} cut at the token limit" if number else ""
+
+
+def tokens(used: TokenBreakdown | None) -> str:
+    """`7 prompt + 2 completion = 9`."""
+    if used is None:
+        return UNKNOWN
+    return f"{used.prompt:,} prompt + {used.completion:,} completion = {used.total:,}"
+
+
+def flow(run: RunSummary) -> str:
+    """The flow and version of a run: `greet v3`, `greet draft`; its id where no slug was recorded."""
+    if run.flow_slug is None or run.version is None:
+        return run.flow_slug or run.flow_id
+    return f"{run.flow_slug} v{run.version}" if run.version else f"{run.flow_slug} draft"
+
+
+def run_error(error: RunError) -> str:
+    """Why a run did not end well: `CODE_ERROR in step count: division by zero`."""
+    where = "" if error.step_id is None else f" in step {error.step_id}"
+    return f"{error.code}{where}" + ("" if error.message is None else f": {error.message}")
+
+
+def finish(reason: str) -> str:
+    """How a model ended its answer; a text that a limit cut short is plainly said to be."""
+    return CUT if reason == "length" else f"ended by {one_line(reason, limit=40)}"
+
+
+def count(number: int | None) -> str:
+    """A whole number with thousands separated."""
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number_of_bytes: int | None) -> str:
+    """Bytes as `812 B`, `12.3 kB` or `4.5 MB`."""
+    if number_of_bytes is None:
+        return UNKNOWN
+    if number_of_bytes < 1000:
+        return f"{number_of_bytes} B"
+    if number_of_bytes < 1_000_000:
+        return f"{number_of_bytes / 1000:.1f} kB"
+    return f"{number_of_bytes / 1_000_000:.1f} MB"
+
+
+def iteration(loop_path: tuple[int, ...] | None, loop_index: int | None) -> str:
+    """`3`, or `0.3` in nested loops; empty outside of loops."""
+    if loop_path:
+        return ".".join(str(index) for index in loop_path)
+    return "" if loop_index is None else str(loop_index)
+
+
+def iteration_of(step: StepTrace) -> str:
+    """The iteration that an attempt belongs to; empty outside of loops."""
+    return iteration(step.loop_path, step.loop_index)
+
+
+def error_text(error: object) -> str:
+    """A recorded error as `CODE: message`."""
+    if not isinstance(error, dict):
+        return "no reason was recorded" if error is None else str(error)
+    code, message = error.get("code"), error.get("message")
+    return ": ".join(str(part) for part in (code, message) if part) or str(error)
+
+
+SHORT_CHARS = 8
+"""A short id is the end of the id: the beginning is its time, which runs of one moment share."""
+
+
+def short_id(run_id: str) -> str:
+    """The part of the id by which a list names the run."""
+    return run_id[-SHORT_CHARS:]

@@ -1,0 +1,74 @@
+"""Runs as a table: which flow each is of, how it ended, what it cost, and what went wrong."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from runglass.cli.terminal import formatting
+from runglass.cli.terminal.formatting import short_id
+from runglass.cli.terminal.output import one_line, stdout, width_of, write_line
+from runglass.cli.terminal.table import Cell, Column, Row, table_lines
+from runglass.trace import RunSummary, RunTotals
+
+COLUMNS = (
+    Column("run"),
+    Column("flow"),
+    Column("status"),
+    Column("started", spare=3),
+    Column("duration", right=True, spare=2),
+    Column("tokens", right=True, spare=4),
+    Column("cost", right=True),
+    Column("remarks", spare=1, least=24),
+)
+
+
+def print_runs(runs: Sequence[RunSummary]) -> None:
+    """The table on stdout. Short ids are for a terminal; a program that reads the output gets whole ones."""
+    console = stdout()
+    width = width_of(console)
+    alike = Counter(short_id(run.id) for run in runs)
+    rows = [
+        _row(run, run.id if width is None or alike[short_id(run.id)] > 1 else short_id(run.id))
+        for run in runs
+    ]
+    for line in table_lines(COLUMNS, rows, width=width):
+        write_line(console, line)
+
+
+def _row(run: RunSummary, name: str) -> Row:
+    tokens = run.totals.tokens if run.totals is not None else None
+    remarks = _remarks(run)
+    return Row(
+        (
+            Cell(name),
+            Cell(formatting.flow(run)),
+            Cell(run.status, formatting.STYLES.get(run.status, "")),
+            Cell(formatting.local_time(run.started_at)),
+            Cell(formatting.duration(run.duration_ms)),
+            Cell(formatting.UNKNOWN if tokens is None else formatting.count(tokens.total)),
+            Cell(formatting.UNKNOWN if run.totals is None else formatting.least_money(run.totals)),
+            Cell(remarks, "red" if run.error is not None else "yellow"),
+        )
+    )
+
+
+def _remarks(run: RunSummary) -> str:
+    parts = []
+    if run.error is not None:
+        parts.append(formatting.run_error(run.error))
+    if run.totals is not None:
+        parts += _remarks_on(run.totals, has_error=run.error is not None)
+    if run.overridden:
+        parts.append("with overrides")
+    return one_line("; ".join(parts), limit=400)
+
+
+def _remarks_on(totals: RunTotals, *, has_error: bool) -> Iterator[str]:
+    # A run may complete though steps failed; where it failed, its error says so.
+    if totals.failed and not has_error:
+        yield f"{formatting.counted(totals.failed, 'step')} failed"
+    if totals.retried:
+        yield f"{formatting.counted(totals.retried, 'attempt')} retried"
+    if cut := formatting.cut_short(totals):
+        yield cut
+    if totals.unmetered_calls:
+        yield f"{formatting.counted(totals.unmetered_calls, 'model call')} without usage told"

@@ -1,0 +1,156 @@
+"""One attempt of a step for the eye: every field, what was kept of its snapshots, and its model calls."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from rich.text import Text
+
+from runglass.cli.terminal import formatting
+from runglass.cli.terminal.output import one_line
+from runglass.trace import ModelCall, StepTrace
+
+NOT_KEPT = "not kept, or removed since; capture mode full keeps it, for one run: runglass run … --trace"
+NOTHING_KEPT = "not kept: under capture mode off nothing is, and --trace does not change that"
+
+
+def attempt_lines(step: StepTrace) -> Iterator[Text]:
+    """The attempt, one fact on a line; snapshots are indented JSON, model calls their messages."""
+    cut = ", cut to fit" if step.truncated else ""
+    yield _fact("step", step.step_id)
+    if where := formatting.iteration_of(step):
+        yield _fact("iteration", where)
+    yield _fact("attempt", str(step.attempt))
+    yield _fact("status", step.status, formatting.STYLES.get(step.status, ""))
+    yield _fact("started", formatting.local_time(step.started_at, timespec="milliseconds"))
+    yield _fact("completed", formatting.local_time(step.completed_at, timespec="milliseconds"))
+    yield _fact("duration", formatting.duration(step.duration_ms))
+    yield _fact("model", one_line(step.model_used or formatting.UNKNOWN))
+    yield _fact("tokens", formatting.tokens(step.tokens))
+    yield _fact("cost", formatting.money(step.cost_usd))
+    if step.finish_reason is not None:
+        is_cut = step.finish_reason == "length"
+        yield _fact("finish", formatting.finish(step.finish_reason), "yellow" if is_cut else "")
+    has_ended = step.status in ("completed", "failed")
+    if step.input_context is not None or has_ended:
+        yield from _snapshot("input", step.input_context, step.input_size_bytes, cut)
+    if step.output_context is not None or step.status == "completed":
+        yield from _snapshot("output", step.output_context, step.output_size_bytes, cut)
+    if step.error_context is not None:
+        yield _fact("error", one_line(formatting.error_text(step.error_context)), "red")
+        yield from _json_lines(step.error_context)
+    for call in step.model_calls:
+        yield Text()
+        yield from _call_lines(call, is_off=step.input_size_bytes is None)
+
+
+def _fact(name: str, value: str, style: str = "") -> Text:
+    return Text.assemble((f"{name:<11}", "bold"), (value, style))
+
+
+def _snapshot(name: str, value: object, size: int | None, cut: str) -> Iterator[Text]:
+    if value is not None:
+        yield _fact(name, formatting.size(size) + cut)
+        yield from _json_lines(value)
+    elif size is None:
+        # Only the mode off does not even tell the size of what it does not keep.
+        yield _fact(name, NOTHING_KEPT)
+    else:
+        yield _fact(name, f"{formatting.size(size)}, {NOT_KEPT}")
+
+
+def _json_lines(value: object, indent: str = "  ") -> Iterator[Text]:
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    for line in text.split("\n"):
+        yield Text(f"{indent}{line}")
+
+
+def _call_lines(call: ModelCall, *, is_off: bool) -> Iterator[Text]:
+    """What the model was asked and what it answered, as far as it is kept."""
+    title = f"model call {call.number}"
+    yield Text.assemble((f"{title}  ", "bold"), one_line(call.model_used or call.model, limit=80))
+    for line in _call_facts(call):
+        yield Text(f"  {line}")
+    if call.error_code is not None:
+        yield Text(f"  failed: {one_line(call.error_code)}", "red")
+    if call.truncated:
+        yield Text("  cut to fit: what follows is not all", "yellow")
+    request = call.request
+    if request is None:
+        yield Text(f"  request    {NOTHING_KEPT if is_off else NOT_KEPT}")
+    else:
+        yield from _request_lines(request)
+    response = call.response
+    if response is not None:
+        yield from _message_lines("answer", response)
+    elif call.error_code is None and request is not None:
+        yield Text(f"  answer     {NOT_KEPT}")
+
+
+def _call_facts(call: ModelCall) -> Iterator[str]:
+    first = call.time_to_first_token_ms
+    took = formatting.duration(call.duration_ms)
+    told = "" if first is None else f", first token after {formatting.duration(first)}"
+    yield f"started    {formatting.local_time(call.started_at, timespec='milliseconds')}, took {took}{told}"
+    if not call.streamed:
+        yield f"           not streamed{'' if call.note is None else f': {one_line(call.note)}'}"
+    parts = [
+        f"{number:,} {name}"
+        for number, name in ((call.cached_tokens, "cached"), (call.reasoning_tokens, "reasoning"))
+        if number is not None
+    ]
+    yield f"tokens     {formatting.tokens(call.tokens)}" + (f" ({', '.join(parts)})" if parts else "")
+    reasons = {"no_usage": " (the provider told no usage)", "no_price": " (no price is known)"}
+    most = "at most " if call.cost_estimated else ""
+    yield f"cost       {most}{formatting.money(call.cost_usd)}{reasons.get(call.cost_unknown or '', '')}"
+    if call.finish_reason is not None:
+        yield f"finish     {formatting.finish(call.finish_reason)}"
+    if call.request_id is not None:
+        yield f"request id {one_line(call.request_id)}"
+
+
+def _request_lines(request: Mapping[str, Any]) -> Iterator[Text]:
+    if request.get("system") is not None:
+        yield from _block("system", request["system"])
+    messages = request.get("messages")
+    for message in messages if isinstance(messages, list) else []:
+        if isinstance(message, dict):
+            yield from _message_lines(str(message.get("role")), message)
+        else:
+            # What was too large is cut to something that shows its shape.
+            yield from _block("message", message)
+    if names := _tool_names(request.get("tools")):
+        yield from _block("tools", ", ".join(names))
+    for name, title in (("toolChoice", "choice"), ("settings", "settings"), ("outputSchema", "schema")):
+        if request.get(name) is not None:
+            yield from _block(title, request[name])
+
+
+def _message_lines(title: str, message: Mapping[str, Any]) -> Iterator[Text]:
+    content = message.get("content")
+    calls = message.get("toolCalls") or message.get("tool_calls")
+    if content is not None or not calls:
+        yield from _block(title, content)
+    for call in calls if isinstance(calls, list) else []:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict):
+            yield from _block("calls", f"{function.get('name')}({function.get('arguments')})")
+        else:
+            yield from _block("calls", call)
+
+
+def _tool_names(tools: object) -> Sequence[str]:
+    found = []
+    for tool in tools if isinstance(tools, list) else []:
+        function = tool.get("function", tool) if isinstance(tool, dict) else tool
+        found.append(str(function.get("name")) if isinstance(function, dict) else str(function))
+    return found
+
+
+def _block(title: str, value: object) -> Iterator[Text]:
+    """Text as it is, anything else as JSON; further lines stand below the first."""
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    first, *others = text.split("\n")
+    yield Text.assemble("  ", (f"{one_line(title, limit=10):<10} ", "bold"), first)
+    for line in others:
+        yield Text(f"{'':<13}{line}")

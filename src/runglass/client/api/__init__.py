@@ -1,0 +1,1 @@
+"""The client as callers see it. Knows nothing of sockets and frames."""

@@ -1,0 +1,180 @@
+"""Flows of a project, managed on a server: push, publish, roll back, look. Blocking, and on asyncio.
+
+Apart from the client because few programs need it: most run flows that somebody else has pushed. The key
+must have the role `admin` for what changes something.
+"""
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from runglass.admin_api import FlowHistory, FlowInfo, FlowList, FlowTree, FlowVersionNumber, PushedFlow
+from runglass.client.core.requests import RequestSpec, whole
+
+if TYPE_CHECKING:
+    from runglass.client import Client
+    from runglass.client.api.async_client import AsyncClient
+
+T = TypeVar("T")
+
+
+class AdminRequest(RequestSpec[T], Generic[T], frozen=True, kw_only=True):
+    """A call that the server may get twice: each says what is to be, not what is to be added."""
+
+    method: Any
+
+    @property
+    def repeatable(self) -> bool:
+        return True
+
+
+def own_flows() -> RequestSpec[FlowList]:
+    """List the flows of the key's project."""
+    return AdminRequest(method="GET", path="/flows", answer=FlowList)
+
+
+def flows(org: str, project: str) -> RequestSpec[FlowList]:
+    """List a project's flows."""
+    return AdminRequest(method="GET", path=_path(org, project), answer=FlowList)
+
+
+def flow(org: str, project: str, slug: str) -> RequestSpec[FlowHistory]:
+    """Look at a flow."""
+    return AdminRequest(method="GET", path=_path(org, project, slug), answer=FlowHistory)
+
+
+def flow_version(org: str, project: str, slug: str, version: int) -> RequestSpec[FlowTree]:
+    """Read a version."""
+    path = f"{_path(org, project, slug)}/versions/{_number(version, least=0)}"
+    return AdminRequest(method="GET", path=path, answer=dict[str, Any])
+
+
+def push(org: str, project: str, slug: str, text: str | bytes) -> RequestSpec[PushedFlow]:
+    """Store a draft."""
+    return AdminRequest(
+        method="PUT",
+        path=_path(org, project, slug),
+        answer=PushedFlow,
+        headers={"Content-Type": "application/yaml"},
+        body=whole("text", text).encode() if isinstance(text, str) else text,
+    )
+
+
+def publish(org: str, project: str, slug: str) -> RequestSpec[FlowVersionNumber]:
+    """Publish the draft."""
+    path = f"{_path(org, project, slug)}/publish"
+    return AdminRequest(method="POST", path=path, answer=FlowVersionNumber)
+
+
+def set_production(org: str, project: str, slug: str, version: int) -> RequestSpec[FlowInfo]:
+    """Roll back or forward."""
+    return AdminRequest(
+        method="PUT",
+        path=f"{_path(org, project, slug)}/production",
+        answer=FlowInfo,
+        headers={"Content-Type": "application/json"},
+        body=msgspec.json.encode(FlowVersionNumber(version=_number(version, least=1))),
+    )
+
+
+class Management:
+    """The flows that the key of a client may manage."""
+
+    def __init__(self, client: "Client") -> None:
+        self._transport = client._transport
+
+    def own_flows(self, *, timeout: float | None = None) -> FlowList:
+        """The flows of the project that the key belongs to, and how that is called."""
+        return self._transport.call(own_flows(), timeout=timeout)
+
+    def flows(self, org: str, project: str, *, timeout: float | None = None) -> FlowList:
+        """A project's flows, by slug."""
+        return self._transport.call(flows(org, project), timeout=timeout)
+
+    def flow(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> FlowHistory:
+        """A flow and its versions, the draft, which is version 0, first."""
+        return self._transport.call(flow(org, project, slug), timeout=timeout)
+
+    def flow_version(
+        self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
+    ) -> FlowTree:
+        """A version of a flow as JSON; 0 is the draft."""
+        return self._transport.call(flow_version(org, project, slug, version), timeout=timeout)
+
+    def push(
+        self, org: str, project: str, slug: str, text: str | bytes, *, timeout: float | None = None
+    ) -> PushedFlow:
+        """Stores a flow file, YAML or JSON, as the draft of its slug.
+
+        Raises FlowExecutionError for a file with mistakes; `details["problems"]` has them all.
+        """
+        return self._transport.call(push(org, project, slug, text), timeout=timeout)
+
+    def publish(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> int:
+        """Makes the draft the next version and that the production version; returns its number."""
+        return self._transport.call(publish(org, project, slug), timeout=timeout).version
+
+    def set_production(
+        self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
+    ) -> FlowInfo:
+        """Makes a published version the production version. Raises ValueError for one below 1."""
+        return self._transport.call(set_production(org, project, slug, version), timeout=timeout)
+
+
+class AsyncManagement:
+    """The flows that the key of a client may manage."""
+
+    def __init__(self, client: "AsyncClient") -> None:
+        self._transport = client._transport
+
+    async def own_flows(self, *, timeout: float | None = None) -> FlowList:
+        """The flows of the project that the key belongs to, and how that is called."""
+        return await self._transport.call(own_flows(), timeout=timeout)
+
+    async def flows(self, org: str, project: str, *, timeout: float | None = None) -> FlowList:
+        """A project's flows, by slug."""
+        return await self._transport.call(flows(org, project), timeout=timeout)
+
+    async def flow(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> FlowHistory:
+        """A flow and its versions, the draft, which is version 0, first."""
+        return await self._transport.call(flow(org, project, slug), timeout=timeout)
+
+    async def flow_version(
+        self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
+    ) -> FlowTree:
+        """A version of a flow as JSON; 0 is the draft."""
+        return await self._transport.call(flow_version(org, project, slug, version), timeout=timeout)
+
+    async def push(
+        self, org: str, project: str, slug: str, text: str | bytes, *, timeout: float | None = None
+    ) -> PushedFlow:
+        """Stores a flow file, YAML or JSON, as the draft of its slug.
+
+        Raises FlowExecutionError for a file with mistakes; `details["problems"]` has them all.
+        """
+        return await self._transport.call(push(org, project, slug, text), timeout=timeout)
+
+    async def publish(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> int:
+        """Makes the draft the next version and that the production version; returns its number."""
+        return (await self._transport.call(publish(org, project, slug), timeout=timeout)).version
+
+    async def set_production(
+        self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
+    ) -> FlowInfo:
+        """Makes a published version the production version. Raises ValueError for one below 1."""
+        return await self._transport.call(set_production(org, project, slug, version), timeout=timeout)
+
+
+def _path(*names: str) -> str:
+    for name in names:
+        # `.` and `..` survive quoting, and proxies would resolve them into another path.
+        if name in ("", ".", ".."):
+            raise ValueError(f"{name!r} is not a name of an org, a project or a flow")
+    return "/".join(["/flows", *(quote(whole("a name in the path", name), safe="") for name in names)])
+
+
+def _number(version: object, *, least: int) -> int:
+    if isinstance(version, int) and not isinstance(version, bool) and version >= least:
+        return version
+    raise ValueError(f"version must be a number from {least} on, not {version!r}")

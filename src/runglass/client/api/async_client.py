@@ -1,0 +1,158 @@
+"""The client on asyncio: one server, one key, and from there to flows and runs.
+
+Only describes calls and hands them on; the twin of `client.py`, and a test holds the two equal. Unlike
+that one it loads the HTTP library at once: later, on the event loop, everything there would have to wait.
+"""
+
+import uuid
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from runglass.client.api.async_flows import AsyncFlow
+from runglass.client.api.run_pages import AsyncRunPages
+from runglass.client.api.runs import AsyncRun
+from runglass.client.core import requests
+from runglass.client.core.connection import endpoint
+from runglass.client.core.requests import Time
+from runglass.client.transport.on_asyncio import AsyncTransport
+from runglass.trace import RunStatus
+
+if TYPE_CHECKING:
+    from runglass.session import SessionExecution
+
+
+class AsyncClient:
+    """A Runglass server, seen with one API key.
+
+    `api_key` and `base_url` come from RUNGLASS_API_KEY and RUNGLASS_BASE_URL where they are not given. The
+    URL is what `runglass serve` prints, `http://HOST:PORT`, with or without `/api/v1`; behind a proxy it is
+    whatever path leads to the API. `org` and `project` complete a flow that is named by its slug alone.
+    `timeout` bounds each call in seconds by the wall clock (None: no bound) and `max_retries` says how often
+    one is tried again where that is safe. `session_id`, a UUID, tags every run that is started from here.
+
+    Raises AuthenticationError for a key that is missing or cannot be one, ValueError for a `base_url`, a
+    number or a session that cannot be used. The server is asked nothing yet.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        org: str | None = None,
+        project: str | None = None,
+        timeout: float | None = 60.0,
+        max_retries: int = 2,
+        session_id: str | uuid.UUID | None = None,
+    ) -> None:
+        self._org = org
+        self._project = project
+        self._transport = AsyncTransport(
+            endpoint(
+                api_key=api_key,
+                base_url=base_url,
+                timeout=timeout,
+                max_retries=max_retries,
+                session_id=session_id,
+            )
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self._transport.endpoint.base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes every connection; leaving the context manager does it too.
+
+        Whoever still waits for an answer or an event gets a RuntimeError at once.
+        """
+        await self._transport.aclose()
+
+    def flow(
+        self,
+        path: str | None = None,
+        *,
+        org: str | None = None,
+        project: str | None = None,
+        slug: str | None = None,
+    ) -> AsyncFlow:
+        """The flow named "org/project/slug", or by its slug alone, or by its parts.
+
+        What is left out comes from the client's `org` and `project`. Raises ValueError for what is missing.
+        """
+        address = requests.flow_address(
+            path,
+            org=org,
+            project=project,
+            slug=slug,
+            default_org=self._org,
+            default_project=self._project,
+        )
+        return AsyncFlow(self._transport, address)
+
+    def run(self, execution_id: str | uuid.UUID) -> AsyncRun:
+        """The run with that id, whichever flow it is of. Asks the server nothing yet."""
+        return AsyncRun(self._transport, requests.run_path(execution_id), str(execution_id))
+
+    def runs(
+        self,
+        *,
+        flow_id: str | uuid.UUID | None = None,
+        flow: str | None = None,
+        status: RunStatus | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncRunPages:
+        """The runs that the key may see, newest first: `for run in client.runs()` walks through all of them.
+
+        They come in pages of at most `limit` (1 to 100), each fetched when the loop comes to it. What is
+        returned is the first page, with its `runs` and `next_cursor`; `cursor` is the `next_cursor` of the
+        page before. With AsyncClient, `await` gives the page and `async for` walks through all.
+
+        `flow`, the slug of a flow, or `flow_id` asks for its runs alone; `since` and `until` for those that
+        were created from then on and before then, an aware datetime or ISO 8601 text (UTC unless it says
+        otherwise; a date is its midnight).
+
+        Raises FlowNotFoundError for an unknown slug, ValueError, APITimeoutError, APIConnectionError.
+        """
+        call = requests.runs(
+            flow_id=flow_id,
+            flow=flow,
+            status=status,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+        )
+        return AsyncRunPages(self._transport, call, timeout=timeout)
+
+    async def session(
+        self, session_id: str | uuid.UUID, *, limit: int | None = None
+    ) -> AsyncGenerator["SessionExecution", None]:
+        """Every run of a session, oldest first, with what its steps left behind.
+
+        A session is what `session_id` tied together when its runs were started. They are fetched in pages of
+        `limit` (1 to 100; by default as many as the server sends at once), each when the loop comes to it.
+
+        Raises FlowNotFoundError for an unknown session, APITimeoutError, APIConnectionError.
+        """
+        cursor: str | None = None
+        while True:
+            call = requests.session(session_id, limit=limit, cursor=cursor)
+            page = await self._transport.call(call, timeout=None)
+            for execution in page.executions:
+                yield execution
+            cursor = page.next_cursor
+            if cursor is None:
+                return

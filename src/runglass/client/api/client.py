@@ -1,0 +1,176 @@
+"""The blocking client: one server, one key, and from there to flows and runs.
+
+Only describes calls and hands them on; `async_client.py` has the twin, in a file of its own so that a program
+loads the one that it uses, and a test holds the two equal.
+"""
+
+import threading
+import uuid
+from collections.abc import Generator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from runglass.client.api.flows import Flow
+from runglass.client.api.run_pages import RunPages
+from runglass.client.api.runs import Run
+from runglass.client.core import requests
+from runglass.client.core.connection import endpoint
+from runglass.client.core.requests import Time
+from runglass.trace import RunStatus
+
+if TYPE_CHECKING:
+    from runglass.client.transport.blocking import SyncTransport
+    from runglass.session import SessionExecution
+
+
+class Client:
+    """A Runglass server, seen with one API key.
+
+    `api_key` and `base_url` come from RUNGLASS_API_KEY and RUNGLASS_BASE_URL where they are not given. The
+    URL is what `runglass serve` prints, `http://HOST:PORT`, with or without `/api/v1`; behind a proxy it is
+    whatever path leads to the API. `org` and `project` complete a flow that is named by its slug alone.
+    `timeout` bounds each call in seconds by the wall clock (None: no bound) and `max_retries` says how often
+    one is tried again where that is safe. `session_id`, a UUID, tags every run that is started from here.
+
+    Raises AuthenticationError for a key that is missing or cannot be one, ValueError for a `base_url`, a
+    number or a session that cannot be used. The server is asked nothing yet.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        org: str | None = None,
+        project: str | None = None,
+        timeout: float | None = 60.0,
+        max_retries: int = 2,
+        session_id: str | uuid.UUID | None = None,
+    ) -> None:
+        self._org = org
+        self._project = project
+        self._endpoint = endpoint(
+            api_key=api_key,
+            base_url=base_url,
+            timeout=timeout,
+            max_retries=max_retries,
+            session_id=session_id,
+        )
+        self._made: SyncTransport | None = None
+        self._making = threading.RLock()  # a signal handler may close the client just then
+        self._closed = False
+        if not self._endpoint.is_plain:
+            _ = self._transport  # the HTTP library judges such a URL, and raises
+
+    @property
+    def _transport(self) -> "SyncTransport":
+        # Loading the HTTP library takes longer than all the rest, so it waits for the first flow or run.
+        from runglass.client.transport.blocking import SyncTransport
+
+        with self._making:
+            if self._made is None:
+                self._made = SyncTransport(self._endpoint)
+                if self._closed:
+                    self._made.close()
+            return self._made
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self._endpoint.base_url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every connection; leaving the context manager does it too.
+
+        Whoever still waits for an answer or an event gets a RuntimeError at once.
+        """
+        with self._making:
+            self._closed = True
+            if self._made is not None:
+                self._made.close()
+
+    def flow(
+        self,
+        path: str | None = None,
+        *,
+        org: str | None = None,
+        project: str | None = None,
+        slug: str | None = None,
+    ) -> Flow:
+        """The flow named "org/project/slug", or by its slug alone, or by its parts.
+
+        What is left out comes from the client's `org` and `project`. Raises ValueError for what is missing.
+        """
+        address = requests.flow_address(
+            path,
+            org=org,
+            project=project,
+            slug=slug,
+            default_org=self._org,
+            default_project=self._project,
+        )
+        return Flow(self._transport, address)
+
+    def run(self, execution_id: str | uuid.UUID) -> Run:
+        """The run with that id, whichever flow it is of. Asks the server nothing yet."""
+        return Run(self._transport, requests.run_path(execution_id), str(execution_id))
+
+    def runs(
+        self,
+        *,
+        flow_id: str | uuid.UUID | None = None,
+        flow: str | None = None,
+        status: RunStatus | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        timeout: float | None = None,
+    ) -> RunPages:
+        """The runs that the key may see, newest first: `for run in client.runs()` walks through all of them.
+
+        They come in pages of at most `limit` (1 to 100), each fetched when the loop comes to it. What is
+        returned is the first page, with its `runs` and `next_cursor`; `cursor` is the `next_cursor` of the
+        page before. With AsyncClient, `await` gives the page and `async for` walks through all.
+
+        `flow`, the slug of a flow, or `flow_id` asks for its runs alone; `since` and `until` for those that
+        were created from then on and before then, an aware datetime or ISO 8601 text (UTC unless it says
+        otherwise; a date is its midnight).
+
+        Raises FlowNotFoundError for an unknown slug, ValueError, APITimeoutError, APIConnectionError.
+        """
+        call = requests.runs(
+            flow_id=flow_id,
+            flow=flow,
+            status=status,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+        )
+        return RunPages.starting(self._transport, call, timeout=timeout)
+
+    def session(
+        self, session_id: str | uuid.UUID, *, limit: int | None = None
+    ) -> Generator["SessionExecution", None, None]:
+        """Every run of a session, oldest first, with what its steps left behind.
+
+        A session is what `session_id` tied together when its runs were started. They are fetched in pages of
+        `limit` (1 to 100; by default as many as the server sends at once), each when the loop comes to it.
+
+        Raises FlowNotFoundError for an unknown session, APITimeoutError, APIConnectionError.
+        """
+        cursor: str | None = None
+        while True:
+            call = requests.session(session_id, limit=limit, cursor=cursor)
+            page = self._transport.call(call, timeout=None)
+            yield from page.executions
+            cursor = page.next_cursor
+            if cursor is None:
+                return

@@ -1,0 +1,249 @@
+"""A run as the caller sees it: its trace, one step of it, its events as they come, its end.
+
+Blocking, and on asyncio.
+
+Both classes only describe calls and hand them to their transport; a test holds them equal.
+"""
+
+import math
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import aclosing, closing
+from typing import TYPE_CHECKING, Literal, overload
+
+from runglass.client.core import requests
+from runglass.client.core.connection import seconds_of
+from runglass.client.core.requests import Attempt
+from runglass.client.core.stream_cursor import TailCursor
+from runglass.events import StreamEvent
+from runglass.fold import RunFold
+from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
+
+if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
+    from runglass.client.transport.blocking import SyncTransport
+    from runglass.client.transport.on_asyncio import AsyncTransport
+
+
+class Run:
+    """One execution, looked at by its id. Making one asks the server nothing; each method does."""
+
+    def __init__(self, transport: "SyncTransport", path: str, execution_id: str) -> None:
+        self.execution_id = execution_id
+        self._transport = transport
+        self._path = path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.execution_id!r})"
+
+    def trace(self, *, timeout: float | None = None) -> Trace:
+        """The whole trace, with the latest attempt of each step and loop iteration.
+
+        `timeout` bounds the call in seconds by the wall clock, retries included; None takes the client's,
+        `float("inf")` no bound. Snapshots decode when they are first read.
+
+        Raises FlowNotFoundError for an unknown run, APITimeoutError, APIConnectionError.
+        """
+        return self._transport.call(requests.trace(self._path), timeout=timeout)
+
+    @overload
+    def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Literal["latest"] | int = "latest",
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace: ...
+
+    @overload
+    def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Literal["all"],
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepAttempts: ...
+
+    def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Attempt = "latest",
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace | StepAttempts:
+        """One attempt of a step: the latest or number `attempt`; with `attempt="all"` every one.
+
+        `loop_index` names the iteration of a step inside a loop, for nested loops a tuple from the outer loop
+        in; without it `attempt` speaks of the newest iteration. `timeout` is that of `trace`.
+
+        Raises FlowNotFoundError for an unknown run, step, attempt or iteration, APITimeoutError,
+        APIConnectionError; ValueError, before anything is sent, for an impossible `attempt` or `loop_index`.
+        """
+        call = requests.step_trace(self._path, step_id, attempt=attempt, loop_index=loop_index)
+        return self._transport.call(call, timeout=timeout)
+
+    def live_trace(self) -> Generator[StreamEvent, None, None]:
+        """Every event of the run from the first one, then each as it happens, until the run has ended.
+
+        A lost connection is opened again after the last event, so that none is missing and none comes twice.
+        Types that this version does not know come as UnknownEvent. Closing the generator closes the
+        connection.
+
+        Raises FlowNotFoundError, AuthenticationError and their like from the first event on, and
+        APIConnectionError when the stream cannot be had back.
+        """
+        return self._transport.follow(self._cursor())
+
+    def wait(self, timeout: float | None = None) -> RunSummary:
+        """How the run ended, as soon as it has: its events tell, and nothing is asked over and over.
+
+        `timeout` bounds the wait in seconds by the wall clock; None waits as long as it takes, also while the
+        run is paused. How it ended is the summary's `status`; a failed run raises nothing.
+
+        Raises APITimeoutError, after which the run still goes on, FlowNotFoundError, APIConnectionError.
+        """
+        fold = RunFold(RunSummary(id=self.execution_id, flow_id="", status="pending"))
+        events = self._transport.follow(self._cursor(), timeout=_bound_s(timeout))
+        with closing(events):
+            for event in events:
+                fold.apply(event)
+        return fold.summary
+
+    def cancel(self, *, timeout: float | None = None) -> None:
+        """Ends the run, which is cancelled when this returns. `timeout` is that of `trace`.
+
+        Raises FlowExecutionError for a run that has ended, FlowNotFoundError, PermissionDeniedError,
+        APITimeoutError, APIConnectionError.
+        """
+        self._transport.call(requests.cancel(self._path), timeout=timeout)
+
+    def delete(self, *, timeout: float | None = None) -> None:
+        """Deletes the run for good, with all that is known of it; one that goes on is cancelled first.
+
+        When this returns, nobody finds the run any more. The key must have the role `admin`. `timeout` is
+        that of `trace`.
+
+        Raises FlowNotFoundError for an unknown run, also where it was this call that deleted it and its
+        answer was lost on the way, PermissionDeniedError, APITimeoutError, APIConnectionError.
+        """
+        self._transport.call(requests.delete(self._path), timeout=timeout)
+
+    def _cursor(self) -> TailCursor:
+        attempts = self._transport.endpoint.max_retries + 1
+        return TailCursor(requests.stream_path(self._path), first_attempts=attempts)
+
+
+class AsyncRun:
+    """One execution, looked at by its id. Making one asks the server nothing; each method does."""
+
+    def __init__(self, transport: "AsyncTransport", path: str, execution_id: str) -> None:
+        self.execution_id = execution_id
+        self._transport = transport
+        self._path = path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.execution_id!r})"
+
+    async def trace(self, *, timeout: float | None = None) -> Trace:
+        """The whole trace, with the latest attempt of each step and loop iteration.
+
+        `timeout` bounds the call in seconds by the wall clock, retries included; None takes the client's,
+        `float("inf")` no bound. Snapshots decode when they are first read.
+
+        Raises FlowNotFoundError for an unknown run, APITimeoutError, APIConnectionError.
+        """
+        return await self._transport.call(requests.trace(self._path), timeout=timeout)
+
+    @overload
+    async def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Literal["latest"] | int = "latest",
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace: ...
+
+    @overload
+    async def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Literal["all"],
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepAttempts: ...
+
+    async def step_trace(
+        self,
+        step_id: str,
+        *,
+        attempt: Attempt = "latest",
+        loop_index: int | Sequence[int] | None = None,
+        timeout: float | None = None,
+    ) -> StepTrace | StepAttempts:
+        """One attempt of a step: the latest or number `attempt`; with `attempt="all"` every one.
+
+        `loop_index` names the iteration of a step inside a loop, for nested loops a tuple from the outer loop
+        in; without it `attempt` speaks of the newest iteration. `timeout` is that of `trace`.
+
+        Raises FlowNotFoundError for an unknown run, step, attempt or iteration, APITimeoutError,
+        APIConnectionError; ValueError, before anything is sent, for an impossible `attempt` or `loop_index`.
+        """
+        call = requests.step_trace(self._path, step_id, attempt=attempt, loop_index=loop_index)
+        return await self._transport.call(call, timeout=timeout)
+
+    def live_trace(self) -> AsyncGenerator[StreamEvent, None]:
+        """Every event of the run from the first one, then each as it happens, until the run has ended.
+
+        A lost connection is opened again after the last event, so that none is missing and none comes twice.
+        Types that this version does not know come as UnknownEvent. Closing the generator closes the
+        connection.
+
+        Raises FlowNotFoundError, AuthenticationError and their like from the first event on, and
+        APIConnectionError when the stream cannot be had back.
+        """
+        return self._transport.follow(self._cursor())
+
+    async def wait(self, timeout: float | None = None) -> RunSummary:
+        """How the run ended, as soon as it has: its events tell, and nothing is asked over and over.
+
+        `timeout` bounds the wait in seconds by the wall clock; None waits as long as it takes, also while the
+        run is paused. How it ended is the summary's `status`; a failed run raises nothing.
+
+        Raises APITimeoutError, after which the run still goes on, FlowNotFoundError, APIConnectionError.
+        """
+        fold = RunFold(RunSummary(id=self.execution_id, flow_id="", status="pending"))
+        events = self._transport.follow(self._cursor(), timeout=_bound_s(timeout))
+        async with aclosing(events):
+            async for event in events:
+                fold.apply(event)
+        return fold.summary
+
+    async def cancel(self, *, timeout: float | None = None) -> None:
+        """Ends the run, which is cancelled when this returns. `timeout` is that of `trace`.
+
+        Raises FlowExecutionError for a run that has ended, FlowNotFoundError, PermissionDeniedError,
+        APITimeoutError, APIConnectionError.
+        """
+        await self._transport.call(requests.cancel(self._path), timeout=timeout)
+
+    async def delete(self, *, timeout: float | None = None) -> None:
+        """Deletes the run for good, with all that is known of it; one that goes on is cancelled first.
+
+        When this returns, nobody finds the run any more. The key must have the role `admin`. `timeout` is
+        that of `trace`.
+
+        Raises FlowNotFoundError for an unknown run, also where it was this call that deleted it and its
+        answer was lost on the way, PermissionDeniedError, APITimeoutError, APIConnectionError.
+        """
+        await self._transport.call(requests.delete(self._path), timeout=timeout)
+
+    def _cursor(self) -> TailCursor:
+        attempts = self._transport.endpoint.max_retries + 1
+        return TailCursor(requests.stream_path(self._path), first_attempts=attempts)
+
+
+def _bound_s(timeout: float | None) -> float:
+    return math.inf if timeout is None else seconds_of(timeout)

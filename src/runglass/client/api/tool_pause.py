@@ -1,0 +1,139 @@
+"""A run that waits for the results of tool calls, and the conversation that answers them until it ends.
+
+Blocking, and on asyncio; a test holds the twins equal.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from runglass.client.core.run_requests import Execution
+from runglass.client.core.tools import Results, ToolHandler, answers, async_answers, calls_in, result_messages
+from runglass.errors import ToolCallLimitError
+from runglass.run_api import CompletedResult, ToolCallsRequired
+
+if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
+    from runglass.client.transport.blocking import SyncTransport
+    from runglass.client.transport.on_asyncio import AsyncTransport
+
+
+class PausedResult:
+    """The run is paused until the results of `tool_calls` come in, for as long as the server keeps it."""
+
+    def __init__(self, transport: "SyncTransport", execution: Execution, pause: ToolCallsRequired) -> None:
+        self.execution_id = pause.execution_id
+        self.paused_at_step = pause.paused_at_step
+        self.iterations_used = pause.iterations_used
+        self.tool_calls = calls_in(pause.tool_calls)
+        self.tool_call_messages = pause.tool_call_messages
+        self.accumulated_outputs = pause.accumulated_outputs
+        self.flow_id = pause.flow_id
+        self.block_count = pause.block_count
+        self._transport = transport
+        self._execution = execution
+        self._pause = pause
+
+    def __repr__(self) -> str:
+        names = [call.name for call in self.tool_calls]
+        return f"{type(self).__name__}({self.execution_id!r}, tool_calls={names})"
+
+    def resume(self, results: Results, *, timeout: float | None = None) -> "CompletedResult | PausedResult":
+        """Lets the run go on: its result, or the next pause.
+
+        `results` has the value of each call by its id (text goes to the model as it is, anything else as
+        JSON), or is the list of messages `{"role": "tool", "toolCallId": …, "content": …}`. `timeout` and
+        what is raised are those of `Flow.execute`; ValueError, before anything is sent, where a result is
+        missing or belongs to no call.
+        """
+        execution = self._execution.resumed(self._pause, result_messages(self.tool_calls, results))
+        answer = self._transport.call(execution.call(), timeout=timeout)
+        if isinstance(answer, CompletedResult):
+            return answer
+        return PausedResult(self._transport, self._execution, answer)
+
+
+class AsyncPausedResult:
+    """The run is paused until the results of `tool_calls` come in, for as long as the server keeps it."""
+
+    def __init__(self, transport: "AsyncTransport", execution: Execution, pause: ToolCallsRequired) -> None:
+        self.execution_id = pause.execution_id
+        self.paused_at_step = pause.paused_at_step
+        self.iterations_used = pause.iterations_used
+        self.tool_calls = calls_in(pause.tool_calls)
+        self.tool_call_messages = pause.tool_call_messages
+        self.accumulated_outputs = pause.accumulated_outputs
+        self.flow_id = pause.flow_id
+        self.block_count = pause.block_count
+        self._transport = transport
+        self._execution = execution
+        self._pause = pause
+
+    def __repr__(self) -> str:
+        names = [call.name for call in self.tool_calls]
+        return f"{type(self).__name__}({self.execution_id!r}, tool_calls={names})"
+
+    async def resume(
+        self, results: Results, *, timeout: float | None = None
+    ) -> "CompletedResult | AsyncPausedResult":
+        """Lets the run go on: its result, or the next pause.
+
+        `results` has the value of each call by its id (text goes to the model as it is, anything else as
+        JSON), or is the list of messages `{"role": "tool", "toolCallId": …, "content": …}`. `timeout` and
+        what is raised are those of `Flow.execute`; ValueError, before anything is sent, where a result is
+        missing or belongs to no call.
+        """
+        execution = self._execution.resumed(self._pause, result_messages(self.tool_calls, results))
+        answer = await self._transport.call(execution.call(), timeout=timeout)
+        if isinstance(answer, CompletedResult):
+            return answer
+        return AsyncPausedResult(self._transport, self._execution, answer)
+
+
+def converse(
+    paused: PausedResult, handler: ToolHandler, *, max_tool_rounds: int, timeout: float | None
+) -> CompletedResult:
+    """The result of the run, its tool calls answered by `handler`. Raises ToolCallLimitError."""
+    for _ in range(max_tool_rounds):
+        with kept(paused):
+            results = answers(paused.tool_calls, handler)
+        answer = paused.resume(results, timeout=timeout)
+        if isinstance(answer, CompletedResult):
+            return answer
+        paused = answer
+    raise limit_passed(paused, max_tool_rounds)
+
+
+async def async_converse(
+    paused: AsyncPausedResult, handler: ToolHandler, *, max_tool_rounds: int, timeout: float | None
+) -> CompletedResult:
+    """The result of the run, its tool calls answered by `handler`. Raises ToolCallLimitError."""
+    for _ in range(max_tool_rounds):
+        with kept(paused):
+            results = await async_answers(paused.tool_calls, handler)
+        answer = await paused.resume(results, timeout=timeout)
+        if isinstance(answer, CompletedResult):
+            return answer
+        paused = answer
+    raise limit_passed(paused, max_tool_rounds)
+
+
+@contextmanager
+def kept(paused: PausedResult | AsyncPausedResult) -> Iterator[None]:
+    """Lets an exception of a handler through, with the run that waits as its attribute `paused`."""
+    try:
+        yield
+    except Exception as error:
+        vars(error)["paused"] = paused
+        error.add_note(
+            f"run {paused.execution_id!r} is still paused; go on with it by `error.paused.resume(…)`"
+        )
+        raise
+
+
+def limit_passed(paused: PausedResult | AsyncPausedResult, max_tool_rounds: int) -> ToolCallLimitError:
+    """The exception for a model that does not stop asking."""
+    return ToolCallLimitError(
+        f"the model asked for tools in more than {max_tool_rounds} rounds; run {paused.execution_id!r} is "
+        f"still paused: allow more with `max_tool_rounds`, or go on with it by `error.paused.resume(…)`",
+        paused=paused,
+    )

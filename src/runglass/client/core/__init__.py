@@ -1,0 +1,1 @@
+"""Requests, answers and cursors as plain data, without I/O."""

@@ -1,0 +1,264 @@
+"""Requests as plain data: what each method of the client asks the server, described but not performed.
+
+Arguments are checked here, before anything goes out. No I/O; transports perform a `RequestSpec`,
+`responses.py` reads what comes back.
+"""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from types import NoneType
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from runglass.run_api import JobState, RunPage
+from runglass.safe_text import is_whole
+from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
+
+if TYPE_CHECKING:
+    from runglass.session import SessionPage
+
+T = TypeVar("T")
+
+Attempt = Literal["latest", "all"] | int
+Time = str | datetime
+"""A moment: aware, or ISO 8601 text, which is UTC unless it says otherwise."""
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
+HALF = "it holds half a surrogate pair, which is not a character and cannot be sent"
+
+
+class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One request and the type of its answer. `path` is quoted and starts below the base URL.
+
+    With `NoneType` as the type, what a good answer says is not looked at.
+    """
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    answer: type[T]
+    query: tuple[tuple[str, str], ...] = ()
+    headers: dict[str, str] = {}
+    body: bytes | None = None
+
+    @property
+    def target(self) -> str:
+        """Path and query as they go on the request line."""
+        return f"{self.path}?{urlencode(self.query, safe=',')}" if self.query else self.path
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the server may get the request twice without doing more than once."""
+        return self.method != "POST" or self.moves_a_run
+
+    @property
+    def moves_a_run(self) -> bool:
+        """Whether a run may begin or go on because of it, also where no answer comes back."""
+        return IDEMPOTENCY_KEY in self.headers
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path!r}"
+
+
+class FlowAddress(msgspec.Struct, frozen=True):
+    """Where a flow lives: the three names that its paths are made of."""
+
+    org: str
+    project: str
+    slug: str
+
+    def __str__(self) -> str:
+        return f"{self.org}/{self.project}/{self.slug}"
+
+    def parts(self) -> str:
+        """The three names, each quoted. Raises ValueError for one that no path can carry."""
+        return f"{_part('org', self.org)}/{_part('project', self.project)}/{_part('slug', self.slug)}"
+
+    def path(self) -> str:
+        """Where the flow is run, and its runs are read. Raises as `parts` does."""
+        return f"/seq/{self.parts()}"
+
+
+def flow_address(
+    path: str | None,
+    *,
+    org: str | None,
+    project: str | None,
+    slug: str | None,
+    default_org: str | None,
+    default_project: str | None,
+) -> FlowAddress:
+    """The flow that `client.flow(…)` means. Raises ValueError saying which part is missing."""
+    if path is not None:
+        if org is not None or project is not None or slug is not None:
+            raise ValueError(
+                f"flow {path!r} is named twice: give the path, or org, project and slug, not both"
+            )
+        parts = path.split("/")
+        if len(parts) == 3:
+            org, project, slug = parts
+        elif len(parts) == 1:
+            slug = path
+        else:
+            raise ValueError(
+                f"flow {path!r} has {len(parts)} parts: write 'org/project/slug', or 'slug' alone"
+            )
+    org = default_org if org is None else org
+    project = default_project if project is None else project
+    if org is None or project is None or slug is None:
+        given = {"org": org, "project": project, "slug": slug}
+        missing = " and ".join(name for name, value in given.items() if value is None)
+        raise ValueError(
+            f"flow {path or slug!r} has no {missing}: write 'org/project/slug', "
+            f"pass the missing part, or give the client defaults: Client(org=…, project=…)"
+        )
+    address = FlowAddress(org, project, slug)
+    address.path()
+    return address
+
+
+def run_path(execution_id: str | uuid.UUID, *, flow: FlowAddress | None = None) -> str:
+    """The path of a run, below its flow or by id alone."""
+    base = "/flow-runs" if flow is None else f"{flow.path()}/runs"
+    return f"{base}/{_part('execution_id', str(execution_id))}"
+
+
+def trace(run: str) -> RequestSpec[Trace]:
+    """The whole trace of the run at path `run`."""
+    return RequestSpec(method="GET", path=f"{run}/trace", answer=Trace)
+
+
+def step_trace(
+    run: str, step_id: str, *, attempt: Attempt, loop_index: int | Sequence[int] | None
+) -> RequestSpec[StepTrace | StepAttempts]:
+    """One attempt of a step, or with `attempt="all"` every one."""
+    query = [("attempt", str(_attempt(attempt)))]
+    if loop_index is not None:
+        query.append(("loop_index", ",".join(str(index) for index in _loop_path(loop_index))))
+    return RequestSpec(
+        method="GET",
+        path=f"{run}/steps/{_part('step_id', step_id)}/trace",
+        answer=StepAttempts if attempt == "all" else StepTrace,
+        query=tuple(query),
+    )
+
+
+def stream_path(run: str) -> str:
+    """Where the events of the run at path `run` are streamed."""
+    return f"{run}/trace/stream"
+
+
+def cancel(run: str) -> RequestSpec[None]:
+    """End the run at path `run`."""
+    return RequestSpec(method="DELETE", path=run, answer=NoneType)
+
+
+def delete(run: str) -> RequestSpec[None]:
+    """Delete the run at path `run` for good."""
+    return RequestSpec(method="DELETE", path=run, answer=NoneType, query=(("purge", "true"),))
+
+
+def job(jobs: str, execution_id: str) -> RequestSpec[JobState]:
+    """How far a job is; `jobs` is the path that it was queued at."""
+    return RequestSpec(method="GET", path=f"{jobs}/{_part('execution_id', execution_id)}", answer=JobState)
+
+
+class FlowId(msgspec.Struct, frozen=True):
+    """The one thing about a flow that its address does not say."""
+
+    id: str
+
+
+def flow_id(flow: FlowAddress) -> RequestSpec[FlowId]:
+    """Look up the id of a flow."""
+    return RequestSpec(method="GET", path=f"/flows/{flow.parts()}", answer=FlowId)
+
+
+def runs(
+    *,
+    flow_id: str | uuid.UUID | None,
+    status: RunStatus | None,
+    limit: int,
+    cursor: str | None,
+    flow: str | None = None,
+    since: Time | None = None,
+    until: Time | None = None,
+) -> RequestSpec[RunPage]:
+    """A page of runs, newest first. Raises ValueError for what cannot be asked."""
+    if flow is not None and flow_id is not None:
+        raise ValueError("flow and flow_id exclude each other: name the flow by its slug or by its id")
+    wanted = {
+        "flow_id": flow_id,
+        "flow": flow,
+        "status": status,
+        "since": _time("since", since),
+        "until": _time("until", until),
+        "limit": limit,
+        "cursor": cursor,
+    }
+    query = tuple((name, whole(name, str(value))) for name, value in wanted.items() if value is not None)
+    return RequestSpec(method="GET", path="/flow-runs", answer=RunPage, query=query)
+
+
+def session(
+    session_id: str | uuid.UUID, *, limit: int | None, cursor: str | None
+) -> RequestSpec["SessionPage"]:
+    """A page of the runs of a session, oldest first."""
+    # Few programs ask for it, and none is to wait for its types.
+    from runglass.session import SessionPage
+
+    wanted = {"limit": limit, "cursor": cursor}
+    query = tuple((name, str(value)) for name, value in wanted.items() if value is not None)
+    path = f"/seq/sessions/{_part('session_id', str(session_id))}"
+    return RequestSpec(method="GET", path=path, answer=SessionPage, query=query)
+
+
+def following_page(call: RequestSpec[RunPage], cursor: str) -> RequestSpec[RunPage]:
+    """The same list of runs from `cursor` on."""
+    query = (*(pair for pair in call.query if pair[0] != "cursor"), ("cursor", cursor))
+    return msgspec.structs.replace(call, query=query)
+
+
+def is_count(value: object, least: int) -> bool:
+    """Whether the value is a whole number from `least` on; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _time(name: str, value: Time | None) -> str | None:
+    if not isinstance(value, datetime):
+        return value
+    if value.tzinfo is None:
+        raise ValueError(f"{name} {value} has no time zone, so that nobody knows when it is; give it one")
+    return value.isoformat()
+
+
+def _part(name: str, value: str) -> str:
+    # `.` and `..` survive quoting, and proxies would resolve them into another path.
+    if value in ("", ".", ".."):
+        raise ValueError(f"{name} may not be {value!r}")
+    return quote(whole(name, value), safe="")
+
+
+def whole(name: str, value: str) -> str:
+    """The argument as it is. Raises ValueError for one that cannot be encoded."""
+    if not is_whole(value):
+        raise ValueError(f"{name} may not be {value!r}: {HALF}")
+    return value
+
+
+def _attempt(attempt: Attempt) -> Attempt:
+    if attempt in ("latest", "all") or is_count(attempt, 1):
+        return attempt
+    raise ValueError(f"attempt must be 'latest', 'all' or a number from 1 on, not {attempt!r}")
+
+
+def _loop_path(loop_index: int | Sequence[int]) -> Sequence[int]:
+    path = [loop_index] if isinstance(loop_index, int) else loop_index
+    if isinstance(path, (list, tuple)) and path and all(is_count(index, 0) for index in path):
+        return path
+    raise ValueError(
+        f"loop_index must be a number from 0 on, or a tuple of them, outer loop first, not {loop_index!r}"
+    )

@@ -1,0 +1,75 @@
+"""Whether a failed call is tried again, and after how long. Pure: transports do the waiting.
+
+A read may be tried again after any loss, and so may a call that begins a run or goes on with one: all its
+attempts carry one Idempotency-Key, under which the server does it once and repeats what came of it. Any other
+call only where nothing can have been done: no connection came about, or the server itself said so (429, 503).
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from runglass.client.core.requests import RequestSpec
+from runglass.client.core.responses import Answer, ConnectionLost, Outcome
+
+NOTHING_DONE: frozenset[int] = frozenset({429, 503})
+PASSING: frozenset[int] = frozenset({429, 502, 503, 504})
+"""Statuses that a server or a proxy before it gives while something is briefly out of order."""
+
+_FIRST_S = 0.5
+_MOST_S = 8.0
+_LONGEST_ASKED_S = 60.0
+
+
+def backoff_s(
+    failures: int,
+    *,
+    first_s: float = _FIRST_S,
+    most_s: float = _MOST_S,
+    chance: Callable[[], float] = random.random,
+) -> float:
+    """Seconds to wait after so many failures in a row: doubling, and spread so that clients part company."""
+    return min(most_s, first_s * 2.0 ** min(failures - 1, 16)) * (0.5 + chance() / 2)
+
+
+class Retries:
+    """Judges one call's outcomes, attempt by attempt; `attempts` counts those made.
+
+    `sent` says whether the server may have done something because of one of them.
+    """
+
+    def __init__(
+        self, call: RequestSpec[Any], max_retries: int, *, chance: Callable[[], float] = random.random
+    ) -> None:
+        self._call = call
+        self._max_retries = max_retries
+        self._chance = chance
+        self.attempts = 1
+        self.sent = False
+
+    def wait_s(self, outcome: Outcome, *, left_s: float) -> float | None:
+        """Seconds to wait before another attempt; None where this outcome stands.
+
+        It stands too where the wait would use up `left_s`, the time the call has left, or where the server
+        asks for more than a minute: the caller learns the true cause at once.
+        """
+        self.sent |= (
+            outcome.sent if isinstance(outcome, ConnectionLost) else outcome.status not in NOTHING_DONE
+        )
+        if self.attempts > self._max_retries or not self._may_repeat(outcome):
+            return None
+        wait_s = backoff_s(self.attempts, chance=self._chance)
+        asked_s = outcome.retry_after_s if isinstance(outcome, Answer) else None
+        if asked_s is not None:
+            if asked_s > _LONGEST_ASKED_S:
+                return None
+            wait_s = max(wait_s, asked_s)
+        if wait_s >= left_s:
+            return None
+        self.attempts += 1
+        return wait_s
+
+    def _may_repeat(self, outcome: Outcome) -> bool:
+        if isinstance(outcome, Answer):
+            return outcome.status in (PASSING if self._call.repeatable else NOTHING_DONE)
+        return self._call.repeatable or not outcome.sent

@@ -1,0 +1,245 @@
+"""What a caller asks of a flow, checked and put into words: run, go on, go step by step, be queued.
+
+Arguments are checked here, before anything goes out. No I/O. Every call that begins a run or goes on with one
+carries an Idempotency-Key of its own, the same for all its attempts.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from runglass.client.core.connection import session_header
+from runglass.client.core.requests import HALF, IDEMPOTENCY_KEY, FlowAddress, RequestSpec, is_count
+from runglass.diagnostics import path_text
+from runglass.run_api import (
+    Attachment,
+    CompletedResult,
+    ExecuteAnswer,
+    ExecuteRequest,
+    JobAccepted,
+    JobRequest,
+    RunRequest,
+    StepRequest,
+    ToolCallsRequired,
+    Version,
+    accept_both_spellings,
+)
+from runglass.safe_text import half_text
+from runglass.trace_context import read_trace_context
+
+T = TypeVar("T")
+
+SessionId = str | uuid.UUID | None
+Parameters = Mapping[str, Any]
+Overrides = Mapping[str, Mapping[str, Any]]
+Messages = Sequence[Mapping[str, Any]]
+Attachments = Sequence[Attachment | Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]]
+ToolChoice = str | Mapping[str, Any]
+TraceHeaders = Mapping[str, str]
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow asked to run at `path`, and all that asking it to go on takes."""
+
+    path: str
+    request: ExecuteRequest
+    headers: dict[str, str]
+
+    def call(self) -> RequestSpec[CompletedResult | ToolCallsRequired]:
+        """Run it to its end, or until it needs tool results."""
+        answer: Any = ExecuteAnswer
+        return _post(f"{self.path}/execute", self.request, self.headers, answer=answer)
+
+    def resumed(self, pause: ToolCallsRequired, results: Sequence[Mapping[str, Any]]) -> "Execution":
+        """The same, going on after `pause` with these messages."""
+        request = msgspec.structs.replace(
+            self.request,
+            execution_id=pause.execution_id,
+            paused_at_step=pause.paused_at_step,
+            iterations_used=pause.iterations_used,
+            tool_call_messages=[*pause.tool_call_messages, *map(dict, results)],
+            accumulated_outputs=pause.accumulated_outputs,
+        )
+        return msgspec.structs.replace(self, request=request)
+
+
+class StepThrough(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow asked to run step by step; `request` is the call that comes next."""
+
+    path: str
+    request: StepRequest
+    headers: dict[str, str]
+
+    def call(self, *, headers: Mapping[str, str]) -> RequestSpec[None]:
+        """Run the next step, or all that are left."""
+        call: RequestSpec[None] = _post(
+            f"{self.path}/step", self.request, {**self.headers, **headers}, answer=type(None)
+        )
+        return call
+
+    def as_execution(self) -> Execution:
+        """What the rest of the run is, asked for in one go."""
+        fields = (*RunRequest.__struct_fields__, "tools", "tool_choice")
+        same = {name: getattr(self.request, name) for name in fields}
+        return Execution(path=self.path, request=ExecuteRequest(**same), headers=self.headers)
+
+
+def execution(
+    flow: FlowAddress,
+    *,
+    message: str | None = None,
+    messages: Messages | None = None,
+    parameters: Parameters | None = None,
+    attachments: Attachments | None = None,
+    block_overrides: Overrides | None = None,
+    trace: bool = False,
+    version: Version = "production",
+    tools: Tools | None = None,
+    tool_choice: ToolChoice | None = None,
+    session_id: SessionId = None,
+    trace_context: TraceHeaders | None = None,
+) -> Execution:
+    """Run a flow. Raises ValueError for what cannot be asked."""
+    request = ExecuteRequest(
+        **_inputs(message, messages, parameters, attachments, block_overrides),
+        **_offer(tools, tool_choice),
+        trace=trace,
+    )
+    return Execution(path=_at(flow, version), request=request, headers=_headers(session_id, trace_context))
+
+
+def step_through(
+    flow: FlowAddress,
+    *,
+    message: str | None = None,
+    parameters: Parameters | None = None,
+    attachments: Attachments | None = None,
+    block_overrides: Overrides | None = None,
+    input_overrides: Mapping[str, Any] | None = None,
+    trace: bool = False,
+    version: Version = "production",
+    run_remaining: bool = False,
+    tools: Tools | None = None,
+    tool_choice: ToolChoice | None = None,
+    session_id: SessionId = None,
+    trace_context: TraceHeaders | None = None,
+) -> StepThrough:
+    """Run a flow step by step. Raises ValueError for what cannot be asked."""
+    path = _at(flow, version)
+    if version in ("draft", 0):
+        raise ValueError(
+            f"version may not be {version!r} here: only published versions can be stepped through, "
+            f"so publish the flow first"
+        )
+    request = StepRequest(
+        **_inputs(message, None, parameters, attachments, block_overrides),
+        **_offer(tools, tool_choice),
+        input_overrides=None if input_overrides is None else dict(input_overrides),
+        run_remaining=run_remaining,
+        trace=trace,
+    )
+    return StepThrough(path=path, request=request, headers=_headers(session_id, trace_context))
+
+
+def job(
+    flow: FlowAddress,
+    *,
+    message: str | None = None,
+    messages: Messages | None = None,
+    parameters: Parameters | None = None,
+    attachments: Attachments | None = None,
+    block_overrides: Overrides | None = None,
+    trace: bool = False,
+    version: Version = "production",
+    session_id: SessionId = None,
+    trace_context: TraceHeaders | None = None,
+) -> RequestSpec[JobAccepted]:
+    """Queue a run. Raises ValueError for what cannot be asked."""
+    request = JobRequest(**_inputs(message, messages, parameters, attachments, block_overrides), trace=trace)
+    return _post(
+        f"{_at(flow, version)}/jobs", request, _headers(session_id, trace_context), answer=JobAccepted
+    )
+
+
+def _post(path: str, request: RunRequest, headers: Mapping[str, str], *, answer: type[T]) -> RequestSpec[T]:
+    own = {"Content-Type": "application/json", IDEMPOTENCY_KEY: str(uuid.uuid4())}
+    return RequestSpec(
+        method="POST", path=path, answer=answer, headers={**own, **headers}, body=_body(request)
+    )
+
+
+def _body(request: RunRequest) -> bytes:
+    try:
+        return msgspec.json.encode(request)
+    except UnicodeEncodeError as error:
+        half = half_text(msgspec.to_builtins(request))
+        if half is None:
+            raise
+        text, place = half
+        raise ValueError(f"{path_text(place)} may not be {text!r:.200}: {HALF}") from error
+
+
+def _headers(session_id: SessionId, trace_context: TraceHeaders | None) -> dict[str, str]:
+    headers = session_header(session_id)
+    given = {name.lower(): value for name, value in (trace_context or {}).items()}
+    parent, state = given.get("traceparent"), given.get("tracestate")
+    # Without an active span there is nothing to inject, and nothing to say.
+    if parent is None:
+        return headers
+    context = read_trace_context([parent], [] if state is None else [state])
+    if context is None:
+        raise ValueError(f"trace_context has no W3C traceparent: {parent!r:.100}")
+    if context.state is not None:
+        headers["tracestate"] = context.state
+    return {**headers, "traceparent": context.parent}
+
+
+def _inputs(
+    message: str | None,
+    messages: Messages | None,
+    parameters: Parameters | None,
+    attachments: Attachments | None,
+    block_overrides: Overrides | None,
+) -> dict[str, Any]:
+    if message is not None and messages is not None:
+        raise ValueError(
+            "message and messages exclude each other: the last of messages is the current message"
+        )
+    return {
+        "message": message,
+        "messages": None if messages is None else [dict(turn) for turn in messages],
+        "parameters": dict(parameters or {}),
+        "attachments": [_attachment(given) for given in attachments or ()],
+        "block_overrides": {step: dict(fields) for step, fields in (block_overrides or {}).items()},
+    }
+
+
+def _attachment(given: Attachment | Mapping[str, Any]) -> Attachment:
+    if isinstance(given, Attachment):
+        return given
+    try:
+        return msgspec.convert(accept_both_spellings(dict(given), Attachment), Attachment)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"attachment {given!r} cannot be used: {error}") from error
+
+
+def _offer(tools: Tools | None, choice: ToolChoice | None) -> dict[str, Any]:
+    if tools is not None and (isinstance(tools, (str, Mapping)) or not isinstance(tools, Sequence)):
+        raise ValueError(f"tools must be a list of tools in the OpenAI function format, not {tools!r:.100}")
+    return {
+        "tools": [dict(tool) for tool in tools or ()],
+        "tool_choice": dict(choice) if isinstance(choice, Mapping) else choice,
+    }
+
+
+def _at(flow: FlowAddress, version: Version) -> str:
+    if version == "production":
+        return flow.path()
+    if version == "draft":
+        return f"{flow.path()}/v0"
+    if not is_count(version, 0):
+        raise ValueError(f"version must be 'production', 'draft' or a number from 0 on, not {version!r}")
+    return f"{flow.path()}/v{version}"

@@ -1,0 +1,225 @@
+"""A walk through a flow, step by step: where it stands, what to ask next, what an event says about it.
+
+No I/O: `step_driver.py` performs the calls. The caller of the server carries the cursor, and this is it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec.structs import replace
+
+from runglass.client.core.requests import RequestSpec
+from runglass.client.core.run_requests import StepThrough
+from runglass.client.core.stream_cursor import STREAM_HEADERS
+from runglass.errors import APIError, api_error
+from runglass.events import (
+    FlowCancelled,
+    FlowCompleted,
+    FlowFailed,
+    RunStarted,
+    StepCompleted,
+    StepError,
+    StepPaused,
+    StepPausedForToolCalls,
+    StepStarted,
+    StreamEvent,
+)
+from runglass.run_api import ToolCallsRequired
+from runglass.trace import TokenBreakdown
+
+_OF_THE_RUN = frozenset({"BYOK_KEY_REJECTED", "CREDITS_EXHAUSTED", "TOOL_ITERATION_LIMIT"})
+"""Codes of a lost step that `execute` passes on as they are; of any other it says STEP_FAILED."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """What one step did. `step_index` is the position among the flow's top-level steps, from 0.
+
+    A step inside a loop comes once per iteration. `output` is None where the server keeps it back.
+    """
+
+    execution_id: str
+    step_id: str
+    name: str | None
+    step_index: int
+    attempt: int
+    loop_index: int | None
+    output: dict[str, Any] | None
+    duration_ms: int
+    tokens: TokenBreakdown | None
+    cost_usd: str | None
+    model_used: str | None
+    _replace: Callable[[str, dict[str, Any]], None] = field(repr=False, compare=False)
+
+    def replace_output(self, output: Mapping[str, Any]) -> None:
+        """Lets the steps that follow see this output instead, the next one as its input.
+
+        For top-level steps; a step in a branch hands on only what `steps` in templates has of it. To be
+        called before the next step is asked for: raises ValueError afterwards, and for a step inside a loop.
+        """
+        if self.loop_index is not None:
+            raise ValueError(
+                f"the output of step {self.step_id!r} cannot be replaced: it is inside a loop, "
+                f"and what follows gets the loop's"
+            )
+        self._replace(self.step_id, dict(output))
+
+
+class StepSession:
+    """One run, stepped through call by call, until `ended`.
+
+    `waiting` is the pause that must be answered before the next call, where the model has asked for tools.
+    """
+
+    def __init__(self, asked: StepThrough) -> None:
+        self.asked = asked
+        self.ended = False
+        self.waiting: ToolCallsRequired | None = None
+        self._execution_id = ""
+        self._flow_id = ""
+        self._step_count = 0
+        self._edits: dict[str, Any] = {}
+        self._calls_made = 0
+        self._starts_at: int | None = None
+        self._offset = 0
+        self._last: StreamEvent | None = None
+
+    def next_call(self) -> RequestSpec[None]:
+        """The call that comes next; outputs of steps before it can no longer be replaced."""
+        self._calls_made += 1
+        self._starts_at = None
+        self._offset = 0
+        self._last = None
+        request = self.asked.request
+        if self._edits:
+            # What was replaced stands over what a pause for tools has listed.
+            outputs = {**(request.accumulated_outputs or {}), **self._edits}
+            self.asked = replace(self.asked, request=replace(request, accumulated_outputs=outputs))
+        return self.asked.call(headers=STREAM_HEADERS)
+
+    def read(self, event: StreamEvent) -> StreamEvent:
+        """Takes in an event; returns it with its `step_index` counted from the flow's first step."""
+        self._execution_id = event.execution_id or self._execution_id
+        match event:
+            case RunStarted():
+                self._flow_id, self._step_count = event.flow_id, event.step_count
+            case StepStarted() | StepCompleted() | StepError() | StepPausedForToolCalls():
+                event = self._numbered(event)
+            case StepPaused():
+                event = replace(event, step_index=self._place())
+            case FlowCompleted() | FlowFailed() | FlowCancelled():
+                self.ended = True
+        self._last = event
+        return event
+
+    def result_of(self, event: StepCompleted) -> StepResult:
+        """What the event says, for who walks."""
+        call = self._calls_made
+
+        def replace_output(step_id: str, output: dict[str, Any]) -> None:
+            if call != self._calls_made or self.ended or self.asked.request.run_remaining:
+                raise ValueError(
+                    f"the output of step {step_id!r} cannot be replaced any more: what follows it has been "
+                    f"asked for, or nothing does"
+                )
+            self._edits[step_id] = output
+
+        return StepResult(
+            execution_id=self._execution_id,
+            step_id=event.step_id,
+            name=event.name,
+            step_index=event.step_index,
+            attempt=event.attempt,
+            loop_index=event.loop_index,
+            output=event.output,
+            duration_ms=event.duration_ms,
+            tokens=event.tokens,
+            cost_usd=event.cost_usd,
+            model_used=event.model_used,
+            _replace=replace_output,
+        )
+
+    def conclude(self) -> None:
+        """The call's answer is complete: turns to the next one.
+
+        Raises FlowExecutionError, or InsufficientCreditsError, where the run has not ended well.
+        """
+        match self._last:
+            case StepError(error=error, step_id=step_id) | FlowFailed(error=error, step_id=step_id):
+                raise _failure(self._execution_id, step_id, error or {})
+            case FlowCancelled(reason=reason):
+                message = f"the run was cancelled: {reason}"
+                raise api_error("STEP_FAILED", message, execution_id=self._execution_id)
+            case StepPausedForToolCalls() as pause:
+                self.waiting = ToolCallsRequired(
+                    execution_id=self._execution_id,
+                    paused_at_step=pause.step_id,
+                    iterations_used=pause.iterations_used,
+                    tool_call_messages=pause.tool_call_messages,
+                    tool_calls=pause.tool_calls,
+                    accumulated_outputs=pause.accumulated_outputs,
+                    flow_id=self._flow_id,
+                    block_count=self._step_count,
+                )
+                self._turn(pause.step_index)
+            case _:
+                self._turn(self._place() + 1)
+
+    def answer(self, results: Sequence[Mapping[str, Any]]) -> None:
+        """Lets the next call bring these messages to the tool calls that the walk waits for."""
+        pause = self.waiting
+        if pause is None:
+            raise ValueError(f"run {self._execution_id!r} does not wait for tool results")
+        self.waiting = None
+        self._turn(
+            self._asked_index,
+            iterations_used=pause.iterations_used,
+            tool_call_messages=[*pause.tool_call_messages, *map(dict, results)],
+            accumulated_outputs=pause.accumulated_outputs,
+        )
+
+    def _turn(self, step_index: int, **taken_up: Any) -> None:
+        fresh: dict[str, Any] = {
+            "input_overrides": None,
+            "iterations_used": None,
+            "tool_call_messages": [],
+            "accumulated_outputs": None,
+        }
+        request = replace(
+            self.asked.request,
+            execution_id=self._execution_id,
+            step_index=step_index,
+            **{**fresh, **taken_up},
+        )
+        self.asked = replace(self.asked, request=request)
+
+    @property
+    def _asked_index(self) -> int:
+        return self.asked.request.step_index or 0
+
+    def _place(self) -> int:
+        """The top-level step at which the call began."""
+        return self._asked_index if self._starts_at is None else self._starts_at
+
+    def _numbered(
+        self, event: StepStarted | StepCompleted | StepError | StepPausedForToolCalls
+    ) -> StepStarted | StepCompleted | StepError | StepPausedForToolCalls:
+        # A server may count from the call's first step: then that is 0, where by the flow it is a later one.
+        if self._starts_at is None:
+            self._offset = self._asked_index if event.step_index == 0 else 0
+            self._starts_at = event.step_index + self._offset
+        return replace(event, step_index=event.step_index + self._offset) if self._offset else event
+
+
+def _failure(execution_id: str, step_id: str | None, error: Mapping[str, Any]) -> APIError:
+    code, message = error.get("code"), error.get("message")
+    what = "the run" if step_id is None else f"step {step_id!r}"
+    known = code if code in _OF_THE_RUN else "STEP_FAILED" if step_id is not None else "INTERNAL_ERROR"
+    return api_error(
+        str(known),
+        f"{what} failed: {message} ({code})",
+        execution_id=execution_id,
+        step_id=step_id,
+        details={"error": dict(error)},
+    )

@@ -1,0 +1,200 @@
+"""Where the reader of a live trace stands: which events it has had, and when a broken stream is hopeless.
+
+No I/O: a transport opens `path` with `headers()`, feeds the bytes in and reports each loss. Across any number
+of connections every event comes out once, in order, and the terminal one last.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from types import NoneType
+from typing import Protocol
+
+import msgspec
+
+from runglass.client.core.requests import RequestSpec
+from runglass.client.core.responses import Answer, ConnectionLost, Outcome, error_of
+from runglass.client.core.retries import PASSING, backoff_s
+from runglass.errors import APIConnectionError
+from runglass.events import StreamEvent, decode_event, is_terminal
+from runglass.sse import Decoder, Frame, FrameTooLarge
+
+SILENCE_S = 45.0
+"""A server pings every 15 s; a stream that missed three is lost."""
+
+# A proxy that compresses may hold back events until its window is full.
+STREAM_HEADERS = {
+    "Accept": "text/event-stream",
+    "Accept-Encoding": "identity",
+    "Cache-Control": "no-store",
+}
+
+_PING_S = 15.0
+_DEFAULT_RETRY_S = 1.0
+_MOST_S = 8.0
+_AT_ONCE_S = 0.05
+"""After a stream that brought news: whatever cuts it does not keep the next one from bringing more."""
+
+
+class Cursor(Protocol):
+    """What a transport asks while it follows a stream: what to open, what has come, whether to go on."""
+
+    ended: bool
+    gap: ConnectionLost | None
+
+    def call(self) -> RequestSpec[None]:
+        """The request that opens the stream, now or again."""
+
+    def opened(self) -> None: ...
+
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]: ...
+
+    def lost(self, outcome: Outcome) -> float | None:
+        """Seconds to wait before the stream is opened again; None where all is said."""
+
+
+class TailCursor:
+    """Follows one run.
+
+    Gives up after `first_attempts` connections where none has ever opened, and later after `attempts` in a
+    row (about half a minute, enough for a server to restart). A connection counts against that unless it
+    brought an event or kept talking for as long as a ping takes. After one that brought an event the next is
+    opened at once.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        first_attempts: int = 3,
+        attempts: int = 8,
+        now: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.path = path
+        self.last = 0
+        self.ended = False
+        self.gap: ConnectionLost | None = None
+        self._first_attempts = first_attempts
+        self._attempts = attempts
+        self._now = now
+        self._chance = chance
+        self._decoder = Decoder()
+        self._retry_s = _DEFAULT_RETRY_S
+        self._opened_at: float | None = None
+        self._heard_at = 0.0
+        self._ever_opened = False
+        self._brought_news = False
+        self._failures = 0
+
+    def call(self) -> RequestSpec[None]:
+        """Asks for the stream, after the last event that was had."""
+        return RequestSpec(method="GET", path=self.path, answer=NoneType, headers=self.headers())
+
+    def headers(self) -> dict[str, str]:
+        """What that request carries."""
+        return STREAM_HEADERS | {"Last-Event-ID": str(self.last)} if self.last else STREAM_HEADERS
+
+    def opened(self) -> None:
+        """A connection stands; what follows through `feed` is a new stream."""
+        self._decoder = Decoder()
+        self.gap = None
+        self._ever_opened = True
+        self._brought_news = False
+        self._opened_at = self._heard_at = self._now()
+
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
+        """The new events that end in these bytes.
+
+        Afterwards `ended` says whether the run is over, and `gap` is set where the stream left out an event
+        and must be opened again. Raises APIConnectionError for what no reconnect can mend.
+        """
+        self._heard_at = self._now()
+        try:
+            frames = self._decoder.feed(chunk)
+        except FrameTooLarge as error:
+            raise APIConnectionError(f"{self}: {error}") from error
+        if self._decoder.retry_ms is not None:
+            self._retry_s = self._decoder.retry_ms / 1000
+        for frame in frames:
+            event, seq = read_frame(frame, self)
+            if seq == 0:
+                raise APIConnectionError(
+                    f"{self}: an event {event.event_type!r} after {self.last} has no number"
+                )
+            if seq <= self.last:
+                continue
+            if seq > self.last + 1:
+                self.gap = ConnectionLost(f"event {seq} came where {self.last + 1} was due")
+                return
+            self.last = seq
+            self._brought_news = True
+            self._failures = 0
+            self.ended = is_terminal(event)
+            yield event
+            if self.ended:
+                return
+
+    def lost(self, outcome: Outcome) -> float:
+        """Seconds to wait before the stream is opened again.
+
+        Raises APIError where the server refuses the stream, APIConnectionError when it is time to give up.
+        """
+        if isinstance(outcome, Answer) and outcome.status not in PASSING:
+            if outcome.status >= 300:
+                raise error_of(str(self), outcome)
+            raise no_stream(str(self), outcome)
+        if self._brought_news:
+            self._brought_news, self._opened_at = False, None
+            return backoff_s(1, first_s=min(_AT_ONCE_S, self._retry_s), chance=self._chance)
+        if self._opened_at is not None and self._heard_at - self._opened_at >= _PING_S:
+            self._failures = 0
+        self._opened_at = None
+        self._failures += 1
+        if self._failures >= (self._attempts if self._ever_opened else self._first_attempts):
+            reason, cause = self._last_words(outcome)
+            tries = f"{self._failures} attempt{'' if self._failures == 1 else 's'}"
+            raise APIConnectionError(
+                f"{self}: gave up after {tries} that brought nothing new, at event {self.last}; "
+                f"the last one: {reason}"
+            ) from cause
+        wait_s = backoff_s(
+            self._failures, first_s=self._retry_s, most_s=max(_MOST_S, self._retry_s), chance=self._chance
+        )
+        asked_s = outcome.retry_after_s if isinstance(outcome, Answer) else None
+        return wait_s if asked_s is None else max(wait_s, min(asked_s, SILENCE_S))
+
+    def __str__(self) -> str:
+        return f"live trace {self.path!r}"
+
+    def _last_words(self, outcome: Outcome) -> tuple[str, Exception | None]:
+        if isinstance(outcome, ConnectionLost):
+            return outcome.reason, outcome.cause
+        error = error_of(str(self), outcome)
+        return str(error), error
+
+
+def read_frame(frame: Frame, what: object) -> tuple[StreamEvent, int]:
+    """An event and its number: the one it carries, else the one of its frame, else 0.
+
+    Raises APIConnectionError for a frame that cannot be read; the text of `what` is the stream, for people.
+    """
+    try:
+        event = decode_event(frame.data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise APIConnectionError(
+            f"{what}: event {frame.id or '(without id)'} is not readable ({error}): {frame.data[:100]!r}"
+        ) from error
+    seq = event.seq
+    if seq > 0:
+        return event, seq
+    return event, int(frame.id) if frame.id.isdecimal() else 0
+
+
+def no_stream(what: str, answer: Answer) -> APIConnectionError:
+    """The exception for a good answer that is no event stream."""
+    kind = answer.headers.get("content-type", "no type")
+    return APIConnectionError(
+        f"{what} was answered with something else than an event stream ({kind}): "
+        f"{answer.excerpt!r}; is the base URL right?"
+    )

@@ -1,0 +1,163 @@
+"""The tools that a caller offers: the calls that a model makes of them, and how results go back.
+
+Knows handlers and messages, nothing of requests and transports.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from runglass.client.core.requests import is_count
+from runglass.safe_text import replace_surrogates, whole_value
+
+ToolHandler = Callable[[str, dict[str, Any]], Any]
+"""Answers a call: takes a tool's name and arguments, and returns its result or, on asyncio, an awaitable."""
+
+Results = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""Results by the id of their call, or the messages that carry them."""
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that a model made of one of the caller's tools."""
+
+    id: str
+    name: str
+    arguments_json: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments. Raises ValueError where the model wrote something else than a JSON object."""
+        try:
+            return msgspec.json.decode(self.arguments_json or "{}", type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise ValueError(
+                f"the arguments of {self.name!r} are no JSON object ({error}): {self.arguments_json!r:.200}"
+            ) from error
+
+
+def calls_in(raw: Sequence[Mapping[str, Any]]) -> list[ToolCall]:
+    """The calls as they stand in an answer."""
+    return [
+        ToolCall(id=call["id"], name=call["function"]["name"], arguments_json=call["function"]["arguments"])
+        for call in raw
+    ]
+
+
+def result_messages(calls: Sequence[ToolCall], results: Results) -> list[dict[str, Any]]:
+    """The messages that answer `calls`, all of them and no other. Raises ValueError otherwise."""
+    if isinstance(results, Mapping):
+        messages = [_message(call_id, value) for call_id, value in results.items()]
+    else:
+        messages = [dict(message) for message in results]
+    answered = [message.get("toolCallId", message.get("tool_call_id")) for message in messages]
+    known = [call.id for call in calls]
+    problems: dict[str, list[Any]] = {
+        "there is no result for": [call_id for call_id in known if call_id not in answered],
+        "the run does not wait for": [call_id for call_id in answered if call_id not in known],
+        "there is more than one result for": [call_id for call_id in known if answered.count(call_id) > 1],
+    }
+    for problem, call_ids in problems.items():
+        if call_ids:
+            listed = ", ".join(map(repr, call_ids))
+            raise ValueError(f"{problem} tool call {listed}; it waits for {', '.join(map(repr, known))}")
+    return messages
+
+
+def content_of(value: Any) -> str:
+    """A tool's result as a model reads it: text as it is, anything else as JSON. Raises TypeError.
+
+    Halves of characters are replaced: the run waits, and the model can do with the rest.
+    """
+    if isinstance(value, str):
+        return replace_surrogates(value)
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(whole_value(msgspec.to_builtins(value))).decode()
+
+
+def check_conversation(
+    handler: ToolHandler | None, max_tool_rounds: int, *, blocking: bool
+) -> ToolHandler | None:
+    """The handler, fit to be used. Raises TypeError or ValueError."""
+    if not is_count(max_tool_rounds, 1):
+        raise ValueError(f"max_tool_rounds must be a number from 1 on, not {max_tool_rounds!r}")
+    if handler is None:
+        return None
+    if not callable(handler):
+        raise TypeError(f"tool_handler must be a function of a tool's name and arguments, not {handler!r}")
+    if blocking and _is_async(handler):
+        raise TypeError(
+            f"tool_handler {handler!r} is async, which this client cannot await: use AsyncClient, "
+            f"or a plain function"
+        )
+    return handler
+
+
+def answers(calls: Sequence[ToolCall], handler: ToolHandler) -> dict[str, str]:
+    """What the handler makes of each call, one after the other, as contents by call id."""
+    return {call.id: _answer(call, handler) for call in calls}
+
+
+async def async_answers(calls: Sequence[ToolCall], handler: ToolHandler) -> dict[str, str]:
+    """What the handler makes of each call, all at the same time where it is async."""
+    import asyncio  # only whoever has a loop: a blocking client does without
+
+    failure: BaseException | None = None
+    tasks: list[asyncio.Task[str]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks += [group.create_task(_async_answer(call, handler)) for call in calls]
+    except BaseExceptionGroup as failures:
+        failure = failures.exceptions[0]
+    if failure is not None:
+        # Out here, so that it does not come with the group around it as its context.
+        raise failure
+    return {call.id: task.result() for call, task in zip(calls, tasks, strict=True)}
+
+
+def _answer(call: ToolCall, handler: ToolHandler) -> str:
+    arguments = _arguments(call)
+    if isinstance(arguments, str):
+        return arguments
+    value = handler(call.name, arguments)
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise TypeError(
+            f"tool_handler returned an awaitable for {call.name!r}, which this client cannot await: "
+            f"use AsyncClient, or a plain function"
+        )
+    return content_of(value)
+
+
+async def _async_answer(call: ToolCall, handler: ToolHandler) -> str:
+    arguments = _arguments(call)
+    if isinstance(arguments, str):
+        return arguments
+    value = handler(call.name, arguments)
+    return content_of(await value if isinstance(value, Awaitable) else value)
+
+
+def _arguments(call: ToolCall) -> dict[str, Any] | str:
+    """The arguments; where there are none to be had, what to tell the model, which can do better."""
+    try:
+        return call.arguments
+    except ValueError as error:
+        return content_of({"error": str(error)})
+
+
+def _message(call_id: str, value: Any) -> dict[str, Any]:
+    return {"role": "tool", "toolCallId": call_id, "content": content_of(value)}
+
+
+def _is_async(handler: Any) -> bool:
+    while isinstance(handler, partial):
+        handler = handler.func
+    return any(
+        inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
+        for each in (handler, type(handler).__call__)
+    )

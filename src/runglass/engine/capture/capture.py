@@ -1,0 +1,150 @@
+"""What a trace keeps of inputs, outputs and errors, by the capture mode.
+
+Knows nothing of steps and events: values and their JSON in, snapshots out.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runglass.engine.capture.redaction import Redactor
+from runglass.engine.capture.redaction_client import RedactionClient
+from runglass.engine.capture.snapshots import left_out, shortened, shortened_error, without_content
+from runglass.engine.payload import Payload
+from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.run_api import CaptureMode
+
+__all__ = ["Capture", "Redactor", "Snapshot", "raise_for_trace"]
+
+_QUICK_BYTES = 64 * 1024
+"""As much is redacted on the event loop, in some milliseconds."""
+_QUICK_GIVEN_BYTES = 4 * 1024
+"""As much is looked through on the event loop for what an error may repeat."""
+
+
+class Snapshot(NamedTuple):
+    """`data` is None where the mode keeps none; `size_bytes` is told before redacting and cutting."""
+
+    data: msgspec.Raw | None
+    size_bytes: int | None
+    truncated: bool
+
+
+class Capture:
+    """Takes snapshots in one mode. `limit_bytes`, at least 256, is what a snapshot may measure as JSON.
+
+    Large values are redacted by `redaction_client`, or without these in a thread. The JSON that its methods
+    take is what msgspec makes of the value, so that it is encoded once only.
+    """
+
+    def __init__(
+        self,
+        mode: CaptureMode,
+        *,
+        limit_bytes: int = 262_144,
+        redactor: Redactor | None = None,
+        redactions: RedactionClient | None = None,
+    ) -> None:
+        self.mode = mode
+        self.limit_bytes = limit_bytes
+        self.keeps_snapshots = mode in ("redacted", "full")
+        """Whether the inputs and outputs of steps that end well are kept."""
+        self.keeps_failures = mode != "off"
+        """Whether the input of an attempt that failed is kept, and its error with what it says."""
+        self._redactor = redactor or Redactor()
+        self._redactions = redactions
+
+    def size(self, payload: Payload) -> int | None:
+        """The size to record; None where the mode is `off`."""
+        return None if self.mode == "off" else payload.size_bytes
+
+    async def prepare(self, payload: Payload) -> None:
+        """Looks through a large payload off the event loop, so that its snapshots cost nothing any more."""
+        if self.keeps_snapshots:
+            await self.prepare_failed(payload)
+
+    async def prepare_failed(self, payload: Payload) -> None:
+        """Like `prepare`, for the input of an attempt that failed, which more modes keep."""
+        if not self.keeps_failures or payload.kept is not None:
+            return
+        quick_bytes = _QUICK_BYTES if self.mode == "redacted" else self.limit_bytes
+        if payload.size_bytes <= quick_bytes:
+            return
+        encoded = payload.json
+        if self.mode == "redacted" and self._redactions is not None:
+            kept = await self._redactions.shortened(
+                encoded, limit_bytes=self.limit_bytes, redactor=self._redactor
+            )
+        else:
+            value = payload.reader()
+            kept = await offload_in_turn(lambda: self._shortened(encoded, value()))
+        payload.kept = (self._rules, kept)
+
+    def snapshot(self, payload: Payload) -> Snapshot:
+        """Of an input or output; costs next to nothing where the mode keeps none."""
+        if not self.keeps_snapshots:
+            return Snapshot(None, self.size(payload), truncated=False)
+        return self._kept(payload)
+
+    def failed_input(self, payload: Payload) -> Snapshot:
+        """Of the input of an attempt that failed: in every mode but `off`, so that it can be understood."""
+        return self._kept(payload) if self.keeps_failures else Snapshot(None, None, truncated=False)
+
+    async def error_of(self, detail: dict[str, Any], given: Sequence[Payload]) -> msgspec.Raw:
+        """`error` of what may repeat parts of `given`, off the event loop where there is much of that."""
+        if self.mode != "redacted":
+            return self.error(detail)
+        is_quick = sum(each.size_bytes for each in given) <= _QUICK_GIVEN_BYTES
+        if is_quick and len(msgspec.json.encode(detail)) <= _QUICK_BYTES:
+            return self.error(detail, [each.value for each in given])
+        if self._redactions is not None:
+            kept = await self._redactions.shortened_error(
+                detail,
+                [each.json for each in given],
+                limit_bytes=self.limit_bytes,
+                redactor=self._redactor,
+            )
+            return msgspec.Raw(kept)
+        values = [each.reader() for each in given]
+        return await offload_in_turn(lambda: self.error(detail, [value() for value in values]))
+
+    def error(self, detail: dict[str, Any], given: Any = None) -> msgspec.Raw:
+        """What is kept of an error: all of it like the input that led to it, and cut to the same limit.
+
+        `given` is what the step was given: a secret that it tells by a key must not come back in the error.
+        In mode `off` only `code`, `line` and, where Python itself has it, the exception's `type` are kept.
+        """
+        if not self.keeps_failures:
+            return msgspec.Raw(msgspec.json.encode(without_content(detail)))
+        return msgspec.Raw(
+            shortened_error(detail, given, limit_bytes=self.limit_bytes, redactor=self._redactor_of_mode)
+        )
+
+    @property
+    def _redactor_of_mode(self) -> Redactor | None:
+        return self._redactor if self.mode == "redacted" else None
+
+    @property
+    def _rules(self) -> tuple[bool, int, Redactor]:
+        return self.mode == "redacted", self.limit_bytes, self._redactor
+
+    def _kept(self, payload: Payload) -> Snapshot:
+        if payload.kept is None or payload.kept[0] != self._rules:
+            payload.kept = (self._rules, self._shortened_here(payload))
+        data, truncated = payload.kept[1]
+        return Snapshot(msgspec.Raw(data), len(payload.json), truncated)
+
+    def _shortened_here(self, payload: Payload) -> tuple[bytes, bool]:
+        if self.mode == "redacted" and self._redactions is not None and payload.size_bytes > _QUICK_BYTES:
+            # All that is large is prepared, but where the run is cut off before or meanwhile.
+            return left_out("its run was cut off", limit_bytes=self.limit_bytes)
+        return self._shortened(payload.json, payload.value)
+
+    def _shortened(self, encoded: bytes, value: Any) -> tuple[bytes, bool]:
+        return shortened(encoded, value, limit_bytes=self.limit_bytes, redactor=self._redactor_of_mode)
+
+
+def raise_for_trace(mode: CaptureMode) -> CaptureMode:
+    """The mode of a run whose caller asks for full snapshots; `redacted` and `off` stay as they are."""
+    return "full" if mode == "metadata_only" else mode

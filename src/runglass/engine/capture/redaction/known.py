@@ -1,0 +1,79 @@
+"""Strikes secrets that are known from texts, in whatever form somebody may have put them there."""
+
+import base64
+import functools
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
+
+import msgspec
+
+from runglass.engine.capture.redaction.spans import Span, lowered, replaced
+from runglass.engine.capture.redaction.views import view_of
+
+_SHORTEST_ENCODED = 8
+"""Characters of a secret whose encodings are looked for, and of an encoding that is long enough to tell."""
+
+_LONGEST_REMEMBERED = 100
+"""Characters of a secret whose forms are remembered: keys of providers, and most passwords."""
+
+
+def strike_known(text: str, secrets: Iterable[str], mark: str) -> str:
+    """The text without the secrets: plain, quoted, escaped, reversed, in Base64 or hexadecimal."""
+    forms = {form for secret in secrets for form in forms_of(secret)}
+    return replaced(text, known_spans(text, forms), mark)
+
+
+def known_spans(text: str, forms: Iterable[str]) -> list[Span]:
+    """Where any of the forms stands in the text or in its plain reading, in upper or lower case."""
+    lower = {lowered(form) for form in forms}
+    spans = list(_places(text, lower))
+    view = view_of(text)
+    if view is not None:
+        spans += map(view.origin, _places(view.text, lower))
+    return spans
+
+
+def forms_of(secret: str) -> frozenset[str]:
+    """The secret as texts may have it. Of a short one only how it is quoted: others would be everywhere.
+
+    All forms together are thirty times as long as the secret.
+    """
+    return _remembered(secret) if len(secret) <= _LONGEST_REMEMBERED else _forms_of(secret)
+
+
+def _forms_of(secret: str) -> frozenset[str]:
+    forms = {secret, repr(secret)[1:-1], msgspec.json.encode(secret).decode()[1:-1]}
+    if len(secret) >= _SHORTEST_ENCODED:
+        for plain in (secret, secret[::-1]):
+            data = plain.encode("utf-8", "replace")
+            encoded = {
+                data.hex(),
+                data.hex(" "),
+                data.hex(":"),
+                quote(plain, safe=""),
+                quote_plus(plain),
+                plain,
+            }
+            encoded |= {quote(plain), base64.b32encode(data).decode().rstrip("=")}
+            encoded |= {form for ahead in range(3) for form in _base64(data, ahead)}
+            forms |= {form for form in encoded if len(form) >= _SHORTEST_ENCODED}
+    return frozenset(forms)
+
+
+_remembered = functools.lru_cache(maxsize=1024)(_forms_of)
+
+
+def _base64(data: bytes, ahead: int) -> set[str]:
+    """How the bytes are written behind others, without the letters that depend on what is around them."""
+    whole = base64.b64encode(b"\0" * ahead + data).decode()
+    sure = whole[(0, 2, 3)[ahead] : (len(data) + ahead) // 3 * 4]
+    return {sure, sure.replace("+", "-").replace("/", "_"), sure[::-1]}
+
+
+def _places(text: str, lower: Iterable[str]) -> Iterator[Span]:
+    low = lowered(text)
+    for form in lower:
+        start = low.find(form)
+        while start >= 0:
+            yield start, start + len(form)
+            start = low.find(form, start + len(form))

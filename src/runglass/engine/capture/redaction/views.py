@@ -1,0 +1,186 @@
+"""A text as a reader or a decoder would take it, with the way back to the positions of the text itself.
+
+Look-alike and wide letters become plain ones, invisible ones vanish, escapes (`%70`, `\\u0070`, `\\x70`,
+`&#112;`) become their letters. Only single letters are changed, so that each span of the view has one of
+the text.
+"""
+
+import functools
+import io
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from runglass.engine.capture.redaction.spans import Span
+
+_LOOKS = dict(
+    zip(
+        "аеорсухіјѕһԁԛԝӏѵкмтвзпгАВЕЗКМНОРСТУХІЈЅԚԜӀ"
+        "αερογικνυτωχΑΒΕΖΗΙΚΜΝΟΡΤΥΧ"
+        "ıɑɡɩʟʀᴀᴄᴅᴇᴋᴍᴏᴘᴛᴜᴠᴡᴢ",
+        "aeopcyxijshdqwlvkmtb3nrABE3KMHOPCTYXIJSQWI"
+        "aepoyiknutwxABEZHIKMNOPTYX"
+        "iagilRacdekmoptuvwz",
+        strict=True,
+    )
+)  # fmt: skip
+"""Letters of other scripts that look like Latin ones; what NFKC makes plain is not among them."""
+_TELLING = re.compile(
+    "pass|pwd|pin|otp|auth|key|token|secret|cookie|cv[cv]|ssn|iban|tel|fax|cell|jwt|card|session|credential|phone|mobile"
+)
+_ESCAPE = re.compile(
+    r"\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}"
+    r"|%(?:[0-7][0-9a-fA-F]|[89a-fA-F][0-9a-fA-F](?:%[89a-fA-F][0-9a-fA-F]){1,3})"
+    r"|&(?:#\d{1,6}|#[xX][0-9a-fA-F]{1,5}|quot|apos|amp|lt|gt);"
+)
+_ENTITIES = {"quot": '"', "apos": "'", "amp": "&", "lt": "<", "gt": ">"}
+_AROUND = 1000
+_BLOB = re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{2048,}+")
+_BLOB_END = 600
+"""So much stays of both ends of a blob."""
+
+
+class View:
+    """Another reading of a text. `origin` leads a span of the view back to the text."""
+
+    def __init__(self, text: str, pieces: list[tuple[int, int, int, int]]) -> None:
+        self.text = text
+        # Of each piece that became longer or shorter: where it is in the view and in the text, from and to.
+        self._pieces = pieces
+        self._starts = [piece[0] for piece in pieces]
+
+    def origin(self, span: Span) -> Span:
+        """The span of the text; a letter that comes of a piece is the whole piece."""
+        return self._back(span[0], end=False), self._back(span[1] - 1, end=True)
+
+    def _back(self, place: int, *, end: bool) -> int:
+        index = bisect_right(self._starts, place) - 1
+        if index < 0:
+            return place + end
+        _, view_end, start, text_end = self._pieces[index]
+        if place < view_end:
+            return text_end if end else start
+        return text_end + place - view_end + end
+
+
+def view_of(text: str) -> View | None:
+    """The plain reading of the text; None if it is the text itself. Time linear in the text."""
+    pattern = _changing(text)
+    return None if pattern is None or not pattern.search(text) else _viewed(text, pattern)
+
+
+def views_around(text: str) -> Iterator[tuple[int, View]]:
+    """Plain readings of the lines that have any, with where each begins; of a very long line a part."""
+    pattern = _changing(text)
+    if pattern is None:
+        return
+    begin = end = -1
+    for match in pattern.finditer(text):
+        if match.end() <= end - _AROUND // 2:
+            continue
+        start, stop = max(0, match.start() - _AROUND), match.end() + _AROUND
+        line = text.rfind("\n", start, match.start()) + 1
+        start = line or start
+        after = text.find("\n", match.end(), stop)
+        stop = after if after >= 0 else min(stop, len(text))
+        if start > end and begin >= 0:
+            yield begin, _viewed(text[begin:end], pattern)
+            begin = start
+        elif begin < 0:
+            begin = start
+        end = max(end, stop)
+    if begin >= 0:
+        yield begin, _viewed(text[begin:end], pattern)
+
+
+def without_blobs(text: str) -> View | None:
+    """The text without the inside of very long runs of letters, as pictures and files in Base64 are."""
+    pieces: list[tuple[int, int, int, int]] = []
+    shown: list[str] = []
+    done = length = 0
+    for match in _BLOB.finditer(text):
+        start, end = match.start() + _BLOB_END, match.end() - _BLOB_END
+        shown.append(text[done:start])
+        length += start - done
+        pieces.append((length, length, start, end))
+        done = end
+    return View("".join([*shown, text[done:]]), pieces) if pieces else None
+
+
+def _changing(text: str) -> re.Pattern[str] | None:
+    """What has to be replaced in the text to get its plain reading."""
+    special = "" if text.isascii() else "".join(special_letters(text))
+    if special:
+        return re.compile(f"{_ESCAPE.pattern}|[{re.escape(special)}]")
+    return _ESCAPE if "\\" in text or "%" in text or "&" in text else None
+
+
+def _viewed(text: str, pattern: re.Pattern[str]) -> View:
+    # A list of the parts would take sixty times as much as a text that is full of them.
+    shown = io.StringIO()
+    pieces: list[tuple[int, int, int, int]] = []
+    done = length = 0
+    for match in pattern.finditer(text):
+        start, end = match.span()
+        plain = plain_letter(match[0]) if end - start == 1 else _decoded(match[0])
+        shown.write(text[done:start])
+        shown.write(plain)
+        length += start - done
+        if len(plain) != end - start:
+            # A letter in place of a letter moves nothing.
+            pieces.append((length, length + len(plain), start, end))
+        length += len(plain)
+        done = end
+    shown.write(text[done:])
+    return View(shown.getvalue(), pieces)
+
+
+def plain_word(word: str) -> str:
+    """A short text, such as a key, in plain letters."""
+    return word if word.isascii() else "".join(map(plain_letter, word))
+
+
+def special_letters(text: str) -> list[str]:
+    """The characters of a text that have a plain reading that may matter."""
+    found = [letter for letter in set(text) if letter >= "\x80" and plain_letter(letter) != letter]
+    scripts = [letter for letter in found if letter in _LOOKS]
+    if scripts:
+        # A text in Cyrillic or Greek is full of such letters: they matter beside Latin ones, and in words
+        # that have no others and then read like a telling one.
+        letters = "".join(scripts)
+        mixed = re.search(rf"[A-Za-z0-9][{letters}]|[{letters}][A-Za-z0-9]", text)
+        whole = rf"(?<!\w)[{letters}]{{3,}}+(?!\w)"
+        if not mixed and not any(
+            _TELLING.search(plain_word(word).lower()) for word in re.findall(whole, text)
+        ):
+            found = [letter for letter in found if letter not in _LOOKS]
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def plain_letter(letter: str) -> str:
+    if letter in _LOOKS:
+        return _LOOKS[letter]
+    if (
+        unicodedata.category(letter) == "Cf"
+        or "\ufe00" <= letter <= "\ufe0f"
+        or letter in "\u034f\u115f\u3164"
+    ):
+        return ""
+    if letter in "\u2010\u2011\u2012\u2013\u2212":
+        return "-"
+    plain = unicodedata.normalize("NFKC", letter)
+    # Marks and fractions that become several characters hide no word.
+    return plain if plain.isascii() and (len(plain) == 1 or plain.isalpha()) else letter
+
+
+def _decoded(escape: str) -> str:
+    if escape[0] == "\\":
+        return chr(int(escape[2:], 16))
+    if escape[0] == "%":
+        return bytes.fromhex(escape.replace("%", "")).decode("utf-8", "replace")
+    name = escape[1:-1]
+    if name in _ENTITIES:
+        return _ENTITIES[name]
+    return chr(int(name[2:], 16) if name[1] in "xX" else int(name[1:]))

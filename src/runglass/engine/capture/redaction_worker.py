@@ -1,0 +1,89 @@
+"""The process that redacts large values: `python -m runglass.engine.capture.redaction_worker MEMORY_LIMIT`.
+
+Regular expressions over megabytes hold Python up for as long as a second each, and with it everybody whom the
+server serves. Here they hold nobody up. `redaction_client` starts the process and replaces it.
+"""
+
+import functools
+import gc
+import sys
+from typing import assert_never
+
+import msgspec
+
+from runglass.engine.capture.redaction import Redactor, Rules
+from runglass.engine.capture.snapshots import shortened, shortened_error
+from runglass.engine.workers.limits import limit_cpu, work
+from runglass.engine.workers.priority import LONG_NICE
+
+_RULES_KEPT = 4
+
+
+class Shorten(msgspec.Struct, frozen=True, tag=True):
+    """What is kept of a value."""
+
+    value: msgspec.Raw
+
+
+class ShortenError(msgspec.Struct, frozen=True, tag=True):
+    """What is kept of an error, which may repeat secrets of values that were given."""
+
+    detail: msgspec.Raw
+    given: list[msgspec.Raw]
+
+
+class RedactionRequest(msgspec.Struct, frozen=True, array_like=True):
+    """What is to be shortened to `limit_bytes`, by which rules, in how many seconds of the processor."""
+
+    task: Shorten | ShortenError
+    limit_bytes: int
+    rules: Rules
+    cpu_limit_s: float
+
+
+class RedactionReply(msgspec.Struct, frozen=True, array_like=True):
+    """What is kept, as JSON, or that the memory did not do. `late` are patterns that have taken too long."""
+
+    kept: msgspec.Raw = msgspec.Raw(b"null")
+    truncated: bool = False
+    late: list[str] = []
+    out_of_memory: bool = False
+
+
+_redactor_of = functools.lru_cache(maxsize=_RULES_KEPT)(Redactor.by)
+_decoder = msgspec.json.Decoder(RedactionRequest)
+
+
+def answered(message: bytes) -> bytes:
+    """The answer to an Ask, both as JSON."""
+    limit_cpu(60.0)
+    try:
+        ask = _decoder.decode(message)
+        limit_cpu(ask.cpu_limit_s)
+        return msgspec.json.encode(_performed(ask))
+    except (MemoryError, RecursionError):
+        return msgspec.json.encode(RedactionReply(out_of_memory=True))
+
+
+def _performed(ask: RedactionRequest) -> RedactionReply:
+    redactor, task = _redactor_of(ask.rules), ask.task
+    truncated = False
+    match task:
+        case Shorten():
+            encoded = bytes(task.value)
+            value = msgspec.json.decode(encoded)
+            kept, truncated = shortened(encoded, value, limit_bytes=ask.limit_bytes, redactor=redactor)
+        case ShortenError():
+            given = [msgspec.json.decode(each) for each in task.given]
+            detail = msgspec.json.decode(task.detail)
+            kept = shortened_error(detail, given, limit_bytes=ask.limit_bytes, redactor=redactor)
+        case _:
+            assert_never(task)
+    return RedactionReply(msgspec.Raw(kept), truncated, redactor.late_patterns)
+
+
+if __name__ == "__main__":
+    # JSON holds no cycles, and to look for some in a million new objects takes longer than to make them.
+    gc.disable()
+    # What is redacted here is large, and nobody but its own run waits for it.
+    work(answered, memory_limit_bytes=int(sys.argv[1]), nice=LONG_NICE)

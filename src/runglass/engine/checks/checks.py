@@ -1,0 +1,211 @@
+"""Checks what callers send: here where that is proved to be quick, else in a process that can be killed.
+
+The usual request, flow and answer of a model cost nothing more for it. Knows what to ask for and not how it
+is found: that is in `checking`.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from runglass.engine.checks.check_worker import (
+    CheckedRequest,
+    CheckFailure,
+    CheckFlowFile,
+    CheckMessage,
+    CheckReply,
+    CheckRequest,
+    FitSchema,
+    MakeSmallest,
+    ReadFlow,
+    Task,
+)
+from runglass.engine.checks.request_check import check_request
+from runglass.engine.checks.schema_example import smallest_object
+from runglass.engine.checks.value_check import schema_problems
+from runglass.engine.scheduling.offloading import LARGE_BYTES, gc_paused, offload, offload_in_turn
+from runglass.engine.workers.pool import LimitHit, OutOfMemory, WorkerPool
+from runglass.errors import FlowFileError, Problem, RunglassError, StepFailure, api_error
+from runglass.flow import FLOW_LIMIT, CheckedFlow, Flow
+from runglass.flow_validation import SCHEMA_LIMIT_BYTES
+from runglass.schemas import Unproved
+
+T = TypeVar("T")
+
+
+class Checks:
+    """A pool of processes for checks. A context manager, for any number of tasks at once.
+
+    A check may take `time_limit_ms` of the processor, that of a flow file `flow_time_limit_ms`, and
+    `memory_limit_bytes` of memory. A project's checks go on one at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        time_limit_ms: int = 1_000,
+        flow_time_limit_ms: int = 20_000,
+        memory_limit_bytes: int = 640 << 20,
+        schema_limit_bytes: int = SCHEMA_LIMIT_BYTES,
+        flow_limit_bytes: int = FLOW_LIMIT,
+    ) -> None:
+        self._time_limit_ms = time_limit_ms
+        self._flow_time_limit_ms = flow_time_limit_ms
+        self._schema_limit_bytes = schema_limit_bytes
+        self._flow_limit_bytes = flow_limit_bytes
+        self._pool = WorkerPool(
+            "runglass.engine.checks.check_worker",
+            what="checks",
+            memory_limit_bytes=memory_limit_bytes,
+            memory_setting="check_memory_limit_bytes",
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends the processes, and with them what is still asked."""
+        await self._pool.aclose()
+
+    async def request(
+        self,
+        flow: Flow,
+        overrides: Mapping[str, Any],
+        inputs: dict[str, Any] | None,
+        *,
+        size_bytes: int,
+        project_id: int,
+    ) -> tuple[Flow, dict[str, Any] | None]:
+        """The flow with the overrides in it, and the inputs as they fit it. Raises APIError.
+
+        `size_bytes` is about the size of the request. Without inputs only the overrides are looked at.
+        """
+        if overrides:
+            await self._require_room(overrides, size_bytes)
+        checked = partial(
+            check_request,
+            flow,
+            overrides,
+            inputs,
+            schema_limit_bytes=self._schema_limit_bytes,
+            quick_bytes=size_bytes,
+        )
+        try:
+            return await offload(checked, size_bytes=size_bytes)
+        except Unproved:
+            task = CheckRequest(flow, dict(overrides), inputs, self._schema_limit_bytes)
+        what = "the overrides" if inputs is None else "the request"
+        try:
+            answer = await self._asked(task, CheckedRequest, project_id=project_id, what=f"to check {what}")
+        except LimitHit as limit:
+            raise api_error("INVALID_REQUEST", str(limit)) from limit
+        return flow if answer.flow is None else answer.flow, answer.inputs
+
+    async def flow_file(self, text: bytes, *, own_providers: Iterable[str], project_id: int) -> CheckedFlow:
+        """The flow in a file, and the warnings about it. Raises FlowFileError."""
+        task = CheckFlowFile(text, list(own_providers), self._schema_limit_bytes, self._flow_limit_bytes)
+        if len(text) > 4 * self._flow_limit_bytes:
+            limit = (
+                f"the file is larger than {self._flow_limit_bytes:,} characters (setting flow_limit_bytes)"
+            )
+            raise FlowFileError([Problem(limit)])
+        try:
+            read = await self._asked(
+                task,
+                ReadFlow,
+                project_id=project_id,
+                what="to check the file",
+                limit_ms=self._flow_time_limit_ms,
+                setting="flow_check_time_limit_ms",
+            )
+        except LimitHit as error:
+            raise FlowFileError([Problem(str(error))]) from error
+        return CheckedFlow(read.flow, read.warnings)
+
+    async def problems(self, value: Any, schema: dict[str, Any], *, size_bytes: int) -> list[str]:
+        """What is wrong with the value of a step, in at most five sentences.
+
+        `size_bytes` is about the size of the value as JSON. Raises StepFailure.
+        """
+        try:
+            return schema_problems(value, schema, quick_bytes=size_bytes)
+        except Unproved:
+            return await self._of_step(FitSchema(value, schema), list[str], what="to check the answer")
+
+    async def smallest(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """A small object that the schema accepts. Raises StepFailure."""
+        try:
+            return smallest_object(schema, quick=True)
+        except Unproved:
+            return await self._of_step(MakeSmallest(schema), dict[str, Any], what="to make up an object")
+
+    async def _of_step(self, task: Task, kind: type[T], *, what: str) -> T:
+        try:
+            return await self._asked(task, kind, what=what)
+        except LimitHit as limit:
+            raise StepFailure("SCHEMA_LIMIT", str(limit), may_retry=False) from limit
+
+    async def _require_room(self, overrides: Mapping[str, Any], size_bytes: int) -> None:
+        if size_bytes <= self._flow_limit_bytes:
+            return
+        encoded = await offload_in_turn(partial(msgspec.json.encode, overrides))
+        if len(encoded) > self._flow_limit_bytes:
+            raise api_error(
+                "INVALID_REQUEST",
+                f"`blockOverrides` has {len(encoded):,} bytes as JSON; at most {self._flow_limit_bytes:,} are"
+                " taken, as of a flow file (setting flow_limit_bytes)",
+            )
+
+    async def _asked(
+        self,
+        task: Task,
+        kind: type[T],
+        *,
+        what: str,
+        project_id: int | None = None,
+        limit_ms: int | None = None,
+        setting: str = "check_time_limit_ms",
+    ) -> T:
+        """The answer of a process. Raises LimitHit, and what the task raised."""
+        limit_ms = limit_ms or self._time_limit_ms
+        return await self._pool.asked(
+            partial(msgspec.json.encode, CheckMessage(task, limit_ms / 1000)),
+            partial(_read, kind=kind),
+            what=what,
+            limit_ms=limit_ms,
+            setting=setting,
+            project_id=project_id,
+        )
+
+
+_decoder = msgspec.json.Decoder(CheckReply)
+
+
+def _read(answer: bytes, kind: type[T]) -> T:
+    """The value in an answer. Raises OutOfMemory, and what the task raised."""
+    read = _decoder.decode(answer)
+    if read.failure is not None:
+        raise _raised(read.failure)
+    if len(read.value) <= LARGE_BYTES:
+        return msgspec.json.decode(read.value, type=kind)
+    with gc_paused():
+        return msgspec.json.decode(read.value, type=kind)
+
+
+def _raised(failure: CheckFailure) -> RunglassError | OutOfMemory:
+    if failure.kind == "api":
+        return api_error(
+            failure.code, failure.message, step_id=failure.step_id, details=failure.details or None
+        )
+    if failure.kind == "step":
+        return StepFailure(
+            failure.code, failure.message, may_retry=failure.may_retry, details=failure.details
+        )
+    if failure.kind == "flow":
+        return FlowFileError(failure.problems, warnings=failure.warnings)
+    return OutOfMemory()

@@ -1,0 +1,140 @@
+"""What a run keeps while it lives, so that whoever goes on with it need not do again what has been done.
+
+A checkpoint holds the output of a finished step as JSON, an object or null; or, as a list, what a step was
+lost with; or `true` for a loop that has ended, whose output follows from the steps inside. What a
+container has decided, its items or its branch, is kept under its id with a `?`, which no id has.
+"""
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runglass.engine.journal.recorder import path_text
+from runglass.engine.journal.run_spec import Pause, SegmentSpec
+from runglass.engine.payload import Payload
+from runglass.engine.scope import StepPosition
+from runglass.flow import Flow, LoopStep, Step, inside, within
+from runglass.store.base import Checkpoint
+
+PAUSE = ("", "")
+"""The address of a run's pause; no step has an empty id."""
+STRETCH = ("", "stretch")
+"""The address of the stretch that goes on, where it is not the run's first."""
+ENDED = b"true"
+
+
+class FailureCheckpoint(NamedTuple):
+    """The step in which the work was lost, the error for the run's caller, and what the log keeps of it."""
+
+    step_id: str
+    error: dict[str, Any]
+    kept: msgspec.Raw = msgspec.Raw()
+
+
+class CheckpointSet:
+    """The checkpoints of a run, read back."""
+
+    def __init__(self, rows: Iterable[Checkpoint] = ()) -> None:
+        self._rows = {(row.step_id, row.loop_path): row.data for row in rows}
+        self._pause = self._rows.pop(PAUSE, None)
+        self._begun = self._rows.pop(STRETCH, None)
+
+    def check(self) -> None:
+        """Raises msgspec.DecodeError where a checkpoint is not the JSON that it was."""
+        for data in self._rows.values():
+            msgspec.json.decode(data, type=msgspec.Raw)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def pause(self) -> Pause | None:
+        """In what the run waits, or waited last. Raises msgspec.DecodeError."""
+        return None if self._pause is None else msgspec.json.decode(self._pause, type=Pause)
+
+    @property
+    def begun(self) -> SegmentSpec | None:
+        """The stretch that goes on, where it is not the run's first. Raises msgspec.DecodeError."""
+        return None if self._begun is None else msgspec.json.decode(self._begun, type=SegmentSpec)
+
+    def outputs(self) -> dict[str, Any]:
+        """The outputs by step id, those inside of loops left out."""
+        decoded = {
+            step_id: msgspec.json.decode(data)
+            for (step_id, path), data in self._rows.items()
+            if not path and not step_id.endswith("?")
+        }
+        return {
+            step_id: output for step_id, output in decoded.items() if output is None or type(output) is dict
+        }
+
+    def take_decision(self, step: Step, place: StepPosition) -> bytes | None:
+        """JSON of what the container has decided there; None where it has not. Each can be taken once."""
+        return self._rows.pop((f"{step.id}?", path_text(place.loop_path)), None)
+
+    def take(self, step: Step, place: StepPosition) -> Payload | FailureCheckpoint | None:
+        """How the step has ended there; None where it has not, or follows from what is inside."""
+        data = self._rows.get((step.id, path_text(place.loop_path)))
+        if data is None or data == ENDED:
+            return None
+        if data.startswith(b"["):
+            lost = msgspec.json.decode(data, type=FailureCheckpoint)
+            # Earlier versions kept one error for both.
+            return lost if lost.kept else lost._replace(kept=msgspec.Raw(msgspec.json.encode(lost.error)))
+        return Payload.encoded(data)
+
+    def holds(self, step_id: str, loop_path: tuple[int, ...] | None) -> bool:
+        """Whether anything is kept of how the step ended there."""
+        return (step_id, path_text(loop_path)) in self._rows
+
+
+def size_of(rows: Iterable[Checkpoint]) -> int:
+    """About how much there is to decode, in bytes."""
+    return sum(len(row.data) for row in rows)
+
+
+def pause_checkpoint(pause: Pause) -> Checkpoint:
+    return Checkpoint(*PAUSE, msgspec.json.encode(pause))
+
+
+def stretch_checkpoint(begun: SegmentSpec) -> Checkpoint:
+    return Checkpoint(*STRETCH, msgspec.json.encode(begun))
+
+
+def decision_checkpoint(step: Step, place: StepPosition, decision: bytes) -> Checkpoint:
+    return Checkpoint(f"{step.id}?", path_text(place.loop_path), decision)
+
+
+def output_checkpoint(step: Step, place: StepPosition, output: bytes) -> Checkpoint:
+    return Checkpoint(step.id, path_text(place.loop_path), output)
+
+
+def lost_checkpoints(flow: Flow, lost: FailureCheckpoint, place: StepPosition) -> list[Checkpoint]:
+    """All that is lost with a step: itself and what is around it, up to one with `on_error: continue`."""
+    data = msgspec.json.encode(lost)
+    checkpoints = []
+    for step, loops in _outwards(flow.steps, lost.step_id):
+        goes_on = step.on_error == "continue"
+        path = path_text((place.loop_path or ())[:loops])
+        checkpoints.append(Checkpoint(step.id, path, b"null" if goes_on else data))
+        if goes_on:
+            break
+    return checkpoints
+
+
+def kept_ids(steps: Iterable[Step]) -> list[str]:
+    """The ids under which these steps, and those inside of them, keep anything."""
+    return [name for top in steps for step in within(top) for name in (step.id, f"{step.id}?")]
+
+
+def _outwards(steps: Iterable[Step], step_id: str, loops: int = 0) -> list[tuple[Step, int]]:
+    """The step and the containers around it, innermost first, each with the number of loops around it."""
+    for step in steps:
+        if step.id == step_id:
+            return [(step, loops)]
+        found = _outwards(chain.from_iterable(inside(step)), step_id, loops + isinstance(step, LoopStep))
+        if found:
+            return [*found, (step, loops)]
+    return []

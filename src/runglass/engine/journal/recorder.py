@@ -1,0 +1,302 @@
+"""The only writer of a run's log.
+
+Each event gets its seq and time, is folded and encoded once, and goes to the store together with everything
+that follows from it. What is recorded in one turn of the event loop travels in one append; nobody hears of an
+event before its append has been committed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from msgspec import json
+from msgspec.structs import force_setattr
+
+from runglass.bus.base import Bus
+from runglass.clock import Clock, iso
+from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, note_activity, paced_write
+from runglass.errors import PermanentStoreError, StoreError
+from runglass.events import KnownEvent, RunStarted, encode_event
+from runglass.fold import RunFold, StepChange
+from runglass.money import ZERO, subtract_usd
+from runglass.store.base import Append, Checkpoint, RunRecord, StepRow, Store
+from runglass.trace import TERMINAL
+
+log = logging.getLogger(__name__)
+
+COUNTED_BYTES = 64 * 1024
+"""So much is written before it is added to what the run and its project take in the store."""
+MOST_UNDER_WAY = 4 << 20
+"""With more on its way to the store, the next step waits until nothing is: `keep_pace` bounds memory, too."""
+
+
+class Recorder:
+    """Appends to one run of `owner`, in the order in which `record` is called.
+
+    No event is dated before `not_before`. What the fold says was spent since the append before is charged to
+    the project with each append: the run's cost and the budget are one number. What is reserved for requests
+    to models travels in the same way.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        run: RunRecord,
+        fold: RunFold,
+        clock: Clock,
+        *,
+        owner: str | None = None,
+        not_before: str = "",
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._run = run
+        self._fold = fold
+        self._clock = clock
+        self.log_bytes = run.log_bytes
+        """Of all events and steps of the run so far."""
+        self._counted_log = run.log_bytes
+        self._open_bytes = self._counted_open = 0
+        self._stored_bytes = run.log_bytes
+        self._head = run.head
+        self._sent = run.head
+        self._at = not_before
+        self._events: list[bytes] = []
+        self._changes: dict[tuple[int, int], StepChange] = {}
+        self._checkpoints: list[Checkpoint] = []
+        self._dropped: list[str] = []
+        self._owed: list[tuple[int, bytes]] = []
+        self._owner = owner
+        self._append: asyncio.Task[None] | None = None
+        self._appends: set[asyncio.Task[None]] = set()
+        self._large: asyncio.Task[None] | None = None
+        self._sent_bytes = run.log_bytes
+        self._failure: StoreError | None = None
+        self._charged_usd = fold.spent.cost_usd or ZERO
+        self._reserved_usd = fold.reserved_usd
+        self._summary = fold.summary
+        self._summary_json = json.encode(fold.summary)
+        self._result: bytes | None = None
+        self._error: bytes | None = None
+
+    @property
+    def head(self) -> int:
+        """Seq of the last recorded event."""
+        return self._head
+
+    @property
+    def fold(self) -> RunFold:
+        """The run's state after the last recorded event."""
+        return self._fold
+
+    def begin(self) -> None:
+        """Adds the first event of a run, which tells what its summary has said from the start."""
+        run, summary = self._run, self._fold.summary
+        self.record(
+            RunStarted(
+                execution_id=run.id,
+                run_id=run.id,
+                flow_id=run.flow_id,
+                flow_slug=summary.flow_slug,
+                step_count=summary.step_count or 0,
+                trigger_type=run.trigger_type,
+                version=run.version,
+                session_id=run.session_id,
+                trace_parent=summary.trace_parent,
+                trace_state=summary.trace_state,
+            )
+        )
+
+    def record(self, event: KnownEvent, *, checkpoint: Checkpoint | None = None) -> None:
+        """Adds an event, newly made and not shared yet, as the next of the run.
+
+        It is sent off at the end of this turn of the event loop, or by `commit`, whichever comes first.
+        """
+        if not self._events:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._head += 1
+        # Clocks are set back now and then; the log's times are not.
+        self._at = max(self._at, iso(self._clock.now()))
+        force_setattr(event, "seq", self._head)
+        force_setattr(event, "at", self._at)
+        data = encode_event(event)
+        self.log_bytes += len(data)
+        self._events.append(data)
+        for change in self._fold.apply(event):
+            self._changes[change.position, change.step.attempt] = change
+        if checkpoint is not None:
+            self.add_checkpoint(checkpoint)
+
+    def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Adds a checkpoint to what travels with the next event."""
+        self._checkpoints.append(checkpoint)
+        self._open_bytes += len(checkpoint.data)
+
+    def invalidate_checkpoints(self, step_ids: Sequence[str]) -> None:
+        """Makes the checkpoints of these steps void, with the next event."""
+        self._dropped.extend(step_ids)
+
+    def keep_replay(self, data: bytes) -> None:
+        """Keeps what the last event is to bring when its call is sent again."""
+        self._owed.append((self._head, data))
+        self._open_bytes += len(data)
+
+    def set_outcome(self, *, result: bytes | None = None, error: bytes | None = None) -> None:
+        """Keeps what the run's caller is owed, with the event that ends the run."""
+        self._result, self._error = result, error
+
+    def fail(self, error: StoreError) -> None:
+        """Stores nothing more: the run is left as the store has it, for whoever goes on with it."""
+        self._failure = self._failure or error
+
+    async def commit(self) -> None:
+        """Returns when all that was recorded is stored.
+
+        Raises StoreError, or HeadMismatch, if it cannot be; nothing further is stored then.
+        """
+        self._send()
+        await self._stored(self._append)
+
+    async def await_previous_append(self) -> None:
+        """Sends off what was recorded; returns when all that was sent before is stored. Raises as `commit`.
+
+        One append is then on its way while the next one comes about: see the decision on being one ahead.
+        """
+        before = self._append
+        self._send()
+        under_way = self.log_bytes + self._open_bytes - self._stored_bytes
+        await self._stored(before if under_way <= MOST_UNDER_WAY else self._append)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits to be stored that the next record must `await_previous_append` first."""
+        return self.log_bytes + self._open_bytes - self._stored_bytes > COUNTED_BYTES
+
+    async def _stored(self, append: asyncio.Task[None] | None) -> None:
+        if append is not None and not append.done():
+            # The append belongs to everybody who waits for it: one of them being cancelled must not undo it.
+            await asyncio.shield(append)
+        if self._failure is not None:
+            message = f"run {self._run.id!r} cannot be recorded: {self._failure}"
+            raise type(self._failure)(message) from self._failure
+
+    async def close(self) -> None:
+        """Waits until nothing is on its way to the store any more, whether it arrived or not."""
+        self._send()
+        if self._appends:
+            await asyncio.wait(set(self._appends))
+
+    def _send(self) -> None:
+        # What a store says that it has not taken may be in it all the same: nothing may follow on that.
+        if not self._events or self._failure is not None:
+            return
+        note_activity(self._run.project_id)
+        status = self._fold.status
+        spent_usd, reserved_usd = self._fold.spent.cost_usd or ZERO, self._fold.reserved_usd
+        rows = _rows(list(self._changes.values()))
+        # A row that says `running` is followed by another in its place.
+        for row in rows:
+            if row.status != "running":
+                self.log_bytes += len(row.data)
+        log_bytes = self.log_bytes - self._counted_log
+        open_bytes = self._open_bytes - self._counted_open
+        # Not with each append: it would cost two more statements, and somewhat less is near enough.
+        counted = log_bytes + open_bytes >= COUNTED_BYTES or status != "running"
+        batch = Append(
+            run_no=self._run.no,
+            head=self._sent,
+            fence=self._run.fence,
+            events=self._events,
+            steps=rows,
+            checkpoints=self._checkpoints,
+            dropped=self._dropped,
+            owed=self._owed,
+            status=status,
+            summary=self._encoded_summary(),
+            owner=self._owner if status == "running" else None,
+            result=self._result,
+            error=self._error,
+            spent_usd=ZERO if spent_usd is self._charged_usd else subtract_usd(spent_usd, self._charged_usd),
+            reserved_usd=subtract_usd(reserved_usd, self._reserved_usd)
+            if reserved_usd is not self._reserved_usd
+            else ZERO,
+            ended_at=self._at if status in TERMINAL else None,
+            log_bytes=log_bytes if counted else 0,
+            open_bytes=open_bytes if counted else 0,
+        )
+        self._charged_usd, self._reserved_usd = spent_usd, reserved_usd
+        self._sent = self._head
+        if counted:
+            self._counted_log, self._counted_open = self.log_bytes, self._open_bytes
+        self._events, self._changes, self._checkpoints = [], {}, []
+        self._dropped, self._owed = [], []
+        upto_bytes = self.log_bytes + self._open_bytes
+        size_bytes = upto_bytes - self._sent_bytes + len(self._result or b"")
+        self._sent_bytes = upto_bytes
+        # A large append waits for its turn, and what follows on it waits, too.
+        before = self._large
+        if size_bytes > LARGE_WRITE_BYTES or (before is not None and not before.done()):
+            write = self._write_in_turn(batch, upto_bytes, size_bytes, before)
+            self._append = self._large = asyncio.create_task(write)
+        else:
+            self._append = asyncio.create_task(self._write(batch, upto_bytes))
+        self._appends.add(self._append)
+        self._append.add_done_callback(self._appends.discard)
+
+    def _encoded_summary(self) -> bytes:
+        # It travels with each append, and not each append changes it.
+        if self._fold.summary is not self._summary:
+            self._summary = self._fold.summary
+            self._summary_json = json.encode(self._summary)
+        return self._summary_json
+
+    async def _write_in_turn(
+        self, batch: Append, upto_bytes: int, size_bytes: int, before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await asyncio.wait((before,))
+        async with paced_write(self._run.project_id, size_bytes):
+            await self._write(batch, upto_bytes)
+
+    async def _write(self, batch: Append, upto_bytes: int) -> None:
+        # The store takes appends in the order in which they are made, so they need not wait for each other;
+        # one behind another that failed is refused by its head.
+        try:
+            await self._store.append(batch)
+        except StoreError as error:
+            self.fail(error)
+            return
+        # Nobody awaits this task for its exception: whatever the store raises must be heard of by the run.
+        except Exception as error:
+            log.exception("an append to run %s failed inside the store", self._run.id)
+            failure = PermanentStoreError(f"{type(error).__name__} inside the store")
+            failure.__cause__ = error
+            self.fail(failure)
+            return
+        finally:
+            self._stored_bytes = upto_bytes
+        try:
+            await self._bus.wake(self._run.id)
+        except Exception:
+            # The events are stored, and readers look by themselves after a while.
+            log.exception("readers of run %s could not be woken", self._run.id)
+
+
+def _rows(changes: Sequence[StepChange]) -> list[StepRow]:
+    return [
+        StepRow(
+            position,
+            step.step_id,
+            path_text(step.loop_path),
+            step.attempt,
+            step.status,
+            json.encode(step),
+        )
+        for position, step in changes
+    ]
+
+
+def path_text(loop_path: tuple[int, ...] | None) -> str:
+    """A loop path as the store keeps it: `0,3`, outermost first; empty outside of loops."""
+    return ",".join(map(str, loop_path)) if loop_path else ""

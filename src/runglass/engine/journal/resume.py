@@ -1,0 +1,211 @@
+"""Where a stretch begins: at the start of a run, after a pause, or where a process that died left off."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runglass.engine.journal.checkpoints import CheckpointSet, size_of
+from runglass.engine.journal.run_spec import Pause, RunSpec, SegmentSpec, ToolLoopState
+from runglass.engine.scheduling.offloading import offload
+from runglass.fold import Address, RunFold, StepChange
+from runglass.store.base import Checkpoint, RunRecord, StepRow, Store, decoding
+from runglass.trace import RunSummary, StepTrace
+
+WORKER_LOST = "WORKER_LOST"
+
+
+class PausedRun(NamedTuple):
+    """A run that waits, with all that is needed to take it up again.
+
+    `step_inputs` are those of the stretch before the pause, `output_bytes` what its checkpoints measure.
+    """
+
+    run: RunRecord
+    plan: RunSpec
+    pause: Pause
+    outputs: dict[str, Any]
+    step_inputs: dict[str, dict[str, Any]]
+    output_bytes: int = 0
+
+
+class InterruptedAttempt(NamedTuple):
+    """A step whose latest attempt was not ended, or not followed by the next one, by the process it was in.
+
+    `failures` counts the attempts that failed by themselves, and `crashes` those that were cut off before,
+    since the step last ended well; `since` is when the first of those began that were cut off.
+    """
+
+    change: StepChange
+    failures: int
+    crashes: int
+    since: str
+
+
+class ResumeState(NamedTuple):
+    """What a stretch goes on from.
+
+    `turns` are those that it goes on with, `left_behind` those of a step that its caller went back from.
+    `outputs` are those by step id before the stretch, `kept` what has been done of the stretch itself.
+    `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
+    `checkpoint` keeps `begun` where that follows a pause. `iterations` and `output_bytes` are what the run
+    has used of its limits, but for what the walk counts once more. `request_bytes` is about what the inputs
+    measure as JSON.
+    """
+
+    begun: SegmentSpec
+    fold: RunFold
+    turns: ToolLoopState | None = None
+    left_behind: ToolLoopState | None = None
+    outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
+    kept: CheckpointSet = CheckpointSet()
+    reached: int = 0
+    earlier: Mapping[Address, StepChange] = {}
+    cut_off: Mapping[Address, InterruptedAttempt] = {}
+    checkpoint: Checkpoint | None = None
+    iterations: int = 0
+    output_bytes: int = 0
+    request_bytes: int = 0
+
+
+def new_state(run: RunRecord, begun: SegmentSpec, *, request_bytes: int = 0) -> ResumeState:
+    """Of a run that has not begun. Raises RunUnreadable."""
+    with decoding(run.id):
+        fold = RunFold(msgspec.json.decode(run.summary, type=RunSummary))
+        return ResumeState(begun, fold, request_bytes=request_bytes)
+
+
+async def paused_state(
+    store: Store, paused: PausedRun, begun: SegmentSpec, checkpoint: Checkpoint
+) -> ResumeState:
+    """Of a run that goes on after its pause with `begun`, which `checkpoint` keeps.
+
+    Raises StoreError, RunUnreadable.
+    """
+    run, stretch = paused.run, begun.stretch
+    reached = paused.pause.reached
+    earlier = await store.steps(run.no) if stretch.first < reached else []
+    waits_here = stretch.first == paused.pause.cursor
+    with decoding(run.id):
+        changes = list(map(step_change, earlier))
+    return ResumeState(
+        begun,
+        await stored_fold(store, run),
+        turns=paused.pause.turns if waits_here else None,
+        left_behind=None if waits_here else paused.pause.turns,
+        outputs=paused.outputs,
+        reached=reached,
+        earlier={_address(change): change for change in changes},
+        checkpoint=checkpoint,
+        iterations=paused.pause.iterations,
+        output_bytes=paused.output_bytes,
+    )
+
+
+async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
+    """Of a run that was begun and left off; None where nothing says what it was to do.
+
+    Raises StoreError, RunUnreadable.
+    """
+    with decoding(run.id):
+        rows = await store.checkpoints(run.no)
+        kept, begun, pause, outputs = await offload(partial(_read_back, rows), size_bytes=size_of(rows))
+        begun = begun or await begun_first(store, run)
+        if begun is None:
+            return None
+        if run.status == "pending":
+            return new_state(run, begun)
+        state = await stored_fold(store, run)
+        cut_off = {}
+        for change in state.open_steps:
+            step = change.step
+            if not kept.holds(step.step_id, step.loop_path):
+                attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
+                cut_off[_address(change)] = _cut_off(change, attempts)
+        first, reached = begun.stretch.first, pause.reached if pause else 0
+        earlier = await store.steps(run.no) if first < reached else []
+        return ResumeState(
+            begun,
+            state,
+            turns=pause.turns if pause and first == pause.cursor else None,
+            outputs=outputs,
+            kept=kept,
+            reached=reached,
+            earlier={_address(change): change for change in map(step_change, earlier)},
+            cut_off=cut_off,
+            iterations=pause.iterations if pause else 0,
+            output_bytes=size_of(rows),
+        )
+
+
+async def begun_first(store: Store, run: RunRecord) -> SegmentSpec | None:
+    """Plan and first stretch of a run that has not ended. Raises StoreError, RunUnreadable."""
+    request = await store.request(run.no)
+    if request is None:
+        return None
+    with decoding(run.id):
+        return await offload(partial(msgspec.json.decode, request, type=SegmentSpec), size_bytes=len(request))
+
+
+def _read_back(
+    rows: Sequence[Checkpoint],
+) -> tuple[CheckpointSet, SegmentSpec | None, Pause | None, dict[str, Any]]:
+    kept = CheckpointSet(rows)
+    kept.check()
+    return kept, kept.begun, kept.pause, kept.outputs()
+
+
+async def stored_fold(store: Store, run: RunRecord) -> RunFold:
+    """The state of the run after its last event. Raises StoreError, RunUnreadable."""
+    rows, last_position = await store.open_steps(run.no)
+    with decoding(run.id):
+        summary = msgspec.json.decode(run.summary, type=RunSummary)
+        return RunFold(summary, open_steps=map(step_change, rows), last_position=last_position)
+
+
+async def last_time(store: Store, run: RunRecord) -> str:
+    """When the last event of the log was recorded; no later one may be earlier.
+
+    Empty where nothing has been recorded. Raises StoreError, RunUnreadable.
+    """
+    if not run.head:
+        return ""
+    events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
+    with decoding(run.id):
+        at = msgspec.json.decode(events[0][1], type=_Dated).at
+        datetime.fromisoformat(at)
+        return at
+
+
+class _Dated(msgspec.Struct, frozen=True):
+    at: str
+
+
+def step_change(row: StepRow) -> StepChange:
+    """The state of a step as its row has it."""
+    return StepChange(row.position, msgspec.json.decode(row.data, type=StepTrace))
+
+
+async def _attempts(store: Store, run: RunRecord, position: int) -> list[StepTrace]:
+    return [step_change(row).step for row in await store.attempts_at(run.no, position)]
+
+
+def _cut_off(change: StepChange, attempts: list[StepTrace]) -> InterruptedAttempt:
+    failures = crashes = 0
+    since = change.step.started_at or ""
+    for step in reversed(attempts):
+        if step.status == "completed":
+            break
+        if step.status == "failed":
+            if (step.error_context or {}).get("code") != WORKER_LOST:
+                failures += 1
+                continue
+            crashes += 1
+        since = step.started_at or since
+    return InterruptedAttempt(change, failures, crashes, since)
+
+
+def _address(change: StepChange) -> Address:
+    return Address(change.step.step_id, change.step.loop_path)

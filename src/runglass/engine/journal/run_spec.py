@@ -1,0 +1,95 @@
+"""What a run is made of, one stretch of it, and the state in which it waits between two stretches.
+
+A run is walked in stretches: one from start to end for most runs, one per call where the caller steps through
+it or answers tool calls. Between two stretches nothing of it is in memory: plan, checkpoints and pause are in
+the store, so a paused run outlives its process.
+"""
+
+from typing import Any
+
+import msgspec
+
+from runglass.flow import Flow
+from runglass.run_api import Attachment, CaptureMode, TraceContext
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is made of, kept while it lives: a draft may change before the run is taken up again.
+
+    `flow` has the overrides in it and `inputs` fit its schema. `history` are the turns that go ahead of the
+    prompt of the flow's first llm step, `attachments` what that prompt shows. `trace_context` is the trace of
+    the caller that the run belongs to.
+    """
+
+    flow: Flow
+    version: int
+    inputs: dict[str, Any]
+    capture: CaptureMode
+    trigger_type: str
+    history: list[dict[str, Any]] = []
+    attachments: list[Attachment] = []
+    trace_context: TraceContext | None = None
+
+
+class ToolOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller's tools, in the OpenAI function format, and how the model is to choose among them."""
+
+    tools: list[dict[str, Any]]
+    choice: str | dict[str, Any] | None = None
+
+
+class ToolLoopState(msgspec.Struct, frozen=True, kw_only=True):
+    """The turns of an llm step that waits for tool results.
+
+    `tried` counts the attempts that `retry` counts: this one, and those before it that failed by themselves.
+    """
+
+    step_id: str
+    attempt: int
+    tried: int = 1
+    messages: list[dict[str, Any]]
+    calls: list[dict[str, Any]]
+    iterations_used: int
+    offer: ToolOffer
+    duration_ms: int
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run waits: `cursor` is the top-level step that comes next, `turns` what it waits for there.
+
+    `reached` is the farthest that any cursor of the run has been: steps before it have been run already.
+    `iterations` are those that all of its loops have made.
+    """
+
+    cursor: int
+    turns: ToolLoopState | None = None
+    reached: int = 0
+    iterations: int = 0
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be walked now: top-level steps from `first` to `last`, or to the end where that is None.
+
+    `outputs` by step id stand over what the run has kept, `input` over fields of what comes into the first
+    step, `step_inputs` by step id over fields of that step's input each time that it runs. `block_overrides`
+    are those of the call, which the plan's flow has in it already. `results` are the messages that answer the
+    pending tool calls. `answers_call` says that content is kept for a call under an Idempotency-Key, which
+    may be sent again.
+    """
+
+    first: int = 0
+    last: int | None = None
+    outputs: dict[str, Any] = {}
+    input: dict[str, Any] | None = None
+    step_inputs: dict[str, dict[str, Any]] = {}
+    block_overrides: dict[str, dict[str, Any]] = {}
+    offer: ToolOffer | None = None
+    results: list[dict[str, Any]] = []
+    answers_call: bool = False
+
+
+class SegmentSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch and the plan that it is walked by, as they are kept for whoever goes on with it."""
+
+    plan: RunSpec
+    stretch: Segment

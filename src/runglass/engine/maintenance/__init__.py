@@ -1,0 +1,1 @@
+"""What goes on beside the runs: runs and content that are due to go. Starts no run."""

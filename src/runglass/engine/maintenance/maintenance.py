@@ -1,0 +1,96 @@
+"""What goes stale is put away: runs that nobody takes up again, calls and answers nobody asks for again."""
+
+import asyncio
+import logging
+from datetime import datetime, timedelta
+
+from runglass.clock import Clock, iso
+from runglass.engine.engine import Engine
+from runglass.engine.journal.resume import last_time
+from runglass.errors import RunUnreadable, StoreError
+from runglass.store.base import Store
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = (1.0, 600.0)
+"""Paused runs are looked after a quarter of their limit apart, but within these bounds."""
+CALLS_KEPT = timedelta(hours=24)
+EXPIRY_INTERVAL_S = (1.0, 10.0)
+"""Answers are looked after a quarter of their time apart, but within these bounds."""
+EXPIRED_AT_ONCE = 50
+BITE_ROWS = 250
+BITE_BYTES = 256 * 1024
+BITE_PAUSE_S = 0.05
+"""After each bite whoever writes has a turn."""
+
+
+class Maintenance:
+    """Cancels runs that have been paused for longer than `pause_limit`, and drops calls older than a day.
+
+    What callers are owed goes `answer_ttl` after it was due.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        engine: Engine,
+        clock: Clock,
+        pause_limit: timedelta,
+        answer_ttl: timedelta,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._clock = clock
+        self._pause_limit = pause_limit
+        self._answer_ttl = answer_ttl
+
+    async def run_forever(self) -> None:
+        """Tidies up again and again until it is cancelled. A store that fails is tried again."""
+        shortest, longest = INTERVAL_S
+        interval_s = min(max(self._pause_limit.total_seconds() / 4, shortest), longest)
+        while True:
+            try:
+                await self.tidy()
+            except StoreError as error:
+                log.warning("stale runs and calls could not be put away: %s", error)
+            await self._clock.sleep(interval_s)
+
+    async def tidy(self) -> None:
+        """Puts away what is stale now. Raises StoreError."""
+        now = self._clock.now()
+        await self._store.forget_calls(before=iso(now - CALLS_KEPT))
+        for run in await self._store.paused_runs():
+            try:
+                since = datetime.fromisoformat(await last_time(self._store, run))
+                if now - since > self._pause_limit:
+                    hours = self._pause_limit.total_seconds() / 3600
+                    reason = f"nobody took it up again for {hours:.3g} hours"
+                    await self._engine.cancel_paused(run, reason=reason)
+            except RunUnreadable as error:
+                self._engine.put_aside(run.id, error)
+            # One run after the other, and others' turn in between: a long list is no reason for a stall.
+            await asyncio.sleep(0)
+
+    async def expire_forever(self) -> None:
+        """Drops answers, again and again until it is cancelled. A store that fails is tried again."""
+        shortest, longest = EXPIRY_INTERVAL_S
+        interval_s = min(max(self._answer_ttl.total_seconds() / 4, shortest), longest)
+        while True:
+            try:
+                await self.expire()
+            except StoreError as error:
+                log.warning("what callers were owed could not be dropped: %s", error)
+            await self._clock.sleep(interval_s)
+
+    async def expire(self) -> None:
+        """Drops the answers that are due now, and checkpoints of ended runs.
+
+        What was deleted is scrubbed from the store. Raises StoreError.
+        """
+        before = iso(self._clock.now() - self._answer_ttl)
+        while await self._store.expire_answers(before=before, limit=EXPIRED_AT_ONCE):
+            await self._clock.sleep(BITE_PAUSE_S)
+        while await self._store.drop_checkpoints(limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES):
+            await self._clock.sleep(BITE_PAUSE_S)
+        await self._store.scrub()

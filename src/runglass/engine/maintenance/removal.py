@@ -1,0 +1,153 @@
+"""Ended runs go when their time has come, or when somebody says so; what they hold of content may go before.
+
+Whatever goes does so in small bites, and whoever writes has the store for himself in between. A bite is a
+transaction of its own, so a process that dies leaves nothing half done: the next one goes on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import msgspec
+
+from runglass.admin_api import Actor
+from runglass.clock import Clock, iso
+from runglass.errors import StoreError
+from runglass.store.base import ContentPlace, Retention, RunRecord, Store
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 60.0
+GRACE_S = 1.0
+"""How long the rows of a run that was just purged stay: who follows it hears of its end."""
+BITE_ROWS = 250
+BITE_BYTES = 256 * 1024
+AT_ONCE = 100
+"""Most runs that are looked up in one go."""
+LEAST_PAUSE_S = 0.001
+
+
+class RunRemoval:
+    """Purges runs and takes out content. `default` holds where neither flow nor project says anything."""
+
+    def __init__(self, *, store: Store, clock: Clock, default: Retention) -> None:
+        self._store = store
+        self._clock = clock
+        self._default = default
+        self._woken = asyncio.Event()
+        self._unreadable: set[int] = set()
+
+    async def purge(self, run: RunRecord, *, by: Actor) -> bool:
+        """Deletes a run that has ended, as `by` wants: nobody finds it any more. False if it is not there.
+
+        What it took on disk is given back in the background. Raises StoreError.
+        """
+        purged = await self._store.purge_run(run.no, by=by)
+        self._woken.set()
+        return purged
+
+    async def run_forever(self) -> None:
+        """Removes what is due now, every minute, and after each purge, until it is cancelled.
+
+        A store that fails is tried again.
+        """
+        while True:
+            self._woken.clear()
+            try:
+                await self.tidy()
+            except StoreError as error:
+                log.warning("runs that are due could not be removed: %s", error)
+            await self._idle()
+
+    async def tidy(self) -> None:
+        """Removes what is due now, to the end. Raises StoreError."""
+        due = [
+            (each.flow_id, each.retention.days, each.retention.content_days)
+            for each in await self._store.retentions()
+        ]
+        for flow_id, days, _ in due:
+            await self._each_due(flow_id, _or(days, self._default.days), self._purge)
+        while await self._bite(self._store.purge_rows(limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)):
+            pass
+        for flow_id, _, days in due:
+            await self._each_due(
+                flow_id, _or(days, self._default.content_days), self._strip, with_content=True
+            )
+        while await self._bite(self._store.compact(limit_bytes=BITE_BYTES)):
+            pass
+
+    async def _each_due(
+        self,
+        flow_id: str,
+        days: float | None,
+        remove: Callable[[int], Awaitable[object]],
+        *,
+        with_content: bool = False,
+    ) -> None:
+        """Does it to each run of the flow that ended longer ago than that, oldest first."""
+        if days is None:
+            return
+        before = self._before(days)
+        kept = self._unreadable if with_content else set()
+        while True:
+            # Those that cannot be read are found again; there must be room for others beside them.
+            found = await self._store.ended_runs(
+                flow_id, before=before, with_content=with_content, limit=AT_ONCE + len(kept)
+            )
+            due = [run_no for run_no in found if run_no not in kept]
+            for run_no in due:
+                await remove(run_no)
+            if len(due) < AT_ONCE:
+                return
+
+    def _before(self, days: float) -> str:
+        try:
+            return iso(self._clock.now() - timedelta(days=days))
+        except OverflowError:
+            # Longer ago than there are dates: nothing is due.
+            return ""
+
+    async def _purge(self, run_no: int) -> None:
+        await self._bite(self._store.purge_run(run_no))
+
+    async def _strip(self, run_no: int) -> None:
+        place: ContentPlace | None = None
+        try:
+            while True:
+                place = await self._bite(
+                    self._store.strip_content(run_no, place, limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
+                )
+                if place is None:
+                    return
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._unreadable.add(run_no)
+            log.error("run number %d cannot be read and keeps its content: %s", run_no, error)  # noqa: TRY400
+
+    async def _bite(self, work: Awaitable[T]) -> T:
+        started_s = self._clock.monotonic_s()
+        result = await work
+        # As long as it took: others have the writer for half of the time at least.
+        await self._clock.sleep(max(self._clock.monotonic_s() - started_s, LEAST_PAUSE_S))
+        return result
+
+    async def _idle(self) -> None:
+        """Returns after a minute, or a moment after a purge."""
+        waits = {
+            asyncio.create_task(self._clock.sleep(INTERVAL_S)),
+            asyncio.create_task(self._woken.wait()),
+        }
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+        if self._woken.is_set():
+            await self._clock.sleep(GRACE_S)
+
+
+def _or(days: float | None, default: float | None) -> float | None:
+    return default if days is None else days

@@ -1,0 +1,1 @@
+"""Language models: requests, answers, prices and the budget that they are paid from. Knows no steps."""

@@ -1,0 +1,170 @@
+"""What is left of a project's budget, and how a request to a model takes its part of it before it is made.
+
+A reservation is an event of its run: the store has it before the request goes out, so a process that dies
+loses none. Between the decision and the store's word that it has it, this file remembers it. That is enough,
+because one process runs the flows of a database.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+from runglass.engine.journal.recorder import Recorder
+from runglass.errors import StoreError
+from runglass.money import ZERO, add_usd, format_usd, subtract_usd
+from runglass.store.base import Project, Store
+
+LOOK_S = 1.0
+"""How often a run looks whether a budget has been set since. One that is set is asked before each step."""
+
+
+class BudgetExceeded(Exception):
+    """A reservation is larger than what is left of the budget; `str` says both."""
+
+
+class _Unstored:
+    """Reservations of one project that the store may not have yet; `lock` lets one be decided at a time."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.usd = ZERO
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def add(self, usd: Decimal) -> None:
+        self.usd = add_usd(self.usd, usd)
+        self._count += 1
+        self._none.clear()
+
+    def remove(self, usd: Decimal) -> None:
+        self.usd = subtract_usd(self.usd, usd)
+        self._count -= 1
+        if not self._count:
+            self._none.set()
+
+    async def stored(self) -> None:
+        """Returns when the store has all of them."""
+        await self._none.wait()
+
+
+class Budgets:
+    """The budgets of all projects, as the runs of this process share them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._unstored: dict[int, _Unstored] = {}
+
+    async def project(self, project_id: int) -> Project | None:
+        """The project as it stands. Raises StoreError."""
+        return await self._store.project(project_id)
+
+    async def of_run(self, project_id: int, recorder: Recorder) -> "RunBudget | None":
+        """The budget as a run asks for it; None where the project is gone. Raises StoreError."""
+        project = await self.project(project_id)
+        return None if project is None else RunBudget(self, project, recorder)
+
+    @asynccontextmanager
+    async def reserved(self, project_id: int, usd: Decimal) -> AsyncIterator[None]:
+        """Inside of the block nobody else gets this part; at its end the store must have it.
+
+        Raises BudgetExceeded, and StoreError.
+        """
+        unstored = self._unstored.setdefault(project_id, _Unstored())
+        async with unstored.lock:
+            project = await self._with_room_for(usd, project_id, unstored)
+            if project is not None:
+                raise BudgetExceeded(_refusal(project, usd))
+            unstored.add(usd)
+        try:
+            yield
+        finally:
+            unstored.remove(usd)
+
+    async def _with_room_for(self, usd: Decimal, project_id: int, unstored: _Unstored) -> Project | None:
+        """None where there is room, else the project without it."""
+        # Asked for before the store is: what the store takes meanwhile counts twice, and never not at all.
+        pending = unstored.usd
+        project = await self.project(project_id)
+        if project is None or _fits(project, usd, pending):
+            return None
+        if not pending:
+            return project
+        await unstored.stored()
+        project = await self.project(project_id)
+        return None if project is None or _fits(project, usd, ZERO) else project
+
+
+class RunBudget:
+    """The budget of a project as one of its runs asks for it; there may be none yet."""
+
+    def __init__(self, budgets: Budgets, project: Project, recorder: Recorder) -> None:
+        self._budgets = budgets
+        self._project_id = project.id
+        self._recorder = recorder
+        self._is_set = project.budget_usd is not None
+        # Asked for at each step; finding the loop takes longer than its clock does.
+        self._now_s = asyncio.get_running_loop().time
+        self._looked_at_s = self._now_s()
+
+    @property
+    def _is_unset_for_now(self) -> bool:
+        return not self._is_set and self._now_s() - self._looked_at_s < LOOK_S
+
+    async def is_set(self) -> bool:
+        """Whether there is a budget: a run that goes on for long may be given one. Raises StoreError."""
+        if not (self._is_set or self._is_unset_for_now):
+            await self._project()
+        return self._is_set
+
+    async def has_credit(self) -> bool:
+        """Whether anything is left, this run's own spending included. Raises StoreError."""
+        if self._is_unset_for_now or not await self.is_set():
+            return True
+        # What the step before has spent must be in the store before that is asked.
+        await self._recorder.commit()
+        project = await self._project()
+        return project is None or not project.is_spent
+
+    async def _project(self) -> Project | None:
+        self._looked_at_s = self._now_s()
+        try:
+            project = await self._budgets.project(self._project_id)
+        except StoreError as error:
+            # What is cut off by this goes on later: nothing may say that it was lost.
+            self._recorder.fail(error)
+            raise
+        self._is_set = project is not None and project.budget_usd is not None
+        return project
+
+    @asynccontextmanager
+    async def reserved(self, usd: Decimal) -> AsyncIterator[None]:
+        """As `Budgets.reserved`: the block records the reservation, which is stored at its end."""
+        try:
+            async with self._budgets.reserved(self._project_id, usd):
+                yield
+                await self._recorder.commit()
+        except StoreError as error:
+            self._recorder.fail(error)
+            raise
+
+
+def _fits(project: Project, usd: Decimal, pending: Decimal) -> bool:
+    if project.budget_usd is None:
+        return True
+    taken = add_usd(add_usd(project.spent_usd, project.reserved_usd), pending)
+    return add_usd(taken, usd) <= project.budget_usd
+
+
+def _refusal(project: Project, usd: Decimal) -> str:
+    assert project.budget_usd is not None
+    held = f", of which ${format_usd(project.reserved_usd)} is held for calls that go on" * bool(
+        project.reserved_usd
+    )
+    left = format_usd(max(ZERO, subtract_usd(project.budget_usd, project.spent_usd)))
+    return (
+        f"the model call may cost up to ${format_usd(usd)}, and of the project's budget of"
+        f" ${format_usd(project.budget_usd)} only ${left} is left{held}; a lower `max_tokens` needs less, and"
+        " an administrator of the server can raise the budget (`runglass projects budget`)"
+    )

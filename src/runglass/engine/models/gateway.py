@@ -1,0 +1,175 @@
+"""Language models as the engine sees them: one call that takes a request and gives an answer.
+
+Knows which model strings are built in and which belong to a provider; what a provider is stays in
+`provider_requests.py`, which is imported, off the event loop, when the first such model is asked.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from importlib import import_module
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from runglass.engine.checks.checks import Checks
+from runglass.engine.models import echo
+from runglass.engine.models.cost_bound import token_bound, with_max_tokens
+from runglass.engine.models.model_types import (
+    AnswerRejected,
+    ModelAnswer,
+    ModelCallFailed,
+    ModelRequest,
+    OnDeclined,
+)
+from runglass.engine.models.pricing import Price, most_of
+from runglass.errors import StepFailure
+from runglass.money import ZERO
+from runglass.provider_settings import NOTHING_MORE, SettingRules
+
+if TYPE_CHECKING:
+    from runglass.engine.models.provider_requests import ProviderRequests
+
+__all__ = ["AnswerRejected", "ModelAnswer", "ModelCallFailed", "ModelGateway", "ModelRequest", "Price"]
+
+
+DEFAULT_MAX_TOKENS = 4096
+IMAGE_TOKENS = 50_000
+"""No image counts as more in the price lists in use, high resolution in small models included."""
+
+
+class Bounded(NamedTuple):
+    """A request, and the most that it can cost in US dollars."""
+
+    request: ModelRequest
+    most_usd: Decimal
+
+
+class ModelGateway:
+    """Every model that a flow may name. A context manager: leaving it closes the HTTP clients.
+
+    `base_urls` points a provider name, a known or a new one, at any OpenAI-compatible server. `api_keys` are
+    by provider name, and stand over the providers' environment variables. `prices` are by model string. A
+    request whose settings go against `rules` is not made. On a budget, a request without `max_tokens` gets
+    `default_max_tokens`, and an image counts as `image_tokens`. `checks` judge answers by their schema, by
+    default its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_urls: Mapping[str, str] | None = None,
+        api_keys: Mapping[str, str] | None = None,
+        prices: Mapping[str, Price] | None = None,
+        rules: SettingRules = NOTHING_MORE,
+        default_max_tokens: int = DEFAULT_MAX_TOKENS,
+        image_tokens: int = IMAGE_TOKENS,
+        checks: Checks | None = None,
+    ) -> None:
+        self._base_urls = dict(base_urls or {})
+        self._api_keys = dict(api_keys or {})
+        self._prices = dict(prices or {})
+        self._rules = rules
+        self._default_max_tokens = default_max_tokens
+        self._image_tokens = image_tokens
+        self._owns_checks = checks is None
+        self._checks = checks or Checks()
+        self._providers: ProviderRequests | None = None
+        self._importing = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes the HTTP clients; calls still in progress fail."""
+        if self._providers is not None:
+            await self._providers.aclose()
+            self._providers = None
+        if self._owns_checks:
+            await self._checks.aclose()
+
+    async def ready(self, model: str) -> None:
+        """Loads what the model needs, once, so that no attempt's time is spent on it."""
+        if model != echo.NAME and ":" in model:
+            await self._loaded()
+
+    async def bounded(self, request: ModelRequest) -> Bounded:
+        """`request` as it is sent on a budget, and the most that it can cost in US dollars.
+
+        Raises StepFailure where no price of the model is known or `max_tokens` is no limit: without these
+        there is no bound.
+        """
+        price = self._prices.get(request.model)
+        if request.model == echo.NAME:
+            if price is None:
+                return Bounded(request, ZERO)
+            # It costs nothing to ask it twice.
+            answer = await echo.echo(request, _unheard, self._checks, price)
+            return Bounded(request, answer.response.cost_usd or ZERO)
+        request = with_max_tokens(request, self._default_max_tokens)
+        limit = request.settings["max_tokens"]
+        # Less than a token would be a bound below nothing, and give room to others until it is refused.
+        if type(limit) is not int or limit < 1:
+            message = f"`settings.max_tokens` must be a whole number from 1 on, not {limit!r:.50}"
+            raise StepFailure("INVALID_INPUT", message, may_retry=False)
+        bound = token_bound(request, image_tokens=self._image_tokens)
+        if price is not None:
+            return Bounded(request, most_of(price, bound))
+        usd = None
+        if ":" in request.model:
+            usd = await (await self._loaded()).list_cost(request.model, bound)
+        if usd is None:
+            raise StepFailure(
+                "MODEL_NOT_SUPPORTED",
+                f"no price is known for model {request.model!r}, and the project has a budget: give one in"
+                " the server's setting `prices`, or lift the budget",
+                may_retry=False,
+            )
+        return Bounded(request, usd)
+
+    async def complete(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None],
+        *,
+        on_declined: OnDeclined | None = None,
+    ) -> ModelAnswer:
+        """The answer to `request`; `on_text` hears its text in pieces as they come.
+
+        Some servers decline a request for its form alone, and are asked in another one: `on_declined` is
+        awaited before each such further request.
+
+        Raises StepFailure where nothing was sent, CallFailed where no whole answer came, and AnswerRejected
+        where an answer came that must be paid for but cannot be used.
+        """
+        price = self._prices.get(request.model)
+        if request.model == echo.NAME:
+            return await echo.echo(request, on_text, self._checks, price)
+        provider, _, name = request.model.partition(":")
+        if not provider or not name:
+            raise StepFailure(
+                "MODEL_NOT_SUPPORTED",
+                f"model {request.model!r} names no provider: write PROVIDER:MODEL, or `echo` to try it out",
+                may_retry=False,
+            )
+        if refusal := self._rules.refusal(request.model, request.settings):
+            raise StepFailure("INVALID_INPUT", refusal, may_retry=False)
+        return await (await self._loaded()).complete(request, on_text, price, on_declined)
+
+    async def _loaded(self) -> "ProviderRequests":
+        async with self._importing:
+            if self._providers is None:
+                module = await asyncio.to_thread(import_module, "runglass.engine.models.provider_requests")
+                self._providers = module.Providers(
+                    base_urls=self._base_urls, api_keys=self._api_keys, checks=self._checks
+                )
+        providers: ProviderRequests = self._providers
+        return providers
+
+
+def _unheard(text: str) -> None:
+    """Text that nobody is to hear."""

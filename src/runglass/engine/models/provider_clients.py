@@ -1,0 +1,134 @@
+"""From a model string to a model object of pydantic-ai: built once, kept, its HTTP client closed in the end.
+
+Knows providers, their keys and addresses; nothing of messages, answers or money.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+from pydantic_ai.models import Model, infer_model
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.profiles import ModelProfile, merge_profile
+from pydantic_ai.profiles.openai import OpenAIModelProfile
+from pydantic_ai.providers import Provider, infer_provider, infer_provider_class
+from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
+
+from runglass.engine.models.message_mapping import OutputForm
+from runglass.engine.models.provider_errors import setup_failure
+
+_MOST_MODELS = 256
+"""Model objects kept: they are small, but a caller may name any number of them."""
+
+
+class PreparedModel:
+    """A model object, and the forms in which it may be asked for structured output, the surest first.
+
+    A form that the provider declines is dropped, here and for good. `one_piece` is why answers are not
+    streamed, once a server has shown that it tells no usage then; `streams_usage` is whether it has shown
+    that it does. That is taken for granted of hosted models, not of a server of the settings' (`is_own`).
+    """
+
+    def __init__(self, model: Model, *, is_own: bool = False) -> None:
+        self.model = model
+        self.one_piece: str | None = None
+        self.streams_usage = not is_own
+        self.forms: list[OutputForm] = ["auto"]
+        if model.profile.get("supports_json_schema_output", False):
+            self.forms = ["native", "prompted"]
+        if isinstance(model.provider, OpenAICompatibleProvider):
+            self.forms = ["native", "json_object", "prompted"]
+
+
+class ProviderClients:
+    """The model objects in use. Owns one HTTP client per provider; `aclose` closes them."""
+
+    def __init__(self, *, base_urls: Mapping[str, str], api_keys: Mapping[str, str]) -> None:
+        self._base_urls = dict(base_urls)
+        self._api_keys = dict(api_keys)
+        self._providers: dict[str, Provider[Any]] = {}
+        self._models: OrderedDict[str, PreparedModel] = OrderedDict()
+        self._making: dict[str, asyncio.Task[Provider[Any]]] = {}
+        self._exits = AsyncExitStack()
+
+    async def aclose(self) -> None:
+        try:
+            if self._making:
+                await asyncio.wait(list(self._making.values()))
+        finally:
+            await self._exits.aclose()
+
+    async def prepared(self, model: str) -> PreparedModel:
+        """The model object for a string `PROVIDER:NAME`. Raises StepFailure where none can be made."""
+        if model not in self._models:
+            provider = model.partition(":")[0]
+            try:
+                if provider not in self._providers:
+                    await self._have(provider)
+                # A provider loads its package: too slow for the event loop.
+                made = await asyncio.to_thread(self._new_model, model)
+            except Exception as error:
+                secrets = self._api_keys.values()
+                raise setup_failure(error, model=model, secrets=secrets) from error
+            self._models.setdefault(model, made)
+            if len(self._models) > _MOST_MODELS:
+                self._models.popitem(last=False)
+        self._models.move_to_end(model)
+        return self._models[model]
+
+    async def _have(self, name: str) -> None:
+        task = self._making.get(name)
+        if task is None:
+            task = self._making[name] = asyncio.create_task(self._make(name))
+            task.add_done_callback(lambda done: self._made(name, done))
+        # It belongs to all who wait for it: a step that is cut off leaves no client that nobody closes.
+        await asyncio.shield(task)
+
+    async def _make(self, name: str) -> Provider[Any]:
+        # A client loads certificates.
+        provider = await asyncio.to_thread(self._new_provider, name)
+        self._providers[name] = await self._exits.enter_async_context(provider)
+        return provider
+
+    def _made(self, name: str, task: asyncio.Task[Provider[Any]]) -> None:
+        del self._making[name]
+        # Asked for, so that a failure nobody waits for any more is no complaint of the garbage collector.
+        if not task.cancelled():
+            task.exception()
+
+    def _new_model(self, model: str) -> PreparedModel:
+        provider, _, name = model.partition(":")
+        if provider in self._base_urls:
+            return PreparedModel(OpenAIChatModel(name, provider=self._providers[provider]), is_own=True)
+        return PreparedModel(infer_model(model, provider_factory=self._providers.__getitem__))
+
+    def _new_provider(self, name: str) -> Provider[Any]:
+        key = self._api_keys.get(name)
+        if name in self._base_urls:
+            return OpenAICompatibleProvider(
+                name, base_url=self._base_urls[name], api_key=key or "unset", profile=_compatible_profile
+            )
+        if key is None:
+            return infer_provider(name)
+        provider: type[Any] = infer_provider_class(name)
+        made: Provider[Any] = provider(api_key=key)
+        return made
+
+
+def _compatible_profile(model_name: str) -> ModelProfile:
+    """What may be expected of any OpenAI-compatible server, whatever it runs."""
+    usual = OpenAICompatibleProvider.model_profile(model_name) or ModelProfile()
+    return merge_profile(
+        usual,
+        OpenAIModelProfile(
+            supports_json_schema_output=True,
+            supports_json_object_output=True,
+            # Some servers accept a `response_format` and ignore it; then the words must do.
+            native_output_requires_schema_in_instructions=True,
+            openai_chat_supports_multiple_system_messages=False,
+            # OpenAI's reasoning models refuse the old name of the field, small servers know no other.
+            openai_chat_supports_max_completion_tokens=bool(usual.get("openai_supports_reasoning")),
+        ),
+    )

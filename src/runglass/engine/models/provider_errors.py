@@ -1,0 +1,168 @@
+"""What a provider's exception means for a step: its code, whether to try again, and how long to wait.
+
+The one place that knows pydantic-ai's exception tree. What it hands on is bounded and free of API keys.
+"""
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic_ai.exceptions import (
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelHTTPError,
+    ModelQuotaExceededError,
+    ModelRateLimitError,
+    ModelRequestRejectedError,
+    ModelRequestTimeout,
+    ModelServerError,
+    ModelUnavailableError,
+    UnexpectedModelBehavior,
+    UserError,
+)
+
+from runglass.engine.capture.redaction import strike_known
+from runglass.engine.models.model_types import ModelCallFailed
+from runglass.errors import StepFailure
+from runglass.safe_text import replace_surrogates
+
+EXCERPT = 2048
+"""Characters of a provider's or a model's text that an error keeps."""
+
+CALL_ERRORS = (ModelAPIError, UnexpectedModelBehavior, UserError, OSError, NotImplementedError)
+"""What a call to a provider may raise that is the provider's or the network's doing."""
+
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET")
+_SHORTEST_SECRET = 8
+_LONGEST_SEARCHED = 64 * 1024
+"""Characters of a provider's text that are looked through; an error keeps far less of them."""
+_REFUSED = frozenset({503, 529})
+"""Statuses beside 4xx with which a provider takes no work."""
+_NOT_CONNECTED = frozenset({"ConnectError", "ConnectTimeout"})
+_DEEPEST_CAUSE = 10
+_WAIT_AND_SEE = (ModelUnavailableError, ModelServerError, ModelConnectionError, ModelRequestTimeout)
+
+
+def setup_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> StepFailure:
+    """Why no client for `model` could be made: a missing key, a missing package, a name nobody knows."""
+    provider = model.partition(":")[0]
+    if isinstance(error, ImportError):
+        extra = re.search(r"pydantic-ai-slim\[([\w-]+)\]", str(error))
+        package = f'"pydantic-ai-slim[{extra[1]}]"' if extra else "the provider's package"
+        message = f"model {model!r} needs a package that is not installed: pip install {package}"
+        return StepFailure("MODEL_NOT_SUPPORTED", message, may_retry=False, details={"provider": provider})
+    said = without_secrets(replace_surrogates(str(error)), secrets)[:EXCERPT]
+    variables = re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+)`", said)
+    if any(_SECRET_NAME.search(name) for name in variables):
+        message = (
+            f"no API key for provider {provider!r}: set {' or '.join(dict.fromkeys(variables))} in the "
+            f"server's environment, or its key in the setting `provider_keys`"
+        )
+        return StepFailure("BYOK_KEY_REJECTED", message, may_retry=False, details={"provider": provider})
+    message = f"model {model!r} cannot be used: {said}"
+    if isinstance(error, ValueError):
+        message += "; an OpenAI-compatible server gets a name by the setting `providers`"
+    return StepFailure("MODEL_NOT_SUPPORTED", message, may_retry=False, details={"provider": provider})
+
+
+def call_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> ModelCallFailed:
+    """What went wrong in a call to `model`; `error` is one of `CALL_ERRORS`."""
+    provider = model.partition(":")[0]
+    status = error.status_code if isinstance(error, ModelHTTPError) else None
+    said = without_secrets(replace_surrogates(_provider_message(error)), secrets)[:EXCERPT]
+    details: dict[str, Any] = {"provider": provider, "model": model, "providerMessage": said}
+    if status is not None:
+        details["status"] = status
+    code, what, may_retry = _meaning(error, status)
+    waited = error.retry_after if isinstance(error, ModelAPIError) and code == "RATE_LIMITED" else None
+    return ModelCallFailed(
+        code,
+        f"provider {provider!r} {what} (model {model!r}): {said[:500]}",
+        may_be_charged=_may_be_charged(error, status),
+        may_retry=may_retry,
+        retry_after_ms=None if waited is None else round(waited * 1000),
+        details=details,
+    )
+
+
+def rejects_output_format(error: Exception) -> bool:
+    """Whether a model refused, before it wrote anything, to be held to a JSON Schema natively."""
+    # llama-cpp-python answers 500 to a format that it does not know, so the words count more than the status.
+    refused = (ModelRequestRejectedError, ModelServerError, UserError)
+    if not isinstance(error, refused) or getattr(error, "in_stream", False):
+        return False
+    said = f"{error} {getattr(error, 'body', '')}".lower()
+    return any(word in said for word in ("response_format", "output_format", "nativeoutput", "schema"))
+
+
+def rejects_streaming(error: Exception) -> bool:
+    """Whether a server refused, before it wrote anything, to stream."""
+    if not isinstance(error, ModelRequestRejectedError | NotImplementedError) or getattr(
+        error, "in_stream", False
+    ):
+        return False
+    return re.search(r"\bstream", f"{error} {getattr(error, 'body', '')}".lower()) is not None
+
+
+def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
+    """`text` with every given secret, and every key or token of the environment, struck out.
+
+    A provider may have reversed, escaped or encoded a key: these forms go, too. A very long text is cut.
+    """
+    environment = (value for name, value in os.environ.items() if _SECRET_NAME.search(name))
+    known = [secret for secret in {*secrets, *environment} if len(secret) >= _SHORTEST_SECRET]
+    struck = strike_known(text[:_LONGEST_SEARCHED], known, "[key]")
+    if len(text) <= _LONGEST_SEARCHED:
+        return struck
+    # The cut may have gone through a secret, whose longest form has four letters for one.
+    return struck[: max(0, len(struck) - 4 * max(map(len, known), default=0))]
+
+
+def _may_be_charged(error: Exception, status: int | None) -> bool:
+    """Whether anything may have been generated, by what is known of the failure."""
+    if getattr(error, "in_stream", False):
+        return True
+    if status is not None:
+        # A time-out or a bad gateway says nothing of what the model behind it did.
+        return status not in _REFUSED and not (400 <= status < 500 and status != 408)
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and len(causes) < _DEEPEST_CAUSE:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return not any(type(each).__name__ in _NOT_CONNECTED for each in causes)
+
+
+def _meaning(error: Exception, status: int | None) -> tuple[str, str, bool]:
+    """Code, words and whether another attempt may end differently."""
+    match error:
+        case ModelRateLimitError():
+            return "RATE_LIMITED", "asked to slow down", True
+        case ModelQuotaExceededError():
+            return "PROVIDER_ERROR", "says that the account's quota is used up", False
+        case ModelAuthenticationError():
+            return "BYOK_KEY_REJECTED", "rejected the configured key", False
+        case ModelAPIError() if error.provider_error_code == "model_not_found":
+            return "MODEL_NOT_SUPPORTED", "does not know this model", False
+        case ModelRequestTimeout():
+            return "PROVIDER_UNAVAILABLE", "did not answer in time", True
+        case ModelAPIError() if isinstance(error, _WAIT_AND_SEE) or status == 408:
+            return "PROVIDER_UNAVAILABLE", "failed or could not be reached", True
+        case ModelAPIError() if status is None and not isinstance(error, ModelRequestRejectedError):
+            return "PROVIDER_UNAVAILABLE", "sent an answer that broke off or is garbled", True
+        case UnexpectedModelBehavior() | OSError():
+            return "PROVIDER_UNAVAILABLE", "sent an answer that broke off or is garbled", True
+        case _:
+            return "PROVIDER_ERROR", "refused the request", False
+
+
+def _provider_message(error: Exception) -> str:
+    """The provider's own sentence where its error body has one in a usual place."""
+    body = getattr(error, "body", None)
+    for _ in range(3):
+        if not isinstance(body, dict):
+            break
+        body = next((body[key] for key in ("message", "error", "detail") if body.get(key)), None)
+    return body if isinstance(body, str) else str(error)

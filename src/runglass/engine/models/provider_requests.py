@@ -1,0 +1,226 @@
+"""A request to any provider's model, through pydantic-ai: asked once, its text handed on as it comes.
+
+Some OpenAI-compatible servers tell neither usage nor tool calls while they stream. Such a one is asked for
+its answers in one piece as soon as it has shown that, and wherever tools are offered before it has shown
+otherwise.
+
+Importing this takes a second, so `gateway.py` imports it when a provider is first needed, off the event loop.
+Knows no flow and no run; retries nothing, because each try must be an attempt that the trace shows.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+
+from pydantic_ai.direct import model_request, model_request_stream
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelResponse,
+    ModelResponseStreamEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.providers import infer_provider_class
+from pydantic_ai.settings import ModelSettings
+
+from runglass.engine.checks.checks import Checks
+from runglass.engine.models import message_mapping
+from runglass.engine.models.cost_bound import TokenBound
+from runglass.engine.models.list_prices import list_cost
+from runglass.engine.models.model_types import ModelAnswer, ModelRequest, OnDeclined
+from runglass.engine.models.pricing import Price
+from runglass.engine.models.provider_clients import PreparedModel, ProviderClients
+from runglass.engine.models.provider_errors import (
+    CALL_ERRORS,
+    call_failure,
+    rejects_output_format,
+    rejects_streaming,
+    setup_failure,
+)
+from runglass.engine.models.response_parser import read_answer
+from runglass.safe_text import printable, replace_surrogates
+
+log = logging.getLogger(__name__)
+
+NO_USAGE = "asked in one piece: the server tells no usage while it streams"
+NO_STREAM = "asked in one piece: the server does not stream"
+MAY_NOT_STREAM_TOOL_CALLS = "asked in one piece: the server may not tell tool calls while it streams"
+
+
+class ProviderRequests:
+    """Answers requests to hosted models and OpenAI-compatible servers. `aclose` closes the HTTP clients."""
+
+    def __init__(self, *, base_urls: Mapping[str, str], api_keys: Mapping[str, str], checks: Checks) -> None:
+        self._checks = checks
+        self._secrets = frozenset(api_keys.values())
+        self._clients = ProviderClients(base_urls=base_urls, api_keys=api_keys)
+
+    async def aclose(self) -> None:
+        await self._clients.aclose()
+
+    async def complete(
+        self,
+        request: ModelRequest,
+        on_text: Callable[[str], None],
+        price: Price | None,
+        on_declined: OnDeclined | None = None,
+    ) -> ModelAnswer:
+        """The model's answer; raises StepFailure, AnswerRejected among them."""
+        declined = _Declined(request.model, self._secrets, on_declined)
+        provider = request.model.partition(":")[0]
+        prepared = await self._clients.prepared(request.model)
+        settings = message_mapping.model_settings(request.settings, provider=provider)
+        if "max_retries" not in prepared.model.unsupported_settings:
+            settings["max_retries"] = 0
+        if request.timeout_s is not None:
+            settings["request_timeout"] = request.timeout_s
+        if request.tools:
+            settings["tool_choice"] = message_mapping.tool_choice(request.tool_choice)
+        wanted = request.settings.get("stream")
+        note = _one_piece(prepared, request) if wanted is None else None
+        try:
+            if note is None and wanted is not False:
+                try:
+                    response = await _ask(prepared, request, settings, on_text, declined)
+                except CALL_ERRORS as error:
+                    if wanted or not rejects_streaming(error):
+                        raise
+                    await declined.told(error)
+                    note = NO_STREAM
+                else:
+                    answer = await read_answer(request, response, checks=self._checks, price=price)
+                    _learn_of_stream(prepared, answer, request.model)
+                    return answer
+            response = await _ask(prepared, request, settings, None, declined)
+        except CALL_ERRORS as error:
+            raise call_failure(error, model=request.model, secrets=self._secrets) from error
+        answer = await read_answer(
+            request, response, checks=self._checks, price=price, streamed=False, note=note
+        )
+        _learn_of_one_piece(prepared, answer, note)
+        on_text(answer.response.text)
+        return answer
+
+    async def list_cost(self, model: str, bound: TokenBound) -> Decimal | None:
+        """What so many tokens cost at most by the list of prices; None where it has none for the model.
+
+        Raises StepFailure where no client for the model can be made.
+        """
+        prepared = await self._clients.prepared(model)
+        return list_cost(prepared.model.base_url, prepared.model.model_name, bound)
+
+
+def _one_piece(prepared: PreparedModel, request: ModelRequest) -> str | None:
+    """Why the answer is to come in one piece, where the step does not say how; None if it is streamed."""
+    if prepared.one_piece is None and request.tools and not prepared.streams_usage:
+        return MAY_NOT_STREAM_TOOL_CALLS
+    return prepared.one_piece
+
+
+def _learn_of_stream(prepared: PreparedModel, answer: ModelAnswer, model: str) -> None:
+    if prepared.streams_usage or prepared.one_piece is not None:
+        return
+    if answer.response.tokens is not None:
+        prepared.streams_usage = True
+    else:
+        prepared.one_piece = NO_USAGE
+        log.warning("model %s from now on is %s", printable(model), NO_USAGE)
+
+
+def _learn_of_one_piece(prepared: PreparedModel, answer: ModelAnswer, note: str | None) -> None:
+    if note == NO_STREAM:
+        prepared.one_piece = NO_STREAM
+    elif note == NO_USAGE and answer.response.tokens is None:
+        # The server tells no usage in either way: nothing is gained, and a stream shows its text at once.
+        prepared.one_piece, prepared.streams_usage = None, True
+
+
+def unknown_provider(model: str) -> str | None:
+    """What is wrong with a model string whose provider pydantic-ai does not know; None where it does."""
+    try:
+        infer_provider_class(model.partition(":")[0])
+    except ImportError:
+        # A known one, whose package is not installed: a flow may name it in a branch that is never taken.
+        return None
+    except ValueError as error:
+        return str(setup_failure(error, model=model))
+    return None
+
+
+class _Declined:
+    """Tells whoever pays for the requests that one was declined, before another one is made."""
+
+    def __init__(self, model: str, secrets: frozenset[str], on_declined: OnDeclined | None) -> None:
+        self._model = model
+        self._secrets = secrets
+        self._on_declined = on_declined
+
+    async def told(self, error: Exception) -> None:
+        if self._on_declined is not None:
+            await self._on_declined(call_failure(error, model=self._model, secrets=self._secrets))
+
+
+async def _ask(
+    prepared: PreparedModel,
+    request: ModelRequest,
+    settings: ModelSettings,
+    on_text: Callable[[str], None] | None,
+    declined: _Declined,
+) -> ModelResponse:
+    """The response, streamed to `on_text`, or in one piece where there is none."""
+    messages = message_mapping.model_messages(request.messages, system=request.system)
+    while True:
+        form = prepared.forms[0]
+        parameters = message_mapping.parameters(request, form)
+        chosen = message_mapping.with_form(settings, request, form)
+        try:
+            if on_text is None:
+                return await model_request(
+                    prepared.model, messages, model_settings=chosen, model_request_parameters=parameters
+                )
+            return await _stream(prepared.model, messages, chosen, parameters, on_text)
+        except CALL_ERRORS as error:
+            last = form == prepared.forms[-1]
+            if request.output_schema is None or last or not rejects_output_format(error):
+                raise
+            await declined.told(error)
+        # Nothing was generated or charged: the server declined the form, so it is asked in the next one, from
+        # now on. A call beside this one may have dropped the form already.
+        if form == prepared.forms[0]:
+            del prepared.forms[0]
+
+
+async def _stream(
+    model: Model,
+    messages: list[ModelMessage],
+    settings: ModelSettings,
+    parameters: ModelRequestParameters,
+    on_text: Callable[[str], None],
+) -> ModelResponse:
+    async with model_request_stream(
+        model, messages, model_settings=settings, model_request_parameters=parameters
+    ) as stream:
+        half = ""
+        async for event in stream:
+            piece = half + _text_in(event)
+            # A chunk may end between the halves of a character; the first waits for the second.
+            half = piece[-1:] if "\ud800" <= piece[-1:] <= "\udbff" else ""
+            piece = replace_surrogates(piece.removesuffix(half))
+            if piece:
+                on_text(piece)
+        if half:
+            on_text(replace_surrogates(half))
+    return stream.get()
+
+
+def _text_in(event: ModelResponseStreamEvent) -> str:
+    match event:
+        case PartStartEvent(part=TextPart(content=text)):
+            return text
+        case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+            return text
+        case _:
+            return ""

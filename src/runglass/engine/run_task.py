@@ -1,0 +1,331 @@
+"""One stretch of one run, from where it begins to how it ends, in whatever way it does."""
+
+import asyncio
+import logging
+from collections.abc import Callable, MutableMapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runglass.bus.base import Bus
+from runglass.engine.capture.capture import Capture
+from runglass.engine.drain import DrainGate, StopRequest
+from runglass.engine.interpreter import Interpreter, SegmentResult
+from runglass.engine.journal.checkpoints import kept_ids, stretch_checkpoint
+from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.resume import ResumeState
+from runglass.engine.journal.run_spec import Pause, ToolLoopState
+from runglass.engine.models.budget import Budgets
+from runglass.engine.payload import Payload
+from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
+from runglass.engine.scheduling.pacing import set_project
+from runglass.engine.scheduling.run_limits import Allowance, LimitReached, RunLimits
+from runglass.engine.scheduling.store_turns import ProjectTurns
+from runglass.engine.scope import StepPosition
+from runglass.engine.steps.attempt_recorder import AttemptContext, AttemptRecorder
+from runglass.engine.steps.executor import CreditsExhausted, StepExecutor, StepFailedPermanently
+from runglass.engine.steps.handlers import StepDependencies
+from runglass.engine.steps.orphaned_calls import charge_lost
+from runglass.engine.steps.override_notes import overrides_applied
+from runglass.engine.terminate import end_run
+from runglass.errors import (
+    PermanentStoreError,
+    RunglassError,
+    StepFailure,
+    StoreError,
+    ValueTooLarge,
+    WrongExpectedVersion,
+    without_traceback,
+)
+from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
+from runglass.flow import find_step, step_index
+from runglass.lazy_json import encoded
+from runglass.run_api import CaptureMode
+from runglass.store.base import RunRecord, Store
+
+log = logging.getLogger(__name__)
+
+_TOLD_OF_JOBS = ("code", "message")
+
+
+class RunReleased(RunglassError):
+    """The run was left by the process that went on with it; it goes on elsewhere, or after the next start."""
+
+
+class LeaseLost(RunReleased):
+    """Another process goes on with the run: the lease of this one ran out."""
+
+
+class RunOutcome(NamedTuple):
+    """How a stretch ended: `status` as in the trace, and the `error` of a run that failed.
+
+    `result_json` is the result of a completed one. A paused run has its `pause` and the `outputs` by step id
+    so far.
+    """
+
+    status: str
+    error: dict[str, Any] | None = None
+    step_id: str | None = None
+    pause: Pause | None = None
+    outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
+    result_json: bytes = b"null"
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The result, decoded anew each time."""
+        result: dict[str, Any] | None = msgspec.json.decode(self.result_json)
+        return result
+
+
+class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What all stretches of an engine share."""
+
+    store: Store
+    bus: Bus
+    parts: StepDependencies
+    make_capture: Callable[[CaptureMode], Capture]
+    gate: DrainGate
+    crash_retries: int
+    budgets: Budgets
+    memory: MemoryBudget
+    limits: RunLimits
+    turns: ProjectTurns
+
+
+class _Checkpoints:
+    """What a run's memory gets back from the store. Knows no stretch: nothing of one outlives its end."""
+
+    def __init__(self, run: RunRecord, store: Store, recorder: Recorder) -> None:
+        self._run = run
+        self._store = store
+        self._recorder = recorder
+
+    async def read(self, address: tuple[str, str]) -> bytes:
+        """A checkpoint of this run, once it is stored. Raises StoreError, HeadMismatch."""
+        await self._recorder.commit()
+        try:
+            data = await self._store.checkpoint(self._run.no, *address)
+        except StoreError as error:
+            # What is cut off by this goes on later: nothing may say that it was lost.
+            self._recorder.fail(error)
+            raise
+        if data is None:
+            gone = WrongExpectedVersion(f"run {self._run.id!r} was ended by another process")
+            self._recorder.fail(gone)
+            raise gone
+        return data
+
+
+class RunTask:
+    """A stretch that goes on, on behalf of `owner`; `ending` is how to end it early."""
+
+    def __init__(
+        self,
+        around: EngineContext,
+        run: RunRecord,
+        state: ResumeState,
+        *,
+        owner: str,
+        ending: StopRequest,
+        not_before: str = "",
+        outputs: MutableMapping[int, bytes] | None = None,
+    ) -> None:
+        self.run = run
+        self.ending = ending
+        self.begun = False
+        self.ended = False
+        self._around = around
+        self._state = state
+        self._outputs = outputs
+        self._recorder = Recorder(
+            around.store,
+            around.bus,
+            run,
+            state.fold,
+            around.parts.clock,
+            owner=owner,
+            not_before=not_before,
+        )
+        self._memory = RunMemory(
+            around.memory,
+            _Checkpoints(run, around.store, self._recorder).read,
+            project_id=run.project_id,
+        )
+        self._memory.hold_inputs(state.request_bytes)
+
+    async def walk(self) -> RunOutcome:
+        """Goes on to the end of the stretch. Raises RunLeft, and StoreError if it cannot be recorded."""
+        self.begun = True
+        set_project(self.run.project_id)
+        try:
+            outcome = await self._outcome()
+            self.ended = True
+            await self._recorder.commit()
+        except WrongExpectedVersion as taken:
+            raise LeaseLost(f"run {self.run.id!r} was taken over by another process") from taken
+        except PermanentStoreError as error:
+            # Whoever went on with the run would come to the same place again, and so for ever.
+            return await self._given_up(error)
+        finally:
+            self._memory.close()
+            await self._recorder.close()
+        return outcome
+
+    async def _outcome(self) -> RunOutcome:
+        plan, run, recorder = self._state.begun.plan, self.run, self._recorder
+        capture = self._around.make_capture(plan.capture)
+        try:
+            if self.ending.requested:
+                raise asyncio.CancelledError
+            await self._begin(capture)
+            walked = await (await self._runner(capture)).walk()
+            if walked.result is None:
+                return self._ended_well(walked, capture)
+            # While it is redacted others may need the memory: what is used is not put away.
+            async with self._memory.using([walked.result], decoded=False):
+                await capture.prepare(walked.result)
+                return self._ended_well(walked, capture)
+        except StepFailedPermanently as failed:
+            lost = without_traceback(failed).lost
+            return self._failed(lost.error, lost.kept, lost.step_id)
+        except CreditsExhausted as spent:
+            without_traceback(spent)
+            error = {"code": "CREDITS_EXHAUSTED", "message": str(spent)}
+            return self._failed(error, capture.error(error), spent.step_id)
+        except LimitReached as reached:
+            without_traceback(reached)
+            return self._failed(reached.error, capture.error(reached.error), reached.step_id)
+        except asyncio.CancelledError:
+            # Being cut off is a way for a stretch to end, and this is its task: nothing is to be unwound.
+            if self.ending.cancelled is None:
+                raise RunReleased(f"run {run.id!r} was left by a process that stopped") from None
+            if run.status == "pending" and not recorder.head:
+                recorder.begin()
+            charge_lost(recorder, run.id)
+            recorder.set_outcome(error=b'"cancelled"')
+            recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=self.ending.cancelled))
+            return RunOutcome("cancelled", error={"code": "CANCELLED", "message": self.ending.cancelled})
+        except StoreError:
+            raise
+        except Exception as fault:
+            log.exception("run %s failed inside the engine", run.id)
+            message = f"{type(fault).__name__} inside the engine; see the server's log"
+            error = {"code": "INTERNAL_ERROR", "message": message}
+            return self._failed(error, capture.error(error))
+
+    async def _given_up(self, refused: PermanentStoreError) -> RunOutcome:
+        """Ends a run at what its store has of it, since nothing more of it can be stored."""
+        self.ended = True
+        await self._recorder.close()
+        around, run = self._around, await self._around.store.run(self.run.id)
+        if run is None or run.ended or run.fence != self.run.fence:
+            raise LeaseLost(f"run {self.run.id!r} was taken over by another process") from refused
+        log.error("run %s is ended, as it cannot be recorded: %s", run.id, refused)
+        clock, reason, capture = around.parts.clock, self.ending.cancelled, around.make_capture(run.capture)
+        if reason is not None:
+            await end_run(around.store, around.bus, clock, run, capture, cancelled=reason)
+            return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
+        error = {"code": refused.code, "message": f"the run cannot be recorded: {_reason_of(refused)}"}
+        step_id = await end_run(around.store, around.bus, clock, run, capture, error=error)
+        return RunOutcome("failed", error=error, step_id=step_id)
+
+    async def _begin(self, capture: Capture) -> None:
+        begun = self._state.begun
+        if self.run.status == "pending":
+            self._recorder.begin()
+        elif self.run.status == "paused":
+            # With the first event: until that is stored the run still waits, and nothing has happened.
+            self._recorder.add_checkpoint(self._state.checkpoint or stretch_checkpoint(begun))
+            self._recorder.invalidate_checkpoints(kept_ids(begun.plan.flow.steps[begun.stretch.first :]))
+        else:
+            return
+        applied = await overrides_applied(self.run.id, begun, capture, known=self._recorder.fold.summary)
+        if applied is not None:
+            self._recorder.record(applied)
+
+    async def _runner(self, capture: Capture) -> Interpreter:
+        plan, state, around = self._state.begun.plan, self._state, self._around
+        parts = msgspec.structs.replace(around.parts, project_id=self.run.project_id)
+        writing = AttemptContext(
+            execution_id=self.run.id,
+            flow=plan.flow,
+            inputs=Payload(plan.inputs),
+            recorder=self._recorder,
+            capture=capture,
+            clock=around.parts.clock,
+            answers_call=state.begun.stretch.answers_call,
+            outputs=self._outputs,
+        )
+        allowance = Allowance(around.limits, iterations=state.iterations, output_bytes=state.output_bytes)
+        if state.left_behind is not None:
+            self._leave_behind(state.left_behind, writing)
+        attempts = StepExecutor(
+            writing,
+            parts=parts,
+            gate=around.gate,
+            ending=self.ending,
+            crash_retries=around.crash_retries,
+            budget=await self._around.budgets.of_run(self.run.project_id, self._recorder),
+            memory=self._memory,
+            allowance=allowance,
+            turns=around.turns.of(self.run.project_id),
+            earlier=state.earlier,
+            cut_off=state.cut_off,
+            step_inputs=state.begun.stretch.step_inputs,
+        )
+        return Interpreter(
+            execution_id=self.run.id,
+            recorder=self._recorder,
+            attempts=attempts,
+            capture=capture,
+            parts=parts,
+            ending=self.ending,
+            state=state,
+            memory=self._memory,
+            allowance=allowance,
+        )
+
+    def _leave_behind(self, turns: ToolLoopState, writing: AttemptContext) -> None:
+        """Ends the attempt that waited for tool results, as its step will be run anew."""
+        flow = self._state.begun.plan.flow
+        step = find_step(flow, turns.step_id)
+        assert step is not None
+        place = StepPosition(step_index(flow, step.id))
+        attempt = AttemptRecorder(writing, step, Payload(None), place, turns.attempt, turns=turns)
+        attempt.retry(StepFailure("CANCELLED", "the caller went back to an earlier step"), delay_ms=0)
+
+    def _ended_well(self, walked: SegmentResult, capture: Capture) -> RunOutcome:
+        if walked.result is None:
+            return RunOutcome("paused", pause=walked.pause, outputs=walked.outputs)
+        snapshot = capture.snapshot(walked.result)
+        self._recorder.set_outcome(result=walked.result.json)
+        self._recorder.record(
+            FlowCompleted(
+                execution_id=self.run.id,
+                run_id=self.run.id,
+                step_id=self._state.begun.plan.flow.steps[-1].id,
+                result=encoded(snapshot.data),
+                truncated=snapshot.truncated,
+                summary=encoded(msgspec.json.encode(self._recorder.fold.summary.totals)),
+            )
+        )
+        return RunOutcome("completed", result_json=walked.result.json)
+
+    def _failed(self, error: dict[str, Any], kept: msgspec.Raw, step_id: str | None = None) -> RunOutcome:
+        """The failure with its whole `error` for the caller; the log gets what is `kept` of it."""
+        charge_lost(self._recorder, self.run.id)
+        # Who asks for a job is told its code and message, and is owed no more.
+        owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
+        self._recorder.set_outcome(error=msgspec.json.encode(owed))
+        self._recorder.record(
+            FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(kept), step_id=step_id)
+        )
+        return RunOutcome("failed", error=error, step_id=step_id)
+
+
+def _reason_of(refused: PermanentStoreError) -> str:
+    """What callers are told. The texts of other errors may name places of this machine."""
+    cause: BaseException = refused
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return str(cause) if isinstance(refused, ValueTooLarge) else "see the server's log"

@@ -1,0 +1,1 @@
+"""Code, expressions and templates of steps, run in other processes. Knows no runs."""

@@ -1,0 +1,167 @@
+"""Code and expressions made ready for the sandbox, with the names that they mention.
+
+The sandbox runs a program, and a step's code is the body of a function: its `return` becomes the end of the
+program, and what is returned is written as text. Nothing is run here. Python's parser reads the code, and its
+text is edited in place, so that every line keeps its number and every string its content.
+"""
+
+import ast
+import secrets
+import unicodedata
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from runglass.byte_cache import ByteCache
+from runglass.engine.sandbox.path_lookup import Path
+from runglass.errors import StepFailure
+from runglass.flow_validation import parse_python
+
+CODE_LIMIT = 100_000
+"""Characters. Python's parser needs a tenth of a second for as much, in this process."""
+QUICK = 8 * 1024
+"""Characters of code that the event loop may wait for."""
+RESERVED = "_runglass_"
+"""No name in the code may begin like this."""
+WRITER = f"{RESERVED}{secrets.token_hex(8)}"
+"""The function, there before the program runs, that makes text of a result.
+
+Code that makes up its name, which takes `exec` and `locals`, gains nothing: what comes back is read as JSON
+within the same limits, whoever wrote it.
+"""
+
+
+_NAMING = frozenset({"id", "name", "names", "arg", "asname", "attr", "rest", "kwd_attrs"})
+"""The fields of nodes that hold names as strings."""
+
+
+class Program(NamedTuple):
+    """Code as the sandbox gets it, and the names that it mentions."""
+
+    source: str
+    names: frozenset[str]
+
+
+# Joining makes text of it even where the code put its own function in place of ours.
+_OPEN, _CLOSE = f' "".join([{WRITER}(('.encode(), b"))])"
+_NOTHING = _OPEN + b"None" + _CLOSE
+
+
+def _parsed(code: str, mode: Literal["exec", "eval"]) -> ast.AST:
+    if len(code) > CODE_LIMIT:
+        raise StepFailure(
+            "CODE_ERROR", f"the code has {len(code)} characters; the limit is {CODE_LIMIT}", may_retry=False
+        )
+    try:
+        tree = parse_python(code, mode)
+        # Python reads names in their compatibility forms; what has no such text needs no walk.
+        if RESERVED in (code if code.isascii() else unicodedata.normalize("NFKC", code)):
+            _refuse_reserved(tree)
+        return tree
+    except SyntaxError as error:
+        line: int | None
+        name, message, line = type(error).__name__, error.msg, max(error.lineno or 1, 1)
+    except (ValueError, MemoryError, RecursionError) as error:
+        name, line = "SyntaxError", None
+        message = str(error) if isinstance(error, ValueError) else "too deeply nested"
+    place = "" if line is None else f" (line {line})"
+    raise StepFailure(
+        "CODE_ERROR", f"{name}: {message}{place}", may_retry=False, details={"exception": name, "line": line}
+    )
+
+
+def _refuse_reserved(tree: ast.AST) -> None:
+    """Raises StepFailure where a reserved name is mentioned, as a variable, function, parameter or import."""
+    for node in ast.walk(tree):
+        for field, value in ast.iter_fields(node):
+            names = value if isinstance(value, list) else [value]
+            # A string is a name everywhere but in a constant.
+            if field in _NAMING and any(isinstance(name, str) and RESERVED in name for name in names):
+                raise StepFailure(
+                    "CODE_ERROR",
+                    f"names that begin with {RESERVED!r} are reserved (line {getattr(node, 'lineno', 1)})",
+                    may_retry=False,
+                )
+
+
+def _names(tree: ast.AST) -> frozenset[str]:
+    return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+
+
+def of_body(code: str) -> Program:
+    """The body of a function as a program that ends with its first `return`, on the same lines.
+
+    Text is put in only around what is returned; indenting all of it would change strings of several lines.
+    """
+    return _bodies(code)
+
+
+def _read_body(code: str) -> Program:
+    tree = _parsed(code, "exec")
+    lines = code.replace("\r\n", "\n").replace("\r", "\n").encode().split(b"\n")
+    for line, column, removed, text in sorted(_edits(tree), reverse=True):
+        before = lines[line - 1]
+        lines[line - 1] = before[:column] + text + before[column + removed :]
+    return Program(b"\n".join([*lines, b"return" + _NOTHING]).decode(), _names(tree))
+
+
+def _edits(tree: ast.AST) -> Iterator[tuple[int, int, int, bytes]]:
+    """What to change: line, column in bytes, how many of them go, what comes instead."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Return):
+            start = node.col_offset + len("return")
+            if node.value is None:
+                yield node.lineno, start, 0, _NOTHING
+            else:
+                yield node.lineno, start, 0, _OPEN
+                yield node.end_lineno or 0, node.end_col_offset or 0, 0, _CLOSE
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            # The variables of the body are globals of the program; a function right inside must say so.
+            for inner in _nonlocals(node):
+                yield inner.lineno, inner.col_offset, len("nonlocal"), b"global"
+        elif not isinstance(node, ast.expr | ast.ClassDef):
+            pending.extend(ast.iter_child_nodes(node))
+
+
+def _nonlocals(function: ast.AST) -> Iterator[ast.Nonlocal]:
+    pending = list(ast.iter_child_nodes(function))
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Nonlocal):
+            yield node
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
+            pending.extend(ast.iter_child_nodes(node))
+
+
+def of_expression(expression: str) -> Program:
+    """An expression as a program that ends with its value."""
+    return _expressions(expression)
+
+
+def _read_expression(expression: str) -> Program:
+    expression = expression.strip()
+    names = _names(_parsed(expression, "eval"))
+    return Program(f"return{_OPEN.decode()}{expression}\n{_CLOSE.decode()}", names)
+
+
+def as_path(expression: str) -> Path | None:
+    """The expression as a path, if it is a name or an item of one, like `a["b"][0]`. Raises StepFailure."""
+    return _paths(expression)
+
+
+def _read_path(expression: str) -> Path | None:
+    node: ast.AST = getattr(_parsed(expression.strip(), "eval"), "body", ast.Pass())
+    steps: list[str | int] = []
+    while isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        key = node.slice.value
+        if type(key) is not str and type(key) is not int:
+            return None
+        steps.insert(0, key)
+        node = node.value
+    return Path(node.id, tuple(steps)) if isinstance(node, ast.Name) else None
+
+
+_bodies = ByteCache(_read_body, times=3, share=0.03)
+_expressions = ByteCache(_read_expression, times=3, share=0.01)
+_paths = ByteCache(_read_path, times=3, share=0.01)

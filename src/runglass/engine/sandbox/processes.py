@@ -1,0 +1,164 @@
+"""The processes of the sandbox: who may use one, for how long at which priority, and what is left in it.
+
+A process runs the code of one project only. Another one gets a process of its own, so whatever the library
+leaves in the memory of a process between two sessions is never near the code of somebody else.
+"""
+
+import asyncio
+import contextlib
+import math
+import os
+import signal
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.engine.workers.priority import (
+    BEYOND,
+    LONG_NICE,
+    LONG_S,
+    WORKER_NICE,
+    at_once,
+    be_nice,
+    niceness,
+)
+
+if TYPE_CHECKING:
+    from pydantic_monty import AsyncMonty, AsyncMontySession, ResourceLimits
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PROJECTS_KEPT = 16
+"""Of so many projects processes are kept that nobody needs at the moment."""
+
+
+class SandboxProcesses:
+    """Processes for code; `places` (by default two for each processor) go on at once, in fair turns.
+
+    Sessions have the limits given, and one project has at most `most_each` at once.
+    """
+
+    def __init__(
+        self, limits: "ResourceLimits", *, places: int | None = None, most_each: float = math.inf
+    ) -> None:
+        places = places or at_once()
+        self._most = places * BEYOND
+        self._limits = limits
+        self._turns = FairTurns(Shares(places, most=self._most, most_each=most_each))
+        self._pools: OrderedDict[int, _Pool] = OrderedDict()
+        self._closing: set[asyncio.Task[None]] = set()
+        # When each process began its step; None for one that has lost its priority.
+        self._begun: dict[int, float | None] = {}
+        self._watching = False
+
+    async def close(self) -> None:
+        """Ends all processes."""
+        pools = list(self._pools.values())
+        self._pools.clear()
+        await asyncio.gather(*self._closing, *(pool.close() for pool in pools))
+        if pools:
+            # Their threads let go of their last Python objects a moment later. One that is caught by the end
+            # of the interpreter while doing so aborts the process (seen in one exit of twenty).
+            await asyncio.sleep(0.02)
+
+    async def use(
+        self,
+        project_id: int,
+        work: Callable[["AsyncMontySession"], Awaitable[T]],
+        read: Callable[[T], Awaitable[R]],
+    ) -> R:
+        """What `read` makes of what comes of `work` in a process of the project, when it is its turn.
+
+        What takes long loses its priority. The turn lasts until all is read: else results of megabytes would
+        pile up in front of their reader.
+        """
+        async with self._turns.turn(project_id):
+            return await read(await self._work(project_id, work))
+
+    async def _work(self, project_id: int, work: Callable[["AsyncMontySession"], Awaitable[T]]) -> T:
+        pool = self._pool(project_id)
+        # With a user it is not ended.
+        pool.users += 1
+        try:
+            monty = pool.monty or await pool.start()
+            checkout = monty.checkout(limits=self._limits, os_policy={"sleep_system_max": math.inf})
+            async with checkout as session:
+                pid = session.worker_pid
+                assert pid is not None
+                if pid not in pool.pids:
+                    pool.pids.add(pid)
+                    be_nice(pid, WORKER_NICE)
+                self._begun[pid] = time.monotonic()
+                if not self._watching:
+                    self._watch()
+                try:
+                    return await work(session)
+                finally:
+                    if self._begun.pop(pid) is None:
+                        # A low priority cannot be raised again, so the process ends with its step.
+                        pool.pids.discard(pid)
+                        if niceness(pid) >= LONG_NICE:
+                            with contextlib.suppress(ProcessLookupError):
+                                os.kill(pid, signal.SIGKILL)
+        finally:
+            pool.users -= 1
+
+    def _watch(self) -> None:
+        """Takes the priority of what takes long, for as long as there is anything to watch."""
+        self._watching = bool(self._begun)
+        if not self._watching:
+            return
+        # One timer for all: most steps are over before it comes.
+        asyncio.get_running_loop().call_later(LONG_S / 2, self._watch)
+        now = time.monotonic()
+        for pid, begun in self._begun.items():
+            if begun is not None and now - begun >= LONG_S:
+                be_nice(pid, LONG_NICE)
+                self._begun[pid] = None
+
+    def _pool(self, project_id: int) -> "_Pool":
+        pool = self._pools.get(project_id)
+        if pool is None:
+            pool = self._pools[project_id] = _Pool(self._most)
+            if len(self._pools) > PROJECTS_KEPT:
+                self._close_one()
+        self._pools.move_to_end(project_id)
+        return pool
+
+    def _close_one(self) -> None:
+        """Ends the processes of the idle project that has run no code for the longest time."""
+        idle = next(
+            (each for each, pool in self._pools.items() if pool.monty is not None and not pool.users), None
+        )
+        if idle is not None:
+            closing = asyncio.create_task(self._pools.pop(idle).close(), name="idle processes of the sandbox")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+
+class _Pool:
+    """The processes of one project, once they are started; `users` are sessions that go on."""
+
+    def __init__(self, most: int) -> None:
+        self.users = 0
+        self.pids: set[int] = set()
+        self.monty: AsyncMonty | None = None
+        self._most = most
+        self._starting = asyncio.Lock()
+
+    async def close(self) -> None:
+        monty, self.monty = self.monty, None
+        if monty is not None:
+            await monty.__aexit__(None, None, None)
+
+    async def start(self) -> "AsyncMonty":
+        async with self._starting:
+            if self.monty is None:
+                from pydantic_monty import AsyncMonty
+
+                # Who has a turn never waits here.
+                self.monty = await AsyncMonty(min_processes=0, max_processes=self._most).__aenter__()
+            return self.monty

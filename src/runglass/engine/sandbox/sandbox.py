@@ -1,0 +1,315 @@
+"""Runs the code of steps, and expressions, in other processes, within limits.
+
+Whatever that code does, this process stays up: it is never evaluated here, and nothing but text comes back.
+A result that crossed as objects would be built here, and a small value that holds itself a hundred times over
+(`a = [a, a]`, repeated) would take all memory. So the sandbox writes the JSON, under its own limits.
+
+Knows nothing of flows and steps: code and names in, a JSON value or a StepFailure out.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+import msgspec
+
+from runglass.engine.sandbox.code_transform import QUICK, WRITER, Program, as_path, of_body, of_expression
+from runglass.engine.sandbox.path_lookup import NOWHERE, look_up
+from runglass.engine.sandbox.processes import SandboxProcesses
+from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
+from runglass.errors import StepFailure
+from runglass.json_weight import too_heavy
+
+if TYPE_CHECKING:
+    from pydantic_monty import AsyncMontySession, MontyError, ResourceLimits
+
+T = TypeVar("T")
+
+SUSPENSION_LIMIT = 1000
+"""How often code may ask the host for something: the clock, a file it will not get, a pause."""
+PRINT_LIMIT = 64 * 1024
+"""Characters that are kept of what code prints."""
+MAX_PRINTED = 16 << 20
+"""More fails: each 8 kB or so are handed over in this process, beside everybody else's work."""
+RESULT_SHARE = 4
+"""As JSON a result may have this part of the memory limit: as objects it takes up to 20 times the room."""
+_SHOWN = 2000
+_FRAMES = 20
+
+
+class Sandbox:
+    """Processes that run code; they start when first needed, and none runs code of two projects.
+
+    A context manager, for any number of tasks at once: a task waits for the turn of its project, which does
+    not count against its time limit. Two steps go on for each processor, or `max_processes`, and those
+    of further projects beside them; of one project no more than `most_each`. A process that dies, or
+    whose task is cancelled, is replaced.
+    """
+
+    def __init__(
+        self,
+        *,
+        time_limit_ms: int = 5000,
+        memory_limit_bytes: int = 64 * 1024 * 1024,
+        recursion_limit: int = 500,
+        max_processes: int | None = None,
+        most_each: float = math.inf,
+    ) -> None:
+        self._limits: ResourceLimits = {
+            "max_feed_duration_secs": time_limit_ms / 1000,
+            # Sleeping is not counted as running; it gets the same time once more.
+            "max_total_sleep_secs": time_limit_ms / 1000,
+            "max_memory": memory_limit_bytes,
+            "max_recursion_depth": recursion_limit,
+            "max_suspensions": SUSPENSION_LIMIT,
+        }
+        self._limit_values: dict[_Limit, int] = {
+            "time": time_limit_ms,
+            "sleep": time_limit_ms,
+            "memory": memory_limit_bytes,
+            "recursion": recursion_limit,
+            "suspensions": SUSPENSION_LIMIT,
+            "print": MAX_PRINTED,
+        }
+        self._result_limit_bytes = memory_limit_bytes // RESULT_SHARE
+        self._processes = SandboxProcesses(self._limits, places=max_processes, most_each=most_each)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._processes.close()
+
+    async def run(self, code: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
+        """The value that `code`, the body of a function, returns: plain JSON, None where it returns nothing.
+
+        The names are its variables; it gets those that it mentions. Raises StepFailure: CODE_ERROR,
+        SANDBOX_LIMIT, INVALID_OUTPUT for a result that JSON cannot hold, INVALID_INPUT for such a name.
+        """
+        return await self._feed(await _read(of_body, code), code, names, project_id)
+
+    async def evaluate(self, expression: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
+        """The value of a Python expression; otherwise like `run`.
+
+        A name, or an item of it like `steps["a"]["items"]`, is looked up here and returned without a copy.
+        """
+        path = await _read(as_path, expression)
+        value = NOWHERE if path is None else look_up(path, names)
+        if value is NOWHERE:
+            return await self._feed(await _read(of_expression, expression), expression, names, project_id)
+        return value
+
+    async def _feed(
+        self, program: Program, code: str, names: Mapping[str, Any], project_id: int, *, chances: int = 2
+    ) -> Any:
+        # Imported when needed: a server that runs no code starts sooner and stays smaller.
+        import pydantic_monty as monty
+
+        inputs = {name: names[name] for name in program.names if name in names}
+        printed = _Printed()
+
+        async def work(session: "AsyncMontySession") -> Any:
+            source = _RESULT + program.source
+            if not inputs.keys().isdisjoint(_RESULT_USES):
+                # A field named `str` must not change how results are written, which costs another turn.
+                await session.feed_run(_RESULT)
+                source = "\n" * _RESULT_LINES + program.source
+            return await session.feed_run(source, inputs=inputs, print_callback=printed.take)
+
+        try:
+            return await self._processes.use(project_id, work, self._read)
+        except monty.MontyConversionError as error:
+            raise StepFailure(
+                "INVALID_INPUT", f"the code cannot be given its input: {error}", may_retry=False
+            ) from error
+        except monty.MontyError as error:
+            failure = self._failure(error, code, printed)
+            if failure.details.get("limit") == "crash" and chances > 1:
+                # It may have been dead before it got the code, which has no effect outside and can run again.
+                return await self._feed(program, code, names, project_id, chances=chances - 1)
+            raise failure from error
+
+    async def _read(self, result: Any) -> Any:
+        size = len(result) if isinstance(result, str) else 0
+        return await offload(partial(self._decoded, result), size_bytes=size)
+
+    def _failure(self, error: "MontyError", code: str, printed: "_Printed") -> StepFailure:
+        raised = error.exception()
+        name, message = type(raised).__name__, str(raised)
+        places = [
+            (frame.line - _RESULT_LINES, frame.function_name)
+            for frame in getattr(error, "traceback", list)()
+            if frame.line > _RESULT_LINES and frame.filename.startswith("<python-input")
+        ]
+        line = places[-1][0] if places else None
+        limit = _limit_of(error, name, message)
+        details: dict[str, Any] = {"exception": name, "line": line}
+        if printed.parts:
+            details["printed"] = "".join(printed.parts)
+        place = "" if line is None else f" (line {line})"
+        if limit == "crash":
+            return StepFailure(
+                "SANDBOX_LIMIT", "the process that ran the code died, twice", details={"limit": "crash"}
+            )
+        if printed.is_over:
+            limit = "print"
+        if limit is not None:
+            value = self._limit_values[limit]
+            details = {"limit": limit, "value": value, **details}
+            return StepFailure(
+                "SANDBOX_LIMIT", f"the code went over its {_LIMITS[limit] % value}{place}", details=details
+            )
+        details["traceback"] = _traceback(places, code, f"{name}: {message}"[:_SHOWN])
+        what = f"{name}: {message}" if message else name
+        return StepFailure("CODE_ERROR", f"{_shortened(what)}{place}", details=details)
+
+    def _decoded(self, result: Any) -> Any:
+        """In a thread where it is large."""
+        if not isinstance(result, str):
+            raise StepFailure(
+                "INVALID_OUTPUT", "the code tampered with the way in which its result is written"
+            )
+        if result.startswith("\0"):
+            _, path, reason = result.split("\0", 2)
+            raise _unfit(path, reason)
+        if len(result) > self._result_limit_bytes:
+            raise StepFailure(
+                "SANDBOX_LIMIT",
+                f"the result has {len(result)} characters as JSON; the limit is {self._result_limit_bytes}",
+                details={"limit": "result", "value": self._result_limit_bytes},
+            )
+        encoded = result.encode(errors="surrogatepass")
+        if heavy := too_heavy(encoded, between=yield_to_others):
+            raise _unfit("", heavy)
+        yield_to_others()
+        try:
+            return msgspec.json.decode(result)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise _unfit("", str(error)) from error
+
+
+async def _read(reader: Callable[[str], T], code: str) -> T:
+    # A thread cannot do away with the parser's own time, but with that of the walks over a large tree.
+    return reader(code) if len(code) <= QUICK else await offload_in_turn(partial(reader, code))
+
+
+_Limit = Literal["time", "sleep", "memory", "recursion", "suspensions", "print"]
+_LIMITS: dict[_Limit, str] = {
+    "time": "time limit of %d ms",
+    "sleep": "limit of %d ms of sleep",
+    "memory": "memory limit of %d bytes",
+    "recursion": "recursion limit of %d calls",
+    "suspensions": "limit of %d calls to the system",
+    "print": "limit of %d printed characters",
+}
+_SIGNS: dict[tuple[str, str], _Limit] = {
+    ("TimeoutError", "feed time limit exceeded"): "time",
+    ("TimeoutError", "sleep limit exceeded"): "sleep",
+    ("MemoryError", "memory limit exceeded"): "memory",
+    ("MemoryError", "the worker exceeded its memory limit"): "memory",
+    ("RecursionError", "maximum recursion depth exceeded"): "recursion",
+    ("RuntimeError", "suspension limit"): "suspensions",
+}
+"""A TimeoutError that the code itself raised is no limit, so the message counts."""
+
+
+def _limit_of(error: "MontyError", name: str, message: str) -> _Limit | Literal["crash"] | None:
+    from pydantic_monty import MontyCrashedError
+
+    if isinstance(error, MontyCrashedError):
+        return "time" if error.timed_out else "crash"
+    return next(
+        (limit for (kind, start), limit in _SIGNS.items() if name == kind and message.startswith(start)), None
+    )
+
+
+def _unfit(path: str, reason: str) -> StepFailure:
+    place = f" at {_shortened(path)}" if path else ""
+    return StepFailure("INVALID_OUTPUT", f"the result cannot be kept as JSON{place}: {_shortened(reason)}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _traceback(places: list[tuple[int, str | None]], code: str, last: str) -> str:
+    # Told from the code as it was written; the sandbox knows only what was made of it.
+    lines = code.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    told = ["Traceback (most recent call last):"]
+    for line, function in places[-_FRAMES:]:
+        told.append(f"  line {line}, in {function}" if function else f"  line {line}")
+        told += [f"    {_shortened(text.strip())}" for text in lines[line - 1 : line]]
+    return "\n".join([*told, last])
+
+
+class _Printed:
+    """What code printed, as far as it is kept."""
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self._room = PRINT_LIMIT
+        self._taken = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it printed more than it may."""
+        return self._taken > MAX_PRINTED
+
+    def take(self, stream: str, text: str) -> None:
+        if self._room > 0:
+            self.parts.append(text[: self._room])
+            self._room -= len(text)
+        self._taken += len(text)
+        if self.is_over:
+            # Nothing more is handed over then, and the code fails in the end.
+            raise OverflowError("print limit exceeded")
+
+
+_RESULT = f"""
+from json import dumps as {WRITER}_json
+
+def {WRITER}(
+    value, dumps={WRITER}_json, isinstance=isinstance, enumerate=enumerate, repr=repr, str=str, dict=dict,
+    list=list, tuple=tuple, TypeError=TypeError, ValueError=ValueError,
+):
+    text, reason = "", ""
+    try:
+        text = dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        reason = str(error)
+        if reason.startswith("Circular"):
+            return "\\0\\0" + reason
+    pending = [(value, None)]
+    while pending:
+        value, path = pending.pop()
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if not isinstance(key, str):
+                    reason = "the key " + repr(key) + " is not a string"
+                    break
+                if reason or isinstance(inner, (dict, list, tuple)):
+                    pending.append((inner, (path, "." + key)))
+            else:
+                continue
+        elif isinstance(value, (list, tuple)):
+            for index, inner in enumerate(value):
+                if reason or isinstance(inner, (dict, list, tuple)):
+                    pending.append((inner, (path, "[" + str(index) + "]")))
+            continue
+        else:
+            try:
+                dumps(value, allow_nan=False)
+                continue
+            except (TypeError, ValueError) as error:
+                reason = str(error)
+        place = ""
+        while path is not None:
+            path, step = path
+            place = step[:100] + place
+        return "\\0" + place + "\\0" + reason
+    return "\\0\\0" + reason if reason else text
+"""
+# All dicts are looked through, also where `dumps` was content: it makes strings of keys that are none.
+_RESULT_LINES = _RESULT.count("\n")
+_RESULT_USES = {"isinstance", "enumerate", "repr", "str", "dict", "list", "tuple", "TypeError", "ValueError"}

@@ -1,0 +1,299 @@
+"""Fills templates with the names of a step: prompts, and the strings of a step's own `input`.
+
+Most templates only put names and parts of them into a text; that is done here. Everything else goes to a
+process of its own, for reasons told in `template_worker`, with no more of the names than the template
+mentions. Both write the same: text as it is, objects and lists as JSON; None, True and False as Jinja does.
+
+Knows nothing of flows and steps: a template and names in, text, a value or a StepFailure out.
+"""
+
+import asyncio
+import functools
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, NamedTuple, Self
+
+import msgspec
+
+from runglass.byte_cache import ByteCache
+from runglass.engine.sandbox.path_lookup import NOWHERE, Path, look_up
+from runglass.engine.sandbox.template_worker import TEXT_LIMIT, RenderReply, RenderRequest
+from runglass.engine.sandbox.template_worker_client import Forker, TemplateWorker
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.engine.workers.priority import BEYOND, at_once
+from runglass.errors import StepFailure
+
+_CACHED_LENGTH = 16 * 1024
+_DEEPEST = 16
+
+Mentions = dict[str, "Mentions | None"]
+"""What is mentioned by its name; None for all of it, otherwise what is mentioned inside."""
+
+
+class _Plan(NamedTuple):
+    """A template as far as it is understood here: `pieces` is None where the other process is needed."""
+
+    pieces: tuple[str | Path, ...] | None
+    mentions: Mentions
+    is_expression: bool
+
+
+_NAME = r"[^\W\d]\w*+"
+_STEP = rf"""\.{_NAME}|\[\d{{1,9}}\]|\["[^"\\{{}}]*"\]|\['[^'\\{{}}]*'\]"""
+_PATH = re.compile(rf"\{{\{{\s*+({_NAME})((?:{_STEP})*+)\s*+\}}\}}")
+_MENTION = re.compile(rf"({_NAME})((?:{_STEP})*+)")
+_OPENING = re.compile(r"\{\{|\{%")
+_CLOSING = re.compile(r"\}\}|%\}")
+_EXPRESSION = re.compile(r"\s*+\{\{(?:(?!\}\}|\{\{|\{%|%\}|\{#).)*+\}\}\s*+", re.DOTALL)
+_CONSTANTS = {"true", "True", "false", "False", "none", "None", "not"}
+
+
+def _plan(template: str) -> _Plan:
+    if len(template) > _CACHED_LENGTH:
+        return _make_plan(template)
+    return _plans(template.encode(errors="surrogatepass"))
+
+
+def _make_plan(template: str) -> _Plan:
+    pieces: list[str | Path] = []
+    at = 0
+    for match in _PATH.finditer(template):
+        pieces += [template[at : match.start()], Path(match[1], tuple(_steps(match[2])))]
+        at = match.end()
+    pieces = [piece for piece in [*pieces, template[at:]] if piece]
+    simple = "{{{" not in template and all(
+        piece.root not in _CONSTANTS if isinstance(piece, Path) else not re.search(r"\{[{%#]", piece)
+        for piece in pieces
+    )
+    return _Plan(
+        tuple(pieces) if simple else None, _mentions(template), _EXPRESSION.fullmatch(template) is not None
+    )
+
+
+def _read_plan(encoded: bytes) -> _Plan:
+    return _make_plan(encoded.decode(errors="surrogatepass"))
+
+
+def _beside(plan: _Plan) -> int:
+    """About how many bytes a plan takes beside its text: callers can send templates that are all names."""
+    return 200 * (len(plan.pieces or ()) + _count(plan.mentions))
+
+
+def _count(mentions: Mentions) -> int:
+    return sum(1 + (_count(inside) if inside else 0) for inside in mentions.values())
+
+
+_plans = ByteCache(_read_plan, times=3, share=0.05, beside=_beside)
+
+
+def _steps(text: str) -> Iterator[str | int]:
+    for step in re.findall(_STEP, text):
+        if step[0] == ".":
+            yield step[1:]
+        else:
+            yield step[2:-2] if step[1] in "\"'" else int(step[1:-1])
+
+
+def _mentions(template: str) -> Mentions:
+    """Every name that the template may use, as far into it as is plain to see, and some that it does not."""
+    mentioned: Mentions = {}
+    for part in _OPENING.split(template)[1:]:
+        code = _CLOSING.split(part, maxsplit=1)[0]
+        # With a string or an object in it, what looks like its end may not be its end.
+        for match in _MENTION.finditer(part if re.search("[\"'{]", code) else code):
+            _mention(mentioned, [match[1], *_steps(match[2])])
+            # What looks like a key in brackets may be code between two strings.
+            for key in re.findall(r"\[([\"'].*?[\"'])\]", match[2], re.DOTALL):
+                for name in re.findall(_NAME, key):
+                    mentioned[name] = None
+    return mentioned
+
+
+def _mention(mentioned: Mentions, path: list[str | int]) -> None:
+    # An item of a list is nowhere without the items before it.
+    keys = [str(step) for step in itertools.takewhile(lambda step: isinstance(step, str), path[:_DEEPEST])]
+    for key in keys[:-1]:
+        inside = mentioned.setdefault(key, {})
+        if inside is None:
+            return
+        mentioned = inside
+    mentioned[keys[-1]] = None
+
+
+def picked(mentions: Mentions, names: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the names, what is mentioned, and nothing beside it."""
+    found: dict[str, Any] = {}
+    for key, inside in mentions.items():
+        if key not in names:
+            continue
+        value = names[key]
+        # Where a method may be meant, as in `data.items()`, all of the object is.
+        whole = (
+            inside is None
+            or not isinstance(value, dict)
+            or any(name not in value and hasattr(dict, name) for name in inside)
+        )
+        found[key] = value if whole or inside is None else picked(inside, value)
+    return found
+
+
+def _filled(pieces: tuple[str | Path, ...], names: Mapping[str, Any]) -> str | None:
+    texts = []
+    room = TEXT_LIMIT
+    for piece in pieces:
+        text = piece if isinstance(piece, str) else _text(look_up(piece, names))
+        if text is None:
+            return None
+        room -= len(text)
+        if room < 0:
+            # At once: a template may name a text of megabytes a thousand times.
+            raise _failure(f"the template makes a text of more than {TEXT_LIMIT} characters")
+        texts.append(text)
+    return "".join(texts)
+
+
+def _text(value: Any) -> str | None:
+    """The value as it stands in a text; None where the other process knows better, or that it is an error."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, dict | list):
+        return msgspec.json.encode(value).decode()
+    # Floats and large numbers are written differently there than Python would.
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return str(value)
+    return None
+
+
+def _failure(message: str) -> StepFailure:
+    return StepFailure("TEMPLATE_ERROR", message, may_retry=False)
+
+
+IDLE_KEPT = 16
+"""So many processes that nobody needs at the moment are kept, each for the project that it has served."""
+
+
+class Templates:
+    """Renders templates; the processes for those that need one start when first needed.
+
+    A context manager, for any number of tasks at once: leaving it ends the processes. Who needs a process
+    waits for the turn of its project. Two go on for each processor, or `max_processes`, and those of further
+    projects beside them; of one project no more than `most_each`.
+    """
+
+    def __init__(self, *, max_processes: int | None = None, most_each: float = math.inf) -> None:
+        places = max_processes or at_once()
+        most = places * BEYOND
+        self._turns = FairTurns(Shares(places, most=most, most_each=most_each))
+        # Each thread talks to one process at a time, and who has a turn must never wait for a thread.
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="runglass-templates")
+        self._forker = Forker()
+        self._busy: set[TemplateWorker] = set()
+        self._idle: list[tuple[int, TemplateWorker]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        try:
+            # What is still asked has nobody to wait for the answer.
+            for process in list(self._busy):
+                process.kill()
+            await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        finally:
+            for process in [*self._busy, *(process for _, process in self._idle)]:
+                process.close()
+            self._forker.close()
+
+    async def render(self, template: str, names: Mapping[str, Any], *, project_id: int = 0) -> str:
+        """The template's text. Raises StepFailure TEMPLATE_ERROR, for an unknown name among others.
+
+        Takes some microseconds, and lets go of the event loop only where another process is asked.
+        """
+        is_long = len(template) > _CACHED_LENGTH
+        plan = await offload_in_turn(functools.partial(_make_plan, template)) if is_long else _plan(template)
+        text: str | None = None
+        if plan.pieces is not None:
+            # What a long template does takes linear time, and a second of it.
+            filling = functools.partial(_filled, plan.pieces, names)
+            text = await offload_in_turn(filling) if is_long else filling()
+        if text is None:
+            text = await self._asked(template, plan, names, "text", project_id)
+            assert isinstance(text, str)
+        return text
+
+    async def render_input(self, value: Any, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
+        """A copy of a step's `input` with each string in it rendered; otherwise like `render`.
+
+        A string that is one `{{ expression }}` gives the value of that, which may be an object or a list.
+        """
+        if isinstance(value, dict):
+            return {
+                key: await self.render_input(inner, names, project_id=project_id)
+                for key, inner in value.items()
+            }
+        if isinstance(value, list):
+            return [await self.render_input(inner, names, project_id=project_id) for inner in value]
+        if not isinstance(value, str):
+            return value
+        if len(value) > _CACHED_LENGTH and _EXPRESSION.fullmatch(value) is None:
+            return await self.render(value, names, project_id=project_id)
+        plan = _plan(value)
+        if not plan.is_expression:
+            return await self.render(value, names, project_id=project_id)
+        path = next((piece for piece in plan.pieces or () if isinstance(piece, Path)), None)
+        found = NOWHERE if path is None else look_up(path, names)
+        if found is not NOWHERE:
+            return found
+        return await self._asked(value, plan, names, "value", project_id)
+
+    async def _asked(
+        self,
+        template: str,
+        plan: _Plan,
+        names: Mapping[str, Any],
+        want: Literal["text", "value"],
+        project_id: int,
+    ) -> Any:
+        ask = RenderRequest(template, picked(plan.mentions, names), want)
+        async with self._turns.turn(project_id):
+            answer = await self._answered(ask, project_id)
+        if answer.fault is not None:
+            raise _failure(answer.fault)
+        return answer.value
+
+    async def _answered(self, ask: RenderRequest, project_id: int) -> RenderReply:
+        process = self._process_of(project_id)
+        self._busy.add(process)
+        work = self._threads.submit(process.ask, ask)
+        try:
+            return await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        finally:
+            if work.done():
+                self._release(project_id, process)
+            else:
+                # Whoever asked has been cut off, and the thread finds so in a moment.
+                loop = asyncio.get_running_loop()
+                work.add_done_callback(
+                    lambda _: loop.call_soon_threadsafe(self._release, project_id, process)
+                )
+
+    def _process_of(self, project_id: int) -> TemplateWorker:
+        for index in range(len(self._idle) - 1, -1, -1):
+            if self._idle[index][0] == project_id:
+                return self._idle.pop(index)[1]
+        return TemplateWorker(self._forker)
+
+    def _release(self, project_id: int, process: TemplateWorker) -> None:
+        self._busy.discard(process)
+        self._idle.append((project_id, process))
+        if len(self._idle) > IDLE_KEPT:
+            self._idle.pop(0)[1].close()

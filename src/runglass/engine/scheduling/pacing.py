@@ -1,0 +1,208 @@
+"""The pace of large work: one piece at a time, projects in turn, and with rests while several are about.
+
+What is large is read, written or computed in pieces that hold everybody up for as long as each takes. With
+rests of twice that time it takes a third of what there is, and what is small is rarely held up by more than
+one piece.
+"""
+
+import asyncio
+import math
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Literal, TypeAlias
+from weakref import WeakKeyDictionary
+
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
+
+REST = 2.0
+"""How many times as long as it has worked large work rests."""
+LONGEST_REST_S = 1.0
+SHORTEST_REST_S = 0.002
+"""Less is saved up: a timer is no more exact than about that."""
+LARGE_WRITE_BYTES = 32 * 1024
+"""A hundred such writes in one commit would hold up everybody else's for as many milliseconds."""
+LARGE_MOVE_BYTES = 32 * 1024
+COPY_S = 1e-9
+"""A byte's way from or to the system, in seconds."""
+AT_ONCE, AT_ONCE_S = 16, 0.01
+"""So many requests and iterations of a project may begin within so many seconds."""
+REQUEST_S, ITERATION_S = 0.001, 0.0006
+"""What a request, and the first step of an iteration, take of the loop."""
+MOST_NOTED = 1000
+"""Projects that are noted before those are forgotten of which there is nothing to know any more."""
+ABOUT_S = 2.0
+"""So long after its last request, or the last event of its runs, a project counts as being about."""
+
+SWITCH_S, USUAL_SWITCH_S = 0.0005, sys.getswitchinterval()
+"""How long a thread keeps the interpreter while others wait for it: while projects are about, and otherwise.
+
+An answer needs the interpreter several times, in several threads, and each time may wait so long beside the
+work of others. At all times it would cost a small answer a tenth more.
+"""
+
+Kind: TypeAlias = Literal["thread", "loop", "writing"]
+
+current_project: ContextVar[int] = ContextVar("current_project", default=0)
+"""The id of the project that a task works for; 0 for nobody's."""
+
+_reasons: set[str] = set()
+
+# Since when, and how many requests and iterations of a project have begun at once.
+_begun: dict[int, tuple[float, int]] = {}
+
+# The two projects that were seen last, the last one first, and when.
+_seen = [(0, -math.inf), (0, -math.inf)]
+
+
+def set_project(project_id: int) -> None:
+    """From now on this task works for the project, which is about."""
+    current_project.set(project_id)
+    note_activity(project_id)
+
+
+def note_activity(project_id: int) -> None:
+    """The project is about: it asks for something, or a run of it goes on."""
+    if _seen[0][0] != project_id:
+        _seen[1] = _seen[0]
+    _seen[0] = (project_id, time.monotonic())
+    switch_often("others", others_are_active(project_id))
+
+
+def switch_often(why: Literal["others", "large work"], holds: bool) -> None:
+    """Lets threads switch often as long as one of the two reasons holds."""
+    if holds == (why in _reasons):
+        return
+    if holds:
+        _reasons.add(why)
+    else:
+        _reasons.discard(why)
+    sys.setswitchinterval(SWITCH_S if _reasons else USUAL_SWITCH_S)
+
+
+def others_are_active(project_id: int) -> bool:
+    """Whether somebody would be held up by the project's large work."""
+    since_s = time.monotonic() - ABOUT_S
+    return any(seen_s > since_s for other, seen_s in _seen if other != project_id)
+
+
+def rest_s(worked_s: float) -> float:
+    """How long large work that took so long rests."""
+    return min(REST * worked_s, LONGEST_REST_S)
+
+
+class WorkPiece:
+    """A piece of large work. Without `worked_s` it has worked from its start to its end."""
+
+    __slots__ = ("worked_s",)
+
+    def __init__(self) -> None:
+        self.worked_s: float | None = None
+
+
+def pace_of(kind: Kind) -> "Pacer":
+    """The pace of large work in the thread for it, on the running loop itself, or of the store's writing."""
+    loop = asyncio.get_running_loop()
+    paces = _paces.get(loop)
+    if paces is None:
+        paces = _paces[loop] = {}
+    if kind not in paces:
+        paces[kind] = Pacer()
+    return paces[kind]
+
+
+def paced(kind: Kind, project_id: int) -> "AbstractAsyncContextManager[WorkPiece]":
+    """The block is a piece of large work, which waits for its turn and its rest where others are about."""
+    return pace_of(kind).piece(project_id) if others_are_active(project_id) else nullcontext(WorkPiece())
+
+
+def paced_write(project_id: int, size_bytes: int) -> "AbstractAsyncContextManager[object]":
+    """The block writes so much to the store, at a pace if it is much."""
+    return paced("writing", project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
+
+
+async def admit_paced(project_id: int, takes_s: float) -> None:
+    """Returns when it is the turn of one more request or iteration of the project, if many begin at once.
+
+    `takes_s` is about how long its beginning keeps the loop busy: a few hundred at once would stop it for as
+    many milliseconds.
+    """
+    now_s = time.monotonic()
+    since_s, count = _begun.get(project_id, (-math.inf, 0))
+    if now_s - since_s > AT_ONCE_S:
+        if len(_begun) > MOST_NOTED:
+            _begun.clear()
+        _begun[project_id] = (now_s, 1)
+        return
+    _begun[project_id] = (since_s, count + 1)
+    if count >= AT_ONCE:
+        async with paced("loop", project_id) as piece:
+            piece.worked_s = takes_s
+
+
+async def paced_transfer(size_bytes: int) -> None:
+    """Returns when it is the task's turn to move so much from or to a caller, if it is much.
+
+    Only the copying takes everybody's time: how long the caller takes has nothing to do with it.
+    """
+    if size_bytes > LARGE_MOVE_BYTES:
+        async with paced("loop", current_project.get()) as piece:
+            piece.worked_s = size_bytes * COPY_S
+
+
+_paces: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, "Pacer"]] = WeakKeyDictionary()
+
+
+class Pacer:
+    """Of one kind of large work, on one event loop: a piece at a time, and each project rests for itself."""
+
+    def __init__(self) -> None:
+        self._turns = FairTurns(Shares(1, most=1))
+        self._projects: dict[int, _Resting] = {}
+
+    @asynccontextmanager
+    async def piece(self, project_id: int) -> AsyncIterator[WorkPiece]:
+        """The block is one piece of the project's work: it begins in its turn, after its rest."""
+        project = self._projects.get(project_id)
+        if project is None:
+            self._forget_rested()
+            project = self._projects[project_id] = _Resting()
+        # Held while it rests, so that its next pieces wait behind this one, and nobody else does.
+        async with project.one_at_a_time:
+            still_s = project.until_s - time.monotonic()
+            if still_s > SHORTEST_REST_S and others_are_active(project_id):
+                await asyncio.sleep(still_s)
+            async with self._turns.turn(project_id):
+                piece, began_s = WorkPiece(), time.monotonic()
+                try:
+                    yield piece
+                finally:
+                    now_s = time.monotonic()
+                    worked_s = now_s - began_s if piece.worked_s is None else piece.worked_s
+                    until_s = max(now_s, project.until_s) + rest_s(worked_s)
+                    # Alone it does not rest, and must not have to make up for all of that later.
+                    project.until_s = min(until_s, now_s + LONGEST_REST_S)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for the end of the piece that goes on; any thread may ask."""
+        return self._turns.is_wanted
+
+    def _forget_rested(self) -> None:
+        if len(self._projects) > MOST_NOTED:
+            now_s = time.monotonic()
+            self._projects = {
+                project_id: project
+                for project_id, project in self._projects.items()
+                if project.one_at_a_time.locked() or project.until_s > now_s
+            }
+
+
+class _Resting:
+    """Until when a project rests, by the monotonic clock."""
+
+    def __init__(self) -> None:
+        self.one_at_a_time = asyncio.Lock()
+        self.until_s = 0.0

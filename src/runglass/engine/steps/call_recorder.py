@@ -1,0 +1,211 @@
+"""One request to a language model, in the event that tells of it: what was sent, what came back, its cost.
+
+The event is recorded when the request has ended, in whatever way. What was sent is in the log before that, as
+the input of the attempt.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+from runglass.clock import Clock, iso
+from runglass.engine.capture.capture import Capture
+from runglass.engine.models.model_types import (
+    AnswerRejected,
+    ModelAnswer,
+    ModelCallFailed,
+    ModelRequest,
+    ProviderResponse,
+)
+from runglass.engine.payload import Payload
+from runglass.engine.scheduling.memory_budget import encode
+from runglass.errors import StepFailure
+from runglass.lazy_json import encoded
+from runglass.money import ZERO, format_usd
+from runglass.trace import ModelCall, ModelReservation
+
+HIDDEN = "[redacted]"
+
+
+class CallRecorder:
+    """A request that is being made, the `number`th of its attempt.
+
+    `reserved_usd`, on a budget, is the most that it can cost, which is charged where its cost is not known.
+    """
+
+    def __init__(
+        self,
+        request: ModelRequest,
+        number: int,
+        *,
+        capture: Capture,
+        clock: Clock,
+        reserved_usd: Decimal | None = None,
+    ) -> None:
+        self._request = request
+        self._number = number
+        self._reserved_usd = reserved_usd
+        self._capture = capture
+        self._clock = clock
+        self._sent = Payload(_sent(request))
+        self._received: Payload | None = None
+        self._started_at = iso(clock.now())
+        self._started_s = clock.monotonic_s()
+        self._first_token_ms: int | None = None
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether something was taken from a budget for it."""
+        return self._reserved_usd is not None
+
+    @property
+    def reservation(self) -> ModelReservation:
+        """What the request takes from the budget."""
+        usd = format_usd(self._reserved_usd or ZERO)
+        return ModelReservation(number=self._number, model=self._request.model, usd=usd)
+
+    async def prepare(self) -> None:
+        """Looks through a large request before it is made, off the event loop."""
+        await encode(self._sent)
+        await self._capture.prepare(self._sent)
+
+    def start(self) -> None:
+        """The request goes out now."""
+        self._started_at = iso(self._clock.now())
+        self._started_s = self._clock.monotonic_s()
+
+    async def prepare_answer(self, outcome: ModelAnswer | StepFailure) -> None:
+        """Looks through a long answer off the event loop, before the call is told."""
+        if isinstance(outcome, ModelAnswer | AnswerRejected):
+            self._received = Payload(_received(outcome.response))
+            await encode(self._received)
+            await self._capture.prepare(self._received)
+
+    def hear(self) -> None:
+        """A part of the answer has come."""
+        if self._first_token_ms is None:
+            self._first_token_ms = self._elapsed_ms()
+
+    def ended(self, outcome: ModelAnswer | ModelCallFailed | AnswerRejected) -> ModelCall:
+        """The call as it is told, with its answer or with what went wrong."""
+        if isinstance(outcome, ModelAnswer):
+            return self._answered(outcome.response)
+        if isinstance(outcome, AnswerRejected):
+            return self._answered(outcome.response, error_code=outcome.code)
+        return self._failed(outcome.code, refused=not outcome.may_be_charged)
+
+    def never_made(self) -> ModelCall:
+        """The call as it is told where it was cut off after it had been reserved, and costs nothing."""
+        return ModelCall(
+            number=self._number,
+            model=self._request.model,
+            provider=_provider(self._request.model),
+            note="cut off before it was made",
+            error_code="CANCELLED",
+        )
+
+    def _answered(self, response: ProviderResponse, *, error_code: str | None = None) -> ModelCall:
+        sent, is_cut = self._kept_request(failed=error_code is not None)
+        received, is_cut_too = None, False
+        if self._capture.keeps_snapshots:
+            received, _, is_cut_too = self._capture.snapshot(self._received or Payload(_received(response)))
+        return ModelCall(
+            number=self._number,
+            model=self._request.model,
+            provider=_provider(self._request.model),
+            model_used=response.model_used,
+            started_at=self._started_at,
+            duration_ms=self._elapsed_ms(),
+            time_to_first_token_ms=self._first_token_ms if response.streamed else None,
+            streamed=response.streamed,
+            note=response.note,
+            finish_reason=response.finish_reason,
+            request_id=response.request_id,
+            tokens=response.tokens,
+            cached_tokens=response.cached_tokens,
+            reasoning_tokens=response.reasoning_tokens,
+            cost_usd=self._cost_usd(response.cost_usd),
+            cost_unknown=response.cost_unknown,
+            cost_estimated=response.cost_usd is None and self._reserved_usd is not None,
+            error_code=error_code,
+            request=encoded(sent),
+            response=encoded(received),
+            truncated=is_cut or is_cut_too,
+        )
+
+    def _failed(self, error_code: str, *, refused: bool) -> ModelCall:
+        sent, is_cut = self._kept_request(failed=True)
+        return ModelCall(
+            number=self._number,
+            model=self._request.model,
+            provider=_provider(self._request.model),
+            started_at=self._started_at,
+            duration_ms=self._elapsed_ms(),
+            time_to_first_token_ms=self._first_token_ms,
+            cost_usd=None if refused else self._cost_usd(None),
+            cost_unknown=None if refused else "no_usage",
+            cost_estimated=not refused and self._reserved_usd is not None,
+            error_code=error_code,
+            request=encoded(sent),
+            truncated=is_cut,
+        )
+
+    def _cost_usd(self, known: Decimal | None) -> str | None:
+        cost_usd = self._reserved_usd if known is None else known
+        return None if cost_usd is None else format_usd(cost_usd)
+
+    def _kept_request(self, *, failed: bool) -> tuple[Any, bool]:
+        # Asked before anything is encoded: conversations grow long, and most are not kept.
+        if not (self._capture.keeps_snapshots or (failed and self._capture.keeps_failures)):
+            return None, False
+        snapshot = self._capture.failed_input(self._sent)
+        return snapshot.data, snapshot.truncated
+
+    def _elapsed_ms(self) -> int:
+        return max(0, round((self._clock.monotonic_s() - self._started_s) * 1000))
+
+
+def without_headers(settings: dict[str, Any]) -> dict[str, Any]:
+    """A step's `settings` without the values of extra headers: they carry keys, which no mode keeps."""
+    if "extra_headers" not in settings:
+        return settings
+    headers = settings["extra_headers"]
+    return settings | {
+        "extra_headers": dict.fromkeys(headers, HIDDEN) if isinstance(headers, dict) else HIDDEN
+    }
+
+
+def _provider(model: str) -> str | None:
+    return model.partition(":")[0] if ":" in model else None
+
+
+def lost_call(
+    model: str, number: int, *, error_code: str, reservation: ModelReservation | None = None
+) -> ModelCall:
+    """The call that an attempt may have been making when its process ended, charged as it was reserved."""
+    return ModelCall(
+        number=number,
+        model=model,
+        provider=_provider(model),
+        note="the process ended; whether the model was asked is not known",
+        cost_usd=None if reservation is None else reservation.usd,
+        cost_unknown="no_usage",
+        cost_estimated=reservation is not None,
+        error_code=error_code,
+    )
+
+
+def _sent(request: ModelRequest) -> dict[str, Any]:
+    sent = {
+        "system": request.system,
+        "messages": request.messages,
+        "settings": without_headers(request.settings) or None,
+        "tools": request.tools or None,
+        "toolChoice": request.tool_choice,
+        "outputSchema": request.output_schema,
+    }
+    return {name: value for name, value in sent.items() if value is not None}
+
+
+def _received(response: ProviderResponse) -> dict[str, Any]:
+    received: dict[str, Any] = {"role": "assistant", "content": response.text or None}
+    return received | {"toolCalls": response.tool_calls} if response.tool_calls else received

@@ -1,0 +1,141 @@
+"""What each kind of leaf step does in one attempt: input in, output out, nothing recorded here."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+import msgspec
+
+from runglass.clock import Clock
+from runglass.engine.journal.run_spec import ToolOffer
+from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
+from runglass.engine.models.model_types import text_of
+from runglass.engine.payload import Payload
+from runglass.engine.sandbox.sandbox import Sandbox
+from runglass.engine.sandbox.templates import Templates
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.errors import StepFailure
+from runglass.flow import CodeStep, LlmStep, PassthroughStep, WaitStep
+from runglass.run_api import Attachment
+
+
+class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):
+    """What steps work with, shared by all runs of a process; `project_id` is whose run it is."""
+
+    sandbox: Sandbox
+    templates: Templates
+    models: ModelGateway
+    clock: Clock
+    model_turns: FairTurns = msgspec.field(default_factory=lambda: FairTurns(Shares(math.inf)))
+    project_id: int = 0
+
+
+class LlmContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What an llm step has beside its own fields: turns before its prompt, tools, and turns it has had."""
+
+    history: list[dict[str, Any]] = []
+    attachments: list[Attachment] = []
+    offer: ToolOffer | None = None
+    messages: list[dict[str, Any]] = []
+
+
+class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of an attempt that ended well.
+
+    With `calls` the step is not done: it waits for their results, to be added to `messages`.
+    """
+
+    output: Payload
+    calls: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
+
+
+async def perform(
+    step: CodeStep | WaitStep | PassthroughStep,
+    data: Payload,
+    names: Mapping[str, Any],
+    parts: StepDependencies,
+    *,
+    waited_s: float = 0.0,
+) -> AttemptResult:
+    """One attempt of a leaf step that asks no model. Raises StepFailure.
+
+    `waited_s` is how long a wait step has waited in attempts that were cut off.
+    """
+    match step:
+        case CodeStep():
+            value = await parts.sandbox.run(step.code, names, project_id=parts.project_id)
+            if not isinstance(value, dict):
+                message = f"the code of step {step.id!r} returned {_kind(value)}; it must return an object"
+                raise StepFailure("INVALID_OUTPUT", message)
+            return AttemptResult(output=Payload(value))
+        case WaitStep():
+            await parts.clock.sleep(max(0.0, step.ms / 1000 - waited_s))
+            return AttemptResult(output=data)
+        case PassthroughStep():
+            return AttemptResult(output=data)
+    assert_never(step)
+
+
+async def model_request(
+    step: LlmStep, names: Mapping[str, Any], parts: StepDependencies, talk: LlmContext
+) -> ModelRequest:
+    """What an llm step asks its model in this turn. Raises StepFailure."""
+    return ModelRequest(
+        model=step.model,
+        system=None if step.system is None else await _rendered(step.system, names, parts),
+        messages=talk.messages or [*talk.history, await _user_turn(step, names, parts, talk.attachments)],
+        settings=step.settings,
+        output_schema=step.output_schema,
+        tools=talk.offer.tools if talk.offer else [],
+        tool_choice=talk.offer.choice if talk.offer else None,
+    )
+
+
+def rendered_prompt(request: ModelRequest) -> str:
+    """The text of the user's last turn in a request."""
+    users = (text_of(turn) for turn in reversed(request.messages) if turn.get("role") == "user")
+    return next(users, "")
+
+
+def performed(request: ModelRequest, answer: ModelAnswer) -> AttemptResult:
+    """What the answer makes of the attempt that asked: its output, or the tool calls that it waits for."""
+    response = answer.response
+    asked = {
+        "role": "assistant",
+        "content": answer.output.get("text") or None,
+        "toolCalls": response.tool_calls,
+    }
+    return AttemptResult(
+        output=Payload(answer.output),
+        calls=response.tool_calls,
+        messages=[*request.messages, asked] if response.tool_calls else [],
+    )
+
+
+async def _user_turn(
+    step: LlmStep, names: Mapping[str, Any], parts: StepDependencies, attachments: list[Attachment]
+) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": "user", "content": await _prompt(step, names, parts)}
+    return turn | {"attachments": msgspec.to_builtins(attachments)} if attachments else turn
+
+
+async def _rendered(template: str, names: Mapping[str, Any], parts: StepDependencies) -> str:
+    return await parts.templates.render(template, names, project_id=parts.project_id)
+
+
+async def _prompt(step: LlmStep, names: Mapping[str, Any], parts: StepDependencies) -> str:
+    if step.prompt is not None:
+        return await _rendered(step.prompt, names, parts)
+    message = names.get("message", names["initial"].get("message"))
+    if not isinstance(message, str):
+        raise StepFailure(
+            "TEMPLATE_ERROR",
+            f"step {step.id!r} has no `prompt` and the run has no text `message`; give one of the two",
+            may_retry=False,
+        )
+    return message
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

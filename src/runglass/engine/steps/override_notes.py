@@ -1,0 +1,72 @@
+"""What a call set anew for its run, told in the trace: names always, values where content is kept."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from runglass.engine.capture.capture import Capture
+from runglass.engine.journal.run_spec import SegmentSpec
+from runglass.engine.payload import Payload
+from runglass.engine.steps.call_recorder import without_headers
+from runglass.events import OverridesApplied
+from runglass.trace import RunSummary
+
+MOST_NAMES = 100
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+
+async def overrides_applied(
+    run_id: str, begun: SegmentSpec, capture: Capture, *, known: RunSummary
+) -> OverridesApplied | None:
+    """The event that tells the overrides of a call; None where it has none, or none that is not `known`.
+
+    A stretch has the overrides of steps' fields only where they change its flow. Those of inputs come with
+    every call; with what value shows in the inputs themselves.
+    """
+    blocks, inputs = begun.stretch.block_overrides, _inputs(begun)
+    of_blocks = [f"{step}.{field}" for step, fields in blocks.items() for field in fields]
+    of_inputs = [f"{step}.input.{_shown(field)}" for step, fields in inputs.items() for field in fields]
+    if capture.mode == "off":
+        # What a caller calls its inputs is not told either.
+        of_inputs = []
+    names = list(dict.fromkeys([*of_blocks, *of_inputs]))
+    if not blocks and set(names[:MOST_NAMES]) <= set(known.overridden):
+        return None
+    return OverridesApplied(
+        execution_id=run_id,
+        overridden=names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], "…"],
+        block_overrides=await _kept(
+            {step: _without_headers(fields) for step, fields in blocks.items()}, capture
+        ),
+        input_overrides=await _kept(inputs, capture),
+    )
+
+
+def _shown(field: str) -> str:
+    """A name as it is; a text that is none stands for itself no more, since it may say anything."""
+    return field if _NAME.fullmatch(field) else "…"
+
+
+def _without_headers(fields: dict[str, Any]) -> dict[str, Any]:
+    settings = fields.get("settings")
+    return fields | {"settings": without_headers(settings)} if isinstance(settings, dict) else fields
+
+
+def _inputs(begun: SegmentSpec) -> dict[str, dict[str, Any]]:
+    """The overrides of steps' inputs by step id."""
+    first, stretch = begun.plan.flow.steps[begun.stretch.first], begun.stretch
+    inputs = dict(stretch.step_inputs)
+    if stretch.input:
+        inputs[first.id] = {**stretch.input, **inputs.get(first.id, {})}
+    return inputs
+
+
+async def _kept(overrides: dict[str, dict[str, Any]], capture: Capture) -> dict[str, Any] | None:
+    if not overrides or not capture.keeps_snapshots:
+        return None
+    payload = Payload(overrides)
+    await capture.prepare(payload)
+    snapshot = capture.snapshot(payload).data
+    kept: dict[str, Any] | None = None if snapshot is None else msgspec.json.decode(snapshot)
+    return kept

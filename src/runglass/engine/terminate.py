@@ -1,0 +1,59 @@
+"""The end of a run that nobody goes on with: it was left paused and cancelled, or cannot be gone on with.
+
+The log is folded on from where it stops. The last event ends the attempts that still run, too: the trace then
+tells the truth, and nothing is left running.
+"""
+
+from typing import Any
+
+import msgspec
+
+from runglass.bus.base import Bus
+from runglass.clock import Clock
+from runglass.engine.capture.capture import Capture
+from runglass.engine.journal.recorder import Recorder
+from runglass.engine.journal.resume import last_time, stored_fold
+from runglass.engine.steps.orphaned_calls import charge_lost
+from runglass.events import FlowCancelled, FlowFailed
+from runglass.lazy_json import encoded
+from runglass.store.base import RunRecord, Store
+
+
+async def end_run(
+    store: Store,
+    bus: Bus,
+    clock: Clock,
+    run: RunRecord,
+    capture: Capture,
+    *,
+    error: dict[str, Any] | None = None,
+    cancelled: str = "",
+) -> str | None:
+    """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
+
+    Returns the id of the step that it failed in, where there is one. Raises StoreError, HeadMismatch
+    if the run goes on elsewhere.
+    """
+    state = await stored_fold(store, run)
+    failed_in = None
+    recorder = Recorder(store, bus, run, state, clock, not_before=await last_time(store, run))
+    if run.status == "pending":
+        recorder.begin()
+    charge_lost(recorder, run.id)
+    if error is None:
+        recorder.set_outcome(error=b'"cancelled"')
+        recorder.record(FlowCancelled(execution_id=run.id, run_id=run.id, reason=cancelled))
+    else:
+        running = [change.step.step_id for change in state.open_steps if change.step.status == "running"]
+        failed_in = running[0] if running else None
+        recorder.set_outcome(error=msgspec.json.encode(error))
+        recorder.record(
+            FlowFailed(
+                execution_id=run.id,
+                run_id=run.id,
+                error=encoded(capture.error(error)),
+                step_id=failed_in,
+            )
+        )
+    await recorder.commit()
+    return failed_in

@@ -1,0 +1,82 @@
+"""The limits that a worker process puts on itself, and its loop of messages."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import BinaryIO
+
+from runglass.engine.workers.priority import WORKER_NICE
+
+READY = b"\0\0\0\0"
+"""What a process sends when it can take the first message."""
+PEAK_BYTES = 192 << 20
+"""A process that has had more memory than this ends after its answer, and gives it back."""
+_PR_SET_PDEATHSIG = 1
+
+
+def work(answer: Callable[[bytes], bytes], *, memory_limit_bytes: int, nice: int = WORKER_NICE) -> None:
+    """What a process does that works on what callers send: answers messages until its server ends."""
+    die_with_parent()
+    if sys.platform != "win32":
+        os.nice(nice)
+    limit_memory(memory_limit_bytes)
+    serve(sys.stdin.buffer, sys.stdout.buffer, answer, is_done=lambda: peak_bytes() > PEAK_BYTES)
+
+
+def serve(
+    source: BinaryIO,
+    sink: BinaryIO,
+    answer: Callable[[bytes], bytes],
+    *,
+    greeting: bytes = READY,
+    is_done: Callable[[], bool] = lambda: False,
+) -> None:
+    """Answers the messages in `source` until that ends, or `is_done` says so after an answer.
+
+    It begins with a `greeting`. Four bytes ahead of a message say how long it is. A limit that `answer` puts
+    on the processor is lifted.
+    """
+    sink.write(greeting)
+    sink.flush()
+    while header := source.read(4):
+        said = answer(source.read(int.from_bytes(header)))
+        limit_cpu(0)
+        sink.write(len(said).to_bytes(4) + said)
+        sink.flush()
+        if is_done():
+            return
+
+
+def limit_cpu(seconds: float) -> None:
+    """Ends the process once it has computed so long from now on; 0 takes the limit away."""
+    if sys.platform != "win32":
+        # Nobody handles the signal, so it ends the process, in the middle of whatever it does.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Lets further allocations fail once the process has so much; only Linux can."""
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def die_with_parent() -> None:
+    """Ends the process with the one that started it, however that ends; only Linux can."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def peak_bytes() -> int:
+    """The most memory that the process has had; 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,63 @@
+"""Text that cannot be passed on as it is. Knows nothing of where a text is from.
+
+Halves of characters are what UTF-16 calls a lone surrogate, which no UTF-8 and so no JSON can carry. They
+come in by escapes like `\\ud800`, by file names and arguments that are no UTF-8, and by texts that were cut
+in the middle of an emoji. And what callers wrote may hold line breaks and other control characters, with
+which it would write lines of its own into a log.
+"""
+
+from typing import Any
+
+Place = tuple[str | int, ...]
+
+
+def replace_surrogates(text: str) -> str:
+    """Text that can be encoded: halves of a character that found each other joined, single ones replaced."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def is_whole(text: str) -> bool:
+    """Whether the text can be encoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(text: str, *, limit: int = 500) -> str:
+    """Text for a line of a log: what is no visible character as its escape, at most so many characters."""
+    if len(text) > limit:
+        text = f"{text[:limit]}…"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def half_text(value: Any) -> tuple[str, Place] | None:
+    """The first text, or key, in a JSON value that cannot be encoded, and where it is."""
+    pending: list[tuple[Any, Place]] = [(value, ())]
+    while pending:
+        part, place = pending.pop()
+        if isinstance(part, str):
+            if not is_whole(part):
+                return part, place
+        elif isinstance(part, dict):
+            for key in part:
+                if isinstance(key, str) and not is_whole(key):
+                    return key, (*place, key)
+            pending += [(inner, (*place, key)) for key, inner in reversed(part.items())]
+        elif isinstance(part, list | tuple):
+            pending += reversed([(inner, (*place, index)) for index, inner in enumerate(part)])
+    return None
+
+
+def whole_value(value: Any) -> Any:
+    """A JSON value with all texts and keys made whole. As deep as Python's recursion allows."""
+    if isinstance(value, str):
+        return replace_surrogates(value)
+    if isinstance(value, dict):
+        return {whole_value(key): whole_value(inner) for key, inner in value.items()}
+    return [whole_value(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,183 @@
+"""Listening: from a runtime to a server that accepts, and back to nothing within a second or two.
+
+The socket and the signals are ours, so that an address in use is a clear error, port 0 works, and a signal
+ends runs and streams in order before it ends the process.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from signal import SIGINT, SIGTERM
+from typing import cast
+
+import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
+
+from runglass.clock import SystemClock
+from runglass.engine.supervision import SupervisedTask
+from runglass.errors import RunglassError
+from runglass.runtime import SETTLED_S, Runtime, open_runtime
+from runglass.server.app import create_app
+from runglass.server.http.connection_limits import ConnectionLimiter
+from runglass.server.http.descriptors import connection_limits, raise_descriptor_limit
+from runglass.server.http.loop_watch import watched
+from runglass.server.http.open_responses import OpenResponses
+from runglass.server.http.uvicorn_protocol import HttpProtocol
+from runglass.settings import Settings
+
+new_event_loop = auto_loop_factory()
+"""Makes the fastest event loop there is: `asyncio.Runner(loop_factory=new_event_loop)`."""
+
+BACKLOG = 2048
+GRACE_S = 1
+"""How long an answer may still take after it was told to end."""
+
+UNSENT_BYTES = 256 * 1024
+"""What the system holds of an answer that it cannot send yet, at most."""
+SETTLE_S = 0.5
+"""How long streams may take to send the last event of a run; those of paused runs have none to send."""
+
+Beside = Callable[[Runtime], Coroutine[None, None, None]]
+
+
+async def serve(settings: Settings, *, ready: Callable[[str], None], beside: Beside | None = None) -> None:
+    """Runs the server until SIGINT or SIGTERM; `ready` hears its address once it accepts.
+
+    `beside` is work that goes on as long as the server does; if it fails, the server stops and its error is
+    raised. Raises RunglassError if the server cannot start. Runs in the main thread, which gets the signals.
+    """
+    raise_descriptor_limit()
+    async with (
+        open_runtime(settings) as runtime,
+        serving(runtime, host=settings.host, port=settings.port) as address,
+    ):
+        with _stop_signal() as stop:
+            ready(address)
+            await _until(stop, beside and beside(runtime))
+
+
+@asynccontextmanager
+async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[str]:
+    """Accepts requests until the block ends; gives `http://HOST:PORT`. Port 0 takes a free one.
+
+    At its end steps may end, runs are left for the next start, and streams are closed. Raises RunglassError
+    if the address cannot be had.
+    """
+    ongoing = OpenResponses()
+    watch = SupervisedTask(
+        "the watch for revoked keys",
+        partial(ongoing.watch, runtime.store),
+        clock=SystemClock(),
+        vital=False,
+        settled_s=SETTLED_S,
+    )
+    door = ConnectionLimiter(runtime.settings, connection_limits(runtime.settings))
+    listener = await _bind(host, port)
+    server = _Server(
+        uvicorn.Config(
+            create_app(runtime, ongoing=ongoing),
+            interface="asgi3",
+            # uvicorn only calls it, as it would call the class.
+            http=cast(type[asyncio.Protocol], partial(HttpProtocol, door=door)),
+            ws="none",
+            lifespan="off",
+            backlog=BACKLOG,
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
+    address = _address(listener)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    watching = {
+        asyncio.create_task(door.watch()),
+        asyncio.create_task(watch.run_forever(), name=watch.name),
+    }
+    started = asyncio.create_task(server.accepts.wait())
+    try:
+        await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            with watched(limit_ms=runtime.settings.stall_log_ms):
+                yield address
+    finally:
+        started.cancel()
+        # Runs first: their last events are then on their way to the streams, which end with them.
+        await runtime.engine.stop(grace_s=runtime.settings.stop_grace_s)
+        await ongoing.settle(SETTLE_S)
+        ongoing.end_all()
+        server.should_exit = True
+        await running
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which would end the process before the runtime is closed."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.accepts = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.accepts.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _bind(host: str, port: int) -> socket.socket:
+    try:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A name such as `localhost` has several addresses; most clients try the IPv4 one.
+        family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Connections take it over. Otherwise the system would copy megabytes for each caller who reads
+            # nothing.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        return listener
+    except OSError as error:
+        raise RunglassError(
+            f"cannot listen on {host}:{port}: {error.strerror}; stop what uses the address, or choose another"
+            " with --host and --port"
+        ) from error
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def _stop_signal() -> Iterator[asyncio.Event]:
+    """An event that the first SIGINT or SIGTERM sets; after the block, a further one ends the process."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for signal in (SIGINT, SIGTERM):
+        loop.add_signal_handler(signal, stop.set)
+    try:
+        yield stop
+    finally:
+        for signal in (SIGINT, SIGTERM):
+            loop.remove_signal_handler(signal)
+
+
+async def _until(stop: asyncio.Event, beside: Coroutine[None, None, None] | None) -> None:
+    if beside is None:
+        await stop.wait()
+        return
+    try:
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(beside)
+            await stop.wait()
+            work.cancel()
+    except BaseExceptionGroup as failure:
+        raise failure.exceptions[0] from None

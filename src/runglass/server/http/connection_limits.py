@@ -1,0 +1,327 @@
+"""Who may stay connected, and for how long: one door for all connections of a server.
+
+A connection is busy from the end of a request's head to the end of the answer; before and after it is spare.
+Limits count busy ones. A few more may be open, so that a newcomer can always be read: when these are used up
+too, the connection that has been spare for longest goes, where the time of one that has never asked for
+anything counts tenfold. Nobody can therefore hold a place without a request, and a flood of half-open
+connections displaces itself.
+
+Time is counted in rounds of `watch`, not by a timer per request: a round costs as much as there are requests
+under way that came in pieces, and a request that comes in one piece costs nothing. Knows nothing of HTTP.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections import Counter, OrderedDict
+from typing import Protocol
+
+from runglass.errors import APIError
+from runglass.server.http.descriptors import RESERVE, ConnectionLimits
+from runglass.server.http.refusals import busy_address, busy_server
+from runglass.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PARTIAL_HEADS_BYTES = 64 << 20
+"""What all heads that are not complete may hold together."""
+
+LINGER_S = 2.0
+"""How long a refused caller may still send. Closed at once, a connection may lose the answer on its way."""
+
+NEW_COUNTS = 10
+"""How many times as long a connection that has had a request may be without the next one."""
+
+REPORT_S = 10.0
+"""At most so often the log tells who was sent away."""
+
+
+class Connection(Protocol):
+    """What the door needs of a connection."""
+
+    room: "AddressConnections"
+    """That of its address, from `ConnectionLimiter.room_of`."""
+    since: float
+    """When the head or the body began that is not complete, or the last answer ended, by the door's clock."""
+    body_bytes: int
+    """How much of that body has come."""
+
+    def reading_is_paused(self) -> bool: ...
+    def unsent_bytes(self) -> int: ...
+    def taken_bytes(self) -> int: ...
+    def abort(self) -> None: ...
+    def end_idle(self) -> None: ...
+    def end_late_head(self) -> None: ...
+    def end_late_body(self) -> None: ...
+
+
+class AddressConnections:
+    """The connections that share one limit."""
+
+    __slots__ = ("address", "new", "open", "spare")
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.open = 0
+        self.new: OrderedDict[Connection, float] = OrderedDict()
+        """Those without a request so far, the oldest first, with when they began by the monotonic clock."""
+        self.spare: OrderedDict[Connection, float] = OrderedDict()
+        """Those between two requests, with the end of the last answer."""
+
+    @property
+    def busy(self) -> int:
+        return self.open - len(self.spare) - len(self.new)
+
+    def least_needed(self, now: float) -> Connection:
+        """The connection that has been without a request for longest."""
+        new, spare = next(iter(self.new.items()), None), next(iter(self.spare.items()), None)
+        if new is None or (spare is not None and now - spare[1] > NEW_COUNTS * (now - new[1])):
+            assert spare is not None, "there is one more than may be busy"
+            return spare[0]
+        return new[0]
+
+
+class ConnectionLimiter:
+    """All connections of a server. Owned by whoever runs `watch`."""
+
+    def __init__(self, settings: Settings, limits: ConnectionLimits) -> None:
+        self.settings = settings
+        self.limits = limits
+        self.now = 0.0
+        """Seconds; stands still while the event loop does, so that a stall makes nobody late."""
+        self._all = AddressConnections("")
+        self._rooms: dict[str, AddressConnections] = {}
+        self._heads: OrderedDict[Connection, int] = OrderedDict()
+        self._heads_bytes = 0
+        self._bodies: dict[Connection, None] = {}
+        self._open: set[Connection] = set()
+        self._stalled: dict[Connection, tuple[float, int]] = {}
+        self._writes_seen = 0.0
+        self._leaving: OrderedDict[Connection, float] = OrderedDict()
+        self._refused: Counter[str] = Counter()
+        self._reported = 0.0
+
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return self._all.open
+
+    def room_of(self, host: str) -> AddressConnections:
+        """What the connections from this address share; of IPv6 those of its network of 64 bits."""
+        address = _network_of(host)
+        return self._rooms.get(address) or AddressConnections(address)
+
+    def enter(self, connection: Connection) -> None:
+        """A new connection, which is spare. May cut off the one that has been so for longest."""
+        room = connection.room
+        # Kept here while it has a connection.
+        self._rooms[room.address] = room
+        self._open.add(connection)
+        now = time.monotonic()
+        for each in (room, self._all):
+            each.open += 1
+            each.new[connection] = now
+        self._begin_head(connection)
+        if room.open > self.limits.per_address + RESERVE:
+            self._make_room(room, now)
+        if self._all.open > self.limits.in_all + RESERVE:
+            self._make_room(self._all, now)
+
+    def begin(self, connection: Connection, *, always: bool) -> None:
+        """The head of a request is complete: the connection is busy.
+
+        Raises RATE_LIMITED or UNAVAILABLE where there is no place; a request may have one `always`.
+        """
+        if connection in self._heads:
+            self._end_head(connection)
+        room, every, limits = connection.room, self._all, self.limits
+        if not always:
+            # Written out: this is done for every request.
+            if every.open - len(every.spare) - len(every.new) >= limits.in_all:
+                raise busy_server(limits.in_all)
+            if room.open - len(room.spare) - len(room.new) >= limits.per_address:
+                raise busy_address(limits.per_address)
+        if room.new.pop(connection, None) is None:
+            del room.spare[connection], every.spare[connection]
+        else:
+            del every.new[connection]
+
+    def go_on(self, connection: Connection) -> None:
+        """A further request came before the answer to one that was let in `always`.
+
+        Raises as `begin` does, where the connection is beyond the limits.
+        """
+        if self._all.busy > self.limits.in_all:
+            raise busy_server(self.limits.in_all)
+        if connection.room.busy > self.limits.per_address:
+            raise busy_address(self.limits.per_address)
+
+    def rest(self, connection: Connection) -> None:
+        """The answer has been given: the connection is spare again, the last to be cut off."""
+        if connection in self._open:
+            if connection not in self._heads and connection not in self._bodies:
+                connection.since = self.now
+            now = time.monotonic()
+            for each in (connection.room, self._all):
+                each.new.pop(connection, None)
+                each.spare[connection] = now
+
+    def leave(self, connection: Connection) -> None:
+        """The connection is gone; once is enough."""
+        if connection not in self._open:
+            return
+        self._open.remove(connection)
+        room = connection.room
+        for each in (room, self._all):
+            each.open -= 1
+            each.new.pop(connection, None)
+            each.spare.pop(connection, None)
+        if not room.open:
+            del self._rooms[room.address]
+        self._end_head(connection)
+        self._bodies.pop(connection, None)
+        self._stalled.pop(connection, None)
+        self._leaving.pop(connection, None)
+
+    def head_goes_on(self, connection: Connection, size_bytes: int) -> None:
+        """A head of which so much has come is not complete yet."""
+        held = self._heads.get(connection)
+        if held is None:
+            self._begin_head(connection)
+        self._heads_bytes += size_bytes - (held or 0)
+        self._heads[connection] = size_bytes
+        if self._heads_bytes > PARTIAL_HEADS_BYTES:
+            self._cut_off(next(iter(self._heads)))
+
+    def body_goes_on(self, connection: Connection) -> None:
+        """A body is not complete yet."""
+        if connection not in self._bodies:
+            connection.since = self.now
+            self._bodies[connection] = None
+
+    def body_ends(self, connection: Connection) -> None:
+        """A body is complete, or nobody waits for it any more."""
+        if connection in self._bodies:
+            del self._bodies[connection]
+            connection.since = self.now
+
+    def linger(self, connection: Connection) -> None:
+        """The connection has its last answer and may stay a moment to take it."""
+        self._end_head(connection)
+        self._bodies.pop(connection, None)
+        self.rest(connection)
+        self._leaving.setdefault(connection, self.now)
+
+    def refused(self, error: APIError) -> None:
+        """Counts a refusal for the report in the log."""
+        self._refused[f"{error.status} {error.message}"] += 1
+        if len(self._refused) > 100:
+            self._report()
+
+    async def watch(self) -> None:
+        """Cuts off what takes too long, until it is cancelled."""
+        settings = self.settings
+        shortest = min(
+            settings.head_time_limit_s,
+            settings.body_time_limit_s,
+            settings.stalled_write_limit_s,
+            settings.keep_alive_s,
+            8.0,
+        )
+        tick_s = max(shortest / 8, 0.02)
+        clock = asyncio.get_running_loop().time
+        before = clock()
+        try:
+            while True:
+                await asyncio.sleep(tick_s)
+                passed_s, before = clock() - before, clock()
+                self.look(min(passed_s, 2 * tick_s))
+        finally:
+            self._report()
+
+    def look(self, passed_s: float) -> None:
+        """One round, so long after the one before."""
+        self.now += passed_s
+        now, settings = self.now, self.settings
+        while self._heads:
+            connection = next(iter(self._heads))
+            if now - connection.since <= settings.head_time_limit_s:
+                break
+            self._end_head(connection)
+            connection.end_late_head()
+        for connection in list(self._bodies):
+            if connection.reading_is_paused():
+                # The server is the one that does not read.
+                connection.since += passed_s
+            allowed_s = settings.body_time_limit_s + connection.body_bytes / settings.min_body_bytes_per_s
+            if now - connection.since > allowed_s:
+                del self._bodies[connection]
+                connection.end_late_body()
+        if now - self._writes_seen > settings.stalled_write_limit_s / 8:
+            self._writes_seen = now
+            self._look_at_writes()
+        while self._leaving:
+            connection, since = next(iter(self._leaving.items()))
+            if now - since <= LINGER_S:
+                break
+            self._cut_off(connection)
+        self._look_at_idle()
+        if self._refused and now - self._reported >= REPORT_S:
+            self._report()
+
+    def _look_at_idle(self) -> None:
+        for connection in list(self._all.spare):
+            if connection in self._heads or connection in self._bodies or connection in self._leaving:
+                # These have limits of their own.
+                continue
+            if self.now - connection.since <= self.settings.keep_alive_s:
+                return
+            connection.end_idle()
+
+    def _look_at_writes(self) -> None:
+        limit_s = self.settings.stalled_write_limit_s
+        if self._all.busy >= self.limits.in_all:
+            # Others wait for a place; who takes what is sent has nothing to fear.
+            limit_s /= 8
+        for connection in list(self._open):
+            if not connection.unsent_bytes():
+                self._stalled.pop(connection, None)
+                continue
+            taken = connection.taken_bytes()
+            since, before = self._stalled.setdefault(connection, (self.now, taken))
+            if taken != before:
+                self._stalled[connection] = (self.now, taken)
+            elif self.now - since > limit_s:
+                self._refused["a caller took nothing of its answer for stalled_write_limit_s"] += 1
+                self._cut_off(connection)
+
+    def _report(self) -> None:
+        self._reported = self.now
+        for reason, times in self._refused.items():
+            log.warning("turned away at the door %d times: %s", times, reason)
+        self._refused.clear()
+
+    def _begin_head(self, connection: Connection) -> None:
+        connection.since = self.now
+        self._heads[connection] = 0
+
+    def _end_head(self, connection: Connection) -> None:
+        self._heads_bytes -= self._heads.pop(connection, 0)
+
+    def _make_room(self, room: AddressConnections, now: float) -> None:
+        self._refused["the connection that had no request for longest made room for another"] += 1
+        self._cut_off(room.least_needed(now))
+
+    def _cut_off(self, connection: Connection) -> None:
+        self.leave(connection)
+        connection.abort()
+
+
+def _network_of(host: str) -> str:
+    if ":" not in host or host.startswith("::ffff:"):
+        return host
+    try:
+        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8].hex(":", 2) + "::/64"
+    except OSError:
+        return host

@@ -1,0 +1,101 @@
+"""What an error looks like when it leaves the server: one shape for all of them, and nothing inside shown.
+
+`APIError` says what went wrong in the words of the wire contract. Everything else that can come up, from a
+store that is away to a fault of ours, is turned into one here.
+"""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from starlette.responses import Response
+
+from runglass.errors import (
+    APIError,
+    PermanentStoreError,
+    RateLimitError,
+    RunPurged,
+    RunUnreadable,
+    StoreError,
+    api_error,
+)
+from runglass.safe_text import printable
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON
+
+log = logging.getLogger(__name__)
+
+
+def error_body(error: APIError) -> bytes:
+    """`{"detail": {"code", "message", …}}`, with the ids where the error has them."""
+    ids = {"executionId": error.execution_id, "stepId": error.step_id}
+    detail = {
+        "code": error.code,
+        "message": error.message,
+        **{name: value for name, value in ids.items() if value is not None},
+        **error.details,
+    }
+    return msgspec.json.encode({"detail": detail})
+
+
+def error_headers(error: APIError) -> dict[str, str]:
+    """The headers that an answer with this error must carry."""
+    if isinstance(error, RateLimitError) and error.retry_after_s is not None:
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    if error.status == 503:
+        return {"Retry-After": "1"}
+    return {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+
+
+def answer_fault(request: ApiRequest, fault: Exception) -> Response:
+    """The answer to whatever a handler raised; what is not the caller's doing goes to the log."""
+    error = _as_api_error(request, fault)
+    return Response(
+        error_body(error), status_code=error.status, media_type=JSON, headers=error_headers(error)
+    )
+
+
+def _as_api_error(request: ApiRequest, fault: Exception) -> APIError:
+    where = f"{request.method} {printable(request.scope['path'])}"
+    match fault:
+        case APIError():
+            return fault
+        case RunPurged():
+            return api_error("RUN_NOT_FOUND", "the run was deleted while it was read")
+        case StoreError() if not isinstance(fault, PermanentStoreError):
+            return unavailable(fault, request_id=request.id, where=where)
+        case RunUnreadable():
+            log.error("request %s: %s: %s", request.id, where, fault)
+            return unreadable(fault)
+    log.error("request %s: %s failed", request.id, where, exc_info=fault)
+    return api_error(
+        "INTERNAL_ERROR", f"a fault of the server; its log has the details under request id {request.id}"
+    )
+
+
+def unavailable(fault: StoreError, *, request_id: str, where: str) -> APIError:
+    """The answer while the store cannot be reached. The cause is logged: it names places of this machine."""
+    log.error("request %s: %s found no store: %s", request_id, where, fault)
+    return api_error("UNAVAILABLE", "the store cannot be reached; nothing was started, try again later")
+
+
+def unreadable(fault: RunUnreadable) -> APIError:
+    """The answer about a run whose rows are broken."""
+    message = f"{fault}; an administrator of the server can save it with `runglass data export-raw`"
+    return api_error("INTERNAL_ERROR", message, execution_id=fault.run_id)
+
+
+@contextmanager
+def once_started(execution_id: str) -> Iterator[None]:
+    """Inside the block a run has been started: a store that fails is not UNAVAILABLE any more.
+
+    That promises that nothing was started, and clients then start it again.
+    """
+    try:
+        yield
+    except StoreError as error:
+        log.error("run %s goes on, but its store failed: %s", execution_id, error)  # noqa: TRY400
+        message = "the run was started, but how it goes on cannot be told at the moment; its trace will show"
+        raise api_error("INTERNAL_ERROR", message, execution_id=execution_id) from error

@@ -1,0 +1,85 @@
+"""How an answer gets onto the wire: its head and the beginning of its body in one write.
+
+uvicorn writes the head by itself, and each write is a system call, a packet, and one time more that the
+client wakes up: a quarter of what a small answer costs.
+"""
+
+import asyncio
+import fcntl
+import struct
+import termios
+from typing import Any
+
+_HEAD = b"HTTP/1.1 "
+_LARGE_BYTES = 64 * 1024
+
+
+class HeadBufferingTransport:
+    """A transport that holds a head until there is a body to go with it, at most for this turn of the loop.
+
+    A body that looks like a head leaves a little later, and is as whole.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._head = b""
+        self._written_bytes = 0
+        # ApiRequest for each answer; `__getattr__` would be a detour.
+        self.is_closing = transport.is_closing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and has not gone to the system yet, because the caller takes nothing."""
+        return self._transport.get_write_buffer_size()
+
+    @property
+    def taken_bytes(self) -> int:
+        """How much of what was written the caller has, as far as the system tells.
+
+        The system's own queue counts as not taken. It holds megabytes, and asks for more only once it is a
+        third empty, which may take minutes on a slow line.
+        """
+        return self._written_bytes - self.unsent_bytes - _queued_bytes(self._transport)
+
+    def write(self, data: bytes) -> None:
+        if self._head and len(data) > _LARGE_BYTES:
+            # The transport joins both in one packet without a copy of them.
+            self._flush()
+        elif self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(_HEAD):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._written_bytes += len(data)
+        self._transport.write(data)
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._written_bytes += len(head)
+            self._transport.write(head)
+
+
+def _queued_bytes(transport: asyncio.Transport) -> int:
+    """What the system holds for the caller; 0 where it does not tell."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0:
+        return 0
+    try:
+        told = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+    except OSError:
+        return 0
+    return int(struct.unpack("i", told)[0])

@@ -1,0 +1,314 @@
+"""HTTP on one connection: uvicorn's protocol, with a bound for everything that a caller may send.
+
+uvicorn and its parser take heads of any size, any number of them ahead of their answers, and as long as they
+like. What is refused here has not reached the application; it gets an answer in the usual shape, and the
+connection ends. Nothing of a refused head is kept.
+"""
+
+import asyncio
+from typing import Any, cast
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from runglass.errors import APIError
+from runglass.server.http.connection_limits import ConnectionLimiter
+from runglass.server.http.refusals import answer_of, invalid, large_head, late, too_large
+from runglass.server.http.request_framing import WATCHED, fault_of
+from runglass.server.http.response_writer import HeadBufferingTransport
+
+HEALTH = b"/health"
+
+MOST_AHEAD = 16
+"""Requests that may wait on one connection for the answers before them."""
+
+LINGER_BYTES = 16 << 20
+"""How much a refused caller may still send before the connection is cut."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's, behind a door, over a transport that joins head and body."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        door: ConnectionLimiter,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.since = 0.0
+        self.body_bytes = 0
+        self.room = door.room_of("")
+        self._door = door
+        self._settings = door.settings
+        self._header_count_limit = door.settings.header_count_limit
+        self._watched: dict[bytes, list[bytes]] = {}
+        self._sound: dict[bytes, list[bytes]] | None = None
+        """Watched headers of the request before in which there was no fault: most callers repeat them."""
+        self._fed_bytes = 0
+        """Of the head that is not complete; within a body, since its last byte of content."""
+        self._in_body = False
+        self._is_slow_body = False
+        """The door counts its time."""
+        self._upgraded_body_bytes = 0
+        """Of a body that is read here, as the parser takes no more of a request that asks for an upgrade."""
+        self._refusal: APIError | None = None
+        self._ended = False
+        """Nothing that comes is read any more."""
+        self._ignored_bytes = 0
+        self._answering: RequestResponseCycle | None = None
+        self._is_for_health = False
+        """It was let in whatever the limits say; what is sent behind `/health` has to ask."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(cast(asyncio.Transport, HeadBufferingTransport(transport, self.loop)))
+        self.room = self._door.room_of(self.client[0] if self.client else "")
+        self._door.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._door.leave(self)
+        self._abandon(self._answering)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            self._ignore(data)
+            return
+        if self._upgraded_body_bytes:
+            data = self._read_upgraded(data)
+        self._fed_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # No upgrade is offered, so it is a request like any other, whose body is still in `data`.
+            self._fed_bytes = 0
+            self.data_received(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or invalid("the request is not valid HTTP/1.1"))
+            return
+        if self._fed_bytes or self._in_body:
+            self._wait_for_more()
+
+    def on_message_begin(self) -> None:
+        self._fed_bytes = self._fed_bytes or 1
+        if len(self.pipeline) >= MOST_AHEAD:
+            self._raise(invalid(f"more than {MOST_AHEAD} requests were sent ahead of their answers"))
+        self._watched = {}
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        limit = self._settings.url_limit_bytes
+        if len(self.url) > limit:
+            self._raise(too_large(414, f"the URL is longer than url_limit_bytes={limit:,}"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            # Trailers: nobody asks for them, and they must not pass for headers.
+            return
+        limit = self._header_count_limit
+        if len(self.headers) >= limit:
+            self._raise(too_large(431, f"the request has more headers than header_count_limit={limit}"))
+        name = name.lower()
+        if name in WATCHED:
+            self._watched.setdefault(name, []).append(value)
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        limit = self._settings.head_limit_bytes
+        if self._is_too_large(limit):
+            self._raise(large_head(limit))
+        watched, version = self._watched, self.parser.get_http_version()
+        if watched != self._sound or version != "1.1":
+            self._check_watched(version)
+        if b"expect" in watched:
+            self.expect_100_continue = watched[b"expect"][0].lower() == b"100-continue"
+        first = self._answering is None
+        try:
+            if first:
+                self._is_for_health = self.url.startswith(HEALTH) and self.url.partition(b"?")[0] == HEALTH
+                self._door.begin(self, always=self._is_for_health)
+            elif self._is_for_health:
+                self._door.go_on(self)
+        except APIError as error:
+            self._raise(error)
+        super().on_headers_complete()
+        if first:
+            self._answering = self.cycle
+        self._fed_bytes, self._in_body, self.body_bytes = 0, True, 0
+
+    def on_body(self, body: bytes) -> None:
+        self._fed_bytes = 0
+        self.body_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if b"upgrade" in self._watched and self.parser.should_upgrade():
+            lengths = (value for name, value in self.headers if name == b"content-length")
+            self._upgraded_body_bytes = int(next(lengths, b"0"))
+            if self._upgraded_body_bytes:
+                return
+        self._end_body()
+
+    def on_response_complete(self) -> None:
+        if self.pipeline or self.transport.is_closing():
+            self._answering = self.pipeline[-1][0] if self.pipeline else None
+            super().on_response_complete()
+            if self._answering is not None:
+                return
+        else:
+            # As uvicorn, but for its timer: how long a connection may be idle is for the door to count.
+            self._answering = None
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+        self._door.rest(self)
+        if self._ended:
+            self._send_refusal()
+        elif self._in_body and self.expect_100_continue and not self.body_bytes:
+            # The caller was not told to go on: it may send the body, or the next request in its place.
+            self._leave()
+
+    def reading_is_paused(self) -> bool:
+        return self.flow.read_paused
+
+    def unsent_bytes(self) -> int:
+        return cast(HeadBufferingTransport, self.transport).unsent_bytes
+
+    def taken_bytes(self) -> int:
+        return cast(HeadBufferingTransport, self.transport).taken_bytes
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def end_idle(self) -> None:
+        """Ends a connection that has had no request for long."""
+        self.transport.close()
+
+    def end_late_head(self) -> None:
+        """Ends a connection whose next head takes too long; without a word where none was begun."""
+        if not self._fed_bytes:
+            self.transport.close()
+            return
+        limit = self._settings.head_time_limit_s
+        self._refuse(late(f"the head of the request was not complete after head_time_limit_s={limit:g}"))
+
+    def end_late_body(self) -> None:
+        """Ends a connection whose body takes too long."""
+        limit, rate = self._settings.body_time_limit_s, self._settings.min_body_bytes_per_s
+        self._refuse(
+            late(
+                f"the body of the request was not complete after body_time_limit_s={limit:g} and a second"
+                f" more for each min_body_bytes_per_s={rate:,} that came"
+            )
+        )
+
+    def _is_too_large(self, limit: int) -> bool:
+        # What came with the head counts in; so the exact sum is needed next to never.
+        if self._fed_bytes <= limit:
+            return False
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > limit
+
+    def _check_watched(self, version: str) -> None:
+        watched = self._watched
+        upgrades = b"upgrade" in watched and self.parser.should_upgrade()
+        fault = fault_of(version, watched, upgrades=upgrades)
+        if fault is not None:
+            self._raise(invalid(fault))
+        self._sound = None if b"upgrade" in watched or version != "1.1" else watched
+
+    def _raise(self, refusal: APIError) -> None:
+        # Out of the parser, which ends there and then; it raises an error of its own.
+        self._refusal = refusal
+        raise refusal
+
+    def _wait_for_more(self) -> None:
+        limit = self._settings.head_limit_bytes
+        if self._fed_bytes > limit:
+            if self._in_body:
+                refusal = too_large(
+                    431, f"chunk headers and trailers are larger than head_limit_bytes={limit:,}"
+                )
+            else:
+                refusal = large_head(limit)
+            self._refuse(refusal)
+        elif not self._in_body:
+            self._door.head_goes_on(self, self._fed_bytes)
+        elif self.body_bytes > self._settings.body_limit_bytes and self.cycle.response_complete:
+            # Answered long ago, and still the body comes: it is read no further.
+            self._leave()
+        else:
+            self._is_slow_body = True
+            self._door.body_goes_on(self)
+
+    def _end_body(self) -> None:
+        self._fed_bytes, self._in_body = 0, False
+        if self._is_slow_body:
+            self._is_slow_body = False
+            self._door.body_ends(self)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def _read_upgraded(self, data: bytes) -> bytes:
+        body, rest = data[: self._upgraded_body_bytes], data[self._upgraded_body_bytes :]
+        self._upgraded_body_bytes -= len(body)
+        if body:
+            self.on_body(body)
+        if not self._upgraded_body_bytes:
+            self._end_body()
+        return rest
+
+    def _refuse(self, refusal: APIError) -> None:
+        """Ends the reading. The answers owed before go first, then the refusal, then the connection."""
+        self._door.refused(refusal)
+        self._refusal, self._ended = refusal, True
+        self.parser = None  # type: ignore[assignment]
+        self.headers, self.url, self._watched = [], b"", {}
+        if self._in_body:
+            # It is the newest request that is wrong.
+            cycle = self.pipeline.popleft()[0] if self.pipeline else self.cycle
+            if cycle.response_complete:
+                self._refusal = None
+            elif cycle is self._answering:
+                self._answering = None
+                started = cycle.response_started
+                self._abandon(cycle)
+                if started:
+                    # Its answer is half sent, and no other can follow.
+                    self.transport.close()
+                    return
+        if self._answering is None:
+            self._send_refusal()
+
+    def _send_refusal(self) -> None:
+        if self._refusal is not None and not self.transport.is_closing():
+            self.transport.write(answer_of(self._refusal, self.server_state.default_headers))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Ends the connection once the caller has taken the last answer."""
+        self._ended = True
+        if self.transport.is_closing():
+            return
+        self._door.linger(self)
+        self.flow.resume_reading()
+        self.transport.write_eof()
+
+    def _ignore(self, data: bytes) -> None:
+        self._ignored_bytes += len(data)
+        if self._ignored_bytes > LINGER_BYTES:
+            self.transport.abort()
+
+    @staticmethod
+    def _abandon(cycle: RequestResponseCycle | None) -> None:
+        """Tells the application that its caller has left."""
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()

@@ -1,0 +1,154 @@
+"""What every request passes before any route is looked for: it gets its id, shows its key, and then goes on.
+
+In front of the framework and not inside, because a path that does not exist must ask for a key too, and must
+carry the request id. Nothing here knows a route apart from the few that are open.
+"""
+
+import asyncio
+import re
+import uuid
+from typing import Any, TypeAlias
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runglass.engine.scheduling.pacing import REQUEST_S, admit_paced, paced_transfer, set_project
+from runglass.errors import APIError, StoreError, api_error
+from runglass.safe_text import printable
+from runglass.server.endpoint import JSON
+from runglass.server.endpoints import API, ENDPOINTS
+from runglass.server.http.error_responses import error_body, error_headers, unavailable
+from runglass.server.http.open_responses import OpenResponses
+from runglass.server.security.authentication import authenticate
+from runglass.server.security.rate_limit import UNLIMITED, Rates
+from runglass.store.base import Store
+
+OPEN = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.access == "open")
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+CUT_OFF = (
+    "the server is being stopped while the request was read; the list of runs says whether one was started"
+)
+
+
+class ApiMiddleware:
+    """The ASGI application around the framework's."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        store: Store,
+        *,
+        ongoing: OpenResponses,
+        rates: Rates = UNLIMITED,
+    ) -> None:
+        self._app = app
+        self._store = store
+        self._ongoing = ongoing
+        self._rates = rates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
+        request_id = _request_id(scope)
+        scope["state"] = {"request_id": request_id}
+        answer = _ResponseSender(send, (b"x-request-id", request_id.encode()))
+        receive, send = _paced(receive), answer.send
+        try:
+            path = _plain(scope["path"])
+            if _needs_key(path):
+                key = await authenticate(self._store, _header(scope, b"authorization"))
+                self._rates.take(key)
+                scope["auth"] = key
+                set_project(key.project_id)
+                await admit_paced(key.project_id, REQUEST_S)
+        except APIError as error:
+            await _send_error(send, error)
+        except StoreError as error:
+            where = f"{scope['method']} {printable(scope['path'])}"
+            await _send_error(send, unavailable(error, request_id=request_id, where=where))
+        else:
+            if path != scope["path"]:
+                scope = {**scope, "path": path}
+            if scope["method"] == "HEAD":
+                # Endpoints know GET alone; uvicorn drops the body, as it holds the original scope.
+                scope, send = {**scope, "method": "GET"}, _ended_by_first_part(send)
+            try:
+                await self._app(scope, receive, send)
+            except asyncio.CancelledError:
+                # The server cuts off what waits for something else than a run, such as the rest of a body.
+                if answer.has_begun or not self._ongoing.is_stopping:
+                    raise
+                await _send_error(send, api_error("UNAVAILABLE", CUT_OFF))
+
+
+def _plain(path: str) -> str:
+    """The path without empty parts: there is one spelling for the key and the router alike."""
+    return "/" + "/".join(part for part in path.split("/") if part)
+
+
+def _needs_key(path: str) -> bool:
+    return path not in OPEN and f"{path}/".startswith(f"{API}/")
+
+
+def _request_id(scope: Scope) -> str:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given.decode() if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
+
+
+def _header(scope: Scope, wanted: bytes) -> str | None:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), None)
+
+
+def _paced(receive: Receive) -> Receive:
+    async def receive_in_turn() -> Any:
+        message: Any = await receive()
+        if message["type"] == "http.request":
+            await paced_transfer(len(message["body"]))
+        return message
+
+    return receive_in_turn
+
+
+class _ResponseSender:
+    """Sends an answer with one header more, at the pace of large work."""
+
+    def __init__(self, send: Send, header: tuple[bytes, bytes]) -> None:
+        self._send = send
+        self._header = header
+        self.has_begun = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            message["headers"] = [*message["headers"], self._header]
+        elif message["type"] == "http.response.body":
+            await paced_transfer(len(message["body"]))
+        await self._send(message)
+
+
+def _ended_by_first_part(send: Send) -> Send:
+    """Lets an answer end where its body begins: a HEAD of a live stream must not last as long as its run."""
+    ended = False
+
+    async def send_head(message: Message) -> None:
+        nonlocal ended
+        if message["type"] == "http.response.body":
+            if ended:
+                return
+            ended = True
+            message["more_body"] = False
+        await send(message)
+
+    return send_head
+
+
+async def _send_error(send: Send, error: APIError) -> None:
+    body = error_body(error)
+    headers: Headers = [(b"content-type", JSON.encode()), (b"content-length", str(len(body)).encode())]
+    headers += [(name.lower().encode(), value.encode()) for name, value in error_headers(error).items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,1 @@
+"""What a request says: its body, parameters and headers, read and checked. Starts nothing."""

@@ -1,0 +1,63 @@
+"""What a handler reads and answers by hand: the bytes of a body, and a value as JSON."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from runglass.errors import api_error
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON
+from runglass.server.security.authentication import runtime_of
+
+BODY = "body"
+"""What the body is called among the things that belong to a request."""
+PROMPT_S = 0.2
+"""A body that has come by then came with its head, whose key was good."""
+
+
+async def body_of(request: ApiRequest) -> bytes:
+    """The whole body. Raises INVALID_REQUEST where the client left before its end.
+
+    Raises UNAUTHENTICATED where its key was revoked meanwhile: a body may take its time, and who sends one
+    slowly would keep a revoked key for so long.
+    """
+    held: dict[str, Any] = request.scope["state"]
+    if BODY in held:
+        return bytes(held[BODY])
+    clock = asyncio.get_running_loop().time
+    began_s = clock()
+    limit = request.services.runtime.settings.body_limit_bytes
+    length = request.headers.get("content-length", "0")
+    size = int(length) if length.isdecimal() else 0
+    # Held by the request, so that it can be let go of: the framework would hold it as long as the request,
+    # which may last as long as its run.
+    parts: list[bytes] = []
+    try:
+        if size <= limit:
+            size = 0
+            async for part in request.stream():
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    break
+    except ClientDisconnect as error:
+        raise api_error("INVALID_REQUEST", "the connection ended before the body did") from error
+    if size > limit:
+        raise api_error("REQUEST_TOO_LARGE", f"the request body is larger than {limit:,} bytes")
+    body = held[BODY] = b"".join(parts)
+    if clock() - began_s > PROMPT_S and not await runtime_of(request).store.live_keys([request.auth.id]):
+        raise api_error("UNAUTHENTICATED", "the API key was revoked while its request came; nothing was done")
+    return body
+
+
+def forget_body(request: ApiRequest) -> None:
+    """Lets go of the body, which nobody reads any more: the request may wait for long."""
+    request.scope["state"].pop(BODY, None)
+
+
+def answer(value: object, *, status: int = 200) -> Response:
+    """The value as JSON."""
+    return Response(msgspec.json.encode(value), status_code=status, media_type=JSON)

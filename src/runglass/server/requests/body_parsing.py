@@ -1,0 +1,156 @@
+"""Request bodies: from bytes to checked values, with errors that name the field.
+
+Callers may send fields of their own, and send back whole answers: what is not known is ignored. Refused is
+only what would run the wrong thing: a slip in a name, and a field that means something to another call. Null
+stands for "not given", as clients in several languages send it.
+"""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from runglass.engine.scheduling.offloading import offload, yield_to_others
+from runglass.errors import api_error
+from runglass.json_weight import MOST_VALUES, too_heavy
+from runglass.run_api import ExecuteRequest, JobRequest, RunRequest, StepRequest, accept_both_spellings
+from runglass.server.requests.attachments import spell_attachments
+from runglass.server.requests.did_you_mean import camel, refuse_slips
+
+Request = TypeVar("Request", bound=RunRequest)
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+Result = TypeVar("Result")
+
+MAX_DEPTH = 100
+"""Levels of nesting that a body may have. Recursive code behind this would fail at about ten times that."""
+
+MANAGING_BYTES = 16 * 1024
+"""Managing requests are read on the event loop, whatever they have beside their few fields."""
+
+_CALLS: dict[str, type[RunRequest]] = {"execute": ExecuteRequest, "step": StepRequest, "jobs": JobRequest}
+
+CALLS_WITH = {
+    field: [name for name, call in _CALLS.items() if field in call.__struct_encode_fields__]
+    for shape in _CALLS.values()
+    for field in shape.__struct_encode_fields__
+}
+"""The names of the calls that know a field."""
+
+WITHOUT_EFFECT = frozenset({"pausedAtStep", "iterationsUsed", "accumulatedOutputs"})
+"""Fields that come with a pause. A call that does not know them runs the same with and without them."""
+
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+_PLACE = re.compile(r" - at `\$\.?(.*)`$")
+
+
+def read_request(body: bytes, shape: type[Request], *, most_values: int = MOST_VALUES) -> Request:
+    """The request in the body of a call that runs a flow, with at most so many values in it.
+
+    Raises INVALID_REQUEST, INVALID_ATTACHMENT, TOOLS_INVALID.
+    """
+    members = accept_both_spellings(_object(body, most_values=most_values), shape)
+    _check_names(members, shape)
+    if "attachments" in members:
+        members["attachments"] = spell_attachments(members["attachments"])
+    if not isinstance(members.get("tools", []), list):
+        raise api_error("TOOLS_INVALID", "`tools` must be a list of function tools")
+    overrides = members.get("blockOverrides")
+    for step_id, fields in overrides.items() if isinstance(overrides, dict) else ():
+        if not isinstance(fields, dict):
+            raise api_error(
+                "INVALID_REQUEST",
+                f"`blockOverrides.{step_id:.100}` must be an object, the step's fields, not {_kind(fields)}",
+            )
+    return _converted(members, shape)
+
+
+def read_body(body: bytes, shape: type[Shape]) -> Shape:
+    """The value in the body of a managing request. Raises REQUEST_TOO_LARGE and INVALID_REQUEST."""
+    if len(body) > MANAGING_BYTES:
+        message = f"the request body is larger than {MANAGING_BYTES:,} bytes, plenty for its few fields"
+        raise api_error("REQUEST_TOO_LARGE", message)
+    members = _object(body)
+    refuse_slips(members, shape.__struct_encode_fields__, kind="field")
+    return _converted(members, shape)
+
+
+async def parse_off_loop(read: Callable[[bytes], Result], body: bytes) -> Result:
+    """`read(body)`, in a thread if the body is so large that everybody else would wait for it."""
+    return await offload(partial(read, body), size_bytes=len(body))
+
+
+def _check_names(members: dict[str, Any], shape: type[RunRequest]) -> None:
+    known = shape.__struct_encode_fields__
+    unknown = {name: camel(name) for name in members if name not in known}
+    for name, field in unknown.items():
+        if field in known:
+            raise api_error("INVALID_REQUEST", f"`{field}` is given twice, as `{field}` and as `{name}`")
+        if field in CALLS_WITH and field not in WITHOUT_EFFECT and members[name]:
+            calls = " and ".join(f"`{call}`" for call in CALLS_WITH[field])
+            raise api_error("INVALID_REQUEST", f"`{name}` is a field of {calls}, not of this call")
+    refuse_slips((name for name, field in unknown.items() if field not in CALLS_WITH), known, kind="field")
+
+
+def _converted(members: dict[str, Any], shape: type[Shape]) -> Shape:
+    try:
+        return msgspec.convert(members, shape)
+    except msgspec.ValidationError as error:
+        raise api_error("INVALID_REQUEST", _located(str(error))) from error
+
+
+def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
+    """The members of the body's JSON object, those that are null left out."""
+    if not body:
+        raise api_error("INVALID_REQUEST", "the body is empty: send a JSON object, at least `{}`")
+    if heavy := too_heavy(body, most_values, between=yield_to_others):
+        raise api_error("INVALID_REQUEST", f"the body is too much: {heavy} (setting body_values_limit)")
+    yield_to_others()
+    try:
+        value = msgspec.json.decode(body)
+    except UnicodeDecodeError as error:
+        raise api_error("INVALID_REQUEST", "the body is not valid JSON: its text is not UTF-8") from error
+    except msgspec.DecodeError as error:
+        reason = "it has an escape of half a surrogate pair, which is not a character"
+        told = reason if _HALF.search(body) else str(error)
+        raise api_error("INVALID_REQUEST", f"the body is not valid JSON: {told}") from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    yield_to_others()
+    _check_depth(value)
+    yield_to_others()
+    if not isinstance(value, dict):
+        raise api_error("INVALID_REQUEST", f"the body must be a JSON object, not {_kind(value)}")
+    return {name: member for name, member in value.items() if member is not None}
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, (dict, list))
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> Exception:
+    return api_error("INVALID_REQUEST", f"the body is nested more than {MAX_DEPTH} levels deep")
+
+
+def _located(message: str) -> str:
+    place = _PLACE.search(message)
+    return f"`{place[1]}`: {message[: place.start()]}" if place else message
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")

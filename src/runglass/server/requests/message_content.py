@@ -1,0 +1,81 @@
+"""The content of a message: text, or a list of parts as several model providers take it.
+
+A part is `{type: "text", text}` or `{type: "image_url", image_url: {url}}`. The texts are joined as they are;
+an image is an attachment that says nothing of its type, and keeps its limits. Nothing is fetched.
+"""
+
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from runglass.errors import api_error
+from runglass.run_api import Attachment
+from runglass.server.requests.attachments import url_mistake
+
+PARTS = ("text", "image_url")
+USUAL_TYPE = "image/jpeg"
+"""That of an image whose URL does not tell; most providers look for themselves."""
+
+_TYPES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+}
+
+
+class Content(NamedTuple):
+    """What a message says and shows."""
+
+    text: str
+    images: list[Attachment]
+
+
+def read_content(value: Any, place: str) -> Content:
+    """The content at that place. Raises INVALID_REQUEST, and INVALID_ATTACHMENT for an image's URL."""
+    if isinstance(value, str):
+        return Content(value, [])
+    if not isinstance(value, list) or not value:
+        raise api_error("INVALID_REQUEST", f"`{place}` must be text or a list of content parts")
+    texts, images = [], []
+    for index, part in enumerate(value):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind not in PARTS:
+            message = f"`{place}[{index}]` must be a part of type 'text' or 'image_url'"
+            raise api_error("INVALID_REQUEST", message)
+        if kind == "image_url":
+            images.append(_image(part, f"{place}[{index}].image_url"))
+        elif isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        else:
+            raise api_error("INVALID_REQUEST", f"`{place}[{index}].text` must be text")
+    return Content("".join(texts), images)
+
+
+def is_content(value: Any) -> bool:
+    """Whether a value of any kind is a list of well-formed parts, and not just some list."""
+    return isinstance(value, list) and bool(value) and all(map(_is_part, value))
+
+
+def _is_part(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    kind = value.get("type")
+    return (kind == "text" and isinstance(value.get("text"), str)) or (
+        kind == "image_url" and isinstance(value.get("image_url"), dict)
+    )
+
+
+def _image(part: dict[str, Any], place: str) -> Attachment:
+    shown = part.get("image_url", part.get("imageUrl"))
+    url = shown.get("url") if isinstance(shown, dict) else None
+    if not isinstance(url, str):
+        raise api_error("INVALID_REQUEST", f"`{place}` must be `{{url: …}}`")
+    if url[:5].lower() == "data:":
+        message = "must be an https:// address: images inside of a request (`data:`) are not taken"
+        raise api_error("INVALID_ATTACHMENT", f"`{place}.url` {message}")
+    if (mistake := url_mistake(url)) is not None:
+        raise api_error("INVALID_ATTACHMENT", f"`{place}.url` {mistake}")
+    ending = PurePosixPath(urlsplit(url).path).suffix.lower()
+    return Attachment(url=url, mime_type=_TYPES.get(ending, USUAL_TYPE))

@@ -1,0 +1,64 @@
+"""What a path and the headers of a request say about the run to start, checked."""
+
+import re
+from typing import NamedTuple
+
+from runglass.errors import api_error
+from runglass.run_api import TraceContext
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import Parameter
+from runglass.trace_context import read_trace_context
+
+SESSION_ID = Parameter("X-Session-Id", str, "a UUID that ties runs together", argument="session_id")
+VERSION = Parameter(
+    "version", str, "the number of a version, as good as `vN` in the path", argument="version_query"
+)
+
+_VERSION = re.compile(r"v(0|[1-9]\d*)", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+
+
+def version_number(version: str) -> int:
+    """The number in the path's `vN`. Raises INVALID_VERSION."""
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        raise api_error("INVALID_VERSION", f"version {version!r} is not v1, v2, … or v0, the draft")
+    # No flow has as many versions as ten digits can count: what is larger is not there either.
+    return int(found[1][:10])
+
+
+class RequestedVersion(NamedTuple):
+    """The version that a call names: `path` is its `vN`, `query` the N of `?version=N`."""
+
+    path: str | None
+    query: str | None
+
+    def number(self) -> int | None:
+        """The version's number; None where the call names none. Raises INVALID_VERSION."""
+        number = None if self.path is None else version_number(self.path)
+        if self.query is None:
+            return number
+        # The query's `3` is the path's `v3`: what is no number in the one is none in the other.
+        if _VERSION.fullmatch(f"v{self.query}") is None:
+            message = f"`version` must be a number, 0 for the draft, not {self.query!r:.100}"
+            raise api_error("INVALID_VERSION", message)
+        asked = version_number(f"v{self.query}")
+        if number not in (None, asked):
+            raise api_error("INVALID_VERSION", f"the path names version {number}, the query version {asked}")
+        return asked
+
+
+def trace_context_of(request: ApiRequest) -> TraceContext | None:
+    """The W3C trace that the request is part of; None where it says none, or not as it should."""
+    sent: dict[bytes, list[str]] = {b"traceparent": [], b"tracestate": []}
+    for name, value in request.scope["headers"]:
+        if name in sent:
+            sent[name].append(value.decode("latin-1"))
+    return read_trace_context(*sent.values())
+
+
+def checked_uuid(value: str, *, what: str) -> str:
+    """The UUID in lower case, as the store has it. Raises EXECUTION_ID_INVALID, which calls it `what`."""
+    if not _UUID.fullmatch(value):
+        raise api_error("EXECUTION_ID_INVALID", f"{what} must be a UUID, not {value!r:.100}")
+    return value.lower()

@@ -1,0 +1,101 @@
+"""Cancelling a run, or deleting it for good, in both path forms."""
+
+from typing import Literal
+
+import msgspec
+from starlette.responses import Response
+
+from runglass.errors import APIError, StoreError, api_error
+from runglass.runtime import Runtime
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import Parameter
+from runglass.server.requests.body import answer
+from runglass.server.security.authentication import actor_of, no_run, runtime_of
+from runglass.store.base import RunRecord
+
+PURGE = Parameter(
+    "purge",
+    bool,
+    "true or false: whether the run is deleted with all that is known of it",
+    default=False,
+)
+
+REASON = "cancelled by a caller"
+
+
+class CancelResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A run that was `cancelled`, as its trace says, or `purged`, after which it is not found."""
+
+    execution_id: str
+    status: Literal["cancelled", "purged"]
+
+
+async def cancel(request: ApiRequest, run: RunRecord, purge: bool) -> Response:
+    """Ends a run that has not ended; what it has done so far stays in its trace.
+
+    The run has been cancelled when the answer comes; asking again is RUN_ENDED. With `purge`, for which the
+    role must be admin, the run is deleted whether or not it has ended: it is not found any more when the
+    answer comes, and asking again is RUN_NOT_FOUND.
+    """
+    if purge:
+        return await _purge(request, run)
+    runtime = runtime_of(request)
+    if run.ended:
+        raise _has_ended(run)
+    try:
+        if not await _told_to_end(runtime, run):
+            raise _has_ended(run)
+        rested = await _rested(runtime, run)
+    except StoreError as error:
+        raise _not_recorded(run) from error
+    if rested.status != "cancelled":
+        raise _has_ended(run)
+    return answer(CancelResult(execution_id=run.id, status="cancelled"), status=202)
+
+
+async def _purge(request: ApiRequest, run: RunRecord) -> Response:
+    if request.auth.role != "admin":
+        message = (
+            f"a key with the role {request.auth.role!r} may not delete runs; that takes the role 'admin'"
+        )
+        raise api_error("FORBIDDEN", message, execution_id=run.id)
+    runtime = runtime_of(request)
+    if not run.ended:
+        await _told_to_end(runtime, run)
+    run = await _rested(runtime, run)
+    if not await runtime.removal.purge(run, by=actor_of(request)):
+        raise no_run(run.id)
+    return answer(CancelResult(execution_id=run.id, status="purged"), status=202)
+
+
+async def _rested(runtime: Runtime, run: RunRecord) -> RunRecord:
+    """The run at its end, once that is stored: without it in the log, a crash would let the run go on."""
+    await runtime.engine.join(run.id)
+    now = await runtime.store.run(run.id)
+    if now is None:
+        raise no_run(run.id)
+    if not now.ended:
+        raise _not_recorded(run)
+    return now
+
+
+def _has_ended(run: RunRecord) -> APIError:
+    # Read before it ended, a run does not tell how.
+    how = f"; its status is {run.status}" if run.ended else ""
+    return api_error("RUN_ENDED", f"run {run.id!r} has ended already{how}", execution_id=run.id)
+
+
+def _not_recorded(run: RunRecord) -> APIError:
+    message = f"the end of run {run.id!r} cannot be recorded at the moment; ask again"
+    return api_error("UNAVAILABLE", message, execution_id=run.id)
+
+
+async def _told_to_end(runtime: Runtime, run: RunRecord) -> bool:
+    engine = runtime.engine
+    if engine.cancel(run.id, reason=REASON) or await engine.cancel_paused(run, reason=REASON):
+        return True
+    # It may have paused, or been taken up again, since it was read.
+    now = await runtime.store.run(run.id)
+    if now is None or now.ended:
+        return False
+    return engine.cancel(run.id, reason=REASON) or await engine.cancel_paused(now, reason=REASON)

@@ -1,0 +1,64 @@
+"""Running a flow, and what else is not the reading of one run: HTTP in, calls of the runtime, HTTP out."""
+
+import logging
+from functools import cache
+
+import msgspec
+from starlette.responses import Response
+
+from runglass.errors import api_error
+from runglass.flow import flow_schema
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON
+from runglass.server.http.error_responses import error_body, error_headers
+from runglass.server.requests.body import answer
+from runglass.server.requests.parameters import RequestedVersion
+from runglass.server.services.execute_service import execute_flow
+
+log = logging.getLogger(__name__)
+
+
+async def execute(
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    version: str | None = None,
+    *,
+    session_id: str | None,
+    version_query: str | None,
+) -> Response:
+    """Runs the production version, or the draft where nothing is published, and answers when it has ended.
+
+    The run goes on if the caller hangs up.
+    """
+    return await execute_flow(
+        request, org, project, slug, RequestedVersion(version, version_query), session_id
+    )
+
+
+async def health(request: ApiRequest) -> Response:
+    """200 while the server can do its work, 503 while it cannot; `reasons` says what is wrong.
+
+    A write is tried, at most once a second. `setAside` counts runs whose rows cannot be read.
+    """
+    found = await request.services.health.report()
+    if found.status != "unavailable":
+        return answer(found)
+    message = "; ".join(found.reasons)
+    log.error("request %s: unavailable: %s", request.id, message)
+    error = api_error("UNAVAILABLE", message)
+    body = {**msgspec.to_builtins(found), **msgspec.json.decode(error_body(error))}
+    return Response(
+        msgspec.json.encode(body), status_code=error.status, media_type=JSON, headers=error_headers(error)
+    )
+
+
+async def flow_file_schema(request: ApiRequest) -> Response:
+    """For editors and checkers; `runglass flow check` uses the same one."""
+    return Response(_encoded_flow_schema(), media_type=JSON)
+
+
+@cache
+def _encoded_flow_schema() -> bytes:
+    return msgspec.json.encode(flow_schema())

@@ -1,0 +1,149 @@
+"""Managing flows: push a draft, publish it, roll back and forward, and see what there is.
+
+Their paths begin with `/flows`, which no path of running or reading does. Whoever may see the project may
+look; changing takes the role `admin`.
+"""
+
+import msgspec
+from starlette.responses import Response
+
+from runglass.admin_api import (
+    FlowHistory,
+    FlowInfo,
+    FlowList,
+    FlowVersionNumber,
+    FlowWarning,
+    PushedFlow,
+    VersionInfo,
+)
+from runglass.errors import APIError, FlowFileError, Problem, api_error
+from runglass.flow import CheckedFlow
+from runglass.runtime import Runtime, push_flow
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON
+from runglass.server.requests.body import answer, body_of
+from runglass.server.requests.body_parsing import read_body
+from runglass.server.security.authentication import actor_of, require_flow, require_project, runtime_of
+from runglass.store.base import FlowRecord, Project
+
+MOST_IN_MESSAGE = 3
+LARGEST_VERSION = 2**31 - 1
+
+
+async def own_flows(request: ApiRequest) -> Response:
+    """The flows of the project that the key belongs to, and how that is called."""
+    own = await runtime_of(request).store.project(request.auth.project_id)
+    if own is None:
+        raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
+    return await _list(request, own)
+
+
+async def flows(request: ApiRequest, org: str, project: str) -> Response:
+    """Each flow and which version of it is in production."""
+    return await _list(request, await require_project(request, org, project))
+
+
+async def flow(request: ApiRequest, org: str, project: str, slug: str) -> Response:
+    """The versions in order, the draft, which is version 0, first."""
+    record = await require_flow(request, org, project, slug)
+    versions = await runtime_of(request).store.versions(record.id)
+    return answer(
+        FlowHistory(
+            **msgspec.structs.asdict(_info(record)),
+            versions=msgspec.convert(versions, list[VersionInfo], from_attributes=True),
+        )
+    )
+
+
+async def flow_version(
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    number: int,
+) -> Response:
+    """The flow as JSON, fields at their defaults left out; version 0 is the draft."""
+    record = await require_flow(request, org, project, slug)
+    known = 0 <= number <= LARGEST_VERSION
+    source = await runtime_of(request).store.flow_source(record.id, number) if known else None
+    if source is None:
+        raise _no_version(record, number)
+    return Response(source, media_type=JSON)
+
+
+async def push(request: ApiRequest, org: str, project: str, slug: str) -> Response:
+    """Stores a flow file, YAML or JSON, as the draft of its slug, which must be the slug in the path.
+
+    A file with mistakes is refused with all of them in `detail.problems`. `warnings` lists what does not keep
+    the flow from being used, such as a model whose package this server lacks. Models and settings that the
+    project or the server does not allow are FORBIDDEN.
+    """
+    own = await require_project(request, org, project)
+    runtime = runtime_of(request)
+    checked = await _read_flow(runtime, own, await body_of(request), slug)
+    runtime.policy.check_flow(own, checked.flow)
+    info = _info(await push_flow(runtime.store, own, checked.flow, by=actor_of(request)))
+    warnings = [FlowWarning(**warning._asdict()) for warning in checked.warnings]
+    return answer(PushedFlow(**msgspec.structs.asdict(info), warnings=warnings))
+
+
+async def publish(request: ApiRequest, org: str, project: str, slug: str) -> Response:
+    """Makes the draft the next version and that the production version.
+
+    A draft equal to the production version is not published again.
+    """
+    record = await require_flow(request, org, project, slug)
+    version = await runtime_of(request).store.publish(record.id, by=actor_of(request))
+    return answer(FlowVersionNumber(version=version))
+
+
+async def set_production(request: ApiRequest, org: str, project: str, slug: str) -> Response:
+    """Makes a published version the production version. The draft, 0, cannot be it."""
+    record = await require_flow(request, org, project, slug)
+    number = read_body(await body_of(request), FlowVersionNumber).version
+    if number < 1:
+        message = f"version {number} cannot be in production: publish the draft, or name a published version"
+        raise api_error("INVALID_VERSION", message)
+    store = runtime_of(request).store
+    known = number <= LARGEST_VERSION
+    if not known or not await store.set_production(record.id, number, by=actor_of(request)):
+        raise _no_version(record, number)
+    return answer(_info(await store.flow(record.id) or record))
+
+
+async def _list(request: ApiRequest, project: Project) -> Response:
+    records = await runtime_of(request).store.flows(project.id)
+    return answer(
+        FlowList(org=project.org, project=project.name, flows=[_info(record) for record in records])
+    )
+
+
+def _info(record: FlowRecord) -> FlowInfo:
+    return msgspec.convert(record, FlowInfo, from_attributes=True)
+
+
+async def _read_flow(runtime: Runtime, own: Project, body: bytes, slug: str) -> CheckedFlow:
+    try:
+        checked = await runtime.checks.flow_file(
+            body, own_providers=runtime.settings.providers, project_id=own.id
+        )
+    except FlowFileError as error:
+        raise _refusal(error.problems) from error
+    if checked.flow.slug != slug:
+        raise _refusal([Problem(f"the slug is {checked.flow.slug!r}, but the path says {slug!r}", "slug")])
+    return checked
+
+
+def _refusal(problems: list[Problem]) -> APIError:
+    first = [
+        f"line {problem.line}: {problem.message}" if problem.line is not None else problem.message
+        for problem in problems[:MOST_IN_MESSAGE]
+    ]
+    rest = len(problems) - len(first)
+    message = "; ".join(first) + (f"; and {rest:,} more, see `problems`" if rest else "")
+    listed = [problem._asdict() for problem in problems]
+    return api_error("INVALID_REQUEST", f"the flow cannot be used: {message}", details={"problems": listed})
+
+
+def _no_version(record: FlowRecord, number: int) -> APIError:
+    return api_error("VERSION_NOT_FOUND", f"flow {record.slug!r} has no version {number}")

@@ -1,0 +1,59 @@
+"""Managing the keys of the caller's own project; only a key with the role `admin` may."""
+
+import msgspec
+from starlette.responses import Response
+
+from runglass.admin_api import KeyInfo, KeyList, KeyRequest, NewKeyInfo
+from runglass.api_keys import make_key
+from runglass.errors import KeyLimitReached, api_error
+from runglass.server.api_request import ApiRequest
+from runglass.server.requests.body import answer, body_of
+from runglass.server.requests.body_parsing import read_body
+from runglass.server.security.authentication import actor_of, runtime_of
+from runglass.server.security.revocation import ongoing_of
+from runglass.store.base import ApiKey
+
+
+async def keys(request: ApiRequest) -> Response:
+    """The keys of the caller's project, revoked ones too: their beginnings, never the keys."""
+    found = await runtime_of(request).store.keys(request.auth.project_id)
+    return answer(KeyList(keys=[_info(key) for key in found]))
+
+
+async def create_key(request: ApiRequest) -> Response:
+    """Makes a key for the caller's project. Only its hash is kept, so it must be noted now."""
+    asked = read_body(await body_of(request), KeyRequest)
+    made = make_key()
+    runtime = runtime_of(request)
+    try:
+        key = await runtime.store.add_key(
+            request.auth.project_id,
+            asked.role,
+            made.digest,
+            made.hint,
+            most=runtime.settings.max_keys_per_project,
+            by=actor_of(request),
+        )
+    except KeyLimitReached as error:
+        raise api_error("FORBIDDEN", str(error)) from error
+    return answer(NewKeyInfo(**msgspec.structs.asdict(_info(key)), key=made.key), status=201)
+
+
+async def revoke_key(request: ApiRequest, key_id: int) -> Response:
+    """Makes a key useless, at once and for good; what is being answered to it ends.
+
+    A key cannot revoke itself: another one must be left.
+    """
+    store, project_id = runtime_of(request).store, request.auth.project_id
+    if not any(key.id == key_id for key in await store.keys(project_id)):
+        raise api_error("KEY_NOT_FOUND", f"the project has no key {key_id}")
+    if key_id == request.auth.id:
+        raise api_error("FORBIDDEN", f"key {key_id} cannot revoke itself; make another one and use that")
+    await store.revoke_key(project_id, key_id, by=actor_of(request))
+    await ongoing_of(request).end_key(key_id)
+    revoked = next(key for key in await store.keys(project_id) if key.id == key_id)
+    return answer(_info(revoked))
+
+
+def _info(key: ApiKey) -> KeyInfo:
+    return msgspec.convert(key, KeyInfo, from_attributes=True)

@@ -1,0 +1,204 @@
+"""Reading runs: traces as the store's bytes joined, streams, and the list of runs.
+
+The same handlers serve both path forms; what differs is how the run is found (`authentication.py`).
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response
+
+from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.errors import RunUnreadable, api_error
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON, Parameter
+from runglass.server.http.json_streaming import PART_BYTES, Pages, joined
+from runglass.server.http.sse_response import EventStream
+from runglass.server.requests.attempt_selector import choose
+from runglass.server.requests.pagination import cursor_of, first_id_at, run_before
+from runglass.server.security.authentication import OpenedTrace, runtime_of
+from runglass.server.security.revocation import parts_while_allowed
+from runglass.store.base import AttemptKey, RunListing, RunRecord, Store, decoding
+from runglass.trace import RunStatus
+
+log = logging.getLogger(__name__)
+
+PART_ATTEMPTS = 1000
+"""Most attempts in one read: bounds the time that small ones take."""
+
+ATTEMPT = Parameter(
+    "attempt",
+    Annotated[str, Meta(pattern="^(latest|all|[1-9][0-9]{0,8})$")],
+    "`latest`, `all` or the number of an attempt, from 1 on",
+    default="latest",
+)
+LOOP_INDEX = Parameter(
+    "loop_index",
+    Annotated[str, Meta(pattern="^[0-9]{1,9}(,[0-9]{1,9})*$")],
+    "the index of an iteration from 0 on, in nested loops `I,J` from the outer one in",
+)
+AFTER = Parameter(
+    "after",
+    Annotated[str, Meta(pattern="^[0-9]{1,18}$")],
+    "the id of an event; the stream goes on after it",
+)
+LAST_EVENT_ID = Parameter(
+    "Last-Event-ID",
+    Annotated[str, Meta(pattern="^[0-9]{0,18}$")],
+    "the id of an event; the stream goes on after it",
+    argument="last_event_id",
+)
+STATUS = Parameter("status", RunStatus | None, "pending, running, paused, completed, failed or cancelled")
+FLOW_ID = Parameter("flow_id", str, "the `flowId` of a flow")
+SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
+
+
+async def trace(request: ApiRequest, opened: OpenedTrace) -> Response:
+    """The run and the latest attempt of each step and loop iteration, in order of first start.
+
+    As of one moment if the run has ended or the trace is small; else later steps are as of a later moment.
+    """
+    with decoding(opened.run.id):
+        _any_json.decode(opened.run.summary)
+    steps = _steps_from(runtime_of(request).store, opened)
+    opening = b'{"flowRun":%b,"steps":' % opened.run.summary
+    return await joined(opening, steps, b"}", lasting=partial(parts_while_allowed, request))
+
+
+async def step_trace(
+    request: ApiRequest,
+    run: RunRecord,
+    step_id: str,
+    attempt: str,
+    loop_index: str | None,
+) -> Response:
+    """One attempt of a step, or all of them ordered by iteration and attempt number.
+
+    Without `loop_index`, `latest` and a number speak of the iteration that started last. A `loop_index` with
+    fewer indices than the step has loops around it speaks of the innermost ones.
+    """
+    attempt, loop_index = attempt.strip(), loop_index and loop_index.strip()
+    store = runtime_of(request).store
+    keys = await store.attempt_keys(run.no, step_id)
+    # A step in a loop may have so many that sorting them would hold up everybody else.
+    chosen = await offload_in_turn(partial(choose, keys, attempt=attempt, loop_index=loop_index))
+    if not chosen:
+        message = f"run {run.id!r} has no step {step_id!r}"
+        if keys:
+            which = "attempt" if attempt in ("latest", "all") else f"attempt {attempt}"
+            iteration = f" in iteration {loop_index}" if loop_index else ""
+            message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}"
+        raise api_error("STEP_NOT_FOUND", message, execution_id=run.id, step_id=step_id)
+    if attempt == "all":
+        opening = b'{"stepId":%b,"attempts":' % msgspec.json.encode(step_id)
+        pages = _data_of(store, run, chosen)
+        return await joined(opening, pages, b"}", lasting=partial(parts_while_allowed, request))
+    (data,) = await store.attempt_data(run.no, chosen, limit_bytes=PART_BYTES)
+    _check(run, [data])
+    return Response(data, media_type=JSON)
+
+
+async def stream(
+    request: ApiRequest, run: RunRecord, after: str | None, last_event_id: str | None
+) -> EventStream:
+    """Every event of the run from the first, then live ones until the run has ended.
+
+    `Last-Event-ID`, or else `after`, resumes after that event.
+    """
+    runtime = runtime_of(request)
+    seen = int(last_event_id or after or 0)
+    if seen > run.head and not run.ended:
+        message = f"run {run.id!r} has no event {seen} yet; its last one is {run.head}"
+        raise api_error("INVALID_REQUEST", message, execution_id=run.id)
+    pages = runtime.tails.follow(run, after=seen, idle_s=runtime.settings.ping_s)
+    return EventStream(pages, ongoing=request.services.ongoing, key_id=request.auth.id)
+
+
+async def runs(
+    request: ApiRequest,
+    flow_id: str | None,
+    flow: str | None,
+    status: RunStatus | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Response:
+    """The runs of the key's project, newest first; `nextCursor` is null on the last page.
+
+    `since` and `until` speak of when a run was created. Unknown parameters are refused.
+    """
+    before = [] if cursor is None else [run_before(cursor)]
+    before += [] if until is None else [first_id_at(until, name="until")]
+    found = await runtime_of(request).store.runs(
+        request.auth.project_id,
+        flow_id=flow_id if flow is None else await _flow_id(request, flow, flow_id),
+        status=status,
+        since=None if since is None else first_id_at(since, name="since"),
+        before=min(before, default=None),
+        limit=limit + 1,
+    )
+    page = found[:limit]
+    following = cursor_of(page[-1].id) if len(found) > limit else None
+    body = b'{"runs":[%b],"nextCursor":%b}' % (
+        b",".join([_listed(run) for run in page]),
+        msgspec.json.encode(following),
+    )
+    return Response(body, media_type=JSON)
+
+
+async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
+    """Pages of step data, from the one that has been read on."""
+    run, steps = opened
+    while steps:
+        _check(run, [data for _, data in steps])
+        yield [data for _, data in steps]
+        if sum(len(data) for _, data in steps) < PART_BYTES:
+            return
+        steps = await store.trace_page(run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
+
+
+async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:
+    done = 0
+    while done < len(keys):
+        page = await store.attempt_data(run.no, keys[done : done + PART_ATTEMPTS], limit_bytes=PART_BYTES)
+        done += len(page)
+        _check(run, page)
+        yield page
+
+
+async def _flow_id(request: ApiRequest, slug: str, flow_id: str | None) -> str:
+    if flow_id is not None:
+        raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
+    flow = await runtime_of(request).store.find_flow(request.auth.project_id, slug)
+    if flow is None:
+        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
+    return flow.id
+
+
+_any_json = msgspec.json.Decoder(msgspec.Raw)
+
+
+def _check(run: RunRecord, members: Sequence[bytes]) -> None:
+    """Raises RunUnreadable for one that is no JSON object: joined to others it would spoil the whole answer.
+
+    Told by its ends: parsing each would take as long again as reading them does.
+    """
+    for data in members:
+        if not (data.startswith(b"{") and data.endswith(b"}")):
+            raise RunUnreadable(run.id, f"no JSON object begins with {data[:20]!r}")
+
+
+def _listed(run: RunListing) -> bytes:
+    """The run's `flowRun`, or what its row alone says of it: one that is broken may not hide the others."""
+    try:
+        _any_json.decode(run.summary)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("the summary of run %s cannot be read: %s", run.id, error)  # noqa: TRY400
+        row = {"id": run.id, "flowId": run.flow_id, "status": run.status, "triggerType": run.trigger_type}
+        return msgspec.json.encode(row)
+    return run.summary

@@ -1,0 +1,326 @@
+"""`POST …/step`: walking through a flow step by step, each call a stream of events up to the next rest.
+
+The log keeps what the capture mode allows; whoever steps through a flow gets its outputs and errors in the
+stream all the same, since they are the answer to its call.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from runglass.engine.engine import StartedRun
+from runglass.engine.journal.resume import PausedRun
+from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.engine.models.model_types import both_spellings
+from runglass.engine.run_task import RunOutcome, RunReleased
+from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
+from runglass.errors import APIError, api_error
+from runglass.flow import Flow, within
+from runglass.run_api import StepRequest
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON
+from runglass.server.http.error_responses import once_started
+from runglass.server.http.sse_response import EventStream, Headers
+from runglass.server.requests.body import body_of, forget_body
+from runglass.server.requests.body_parsing import parse_off_loop, read_request
+from runglass.server.requests.messages import normalize_messages
+from runglass.server.requests.parameters import RequestedVersion, checked_uuid, trace_context_of
+from runglass.server.requests.tools import match_tool_results
+from runglass.server.security.authentication import no_run, require_project_of_flow, run_of_flow, runtime_of
+from runglass.server.security.content_access import require_owed
+from runglass.server.security.revocation import STILL_PAUSED, while_allowed
+from runglass.server.services.execute_service import handed_in, overridden
+from runglass.server.services.failure_replay import REPLAYED
+from runglass.server.services.idempotency import (
+    REST_EVENTS,
+    hold_idempotency_lock,
+    idempotency_key_of,
+    keep_refusal,
+    note_call,
+)
+from runglass.server.services.request_admission import Admission, taking_in_of
+from runglass.server.services.run_failure import answer_expired, require_outcome
+from runglass.server.services.step_frames import StepFrames, Waiting
+from runglass.server.services.tool_offers import check_takers, offer_of
+from runglass.store.base import IdempotencyKey, Project, RunRecord, Store
+
+
+async def step(
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    version: str | None = None,
+    *,
+    session_id: str | None,
+    version_query: str | None,
+) -> ASGIApp:
+    """Runs the next step of the production version, or all remaining ones, and streams their events.
+
+    Of a flow that was never published it walks the draft, as that is at the first call.
+    """
+    return await _step(request, org, project, slug, RequestedVersion(version, version_query), session_id)
+
+
+async def _step(
+    request: ApiRequest, org: str, project: str, slug: str, version: RequestedVersion, session_id: str | None
+) -> ASGIApp:
+    own = await require_project_of_flow(request, org, project, slug)
+    number = version.number()
+    _, current, flow = await runtime_of(request).find(own, slug, number)
+    if number == 0:
+        message = (
+            f"the draft of flow {slug!r} is walked through on the path without a version, as long as nothing "
+            f"of it is published; a published version is v1, v2, …"
+        )
+        raise api_error("INVALID_VERSION", message)
+    session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
+    body = await body_of(request)
+    most_values = runtime_of(request).settings.body_values_limit
+    size = len(body)
+    async with taking_in_of(request).turn(request, size) as taken:
+        reading = partial(read_request, shape=StepRequest, most_values=most_values)
+        asked = await parse_off_loop(reading, body)
+        if asked.step_index is not None and asked.step_index < 0:
+            raise api_error(
+                "INVALID_STEP_INDEX",
+                f"`stepIndex` must be 0 or more, not {asked.step_index}",
+                execution_id=asked.execution_id,
+            )
+        call = await idempotency_key_of(request)
+        # The stream may last as long as the run.
+        forget_body(request)
+
+        async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
+            if asked.execution_id is None:
+                return await _first_call(request, own, flow, asked, current, session, call, outputs, size)
+            return await _later_call(request, own, slug, asked, number, call, outputs, size, taken)
+
+        if call is None:
+            outputs: dict[int, bytes] = {}
+            started = await begin(outputs)
+            return await _stream(request, started.id, started.head, _LiveContent(started, outputs))
+        async with hold_idempotency_lock(request, own, call) as before:
+            if before is None:
+                try:
+                    started = await begin(None)
+                except APIError as error:
+                    await keep_refusal(request, own, call, error)
+                    raise
+                return await _stream(request, started.id, started.head, None)
+        run = await run_of_flow(request, org, project, slug, before.run_id)
+        require_owed(request.auth, run, what="the answer to this call")
+        if before.status is not None:
+            if before.answer is None:
+                raise answer_expired(before.run_id)
+            return Response(
+                before.answer, status_code=before.status, media_type=JSON, headers={REPLAYED: "true"}
+            )
+        await require_outcome(runtime_of(request).store, run)
+        return await _stream(
+            request, run.id, before.head, None, headers=[(REPLAYED.lower().encode(), b"true")]
+        )
+
+
+async def _first_call(
+    request: ApiRequest,
+    own: Project,
+    flow: Flow,
+    asked: StepRequest,
+    version: int,
+    session_id: str | None,
+    call: IdempotencyKey | None,
+    outputs: dict[int, bytes] | None,
+    size: int,
+) -> StartedRun:
+    if asked.step_index not in (None, 0):
+        message = "the first call, without `executionId`, begins at `stepIndex` 0"
+        raise api_error("INVALID_FIRST_CALL", message)
+    asked, history = await offload(partial(normalize_messages, asked), size_bytes=size)
+    asked = handed_in(request, flow, asked)
+    stretch = _stretch(asked, flow, call, first=0, offer=offer_of(asked))
+    if stretch.offer is not None:
+        check_takers(flow)
+    submitted = await runtime_of(request).submit(
+        own,
+        flow.slug,
+        asked,
+        version=version,
+        trigger_type="step",
+        session_id=session_id,
+        trace_context=trace_context_of(request),
+        stretch=stretch,
+        history=history,
+        call=call,
+        outputs=outputs,
+        size_bytes=size,
+        key_id=request.auth.id,
+        role=request.auth.role,
+    )
+    return submitted.run
+
+
+async def _later_call(
+    request: ApiRequest,
+    own: Project,
+    slug: str,
+    asked: StepRequest,
+    number: int | None,
+    call: IdempotencyKey | None,
+    outputs: dict[int, bytes] | None,
+    size: int,
+    taken: Admission,
+) -> StartedRun:
+    runtime = runtime_of(request)
+    run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
+    run = await run_of_flow(request, own.org, own.name, slug, run_id)
+    require_owed(request.auth, run, what="the content")
+    # Without a version the path speaks of the one that the run has, whatever has been pushed since.
+    if number not in (None, run.version):
+        message = f"run {run.id!r} walks through version {run.version} of flow {slug!r}, not {number}"
+        raise api_error("STALE_TREE", message, execution_id=run.id)
+    paused = await runtime.engine.paused(run)
+    # A client that counts completed steps is ahead after a loop; one behind wants to go from there again.
+    cursor = paused.pause.cursor
+    first = cursor if asked.step_index is None else min(asked.step_index, cursor)
+    results = await offload(partial(_results, run, paused, asked, first), size_bytes=size)
+    plan = await overridden(request, own, paused, asked, size)
+    asked = handed_in(request, plan.flow, asked)
+    # Who goes back begins anew, with the tools of this call alone.
+    turns = paused.pause.turns if first == cursor else None
+    stretch = _stretch(
+        asked,
+        plan.flow,
+        call,
+        first=first,
+        results=results,
+        step_inputs=paused.step_inputs,
+        offer=offer_of(asked, None if turns is None else turns.offer),
+    )
+    if asked.tools:
+        check_takers(plan.flow)
+    own = await runtime.current(own)
+    await runtime.check_models(own, plan.flow)
+    runtime.require_credit(own)
+    await runtime.require_key(request.auth.id, waited=size > LARGE_BYTES)
+    await note_call(request, own, call, run)
+    # It may have to wait for a place.
+    await taken.admit_next()
+    resuming = runtime.engine.resume(paused, plan, stretch, outputs=outputs, size_bytes=size)
+    return await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
+
+
+def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) -> list[dict[str, object]]:
+    turns = paused.pause.turns
+    # Who goes back needs no results any more: the step will ask anew.
+    if turns is None or first < paused.pause.cursor:
+        return []
+    return match_tool_results(turns.calls, asked.tool_call_messages, execution_id=run.id)
+
+
+def _stretch(
+    asked: StepRequest,
+    flow: Flow,
+    call: IdempotencyKey | None,
+    *,
+    first: int,
+    offer: ToolOffer | None,
+    results: Sequence[dict[str, object]] = (),
+    step_inputs: Mapping[str, dict[str, Any]] | None = None,
+) -> Segment:
+    """What is to be walked; `step_inputs` hold on where the call has no `inputOverrides`."""
+    given = asked.input_overrides
+    ids = {step.id for top in flow.steps for step in within(top)} if given else set()
+    of_steps = {name: value for name, value in (given or {}).items() if name in ids and type(value) is dict}
+    return Segment(
+        first=first,
+        last=None if asked.run_remaining else first,
+        outputs=asked.accumulated_outputs or {},
+        input={name: value for name, value in (given or {}).items() if name not in of_steps} or None,
+        step_inputs=dict(step_inputs or {}) if given is None else of_steps,
+        block_overrides=asked.block_overrides,
+        offer=offer,
+        results=list(results),
+        answers_call=call is not None,
+    )
+
+
+class _LiveContent:
+    """Content of a stretch that this call has begun."""
+
+    def __init__(self, started: StartedRun, outputs: dict[int, bytes]) -> None:
+        self._started = started
+        self._outputs = outputs
+
+    async def of(self, seq: int) -> bytes | None:
+        return self._outputs.pop(seq, None)
+
+    async def result(self) -> bytes | None:
+        outcome = await self._outcome()
+        return None if outcome is None else outcome.result_json
+
+    async def error(self) -> bytes | None:
+        outcome = await self._outcome()
+        return None if outcome is None else msgspec.json.encode(outcome.error)
+
+    async def pause(self, seq: int) -> Waiting | None:
+        outcome = await self._outcome()
+        if outcome is None or outcome.pause is None or outcome.pause.turns is None:
+            return None
+        turns = outcome.pause.turns
+        return Waiting(
+            tool_call_messages=both_spellings(turns.messages),
+            tool_calls=turns.calls,
+            accumulated_outputs=dict(outcome.outputs),
+        )
+
+    async def _outcome(self) -> RunOutcome | None:
+        """None if another process went on with the run: then there is what the log has."""
+        try:
+            return await self._started.outcome()
+        except RunReleased:
+            return None
+
+
+class _StoredContent:
+    """Content for a call under an Idempotency-Key: kept with its events, and the same for each repeat."""
+
+    def __init__(self, store: Store, run: RunRecord) -> None:
+        self._store = store
+        self._run = run
+
+    async def of(self, seq: int) -> bytes | None:
+        return await self._store.owed(self._run.no, seq)
+
+    async def result(self) -> bytes | None:
+        result, _ = await self._store.outcome(self._run.no)
+        return result
+
+    async def error(self) -> bytes | None:
+        _, error = await self._store.outcome(self._run.no)
+        return error
+
+    async def pause(self, seq: int) -> Waiting | None:
+        owed = await self._store.owed(self._run.no, seq)
+        if owed is None:
+            return None
+        return await offload(partial(msgspec.json.decode, owed, type=Waiting), size_bytes=len(owed))
+
+
+async def _stream(
+    request: ApiRequest, run_id: str, head: int, live: _LiveContent | None, *, headers: Headers = ()
+) -> ASGIApp:
+    runtime = runtime_of(request)
+    with once_started(run_id):
+        run = await runtime.store.run(run_id)
+    if run is None:
+        raise no_run(run_id)
+    pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
+    frames = StepFrames(live or _StoredContent(runtime.store, run), runtime.store, run)
+    return EventStream(
+        frames.of(pages), ongoing=request.services.ongoing, key_id=request.auth.id, headers=headers
+    )

@@ -1,0 +1,128 @@
+"""Who is asking, and what that caller may see.
+
+A key belongs to one project, and to its caller nothing else exists: another project's flow or run is answered
+word for word like one that was never there, after the same reads. Nothing is cached, so a revoked key stops
+at once.
+"""
+
+from typing import NamedTuple
+
+from runglass.admin_api import Actor
+from runglass.api_keys import PREFIX, digest_of
+from runglass.errors import APIError, api_error
+from runglass.runtime import Runtime
+from runglass.server.api_request import ApiRequest
+from runglass.server.http.json_streaming import PART_BYTES
+from runglass.store.base import ApiKey, FlowRecord, Project, RunRecord, Store
+
+MAY_EXECUTE = frozenset({"run", "admin"})
+
+
+async def authenticate(store: Store, authorization: str | None) -> ApiKey:
+    """The key in an `Authorization` header. Raises UNAUTHENTICATED, StoreError."""
+    scheme, _, key = (authorization or "").strip().partition(" ")
+    key = key.strip()
+    if scheme.lower() != "bearer" or not key.startswith(PREFIX):
+        raise api_error("UNAUTHENTICATED", f"an API key is needed: send `Authorization: Bearer {PREFIX}…`")
+    found = await store.find_key(digest_of(key))
+    if found is None or found.revoked_at is not None:
+        raise api_error("UNAUTHENTICATED", "the API key is unknown or revoked")
+    return found
+
+
+def runtime_of(request: ApiRequest) -> Runtime:
+    """The runtime that the application serves."""
+    return request.services.runtime
+
+
+async def require_project_of_flow(request: ApiRequest, org: str, project: str, slug: str) -> Project:
+    """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
+    own = await runtime_of(request).store.project(request.auth.project_id)
+    if own is None or (own.org, own.name) != (org, project):
+        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {org}/{project}")
+    return own
+
+
+async def require_project(request: ApiRequest, org: str, project: str) -> Project:
+    """The caller's project, if that is the one the path names. Raises FLOW_NOT_FOUND."""
+    own = await runtime_of(request).store.project(request.auth.project_id)
+    if own is None or (own.org, own.name) != (org, project):
+        raise api_error("FLOW_NOT_FOUND", f"there is no project {org}/{project}")
+    return own
+
+
+async def require_flow(request: ApiRequest, org: str, project: str, slug: str) -> FlowRecord:
+    """A flow of the caller's project. Raises FLOW_NOT_FOUND."""
+    own = await require_project_of_flow(request, org, project, slug)
+    flow = await runtime_of(request).store.find_flow(own.id, slug)
+    if flow is None:
+        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in {org}/{project}")
+    return flow
+
+
+def actor_of(request: ApiRequest) -> Actor:
+    """Who asks, for the audit log. No header that names another address is believed: anybody may send it."""
+    key, client = request.auth, request.client
+    address = "unknown" if client is None else client.host
+    return Actor(kind="key", name=key.hint, key_id=key.id, address=address)
+
+
+class OpenedTrace(NamedTuple):
+    """A run and the first part of its trace, as `Store.trace` reads them."""
+
+    run: RunRecord
+    steps: list[tuple[int, bytes]]
+
+
+async def run_by_id(request: ApiRequest, execution_id: str) -> RunRecord:
+    """A run of the caller's project, its id in either case. Raises RUN_NOT_FOUND."""
+    run = await runtime_of(request).store.run(execution_id.lower())
+    if run is None or run.project_id != request.auth.project_id:
+        raise no_run(execution_id)
+    return run
+
+
+async def trace_by_id(request: ApiRequest, execution_id: str) -> OpenedTrace:
+    """As `run_by_id`, with its trace: one read for both. Raises RUN_NOT_FOUND."""
+    return await _opened(request, execution_id, flow_id=None)
+
+
+async def run_of_flow(
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    execution_id: str,
+) -> RunRecord:
+    """A run of that flow. Raises FLOW_NOT_FOUND, and RUN_NOT_FOUND also for a run of another flow."""
+    flow = await require_flow(request, org, project, slug)
+    run = await run_by_id(request, execution_id)
+    if run.flow_id != flow.id:
+        raise no_run(execution_id)
+    return run
+
+
+async def trace_of_flow(
+    request: ApiRequest,
+    org: str,
+    project: str,
+    slug: str,
+    execution_id: str,
+) -> OpenedTrace:
+    """As `run_of_flow`, with its trace. Raises FLOW_NOT_FOUND, RUN_NOT_FOUND."""
+    flow = await require_flow(request, org, project, slug)
+    return await _opened(request, execution_id, flow_id=flow.id)
+
+
+async def _opened(request: ApiRequest, execution_id: str, *, flow_id: str | None) -> OpenedTrace:
+    opened = await runtime_of(request).store.trace(
+        execution_id.lower(), project_id=request.auth.project_id, flow_id=flow_id, limit_bytes=PART_BYTES
+    )
+    if opened is None:
+        raise no_run(execution_id)
+    return OpenedTrace(*opened)
+
+
+def no_run(execution_id: str) -> APIError:
+    """What is said of a run that is not there, or not for this caller."""
+    return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)

@@ -1,0 +1,1 @@
+"""What the handlers of several endpoints do. Knows no paths and methods."""

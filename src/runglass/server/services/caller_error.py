@@ -1,0 +1,29 @@
+"""The error of a run that ended badly, as its caller was told it when that happened."""
+
+from typing import Any
+
+from runglass.engine.run_task import RunOutcome
+from runglass.errors import STEP_CODES
+from runglass.events import FlowCancelled, FlowFailed
+from runglass.server.services.execute_service import failure
+from runglass.server.services.run_failure import bad_end
+from runglass.store.base import RunRecord
+
+
+def caller_error(run: RunRecord, end: FlowFailed | FlowCancelled) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The error as the log has it, and as the caller got it, with the former in `error` where they differ."""
+    if isinstance(end, FlowCancelled):
+        error: dict[str, Any] = {"code": "CANCELLED", "message": end.reason}
+        outcome = RunOutcome("cancelled", error=error)
+    else:
+        error = end.error or {}
+        # Mode `off` keeps no message; what the code stands for is content of nobody's.
+        message = error.get("message") or STEP_CODES.get(str(error.get("code")))
+        outcome = RunOutcome("failed", error={**error, "message": message}, step_id=end.step_id)
+    if run.trigger_type == "api":
+        told = failure(run.id, outcome)
+        return error, {"code": told.code, "message": told.message, "error": error}
+    lost_a_step = outcome.step_id is not None and error.get("code") != "CREDITS_EXHAUSTED"
+    if run.trigger_type == "step" and not lost_a_step:
+        return error, bad_end(end)
+    return error, error

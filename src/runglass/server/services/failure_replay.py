@@ -1,0 +1,130 @@
+"""Money is spent once: what a caller gets that repeats a failed call by itself, without an Idempotency-Key.
+
+Some clients send a POST again after 500, 502, 503 or 504, and a flow that is run anew is paid for anew. The
+first such repeat gets the failure once more; who then asks again means it. In this process's memory, for
+seconds: a caller that wants more than that sends a key (`idempotency.py`).
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from starlette.responses import Response
+
+from runglass.errors import APIError, StoreError
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON
+from runglass.server.http.error_responses import answer_fault
+from runglass.server.requests.body import body_of
+from runglass.server.requests.body_parsing import parse_off_loop
+
+REPLAYED = "Idempotent-Replayed"
+"""The header of an answer that was given before."""
+
+WITHIN_S = 3.0
+MAX_ANSWERS = 1000
+MAX_BYTES = 4 * 1024 * 1024
+REPEATED_AFTER = frozenset({500, 502, 503, 504})
+
+
+class CallFingerprint(NamedTuple):
+    """What was asked: by which key, where (path and query), and the hash of the body."""
+
+    key_id: int
+    target: bytes
+    digest: bytes
+
+
+class ReplayableFailure(NamedTuple):
+    """An answer to give again: once, or as often as it is asked for, where there is nothing to run anew."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+    stays: bool
+
+
+class FailureReplay:
+    """The failures of the last seconds. `clock` gives seconds that never go back."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failed: OrderedDict[CallFingerprint, tuple[float, ReplayableFailure]] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """How many failures are remembered."""
+        return len(self._failed)
+
+    def keep(self, call: CallFingerprint, failed: ReplayableFailure) -> None:
+        """Remembers a failure. Where there are too many, the oldest go."""
+        self._drop(call)
+        self._failed[call] = (self._clock() + WITHIN_S, failed)
+        self._bytes += len(failed.body)
+        while len(self._failed) > MAX_ANSWERS or self._bytes > MAX_BYTES:
+            self._drop(next(iter(self._failed)))
+
+    def take(self, call: CallFingerprint) -> ReplayableFailure | None:
+        """The failure to answer this call with; it is then forgotten, unless it stays."""
+        self._forget_old()
+        _, failed = self._failed.get(call, (0.0, None))
+        if failed is not None and not failed.stays:
+            self._drop(call)
+        return failed
+
+    def _forget_old(self) -> None:
+        now_s = self._clock()
+        while self._failed and next(iter(self._failed.values()))[0] <= now_s:
+            self._drop(next(iter(self._failed)))
+
+    def _drop(self, call: CallFingerprint) -> None:
+        _, failed = self._failed.pop(call, (0.0, None))
+        self._bytes -= 0 if failed is None else len(failed.body)
+
+
+async def replay_failure(
+    request: ApiRequest, run: Callable[[], Awaitable[Response]], *, resumes: str | None
+) -> Response:
+    """The answer of a call that runs a flow, or that of the one which it repeats.
+
+    `resumes` is the run that the call goes on with. That cannot be done twice, so each repeat gets the
+    outcome. A 503 that says that nothing was started is not repeated: asking again is then what helps.
+    """
+    repeats: FailureReplay = request.services.repeats
+    # Now: its body is not held while the run goes on.
+    call = await _call(request)
+    if repeats and (failed := repeats.take(call)) is not None:
+        headers = {**failed.headers, REPLAYED: "true"}
+        return Response(failed.body, status_code=failed.status, media_type=JSON, headers=headers)
+    is_paid = True
+    try:
+        answer = await run()
+    except Exception as fault:  # noqa: BLE001  # it is answered, and logged, as outside of this
+        answer = answer_fault(request, fault)
+        is_paid = not (answer.status_code == 503 and _started_nothing(fault))
+    if answer.status_code in REPEATED_AFTER and is_paid:
+        failed = ReplayableFailure(
+            answer.status_code,
+            bytes(answer.body),
+            {name: value for name, value in answer.headers.items() if not name.startswith("content-")},
+            stays=resumes is not None,
+        )
+        repeats.keep(call, failed)
+    return answer
+
+
+def target_of(request: ApiRequest) -> bytes:
+    """The path of a request, and what its route knows of its query."""
+    path, query = request.scope["path"].encode(), request.scope["query_string"]
+    return b"%b?%b" % (path, query) if query else path
+
+
+def _started_nothing(fault: Exception) -> bool:
+    return isinstance(fault, StoreError) or (isinstance(fault, APIError) and fault.execution_id is None)
+
+
+async def _call(request: ApiRequest) -> CallFingerprint:
+    digest = await parse_off_loop(lambda body: hashlib.sha256(body).digest(), await body_of(request))
+    return CallFingerprint(request.auth.id, target_of(request), digest)

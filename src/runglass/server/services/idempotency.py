@@ -1,0 +1,264 @@
+"""Calls that are made once however often they are sent: what an `Idempotency-Key` means.
+
+The key is noted in the transaction that creates the run, so two requests at the same instant cannot both
+start one. Whoever comes later under the same key gets the first one's answer, or waits for it.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+import msgspec
+from starlette.responses import Response
+
+from runglass.engine.scheduling.pacing import paced_write
+from runglass.errors import APIError, DuplicateIdempotencyKey, StoreError, api_error
+from runglass.events import TERMINAL_EVENTS
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON
+from runglass.server.http.error_responses import error_body, once_started
+from runglass.server.requests.body import body_of
+from runglass.server.requests.body_parsing import parse_off_loop
+from runglass.server.requests.did_you_mean import camel
+from runglass.server.security.authentication import no_run, runtime_of
+from runglass.server.security.content_access import require_owed
+from runglass.server.security.revocation import while_allowed
+from runglass.server.services.failure_replay import REPLAYED, replay_failure, target_of
+from runglass.server.services.run_failure import answer_expired
+from runglass.store.base import IdempotencyKey, IdempotencyRecord, Project, RunRecord
+
+log = logging.getLogger(__name__)
+
+MAX_KEY = 255
+PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
+REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
+"""Events after which a run goes on only if somebody takes it up again."""
+
+NO_ANSWERS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
+"""Codes that say nothing of what a call came to."""
+
+Finish = Callable[[], Awaitable["StoredResponse"]]
+"""Waits for the answer to a call that has begun. Raises APIError."""
+
+
+class StoredResponse(NamedTuple):
+    """An answer as it is sent, and as it is kept for a repeated call."""
+
+    status: int
+    body: bytes
+
+
+async def with_idempotency(
+    request: ApiRequest,
+    project: Project,
+    begin: Callable[[IdempotencyKey | None], Awaitable[Finish]],
+    repeated: Callable[[RunRecord, int], Awaitable[StoredResponse]],
+    *,
+    resumes: str | None = None,
+) -> Response:
+    """The answer to a call, which is begun once.
+
+    `begin` notes the call that it is given, starts or goes on with a run (with `resumes`, if given), and
+    returns how to wait for the answer. `repeated` answers for the run of an earlier call, which began behind
+    that seq of it and whose answer is not there yet.
+
+    Raises IDEMPOTENCY_MISMATCH for a key under which something else was asked.
+    """
+    call = await idempotency_key_of(request)
+    if call is None:
+
+        async def run() -> Response:
+            return _response(await (await begin(None))())
+
+        return await replay_failure(request, run, resumes=resumes)
+    key, finish = call.key, None
+    async with hold_idempotency_lock(request, project, call) as before:
+        if before is None:
+            try:
+                finish = await begin(call)
+            except DuplicateIdempotencyKey:
+                before = await _made_before(request, project, call)
+            except APIError as error:
+                await keep_refusal(request, project, call, error)
+                raise
+    if before is not None:
+        with once_started(before.run_id):
+            return _response(await _again(request, before, repeated), {REPLAYED: "true"})
+    if finish is None:
+        raise api_error("UNAVAILABLE", f"the call {key!r} was dropped while it was repeated; send it again")
+    try:
+        answered = await finish()
+    except APIError as error:
+        await keep_refusal(request, project, call, error)
+        raise
+    await _keep(request, project, call, answered)
+    return _response(answered)
+
+
+@asynccontextmanager
+async def hold_idempotency_lock(
+    request: ApiRequest, project: Project, call: IdempotencyKey
+) -> AsyncIterator[IdempotencyRecord | None]:
+    """The same call as it was made before, or None: then the block begins it, and nobody else meanwhile.
+
+    Raises IDEMPOTENCY_MISMATCH. A call that was noted and that, by a crash, never went on with its run is as
+    good as not made.
+    """
+    turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = request.services.idempotency_locks
+    # Held by those who wait for it, gone with the last of them.
+    lock = turns.setdefault((project.id, call.key), asyncio.Lock())
+    if lock.locked():
+        await while_allowed(request, None, lock.acquire(), otherwise="the call that it repeats goes on")
+    else:
+        await lock.acquire()
+    try:
+        before = await _made_before(request, project, call)
+        if before is not None and await _waits_still(request, before):
+            before = None
+        yield before
+    finally:
+        lock.release()
+
+
+async def keep_refusal(request: ApiRequest, project: Project, call: IdempotencyKey, error: APIError) -> None:
+    """Keeps an error as the answer to the call, where the call has been noted.
+
+    A fault of the server is no answer: the run goes on later, or has an outcome that could not be read, and
+    whoever asks again then gets that. Nor is the end of a key: the run goes on.
+    """
+    if error.execution_id is not None and error.code not in NO_ANSWERS:
+        await _keep(request, project, call, StoredResponse(error.status, error_body(error)))
+
+
+async def _keep(
+    request: ApiRequest, project: Project, call: IdempotencyKey, answered: StoredResponse
+) -> None:
+    try:
+        async with paced_write(project.id, len(answered.body)):
+            await runtime_of(request).store.answer_call(
+                project.id, call.key, status=answered.status, answer=answered.body
+            )
+    except StoreError as error:
+        # The answer is as good without: a repeated call gets it from what is stored of the run.
+        log.warning("the answer to the call %r is not kept: %s", call.key, error)
+
+
+async def note_call(
+    request: ApiRequest, project: Project, call: IdempotencyKey | None, run: RunRecord
+) -> None:
+    """Notes a call that is about to go on with a paused run, if it has a key. Raises CallRepeated."""
+    if call is None:
+        return
+    store = runtime_of(request).store
+    if await store.call(project.id, call.key) is None:
+        await store.begin_call(project.id, call, run)
+
+
+async def idempotency_key_of(request: ApiRequest) -> IdempotencyKey | None:
+    """The call that the request's Idempotency-Key names; None without one. Raises INVALID_REQUEST."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= MAX_KEY:
+        raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
+    return IdempotencyKey(
+        key, await parse_off_loop(partial(_digest, target_of(request)), await body_of(request))
+    )
+
+
+def _digest(target: bytes, body: bytes) -> bytes:
+    return hashlib.sha256(b"%b\n%b" % (target, _asked(body))).digest()
+
+
+def _asked(body: bytes) -> bytes:
+    """What a body asks, the same bytes however it was written down; a body that is no JSON as it is."""
+    try:
+        value = msgspec.json.decode(body)
+        if isinstance(value, dict):
+            value = {camel(name): member for name, member in value.items() if member is not None}
+        return msgspec.json.encode(_in_order(value))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return body
+
+
+def _in_order(value: Any) -> Any:
+    """The value with the members of each of its objects in the order of their names.
+
+    The encoder's own order is no way to it: for names in an order that somebody chose it takes quadratic
+    time, in native code, and a stack as deep as there are names.
+    """
+    holder = [value]
+    pending: list[tuple[Any, Any]] = [(holder, 0)]
+    while pending:
+        target, key = pending.pop()
+        inner = target[key]
+        if type(inner) is dict:
+            inner = target[key] = {name: inner[name] for name in sorted(inner)}
+        members = inner.items() if type(inner) is dict else enumerate(inner) if type(inner) is list else ()
+        pending += [(inner, at) for at, member in members if type(member) is dict or type(member) is list]
+    return holder[0]
+
+
+async def _made_before(
+    request: ApiRequest, project: Project, call: IdempotencyKey
+) -> IdempotencyRecord | None:
+    before = await runtime_of(request).store.call(project.id, call.key)
+    if before is not None and before.digest != call.digest:
+        message = f"something else was asked under the Idempotency-Key {call.key!r}; use a new one"
+        raise api_error("IDEMPOTENCY_MISMATCH", message, execution_id=before.run_id)
+    return before
+
+
+async def _waits_still(request: ApiRequest, call: IdempotencyRecord) -> bool:
+    runtime = runtime_of(request)
+    if call.status is not None or runtime.engine.is_active(call.run_id):
+        return False
+    run = await runtime.store.run(call.run_id)
+    return run is not None and run.status == "paused" and run.head == call.head
+
+
+async def _again(
+    request: ApiRequest,
+    before: IdempotencyRecord,
+    repeated: Callable[[RunRecord, int], Awaitable[StoredResponse]],
+) -> StoredResponse:
+    run = await runtime_of(request).store.run(before.run_id)
+    if run is None:
+        raise no_run(before.run_id)
+    require_owed(request.auth, run, what="the answer to this call")
+    if before.status is not None:
+        if before.answer is None:
+            raise answer_expired(before.run_id)
+        return StoredResponse(before.status, before.answer)
+    return await repeated(run, before.head)
+
+
+async def wait_until_idle(request: ApiRequest, run: RunRecord, *, beyond: int = -1) -> RunRecord:
+    """The run once it has ended, or is paused after an event beyond that seq.
+
+    Raises UNAVAILABLE if the server is stopped before, UNAUTHENTICATED if the key is revoked.
+    """
+    return await while_allowed(request, run.id, _rested(request, run, beyond))
+
+
+async def _rested(request: ApiRequest, run: RunRecord, beyond: int) -> RunRecord:
+    runtime = runtime_of(request)
+    while not run.ended and not (run.status == "paused" and run.head > beyond):
+        pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS)
+        async with aclosing(pages):
+            async for _ in pages:
+                pass
+        now = await runtime.store.run(run.id)
+        if now is None:
+            raise no_run(run.id)
+        run = now
+    return run
+
+
+def _response(answered: StoredResponse, headers: dict[str, str] | None = None) -> Response:
+    return Response(answered.body, status_code=answered.status, media_type=JSON, headers=headers)

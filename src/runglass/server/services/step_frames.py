@@ -1,0 +1,249 @@
+"""What the caller of `step` gets beyond the log: content that the log does not keep, and two more frames.
+
+Clients of other makers read a step's output from `step_output` alone, and know no bad end but `step_error`.
+Where the log has no such event, the stream does: a frame without an `id`, since it is no event of the run and
+has no place in its numbering. Everything here follows from the log and from what is kept for the call, so a
+call that is sent again gets the same frames at the same places.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import cached_property
+from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import asdict, replace
+
+from runglass.events import (
+    FlowCancelled,
+    FlowCompleted,
+    FlowFailed,
+    StepCompleted,
+    StepError,
+    StepEvent,
+    StepOutput,
+    StepPausedForToolCalls,
+    StepResumed,
+    StepRetrying,
+    StepSkipped,
+    StepStarted,
+    decode_event,
+    encode_event,
+    event_type_of,
+)
+from runglass.flow import find_step, step_index
+from runglass.fold import Address
+from runglass.lazy_json import encoded
+from runglass.log_tail import Page
+from runglass.runtime import decode_stored_flow
+from runglass.server.services.run_failure import bad_end
+from runglass.sse import frame, unnumbered_frame
+from runglass.store.base import RunRecord, Store
+
+_READ = frozenset(
+    str(kind.__struct_config__.tag)
+    for kind in (
+        StepStarted,
+        StepResumed,
+        StepOutput,
+        StepCompleted,
+        StepRetrying,
+        StepError,
+        StepSkipped,
+        StepPausedForToolCalls,
+        FlowCompleted,
+        FlowFailed,
+        FlowCancelled,
+    )
+)
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a run that waits for tool results hands to its caller."""
+
+    tool_call_messages: list[dict[str, Any]]
+    tool_calls: list[dict[str, Any]]
+    accumulated_outputs: dict[str, Any]
+
+
+class Content(Protocol):
+    """What the caller is owed, whether or not the log keeps it; None where nobody has it any more."""
+
+    async def of(self, seq: int) -> bytes | None:
+        """The output or error of an attempt that ended with this seq, where the log has not all of it."""
+
+    async def result(self) -> bytes | None:
+        """The result of a run that has ended well."""
+
+    async def error(self) -> bytes | None:
+        """The error of a run that has failed."""
+
+    async def pause(self, seq: int) -> Waiting | None:
+        """What `step_paused_for_tool_calls` with this seq tells."""
+
+
+class StepPage(Page):
+    """Events and, with the number 0, frames that are no events of the run."""
+
+    @cached_property
+    def frames(self) -> bytes:
+        """The page as it goes out in a stream."""
+        return b"".join(
+            frame(seq, event_type_of(data), data) if seq else unnumbered_frame(event_type_of(data), data)
+            for seq, data in self
+        )
+
+
+class StepFrames:
+    """The stream of one call that walks `run`."""
+
+    def __init__(self, content: Content, store: Store, run: RunRecord) -> None:
+        self._content = content
+        self._store = store
+        self._run = run
+        self._told_output: tuple[int, bytes | None] = (0, None)
+        self._open: dict[Address, StepStarted] = {}
+        self._latest: StepStarted | None = None
+        self._errors: list[StepError] = []
+
+    async def of(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
+        """The pages of the log as the caller is to have them."""
+        async with aclosing(pages):
+            async for page in pages:
+                rows: list[tuple[int, bytes]] = []
+                for seq, data in page:
+                    if event_type_of(data) in _READ:
+                        rows += await self._rows(seq, data)
+                    else:
+                        rows.append((seq, data))
+                yield StepPage(rows)
+
+    async def _rows(self, seq: int, data: bytes) -> list[tuple[int, bytes]]:
+        match event := decode_event(data):
+            case StepStarted():
+                self._begin(event)
+            case StepResumed():
+                self._begin(_started(event))
+            case StepSkipped():
+                self._end(event)
+            case StepError():
+                self._end(event)
+                self._errors.append(event)
+                if (error := await self._content.of(seq)) is not None:
+                    return [(seq, encode_event(replace(event, error=encoded(error))))]
+            case StepRetrying() if (error := await self._content.of(seq)) is not None:
+                return [(seq, encode_event(replace(event, error=encoded(error))))]
+            case StepOutput():
+                # Its `step_completed` stands right behind it, in the same append.
+                output = await self._content.of(seq + 1)
+                self._told_output = (seq + 1, output)
+                if output is not None:
+                    return [(seq, encode_event(_with_output(event, output)))]
+            case StepCompleted():
+                self._end(event)
+                return await self._completed(event, seq, data)
+            case FlowCompleted() if (result := await self._content.result()) is not None:
+                return [(seq, encode_event(replace(event, result=encoded(result))))]
+            case StepPausedForToolCalls() if (waiting := await self._content.pause(seq)) is not None:
+                return [(seq, encode_event(replace(event, **asdict(waiting))))]
+            case FlowFailed():
+                whole = await self._content.error()
+                end = event if whole is None else replace(event, error=encoded(whole))
+                ending = [(seq, encode_event(end))]
+                return ending if self._is_told(event) else [*await self._bad_end(end), *ending]
+            case FlowCancelled():
+                return [*await self._bad_end(event), (seq, data)]
+        return [(seq, data)]
+
+    def _begin(self, attempt: StepStarted) -> None:
+        self._open[Address(attempt.step_id, attempt.loop_path)] = self._latest = attempt
+
+    def _end(self, event: StepEvent) -> None:
+        self._open.pop(Address(event.step_id, event.loop_path), None)
+
+    async def _completed(self, event: StepCompleted, seq: int, data: bytes) -> list[tuple[int, bytes]]:
+        (told_seq, output), self._told_output = self._told_output, (0, None)
+        is_told = told_seq == seq
+        if not is_told:
+            output = await self._content.of(seq)
+        if output is None:
+            return [(seq, data)]
+        completed = (seq, encode_event(replace(event, output=encoded(output))))
+        if is_told:
+            return [completed]
+        told = StepOutput(
+            execution_id=event.execution_id,
+            at=event.at,
+            step_id=event.step_id,
+            loop_index=event.loop_index,
+            loop_path=event.loop_path,
+            attempt=event.attempt,
+        )
+        return [(0, encode_event(_with_output(told, output))), completed]
+
+    def _is_told(self, end: FlowFailed) -> bool:
+        """Whether a `step_error` has told of this end. One that the run went on after tells of another."""
+        return any(error.step_id == end.step_id and error.error == end.error for error in self._errors)
+
+    async def _bad_end(self, end: FlowFailed | FlowCancelled) -> list[tuple[int, bytes]]:
+        stood = await self._stood(end.step_id if isinstance(end, FlowFailed) else None)
+        told = StepError(
+            execution_id=end.execution_id,
+            at=end.at,
+            step_id=stood.step_id,
+            loop_index=stood.loop_index,
+            loop_path=stood.loop_path,
+            name=stood.name,
+            step_index=stood.step_index,
+            attempt=stood.attempt,
+            error=encoded(msgspec.json.encode(bad_end(end))),
+        )
+        return [(0, encode_event(told))]
+
+    async def _stood(self, step_id: str | None) -> StepStarted:
+        """The attempt at which the run ended: one of `step_id` where that is given, else the latest."""
+        running = [attempt for attempt in self._open.values() if step_id in (None, attempt.step_id)]
+        if running:
+            return running[-1]
+        if step_id is None and self._latest is not None:
+            return self._latest
+        return await self._not_begun(step_id)
+
+    async def _not_begun(self, step_id: str | None) -> StepStarted:
+        """An attempt that did not come about, of a step or of the one that the run came to last."""
+        run, store = self._run, self._store
+        source = await store.flow_source(run.flow_id, run.version)
+        # A draft may be another one by now: then nobody knows where in it the step was.
+        flow = None if source is None else decode_stored_flow(source)
+        _, last = await store.open_steps(run.no)
+        if step_id is None:
+            rows = await store.trace_page(run.no, after=last - 1, limit_bytes=1) if last else []
+            known = rows[0][1] if rows else b"{}"
+            step_id = msgspec.json.decode(known, type=_StepId).step_id or (flow.steps[0].id if flow else "")
+        step = None if flow is None else find_step(flow, step_id)
+        return StepStarted(
+            execution_id=run.id,
+            step_id=step_id,
+            name=None if step is None else step.name,
+            step_index=0 if flow is None or step is None else step_index(flow, step_id),
+            attempt=1,
+        )
+
+
+class _StepId(msgspec.Struct, rename="camel"):
+    step_id: str = ""
+
+
+def _started(event: StepResumed) -> StepStarted:
+    return StepStarted(
+        execution_id=event.execution_id,
+        step_id=event.step_id,
+        loop_index=event.loop_index,
+        loop_path=event.loop_path,
+        step_index=event.step_index,
+        attempt=event.attempt,
+    )
+
+
+def _with_output(event: StepOutput, output: bytes) -> StepOutput:
+    return replace(event, output_data=encoded(output), output_context=encoded(output))

@@ -1,0 +1,138 @@
+"""What an append writes, in one transaction that it shares with others."""
+
+import sqlite3
+from collections.abc import Sequence
+from decimal import Decimal
+
+from runglass.errors import WrongExpectedVersion
+from runglass.money import add_usd, format_usd
+from runglass.store.base import Append, StepRow
+from runglass.store.sqlite.sql_helpers import count_kept, now_text
+from runglass.trace import TERMINAL
+
+# A column that is set counts as changed, and SQLite writes each index that has it: four have the status.
+_MOVE = (
+    "UPDATE run SET head = ?, summary = ?, owner = ? WHERE no = ? AND head = ? AND fence = ? AND status = ?"
+)
+_MOVE_ON = (
+    "UPDATE run SET head = ?, summary = ?, owner = ?, status = ? WHERE no = ? AND head = ? AND fence = ?"
+)
+_END = (
+    "UPDATE run SET head = ?, summary = ?, owner = ?, status = ?, ended_at = ?"
+    " WHERE no = ? AND head = ? AND fence = ?"
+)
+_STEP = (
+    "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_no, position) DO UPDATE SET"
+    " attempt = excluded.attempt, status = excluded.status, data = excluded.data"
+)
+
+AT_ONCE_EVENTS = 1000
+AT_ONCE_BYTES = 1 << 20
+"""A run with no more events and bytes of checkpoints has these deleted as it ends, any other bit by bit after
+that: each byte is overwritten, and whoever writes at that time waits for it."""
+
+
+def write_append(db: sqlite3.Connection, batch: Append) -> None:
+    """Writes the batch. Raises HeadMismatch before the first write, or not at all."""
+    # First, and alone able to refuse: a HeadMismatch must leave the shared transaction untouched.
+    if not _moved(db, batch):
+        raise WrongExpectedVersion(
+            f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
+            "another process goes on with it"
+        )
+    if batch.log_bytes or batch.open_bytes:
+        _count(db, batch)
+    if batch.spent_usd or batch.reserved_usd:
+        _spend(db, batch)
+    db.executemany(
+        "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
+        [(batch.run_no, seq, data) for seq, data in enumerate(batch.events, batch.head + 1)],
+    )
+    _write_steps(db, batch.run_no, batch.steps)
+    if batch.owed:
+        db.executemany(
+            "INSERT INTO owed (run_no, seq, data) VALUES (?, ?, ?)",
+            [(batch.run_no, *owed) for owed in batch.owed],
+        )
+    if batch.status in TERMINAL:
+        if batch.head > AT_ONCE_EVENTS or _open_bytes(db, batch.run_no) > AT_ONCE_BYTES:
+            db.execute("INSERT OR IGNORE INTO ended_run (run_no) VALUES (?)", (batch.run_no,))
+        else:
+            db.execute("DELETE FROM checkpoint WHERE run_no = ?", (batch.run_no,))
+        db.execute("DELETE FROM run_request WHERE run_no = ?", (batch.run_no,))
+        db.execute(
+            "INSERT OR REPLACE INTO run_outcome (run_no, result, error, ended_at) VALUES (?, ?, ?, ?)",
+            (batch.run_no, batch.result, batch.error, now_text()),
+        )
+        count_kept(db, batch.run_no)
+        return
+    if batch.dropped:
+        db.executemany(
+            "DELETE FROM checkpoint WHERE run_no = ? AND step_id = ?",
+            [(batch.run_no, step_id) for step_id in batch.dropped],
+        )
+    if batch.checkpoints:
+        db.executemany(
+            "INSERT OR REPLACE INTO checkpoint (run_no, step_id, loop_path, data) VALUES (?, ?, ?, ?)",
+            [(batch.run_no, *checkpoint) for checkpoint in batch.checkpoints],
+        )
+
+
+def _moved(db: sqlite3.Connection, batch: Append) -> bool:
+    """Brings the run's row up to date; False, and nothing done, if head or fence are not the run's."""
+    state = (batch.head + len(batch.events), batch.summary, batch.owner)
+    before = (batch.run_no, batch.head, batch.fence)
+    if batch.status in TERMINAL:
+        return db.execute(_END, (*state, batch.status, batch.ended_at, *before)).rowcount == 1
+    if db.execute(_MOVE, (*state, *before, batch.status)).rowcount == 1:
+        return True
+    return db.execute(_MOVE_ON, (*state, batch.status, *before)).rowcount == 1
+
+
+def _count(db: sqlite3.Connection, batch: Append) -> None:
+    """Adds to what run and project take in the store."""
+    db.execute(
+        "UPDATE project SET data_bytes = data_bytes + ? WHERE id = (SELECT project_id FROM run WHERE no = ?)",
+        (batch.log_bytes + batch.open_bytes, batch.run_no),
+    )
+    db.execute(
+        "UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + ? WHERE no = ?",
+        (batch.log_bytes, batch.open_bytes, batch.run_no),
+    )
+
+
+def _open_bytes(db: sqlite3.Connection, run_no: int) -> int:
+    """What is kept of the run beside its log, of which its checkpoints are most."""
+    (size,) = db.execute("SELECT open_bytes FROM run WHERE no = ?", (run_no,)).fetchone()
+    return int(size)
+
+
+def _spend(db: sqlite3.Connection, batch: Append) -> None:
+    # Added up here, not by SQLite, whose numbers are too small for exact decimals.
+    project_id, spent, reserved = db.execute(
+        "SELECT id, spent_usd, reserved_usd FROM project"
+        " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
+        (batch.run_no,),
+    ).fetchone()
+    spent = format_usd(add_usd(Decimal(spent), batch.spent_usd))
+    reserved = format_usd(add_usd(Decimal(reserved), batch.reserved_usd))
+    db.execute(
+        "UPDATE project SET spent_usd = ?, reserved_usd = ? WHERE id = ?", (spent, reserved, project_id)
+    )
+
+
+def _write_steps(db: sqlite3.Connection, run_no: int, steps: Sequence[StepRow]) -> None:
+    if all(step.attempt == 1 for step in steps):
+        db.executemany(_STEP, [(run_no, *step) for step in steps])
+        return
+    for step in steps:
+        if step.attempt > 1:
+            db.execute(
+                "INSERT OR IGNORE INTO step_attempt"
+                " (run_no, position, attempt, step_id, loop_path, status, data)"
+                " SELECT run_no, position, attempt, step_id, loop_path, status, data FROM step"
+                " WHERE run_no = ? AND position = ? AND attempt < ?",
+                (run_no, step.position, step.attempt),
+            )
+        db.execute(_STEP, (run_no, *step))

@@ -1,0 +1,284 @@
+"""Projects, keys and flows in SQLite: small rows, read by every request before anything else."""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from uuid_utils import uuid7
+
+from runglass.admin_api import SERVER, Actor
+from runglass.errors import KeyLimitReached, StoreError
+from runglass.money import format_usd
+from runglass.run_api import CaptureMode
+from runglass.store.base import NO_RETENTION, ApiKey, FlowRecord, FlowVersion, Project, Retention, Role
+from runglass.store.sqlite.audit import change_project, note_change
+from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.sql_helpers import as_bytes, every, now_text, one
+
+_PROJECT = (
+    "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
+    " reserved_usd, allowed_models, data_bytes FROM project"
+)
+_KEY = "SELECT id, project_id, role, hint, created_at, revoked_at FROM api_key"
+_FLOW = (
+    "SELECT id, project_id, slug, name, capture, production_version, updated_at, retention_days,"
+    " content_retention_days FROM flow"
+)
+
+
+class Catalog:
+    """The part of the store that runs are started from."""
+
+    _db: Connections
+
+    async def ensure_project(self, org: str, name: str, *, by: Actor = SERVER) -> Project:
+        def work(db: sqlite3.Connection) -> Project:
+            added = db.execute(
+                "INSERT OR IGNORE INTO project (org, name) VALUES (?, ?)", (org, name)
+            ).rowcount
+            row = db.execute(f"{_PROJECT} WHERE org = ? AND name = ?", (org, name)).fetchone()
+            project = _project(row)
+            if added:
+                note_change(db, project.id, by, "project.created")
+            return project
+
+        return await self._db.write(work)
+
+    async def check_write(self) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            # Larger than a page, so that it needs new ones where the file has none to spare.
+            db.execute("INSERT INTO write_check (data) VALUES (zeroblob(10000))")
+            db.execute("DELETE FROM write_check")
+
+        await self._db.write(work)
+
+    async def project(self, project_id: int) -> Project | None:
+        return await self._db.read_inline(one(_project, f"{_PROJECT} WHERE id = ?", project_id))
+
+    async def set_allowed_models(
+        self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
+    ) -> None:
+        text = None if patterns is None else msgspec.json.encode(list(patterns)).decode()
+        await self._db.write(change_project(project_id, by, "project.models", allowed_models=text))
+
+    async def find_project(self, org: str, name: str) -> Project | None:
+        return await self._db.look_up(one(_project, f"{_PROJECT} WHERE org = ? AND name = ?", org, name))
+
+    async def projects(self) -> list[Project]:
+        return await self._db.look_up(every(_project, f"{_PROJECT} ORDER BY org, name"))
+
+    async def set_capture(self, project_id: int, mode: CaptureMode | None, *, by: Actor = SERVER) -> None:
+        await self._db.write(change_project(project_id, by, "project.capture", capture=mode))
+
+    async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
+        text = None if budget_usd is None else format_usd(budget_usd)
+        await self._db.write(change_project(project_id, by, "project.budget", budget_usd=text))
+
+    async def add_key(
+        self,
+        project_id: int,
+        role: Role,
+        digest: bytes,
+        hint: str,
+        *,
+        most: int | None = None,
+        by: Actor = SERVER,
+    ) -> ApiKey:
+        def work(db: sqlite3.Connection) -> ApiKey:
+            live = "SELECT count(*) FROM api_key WHERE project_id = ? AND revoked_at IS NULL"
+            if most is not None and db.execute(live, (project_id,)).fetchone()[0] >= most:
+                raise KeyLimitReached(
+                    f"the limit of keys of this project, {most:,}, is reached: revoke some, or raise the"
+                    " server's setting `max_keys_per_project`"
+                )
+            inserted = db.execute(
+                "INSERT INTO api_key (project_id, role, digest, hint, created_at) VALUES (?, ?, ?, ?, ?)",
+                (project_id, role, digest, hint, now_text()),
+            )
+            key = _key(db.execute(f"{_KEY} WHERE id = ?", (inserted.lastrowid,)).fetchone())
+            note_change(db, project_id, by, "key.created", _name_of(key.id, hint), role=role)
+            return key
+
+        return await self._db.write(work)
+
+    async def find_key(self, digest: bytes) -> ApiKey | None:
+        return await self._db.read_inline(one(_key, f"{_KEY} WHERE digest = ?", digest))
+
+    async def keys(self, project_id: int) -> list[ApiKey]:
+        return await self._db.look_up(every(_key, f"{_KEY} WHERE project_id = ? ORDER BY id", project_id))
+
+    async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
+        sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id IN (SELECT value FROM json_each(?))"
+        ids = msgspec.json.encode(list(key_ids)).decode()
+        return set(await self._db.look_up(every(lambda row: int(row[0]), sql, ids)))
+
+    async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            row = db.execute(
+                "UPDATE api_key SET revoked_at = ? WHERE project_id = ? AND id = ? AND revoked_at IS NULL"
+                " RETURNING hint, role",
+                (now_text(), project_id, key_id),
+            ).fetchone()
+            if row is None:
+                return False
+            note_change(db, project_id, by, "key.revoked", _name_of(key_id, row[0]), role=row[1])
+            return True
+
+        return await self._db.write(work)
+
+    async def put_draft(
+        self,
+        project_id: int,
+        slug: str,
+        *,
+        name: str | None,
+        capture: CaptureMode | None,
+        source: bytes,
+        retention: Retention = NO_RETENTION,
+        by: Actor = SERVER,
+    ) -> FlowRecord:
+        # Not in the writer, which everybody waits for; the largest flow takes two milliseconds.
+        digest = hashlib.sha256(source).hexdigest()
+
+        def work(db: sqlite3.Connection) -> FlowRecord:
+            now = now_text()
+            before, old_source = _draft(db, project_id, slug)
+            db.execute(
+                "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
+                " content_retention_days) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (project_id, slug) DO UPDATE SET"
+                " name = excluded.name, capture = excluded.capture, updated_at = excluded.updated_at,"
+                " retention_days = excluded.retention_days,"
+                " content_retention_days = excluded.content_retention_days",
+                (str(uuid7()), project_id, slug, name, capture, now, *retention),
+            )
+            flow = _flow(
+                db.execute(f"{_FLOW} WHERE project_id = ? AND slug = ?", (project_id, slug)).fetchone()
+            )
+            db.execute(
+                "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES (?, 0, ?, ?)"
+                " ON CONFLICT (flow_id, version) DO UPDATE SET source = excluded.source,"
+                " created_at = excluded.created_at",
+                (flow.id, source, now),
+            )
+            after, _ = _draft(db, project_id, slug)
+            if before != after or old_source != source:
+                told = {"sha256": digest, "before": before, "after": after}
+                note_change(db, project_id, by, "flow.pushed", slug, **told)
+            return flow
+
+        return await self._db.write(work)
+
+    async def publish(self, flow_id: str, *, by: Actor = SERVER) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            unchanged = db.execute(
+                "SELECT version FROM flow_version WHERE flow_id = ?1 AND version ="
+                " (SELECT production_version FROM flow WHERE id = ?1)"
+                " AND source = (SELECT source FROM flow_version WHERE flow_id = ?1 AND version = 0)",
+                (flow_id,),
+            ).fetchone()
+            if unchanged is not None:
+                return int(unchanged[0])
+            version = db.execute(
+                "SELECT max(version) + 1 FROM flow_version WHERE flow_id = ?", (flow_id,)
+            ).fetchone()[0]
+            if version is None:
+                raise StoreError(f"flow {flow_id!r} has no draft to publish")
+            db.execute(
+                "INSERT INTO flow_version (flow_id, version, source, created_at)"
+                " SELECT flow_id, ?, source, ? FROM flow_version WHERE flow_id = ? AND version = 0",
+                (version, now_text(), flow_id),
+            )
+            _put_in_production(db, flow_id, version, by=by, action="flow.published")
+            return int(version)
+
+        return await self._db.write(work)
+
+    async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            sql = "SELECT 1 FROM flow_version WHERE flow_id = ?1 AND version = ?2 AND ?2 > 0"
+            if db.execute(sql, (flow_id, version)).fetchone() is None:
+                return False
+            _put_in_production(db, flow_id, version, by=by, action="flow.production")
+            return True
+
+        return await self._db.write(work)
+
+    async def versions(self, flow_id: str) -> list[FlowVersion]:
+        sql = "SELECT version, created_at FROM flow_version WHERE flow_id = ? ORDER BY version"
+        return await self._db.look_up(every(_version, sql, flow_id))
+
+    async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
+        return await self._db.look_up(
+            one(_flow, f"{_FLOW} WHERE project_id = ? AND slug = ?", project_id, slug)
+        )
+
+    async def flow(self, flow_id: str) -> FlowRecord | None:
+        return await self._db.look_up(one(_flow, f"{_FLOW} WHERE id = ?", flow_id))
+
+    async def flows(self, project_id: int) -> list[FlowRecord]:
+        return await self._db.look_up(every(_flow, f"{_FLOW} WHERE project_id = ? ORDER BY slug", project_id))
+
+    async def flow_source(self, flow_id: str, version: int) -> bytes | None:
+        sql = "SELECT source FROM flow_version WHERE flow_id = ? AND version = ?"
+        return await self._db.read(one(as_bytes, sql, flow_id, version))
+
+
+def _name_of(key_id: int, hint: str) -> str:
+    """What a key is called in the audit log."""
+    return f"key {key_id} ({hint})"
+
+
+def _draft(
+    db: sqlite3.Connection, project_id: int, slug: str
+) -> tuple[dict[str, object] | None, bytes | None]:
+    """What the audit log tells of a draft, and its source, which it does not: anything may stand in it."""
+    row = db.execute(
+        "SELECT source, name, capture, retention_days, content_retention_days FROM flow"
+        " JOIN flow_version ON flow_id = id AND version = 0 WHERE project_id = ? AND slug = ?",
+        (project_id, slug),
+    ).fetchone()
+    if row is None:
+        return None, None
+    source, *told = row
+    names = ("name", "capture", "retentionDays", "contentRetentionDays")
+    return dict(zip(names, told, strict=True)), source
+
+
+def _put_in_production(db: sqlite3.Connection, flow_id: str, version: int, *, by: Actor, action: str) -> None:
+    sql = "SELECT project_id, slug, production_version FROM flow WHERE id = ?"
+    project_id, slug, before = db.execute(sql, (flow_id,)).fetchone()
+    if before == version:
+        return
+    db.execute("UPDATE flow SET production_version = ? WHERE id = ?", (version, flow_id))
+    note_change(db, project_id, by, action, slug, before=before, after=version)
+
+
+def _project(row: Any) -> Project:
+    known = dict(zip(Project.__struct_fields__, row, strict=True))
+    budget_usd, patterns = known.pop("budget_usd"), known.pop("allowed_models")
+    spent_usd, reserved_usd = known.pop("spent_usd"), known.pop("reserved_usd")
+    return Project(
+        **known,
+        budget_usd=None if budget_usd is None else Decimal(budget_usd),
+        spent_usd=Decimal(spent_usd),
+        reserved_usd=Decimal(reserved_usd),
+        allowed_models=None if patterns is None else msgspec.json.decode(patterns, type=tuple[str, ...]),
+    )
+
+
+def _key(row: Any) -> ApiKey:
+    return ApiKey(
+        id=row[0], project_id=row[1], role=row[2], hint=row[3], created_at=row[4], revoked_at=row[5]
+    )
+
+
+def _flow(row: Any) -> FlowRecord:
+    return FlowRecord(**dict(zip(FlowRecord.__struct_fields__, row, strict=True)))
+
+
+def _version(row: Any) -> FlowVersion:
+    return FlowVersion(version=row[0], created_at=row[1])

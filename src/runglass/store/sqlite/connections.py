@@ -1,0 +1,260 @@
+"""SQLite connections for an event loop: one writer thread with group commit, a few reader threads.
+
+SQLite takes one writer at a time, so one thread does all the writing: whatever waits when it comes round goes
+into one transaction, and everyone in it is answered after the one commit. Readers have connections of their
+own and, in WAL mode, never wait for the writer. What the statements mean is not known here.
+"""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from runglass.errors import CommitUncertain, PermanentStoreError, RunglassError, StoreError, ValueTooLarge
+from runglass.store.data_folder import make_file, make_folder, warn_of_others
+from runglass.store.sqlite.migrations import migrate_sqlite
+from runglass.store.sqlite.worker_threads import WorkerThreads, WorkItem, WorkResult
+
+Result = TypeVar("Result")
+Work = Callable[[sqlite3.Connection], Result]
+
+BUSY_TIMEOUT_S = 10.0
+READER_WAIT_MS = 50
+"""How long emptying the log may wait for those who read from it, and writers for that."""
+READERS = 4
+LOOK_UPS = 64
+"""Most look-ups in one go, in the one thread that does nothing else: every request begins with a few."""
+BATCH = 256
+"""Most pieces of work in one commit: bounds how long the first of them waits."""
+
+_Job: TypeAlias = WorkItem[Work[Any]]
+_Outcome: TypeAlias = WorkResult[Work[Any]]
+_Lane: TypeAlias = WorkerThreads[Work[Any]]
+
+
+class Connections:
+    """The connections to one database file. What may wait never runs on the event loop."""
+
+    def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"]) -> None:
+        self.path = path
+        self._synchronous = synchronous
+        self._writer: _Lane | None = None
+        self._readers: _Lane | None = None
+        self._look_ups: _Lane | None = None
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+
+    async def open(self) -> None:
+        """Creates or upgrades the database and starts the threads. Raises StoreError."""
+        connection = await asyncio.to_thread(self._open_writer)
+        self._writer = WorkerThreads("runglass-writer", partial(self._commit, connection), most=BATCH)
+        self._readers = WorkerThreads("runglass-reader", self._read, threads=READERS)
+        self._look_ups = WorkerThreads("runglass-look-up", self._read, most=LOOK_UPS)
+        for lane in (self._writer, self._readers, self._look_ups):
+            lane.start()
+
+    async def close(self) -> None:
+        """Finishes what is queued, then closes every connection."""
+        lanes = [lane for lane in (self._writer, self._readers, self._look_ups) if lane is not None]
+        self._writer = self._readers = self._look_ups = None
+        # All of them before the first wait: who is cancelled here must leave no thread that never ends.
+        for lane in lanes:
+            lane.end()
+        for lane in lanes:
+            await lane.ended()
+        for connection in self._opened:
+            connection.close()
+        self._opened.clear()
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Runs `work` in a transaction; returns its result after the commit.
+
+        `work` must raise before its first write, or not at all for reasons of its own: it shares the
+        transaction with others and may be run a second time by itself.
+        """
+        result: Result = await self._put(self._writer, work)
+        return result
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Runs `work` on a read-only connection, in a reader thread."""
+        result: Result = await self._put(self._readers, work)
+        return result
+
+    async def look_up(self, work: Work[Result]) -> Result:
+        """`read` for a few small rows found by an index: it never waits behind reads that take longer."""
+        result: Result = await self._put(self._look_ups, work)
+        return result
+
+    async def read_inline(self, work: Work[Result]) -> Result:
+        """`look_up` for a row that every request reads, on the event loop itself.
+
+        Such a row is in memory, and reading it takes a small part of what handing it to a thread and back
+        does. Nothing waits here: if anything stands in the way, a thread does it.
+        """
+        if self._look_ups is not None:
+            with contextlib.suppress(sqlite3.Error):
+                return work(self._own_connection(timeout_s=0))
+        return await self.look_up(work)
+
+    async def empty_log(self) -> bool:
+        """Moves the write-ahead log into the file and cuts it to nothing; False where a reader is in the way.
+
+        Until then the log has every page as it was, deleted content included.
+        """
+        # Most of the work is done by this, which keeps no writer out.
+        await asyncio.to_thread(self._move_log)
+        return bool(await self._put(self._writer, _empty_log))
+
+    def _move_log(self) -> None:
+        try:
+            with contextlib.closing(self._connect(timeout_s=0)) as connection:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            raise self._store_error(error) from error
+
+    def _put(self, lane: _Lane | None, work: Work[Any]) -> "asyncio.Future[Any]":
+        if lane is None:
+            raise StoreError(f"the store {str(self.path)!r} is not open")
+        return lane.put(work)
+
+    def _read(self, jobs: list[_Job]) -> list[_Outcome]:
+        # Who has given up waits no longer; the loop alone changes that, and a change unseen costs one read.
+        return [self._read_one(job) for job in jobs if not job.future.done()]
+
+    def _read_one(self, job: _Job) -> _Outcome:
+        try:
+            return WorkResult(job, job.work(self._own_connection(timeout_s=BUSY_TIMEOUT_S)), None)
+        except sqlite3.Error as error:
+            return WorkResult(job, None, self._store_error(error))
+        # Whatever it is, it belongs to the work that raised it: the thread serves everybody and must live.
+        except Exception as error:  # noqa: BLE001
+            return WorkResult(job, None, error)
+
+    def _own_connection(self, *, timeout_s: float) -> sqlite3.Connection:
+        """This thread's connection, to read only."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._connect(timeout_s=timeout_s)
+            self._opened.append(connection)
+            connection.execute("PRAGMA query_only = 1")
+            self._local.connection = connection
+        return connection
+
+    def _open_writer(self) -> sqlite3.Connection:
+        try:
+            make_folder(self.path.parent)
+            # Snapshots are for nobody else's eyes; SQLite gives its side files the same permissions.
+            make_file(self.path)
+            warn_of_others(self.path)
+            _sync_folders(self.path)
+            connection = self._connect(timeout_s=BUSY_TIMEOUT_S)
+        except (OSError, sqlite3.Error) as error:
+            raise self._store_error(error) from error
+        try:
+            # Only a file that has nothing in it yet takes this on: with it, free pages can be given back.
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            # What is deleted, as a request whose run has ended, must not live on in free pages of the file.
+            # SQLite's own default is OFF, some systems build it with ON.
+            connection.execute("PRAGMA secure_delete = ON")
+            migrate_sqlite(connection)
+        except (sqlite3.Error, StoreError) as error:
+            connection.close()
+            raise (error if isinstance(error, StoreError) else self._store_error(error)) from error
+        self._opened.append(connection)
+        return connection
+
+    def _connect(self, *, timeout_s: float) -> sqlite3.Connection:
+        # Connections are closed by another thread than the one that used them, after that one has ended.
+        connection = sqlite3.connect(
+            self.path, timeout=timeout_s, isolation_level=None, check_same_thread=False
+        )
+        # Only macOS knows the difference: there a plain sync leaves the data in the cache of the disk.
+        connection.execute("PRAGMA fullfsync = ON")
+        return connection
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
+        # A checkpoint is the one thing that cannot be done in a transaction.
+        if apart := [job for job in batch if job.work is _empty_log]:
+            together = [job for job in batch if job.work is not _empty_log]
+            before = self._commit(connection, together) if together else []
+            return before + [self._do_apart(connection, job) for job in apart]
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            # None of them has run: tried one by one, each would wait for the lock as long as all have now.
+            return [WorkResult(job, None, self._store_error(error)) for job in batch]
+        outcomes: list[_Outcome] = []
+        committing = False
+        try:
+            for job in batch:
+                try:
+                    outcomes.append(WorkResult(job, job.work(connection), None))
+                except RunglassError as refusal:
+                    outcomes.append(WorkResult(job, None, refusal))
+            committing = True
+            connection.execute("COMMIT")
+        # Whatever it is, it belongs to the work that raised it: the writer serves everybody and must live.
+        except Exception as error:  # noqa: BLE001
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            if len(batch) > 1:
+                # One of them broke the transaction: alone, each gets the answer that is its own.
+                return [outcome for job in batch for outcome in self._commit(connection, [job])]
+            if committing:
+                return [WorkResult(batch[0], None, self._store_error(error, CommitUncertain))]
+            refused = isinstance(error, (sqlite3.Error, OverflowError, UnicodeError))
+            return [WorkResult(batch[0], None, self._store_error(error) if refused else error)]
+        return outcomes
+
+    def _do_apart(self, connection: sqlite3.Connection, job: _Job) -> _Outcome:
+        try:
+            return WorkResult(job, job.work(connection), None)
+        except sqlite3.Error as error:
+            return WorkResult(job, None, self._store_error(error))
+
+    def _store_error(self, error: Exception, kind: type[StoreError] | None = None) -> StoreError:
+        fault = (kind or _kind_of(error))(f"the store {str(self.path)!r} cannot be used: {error}")
+        fault.__cause__ = error
+        return fault
+
+
+def _empty_log(connection: sqlite3.Connection) -> bool:
+    # Nobody can write meanwhile, so a reader that takes its time is not waited for.
+    connection.execute(f"PRAGMA busy_timeout = {READER_WAIT_MS}")
+    try:
+        (in_the_way, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not in_the_way
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
+
+
+def _kind_of(error: Exception) -> type[StoreError]:
+    """Whether the same could ever be stored: a disk is freed or mended, a value stays as it is."""
+    match error:
+        # SQLite's own limit, or that of the C interface before it.
+        case sqlite3.DataError():
+            return ValueTooLarge
+        case OverflowError() if "longer than" in str(error):
+            return ValueTooLarge
+        case OverflowError() | UnicodeError():
+            return PermanentStoreError
+    return StoreError
+
+
+def _sync_folders(path: Path) -> None:
+    """Makes the names of the file and of its folders safe: a new name is lost with the power until then."""
+    for folder in path.absolute().parents:
+        # Not every system lets a folder be opened or synced, nor every user: then it is as safe as it gets.
+        with contextlib.suppress(OSError):
+            opened = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)

@@ -1,0 +1,30 @@
+"""The store of a single machine: one SQLite file.
+
+Threads and transactions are in `connections.py`; the queries, each beside its row mapping, are in
+`catalog.py` and `runs.py`; how runs and content go again, in `removal.py` and
+`expiry.py`; who changed what, in `audit.py`.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from runglass.store.sqlite.audit import Audit
+from runglass.store.sqlite.catalog import Catalog
+from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.expiry import Expiry
+from runglass.store.sqlite.removal import Removal
+from runglass.store.sqlite.runs import Runs
+
+
+class SqliteStore(Catalog, Runs, Expiry, Removal, Audit):
+    """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
+
+    def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
+        self._db = Connections(path, synchronous=synchronous)
+
+    async def __aenter__(self) -> Self:
+        await self._db.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._db.close()

@@ -1,0 +1,112 @@
+"""Threads that do the blocking work of event loops.
+
+Whatever waits when a thread comes round is done in one go and answered with one wake-up of the loop: a
+hand-over costs several times what a small read or write does. What the work is, is not known here.
+"""
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class WorkItem(NamedTuple, Generic[T]):
+    """Work that somebody waits for, on the event loop that he waits on."""
+
+    work: T
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+
+
+class WorkResult(NamedTuple, Generic[T]):
+    """What became of a job: `error`, or where that is None, `result`."""
+
+    job: WorkItem[T]
+    result: Any
+    error: BaseException | None
+
+
+class WorkerThreads(Generic[T]):
+    """So many threads with one queue; each hands up to `most` jobs at a time to `do`, which never raises."""
+
+    def __init__(
+        self,
+        name: str,
+        do: Callable[[list[WorkItem[T]]], list[WorkResult[T]]],
+        *,
+        threads: int = 1,
+        most: int = 1,
+    ) -> None:
+        self.name = name
+        self._do = do
+        self._most = most
+        self._jobs: queue.SimpleQueue[WorkItem[T] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work_on, name=f"{name}-{number}") for number in range(threads)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, work: T) -> "asyncio.Future[Any]":
+        """Queues work; the running loop's future will have its result."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._jobs.put(WorkItem(work, loop, future))
+        return future
+
+    def end(self) -> None:
+        """Lets the threads end once everything that is queued has been done. Nothing may be put any more."""
+        self._jobs.put(None)
+
+    async def ended(self) -> None:
+        """Returns when every thread has ended."""
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    def _work_on(self) -> None:
+        while self._go_round():
+            pass
+        # The mark of the end is for every thread.
+        self._jobs.put(None)
+
+    def _go_round(self) -> bool:
+        """Does what waits; False at the mark of the end. Of its own, so that nothing done is held on to."""
+        job = self._jobs.get()
+        if job is None:
+            return False
+        batch = [job]
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < self._most:
+                following = self._jobs.get_nowait()
+                if following is None:
+                    # Finish this batch, then find the mark again.
+                    self._jobs.put(None)
+                    break
+                batch.append(following)
+        _answer(self._do(batch))
+        return True
+
+
+def _answer(outcomes: Sequence[WorkResult[Any]]) -> None:
+    for loop in {outcome.job.loop for outcome in outcomes}:
+        mine = [outcome for outcome in outcomes if outcome.job.loop is loop]
+        # A loop that has been closed has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(resolve, mine)
+
+
+def resolve(outcomes: Sequence[WorkResult[Any]]) -> None:
+    """Tells the results to who waits for them; runs on the loop of the jobs."""
+    for job, result, error in outcomes:
+        if job.future.done():
+            continue
+        if error is None:
+            job.future.set_result(result)
+        else:
+            job.future.set_exception(error)
