@@ -144,8 +144,8 @@ __all__ = [
 
 _HOMES = {
     "client": "AsyncJob AsyncPausedResult AsyncRun Client Flow Job PausedResult Run StepResult ToolCall",
-    "client.async_client": "AsyncClient",
-    "client.async_flows": "AsyncFlow",
+    "client.api.async_client": "AsyncClient",
+    "client.api.async_flows": "AsyncFlow",
     "errors": (
         "APIConnectionError APIError APITimeoutError AuthenticationError FlowExecutionError FlowFileError "
         "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError RunglassError "
@@ -156,7 +156,7 @@ _HOMES = {
         "StepError StepInput StepModelCall StepModelReserved StepOutput StepPaused StepPausedForToolCalls "
         "StepProgress StepResumed StepRetrying StepSkipped StepStarted StreamEvent UnknownEvent"
     ),
-    "execution": "Attachment CompletedResult JobState RunPage",
+    "run_api": "Attachment CompletedResult JobState RunPage",
     "session": "SessionExecution SessionStep",
     "trace": (
         "ModelCall ModelReservation ModelTotals RunError RunSummary RunTotals StepAttempts StepTrace "

@@ -64,7 +64,7 @@ def watched(server: RunningServer, patch: pytest.MonkeyPatch) -> Iterator[list[s
         runglass.server.routes.jobs,
         runglass.server.routes.steps,
     ):
-        watch(module, "spoken", lambda _, asked: len(asked.messages or []) * 10)
+        watch(module, "normalize_messages", lambda _, asked: len(asked.messages or []) * 10)
     watch(runglass.runtime, "decode_stored_flow", lambda _, source: len(source))
     watch(runglass.engine.checks.request_check, "check_inputs", lambda _, flow, inputs: len(str(inputs)))
     watch(

@@ -23,7 +23,7 @@ from runglass.run_api import CaptureMode
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import follow, open_harness, read, start
 from tests.unit.engine.test_crashes import DyingStore, next_life
-from tests.unit.engine.test_stretches import take_up
+from tests.unit.engine.test_segments import take_up
 from tests.unit.store.test_sqlite import files_with
 
 LARGE = """

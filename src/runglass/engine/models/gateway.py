@@ -164,7 +164,7 @@ class ModelGateway:
         async with self._importing:
             if self._providers is None:
                 module = await asyncio.to_thread(import_module, "runglass.engine.models.provider_requests")
-                self._providers = module.Providers(
+                self._providers = module.ProviderRequests(
                     base_urls=self._base_urls, api_keys=self._api_keys, checks=self._checks
                 )
         providers: ProviderRequests = self._providers
