@@ -25,7 +25,7 @@ endef
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check contract prove bench reference lock clean
+.PHONY: help demo test check gains contract prove bench reference lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing n
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
+
+gains: $(VENV)/dev.stamp ## ratios of processor time that must not get worse; nothing else should run meanwhile
+	$(PY) -m pytest tests/gains $(ARGS)
 
 contract: $(VENV)/dev.stamp $(GENERATOR)/contract.stamp ## two minutes of made-up requests against the OpenAPI document
 	$(PY) -m tests.contract.fuzz $(GENERATOR)/bin/schemathesis

@@ -1,0 +1,125 @@
+"""Gains in speed that must not be lost, as ratios of processor time with wide margins, never absolute times.
+
+`make gains` runs them one by one: beside other tests on the same cores they would tell of these.
+"""
+
+import time
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from runglass.events import StepCompleted, encode_event
+from runglass.json_weight import weighs_more
+from runglass.sse import Decoder, frames
+from runglass.trace import RunSummary, StepTrace, Trace
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time on the processor, the best of five: what others do on the machine does not count."""
+    best = float("inf")
+    for _ in range(5):
+        began = time.thread_time()
+        work()
+        best = min(best, time.thread_time() - began)
+    return best
+
+
+def trace_json(steps: int) -> bytes:
+    snapshot = msgspec.Raw(msgspec.json.encode({"messages": [{"role": "user", "content": "word " * 20}] * 8}))
+    return msgspec.json.encode(
+        Trace(
+            flow_run=RunSummary(id="r", flow_id="f", status="completed"),
+            steps=[
+                StepTrace(
+                    step_id="s",
+                    loop_path=(number,),
+                    loop_index=number,
+                    status="completed",
+                    input_context=snapshot,  # type: ignore[arg-type]  # as the recorder gives it
+                    output_context=snapshot,  # type: ignore[arg-type]
+                )
+                for number in range(steps)
+            ],
+        )
+    )
+
+
+def test_snapshots_are_not_decoded_before_they_are_read() -> None:
+    data = trace_json(1000)
+    lazily = seconds(lambda: msgspec.json.decode(data, type=Trace))
+    wholly = seconds(lambda: msgspec.json.decode(data))
+    assert lazily < 0.6 * wholly
+
+
+def test_a_stream_is_decoded_in_time_that_grows_with_its_bytes_alone() -> None:
+    """However it is cut: a decoder that scanned its buffer anew for each chunk would be far slower."""
+    event = encode_event(
+        StepCompleted(
+            execution_id="r",
+            step_id="s",
+            step_index=0,
+            attempt=1,
+            duration_ms=1,
+            output=msgspec.Raw(b'{"text":"%s"}' % (b"x" * (4 << 20))),  # type: ignore[arg-type]
+        )
+    )
+    stream = frames([(1, "step_completed", event)])
+
+    def decode(chunk_bytes: int) -> None:
+        decoder = Decoder()
+        found = [
+            frame
+            for start in range(0, len(stream), chunk_bytes)
+            for frame in decoder.feed(stream[start : start + chunk_bytes])
+        ]
+        assert len(found) == 1
+
+    assert seconds(lambda: decode(16 << 10)) < 10 * seconds(lambda: decode(1 << 20))
+
+
+def test_a_frame_of_many_short_lines_costs_little_more_than_cutting_them() -> None:
+    """Twice that now; with a view and a copy for each line it was over four times."""
+    stream = b"data: 12\n" * 100_000 + b"\n"
+
+    def decode() -> None:
+        decoder = Decoder()
+        starts = range(0, len(stream), 16 << 10)
+        found = [frame for start in starts for frame in decoder.feed(stream[start : start + (16 << 10)])]
+        assert [len(frame.data) for frame in found] == [100_000 * 3 - 1]
+
+    assert seconds(decode) < 3.2 * seconds(lambda: [line.partition(b":") for line in stream.split(b"\n")])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"1e300",
+        b"4.9e-324",
+        b"1e23",
+        b"0.14268893141404277039e-190",
+        b"74593732.11091063739846025629842065455630e99",
+        b"1.0000000000000001110223",
+        b"9007199254740993.5",
+        b"0." + b"9" * 400,
+        b"1e199",
+        b"12345678901234567890123.5e-29",
+        b"9" * 4000,
+        b'{"%06d":1}',
+        b"{}",
+    ],
+)
+def test_the_heaviest_that_is_taken_is_read_about_as_quickly_as_many_small_values(value: bytes) -> None:
+    """No shape may take many times as long as the values that it weighs; `1e300` took 300 times."""
+
+    def made(count: int) -> bytes:
+        return b"[%s]" % b",".join(value % index if b"%" in value else value for index in range(count))
+
+    most, fewest, count = 30_000, 1, 30_000
+    while count - fewest > max(1, count // 50):
+        middle = (fewest + count) // 2
+        fewest, count = (fewest, middle) if weighs_more(made(middle), most) else (middle, count)
+    made_up = made(fewest)
+    assert not weighs_more(made_up, most)
+    objects = b"[%s]" % b",".join([b"[]"] * (most // 2))
+    assert seconds(lambda: msgspec.json.decode(made_up)) < 4 * seconds(lambda: msgspec.json.decode(objects))
