@@ -25,7 +25,7 @@ class HeadBufferingTransport:
         self._loop = loop
         self._head = b""
         self._written_bytes = 0
-        # ApiRequest for each answer; `__getattr__` would be a detour.
+        # Asked for each answer; `__getattr__` would be a detour.
         self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
