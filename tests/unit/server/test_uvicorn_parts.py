@@ -1,4 +1,4 @@
-"""What Runglass uses of uvicorn beyond its documented interface, so that a new version names what it broke."""
+"""What Runglass uses of uvicorn beyond its documented interface; a new version that broke it is told so."""
 
 import ast
 import inspect
