@@ -41,6 +41,7 @@ check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing n
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
+	$(PY) tools/twins.py
 
 gains: $(VENV)/dev.stamp ## ratios of processor time that must not get worse; nothing else should run meanwhile
 	$(PY) -m pytest tests/gains $(ARGS)

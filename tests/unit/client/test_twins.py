@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from pathlib import Path
 from typing import Any, get_overloads
 
 import pytest
@@ -20,6 +21,7 @@ from runglass import (
 )
 from runglass.client.transport.blocking import SyncTransport
 from runglass.client.transport.on_asyncio import AsyncTransport
+from tools import twins
 
 TWINS = [
     (Client, AsyncClient),
@@ -85,6 +87,30 @@ def test_the_comparison_sees_a_difference() -> None:
     assert "Generator[runglass.events.RunStarted | " in signature(AsyncRun.live_trace)
     assert len(get_overloads(Run.step_trace)) == 2
     assert len(get_overloads(Flow.execute)) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "instead"),
+    [
+        (
+            "return await self._transport.call(requests.trace(",
+            "return await self._transport.call(requests.job(",
+        ),
+        ("also while the\n        run is paused", "only while the\n        run is paused"),
+    ],
+)
+def test_the_proof_that_twins_are_one_sees_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, instead: str
+) -> None:
+    assert list(twins.differences()) == []
+    text = (twins.API / "runs.py").read_text("utf-8")
+    before, is_found, after = text.rpartition(said)
+    assert is_found
+    (tmp_path / "runs.py").write_text(before + instead + after, "utf-8")
+    place = tmp_path / "runs.py"
+    monkeypatch.setattr(twins, "TWINS", [twins.Twins((place, "Run"), (place, "AsyncRun"))])
+    found = list(twins.differences())
+    assert any(line.startswith("-") for line in found)
 
 
 def test_the_transports_have_the_same_methods() -> None:

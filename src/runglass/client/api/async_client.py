@@ -1,6 +1,6 @@
 """The client on asyncio: one server, one key, and from there to flows and runs.
 
-Only describes calls and hands them on; the twin of `client.py`, and a test holds the two equal. Unlike
+Only describes calls and hands them on; the twin of `client.py`; `make check` compares them. Unlike
 that one it loads the HTTP library at once: later, on the event loop, everything there would have to wait.
 """
 

@@ -1,6 +1,7 @@
 """A flow as the caller sees it: run it, step through it, queue it, or look at its runs. On asyncio.
 
-Only describes calls and hands them on; the twin of `flows.py`, and a test holds the two equal.
+Only describes calls and hands them on; the twin of `flows.py`; `make check` proves the two
+one program.
 """
 
 import uuid

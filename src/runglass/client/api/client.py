@@ -1,7 +1,7 @@
 """The blocking client: one server, one key, and from there to flows and runs.
 
 Only describes calls and hands them on; `async_client.py` has the twin, in a file of its own so that a program
-loads the one that it uses, and a test holds the two equal.
+loads the one that it uses, and `make check` compares them.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """A flow as the caller sees it: run it, step through it, queue it, or look at its runs. Blocking.
 
 Only describes calls and hands them on; `async_flows.py` has the twin, in a file of its own for its length,
-and a test holds the two equal.
+and `make check` proves the two one program.
 """
 
 import uuid

@@ -1,6 +1,6 @@
 """A queued run as the caller sees it: ask how far it is, or wait for its result. Blocking, and on asyncio.
 
-Both classes only describe calls and hand them to their transport; a test holds them equal.
+Both classes only describe calls and hand them to their transport; `make check` proves them one program.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 Blocking, and on asyncio.
 
-Both classes only describe calls and hand them to their transport; a test holds them equal.
+Both classes only describe calls and hand them to their transport; `make check` proves them one program.
 """
 
 import math

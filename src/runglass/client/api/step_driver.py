@@ -74,7 +74,8 @@ def steps_of(
         stream = StepStream(walk.next_call(), transport.endpoint.max_retries)
         held: StepResult | None = None
         with closing(transport.follow(stream)) as events:
-            for event in map(walk.read, events):
+            for each in events:
+                event = walk.read(each)
                 # The last result waits for the end of the answer, so that its caller holds no connection.
                 if held is not None and not isinstance(event, ENDS):
                     yield held

@@ -1,6 +1,6 @@
 """A run that waits for the results of tool calls, and the conversation that answers them until it ends.
 
-Blocking, and on asyncio; a test holds the twins equal.
+Blocking, and on asyncio; `make check` proves the twins one program.
 """
 
 from collections.abc import Iterator
