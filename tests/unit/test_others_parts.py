@@ -1,0 +1,89 @@
+"""What Runglass uses of others beyond their documented interface: a test names what a new version broke."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import httpcore2
+import httpx2
+import typer
+import uvicorn
+from typer._click import Context
+from typer._coercion import RuntimeParam, build_runtime_param
+from typer.core import TyperOption
+from typer.main import get_command
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from runglass.server.http import uvicorn_protocol
+
+
+def own_attributes(cls: type) -> set[str]:
+    """Names that the class defines, or sets on itself."""
+    (tree,) = (
+        node
+        for node in ast.parse(Path(inspect.getfile(cls)).read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name == cls.__name__
+    )
+    of_self = {node.attr for node in attributes(tree) if isinstance(node.ctx, ast.Store)}
+    return of_self | {name for name in vars(cls) if not name.startswith("__")}
+
+
+def attributes(tree: ast.AST) -> list[ast.Attribute]:
+    return [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+    ]
+
+
+def test_uvicorn_has_every_part_of_its_protocol_that_is_used() -> None:
+    ours = uvicorn_protocol.HttpProtocol
+    (tree,) = (
+        node
+        for node in ast.parse(Path(uvicorn_protocol.__file__).read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and node.name == ours.__name__
+    )
+    used = {node.attr for node in attributes(tree)}
+    inherited = used - own_attributes(ours) | {
+        "on_body",
+        "on_header",
+        "on_url",
+        "on_message_begin",
+        "pipeline",
+    }
+    assert len(inherited) > 8
+    missing = inherited - own_attributes(HttpToolsProtocol)
+    assert not missing, f"uvicorn {uvicorn.__version__} has no {sorted(missing)} in HttpToolsProtocol"
+    of_cycle = {"disconnected", "message_event", "more_body", "response_complete", "response_started"}
+    assert of_cycle <= own_attributes(RequestResponseCycle)
+    assert inspect.iscoroutinefunction(uvicorn.Server.startup)
+    assert hasattr(uvicorn.Server, "capture_signals")
+
+
+def test_httpx2_lets_the_network_of_its_pools_be_replaced() -> None:
+    """`client/transport/blocking.py` puts a backend that keeps deadlines in its place."""
+    proxies = {"http://": httpx2.HTTPTransport(), "https://": httpx2.HTTPTransport()}
+    with httpx2.Client(mounts=proxies) as client:
+        told = f"httpx2 {httpx2.__version__}: "
+        assert isinstance(client._transport, httpx2.HTTPTransport), told + "Client._transport"
+        assert set(client._mounts.values()) == set(proxies.values()), told + "Client._mounts"
+        for transport in (client._transport, *proxies.values()):
+            backend = transport._pool._network_backend
+            assert isinstance(backend, httpcore2.NetworkBackend), told + "ConnectionPool._network_backend"
+
+
+def test_typer_lets_the_conversion_of_a_parameter_be_replaced() -> None:
+    """`cli/typer_fast_path.py` does so, for which a command starts 50 ms sooner."""
+    app = typer.Typer()
+
+    @app.command()
+    def command(number: int = 1) -> None: ...
+
+    made = get_command(app)
+    parameters = made.get_params(Context(made))
+    (number,) = (each for each in parameters if isinstance(each, TyperOption) and each.name == "number")
+    told = f"typer {typer.__version__}: "
+    assert number.type_descriptor.annotation is int, told + "TyperOption.type_descriptor"
+    assert number.type_descriptor.parameter_info is not None, told + "TypeDescriptor.parameter_info"
+    assert hasattr(number, "_runtime_param"), told + "TyperOption._runtime_param"
+    assert issubclass(type(build_runtime_param(number.type_descriptor)), RuntimeParam), told + "RuntimeParam"
