@@ -1,0 +1,70 @@
+"""Modules are called by words that the glossary explains, or that Python, HTTP and SQL have anyway."""
+
+import re
+from pathlib import Path
+
+import runglass
+
+SOURCE = Path(runglass.__file__).parent
+GLOSSARY = Path(__file__).parents[2] / "docs" / "concepts.md"
+
+COMMON = """
+access admin api app append argument async asyncio attachments authentication backend backends base
+batcher blocking body bootstrap bound byte cache caller cancel catalog check checks cli client clock
+code command commands concurrency connection connections context core cost cursor data database deadline
+defaults delete demo driver encoded endpoint endpoints engine error errors example execute exit expiry
+export failure fast file files folder formatting frames framing gc handlers health helpers http import
+integrity interrupt interrupts json keywords lazy limit limits lines list live local log loop mapping
+memory message messages middleware migrations money note numbers openapi options output outputs own page
+pagination parameters parser parsers parsing path patterns policy pool price priority process processes
+protocol query quick rate raw redactor references refusals removal request requests response responses
+retries routes routing runtime safe schema schemas security selector serve server service services
+settings spans spec sql sqlite sse state stream streaming table task template terminal terminate testing
+text threads token tool transform transport types uvicorn validation value view views watch watcher
+without writer
+"""
+"""Words that need no explanation to whoever knows Python, HTTP and SQL."""
+
+GIVEN = frozenset({"did", "you", "mean", "name", "named", "known", "look", "lookup", "open", "typer", "on"})
+"""Parts of names that are said as one: `did_you_mean`, `run_lookup`, `open_calls`, `typer_fast_path`."""
+
+
+def explained() -> set[str]:
+    """The words of the glossary."""
+    glossary = GLOSSARY.read_text("utf-8").partition("## Glossary")[2].partition("\n## ")[0]
+    entries = re.findall(r"^\| ([^|]+) \|", glossary, re.MULTILINE)
+    return {word for entry in entries for word in re.findall(r"[a-z]+", entry.lower())}
+
+
+def words() -> dict[str, str]:
+    """Each word of a module's or folder's name, with one that has it."""
+    found: dict[str, str] = {}
+    for path in SOURCE.rglob("*"):
+        if "__pycache__" in path.parts or path.name.startswith("__"):
+            continue
+        if path.is_dir() or path.suffix == ".py":
+            for word in path.stem.split("_"):
+                found[word] = str(path.relative_to(SOURCE))
+    return found
+
+
+def singular(word: str) -> str:
+    return word.removesuffix("s")
+
+
+def test_every_word_of_a_module_s_name_is_in_the_glossary_or_common() -> None:
+    known = {singular(word) for word in explained() | set(COMMON.split()) | GIVEN}
+    unknown = {word: path for word, path in words().items() if singular(word) not in known}
+    assert not unknown, f"explain them in the glossary of docs/concepts.md, or take better words: {unknown}"
+
+
+def test_the_glossary_has_each_word_once() -> None:
+    glossary = GLOSSARY.read_text("utf-8").partition("## Glossary")[2].partition("\n## ")[0]
+    entries = [
+        word.strip()
+        for entry in re.findall(r"^\| ([^|]+) \|", glossary, re.MULTILINE)
+        for word in entry.split(",")
+        if word.strip() not in ("word", "---")
+    ]
+    assert len(entries) > 40
+    assert sorted({word for word in entries if entries.count(word) > 1}) == []
