@@ -46,6 +46,21 @@ class Tails:
         self._windows: dict[int, _Window] = {}
         self._reads: dict[tuple[int, int], asyncio.Task[Page]] = {}
 
+    @property
+    def followed_runs(self) -> int:
+        """How many runs that go on have tails."""
+        return len(self._windows)
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of their logs is held for tails that have not passed it."""
+        return sum(window.held_bytes for window in self._windows.values())
+
+    @property
+    def reads_under_way(self) -> int:
+        """How many pages are being read from the store for tails that are behind."""
+        return len(self._reads)
+
     async def follow(
         self,
         run: RunRecord,
@@ -146,7 +161,7 @@ class _Window:
         self.start = start
         self.places: set[_Place] = set()
         self._rows: list[tuple[int, bytes]] = []
-        self._bytes = 0
+        self.held_bytes = 0
         self._pages: dict[int, Page] = {}
         self._growth = asyncio.Event()
         self.reading = asyncio.create_task(self._read_on(store, bus, run, poll_s))
@@ -203,14 +218,14 @@ class _Window:
         passed = min((place.after for place in self.places), default=self.head)
         dropped = 0
         for seq, data in self._rows:
-            if seq > passed and self._bytes + size <= WINDOW_BYTES:
+            if seq > passed and self.held_bytes + size <= WINDOW_BYTES:
                 break
             dropped += 1
-            self._bytes -= len(data)
+            self.held_bytes -= len(data)
         del self._rows[:dropped]
         self.start += dropped
         self._rows += rows
-        self._bytes += size
+        self.held_bytes += size
         self._pages.clear()
         self._tell()
 

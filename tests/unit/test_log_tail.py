@@ -160,7 +160,7 @@ async def test_the_last_reader_that_leaves_takes_all_along(tmp_path: Path) -> No
                 assert await anext(second)
             assert bus._listeners
         assert not bus._listeners
-        assert not tails._windows
+        assert tails.followed_runs == 0
 
 
 @settings(max_examples=25, deadline=None)
@@ -208,7 +208,7 @@ async def test_tails_that_replay_the_same_page_at_the_same_time_share_the_read(t
         tails, ended = following(store, MemoryBus()), await current(store, run)
         assert await asyncio.gather(*[collect(tails, ended) for _ in range(20)]) == [list(range(1, 12))] * 20
         assert store.reads == 4
-        assert not tails._reads
+        assert tails.reads_under_way == 0
 
 
 async def test_pages_that_are_full_follow_each_other_without_a_wait(tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
             for _ in range(readers):
                 group.create_task(read(tails, store))
             group.create_task(append(store, bus))
-        assert not tails._windows
+        assert tails.followed_runs == 0
         assert not bus._listeners
 
     asyncio.run(run_once())
@@ -382,8 +382,7 @@ async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() ->
             await bus.wake("r")
             for _ in range(20):
                 await asyncio.sleep(0)
-            (window,) = tails._windows.values()
-            assert sum(len(data) for _, data in window._rows) <= WINDOW_BYTES
+            assert tails.held_bytes <= WINDOW_BYTES
         store.log.append(LAST)
         await bus.wake("r")
         assert await fast == list(range(1, 1002))
@@ -402,9 +401,7 @@ async def test_what_all_have_passed_is_not_kept() -> None:
             store.log.append(event(n, size=100))
             await bus.wake("r")
             assert await anext(pages)
-            (window,) = tails._windows.values()
-            assert len(window._rows) == 1
-            assert len(window._pages) == 1
+            assert tails.held_bytes == len(store.log[-1])
 
 
 @pytest.fixture
@@ -463,8 +460,8 @@ class TestShared:
         store.go_on.set()
         for _ in range(5):
             await asyncio.sleep(0)
-        assert not tails._reads
-        assert not tails._windows
+        assert tails.reads_under_way == 0
+        assert tails.followed_runs == 0
 
 
 async def test_one_who_joins_a_reading_that_has_failed_begins_a_new_one() -> None:
@@ -476,8 +473,8 @@ async def test_one_who_joins_a_reading_that_has_failed_begins_a_new_one() -> Non
         assert await anext(first)
         store.failure = StoreError("the disk is gone")
         await bus.wake("r")
-        (window,) = tails._windows.values()
-        await asyncio.wait({window.reading})
+        for _ in range(10):
+            await asyncio.sleep(0)
         store.failure = None
         second = asyncio.create_task(collect(tails, record()))
         store.log.append(LAST)
@@ -485,7 +482,7 @@ async def test_one_who_joins_a_reading_that_has_failed_begins_a_new_one() -> Non
         assert await second == [1, 2]
         with pytest.raises(StoreError, match="the disk is gone"):
             await anext(first)
-    assert not tails._windows
+    assert tails.followed_runs == 0
     assert not bus._listeners
 
 

@@ -460,7 +460,7 @@ def test_a_process_that_does_not_read_is_given_up(
 )
 def test_no_more_is_sent_than_is_mentioned(template: str, sent: dict[str, Any]) -> None:
     names = {"n": 5, "steps": {"a": {"b": [1], "x": 2}, "c": 3}, "initial": object()}
-    assert templates.picked(templates._mentions(template), names) == sent
+    assert templates.picked(templates.mentions_of(template), names) == sent
 
 
 paths = st.sampled_from(["a", "a.b", "a.b.c", "a['b']", 'a["b"].c', "a.d[0]", "a.d", "a[k]", "k", "a.ghost"])
@@ -472,7 +472,7 @@ def test_a_template_makes_the_same_of_what_is_sent_as_of_everything(parts: list[
     code = "".join(path + between for path, between in parts) + "k"
     names = {"a": {"b": {"c": "x", "e": 1}, "d": ["y", "z"]}, "k": "b"}
     template = f"{{{{ {code} }}}}"
-    sent = templates.picked(templates._mentions(template), names)
+    sent = templates.picked(templates.mentions_of(template), names)
     renderer = Renderer()
     assert renderer.answer(RenderRequest(template, sent, "text")) == renderer.answer(
         RenderRequest(template, names, "text")

@@ -70,7 +70,7 @@ def _make_plan(template: str) -> _Plan:
         for piece in pieces
     )
     return _Plan(
-        tuple(pieces) if simple else None, _mentions(template), _EXPRESSION.fullmatch(template) is not None
+        tuple(pieces) if simple else None, mentions_of(template), _EXPRESSION.fullmatch(template) is not None
     )
 
 
@@ -98,7 +98,7 @@ def _steps(text: str) -> Iterator[str | int]:
             yield step[2:-2] if step[1] in "\"'" else int(step[1:-1])
 
 
-def _mentions(template: str) -> Mentions:
+def mentions_of(template: str) -> Mentions:
     """Every name that the template may use, as far into it as is plain to see, and some that it does not."""
     mentioned: Mentions = {}
     for part in _OPENING.split(template)[1:]:
