@@ -22,10 +22,11 @@ from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.byte_cache import ByteCache, limit_caches
 from runglass.clock import SystemClock
+from runglass.engine.active_runs import StartedRun
 from runglass.engine.capture.capture import Capture, Redactor, raise_for_trace
 from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.checks.checks import Checks
-from runglass.engine.engine import Engine, StartedRun
+from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.maintenance.removal import RunRemoval

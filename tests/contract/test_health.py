@@ -23,7 +23,7 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
 ) -> None:
     with running_server(lease_s=0.3) as server:
         with monkeypatch.context() as patch:
-            patch.setattr(server.runtime.engine, "keep_lease", fail)
+            patch.setattr(server.runtime.engine._claims, "keep_lease", fail)
             sick = until_health(server.address, 503)
             assert sick["reasons"] == ["the lease keeper has failed and is begun again"]
         well = until_health(server.address, 200)

@@ -6,7 +6,7 @@ Each call goes to some process and lives there: it dies with it, as a request do
 import asyncio
 from typing import TYPE_CHECKING
 
-from runglass.engine.engine import StartedRun
+from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
 from runglass.engine.run_task import RunReleased
 from runglass.errors import APIError, StoreError

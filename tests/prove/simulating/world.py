@@ -108,7 +108,10 @@ class World:
             ended = [log.id for log in self.laws.logs.values() if log.ended]
             goes_on = [run_id for run_id in ended if life.engine.is_active(run_id)]
             demand(not goes_on, f"{life.process.name} still goes on with {goes_on}")
-            demand(not life.engine._stranded, f"{life.process.name} waits for {life.engine._stranded}")
+            demand(
+                not life.engine._active.orphaned,
+                f"{life.process.name} waits for {life.engine._active.orphaned}",
+            )
         self.closing = True
         for machine in self.machines:
             await machine.close()

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from runglass.bus.memory import MemoryBus
+from runglass.engine.active_runs import StartedRun
 from runglass.engine.capture.capture import Capture, Redactor
-from runglass.engine.engine import Engine, StartedRun
+from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.models.gateway import ModelGateway, Price
 from runglass.engine.run_task import RunOutcome

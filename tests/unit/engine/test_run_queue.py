@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.engine import StartedRun
+from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import LeaseLost, RunOutcome, RunReleased
@@ -45,7 +45,7 @@ async def test_so_many_go_on_at_once_and_the_others_begin_in_order(tmp_path: Pat
         most = 0
         waiting = [asyncio.ensure_future(run.outcome()) for run in runs]
         while not all(outcome.done() for outcome in waiting):
-            most = max(most, len(house.engine._tasks))
+            most = max(most, len(house.engine._active.tasks))
             await asyncio.sleep(0)
         assert most == 2
         assert [(await outcome).status for outcome in waiting] == ["completed"] * 7
@@ -53,9 +53,9 @@ async def test_so_many_go_on_at_once_and_the_others_begin_in_order(tmp_path: Pat
         assert [each.types()[-1] for each in ran] == ["flow_completed"] * 7
         started_at = [str(each.events[0].at) for each in ran]
         assert started_at == sorted(started_at)
-        assert house.engine._places.held == 0
-        assert house.engine._places.waiting == 0
-        assert (await start(house, FLOW)).id in house.engine._tasks, "nobody waits without need"
+        assert house.engine._queue.held == 0
+        assert house.engine._queue.waiting == 0
+        assert (await start(house, FLOW)).id in house.engine._active.tasks, "nobody waits without need"
 
 
 async def test_what_waits_is_in_the_store_and_not_in_memory(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ async def test_what_waits_is_in_the_store_and_not_in_memory(tmp_path: Path) -> N
         second = await start(house, FLOW, {"text": "x" * 1000})
         await begun(house, first)
         assert await status(house, second) == "pending"
-        assert second.id not in house.engine._tasks
+        assert second.id not in house.engine._active.tasks
         run = await house.store.run(second.id)
         assert run is not None
         request = await house.store.request(run.no)
@@ -117,7 +117,7 @@ async def test_the_line_goes_on_after_a_crash_within_the_limit(tmp_path: Path) -
     with pytest.raises(RunReleased):
         await outcome
     async with open_harness(db(tmp_path), places=2) as house:
-        assert len(house.engine._tasks) <= 2
+        assert len(house.engine._active.tasks) <= 2
         late = await start(house, FLOW)
         for run in runs:
             await follow(house, run.id)
@@ -242,9 +242,9 @@ async def test_a_run_that_cannot_be_stored_holds_no_place(tmp_path: Path) -> Non
             if waits:
                 hold(house)
                 await begun(house, await start(house, FLOW))
-            before = house.engine._places.held, house.engine._places.waiting
+            before = house.engine._queue.held, house.engine._queue.waiting
             store.refuses = True
             with pytest.raises(StoreError):
                 await start(house, FLOW)
             store.refuses = False
-            assert (house.engine._places.held, house.engine._places.waiting) == before
+            assert (house.engine._queue.held, house.engine._queue.waiting) == before

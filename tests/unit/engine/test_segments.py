@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from runglass.engine.engine import StartedRun
+from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import Price

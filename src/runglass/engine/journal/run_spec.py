@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from runglass.flow import Flow
+from runglass.flow import Flow, step_count
 from runglass.run_api import Attachment, CaptureMode, TraceContext
+from runglass.trace import RunSummary
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +30,21 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     history: list[dict[str, Any]] = []
     attachments: list[Attachment] = []
     trace_context: TraceContext | None = None
+
+    def summary(self, run_id: str, flow_id: str, *, session_id: str | None) -> RunSummary:
+        """The summary of a run that has not begun yet."""
+        return RunSummary(
+            id=run_id,
+            flow_id=flow_id,
+            status="pending",
+            flow_slug=self.flow.slug,
+            version=self.version,
+            trigger_type=self.trigger_type,
+            session_id=session_id,
+            step_count=step_count(self.flow),
+            trace_parent=None if self.trace_context is None else self.trace_context.parent,
+            trace_state=None if self.trace_context is None else self.trace_context.state,
+        )
 
 
 class ToolOffer(msgspec.Struct, frozen=True, kw_only=True):

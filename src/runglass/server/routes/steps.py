@@ -12,7 +12,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from runglass.engine.engine import StartedRun
+from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.models.model_types import both_spellings

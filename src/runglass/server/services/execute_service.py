@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 from starlette.responses import Response
 
-from runglass.engine.engine import StartedRun
+from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import Pause, RunSpec, Segment
 from runglass.engine.models.model_types import both_spellings

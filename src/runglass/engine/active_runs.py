@@ -1,0 +1,168 @@
+"""The runs that go on in this process: one task for each, from its begin to what becomes of it.
+
+A run without a task is `idle_runs.py`'s; which run gets a task next is decided in `claims.py`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import NamedTuple
+
+from uuid_utils import uuid7
+
+from runglass.engine.drain import StopRequest
+from runglass.engine.journal.resume import ResumeState
+from runglass.engine.run_queue import RunQueue
+from runglass.engine.run_task import EngineContext, RunOutcome, RunReleased, RunTask
+from runglass.errors import RunUnreadable, StoreError
+from runglass.store.base import RunRecord
+
+log = logging.getLogger(__name__)
+
+
+class StartedRun(NamedTuple):
+    """A run that goes on by itself; `outcome` waits for the end of its stretch.
+
+    `head` is the seq that the stretch began after. `outcome` raises RunReleased if the run goes on without
+    this engine, StoreError if it cannot be recorded.
+    """
+
+    id: str
+    head: int
+    outcome: Callable[[], Awaitable[RunOutcome]]
+
+
+class ActiveRuns:
+    """The tasks of an engine's runs. `free_place` gives back the place of a run whose task has ended.
+
+    `owner` is the name that the engine has in the store, a new one after each lease that was lost. `resuming`
+    are paused runs that wait for a place. `orphaned` are runs that the store counts as the owner's though
+    they have no task: just claimed, or left because the store failed. Their stop requests are kept.
+    """
+
+    def __init__(self, context: EngineContext, queue: RunQueue, *, free_place: Callable[[int], None]) -> None:
+        self.owner = str(uuid7())
+        self.tasks: dict[str, asyncio.Task[RunOutcome]] = {}
+        self.resuming: set[str] = set()
+        self.orphaned: dict[str, StopRequest] = {}
+        self.set_aside: set[str] = set()
+        self._context = context
+        self._gate = context.gate
+        self._queue = queue
+        self._free_place = free_place
+        self._running: dict[str, RunTask] = {}
+
+    def is_active(self, run_id: str) -> bool:
+        """Whether a stretch of the run goes on in this engine, or is about to."""
+        return run_id in self.tasks or run_id in self.resuming
+
+    def begin(
+        self,
+        run: RunRecord,
+        state: ResumeState,
+        *,
+        owner: str | None = None,
+        not_before: str = "",
+        outputs: MutableMapping[int, bytes] | None = None,
+    ) -> StartedRun:
+        """Gives the run a task, on behalf of `owner`; by default that is the owner of this moment."""
+        if run.id in self.tasks:
+            # The lease ran out while the run was created, and the run has been claimed under the next one.
+            return self._started(run)
+        owner = owner or self.owner
+        queued = self._queue.leave(run.id)
+        running = RunTask(
+            self._context,
+            run,
+            state,
+            owner=owner,
+            ending=StopRequest(),
+            not_before=not_before,
+            outputs=outputs if queued is None else queued.outputs,
+        )
+        # A run that was accepted at the very moment of a stop waits for the next start. One that was created
+        # under a lease that has run out since waits for the process that claims it.
+        running.ending.left = self._gate.closed or owner != self.owner
+        orphaned = self.orphaned.pop(run.id, None)
+        running.ending.cancelled = None if orphaned is None else orphaned.cancelled
+        task = asyncio.create_task(running.walk(), name=f"run {run.id}")
+        self._running[run.id], self.tasks[run.id] = running, task
+        self._queue.hold(run.project_id)
+        if queued is not None and not queued.begun.done():
+            queued.begun.set_result(task)
+        task.add_done_callback(lambda _: self._forget(run.id))
+        return self._started(run)
+
+    def cancel(self, run_id: str, *, reason: str) -> bool:
+        """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""
+        orphaned = self.orphaned.get(run_id)
+        if orphaned is not None:
+            orphaned.cancelled = orphaned.cancelled or reason
+            return True
+        running = self._running.get(run_id)
+        if running is None or running.ended or running.ending.left:
+            return False
+        if running.ending.cancelled is None:
+            running.ending.cancelled = reason
+            self._cut_off(run_id)
+        return True
+
+    def put_aside(self, run_id: str, error: Exception) -> None:
+        """Leaves a run as it is stored, until the next start, and logs that once: it may not stop others."""
+        if run_id not in self.set_aside:
+            self.set_aside.add(run_id)
+            log.error(
+                "run %s is set aside until the next start; `runglass data export-raw %s FILE` saves it: %s",
+                run_id,
+                run_id,
+                error,
+                exc_info=None if isinstance(error, RunUnreadable) else error,
+            )
+        self.orphaned.pop(run_id, None)
+        self._queue.leave(run_id, error)
+
+    async def join(self, run_id: str) -> None:
+        """Returns when no stretch of the run goes on in this engine."""
+        task = self.tasks.get(run_id)
+        if task is not None:
+            await asyncio.wait({task})
+
+    async def settled(self, run_id: str) -> None:
+        """Returns when a stretch that has ended is over: its last event is seen a moment before."""
+        running = self._running.get(run_id)
+        if running is not None and running.ended:
+            await asyncio.wait({self.tasks[run_id]})
+
+    async def release_all(self) -> None:
+        """Cuts off every stretch, which leaves its run to another process; returns when all have ended."""
+        # Again for runs that a call has begun meanwhile: none may be left waiting for its own end.
+        while self.tasks:
+            for run_id, running in self._running.items():
+                # A stretch that has ended is only being stored: its caller must be told the end.
+                if not running.ending.requested and not running.ended:
+                    running.ending.left = True
+                    self._cut_off(run_id)
+            await asyncio.wait(list(self.tasks.values()))
+
+    def _started(self, run: RunRecord) -> StartedRun:
+        task = self.tasks[run.id]
+        return StartedRun(run.id, run.head, lambda: asyncio.shield(task))
+
+    def _cut_off(self, run_id: str) -> None:
+        # A task that is cancelled before it begins never runs, and so would never record its end.
+        if self._running[run_id].begun:
+            self.tasks[run_id].cancel()
+
+    def _forget(self, run_id: str) -> None:
+        task, running = self.tasks.pop(run_id), self._running.pop(run_id)
+        # The exception is fetched, so that a failure without a waiting caller is logged here and not by the
+        # garbage collector.
+        error = task.exception() if not task.cancelled() else None
+        if isinstance(error, StoreError):
+            log.error("run %s could not be recorded and is left until it can be: %s", run_id, error)
+            self.orphaned[run_id] = running.ending
+        elif isinstance(error, RunReleased):
+            log.info("run %s: %s", run_id, error)
+        elif isinstance(error, Exception):
+            self.put_aside(run_id, error)
+        self._free_place(running.run.project_id)

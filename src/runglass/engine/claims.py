@@ -1,0 +1,217 @@
+"""The lease that an engine holds on its runs, and the runs of the store that it claims under it.
+
+Claimed are the runs that the engine has put in its own queue, and those of a process whose lease has ended.
+"""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from uuid_utils import uuid7
+
+from runglass.clock import iso
+from runglass.engine.active_runs import ActiveRuns
+from runglass.engine.drain import StopRequest
+from runglass.engine.idle_runs import IdleRuns
+from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
+from runglass.engine.run_queue import RunQueue
+from runglass.engine.run_task import EngineContext, LeaseLost
+from runglass.errors import RunUnreadable, StoreError
+from runglass.store.base import RunRecord
+
+log = logging.getLogger(__name__)
+
+CLAIMED_AT_ONCE = 100
+CLAIM_WAIT_S = 1.0
+"""So long a start waits for the runs that another process has left unfinished."""
+
+
+class RunClaims:
+    """Keeps the lease and fills free places. The lease lasts `lease_s` seconds from each renewal."""
+
+    def __init__(
+        self, context: EngineContext, active: ActiveRuns, idle: IdleRuns, queue: RunQueue, *, lease_s: float
+    ) -> None:
+        self._store = context.store
+        self._clock = context.parts.clock
+        self._crash_retries = context.crash_retries
+        self._gate = context.gate
+        self._active = active
+        self._idle = idle
+        self._queue = queue
+        self._lease = timedelta(seconds=lease_s)
+        self._keeping = asyncio.Lock()
+        self._filling: asyncio.Task[None] | None = None
+        self._fill_again = False
+
+    async def open(self) -> None:
+        """Takes the first lease, and begins to claim; waits for that a moment, and not for large runs."""
+        await self._hold_lease(renew=False)
+        await self._count_free()
+        self._fill_again = True
+        self._filling = asyncio.create_task(self._fill(), name="the queue of runs")
+        # A run that was left with much in it takes long to read; the start need not wait for that.
+        await asyncio.wait({self._filling}, timeout=CLAIM_WAIT_S)
+
+    async def release(self) -> None:
+        """Leaves all runs and ends the lease."""
+        # A claim that is on its way comes before the end of the lease, which lets go of what it got.
+        async with self._keeping:
+            await self._active.release_all()
+            try:
+                await self._store.end_lease(self._active.owner)
+            except StoreError as error:
+                log.warning("the lease of a stopped process lasts until it runs out: %s", error)
+
+    async def close(self) -> None:
+        """Returns when no claim goes on any more."""
+        if self._filling is not None:
+            await asyncio.wait({self._filling})
+
+    async def run_forever(self) -> None:
+        """Keeps the lease until it is cancelled. A store that fails is tried again."""
+        while True:
+            await self._clock.sleep(self._lease.total_seconds() / 3)
+            try:
+                await self.keep_lease()
+            except StoreError as error:
+                log.warning("the lease could not be renewed: %s", error)
+
+    async def keep_lease(self) -> None:
+        """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
+        async with self._keeping:
+            if not self._gate.closed:
+                await self._keep_lease()
+
+    def fill(self) -> None:
+        """Lets the runs begin that are next in the queue, if there are any."""
+        if not self._queue.waiting or self._gate.closed:
+            return
+        self._fill_again = True
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.create_task(self._fill(), name="the queue of runs")
+
+    async def _keep_lease(self) -> None:
+        active = self._active
+        if not await self._hold_lease(renew=True):
+            log.error("the lease ran out: other processes go on with the runs of this one")
+            await active.release_all()
+            active.owner = str(uuid7())
+            await self._hold_lease(renew=False)
+        orphaned = dict(active.orphaned)
+        for run_id in orphaned:
+            # A run that has been taken up again meanwhile goes on here, and is not let go.
+            if run_id in active.orphaned:
+                await self._store.release_run(run_id, active.owner)
+        await self._count_free()
+        claimed = await self._claim()
+        if self._queue.backlog:
+            # A run that was let go may still wait for a place.
+            return
+        for run_id, ending in orphaned.items():
+            if run_id not in claimed and active.orphaned.get(run_id) is ending:
+                await self._drop(run_id, ending)
+
+    async def _hold_lease(self, *, renew: bool) -> bool:
+        until = iso(self._clock.now() + self._lease)
+        return await self._store.hold_lease(self._active.owner, until=until, renew=renew)
+
+    async def _count_free(self) -> None:
+        """Tells the queue how many runs of the store no process has."""
+        free = await self._store.free_runs(self._active.owner, now=iso(self._clock.now()))
+        self._queue.found(free)
+
+    async def _claim(self) -> set[str]:
+        """Goes on with the runs that no process has, as far as there are places; returns their ids."""
+        ids: set[str] = set()
+        exhausted: set[int] = set()
+        active, queue = self._active, self._queue
+        # A run that is claimed while the engine stops is let go with its lease.
+        while not self._gate.closed and (found := queue.claimable(CLAIMED_AT_ONCE, but=exhausted)):
+            project_id, limit = found
+            now = iso(self._clock.now())
+            queue.takeovers = claim = queue.takeovers + 1
+            queue.reserve(project_id, limit)
+            claimed: list[RunRecord] = []
+            try:
+                claimed = await self._store.claim_runs(
+                    active.owner, now=now, limit=limit, project_id=project_id
+                )
+            finally:
+                if len(claimed) < limit:
+                    queue.give_back(project_id, unused=limit - len(claimed))
+            queue.claimed(project_id, limit, [run.id for run in claimed])
+            for run in claimed:
+                # Until the run goes on, it can be cancelled; one that cannot be read yet is let go again.
+                active.orphaned.setdefault(run.id, StopRequest())
+            for run in claimed:
+                if self._gate.closed:
+                    queue.give_back(project_id)
+                    continue
+                ids.add(run.id)
+                try:
+                    await self._go_on(run)
+                except StoreError as error:
+                    log.warning("run %s cannot be gone on with yet: %s", run.id, error)
+                except Exception as error:
+                    # The run is still this engine's, so it is not claimed again before the next start.
+                    active.put_aside(run.id, error)
+                finally:
+                    queue.give_back(project_id)
+            if len(claimed) < limit:
+                exhausted.add(project_id)
+                for run_id in queue.missing(project_id, claim):
+                    if run_id not in active.orphaned:
+                        queue.leave(run_id, LeaseLost(f"run {run_id!r} was taken by another process"))
+        return ids
+
+    async def _fill(self) -> None:
+        while self._fill_again:
+            self._fill_again = False
+            try:
+                async with self._keeping:
+                    if not self._gate.closed:
+                        await self._claim()
+            except StoreError as error:
+                log.warning("runs that wait for a place are not begun yet: %s", error)
+            except Exception:
+                log.exception("runs that wait for a place are not begun yet")
+
+    async def _go_on(self, run: RunRecord) -> None:
+        """Goes on with a claimed run, or ends it where that cannot be done."""
+        active = self._active
+        await active.join(run.id)
+        state = await left_state(self._store, run)
+        if state is not None and run.claims <= self._crash_retries + 1:
+            not_before = await last_time(self._store, run)
+            if run.claims:
+                log.warning("run %s was left off after event %d and goes on", run.id, run.head)
+            active.begin(run, state, not_before=not_before)
+            return
+        why = "nothing says what it was to do" if state is None else "whatever goes on with it does not live"
+        error = {
+            "code": WORKER_LOST,
+            "message": f"the process that ran this ended before the run did, and {why}",
+        }
+        log.error("run %s was cut off and is ended: %s", run.id, error["message"])
+        ending = active.orphaned.pop(run.id, None) or StopRequest()
+        try:
+            if ending.cancelled is not None:
+                await self._idle.end(run, cancelled=ending.cancelled)
+            else:
+                await self._idle.end(run, error=error)
+        except StoreError:
+            active.orphaned.setdefault(run.id, ending)
+            raise
+        self._queue.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
+
+    async def _drop(self, run_id: str, ending: StopRequest) -> None:
+        """Forgets a run that was let go and cannot be claimed: it waits, has ended, or is elsewhere."""
+        run = await self._store.run(run_id)
+        if run is not None and ending.cancelled is not None:
+            try:
+                await self._idle.cancel(run, reason=ending.cancelled)
+            except RunUnreadable as error:
+                self._active.put_aside(run_id, error)
+        if self._active.orphaned.get(run_id) is ending:
+            del self._active.orphaned[run_id]

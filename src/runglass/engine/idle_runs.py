@@ -1,0 +1,75 @@
+"""Runs that have no task in this process: what a paused one waits for, and the end of one as it stands."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from runglass.engine.active_runs import ActiveRuns
+from runglass.engine.journal.checkpoints import CheckpointSet, size_of
+from runglass.engine.journal.resume import PausedRun, begun_first
+from runglass.engine.journal.run_spec import Pause, SegmentSpec
+from runglass.engine.run_queue import RunQueue
+from runglass.engine.run_task import EngineContext, LeaseLost
+from runglass.engine.scheduling.offloading import offload
+from runglass.engine.terminate import end_run
+from runglass.errors import WrongExpectedVersion, api_error
+from runglass.store.base import Checkpoint, RunRecord, decoding
+
+
+class IdleRuns:
+    """Reads and ends runs that are paused, queued or set aside."""
+
+    def __init__(self, context: EngineContext, active: ActiveRuns, queue: RunQueue) -> None:
+        self._context = context
+        self._store = context.store
+        self._active = active
+        self._queue = queue
+
+    async def paused(self, run: RunRecord) -> PausedRun:
+        """What a paused run waits for. Raises RUN_NOT_PAUSED, RunUnreadable."""
+        await self._active.settled(run.id)
+        rows = await self._store.checkpoints(run.no)
+        begun = await begun_first(self._store, run)
+        with decoding(run.id):
+            later, pause, outputs = await offload(partial(_rest_of, rows), size_bytes=size_of(rows))
+        if run.status != "paused" or self._active.is_active(run.id) or begun is None or pause is None:
+            raise api_error(
+                "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
+            )
+        return PausedRun(run, begun.plan, pause, outputs, (later or begun).stretch.step_inputs, size_of(rows))
+
+    async def cancel(self, run: RunRecord, *, reason: str) -> bool:
+        """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.
+
+        Raises StoreError, and RunUnreadable where too little of it can be read for an end.
+        """
+        active = self._active
+        await active.settled(run.id)
+        if run.id in active.set_aside and run.status in ("pending", "running"):
+            await self.end(run, cancelled=reason)
+            active.set_aside.discard(run.id)
+            return True
+        if run.status not in ("paused", "pending") or run.id in active.tasks:
+            return False
+        # A call that takes the run up at the same moment has another fence: it cannot write behind the end.
+        claimed = await self._store.claim_waiting(run)
+        if claimed is None:
+            return False
+        try:
+            await self.end(claimed, cancelled=reason)
+        except WrongExpectedVersion:
+            return False
+        active.set_aside.discard(run.id)
+        self._queue.leave(run.id, LeaseLost(f"run {run.id!r} was ended before it began"))
+        return True
+
+    async def end(self, run: RunRecord, *, error: dict[str, Any] | None = None, cancelled: str = "") -> None:
+        """Ends the run as failed with `error`, or as cancelled. Raises as `end_run` does."""
+        context, capture = self._context, self._context.make_capture(run.capture)
+        clock = context.parts.clock
+        await end_run(self._store, context.bus, clock, run, capture, error=error, cancelled=cancelled)
+
+
+def _rest_of(rows: Sequence[Checkpoint]) -> tuple[SegmentSpec | None, Pause | None, dict[str, Any]]:
+    kept = CheckpointSet(rows)
+    return kept.begun, kept.pause, kept.outputs()
