@@ -12,19 +12,21 @@
     ├── APITimeoutError              the caller's wall-clock bound passed
     ├── ToolCallLimitError           a model asked for tools in more rounds than the caller allowed
     ├── FlowFileError                a flow file is wrong; carries located problems
-    ├── RunUnreadable                what the store has of a run cannot be decoded
+    ├── RunUnreadable                the stored data of a run cannot be decoded
     ├── KeyLimitReached              the project has as many keys as it may have
     ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
     └── StoreError                   the store refused or cannot be reached
-        ├── CallRepeated             there has been a call under the same Idempotency-Key
+        ├── DuplicateIdempotencyKey  there has been a call under the same Idempotency-Key
         ├── RunPurged                the run was deleted while it was read
         ├── CommitUncertain          the commit failed: it may have been made or not
-        ├── HeadMismatch             another writer appended first, or this one lost its lease
+        ├── WrongExpectedVersion     another writer appended first, or this one lost its lease
         └── PermanentStoreError      the store would refuse the same again
             └── ValueTooLarge        a value is larger than the store can hold
 
 The server raises what the client will raise: it builds an `APIError` by code with `api_error`, sends it in
 the shape of the wire contract, and the client builds the same one from the answer.
+
+More than 300 lines: the tree and the table are each read as a whole.
 """
 
 from collections.abc import Mapping, Sequence
@@ -170,6 +172,10 @@ class StepFailure(RunglassError):
         self.may_retry = may_retry
         self.retry_after_ms = retry_after_ms
         self.details = dict(details or {})
+
+    def as_json(self) -> dict[str, Any]:
+        """The error as it is recorded."""
+        return {"code": self.code, "message": self.message, **self.details}
 
 
 class RunUnreadable(RunglassError):

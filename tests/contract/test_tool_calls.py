@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from runglass import Client, ToolCallLimitError
-from runglass.engine.steps.executor import MAX_TOOL_ITERATIONS
+from runglass.engine.steps.attempt_runner import MAX_TOOL_ITERATIONS
 from runglass.testing import RunningServer
 from tests.contract.wire import detail, frames, refusal
 

@@ -12,8 +12,9 @@ from uuid_utils import uuid7
 
 from runglass.engine.drain import StopRequest
 from runglass.engine.journal.resume import ResumeState
+from runglass.engine.run_outcome import RunOutcome, RunReleased
 from runglass.engine.run_queue import RunQueue
-from runglass.engine.run_task import EngineContext, RunOutcome, RunReleased, RunTask
+from runglass.engine.run_task import EngineContext, RunTask
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.base import RunRecord
 

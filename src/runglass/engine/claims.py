@@ -14,8 +14,9 @@ from runglass.engine.active_runs import ActiveRuns
 from runglass.engine.drain import StopRequest
 from runglass.engine.idle_runs import IdleRuns
 from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
+from runglass.engine.run_outcome import LeaseLost
 from runglass.engine.run_queue import RunQueue
-from runglass.engine.run_task import EngineContext, LeaseLost
+from runglass.engine.run_task import EngineContext
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.base import RunRecord
 

@@ -24,8 +24,9 @@ from runglass.engine.journal.checkpoints import stretch_checkpoint
 from runglass.engine.journal.resume import PausedRun, last_time, new_state, paused_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets
+from runglass.engine.run_outcome import RunReleased
 from runglass.engine.run_queue import RunQueue
-from runglass.engine.run_task import EngineContext, RunReleased
+from runglass.engine.run_task import EngineContext
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_write

@@ -8,8 +8,9 @@ from runglass.engine.active_runs import ActiveRuns
 from runglass.engine.journal.checkpoints import CheckpointSet, size_of
 from runglass.engine.journal.resume import PausedRun, begun_first
 from runglass.engine.journal.run_spec import Pause, SegmentSpec
+from runglass.engine.run_outcome import LeaseLost
 from runglass.engine.run_queue import RunQueue
-from runglass.engine.run_task import EngineContext, LeaseLost
+from runglass.engine.run_task import EngineContext
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.terminate import end_run
 from runglass.errors import WrongExpectedVersion, api_error

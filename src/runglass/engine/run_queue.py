@@ -10,7 +10,7 @@ import math
 from collections.abc import Collection, Mapping, MutableMapping
 from itertools import islice
 
-from runglass.engine.run_task import RunOutcome
+from runglass.engine.run_outcome import RunOutcome
 from runglass.engine.scheduling.fair_share import Shares
 from runglass.errors import APIError, api_error
 

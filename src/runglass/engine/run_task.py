@@ -1,36 +1,40 @@
-"""One stretch of one run, from where it begins to how it ends, in whatever way it does."""
+"""One stretch of one run, from its begin to each of the ways in which it may end."""
 
 import asyncio
 import logging
 from collections.abc import Callable, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from runglass.bus.base import Bus
 from runglass.engine.capture.capture import Capture
 from runglass.engine.drain import DrainGate, StopRequest
-from runglass.engine.interpreter import Interpreter, SegmentResult
+from runglass.engine.interpreter import Interpreter
+from runglass.engine.journal.checkpoint_reader import CheckpointReader
 from runglass.engine.journal.checkpoints import kept_ids, stretch_checkpoint
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
-from runglass.engine.journal.run_spec import Pause, ToolLoopState
+from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.budget import Budgets
+from runglass.engine.pauses import SegmentResult
 from runglass.engine.payload import Payload
+from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
 from runglass.engine.scheduling.pacing import set_project
 from runglass.engine.scheduling.run_limits import Allowance, LimitReached, RunLimits
 from runglass.engine.scheduling.store_turns import ProjectTurns
 from runglass.engine.scope import StepPosition
-from runglass.engine.steps.attempt_recorder import AttemptContext, AttemptRecorder
-from runglass.engine.steps.executor import CreditsExhausted, StepExecutor, StepFailedPermanently
+from runglass.engine.steps.attempt_context import AttemptContext
+from runglass.engine.steps.attempt_recorder import AttemptRecorder
+from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.handlers import StepDependencies
 from runglass.engine.steps.orphaned_calls import charge_lost
+from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
 from runglass.engine.steps.override_notes import overrides_applied
 from runglass.engine.terminate import end_run
 from runglass.errors import (
     PermanentStoreError,
-    RunglassError,
     StepFailure,
     StoreError,
     ValueTooLarge,
@@ -48,37 +52,8 @@ log = logging.getLogger(__name__)
 _TOLD_OF_JOBS = ("code", "message")
 
 
-class RunReleased(RunglassError):
-    """The run was left by the process that went on with it; it goes on elsewhere, or after the next start."""
-
-
-class LeaseLost(RunReleased):
-    """Another process goes on with the run: the lease of this one ran out."""
-
-
-class RunOutcome(NamedTuple):
-    """How a stretch ended: `status` as in the trace, and the `error` of a run that failed.
-
-    `result_json` is the result of a completed one. A paused run has its `pause` and the `outputs` by step id
-    so far.
-    """
-
-    status: str
-    error: dict[str, Any] | None = None
-    step_id: str | None = None
-    pause: Pause | None = None
-    outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
-    result_json: bytes = b"null"
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        """The result, decoded anew each time."""
-        result: dict[str, Any] | None = msgspec.json.decode(self.result_json)
-        return result
-
-
 class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What all stretches of an engine share."""
+    """The parts that all stretches of an engine share."""
 
     store: Store
     bus: Bus
@@ -92,32 +67,8 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     turns: ProjectTurns
 
 
-class _Checkpoints:
-    """What a run's memory gets back from the store. Knows no stretch: nothing of one outlives its end."""
-
-    def __init__(self, run: RunRecord, store: Store, recorder: Recorder) -> None:
-        self._run = run
-        self._store = store
-        self._recorder = recorder
-
-    async def read(self, address: tuple[str, str]) -> bytes:
-        """A checkpoint of this run, once it is stored. Raises StoreError, HeadMismatch."""
-        await self._recorder.commit()
-        try:
-            data = await self._store.checkpoint(self._run.no, *address)
-        except StoreError as error:
-            # What is cut off by this goes on later: nothing may say that it was lost.
-            self._recorder.fail(error)
-            raise
-        if data is None:
-            gone = WrongExpectedVersion(f"run {self._run.id!r} was ended by another process")
-            self._recorder.fail(gone)
-            raise gone
-        return data
-
-
 class RunTask:
-    """A stretch that goes on, on behalf of `owner`; `ending` is how to end it early."""
+    """A stretch that goes on, on behalf of `owner`; `ending` asks it to end early."""
 
     def __init__(
         self,
@@ -148,13 +99,13 @@ class RunTask:
         )
         self._memory = RunMemory(
             around.memory,
-            _Checkpoints(run, around.store, self._recorder).read,
+            CheckpointReader(run, around.store, self._recorder).read,
             project_id=run.project_id,
         )
         self._memory.hold_inputs(state.request_bytes)
 
     async def walk(self) -> RunOutcome:
-        """Goes on to the end of the stretch. Raises RunLeft, and StoreError if it cannot be recorded."""
+        """Goes on to the end of the stretch. Raises RunReleased, and StoreError if it cannot be recorded."""
         self.begun = True
         set_project(self.run.project_id)
         try:
@@ -164,7 +115,7 @@ class RunTask:
         except WrongExpectedVersion as taken:
             raise LeaseLost(f"run {self.run.id!r} was taken over by another process") from taken
         except PermanentStoreError as error:
-            # Whoever went on with the run would come to the same place again, and so for ever.
+            # Another process that went on with the run would come to the same place, and so for ever.
             return await self._given_up(error)
         finally:
             self._memory.close()
@@ -181,7 +132,7 @@ class RunTask:
             walked = await (await self._runner(capture)).walk()
             if walked.result is None:
                 return self._ended_well(walked, capture)
-            # While it is redacted others may need the memory: what is used is not put away.
+            # While the result is redacted, other runs may need memory: a value in use is not put away.
             async with self._memory.using([walked.result], decoded=False):
                 await capture.prepare(walked.result)
                 return self._ended_well(walked, capture)
@@ -214,7 +165,7 @@ class RunTask:
             return self._failed(error, capture.error(error))
 
     async def _given_up(self, refused: PermanentStoreError) -> RunOutcome:
-        """Ends a run at what its store has of it, since nothing more of it can be stored."""
+        """Ends a run where its stored log ends, since nothing more of it can be stored."""
         self.ended = True
         await self._recorder.close()
         around, run = self._around, await self._around.store.run(self.run.id)
@@ -312,9 +263,9 @@ class RunTask:
         return RunOutcome("completed", result_json=walked.result.json)
 
     def _failed(self, error: dict[str, Any], kept: msgspec.Raw, step_id: str | None = None) -> RunOutcome:
-        """The failure with its whole `error` for the caller; the log gets what is `kept` of it."""
+        """The failure with its whole `error` for the caller; the log gets the `kept` part."""
         charge_lost(self._recorder, self.run.id)
-        # Who asks for a job is told its code and message, and is owed no more.
+        # The caller of a job is told code and message of its error, and is owed no more.
         owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
         self._recorder.set_outcome(error=msgspec.json.encode(owed))
         self._recorder.record(
@@ -324,7 +275,7 @@ class RunTask:
 
 
 def _reason_of(refused: PermanentStoreError) -> str:
-    """What callers are told. The texts of other errors may name places of this machine."""
+    """The reason, for callers. The texts of other errors may name places of this machine."""
     cause: BaseException = refused
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
-from runglass.engine.run_task import RunReleased
+from runglass.engine.run_outcome import RunReleased
 from runglass.errors import APIError, StoreError
 from runglass.run_api import CaptureMode
 from tests.prove.simulating.flows import make_flow

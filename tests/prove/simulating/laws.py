@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from runglass.engine.journal.recorder import path_text
+from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.journal.run_spec import SegmentSpec
 from runglass.events import (

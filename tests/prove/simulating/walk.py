@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from runglass.engine.journal.resume import WORKER_LOST
-from runglass.engine.steps.executor import PROVIDER_RETRY
+from runglass.engine.steps.retries import PROVIDER_RETRY
 from runglass.events import (
     LoopCompleted,
     StepCompleted,

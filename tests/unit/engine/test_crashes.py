@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from runglass.clock import iso
 from runglass.engine.journal.run_spec import Segment, ToolOffer
-from runglass.engine.run_task import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.steps.handlers import perform
 from runglass.errors import APIError, StoreError
@@ -497,7 +497,7 @@ async def test_a_stop_lets_steps_end_and_begins_none(tmp_path: Path, monkeypatch
             await held.wait()
         return await perform(step, *rest, **more)
 
-    monkeypatch.setattr("runglass.engine.steps.executor.perform", performing)
+    monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", performing)
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         started = await start(house, "- {id: a, type: passthrough}\n- {id: b, type: passthrough}", {"n": 1})
         await reached.wait()

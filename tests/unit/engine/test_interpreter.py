@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from runglass.engine.run_task import RunOutcome
+from runglass.engine.run_outcome import RunOutcome
 from runglass.engine.steps.handlers import perform
 from runglass.errors import StoreError
 from runglass.events import FlowCompleted, FlowFailed, LoopCompleted, StepProgress, StepRetrying, StepSkipped
@@ -503,7 +503,7 @@ async def test_a_fault_of_the_engine_is_recorded_not_lost(
     async def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("runglass.engine.steps.executor.perform", broken)
+    monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", broken)
     ran = await execute("- {id: a, type: passthrough}")
     error = ran.step("a").error_context
     assert error is not None
@@ -569,7 +569,7 @@ async def test_a_cancellation_that_meets_a_failure_is_not_lost(
                 await asyncio.sleep(0)
         return await perform(step, *rest, **more)
 
-    monkeypatch.setattr("runglass.engine.steps.executor.perform", performing)
+    monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", performing)
     started = await start(
         house,
         """

@@ -7,8 +7,8 @@ import pytest
 
 from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.run_spec import Segment
+from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run_queue import RunQueue
-from runglass.engine.run_task import LeaseLost, RunOutcome, RunReleased
 from runglass.errors import APIError, StoreError
 from runglass.store.base import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore

@@ -12,7 +12,7 @@ from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import Price
-from runglass.engine.run_task import RunOutcome
+from runglass.engine.run_outcome import RunOutcome
 from runglass.errors import FlowExecutionError
 from runglass.events import FlowCompleted, StepPausedForToolCalls, StepResumed
 from runglass.flow import parse_flow

@@ -8,7 +8,8 @@ from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.payload import Payload
 from runglass.engine.scope import StepPosition
-from runglass.engine.steps.attempt_recorder import AttemptContext, AttemptRecorder
+from runglass.engine.steps.attempt_context import AttemptContext
+from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.text_batcher import TextBatcher
 from runglass.events import KnownEvent, StepProgress
 from runglass.flow import Flow, PassthroughStep

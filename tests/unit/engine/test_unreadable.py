@@ -8,7 +8,7 @@ import pytest
 
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.maintenance.maintenance import Maintenance
-from runglass.engine.run_task import RunOutcome
+from runglass.engine.run_outcome import RunOutcome
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.base import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runglass.engine.run_task import RunOutcome
+from runglass.engine.run_outcome import RunOutcome
 from runglass.errors import APIError, CommitUncertain, StoreError
 from runglass.events import FlowFailed
 from runglass.fold import fold

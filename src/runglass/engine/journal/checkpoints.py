@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runglass.engine.journal.recorder import path_text
 from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.payload import Payload
 from runglass.engine.scope import StepPosition
@@ -138,3 +137,8 @@ def _outwards(steps: Iterable[Step], step_id: str, loops: int = 0) -> list[tuple
         if found:
             return [*found, (step, loops)]
     return []
+
+
+def path_text(loop_path: tuple[int, ...] | None) -> str:
+    """A loop path as the store keeps it: `0,3`, outermost first; empty outside of loops."""
+    return ",".join(map(str, loop_path)) if loop_path else ""

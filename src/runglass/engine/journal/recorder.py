@@ -1,7 +1,7 @@
 """The only writer of a run's log.
 
-Each event gets its seq and time, is folded and encoded once, and goes to the store together with everything
-that follows from it. What is recorded in one turn of the event loop travels in one append; nobody hears of an
+Each event gets its seq and time, is folded and encoded once, and goes to the store together with the rows
+that follow from it. Events recorded in one turn of the event loop travel in one append; no reader hears of an
 event before its append has been committed.
 """
 
@@ -14,6 +14,7 @@ from msgspec.structs import force_setattr
 
 from runglass.bus.base import Bus
 from runglass.clock import Clock, iso
+from runglass.engine.journal.checkpoints import path_text
 from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, note_activity, paced_write
 from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import KnownEvent, RunStarted, encode_event
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 COUNTED_BYTES = 64 * 1024
 """So much is written before it is added to what the run and its project take in the store."""
 MOST_UNDER_WAY = 4 << 20
-"""With more on its way to the store, the next step waits until nothing is: `keep_pace` bounds memory, too."""
+"""With more on its way to the store, a step waits until all of it is stored: memory is bounded, too."""
 
 
 class Recorder:
@@ -91,7 +92,7 @@ class Recorder:
         return self._fold
 
     def begin(self) -> None:
-        """Adds the first event of a run, which tells what its summary has said from the start."""
+        """Adds the first event of a run, which holds what its summary has held from the start."""
         run, summary = self._run, self._fold.summary
         self.record(
             RunStarted(
@@ -138,22 +139,22 @@ class Recorder:
         self._dropped.extend(step_ids)
 
     def keep_replay(self, data: bytes) -> None:
-        """Keeps what the last event is to bring when its call is sent again."""
+        """Keeps the content that the last event has for a call that is sent again."""
         self._owed.append((self._head, data))
         self._open_bytes += len(data)
 
     def set_outcome(self, *, result: bytes | None = None, error: bytes | None = None) -> None:
-        """Keeps what the run's caller is owed, with the event that ends the run."""
+        """Keeps the result or error that the run's caller is owed, with the event that ends the run."""
         self._result, self._error = result, error
 
     def fail(self, error: StoreError) -> None:
-        """Stores nothing more: the run is left as the store has it, for whoever goes on with it."""
+        """Stores nothing more: the run is left as the store has it, for the process that goes on with it."""
         self._failure = self._failure or error
 
     async def commit(self) -> None:
         """Returns when all that was recorded is stored.
 
-        Raises StoreError, or HeadMismatch, if it cannot be; nothing further is stored then.
+        Raises StoreError, or WrongExpectedVersion, if it cannot be; nothing further is stored then.
         """
         self._send()
         await self._stored(self._append)
@@ -175,7 +176,7 @@ class Recorder:
 
     async def _stored(self, append: asyncio.Task[None] | None) -> None:
         if append is not None and not append.done():
-            # The append belongs to everybody who waits for it: one of them being cancelled must not undo it.
+            # Several tasks may wait for one append: that one of them is cancelled must not undo it.
             await asyncio.shield(append)
         if self._failure is not None:
             message = f"run {self._run.id!r} cannot be recorded: {self._failure}"
@@ -188,7 +189,7 @@ class Recorder:
             await asyncio.wait(set(self._appends))
 
     def _send(self) -> None:
-        # What a store says that it has not taken may be in it all the same: nothing may follow on that.
+        # An append that the store reports as failed may be in it all the same: nothing may follow on that.
         if not self._events or self._failure is not None:
             return
         note_activity(self._run.project_id)
@@ -234,7 +235,7 @@ class Recorder:
         upto_bytes = self.log_bytes + self._open_bytes
         size_bytes = upto_bytes - self._sent_bytes + len(self._result or b"")
         self._sent_bytes = upto_bytes
-        # A large append waits for its turn, and what follows on it waits, too.
+        # A large append waits for its turn, and the appends behind it wait, too.
         before = self._large
         if size_bytes > LARGE_WRITE_BYTES or (before is not None and not before.done()):
             write = self._write_in_turn(batch, upto_bytes, size_bytes, before)
@@ -267,7 +268,7 @@ class Recorder:
         except StoreError as error:
             self.fail(error)
             return
-        # Nobody awaits this task for its exception: whatever the store raises must be heard of by the run.
+        # No caller awaits this task for its exception: the run has to hear of every error of the store.
         except Exception as error:
             log.exception("an append to run %s failed inside the store", self._run.id)
             failure = PermanentStoreError(f"{type(error).__name__} inside the store")
@@ -295,8 +296,3 @@ def _rows(changes: Sequence[StepChange]) -> list[StepRow]:
         )
         for position, step in changes
     ]
-
-
-def path_text(loop_path: tuple[int, ...] | None) -> str:
-    """A loop path as the store keeps it: `0,3`, outermost first; empty outside of loops."""
-    return ",".join(map(str, loop_path)) if loop_path else ""

@@ -1,6 +1,6 @@
 """Runs the code of steps, and expressions, in other processes, within limits.
 
-Whatever that code does, this process stays up: it is never evaluated here, and nothing but text comes back.
+This process stays up whatever that code does: it is never evaluated here, and nothing but text comes back.
 A result that crossed as objects would be built here, and a small value that holds itself a hundred times over
 (`a = [a, a]`, repeated) would take all memory. So the sandbox writes the JSON, under its own limits.
 
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
-from runglass.engine.sandbox.code_transform import QUICK, WRITER, Program, as_path, of_body, of_expression
+from runglass.engine.sandbox.code_transform import QUICK, Program, as_path, of_body, of_expression
 from runglass.engine.sandbox.path_lookup import NOWHERE, look_up
 from runglass.engine.sandbox.processes import SandboxProcesses
+from runglass.engine.sandbox.result_writer import RESULT_LINES, RESULT_USES, RESULT_WRITER
 from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
 from runglass.errors import StepFailure
 from runglass.json_weight import too_heavy
@@ -31,7 +32,7 @@ SUSPENSION_LIMIT = 1000
 PRINT_LIMIT = 64 * 1024
 """Characters that are kept of what code prints."""
 MAX_PRINTED = 16 << 20
-"""More fails: each 8 kB or so are handed over in this process, beside everybody else's work."""
+"""More fails: each 8 kB or so are handed over in this process, beside the work of all other runs."""
 RESULT_SHARE = 4
 """As JSON a result may have this part of the memory limit: as objects it takes up to 20 times the room."""
 _SHOWN = 2000
@@ -110,11 +111,11 @@ class Sandbox:
         printed = _Printed()
 
         async def work(session: "AsyncMontySession") -> Any:
-            source = _RESULT + program.source
-            if not inputs.keys().isdisjoint(_RESULT_USES):
+            source = RESULT_WRITER + program.source
+            if not inputs.keys().isdisjoint(RESULT_USES):
                 # A field named `str` must not change how results are written, which costs another turn.
-                await session.feed_run(_RESULT)
-                source = "\n" * _RESULT_LINES + program.source
+                await session.feed_run(RESULT_WRITER)
+                source = "\n" * RESULT_LINES + program.source
             return await session.feed_run(source, inputs=inputs, print_callback=printed.take)
 
         try:
@@ -138,9 +139,9 @@ class Sandbox:
         raised = error.exception()
         name, message = type(raised).__name__, str(raised)
         places = [
-            (frame.line - _RESULT_LINES, frame.function_name)
+            (frame.line - RESULT_LINES, frame.function_name)
             for frame in getattr(error, "traceback", list)()
-            if frame.line > _RESULT_LINES and frame.filename.startswith("<python-input")
+            if frame.line > RESULT_LINES and frame.filename.startswith("<python-input")
         ]
         line = places[-1][0] if places else None
         limit = _limit_of(error, name, message)
@@ -234,7 +235,7 @@ def _shortened(text: str) -> str:
 
 
 def _traceback(places: list[tuple[int, str | None]], code: str, last: str) -> str:
-    # Told from the code as it was written; the sandbox knows only what was made of it.
+    # The lines come from the code as it was written; the sandbox has only the transformed code.
     lines = code.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     told = ["Traceback (most recent call last):"]
     for line, function in places[-_FRAMES:]:
@@ -244,7 +245,7 @@ def _traceback(places: list[tuple[int, str | None]], code: str, last: str) -> st
 
 
 class _Printed:
-    """What code printed, as far as it is kept."""
+    """The text that code printed, as far as it is kept."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -264,52 +265,3 @@ class _Printed:
         if self.is_over:
             # Nothing more is handed over then, and the code fails in the end.
             raise OverflowError("print limit exceeded")
-
-
-_RESULT = f"""
-from json import dumps as {WRITER}_json
-
-def {WRITER}(
-    value, dumps={WRITER}_json, isinstance=isinstance, enumerate=enumerate, repr=repr, str=str, dict=dict,
-    list=list, tuple=tuple, TypeError=TypeError, ValueError=ValueError,
-):
-    text, reason = "", ""
-    try:
-        text = dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
-        reason = str(error)
-        if reason.startswith("Circular"):
-            return "\\0\\0" + reason
-    pending = [(value, None)]
-    while pending:
-        value, path = pending.pop()
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                if not isinstance(key, str):
-                    reason = "the key " + repr(key) + " is not a string"
-                    break
-                if reason or isinstance(inner, (dict, list, tuple)):
-                    pending.append((inner, (path, "." + key)))
-            else:
-                continue
-        elif isinstance(value, (list, tuple)):
-            for index, inner in enumerate(value):
-                if reason or isinstance(inner, (dict, list, tuple)):
-                    pending.append((inner, (path, "[" + str(index) + "]")))
-            continue
-        else:
-            try:
-                dumps(value, allow_nan=False)
-                continue
-            except (TypeError, ValueError) as error:
-                reason = str(error)
-        place = ""
-        while path is not None:
-            path, step = path
-            place = step[:100] + place
-        return "\\0" + place + "\\0" + reason
-    return "\\0\\0" + reason if reason else text
-"""
-# All dicts are looked through, also where `dumps` was content: it makes strings of keys that are none.
-_RESULT_LINES = _RESULT.count("\n")
-_RESULT_USES = {"isinstance", "enumerate", "repr", "str", "dict", "list", "tuple", "TypeError", "ValueError"}

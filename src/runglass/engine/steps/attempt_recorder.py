@@ -1,25 +1,22 @@
 """One attempt of one step, in the events that tell of it.
 
-Nothing is decided here: whether there is another attempt is known in `executor.py`, what the step does in
+Nothing is decided here: whether another attempt follows is for `retries.py`, and the work of the step is in
 `handlers.py`.
 """
 
-from collections.abc import MutableMapping
 from decimal import Decimal
 from typing import Any, TypedDict
 
 import msgspec
 
-from runglass.clock import Clock
-from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.checkpoints import FailureCheckpoint, lost_checkpoints, output_checkpoint
-from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import WORKER_LOST
-from runglass.engine.journal.run_spec import ToolLoopState, ToolOffer
+from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.model_types import ModelRequest
 from runglass.engine.payload import Payload
 from runglass.engine.scheduling.memory_budget import encode, value_of
 from runglass.engine.scope import StepPosition
+from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.call_recorder import CallRecorder
 from runglass.engine.steps.handlers import AttemptResult
 from runglass.errors import StepFailure
@@ -35,38 +32,14 @@ from runglass.events import (
     StepRetrying,
     StepStarted,
 )
-from runglass.flow import Flow, LlmStep, Step
+from runglass.flow import LlmStep, Step
 from runglass.lazy_json import encoded, json_bytes
 from runglass.trace import ModelCall, StepTrace, TokenBreakdown
 
 RENDERED_PROMPT = "__rendered_prompt__"
 """Where the captured input of an llm step has its prompt, as clients of other makers know it."""
 OWN_WORDS = frozenset({"CANCELLED", WORKER_LOST})
-"""Codes of failures that the engine tells without anything that a caller or a step said."""
-
-
-class AttemptContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What the attempts of one run write with; secrets in the run's `inputs` are struck from errors.
-
-    `outputs`, if given, gets what the caller of this stretch is to have of an event, by seq, whatever the log
-    keeps; `answers_call` says that it is stored, too, for a call that may be sent again.
-    """
-
-    execution_id: str
-    flow: Flow
-    inputs: Payload
-    recorder: Recorder
-    capture: Capture
-    clock: Clock
-    answers_call: bool = False
-    outputs: MutableMapping[int, bytes] | None = None
-
-    def keep_replay(self, content: bytes) -> None:
-        """Keeps the content of the last event for the caller of this stretch."""
-        if self.outputs is not None:
-            self.outputs[self.recorder.head] = content
-        if self.answers_call:
-            self.recorder.keep_replay(content)
+"""Codes of failures whose texts hold nothing that came from a caller or a step."""
 
 
 class _StepKey(TypedDict):
@@ -107,6 +80,13 @@ class AttemptRecorder:
         self.turns = turns
         self.tried = tried
         self._writing = writing
+        self._key: _StepKey = {
+            "execution_id": writing.execution_id,
+            "step_id": step.id,
+            "attempt": number,
+            "loop_index": place.loop_index,
+            "loop_path": place.loop_path,
+        }
         self._prompt: str | None = None
         self._shown: Payload | None = None
         self._prepared: tuple[StepFailure, FailureCheckpoint] | None = None
@@ -114,12 +94,12 @@ class AttemptRecorder:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Counts the duration from now on; what earlier turns took is in it."""
+        """Counts the duration from now on; that of earlier turns is in it."""
         before_s = self.turns.duration_ms / 1000 if self.turns else 0.0
         self._started_s = self._writing.clock.monotonic_s() - before_s
 
     def stop_clock(self) -> None:
-        """Says that nobody knows how long the attempt took: its process did not live to its end."""
+        """Leaves the duration unknown: the process of the attempt did not live to its end."""
         self._started_s = None
 
     @property
@@ -132,7 +112,7 @@ class AttemptRecorder:
         """Records that the attempt begins. The input of an llm step follows, with its prompt."""
         self._writing.recorder.record(
             StepStarted(
-                **self._address(),
+                **self._key,
                 name=self.step.name,
                 step_index=self.place.step_index,
                 input_size_bytes=self._writing.capture.size(self.data),
@@ -160,42 +140,41 @@ class AttemptRecorder:
     def call(self, request: ModelRequest, *, reserved_usd: Decimal | None = None) -> CallRecorder:
         """A request to the attempt's model that is about to be made."""
         so_far = self._so_far()
-        number = 1 if so_far is None else len(so_far.model_calls) + 1
         return CallRecorder(
             request,
-            number,
+            1 if so_far is None else len(so_far.model_calls) + 1,
             capture=self._writing.capture,
             clock=self._writing.clock,
             reserved_usd=reserved_usd,
         )
 
     def reserve(self, call: CallRecorder) -> None:
-        """Records what a request that is about to be made takes from the budget."""
-        self._writing.recorder.record(StepModelReserved(**self._address(), reservation=call.reservation))
+        """Records the part of the budget that is reserved for a request about to be made."""
+        self._writing.recorder.record(StepModelReserved(**self._key, reservation=call.reservation))
 
     def record_call(self, call: ModelCall) -> None:
         """Records a request to the attempt's model that has ended."""
-        self._writing.recorder.record(StepModelCall(**self._address(), model_call=call))
+        self._writing.recorder.record(StepModelCall(**self._key, model_call=call))
 
     async def record_resume(self, results: list[dict[str, Any]]) -> None:
-        """Records that tool results are in: the run goes on, and the trace shows with what."""
+        """Records that tool results are in: the run goes on, and the trace shows the results."""
         payload = Payload({"toolResults": results})
         await self._writing.capture.prepare(payload)
         kept = self._writing.capture.snapshot(payload).data
         self._writing.recorder.record(
-            StepResumed(**self._address(), step_index=self.place.step_index, input_data=encoded(kept))
+            StepResumed(**self._key, step_index=self.place.step_index, input_data=encoded(kept))
         )
 
     def record_text(self, text: str) -> None:
         """Records a piece of the text that the attempt's model says."""
-        self._writing.recorder.record(StepProgress(**self._address(), text=text))
+        self._writing.recorder.record(StepProgress(**self._key, text=text))
 
     async def prepare_failure(self, failure: StepFailure) -> None:
         """Looks through a large input off the event loop, before the failure is recorded.
 
         Needed for every failure that is not in the engine's own words: it may repeat secrets of the input.
         """
-        capture, error = self._writing.capture, _told(failure)
+        capture, error = self._writing.capture, failure.as_json()
         if capture.keeps_failures and not self._has_input():
             self._shown = await self._with_prompt()
             await encode(self._shown)
@@ -209,30 +188,15 @@ class AttemptRecorder:
         if is_known and self._writing.capture.keeps_failures and not self._has_input():
             self._record_input()
 
-    def wait(self, performed: AttemptResult, offer: ToolOffer) -> ToolLoopState:
-        """The turns so far, with the one that has asked for tools."""
-        return ToolLoopState(
-            step_id=self.step.id,
-            attempt=self.number,
-            tried=self.tried,
-            messages=performed.messages,
-            calls=performed.calls,
-            iterations_used=self.turns.iterations_used + 1 if self.turns else 1,
-            offer=offer,
-            duration_ms=self.duration_ms or 0,
-        )
-
     def complete(self, performed: AttemptResult) -> None:
         """Records that the attempt ended well."""
         output = performed.output
         snapshot = self._writing.capture.snapshot(output)
         kept = encoded(snapshot.data)
         if kept is not None:
-            self._writing.recorder.record(
-                StepOutput(**self._address(), output_data=kept, output_context=kept)
-            )
+            self._writing.recorder.record(StepOutput(**self._key, output_data=kept, output_context=kept))
         event = StepCompleted(
-            **self._address(),
+            **self._key,
             **self._paid(),
             name=self.step.name,
             step_index=self.place.step_index,
@@ -251,7 +215,7 @@ class AttemptRecorder:
         self.record_failed_input()
         error = self._error(failure)
         event = StepRetrying(
-            **self._address(),
+            **self._key,
             **self._paid(),
             error=encoded(error.kept),
             next_attempt=self.number + 1,
@@ -262,11 +226,11 @@ class AttemptRecorder:
         self._owe(error)
 
     def cut_off(self, failure: StepFailure) -> None:
-        """Records that the attempt is lost because what is around it is."""
+        """Records that the attempt is lost because the container around it, or the run, is."""
         self._lose(failure, self._error(failure))
 
     def record_failure(self, failure: StepFailure) -> FailureCheckpoint:
-        """Records that the attempt failed and none follows; returns the step and what it was lost with."""
+        """Records that the attempt failed and none follows; returns the step with its error."""
         lost = self._error(failure)
         for checkpoint in lost_checkpoints(self._writing.flow, lost, self.place):
             self._writing.recorder.add_checkpoint(checkpoint)
@@ -276,7 +240,7 @@ class AttemptRecorder:
     def _lose(self, failure: StepFailure, lost: FailureCheckpoint) -> None:
         self.record_failed_input()
         event = StepError(
-            **self._address(),
+            **self._key,
             **self._paid(),
             name=self.step.name,
             step_index=self.place.step_index,
@@ -286,15 +250,6 @@ class AttemptRecorder:
         self._writing.recorder.record(event)
         self._owe(lost)
 
-    def _address(self) -> _StepKey:
-        return {
-            "execution_id": self._writing.execution_id,
-            "step_id": self.step.id,
-            "attempt": self.number,
-            "loop_index": self.place.loop_index,
-            "loop_path": self.place.loop_path,
-        }
-
     def _record_input(self) -> None:
         shown = self._shown
         if shown is None and self._prompt is not None:
@@ -303,7 +258,7 @@ class AttemptRecorder:
         snapshot = self._writing.capture.failed_input(shown or self.data)
         self._writing.recorder.record(
             StepInput(
-                **self._address(),
+                **self._key,
                 input_data=encoded(snapshot.data),
                 input_size_bytes=self._writing.capture.size(self.data),
                 truncated=snapshot.truncated,
@@ -315,7 +270,7 @@ class AttemptRecorder:
             return self._prepared[1]
         # The engine's own words: nothing of the input is in them.
         assert failure.code in OWN_WORDS, f"{failure.code} was not prepared"
-        error = _told(failure)
+        error = failure.as_json()
         return FailureCheckpoint(self.step.id, error, self._writing.capture.error(error))
 
     def _owe(self, lost: FailureCheckpoint) -> None:
@@ -340,9 +295,5 @@ class AttemptRecorder:
         return so_far is not None and json_bytes(so_far, "input_context") is not None
 
     def _so_far(self) -> StepTrace | None:
-        """What the log tells of the attempt so far."""
+        """The attempt so far, as the log has it."""
         return self._writing.recorder.fold.open_step(self.step.id, self.place.loop_path)
-
-
-def _told(failure: StepFailure) -> dict[str, Any]:
-    return {"code": failure.code, "message": failure.message, **failure.details}

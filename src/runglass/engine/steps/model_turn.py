@@ -15,7 +15,8 @@ from runglass.engine.models.gateway import (
     ModelGateway,
     ModelRequest,
 )
-from runglass.engine.steps.attempt_recorder import AttemptContext, AttemptRecorder
+from runglass.engine.steps.attempt_context import AttemptContext
+from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.call_recorder import CallRecorder
 from runglass.errors import StepFailure
 from runglass.money import ZERO

@@ -3,7 +3,8 @@
 import asyncio
 from typing import Self
 
-from runglass.engine.steps.attempt_recorder import AttemptContext, AttemptRecorder
+from runglass.engine.steps.attempt_context import AttemptContext
+from runglass.engine.steps.attempt_recorder import AttemptRecorder
 
 INTERVAL_S = 0.05
 

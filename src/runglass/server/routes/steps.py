@@ -16,7 +16,7 @@ from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.models.model_types import both_spellings
-from runglass.engine.run_task import RunOutcome, RunReleased
+from runglass.engine.run_outcome import RunOutcome, RunReleased
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.errors import APIError, api_error
 from runglass.flow import Flow, within

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from runglass.engine.run_task import RunOutcome
+from runglass.engine.run_outcome import RunOutcome
 from runglass.errors import STEP_CODES
 from runglass.events import FlowCancelled, FlowFailed
 from runglass.server.services.execute_service import failure

@@ -11,7 +11,7 @@ from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import Pause, RunSpec, Segment
 from runglass.engine.models.model_types import both_spellings
-from runglass.engine.run_task import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_in_turn
 from runglass.errors import APIError, api_error
 from runglass.flow import Flow, step_count

@@ -1,11 +1,11 @@
 """Redacts JSON values and texts by the rules that are built in and by those of its user.
 
-Two rules: what stands under a telling key goes, and so does every part of a text that has the shape of a
+Two rules: a value under a telling key goes, and so does every part of a text that has the shape of a
 secret, also where it is spelled in look-alike letters, escaped, in Base64 or hexadecimal.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 import msgspec
@@ -19,6 +19,7 @@ from runglass.engine.capture.redaction.numbers import find_numbers, is_card
 from runglass.engine.capture.redaction.own_patterns import OwnPatterns
 from runglass.engine.capture.redaction.quick_look import QuickLook
 from runglass.engine.capture.redaction.spans import Span, lowered, replaced
+from runglass.engine.capture.redaction.texts import longest_text, with_texts
 from runglass.engine.capture.redaction.tokens import find_tokens
 from runglass.engine.capture.redaction.views import views_around, without_blobs
 
@@ -35,16 +36,16 @@ _LONG = 1000
 _REMEMBERED = 64
 """Characters of a text that is looked through once for each value it is in: keys, roles, states."""
 _BESIDE = re.compile(r"[\s:=<\uff1a]")
-"""What stands between a secret and its name."""
+"""The characters between a secret and its name."""
 _PLAIN = re.compile(r"(?:[A-Za-z]{0,15}+[ ,.!?;()\n]++)*+[A-Za-z]{0,15}+")
 """A text of short words and nothing else."""
 _CONTROL = re.compile(r"\\u00[0-9a-f]{2}")
 _HIDDEN: Any = object()
-"""What stands for a secret until its mark is put in its place."""
+"""Stands for a secret until its mark is put in its place."""
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What makes a redactor: rules of its user, and the mark."""
+    """The rules of a redactor's user, and the mark."""
 
     extra_keys: tuple[str, ...] = ()
     extra_patterns: tuple[str, ...] = ()
@@ -188,15 +189,15 @@ class Redactor:
 
         For more than a thousand secrets the texts go whole: to look for each of them would take too long.
         """
-        longest = _longest_text(value)
+        longest = longest_text(value)
         # No form of a secret is shorter than it is: a document under a telling key need not be looked for.
         known = {secret for secret in secrets if len(secret) <= longest}
         if not known:
             return value
         if len(known) > _MOST_STRUCK:
-            return _with_texts(value, lambda text: self._mark if len(text) >= _SHORTEST else text)
+            return with_texts(value, lambda text: self._mark if len(text) >= _SHORTEST else text)
         forms = {form for secret in known for form in forms_of(secret)}
-        return _with_texts(value, lambda text: replaced(text, known_spans(text, forms), self._mark))
+        return with_texts(value, lambda text: replaced(text, known_spans(text, forms), self._mark))
 
     def _spans(self, text: str, depth: int) -> Iterator[Span]:
         if _PLAIN.fullmatch(text):
@@ -285,25 +286,3 @@ def _unescaped(encoded: str) -> str:
     ):
         parts = [part.replace(escape, plain) for part in parts]
     return "\\".join(_CONTROL.sub("\n", part) for part in parts)
-
-
-def _longest_text(value: Any) -> int:
-    longest = 0
-    pending = [value]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, str):
-            longest = max(longest, len(part))
-        elif isinstance(part, dict):
-            pending += part.values()
-        elif isinstance(part, list):
-            pending += part
-    return longest
-
-
-def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _with_texts(inner, change) for key, inner in value.items()}
-    return [_with_texts(inner, change) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,35 @@
+"""What the attempts of one run write with."""
+
+from collections.abc import MutableMapping
+
+import msgspec
+
+from runglass.clock import Clock
+from runglass.engine.capture.capture import Capture
+from runglass.engine.journal.recorder import Recorder
+from runglass.engine.payload import Payload
+from runglass.flow import Flow
+
+
+class AttemptContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The log of one run, and how content gets into it; secrets in `inputs` are struck from errors.
+
+    `outputs`, if given, gets the content of events for the caller of this stretch, by seq, whatever the log
+    keeps; `answers_call` says that it is stored, too, for a call that may be sent again.
+    """
+
+    execution_id: str
+    flow: Flow
+    inputs: Payload
+    recorder: Recorder
+    capture: Capture
+    clock: Clock
+    answers_call: bool = False
+    outputs: MutableMapping[int, bytes] | None = None
+
+    def keep_replay(self, content: bytes) -> None:
+        """Keeps the content of the last event for the caller of this stretch."""
+        if self.outputs is not None:
+            self.outputs[self.recorder.head] = content
+        if self.answers_call:
+            self.recorder.keep_replay(content)

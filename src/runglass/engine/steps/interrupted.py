@@ -1,0 +1,87 @@
+"""Attempts whose process ended before they did: each is recorded to its end before its step is run again."""
+
+from collections.abc import Mapping
+
+from runglass.engine.journal.resume import WORKER_LOST, InterruptedAttempt
+from runglass.engine.journal.run_spec import ToolLoopState
+from runglass.engine.payload import Payload
+from runglass.engine.scope import StepPosition
+from runglass.engine.steps.attempt_context import AttemptContext
+from runglass.engine.steps.attempt_recorder import AttemptRecorder
+from runglass.engine.steps.call_recorder import lost_call
+from runglass.engine.steps.outcomes import StepFailedPermanently
+from runglass.errors import StepFailure
+from runglass.flow import LeafStep, LlmStep, Step, WaitStep, within
+from runglass.fold import Address
+from runglass.trace import ModelCall, StepTrace
+
+
+class InterruptedAttempts:
+    """The interrupted `attempts` of one run. A step may be interrupted `crash_retries` times."""
+
+    def __init__(
+        self,
+        writing: AttemptContext,
+        attempts: Mapping[Address, InterruptedAttempt] | None,
+        *,
+        crash_retries: int,
+    ) -> None:
+        self.attempts = dict(attempts or {})
+        self._writing = writing
+        self._crash_retries = crash_retries
+
+    def take(self, step: Step, place: StepPosition) -> InterruptedAttempt | None:
+        """The step's interrupted attempt in this iteration, each once."""
+        return self.attempts.pop(Address(step.id, place.loop_path), None)
+
+    def end(
+        self,
+        cut_off: InterruptedAttempt,
+        attempt: AttemptRecorder,
+        step: LeafStep,
+        turns: ToolLoopState | None,
+    ) -> None:
+        """Records the attempt's end: another is to follow, or StepFailedPermanently is raised."""
+        before = cut_off.change.step
+        attempt.stop_clock()
+        # Of the turns before a pause each has made its call; those of an earlier attempt do not count here.
+        turns_before = turns.iterations_used if turns is not None and turns.attempt == before.attempt else 0
+        reserved = before.reservation
+        if reserved is not None or (isinstance(step, LlmStep) and len(before.model_calls) <= turns_before):
+            attempt.record_call(_lost(step, before))
+        crash = _crash(step)
+        if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):
+            raise StepFailedPermanently(attempt.record_failure(crash)) from crash
+        attempt.retry(crash, delay_ms=0)
+
+    def abandon_inner(self, container: Step, place: StepPosition) -> None:
+        """Records the attempts that were cut off inside of the container as lost, since the container is."""
+        outer = place.loop_path or ()
+        inner = {step.id for step in within(container)}
+        for address, cut_off in list(self.attempts.items()):
+            path = address.loop_path or ()
+            if address.step_id in inner and path[: len(outer)] == outer:
+                del self.attempts[address]
+                if cut_off.change.step.status == "running":
+                    step = next(step for step in within(container) if step.id == address.step_id)
+                    there = place._replace(loop_path=address.loop_path)
+                    attempt = AttemptRecorder(
+                        self._writing, step, Payload(None), there, cut_off.change.step.attempt
+                    )
+                    attempt.stop_clock()
+                    if cut_off.change.step.reservation is not None:
+                        attempt.record_call(_lost(step, cut_off.change.step))
+                    attempt.cut_off(_crash(step))
+
+
+def _lost(step: Step, attempt: StepTrace) -> ModelCall:
+    """The call that an attempt may have been making when its process ended."""
+    assert isinstance(step, LlmStep)
+    number = len(attempt.model_calls) + 1
+    return lost_call(step.model, number, error_code=WORKER_LOST, reservation=attempt.reservation)
+
+
+def _crash(step: Step) -> StepFailure:
+    return StepFailure(
+        WORKER_LOST, f"the process that ran this attempt of step {step.id!r} ended before the attempt did"
+    )

@@ -1,0 +1,35 @@
+"""How a leaf step can end other than with an output: each ends, or holds up, the stretch around it."""
+
+from runglass.engine.drain import StopRequest
+from runglass.engine.journal.checkpoints import FailureCheckpoint
+from runglass.engine.journal.run_spec import ToolLoopState
+
+
+class StepFailedPermanently(Exception):
+    """A step failed for good; the containers around it fail with it, up to one with `on_error: continue`."""
+
+    def __init__(self, lost: FailureCheckpoint) -> None:
+        super().__init__(f"{lost.step_id}: {lost.error.get('message')}")
+        self.lost = lost
+
+
+class AwaitingToolResults(Exception):
+    """An llm step has asked for tools, and cannot go on without their results."""
+
+    def __init__(self, turns: ToolLoopState) -> None:
+        super().__init__(f"{turns.step_id} waits for {len(turns.calls)} tool results")
+        self.turns = turns
+
+
+class CreditsExhausted(Exception):
+    """The project's budget is spent, or too little of it is left for a call of the step; `str` says which."""
+
+    def __init__(self, step_id: str, message: str) -> None:
+        super().__init__(message)
+        self.step_id = step_id
+
+
+def out_of_credit(ending: StopRequest, step_id: str, message: str) -> CreditsExhausted:
+    """The error to raise; whatever else goes on in the run ends with it."""
+    ending.spent_at, ending.spent = step_id, message
+    return CreditsExhausted(step_id, message)

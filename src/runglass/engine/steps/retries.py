@@ -1,0 +1,25 @@
+"""Whether a failed attempt is followed by another, and after how long."""
+
+from runglass.engine.steps.attempt_recorder import AttemptRecorder
+from runglass.engine.steps.outcomes import StepFailedPermanently
+from runglass.errors import StepFailure
+from runglass.flow import LeafStep, LlmStep, Retry
+
+NO_RETRY = Retry(max_attempts=1)
+PROVIDER_RETRY = Retry(max_attempts=3)
+"""For llm steps without `retry`: a busy provider gets two more chances, any other failure none."""
+PROVIDER_BUSY = frozenset({"RATE_LIMITED", "PROVIDER_UNAVAILABLE"})
+
+
+def retry_or_fail(attempt: AttemptRecorder, failure: StepFailure) -> int:
+    """Records the failure; returns the ms until the next attempt. Raises StepFailedPermanently."""
+    step = attempt.step
+    assert isinstance(step, LeafStep)
+    retry = step.retry or NO_RETRY
+    if step.retry is None and isinstance(step, LlmStep) and failure.code in PROVIDER_BUSY:
+        retry = PROVIDER_RETRY
+    if not failure.may_retry or attempt.tried >= retry.max_attempts:
+        raise StepFailedPermanently(attempt.record_failure(failure)) from failure
+    delay_ms = max(retry.delay_ms(attempt.tried), min(failure.retry_after_ms or 0, retry.max_delay_ms))
+    attempt.retry(failure, delay_ms=delay_ms)
+    return delay_ms
