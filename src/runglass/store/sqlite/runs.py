@@ -1,19 +1,17 @@
 """Runs in SQLite: created, appended to, and read back as logs, traces and lists.
 
-What an append writes is in `append.py`.
+How an append is written is in `append.py`; calls are in `calls.py`, leases and claims in `leases.py`.
 """
 
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runglass.errors import DuplicateIdempotencyKey, RunPurged
+from runglass.errors import RunPurged
 from runglass.store.base import (
     Append,
     AttemptKey,
     Checkpoint,
-    IdempotencyKey,
-    IdempotencyRecord,
     NewRun,
     RawRow,
     RunListing,
@@ -21,39 +19,20 @@ from runglass.store.base import (
     StepRow,
 )
 from runglass.store.sqlite.append import write_append
+from runglass.store.sqlite.calls import begin_call
 from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.run_rows import RUN, run_of
 from runglass.store.sqlite.sql_helpers import (
     as_bytes,
-    changed,
     count_bytes,
-    count_open,
     every,
-    now_text,
     one,
     page,
 )
 from runglass.trace import TERMINAL
 
-_RUN = (
-    "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
-    " claims, summary, key_id, log_bytes, open_bytes FROM run"
-)
-_FREE = (
-    "status IN ('pending', 'running') AND (owner IS NULL OR"
-    # Nobody takes over from itself, though its own lease may have run out while it waited for the store.
-    " (owner <> ? AND owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?)))"
-)
-# Who lets go has lived: that it had the run says nothing against it.
-_LET_GO = "UPDATE run SET owner = NULL, claims = max(claims - 1, 0)"
 # SQLite would give the number of a deleted row again, and readers and rows of the old run may still be there.
 _NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"
-# By status and id, as the index of a project's runs has them: ids are in the order of time.
-_FREE_OF = " UNION ALL ".join(
-    f"SELECT * FROM (SELECT no FROM run WHERE project_id = ?3 AND status = '{status}' AND"
-    " (owner IS NULL OR (owner <> ?1 AND owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?2)))"
-    " ORDER BY id LIMIT ?4)"
-    for status in ("pending", "running")
-)
 _STEPS = "SELECT position, data FROM step WHERE run_no = ? AND position > ? ORDER BY position"
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 _KEYS = "SELECT position, loop_path, attempt"
@@ -68,7 +47,7 @@ class Runs:
     async def create_run(self, run: NewRun) -> RunRecord:
         def work(db: sqlite3.Connection) -> RunRecord:
             if run.call is not None:
-                _begin_call(db, run.project_id, run.call, run.id, head=0)
+                begin_call(db, run.project_id, run.call, run.id, head=0)
             db.execute(
                 "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
                 " session_id, summary, owner, key_id, open_bytes)"
@@ -88,120 +67,11 @@ class Runs:
                 ),
             )
             count_bytes(db, run.project_id, len(run.request))
-            created = _run(db.execute(f"{_RUN} WHERE id = ?", (run.id,)).fetchone())
+            created = run_of(db.execute(f"{RUN} WHERE id = ?", (run.id,)).fetchone())
             db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
             return created
 
         return await self._db.write(work)
-
-    async def call(self, project_id: int, key: str) -> IdempotencyRecord | None:
-        sql = (
-            "SELECT key, digest, run_id, head, status, answer FROM call LEFT JOIN call_answer"
-            " USING (project_id, key) WHERE project_id = ? AND key = ?"
-        )
-        return await self._db.read(one(_call, sql, project_id, key))
-
-    async def begin_call(self, project_id: int, call: IdempotencyKey, run: RunRecord) -> None:
-        await self._db.write(lambda db: _begin_call(db, project_id, call, run.id, head=run.head))
-
-    async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            sql = "UPDATE call SET status = ? WHERE project_id = ? AND key = ?"
-            db.execute(sql, (status, project_id, key))
-            db.execute(
-                "INSERT OR REPLACE INTO call_answer (project_id, key, run_no, answered_at, answer)"
-                " SELECT call.project_id, key, no, ?, ? FROM call JOIN run ON run.id = run_id"
-                " WHERE call.project_id = ? AND key = ?",
-                (now_text(), answer, project_id, key),
-            )
-            sql = "SELECT run_no FROM call_answer WHERE project_id = ? AND key = ?"
-            for (run_no,) in db.execute(sql, (project_id, key)).fetchall():
-                count_open(db, run_no, len(answer))
-
-        await self._db.write(work)
-
-    async def forget_calls(self, *, before: str) -> int:
-        def work(db: sqlite3.Connection) -> int:
-            gone = db.execute(
-                "DELETE FROM owed WHERE run_no IN (SELECT no FROM call JOIN run ON run.id = run_id"
-                " GROUP BY no HAVING max(created_at) < ?) RETURNING run_no, length(data)",
-                (before,),
-            ).fetchall()
-            gone += db.execute(
-                "DELETE FROM call_answer WHERE (project_id, key) IN"
-                " (SELECT project_id, key FROM call WHERE created_at < ?) RETURNING run_no, length(answer)",
-                (before,),
-            ).fetchall()
-            for run_no, size in gone:
-                count_open(db, run_no, -size)
-            return db.execute("DELETE FROM call WHERE created_at < ?", (before,)).rowcount
-
-        forgotten = await self._db.write(work)
-        self._deleted = self._deleted or forgotten > 0
-        return forgotten
-
-    async def owed(self, run_no: int, seq: int) -> bytes | None:
-        sql = "SELECT data FROM owed WHERE run_no = ? AND seq = ?"
-        return await self._db.read(one(as_bytes, sql, run_no, seq))
-
-    async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
-        sql = "UPDATE lease SET expires_at = ? WHERE owner = ?"
-        if not renew:
-            sql = "INSERT INTO lease (expires_at, owner) VALUES (?, ?)"
-        return await self._db.write(changed(sql, until, owner)) == 1
-
-    async def end_lease(self, owner: str | None) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            db.execute(f"{_LET_GO} WHERE status IN ('pending', 'running') AND owner = ?", (owner,))
-            db.execute("DELETE FROM lease WHERE ?1 IS NULL OR owner = ?1", (owner,))
-
-        await self._db.write(work)
-
-    async def claim_runs(
-        self, owner: str, *, now: str, limit: int, project_id: int | None = None
-    ) -> list[RunRecord]:
-        def work(db: sqlite3.Connection) -> list[RunRecord]:
-            if project_id is None:
-                sql = f"SELECT no FROM run WHERE {_FREE} ORDER BY no LIMIT ?"
-                free = db.execute(sql, (owner, now, limit)).fetchall()
-            else:
-                found = db.execute(_FREE_OF, (owner, now, project_id, limit)).fetchall()
-                free = sorted(found)[:limit]
-            for (no,) in free:
-                db.execute(
-                    "UPDATE run SET owner = ?, fence = fence + 1, claimed_head = head,"
-                    # What nobody has had before waited for its turn: that counts against nobody.
-                    " claims = CASE WHEN claimed_head = head THEN claims + 1"
-                    " WHEN status = 'pending' AND owner IS NULL AND claimed_head < 0 THEN 0"
-                    " ELSE 1 END WHERE no = ?",
-                    (owner, no),
-                )
-            # Whose lease has run out finds so, and stops, before it has a run to append to.
-            db.execute("DELETE FROM lease WHERE expires_at <= ? AND owner <> ?", (now, owner))
-            return [_run(db.execute(f"{_RUN} WHERE no = ?", (no,)).fetchone()) for (no,) in free]
-
-        return await self._db.write(work)
-
-    async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
-        sql = f"SELECT project_id, count(*) FROM run WHERE {_FREE} GROUP BY project_id"
-        return dict(await self._db.read(every(lambda row: (int(row[0]), int(row[1])), sql, owner, now)))
-
-    async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
-        def work(db: sqlite3.Connection) -> RunRecord | None:
-            claimed = db.execute(
-                "UPDATE run SET fence = fence + 1"
-                " WHERE no = ? AND (status = 'paused' OR status = 'pending' AND owner IS NULL)"
-                " AND head = ? AND fence = ?",
-                (run.no, run.head, run.fence),
-            ).rowcount
-            if claimed != 1:
-                return None
-            return _run(db.execute(f"{_RUN} WHERE no = ?", (run.no,)).fetchone())
-
-        return await self._db.write(work)
-
-    async def release_run(self, run_id: str, owner: str) -> None:
-        await self._db.write(changed(f"{_LET_GO} WHERE id = ? AND owner = ?", run_id, owner))
 
     async def append(self, batch: Append) -> None:
         await self._db.write(lambda db: write_append(db, batch))
@@ -209,7 +79,7 @@ class Runs:
             self._deleted = True
 
     async def run(self, run_id: str) -> RunRecord | None:
-        return await self._db.look_up(one(_run, f"{_RUN} WHERE id = ?", run_id))
+        return await self._db.look_up(one(run_of, f"{RUN} WHERE id = ?", run_id))
 
     async def outcome(self, run_no: int) -> tuple[bytes | None, bytes | None]:
         sql = "SELECT result, error FROM run_outcome WHERE run_no = ?"
@@ -218,15 +88,15 @@ class Runs:
     async def session_runs(
         self, project_id: int, session_id: str, *, after: str, limit: int
     ) -> list[RunRecord]:
-        sql = f"{_RUN} WHERE session_id = ? AND id > ? AND project_id = ? ORDER BY id LIMIT ?"
-        return await self._db.read(every(_run, sql, session_id, after, project_id, limit))
+        sql = f"{RUN} WHERE session_id = ? AND id > ? AND project_id = ? ORDER BY id LIMIT ?"
+        return await self._db.read(every(run_of, sql, session_id, after, project_id, limit))
 
     async def request(self, run_no: int) -> bytes | None:
         sql = "SELECT request FROM run_request WHERE run_no = ?"
         return await self._db.read(one(as_bytes, sql, run_no))
 
     async def paused_runs(self) -> list[RunRecord]:
-        return await self._db.read(every(_run, f"{_RUN} WHERE status = 'paused' ORDER BY no"))
+        return await self._db.read(every(run_of, f"{RUN} WHERE status = 'paused' ORDER BY no"))
 
     async def runs(
         self,
@@ -289,8 +159,8 @@ class Runs:
             db.execute("BEGIN")
             # Leaves the transaction, well or not; an error on the way out hides none that came before it.
             with db:
-                row = db.execute(f"{_RUN} WHERE id = ?", (run_id,)).fetchone()
-                run = None if row is None else _run(row)
+                row = db.execute(f"{RUN} WHERE id = ?", (run_id,)).fetchone()
+                run = None if row is None else run_of(row)
                 if run is None or run.project_id != project_id or flow_id not in (None, run.flow_id):
                     return None
                 return run, page(db, _STEPS, run.no, 0, limit_bytes=limit_bytes)
@@ -396,32 +266,10 @@ class Runs:
         return await self._db.read(work)
 
 
-def _begin_call(
-    db: sqlite3.Connection, project_id: int, call: IdempotencyKey, run_id: str, *, head: int
-) -> None:
-    added = db.execute(
-        "INSERT OR IGNORE INTO call (project_id, key, digest, run_id, head, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        (project_id, call.key, call.digest, run_id, head, now_text()),
-    ).rowcount
-    if added != 1:
-        raise DuplicateIdempotencyKey(f"there has been a call under the Idempotency-Key {call.key!r}")
-
-
 def _require_run(db: sqlite3.Connection, run_no: int) -> None:
     """Raises RunPurged if there is no such run any more. To be asked after the read that it is about."""
     if db.execute("SELECT 1 FROM run WHERE no = ?", (run_no,)).fetchone() is None:
         raise RunPurged(f"run number {run_no} was deleted while it was read")
-
-
-def _run(row: Any) -> RunRecord:
-    return RunRecord(**dict(zip(RunRecord.__struct_fields__, row, strict=True)))
-
-
-def _call(row: Any) -> IdempotencyRecord:
-    return IdempotencyRecord(
-        key=row[0], digest=row[1], run_id=row[2], head=row[3], status=row[4], answer=row[5]
-    )
 
 
 def _outcome(row: Any) -> tuple[bytes | None, bytes | None]:

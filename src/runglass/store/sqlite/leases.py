@@ -1,0 +1,88 @@
+"""Which process goes on with which run: leases, and the runs that are claimed under them."""
+
+import sqlite3
+
+from runglass.store.base import RunRecord
+from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.run_rows import RUN, run_of
+from runglass.store.sqlite.sql_helpers import changed, every
+
+_FREE = (
+    "status IN ('pending', 'running') AND (owner IS NULL OR"
+    # No process takes over from itself, though its lease may have run out while it waited for the store.
+    " (owner <> ? AND owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?)))"
+)
+# A process that lets a run go has survived it: that claim says nothing against the run.
+_LET_GO = "UPDATE run SET owner = NULL, claims = max(claims - 1, 0)"
+# By status and id, as the index of a project's runs has them: ids are in the order of time.
+_FREE_OF = " UNION ALL ".join(
+    f"SELECT * FROM (SELECT no FROM run WHERE project_id = ?3 AND status = '{status}' AND"
+    " (owner IS NULL OR (owner <> ?1 AND owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?2)))"
+    " ORDER BY id LIMIT ?4)"
+    for status in ("pending", "running")
+)
+
+
+class Leases:
+    """The part of the store that ties runs to processes."""
+
+    _db: Connections
+
+    async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
+        sql = "UPDATE lease SET expires_at = ? WHERE owner = ?"
+        if not renew:
+            sql = "INSERT INTO lease (expires_at, owner) VALUES (?, ?)"
+        return await self._db.write(changed(sql, until, owner)) == 1
+
+    async def end_lease(self, owner: str | None) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(f"{_LET_GO} WHERE status IN ('pending', 'running') AND owner = ?", (owner,))
+            db.execute("DELETE FROM lease WHERE ?1 IS NULL OR owner = ?1", (owner,))
+
+        await self._db.write(work)
+
+    async def claim_runs(
+        self, owner: str, *, now: str, limit: int, project_id: int | None = None
+    ) -> list[RunRecord]:
+        def work(db: sqlite3.Connection) -> list[RunRecord]:
+            if project_id is None:
+                sql = f"SELECT no FROM run WHERE {_FREE} ORDER BY no LIMIT ?"
+                free = db.execute(sql, (owner, now, limit)).fetchall()
+            else:
+                found = db.execute(_FREE_OF, (owner, now, project_id, limit)).fetchall()
+                free = sorted(found)[:limit]
+            for (no,) in free:
+                db.execute(
+                    "UPDATE run SET owner = ?, fence = fence + 1, claimed_head = head,"
+                    # A run that no process has had only waited for its turn: that is no claim against it.
+                    " claims = CASE WHEN claimed_head = head THEN claims + 1"
+                    " WHEN status = 'pending' AND owner IS NULL AND claimed_head < 0 THEN 0"
+                    " ELSE 1 END WHERE no = ?",
+                    (owner, no),
+                )
+            # A process whose lease has run out finds that, and stops, before it has a run to append to.
+            db.execute("DELETE FROM lease WHERE expires_at <= ? AND owner <> ?", (now, owner))
+            return [run_of(db.execute(f"{RUN} WHERE no = ?", (no,)).fetchone()) for (no,) in free]
+
+        return await self._db.write(work)
+
+    async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
+        sql = f"SELECT project_id, count(*) FROM run WHERE {_FREE} GROUP BY project_id"
+        return dict(await self._db.read(every(lambda row: (int(row[0]), int(row[1])), sql, owner, now)))
+
+    async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
+        def work(db: sqlite3.Connection) -> RunRecord | None:
+            claimed = db.execute(
+                "UPDATE run SET fence = fence + 1"
+                " WHERE no = ? AND (status = 'paused' OR status = 'pending' AND owner IS NULL)"
+                " AND head = ? AND fence = ?",
+                (run.no, run.head, run.fence),
+            ).rowcount
+            if claimed != 1:
+                return None
+            return run_of(db.execute(f"{RUN} WHERE no = ?", (run.no,)).fetchone())
+
+        return await self._db.write(work)
+
+    async def release_run(self, run_id: str, owner: str) -> None:
+        await self._db.write(changed(f"{_LET_GO} WHERE id = ? AND owner = ?", run_id, owner))

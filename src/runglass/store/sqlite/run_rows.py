@@ -1,0 +1,14 @@
+"""The row of a run, as the statements of several files select it."""
+
+from typing import Any
+
+from runglass.store.base import RunRecord
+
+RUN = (
+    "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
+    " claims, summary, key_id, log_bytes, open_bytes FROM run"
+)
+
+
+def run_of(row: Any) -> RunRecord:
+    return RunRecord(**dict(zip(RunRecord.__struct_fields__, row, strict=True)))
