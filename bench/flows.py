@@ -5,7 +5,7 @@ from typing import Any
 from runglass.flow import Flow, parse_flow
 from runglass.run_api import RunRequest
 from runglass.runtime import Runtime, push_flow
-from runglass.store.base import Project
+from runglass.store.records import Project
 
 ORG, PROJECT = "bench", "bench"
 

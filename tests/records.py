@@ -3,7 +3,8 @@
 import sys
 from typing import Any
 
-from runglass.store.base import NewRun, Store
+from runglass.store.base import Store
+from runglass.store.records import NewRun
 
 
 def new_run(project_id: int, flow_id: str, **fields: Any) -> NewRun:

@@ -14,7 +14,7 @@ from bench.rows import Goal, Row
 from bench.stage import Stage
 from runglass.runtime import Runtime, open_runtime
 from runglass.settings import Settings
-from runglass.store.base import Project
+from runglass.store.records import Project
 
 PEER = "dbos"
 BATCH = 100

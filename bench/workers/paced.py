@@ -12,7 +12,7 @@ from runglass.clock import SystemClock
 from runglass.engine.journal.recorder import Recorder
 from runglass.events import FlowCompleted, RunStarted, StepCompleted, StepStarted
 from runglass.fold import RunFold
-from runglass.store.base import NewRun
+from runglass.store.records import NewRun
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
 from runglass.trace import RunSummary
 

@@ -16,7 +16,8 @@ from runglass.bus.base import Bus
 from runglass.errors import StoreError
 from runglass.events import TERMINAL_EVENTS, event_type_of
 from runglass.sse import frames
-from runglass.store.base import RunRecord, Store
+from runglass.store.base import Store
+from runglass.store.records import RunRecord
 
 PAGE_BYTES = 64 * 1024
 """About how much a tail reads at a time, and so the memory that a slow reader costs."""

@@ -13,7 +13,8 @@ from runglass.flow import Flow, decode_flow
 from runglass.override_policy import check_fields, check_flow_models, check_new_models, models_in
 from runglass.provider_settings import SettingRules
 from runglass.settings import Settings
-from runglass.store.base import Project, Role, Store
+from runglass.store.base import Store
+from runglass.store.records import Project, Role
 
 MOST_VERSIONS = 10_000
 """Published versions of which the models are remembered."""

@@ -47,8 +47,9 @@ from runglass.provider_settings import SettingRules
 from runglass.run_api import CaptureMode, RunRequest, TraceContext
 from runglass.run_policy import RunPolicy
 from runglass.settings import Settings, SettingsError
-from runglass.store.base import FlowRecord, IdempotencyKey, Project, Retention, Role, Store
+from runglass.store.base import Store
 from runglass.store.data_folder import make_folder
+from runglass.store.records import FlowRecord, IdempotencyKey, Project, Retention, Role
 from runglass.store.sqlite.store import SqliteStore
 
 PROMPT_S = 0.2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from runglass.api_keys import make_key
 from runglass.flow import parse_flow
 from runglass.settings import Settings
-from runglass.store.base import FlowRecord, Role
+from runglass.store.records import FlowRecord, Role
 
 if TYPE_CHECKING:
     from runglass.runtime import Runtime

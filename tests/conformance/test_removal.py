@@ -11,7 +11,8 @@ import pytest
 from runglass.content import strip_event, strip_step
 from runglass.errors import RunPurged, WrongExpectedVersion
 from runglass.events import FlowCompleted, KnownEvent, RunStarted, StepCompleted, StepStarted, encode_event
-from runglass.store.base import (
+from runglass.store.base import Store
+from runglass.store.records import (
     NO_RETENTION,
     AttemptKey,
     Checkpoint,
@@ -21,7 +22,6 @@ from runglass.store.base import (
     RetentionOfFlow,
     RunRecord,
     StepRow,
-    Store,
 )
 from runglass.trace import StepTrace
 from tests.conformance.test_store import STORES, batch, make_run, row

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from runglass.errors import DuplicateIdempotencyKey, StoreError, WrongExpectedVersion
-from runglass.store.base import (
+from runglass.store.base import Store
+from runglass.store.records import (
     Append,
     AttemptKey,
     Checkpoint,
@@ -22,7 +23,6 @@ from runglass.store.base import (
     IdempotencyRecord,
     RunRecord,
     StepRow,
-    Store,
 )
 from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run, whole_trace

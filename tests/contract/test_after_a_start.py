@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store.base import NewRun, RunRecord
+from runglass.store.records import NewRun, RunRecord
 from runglass.testing import RunningServer
 from tests.contract.wire import detail, execute, refusal, start
 

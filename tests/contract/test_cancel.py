@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from runglass.engine.journal.run_spec import Segment
 from runglass.run_api import RunRequest
-from runglass.store.base import RunRecord
+from runglass.store.records import RunRecord
 from runglass.testing import RunningServer
 from tests.contract.wire import detail, execute, frames, http_for, refusal, start
 

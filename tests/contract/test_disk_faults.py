@@ -16,7 +16,7 @@ import pytest
 from runglass import __version__ as runglass_version
 from runglass.errors import StoreError
 from runglass.server.services import health
-from runglass.store.base import Append
+from runglass.store.records import Append
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.sql_helpers import changed, every
 from runglass.store.sqlite.store import SqliteStore

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.store.base import NewRun, RunRecord
+from runglass.store.records import NewRun, RunRecord
 from runglass.testing import RunningServer
 from tests.contract.wire import UUID, detail, execute, raw_connection, refusal
 

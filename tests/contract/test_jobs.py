@@ -9,7 +9,7 @@ import pytest
 from uuid_utils import uuid7
 
 from runglass.run_api import JobRequest
-from runglass.store.base import Append
+from runglass.store.records import Append
 from runglass.testing import RunningServer
 from tests.contract.wire import ANYTHING, UUID, detail, execute, frames, http_for, refusal
 from tests.records import new_run

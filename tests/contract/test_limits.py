@@ -10,7 +10,7 @@ import pytest
 from runglass import AsyncClient, Client
 from runglass.errors import RateLimitError
 from runglass.server.security.rate_limit import KeyRate, ProjectRate
-from runglass.store.base import Project
+from runglass.store.records import Project
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, detail, frames, http_for, refusal
 

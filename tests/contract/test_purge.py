@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
-from runglass.store.base import RunRecord
+from runglass.store.records import RunRecord
 from runglass.testing import RunningServer
 from tests.contract.test_cancel import paused
 from tests.contract.wire import detail, execute, frames, http_for, refusal, start

@@ -10,7 +10,7 @@ from runglass.errors import FlowFileError
 from runglass.events import decode_event
 from runglass.flow import parse_flow
 from runglass.fold import fold
-from runglass.store.base import Retention
+from runglass.store.records import Retention
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import BROKEN, WORDS, detail, execute, frames, http_for, refusal
 

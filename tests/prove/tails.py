@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from runglass.events import FlowCompleted, StepProgress, encode_event, event_type_of
 from runglass.sse import RETRY, frame
-from runglass.store.base import Append, RunRecord
+from runglass.store.records import Append, RunRecord
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
 from tests.records import new_run
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from runglass.store.base import Append
+from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import open_harness, start
 

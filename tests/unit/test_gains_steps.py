@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from runglass.store.base import Append
+from runglass.store.records import Append
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Work
 from runglass.store.sqlite.store import SqliteStore

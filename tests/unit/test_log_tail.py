@@ -18,7 +18,7 @@ from runglass.bus.memory import MemoryBus, MemoryListener
 from runglass.errors import StoreError
 from runglass.log_tail import PAGE_BYTES, WINDOW_BYTES, Page, Tails
 from runglass.sse import frame
-from runglass.store.base import Append, RunRecord
+from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.prove.tails import tails as prove_tails
 from tests.records import new_run

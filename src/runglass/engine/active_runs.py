@@ -16,7 +16,7 @@ from runglass.engine.run_outcome import RunOutcome, RunReleased
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext, RunTask
 from runglass.errors import RunUnreadable, StoreError
-from runglass.store.base import RunRecord
+from runglass.store.records import RunRecord
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from runglass.engine.run_outcome import LeaseLost
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
 from runglass.errors import RunUnreadable, StoreError
-from runglass.store.base import RunRecord
+from runglass.store.records import RunRecord
 
 log = logging.getLogger(__name__)
 

@@ -35,7 +35,8 @@ from runglass.engine.scheduling.store_turns import ProjectTurns
 from runglass.engine.steps.handlers import StepDependencies
 from runglass.errors import APIError, CommitUncertain, PermanentStoreError, StoreError, api_error
 from runglass.run_api import CaptureMode
-from runglass.store.base import FlowRecord, IdempotencyKey, NewRun, RunRecord, Store
+from runglass.store.base import Store
+from runglass.store.records import FlowRecord, IdempotencyKey, NewRun, RunRecord
 
 log = logging.getLogger(__name__)
 

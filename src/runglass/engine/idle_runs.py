@@ -14,7 +14,8 @@ from runglass.engine.run_task import EngineContext
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.terminate import end_run
 from runglass.errors import WrongExpectedVersion, api_error
-from runglass.store.base import Checkpoint, RunRecord, decoding
+from runglass.store.base import decoding
+from runglass.store.records import Checkpoint, RunRecord
 
 
 class IdleRuns:

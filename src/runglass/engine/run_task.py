@@ -45,7 +45,8 @@ from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.flow import find_step, step_index
 from runglass.lazy_json import encoded
 from runglass.run_api import CaptureMode
-from runglass.store.base import RunRecord, Store
+from runglass.store.base import Store
+from runglass.store.records import RunRecord
 
 log = logging.getLogger(__name__)
 

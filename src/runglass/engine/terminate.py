@@ -16,7 +16,8 @@ from runglass.engine.journal.resume import last_time, stored_fold
 from runglass.engine.steps.orphaned_calls import charge_lost
 from runglass.events import FlowCancelled, FlowFailed
 from runglass.lazy_json import encoded
-from runglass.store.base import RunRecord, Store
+from runglass.store.base import Store
+from runglass.store.records import RunRecord
 
 
 async def end_run(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.types import Receive, Scope
 
-from runglass.store.base import ApiKey
+from runglass.store.records import ApiKey
 
 if TYPE_CHECKING:
     from runglass.server.app_state import AppState

@@ -19,7 +19,7 @@ from runglass.server.app_state import AppState
 from runglass.server.endpoint import ROLES, Endpoint
 from runglass.server.http.error_responses import answer_fault
 from runglass.server.requests.query import read_query
-from runglass.store.base import RunRecord
+from runglass.store.records import RunRecord
 
 
 class _Number(Convertor[int]):

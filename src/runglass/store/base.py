@@ -1,259 +1,48 @@
-"""What every store can do, and the records that it hands out.
+"""What every store can do.
 
 The one rule that all stores keep: an `Append` is one transaction. Events, run row, step attempts and
 checkpoints are written together or not at all, and only if the log's head is where the writer believes it to
 be. Everything a store returns is already on disk, as far as its durability setting goes.
+
+More than 300 lines: the protocol is one list.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 import msgspec
 
 from runglass.admin_api import SERVER, Actor, AuditEntry
 from runglass.errors import RunUnreadable
-from runglass.money import ZERO
 from runglass.run_api import CaptureMode
-from runglass.trace import TERMINAL
-
-Role = str
-"""`admin`, `run` or `read`."""
-
-
-class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """A room of its own: flows, keys and runs of one project are invisible to another.
-
-    Budget and spending are exact US dollars; `reserved_usd` is held back for requests to models that are
-    being made. `allowed_models` are patterns of the models that its flows and callers may name, None for no
-    list. `data_bytes` is what its runs take, see `RunRecord`.
-    """
-
-    id: int
-    org: str
-    name: str
-    capture: CaptureMode | None = None
-    budget_usd: Decimal | None = None
-    spent_usd: Decimal = ZERO
-    retention_days: float | None = None
-    content_retention_days: float | None = None
-    reserved_usd: Decimal = ZERO
-    allowed_models: tuple[str, ...] | None = None
-    data_bytes: int = 0
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether a budget is set and nothing of it is left."""
-        return self.budget_usd is not None and self.spent_usd >= self.budget_usd
-
-
-class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key as it is kept: never the key, only its hash and its first characters as a hint."""
-
-    id: int
-    project_id: int
-    role: Role
-    hint: str
-    created_at: str
-    revoked_at: str | None = None
-
-
-class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow of a project. `production_version` is None until a version is published."""
-
-    id: str
-    project_id: int
-    slug: str
-    name: str | None
-    capture: CaptureMode | None
-    production_version: int | None
-    updated_at: str
-    retention_days: float | None = None
-    content_retention_days: float | None = None
-
-
-class Retention(NamedTuple):
-    """How many days after their end runs are kept, and their content; None where nothing is said."""
-
-    days: float | None = None
-    content_days: float | None = None
-
-
-NO_RETENTION = Retention()
-
-
-class RetentionOfFlow(NamedTuple):
-    """What a flow says of its runs, or else its project."""
-
-    flow_id: str
-    retention: Retention
-
-
-class ContentPlace(NamedTuple):
-    """How far the content of a run has been taken out: the last row that was."""
-
-    table: str
-    key: tuple[int, ...]
-
-
-class FlowVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A state of a flow; version 0 is the draft."""
-
-    version: int
-    created_at: str
-
-
-class IdempotencyRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A call under an Idempotency-Key, the answer to which begins after seq `head` of its run.
-
-    `status` and `answer` are None until the answer has been given, and `answer` again once it has expired.
-    """
-
-    key: str
-    digest: bytes
-    run_id: str
-    head: int = 0
-    status: int | None = None
-    answer: bytes | None = None
-
-
-class IdempotencyKey(NamedTuple):
-    """An Idempotency-Key and the hash of what was asked under it."""
-
-    key: str
-    digest: bytes
-
-
-class NewRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run to create, for `owner` to go on with.
-
-    `request` is kept while the run lives; `summary` is the `flowRun` JSON. `key_id` is the key that started
-    it, and so is owed its content; None where no key did.
-    """
-
-    id: str
-    project_id: int
-    flow_id: str
-    version: int
-    trigger_type: str
-    capture: CaptureMode
-    session_id: str | None
-    request: bytes
-    summary: bytes
-    owner: str | None = None
-    call: IdempotencyKey | None = None
-    key_id: int | None = None
-
-
-class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A run's row. `no` is the store's own short name for the run, `head` the seq of its last event.
-
-    `fence` counts who has gone on with it: a writer with an older one is refused. `claims` counts how often
-    that was taken over without the log having grown. `log_bytes` counts its events and steps, `open_bytes`
-    what it needs to go on, or once it has ended its result or error, and what is kept for calls that are
-    sent again; the last 64 KiB may not be in them yet.
-    """
-
-    no: int
-    id: str
-    project_id: int
-    flow_id: str
-    version: int
-    status: str
-    trigger_type: str
-    capture: CaptureMode
-    session_id: str | None
-    head: int
-    fence: int
-    claims: int
-    summary: bytes
-    key_id: int | None = None
-    log_bytes: int = 0
-    open_bytes: int = 0
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing will be appended any more."""
-        return self.status in TERMINAL
-
-
-class RunListing(NamedTuple):
-    """A run in a list: what its row says of it, and its `flowRun` JSON."""
-
-    id: str
-    flow_id: str
-    status: str
-    trigger_type: str
-    summary: bytes
-
-
-class StepRow(NamedTuple):
-    """The state of one step attempt; `data` is its StepTrace as JSON, ready to send."""
-
-    position: int
-    step_id: str
-    loop_path: str
-    attempt: int
-    status: str
-    data: bytes
-
-
-class AttemptKey(NamedTuple):
-    """Which attempt of a step, in which iteration."""
-
-    position: int
-    loop_path: str
-    attempt: int
-
-
-class Checkpoint(NamedTuple):
-    """A finished step's whole output, kept while the run lives so that it need not run again."""
-
-    step_id: str
-    loop_path: str
-    data: bytes
-
-
-RawRow = Mapping[str, int | float | str | bytes | None]
-"""A row of any table, its values by column."""
-
-
-class Append(msgspec.Struct, frozen=True, kw_only=True):
-    """One transaction on a run: events from `head + 1` on, and all that follows from them.
-
-    `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
-    request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run.
-    `ended_at` is when it ended, where it has.
-    `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
-    repeated call gets whatever the log keeps. `spent_usd` joins the project's spending, `reserved_usd` what
-    is held back of its budget: less than 0 where more was given back than taken. `log_bytes` and `open_bytes`
-    join what the run has of them, and what its project has in all.
-    """
-
-    run_no: int
-    head: int
-    fence: int
-    events: Sequence[bytes]
-    steps: Sequence[StepRow] = ()
-    checkpoints: Sequence[Checkpoint] = ()
-    status: str
-    summary: bytes
-    owner: str | None = None
-    dropped: Sequence[str] = ()
-    owed: Sequence[tuple[int, bytes]] = ()
-    result: bytes | None = None
-    error: bytes | None = None
-    spent_usd: Decimal = ZERO
-    reserved_usd: Decimal = ZERO
-    ended_at: str | None = None
-    log_bytes: int = 0
-    open_bytes: int = 0
+from runglass.store.records import (
+    NO_RETENTION,
+    ApiKey,
+    Append,
+    AttemptKey,
+    Checkpoint,
+    ContentPlace,
+    FlowRecord,
+    FlowVersion,
+    IdempotencyKey,
+    IdempotencyRecord,
+    NewRun,
+    Project,
+    RawRow,
+    Retention,
+    RetentionOfFlow,
+    Role,
+    RunListing,
+    RunRecord,
+    StepRow,
+)
 
 
 @contextmanager
 def decoding(run_id: str) -> Iterator[None]:
-    """Inside the block, what is stored of a run is decoded: RunUnreadable for what cannot be."""
+    """Inside the block, stored data of a run is decoded: RunUnreadable where it cannot be."""
     try:
         yield
     except (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError) as error:
@@ -263,7 +52,7 @@ def decoding(run_id: str) -> Iterator[None]:
 class Store(Protocol):
     """Runs, flows, keys and projects. Every method raises StoreError if the store cannot be reached.
 
-    What takes `by` is a change of a project: the audit log names who made it, in the same transaction, unless
+    A method that takes `by` changes a project: the audit log names the actor, in the same transaction, unless
     nothing has changed.
     """
 
@@ -283,7 +72,7 @@ class Store(Protocol):
         """Sets the project's capture mode; None leaves it to the server's default."""
 
     async def set_budget(self, project_id: int, budget_usd: Decimal | None, *, by: Actor = SERVER) -> None:
-        """Sets what the project may spend in all; None lifts the limit."""
+        """Sets the budget of the project; None lifts the limit."""
 
     async def set_allowed_models(
         self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
@@ -348,36 +137,36 @@ class Store(Protocol):
     async def create_run(self, run: NewRun) -> RunRecord:
         """A pending run without events.
 
-        Raises CallRepeated, and creates nothing, if there has been a call under the same key.
+        Raises DuplicateIdempotencyKey, and creates nothing, if there has been a call under the same key.
         """
 
     async def call(self, project_id: int, key: str) -> IdempotencyRecord | None:
-        """What was asked and answered under this Idempotency-Key."""
+        """The call that was made under this Idempotency-Key, with its answer."""
 
     async def begin_call(self, project_id: int, call: IdempotencyKey, run: RunRecord) -> None:
-        """Notes a call that goes on with a run. Raises CallRepeated for a key that has been used."""
+        """Notes a call that goes on with a run. Raises DuplicateIdempotencyKey for a key that has been used."""
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
-        """Keeps the answer to a call, for whoever asks again under its key."""
+        """Keeps the answer to a call, for a repeat under its key."""
 
     async def forget_calls(self, *, before: str) -> int:
-        """Drops the calls older than this ISO time, and what they were owed; returns how many."""
+        """Drops the calls older than this ISO time, with the content kept for them; returns how many."""
 
     async def owed(self, run_no: int, seq: int) -> bytes | None:
-        """What `Append.owed` said of the event with this seq."""
+        """The content that `Append.owed` kept for the event with this seq."""
 
     async def expire_answers(self, *, before: str, limit: int) -> int:
-        """Drops what callers were owed of runs that ended before this ISO time, and older answers to calls.
+        """Drops content kept for callers of runs that ended before this ISO time, and older answers to calls.
 
         Of each the oldest, as many as `limit` at most and fewer where they are large; returns how many. That
         a call was made stays known. Costs next to nothing where nothing is due.
         """
 
     async def drop_checkpoints(self, *, limit_rows: int, limit_bytes: int) -> bool:
-        """Takes one bite of what long and large runs left behind at their end; False if there is nothing."""
+        """Deletes some checkpoints that long and large runs left behind; False if there are none."""
 
     async def scrub(self) -> bool:
-        """Takes what was deleted out of every file of the store; False where it cannot yet: call it again.
+        """Takes deleted content out of every file of the store; False where it cannot yet: call it again.
 
         Costs nothing where no content was deleted since.
         """
@@ -385,7 +174,7 @@ class Store(Protocol):
     async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
         """Makes the lease of `owner`, or lets it last until a later ISO time.
 
-        False if there is none to renew: it ran out, and somebody has taken the owner's runs over.
+        False if there is none to renew: it ran out, and another process has taken the owner's runs over.
         """
 
     async def end_lease(self, owner: str | None) -> None:
@@ -394,23 +183,23 @@ class Store(Protocol):
     async def claim_runs(
         self, owner: str, *, now: str, limit: int, project_id: int | None = None
     ) -> list[RunRecord]:
-        """Takes over pending and running runs that nobody with a lease goes on with, oldest first.
+        """Takes over pending and running runs whose owner has no lease, or that have none, oldest first.
 
-        Of one project that takes no longer where another has many. Whoever had them before can append
-        nothing more.
+        Of one project that takes no longer where another has many. Their owners before can append nothing
+        more.
         """
 
     async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
         """How many there are for `claim_runs` to take over, by the project."""
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
-        """Takes up a run that is paused, or pending and nobody's; None if it is not so any more."""
+        """Takes up a run that is paused, or pending without an owner; None if it is neither any more."""
 
     async def release_run(self, run_id: str, owner: str) -> None:
-        """Frees a run of `owner` for whoever claims it next; that `owner` had claimed it does not count."""
+        """Frees a run of `owner` for the next claim; the claim by `owner` does not count."""
 
     async def append(self, batch: Append) -> None:
-        """Writes the batch. Raises HeadMismatch, and writes nothing, if head or fence are not the run's."""
+        """Writes the batch. Raises WrongExpectedVersion, and writes nothing, if head or fence are not the run's."""
 
     async def run(self, run_id: str) -> RunRecord | None: ...
     async def outcome(self, run_no: int) -> tuple[bytes | None, bytes | None]:
@@ -422,7 +211,7 @@ class Store(Protocol):
         """The first runs tagged with this session that come after run id `after`, oldest first."""
 
     async def request(self, run_no: int) -> bytes | None:
-        """What `NewRun.request` said, as long as the run has not ended."""
+        """`NewRun.request`, as long as the run has not ended."""
 
     async def paused_runs(self) -> list[RunRecord]:
         """All runs whose status is paused, oldest first."""
@@ -491,7 +280,7 @@ class Store(Protocol):
         """The data of one checkpoint; None if there is none, as after the end of the run."""
 
     async def retentions(self) -> list[RetentionOfFlow]:
-        """What is said of each flow's runs, by the flow or else by its project."""
+        """The retention of each flow's runs, set by the flow or else by its project."""
 
     async def ended_runs(self, flow_id: str, *, before: str, with_content: bool, limit: int) -> list[int]:
         """Numbers of the flow's runs that ended before this ISO time, oldest end first.
@@ -503,14 +292,14 @@ class Store(Protocol):
     async def purge_run(self, run_no: int, *, by: Actor | None = None) -> bool:
         """Deletes a run that has ended; False, and nothing done, if there is none.
 
-        The audit log tells of it where somebody did it, and not where its time had come.
+        The audit log has it where an actor asked for it, and not where retention did.
 
-        From then on nobody finds it, and its calls are forgotten. The space that it took is free when
+        From then on no method finds it, and its calls are forgotten. The space that it took is free when
         `purge_rows` has been called as often as it takes. No other run gets its number.
         """
 
     async def purge_rows(self, *, limit_rows: int, limit_bytes: int) -> bool:
-        """Takes one bite of what purged runs left behind; False if there is nothing."""
+        """Deletes some rows that purged runs left behind; False if there are none."""
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int

@@ -10,7 +10,8 @@ from runglass.api_keys import make_key
 from runglass.flow import parse_flow
 from runglass.runtime import open_store, push_flow
 from runglass.settings import Settings
-from runglass.store.base import Role, Store
+from runglass.store.base import Store
+from runglass.store.records import Role
 from tests.prove.attacking.places import ATTACKER, NEIGHBOUR, SPENDER
 
 BUDGET_USD = Decimal("0.05")

@@ -14,7 +14,8 @@ import msgspec
 
 from runglass.events import decode_event
 from runglass.fold import RunFold, fold
-from runglass.store.base import Project, RunRecord, StepRow, Store
+from runglass.store.base import Store
+from runglass.store.records import Project, RunRecord, StepRow
 from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import TERMINAL, RunSummary

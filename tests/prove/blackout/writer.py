@@ -30,7 +30,8 @@ from runglass.events import (
     encode_event,
 )
 from runglass.fold import RunFold, StepChange
-from runglass.store.base import Append, Checkpoint, IdempotencyKey, StepRow, Store
+from runglass.store.base import Store
+from runglass.store.records import Append, Checkpoint, IdempotencyKey, StepRow
 from runglass.store.sqlite.sql_helpers import changed
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunSummary

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 from msgspec.structs import replace
 
 from runglass.errors import StoreError
-from runglass.store.base import Append
+from runglass.store.records import Append
 from runglass.store.sqlite.append import write_append
 from runglass.store.sqlite.connections import Connections, Work, _Job, _Outcome
 from runglass.store.sqlite.migrations import migrate_sqlite

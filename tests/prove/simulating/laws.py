@@ -29,7 +29,7 @@ from runglass.events import (
     is_terminal,
 )
 from runglass.fold import Address, TraceFold
-from runglass.store.base import Append
+from runglass.store.records import Append
 from runglass.trace import StepTrace
 from tests.fakes import CRASH_RETRIES
 from tests.prove.simulating.flows import Told, result_of

@@ -28,7 +28,7 @@ from runglass.events import (
 )
 from runglass.flow import Flow, LeafStep, LlmStep, Step, WaitStep, find_step, within
 from runglass.fold import Address
-from runglass.store.base import Checkpoint
+from runglass.store.records import Checkpoint
 from tests.fakes import CRASH_RETRIES
 from tests.prove.simulating.flows import UNKNOWN
 

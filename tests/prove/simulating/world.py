@@ -12,7 +12,7 @@ from random import Random
 
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.run_api import CaptureMode
-from runglass.store.base import FlowRecord
+from runglass.store.records import FlowRecord
 from tests.prove.simulating.callers import Callers
 from tests.prove.simulating.disk import Disk, Fault, Inline, Mood, Store
 from tests.prove.simulating.flows import make_flow

@@ -26,7 +26,7 @@ from runglass.engine.models.model_types import OnDeclined, ProviderResponse
 from runglass.events import StepModelReserved
 from runglass.fold import fold
 from runglass.money import add_usd
-from runglass.store.base import Append, Project
+from runglass.store.records import Append, Project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import ModelCall, TokenBreakdown
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start

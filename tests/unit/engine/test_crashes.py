@@ -25,7 +25,7 @@ from runglass.flow import CodeStep, Flow, leaves, parse_flow
 from runglass.fold import fold
 from runglass.log_tail import Tails
 from runglass.run_api import CaptureMode
-from runglass.store.base import Append
+from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
 from tests.flows import SUCCEEDS_LATER, flow_trees

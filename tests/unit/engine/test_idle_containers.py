@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.store.base import Append
+from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import EngineHarness, open_harness, read, start
 

@@ -13,7 +13,7 @@ from runglass.engine.steps.handlers import perform
 from runglass.errors import StoreError
 from runglass.events import FlowCompleted, FlowFailed, LoopCompleted, StepProgress, StepRetrying, StepSkipped
 from runglass.fold import fold
-from runglass.store.base import Append
+from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 

@@ -12,7 +12,7 @@ from runglass.events import StepEvent, decode_event, is_terminal
 from runglass.flow import Flow, leaves
 from runglass.fold import TraceFold, fold
 from runglass.run_api import CaptureMode
-from runglass.store.base import Append
+from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import TERMINAL, RunSummary, Trace
 from tests.flows import flow_trees

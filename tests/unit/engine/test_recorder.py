@@ -13,7 +13,7 @@ from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, pace_of, set_pr
 from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import FlowCancelled, RunStarted, StepCompleted, StepStarted, decode_event
 from runglass.fold import RunFold, fold
-from runglass.store.base import Append, Checkpoint, RunRecord
+from runglass.store.records import Append, Checkpoint, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunSummary, Trace
 from tests.fakes import VirtualClock

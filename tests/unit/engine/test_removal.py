@@ -16,7 +16,7 @@ from runglass.engine.maintenance.removal import INTERVAL_S, RunRemoval
 from runglass.errors import StoreError
 from runglass.events import decode_event
 from runglass.fold import fold
-from runglass.store.base import NO_RETENTION, Append, Retention, RunRecord
+from runglass.store.records import NO_RETENTION, Append, Retention, RunRecord
 from tests.records import new_run, whole_trace
 from tests.unit.engine.conftest import EngineHarness, Ran, start
 

@@ -10,7 +10,7 @@ from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run_queue import RunQueue
 from runglass.errors import APIError, StoreError
-from runglass.store.base import NewRun, RunRecord
+from runglass.store.records import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 

@@ -10,7 +10,7 @@ from runglass.engine.journal.run_spec import Segment
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run_outcome import RunOutcome
 from runglass.errors import RunUnreadable, StoreError
-from runglass.store.base import Append, RunRecord
+from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
 

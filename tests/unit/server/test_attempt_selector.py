@@ -3,7 +3,7 @@
 import pytest
 
 from runglass.server.requests.attempt_selector import choose
-from runglass.store.base import StepRow
+from runglass.store.records import StepRow
 
 
 def row(position: int, loop_path: str, attempt: int = 1) -> StepRow:

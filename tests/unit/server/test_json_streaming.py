@@ -8,7 +8,7 @@ import pytest
 
 from runglass.errors import StoreError
 from runglass.server.http.json_streaming import PART_BYTES
-from runglass.store.base import Append, AttemptKey, RunRecord, StepRow
+from runglass.store.records import Append, AttemptKey, RunRecord, StepRow
 from runglass.testing import RunningServer, running_server
 from tests.records import new_run
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from runglass.errors import RateLimitError
 from runglass.server.http.error_responses import error_headers
 from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
-from runglass.store.base import ApiKey
+from runglass.store.records import ApiKey
 
 
 class Clock:

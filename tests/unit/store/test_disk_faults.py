@@ -12,7 +12,7 @@ import pytest
 
 import runglass
 from runglass.errors import PermanentStoreError, StoreError, ValueTooLarge
-from runglass.store.base import Append, NewRun, RunRecord
+from runglass.store.records import Append, NewRun, RunRecord
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import changed, every

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runglass.store.base import Append, RunRecord, StepRow
+from runglass.store.records import Append, RunRecord, StepRow
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
 from runglass.store.sqlite.removal import ROWS_OF_RUN

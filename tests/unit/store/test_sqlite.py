@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from runglass.errors import StoreError
-from runglass.store.base import Append, Checkpoint, RunRecord
+from runglass.store.records import Append, Checkpoint, RunRecord
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import every

@@ -10,7 +10,7 @@ import pytest
 
 from runglass.admin_api import SERVER, Actor
 from runglass.errors import KeyLimitReached, StoreError
-from runglass.store.base import Append, Retention
+from runglass.store.records import Append, Retention
 from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run
 

@@ -14,7 +14,8 @@ from runglass.cli.backends import local_store as data_folder
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.options import connect
 from runglass.settings import Settings
-from runglass.store.base import FlowRecord, Store
+from runglass.store.base import Store
+from runglass.store.records import FlowRecord
 
 if TYPE_CHECKING:
     from runglass.client.api.admin import Management

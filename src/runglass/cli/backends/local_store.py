@@ -12,7 +12,8 @@ from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.exit_codes import NotFound
 from runglass.cli.terminal.output import note, warn
 from runglass.settings import Settings, read_settings
-from runglass.store.base import ApiKey, Project, Role, Store
+from runglass.store.base import Store
+from runglass.store.records import ApiKey, Project, Role
 
 
 def data_settings(data: Path | None, store: str | None) -> Settings:

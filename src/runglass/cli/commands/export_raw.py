@@ -16,7 +16,7 @@ from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.options import Data, Store
 from runglass.cli.terminal.output import note
 from runglass.settings import Settings
-from runglass.store.base import RawRow
+from runglass.store.records import RawRow
 
 
 def export_raw(

@@ -13,7 +13,7 @@ from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
 from runglass.settings import Settings
-from runglass.store.base import ApiKey
+from runglass.store.records import ApiKey
 
 app = typer.Typer(no_args_is_help=True, help="API keys of a data folder; also while its server runs.")
 

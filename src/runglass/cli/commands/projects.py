@@ -15,7 +15,7 @@ from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
 from runglass.money import format_usd
 from runglass.settings import Settings
-from runglass.store.base import Project, Retention
+from runglass.store.records import Project, Retention
 
 app = typer.Typer(no_args_is_help=True, help="Projects of a data folder.")
 

@@ -2,7 +2,8 @@
 
 from runglass.engine.journal.recorder import Recorder
 from runglass.errors import StoreError, WrongExpectedVersion
-from runglass.store.base import RunRecord, Store
+from runglass.store.base import Store
+from runglass.store.records import RunRecord
 
 
 class CheckpointReader:

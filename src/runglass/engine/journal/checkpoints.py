@@ -15,7 +15,7 @@ from runglass.engine.journal.run_spec import Pause, SegmentSpec
 from runglass.engine.payload import Payload
 from runglass.engine.scope import StepPosition
 from runglass.flow import Flow, LoopStep, Step, inside, within
-from runglass.store.base import Checkpoint
+from runglass.store.records import Checkpoint
 
 PAUSE = ("", "")
 """The address of a run's pause; no step has an empty id."""

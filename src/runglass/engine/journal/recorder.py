@@ -20,7 +20,8 @@ from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import KnownEvent, RunStarted, encode_event
 from runglass.fold import RunFold, StepChange
 from runglass.money import ZERO, subtract_usd
-from runglass.store.base import Append, Checkpoint, RunRecord, StepRow, Store
+from runglass.store.base import Store
+from runglass.store.records import Append, Checkpoint, RunRecord, StepRow
 from runglass.trace import TERMINAL
 
 log = logging.getLogger(__name__)

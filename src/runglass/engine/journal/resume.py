@@ -11,7 +11,8 @@ from runglass.engine.journal.checkpoints import CheckpointSet, size_of
 from runglass.engine.journal.run_spec import Pause, RunSpec, SegmentSpec, ToolLoopState
 from runglass.engine.scheduling.offloading import offload
 from runglass.fold import Address, RunFold, StepChange
-from runglass.store.base import Checkpoint, RunRecord, StepRow, Store, decoding
+from runglass.store.base import Store, decoding
+from runglass.store.records import Checkpoint, RunRecord, StepRow
 from runglass.trace import RunSummary, StepTrace
 
 WORKER_LOST = "WORKER_LOST"

@@ -15,7 +15,8 @@ import msgspec
 from runglass.admin_api import Actor
 from runglass.clock import Clock, iso
 from runglass.errors import StoreError
-from runglass.store.base import ContentPlace, Retention, RunRecord, Store
+from runglass.store.base import Store
+from runglass.store.records import ContentPlace, Retention, RunRecord
 
 T = TypeVar("T")
 

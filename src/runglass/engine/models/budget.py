@@ -13,7 +13,8 @@ from decimal import Decimal
 from runglass.engine.journal.recorder import Recorder
 from runglass.errors import StoreError
 from runglass.money import ZERO, add_usd, format_usd, subtract_usd
-from runglass.store.base import Project, Store
+from runglass.store.base import Store
+from runglass.store.records import Project
 
 LOOK_S = 1.0
 """How often a run looks whether a budget has been set since. One that is set is asked before each step."""

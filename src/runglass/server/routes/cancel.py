@@ -11,7 +11,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.security.authentication import actor_of, no_run, runtime_of
-from runglass.store.base import RunRecord
+from runglass.store.records import RunRecord
 
 PURGE = Parameter(
     "purge",

@@ -24,7 +24,7 @@ from runglass.server.endpoint import JSON
 from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.security.authentication import actor_of, require_flow, require_project, runtime_of
-from runglass.store.base import FlowRecord, Project
+from runglass.store.records import FlowRecord, Project
 
 MOST_IN_MESSAGE = 3
 LARGEST_VERSION = 2**31 - 1

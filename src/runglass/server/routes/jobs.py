@@ -36,7 +36,8 @@ from runglass.server.security.content_access import is_owed, require_owed
 from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
 from runglass.server.services.request_admission import taking_in_of
 from runglass.server.services.run_failure import RunFailure, failure_of, result_of
-from runglass.store.base import ApiKey, IdempotencyKey, RunListing, RunRecord, Store, decoding
+from runglass.store.base import Store, decoding
+from runglass.store.records import ApiKey, IdempotencyKey, RunListing, RunRecord
 from runglass.trace import RunSummary
 
 log = logging.getLogger(__name__)

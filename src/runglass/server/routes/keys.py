@@ -11,7 +11,7 @@ from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.security.authentication import actor_of, runtime_of
 from runglass.server.security.revocation import ongoing_of
-from runglass.store.base import ApiKey
+from runglass.store.records import ApiKey
 
 
 async def keys(request: ApiRequest) -> Response:

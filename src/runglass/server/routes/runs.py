@@ -22,7 +22,8 @@ from runglass.server.requests.attempt_selector import choose
 from runglass.server.requests.pagination import cursor_of, first_id_at, run_before
 from runglass.server.security.authentication import OpenedTrace, runtime_of
 from runglass.server.security.revocation import parts_while_allowed
-from runglass.store.base import AttemptKey, RunListing, RunRecord, Store, decoding
+from runglass.store.base import Store, decoding
+from runglass.store.records import AttemptKey, RunListing, RunRecord
 from runglass.trace import RunStatus
 
 log = logging.getLogger(__name__)

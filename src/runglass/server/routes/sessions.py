@@ -33,7 +33,8 @@ from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.caller_error import caller_error
 from runglass.server.services.run_failure import end_of
 from runglass.session import SessionStep
-from runglass.store.base import RunRecord, Store, decoding
+from runglass.store.base import Store, decoding
+from runglass.store.records import RunRecord
 from runglass.trace import RunStatus, RunSummary, StepStatus
 
 log = logging.getLogger(__name__)

@@ -46,7 +46,8 @@ from runglass.server.services.request_admission import Admission, taking_in_of
 from runglass.server.services.run_failure import answer_expired, require_outcome
 from runglass.server.services.step_frames import StepFrames, Waiting
 from runglass.server.services.tool_offers import check_takers, offer_of
-from runglass.store.base import IdempotencyKey, Project, RunRecord, Store
+from runglass.store.base import Store
+from runglass.store.records import IdempotencyKey, Project, RunRecord
 
 
 async def step(

@@ -13,7 +13,8 @@ from runglass.errors import APIError, api_error
 from runglass.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.json_streaming import PART_BYTES
-from runglass.store.base import ApiKey, FlowRecord, Project, RunRecord, Store
+from runglass.store.base import Store
+from runglass.store.records import ApiKey, FlowRecord, Project, RunRecord
 
 MAY_EXECUTE = frozenset({"run", "admin"})
 

@@ -6,7 +6,7 @@ key that started the run and for nobody else, whatever their role.
 
 from runglass.errors import APIError, api_error
 from runglass.server.security.authentication import MAY_EXECUTE
-from runglass.store.base import ApiKey, RunRecord
+from runglass.store.records import ApiKey, RunRecord
 
 
 def is_owed(key: ApiKey, run: RunRecord) -> bool:

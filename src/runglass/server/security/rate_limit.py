@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 from runglass.errors import RateLimitError
-from runglass.store.base import ApiKey
+from runglass.store.records import ApiKey
 
 MINUTE_S = 60.0
 

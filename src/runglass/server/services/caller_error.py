@@ -7,7 +7,7 @@ from runglass.errors import STEP_CODES
 from runglass.events import FlowCancelled, FlowFailed
 from runglass.server.services.execute_service import failure
 from runglass.server.services.run_failure import bad_end
-from runglass.store.base import RunRecord
+from runglass.store.records import RunRecord
 
 
 def caller_error(run: RunRecord, end: FlowFailed | FlowCancelled) -> tuple[dict[str, Any], dict[str, Any]]:

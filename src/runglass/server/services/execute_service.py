@@ -38,7 +38,8 @@ from runglass.server.services.idempotency import (
 from runglass.server.services.request_admission import Admission, taking_in_of
 from runglass.server.services.run_failure import failure_of, require_outcome, result_of
 from runglass.server.services.tool_offers import check_takers, offer_of
-from runglass.store.base import IdempotencyKey, Project, RunRecord, decoding
+from runglass.store.base import decoding
+from runglass.store.records import IdempotencyKey, Project, RunRecord
 from runglass.trace import RunSummary
 
 Handing = TypeVar("Handing", bound=ToolRequest)

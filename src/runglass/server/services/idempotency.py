@@ -30,7 +30,7 @@ from runglass.server.security.content_access import require_owed
 from runglass.server.security.revocation import while_allowed
 from runglass.server.services.failure_replay import REPLAYED, replay_failure, target_of
 from runglass.server.services.run_failure import answer_expired
-from runglass.store.base import IdempotencyKey, IdempotencyRecord, Project, RunRecord
+from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project, RunRecord
 
 log = logging.getLogger(__name__)
 

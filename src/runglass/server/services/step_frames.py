@@ -38,7 +38,8 @@ from runglass.log_tail import Page
 from runglass.runtime import decode_stored_flow
 from runglass.server.services.run_failure import bad_end
 from runglass.sse import frame, unnumbered_frame
-from runglass.store.base import RunRecord, Store
+from runglass.store.base import Store
+from runglass.store.records import RunRecord
 
 _READ = frozenset(
     str(kind.__struct_config__.tag)

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from runglass.errors import WrongExpectedVersion
 from runglass.money import add_usd, format_usd
-from runglass.store.base import Append, StepRow
+from runglass.store.records import Append, StepRow
 from runglass.store.sqlite.sql_helpers import count_kept, now_text
 from runglass.trace import TERMINAL
 

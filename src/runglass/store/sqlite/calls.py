@@ -4,7 +4,7 @@ import sqlite3
 from typing import Any
 
 from runglass.errors import DuplicateIdempotencyKey
-from runglass.store.base import IdempotencyKey, IdempotencyRecord, RunRecord
+from runglass.store.records import IdempotencyKey, IdempotencyRecord, RunRecord
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import as_bytes, count_open, now_text, one
 

@@ -13,7 +13,7 @@ from runglass.admin_api import SERVER, Actor
 from runglass.errors import KeyLimitReached, StoreError
 from runglass.money import format_usd
 from runglass.run_api import CaptureMode
-from runglass.store.base import NO_RETENTION, ApiKey, FlowRecord, FlowVersion, Project, Retention, Role
+from runglass.store.records import NO_RETENTION, ApiKey, FlowRecord, FlowVersion, Project, Retention, Role
 from runglass.store.sqlite.audit import change_project, note_change
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import as_bytes, every, now_text, one

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from runglass.store.base import RunRecord
+from runglass.store.records import RunRecord
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.run_rows import RUN, run_of
 from runglass.store.sqlite.sql_helpers import changed, every

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from runglass.admin_api import SERVER, Actor
 from runglass.content import strip_error, strip_event, strip_step, strip_summary
-from runglass.store.base import ContentPlace, Retention, RetentionOfFlow
+from runglass.store.records import ContentPlace, Retention, RetentionOfFlow
 from runglass.store.sqlite.audit import change_project, note_change
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import count_bytes, count_kept, every

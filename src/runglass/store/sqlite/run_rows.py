@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from runglass.store.base import RunRecord
+from runglass.store.records import RunRecord
 
 RUN = (
     "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from runglass.errors import RunPurged
-from runglass.store.base import (
+from runglass.store.records import (
     Append,
     AttemptKey,
     Checkpoint,

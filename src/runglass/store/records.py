@@ -1,0 +1,243 @@
+"""The records that every store takes in and hands out."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+import msgspec
+
+from runglass.money import ZERO
+from runglass.run_api import CaptureMode
+from runglass.trace import TERMINAL
+
+Role = str
+"""`admin`, `run` or `read`."""
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """A room of its own: flows, keys and runs of one project are invisible to another.
+
+    Budget and spending are exact US dollars; `reserved_usd` is held back for requests to models that are
+    being made. `allowed_models` are patterns of the models that its flows and callers may name, None for no
+    list. `data_bytes` is the room that its runs take, see `RunRecord`.
+    """
+
+    id: int
+    org: str
+    name: str
+    capture: CaptureMode | None = None
+    budget_usd: Decimal | None = None
+    spent_usd: Decimal = ZERO
+    retention_days: float | None = None
+    content_retention_days: float | None = None
+    reserved_usd: Decimal = ZERO
+    allowed_models: tuple[str, ...] | None = None
+    data_bytes: int = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether a budget is set and nothing of it is left."""
+        return self.budget_usd is not None and self.spent_usd >= self.budget_usd
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key as it is kept: never the key, only its hash and its first characters as a hint."""
+
+    id: int
+    project_id: int
+    role: Role
+    hint: str
+    created_at: str
+    revoked_at: str | None = None
+
+
+class FlowRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A flow of a project. `production_version` is None until a version is published."""
+
+    id: str
+    project_id: int
+    slug: str
+    name: str | None
+    capture: CaptureMode | None
+    production_version: int | None
+    updated_at: str
+    retention_days: float | None = None
+    content_retention_days: float | None = None
+
+
+class Retention(NamedTuple):
+    """How many days after their end runs are kept, and their content; None where nothing is said."""
+
+    days: float | None = None
+    content_days: float | None = None
+
+
+NO_RETENTION = Retention()
+
+
+class RetentionOfFlow(NamedTuple):
+    """The retention that a flow sets for its runs, or else its project."""
+
+    flow_id: str
+    retention: Retention
+
+
+class ContentPlace(NamedTuple):
+    """How far the content of a run has been taken out: the last row that was."""
+
+    table: str
+    key: tuple[int, ...]
+
+
+class FlowVersion(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A state of a flow; version 0 is the draft."""
+
+    version: int
+    created_at: str
+
+
+class IdempotencyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A call under an Idempotency-Key, the answer to which begins after seq `head` of its run.
+
+    `status` and `answer` are None until the answer has been given, and `answer` again once it has expired.
+    """
+
+    key: str
+    digest: bytes
+    run_id: str
+    head: int = 0
+    status: int | None = None
+    answer: bytes | None = None
+
+
+class IdempotencyKey(NamedTuple):
+    """An Idempotency-Key and the hash of the request under it."""
+
+    key: str
+    digest: bytes
+
+
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run to create, for `owner` to go on with.
+
+    `request` is kept while the run lives; `summary` is the `flowRun` JSON. `key_id` is the key that started
+    it, and so is owed its content; None where no key did.
+    """
+
+    id: str
+    project_id: int
+    flow_id: str
+    version: int
+    trigger_type: str
+    capture: CaptureMode
+    session_id: str | None
+    request: bytes
+    summary: bytes
+    owner: str | None = None
+    call: IdempotencyKey | None = None
+    key_id: int | None = None
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's row. `no` is the store's own short name for the run, `head` the seq of its last event.
+
+    `fence` counts the writers that have gone on with it: one with an older fence is refused. `claims` counts
+    how often it was taken over without the log having grown. `log_bytes` counts its events and steps, `open_bytes`
+    what it needs to go on, or once it has ended its result or error, and what is kept for calls that are
+    sent again; the last 64 KiB may not be in them yet.
+    """
+
+    no: int
+    id: str
+    project_id: int
+    flow_id: str
+    version: int
+    status: str
+    trigger_type: str
+    capture: CaptureMode
+    session_id: str | None
+    head: int
+    fence: int
+    claims: int
+    summary: bytes
+    key_id: int | None = None
+    log_bytes: int = 0
+    open_bytes: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will be appended any more."""
+        return self.status in TERMINAL
+
+
+class RunListing(NamedTuple):
+    """A run in a list: some columns of its row, and its `flowRun` JSON."""
+
+    id: str
+    flow_id: str
+    status: str
+    trigger_type: str
+    summary: bytes
+
+
+class StepRow(NamedTuple):
+    """The state of one step attempt; `data` is its StepTrace as JSON, ready to send."""
+
+    position: int
+    step_id: str
+    loop_path: str
+    attempt: int
+    status: str
+    data: bytes
+
+
+class AttemptKey(NamedTuple):
+    """Which attempt of a step, in which iteration."""
+
+    position: int
+    loop_path: str
+    attempt: int
+
+
+class Checkpoint(NamedTuple):
+    """A finished step's whole output, kept while the run lives so that it need not run again."""
+
+    step_id: str
+    loop_path: str
+    data: bytes
+
+
+RawRow = Mapping[str, int | float | str | bytes | None]
+"""A row of any table, its values by column."""
+
+
+class Append(msgspec.Struct, frozen=True, kw_only=True):
+    """One transaction on a run: events from `head + 1` on, and all that follows from them.
+
+    `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
+    request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run.
+    `ended_at` is when it ended, where it has.
+    `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
+    repeated call gets whatever the log keeps. `spent_usd` joins the project's spending, `reserved_usd` what
+    is held back of its budget: less than 0 where more was given back than taken. `log_bytes` and `open_bytes`
+    join what the run has of them, and what its project has in all.
+    """
+
+    run_no: int
+    head: int
+    fence: int
+    events: Sequence[bytes]
+    steps: Sequence[StepRow] = ()
+    checkpoints: Sequence[Checkpoint] = ()
+    status: str
+    summary: bytes
+    owner: str | None = None
+    dropped: Sequence[str] = ()
+    owed: Sequence[tuple[int, bytes]] = ()
+    result: bytes | None = None
+    error: bytes | None = None
+    spent_usd: Decimal = ZERO
+    reserved_usd: Decimal = ZERO
+    ended_at: str | None = None
+    log_bytes: int = 0
+    open_bytes: int = 0
