@@ -144,7 +144,7 @@ class Store(Protocol):
         """The call that was made under this Idempotency-Key, with its answer."""
 
     async def begin_call(self, project_id: int, call: IdempotencyKey, run: RunRecord) -> None:
-        """Notes a call that goes on with a run. Raises DuplicateIdempotencyKey for a key that has been used."""
+        """Notes a call that goes on with a run. Raises DuplicateIdempotencyKey for a used key."""
 
     async def answer_call(self, project_id: int, key: str, *, status: int, answer: bytes) -> None:
         """Keeps the answer to a call, for a repeat under its key."""
@@ -199,7 +199,7 @@ class Store(Protocol):
         """Frees a run of `owner` for the next claim; the claim by `owner` does not count."""
 
     async def append(self, batch: Append) -> None:
-        """Writes the batch. Raises WrongExpectedVersion, and writes nothing, if head or fence are not the run's."""
+        """Writes the batch. Raises WrongExpectedVersion if head or fence are not the run's."""
 
     async def run(self, run_id: str) -> RunRecord | None: ...
     async def outcome(self, run_no: int) -> tuple[bytes | None, bytes | None]:
