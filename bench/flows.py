@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from runglass.flow import Flow, parse_flow
+from runglass.flow import Flow
+from runglass.flow_parser import parse_flow
 from runglass.run_api import RunRequest
 from runglass.runtime import Runtime, push_flow
 from runglass.store.records import Project

@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 
 from bench import flows
 from bench.stage import add_key
-from runglass.runtime import open_runtime
+from runglass.composition import open_runtime
 from runglass.settings import Settings
 
 FAILED_EACH = 100

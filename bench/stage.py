@@ -19,7 +19,8 @@ from bench import flows
 from bench.children import ROOT, BenchError, Child, Server, child, server
 from bench.sizes import Sizes
 from runglass.api_keys import make_key
-from runglass.runtime import Runtime, open_runtime
+from runglass.composition import open_runtime
+from runglass.runtime import Runtime
 from runglass.settings import Settings
 
 PEERS = ROOT / ".bench"

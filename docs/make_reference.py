@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import typer.main
 
-from runglass import defaults, flow, flow_file, flow_validation
+from runglass import defaults, flow_file, flow_parser, flow_validation
 from runglass.cli.app import app
 from runglass.cli.exit_codes import MEANINGS
 from runglass.client import Flow
@@ -24,7 +24,8 @@ from runglass.run_api import ExecuteRequest
 from runglass.server.endpoints import ENDPOINTS
 from runglass.server.requests import attachments, body_parsing, messages, tools
 from runglass.server.services import idempotency
-from runglass.settings import CLIENT_VARIABLES, PREFIX, Price, Settings
+from runglass.settings import Price, Settings
+from runglass.settings_reader import CLIENT_VARIABLES, PREFIX
 
 PAGE = Path(__file__).with_name("reference.md")
 
@@ -184,7 +185,7 @@ def limits() -> list[tuple[str, str, str]]:
         ("flow file", f"{flow_file.MAX_CHARACTERS:,} characters", "a mistake in the file"),
         ("steps of a flow", f"{flow_validation.MAX_STEPS:,}", "a mistake in the file"),
         ("nesting of steps", f"{flow_validation.MAX_NESTING} levels", "a mistake in the file"),
-        ("mistakes told of a flow file", f"{flow.MAX_PROBLEMS:,}", "the first of them"),
+        ("mistakes told of a flow file", f"{flow_parser.MAX_PROBLEMS:,}", "the first of them"),
     ]
 
 

@@ -19,8 +19,8 @@ from runglass.flow import (
     Retry,
     Step,
     WaitStep,
-    parse_flow,
 )
+from runglass.flow_parser import parse_flow
 
 EXAMPLE = """\
 slug: grade-3                 # [a-z0-9-], unique in its project

@@ -10,7 +10,7 @@ from bench import flows
 from bench.figures.steps_alone import PEERS
 from bench.rows import Goal, Row
 from bench.stage import Stage
-from runglass.runtime import open_runtime
+from runglass.composition import open_runtime
 from runglass.settings import Settings
 
 

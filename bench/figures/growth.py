@@ -10,7 +10,8 @@ import uvloop
 from bench import flows
 from bench.rows import Goal, Row
 from bench.stage import Stage
-from runglass.runtime import Runtime, open_runtime
+from runglass.composition import open_runtime
+from runglass.runtime import Runtime
 from runglass.settings import Settings
 from runglass.store.records import Project
 

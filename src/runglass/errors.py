@@ -26,7 +26,7 @@
 The server raises what the client will raise: it builds an `APIError` by code with `api_error`, sends it in
 the shape of the wire contract, and the client builds the same one from the answer.
 
-More than 300 lines: the tree and the table are each read as a whole.
+More than 300 lines: one list of classes and one table.
 """
 
 from collections.abc import Mapping, Sequence

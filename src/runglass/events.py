@@ -4,6 +4,8 @@ A tagged union on `eventType`; the wire contract lists each event's fields. Fiel
 (`loopPath`, sizes, the cost of a failed attempt) are there because a trace must be the fold of its events and
 of nothing else. Types that this version does not know decode as `UnknownEvent`, so an older client can follow
 a newer server.
+
+More than 300 lines: one list.
 """
 
 from typing import Any, Literal

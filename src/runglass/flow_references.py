@@ -1,30 +1,26 @@
 """Whether the outputs that a flow's templates, code and expressions ask for can be there: `steps["id"]`.
 
-What runs when is plain from the tree: a list from top to bottom, one branch of a condition, all branches of a
-parallel part at once, and nothing inside a loop is seen once that is over. A reference that can never be met
-is a mistake; one that is met on some ways through the flow gets a warning, where nothing around it asks
-first. What cannot be told without running the flow is left alone. Works on plain data, of which nothing has
-to be right.
+The order of steps is plain from the tree: a list from top to bottom, one branch of a condition, all branches
+of a parallel part at once, and nothing inside a loop is seen once that is over. A reference that can never be
+met is a mistake; one that is met on some ways through the flow gets a warning, where nothing around it asks
+first. A reference that only a run could judge is left alone. Works on plain data, of which nothing has to be
+right.
 """
 
-import ast
 import re
 from collections.abc import Iterator
-from itertools import pairwise
-from typing import Any, Literal, NamedTuple
-
-import minijinja
+from typing import Any, NamedTuple
 
 from runglass.diagnostics import Finding, Path
-from runglass.flow_validation import MAX_STEPS, overlong, parse_python, parts_of
+from runglass.flow_syntax import parts_of
+from runglass.flow_validation import MAX_STEPS
 from runglass.schemas import suggestion
+from runglass.step_references import STEPS, Reference, references_of
 
 MAX_SUGGESTIONS = 20
 """Looking for the nearest of ten thousand ids takes some milliseconds."""
 
-_STEPS = "steps"
 _LISTS = ("steps", "then", "else")
-_METHODS = frozenset(name for name in dir(dict) if not name.startswith("_"))
 
 
 class _Step(NamedTuple):
@@ -39,19 +35,6 @@ class _Turn(NamedTuple):
     container: _Step | None
     branch: str
     position: int
-
-
-class _Reference(NamedTuple):
-    """A step's id in a text. `asked` is true where the text makes sure first that the output is there."""
-
-    step_id: str
-    line: int | None
-    column: int = 1
-    asked: bool = False
-    depends: bool = False
-    """Whether anything in the text is done on a condition."""
-    as_field: bool = False
-    """Whether it is written like a field, which objects in Python do not have."""
 
 
 def unmet_references(flow: Any) -> Iterator[Finding]:
@@ -74,7 +57,7 @@ class _Walk:
         if _is_hiding(self._flow) or any(_is_hiding(data) for _, data, _ in self._texts):
             return
         for step, data, path in self._texts:
-            for reference, place in _references_of(data, path):
+            for reference, place in references_of(data, path):
                 found = self._judged(reference, step)
                 if found is not None:
                     message, is_warning = found
@@ -105,7 +88,7 @@ class _Walk:
             for name, inner in branches.items() if isinstance(branches, dict) else ():
                 self._collect(inner, (*path, index, "branches", name), step, name, step.around)
 
-    def _judged(self, reference: _Reference, step: _Step) -> tuple[str, bool] | None:
+    def _judged(self, reference: Reference, step: _Step) -> tuple[str, bool] | None:
         target = self._steps.get(reference.step_id)
         if target is None:
             return (
@@ -179,197 +162,18 @@ def _sometimes_seen(target: _Step, step: _Step) -> str | None:
     return None
 
 
+_FIELD_IN_CODE = re.compile(r"""["']steps["']|\bsteps\s*=""")
+
+
 def _is_hiding(step: dict[str, Any]) -> bool:
     """Whether a step may get, or hand on, a field called `steps`, which hides the outputs by step id."""
     for fields in (step.get("input"), step.get("branches")):
-        if isinstance(fields, dict) and _STEPS in fields:
+        if isinstance(fields, dict) and STEPS in fields:
             return True
     for schema in (step.get("inputs"), step.get("output_schema")):
         for part, _ in parts_of(schema, ()):
             properties = part.get("properties") if isinstance(part, dict) else None
-            if isinstance(properties, dict) and _STEPS in properties:
+            if isinstance(properties, dict) and STEPS in properties:
                 return True
     code = step.get("code")
     return isinstance(code, str) and _FIELD_IN_CODE.search(code) is not None
-
-
-_FIELD_IN_CODE = re.compile(r"""["']steps["']|\bsteps\s*=""")
-
-
-def _references_of(step: dict[str, Any], path: Path) -> Iterator[tuple[_Reference, Path]]:
-    """The references in a step's own texts, each once per text."""
-    kind = step.get("type")
-    if kind == "llm":
-        for name in ("system", "prompt"):
-            yield from _located(_in_template(step.get(name)), (*path, name))
-    for part, place in parts_of(step.get("input"), (*path, "input")):
-        yield from _located(_in_template(part), place)
-    texts: dict[Any, tuple[str, Literal["exec", "eval"]]] = {
-        "code": ("code", "exec"),
-        "loop": ("over", "eval"),
-        "condition": ("if", "eval"),
-    }
-    if isinstance(kind, str) and kind in texts:
-        name, mode = texts[kind]
-        yield from _located(_in_python(step.get(name), mode), (*path, name))
-
-
-def _located(references: Iterator[_Reference], path: Path) -> Iterator[tuple[_Reference, Path]]:
-    known = set()
-    for reference in references:
-        mentioned = reference.step_id, reference.as_field
-        if mentioned not in known:
-            known.add(mentioned)
-            yield reference, path
-
-
-_TAG = re.compile(
-    r"\{#.*?(?:#\}|\Z)|\{%[-+]?\s*raw\s*[-+]?%\}.*?(?:\{%[-+]?\s*endraw\b|\Z)|\{[{%]", re.DOTALL
-)
-_TOKEN = re.compile(
-    r"""(?P<end>[-+]?[}%]\})|(?P<space>\s+)|(?P<text>"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?)|(?P<name>\w+)|.""",
-    re.DOTALL,
-)
-_CONDITIONS = frozenset({"if", "elif", "else", "and", "or"})
-_QUESTIONS = frozenset({"defined", "undefined", "default"})
-
-
-class _Token(NamedTuple):
-    kind: str | None
-    text: str
-    offset: int
-
-
-def _in_template(text: Any) -> Iterator[_Reference]:
-    if not isinstance(text, str) or _STEPS not in text or overlong(text) is not None:
-        return
-    try:
-        names = minijinja.Environment().undeclared_variables_in_str(text, nested=True)
-    except minijinja.TemplateError:
-        # Told by `flow_check`.
-        return
-    # A template may have variables of its own that are called so; minijinja knows which are.
-    fields = {parts[1] for name in names if len(parts := name.split(".")) > 1 and parts[0] == _STEPS}
-    tags = list(_tags(text))
-    words = {token.text for tag in tags for token in tag if token.kind == "name"}
-    asked = not words.isdisjoint(_QUESTIONS) or any(_asks_in_tag(tag) for tag in tags)
-    depends = not words.isdisjoint(_CONDITIONS)
-    at, line, start = 0, 1, 0
-    for name, is_key, offset in (found for tag in tags for found in _mentioned(tag)):
-        # From the mention before, so that a long text is read once.
-        line += text.count("\n", at, offset)
-        start = max(start, text.rfind("\n", at, offset) + 1)
-        at = offset
-        if name in fields or (is_key and _STEPS in names):
-            yield _Reference(name, line, offset - start + 1, asked, depends)
-
-
-def _tags(text: str) -> Iterator[list[_Token]]:
-    """What stands in each tag of a template, without its spaces."""
-    at = 0
-    while opening := _TAG.search(text, at):
-        at = opening.end()
-        if len(opening[0]) > 2:
-            continue
-        tag: list[_Token] = []
-        open_braces = 0
-        while token := _TOKEN.match(text, at):
-            kind, at = token.lastgroup, token.end()
-            if kind == "end":
-                if open_braces == 0:
-                    break
-                # What looks like the end of the tag is that of an object in it.
-                kind, at = None, token.start() + 1
-            said = text[token.start() : at]
-            open_braces += (said == "{") - (said == "}")
-            if kind != "space":
-                tag.append(_Token(kind, said, token.start()))
-        yield tag
-
-
-def _asks_in_tag(tag: list[_Token]) -> bool:
-    pairs = [(a.text, b.text) for a, b in pairwise(tag)]
-    return ("in", _STEPS) in pairs or ("|", "d") in pairs
-
-
-def _mentioned(tag: list[_Token]) -> Iterator[tuple[str, bool, int]]:
-    """`steps.name` and `steps["name"]`: the name, whether it is a key, and where it stands."""
-    for position, token in enumerate(tag):
-        if token.kind != "name" or token.text != _STEPS:
-            continue
-        if position and tag[position - 1].text in (".", "|"):
-            continue
-        match tag[position + 1 : position + 4]:
-            case [_Token(text="."), _Token(kind="name", text=name), *more]:
-                if not (name in _METHODS and more and more[0].text == "("):
-                    yield name, False, token.offset
-            case [_Token(text="["), _Token(kind="text", text=key), _Token(text="]")] if "\\" not in key:
-                yield key[1:-1], True, token.offset
-
-
-_CONDITIONAL = (ast.If, ast.IfExp, ast.BoolOp, ast.Try, ast.While, ast.Match, ast.comprehension, ast.For)
-
-
-def _in_python(text: Any, mode: Literal["exec", "eval"]) -> Iterator[_Reference]:
-    if not isinstance(text, str) or _STEPS not in text:
-        return
-    try:
-        tree = parse_python(text, mode)
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        # Told by `flow_check`.
-        return
-    nodes = list(ast.walk(tree))
-    if any(_binds_steps(node) for node in nodes):
-        return
-    asked = any(isinstance(node, ast.Try) or _asks(node) for node in nodes)
-    depends = any(isinstance(node, _CONDITIONAL) for node in nodes)
-    lines = text.encode().split(b"\n")
-    known = set()
-    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
-    for node in nodes:
-        match node:
-            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str() as key)) if (
-                name == _STEPS and isinstance(node.ctx, ast.Load)
-            ):
-                found = _Reference(key, node.lineno, asked=asked, depends=depends)
-            case ast.Call(
-                func=ast.Attribute(value=ast.Name(id=name), attr="get"),
-                args=[ast.Constant(value=str() as key), *_],
-            ) if name == _STEPS:
-                found = _Reference(key, node.lineno, asked=True, depends=True)
-            case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name == _STEPS and not (
-                id(node) in called and attribute in _METHODS
-            ):
-                found = _Reference(attribute, node.lineno, asked=asked, depends=depends, as_field=True)
-            case _:
-                continue
-        if (mentioned := (found.step_id, found.as_field)) in known:
-            continue
-        known.add(mentioned)
-        before = lines[node.lineno - 1][: node.col_offset] if node.lineno <= len(lines) else b""
-        yield found._replace(column=len(before.decode(errors="ignore")) + 1)
-
-
-def _binds_steps(node: ast.AST) -> bool:
-    """Whether the code calls something of its own `steps`."""
-    match node:
-        case ast.Name(id=name):
-            return name == _STEPS and not isinstance(node.ctx, ast.Load)
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            return node.name == _STEPS
-        case ast.arg(arg=name):
-            return name == _STEPS
-        case ast.alias(name=name, asname=other):
-            return _STEPS in (other or name.partition(".")[0], name)
-        case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name):
-            return name == _STEPS
-        case ast.MatchMapping(rest=name):
-            return name == _STEPS
-    return False
-
-
-def _asks(node: ast.AST) -> bool:
-    return isinstance(node, ast.Compare) and any(
-        isinstance(operator, ast.In | ast.NotIn) and isinstance(right, ast.Name) and right.id == _STEPS
-        for operator, right in zip(node.ops, node.comparators, strict=True)
-    )

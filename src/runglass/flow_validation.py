@@ -1,38 +1,35 @@
-"""Whether data is a flow: the shape of each step, and the syntax of the texts inside it.
+"""Whether data is a flow: the shape of each step, and of the tree.
 
 A step is judged by the schema of its own type, so that a mistake is named and not just its union. This file
 works on plain data and answers with findings. It must not know the structs of `flow.py`, whose JSON Schema it
 is given, nor the file that the data came from.
 """
 
-import ast
 import functools
-import importlib.util
-import keyword
-import re
-import threading
-import warnings
 from collections.abc import Callable, Container, Iterator
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import jsonschema_rs
-import minijinja
 import msgspec
 from jsonschema_rs import ValidationErrorKind as Kind
 
 from runglass.diagnostics import Finding, Path, shown
+from runglass.flow_models import model_findings, package_warnings, setting_findings
+from runglass.flow_syntax import (
+    findings_within,
+    loop_name_findings,
+    parts_of,
+    python_findings,
+    template_findings,
+)
 from runglass.schema_keywords import idle_keywords
 from runglass.schemas import Schema, any_of, compile_schema, errors_in, expected, explain, suggestion
 
 MAX_STEPS = 10_000
 MAX_NESTING = 32
-MAX_TAG_TOKENS = 500
-MAX_ELIFS = 100
 MAX_IDLE_KEYWORDS = 1_000
 SCHEMA_LIMIT_BYTES = 256 * 1024
-RESERVED_NAMES = ("attempt", "index", "initial", "steps")
-OFFLINE_MODEL = "echo"
 
 OVERRIDABLE = (
     "prompt",
@@ -49,154 +46,6 @@ OVERRIDABLE = (
     "on_error",
 )
 """The fields of leaf steps that a call may set anew."""
-
-SETTINGS = (
-    "temperature",
-    "max_tokens",
-    "top_p",
-    "top_k",
-    "seed",
-    "stop",
-    "stop_sequences",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "parallel_tool_calls",
-    "stream",
-    "thinking",
-    "service_tier",
-    "extra_headers",
-    "extra_body",
-)
-"""Names in a step's `settings`: those of `pydantic_ai.settings.ModelSettings`, without the ones that are the
-engine's to set; `stop`, as the OpenAI API calls `stop_sequences`; and `stream`, which the engine obeys."""
-
-SETTING_FAMILIES = frozenset(
-    {
-        "anthropic",
-        "bedrock",
-        "cerebras",
-        "google",
-        "groq",
-        "mistral",
-        "openai",
-        "openrouter",
-        "snowflake",
-        "typesafe",
-        "xai",
-        "zai",
-    }
-)
-"""Providers with settings of their own, `openai_…`, in the modules of `pydantic_ai.models`."""
-
-PROVIDER_PACKAGES: dict[str, str] = {
-    "anthropic": "anthropic",
-    "bedrock": "boto3",
-    "cohere": "cohere",
-    "google": "google.genai",
-    "google-cloud": "google.genai",
-    "google-decisions": "google.genai",
-    "groq": "groq",
-    "huggingface": "huggingface_hub",
-    "mistral": "mistralai",
-    "typesafe": "typesafe_sdk",
-    "voyageai": "voyageai",
-    "xai": "xai_sdk",
-}
-"""Providers for which pydantic-ai needs a package of their own, and the module that it imports of it."""
-
-_parsing = threading.Lock()
-
-
-def parse_python(text: str, mode: Literal["exec", "eval"]) -> ast.AST:
-    """The syntax tree of a flow's code. Raises what `ast.parse` raises."""
-    # What Python warns of in somebody's flow is no warning of ours; catch_warnings is not thread-safe.
-    with _parsing, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(text, mode=mode)
-
-
-def _python(text: Any, path: Path, *, what: str, mode: Literal["exec", "eval"]) -> Iterator[Finding]:
-    if not isinstance(text, str) or not text:
-        return
-    try:
-        tree = parse_python(text, mode)
-    except SyntaxError as error:
-        line, column = error.lineno and max(error.lineno, 1), max(error.offset or 1, 1)
-        yield Finding(f"{what} is not valid Python: {error.msg}", path, line=line, column=column)
-    except (ValueError, MemoryError, RecursionError) as error:
-        reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
-        yield Finding(f"{what} is not valid Python: {reason}", path)
-    else:
-        if isinstance(tree, ast.Module) and not tree.body:
-            yield Finding(f"{what} is empty; it must return an object", path)
-
-
-_OPENING = re.compile(r"\{[{%#]")
-_RAW = re.compile(r"\{%[-+]?\s*raw\s*[-+]?%\}(?s:.*?)(?:\{%[-+]?\s*endraw\s*[-+]?%\}|\Z)")
-_ELIF = re.compile(r"\{%[-+]?\s*elif\b")
-_CLOSING = {"{{": re.compile(r"[-+]?\}\}"), "{%": re.compile(r"[-+]?%\}")}
-_TOKEN = re.compile(r"""\s+|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|\w+|.""", re.DOTALL)
-
-
-def overlong(source: str) -> int | None:
-    """Where a template would take the process down: its parser recurses without a bound along one tag."""
-    elifs = [match.start() for match in _ELIF.finditer(source)]
-    if len(elifs) > MAX_ELIFS:
-        return elifs[MAX_ELIFS]
-    at = 0
-    while opening := _OPENING.search(source, at):
-        if opening[0] == "{#":
-            end = source.find("#}", opening.end())
-            at = len(source) if end < 0 else end + 2
-        elif raw := _RAW.match(source, opening.start()):
-            at = raw.end()
-        else:
-            at, tokens = _end_of_tag(source, opening.end(), _CLOSING[opening[0]])
-            if tokens > MAX_TAG_TOKENS:
-                return opening.start()
-    return None
-
-
-def _end_of_tag(source: str, at: int, closing: re.Pattern[str]) -> tuple[int, int]:
-    open_brackets = tokens = 0
-    while tokens <= MAX_TAG_TOKENS and (token := _TOKEN.match(source, at)):
-        if open_brackets == 0 and (end := closing.match(source, at)):
-            return end.end(), tokens
-        at = token.end()
-        tokens += not token[0].isspace()
-        open_brackets += (token[0] in "([{") - (token[0] in ")]}")
-    return at, tokens
-
-
-def _template(text: Any, path: Path) -> Iterator[Finding]:
-    if not isinstance(text, str):
-        return
-    at = overlong(text)
-    message = f"the template has a tag of more than {MAX_TAG_TOKENS} parts, or more than {MAX_ELIFS} `elif`"
-    if at is None:
-        try:
-            return minijinja.Environment().add_template("template", text)
-        except minijinja.TemplateError as error:
-            at = len(text.encode()[: error.range[0] if error.range else 0].decode(errors="ignore"))
-            message = f"the template is malformed: {error.detail or error.message}"
-    before = text[:at].split("\n")
-    yield Finding(message, path, line=len(before), column=len(before[-1]) + 1)
-
-
-def _templates_within(value: Any, path: Path) -> Iterator[Finding]:
-    for part, place in parts_of(value, path):
-        yield from _template(part, place)
-
-
-def _loop_name(name: Any, path: Path) -> Iterator[Finding]:
-    if not isinstance(name, str):
-        return
-    if not name.isidentifier() or keyword.iskeyword(name):
-        yield Finding(f"{shown(name)} cannot be a name in Python", path)
-    elif name in RESERVED_NAMES:
-        yield Finding(f"{name!r} has a meaning of its own, like {any_of(list(RESERVED_NAMES))}", path)
-
 
 _META = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
 
@@ -240,80 +89,6 @@ def _broken_reference(schema: Schema, error: jsonschema_rs.ValidationError) -> F
     return None
 
 
-def parts_of(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
-    """The value and all that it holds, in order. Without recursion: its depth is the author's choice."""
-    pending = [(value, path)]
-    while pending:
-        value, path = pending.pop()
-        yield value, path
-        if isinstance(value, dict | list):
-            members = value.items() if isinstance(value, dict) else enumerate(value)
-            pending += reversed([(member, (*path, key)) for key, member in members])
-
-
-def provider_missing(model: Any) -> str | None:
-    """What is wrong with a model string that names no provider, or no model of it; None where nothing is.
-
-    Nothing is with what is no string: that is a matter of the schema.
-    """
-    if not isinstance(model, str) or not model or model == OFFLINE_MODEL:
-        return None
-    provider, _, name = model.partition(":")
-    if "://" in name:
-        # Some packages take an address for a model, and send the provider's key there.
-        return (
-            f"model {shown(model)} is an address: a server's own is in its settings, under a provider's name"
-        )
-    if provider and name:
-        return None
-    return f"model {shown(model)} names no provider: write PROVIDER:MODEL, or `{OFFLINE_MODEL}` to try it out"
-
-
-def _model(model: Any, path: Path) -> Iterator[Finding]:
-    if problem := provider_missing(model):
-        yield Finding(problem, path)
-
-
-def _package(step: dict[str, Any], path: Path) -> Iterator[Finding]:
-    """A warning where this machine could not ask the step's model; the one that runs the flow may."""
-    model = step.get("model")
-    if step.get("type") != "llm" or not isinstance(model, str):
-        return
-    provider = model.partition(":")[0].removeprefix("gateway/")
-    module = PROVIDER_PACKAGES.get(provider)
-    if module is not None and not _is_installed(module):
-        extra = provider.partition("-")[0]
-        message = (
-            f"the package for models of {provider!r} is not installed on this machine; where the flow runs, "
-            f'it needs: pip install "pydantic-ai-slim[{extra}]"'
-        )
-        yield Finding(message, (*path, "model"), is_warning=True)
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        # Of a package that is not there, nothing inside can be looked for.
-        return False
-
-
-def _settings(step: dict[str, Any], path: Path) -> Iterator[Finding]:
-    """Names in an llm step's `settings` that no model of its provider takes."""
-    settings, model = step.get("settings"), step.get("model")
-    if not isinstance(settings, dict):
-        return
-    families = SETTING_FAMILIES
-    if isinstance(model, str) and model != OFFLINE_MODEL:
-        # Any server may speak OpenAI's dialect, whatever its provider is called.
-        families = frozenset({"openai", *re.split(r"[-/]", model.partition(":")[0])})
-    for name in settings:
-        family, _, own = str(name).partition("_")
-        if name not in SETTINGS and not (own and family in families):
-            hint = suggestion(name, list(SETTINGS)) or "; a provider's own fields go into `extra_body`"
-            yield Finding(f"unknown setting {shown(name)}{hint}", (*path, "settings", name), at_key=True)
-
-
 def _overridable(names: Any) -> Iterator[Finding]:
     for index, name in enumerate(names if isinstance(names, list) else ()):
         if name not in OVERRIDABLE:
@@ -321,17 +96,17 @@ def _overridable(names: Any) -> Iterator[Finding]:
             yield Finding(f"no step has a field {shown(name)} to set anew{hint}", ("overridable", index))
 
 
-_expression = functools.partial(_python, what="the expression", mode="eval")
+_expression = functools.partial(python_findings, what="the expression", mode="eval")
 
 _TEXTS: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
-    "as": _loop_name,
-    "code": functools.partial(_python, what="the code", mode="exec"),
+    "as": loop_name_findings,
+    "code": functools.partial(python_findings, what="the code", mode="exec"),
     "if": _expression,
-    "input": _templates_within,
-    "model": _model,
+    "input": findings_within,
+    "model": model_findings,
     "over": _expression,
-    "prompt": _template,
-    "system": _template,
+    "prompt": template_findings,
+    "system": template_findings,
 }
 
 
@@ -356,7 +131,7 @@ class FlowRules:
         self._validators = {kind: compile_schema(schema) for kind, schema in self._schemas.items()}
 
     def flow(self, data: Any, *, own_providers: Container[str] = ()) -> Iterator[Finding]:
-        """Every mistake in a flow, step by step, and what is worth a warning.
+        """Every mistake in a flow, step by step, and warnings.
 
         Models of `own_providers` are those of an OpenAI-compatible server, whatever the names are.
         """
@@ -379,7 +154,7 @@ class FlowRules:
             if name in self._texts and name in self.fields[kind]:
                 yield from self._texts[name](step[name], (*path, name))
         if kind == "llm":
-            yield from _settings(step, path)
+            yield from setting_findings(step, path)
 
     def _shape(self, kind: str, value: Any, path: Path) -> Iterator[Finding]:
         for error in self._validators[kind].iter_errors(value):
@@ -447,7 +222,7 @@ class _Walk:
         if "output_schema" in step:
             yield from self.keywords(step["output_schema"], (*path, "output_schema"))
         if str(step.get("model")).partition(":")[0] not in self._own_providers:
-            yield from _package(step, path)
+            yield from package_warnings(step, path)
 
     def _inside(self, step: dict[str, Any], path: Path, nesting: int) -> Iterator[Finding]:
         kind = step.get("type")

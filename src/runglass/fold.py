@@ -1,8 +1,10 @@
 """Events to trace: a pure, incremental fold.
 
-The log of events is the truth and the trace is what this file makes of it. The recorder folds each event as
-it writes it and stores the outcome beside it; a reader who folds `live_trace()` arrives at the same trace,
-byte for byte. Nothing here does I/O, asks the clock or makes up a value.
+The log of events is the truth, and the trace follows from it. The recorder folds each event as it writes it
+and stores the outcome beside it; a client that folds `live_trace()` arrives at the same trace, byte for byte.
+Nothing here does I/O, asks the clock or makes up a value.
+
+More than 300 lines: one state machine, whose transitions are read together.
 """
 
 from collections.abc import Iterable, Sequence

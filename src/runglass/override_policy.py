@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from runglass.errors import APIError, api_error
-from runglass.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
+from runglass.flow import Flow, LeafStep, LlmStep, leaves
+from runglass.flow_validation import OVERRIDABLE
 from runglass.provider_settings import SettingRules
 
 ALWAYS = "echo"

@@ -1,67 +1,41 @@
-"""Composition root: settings in, a store, a bus and an engine that belong together out.
+"""A store, a bus and an engine that work together, and the few things that need all of them.
 
-Also the few things that need all of them: pushing a flow, and turning a caller's request into a run. What the
-request looked like on the wire is the server's business.
+These are pushing a flow, and turning a caller's request into a run. The form of the request on the wire is
+the server's business; `composition.py` puts a runtime together.
 """
 
-import asyncio
-import math
 import time
-from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from datetime import timedelta
+from collections.abc import MutableMapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from runglass.admin_api import SERVER, Actor
 from runglass.bus.base import Bus
-from runglass.bus.memory import MemoryBus
-from runglass.byte_cache import ByteCache, limit_caches
-from runglass.clock import SystemClock
+from runglass.byte_cache import ByteCache
 from runglass.engine.active_runs import StartedRun
-from runglass.engine.capture.capture import Capture, Redactor, raise_for_trace
-from runglass.engine.capture.redaction_client import RedactionClient
+from runglass.engine.capture.capture import raise_for_trace
 from runglass.engine.checks.checks import Checks
 from runglass.engine.engine import Engine
 from runglass.engine.journal.run_spec import RunSpec, Segment
-from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.maintenance.removal import RunRemoval
-from runglass.engine.models.gateway import ModelGateway
 from runglass.engine.models.provider_check import ProviderCheck
-from runglass.engine.sandbox.sandbox import Sandbox
-from runglass.engine.sandbox.templates import Templates
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
-from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_in_turn
-from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.engine.steps.handlers import StepDependencies
 from runglass.engine.supervision import SupervisedTask
-from runglass.errors import RunglassError, api_error
+from runglass.errors import api_error
 from runglass.flow import Flow, decode_flow, step_count
 from runglass.log_tail import Tails
-from runglass.provider_settings import SettingRules
 from runglass.run_api import CaptureMode, RunRequest, TraceContext
 from runglass.run_policy import RunPolicy
-from runglass.settings import Settings, SettingsError
+from runglass.settings import Settings
 from runglass.store.base import Store
-from runglass.store.data_folder import make_folder
 from runglass.store.records import FlowRecord, IdempotencyKey, Project, Retention, Role
-from runglass.store.sqlite.store import SqliteStore
 
 PROMPT_S = 0.2
 """A request that takes no longer until it starts its run is as good as its key was at first."""
-SETTLED_S = 60.0
-"""So long housekeeping must have gone on after a failure to count as in order again."""
 
 decode_stored_flow = ByteCache(decode_flow, times=10, share=0.5)
-
-
-class DataInUse(RunglassError):
-    """Another process runs flows on the same data folder."""
 
 
 class Submitted(NamedTuple):
@@ -117,12 +91,12 @@ class Runtime:
     ) -> Submitted:
         """Checks the request and starts the run. `version` None is production, or the draft without one.
 
-        `size_bytes` is about how large the request is, `role` that of its caller; `key_id` is the key that is
-        owed what comes of it.
+        `size_bytes` is about how large the request is, `role` that of its caller; `key_id` is the key that
+        is owed its content.
 
         Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit or are
-        not allowed, and then for a spent budget or a full project; CallRepeated where `call` has been made
-        before.
+        not allowed, and then for a spent budget or a full project; DuplicateIdempotencyKey where `call` has
+        been made before.
         """
         began_s = time.monotonic()
         record, number, flow = await self.find(project, slug, version)
@@ -198,7 +172,7 @@ class Runtime:
     async def current(self, project: Project) -> Project:
         """The project as it stands now: since the call came in, a body may have taken its time.
 
-        Meanwhile other runs have spent the budget, or somebody has set it, the capture mode or the models.
+        Meanwhile other runs may have spent the budget, or an administrator has changed the project.
         """
         return await self.store.project(project.id) or project
 
@@ -232,7 +206,7 @@ class Runtime:
 
 async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:
     """Stores the flow as the draft of its slug."""
-    # In a thread: nobody else is to wait while a large flow is written out.
+    # In a thread: other tasks are not to wait while a large flow is written out.
     source = await offload_in_turn(flow.encode)
     return await store.put_draft(
         project.id,
@@ -254,181 +228,3 @@ def run_inputs(request: RunRequest) -> dict[str, Any]:
     if "message" in request.parameters:
         raise api_error("INVALID_REQUEST", "`message` is given twice, beside `parameters` and inside of them")
     return {**request.parameters, "message": request.message}
-
-
-@asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """The store alone, for commands that work on the data beside a running server."""
-    async with SqliteStore(settings.database, synchronous=settings.synchronous) as store:
-        yield store
-
-
-@asynccontextmanager
-async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Everything that runs flows, until the block ends; runs that go on then are left for the next start.
-
-    Raises SettingsError, StoreError, and DataInUse while another process runs flows on the same data.
-    """
-    if settings.bus != "memory://":
-        raise SettingsError(f"bus {settings.bus!r} is not supported here; use memory://")
-    try:
-        redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
-    except ValueError as error:
-        raise SettingsError(f"redact_patterns: {error}") from error
-    try:
-        rules = SettingRules(settings.allowed_settings)
-    except ValueError as error:
-        raise SettingsError(f"allowed_settings: {error}") from error
-    limit_caches(settings.cache_limit_bytes)
-    with exclusive(settings.database):
-        async with (
-            SqliteStore(settings.database, synchronous=settings.synchronous) as store,
-            Sandbox(
-                time_limit_ms=settings.code_time_limit_ms,
-                memory_limit_bytes=settings.code_memory_limit_bytes,
-                most_each=_limit(settings.max_concurrent_steps_per_project),
-            ) as sandbox,
-            _checks(settings) as checks,
-            RedactionClient(
-                time_limit_ms=settings.redaction_time_limit_ms,
-                memory_limit_bytes=settings.redaction_memory_limit_bytes,
-            ) as redactions,
-            Templates(most_each=_limit(settings.max_concurrent_steps_per_project)) as templates,
-            ModelGateway(
-                base_urls=settings.providers,
-                api_keys=settings.provider_keys,
-                prices=settings.prices,
-                rules=rules,
-                default_max_tokens=settings.default_max_tokens,
-                image_tokens=settings.image_tokens,
-                checks=checks,
-            ) as models,
-        ):
-            bus = MemoryBus()
-            parts = StepDependencies(
-                sandbox=sandbox,
-                templates=templates,
-                models=models,
-                clock=SystemClock(),
-                model_turns=FairTurns(
-                    Shares(math.inf, most_each=_limit(settings.max_concurrent_model_calls_per_project))
-                ),
-            )
-
-            def make_capture(mode: CaptureMode) -> Capture:
-                return Capture(
-                    mode,
-                    limit_bytes=settings.snapshot_limit_bytes,
-                    redactor=redactor,
-                    redactions=redactions,
-                )
-
-            # Nobody else runs flows on this data, so whatever leases are left are those of the dead.
-            await store.end_lease(None)
-            async with Engine(
-                store=store,
-                bus=bus,
-                parts=parts,
-                make_capture=make_capture,
-                crash_retries=settings.crash_retries,
-                lease_s=settings.lease_s,
-                max_concurrent_runs=settings.max_concurrent_runs,
-                max_queued_runs=settings.max_queued_runs,
-                max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
-                max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
-                weights=await _weights(store, settings),
-                memory=MemoryBudget(
-                    limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes
-                ),
-                limits=RunLimits(
-                    iterations=settings.run_iterations,
-                    output_bytes=settings.run_output_bytes,
-                    log_bytes=settings.run_log_bytes,
-                ),
-            ) as engine:
-                housekeeping = Maintenance(
-                    store=store,
-                    engine=engine,
-                    clock=parts.clock,
-                    pause_limit=timedelta(hours=settings.pause_limit_h),
-                    answer_ttl=timedelta(seconds=settings.answer_ttl_s),
-                )
-                removal = RunRemoval(
-                    store=store,
-                    clock=parts.clock,
-                    default=Retention(settings.retention_days, settings.content_retention_days),
-                )
-                supervised = [
-                    SupervisedTask(
-                        "the lease keeper",
-                        engine.run_forever,
-                        clock=parts.clock,
-                        vital=True,
-                        settled_s=settings.lease_s,
-                    ),
-                    *(
-                        SupervisedTask(name, work, clock=parts.clock, vital=False, settled_s=SETTLED_S)
-                        for name, work in (
-                            ("housekeeping", housekeeping.run_forever),
-                            ("the expiry of answers", housekeeping.expire_forever),
-                            ("the removal of runs", removal.run_forever),
-                        )
-                    ),
-                ]
-                beside = {asyncio.create_task(work.run_forever(), name=work.name) for work in supervised}
-                try:
-                    yield Runtime(
-                        settings=settings,
-                        store=store,
-                        bus=bus,
-                        engine=engine,
-                        removal=removal,
-                        checks=checks,
-                        supervised=supervised,
-                    )
-                finally:
-                    await engine.stop(grace_s=settings.stop_grace_s)
-                    for task in beside:
-                        task.cancel()
-                    await asyncio.wait(beside)
-
-
-def _checks(settings: Settings) -> Checks:
-    return Checks(
-        time_limit_ms=settings.check_time_limit_ms,
-        flow_time_limit_ms=settings.flow_check_time_limit_ms,
-        memory_limit_bytes=settings.check_memory_limit_bytes,
-        schema_limit_bytes=settings.schema_limit_bytes,
-        flow_limit_bytes=settings.flow_limit_bytes,
-    )
-
-
-def _limit(setting: int | None) -> float:
-    return math.inf if setting is None else setting
-
-
-async def _weights(store: Store, settings: Settings) -> dict[int, float]:
-    """The weights of projects by their ids. One that does not exist yet has its own after the next start."""
-    found = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
-    return {found[name]: weight for name, weight in settings.project_weights.items() if name in found}
-
-
-@contextmanager
-def exclusive(database: Path) -> Iterator[None]:
-    """Nobody else runs flows on this database until the block ends. Raises DataInUse, SettingsError."""
-    # A lock of the operating system: it is gone when its process is, however that ended.
-    path = database.with_name(database.name + ".lock")
-    lock = FileLock(path, mode=0o600, blocking=False, thread_local=False)
-    try:
-        make_folder(database.parent)
-        lock.acquire()
-    except Timeout as error:
-        raise DataInUse(
-            f"another process runs flows on {str(database)!r}; stop it or use another --data folder"
-        ) from error
-    except OSError as error:
-        raise SettingsError(f"the data folder {str(database.parent)!r} cannot be used: {error}") from error
-    try:
-        yield
-    finally:
-        lock.release()

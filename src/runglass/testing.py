@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from runglass.api_keys import make_key
-from runglass.flow import parse_flow
+from runglass.flow_parser import parse_flow
 from runglass.settings import Settings
 from runglass.store.records import FlowRecord, Role
 
@@ -113,7 +113,7 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
 
 def _serve(settings: Settings, started: "Future[_Started]") -> None:
     # Imported here, so that a test module that only mentions this one does not wait for the web framework.
-    from runglass.runtime import open_runtime
+    from runglass.composition import open_runtime
     from runglass.server import new_event_loop, serving
 
     async def until_stopped() -> None:

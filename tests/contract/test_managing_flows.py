@@ -7,7 +7,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from runglass.flow import decode_flow, parse_flow
+from runglass.flow import decode_flow
+from runglass.flow_parser import parse_flow
 from runglass.testing import RunningServer
 from tests.contract.wire import ANYTHING, UUID, detail, http_for, refusal
 

@@ -8,7 +8,7 @@ import pytest
 
 from runglass.errors import FlowFileError
 from runglass.events import decode_event
-from runglass.flow import parse_flow
+from runglass.flow_parser import parse_flow
 from runglass.fold import fold
 from runglass.store.records import Retention
 from runglass.testing import RunningServer, running_server

@@ -14,9 +14,10 @@ import httpx2
 import pytest
 
 from runglass.errors import RunglassError
-from runglass.runtime import DataInUse, Runtime
+from runglass.runtime import Runtime
 from runglass.server import serve
 from runglass.settings import Settings
+from runglass.store.data_lock import DataInUse
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ENDLESS, detail, frames, http_for, start
 

@@ -11,7 +11,8 @@ import pytest
 from runglass.server.http.json_streaming import PART_BYTES
 from runglass.server.requests.pagination import cursor_of
 from runglass.server.routes import sessions
-from runglass.server.routes.sessions import INLINE_BYTES
+from runglass.server.services import session_runs
+from runglass.server.services.session_runs import INLINE_BYTES
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer
 from tests.contract.test_sessions import executions, run
@@ -105,9 +106,9 @@ def test_a_large_run_is_read_and_told_in_bounded_pieces_beside_the_loop(
     loop = server.call(thread())
     pieces: list[tuple[int, int]] = []
     flows: list[bytes] = []
-    read, shape_of = sessions._Steps.read, sessions._shape_of
+    read, shape_of = session_runs.SessionSteps.read, session_runs._shape_of
 
-    def watched(self: sessions._Steps, rows: Sequence[bytes]) -> bytes:
+    def watched(self: session_runs.SessionSteps, rows: Sequence[bytes]) -> bytes:
         told = read(self, rows)
         size = max(len(told), sum(map(len, rows)))
         assert size <= INLINE_BYTES or threading.get_ident() != loop
@@ -118,8 +119,8 @@ def test_a_large_run_is_read_and_told_in_bounded_pieces_beside_the_loop(
         flows.append(source)
         return shape_of(source)
 
-    monkeypatch.setattr(sessions._Steps, "read", watched)
-    monkeypatch.setattr(sessions, "_shape_of", counted)
+    monkeypatch.setattr(session_runs.SessionSteps, "read", watched)
+    monkeypatch.setattr(session_runs, "_shape_of", counted)
     monkeypatch.setattr(sessions, "PAGE_BYTES", 1_000_000)
     found = pages(http, session)
     assert [len(page["executions"]) for page in found] == [2, 1]

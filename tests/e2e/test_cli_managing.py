@@ -10,7 +10,7 @@ import pytest
 
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
-from runglass.runtime import open_store
+from runglass.composition import open_store
 from runglass.settings import Settings
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server

@@ -12,7 +12,7 @@ from runglass.cli import main
 from runglass.cli.backends import flow_folder
 from runglass.cli.backends.flow_folder import FlowFolder
 from runglass.cli.exit_codes import Exit
-from runglass.runtime import open_store
+from runglass.composition import open_store
 from runglass.settings import Settings
 from tests.e2e.command import runglass, started
 

@@ -11,7 +11,7 @@ import pytest
 
 from runglass.client.core import run_requests
 from runglass.client.core.requests import FlowAddress
-from runglass.settings import read_settings
+from runglass.settings_reader import read_settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 MENTION = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import httpx2
 
 from runglass.api_keys import make_key
-from runglass.flow import parse_flow
+from runglass.composition import open_store
+from runglass.flow_parser import parse_flow
 from runglass.run_api import CaptureMode
-from runglass.runtime import open_store, push_flow
+from runglass.runtime import push_flow
 from runglass.settings import Settings
 from tests.e2e.command import Process, started
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import httpx2
 
 from runglass.api_keys import make_key
-from runglass.flow import parse_flow
+from runglass.flow_parser import parse_flow
 from runglass.runtime import push_flow
 from runglass.settings import Settings
 from runglass.store.sqlite.store import SqliteStore

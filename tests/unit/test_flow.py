@@ -20,15 +20,14 @@ from runglass.flow import (
     PassthroughStep,
     Retry,
     WaitStep,
-    apply_overrides,
-    check_inputs,
     decode_flow,
     find_step,
     flow_schema,
     leaves,
-    parse_flow,
     step_count,
 )
+from runglass.flow_arguments import apply_overrides, check_inputs
+from runglass.flow_parser import parse_flow
 from tests.flows import EXAMPLE, LLM, ONE, flow_trees
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from runglass import flow
 from runglass.diagnostics import path_text
 from runglass.errors import FlowFileError, Problem, RunglassError
-from runglass.flow import LlmStep, decode_flow, parse_flow
+from runglass.flow import LlmStep, decode_flow
+from runglass.flow_parser import parse_flow
 from tests.flows import EXAMPLE, HEAD, LLM, ONE, problems
 
 

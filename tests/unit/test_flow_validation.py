@@ -14,9 +14,10 @@ import pytest
 from pydantic_ai.providers import infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
-from runglass import flow_validation
+from runglass import flow_models, flow_validation
 from runglass.engine.models.message_mapping import CommonSettings
-from runglass.flow import CodeStep, LlmStep, check_flow, parse_flow, step_count
+from runglass.flow import CodeStep, LlmStep, step_count
+from runglass.flow_parser import check_flow, parse_flow
 from runglass.schemas import compile_schema
 from tests.flows import HEAD, LLM, ONE, problems
 
@@ -232,7 +233,7 @@ def test_templates_that_do_not_parse() -> None:
 def test_templates_that_would_take_the_process_down(template: str) -> None:
     # In a process of its own, since the failure that this guards against is a crash.
     code = (
-        "import sys; from runglass.flow_validation import _template as check;"
+        "import sys; from runglass.flow_syntax import template_findings as check;"
         "print(*check(sys.stdin.read(), ()))"
     )
     done = subprocess.run(
@@ -337,8 +338,8 @@ def test_settings_of_a_provider_are_known_by_their_prefix(model: str, setting: s
 def test_the_settings_are_those_that_a_model_can_be_asked_with() -> None:
     set_by_the_engine = {"max_retries", "request_timeout", "timeout", "tool_choice"}
     of_no_use_in_one_request = {"cache", "citations", "first_event_timeout", "framing_announcement"}
-    assert set(flow_validation.SETTINGS) == set(CommonSettings.__struct_fields__)
-    assert set(flow_validation.SETTINGS) - {"stop", "stream"} == (
+    assert set(flow_models.SETTINGS) == set(CommonSettings.__struct_fields__)
+    assert set(flow_models.SETTINGS) - {"stop", "stream"} == (
         set(ModelSettings.__annotations__) - set_by_the_engine - of_no_use_in_one_request
     )
 
@@ -364,7 +365,7 @@ def test_the_packages_of_providers_are_those_that_the_library_asks_for() -> None
         except ValueError:
             continue
     assert missing
-    assert missing <= set(flow_validation.PROVIDER_PACKAGES) <= names
+    assert missing <= set(flow_models.PROVIDER_PACKAGES) <= names
 
 
 @pytest.mark.parametrize("model", ["anthropic:claude", "gateway/anthropic:claude"])
@@ -376,7 +377,7 @@ def test_a_provider_whose_package_is_missing_is_a_warning(
     assert (warning.path, warning.line) == ("steps[0].model", 3)
     assert "'anthropic' is not installed on this machine" in warning.message
     assert 'pip install "pydantic-ai-slim[anthropic]"' in warning.message
-    monkeypatch.setitem(flow_validation.PROVIDER_PACKAGES, "anthropic", "json")
+    monkeypatch.setitem(flow_models.PROVIDER_PACKAGES, "anthropic", "json")
     assert check_flow(text).warnings == []
 
 
@@ -394,7 +395,7 @@ def test_the_families_of_settings_are_those_of_the_library() -> None:
         for path, name in named.items()
         if re.search(rf"^    {name}_\w+: ", path.read_text("utf-8"), re.M)
     }
-    assert {name for name in families if is_provider(name)} == flow_validation.SETTING_FAMILIES
+    assert {name for name in families if is_provider(name)} == flow_models.SETTING_FAMILIES
 
 
 def test_a_flow_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from runglass.cli import main
 
 folder = Path(sys.argv[1])
 code = main(["serve", "--port", "0", "--data", str(folder), "--flows", str(folder / "missing")])
-from runglass.runtime import open_runtime
+from runglass.composition import open_runtime
 from runglass.server import create_app
 from runglass.settings import Settings
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runglass.flow import check_flow
+from runglass.flow_parser import check_flow
 from runglass.schema_keywords import idle_keywords
 
 

@@ -16,9 +16,10 @@ import uvicorn
 from uvicorn.loops.auto import auto_loop_factory
 
 from runglass.clock import SystemClock
+from runglass.composition import SETTLED_S, open_runtime
 from runglass.engine.supervision import SupervisedTask
 from runglass.errors import RunglassError
-from runglass.runtime import SETTLED_S, Runtime, open_runtime
+from runglass.runtime import Runtime
 from runglass.server.app import create_app
 from runglass.server.http.connection_limits import ConnectionLimiter
 from runglass.server.http.descriptors import connection_limits, raise_descriptor_limit

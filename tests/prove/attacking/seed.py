@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from runglass.api_keys import make_key
-from runglass.flow import parse_flow
-from runglass.runtime import open_store, push_flow
+from runglass.composition import open_store
+from runglass.flow_parser import parse_flow
+from runglass.runtime import push_flow
 from runglass.settings import Settings
 from runglass.store.base import Store
 from runglass.store.records import Role

@@ -22,7 +22,8 @@ from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.steps.handlers import StepDependencies
 from runglass.events import StreamEvent, decode_event
-from runglass.flow import Flow, parse_flow
+from runglass.flow import Flow
+from runglass.flow_parser import parse_flow
 from runglass.log_tail import Tails
 from runglass.run_api import CaptureMode
 from runglass.store.sqlite.store import SqliteStore

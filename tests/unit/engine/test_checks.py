@@ -12,7 +12,8 @@ from runglass.engine.checks.checks import Checks
 from runglass.engine.scheduling.pacing import current_project
 from runglass.engine.workers.pool import WorkerPool
 from runglass.errors import APIError, FlowFileError, StepFailure
-from runglass.flow import Flow, parse_flow
+from runglass.flow import Flow
+from runglass.flow_parser import parse_flow
 from runglass.schemas import Unproved
 from tests.flows import doubling
 

@@ -21,7 +21,8 @@ from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.steps.handlers import perform
 from runglass.errors import APIError, StoreError
 from runglass.events import FlowCompleted, FlowFailed, StepCompleted, decode_event, is_terminal
-from runglass.flow import CodeStep, Flow, leaves, parse_flow
+from runglass.flow import CodeStep, Flow, leaves
+from runglass.flow_parser import parse_flow
 from runglass.fold import fold
 from runglass.log_tail import Tails
 from runglass.run_api import CaptureMode

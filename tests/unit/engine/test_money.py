@@ -22,7 +22,8 @@ from runglass.engine.models.gateway import (
 )
 from runglass.engine.models.model_types import OnDeclined, ProviderResponse
 from runglass.events import FlowCompleted, StepModelCall, decode_event
-from runglass.flow import Flow, parse_flow
+from runglass.flow import Flow
+from runglass.flow_parser import parse_flow
 from runglass.fold import TraceFold, fold
 from runglass.money import add_usd
 from runglass.store.sqlite.store import SqliteStore

@@ -15,7 +15,7 @@ from runglass.engine.models.gateway import Price
 from runglass.engine.run_outcome import RunOutcome
 from runglass.errors import FlowExecutionError
 from runglass.events import FlowCompleted, StepPausedForToolCalls, StepResumed
-from runglass.flow import parse_flow
+from runglass.flow_parser import parse_flow
 from runglass.fold import fold
 from runglass.run_api import CaptureMode
 from runglass.store.sqlite.store import SqliteStore

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from runglass.flow import parse_flow
-from runglass.runtime import open_runtime, open_store, push_flow
+from runglass.composition import open_runtime, open_store
+from runglass.flow_parser import parse_flow
+from runglass.runtime import push_flow
 from runglass.settings import Settings
 
 

@@ -11,7 +11,8 @@ from runglass.api_keys import make_key
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.exit_codes import NotFound
 from runglass.cli.terminal.output import note, warn
-from runglass.settings import Settings, read_settings
+from runglass.settings import Settings
+from runglass.settings_reader import read_settings
 from runglass.store.base import Store
 from runglass.store.records import ApiKey, Project, Role
 
@@ -34,7 +35,7 @@ def require_database(settings: Settings) -> None:
 async def any_store(settings: Settings) -> AsyncIterator[Store]:
     """The store, created where it is new. Raises StoreError."""
     # Imported here: it brings the engine along, and commands that need no data are not to wait for that.
-    from runglass.runtime import open_store
+    from runglass.composition import open_store
 
     async with open_store(settings) as store:
         yield store

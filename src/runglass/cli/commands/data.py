@@ -61,7 +61,7 @@ def usage(data: Data = None, store: Store = None, as_json: AsJson = False) -> No
 @app.command()
 def vacuum(data: Data = None, store: Store = None) -> None:
     """Write the database anew without free space. No server may run; takes as much disk space again."""
-    from runglass.runtime import exclusive
+    from runglass.store.data_lock import exclusive
     from runglass.store.sqlite.database_file import rebuild
 
     settings = data_folder.data_settings(data, store)

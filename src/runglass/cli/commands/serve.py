@@ -11,7 +11,8 @@ import typer
 from runglass.cli.import_without_gc import loading
 from runglass.cli.terminal.output import log_to_stderr, note, stdout, warn, write_line
 from runglass.run_api import CaptureMode
-from runglass.settings import Settings, SettingsError, read_settings
+from runglass.settings import Settings, SettingsError
+from runglass.settings_reader import read_settings
 
 if TYPE_CHECKING:
     from runglass.runtime import Runtime

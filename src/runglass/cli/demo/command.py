@@ -24,7 +24,8 @@ from runglass.cli.terminal.output import (
     write_json,
     write_line,
 )
-from runglass.settings import Price, Settings, read_settings
+from runglass.settings import Price, Settings
+from runglass.settings_reader import read_settings
 from runglass.trace import StepTrace
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def demo(
     began_s = time.monotonic()
     # Imported here: no other command is to wait for the server and the engine.
     from runglass.cli.demo.run import PROJECT, show_run
-    from runglass.flow import parse_flow
+    from runglass.flow_parser import parse_flow
 
     text = story() if file is None else read_text(file)
     flow = parse_flow(flow_file(), file="demo.yaml")

@@ -16,10 +16,11 @@ from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import complain, heading, one_line, stdout, width_of, write_line
 from runglass.cli.terminal.trace_view import excerpt, step_lines, summary_lines
 from runglass.client.api.async_client import AsyncClient
+from runglass.composition import open_runtime
 from runglass.errors import APIError
 from runglass.flow import Flow, LlmStep, leaves
 from runglass.run_api import CompletedResult
-from runglass.runtime import open_runtime, push_flow
+from runglass.runtime import push_flow
 from runglass.server import new_event_loop, serving
 from runglass.settings import Settings
 from runglass.store.base import Store

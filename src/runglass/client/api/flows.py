@@ -1,7 +1,9 @@
 """A flow as the caller sees it: run it, step through it, queue it, or look at its runs. Blocking.
 
-Only describes calls and hands them on; `async_flows.py` has the twin, in a file of its own for its length,
-and `make check` proves the two one program.
+Only describes calls and hands them on; `async_flows.py` has the twin, and `make check` proves the two one
+program.
+
+More than 300 lines: every method writes out its parameters, `execute` four times for type checkers.
 """
 
 import uuid

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from runglass.errors import api_error
 from runglass.flow import Flow, LlmStep, leaves
-from runglass.flow_validation import OFFLINE_MODEL, provider_missing
+from runglass.flow_models import OFFLINE_MODEL, provider_missing
 
 
 class ProviderCheck:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from runglass.byte_cache import ByteCache
 from runglass.engine.sandbox.path_lookup import Path
 from runglass.errors import StepFailure
-from runglass.flow_validation import parse_python
+from runglass.flow_syntax import parse_python
 
 CODE_LIMIT = 100_000
 """Characters. Python's parser needs a tenth of a second for as much, in this process."""

@@ -1,9 +1,9 @@
-"""Who may stay connected, and for how long: one door for all connections of a server.
+"""Which connections may stay, and for how long: one door for all connections of a server.
 
 A connection is busy from the end of a request's head to the end of the answer; before and after it is spare.
 Limits count busy ones. A few more may be open, so that a newcomer can always be read: when these are used up
 too, the connection that has been spare for longest goes, where the time of one that has never asked for
-anything counts tenfold. Nobody can therefore hold a place without a request, and a flood of half-open
+anything counts tenfold. No caller can therefore hold a place without a request, and a flood of half-open
 connections displaces itself.
 
 Time is counted in rounds of `watch`, not by a timer per request: a round costs as much as there are requests
@@ -15,9 +15,9 @@ import logging
 import socket
 import time
 from collections import Counter, OrderedDict
-from typing import Protocol
 
 from runglass.errors import APIError
+from runglass.server.http.connections import AddressConnections, Connection
 from runglass.server.http.descriptors import RESERVE, ConnectionLimits
 from runglass.server.http.refusals import busy_address, busy_server
 from runglass.settings import Settings
@@ -30,66 +30,18 @@ PARTIAL_HEADS_BYTES = 64 << 20
 LINGER_S = 2.0
 """How long a refused caller may still send. Closed at once, a connection may lose the answer on its way."""
 
-NEW_COUNTS = 10
-"""How many times as long a connection that has had a request may be without the next one."""
-
 REPORT_S = 10.0
-"""At most so often the log tells who was sent away."""
-
-
-class Connection(Protocol):
-    """What the door needs of a connection."""
-
-    room: "AddressConnections"
-    """That of its address, from `ConnectionLimiter.room_of`."""
-    since: float
-    """When the head or the body began that is not complete, or the last answer ended, by the door's clock."""
-    body_bytes: int
-    """How much of that body has come."""
-
-    def reading_is_paused(self) -> bool: ...
-    def unsent_bytes(self) -> int: ...
-    def taken_bytes(self) -> int: ...
-    def abort(self) -> None: ...
-    def end_idle(self) -> None: ...
-    def end_late_head(self) -> None: ...
-    def end_late_body(self) -> None: ...
-
-
-class AddressConnections:
-    """The connections that share one limit."""
-
-    __slots__ = ("address", "new", "open", "spare")
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.open = 0
-        self.new: OrderedDict[Connection, float] = OrderedDict()
-        """Those without a request so far, the oldest first, with when they began by the monotonic clock."""
-        self.spare: OrderedDict[Connection, float] = OrderedDict()
-        """Those between two requests, with the end of the last answer."""
-
-    @property
-    def busy(self) -> int:
-        return self.open - len(self.spare) - len(self.new)
-
-    def least_needed(self, now: float) -> Connection:
-        """The connection that has been without a request for longest."""
-        new, spare = next(iter(self.new.items()), None), next(iter(self.spare.items()), None)
-        if new is None or (spare is not None and now - spare[1] > NEW_COUNTS * (now - new[1])):
-            assert spare is not None, "there is one more than may be busy"
-            return spare[0]
-        return new[0]
+"""At most so often the log reports refusals."""
 
 
 class ConnectionLimiter:
-    """All connections of a server. Owned by whoever runs `watch`."""
+    """All connections of a server. Owned by the task that runs `watch`."""
 
     def __init__(self, settings: Settings, limits: ConnectionLimits) -> None:
         self.settings = settings
         self.limits = limits
         self.now = 0.0
-        """Seconds; stands still while the event loop does, so that a stall makes nobody late."""
+        """Seconds; stands still while the event loop does, so that a stall makes no connection late."""
         self._all = AddressConnections("")
         self._rooms: dict[str, AddressConnections] = {}
         self._heads: OrderedDict[Connection, int] = OrderedDict()
@@ -108,7 +60,7 @@ class ConnectionLimiter:
         return self._all.open
 
     def room_of(self, host: str) -> AddressConnections:
-        """What the connections from this address share; of IPv6 those of its network of 64 bits."""
+        """The connections that share a limit with this address; of IPv6 those of its network of 64 bits."""
         address = _network_of(host)
         return self._rooms.get(address) or AddressConnections(address)
 
@@ -201,7 +153,7 @@ class ConnectionLimiter:
             self._bodies[connection] = None
 
     def body_ends(self, connection: Connection) -> None:
-        """A body is complete, or nobody waits for it any more."""
+        """A body is complete, or no request waits for it any more."""
         if connection in self._bodies:
             del self._bodies[connection]
             connection.since = self.now
@@ -220,7 +172,7 @@ class ConnectionLimiter:
             self._report()
 
     async def watch(self) -> None:
-        """Cuts off what takes too long, until it is cancelled."""
+        """Cuts off connections that take too long, until it is cancelled."""
         settings = self.settings
         shortest = min(
             settings.head_time_limit_s,
@@ -282,7 +234,7 @@ class ConnectionLimiter:
     def _look_at_writes(self) -> None:
         limit_s = self.settings.stalled_write_limit_s
         if self._all.busy >= self.limits.in_all:
-            # Others wait for a place; who takes what is sent has nothing to fear.
+            # Other callers wait for a place; one that takes its answer has nothing to fear.
             limit_s /= 8
         for connection in list(self._open):
             if not connection.unsent_bytes():

@@ -1,8 +1,10 @@
-"""HTTP on one connection: uvicorn's protocol, with a bound for everything that a caller may send.
+"""HTTP on one connection: uvicorn's protocol, with a bound for each thing that a caller may send.
 
 uvicorn and its parser take heads of any size, any number of them ahead of their answers, and as long as they
-like. What is refused here has not reached the application; it gets an answer in the usual shape, and the
-connection ends. Nothing of a refused head is kept.
+like. A request that is refused here has not reached the application; it gets an answer in the usual shape,
+and the connection ends. Nothing of a refused head is kept.
+
+More than 300 lines: the callbacks of one parser share the state of one connection.
 """
 
 import asyncio
@@ -63,7 +65,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._ignored_bytes = 0
         self._answering: RequestResponseCycle | None = None
         self._is_for_health = False
-        """It was let in whatever the limits say; what is sent behind `/health` has to ask."""
+        """The request was let in whatever the limits are; one that is sent behind `/health` has to ask."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, HeadBufferingTransport(transport, self.loop)))
@@ -110,7 +112,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
-            # Trailers: nobody asks for them, and they must not pass for headers.
+            # Trailers: the application has no use for them, and they must not pass for headers.
             return
         limit = self._header_count_limit
         if len(self.headers) >= limit:
@@ -209,7 +211,7 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def _is_too_large(self, limit: int) -> bool:
-        # What came with the head counts in; so the exact sum is needed next to never.
+        # Bytes that came with the head count in; so the exact sum is needed next to never.
         if self._fed_bytes <= limit:
             return False
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > limit

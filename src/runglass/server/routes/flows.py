@@ -17,7 +17,7 @@ from runglass.admin_api import (
     VersionInfo,
 )
 from runglass.errors import APIError, FlowFileError, Problem, api_error
-from runglass.flow import CheckedFlow
+from runglass.flow_parser import CheckedFlow
 from runglass.runtime import Runtime, push_flow
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON

@@ -1,89 +1,38 @@
-"""Sessions: the runs that callers tied together with `X-Session-Id`, with what each step left behind.
+"""Sessions: the runs that callers tied together with `X-Session-Id`, with the snapshots of each step.
 
 An answer is made run by run and holds a page of them at most; a single run that is larger than a page is sent
-as it is read. Snapshots go from the store into the answer as the bytes that they are. `sessions` stands where
-other paths have the name of an organisation, so flows of an organisation of that name cannot be reached.
+as it is read. `sessions` stands where other paths have the name of an organisation, so flows of an
+organisation of that name cannot be reached.
 """
 
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 from starlette.responses import Response, StreamingResponse
 
-from runglass.engine.scheduling.offloading import offload, offload_in_turn
-from runglass.errors import RunUnreadable, api_error
-from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
-from runglass.flow import Flow, LeafStep, step_count, within
-from runglass.fold import milliseconds_between
-from runglass.lazy_json import Json, decode_when_read, encoded, json_bytes
-from runglass.run_api import CaptureMode
-from runglass.runtime import decode_stored_flow
+from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.json_streaming import PART_BYTES
 from runglass.server.requests.pagination import cursor_of, run_before
 from runglass.server.requests.parameters import checked_uuid
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import parts_while_allowed
-from runglass.server.services.caller_error import caller_error
-from runglass.server.services.run_failure import end_of
-from runglass.session import SessionStep
-from runglass.store.base import Store, decoding
+from runglass.server.services.session_runs import SessionFlows, session_run
+from runglass.store.base import Store
 from runglass.store.records import RunRecord
-from runglass.trace import RunStatus, RunSummary, StepStatus
-
-log = logging.getLogger(__name__)
 
 PAGE_BYTES = 8_000_000
 """Most that the runs of one answer measure, unless it is a single run."""
 RUNS_AT_ONCE = 20
-INLINE_BYTES = 64 * 1024
-"""Up to this size rows are read on the event loop: that takes less than a millisecond."""
 
 LIMIT = Parameter(
     "limit",
     Annotated[int, Meta(ge=1, le=100)],
     "most runs of a page, from 1 to 100; by default as many as fit",
 )
-
-
-class _Head(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What a run of a session says before its steps."""
-
-    execution_id: str
-    flow_id: str
-    slug: str
-    trigger_type: Literal["execute", "step", "job"]
-    status: RunStatus
-    started_at: str | None = None
-    completed_at: str | None = None
-    trace_capture_mode: CaptureMode
-    error_at_step: str | None = None
-
-
-class _StoredStep(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A stored StepTrace, its contexts left as bytes."""
-
-    step_id: str
-    attempt: int
-    loop_index: int | None = None
-    status: StepStatus
-    started_at: str | None = None
-    completed_at: str | None = None
-    duration_ms: int | None = None
-    input_context: Json = None
-    output_context: Json = None
-    error_context: Json = None
-    truncated: bool = False
-
-
-decode_when_read(_StoredStep, ("input_context", "output_context", "error_context"))
-_steps = msgspec.json.Decoder(_StoredStep)
 
 
 async def session(request: ApiRequest, session_id: str, limit: int | None, cursor: str | None) -> Response:
@@ -94,7 +43,7 @@ async def session(request: ApiRequest, session_id: str, limit: int | None, curso
     """
     session_id = checked_uuid(session_id, what="a session id")
     store, project_id = runtime_of(request).store, request.auth.project_id
-    flows = _Flows(store)
+    flows = SessionFlows(store)
     told = [b'{"sessionId":%b,"executions":[' % msgspec.json.encode(session_id)]
     size, last = 0, ""
     after = "" if cursor is None else run_before(cursor)
@@ -103,13 +52,13 @@ async def session(request: ApiRequest, session_id: str, limit: int | None, curso
         async for run in runs:
             if count == limit:
                 return _page(told, last)
-            pieces = _execution(store, run, *await flows.of(run))
+            pieces = session_run(store, run, *await flows.of(run))
             parts = await _collect(pieces, most=PAGE_BYTES - size)
             if parts is None:
                 if count:
                     return _page(told, last)
                 more = await anext(runs, None)
-                pieces = _execution(store, run, *await flows.of(run))
+                pieces = session_run(store, run, *await flows.of(run))
                 pieces = parts_while_allowed(request, pieces)
                 return StreamingResponse(
                     _streamed(told, pieces, _closing(run.id if more else "")), media_type=JSON
@@ -165,177 +114,3 @@ async def _streamed(
         async for piece in pieces:
             yield piece
     yield closing
-
-
-class _Shape:
-    """What the end of a run is told by, of the flow that the run is of."""
-
-    def __init__(self, flow: Flow) -> None:
-        last = flow.steps[-1]
-        self.step_count = step_count(flow)
-        self.ids = {step.id for step in flow.steps for step in within(step)}
-        self.inner = set() if isinstance(last, LeafStep) else {step.id for step in within(last)}
-        self.container = last.id
-
-
-class _Flows:
-    """The flows that the runs of a session are of, each looked up and gone through once."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._slugs: dict[str, str] = {}
-        self._flows: dict[tuple[str, int], _Shape | None] = {}
-
-    async def of(self, run: RunRecord) -> tuple[str, _Shape | None]:
-        """The slug, and the shape of the version that the run is of."""
-        key = (run.flow_id, run.version)
-        if key not in self._flows:
-            record = await self._store.flow(run.flow_id)
-            self._slugs[run.flow_id] = "" if record is None else record.slug
-            source = await self._store.flow_source(*key)
-            if source is None:
-                self._flows[key] = None
-            else:
-                shape = partial(_shape_of, source)
-                self._flows[key] = await offload(shape, size_bytes=len(source), quick_bytes=INLINE_BYTES)
-        return self._slugs[run.flow_id], self._flows[key]
-
-
-def _shape_of(source: bytes) -> _Shape:
-    return _Shape(decode_stored_flow(source))
-
-
-async def _execution(
-    store: Store, run: RunRecord, slug: str, shape: _Shape | None
-) -> AsyncGenerator[bytes, None]:
-    """A run of a session as JSON, piece by piece; of one that cannot be read, what its row says."""
-    try:
-        with decoding(run.id):
-            summary = msgspec.json.decode(run.summary, type=RunSummary)
-        end, is_readable = await end_of(store, run), True
-    except RunUnreadable as error:
-        # One that is broken may not hide the others.
-        log.error("%s", error)  # noqa: TRY400
-        summary, end, is_readable = _of_row(run), None, False
-    head = _Head(
-        execution_id=run.id,
-        flow_id=run.flow_id,
-        slug=slug,
-        trigger_type=_TRIGGERS.get(run.trigger_type, "execute"),
-        status=msgspec.convert(run.status, RunStatus),
-        started_at=summary.started_at,
-        completed_at=summary.completed_at,
-        trace_capture_mode=run.capture,
-        error_at_step=end.step_id if isinstance(end, FlowFailed) else None,
-    )
-    yield msgspec.json.encode(head)[:-1] + b',"steps":['
-    # A draft may be another one by now; what it tells is of use as long as it has the run's steps.
-    is_same = shape is not None and shape.step_count == summary.step_count
-    steps = _Steps(run, end, shape if is_same else None)
-    position, separator, size = 0, b"", PART_BYTES
-    while is_readable and size >= PART_BYTES:
-        rows = await store.trace_page(run.no, after=position, limit_bytes=PART_BYTES)
-        if not rows:
-            break
-        position, data = rows[-1][0], [data for _, data in rows]
-        size = sum(map(len, data))
-        try:
-            with decoding(run.id):
-                read = (
-                    steps.read(data)
-                    if size <= INLINE_BYTES
-                    else await offload_in_turn(partial(steps.read, data))
-                )
-        except RunUnreadable as error:
-            log.error("%s", error)  # noqa: TRY400
-            is_readable = False
-            break
-        yield separator + read
-        separator = b","
-    last = steps.last() if is_readable else None
-    if last is not None:
-        yield separator + steps.encode(last)
-    yield b'],"snapshotsAvailable":%b}' % (b"true" if steps.has_snapshots else b"false")
-
-
-def _of_row(run: RunRecord) -> RunSummary:
-    return RunSummary(id=run.id, flow_id=run.flow_id, status=msgspec.convert(run.status, RunStatus))
-
-
-_TRIGGERS: dict[str, Literal["execute", "step", "job"]] = {"api": "execute", "step": "step", "job": "job"}
-
-
-class _Steps:
-    """The steps of one run, read in order; `shape` is of its flow, where that is still known."""
-
-    def __init__(
-        self, run: RunRecord, end: FlowCompleted | FlowFailed | FlowCancelled | None, shape: _Shape | None
-    ) -> None:
-        self.has_snapshots = False
-        self._end = end
-        self._ids = set() if shape is None else shape.ids
-        self._inner = set() if shape is None else shape.inner
-        self._container = None if shape is None else shape.container
-        self._seen: set[str] = set()
-        self._since: str | None = None
-        self._error: dict[str, Any] | None = None
-        self._told: Json = None
-        if isinstance(end, FlowFailed | FlowCancelled):
-            self._error, told = caller_error(run, end)
-            self._told = encoded(msgspec.json.encode(told))
-
-    def read(self, rows: Sequence[bytes]) -> bytes:
-        """The rows as members of a JSON array."""
-        return b",".join([self._read(_steps.decode(row)) for row in rows])
-
-    def _read(self, step: _StoredStep) -> bytes:
-        self._seen.add(step.step_id)
-        if self._since is None and step.step_id in self._inner:
-            self._since = step.started_at
-        error = json_bytes(step, "error_context")
-        if self._error is not None and error is not None and step.error_context == self._error:
-            error = self._told
-        return self.encode(
-            SessionStep(
-                step_id=step.step_id,
-                attempt=step.attempt,
-                loop_index=step.loop_index,
-                status=step.status,
-                started_at=step.started_at,
-                completed_at=step.completed_at,
-                duration_ms=step.duration_ms,
-                input_snapshot=json_bytes(step, "input_context"),
-                output_snapshot=json_bytes(step, "output_context"),
-                error_snapshot=error,
-                truncated=step.truncated,
-            )
-        )
-
-    def encode(self, step: SessionStep) -> bytes:
-        """The step as JSON."""
-        snapshots = ("input_snapshot", "output_snapshot", "error_snapshot")
-        if not self.has_snapshots:
-            self.has_snapshots = any(json_bytes(step, name) is not None for name in snapshots)
-        return msgspec.json.encode(step)
-
-    def last(self) -> SessionStep | None:
-        """The container that the run ended in, with what the run gave; None where a step above says that."""
-        end = self._end
-        container = self._container if self._seen <= self._ids else None
-        if isinstance(end, FlowCompleted):
-            container = end.step_id or container
-        elif not self._seen & self._inner:
-            container = None
-        if end is None or container is None or container in self._seen:
-            return None
-        return SessionStep(
-            step_id=container,
-            attempt=1,
-            status="completed" if isinstance(end, FlowCompleted) else "failed",
-            started_at=self._since,
-            completed_at=end.at,
-            duration_ms=None if self._since is None else milliseconds_between(self._since, end.at),
-            output_snapshot=json_bytes(end, "result") if isinstance(end, FlowCompleted) else None,
-            error_snapshot=self._told,
-            truncated=isinstance(end, FlowCompleted) and end.truncated,
-        )

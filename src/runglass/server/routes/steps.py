@@ -1,22 +1,19 @@
 """`POST …/step`: walking through a flow step by step, each call a stream of events up to the next rest.
 
-The log keeps what the capture mode allows; whoever steps through a flow gets its outputs and errors in the
-stream all the same, since they are the answer to its call.
+The log keeps the content that the capture mode allows; a caller that steps through a flow gets outputs and
+errors in the stream all the same, since they are the answer to its call.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import Segment, ToolOffer
-from runglass.engine.models.model_types import both_spellings
-from runglass.engine.run_outcome import RunOutcome, RunReleased
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.errors import APIError, api_error
 from runglass.flow import Flow, within
@@ -44,9 +41,9 @@ from runglass.server.services.idempotency import (
 )
 from runglass.server.services.request_admission import Admission, taking_in_of
 from runglass.server.services.run_failure import answer_expired, require_outcome
-from runglass.server.services.step_frames import StepFrames, Waiting
+from runglass.server.services.step_content import LiveContent, StoredContent
+from runglass.server.services.step_frames import StepFrames
 from runglass.server.services.tool_offers import check_takers, offer_of
-from runglass.store.base import Store
 from runglass.store.records import IdempotencyKey, Project, RunRecord
 
 
@@ -104,7 +101,7 @@ async def _step(
         if call is None:
             outputs: dict[int, bytes] = {}
             started = await begin(outputs)
-            return await _stream(request, started.id, started.head, _LiveContent(started, outputs))
+            return await _stream(request, started.id, started.head, LiveContent(started, outputs))
         async with hold_idempotency_lock(request, own, call) as before:
             if before is None:
                 try:
@@ -180,7 +177,7 @@ async def _later_call(
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
     require_owed(request.auth, run, what="the content")
-    # Without a version the path speaks of the one that the run has, whatever has been pushed since.
+    # A path without a version means the one that the run has, whatever has been pushed since.
     if number not in (None, run.version):
         message = f"run {run.id!r} walks through version {run.version} of flow {slug!r}, not {number}"
         raise api_error("STALE_TREE", message, execution_id=run.id)
@@ -191,7 +188,7 @@ async def _later_call(
     results = await offload(partial(_results, run, paused, asked, first), size_bytes=size)
     plan = await overridden(request, own, paused, asked, size)
     asked = handed_in(request, plan.flow, asked)
-    # Who goes back begins anew, with the tools of this call alone.
+    # A caller that goes back begins anew, with the tools of this call alone.
     turns = paused.pause.turns if first == cursor else None
     stretch = _stretch(
         asked,
@@ -217,7 +214,7 @@ async def _later_call(
 
 def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) -> list[dict[str, object]]:
     turns = paused.pause.turns
-    # Who goes back needs no results any more: the step will ask anew.
+    # A caller that goes back needs no results any more: the step will ask anew.
     if turns is None or first < paused.pause.cursor:
         return []
     return match_tool_results(turns.calls, asked.tool_call_messages, execution_id=run.id)
@@ -233,7 +230,7 @@ def _stretch(
     results: Sequence[dict[str, object]] = (),
     step_inputs: Mapping[str, dict[str, Any]] | None = None,
 ) -> Segment:
-    """What is to be walked; `step_inputs` hold on where the call has no `inputOverrides`."""
+    """The stretch to be walked; `step_inputs` hold on where the call has no `inputOverrides`."""
     given = asked.input_overrides
     ids = {step.id for top in flow.steps for step in within(top)} if given else set()
     of_steps = {name: value for name, value in (given or {}).items() if name in ids and type(value) is dict}
@@ -250,70 +247,8 @@ def _stretch(
     )
 
 
-class _LiveContent:
-    """Content of a stretch that this call has begun."""
-
-    def __init__(self, started: StartedRun, outputs: dict[int, bytes]) -> None:
-        self._started = started
-        self._outputs = outputs
-
-    async def of(self, seq: int) -> bytes | None:
-        return self._outputs.pop(seq, None)
-
-    async def result(self) -> bytes | None:
-        outcome = await self._outcome()
-        return None if outcome is None else outcome.result_json
-
-    async def error(self) -> bytes | None:
-        outcome = await self._outcome()
-        return None if outcome is None else msgspec.json.encode(outcome.error)
-
-    async def pause(self, seq: int) -> Waiting | None:
-        outcome = await self._outcome()
-        if outcome is None or outcome.pause is None or outcome.pause.turns is None:
-            return None
-        turns = outcome.pause.turns
-        return Waiting(
-            tool_call_messages=both_spellings(turns.messages),
-            tool_calls=turns.calls,
-            accumulated_outputs=dict(outcome.outputs),
-        )
-
-    async def _outcome(self) -> RunOutcome | None:
-        """None if another process went on with the run: then there is what the log has."""
-        try:
-            return await self._started.outcome()
-        except RunReleased:
-            return None
-
-
-class _StoredContent:
-    """Content for a call under an Idempotency-Key: kept with its events, and the same for each repeat."""
-
-    def __init__(self, store: Store, run: RunRecord) -> None:
-        self._store = store
-        self._run = run
-
-    async def of(self, seq: int) -> bytes | None:
-        return await self._store.owed(self._run.no, seq)
-
-    async def result(self) -> bytes | None:
-        result, _ = await self._store.outcome(self._run.no)
-        return result
-
-    async def error(self) -> bytes | None:
-        _, error = await self._store.outcome(self._run.no)
-        return error
-
-    async def pause(self, seq: int) -> Waiting | None:
-        owed = await self._store.owed(self._run.no, seq)
-        if owed is None:
-            return None
-        return await offload(partial(msgspec.json.decode, owed, type=Waiting), size_bytes=len(owed))
-
-
 async def _stream(
-    request: ApiRequest, run_id: str, head: int, live: _LiveContent | None, *, headers: Headers = ()
+    request: ApiRequest, run_id: str, head: int, live: LiveContent | None, *, headers: Headers = ()
 ) -> ASGIApp:
     runtime = runtime_of(request)
     with once_started(run_id):
@@ -321,7 +256,7 @@ async def _stream(
     if run is None:
         raise no_run(run_id)
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
-    frames = StepFrames(live or _StoredContent(runtime.store, run), runtime.store, run)
+    frames = StepFrames(live or StoredContent(runtime.store, run), runtime.store, run)
     return EventStream(
         frames.of(pages), ongoing=request.services.ongoing, key_id=request.auth.id, headers=headers
     )

@@ -7,27 +7,23 @@ from typing import TypeVar
 import msgspec
 from starlette.responses import Response
 
-from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.resume import PausedRun
-from runglass.engine.journal.run_spec import Pause, RunSpec, Segment
-from runglass.engine.models.model_types import both_spellings
-from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
-from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_in_turn
-from runglass.errors import APIError, api_error
+from runglass.engine.journal.run_spec import RunSpec, Segment
+from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
+from runglass.errors import api_error
 from runglass.flow import Flow, step_count
 from runglass.override_policy import may_hand_in
-from runglass.run_api import ExecuteRequest, RunRequest, StepRequest, ToolCallsRequired, ToolRequest
-from runglass.runtime import Runtime
+from runglass.run_api import ExecuteRequest, RunRequest, StepRequest, ToolRequest
 from runglass.server.api_request import ApiRequest
-from runglass.server.http.error_responses import error_body, once_started
 from runglass.server.requests.body import body_of, forget_body
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.parameters import RequestedVersion, checked_uuid, trace_context_of
 from runglass.server.requests.tools import match_tool_results
-from runglass.server.security.authentication import no_run, require_project_of_flow, run_of_flow, runtime_of
+from runglass.server.security.authentication import require_project_of_flow, run_of_flow, runtime_of
 from runglass.server.security.content_access import require_owed
 from runglass.server.security.revocation import STILL_PAUSED, while_allowed
+from runglass.server.services.execute_responses import outcome_of, response_of
 from runglass.server.services.idempotency import (
     Finish,
     StoredResponse,
@@ -36,11 +32,9 @@ from runglass.server.services.idempotency import (
     with_idempotency,
 )
 from runglass.server.services.request_admission import Admission, taking_in_of
-from runglass.server.services.run_failure import failure_of, require_outcome, result_of
+from runglass.server.services.run_failure import require_outcome
 from runglass.server.services.tool_offers import check_takers, offer_of
-from runglass.store.base import decoding
 from runglass.store.records import IdempotencyKey, Project, RunRecord
-from runglass.trace import RunSummary
 
 Handing = TypeVar("Handing", bound=ToolRequest)
 
@@ -79,7 +73,7 @@ async def execute_flow(
             await taken_in.aclose()
             run = await wait_until_idle(request, run, beyond=head)
             await require_outcome(runtime_of(request).store, run)
-            return await _answer_of(request, run)
+            return await response_of(request, run)
 
         return await with_idempotency(request, own, begin, repeated, resumes=resumes)
 
@@ -114,7 +108,7 @@ async def _start(
         key_id=request.auth.id,
         role=request.auth.role,
     )
-    return partial(_outcome, request, submitted.run, submitted.flow_id, submitted.block_count)
+    return partial(outcome_of, request, submitted.run, submitted.flow_id, submitted.block_count)
 
 
 async def _resume(
@@ -163,7 +157,7 @@ async def _resume(
     await taken.admit_next()
     resuming = runtime.engine.resume(paused, plan, stretch, size_bytes=size)
     started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
-    return partial(_outcome, request, started, run.flow_id, step_count(paused.plan.flow))
+    return partial(outcome_of, request, started, run.flow_id, step_count(paused.plan.flow))
 
 
 async def overridden(
@@ -198,119 +192,3 @@ def handed_in(request: ApiRequest, flow: Flow, asked: Handing) -> Handing:
         )
         raise api_error("FORBIDDEN", message, execution_id=asked.execution_id)
     return msgspec.structs.replace(asked, accumulated_outputs=None)
-
-
-async def _outcome(
-    request: ApiRequest, started: StartedRun, flow_id: str, block_count: int
-) -> StoredResponse:
-    """Waits for the end of the stretch, wherever it comes about."""
-    try:
-        with once_started(started.id):
-            outcome = await while_allowed(request, started.id, _waited(started))
-    except LeaseLost:
-        with once_started(started.id):
-            runtime = runtime_of(request)
-            run = await runtime.store.run(started.id)
-            if run is None:
-                raise no_run(started.id) from None
-            return await _answer_of(request, await wait_until_idle(request, run))
-    except RunReleased as left:
-        message = "the server is being stopped; the run goes on after its next start"
-        # UNAVAILABLE lets clients call again: under a key they get this run's outcome, else a second run.
-        code = "UNAVAILABLE" if "idempotency-key" in request.headers else "INTERNAL_ERROR"
-        raise api_error(code, message, execution_id=started.id) from left
-    return await _answer(started.id, flow_id, block_count, outcome)
-
-
-async def _waited(started: StartedRun) -> RunOutcome:
-    return await started.outcome()
-
-
-async def _answer(run_id: str, flow_id: str, block_count: int, outcome: RunOutcome) -> StoredResponse:
-    if outcome.status == "completed":
-        return _completed(run_id, flow_id, block_count, outcome.result_json)
-    if outcome.pause is not None:
-        waiting = tool_calls_required(run_id, flow_id, block_count, outcome.pause, dict(outcome.outputs))
-        return await _waits(waiting)
-    raise failure(run_id, outcome)
-
-
-def _completed(run_id: str, flow_id: str, block_count: int, result: bytes) -> StoredResponse:
-    """The fields of CompletedResult, with a result that is JSON already."""
-    body = {
-        "status": "completed",
-        "result": msgspec.Raw(result),
-        "flowId": flow_id,
-        "blockCount": block_count,
-        "executionId": run_id,
-    }
-    return StoredResponse(200, msgspec.json.encode(body))
-
-
-async def _waits(waiting: ToolCallsRequired) -> StoredResponse:
-    # In a thread: the outputs so far may be large, and how large is not known before.
-    return StoredResponse(200, await offload_in_turn(partial(msgspec.json.encode, waiting)))
-
-
-def tool_calls_required(
-    run_id: str, flow_id: str, block_count: int, pause: Pause, outputs: dict[str, object]
-) -> ToolCallsRequired:
-    """What the caller of a run that waits for tool results is told."""
-    turns = pause.turns
-    assert turns is not None
-    return ToolCallsRequired(
-        execution_id=run_id,
-        paused_at_step=turns.step_id,
-        iterations_used=turns.iterations_used,
-        tool_call_messages=both_spellings(turns.messages),
-        tool_calls=turns.calls,
-        accumulated_outputs=outputs,
-        flow_id=flow_id,
-        block_count=block_count,
-    )
-
-
-async def _answer_of(request: ApiRequest, run: RunRecord) -> StoredResponse:
-    """The answer for a run that has been started by an earlier call, from what is stored of it."""
-    runtime: Runtime = runtime_of(request)
-    with decoding(run.id):
-        block_count = msgspec.json.decode(run.summary, type=RunSummary).step_count or 0
-    if run.status == "completed":
-        return _completed(run.id, run.flow_id, block_count, await result_of(runtime.store, run))
-    if run.status == "paused":
-        paused = await runtime.engine.paused(run)
-        waiting = tool_calls_required(run.id, run.flow_id, block_count, paused.pause, paused.outputs)
-        return await _waits(waiting)
-    if run.status == "cancelled":
-        error = failure(run.id, RunOutcome("cancelled", error={"message": "cancelled"}))
-    else:
-        failed = await failure_of(runtime.store, run)
-        error = failure(run.id, RunOutcome("failed", error=failed.error, step_id=failed.step_id))
-    return StoredResponse(error.status, error_body(error))
-
-
-_OWN_ANSWERS = frozenset({"BYOK_KEY_REJECTED", "TOOL_ITERATION_LIMIT", "CREDITS_EXHAUSTED"})
-"""Codes of a failed run that are the code of the answer too."""
-
-
-def failure(execution_id: str, outcome: RunOutcome) -> APIError:
-    """The error that a run which did not end well is answered with."""
-    error = outcome.error or {}
-    code, message = error.get("code"), error.get("message")
-    details = {"error": error}
-    if outcome.status == "cancelled":
-        return api_error(
-            "STEP_FAILED", f"the run was cancelled: {message}", execution_id=execution_id, details=details
-        )
-    answered = str(code) if code in _OWN_ANSWERS else "STEP_FAILED"
-    if outcome.step_id is None:
-        if answered == "STEP_FAILED":
-            return api_error("INTERNAL_ERROR", f"the run failed: {message}", execution_id=execution_id)
-        return api_error(answered, str(message), execution_id=execution_id, details=details)
-    return api_error(
-        answered,
-        f"step {outcome.step_id!r} failed: {message} ({code})",
-        execution_id=execution_id,
-        step_id=outcome.step_id,
-        details=details,
-    )

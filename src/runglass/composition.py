@@ -1,0 +1,193 @@
+"""Composition root: settings in, a runtime out whose parts belong together."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from runglass.bus.memory import MemoryBus
+from runglass.byte_cache import limit_caches
+from runglass.clock import SystemClock
+from runglass.engine.capture.capture import Capture, Redactor
+from runglass.engine.capture.redaction_client import RedactionClient
+from runglass.engine.checks.checks import Checks
+from runglass.engine.engine import Engine
+from runglass.engine.maintenance.maintenance import Maintenance
+from runglass.engine.maintenance.removal import RunRemoval
+from runglass.engine.models.gateway import ModelGateway
+from runglass.engine.sandbox.sandbox import Sandbox
+from runglass.engine.sandbox.templates import Templates
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.engine.scheduling.memory_budget import MemoryBudget
+from runglass.engine.scheduling.run_limits import RunLimits
+from runglass.engine.steps.handlers import StepDependencies
+from runglass.engine.supervision import SupervisedTask
+from runglass.provider_settings import SettingRules
+from runglass.run_api import CaptureMode
+from runglass.runtime import Runtime
+from runglass.settings import Settings, SettingsError
+from runglass.store.base import Store
+from runglass.store.data_lock import exclusive
+from runglass.store.records import Retention
+from runglass.store.sqlite.store import SqliteStore
+
+SETTLED_S = 60.0
+"""So long housekeeping must have gone on after a failure to count as in order again."""
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store alone, for commands that work on the data beside a running server."""
+    async with SqliteStore(settings.database, synchronous=settings.synchronous) as store:
+        yield store
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    """Everything that runs flows, until the block ends; runs that go on then are left for the next start.
+
+    Raises SettingsError, StoreError, and DataInUse while another process runs flows on the same data.
+    """
+    if settings.bus != "memory://":
+        raise SettingsError(f"bus {settings.bus!r} is not supported here; use memory://")
+    try:
+        redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
+    except ValueError as error:
+        raise SettingsError(f"redact_patterns: {error}") from error
+    try:
+        rules = SettingRules(settings.allowed_settings)
+    except ValueError as error:
+        raise SettingsError(f"allowed_settings: {error}") from error
+    limit_caches(settings.cache_limit_bytes)
+    with exclusive(settings.database):
+        async with (
+            SqliteStore(settings.database, synchronous=settings.synchronous) as store,
+            Sandbox(
+                time_limit_ms=settings.code_time_limit_ms,
+                memory_limit_bytes=settings.code_memory_limit_bytes,
+                most_each=_limit(settings.max_concurrent_steps_per_project),
+            ) as sandbox,
+            _checks(settings) as checks,
+            RedactionClient(
+                time_limit_ms=settings.redaction_time_limit_ms,
+                memory_limit_bytes=settings.redaction_memory_limit_bytes,
+            ) as redactions,
+            Templates(most_each=_limit(settings.max_concurrent_steps_per_project)) as templates,
+            ModelGateway(
+                base_urls=settings.providers,
+                api_keys=settings.provider_keys,
+                prices=settings.prices,
+                rules=rules,
+                default_max_tokens=settings.default_max_tokens,
+                image_tokens=settings.image_tokens,
+                checks=checks,
+            ) as models,
+        ):
+            bus = MemoryBus()
+            parts = StepDependencies(
+                sandbox=sandbox,
+                templates=templates,
+                models=models,
+                clock=SystemClock(),
+                model_turns=FairTurns(
+                    Shares(math.inf, most_each=_limit(settings.max_concurrent_model_calls_per_project))
+                ),
+            )
+
+            def make_capture(mode: CaptureMode) -> Capture:
+                return Capture(
+                    mode,
+                    limit_bytes=settings.snapshot_limit_bytes,
+                    redactor=redactor,
+                    redactions=redactions,
+                )
+
+            # No other process runs flows on this data, so the leases that are left are those of dead ones.
+            await store.end_lease(None)
+            async with Engine(
+                store=store,
+                bus=bus,
+                parts=parts,
+                make_capture=make_capture,
+                crash_retries=settings.crash_retries,
+                lease_s=settings.lease_s,
+                max_concurrent_runs=settings.max_concurrent_runs,
+                max_queued_runs=settings.max_queued_runs,
+                max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
+                max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
+                weights=await _weights(store, settings),
+                memory=MemoryBudget(
+                    limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes
+                ),
+                limits=RunLimits(
+                    iterations=settings.run_iterations,
+                    output_bytes=settings.run_output_bytes,
+                    log_bytes=settings.run_log_bytes,
+                ),
+            ) as engine:
+                housekeeping = Maintenance(
+                    store=store,
+                    engine=engine,
+                    clock=parts.clock,
+                    pause_limit=timedelta(hours=settings.pause_limit_h),
+                    answer_ttl=timedelta(seconds=settings.answer_ttl_s),
+                )
+                removal = RunRemoval(
+                    store=store,
+                    clock=parts.clock,
+                    default=Retention(settings.retention_days, settings.content_retention_days),
+                )
+                supervised = [
+                    SupervisedTask(
+                        "the lease keeper",
+                        engine.run_forever,
+                        clock=parts.clock,
+                        vital=True,
+                        settled_s=settings.lease_s,
+                    ),
+                    *(
+                        SupervisedTask(name, work, clock=parts.clock, vital=False, settled_s=SETTLED_S)
+                        for name, work in (
+                            ("housekeeping", housekeeping.run_forever),
+                            ("the expiry of answers", housekeeping.expire_forever),
+                            ("the removal of runs", removal.run_forever),
+                        )
+                    ),
+                ]
+                beside = {asyncio.create_task(work.run_forever(), name=work.name) for work in supervised}
+                try:
+                    yield Runtime(
+                        settings=settings,
+                        store=store,
+                        bus=bus,
+                        engine=engine,
+                        removal=removal,
+                        checks=checks,
+                        supervised=supervised,
+                    )
+                finally:
+                    await engine.stop(grace_s=settings.stop_grace_s)
+                    for task in beside:
+                        task.cancel()
+                    await asyncio.wait(beside)
+
+
+def _checks(settings: Settings) -> Checks:
+    return Checks(
+        time_limit_ms=settings.check_time_limit_ms,
+        flow_time_limit_ms=settings.flow_check_time_limit_ms,
+        memory_limit_bytes=settings.check_memory_limit_bytes,
+        schema_limit_bytes=settings.schema_limit_bytes,
+        flow_limit_bytes=settings.flow_limit_bytes,
+    )
+
+
+def _limit(setting: int | None) -> float:
+    return math.inf if setting is None else setting
+
+
+async def _weights(store: Store, settings: Settings) -> dict[int, float]:
+    """The weights of projects by their ids. One that does not exist yet has its own after the next start."""
+    found = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
+    return {found[name]: weight for name, weight in settings.project_weights.items() if name in found}

@@ -1,0 +1,52 @@
+"""A connection as its limits see it, and the connections that share a limit."""
+
+from collections import OrderedDict
+from typing import Protocol
+
+NEW_COUNTS = 10
+"""How many times as long a connection that has had a request may be without the next one."""
+
+
+class Connection(Protocol):
+    """A connection, for `ConnectionLimiter`."""
+
+    room: "AddressConnections"
+    """That of its address, from `ConnectionLimiter.room_of`."""
+    since: float
+    """When the unfinished head or body began, or the last answer ended, by the clock of the limiter."""
+    body_bytes: int
+    """How much of that body has come."""
+
+    def reading_is_paused(self) -> bool: ...
+    def unsent_bytes(self) -> int: ...
+    def taken_bytes(self) -> int: ...
+    def abort(self) -> None: ...
+    def end_idle(self) -> None: ...
+    def end_late_head(self) -> None: ...
+    def end_late_body(self) -> None: ...
+
+
+class AddressConnections:
+    """The connections that share one limit."""
+
+    __slots__ = ("address", "new", "open", "spare")
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.open = 0
+        self.new: OrderedDict[Connection, float] = OrderedDict()
+        """Those without a request so far, the oldest first, with when they began by the monotonic clock."""
+        self.spare: OrderedDict[Connection, float] = OrderedDict()
+        """Those between two requests, with the end of the last answer."""
+
+    @property
+    def busy(self) -> int:
+        return self.open - len(self.spare) - len(self.new)
+
+    def least_needed(self, now: float) -> Connection:
+        """The connection that has been without a request for longest."""
+        new, spare = next(iter(self.new.items()), None), next(iter(self.spare.items()), None)
+        if new is None or (spare is not None and now - spare[1] > NEW_COUNTS * (now - new[1])):
+            assert spare is not None, "there is one more than may be busy"
+            return spare[0]
+        return new[0]

@@ -1,0 +1,75 @@
+"""The content of events that a caller of `step` is owed, whatever the log keeps of it."""
+
+from functools import partial
+
+import msgspec
+
+from runglass.engine.active_runs import StartedRun
+from runglass.engine.models.model_types import both_spellings
+from runglass.engine.run_outcome import RunOutcome, RunReleased
+from runglass.engine.scheduling.offloading import offload
+from runglass.server.services.step_frames import Waiting
+from runglass.store.base import Store
+from runglass.store.records import RunRecord
+
+
+class LiveContent:
+    """Content of a stretch that this call has begun."""
+
+    def __init__(self, started: StartedRun, outputs: dict[int, bytes]) -> None:
+        self._started = started
+        self._outputs = outputs
+
+    async def of(self, seq: int) -> bytes | None:
+        return self._outputs.pop(seq, None)
+
+    async def result(self) -> bytes | None:
+        outcome = await self._outcome()
+        return None if outcome is None else outcome.result_json
+
+    async def error(self) -> bytes | None:
+        outcome = await self._outcome()
+        return None if outcome is None else msgspec.json.encode(outcome.error)
+
+    async def pause(self, seq: int) -> Waiting | None:
+        outcome = await self._outcome()
+        if outcome is None or outcome.pause is None or outcome.pause.turns is None:
+            return None
+        turns = outcome.pause.turns
+        return Waiting(
+            tool_call_messages=both_spellings(turns.messages),
+            tool_calls=turns.calls,
+            accumulated_outputs=dict(outcome.outputs),
+        )
+
+    async def _outcome(self) -> RunOutcome | None:
+        """None if another process went on with the run: then the content is that of the log."""
+        try:
+            return await self._started.outcome()
+        except RunReleased:
+            return None
+
+
+class StoredContent:
+    """Content for a call under an Idempotency-Key: kept with its events, and the same for each repeat."""
+
+    def __init__(self, store: Store, run: RunRecord) -> None:
+        self._store = store
+        self._run = run
+
+    async def of(self, seq: int) -> bytes | None:
+        return await self._store.owed(self._run.no, seq)
+
+    async def result(self) -> bytes | None:
+        result, _ = await self._store.outcome(self._run.no)
+        return result
+
+    async def error(self) -> bytes | None:
+        _, error = await self._store.outcome(self._run.no)
+        return error
+
+    async def pause(self, seq: int) -> Waiting | None:
+        owed = await self._store.owed(self._run.no, seq)
+        if owed is None:
+            return None
+        return await offload(partial(msgspec.json.decode, owed, type=Waiting), size_bytes=len(owed))

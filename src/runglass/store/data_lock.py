@@ -1,0 +1,36 @@
+"""The lock on a database: one process at a time runs flows on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from runglass.errors import RunglassError
+from runglass.settings import SettingsError
+from runglass.store.data_folder import make_folder
+
+
+class DataInUse(RunglassError):
+    """Another process runs flows on the same data folder."""
+
+
+@contextmanager
+def exclusive(database: Path) -> Iterator[None]:
+    """No other process runs flows on this database until the block ends. Raises DataInUse, SettingsError."""
+    # A lock of the operating system: it is gone when its process is, however that ended.
+    path = database.with_name(database.name + ".lock")
+    lock = FileLock(path, mode=0o600, blocking=False, thread_local=False)
+    try:
+        make_folder(database.parent)
+        lock.acquire()
+    except Timeout as error:
+        raise DataInUse(
+            f"another process runs flows on {str(database)!r}; stop it or use another --data folder"
+        ) from error
+    except OSError as error:
+        raise SettingsError(f"the data folder {str(database.parent)!r} cannot be used: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
