@@ -5,7 +5,7 @@ the server's business; `composition.py` puts a runtime together.
 """
 
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.maintenance.removal import RunRemoval
 from runglass.engine.models.provider_check import ProviderCheck
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_in_turn
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.engine.supervision import SupervisedTask
 from runglass.errors import api_error
 from runglass.flow import Flow, decode_flow, step_count
@@ -84,7 +85,7 @@ class Runtime:
         stretch: Segment | None = None,
         history: Sequence[dict[str, Any]] = (),
         call: IdempotencyKey | None = None,
-        outputs: MutableMapping[int, bytes] | None = None,
+        outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
         role: Role = "run",

@@ -84,7 +84,7 @@ def rest_of(connection: socket.socket) -> bytes:
         (GET + HOST + b"A: b\rc\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
         (GET + HOST + b"A : b\r\n\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
         (GET + b"Host: a\n\n", 400, "INVALID_REQUEST", "not valid HTTP"),
-        (b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "not valid HTTP"),
+        (b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "CONNECT is not for it"),
     ],
 )
 def test_a_head_that_is_refused(

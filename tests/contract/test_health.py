@@ -32,7 +32,7 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
 
 
 def test_housekeeping_that_fails_is_told_and_hinders_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runglass.engine.maintenance.maintenance.Housekeeping.tidy", fail)
+    monkeypatch.setattr("runglass.engine.maintenance.maintenance.Maintenance.tidy", fail)
     with running_server() as server:
         found = until_degraded(server)
         assert found["reasons"] == ["housekeeping has failed and is begun again"]

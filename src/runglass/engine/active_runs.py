@@ -5,7 +5,7 @@ A run without a task is `idle_runs.py`'s; which run gets a task next is decided 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from uuid_utils import uuid7
@@ -15,6 +15,7 @@ from runglass.engine.journal.resume import ResumeState
 from runglass.engine.run_outcome import RunOutcome, RunReleased
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext, RunTask
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import RunUnreadable, StoreError
 from runglass.store.records import RunRecord
 
@@ -64,7 +65,7 @@ class ActiveRuns:
         *,
         owner: str | None = None,
         not_before: str = "",
-        outputs: MutableMapping[int, bytes] | None = None,
+        outputs: LiveOutputs | None = None,
     ) -> StartedRun:
         """Gives the run a task, on behalf of `owner`; by default that is the owner of this moment."""
         if run.id in self.tasks:

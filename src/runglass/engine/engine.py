@@ -7,7 +7,7 @@ whose engine is gone goes on with the engine that claims it.
 
 import logging
 import math
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Self
 
@@ -33,6 +33,7 @@ from runglass.engine.scheduling.pacing import paced_write
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.scheduling.store_turns import ProjectTurns
 from runglass.engine.steps.handlers import StepDependencies
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, CommitUncertain, PermanentStoreError, StoreError, api_error
 from runglass.run_api import CaptureMode
 from runglass.store.base import Store
@@ -125,7 +126,7 @@ class Engine:
         *,
         session_id: str | None = None,
         call: IdempotencyKey | None = None,
-        outputs: MutableMapping[int, bytes] | None = None,
+        outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
     ) -> StartedRun:
@@ -205,7 +206,7 @@ class Engine:
         plan: RunSpec,
         stretch: Segment,
         *,
-        outputs: MutableMapping[int, bytes] | None = None,
+        outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
     ) -> StartedRun:
         """Walks a further stretch of a paused run; `plan` is its own, or that with overrides.

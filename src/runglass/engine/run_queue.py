@@ -7,11 +7,12 @@ between the lines the shares decide (`fair_share.py`), so a long one does not st
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Mapping
 from itertools import islice
 
 from runglass.engine.run_outcome import RunOutcome
 from runglass.engine.scheduling.fair_share import Shares
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, api_error
 
 Begun = asyncio.Task[RunOutcome]
@@ -20,7 +21,7 @@ Begun = asyncio.Task[RunOutcome]
 class QueuedRun:
     """A new run in the line. `begun` will be its task, or why there is none; `outputs` is its caller's."""
 
-    def __init__(self, order: int, project_id: int, outputs: MutableMapping[int, bytes] | None) -> None:
+    def __init__(self, order: int, project_id: int, outputs: LiveOutputs | None) -> None:
         self.order = order
         self.project_id = project_id
         self.outputs = outputs
@@ -121,7 +122,7 @@ class RunQueue:
         if not self._shares.held and not self._lines:
             self._shares.reset()
 
-    def queue(self, run_id: str, project_id: int, outputs: MutableMapping[int, bytes] | None) -> QueuedRun:
+    def queue(self, run_id: str, project_id: int, outputs: LiveOutputs | None) -> QueuedRun:
         """Puts a new run in the line of its project. Raises UNAVAILABLE where that is full."""
         order = self._next(project_id)
         line = self._line_of[run_id] = self._lines.setdefault(project_id, _Line())

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -29,6 +29,7 @@ from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.executor import StepExecutor
 from runglass.engine.steps.handlers import StepDependencies
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.engine.steps.orphaned_calls import charge_lost
 from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
 from runglass.engine.steps.override_notes import overrides_applied
@@ -80,7 +81,7 @@ class RunTask:
         owner: str,
         ending: StopRequest,
         not_before: str = "",
-        outputs: MutableMapping[int, bytes] | None = None,
+        outputs: LiveOutputs | None = None,
     ) -> None:
         self.run = run
         self.ending = ending

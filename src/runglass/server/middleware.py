@@ -59,6 +59,9 @@ class ApiMiddleware:
         receive, send = _paced(receive), answer.send
         try:
             path = _plain(scope["path"])
+            if path.endswith("\n"):
+                # To the router's patterns it would be the path without its last character.
+                raise api_error("NOT_FOUND", f"there is no path {path!r}")
             if _needs_key(path):
                 key = await authenticate(self._store, _header(scope, b"authorization"))
                 self._rates.take(key)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -283,11 +284,21 @@ async def test_long_messages_and_prints_are_kept_in_bounds(sandbox: Sandbox) -> 
     assert len(error.details["printed"]) == PRINT_LIMIT
 
 
-async def test_code_that_prints_without_end_fails_and_hands_no_more_over(sandbox: Sandbox) -> None:
+async def test_code_that_prints_without_end_fails(sandbox: Sandbox) -> None:
     error = await failure(sandbox, "while True:\n    print('x' * 10_000)")
     assert (error.code, error.details["limit"]) == ("SANDBOX_LIMIT", "print")
-    assert error.message.startswith("the code went over its limit of 16777216 printed characters")
-    assert await sandbox.run("for n in range(1600):\n    print('x' * 10_000)\nreturn n", {}) == 1599
+    assert error.message.startswith("the code went over its limit of 4194303 printed bytes")
+    assert await sandbox.run("for n in range(400):\n    print('x' * 10_000)\nreturn n", {}) == 399
+
+
+async def test_what_is_printed_to_two_streams_in_turn_calls_nothing_of_this_process(sandbox: Sandbox) -> None:
+    """Each piece was a call of Python here, which took this process for itself as long as the code ran."""
+    code = "import sys\nwhile True:\n    print('a', end='')\n    print('b', end='', file=sys.stderr)"
+    began_s = time.process_time()
+    error = await failure(sandbox, code)
+    assert error.details["limit"] == "print"
+    assert error.details["printed"].startswith("abab")
+    assert time.process_time() - began_s < 0.5
 
 
 async def test_nothing_that_code_prints_reaches_our_own_output(

@@ -13,6 +13,7 @@ from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec, Tool
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import Price
 from runglass.engine.run_outcome import RunOutcome
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import FlowExecutionError
 from runglass.events import FlowCompleted, StepPausedForToolCalls, StepResumed
 from runglass.flow_parser import parse_flow
@@ -136,10 +137,11 @@ async def test_outputs_are_handed_to_whoever_steps_through_whatever_the_capture_
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, "test", name=None, capture=None, source=flow.encode())
     plan = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="off", trigger_type="step")
-    outputs: dict[int, bytes] = {}
+    outputs = LiveOutputs()
     started = await house.engine.start(record, plan, Segment(last=0), outputs=outputs)
     await started.outcome()
-    assert outputs == {3: b'{"n":2}'}
+    assert outputs.pop(3) == b'{"n":2}'
+    assert outputs.held_bytes == 0
 
 
 async def test_a_run_that_does_not_wait_cannot_be_taken_up(house: EngineHarness) -> None:

@@ -23,7 +23,7 @@ from runglass.errors import StepFailure
 from runglass.json_weight import too_heavy
 
 if TYPE_CHECKING:
-    from pydantic_monty import AsyncMontySession, MontyError, ResourceLimits
+    from pydantic_monty import AsyncMontySession, CollectStreams, MontyError, ResourceLimits
 
 T = TypeVar("T")
 
@@ -31,8 +31,8 @@ SUSPENSION_LIMIT = 1000
 """How often code may ask the host for something: the clock, a file it will not get, a pause."""
 PRINT_LIMIT = 64 * 1024
 """Characters that are kept of what code prints."""
-MAX_PRINTED = 16 << 20
-"""More fails: each 8 kB or so are handed over in this process, beside the work of all other runs."""
+MAX_PRINTED = (4 << 20) - 1
+"""Bytes that code may print, with some more for each print; no limit of memory is the same number."""
 RESULT_SHARE = 4
 """As JSON a result may have this part of the memory limit: as objects it takes up to 20 times the room."""
 _SHOWN = 2000
@@ -108,7 +108,8 @@ class Sandbox:
         import pydantic_monty as monty
 
         inputs = {name: names[name] for name in program.names if name in names}
-        printed = _Printed()
+        # Gathered in native code: a call of Python for each piece would hold everybody else up.
+        printed = monty.CollectStreams(MAX_PRINTED)
 
         async def work(session: "AsyncMontySession") -> Any:
             source = RESULT_WRITER + program.source
@@ -116,7 +117,7 @@ class Sandbox:
                 # A field named `str` must not change how results are written, which costs another turn.
                 await session.feed_run(RESULT_WRITER)
                 source = "\n" * RESULT_LINES + program.source
-            return await session.feed_run(source, inputs=inputs, print_callback=printed.take)
+            return await session.feed_run(source, inputs=inputs, print_callback=printed)
 
         try:
             return await self._processes.use(project_id, work, self._read)
@@ -135,7 +136,7 @@ class Sandbox:
         size = len(result) if isinstance(result, str) else 0
         return await offload(partial(self._decoded, result), size_bytes=size)
 
-    def _failure(self, error: "MontyError", code: str, printed: "_Printed") -> StepFailure:
+    def _failure(self, error: "MontyError", code: str, printed: "CollectStreams") -> StepFailure:
         raised = error.exception()
         name, message = type(raised).__name__, str(raised)
         places = [
@@ -146,15 +147,13 @@ class Sandbox:
         line = places[-1][0] if places else None
         limit = _limit_of(error, name, message)
         details: dict[str, Any] = {"exception": name, "line": line}
-        if printed.parts:
-            details["printed"] = "".join(printed.parts)
+        if text := "".join(piece for _, piece in printed.output)[:PRINT_LIMIT]:
+            details["printed"] = text
         place = "" if line is None else f" (line {line})"
         if limit == "crash":
             return StepFailure(
                 "SANDBOX_LIMIT", "the process that ran the code died, twice", details={"limit": "crash"}
             )
-        if printed.is_over:
-            limit = "print"
         if limit is not None:
             value = self._limit_values[limit]
             details = {"limit": limit, "value": value, **details}
@@ -202,7 +201,7 @@ _LIMITS: dict[_Limit, str] = {
     "memory": "memory limit of %d bytes",
     "recursion": "recursion limit of %d calls",
     "suspensions": "limit of %d calls to the system",
-    "print": "limit of %d printed characters",
+    "print": "limit of %d printed bytes",
 }
 _SIGNS: dict[tuple[str, str], _Limit] = {
     ("TimeoutError", "feed time limit exceeded"): "time",
@@ -218,6 +217,8 @@ _SIGNS: dict[tuple[str, str], _Limit] = {
 def _limit_of(error: "MontyError", name: str, message: str) -> _Limit | Literal["crash"] | None:
     from pydantic_monty import MontyCrashedError
 
+    if name == "MemoryError" and message.endswith(f"> {MAX_PRINTED} bytes"):
+        return "print"
     if isinstance(error, MontyCrashedError):
         return "time" if error.timed_out else "crash"
     return next(
@@ -242,26 +243,3 @@ def _traceback(places: list[tuple[int, str | None]], code: str, last: str) -> st
         told.append(f"  line {line}, in {function}" if function else f"  line {line}")
         told += [f"    {_shortened(text.strip())}" for text in lines[line - 1 : line]]
     return "\n".join([*told, last])
-
-
-class _Printed:
-    """The text that code printed, as far as it is kept."""
-
-    def __init__(self) -> None:
-        self.parts: list[str] = []
-        self._room = PRINT_LIMIT
-        self._taken = 0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it printed more than it may."""
-        return self._taken > MAX_PRINTED
-
-    def take(self, stream: str, text: str) -> None:
-        if self._room > 0:
-            self.parts.append(text[: self._room])
-            self._room -= len(text)
-        self._taken += len(text)
-        if self.is_over:
-            # Nothing more is handed over then, and the code fails in the end.
-            raise OverflowError("print limit exceeded")

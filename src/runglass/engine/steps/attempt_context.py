@@ -1,13 +1,12 @@
 """What the attempts of one run write with."""
 
-from collections.abc import MutableMapping
-
 import msgspec
 
 from runglass.clock import Clock
 from runglass.engine.capture.capture import Capture
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.payload import Payload
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.flow import Flow
 
 
@@ -25,11 +24,10 @@ class AttemptContext(msgspec.Struct, frozen=True, kw_only=True):
     capture: Capture
     clock: Clock
     answers_call: bool = False
-    outputs: MutableMapping[int, bytes] | None = None
+    outputs: LiveOutputs | None = None
 
     def keep_replay(self, content: bytes) -> None:
         """Keeps the content of the last event for the caller of this stretch."""
-        if self.outputs is not None:
-            self.outputs[self.recorder.head] = content
-        if self.answers_call:
+        is_held = self.outputs is None or self.outputs.keep(self.recorder.head, content)
+        if self.answers_call or not is_held:
             self.recorder.keep_replay(content)

@@ -67,7 +67,8 @@ class HeadBufferingTransport:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._head:
+        # A connection that was reset meanwhile takes nothing any more.
+        if self._head and not self.is_closing():
             head, self._head = self._head, b""
             self._written_bytes += len(head)
             self._transport.write(head)

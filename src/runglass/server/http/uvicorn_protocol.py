@@ -126,6 +126,9 @@ class HttpProtocol(HttpToolsProtocol):
         limit = self._settings.head_limit_bytes
         if self._is_too_large(limit):
             self._raise(large_head(limit))
+        if self.parser.get_method() == b"CONNECT":
+            # What follows it is no body to the parser, but a tunnel, in which another request could hide.
+            self._raise(invalid("this server is no proxy: CONNECT is not for it"))
         watched, version = self._watched, self.parser.get_http_version()
         if watched != self._sound or version != "1.1":
             self._check_watched(version)

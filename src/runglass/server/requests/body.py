@@ -14,6 +14,7 @@ from runglass.server.security.authentication import runtime_of
 
 BODY = "body"
 """What the body is called among the things that belong to a request."""
+LENGTH_DIGITS = 19
 PROMPT_S = 0.2
 """A body that has come by then came with its head, whose key was good."""
 
@@ -31,18 +32,21 @@ async def body_of(request: ApiRequest) -> bytes:
     began_s = clock()
     limit = request.services.runtime.settings.body_limit_bytes
     length = request.headers.get("content-length", "0")
-    size = int(length) if length.isdecimal() else 0
+    # More digits than any body has bytes: the number itself could not be read.
+    size = int(length) if length.isdecimal() and len(length) <= LENGTH_DIGITS else limit + 1
     # Held by the request, so that it can be let go of: the framework would hold it as long as the request,
     # which may last as long as its run.
     parts: list[bytes] = []
     try:
         if size <= limit:
             size = 0
-            async for part in request.stream():
-                parts.append(part)
-                size += len(part)
-                if size > limit:
-                    break
+            with request.services.taking_in.receiving(request.auth.project_id) as received:
+                async for part in request.stream():
+                    parts.append(part)
+                    size += len(part)
+                    if size > limit:
+                        break
+                    received(size)
     except ClientDisconnect as error:
         raise api_error("INVALID_REQUEST", "the connection ended before the body did") from error
     if size > limit:

@@ -25,6 +25,8 @@ UNTIL = Parameter("until", str, "an ISO 8601 time or date, in UTC unless it says
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
+_LATEST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MS
+"""Of the last time that there is a date for, which a time with an offset may be beyond."""
 
 
 def cursor_of(run_id: str) -> str:
@@ -59,7 +61,7 @@ def number_before(cursor: str) -> int:
 
 def time_of(time: str, *, name: str) -> str:
     """The time as the store writes times. Raises INVALID_REQUEST."""
-    return iso(_EPOCH + _since_epoch_ms(time, name=name) * _MS)
+    return iso(_EPOCH + min(_since_epoch_ms(time, name=name), _LATEST_MS) * _MS)
 
 
 def first_id_at(time: str, *, name: str) -> str:

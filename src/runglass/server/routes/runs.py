@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import RunUnreadable, api_error
@@ -58,7 +59,7 @@ FLOW_ID = Parameter("flow_id", str, "the `flowId` of a flow")
 SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
 
 
-async def trace(request: ApiRequest, opened: OpenedTrace) -> Response:
+async def trace(request: ApiRequest, opened: OpenedTrace) -> ASGIApp:
     """The run and the latest attempt of each step and loop iteration, in order of first start.
 
     As of one moment if the run has ended or the trace is small; else later steps are as of a later moment.
@@ -76,7 +77,7 @@ async def step_trace(
     step_id: str,
     attempt: str,
     loop_index: str | None,
-) -> Response:
+) -> ASGIApp:
     """One attempt of a step, or all of them ordered by iteration and attempt number.
 
     Without `loop_index`, `latest` and a number speak of the iteration that started last. A `loop_index` with

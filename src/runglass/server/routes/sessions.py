@@ -5,17 +5,19 @@ as it is read. `sessions` stands where other paths have the name of an organisat
 organisation of that name cannot be reached.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
-from runglass.errors import api_error
+from runglass.errors import RunPurged, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
+from runglass.server.http.json_streaming import JsonStream
 from runglass.server.requests.pagination import cursor_of, run_before
 from runglass.server.requests.parameters import checked_uuid
 from runglass.server.security.authentication import runtime_of
@@ -35,7 +37,7 @@ LIMIT = Parameter(
 )
 
 
-async def session(request: ApiRequest, session_id: str, limit: int | None, cursor: str | None) -> Response:
+async def session(request: ApiRequest, session_id: str, limit: int | None, cursor: str | None) -> ASGIApp:
     """The session's runs, oldest first, with the latest attempt of each step and loop iteration.
 
     Where a run ended in a container, the last of its steps is that container, with the run's result. A
@@ -53,16 +55,18 @@ async def session(request: ApiRequest, session_id: str, limit: int | None, curso
             if count == limit:
                 return _page(told, last)
             pieces = session_run(store, run, *await flows.of(run))
-            parts = await _collect(pieces, most=PAGE_BYTES - size)
+            try:
+                parts = await _collect(pieces, most=PAGE_BYTES - size)
+            except RunPurged:
+                # A run that is deleted meanwhile is not of the session any more, and hides no other.
+                continue
             if parts is None:
                 if count:
                     return _page(told, last)
                 more = await anext(runs, None)
                 pieces = session_run(store, run, *await flows.of(run))
                 pieces = parts_while_allowed(request, pieces)
-                return StreamingResponse(
-                    _streamed(told, pieces, _closing(run.id if more else "")), media_type=JSON
-                )
+                return JsonStream(_streamed(told, pieces, _closing(run.id if more else "")))
             told += [b","] * bool(count) + parts
             size += sum(map(len, parts))
             last, count = run.id, count + 1
@@ -108,7 +112,7 @@ async def _collect(pieces: AsyncGenerator[bytes, None], *, most: int) -> list[by
 
 async def _streamed(
     told: Sequence[bytes], pieces: AsyncGenerator[bytes, None], closing: bytes
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     yield b"".join(told)
     async with aclosing(pieces):
         async for piece in pieces:

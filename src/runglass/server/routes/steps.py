@@ -15,6 +15,7 @@ from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, api_error
 from runglass.flow import Flow, within
 from runglass.run_api import StepRequest
@@ -93,15 +94,15 @@ async def _step(
         # The stream may last as long as the run.
         forget_body(request)
 
-        async def begin(outputs: dict[int, bytes] | None) -> StartedRun:
+        async def begin(outputs: LiveOutputs | None) -> StartedRun:
             if asked.execution_id is None:
                 return await _first_call(request, own, flow, asked, current, session, call, outputs, size)
             return await _later_call(request, own, slug, asked, number, call, outputs, size, taken)
 
         if call is None:
-            outputs: dict[int, bytes] = {}
+            outputs = LiveOutputs()
             started = await begin(outputs)
-            return await _stream(request, started.id, started.head, LiveContent(started, outputs))
+            return await _stream(request, started.id, started.head, (started, outputs))
         async with hold_idempotency_lock(request, own, call) as before:
             if before is None:
                 try:
@@ -132,7 +133,7 @@ async def _first_call(
     version: int,
     session_id: str | None,
     call: IdempotencyKey | None,
-    outputs: dict[int, bytes] | None,
+    outputs: LiveOutputs | None,
     size: int,
 ) -> StartedRun:
     if asked.step_index not in (None, 0):
@@ -169,7 +170,7 @@ async def _later_call(
     asked: StepRequest,
     number: int | None,
     call: IdempotencyKey | None,
-    outputs: dict[int, bytes] | None,
+    outputs: LiveOutputs | None,
     size: int,
     taken: Admission,
 ) -> StartedRun:
@@ -248,7 +249,12 @@ def _stretch(
 
 
 async def _stream(
-    request: ApiRequest, run_id: str, head: int, live: LiveContent | None, *, headers: Headers = ()
+    request: ApiRequest,
+    run_id: str,
+    head: int,
+    live: tuple[StartedRun, LiveOutputs] | None,
+    *,
+    headers: Headers = (),
 ) -> ASGIApp:
     runtime = runtime_of(request)
     with once_started(run_id):
@@ -256,7 +262,11 @@ async def _stream(
     if run is None:
         raise no_run(run_id)
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
-    frames = StepFrames(live or StoredContent(runtime.store, run), runtime.store, run)
+    content = LiveContent(*live, runtime.store, run) if live else StoredContent(runtime.store, run)
     return EventStream(
-        frames.of(pages), ongoing=request.services.ongoing, key_id=request.auth.id, headers=headers
+        StepFrames(content, runtime.store, run).of(pages),
+        ongoing=request.services.ongoing,
+        key_id=request.auth.id,
+        headers=headers,
+        at_end=live[1].close if live else None,
     )

@@ -116,9 +116,12 @@ async def replay_failure(
 
 
 def target_of(request: ApiRequest) -> bytes:
-    """The path of a request, and what its route knows of its query."""
+    """The path of a request, what its endpoint knows of its query, and the session of the run."""
     path, query = request.scope["path"].encode(), request.scope["query_string"]
-    return b"%b?%b" % (path, query) if query else path
+    target = b"%b?%b" % (path, query) if query else path
+    session = request.headers.get("x-session-id")
+    # A run of another session is another run.
+    return target if session is None else b"%b session %b" % (target, session.lower().encode())
 
 
 def _started_nothing(fault: Exception) -> bool:

@@ -5,8 +5,8 @@ counted as a run. What waits for its turn is bounded, too: who sends a body and 
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.engine.scheduling.offloading import LARGE_BYTES
@@ -67,13 +67,36 @@ class RequestAdmission:
             finally:
                 await taken.admit_next()
         finally:
-            self._held[project_id] -= size_bytes
-            if not self._held[project_id]:
-                del self._held[project_id]
+            self._release(project_id, size_bytes)
 
-    def _require_room(self, project_id: int, size_bytes: int) -> None:
+    @contextmanager
+    def receiving(self, project_id: int) -> Iterator[Callable[[int], None]]:
+        """In the block a body comes in, and what is given is told how many bytes of it have come so far.
+
+        Raises UNAVAILABLE where too much is coming in and waiting, but for a body that is alone.
+        """
+        counted = 0
+
+        def received(size_bytes: int) -> None:
+            nonlocal counted
+            if size_bytes > LARGE_BYTES:
+                self._require_room(project_id, size_bytes - counted, own_bytes=counted)
+                self._held[project_id] += size_bytes - counted
+                counted = size_bytes
+
+        try:
+            yield received
+        finally:
+            self._release(project_id, counted)
+
+    def _release(self, project_id: int, size_bytes: int) -> None:
+        self._held[project_id] -= size_bytes
+        if not self._held[project_id]:
+            del self._held[project_id]
+
+    def _require_room(self, project_id: int, size_bytes: int, *, own_bytes: int = 0) -> None:
         held, total = self._held[project_id], self._held.total()
-        if not held:
+        if held == own_bytes:
             # One of each project is taken in whatever others hold.
             return
         share = self._most_bytes // max(2, len(self._held))
@@ -81,9 +104,9 @@ class RequestAdmission:
         if held + size_bytes > most:
             raise api_error(
                 "UNAVAILABLE",
-                f"large requests of this project of {held:,} bytes wait to be read, and there is no room for"
-                f" one of {size_bytes:,}; they may have {most:,} (a part of the setting memory_limit_bytes,"
-                f" {self._limit_bytes:,}); nothing was started, try again later",
+                f"large requests of this project of {held:,} bytes come in or wait to be read, and there is"
+                f" no room for {size_bytes:,} more; they may have {most:,} (a part of the setting"
+                f" memory_limit_bytes, {self._limit_bytes:,}); nothing was started, try again later",
                 details={"limit": "memory_limit_bytes", "value": self._limit_bytes},
             )
 

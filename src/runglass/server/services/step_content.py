@@ -8,6 +8,7 @@ from runglass.engine.active_runs import StartedRun
 from runglass.engine.models.model_types import both_spellings
 from runglass.engine.run_outcome import RunOutcome, RunReleased
 from runglass.engine.scheduling.offloading import offload
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.server.services.step_frames import Waiting
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
@@ -16,12 +17,18 @@ from runglass.store.records import RunRecord
 class LiveContent:
     """Content of a stretch that this call has begun."""
 
-    def __init__(self, started: StartedRun, outputs: dict[int, bytes]) -> None:
+    def __init__(self, started: StartedRun, outputs: LiveOutputs, store: Store, run: RunRecord) -> None:
         self._started = started
         self._outputs = outputs
+        self._store = store
+        self._run = run
 
     async def of(self, seq: int) -> bytes | None:
-        return self._outputs.pop(seq, None)
+        content = self._outputs.pop(seq)
+        if content is None and seq in self._outputs.stored:
+            self._outputs.stored.discard(seq)
+            return await self._store.owed(self._run.no, seq)
+        return content
 
     async def result(self) -> bytes | None:
         outcome = await self._outcome()
