@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 
 MOST_VALUES = 2_000_000
 """What a body, or the result of a step, may weigh where no setting says more or less: some 50 ms."""
-LONG_DIGITS = 22
-"""More than floats that are written in full have, but for a few."""
-
 _DEAREST = 60
 """No byte of JSON weighs more."""
 _SLICE = 1 << 18
@@ -21,20 +18,27 @@ _SAMPLES = 64
 _SAMPLE_BYTES = 1024
 _NAMES = re.compile(rb'"([^"]{0,200})"\s*:')
 
-_NAME, _NEW_NAME = 1, 9
-_EXPONENT = 5
-_LARGE_EXPONENT = 40
-_GREAT_EXPONENT = 300
-_LONG_DIGITS = 18
-_LONG_WHOLE = 12
-"""What one of a kind weighs beside the value that it is, or belongs to, anyway: a name, such as rows repeat
-and one that is like no other; an exponent, one of 30 and more, and one of three digits; as many digits in a
-row as LONG_DIGITS; a fraction behind more digits than are exact."""
+_NAME, _NEW_NAME = 1, 6
+"""What a name weighs such as all rows repeat, and one that is like no other."""
+_WIDE_TEXT = 2
+"""What a text or a name weighs, beside the value that it is or belongs to, with characters beyond ASCII."""
 
-_NUMBERS = bytes.maketrans(b"123456789E+", b"000000000e-")
-"""Makes numbers of the same form equal."""
-_EXPONENTS = bytes.maketrans(b"12456789E+", b"00333333e-")
-"""Makes exponents equal that begin with a digit up to 2, and those that begin with a greater one."""
+_LONG, _VERY_LONG = 22, 200
+_DIGITS = {_LONG: 4, _VERY_LONG: 150}
+"""So many digits in a row, the point left out, and what they weigh beside the number that they are in."""
+_HALFWAY = 14
+"""What a number weighs that may lie halfway between two floats: it is read anew, exactly."""
+_LONG_EXPONENT = 60
+_LONG_GREAT_EXPONENT = 300
+"""What an exponent weighs behind more digits than a float has, and one of three digits there."""
+_GREAT_EXPONENT = 300
+"""What an exponent weighs that is beyond what is read in one step, however few digits are before it."""
+_GREAT = re.compile(rb"[eE][-+]?0*(?:28[89]|29\d|3\d\d)")
+_BY_TEN_TO_23 = re.compile(rb"[eE]\+?0*(?:2[3-9]|3\d)(?!\d)")
+"""The power of ten that makes halves of few digits: 1e23, and 3.2e24 as well."""
+
+_TO_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
+"""Makes numbers of the same form equal, with `+` deleted."""
 
 
 def _go_on() -> None:
@@ -46,11 +50,13 @@ def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = _go_o
     if len(data) * _DEAREST <= most or _is_light(data, most, between):
         return False
     name = _name_weight(data)
-    room, is_text = most, 0
+    room, is_text = float(most), 0
     for part in _without_escapes(data):
         # Each second piece is a text or a name, or the part of one that is in this part.
         pieces = part.split(b'"')
         room -= _weight(b'""'.join(pieces[is_text::2]), name)
+        if not part.isascii():
+            room -= _WIDE_TEXT * sum(not text.isascii() for text in pieces[1 - is_text :: 2])
         if room < 0:
             return True
         between()
@@ -63,10 +69,14 @@ def _is_light(data: bytes, most: int, between: Callable[[], object]) -> bool:
     room = most
     for start in range(0, len(data), _SLICE):
         part = data[start : start + _SLICE]
-        numbers = part.translate(_NUMBERS)
-        room -= _small_weight(part, _NEW_NAME)
-        room -= _LONG_DIGITS * (numbers.count(b"0") // LONG_DIGITS) + _LONG_WHOLE * part.count(b".")
-        room -= (_EXPONENT + _LARGE_EXPONENT + _GREAT_EXPONENT) * numbers.count(b"e")
+        digits = part.translate(_TO_ZEROS)
+        zeros, exponents = digits.count(b"0"), digits.count(b"e")
+        room -= part.count(b",") + part.count(b"[") + part.count(b"{") + _NEW_NAME * part.count(b":")
+        room -= sum(weight * (zeros // length) for length, weight in _DIGITS.items())
+        room -= _HALFWAY * part.count(b".") + (_HALFWAY + _LONG_EXPONENT + _LONG_GREAT_EXPONENT) * exponents
+        room -= _GREAT_EXPONENT * exponents
+        if not part.isascii():
+            room -= _WIDE_TEXT * part.count(b'"')
         if room < 0:
             return False
         between()
@@ -90,35 +100,38 @@ def _without_quotes(part: bytes) -> bytes:
     return part.replace(rb"\\", b"").replace(rb"\"", b"") if b"\\" in part else part
 
 
-def _name_weight(data: bytes) -> int:
-    """What a name of the JSON weighs, as a sample of its names tells."""
-    # Where the sample is taken must not be known beforehand: names could be made to repeat there alone.
+def _name_weight(data: bytes) -> float:
+    """What a name of the JSON weighs, as a sample of its names tells: the same for the same JSON."""
+    # Where the sample is taken must not be known beforehand, or names could be made to repeat there alone.
+    # The hash has a secret of this process in it.
+    chosen = random.Random(hash(data))
     share = max(1, len(data) // _SAMPLES)
     size = min(share, _SAMPLE_BYTES)
     # None has a part of another: each name would be found twice.
-    starts = [first + random.randrange(share - size + 1) for first in range(0, len(data), share)]
+    starts = [first + chosen.randrange(share - size + 1) for first in range(0, len(data), share)]
     samples = [_without_quotes(data[start : start + size]) for start in starts]
     names = [name for sample in samples for name in _NAMES.findall(sample)]
-    return _NEW_NAME if len(set(names)) > len(names) // 2 else _NAME
+    new = (len(set(names)) - 1) / len(names) if names else 1.0
+    return _NAME + (_NEW_NAME - _NAME) * max(0.0, new)
 
 
-def _weight(part: bytes, name: int) -> int:
+def _weight(part: bytes, name: float) -> float:
     """What a part weighs whose texts are left out; `name` is the weight of a name."""
-    numbers = part.translate(_NUMBERS)
-    weight = _small_weight(part, name)
-    weight += _LONG_DIGITS * numbers.count(b"0" * LONG_DIGITS)
-    weight += _LONG_WHOLE * numbers.count(b"0000000000000000.")
-    exponents = numbers.count(b"e0") + numbers.count(b"e-0")
-    if exponents:
-        great = numbers.count(b"e000") + numbers.count(b"e-000")
-        forms = part.translate(_EXPONENTS)
-        large = sum(forms.count(form) for form in (b"e30", b"e33", b"e-30", b"e-33"))
-        weight += _EXPONENT * exponents + _GREAT_EXPONENT * great + _LARGE_EXPONENT * large
+    weight = part.count(b",") + part.count(b"[") + part.count(b"{") + name * part.count(b":")
+    numbers = part.translate(_TO_ZEROS, b"+")
+    weight += _HALFWAY * numbers.count(b"0" * 15 + b".")
+    digits = numbers.replace(b".", b"")
+    weight += sum(each * digits.count(b"0" * length) for length, each in _DIGITS.items())
+    if b"e" in digits:
+        long = b"0" * 20
+        weight += _LONG_EXPONENT * (digits.count(long + b"e0") + digits.count(long + b"e-0"))
+        weight += _LONG_GREAT_EXPONENT * (digits.count(long + b"e000") + digits.count(long + b"e-000"))
+        many = b"0" * 15
+        weight += _HALFWAY * (digits.count(many + b"e-0") - digits.count(many + b"e-00"))
+        weight += _HALFWAY * (digits.count(many + b"e0") - digits.count(many + b"e00"))
+        weight += _HALFWAY * len(_BY_TEN_TO_23.findall(part))
+        weight += _GREAT_EXPONENT * len(_GREAT.findall(part))
     return weight
-
-
-def _small_weight(part: bytes, name: int) -> int:
-    return part.count(b",") + part.count(b"[") + part.count(b"{") + name * part.count(b":")
 
 
 def too_heavy(data: bytes, most: int = MOST_VALUES, *, between: Callable[[], object] = _go_on) -> str | None:

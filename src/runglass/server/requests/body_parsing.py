@@ -45,6 +45,9 @@ _HALF = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 )
+_BYTE = re.compile(r"\(byte (\d+)\)")
+_AROUND = 16
+"""Bytes on each side of a place; an escape of a surrogate pair has twelve."""
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -116,7 +119,7 @@ def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
         raise api_error("INVALID_REQUEST", "the body is not valid JSON: its text is not UTF-8") from error
     except msgspec.DecodeError as error:
         reason = "it has an escape of half a surrogate pair, which is not a character"
-        told = reason if _HALF.search(body) else str(error)
+        told = reason if _HALF.search(_around(body, str(error))) else str(error)
         raise api_error("INVALID_REQUEST", f"the body is not valid JSON: {told}") from error
     except RecursionError as error:
         raise _too_deep() from error
@@ -126,6 +129,13 @@ def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise api_error("INVALID_REQUEST", f"the body must be a JSON object, not {_kind(value)}")
     return {name: member for name, member in value.items() if member is not None}
+
+
+def _around(body: bytes, message: str) -> bytes:
+    """The part of the body that an error of the decoder speaks of; its end where that is cut off."""
+    byte = _BYTE.search(message)
+    place = len(body) if byte is None else int(byte[1])
+    return body[max(0, place - _AROUND) : place + _AROUND]
 
 
 def _check_depth(value: Any) -> None:
