@@ -689,6 +689,19 @@ async def test_large_answers_expire_one_after_the_other(store: Store) -> None:
     assert await store.expire_answers(before="9999", limit=10) == 0
 
 
+async def test_what_one_run_owes_expires_bit_by_bit(store: Store) -> None:
+    run = await make_run(store)
+    owed = [(seq, b"x" * 700_000) for seq in range(1, 6)]
+    await store.append(msgspec.structs.replace(batch(run, 0, *[b"1"] * 5), owed=owed))
+    await store.append(batch(run, 5, b"2", status="completed", result=b"{}"))
+    bites = 0
+    while await store.expire_answers(before="9999", limit=10):
+        bites += 1
+        assert [seq for seq in range(1, 6) if await store.owed(run.no, seq)] == list(range(1 + 2 * bites, 6))
+    assert bites == 3
+    assert await store.outcome(run.no) == (None, None)
+
+
 CANARY = b"canary-of-the-store"
 
 

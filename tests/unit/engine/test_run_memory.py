@@ -127,15 +127,24 @@ async def test_large_checkpoints_go_bit_by_bit_after_the_end_of_their_run(tmp_pa
         assert await house.store.checkpoints(await ended(200_000)) == []
         run_no = await ended(700_000)
         assert len(await house.store.checkpoints(run_no)) == 2
+        before = await taken(house.store)
         assert await house.store.drop_checkpoints(limit_rows=100, limit_bytes=1000)
         assert len(await house.store.checkpoints(run_no)) == 1
+        assert 699_000 < before - await taken(house.store) < 701_000, "each counts until it is gone"
         while await house.store.drop_checkpoints(limit_rows=100, limit_bytes=1000):
             pass
         assert await house.store.checkpoints(run_no) == []
         while await house.store.expire_answers(before="9999", limit=10):
             pass
+        assert await taken(house.store) < 20_000
         assert await house.store.scrub()
         assert files_with(b"sesame", tmp_path) == []
+
+
+async def taken(store: SqliteStore) -> int:
+    project = await store.project(1)
+    assert project is not None
+    return project.data_bytes
 
 
 def text_of(size: int) -> Payload:

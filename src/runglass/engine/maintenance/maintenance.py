@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from runglass.clock import Clock, iso
@@ -19,9 +20,11 @@ EXPIRY_INTERVAL_S = (1.0, 10.0)
 """Answers are looked after a quarter of their time apart, but within these bounds."""
 EXPIRED_AT_ONCE = 50
 BITE_ROWS = 250
-BITE_BYTES = 256 * 1024
-BITE_PAUSE_S = 0.05
-"""After each bite whoever writes has a turn."""
+BITE_BYTES = 1 << 20
+BITE_PAUSE_S = 0.01
+"""After each bite others have the writer."""
+LONGEST_S = 1.0
+"""So long deleting goes on before what is gone is scrubbed, and what else is due gets its turn."""
 
 
 class Maintenance:
@@ -77,20 +80,33 @@ class Maintenance:
         shortest, longest = EXPIRY_INTERVAL_S
         interval_s = min(max(self._answer_ttl.total_seconds() / 4, shortest), longest)
         while True:
+            is_done = True
             try:
-                await self.expire()
+                is_done = await self.expire()
             except StoreError as error:
                 log.warning("what callers were owed could not be dropped: %s", error)
-            await self._clock.sleep(interval_s)
+            await self._clock.sleep(interval_s if is_done else BITE_PAUSE_S)
 
-    async def expire(self) -> None:
-        """Drops the answers that are due now, and checkpoints of ended runs.
+    async def expire(self) -> bool:
+        """Drops the answers that are due now, and checkpoints of ended runs; False where some are left.
 
         What was deleted is scrubbed from the store. Raises StoreError.
         """
         before = iso(self._clock.now() - self._answer_ttl)
-        while await self._store.expire_answers(before=before, limit=EXPIRED_AT_ONCE):
-            await self._clock.sleep(BITE_PAUSE_S)
-        while await self._store.drop_checkpoints(limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES):
-            await self._clock.sleep(BITE_PAUSE_S)
+        expired = await self._in_bites(
+            lambda: self._store.expire_answers(before=before, limit=EXPIRED_AT_ONCE)
+        )
+        dropped = await self._in_bites(
+            lambda: self._store.drop_checkpoints(limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)
+        )
         await self._store.scrub()
+        return expired and dropped
+
+    async def _in_bites(self, bite: Callable[[], Awaitable[int]]) -> bool:
+        """Bites until there is nothing left, or the time is over: then False."""
+        until_s = self._clock.monotonic_s() + LONGEST_S
+        while await bite():
+            if self._clock.monotonic_s() > until_s:
+                return False
+            await self._clock.sleep(BITE_PAUSE_S)
+        return True

@@ -7,7 +7,7 @@ from decimal import Decimal
 from runglass.errors import WrongExpectedVersion
 from runglass.money import add_usd, format_usd
 from runglass.store.records import Append, StepRow
-from runglass.store.sqlite.sql_helpers import count_kept, now_text
+from runglass.store.sqlite.sql_helpers import count_kept, count_open, now_text
 from runglass.trace import TERMINAL
 
 # A column that is set counts as changed, and SQLite writes each index that has it: four have the status.
@@ -57,7 +57,9 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         )
     if batch.status in TERMINAL:
         if batch.head > AT_ONCE_EVENTS or _open_bytes(db, batch.run_no) > AT_ONCE_BYTES:
+            # Its checkpoints count until they are gone.
             db.execute("INSERT OR IGNORE INTO ended_run (run_no) VALUES (?)", (batch.run_no,))
+            count_open(db, batch.run_no, len(batch.result or b"") + len(batch.error or b""))
         else:
             db.execute("DELETE FROM checkpoint WHERE run_no = ?", (batch.run_no,))
         db.execute("DELETE FROM run_request WHERE run_no = ?", (batch.run_no,))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.removal import delete_some
 from runglass.store.sqlite.sql_helpers import count_kept, count_open, one
 
 # The answer to a job is given long before its run ends, and goes with what else is owed of it.
@@ -21,7 +22,6 @@ _DUE_ANSWERS = (
 )
 _DUE_OUTCOMES = (
     "SELECT run_no, coalesce(length(result), 0) + coalesce(length(error), 0)"
-    " + coalesce((SELECT sum(length(data)) FROM owed WHERE run_no = run_outcome.run_no), 0)"
     " FROM run_outcome WHERE ended_at < ?1 ORDER BY ended_at LIMIT ?2"
 )
 _CONTENT = {
@@ -32,7 +32,7 @@ _CONTENT = {
     "call_answer": "no",
 }
 """The tables whose rows have content and go before their run does, each with its key."""
-_BITE_BYTES = 1 << 20
+_BITE_ROWS, _BITE_BYTES = 250, 1 << 20
 """Others wait for the writer while so much is deleted, and overwritten: some milliseconds."""
 _REWRITTEN_ROWS = 2000
 _REWRITTEN_BYTES = 1 << 20
@@ -50,11 +50,18 @@ class Expiry:
         def work(db: sqlite3.Connection) -> int:
             gone, room = 0, _BITE_BYTES
             for run_no, size in db.execute(_DUE_OUTCOMES, (before, limit)).fetchall():
-                if room > 0:
-                    db.execute("DELETE FROM run_outcome WHERE run_no = ?", (run_no,))
-                    db.execute("DELETE FROM owed WHERE run_no = ?", (run_no,))
-                    count_kept(db, run_no)
-                    gone, room = gone + 1, room - size
+                if room <= 0:
+                    break
+                rows, freed = delete_some(db, "owed", run_no, limit_rows=_BITE_ROWS, limit_bytes=room)
+                gone, room = gone + 1, room - freed
+                if rows == _BITE_ROWS or room <= 0:
+                    # There may be more of it, which goes with the next bite.
+                    count_open(db, run_no, -freed)
+                    break
+                db.execute("DELETE FROM run_outcome WHERE run_no = ?", (run_no,))
+                count_open(db, run_no, -freed - size)
+                count_kept(db, run_no)
+                room -= size
             for number, run_no, size in db.execute(_DUE_ANSWERS, (before, limit)).fetchall():
                 if room > 0:
                     db.execute("DELETE FROM call_answer WHERE no = ?", (number,))

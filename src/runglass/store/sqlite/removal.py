@@ -13,7 +13,7 @@ from runglass.content import strip_error, strip_event, strip_step, strip_summary
 from runglass.store.records import ContentPlace, Retention, RetentionOfFlow
 from runglass.store.sqlite.audit import change_project, note_change
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import count_bytes, count_kept, every
+from runglass.store.sqlite.sql_helpers import count_bytes, count_kept, count_open, every
 from runglass.trace import TERMINAL
 
 ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
@@ -42,7 +42,11 @@ _CONTENT: dict[str, Callable[[bytes], bytes]] = {
 }
 """The tables with content, and what takes it out of a row's data."""
 
-_ENDED_RUN = "SELECT run_no FROM ended_run ORDER BY run_no LIMIT 1"
+_ENDED_RUN = (
+    "SELECT run_no, project_id FROM ended_run JOIN run ON no = run_no"
+    " ORDER BY project_id <= ?, project_id, run_no LIMIT 1"
+)
+"""The projects take turns: the first one behind that number, or the first of all."""
 
 SPARE = 20
 """One page in so many may be free: what is given back to the system is soon asked for again."""
@@ -63,6 +67,8 @@ class Removal:
 
     _db: Connections
     _deleted: bool
+    _project_before = 0
+    """Whose checkpoints went last."""
 
     async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
         columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
@@ -95,6 +101,7 @@ class Removal:
             run_id, project_id, flow_id, status, size = row
             count_bytes(db, project_id, -size)
             db.execute("INSERT INTO purged_run (run_no) VALUES (?)", (run_no,))
+            db.execute("DELETE FROM ended_run WHERE run_no = ?", (run_no,))
             db.execute("UPDATE run_number SET last = max(last, ?)", (run_no,))
             db.execute("DELETE FROM run WHERE no = ?", (run_no,))
             # With the run and not later: a call that is sent again is not to get an answer out of it.
@@ -112,7 +119,7 @@ class Removal:
                 return False
             rows, size = limit_rows, limit_bytes
             for table in ROWS_OF_RUN:
-                gone, freed = _delete_some(db, table, row[0], limit_rows=rows, limit_bytes=size)
+                gone, freed = delete_some(db, table, row[0], limit_rows=rows, limit_bytes=size)
                 rows, size = rows - gone, size - freed
                 if rows <= 0 or size <= 0:
                     return True
@@ -125,18 +132,22 @@ class Removal:
 
     async def drop_checkpoints(self, *, limit_rows: int, limit_bytes: int) -> bool:
         def work(db: sqlite3.Connection) -> bool:
-            row = db.execute(_ENDED_RUN).fetchone()
+            row = db.execute(_ENDED_RUN, (self._project_before,)).fetchone()
             if row is None:
                 return False
-            gone, freed = _delete_some(
-                db, "checkpoint", row[0], limit_rows=limit_rows, limit_bytes=limit_bytes
+            run_no, self._project_before = row
+            gone, freed = delete_some(
+                db, "checkpoint", run_no, limit_rows=limit_rows, limit_bytes=limit_bytes
             )
+            if gone:
+                count_open(db, run_no, -freed)
             if gone < limit_rows and freed < limit_bytes:
-                db.execute("DELETE FROM ended_run WHERE run_no = ?", row)
-                self._deleted = True
+                db.execute("DELETE FROM ended_run WHERE run_no = ?", (run_no,))
+                count_kept(db, run_no)
+            self._deleted = True
             return True
 
-        ended = await self._db.read(every(lambda row: row, _ENDED_RUN))
+        ended = await self._db.read(every(lambda row: row, _ENDED_RUN, self._project_before))
         return bool(ended) and await self._db.write(work)
 
     async def strip_content(
@@ -194,7 +205,7 @@ class Removal:
 _INCREMENTAL = 2
 
 
-def _delete_some(
+def delete_some(
     db: sqlite3.Connection, table: str, run_no: int, *, limit_rows: int, limit_bytes: int
 ) -> tuple[int, int]:
     """Deletes the first rows of the run: one at least if there is one. Returns how many, and their bytes."""

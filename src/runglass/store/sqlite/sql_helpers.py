@@ -74,12 +74,13 @@ KEPT_BYTES = (
     " + coalesce((SELECT sum(length(answer)) FROM call_answer WHERE run_no = run.no), 0)"
     " + coalesce((SELECT coalesce(length(result), 0) + coalesce(length(error), 0) FROM run_outcome"
     " WHERE run_no = run.no), 0) - open_bytes FROM run WHERE no = ?"
+    " AND NOT EXISTS (SELECT 1 FROM ended_run WHERE run_no = run.no)"
 )
 """By how much what is kept for the callers of an ended run is more than what was counted of it."""
 
 
 def count_kept(db: sqlite3.Connection, run_no: int) -> None:
-    """Counts anew what is kept of an ended run for its callers."""
+    """Counts anew what is kept of an ended run for its callers, once its checkpoints are gone."""
     for (size,) in db.execute(KEPT_BYTES, (run_no,)).fetchall():
         if size:
             count_open(db, run_no, size)
