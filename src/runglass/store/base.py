@@ -98,6 +98,7 @@ class Store(Protocol):
         """The key with this hash, revoked or not."""
 
     async def keys(self, project_id: int) -> list[ApiKey]: ...
+    async def key(self, project_id: int, key_id: int) -> ApiKey | None: ...
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
         """Those of these keys that are there and not revoked."""
 

@@ -1,12 +1,14 @@
 """What a handler reads and answers by hand: the bytes of a body, and a value as JSON."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
@@ -15,6 +17,7 @@ from runglass.server.security.authentication import runtime_of
 BODY = "body"
 """What the body is called among the things that belong to a request."""
 LENGTH_DIGITS = 19
+LONG_LIST = 500
 PROMPT_S = 0.2
 """A body that has come by then came with its head, whose key was good."""
 
@@ -60,6 +63,14 @@ async def body_of(request: ApiRequest) -> bytes:
 def forget_body(request: ApiRequest) -> None:
     """Lets go of the body, which nobody reads any more: the request may wait for long."""
     request.scope["state"].pop(BODY, None)
+
+
+async def list_answer(make: Callable[[], object], length: int) -> Response:
+    """The value that `make` makes of a list, as JSON: beside the event loop where the list is long."""
+    if length <= LONG_LIST:
+        return answer(make())
+    body = await offload_in_turn(lambda: msgspec.json.encode(make()))
+    return Response(body, media_type=JSON)
 
 
 def answer(value: object, *, status: int = 200) -> Response:

@@ -21,7 +21,7 @@ from runglass.flow_parser import CheckedFlow
 from runglass.runtime import Runtime, push_flow
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
-from runglass.server.requests.body import answer, body_of
+from runglass.server.requests.body import answer, body_of, list_answer
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.security.authentication import actor_of, require_flow, require_project, runtime_of
 from runglass.store.records import FlowRecord, Project
@@ -47,11 +47,12 @@ async def flow(request: ApiRequest, org: str, project: str, slug: str) -> Respon
     """The versions in order, the draft, which is version 0, first."""
     record = await require_flow(request, org, project, slug)
     versions = await runtime_of(request).store.versions(record.id)
-    return answer(
-        FlowHistory(
+    return await list_answer(
+        lambda: FlowHistory(
             **msgspec.structs.asdict(_info(record)),
             versions=msgspec.convert(versions, list[VersionInfo], from_attributes=True),
-        )
+        ),
+        len(versions),
     )
 
 
@@ -113,8 +114,9 @@ async def set_production(request: ApiRequest, org: str, project: str, slug: str)
 
 async def _list(request: ApiRequest, project: Project) -> Response:
     records = await runtime_of(request).store.flows(project.id)
-    return answer(
-        FlowList(org=project.org, project=project.name, flows=[_info(record) for record in records])
+    return await list_answer(
+        lambda: FlowList(org=project.org, project=project.name, flows=[_info(record) for record in records]),
+        len(records),
     )
 
 

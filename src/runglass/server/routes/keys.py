@@ -7,17 +7,19 @@ from runglass.admin_api import KeyInfo, KeyList, KeyRequest, NewKeyInfo
 from runglass.api_keys import make_key
 from runglass.errors import KeyLimitReached, api_error
 from runglass.server.api_request import ApiRequest
-from runglass.server.requests.body import answer, body_of
+from runglass.server.requests.body import answer, body_of, list_answer
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.security.authentication import actor_of, runtime_of
 from runglass.server.security.revocation import ongoing_of
 from runglass.store.records import ApiKey
 
+LARGEST = 2**63 - 1
+
 
 async def keys(request: ApiRequest) -> Response:
     """The keys of the caller's project, revoked ones too: their beginnings, never the keys."""
     found = await runtime_of(request).store.keys(request.auth.project_id)
-    return answer(KeyList(keys=[_info(key) for key in found]))
+    return await list_answer(lambda: KeyList(keys=[_info(key) for key in found]), len(found))
 
 
 async def create_key(request: ApiRequest) -> Response:
@@ -45,13 +47,16 @@ async def revoke_key(request: ApiRequest, key_id: int) -> Response:
     A key cannot revoke itself: another one must be left.
     """
     store, project_id = runtime_of(request).store, request.auth.project_id
-    if not any(key.id == key_id for key in await store.keys(project_id)):
+    # No row of a database has a larger number.
+    if key_id > LARGEST or await store.key(project_id, key_id) is None:
         raise api_error("KEY_NOT_FOUND", f"the project has no key {key_id}")
     if key_id == request.auth.id:
         raise api_error("FORBIDDEN", f"key {key_id} cannot revoke itself; make another one and use that")
     await store.revoke_key(project_id, key_id, by=actor_of(request))
     await ongoing_of(request).end_key(key_id)
-    revoked = next(key for key in await store.keys(project_id) if key.id == key_id)
+    revoked = await store.key(project_id, key_id)
+    if revoked is None:
+        raise api_error("KEY_NOT_FOUND", f"the project has no key {key_id}")
     return answer(_info(revoked))
 
 

@@ -108,7 +108,11 @@ class Catalog:
         return await self._db.read_inline(one(_key, f"{_KEY} WHERE digest = ?", digest))
 
     async def keys(self, project_id: int) -> list[ApiKey]:
-        return await self._db.look_up(every(_key, f"{_KEY} WHERE project_id = ? ORDER BY id", project_id))
+        return await self._db.read(every(_key, f"{_KEY} WHERE project_id = ? ORDER BY id", project_id))
+
+    async def key(self, project_id: int, key_id: int) -> ApiKey | None:
+        sql = f"{_KEY} WHERE project_id = ? AND id = ?"
+        return await self._db.look_up(one(_key, sql, project_id, key_id))
 
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
         sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id IN (SELECT value FROM json_each(?))"
@@ -209,7 +213,7 @@ class Catalog:
 
     async def versions(self, flow_id: str) -> list[FlowVersion]:
         sql = "SELECT version, created_at FROM flow_version WHERE flow_id = ? ORDER BY version"
-        return await self._db.look_up(every(_version, sql, flow_id))
+        return await self._db.read(every(_version, sql, flow_id))
 
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
         return await self._db.look_up(
@@ -220,7 +224,7 @@ class Catalog:
         return await self._db.look_up(one(_flow, f"{_FLOW} WHERE id = ?", flow_id))
 
     async def flows(self, project_id: int) -> list[FlowRecord]:
-        return await self._db.look_up(every(_flow, f"{_FLOW} WHERE project_id = ? ORDER BY slug", project_id))
+        return await self._db.read(every(_flow, f"{_FLOW} WHERE project_id = ? ORDER BY slug", project_id))
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
         sql = "SELECT source FROM flow_version WHERE flow_id = ? AND version = ?"
