@@ -17,7 +17,7 @@ from runglass.cli.app import app
 from runglass.cli.exit_codes import MEANINGS
 from runglass.client import Flow
 from runglass.engine.sandbox import code_transform, sandbox, template_worker
-from runglass.engine.steps import executor
+from runglass.engine.steps import attempt_runner
 from runglass.errors import CODES, STEP_CODES, exception_for
 from runglass.events import KnownEvent
 from runglass.run_api import ExecuteRequest
@@ -138,7 +138,7 @@ def limits() -> list[tuple[str, str, str]]:
         ("`tools` of a call", f"{tools.MAX_TOOLS}", "`TOOLS_INVALID`"),
         (
             "rounds of tool calls in one step",
-            f"{executor.MAX_TOOL_ITERATIONS}; of `execute` with a `tool_handler`: `max_tool_rounds`",
+            f"{attempt_runner.MAX_TOOL_ITERATIONS}; of `execute` with a `tool_handler`: `max_tool_rounds`",
             "`TOOL_ITERATION_LIMIT`, `ToolCallLimitError`",
         ),
         ("attachments of a call", f"{attachments.MAX_ATTACHMENTS}", "`INVALID_ATTACHMENT`"),

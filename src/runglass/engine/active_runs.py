@@ -1,4 +1,4 @@
-"""The runs that go on in this process: one task for each, from its begin to what becomes of it.
+"""The runs that go on in this process: one task for each, from its begin to its end.
 
 A run without a task is `idle_runs.py`'s; which run gets a task next is decided in `claims.py`.
 """

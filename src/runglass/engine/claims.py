@@ -56,7 +56,7 @@ class RunClaims:
 
     async def release(self) -> None:
         """Leaves all runs and ends the lease."""
-        # A claim that is on its way comes before the end of the lease, which lets go of what it got.
+        # A claim that is on its way comes before the end of the lease, which lets go of the runs that it got.
         async with self._keeping:
             await self._active.release_all()
             try:

@@ -7,10 +7,10 @@ from runglass.engine.scheduling.run_limits import LimitReached
 
 
 class StopRequest:
-    """What a stretch that goes on is told: to end as cancelled, or to be left to whoever claims the run.
+    """Asks a stretch that goes on to end as cancelled, or to leave the run to the process that claims it.
 
-    `spent_at` is the step for which there was no credit, and `spent` says so; `limit` is what the run has
-    reached the end of. Then it fails, and whatever goes on fails with it.
+    `spent_at` is the step for which there was no credit, and `spent` the message; `limit` is the limit that
+    the run has reached. Then the run fails, and all its steps that go on fail with it.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class StopRequest:
 
     @property
     def is_last_word(self) -> bool:
-        """Whether the event that ends the run ends what is cut off, too."""
+        """Whether the event that ends the run also ends the attempts that are cut off."""
         return self.cancelled is not None or self.spent_at is not None or self.limit is not None
 
 

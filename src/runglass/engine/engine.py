@@ -197,7 +197,7 @@ class Engine:
             return run
 
     async def paused(self, run: RunRecord) -> PausedRun:
-        """What a paused run waits for. Raises RUN_NOT_PAUSED, RunUnreadable."""
+        """The pause of a run, with the state to resume from. Raises RUN_NOT_PAUSED, RunUnreadable."""
         return await self._idle.paused(run)
 
     async def resume(

@@ -1,4 +1,4 @@
-"""Runs that have no task in this process: what a paused one waits for, and the end of one as it stands."""
+"""Runs that have no task in this process: reading a pause, and ending a run as it stands."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -28,7 +28,7 @@ class IdleRuns:
         self._queue = queue
 
     async def paused(self, run: RunRecord) -> PausedRun:
-        """What a paused run waits for. Raises RUN_NOT_PAUSED, RunUnreadable."""
+        """The pause of a run, with the state to resume from. Raises RUN_NOT_PAUSED, RunUnreadable."""
         await self._active.settled(run.id)
         rows = await self._store.checkpoints(run.no)
         begun = await begun_first(self._store, run)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 LARGE_BYTES = 16 * 1024
-"""From this size on a payload that is kept for later is JSON, decoded by whoever wants its value: as Python
+"""From this size on a payload that is kept for later is JSON, decoded where its value is needed: as Python
 objects it would take 5 to 25 times as much."""
 
 
@@ -34,7 +34,7 @@ class Holding:
 class Payload:
     """A JSON value that must not be changed any more; None stands for the output of a step that failed.
 
-    `kept` is what a trace keeps of it, behind the rules by which `Capture` made that: one payload is an
+    `kept` is the form that a trace keeps, behind the rules by which `Capture` made it: one payload is an
     output, the next input and the result, and is looked through for secrets only once. With a `holding` it
     has its JSON alone, or, as long as that is away, nothing at all.
     """

@@ -1,8 +1,8 @@
-"""The lines of those that wait for a place among the runs that go on at once: one line for each project.
+"""The runs that wait for a place among those that go on at once: one line for each project.
 
-New runs wait in the store as `pending`, and here is only who waits for them. A paused run that is taken up
-again waits as its caller does: until it has a place it is still paused. In its line everybody comes in turn;
-between the lines the shares decide (`fair_share.py`), so a long one does not stand before a short one.
+New runs wait in the store as `pending`; here are only their callers. A paused run that is resumed waits as
+its caller does: until it has a place it is still paused. In a line the runs come in turn; between the lines
+the shares decide (`fair_share.py`), so a long one does not stand before a short one.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ Begun = asyncio.Task[RunOutcome]
 
 
 class QueuedRun:
-    """A new run in the line. `begun` will be its task, or why there is none; `outputs` is its caller's."""
+    """A new run in the line. `begun` will be its task, or an error; `outputs` is its caller's."""
 
     def __init__(self, order: int, project_id: int, outputs: LiveOutputs | None) -> None:
         self.order = order
@@ -33,15 +33,15 @@ class QueuedRun:
         return await asyncio.shield(await asyncio.shield(self.begun))
 
     def fail(self, error: Exception) -> None:
-        """Tells who waits that the run does not begin here."""
+        """Tells the caller that the run does not begin here."""
         if not self.begun.done():
             self.begun.set_exception(error)
-            # Nobody waits for a job: that its failure is not heard of is no fault.
+            # No caller waits for a job: a failure that is not fetched is no fault.
             self.begun.exception()
 
 
 class _Line:
-    """Those of one project that wait.
+    """The waiting runs of one project.
 
     `backlog` is about how many of its runs wait in the store that this process has not put there, as after a
     crash; they come first.
@@ -96,7 +96,7 @@ class RunQueue:
         return sum(map(len, self._lines.values()))
 
     def take(self, project_id: int) -> bool:
-        """Takes a place for one who has just come; False where there is none, or others came before."""
+        """Takes a place for a run that has just come; False where there is none, or others came before."""
         if project_id in self._lines or not self._shares.may_take(project_id):
             return False
         self.reserve(project_id, 1)
@@ -109,7 +109,7 @@ class RunQueue:
             self._shares.take(project_id, used=1.0)
 
     def hold(self, project_id: int) -> None:
-        """Takes the place of a run that begins, whoever has it until then."""
+        """Takes the place of a run that begins; the claim or call that reserved one gives that back."""
         self._shares.take(project_id)
 
     def give_back(self, project_id: int, *, unused: int = 0) -> None:
@@ -142,7 +142,7 @@ class RunQueue:
             self._tidy(project_id)
 
     def leave(self, run_id: str, error: Exception | None = None) -> QueuedRun | None:
-        """Takes a run out of its line, and tells who waits for it where that is an `error`."""
+        """Takes a run out of its line, and tells its caller the `error`, if there is one."""
         line = self._line_of.pop(run_id, None)
         if line is None:
             return None
@@ -153,7 +153,7 @@ class RunQueue:
         return queued
 
     async def resume(self, project_id: int) -> None:
-        """Returns when the one who asks has a place, in its turn. Raises UNAVAILABLE for a full line."""
+        """Returns when the caller has a place, in its turn. Raises UNAVAILABLE for a full line."""
         if self.take(project_id):
             return
         order = self._next(project_id)
@@ -199,7 +199,7 @@ class RunQueue:
         self._tidy(project_id)
 
     def missing(self, project_id: int, claim: int) -> list[str]:
-        """The runs that were to be found by the claim of this number, if nobody else has taken them."""
+        """The runs that were to be found by the claim of this number, if no other process has taken them."""
         line = self._lines.get(project_id)
         return [
             run_id
@@ -208,7 +208,7 @@ class RunQueue:
         ]
 
     def close(self, error: Exception, refusal: APIError) -> None:
-        """Tells everybody in the lines that nothing begins any more."""
+        """Tells all callers in the lines that nothing begins any more."""
         for run_id in list(self._line_of):
             self.leave(run_id, error)
         for line in list(self._lines.values()):

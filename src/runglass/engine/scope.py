@@ -41,7 +41,7 @@ class _Seen:
 
 
 class Scope:
-    """The names that steps see: outputs of this iteration and what is around it, loop names, inputs."""
+    """The names that steps see: outputs of this iteration and of those around it, loop names, inputs."""
 
     def __init__(self, inputs: Mapping[str, Any], outer: "Scope | None" = None) -> None:
         self._inputs = inputs
@@ -52,7 +52,7 @@ class Scope:
         self._loop_names: dict[str, Any] = {}
 
     def iteration(self, loop_names: Mapping[str, Any]) -> "Scope":
-        """The scope of one iteration: what it keeps is not seen outside of it."""
+        """The scope of one iteration: outputs that it keeps are not seen outside of it."""
         inner = Scope(self._inputs, self)
         inner._loop_names = {**self._loop_names, **loop_names}
         return inner

@@ -1,4 +1,4 @@
-"""The end of a run that nobody goes on with: it was left paused and cancelled, or cannot be gone on with.
+"""The end of a run that has no task: it was left paused and cancelled, or cannot be gone on with.
 
 The log is folded on from where it stops. The last event ends the attempts that still run, too: the trace then
 tells the truth, and nothing is left running.
@@ -32,8 +32,8 @@ async def end_run(
 ) -> str | None:
     """Ends the run as failed with `error`, or as cancelled for the reason `cancelled`.
 
-    Returns the id of the step that it failed in, where there is one. Raises StoreError, HeadMismatch
-    if the run goes on elsewhere.
+    Returns the id of the step that it failed in, where there is one. Raises StoreError, and
+    WrongExpectedVersion if the run goes on elsewhere.
     """
     state = await stored_fold(store, run)
     failed_in = None

@@ -1,1 +1,1 @@
-"""What a trace keeps of content: snapshots, cut and without secrets. Knows nothing of runs."""
+"""The content that a trace keeps: snapshots, cut and without secrets. Knows nothing of runs."""

@@ -1,4 +1,4 @@
-"""What a trace keeps of inputs, outputs and errors, by the capture mode.
+"""Inputs, outputs and errors as a trace keeps them, by the capture mode.
 
 Knows nothing of steps and events: values and their JSON in, snapshots out.
 """
@@ -20,7 +20,7 @@ __all__ = ["Capture", "Redactor", "Snapshot", "raise_for_trace"]
 _QUICK_BYTES = 64 * 1024
 """As much is redacted on the event loop, in some milliseconds."""
 _QUICK_GIVEN_BYTES = 4 * 1024
-"""As much is looked through on the event loop for what an error may repeat."""
+"""As much is searched on the event loop for values that an error may repeat."""
 
 
 class Snapshot(NamedTuple):
@@ -32,10 +32,10 @@ class Snapshot(NamedTuple):
 
 
 class Capture:
-    """Takes snapshots in one mode. `limit_bytes`, at least 256, is what a snapshot may measure as JSON.
+    """Takes snapshots in one mode. `limit_bytes`, at least 256, bounds a snapshot as JSON.
 
-    Large values are redacted by `redaction_client`, or without these in a thread. The JSON that its methods
-    take is what msgspec makes of the value, so that it is encoded once only.
+    Large values are redacted by `redaction_client`, or without these in a thread. Its methods take
+    the JSON that msgspec makes of the value, so that it is encoded once only.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Capture:
         return self._kept(payload) if self.keeps_failures else Snapshot(None, None, truncated=False)
 
     async def error_of(self, detail: dict[str, Any], given: Sequence[Payload]) -> msgspec.Raw:
-        """`error` of what may repeat parts of `given`, off the event loop where there is much of that."""
+        """As `error`, for one that may repeat parts of `given`; off the event loop where that is large."""
         if self.mode != "redacted":
             return self.error(detail)
         is_quick = sum(each.size_bytes for each in given) <= _QUICK_GIVEN_BYTES
@@ -110,9 +110,9 @@ class Capture:
         return await offload_in_turn(lambda: self.error(detail, [value() for value in values]))
 
     def error(self, detail: dict[str, Any], given: Any = None) -> msgspec.Raw:
-        """What is kept of an error: all of it like the input that led to it, and cut to the same limit.
+        """An error as it is kept: like the input that led to it, and cut to the same limit.
 
-        `given` is what the step was given: a secret that it tells by a key must not come back in the error.
+        `given` is the input of the step: a secret under one of its keys must not come back in the error.
         In mode `off` only `code`, `line` and, where Python itself has it, the exception's `type` are kept.
         """
         if not self.keeps_failures:

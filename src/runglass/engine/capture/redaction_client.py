@@ -1,7 +1,7 @@
-"""Redacts large values in processes that can be killed, so that nobody else waits for it.
+"""Redacts large values in processes that can be killed, so that no other run waits for them.
 
-What could not be redacted within the limits is not kept at all: a note says so in its place, and the run goes
-on. Knows what to ask for and not how it is found: that is in `redaction_process`.
+A value that could not be redacted within the limits is not kept at all: a note says so in its place, and the
+run goes on. Knows what to ask for and not how it is found: that is in `redaction_worker`.
 """
 
 import logging
@@ -46,7 +46,7 @@ class RedactionClient:
         await self.pool.aclose()
 
     async def shortened(self, encoded: bytes, *, limit_bytes: int, redactor: Redactor) -> tuple[bytes, bool]:
-        """What `snapshots.shortened` makes of the value with this JSON; of one that hits a limit, a note."""
+        """`snapshots.shortened` of the value with this JSON; of one that hits a limit, a note."""
         try:
             answer = await self._asked(Shorten(msgspec.Raw(encoded)), len(encoded), limit_bytes, redactor)
         except (LimitHit, WorkerNotStarted) as error:
@@ -57,7 +57,7 @@ class RedactionClient:
     async def shortened_error(
         self, detail: dict[str, Any], given: Sequence[bytes], *, limit_bytes: int, redactor: Redactor
     ) -> bytes:
-        """What `snapshots.shortened_error` makes of the error; of one that hits a limit, code and a note.
+        """`snapshots.shortened_error` of the error; of one that hits a limit, code and a note.
 
         `given` is JSON.
         """

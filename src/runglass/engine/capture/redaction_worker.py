@@ -1,7 +1,7 @@
 """The process that redacts large values: `python -m runglass.engine.capture.redaction_worker MEMORY_LIMIT`.
 
-Regular expressions over megabytes hold Python up for as long as a second each, and with it everybody whom the
-server serves. Here they hold nobody up. `redaction_client` starts the process and replaces it.
+Regular expressions over megabytes hold Python up for as long as a second each, and with it all callers of the
+server. Here they hold up one run. `redaction_client` starts the process and replaces it.
 """
 
 import functools
@@ -20,20 +20,20 @@ _RULES_KEPT = 4
 
 
 class Shorten(msgspec.Struct, frozen=True, tag=True):
-    """What is kept of a value."""
+    """A value as it is kept."""
 
     value: msgspec.Raw
 
 
 class ShortenError(msgspec.Struct, frozen=True, tag=True):
-    """What is kept of an error, which may repeat secrets of values that were given."""
+    """An error as it is kept; it may repeat secrets of the input."""
 
     detail: msgspec.Raw
     given: list[msgspec.Raw]
 
 
 class RedactionRequest(msgspec.Struct, frozen=True, array_like=True):
-    """What is to be shortened to `limit_bytes`, by which rules, in how many seconds of the processor."""
+    """A task: shorten to `limit_bytes`, by these rules, in so many seconds of the processor."""
 
     task: Shorten | ShortenError
     limit_bytes: int
@@ -42,7 +42,7 @@ class RedactionRequest(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RedactionReply(msgspec.Struct, frozen=True, array_like=True):
-    """What is kept, as JSON, or that the memory did not do. `late` are patterns that have taken too long."""
+    """The shortened JSON, or that the memory was too small. `late` are patterns that have taken too long."""
 
     kept: msgspec.Raw = msgspec.Raw(b"null")
     truncated: bool = False
@@ -85,5 +85,5 @@ def _performed(ask: RedactionRequest) -> RedactionReply:
 if __name__ == "__main__":
     # JSON holds no cycles, and to look for some in a million new objects takes longer than to make them.
     gc.disable()
-    # What is redacted here is large, and nobody but its own run waits for it.
+    # Values redacted here are large, and only their own run waits for them.
     work(answered, memory_limit_bytes=int(sys.argv[1]), nice=LONG_NICE)

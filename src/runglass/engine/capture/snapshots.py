@@ -1,4 +1,4 @@
-"""What of a value or an error is kept as JSON: without its secrets, and cut to a limit.
+"""Values and errors as a trace keeps them: JSON without secrets, cut to a limit.
 
 Pure, so that a process can do it as well as this one. Knows no capture modes.
 """
@@ -20,7 +20,7 @@ _EXCEPTIONS = frozenset(
 def shortened(
     encoded: bytes, value: Any, *, limit_bytes: int, redactor: Redactor | None
 ) -> tuple[bytes, bool]:
-    """What is kept of the value as JSON, and whether it was cut.
+    """The value as JSON to keep, and whether it was cut.
 
     `encoded` is the JSON of the value, as msgspec writes it.
     """
@@ -36,7 +36,7 @@ def shortened(
 def shortened_error(
     detail: dict[str, Any], given: Any, *, limit_bytes: int, redactor: Redactor | None
 ) -> bytes:
-    """What is kept of an error as JSON. What `given` tells by a key to be secret is redacted in it, too."""
+    """The error as JSON to keep. Secrets under keys of `given` are redacted in it, too."""
     if redactor is not None:
         detail = redactor.strike(without_printed(detail), redactor.secrets_in(given))
     return shortened(msgspec.json.encode(detail), detail, limit_bytes=limit_bytes, redactor=redactor)[0]
@@ -49,7 +49,7 @@ def left_out(why: str, *, limit_bytes: int) -> tuple[bytes, bool]:
 
 
 def not_kept(why: str) -> str:
-    """What is told of a value or an error of which nothing may be kept."""
+    """The note in place of a value or an error that may not be kept."""
     return f"… [not kept, as it could not be redacted: {why}]"
 
 

@@ -13,7 +13,7 @@ import msgspec
 _encode = msgspec.json.Encoder().encode
 _SHORTEST = 32
 _MARK = "…".encode()
-"""In each mark, whatever is missing."""
+"""In each mark, in place of the missing part."""
 _MARK_LENGTH = 24
 """Characters that a mark may take, and a text be longer than allowed before it is worth a mark."""
 
@@ -65,7 +65,7 @@ def _measures(limit: int) -> Iterator[_Measure]:
 
 
 class _Full(Exception):
-    """What is written does not fit."""
+    """The output does not fit."""
 
 
 class _Writer:

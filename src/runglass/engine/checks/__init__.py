@@ -1,1 +1,1 @@
-"""What callers send, checked within limits of time and memory. Knows no runs."""
+"""Checks of requests, within limits of time and memory. Knows no runs."""

@@ -1,10 +1,10 @@
-"""The process that checks what callers send.
+"""The process that checks flows, schemas and values that callers send.
 
 Started as `python -m runglass.engine.checks.check_worker MEMORY_LIMIT`.
 
 A schema of 550 bytes can keep a validator busy for ever, in native code that nothing interrupts; a large YAML
-file or a large piece of code takes seconds and gigabytes. What is not proved to be small is done here, within
-limits of time and memory, and may take the process down; `checks` starts it and replaces it.
+file or a large piece of code takes seconds and gigabytes. A check that is not proved to be small is done
+here, within limits of time and memory, and may take the process down; `checks` starts it and replaces it.
 """
 
 import sys
@@ -76,7 +76,7 @@ class CheckFailure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CheckReply(msgspec.Struct, frozen=True, array_like=True):
-    """What came of a task, as JSON, or why nothing did."""
+    """The result of a task, as JSON, or the reason why there is none."""
 
     value: msgspec.Raw = msgspec.Raw(b"null")
     failure: CheckFailure | None = None
@@ -97,7 +97,7 @@ class ReadFlow(msgspec.Struct, frozen=True, array_like=True):
 
 
 def perform(task: Task) -> Any:
-    """What is asked for. Raises APIError, StepFailure, FlowFileError."""
+    """The result of the task. Raises APIError, StepFailure, FlowFileError."""
     match task:
         case FitSchema():
             return schema_problems(task.value, task.schema)

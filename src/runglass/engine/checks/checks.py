@@ -129,7 +129,7 @@ class Checks:
         return CheckedFlow(read.flow, read.warnings)
 
     async def problems(self, value: Any, schema: dict[str, Any], *, size_bytes: int) -> list[str]:
-        """What is wrong with the value of a step, in at most five sentences.
+        """The mistakes in the value of a step, in at most five sentences.
 
         `size_bytes` is about the size of the value as JSON. Raises StepFailure.
         """
@@ -172,7 +172,7 @@ class Checks:
         limit_ms: int | None = None,
         setting: str = "check_time_limit_ms",
     ) -> T:
-        """The answer of a process. Raises LimitHit, and what the task raised."""
+        """The answer of a process. Raises LimitHit, and the errors of the task."""
         limit_ms = limit_ms or self._time_limit_ms
         return await self._pool.asked(
             partial(msgspec.json.encode, CheckMessage(task, limit_ms / 1000)),
@@ -188,7 +188,7 @@ _decoder = msgspec.json.Decoder(CheckReply)
 
 
 def _read(answer: bytes, kind: type[T]) -> T:
-    """The value in an answer. Raises OutOfMemory, and what the task raised."""
+    """The value in an answer. Raises OutOfMemory, and the errors of the task."""
     read = _decoder.decode(answer)
     if read.failure is not None:
         raise _raised(read.failure)

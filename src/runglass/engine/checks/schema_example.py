@@ -1,7 +1,7 @@
-"""A small object that a JSON Schema accepts: what `echo` answers with and calls tools with.
+"""A small object that a JSON Schema accepts: `echo` answers and calls tools with it.
 
-Handles what people usually write, and says so where that does not do; what leaves here was checked by the
-validator that also checks real models. Knows no model.
+Handles usual schemas, and says so where it cannot; an example that leaves here was checked by the validator
+that also checks real models. Knows no model.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def _search(encoded: bytes) -> bytes:
     problems = schema_problems({}, schema)
     if not problems:
         return b"{}"
-    # A `default` is what its author would write, so it is tried first; it need not be valid, though.
+    # A `default` is the value of the author, so it is tried first; it need not be valid, though.
     for with_defaults in (True, False):
         try:
             value = _Search(schema, with_defaults=with_defaults).find()

@@ -9,7 +9,7 @@ from runglass.schemas import mistakes
 
 
 def schema_problems(value: Any, schema: dict[str, Any], *, quick_bytes: int | None = None) -> list[str]:
-    """What is wrong with `value`, at most five located sentences; empty where `schema` accepts it.
+    """The mistakes in `value`, at most five located sentences; empty where `schema` accepts it.
 
     Raises StepFailure where `schema` itself is no JSON Schema. Never fetches a remote reference. With
     `quick_bytes`, the size of the value as JSON, raises Unproved where it may take longer than milliseconds.

@@ -1,4 +1,4 @@
-"""What a run writes down and is taken up from: its log, its checkpoints, its specification.
+"""The durable state of a run: its log, its checkpoints, its specification.
 
 Knows no models and no sandbox.
 """

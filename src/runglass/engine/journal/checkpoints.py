@@ -1,8 +1,8 @@
-"""What a run keeps while it lives, so that whoever goes on with it need not do again what has been done.
+"""Checkpoints of a run that lives: a process that goes on with it need not repeat finished steps.
 
-A checkpoint holds the output of a finished step as JSON, an object or null; or, as a list, what a step was
-lost with; or `true` for a loop that has ended, whose output follows from the steps inside. What a
-container has decided, its items or its branch, is kept under its id with a `?`, which no id has.
+A checkpoint holds the output of a finished step as JSON, an object or null; or, as a list, the error that a
+step was lost with; or `true` for a loop that has ended, whose output follows from the steps inside. The
+decision of a container, its items or its branch, is kept under its id with a `?`, which no id has.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ ENDED = b"true"
 
 
 class FailureCheckpoint(NamedTuple):
-    """The step in which the work was lost, the error for the run's caller, and what the log keeps of it."""
+    """The step in which the work was lost, the error for the run's caller, and as the log keeps it."""
 
     step_id: str
     error: dict[str, Any]
@@ -70,7 +70,7 @@ class CheckpointSet:
         }
 
     def take_decision(self, step: Step, place: StepPosition) -> bytes | None:
-        """JSON of what the container has decided there; None where it has not. Each can be taken once."""
+        """JSON of the decision of the container there; None where it has none. Each can be taken once."""
         return self._rows.pop((f"{step.id}?", path_text(place.loop_path)), None)
 
     def take(self, step: Step, place: StepPosition) -> Payload | FailureCheckpoint | None:
@@ -111,7 +111,7 @@ def output_checkpoint(step: Step, place: StepPosition, output: bytes) -> Checkpo
 
 
 def lost_checkpoints(flow: Flow, lost: FailureCheckpoint, place: StepPosition) -> list[Checkpoint]:
-    """All that is lost with a step: itself and what is around it, up to one with `on_error: continue`."""
+    """The step that is lost, and the containers around it up to one with `on_error: continue`."""
     data = msgspec.json.encode(lost)
     checkpoints = []
     for step, loops in _outwards(flow.steps, lost.step_id):

@@ -27,7 +27,7 @@ from runglass.trace import TERMINAL
 log = logging.getLogger(__name__)
 
 COUNTED_BYTES = 64 * 1024
-"""So much is written before it is added to what the run and its project take in the store."""
+"""So much is written before it is added to the counted bytes of the run and its project."""
 MOST_UNDER_WAY = 4 << 20
 """With more on its way to the store, a step waits until all of it is stored: memory is bounded, too."""
 
@@ -35,9 +35,9 @@ MOST_UNDER_WAY = 4 << 20
 class Recorder:
     """Appends to one run of `owner`, in the order in which `record` is called.
 
-    No event is dated before `not_before`. What the fold says was spent since the append before is charged to
-    the project with each append: the run's cost and the budget are one number. What is reserved for requests
-    to models travels in the same way.
+    No event is dated before `not_before`. The costs since the append before are charged to the project
+    with each append: the run's cost and the budget are one number. Reservations for requests to models travel
+    in the same way.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Recorder:
             self.add_checkpoint(checkpoint)
 
     def add_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Adds a checkpoint to what travels with the next event."""
+        """Adds a checkpoint, to travel with the next event."""
         self._checkpoints.append(checkpoint)
         self._open_bytes += len(checkpoint.data)
 

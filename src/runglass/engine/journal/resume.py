@@ -46,14 +46,14 @@ class InterruptedAttempt(NamedTuple):
 
 
 class ResumeState(NamedTuple):
-    """What a stretch goes on from.
+    """The state from which a stretch goes on.
 
     `turns` are those that it goes on with, `left_behind` those of a step that its caller went back from.
-    `outputs` are those by step id before the stretch, `kept` what has been done of the stretch itself.
+    `outputs` are those by step id before the stretch, `kept` the finished steps of the stretch itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
-    `checkpoint` keeps `begun` where that follows a pause. `iterations` and `output_bytes` are what the run
-    has used of its limits, but for what the walk counts once more. `request_bytes` is about what the inputs
-    measure as JSON.
+    `checkpoint` keeps `begun` where that follows a pause. `iterations` and `output_bytes` are the parts of
+    its limits that the run has used, but for those that the walk counts once more. `request_bytes` is about
+    the size of the inputs as JSON.
     """
 
     begun: SegmentSpec
@@ -106,7 +106,7 @@ async def paused_state(
 
 
 async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
-    """Of a run that was begun and left off; None where nothing says what it was to do.
+    """The state of a run that was begun and left off; None where its request is not known any more.
 
     Raises StoreError, RunUnreadable.
     """

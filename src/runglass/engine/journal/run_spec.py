@@ -1,4 +1,4 @@
-"""What a run is made of, one stretch of it, and the state in which it waits between two stretches.
+"""The specification of a run, one stretch of it, and the state in which it waits between two stretches.
 
 A run is walked in stretches: one from start to end for most runs, one per call where the caller steps through
 it or answers tool calls. Between two stretches nothing of it is in memory: plan, checkpoints and pause are in
@@ -15,7 +15,7 @@ from runglass.trace import RunSummary
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run is made of, kept while it lives: a draft may change before the run is taken up again.
+    """The specification of a run, kept while it lives: a draft may change before the run is taken up again.
 
     `flow` has the overrides in it and `inputs` fit its schema. `history` are the turns that go ahead of the
     prompt of the flow's first llm step, `attachments` what that prompt shows. `trace_context` is the trace of
@@ -84,9 +84,9 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be walked now: top-level steps from `first` to `last`, or to the end where that is None.
+    """The part to be walked now: top-level steps from `first` to `last`, or to the end where that is None.
 
-    `outputs` by step id stand over what the run has kept, `input` over fields of what comes into the first
+    `outputs` by step id stand over those that the run has kept, `input` over fields of the input of the first
     step, `step_inputs` by step id over fields of that step's input each time that it runs. `block_overrides`
     are those of the call, which the plan's flow has in it already. `results` are the messages that answer the
     pending tool calls. `answers_call` says that content is kept for a call under an Idempotency-Key, which
@@ -105,7 +105,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmentSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch and the plan that it is walked by, as they are kept for whoever goes on with it."""
+    """A stretch and the plan that it is walked by, as they are kept to go on from."""
 
     plan: RunSpec
     stretch: Segment

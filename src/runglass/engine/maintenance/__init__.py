@@ -1,1 +1,1 @@
-"""What goes on beside the runs: runs and content that are due to go. Starts no run."""
+"""Work beside the runs: removes runs and content that are due to go. Starts no run."""

@@ -1,4 +1,4 @@
-"""What goes stale is put away: runs that nobody takes up again, calls and answers nobody asks for again."""
+"""Removes stale state: paused runs that no caller resumes, and calls and answers past their time."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ LONGEST_S = 1.0
 class Maintenance:
     """Cancels runs that have been paused for longer than `pause_limit`, and drops calls older than a day.
 
-    What callers are owed goes `answer_ttl` after it was due.
+    Content kept for callers goes `answer_ttl` after it was due.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Maintenance:
     async def expire(self) -> bool:
         """Drops the answers that are due now, and checkpoints of ended runs; False where some are left.
 
-        What was deleted is scrubbed from the store. Raises StoreError.
+        Deleted content is scrubbed from the store. Raises StoreError.
         """
         before = iso(self._clock.now() - self._answer_ttl)
         expired = await self._in_bites(

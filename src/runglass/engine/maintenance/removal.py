@@ -1,6 +1,6 @@
-"""Ended runs go when their time has come, or when somebody says so; what they hold of content may go before.
+"""Removes ended runs when their retention is over, or on request; their content may go before them.
 
-Whatever goes does so in small bites, and whoever writes has the store for himself in between. A bite is a
+Rows go in small bites, and other writers have the store for themselves in between. A bite is a
 transaction of its own, so a process that dies leaves nothing half done: the next one goes on.
 """
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 60.0
 GRACE_S = 1.0
-"""How long the rows of a run that was just purged stay: who follows it hears of its end."""
+"""How long the rows of a run that was just purged stay: a reader that follows it hears of its end."""
 BITE_ROWS = 250
 BITE_BYTES = 256 * 1024
 AT_ONCE = 100
@@ -43,9 +43,9 @@ class RunRemoval:
         self._unreadable: set[int] = set()
 
     async def purge(self, run: RunRecord, *, by: Actor) -> bool:
-        """Deletes a run that has ended, as `by` wants: nobody finds it any more. False if it is not there.
+        """Deletes a run that has ended, for `by`: no request finds it any more. False if it is not there.
 
-        What it took on disk is given back in the background. Raises StoreError.
+        Its space on disk is given back in the background. Raises StoreError.
         """
         purged = await self._store.purge_run(run.no, by=by)
         self._woken.set()

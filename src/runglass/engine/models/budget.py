@@ -1,4 +1,4 @@
-"""What is left of a project's budget, and how a request to a model takes its part of it before it is made.
+"""The rest of a project's budget, and how a request to a model takes its part of it before it is made.
 
 A reservation is an event of its run: the store has it before the request goes out, so a process that dies
 loses none. Between the decision and the store's word that it has it, this file remembers it. That is enough,
@@ -68,7 +68,7 @@ class Budgets:
 
     @asynccontextmanager
     async def reserved(self, project_id: int, usd: Decimal) -> AsyncIterator[None]:
-        """Inside of the block nobody else gets this part; at its end the store must have it.
+        """Inside of the block no other request gets this part; at its end the store must have it.
 
         Raises BudgetExceeded, and StoreError.
         """
@@ -85,7 +85,7 @@ class Budgets:
 
     async def _with_room_for(self, usd: Decimal, project_id: int, unstored: _Unstored) -> Project | None:
         """None where there is room, else the project without it."""
-        # Asked for before the store is: what the store takes meanwhile counts twice, and never not at all.
+        # Read before the store is: a reservation stored meanwhile counts twice, and never not at all.
         pending = unstored.usd
         project = await self.project(project_id)
         if project is None or _fits(project, usd, pending):

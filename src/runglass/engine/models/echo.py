@@ -30,13 +30,13 @@ _MARKS = bytes(ord(" ") if chr(code).isspace() else ord("x") for code in range(2
 STREAMED = 16 * 1024
 """So many characters are said word by word."""
 _PIECES_PER_TURN = 64
-"""So many pieces are said at once. After them it is somebody else's turn: a book must not stop the server."""
+"""So many pieces are said at once. After them other tasks have a turn: a book must not stop the server."""
 
 
 async def echo(
     request: ModelRequest, on_text: Callable[[str], None], checks: Checks, price: Price | None = None
 ) -> ModelAnswer:
-    """Answer `request`, handing the text to `on_text` word by word, what is beyond STREAMED at once.
+    """Answer `request`, handing the text to `on_text` word by word, the text beyond STREAMED at once.
 
     Raises StepFailure INVALID_OUTPUT where no object for the `output_schema` can be made.
     """
@@ -60,7 +60,7 @@ async def echo(
                 on_text(piece)
         await asyncio.sleep(0)
     if len(text) > STREAMED:
-        # Five million words one by one would keep the event loop busy for seconds, and nobody reads along.
+        # Five million words one by one would keep the event loop busy for seconds, and no reader follows.
         on_text(text[STREAMED:])
 
     counting = partial(_tokens, request, text, calls)
@@ -135,7 +135,7 @@ def _word_count(text: str) -> int:
         # A list of a hundred thousand words would take ten times as long.
         marks = text.encode().translate(_MARKS)
         return marks.count(b" x") + marks.startswith(b"x")
-    # A million words at once would be native code that lets nobody else in.
+    # A million words at once would be native code that lets no other task in.
     return len(text.split()) if len(text) <= LARGE_BYTES else sum(1 for _ in re.finditer(r"\S+", text))
 
 

@@ -1,6 +1,6 @@
 """Language models as the engine sees them: one call that takes a request and gives an answer.
 
-Knows which model strings are built in and which belong to a provider; what a provider is stays in
+Knows which model strings are built in and which belong to a provider; the providers themselves stay in
 `provider_requests.py`, which is imported, off the event loop, when the first such model is asked.
 """
 
@@ -172,4 +172,4 @@ class ModelGateway:
 
 
 def _unheard(text: str) -> None:
-    """Text that nobody is to hear."""
+    """Drops text that is not to be streamed."""

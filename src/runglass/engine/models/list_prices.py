@@ -1,4 +1,4 @@
-"""What a request to a hosted model costs at most, by the built-in list of prices.
+"""The most that a request to a hosted model costs, by the built-in list of prices.
 
 Imports the list, which takes a while, so only `provider_requests.py` may import it.
 """

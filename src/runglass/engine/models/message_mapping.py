@@ -107,7 +107,7 @@ def parameters(request: model_types.ModelRequest, form: OutputForm) -> ModelRequ
 
 
 def with_form(settings: ModelSettings, request: model_types.ModelRequest, form: OutputForm) -> ModelSettings:
-    """`settings`, with what `form` needs beside the parameters."""
+    """`settings`, with the fields that `form` needs beside the parameters."""
     if request.output_schema is None or form != "json_object":
         return settings
     response_format = {"type": "json_object", "schema": _object_schema(request.output_schema)}

@@ -14,7 +14,7 @@ from runglass.trace import TokenBreakdown
 
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a step asks of a model.
+    """The request of a step to a model.
 
     `model` is `echo`, or `PROVIDER:NAME` for a provider that pydantic-ai knows or that the settings give a
     base URL. `messages` are `{role: user | assistant | tool, content, toolCalls?, toolCallId?, name?}`; the
@@ -33,7 +33,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """What a provider answered, be it of use or not, and what that cost.
+    """The answer of a provider, be it of use or not, and its cost.
 
     `text` is all that the model said, `tool_calls` are `{id, type, function: {name, arguments}}` with
     `arguments` a JSON string. `tokens` is None where the provider told none, `cost_usd` where it is not

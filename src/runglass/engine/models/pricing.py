@@ -1,4 +1,4 @@
-"""What a model call costs in US dollars, exactly.
+"""The cost of a model call in US dollars, exactly.
 
 Knows configured prices; the list prices of hosted models are the provider side's business.
 """

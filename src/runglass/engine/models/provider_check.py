@@ -1,4 +1,4 @@
-"""Whether anybody can answer the models of a flow, asked before a run of it is started.
+"""Whether the models of a flow have a provider, asked before a run of it is started.
 
 Judges names only: whether a provider's package and key are there, and whether it has such a model, shows when
 a step asks it. Must not import pydantic-ai itself, which takes a second.

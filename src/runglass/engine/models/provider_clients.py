@@ -83,7 +83,7 @@ class ProviderClients:
         if task is None:
             task = self._making[name] = asyncio.create_task(self._make(name))
             task.add_done_callback(lambda done: self._made(name, done))
-        # It belongs to all who wait for it: a step that is cut off leaves no client that nobody closes.
+        # Several steps may wait for it: one that is cut off must not leave a client unclosed.
         await asyncio.shield(task)
 
     async def _make(self, name: str) -> Provider[Any]:
@@ -94,7 +94,7 @@ class ProviderClients:
 
     def _made(self, name: str, task: asyncio.Task[Provider[Any]]) -> None:
         del self._making[name]
-        # Asked for, so that a failure nobody waits for any more is no complaint of the garbage collector.
+        # Fetched, so that a failure without a waiting step is no complaint of the garbage collector.
         if not task.cancelled():
             task.exception()
 
@@ -118,7 +118,7 @@ class ProviderClients:
 
 
 def _compatible_profile(model_name: str) -> ModelProfile:
-    """What may be expected of any OpenAI-compatible server, whatever it runs."""
+    """The abilities of any OpenAI-compatible server."""
     usual = OpenAICompatibleProvider.model_profile(model_name) or ModelProfile()
     return merge_profile(
         usual,

@@ -1,6 +1,7 @@
-"""What a provider's exception means for a step: its code, whether to try again, and how long to wait.
+"""The meaning of a provider's exception for a step: its code, whether to try again, and how long to wait.
 
-The one place that knows pydantic-ai's exception tree. What it hands on is bounded and free of API keys.
+The one place that knows pydantic-ai's exception tree. The texts that it hands on are bounded and free of API
+keys.
 """
 
 import os
@@ -32,7 +33,7 @@ EXCERPT = 2048
 """Characters of a provider's or a model's text that an error keeps."""
 
 CALL_ERRORS = (ModelAPIError, UnexpectedModelBehavior, UserError, OSError, NotImplementedError)
-"""What a call to a provider may raise that is the provider's or the network's doing."""
+"""Exceptions of a call to a provider that are due to the provider or the network."""
 
 _SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET")
 _SHORTEST_SECRET = 8
@@ -46,7 +47,7 @@ _WAIT_AND_SEE = (ModelUnavailableError, ModelServerError, ModelConnectionError, 
 
 
 def setup_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> StepFailure:
-    """Why no client for `model` could be made: a missing key, a missing package, a name nobody knows."""
+    """Why no client for `model` could be made: a missing key, a missing package, an unknown name."""
     provider = model.partition(":")[0]
     if isinstance(error, ImportError):
         extra = re.search(r"pydantic-ai-slim\[([\w-]+)\]", str(error))
@@ -68,7 +69,7 @@ def setup_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) 
 
 
 def call_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -> ModelCallFailed:
-    """What went wrong in a call to `model`; `error` is one of `CALL_ERRORS`."""
+    """The failure of a call to `model`; `error` is one of `CALL_ERRORS`."""
     provider = model.partition(":")[0]
     status = error.status_code if isinstance(error, ModelHTTPError) else None
     said = without_secrets(replace_surrogates(_provider_message(error)), secrets)[:EXCERPT]
@@ -121,11 +122,11 @@ def without_secrets(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def _may_be_charged(error: Exception, status: int | None) -> bool:
-    """Whether anything may have been generated, by what is known of the failure."""
+    """Whether the model may have generated tokens, as far as the failure tells."""
     if getattr(error, "in_stream", False):
         return True
     if status is not None:
-        # A time-out or a bad gateway says nothing of what the model behind it did.
+        # A time-out or a bad gateway says nothing about the model behind it.
         return status not in _REFUSED and not (400 <= status < 500 and status != 408)
     causes: list[BaseException] = []
     cause: BaseException | None = error

@@ -105,7 +105,7 @@ class ProviderRequests:
         return answer
 
     async def list_cost(self, model: str, bound: TokenBound) -> Decimal | None:
-        """What so many tokens cost at most by the list of prices; None where it has none for the model.
+        """The most that so many tokens cost by the list of prices; None where it has none for the model.
 
         Raises StepFailure where no client for the model can be made.
         """
@@ -139,7 +139,7 @@ def _learn_of_one_piece(prepared: PreparedModel, answer: ModelAnswer, note: str 
 
 
 def unknown_provider(model: str) -> str | None:
-    """What is wrong with a model string whose provider pydantic-ai does not know; None where it does."""
+    """The mistake in a model string whose provider pydantic-ai does not know; None where it does."""
     try:
         infer_provider_class(model.partition(":")[0])
     except ImportError:
@@ -151,7 +151,7 @@ def unknown_provider(model: str) -> str | None:
 
 
 class _Declined:
-    """Tells whoever pays for the requests that one was declined, before another one is made."""
+    """Reports to the budget that a request was declined, before another one is made."""
 
     def __init__(self, model: str, secrets: frozenset[str], on_declined: OnDeclined | None) -> None:
         self._model = model

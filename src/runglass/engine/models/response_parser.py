@@ -1,6 +1,6 @@
-"""What a provider answered, read and judged: tokens, cost, text, tool calls, and whether the step can use it.
+"""The answer of a provider, read and judged: tokens, cost, text, tool calls, and whether the step can use it.
 
-Pure: takes the finished response, asks nobody. An answer that is no good still says what it cost.
+Pure: takes the finished response and does no I/O. An answer that is of no use still has its cost.
 """
 
 import json

@@ -25,8 +25,8 @@ RESERVED = "_runglass_"
 WRITER = f"{RESERVED}{secrets.token_hex(8)}"
 """The function, there before the program runs, that makes text of a result.
 
-Code that makes up its name, which takes `exec` and `locals`, gains nothing: what comes back is read as JSON
-within the same limits, whoever wrote it.
+Code that makes up its name, which takes `exec` and `locals`, gains nothing: every result is read as JSON
+within the same limits.
 """
 
 
@@ -53,7 +53,7 @@ def _parsed(code: str, mode: Literal["exec", "eval"]) -> ast.AST:
         )
     try:
         tree = parse_python(code, mode)
-        # Python reads names in their compatibility forms; what has no such text needs no walk.
+        # Python reads names in their compatibility forms; code without such text needs no walk.
         if RESERVED in (code if code.isascii() else unicodedata.normalize("NFKC", code)):
             _refuse_reserved(tree)
         return tree
@@ -105,7 +105,7 @@ def _read_body(code: str) -> Program:
 
 
 def _edits(tree: ast.AST) -> Iterator[tuple[int, int, int, bytes]]:
-    """What to change: line, column in bytes, how many of them go, what comes instead."""
+    """A change: line, column in bytes, how many of them go, the text that comes instead."""
     pending = [tree]
     while pending:
         node = pending.pop()

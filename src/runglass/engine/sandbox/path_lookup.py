@@ -1,7 +1,7 @@
 """A path into the names of a step, like `steps.fetch.items[0]`: looked up here, without an interpreter.
 
-Most templates and expressions are no more than such a path, and what they lead to can be megabytes large.
-Knows neither templates nor Python: both bring the path along in parts.
+Most templates and expressions are no more than such a path, and the values at their ends can be megabytes
+large. Knows neither templates nor Python: both bring the path along in parts.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ NOWHERE: Final = _Nowhere()
 
 
 def look_up(path: Path, names: Mapping[str, Any]) -> Any:
-    """The value itself, not a copy, or `NOWHERE`: whoever evaluates all of the expression says why."""
+    """The value itself, not a copy, or `NOWHERE`: evaluating the whole expression then tells why."""
     value: Any = names.get(path.root, NOWHERE)
     for step in path.steps:
         try:

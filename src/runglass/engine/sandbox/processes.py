@@ -1,7 +1,7 @@
-"""The processes of the sandbox: who may use one, for how long at which priority, and what is left in it.
+"""The processes of the sandbox: which project may use one, for how long and at which priority.
 
-A process runs the code of one project only. Another one gets a process of its own, so whatever the library
-leaves in the memory of a process between two sessions is never near the code of somebody else.
+A process runs the code of one project only. Another one gets a process of its own, so memory that the
+library leaves in a process between two sessions is never near the code of another project.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PROJECTS_KEPT = 16
-"""Of so many projects processes are kept that nobody needs at the moment."""
+"""Of so many projects idle processes are kept."""
 
 
 class SandboxProcesses:
@@ -70,10 +70,10 @@ class SandboxProcesses:
         work: Callable[["AsyncMontySession"], Awaitable[T]],
         read: Callable[[T], Awaitable[R]],
     ) -> R:
-        """What `read` makes of what comes of `work` in a process of the project, when it is its turn.
+        """The result of `work` in a process of the project, when it is its turn, as `read` reads it.
 
-        What takes long loses its priority. The turn lasts until all is read: else results of megabytes would
-        pile up in front of their reader.
+        Work that takes long loses its priority. The turn lasts until all is read: else results of megabytes
+        would pile up in front of their reader.
         """
         async with self._turns.turn(project_id):
             return await read(await self._work(project_id, work))
@@ -107,7 +107,7 @@ class SandboxProcesses:
             pool.users -= 1
 
     def _watch(self) -> None:
-        """Takes the priority of what takes long, for as long as there is anything to watch."""
+        """Lowers the priority of work that takes long, for as long as there is any to watch."""
         self._watching = bool(self._begun)
         if not self._watching:
             return
@@ -159,6 +159,6 @@ class _Pool:
             if self.monty is None:
                 from pydantic_monty import AsyncMonty
 
-                # Who has a turn never waits here.
+                # A task that has its turn never waits here.
                 self.monty = await AsyncMonty(min_processes=0, max_processes=self._most).__aenter__()
             return self.monty

@@ -1,6 +1,6 @@
-"""Which earlier outputs a step mentions, so that large ones are read and decoded for nobody else.
+"""Which earlier outputs a step mentions, so that large ones are read and decoded for no other step.
 
-Names get into templates and code only where these spell them out, so what is not spelled is not used.
+Names get into templates and code only where these spell them out, so a name that is not spelled is not used.
 """
 
 import re

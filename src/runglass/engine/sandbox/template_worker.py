@@ -23,7 +23,7 @@ from runglass.engine.workers.limits import limit_cpu, limit_memory, peak_bytes, 
 from runglass.engine.workers.priority import WORKER_NICE
 
 FUEL = 5_000_000
-"""What a template may compute: instructions, and bytes of text. At most half a second's worth."""
+"""The limits of a template: instructions, and bytes of text. At most half a second's worth."""
 TEXT_LIMIT = 16 * 1024 * 1024
 MEMORY_LIMIT_BYTES = 512 * 1024 * 1024
 CPU_LIMIT_S = 1.0
@@ -76,7 +76,7 @@ class Renderer:
         )
 
     def answer(self, ask: RenderRequest) -> RenderReply:
-        """Never raises for what a template does, short of taking the process down."""
+        """Never raises for a template, short of the end of the process."""
         try:
             text = self._environment.render(ask.template, ask.names)
             if len(text) > TEXT_LIMIT:
@@ -152,7 +152,7 @@ def _serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 def _fork_for_each(control: socket.socket) -> None:
     """Forks a process for every socket that comes over `control`, until that ends."""
-    # Nobody asks how they ended: who talks with one sees that it is gone.
+    # Their exit states are not read: the client of one sees that it is gone.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.freeze()
     while True:

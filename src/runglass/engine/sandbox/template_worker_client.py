@@ -1,7 +1,7 @@
 """The other end of `template_worker`: starts its processes, talks to them in bounded time, replaces them.
 
 A process serves one project and is forked from one that never sees a template, so it cannot hold anything of
-another project. Knows nothing of what templates are.
+another project. Knows nothing of templates.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from runglass.json_weight import too_heavy
 _START_LIMIT_S = 30.0
 _PART_BYTES = 16 * 1024
 _ANSWER_LIMIT_S = 10.0
-"""Of wall-clock time, for a process that is stuck; what a template may compute is limited inside."""
+"""Of wall-clock time, for a process that is stuck; the work of a template is limited inside."""
 
 
 class Channel:
@@ -240,7 +240,7 @@ _PYTHON = [sys.executable, "-P", "-m", "runglass.engine.sandbox.template_worker"
 
 
 def _poll_of(end: int, event: str) -> Any:
-    """What waits for one end; None where the system cannot."""
+    """The poller of one end; None where the system has none."""
     if sys.platform == "win32":
         return None
     poll = select.poll()

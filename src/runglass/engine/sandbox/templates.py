@@ -31,7 +31,7 @@ _CACHED_LENGTH = 16 * 1024
 _DEEPEST = 16
 
 Mentions = dict[str, "Mentions | None"]
-"""What is mentioned by its name; None for all of it, otherwise what is mentioned inside."""
+"""The names mentioned in a template: each with None for all of it, or with the names mentioned inside."""
 
 
 class _Plan(NamedTuple):
@@ -125,7 +125,7 @@ def _mention(mentioned: Mentions, path: list[str | int]) -> None:
 
 
 def picked(mentions: Mentions, names: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the names, what is mentioned, and nothing beside it."""
+    """The mentioned part of the names, and nothing beside it."""
     found: dict[str, Any] = {}
     for key, inside in mentions.items():
         if key not in names:
@@ -175,22 +175,22 @@ def _failure(message: str) -> StepFailure:
 
 
 IDLE_KEPT = 16
-"""So many processes that nobody needs at the moment are kept, each for the project that it has served."""
+"""So many idle processes are kept, each for the project that it has served."""
 
 
 class Templates:
     """Renders templates; the processes for those that need one start when first needed.
 
-    A context manager, for any number of tasks at once: leaving it ends the processes. Who needs a process
-    waits for the turn of its project. Two go on for each processor, or `max_processes`, and those of further
-    projects beside them; of one project no more than `most_each`.
+    A context manager, for any number of tasks at once: leaving it ends the processes. A task that needs a
+    process waits for the turn of its project. Two go on for each processor, or `max_processes`, and those of
+    further projects beside them; of one project no more than `most_each`.
     """
 
     def __init__(self, *, max_processes: int | None = None, most_each: float = math.inf) -> None:
         places = max_processes or at_once()
         most = places * BEYOND
         self._turns = FairTurns(Shares(places, most=most, most_each=most_each))
-        # Each thread talks to one process at a time, and who has a turn must never wait for a thread.
+        # Each thread talks to one process at a time, and a task with a turn must never wait for a thread.
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="runglass-templates")
         self._forker = Forker()
         self._busy: set[TemplateWorker] = set()
@@ -201,7 +201,7 @@ class Templates:
 
     async def __aexit__(self, *exc: object) -> None:
         try:
-            # What is still asked has nobody to wait for the answer.
+            # No task waits for the answers that are still to come.
             for process in list(self._busy):
                 process.kill()
             await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
@@ -280,7 +280,7 @@ class Templates:
             if work.done():
                 self._release(project_id, process)
             else:
-                # Whoever asked has been cut off, and the thread finds so in a moment.
+                # The task that asked has been cut off, and the thread finds so in a moment.
                 loop = asyncio.get_running_loop()
                 work.add_done_callback(
                     lambda _: loop.call_soon_threadsafe(self._release, project_id, process)

@@ -1,1 +1,1 @@
-"""Who may go on, and with how much: turns between projects, pace, memory, limits. Knows no steps."""
+"""Which project may go on, and with how much: turns, pace, memory, limits. Knows no steps."""

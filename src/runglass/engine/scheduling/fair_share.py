@@ -1,4 +1,4 @@
-"""Fair shares: how much one project may hold of what all need, and whose turn is next.
+"""Fair shares: how many places one project may hold, and which project is next.
 
 Places of runs and worker processes are given out here, so that the flood of one project costs the others
 little. Knows neither runs nor processes: ids of projects in, turns out.
@@ -13,7 +13,7 @@ from typing import Self
 
 
 class _Account:
-    """What a project holds, and what it has used so far in units of its weight."""
+    """The places that a project holds, and its use so far in units of its weight."""
 
     __slots__ = ("held", "used", "weight")
 
@@ -24,11 +24,12 @@ class _Account:
 
 
 class Shares:
-    """So many `places` among projects: who has used least by its weight is next (start-time fair queueing).
+    """Places among projects: that with the least use by its weight is next (start-time fair queueing).
 
     One project may hold `most_each`. All `places` may be held by one that is alone; a project below its equal
     share (`places` by the number of those that hold some) gets a place all the same, up to `most` places
-    altogether. So nobody need wait for the end of what others hold, and nothing lies idle for nobody.
+    altogether. So no project need wait until others give places back, and no place lies idle while one is
+    wanted.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Shares:
         self._weights = weights or {}
         self._accounts: dict[int, _Account] = {}
         self._holding_weight = 0.0
-        # What the last one that was served had used: who comes anew has no credit from before.
+        # The use of the project that was served last: one that comes anew has no credit from before.
         self._floor = 0.0
 
     def held_by(self, project_id: int) -> int:
@@ -73,7 +74,7 @@ class Shares:
         return int(min(self._places - self.held, self._most_each - self.held_by(project_id)))
 
     def next(self, waiting: Iterable[int]) -> int | None:
-        """Of the projects that wait, the one whose turn it is; None if there is a place for none of them.
+        """The next of the projects that wait; None if there is a place for none of them.
 
         Of several that have used as much it is the first. Takes time in proportion to their number.
         """
@@ -94,7 +95,7 @@ class Shares:
         self.held += 1
 
     def charge(self, project_id: int, used: float) -> None:
-        """Charges the project, which holds a place, for what it has used."""
+        """Charges the project, which holds a place, for its use."""
         account = self._accounts[project_id]
         account.used += used / account.weight
 
@@ -108,8 +109,8 @@ class Shares:
             self._holding_weight -= account.weight
 
     def reset(self) -> None:
-        """Forgets what was used; for a moment in which nobody holds anything and nobody waits."""
-        # One that is alone has used more than nobody else, and would be noted anew for each turn.
+        """Forgets all use; for a moment in which no project holds a place or waits."""
+        # A project that is alone competes with none, and its account would be made anew for each turn.
         if len(self._accounts) > 1:
             self._accounts.clear()
             self._holding_weight = self._floor = 0.0
@@ -120,7 +121,7 @@ class Shares:
 
 
 class FairTurns:
-    """Turns at what `shares` gives out, charged by the time that they take.
+    """Turns at the places of `shares`, charged by the time that they take.
 
     A project's own turns come in the order in which they were asked for.
     """
@@ -143,7 +144,7 @@ class FairTurns:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody waits; any thread may ask."""
+        """Whether a task waits; any thread may ask."""
         return bool(self._waiting)
 
     def turn(self, project_id: int) -> "_Turn":
@@ -163,7 +164,7 @@ class FairTurns:
 
     def _hand_out(self) -> None:
         if len(self._waiting) > 1:
-            # To choose between them, what those that go on have used so far counts, too.
+            # To choose between them, the use of turns that still go on counts, too.
             now = self._clock()
             for turn in self._going:
                 self._shares.charge(turn.project_id, now - turn.charged_to)

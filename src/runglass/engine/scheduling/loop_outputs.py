@@ -14,7 +14,7 @@ from runglass.errors import StepFailure
 from runglass.json_weight import weighs_more
 
 MOST_JOINED = 5_000_000
-"""What a container may join to one output, in values: some 0.4 s to read."""
+"""Values that a container may join to one output: some 0.4 s to read."""
 
 
 async def require_values(output: Payload, *, step_id: str) -> None:
@@ -31,7 +31,7 @@ async def require_values(output: Payload, *, step_id: str) -> None:
 
 
 class LoopOutputs:
-    """The last output of each of `count` iterations. A context manager: what is held is let go of."""
+    """The last output of each of `count` iterations. A context manager: held outputs are let go of."""
 
     def __init__(self, memory: RunMemory, step_id: str, count: int) -> None:
         self._memory = memory

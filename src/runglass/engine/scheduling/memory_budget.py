@@ -1,8 +1,8 @@
-"""What runs hold in memory of their outputs: counted in bytes, and bounded for each run and for the process.
+"""The outputs that runs hold in memory: counted in bytes, and bounded for each run and for the process.
 
 Large outputs are held as JSON. Beyond `run_memory_bytes` of a run, and beyond `memory_limit_bytes` of all of
 them, the oldest are put away: their checkpoints are in the store, and they are read back where a step
-mentions them. What steps decode while they go on is bounded apart from that. Knows nothing of flows.
+mentions them. Values that steps decode while they go on are bounded apart from that. Knows nothing of flows.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class _Ref(weakref.ref[Payload]):
 
 
 class MemoryHold:
-    """Room for what is decoded, which is given back once."""
+    """Room for decoded values, which is given back once."""
 
     __slots__ = ("_leave",)
 
@@ -51,7 +51,7 @@ class MemoryHold:
 
 
 class MemoryBudget:
-    """What all runs of a process hold, with its bounds."""
+    """The memory that all runs of a process hold, with its bounds."""
 
     def __init__(self, *, limit_bytes: int = 1 << 30, run_bytes: int = 8 << 20) -> None:
         self.limit_bytes = limit_bytes
@@ -114,8 +114,8 @@ class MemoryBudget:
     async def working(self, json_bytes: int) -> AsyncIterator["MemoryHold"]:
         """Inside the block so much JSON may be decoded; waits while others have too much in work.
 
-        One alone is always let in, and nobody inside waits for another: there is no deadlock. Who is done
-        before the block ends gives the room back at once.
+        One alone is always let in, and nobody inside waits for another: there is no deadlock. A task that is
+        done before the block ends gives the room back at once.
         """
         size = json_bytes * OBJECTS_PER_BYTE
         if json_bytes < LARGE_BYTES:
@@ -155,7 +155,7 @@ class MemoryBudget:
 
 
 class RunMemory:
-    """What one stretch of a run holds. `read` gets a checkpoint of the run back from the store."""
+    """The outputs that one stretch of a run holds. `read` gets a checkpoint back from the store."""
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class RunMemory:
         self._refs[ref] = self._memory.refs[ref] = None
         self.hold(size)
         for older in list(self._refs):
-            # The newest stays: it is what the next step is given.
+            # The newest stays: it is the input of the next step.
             if self._held <= self._memory.run_bytes or older is ref:
                 break
             self.put_away(older)
@@ -249,7 +249,7 @@ class RunMemory:
                     holding.users -= 1
 
     async def without(self, payload: Payload, work: Awaitable[T]) -> T:
-        """What comes of `work`, which takes long and does not need the payload that is used around it."""
+        """The result of `work`, which takes long and does not need the payload that is used around it."""
         holding = payload.holding
         if holding is None:
             return await work

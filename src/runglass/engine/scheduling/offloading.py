@@ -28,7 +28,7 @@ from runglass.engine.scheduling.pacing import (
 Result = TypeVar("Result")
 
 LARGE_BYTES = 256 * 1024
-"""What has up to this size is worked on at once: that takes a few milliseconds, 15 at the very worst."""
+"""Values up to this size are worked on at once: that takes a few milliseconds, 15 at the very worst."""
 
 COLLECT_S = 60.0
 """So often at most all objects are looked through beside large work, which takes some 30 ms."""
@@ -37,7 +37,7 @@ _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="offload")
 
 
 async def offload(work: Callable[[], Result], *, size_bytes: int, quick_bytes: int = LARGE_BYTES) -> Result:
-    """The result of `work`, done in a thread if it is about so much that everybody else would wait for it.
+    """The result of `work`, done in a thread if it is so large that all other tasks would wait for it.
 
     `quick_bytes` is how much is none too much.
     """
@@ -63,7 +63,7 @@ async def offload_in_turn(work: Callable[[], Result]) -> Result:
 def yield_to_others() -> None:
     """For large work, between two native calls: rests while others are about. Elsewhere it does nothing.
 
-    Nor where somebody waits for the thread: then the work had better come to its end.
+    Nor where another task waits for the thread: then the work had better come to its end.
     """
     part = _going.part
     if part is not None and not part.pace.is_wanted and others_are_active(part.project_id):
@@ -72,13 +72,13 @@ def yield_to_others() -> None:
 
 
 class _Going(threading.local):
-    """What the thread for large work works on."""
+    """The work of the thread for large work."""
 
     part: "_Part | None" = None
 
 
 class _Part:
-    """Whose it is, at which pace, and the thread's time of the processor when it last rested."""
+    """Its project, its pace, and the thread's time of the processor when it last rested."""
 
     def __init__(self, project_id: int, pace: Pacer) -> None:
         self.project_id = project_id
@@ -112,7 +112,7 @@ _collected_s = time.monotonic()
 def gc_paused() -> Iterator[None]:
     """Lets the garbage collector stand still: decoding a million values takes a tenth of the time then.
 
-    It would look through all of them again and again, in native code that nobody else gets a turn in, and
+    It would look through all of them again and again, in native code that lets no other task in, and
     JSON holds no cycles.
     """
     global _pauses, _was_on, _collected_s

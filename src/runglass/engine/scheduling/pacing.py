@@ -1,7 +1,7 @@
 """The pace of large work: one piece at a time, projects in turn, and with rests while several are about.
 
-What is large is read, written or computed in pieces that hold everybody up for as long as each takes. With
-rests of twice that time it takes a third of what there is, and what is small is rarely held up by more than
+Large values are read, written or computed in pieces, each of which holds up all other work. With rests of
+twice the time of a piece they take a third of the processor, and small work is rarely held up by more than
 one piece.
 """
 
@@ -23,14 +23,14 @@ LONGEST_REST_S = 1.0
 SHORTEST_REST_S = 0.002
 """Less is saved up: a timer is no more exact than about that."""
 LARGE_WRITE_BYTES = 32 * 1024
-"""A hundred such writes in one commit would hold up everybody else's for as many milliseconds."""
+"""A hundred such writes in one commit would hold up all others for as many milliseconds."""
 LARGE_MOVE_BYTES = 32 * 1024
 COPY_S = 1e-9
 """A byte's way from or to the system, in seconds."""
 AT_ONCE, AT_ONCE_S = 16, 0.01
 """So many requests and iterations of a project may begin within so many seconds."""
 REQUEST_S, ITERATION_S = 0.001, 0.0006
-"""What a request, and the first step of an iteration, take of the loop."""
+"""Seconds of the event loop that a request, and the first step of an iteration, take."""
 MOST_NOTED = 1000
 """Projects that are noted before those are forgotten of which there is nothing to know any more."""
 ABOUT_S = 2.0
@@ -46,7 +46,7 @@ work of others. At all times it would cost a small answer a tenth more.
 Kind: TypeAlias = Literal["thread", "loop", "writing"]
 
 current_project: ContextVar[int] = ContextVar("current_project", default=0)
-"""The id of the project that a task works for; 0 for nobody's."""
+"""The id of the project that a task works for; 0 for none."""
 
 _reasons: set[str] = set()
 
@@ -83,7 +83,7 @@ def switch_often(why: Literal["others", "large work"], holds: bool) -> None:
 
 
 def others_are_active(project_id: int) -> bool:
-    """Whether somebody would be held up by the project's large work."""
+    """Whether the project's large work would hold up another project."""
     since_s = time.monotonic() - ABOUT_S
     return any(seen_s > since_s for other, seen_s in _seen if other != project_id)
 
@@ -145,7 +145,7 @@ async def admit_paced(project_id: int, takes_s: float) -> None:
 async def paced_transfer(size_bytes: int) -> None:
     """Returns when it is the task's turn to move so much from or to a caller, if it is much.
 
-    Only the copying takes everybody's time: how long the caller takes has nothing to do with it.
+    Only the copying takes time of the event loop: how long the caller takes does not matter.
     """
     if size_bytes > LARGE_MOVE_BYTES:
         async with paced("loop", current_project.get()) as piece:
@@ -169,7 +169,7 @@ class Pacer:
         if project is None:
             self._forget_rested()
             project = self._projects[project_id] = _Resting()
-        # Held while it rests, so that its next pieces wait behind this one, and nobody else does.
+        # Held while it rests, so that its next pieces wait behind this one, and no other project does.
         async with project.one_at_a_time:
             still_s = project.until_s - time.monotonic()
             if still_s > SHORTEST_REST_S and others_are_active(project_id):
@@ -187,7 +187,7 @@ class Pacer:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody waits for the end of the piece that goes on; any thread may ask."""
+        """Whether a task waits for the end of the piece that goes on; any thread may ask."""
         return self._turns.is_wanted
 
     def _forget_rested(self) -> None:

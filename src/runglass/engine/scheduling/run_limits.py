@@ -1,6 +1,7 @@
 """How much one run may do: iterations, bytes of outputs, bytes of log. Counted over all of its stretches.
 
-A large run is stopped by these before it fills disk and memory of everybody; a usual one never meets them.
+A large run is stopped by these before it fills the disk and memory that all share; a usual one never meets
+them.
 """
 
 from typing import Any, NoReturn
@@ -11,7 +12,7 @@ from runglass.errors import StepFailure
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run may do. `output_bytes` are of the checkpoints that it needs to go on."""
+    """The limits of one run. `output_bytes` are of the checkpoints that it needs to go on."""
 
     iterations: int = 250_000
     output_bytes: int = 256 << 20
@@ -28,7 +29,7 @@ class LimitReached(Exception):
 
 
 class Allowance:
-    """What a run has used of its limits."""
+    """The part of its limits that a run has used."""
 
     def __init__(self, limits: RunLimits, *, iterations: int = 0, output_bytes: int = 0) -> None:
         self.iterations = iterations
@@ -51,7 +52,7 @@ class Allowance:
         self.iterations += count
 
     def keep(self, size: int, *, step_id: str) -> None:
-        """Takes room for an output, or for what a container has decided. Raises StepFailure."""
+        """Takes room for an output, or for the decision of a container. Raises StepFailure."""
         self.output_bytes += size
         limit = self._limits.output_bytes
         if self.output_bytes > limit:
@@ -65,7 +66,7 @@ class Allowance:
             )
 
     def log_is_full(self, step_id: str, log_bytes: int) -> LimitReached:
-        """What ends a run whose log is longer than it may be: a step may pass that by its own part."""
+        """The error that ends a run whose log is too long: a step may pass that by its own part."""
         limit = self.log_bytes
         message = (
             f"the log of the run has {log_bytes:,} bytes; it may have {limit:,} (setting run_log_bytes);"

@@ -1,9 +1,9 @@
-"""Who goes on when the store has answered: steps that wait for nothing else must not make everybody wait.
+"""Which steps go on when the store has answered: many of one project must not hold up all others.
 
 A loop of a thousand cheap steps at a time is ready as a whole whenever its appends are stored. Done in one
 turn, they would hold the event loop for a tenth of a second; and as the loop never rests then, the writer's
-thread hardly gets the interpreter, with the appends of everybody else behind theirs. So a project has only so
-many steps that wait for the store at a time, and its others wait for these.
+thread hardly gets the interpreter, with the appends of all other runs behind its own. So a project has only
+so many steps that wait for the store at a time, and its others wait for these.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What the attempts of one run write with."""
+"""The log of one run, as its attempts write to it."""
 
 import msgspec
 

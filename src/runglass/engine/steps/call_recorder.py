@@ -1,7 +1,7 @@
-"""One request to a language model, in the event that tells of it: what was sent, what came back, its cost.
+"""One request to a language model, in the event that tells of it: what was sent, the answer, the cost.
 
-The event is recorded when the request has ended, in whatever way. What was sent is in the log before that, as
-the input of the attempt.
+The event is recorded when the request has ended, in any way. The text that was sent is in the log before
+that, as the input of the attempt.
 """
 
 from decimal import Decimal
@@ -59,7 +59,7 @@ class CallRecorder:
 
     @property
     def reservation(self) -> ModelReservation:
-        """What the request takes from the budget."""
+        """The part of the budget that the request takes."""
         usd = format_usd(self._reserved_usd or ZERO)
         return ModelReservation(number=self._number, model=self._request.model, usd=usd)
 
@@ -86,7 +86,7 @@ class CallRecorder:
             self._first_token_ms = self._elapsed_ms()
 
     def ended(self, outcome: ModelAnswer | ModelCallFailed | AnswerRejected) -> ModelCall:
-        """The call as it is told, with its answer or with what went wrong."""
+        """The call as it is recorded, with its answer or its failure."""
         if isinstance(outcome, ModelAnswer):
             return self._answered(outcome.response)
         if isinstance(outcome, AnswerRejected):

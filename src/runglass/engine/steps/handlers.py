@@ -1,4 +1,4 @@
-"""What each kind of leaf step does in one attempt: input in, output out, nothing recorded here."""
+"""The work of each kind of leaf step in one attempt: input in, output out, nothing recorded here."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from runglass.run_api import Attachment
 
 
 class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """What steps work with, shared by all runs of a process; `project_id` is whose run it is."""
+    """The services that steps use, shared by all runs of a process; `project_id` is that of the run."""
 
     sandbox: Sandbox
     templates: Templates
@@ -31,7 +31,7 @@ class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LlmContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What an llm step has beside its own fields: turns before its prompt, tools, and turns it has had."""
+    """The context of an llm step beside its fields: turns before its prompt, tools, earlier turns."""
 
     history: list[dict[str, Any]] = []
     attachments: list[Attachment] = []
@@ -80,7 +80,7 @@ async def perform(
 async def model_request(
     step: LlmStep, names: Mapping[str, Any], parts: StepDependencies, talk: LlmContext
 ) -> ModelRequest:
-    """What an llm step asks its model in this turn. Raises StepFailure."""
+    """The request of an llm step to its model in this turn. Raises StepFailure."""
     return ModelRequest(
         model=step.model,
         system=None if step.system is None else await _rendered(step.system, names, parts),
@@ -99,7 +99,7 @@ def rendered_prompt(request: ModelRequest) -> str:
 
 
 def performed(request: ModelRequest, answer: ModelAnswer) -> AttemptResult:
-    """What the answer makes of the attempt that asked: its output, or the tool calls that it waits for."""
+    """The result of an attempt whose model has answered: its output, or the tool calls that it waits for."""
     response = answer.response
     asked = {
         "role": "assistant",

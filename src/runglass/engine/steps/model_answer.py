@@ -1,4 +1,4 @@
-"""What an attempt of an llm step asks its model, and gets: bounded in time, its text recorded as it comes."""
+"""The request of an attempt to its model: bounded in time, the text of the answer recorded as it comes."""
 
 import asyncio
 

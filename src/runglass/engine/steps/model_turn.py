@@ -1,7 +1,7 @@
 """The requests to a model that one turn of an attempt makes: one, or more where a server declines a form.
 
-On a budget each is reserved before it is made. Whatever becomes of it is recorded with its cost, which is the
-reservation where nobody knows better.
+On a budget each is reserved before it is made. Its end is recorded with its cost, which is the reservation
+where the real cost is not known.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from runglass.money import ZERO
 
 
 class ModelTurn:
-    """A turn in which `attempt` asks a model for what `request` says. Its `request` is what is sent."""
+    """A turn in which `attempt` sends `request` to a model; the budget may bound it before."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class ModelTurn:
         self._call = call
 
     def _release(self, call: CallRecorder) -> None:
-        """Records that a request was not made, so that nobody pays for what was reserved for it."""
+        """Records that a request was not made, so that its reservation is not charged."""
         if call.is_reserved:
             self._attempt.record_call(call.never_made())
 

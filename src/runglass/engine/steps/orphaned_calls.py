@@ -1,4 +1,4 @@
-"""Requests to models that were reserved and of which nobody tells any more how they ended."""
+"""Requests to models that were reserved, and whose end no process has recorded."""
 
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import WORKER_LOST
@@ -7,7 +7,7 @@ from runglass.events import StepModelCall
 
 
 def charge_lost(recorder: Recorder, run_id: str) -> None:
-    """Records them, with what was reserved as their cost. Called before a run ends: that frees the rest."""
+    """Records them, each with its reservation as its cost. Called before a run ends, which frees the rest."""
     if not recorder.fold.reserved_usd:
         return
     for _, step in recorder.fold.open_steps:

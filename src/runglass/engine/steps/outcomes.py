@@ -30,6 +30,6 @@ class CreditsExhausted(Exception):
 
 
 def out_of_credit(ending: StopRequest, step_id: str, message: str) -> CreditsExhausted:
-    """The error to raise; whatever else goes on in the run ends with it."""
+    """The error to raise; all other steps of the run end with it."""
     ending.spent_at, ending.spent = step_id, message
     return CreditsExhausted(step_id, message)

@@ -1,4 +1,4 @@
-"""What a call set anew for its run, told in the trace: names always, values where content is kept."""
+"""The overrides of a call, told in the trace: names always, values where content is kept."""
 
 import re
 from typing import Any
@@ -22,7 +22,7 @@ async def overrides_applied(
     """The event that tells the overrides of a call; None where it has none, or none that is not `known`.
 
     A stretch has the overrides of steps' fields only where they change its flow. Those of inputs come with
-    every call; with what value shows in the inputs themselves.
+    every call; their values show in the inputs themselves.
     """
     blocks, inputs = begun.stretch.block_overrides, _inputs(begun)
     of_blocks = [f"{step}.{field}" for step, fields in blocks.items() for field in fields]

@@ -1,1 +1,1 @@
-"""Processes that can be killed: started, limited, pooled. Knows nothing of what they work on."""
+"""Processes that can be killed: started, limited, pooled. Knows nothing of their work."""

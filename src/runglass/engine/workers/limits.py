@@ -9,14 +9,14 @@ from typing import BinaryIO
 from runglass.engine.workers.priority import WORKER_NICE
 
 READY = b"\0\0\0\0"
-"""What a process sends when it can take the first message."""
+"""The message of a process that can take the first task."""
 PEAK_BYTES = 192 << 20
 """A process that has had more memory than this ends after its answer, and gives it back."""
 _PR_SET_PDEATHSIG = 1
 
 
 def work(answer: Callable[[bytes], bytes], *, memory_limit_bytes: int, nice: int = WORKER_NICE) -> None:
-    """What a process does that works on what callers send: answers messages until its server ends."""
+    """The main loop of a worker process: answers messages until its server ends."""
     die_with_parent()
     if sys.platform != "win32":
         os.nice(nice)
@@ -51,7 +51,7 @@ def serve(
 def limit_cpu(seconds: float) -> None:
     """Ends the process once it has computed so long from now on; 0 takes the limit away."""
     if sys.platform != "win32":
-        # Nobody handles the signal, so it ends the process, in the middle of whatever it does.
+        # The signal has no handler, so it ends the process in the middle of its work.
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 

@@ -31,7 +31,7 @@ class OutOfMemory(Exception):
 class WorkerPool:
     """Processes of a module, `python -m MODULE MEMORY_LIMIT`, each with `memory_limit_bytes` of memory.
 
-    `memory_setting` is the setting that has that limit; `what` says what the processes are for. A context
+    `memory_setting` is the setting that has that limit; `what` names the purpose of the processes. A context
     manager, for any number of tasks at once. A project's tasks go on one at a time, so that one cannot hold
     all processes; of those that wait the project is next that has used least.
     """
@@ -60,7 +60,7 @@ class WorkerPool:
     async def aclose(self) -> None:
         """Ends the processes, and with them what is still asked."""
         try:
-            # What is still asked has nobody to wait for the answer.
+            # No task waits for the answers that are still to come.
             for process in list(self.processes):
                 process.kill()
             await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
@@ -78,11 +78,11 @@ class WorkerPool:
         setting: str,
         project_id: int | None = None,
     ) -> T:
-        """What `read` makes of the answer to the message that `write` gives, both called in a thread.
+        """The answer, as `read` reads it, to the message that `write` gives; both are called in a thread.
 
         `what` tells of the task, which may take `limit_ms` of the processor, set by `setting`. The turn is
         that of the project `current_project`, unless `project_id` names another. A caller that is cancelled
-        meanwhile ends the process. Raises LimitHit, WorkerNotStarted, and what `read` raises.
+        meanwhile ends the process. Raises LimitHit, WorkerNotStarted, and the errors of `read`.
         """
         try:
             async with self._turns.turn(current_project.get() if project_id is None else project_id):
@@ -109,7 +109,7 @@ class WorkerPool:
                 self._threads, self._exchange, write, read, limit_s, asked, gone
             )
         except asyncio.CancelledError:
-            # Its turn is over, and so is what it holds. What others may have by now is not in `asked`.
+            # Its turn is over, and so is its hold. Processes that other turns have by now are not in `asked`.
             gone.set()
             with self._asking:
                 for process in asked:

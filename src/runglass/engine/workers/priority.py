@@ -1,6 +1,7 @@
 """How much of the processors the processes of steps get beside the server: they are nicer than it is.
 
-What takes long becomes nicer still, so that a short step of another project gets a processor at once.
+A process whose work takes long becomes nicer still, so that a short step of another project gets a processor
+at once.
 """
 
 import contextlib

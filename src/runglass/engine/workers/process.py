@@ -1,6 +1,6 @@
 """A process that works on what callers send and can be killed: started when first needed, then replaced.
 
-Messages go there and back with four bytes ahead that say how long they are. Knows nothing of what they mean.
+Messages go there and back with four bytes ahead that say how long they are. Knows nothing of their meaning.
 A process may be used by one thread at a time.
 """
 
@@ -22,7 +22,7 @@ START_LIMIT_S = 30.0
 class WorkerDied(Exception):
     """The process ended, or was killed, before it answered.
 
-    `cause` is what ended it: `time`, by its own limit or this side's; `memory`; `ended` for itself; or
+    `cause` is the reason: `time`, by its own limit or this side's; `memory`; `ended` for itself; or
     `unknown`.
     """
 
@@ -48,10 +48,9 @@ class WorkerProcess:
     def exchange(self, message: bytes, *, limit_s: float, gone: threading.Event | None = None) -> bytes:
         """The answer to a message. Raises WorkerDied, also after `limit_s` of wall-clock time.
 
-        `gone` is set, before a `kill`, by who wants no answer any more: a process that starts meanwhile is
-        not asked.
-        A process that has ended by itself since its last answer, to give its memory back, is no failure.
-        Raises WorkerNotStarted.
+        `gone` is set, before a `kill`, by a caller that wants no answer any more: a process that starts
+        meanwhile is not asked. A process that has ended by itself since its last answer, to give its memory
+        back, is no failure. Raises WorkerNotStarted.
         """
         try:
             return self._exchange(message, limit_s=limit_s, gone=gone)
@@ -173,7 +172,7 @@ def _await(pipe: IO[bytes], event: int, deadline: float) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What a process gets of the environment: nothing but what Python needs to start.
+    """The environment of a process: only the variables that Python needs to start.
 
     The server's own has the keys of providers in it.
     """

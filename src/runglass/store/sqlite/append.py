@@ -34,8 +34,8 @@ that: each byte is overwritten, and whoever writes at that time waits for it."""
 
 
 def write_append(db: sqlite3.Connection, batch: Append) -> None:
-    """Writes the batch. Raises HeadMismatch before the first write, or not at all."""
-    # First, and alone able to refuse: a HeadMismatch must leave the shared transaction untouched.
+    """Writes the batch. Raises WrongExpectedVersion before the first write, or not at all."""
+    # First, and alone able to refuse: a WrongExpectedVersion must leave the shared transaction untouched.
     if not _moved(db, batch):
         raise WrongExpectedVersion(
             f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "

@@ -42,7 +42,7 @@ _LONGEST = 2000
 
 
 def find_commands(keys: Keys, text: str, low: str) -> Iterator[Span]:
-    """Spans of what command lines, `.netrc` and `.pgpass` hand over. Time linear in the text."""
+    """Spans of secrets in command lines, `.netrc` and `.pgpass`. Time linear in the text."""
     if "-" in text:
         for match in _OPTION.finditer(text):
             assert match.lastgroup is not None

@@ -1,4 +1,4 @@
-"""Which names tell of a secret. Strong ones hide whatever stands under them, weak ones what looks it."""
+"""Which names tell of a secret. Strong ones hide any value, weak ones a value that looks secret."""
 
 import functools
 import re
@@ -150,7 +150,7 @@ class Keys:
         self.kind = functools.lru_cache(maxsize=4096)(self._kind)
 
     def tells(self, name: str, value: object) -> bool:
-        """Whether the value under this name is a secret; `name` is cut to its end by whoever calls."""
+        """Whether the value under this name is a secret; `name` is cut to its end by the caller."""
         kind = self.kind(name)
         return kind is not None and hides(kind, value)
 

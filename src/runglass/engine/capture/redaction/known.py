@@ -1,4 +1,4 @@
-"""Strikes secrets that are known from texts, in whatever form somebody may have put them there."""
+"""Strikes known secrets from texts, in every form in which they may stand there."""
 
 import base64
 import functools

@@ -1,6 +1,6 @@
 """Secrets that stand in a text beside their name: `password=…`, `<token>…</token>`, `PIN is …`.
 
-Names are looked for first, since there are few; what follows them is matched from there, and nothing is
+Names are looked for first, since there are few; the text behind them is matched from there, and no part is
 looked at twice, so that time is linear in the text.
 """
 

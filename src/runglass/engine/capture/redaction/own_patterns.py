@@ -1,6 +1,6 @@
 """The patterns of the setting `redact_patterns`: their authors may have written one that backtracks for ever.
 
-They run in the `regex` library, whose searches can be ended. What could not be looked through in its time
+They run in the `regex` library, whose searches can be ended. A text that could not be searched in its time
 counts as a secret from its first to its last character.
 """
 
@@ -47,7 +47,7 @@ class OwnPatterns:
                 _LOG.warning(message, pattern)
 
     def find(self, text: str) -> list[Span]:
-        """Spans of what the patterns match, of a pattern that is late the whole text.
+        """Spans of all matches; of a pattern that is late the whole text.
 
         Each has 50 ms and 1 µs for each character of processor time, and a hundredth of that after it was
         late three times, so that many hostile texts cost no more than a few.

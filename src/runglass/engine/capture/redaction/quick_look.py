@@ -1,8 +1,8 @@
 """Tells quickly of most texts that they hold no secret: ordinary prose, lists of numbers, tables.
 
-A text of 64 KB has a few hundred different words. Whatever a secret is told by is looked for among those, and
-the patterns are tried on the few that could be a token. Whoever changes a pattern of the other files must see
-to it that this look still overlooks nothing; what it is not sure of it leaves to them.
+A text of 64 KB has a few hundred different words. Names that tell of a secret are looked for among those, and
+the patterns are tried on the few that could be a token. A change to a pattern of the other files needs a
+change here where this look would overlook its matches; a text that is not clearly harmless is left to them.
 """
 
 import re
@@ -42,7 +42,7 @@ _MOST_SPECIAL = 8
 
 
 class QuickLook:
-    """A look at texts for what `names` and the other patterns could find there."""
+    """A look at texts for matches of `names` and of the other patterns."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
