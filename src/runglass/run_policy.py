@@ -1,6 +1,6 @@
 """Whether a caller may have a run: what the project, the server and the flow allow, as it stands now.
 
-The rules themselves are in `override_policy.py` and `provider_settings.py`; this file looks up what they need.
+The rules are in `override_policy.py` and `provider_settings.py`; this file looks up the data for them.
 """
 
 from collections.abc import Collection, Mapping

@@ -151,7 +151,7 @@ async def _keep(
 async def note_call(
     request: ApiRequest, project: Project, call: IdempotencyKey | None, run: RunRecord
 ) -> None:
-    """Notes a call that is about to go on with a paused run, if it has a key. Raises DuplicateIdempotencyKey."""
+    """Notes a call with a key that is about to go on with a run. Raises DuplicateIdempotencyKey."""
     if call is None:
         return
     store = runtime_of(request).store
