@@ -18,6 +18,7 @@ from runglass.engine.scheduling.run_limits import Allowance
 from runglass.engine.scheduling.store_turns import StoreTurns
 from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
+from runglass.engine.steps.deadline import within
 from runglass.engine.steps.handlers import (
     AttemptResult,
     LlmContext,
@@ -27,9 +28,8 @@ from runglass.engine.steps.handlers import (
     performed,
     rendered_prompt,
 )
-from runglass.engine.steps.model_answer import ask_model
+from runglass.engine.steps.model_call import ask_model
 from runglass.engine.steps.outcomes import AwaitingToolResults, out_of_credit
-from runglass.engine.steps.time_limit import within
 from runglass.errors import StepFailure, StoreError, without_traceback
 from runglass.flow import LeafStep, LlmStep, WaitStep
 

@@ -19,7 +19,7 @@ from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.attempt_runner import AttemptRunner
 from runglass.engine.steps.handlers import AttemptResult, LlmContext, StepDependencies
-from runglass.engine.steps.interrupted import InterruptedAttempts
+from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import StepFailedPermanently, out_of_credit
 from runglass.engine.steps.retries import PROVIDER_RETRY, retry_or_fail
 from runglass.errors import StepFailure, without_traceback

@@ -8,9 +8,9 @@ from runglass.engine.models.budget import RunBudget
 from runglass.engine.models.gateway import ModelAnswer, ModelCallFailed, ModelGateway, ModelRequest
 from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
+from runglass.engine.steps.deadline import within
 from runglass.engine.steps.model_turn import ModelTurn
 from runglass.engine.steps.text_batcher import TextBatcher
-from runglass.engine.steps.time_limit import within
 from runglass.errors import StepFailure
 from runglass.flow import LlmStep
 
