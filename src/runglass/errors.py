@@ -42,8 +42,8 @@ class RunglassError(Exception):
 class APIError(RunglassError):
     """The server answered with an error.
 
-    `code` is the stable name (`RUN_NOT_FOUND`), `status` the HTTP status, `details` whatever else the
-    server sent beside code and message.
+    `code` is the stable name (`RUN_NOT_FOUND`), `status` the HTTP status, `details` the other fields
+    that the server sent beside code and message.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class StepFailure(RunglassError):
 
 
 class RunUnreadable(RunglassError):
-    """What the store has of the run `run_id` cannot be decoded; `runglass data export-raw` hands it out."""
+    """The stored data of the run `run_id` cannot be decoded; `runglass data export-raw` hands it out."""
 
     def __init__(self, run_id: str, why: str) -> None:
         super().__init__(f"what is stored of run {run_id!r} cannot be read: {why}")
@@ -203,7 +203,7 @@ class RunPurged(StoreError):
 
 
 class CommitUncertain(StoreError):
-    """The commit failed: what was to be written may be stored or not."""
+    """The commit failed: its rows may be stored or not."""
 
 
 class WrongExpectedVersion(StoreError):
@@ -214,7 +214,7 @@ class PermanentStoreError(StoreError):
     """The store would refuse the same again: trying once more is of no use."""
 
     code = "INTERNAL_ERROR"
-    """What a run fails with that cannot be recorded because of this."""
+    """The code of a run that fails since it cannot be recorded."""
 
 
 class ValueTooLarge(PermanentStoreError):
@@ -291,7 +291,7 @@ CODES: dict[str, Code] = {
     "INTERNAL_ERROR": Code(500, "a fault of the server; the request id finds it in its log"),
     "UNAVAILABLE": Code(503, "the store cannot be reached, or too many runs wait; nothing was started"),
 }
-"""What the HTTP server may answer. The rows of the wire contract, plus NOT_FOUND and METHOD_NOT_ALLOWED."""
+"""The errors of the HTTP server. The rows of the wire contract, plus NOT_FOUND and METHOD_NOT_ALLOWED."""
 
 STEP_CODES: dict[str, str] = {
     "TEMPLATE_ERROR": "a template or `input` names something that does not exist, or is malformed",
@@ -314,7 +314,7 @@ STEP_CODES: dict[str, str] = {
     "CANCELLED": "the attempt was cut off because the run or a sibling ended",
     "INTERNAL_ERROR": "a fault of Runglass itself; the server's log has the details",
 }
-"""What may stand as `code` in the error of a step attempt or of a failed run."""
+"""The values of `code` in the error of a step attempt or of a failed run."""
 
 
 def api_error(
@@ -340,7 +340,7 @@ def api_error(
 
 
 def without_traceback(error: Failed) -> Failed:
-    """The error as a value that is kept: without the frames that it and what it was raised from went through.
+    """The error as a value that is kept: without the frames of itself and of its causes.
 
     They hold all that a step had in hand, and most of them hold the error in turn: only the garbage collector
     would ever find them.

@@ -1,4 +1,4 @@
-"""The events of a run: what the log stores, what streams carry, what `live_trace()` yields.
+"""The events of a run, as the log stores them, streams carry them and `live_trace()` yields them.
 
 A tagged union on `eventType`; the wire contract lists each event's fields. Fields beyond that list
 (`loopPath`, sizes, the cost of a failed attempt) are there because a trace must be the fold of its events and
@@ -27,9 +27,9 @@ class Event(
     omit_defaults=True,
     eq=False,
 ):
-    """What every event has: `seq` counts 1, 2, 3 … without gaps within `execution_id`; `at` is UTC.
+    """The fields of every event: `seq` counts 1, 2, 3 … without gaps within `execution_id`; `at` is UTC.
 
-    What there is none of is left out of the JSON, never written as null.
+    A field without a value is left out of the JSON, never written as null.
     """
 
     execution_id: str
@@ -94,7 +94,7 @@ class StepStarted(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_star
 
 
 class StepInput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_input"):
-    """What went into an attempt, where capture allows it or the attempt failed."""
+    """The input of an attempt, where capture allows it or the attempt failed."""
 
     attempt: int = written(1)
     input_data: Json = None
@@ -118,7 +118,7 @@ class StepProgress(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_pro
 
 
 class StepModelReserved(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_model_reserved"):
-    """What a request to a model can cost at most was taken from the project's budget; the request follows.
+    """The most that a request to a model can cost was taken from the project's budget; the request follows.
 
     The next `step_model_call` of the attempt, or the attempt's end, gives back what was not used.
     """

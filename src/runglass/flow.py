@@ -17,7 +17,7 @@ _DAY_MS = 86_400_000
 
 
 def _about(description: str, **rules: Any) -> msgspec.Meta:
-    """Description and limits of a field, for the schema only: what is stored has been checked before."""
+    """Description and limits of a field, for the schema only: a stored flow has been checked before."""
     return msgspec.Meta(description=description, extra_json_schema=rules)
 
 
@@ -172,7 +172,7 @@ _decoder = msgspec.json.Decoder(Flow)
 
 
 def decode_flow(data: bytes) -> Flow:
-    """The flow that `Flow.encode` wrote. Checks types only: for what this system has stored itself."""
+    """The flow that `Flow.encode` wrote. Checks types only: for flows that this system has stored itself."""
     return _decoder.decode(data)
 
 

@@ -2,7 +2,7 @@
 
 People mend a flow in an editor, so a mistake must come with its place. YAML 1.2 (JSON is a part of it) is
 read into JSON values only, within bounds that a hostile file cannot pass. This file must not know what a flow
-is: whoever judges the data answers with findings, and a `Document` turns them into located problems.
+is: the rules that judge the data answer with findings, and a `Document` turns them into located problems.
 """
 
 import codecs
@@ -163,7 +163,7 @@ class Document:
 def read_document(
     text: str | bytes, *, file: str = "<flow>", limit_characters: int = MAX_CHARACTERS
 ) -> Document:
-    """The text as data. Raises FlowFileError for what is not UTF-8, not YAML, too large or too deep."""
+    """The text as data. Raises FlowFileError for one that is not UTF-8, not YAML, too large or too deep."""
     source = _decoded(text, file)
     if len(source) > limit_characters:
         message = f"the file is larger than {limit_characters:,} characters (setting flow_limit_bytes)"
@@ -185,7 +185,7 @@ def read_document(
     except MarkedYAMLError as error:
         raise FlowFileError([_syntax_problem(error)], file=file) from error
     except (ValueError, OverflowError, LookupError, TypeError, AttributeError, AssertionError) as error:
-        # The library trusts its input in places, as with `chr()` of whatever an escape names.
+        # The library trusts its input in places, as with `chr()` of any number in an escape.
         wrong = next((at for at in _CODE_POINT.finditer(source) if int(at[1], 16) > 0x10FFFF), None)
         reason = "an escape names a character beyond U+10FFFF" if wrong else f"it cannot be read ({error!r})"
         problem = _at_offset(f"not valid YAML: {reason}", source, wrong.start() if wrong else 0)

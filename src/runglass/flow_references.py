@@ -125,7 +125,7 @@ def _parting(target: _Step, step: _Step) -> int:
 
 
 def _never_seen(target: _Step, step: _Step) -> str | None:
-    """Why the output of `target` is never there for `step`, or for what it evaluates itself."""
+    """Why the output of `target` is never there for `step`, or for its own expression."""
     name, at = target.id, _parting(target, step)
     if at == len(target.around):
         if target is step:

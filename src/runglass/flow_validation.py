@@ -181,7 +181,7 @@ def _without_items(part: Any) -> Any:
 
 
 class _Walk:
-    """One pass over a tree of steps: what only the whole tree can tell."""
+    """One pass over a tree of steps: mistakes that only the whole tree can tell."""
 
     def __init__(self, rules: FlowRules, own_providers: Container[str]) -> None:
         self._rules = rules

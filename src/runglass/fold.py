@@ -90,12 +90,12 @@ class RunFold:
 
     @property
     def spent(self) -> Spent:
-        """What all model calls so far have cost."""
+        """The cost and tokens of all model calls so far."""
         return self._totals.spent
 
     @property
     def reserved_usd(self) -> Decimal:
-        """What the requests to models that are being made can cost at most."""
+        """The most that the requests to models that are being made can cost."""
         if not self._reserved:
             return ZERO
         total = ZERO
@@ -170,7 +170,7 @@ class RunFold:
         known = self._open.get(address)
         if known is None or known.step.model_calls:
             return None
-        # A log in which model calls do not stand one by one tells what they cost with each pause.
+        # A log in which model calls do not stand one by one tells their cost with each pause.
         step = replace(known.step, model_used=event.model_used, tokens=event.tokens, cost_usd=event.cost_usd)
         self._totals.add_growth(known.step, step)
         return self._keep(address, step)

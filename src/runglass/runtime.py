@@ -40,7 +40,7 @@ decode_stored_flow = ByteCache(decode_flow, times=10, share=0.5)
 
 
 class Submitted(NamedTuple):
-    """A run that was started, with what the answer to its caller says about its flow."""
+    """A run that was started, with the facts about its flow that the answer has."""
 
     run: StartedRun
     flow_id: str
@@ -188,7 +188,7 @@ class Runtime:
 
     def require_room(self, project: Project) -> None:
         """Raises UNAVAILABLE where the project's runs take as much of the store as they may."""
-        # Runs that go on may pass the limit by what each of them may log.
+        # Runs that go on may pass the limit by the size that the log of each may have.
         limit = self.settings.project_data_bytes
         if project.data_bytes >= limit:
             raise api_error(

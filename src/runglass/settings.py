@@ -17,7 +17,7 @@ from runglass.errors import RunglassError
 
 
 class SettingsError(RunglassError):
-    """A setting has a value that cannot be used; the message says which, where it came from and what fits."""
+    """A setting has a value that cannot be used; the message says which, from where, and what fits."""
 
 
 class Price(msgspec.Struct, frozen=True):

@@ -97,7 +97,7 @@ def _in_template(text: Any) -> Iterator[Reference]:
 
 
 def _tags(text: str) -> Iterator[list[_Token]]:
-    """What stands in each tag of a template, without its spaces."""
+    """The tokens of each tag of a template, without spaces."""
     at = 0
     while opening := _TAG.search(text, at):
         at = opening.end()

@@ -60,7 +60,7 @@ STARTING: dict[str, Any] = {
     "hides": FLOW_HIDDEN,
     "doing": "start runs",
 }
-"""What all endpoints that start a run have in common."""
+"""The answers and parameters that all endpoints that start a run have in common."""
 
 EXECUTED = Answer((CompletedResult, ToolCallsRequired), "The run has completed, or waits for tools.")
 WALKED = Answer((str,), "Events as server-sent events.", media_type=EVENTS)

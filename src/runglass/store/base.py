@@ -1,4 +1,4 @@
-"""What every store can do.
+"""The protocol of every store.
 
 The one rule that all stores keep: an `Append` is one transaction. Events, run row, step attempts and
 checkpoints are written together or not at all, and only if the log's head is where the writer believes it to
@@ -308,7 +308,7 @@ class Store(Protocol):
         """Takes the content out of some rows of an ended run, the first after `place`; None at the end.
 
         A run that fits into the limits changes in one transaction. May begin anew at any time. Raises
-        msgspec.DecodeError for what is no event or step.
+        msgspec.DecodeError for a row that is no event or step.
         """
 
     async def audit(

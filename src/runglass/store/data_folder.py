@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 def make_folder(path: Path) -> None:
     """Makes the folder, and those above it, where they are missing; only the owner may enter it.
 
-    One that is there keeps its rights: who made it may want others to see it. Raises OSError.
+    One that is there keeps its rights: its owner may want others to see it. Raises OSError.
     """
     # The mode goes with the call that makes it: between that and a later change, others could look.
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -218,7 +218,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run.
     `ended_at` is when it ended, where it has.
     `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
-    repeated call gets whatever the log keeps. `spent_usd` joins the project's spending, `reserved_usd` what
+    repeated call gets beside the log. `spent_usd` joins the project's spending, `reserved_usd` what
     is held back of its budget: less than 0 where more was given back than taken. `log_bytes` and `open_bytes`
     join what the run has of them, and what its project has in all.
     """

@@ -114,8 +114,8 @@ class MemoryBudget:
     async def working(self, json_bytes: int) -> AsyncIterator["MemoryHold"]:
         """Inside the block so much JSON may be decoded; waits while others have too much in work.
 
-        One alone is always let in, and nobody inside waits for another: there is no deadlock. A task that is
-        done before the block ends gives the room back at once.
+        A task that is alone is always let in, and none inside waits for another: there is no deadlock. A task
+        that is done before the block ends gives the room back at once.
         """
         size = json_bytes * OBJECTS_PER_BYTE
         if json_bytes < LARGE_BYTES:

@@ -25,7 +25,7 @@ from runglass.settings import Settings
 log = logging.getLogger(__name__)
 
 PARTIAL_HEADS_BYTES = 64 << 20
-"""What all heads that are not complete may hold together."""
+"""Bytes that all heads that are not complete may hold together."""
 
 LINGER_S = 2.0
 """How long a refused caller may still send. Closed at once, a connection may lose the answer on its way."""

@@ -65,7 +65,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._ignored_bytes = 0
         self._answering: RequestResponseCycle | None = None
         self._is_for_health = False
-        """The request was let in whatever the limits are; one that is sent behind `/health` has to ask."""
+        """The request was let in beyond the limits; one that is sent behind `/health` has to ask."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, HeadBufferingTransport(transport, self.loop)))

@@ -178,7 +178,7 @@ async def _later_call(
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
     require_owed(request.auth, run, what="the content")
-    # A path without a version means the one that the run has, whatever has been pushed since.
+    # A path without a version means the one that the run has, and not a later one.
     if number not in (None, run.version):
         message = f"run {run.id!r} walks through version {run.version} of flow {slug!r}, not {number}"
         raise api_error("STALE_TREE", message, execution_id=run.id)

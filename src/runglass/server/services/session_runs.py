@@ -1,4 +1,4 @@
-"""A run of a session as JSON: what it says of itself, and the latest attempt of each of its steps.
+"""A run of a session as JSON: its own fields, and the latest attempt of each of its steps.
 
 Snapshots go from the store into the answer as the bytes that they are.
 """

@@ -1,4 +1,4 @@
-"""The content of events that a caller of `step` is owed, whatever the log keeps of it."""
+"""The content of events that a caller of `step` is owed, from this process or from the store."""
 
 from functools import partial
 

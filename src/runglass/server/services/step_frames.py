@@ -1,4 +1,4 @@
-"""What the caller of `step` gets beyond the log: content that the log does not keep, and two more frames.
+"""The frames that the caller of `step` gets: events with content that the log may not keep, and two more.
 
 Clients of other makers read a step's output from `step_output` alone, and know no bad end but `step_error`.
 Where the log has no such event, the stream does: a frame without an `id`, since it is no event of the run and
@@ -60,7 +60,7 @@ _READ = frozenset(
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a run that waits for tool results hands to its caller."""
+    """The state that a run that waits for tool results hands to its caller."""
 
     tool_call_messages: list[dict[str, Any]]
     tool_calls: list[dict[str, Any]]
@@ -68,7 +68,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Content(Protocol):
-    """What the caller is owed, whether or not the log keeps it; None where nobody has it any more."""
+    """The content that the caller is owed, kept by the log or not; None where it is gone."""
 
     async def of(self, seq: int) -> bytes | None:
         """The output or error of an attempt that ended with this seq, where the log has not all of it."""
@@ -80,7 +80,7 @@ class Content(Protocol):
         """The error of a run that has failed."""
 
     async def pause(self, seq: int) -> Waiting | None:
-        """What `step_paused_for_tool_calls` with this seq tells."""
+        """The content of the `step_paused_for_tool_calls` with this seq."""
 
 
 class StepPage(Page):
@@ -214,7 +214,7 @@ class StepFrames:
         """An attempt that did not come about, of a step or of the one that the run came to last."""
         run, store = self._run, self._store
         source = await store.flow_source(run.flow_id, run.version)
-        # A draft may be another one by now: then nobody knows where in it the step was.
+        # A draft may be another one by now: then the position of the step is not known.
         flow = None if source is None else decode_stored_flow(source)
         _, last = await store.open_steps(run.no)
         if step_id is None:

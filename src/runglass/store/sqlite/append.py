@@ -1,4 +1,4 @@
-"""What an append writes, in one transaction that it shares with others."""
+"""The rows that an append writes, in one transaction that it shares with others."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ _STEP = (
 AT_ONCE_EVENTS = 1000
 AT_ONCE_BYTES = 1 << 20
 """A run with no more events and bytes of checkpoints has these deleted as it ends, any other bit by bit after
-that: each byte is overwritten, and whoever writes at that time waits for it."""
+that: each byte is overwritten, and other writers wait for it."""
 
 
 def write_append(db: sqlite3.Connection, batch: Append) -> None:
@@ -93,7 +93,7 @@ def _moved(db: sqlite3.Connection, batch: Append) -> bool:
 
 
 def _count(db: sqlite3.Connection, batch: Append) -> None:
-    """Adds to what run and project take in the store."""
+    """Adds to the counted bytes of run and project."""
     db.execute(
         "UPDATE project SET data_bytes = data_bytes + ? WHERE id = (SELECT project_id FROM run WHERE no = ?)",
         (batch.log_bytes + batch.open_bytes, batch.run_no),
@@ -105,7 +105,7 @@ def _count(db: sqlite3.Connection, batch: Append) -> None:
 
 
 def _open_bytes(db: sqlite3.Connection, run_no: int) -> int:
-    """What is kept of the run beside its log, of which its checkpoints are most."""
+    """The bytes of the run beside its log, most of them in its checkpoints."""
     (size,) = db.execute("SELECT open_bytes FROM run WHERE no = ?", (run_no,)).fetchone()
     return int(size)
 

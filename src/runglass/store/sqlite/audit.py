@@ -1,7 +1,7 @@
-"""The audit log in SQLite: what was changed in a project, by whom and from where.
+"""The audit log in SQLite: changes of a project, each with its actor and its origin.
 
 An entry is written in the transaction of its change, so neither stands without the other. Triggers of the
-table refuse to change or delete one, whoever asks.
+table refuse to change or delete one.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ _ENTRY = "SELECT no, at, project, actor, key_id, name, address, action, subject,
 
 
 class Audit:
-    """The part of the store that remembers who changed what."""
+    """The part of the store that remembers changes."""
 
     _db: Connections
 

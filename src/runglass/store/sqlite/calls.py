@@ -1,4 +1,4 @@
-"""Calls under an Idempotency-Key: what was asked, what was answered, and the content owed to a repeat."""
+"""Calls under an Idempotency-Key: their answers, and the content that a repeat is owed."""
 
 import sqlite3
 from typing import Any

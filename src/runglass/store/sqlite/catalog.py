@@ -144,7 +144,7 @@ class Catalog:
         retention: Retention = NO_RETENTION,
         by: Actor = SERVER,
     ) -> FlowRecord:
-        # Not in the writer, which everybody waits for; the largest flow takes two milliseconds.
+        # Not in the writer, which all other writes wait for; the largest flow takes two milliseconds.
         digest = hashlib.sha256(source).hexdigest()
 
         def work(db: sqlite3.Connection) -> FlowRecord:
@@ -232,14 +232,14 @@ class Catalog:
 
 
 def _name_of(key_id: int, hint: str) -> str:
-    """What a key is called in the audit log."""
+    """The name of a key in the audit log."""
     return f"key {key_id} ({hint})"
 
 
 def _draft(
     db: sqlite3.Connection, project_id: int, slug: str
 ) -> tuple[dict[str, object] | None, bytes | None]:
-    """What the audit log tells of a draft, and its source, which it does not: anything may stand in it."""
+    """The fields of a draft for the audit log, and its source, which that leaves out."""
     row = db.execute(
         "SELECT source, name, capture, retention_days, content_retention_days FROM flow"
         " JOIN flow_version ON flow_id = id AND version = 0 WHERE project_id = ? AND slug = ?",

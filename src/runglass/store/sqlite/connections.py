@@ -1,8 +1,8 @@
 """SQLite connections for an event loop: one writer thread with group commit, a few reader threads.
 
-SQLite takes one writer at a time, so one thread does all the writing: whatever waits when it comes round goes
-into one transaction, and everyone in it is answered after the one commit. Readers have connections of their
-own and, in WAL mode, never wait for the writer. What the statements mean is not known here.
+SQLite takes one writer at a time, so one thread does all the writing: all work that waits when it comes round
+goes into one transaction, and everyone in it is answered after the one commit. Readers have connections of
+their own and, in WAL mode, never wait for the writer. The meaning of the statements is not known here.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ Work = Callable[[sqlite3.Connection], Result]
 
 BUSY_TIMEOUT_S = 10.0
 READER_WAIT_MS = 50
-"""How long emptying the log may wait for those who read from it, and writers for that."""
+"""How long emptying the log may wait for readers of it, and writers for that."""
 READERS = 4
 LOOK_UPS = 64
 """Most look-ups in one go, in the one thread that does nothing else: every request begins with a few."""
@@ -38,7 +38,7 @@ _Lane: TypeAlias = WorkerThreads[Work[Any]]
 
 
 class Connections:
-    """The connections to one database file. What may wait never runs on the event loop."""
+    """The connections to one database file. Work that may wait never runs on the event loop."""
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"]) -> None:
         self.path = path
@@ -62,7 +62,7 @@ class Connections:
         """Finishes what is queued, then closes every connection."""
         lanes = [lane for lane in (self._writer, self._readers, self._look_ups) if lane is not None]
         self._writer = self._readers = self._look_ups = None
-        # All of them before the first wait: who is cancelled here must leave no thread that never ends.
+        # All of them before the first wait: a task cancelled here must leave no thread that never ends.
         for lane in lanes:
             lane.end()
         for lane in lanes:
@@ -93,7 +93,7 @@ class Connections:
     async def read_inline(self, work: Work[Result]) -> Result:
         """`look_up` for a row that every request reads, on the event loop itself.
 
-        Such a row is in memory, and reading it takes a small part of what handing it to a thread and back
+        Such a row is in memory, and reading it takes a small part of the time that a thread and the way back
         does. Nothing waits here: if anything stands in the way, a thread does it.
         """
         if self._look_ups is not None:
@@ -123,7 +123,7 @@ class Connections:
         return lane.put(work)
 
     def _read(self, jobs: list[_Job]) -> list[_Outcome]:
-        # Who has given up waits no longer; the loop alone changes that, and a change unseen costs one read.
+        # A cancelled task waits no longer; the loop alone changes that, and a change unseen costs one read.
         return [self._read_one(job) for job in jobs if not job.future.done()]
 
     def _read_one(self, job: _Job) -> _Outcome:
@@ -131,7 +131,7 @@ class Connections:
             return WorkResult(job, job.work(self._own_connection(timeout_s=BUSY_TIMEOUT_S)), None)
         except sqlite3.Error as error:
             return WorkResult(job, None, self._store_error(error))
-        # Whatever it is, it belongs to the work that raised it: the thread serves everybody and must live.
+        # Any error belongs to the work that raised it: the thread serves other work and must live.
         except Exception as error:  # noqa: BLE001
             return WorkResult(job, None, error)
 
@@ -148,7 +148,7 @@ class Connections:
     def _open_writer(self) -> sqlite3.Connection:
         try:
             make_folder(self.path.parent)
-            # Snapshots are for nobody else's eyes; SQLite gives its side files the same permissions.
+            # Snapshots are for the owner's eyes alone; SQLite gives its side files the same permissions.
             make_file(self.path)
             warn_of_others(self.path)
             _sync_folders(self.path)
@@ -160,7 +160,7 @@ class Connections:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            # What is deleted, as a request whose run has ended, must not live on in free pages of the file.
+            # Deleted rows, as the request of an ended run, must not live on in free pages of the file.
             # SQLite's own default is OFF, some systems build it with ON.
             connection.execute("PRAGMA secure_delete = ON")
             migrate_sqlite(connection)
@@ -200,7 +200,7 @@ class Connections:
                     outcomes.append(WorkResult(job, None, refusal))
             committing = True
             connection.execute("COMMIT")
-        # Whatever it is, it belongs to the work that raised it: the writer serves everybody and must live.
+        # Any error belongs to the work that raised it: the writer serves other work and must live.
         except Exception as error:  # noqa: BLE001
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
@@ -226,7 +226,7 @@ class Connections:
 
 
 def _empty_log(connection: sqlite3.Connection) -> bool:
-    # Nobody can write meanwhile, so a reader that takes its time is not waited for.
+    # No writer can write meanwhile, so a reader that takes its time is not waited for.
     connection.execute(f"PRAGMA busy_timeout = {READER_WAIT_MS}")
     try:
         (in_the_way, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

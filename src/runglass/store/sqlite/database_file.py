@@ -1,4 +1,4 @@
-"""An SQLite file as a whole: what takes how much of it, rebuilt, and copied while others write.
+"""An SQLite file as a whole: measured, rebuilt, and copied while others write.
 
 For commands that work beside a server, or instead of one. Blocking; each opens the file for itself.
 """
@@ -17,7 +17,7 @@ BUSY_TIMEOUT_S = 10.0
 
 
 class ProjectUsage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What the runs of a project take. Bytes are those of the data, without what SQLite adds to it.
+    """The room that the runs of a project take. Bytes are those of the data, without what SQLite adds to it.
 
     `step_bytes` are the steps of traces, snapshots included; `outcome_bytes` what callers are owed;
     `open_bytes` what runs that have not ended need to go on.
@@ -35,7 +35,7 @@ class ProjectUsage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a database takes on disk. `free_bytes` of `file_bytes` hold nothing, `log_bytes` come on top.
+    """The size of a database on disk. `free_bytes` of `file_bytes` hold nothing, `log_bytes` come on top.
 
     `purged_runs` are gone and still have rows to be removed. Free space goes back to the system by itself
     where `gives_back` is true, else with `runglass data vacuum`.
@@ -82,7 +82,7 @@ _SUMS = (
 
 
 def usage(path: Path) -> Usage:
-    """What is in the file, as of one moment. Reads every row's head. Raises StoreError."""
+    """The usage of the file, as of one moment. Reads every row's head. Raises StoreError."""
     with opened(path) as db:
         db.execute("BEGIN")
         figures: dict[int, dict[str, int]] = {}
@@ -113,8 +113,8 @@ def usage(path: Path) -> Usage:
 def rebuild(path: Path) -> None:
     """Writes the file anew without free space; later on it gives space back by itself.
 
-    Nobody can write meanwhile, so no server may work on it. Takes as much disk space again while it lasts;
-    where that is missing, the file is left as it was. Raises StoreError.
+    No other process can write meanwhile, so no server may work on it. Takes as much disk space again while it
+    lasts; where that is missing, the file is left as it was. Raises StoreError.
     """
     with opened(path) as db:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -131,18 +131,18 @@ def back_up(path: Path, target: Path) -> None:
     if target.exists():
         raise FileExistsError(f"{str(target)!r} exists")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    # For nobody else's eyes, as the database itself.
+    # For the owner's eyes alone, as the database itself.
     os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
         with opened(path) as db, opened(part) as copy:
-            # In one go: a copy in steps begins anew each time that somebody writes.
+            # In one go: a copy in steps begins anew with each write.
             db.backup(copy)
             (found,) = copy.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise StoreError(f"the copy of {str(path)!r} is damaged, as the database may be: {found}")
         with part.open("rb") as written:
             os.fsync(written.fileno())
-        # A link and no rename, which would take the place of a file that somebody has just made.
+        # A link and no rename, which would replace a file that another process has just made.
         os.link(part, target)
     finally:
         for leftover in (part, *(part.with_name(part.name + end) for end in ("-wal", "-shm", "-journal"))):
@@ -151,7 +151,7 @@ def back_up(path: Path, target: Path) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection to a file that is there. Raises StoreError for whatever goes wrong with it."""
+    """A connection to a file that is there. Raises StoreError for any failure."""
     try:
         with closing(
             sqlite3.connect(

@@ -1,4 +1,4 @@
-"""How content leaves the SQLite store: what callers were owed for long enough, and every trace of it.
+"""How content leaves the SQLite store: rows kept for callers long enough, and every trace of them.
 
 `secure_delete` overwrites what is deleted, in the file. Two things it does not reach: the write-ahead log,
 which has each page as it was, and copies that a page keeps of rows which have been moved to another one. So
@@ -13,7 +13,7 @@ from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.removal import delete_some
 from runglass.store.sqlite.sql_helpers import count_kept, count_open, one
 
-# The answer to a job is given long before its run ends, and goes with what else is owed of it.
+# The answer to a job is given long before its run ends, and goes with the other content that is owed.
 _DUE_ANSWERS = (
     "SELECT no, run_no, length(answer) FROM call_answer WHERE answered_at < ?1"
     " AND NOT EXISTS (SELECT 1 FROM run_outcome WHERE run_no = call_answer.run_no)"
@@ -80,10 +80,10 @@ class Expiry:
         if not self._deleted:
             return True
         emptied = False
-        # Now: what is deleted from here on may come too late for this.
+        # Now: rows deleted from here on may come too late for this.
         self._deleted = False
         try:
-            # One after the other: whoever waits to write has a turn in between.
+            # One after the other: other writers have a turn in between.
             for table, key in _CONTENT.items():
                 await self._db.write(partial(_rewrite_if_small, table=table, key=key))
             emptied = await self._db.empty_log()

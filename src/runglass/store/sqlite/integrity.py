@@ -1,4 +1,4 @@
-"""Whether an SQLite file is sound and what it says is true: logs without gaps, traces that are their fold."""
+"""Whether an SQLite file is sound and consistent: logs without gaps, traces that are their fold."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SAMPLE = 200
 
 
 class Checked(NamedTuple):
-    """What was looked at, and what is wrong with it, in one sentence each."""
+    """The checked parts, and their mistakes in one sentence each."""
 
     runs: int
     folded: int
@@ -38,7 +38,7 @@ def check(path: Path, *, every_run: bool) -> Checked:
         db.execute("BEGIN")
         damage = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
         if damage:
-            # Whatever else is found in a damaged file says nothing.
+            # Further mistakes in a damaged file say nothing.
             return Checked(0, 0, [f"the file is damaged: {line}" for line in damage])
         problems = [*_strays(db), *_gaps(db)]
         numbers = [int(no) for (no,) in db.execute("SELECT no FROM run ORDER BY no")]

@@ -1,6 +1,6 @@
-"""What goes from an SQLite file for good: whole runs, the content of runs, and the space that they took.
+"""Removal from an SQLite file for good: whole runs, the content of runs, and the space that they took.
 
-All of it in bites, since there is one writer: nobody who appends waits for more than one of them. The file is
+All of it in bites, since there is one writer: an append waits for one of them at most. The file is
 made with `secure_delete`, so each byte that goes is also written; that is why bites are measured in bytes.
 """
 
@@ -26,7 +26,7 @@ ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
     "run_outcome": (),
     "call_answer": ("no",),
 }
-"""The tables with rows of a run, each with what tells those of one run apart."""
+"""The tables with rows of a run, each with the condition for those of one run."""
 
 _SIZES = {
     "run_request": "length(request)",
@@ -40,7 +40,7 @@ _CONTENT: dict[str, Callable[[bytes], bytes]] = {
     "step": strip_step,
     "step_attempt": strip_step,
 }
-"""The tables with content, and what takes it out of a row's data."""
+"""The tables with content, and the function that takes it out of a row's data."""
 
 _ENDED_RUN = (
     "SELECT run_no, project_id FROM ended_run JOIN run ON no = run_no"
@@ -49,7 +49,7 @@ _ENDED_RUN = (
 """The projects take turns: the first one behind that number, or the first of all."""
 
 SPARE = 20
-"""One page in so many may be free: what is given back to the system is soon asked for again."""
+"""One page in so many may be free: pages given back to the system are soon asked for again."""
 
 
 class _Stripped(NamedTuple):
@@ -63,7 +63,7 @@ class _Stripped(NamedTuple):
 
 
 class Removal:
-    """The part of the store that takes away what nobody wants to keep."""
+    """The part of the store that removes runs and their content."""
 
     _db: Connections
     _deleted: bool
@@ -254,7 +254,7 @@ def _strip_some(
 def _content_of(
     db: sqlite3.Connection, run_no: int, place: ContentPlace | None
 ) -> Iterator[tuple[str, tuple[int, ...], bytes]]:
-    """The rows with content after that place, each with its table and what it is found by in its run."""
+    """The rows with content after that place, each with its table and its key in its run."""
     tables: Sequence[str] = list(_CONTENT)
     after: tuple[int, ...] = ()
     if place is not None:

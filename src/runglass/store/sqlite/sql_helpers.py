@@ -58,12 +58,12 @@ def now_text() -> str:
 
 
 def count_bytes(db: sqlite3.Connection, project_id: int, size: int) -> None:
-    """Adds to what the runs of a project take in the store; less than 0 takes it away."""
+    """Adds to the counted bytes of the runs of a project; less than 0 subtracts."""
     db.execute("UPDATE project SET data_bytes = data_bytes + ? WHERE id = ?", (size, project_id))
 
 
 def count_open(db: sqlite3.Connection, run_no: int, size: int) -> None:
-    """Adds to what is kept of a run beside its log; less than 0 takes it away."""
+    """Adds to the counted bytes of a run beside its log; less than 0 subtracts."""
     sql = "UPDATE run SET open_bytes = open_bytes + ? WHERE no = ? RETURNING project_id"
     for (project_id,) in db.execute(sql, (size, run_no)).fetchall():
         count_bytes(db, project_id, size)

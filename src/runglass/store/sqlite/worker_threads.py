@@ -1,7 +1,7 @@
 """Threads that do the blocking work of event loops.
 
-Whatever waits when a thread comes round is done in one go and answered with one wake-up of the loop: a
-hand-over costs several times what a small read or write does. What the work is, is not known here.
+All work that waits when a thread comes round is done in one go and answered with one wake-up of the loop: a
+hand-over costs several times what a small read or write does. The kind of work is not known here.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class WorkItem(NamedTuple, Generic[T]):
-    """Work that somebody waits for, on the event loop that he waits on."""
+    """Work, with the task that waits for it and its event loop."""
 
     work: T
     loop: asyncio.AbstractEventLoop
@@ -23,7 +23,7 @@ class WorkItem(NamedTuple, Generic[T]):
 
 
 class WorkResult(NamedTuple, Generic[T]):
-    """What became of a job: `error`, or where that is None, `result`."""
+    """The result of a job: `error`, or where that is None, `result`."""
 
     job: WorkItem[T]
     result: Any
@@ -96,13 +96,13 @@ class WorkerThreads(Generic[T]):
 def _answer(outcomes: Sequence[WorkResult[Any]]) -> None:
     for loop in {outcome.job.loop for outcome in outcomes}:
         mine = [outcome for outcome in outcomes if outcome.job.loop is loop]
-        # A loop that has been closed has nobody left who waits.
+        # A loop that has been closed has no waiting task left.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(resolve, mine)
 
 
 def resolve(outcomes: Sequence[WorkResult[Any]]) -> None:
-    """Tells the results to who waits for them; runs on the loop of the jobs."""
+    """Hands the results to the waiting tasks; runs on the loop of the jobs."""
     for job, result, error in outcomes:
         if job.future.done():
             continue

@@ -11,7 +11,7 @@ from runglass.engine.capture.redaction.spans import Span
 
 _HEX = "[0-9a-fA-F]"
 _SERVICES = (
-    # OpenAI, Anthropic, OpenRouter, DeepSeek, Stripe and those who do it like them.
+    # OpenAI, Anthropic, OpenRouter, DeepSeek, Stripe and providers whose keys look like theirs.
     r"[srp]k[-_](?=[A-Za-z_-]{0,60}+\d)[\w-]{12,}+",
     # This server's own.
     r"nk_[\w-]{6,}+",
