@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class StartedRun(NamedTuple):
-    """A run that goes on by itself; `outcome` waits for the end of its stretch.
+    """A run that goes on by itself; `outcome` waits for the end of its segment.
 
-    `head` is the seq that the stretch began after. `outcome` raises RunReleased if the run goes on without
+    `head` is the seq that the segment began after. `outcome` raises RunReleased if the run goes on without
     this engine, StoreError if it cannot be recorded.
     """
 
@@ -55,7 +55,7 @@ class ActiveRuns:
         self._running: dict[str, RunTask] = {}
 
     def is_active(self, run_id: str) -> bool:
-        """Whether a stretch of the run goes on in this engine, or is about to."""
+        """Whether a segment of the run goes on in this engine, or is about to."""
         return run_id in self.tasks or run_id in self.resuming
 
     def begin(
@@ -124,23 +124,23 @@ class ActiveRuns:
         self._queue.leave(run_id, error)
 
     async def join(self, run_id: str) -> None:
-        """Returns when no stretch of the run goes on in this engine."""
+        """Returns when no segment of the run goes on in this engine."""
         task = self.tasks.get(run_id)
         if task is not None:
             await asyncio.wait({task})
 
     async def settled(self, run_id: str) -> None:
-        """Returns when a stretch that has ended is over: its last event is seen a moment before."""
+        """Returns when a segment that has ended is over: its last event is seen a moment before."""
         running = self._running.get(run_id)
         if running is not None and running.ended:
             await asyncio.wait({self.tasks[run_id]})
 
     async def release_all(self) -> None:
-        """Cuts off every stretch, which leaves its run to another process; returns when all have ended."""
+        """Cuts off every segment, which leaves its run to another process; returns when all have ended."""
         # Again for runs that a call has begun meanwhile: none may be left waiting for its own end.
         while self.tasks:
             for run_id, running in self._running.items():
-                # A stretch that has ended is only being stored: its caller must be told the end.
+                # A segment that has ended is only being stored: its caller must be told the end.
                 if not running.ending.requested and not running.ended:
                     running.ending.left = True
                     self._cut_off(run_id)

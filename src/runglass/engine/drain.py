@@ -1,4 +1,4 @@
-"""How attempts are held back, and stretches ended before their time: by a caller, or as the process stops."""
+"""How attempts are held back, and segments ended before their time: by a caller, or as the process stops."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from runglass.engine.scheduling.run_limits import LimitReached
 
 
 class StopRequest:
-    """Asks a stretch that goes on to end as cancelled, or to leave the run to the process that claims it.
+    """Asks a segment that goes on to end as cancelled, or to leave the run to the process that claims it.
 
     `spent_at` is the step for which there was no credit, and `spent` the message; `limit` is the limit that
     the run has reached. Then the run fails, and all its steps that go on fail with it.

@@ -1,7 +1,7 @@
 """Starts runs, owns them while they go on, and sees to it that each of them ends.
 
 A run belongs to the engine and not to its caller: a caller that hangs up does not end it. Between two
-stretches a paused run has no owner; it waits in the store until it is taken up again or cancelled. A run
+segments a paused run has no owner; it waits in the store until it is taken up again or cancelled. A run
 whose engine is gone goes on with the engine that claims it.
 """
 
@@ -209,7 +209,7 @@ class Engine:
         outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
     ) -> StartedRun:
-        """Walks a further stretch of a paused run; `plan` is its own, or that with overrides.
+        """Walks a further segment of a paused run; `plan` is its own, or that with overrides.
 
         Raises RUN_NOT_PAUSED if another call has taken it up, UNAVAILABLE where too many wait, StoreError.
         """
@@ -261,11 +261,11 @@ class Engine:
         self._active.put_aside(run_id, error)
 
     async def join(self, run_id: str) -> None:
-        """Returns when no stretch of the run goes on in this engine."""
+        """Returns when no segment of the run goes on in this engine."""
         await self._active.join(run_id)
 
     def is_active(self, run_id: str) -> bool:
-        """Whether a stretch of the run goes on in this engine, or is about to."""
+        """Whether a segment of the run goes on in this engine, or is about to."""
         return self._active.is_active(run_id)
 
     async def run_forever(self) -> None:

@@ -54,7 +54,7 @@ NO_TALK = LlmContext()
 
 
 class Interpreter:
-    """One stretch of one run of one flow."""
+    """One segment of one run of one flow."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Interpreter:
         )
 
     async def walk(self) -> SegmentResult:
-        """Runs the top-level steps of the stretch.
+        """Runs the top-level steps of the segment.
 
         Raises StepFailedPermanently, CreditsExhausted, LimitReached and StoreError.
         """
@@ -257,7 +257,7 @@ class Interpreter:
         )
 
     def _before(self, plan: RunSpec, stretch: Segment, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
-        """The scope and the data with which a stretch begins: as if all before it had just been run."""
+        """The scope and the data with which a segment begins: as if all before it had just been run."""
         scope, data = Scope(plan.inputs), Payload(plan.inputs)
         known = {step_id: Payload(output) for step_id, output in {**outputs, **stretch.outputs}.items()}
         for step in plan.flow.steps[: stretch.first]:

@@ -1,4 +1,4 @@
-"""How a stretch ends, and the pause in which a run waits for tool results: in the log and for the caller."""
+"""How a segment ends, and the pause in which a run waits for tool results: in the log and for the caller."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from runglass.events import StepPausedForToolCalls
 
 
 class SegmentResult(NamedTuple):
-    """The end of a stretch: the run's result, or the pause in which it waits, and the outputs so far."""
+    """The end of a segment: the run's result, or the pause in which it waits, and the outputs so far."""
 
     result: Payload | None
     pause: Pause | None

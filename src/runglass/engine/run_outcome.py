@@ -1,4 +1,4 @@
-"""How a stretch of a run ends, as its caller hears of it."""
+"""How a segment of a run ends, as its caller hears of it."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ class LeaseLost(RunReleased):
 
 
 class RunOutcome(NamedTuple):
-    """How a stretch ended: `status` as in the trace, and the `error` of a run that failed.
+    """How a segment ended: `status` as in the trace, and the `error` of a run that failed.
 
     `result_json` is the result of a completed one. A paused run has its `pause` and the `outputs` by step id
     so far.

@@ -1,4 +1,4 @@
-"""One stretch of one run, from its begin to each of the ways in which it may end."""
+"""One segment of one run, from its begin to each of the ways in which it may end."""
 
 import asyncio
 import logging
@@ -55,7 +55,7 @@ _TOLD_OF_JOBS = ("code", "message")
 
 
 class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that all stretches of an engine share."""
+    """The parts that all segments of an engine share."""
 
     store: Store
     bus: Bus
@@ -70,7 +70,7 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunTask:
-    """A stretch that goes on, on behalf of `owner`; `ending` asks it to end early."""
+    """A segment that goes on, on behalf of `owner`; `ending` asks it to end early."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class RunTask:
         self._memory.hold_inputs(state.request_bytes)
 
     async def walk(self) -> RunOutcome:
-        """Goes on to the end of the stretch. Raises RunReleased, and StoreError if it cannot be recorded."""
+        """Goes on to the end of the segment. Raises RunReleased, and StoreError if it cannot be recorded."""
         self.begun = True
         set_project(self.run.project_id)
         try:
@@ -149,7 +149,7 @@ class RunTask:
             without_traceback(reached)
             return self._failed(reached.error, capture.error(reached.error), reached.step_id)
         except asyncio.CancelledError:
-            # Being cut off is a way for a stretch to end, and this is its task: nothing is to be unwound.
+            # Being cut off is a way for a segment to end, and this is its task: nothing is to be unwound.
             if self.ending.cancelled is None:
                 raise RunReleased(f"run {run.id!r} was left by a process that stopped") from None
             if run.status == "pending" and not recorder.head:

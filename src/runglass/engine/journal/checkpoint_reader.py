@@ -7,7 +7,7 @@ from runglass.store.records import RunRecord
 
 
 class CheckpointReader:
-    """Reads checkpoints for a run's memory. Holds no stretch, so that nothing of one outlives its end."""
+    """Reads checkpoints for a run's memory. Holds no segment, so that nothing of one outlives its end."""
 
     def __init__(self, run: RunRecord, store: Store, recorder: Recorder) -> None:
         self._run = run

@@ -20,7 +20,7 @@ from runglass.store.records import Checkpoint
 PAUSE = ("", "")
 """The address of a run's pause; no step has an empty id."""
 STRETCH = ("", "stretch")
-"""The address of the stretch that goes on, where it is not the run's first."""
+"""The address of the segment that goes on, where it is not the run's first."""
 ENDED = b"true"
 
 
@@ -55,7 +55,7 @@ class CheckpointSet:
 
     @property
     def begun(self) -> SegmentSpec | None:
-        """The stretch that goes on, where it is not the run's first. Raises msgspec.DecodeError."""
+        """The segment that goes on, where it is not the run's first. Raises msgspec.DecodeError."""
         return None if self._begun is None else msgspec.json.decode(self._begun, type=SegmentSpec)
 
     def outputs(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where a stretch begins: at the start of a run, after a pause, or where a process that died left off."""
+"""Where a segment begins: at the start of a run, after a pause, or where a process that died left off."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ WORKER_LOST = "WORKER_LOST"
 class PausedRun(NamedTuple):
     """A run that waits, with all that is needed to take it up again.
 
-    `step_inputs` are those of the stretch before the pause, `output_bytes` what its checkpoints measure.
+    `step_inputs` are those of the segment before the pause, `output_bytes` what its checkpoints measure.
     """
 
     run: RunRecord
@@ -46,10 +46,10 @@ class InterruptedAttempt(NamedTuple):
 
 
 class ResumeState(NamedTuple):
-    """The state from which a stretch goes on.
+    """The state from which a segment goes on.
 
     `turns` are those that it goes on with, `left_behind` those of a step that its caller went back from.
-    `outputs` are those by step id before the stretch, `kept` the finished steps of the stretch itself.
+    `outputs` are those by step id before the segment, `kept` the finished steps of the segment itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
     `checkpoint` keeps `begun` where that follows a pause. `iterations` and `output_bytes` are the parts of
     its limits that the run has used, but for those that the walk counts once more. `request_bytes` is about
@@ -142,7 +142,7 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
 
 
 async def begun_first(store: Store, run: RunRecord) -> SegmentSpec | None:
-    """Plan and first stretch of a run that has not ended. Raises StoreError, RunUnreadable."""
+    """Plan and first segment of a run that has not ended. Raises StoreError, RunUnreadable."""
     request = await store.request(run.no)
     if request is None:
         return None

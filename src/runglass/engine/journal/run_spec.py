@@ -1,7 +1,7 @@
-"""The specification of a run, one stretch of it, and the state in which it waits between two stretches.
+"""The specification of a run, one segment of it, and the state in which it waits between two segments.
 
-A run is walked in stretches: one from start to end for most runs, one per call where the caller steps through
-it or answers tool calls. Between two stretches nothing of it is in memory: plan, checkpoints and pause are in
+A run is walked in segments: one from start to end for most runs, one per call where the caller steps through
+it or answers tool calls. Between two segments nothing of it is in memory: plan, checkpoints and pause are in
 the store, so a paused run outlives its process.
 """
 
@@ -105,7 +105,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmentSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch and the plan that it is walked by, as they are kept to go on from."""
+    """A segment and the plan that it is walked by, as they are kept to go on from."""
 
     plan: RunSpec
     stretch: Segment

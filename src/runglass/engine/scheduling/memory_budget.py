@@ -155,7 +155,7 @@ class MemoryBudget:
 
 
 class RunMemory:
-    """The outputs that one stretch of a run holds. `read` gets a checkpoint back from the store."""
+    """The outputs that one segment of a run holds. `read` gets a checkpoint back from the store."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class RunMemory:
         self._closed = False
 
     def close(self) -> None:
-        """The stretch is over: nothing of it is held any more."""
+        """The segment is over: nothing of it is held any more."""
         self._closed = True
         for ref in self._refs:
             del self._memory.refs[ref]

@@ -1,4 +1,4 @@
-"""How much one run may do: iterations, bytes of outputs, bytes of log. Counted over all of its stretches.
+"""How much one run may do: iterations, bytes of outputs, bytes of log. Counted over all of its segments.
 
 A large run is stopped by these before it fills the disk and memory that all share; a usual one never meets
 them.

@@ -13,7 +13,7 @@ from runglass.flow import Flow
 class AttemptContext(msgspec.Struct, frozen=True, kw_only=True):
     """The log of one run, and how content gets into it; secrets in `inputs` are struck from errors.
 
-    `outputs`, if given, gets the content of events for the caller of this stretch, by seq, whatever the log
+    `outputs`, if given, gets the content of events for the caller of this segment, by seq, whatever the log
     keeps; `answers_call` says that it is stored, too, for a call that may be sent again.
     """
 
@@ -27,7 +27,7 @@ class AttemptContext(msgspec.Struct, frozen=True, kw_only=True):
     outputs: LiveOutputs | None = None
 
     def keep_replay(self, content: bytes) -> None:
-        """Keeps the content of the last event for the caller of this stretch."""
+        """Keeps the content of the last event for the caller of this segment."""
         is_held = self.outputs is None or self.outputs.keep(self.recorder.head, content)
         if self.answers_call or not is_held:
             self.recorder.keep_replay(content)

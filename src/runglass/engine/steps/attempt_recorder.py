@@ -57,7 +57,7 @@ class _Paid(TypedDict):
 
 
 class AttemptRecorder:
-    """Attempt `number` of a step with the input `data`; `turns` are those of earlier stretches.
+    """Attempt `number` of a step with the input `data`; `turns` are those of earlier segments.
 
     `tried` is its number among those that `retry` counts.
     """

@@ -1,4 +1,4 @@
-"""How a leaf step can end other than with an output: each ends, or holds up, the stretch around it."""
+"""How a leaf step can end other than with an output: each ends, or holds up, the segment around it."""
 
 from runglass.engine.drain import StopRequest
 from runglass.engine.journal.checkpoints import FailureCheckpoint

@@ -21,7 +21,7 @@ async def overrides_applied(
 ) -> OverridesApplied | None:
     """The event that tells the overrides of a call; None where it has none, or none that is not `known`.
 
-    A stretch has the overrides of steps' fields only where they change its flow. Those of inputs come with
+    A segment has the overrides of steps' fields only where they change its flow. Those of inputs come with
     every call; their values show in the inputs themselves.
     """
     blocks, inputs = begun.stretch.block_overrides, _inputs(begun)

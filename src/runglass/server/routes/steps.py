@@ -231,7 +231,7 @@ def _stretch(
     results: Sequence[dict[str, object]] = (),
     step_inputs: Mapping[str, dict[str, Any]] | None = None,
 ) -> Segment:
-    """The stretch to be walked; `step_inputs` hold on where the call has no `inputOverrides`."""
+    """The segment to be walked; `step_inputs` hold on where the call has no `inputOverrides`."""
     given = asked.input_overrides
     ids = {step.id for top in flow.steps for step in within(top)} if given else set()
     of_steps = {name: value for name, value in (given or {}).items() if name in ids and type(value) is dict}

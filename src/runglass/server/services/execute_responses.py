@@ -26,7 +26,7 @@ from runglass.trace import RunSummary
 async def outcome_of(
     request: ApiRequest, started: StartedRun, flow_id: str, block_count: int
 ) -> StoredResponse:
-    """The response, once the stretch has ended in this process or another."""
+    """The response, once the segment has ended in this process or another."""
     try:
         with once_started(started.id):
             outcome = await while_allowed(request, started.id, _waited(started))

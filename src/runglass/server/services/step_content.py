@@ -15,7 +15,7 @@ from runglass.store.records import RunRecord
 
 
 class LiveContent:
-    """Content of a stretch that this call has begun."""
+    """Content of a segment that this call has begun."""
 
     def __init__(self, started: StartedRun, outputs: LiveOutputs, store: Store, run: RunRecord) -> None:
         self._started = started

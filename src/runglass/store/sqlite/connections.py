@@ -93,8 +93,8 @@ class Connections:
     async def read_inline(self, work: Work[Result]) -> Result:
         """`look_up` for a row that every request reads, on the event loop itself.
 
-        Such a row is in memory, and reading it takes a small part of the time that the way to a thread and back
-        takes. Nothing waits here: if anything stands in the way, a thread does it.
+        Such a row is in memory, and reading it takes a small part of the way to a thread and back.
+        Nothing waits here: if anything stands in the way, a thread does it.
         """
         if self._look_ups is not None:
             with contextlib.suppress(sqlite3.Error):
