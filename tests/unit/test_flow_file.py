@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass import flow
+from runglass import flow_parser
 from runglass.diagnostics import path_text
 from runglass.errors import FlowFileError, Problem, RunglassError
 from runglass.flow import LlmStep, decode_flow
@@ -165,7 +165,7 @@ def test_mistakes_of_writing_and_of_meaning_come_together() -> None:
 
 
 def test_the_list_of_problems_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "MAX_PROBLEMS", 2)
+    monkeypatch.setattr(flow_parser, "MAX_PROBLEMS", 2)
     assert problems("slug: a\nx: 1\ny: 1\nz: 1\n" + ONE) == [
         "f.yaml:2:1: unknown field 'x' at x",
         "f.yaml:3:1: unknown field 'y' at y",
