@@ -13,7 +13,8 @@ from runglass.client.core import run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.settings_reader import read_settings
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 MENTION = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
 
 
@@ -64,7 +65,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "page", sorted([*DOCS.rglob("*.md"), DOCS.parent / "README.md"]), ids=lambda page: page.name
+    "page", sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")]), ids=lambda page: page.name
 )
 def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
     for target, anchor in MENTION.findall(page.read_text(encoding="utf-8")):
@@ -75,3 +76,12 @@ def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
             assert anchor[1:] in [
                 re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles
             ]
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "decisions").glob("*.md")), ids=lambda page: page.name)
+def test_a_decision_names_files_that_are_there(page: Path) -> None:
+    there = [
+        file.as_posix() for room in ("src", "tests", "bench", "docs") for file in (ROOT / room).rglob("*.py")
+    ]
+    for named in re.findall(r"`([\w./]+\.py)`", page.read_text(encoding="utf-8")):
+        assert any(file.endswith(f"/{named}") for file in there), f"{page.name} names {named}"

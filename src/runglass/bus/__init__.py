@@ -1,1 +1,4 @@
-"""How processes wake each other: one protocol (`base.py`), one file per kind of bus."""
+"""How processes wake each other: one protocol (`base.py`), one file per kind of bus.
+
+Knows no events and no stores.
+"""

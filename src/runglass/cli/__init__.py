@@ -1,4 +1,4 @@
-"""The terminal command `runglass`.
+"""The terminal command `runglass`: arguments in, tables and exit codes out. Knows no HTTP and no SQL.
 
 Nothing is imported here before `main` runs: the package is part of the light installation too, which has
 neither the terminal's libraries nor the server's, and there it must say so in one sentence. And until it is

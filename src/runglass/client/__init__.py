@@ -1,4 +1,4 @@
-"""The client, blocking and on asyncio.
+"""The client, blocking and on asyncio. Knows nothing of server, engine and stores.
 
 Calls, retries and the cursor of a live trace are described without I/O; two thin transports perform them.
 Here is what a blocking program may load; `async_client` and `async_flows` need asyncio and stand apart.

@@ -1,1 +1,4 @@
-"""Where runs, flows and keys are kept: one protocol (`base.py`), one file per kind of store."""
+"""Where runs, flows and keys are kept: one protocol (`base.py`), one folder per kind of store.
+
+Knows nothing of the engine and of HTTP.
+"""

@@ -1,1 +1,4 @@
-"""One file for each group of commands."""
+"""One file for each group of commands: its options, what it asks for, what it shows.
+
+Knows no HTTP and no SQL.
+"""

@@ -1,5 +1,7 @@
 """The only HTTP in the client: performs described calls and follows streams, once blocking, once on asyncio.
 
+Knows no flows and no runs.
+
 What to send, what an outcome means, whether to try again and when a stream is lost for good is decided
 elsewhere, without I/O, for both transports alike. What differs is in `blocking` and `on_asyncio`: how to
 wait, and how to be cut off; a program loads the one that it needs. Here is what both know of the HTTP

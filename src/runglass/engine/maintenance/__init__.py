@@ -1,1 +1,1 @@
-"""Work beside the runs: removes runs and content that are due to go. Starts no run."""
+"""What goes on beside the runs: runs and content that are due to go. Knows no steps and starts no run."""

@@ -1,1 +1,1 @@
-"""Language models: requests, answers, prices and the budget that they are paid from. Knows no steps."""
+"""Language models: requests, answers, prices, and the budget that pays. Knows no attempts and no events."""

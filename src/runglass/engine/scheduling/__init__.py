@@ -1,1 +1,4 @@
-"""Which project may go on, and with how much: turns, pace, memory, limits. Knows no steps."""
+"""Who may go on, and with how much: turns between projects, pace, memory, limits.
+
+Knows no flows and no events.
+"""

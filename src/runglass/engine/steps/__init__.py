@@ -1,1 +1,1 @@
-"""One attempt of one leaf step: performed, recorded, tried again. Knows nothing of the tree of steps."""
+"""One attempt of one leaf step: performed, recorded, tried again. Knows nothing of which step comes next."""

@@ -1,1 +1,4 @@
-"""What a request says: its body, parameters and headers, read and checked. Starts nothing."""
+"""What a request says: its body, parameters and headers, read and checked.
+
+Knows no store and starts nothing.
+"""

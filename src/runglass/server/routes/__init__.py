@@ -1,1 +1,4 @@
-"""The handlers of the endpoints, one file for each resource. What they have in common is in `services`."""
+"""The handlers of the endpoints, one file for each resource.
+
+Knows no paths and no roles: those are in the table `server/endpoints.py`.
+"""

@@ -1,1 +1,1 @@
-"""The store of a single machine: one SQLite file. Knows nothing of events, flows and servers."""
+"""The store of a single machine: one SQLite file. Knows nothing of the engine and of HTTP."""
