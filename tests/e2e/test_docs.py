@@ -85,3 +85,13 @@ def test_a_decision_names_files_that_are_there(page: Path) -> None:
     ]
     for named in re.findall(r"`([\w./]+\.py)`", page.read_text(encoding="utf-8")):
         assert any(file.endswith(f"/{named}") for file in there), f"{page.name} names {named}"
+
+
+def test_the_diffs_of_the_recipes_are_of_the_code_as_it_is() -> None:
+    diffs = re.findall(r"^```diff\n(.*?)^```", (DOCS / "recipes.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert len(diffs) == 6
+    for name, body in re.findall(r"^# (\S+)\n((?:(?!# ).*\n)*)", "".join(diffs), re.M):
+        before = [line[1:] for line in body.splitlines() if line[0] in " -"]
+        if before:
+            lines = set((ROOT / name).read_text(encoding="utf-8").splitlines())
+            assert [line for line in before if line not in lines] == [], name
