@@ -24,7 +24,7 @@
             └── ValueTooLarge        a value is larger than the store can hold
 
 The server raises what the client will raise: it builds an `APIError` by code with `api_error`, sends it in
-the shape of the wire contract, and the client builds the same one from the answer.
+the shape of the wire contract (`docs/spec/wire.md`), and the client builds the same one from the answer.
 
 More than 300 lines: one list of classes and one table.
 """
@@ -291,7 +291,7 @@ CODES: dict[str, Code] = {
     "INTERNAL_ERROR": Code(500, "a fault of the server; the request id finds it in its log"),
     "UNAVAILABLE": Code(503, "the store cannot be reached, or too many runs wait; nothing was started"),
 }
-"""The errors of the HTTP server. The rows of the wire contract, plus NOT_FOUND and METHOD_NOT_ALLOWED."""
+"""The errors of the HTTP server. The rows of the wire contract, and four more (decision 0002)."""
 
 STEP_CODES: dict[str, str] = {
     "TEMPLATE_ERROR": "a template or `input` names something that does not exist, or is malformed",

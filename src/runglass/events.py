@@ -1,9 +1,9 @@
 """The events of a run, as the log stores them, streams carry them and `live_trace()` yields them.
 
-A tagged union on `eventType`; the wire contract lists each event's fields. Fields beyond that list
-(`loopPath`, sizes, the cost of a failed attempt) are there because a trace must be the fold of its events and
-of nothing else. Types that this version does not know decode as `UnknownEvent`, so an older client can follow
-a newer server.
+A tagged union on `eventType`; the wire contract (`docs/spec/wire.md`) lists each event's fields. Fields
+beyond that list (`loopPath`, sizes, the cost of a failed attempt) are there because a trace must be the fold
+of its events and of nothing else. Types that this version does not know decode as `UnknownEvent`, so an older
+client can follow a newer server.
 
 More than 300 lines: one list.
 """

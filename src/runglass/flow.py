@@ -1,8 +1,8 @@
 """A flow: the tree of steps that a run walks.
 
 The engine executes these structs and the store keeps them; `flow_parser.py` is the only way from a file to
-them. Their annotations are the source of the published JSON Schema. This file knows nothing of how a step is
-executed.
+them. Their annotations are the source of the published JSON Schema; `docs/spec/flow.md` is the contract.
+This file knows nothing of how a step is executed.
 """
 
 import functools

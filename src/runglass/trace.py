@@ -1,6 +1,7 @@
 """The trace of a run as people read it: the public types of the run reference.
 
-Attributes, names and optionality follow the reference exactly; on the wire the same fields are camelCase.
+Attributes, names and optionality follow the reference (`docs/spec/run-reference.txt`) exactly; on the wire
+the same fields are camelCase.
 `input_context`, `output_context` and `error_context` decode when first read. This file knows nothing of how
 a trace comes about (`fold.py`) or travels. What there is none of is left out of the JSON.
 """

@@ -95,3 +95,10 @@ def test_the_diffs_of_the_recipes_are_of_the_code_as_it_is() -> None:
         if before:
             lines = set((ROOT / name).read_text(encoding="utf-8").splitlines())
             assert [line for line in before if line not in lines] == [], name
+
+
+def test_the_page_for_contributors_has_every_target_of_make() -> None:
+    targets = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert len(targets) > 8
+    assert [each for each in targets if f"make {each}" not in page and each != "help"] == []

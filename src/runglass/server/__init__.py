@@ -1,4 +1,7 @@
-"""The HTTP server: the wire contract on top of a runtime. Knows no SQL, and nothing of how a step is run."""
+"""The HTTP server: the wire contract (`docs/spec/wire.md`) on top of a runtime.
+
+Knows no SQL, and nothing of how a step is run.
+"""
 
 from runglass.server.app import create_app
 from runglass.server.bootstrap import new_event_loop, serve, serving
