@@ -6,11 +6,14 @@ import runpy
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from runglass.client.core import run_requests
 from runglass.client.core.requests import FlowAddress
+from runglass.errors import CODES
+from runglass.events import EventType
 from runglass.settings_reader import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -102,3 +105,11 @@ def test_the_page_for_contributors_has_every_target_of_make() -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert len(targets) > 8
     assert [each for each in targets if f"make {each}" not in page and each != "help"] == []
+
+
+def test_what_goes_beyond_the_wire_contract_is_told_in_a_decision() -> None:
+    contract = (DOCS / "spec" / "wire.md").read_text(encoding="utf-8")
+    told = (DOCS / "decisions" / "0002-fields-beyond-the-contract.md").read_text(encoding="utf-8")
+    beyond = [each for each in (*CODES, *get_args(EventType)) if each not in contract]
+    assert len(beyond) > 5
+    assert [each for each in beyond if f"`{each}`" not in told] == []
