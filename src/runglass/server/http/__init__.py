@@ -1,1 +1,1 @@
-"""Connections, streams and the shapes of answers. Knows nothing of flows and runs."""
+"""Connections, streams and the shapes of answers. Knows no endpoint and no flow."""

@@ -1,4 +1,4 @@
 """What a request says: its body, parameters and headers, read and checked.
 
-Knows no store and starts nothing.
+Knows no handler and starts no run.
 """
