@@ -9,19 +9,19 @@ SOURCE = Path(runglass.__file__).parent
 GLOSSARY = Path(__file__).parents[2] / "docs" / "concepts.md"
 
 COMMON = """
-access admin api app append argument async asyncio attachments authentication backend backends base
-batcher blocking body bootstrap bound byte cache caller cancel catalog check checks cli client clock
-code command commands composition concurrency connection connections context core cost cursor data
+access admin answer api app append argument async asyncio attachments authentication backend backends
+base batcher blocking body bootstrap bound byte cache caller cancel catalog check checks cli client
+clock code command commands composition concurrency connection connections context core cost cursor data
 database deadline defaults delete demo driver encoded endpoint endpoints engine error errors example
 execute exit expiry export failure fast file files folder formatting frames framing gc handlers health
 helpers http import integrity interrupt interrupts json keywords lazy limit limits lines list live local
 lock log loop mapping memory message messages middleware migrations money note numbers openapi options
 output outputs own page pagination parameters parser parsers parsing path patterns policy pool price
 priority process processes protocol query quick rate raw reader records redactor references refusals
-removal request requests response responses result retries routes routing rows runtime safe schema
-schemas security selector serve server service services settings spans spec sql sqlite sse state stream
-streaming syntax table task template terminal terminate testing text threads token tool transform
-transport types uvicorn validation value view views watch watcher without writer
+removal request requests response responses result retries routes routing rows runner runtime safe
+schema schemas security selector serve server service services settings spans spec sql sqlite sse state
+stream streaming syntax table task template terminal terminate testing text threads time token tool
+transform transport types uvicorn validation value view views watch watcher without writer
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 
