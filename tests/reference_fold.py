@@ -1,0 +1,325 @@
+"""A second fold, to judge the server's by: from a run's events, as a client gets them, to the JSON of its trace.
+
+It was written from the wire contract and `docs/concepts.md`, without a look at `runglass.fold`, and it imports
+nothing of Runglass: what it shares with the fold is the specification alone. So it is slow and obvious. Each
+question about a run is a pass of its own over all events.
+"""
+
+import itertools
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Context, Decimal
+from typing import Any
+
+JsonObject = dict[str, Any]
+Place = tuple[str, tuple[int, ...]]
+"""A step, and the iteration of each loop around it: one line of a trace."""
+
+EXACT = Context(prec=2000)
+LONGEST_MESSAGE = 300
+"""Characters of an error's message in a run's summary. No document says how many; the server was asked."""
+
+RUN_ENDS = {"flow_completed": "completed", "flow_failed": "failed", "flow_cancelled": "cancelled"}
+PAUSES = ("step_paused", "step_paused_for_tool_calls")
+ATTEMPT_ENDS = {"step_completed": "completed", "step_retrying": "failed", "step_error": "failed"}
+OF_ATTEMPTS = (
+    "step_started",
+    "step_input",
+    "step_resumed",
+    "step_progress",
+    "step_model_reserved",
+    "step_model_call",
+    "step_output",
+    "step_completed",
+    "step_retrying",
+    "step_error",
+    "step_skipped",
+)
+GOING_ON = (*OF_ATTEMPTS, "overrides_applied", "loop_completed")
+
+
+def reference_trace(events: list[JsonObject]) -> JsonObject:
+    """What `GET …/trace` answers for a run of which these are all events so far, the first included."""
+    places: list[Place] = []
+    for event in events:
+        if event["eventType"] in ("step_started", "step_skipped") and place_of(event) not in places:
+            places.append(place_of(event))
+    attempts = {place: attempts_of(place, events) for place in places}
+    return {
+        "flowRun": flow_run(events, list(itertools.chain(*attempts.values()))),
+        "steps": [attempts[place][-1] for place in places],
+    }
+
+
+# The run.
+
+
+def flow_run(events: list[JsonObject], attempts: list[JsonObject]) -> JsonObject:
+    """The run's summary; `attempts` are all attempts of all its steps."""
+    begin = next(event for event in events if event["eventType"] == "run_started")
+    ends = [event for event in events if event["eventType"] in RUN_ENDS]
+    end = ends[0] if ends else None
+    overridden: list[str] = []
+    for event in events:
+        if event["eventType"] == "overrides_applied":
+            overridden += [name for name in event["overridden"] if name not in overridden]
+    return without_nulls(
+        {
+            "id": begin["executionId"],
+            "flowId": begin["flowId"],
+            "flowSlug": begin.get("flowSlug"),
+            "version": begin["version"],
+            "status": run_status(events),
+            "triggerType": begin["triggerType"],
+            "sessionId": begin.get("sessionId"),
+            "traceParent": begin.get("traceParent"),
+            "traceState": begin.get("traceState"),
+            "stepCount": begin["stepCount"],
+            "startedAt": begin["at"],
+            "completedAt": end and end["at"],
+            "durationMs": end and milliseconds(begin["at"], end["at"]),
+            "error": end and run_error(end),
+            "overridden": sorted(overridden) or None,
+            "totals": totals(attempts, retried=len(of_type(events, "step_retrying"))),
+        }
+    )
+
+
+def run_status(events: list[JsonObject]) -> str:
+    status = "running"
+    for event in events:
+        if event["eventType"] in RUN_ENDS:
+            return RUN_ENDS[event["eventType"]]
+        if event["eventType"] in PAUSES:
+            status = "paused"
+        elif event["eventType"] in GOING_ON:
+            status = "running"
+    return status
+
+
+def run_error(end: JsonObject) -> JsonObject | None:
+    """Why a run did not end well; an event that ends it well has no error."""
+    if end["eventType"] == "flow_failed":
+        error = end["error"]
+        message = error.get("message")
+        return without_nulls(
+            {
+                "code": error["code"],
+                "message": message and message[:LONGEST_MESSAGE],
+                "stepId": end.get("stepId"),
+            }
+        )
+    if end["eventType"] == "flow_cancelled":
+        return {"code": "CANCELLED", "message": end["reason"][:LONGEST_MESSAGE]}
+    return None
+
+
+# Steps.
+
+
+def place_of(event: JsonObject) -> Place:
+    path = event.get("loopPath")
+    if path is None:
+        path = [event["loopIndex"]] if "loopIndex" in event else []
+    return event["stepId"], tuple(path)
+
+
+def attempts_of(place: Place, events: list[JsonObject]) -> list[JsonObject]:
+    """Every attempt at a place, as a StepTrace, in the order of their numbers."""
+    numbers = {
+        event["attempt"]
+        for event in events
+        if event["eventType"] in ("step_started", "step_skipped") and place_of(event) == place
+    }
+    return [attempt_trace(events_of_attempt(place, number, events)) for number in sorted(numbers)]
+
+
+def events_of_attempt(place: Place, number: int, events: list[JsonObject]) -> list[JsonObject]:
+    """What the log has of one attempt: its own events, pauses for tools in it, and the end of the run."""
+    chosen: list[JsonObject] = []
+    newest = 0
+    for event in events:
+        kind = event["eventType"]
+        if kind in OF_ATTEMPTS and place_of(event) == place:
+            newest = max(newest, event["attempt"])
+            if event["attempt"] == number:
+                chosen.append(event)
+        elif kind == "step_paused_for_tool_calls" and place == (event["stepId"], ()) and newest == number:
+            chosen.append(event)
+        elif kind in RUN_ENDS:
+            chosen.append(event)
+    return chosen
+
+
+def attempt_trace(events: list[JsonObject]) -> JsonObject:
+    """The StepTrace of the attempt that `events` tell of."""
+    first = next(event for event in events if event["eventType"] in ("step_started", "step_skipped"))
+    trace: JsonObject = {
+        "stepId": first["stepId"],
+        "attempt": first["attempt"],
+        "loopIndex": first.get("loopIndex"),
+        "loopPath": first.get("loopPath"),
+        "status": "running",
+        "truncated": False,
+    }
+    if first["eventType"] == "step_skipped":
+        return without_nulls(trace | {"status": "skipped"})
+
+    trace["startedAt"] = first["at"]
+    trace["inputSizeBytes"] = first.get("inputSizeBytes")
+    inputs = of_type(events, "step_input")
+    for event in inputs:
+        trace["inputContext"] = event.get("inputData")
+        trace["inputSizeBytes"] = event.get("inputSizeBytes", trace["inputSizeBytes"])
+
+    end = end_of_attempt(events)
+    if end is not None:
+        trace["completedAt"] = end["at"]
+        trace["status"] = ATTEMPT_ENDS.get(end["eventType"], "failed")
+        if end["eventType"] == "step_completed":
+            trace["outputContext"] = end.get("output")
+            trace["outputSizeBytes"] = end.get("outputSizeBytes")
+        else:
+            trace["errorContext"] = attempt_error(end)
+        trace["durationMs"] = end.get("durationMs")
+        if end["eventType"] in RUN_ENDS:
+            trace["durationMs"] = milliseconds(first["at"], end["at"])
+    trace["truncated"] = any(event["truncated"] for event in inputs[-1:]) or bool(
+        end and end.get("truncated") and end["eventType"] == "step_completed"
+    )
+
+    calls = [event["modelCall"] for event in of_type(events, "step_model_call")]
+    trace["modelCalls"] = calls or None
+    trace["tokens"] = sum_of_tokens(call.get("tokens") for call in calls)
+    trace["costUsd"] = sum_of_money(call.get("costUsd") for call in calls)
+    for call in calls:
+        trace["modelUsed"] = call.get("modelUsed", trace.get("modelUsed"))
+        trace["finishReason"] = call.get("finishReason")
+    for event in events:
+        if event["eventType"] in (*ATTEMPT_ENDS, "step_paused_for_tool_calls"):
+            trace["modelUsed"] = event.get("modelUsed", trace.get("modelUsed"))
+            trace["finishReason"] = event.get("finishReason", trace.get("finishReason"))
+            if not calls:
+                trace["tokens"] = event.get("tokens", trace["tokens"])
+                trace["costUsd"] = event.get("costUsd", trace["costUsd"])
+    trace["reservation"] = open_reservation(events)
+    return without_nulls(trace)
+
+
+def end_of_attempt(events: list[JsonObject]) -> JsonObject | None:
+    """The event that ended an attempt: its own, else the end of the run in which it still went on."""
+    for event in events:
+        if event["eventType"] in ATTEMPT_ENDS or event["eventType"] in ("flow_failed", "flow_cancelled"):
+            return event
+    return None
+
+
+def attempt_error(end: JsonObject) -> Any:
+    """What an attempt failed of: its own error, or what ended the run in which it still went on."""
+    if end["eventType"] == "flow_cancelled":
+        return {"code": "CANCELLED", "message": end["reason"]}
+    return end["error"]
+
+
+def open_reservation(events: list[JsonObject]) -> JsonObject | None:
+    """What is still reserved: the next model call gives it back, and so does the end of the attempt."""
+    reservation = None
+    for event in events:
+        if event["eventType"] == "step_model_reserved":
+            reservation = event["reservation"]
+        elif event["eventType"] == "step_model_call" or event["eventType"] in (*ATTEMPT_ENDS, *RUN_ENDS):
+            reservation = None
+    return reservation
+
+
+# What a run adds up to.
+
+
+def totals(attempts: list[JsonObject], *, retried: int) -> JsonObject:
+    """`flowRun.totals`: every attempt and every model call, those that failed included."""
+    calls = [call for attempt in attempts for call in attempt.get("modelCalls", [])]
+    failed = [attempt for attempt in attempts if attempt["status"] == "failed"]
+    models = list(dict.fromkeys(call["model"] for call in calls))
+    reasons = [call["finishReason"] for call in calls if "finishReason" in call]
+    return without_nulls(
+        {
+            "completed": sum(attempt["status"] == "completed" for attempt in attempts),
+            "failed": len(failed) - retried,
+            "retried": retried,
+            "skipped": sum(attempt["status"] == "skipped" for attempt in attempts),
+            "tokens": sum_of_tokens(attempt.get("tokens") for attempt in attempts),
+            "costUsd": sum_of_money(attempt.get("costUsd") for attempt in attempts),
+            "failedTokens": sum_of_tokens(attempt.get("tokens") for attempt in failed),
+            "failedCostUsd": sum_of_money(attempt.get("costUsd") for attempt in failed),
+            **unknown_costs(calls),
+            "estimatedCostUsd": sum_of_money(
+                call.get("costUsd") for call in calls if call.get("costEstimated")
+            ),
+            "byModel": {
+                model: model_totals([call for call in calls if call["model"] == model]) for model in models
+            }
+            or None,
+            "finishReasons": {reason: reasons.count(reason) for reason in reasons} or None,
+        }
+    )
+
+
+def model_totals(calls: list[JsonObject]) -> JsonObject:
+    return without_nulls(
+        {
+            "calls": len(calls),
+            "tokens": sum_of_tokens(call.get("tokens") for call in calls),
+            "costUsd": sum_of_money(call.get("costUsd") for call in calls),
+            **unknown_costs(calls),
+        }
+    )
+
+
+def unknown_costs(calls: list[JsonObject]) -> JsonObject:
+    return {
+        "unmeteredCalls": sum(call.get("costUnknown") == "no_usage" for call in calls),
+        "unpricedCalls": sum(call.get("costUnknown") == "no_price" for call in calls),
+    }
+
+
+def sum_of_tokens(each: Iterable[JsonObject | None]) -> JsonObject | None:
+    """All of them together; none where nothing was told, which is another thing than 0."""
+    told = [tokens for tokens in each if tokens is not None]
+    if not told:
+        return None
+    return {part: sum(tokens[part] for tokens in told) for part in ("prompt", "completion", "total")}
+
+
+def sum_of_money(each: Iterable[str | None]) -> str | None:
+    """The exact sum of those amounts that are known, in plain notation; none where no amount is."""
+    known = [Decimal(amount) for amount in each if amount is not None]
+    if not known:
+        return None
+    amount = Decimal(0)
+    for one in known:
+        amount = EXACT.add(amount, one)
+    return plain(amount)
+
+
+def plain(amount: Decimal) -> str:
+    """Without an exponent, and without zeros that say nothing."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+# Small things.
+
+
+def of_type(events: list[JsonObject], kind: str) -> list[JsonObject]:
+    return [event for event in events if event["eventType"] == kind]
+
+
+def milliseconds(start: str, end: str) -> int:
+    """Whole milliseconds from one time of the wire to another."""
+    elapsed = datetime.fromisoformat(end) - datetime.fromisoformat(start)
+    return round(elapsed.total_seconds() * 1000)
+
+
+def without_nulls(fields: JsonObject) -> JsonObject:
+    """A null that means "there is none" is left out; nulls inside of what was captured are content."""
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,295 @@
+"""Generated logs of runs: events as a client gets them, in every order that a run can write them.
+
+It knows the events and when each may come, from the wire contract, and nothing of what they add up to.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.reference_fold import sum_of_money, sum_of_tokens
+
+JsonObject = dict[str, Any]
+
+SNAPSHOTS: st.SearchStrategy[Any] = st.sampled_from(
+    [{}, {"text": "a"}, {"n": None, "items": [1, 2.5, "é\U0001f600"]}, {"costUsd": "0.1", "status": "failed"}]
+)
+SIZES = st.none() | st.integers(0, 10**6)
+ERRORS: st.SearchStrategy[JsonObject] = st.builds(
+    lambda code, message: {"code": code} if message is None else {"code": code, "message": message},
+    st.sampled_from(["STEP_FAILED", "TEMPLATE_ERROR", "CANCELLED", "RATE_LIMITED"]),
+    st.sampled_from([None, "", "it broke", "x" * 300, "y" * 301, "é\U0001f600" * 200]),
+)
+MODELS = ["echo", "openai:small", "local:large"]
+TOKENS = st.builds(
+    lambda prompt, completion: {"prompt": prompt, "completion": completion, "total": prompt + completion},
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+)
+# Amounts of very different sizes, with zeros at either end: a sum in floats would differ.
+AMOUNTS = st.sampled_from(["0", "0.000045", "0.10", "3", "1000000", "0.0000000000000000000000000000000001"])
+
+TOP_LEVEL = ["a", "b", "ask"]
+PLACES: list[tuple[str, tuple[int, ...]]] = [
+    *((step, ()) for step in TOP_LEVEL),
+    *(("in_loop", (index,)) for index in range(3)),
+    *(("in_inner_loop", (outer, inner)) for outer in range(2) for inner in range(2)),
+    ("left", ()),
+    ("right", ()),
+]
+
+
+class Attempt:
+    """An attempt that goes on."""
+
+    def __init__(self, place: tuple[str, tuple[int, ...]], number: int) -> None:
+        self.place, self.number = place, number
+        self.calls: list[JsonObject] = []
+        self.reserved: str | None = None
+
+
+class Log:
+    """A run as it is written: what has happened so far says what can happen next."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.events: list[JsonObject] = []
+        self.at = datetime(2026, 1, 1, 23, 59, 58, tzinfo=UTC)
+        self.attempts: dict[tuple[str, tuple[int, ...]], int] = {}
+        self.going_on: list[Attempt] = []
+        self.to_retry: list[tuple[str, tuple[int, ...]]] = []
+
+    def chance(self, of: int) -> bool:
+        return self.draw(st.integers(1, of)) == of
+
+    def some(self, **fields: st.SearchStrategy[Any]) -> JsonObject:
+        """Each field, or none of it: what there is none of is left out."""
+        return {name: self.draw(values) for name, values in fields.items() if self.draw(st.booleans())}
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Adds an event, some milliseconds after the one before."""
+        self.at += timedelta(milliseconds=self.draw(st.sampled_from([0, 0, 1, 7, 1999, 86_400_000])))
+        event = {
+            "eventType": kind,
+            "executionId": "run",
+            "seq": len(self.events) + 1,
+            "at": self.at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{self.at.microsecond // 1000:03d}Z",
+        }
+        self.events.append(event | {name: value for name, value in fields.items() if value is not None})
+
+    def write_of(self, attempt: Attempt, kind: str, **fields: Any) -> None:
+        self.write(kind, **where(attempt.place), attempt=attempt.number, **fields)
+
+    def next_number(self, place: tuple[str, tuple[int, ...]]) -> int:
+        self.attempts[place] = self.attempts.get(place, 0) + 1
+        return self.attempts[place]
+
+    # How a run begins, rests and ends.
+
+    def begin(self) -> None:
+        header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        self.write(
+            "run_started",
+            runId="run",
+            flowId="flow",
+            stepCount=len({step for step, _ in PLACES}),
+            triggerType=self.draw(st.sampled_from(["api", "job", "step", "schedule", "replay"])),
+            version=self.draw(st.integers(0, 3)),
+            **self.some(
+                flowSlug=st.just("slug"),
+                sessionId=st.just("session"),
+                traceParent=st.just(header),
+                traceState=st.just("a=b"),
+            ),
+        )
+        self.override()
+
+    def override(self) -> None:
+        if not self.chance(4):
+            return
+        names = st.lists(
+            st.sampled_from(["b.prompt", "a.model", "a.input.text", "ask.settings"]), min_size=1, unique=True
+        )
+        values = st.just({"a": {"model": "echo", "prompt": None}})
+        self.write("overrides_applied", overridden=self.draw(names), **self.some(blockOverrides=values))
+
+    def pause(self) -> None:
+        """Of a step-through where nothing goes on, or for the tools of the one step that does."""
+        if not self.going_on and not self.to_retry:
+            self.write("step_paused", stepId="a", stepIndex=0)
+            self.override()
+        elif len(self.going_on) == 1 and self.going_on[0].place in [(step, ()) for step in TOP_LEVEL]:
+            asking = self.going_on[0]
+            self.write(
+                "step_paused_for_tool_calls",
+                runId="run",
+                stepId=asking.place[0],
+                stepIndex=0,
+                iterationsUsed=1,
+                toolCallMessages=[],
+                toolCalls=[{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+                accumulatedOutputs={},
+                **spent(asking),
+            )
+            if self.chance(4):
+                return  # It is left so, or cancelled.
+            self.override()
+            self.write_of(asking, "step_resumed", stepIndex=0, **self.some(inputData=SNAPSHOTS))
+
+    def end(self) -> None:
+        """In one of three ways, where it ends at all."""
+        way = self.draw(st.sampled_from(["none", "completed", "failed", "cancelled"]))
+        if way == "cancelled":
+            reason = self.draw(st.sampled_from(["asked for", "", "r" * 400]))
+            self.write("flow_cancelled", runId="run", reason=reason)
+        elif way == "failed":
+            step = self.some(stepId=st.just("a"))
+            self.write("flow_failed", runId="run", error=self.draw(ERRORS), **step)
+        elif way == "completed" and not self.going_on and not self.to_retry:
+            self.write("flow_completed", runId="run", **self.some(stepId=st.just("a"), result=SNAPSHOTS))
+
+    # What happens to steps.
+
+    def start(self) -> None:
+        """A first attempt, the one after a failed one, or a step that is run again."""
+        busy = [attempt.place for attempt in self.going_on]
+        free = [place for place in PLACES if place not in busy]
+        if not free:
+            return
+        place = self.draw(st.sampled_from(self.to_retry or free))
+        if place in self.to_retry:
+            self.to_retry.remove(place)
+        elif self.chance(5):
+            number = self.next_number(place)
+            self.write("step_skipped", **where(place), attempt=number, reason="branch not taken")
+            return
+        attempt = Attempt(place, self.next_number(place))
+        self.going_on.append(attempt)
+        self.write_of(attempt, "step_started", name="A step", stepIndex=0, **self.some(inputSizeBytes=SIZES))
+
+    def work(self, attempt: Attempt) -> None:
+        kind = self.draw(st.sampled_from(["input", "progress", "reserve", "call", "call"]))
+        if kind == "input":
+            cut, data, size = self.draw(st.booleans()), self.draw(SNAPSHOTS), self.draw(st.integers(0, 10**6))
+            self.write_of(attempt, "step_input", inputData=data, truncated=cut, inputSizeBytes=size)
+        elif kind == "progress":
+            self.write_of(attempt, "step_progress", text="some ")
+        elif kind == "call":
+            self.write_of(attempt, "step_model_call", modelCall=self.model_call(attempt))
+        elif attempt.reserved is None:
+            attempt.reserved = self.draw(AMOUNTS)
+            reservation = {"number": len(attempt.calls) + 1, "model": "echo", "usd": attempt.reserved}
+            self.write_of(attempt, "step_model_reserved", reservation=reservation)
+
+    def model_call(self, attempt: Attempt) -> JsonObject:
+        """One that was paid for, was free, or of which nobody knows what it cost."""
+        call: JsonObject = {
+            "number": len(attempt.calls) + 1,
+            "model": self.draw(st.sampled_from(MODELS)),
+            "truncated": self.draw(st.booleans()),
+            **self.some(
+                modelUsed=st.sampled_from(["small-2026", "large-2026"]),
+                finishReason=st.sampled_from(["stop", "length", "tool_calls"]),
+                durationMs=st.integers(0, 9999),
+                cachedTokens=st.just(1),
+                errorCode=st.just("INVALID_OUTPUT"),
+                request=SNAPSHOTS,
+                response=SNAPSHOTS,
+            ),
+        }
+        unknown = self.draw(st.sampled_from([None, None, None, "no_usage", "no_price"]))
+        if unknown != "no_usage":
+            call |= self.some(tokens=TOKENS)
+        if unknown is None:
+            call |= self.some(costUsd=AMOUNTS)
+        else:
+            call["costUnknown"] = unknown
+            if attempt.reserved is not None:
+                call |= {"costUsd": attempt.reserved, "costEstimated": True}
+        attempt.reserved = None
+        attempt.calls.append(call)
+        return call
+
+    def finish(self, attempt: Attempt) -> None:
+        self.going_on.remove(attempt)
+        way = self.draw(st.sampled_from(["completed", "completed", "retrying", "error", "lost"]))
+        duration = self.draw(st.integers(0, 10**7))
+        used = spent(attempt)
+        if way == "completed":
+            more = self.some(output=SNAPSHOTS, outputSizeBytes=SIZES)
+            if "output" in more:
+                snapshot = more["output"]
+                self.write_of(attempt, "step_output", outputData=snapshot, outputContext=snapshot)
+            self.write_of(
+                attempt,
+                "step_completed",
+                stepIndex=0,
+                durationMs=duration,
+                truncated=self.draw(st.booleans()),
+                finishReason=attempt.calls[-1].get("finishReason") if attempt.calls else None,
+                **more,
+                **used,
+            )
+        elif way == "error":
+            error = self.draw(ERRORS)
+            self.write_of(attempt, "step_error", stepIndex=0, error=error, durationMs=duration, **used)
+        else:
+            # Of an attempt that was lost with its process nobody knows how long it took.
+            lost = way == "lost"
+            self.write_of(
+                attempt,
+                "step_retrying",
+                error={"code": "WORKER_LOST", "message": "cut off"} if lost else self.draw(ERRORS),
+                nextAttempt=attempt.number + 1,
+                delayMs=0,
+                durationMs=None if lost else duration,
+                **used,
+            )
+            self.to_retry.append(attempt.place)
+
+    def unknown(self) -> None:
+        """An event of a later version, which means nothing to this one."""
+        self.write("step_dreamt", stepId="a", attempt=1, status="failed", costUsd="5", tokens={"prompt": 1})
+
+
+def where(place: tuple[str, tuple[int, ...]]) -> JsonObject:
+    step, path = place
+    return {"stepId": step} | ({"loopIndex": path[-1], "loopPath": list(path)} if path else {})
+
+
+def spent(attempt: Attempt) -> JsonObject:
+    """What the calls of an attempt add up to so far; an event that ends it says so once more."""
+    models = [call["modelUsed"] for call in attempt.calls if "modelUsed" in call]
+    return {
+        "tokens": sum_of_tokens(call.get("tokens") for call in attempt.calls),
+        "costUsd": sum_of_money(call.get("costUsd") for call in attempt.calls),
+        "modelUsed": models[-1] if models else None,
+    }
+
+
+@st.composite
+def run_logs(draw: st.DrawFn) -> list[JsonObject]:
+    """The events of a run, of which some go on, rest or have ended."""
+    log = Log(draw)
+    log.begin()
+    for _ in range(draw(st.integers(0, 25))):
+        kind = draw(st.sampled_from(["start", "start", "work", "work", "work", "finish", "finish", "other"]))
+        if kind == "start" or not log.going_on:
+            log.start()
+        elif kind == "work":
+            log.work(draw(st.sampled_from(log.going_on)))
+        elif kind == "finish":
+            log.finish(draw(st.sampled_from(log.going_on)))
+        if kind == "other":
+            other = draw(st.sampled_from(["pause", "pause", "loop", "unknown"]))
+            if other == "loop":
+                log.write("loop_completed", stepId="loop", iterations=3)
+            elif other == "pause":
+                log.pause()
+            else:
+                log.unknown()
+            if log.events[-1]["eventType"] == "step_paused_for_tool_calls":
+                break
+    log.end()
+    return log.events
