@@ -304,7 +304,9 @@ class RunFold:
                     output_context=json_bytes(event, "output"),
                     output_size_bytes=event.output_size_bytes,
                     truncated=known.step.truncated or event.truncated,
+                    reservation=None,
                 )
+                self._reserved.pop(address, None)
                 del self._open[address]
                 self._end_attempt("completed", known.step, step)
                 return StepChange(known.position, step)

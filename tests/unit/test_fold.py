@@ -1,5 +1,6 @@
 """Events to trace, event by event."""
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from runglass.events import (
     StepCompleted,
     StepError,
     StepInput,
+    StepModelReserved,
     StepOutput,
     StepPaused,
     StepRetrying,
@@ -25,7 +27,7 @@ from runglass.events import (
     encode_event,
 )
 from runglass.fold import RunFold, StepChange, TraceFold, fold, milliseconds_between
-from runglass.trace import RunSummary, RunTotals, StepTrace, TokenBreakdown
+from runglass.trace import ModelReservation, RunSummary, RunTotals, StepTrace, TokenBreakdown
 
 RUN: dict[str, Any] = {"execution_id": "r"}
 
@@ -173,6 +175,23 @@ def test_a_failed_attempt_keeps_its_error() -> None:
     )
     [step] = fold([run_started(), started("a"), error]).steps
     assert (step.status, step.error_context) == ("failed", {"code": "CODE_ERROR"})
+
+
+@pytest.mark.parametrize("end", [completed("a"), retrying("a", 1)], ids=["completed", "retrying"])
+def test_what_is_reserved_is_given_back_at_the_end_of_the_attempt(end: KnownEvent) -> None:
+    reservation = ModelReservation(number=1, model="echo", usd="0.5")
+    log = [
+        run_started(),
+        started("a"),
+        StepModelReserved(**RUN, step_id="a", attempt=1, reservation=reservation),
+    ]
+    state = RunFold(RunSummary(id="", flow_id="", status="pending"))
+    for event in log:
+        state.apply(event)
+    assert state.reserved_usd == Decimal("0.5")
+    (change,) = state.apply(end)
+    assert state.reserved_usd == 0
+    assert change.step.reservation is None
 
 
 def test_iterations_are_told_apart_by_their_whole_path() -> None:
