@@ -1,8 +1,8 @@
-"""A second fold, to judge the server's by: from a run's events, as a client gets them, to the JSON of its trace.
+"""A second fold, to judge the server's by: a run's events, as a client gets them, to the JSON of its trace.
 
-It was written from the wire contract and `docs/concepts.md`, without a look at `runglass.fold`, and it imports
-nothing of Runglass: what it shares with the fold is the specification alone. So it is slow and obvious. Each
-question about a run is a pass of its own over all events.
+It was written from the wire contract and `docs/concepts.md` without a look at `runglass.fold`, and imports
+nothing of Runglass: what the two share is the specification. So it is slow and obvious, and each question
+about a run is a pass of its own over all events. It expects a log in which model calls stand one by one.
 """
 
 import itertools
@@ -49,6 +49,17 @@ def reference_trace(events: list[JsonObject]) -> JsonObject:
         "flowRun": flow_run(events, list(itertools.chain(*attempts.values()))),
         "steps": [attempts[place][-1] for place in places],
     }
+
+
+def reference_attempts(step_id: str, events: list[JsonObject]) -> JsonObject:
+    """What `GET …/steps/{stepId}/trace?attempt=all` answers: by iteration, then by attempt."""
+    places = {
+        place_of(event)
+        for event in events
+        if event["eventType"] in ("step_started", "step_skipped") and event["stepId"] == step_id
+    }
+    attempts = [attempt for place in sorted(places) for attempt in attempts_of(place, events)]
+    return {"stepId": step_id, "attempts": attempts}
 
 
 # The run.
@@ -135,20 +146,13 @@ def attempts_of(place: Place, events: list[JsonObject]) -> list[JsonObject]:
 
 
 def events_of_attempt(place: Place, number: int, events: list[JsonObject]) -> list[JsonObject]:
-    """What the log has of one attempt: its own events, pauses for tools in it, and the end of the run."""
-    chosen: list[JsonObject] = []
-    newest = 0
-    for event in events:
-        kind = event["eventType"]
-        if kind in OF_ATTEMPTS and place_of(event) == place:
-            newest = max(newest, event["attempt"])
-            if event["attempt"] == number:
-                chosen.append(event)
-        elif kind == "step_paused_for_tool_calls" and place == (event["stepId"], ()) and newest == number:
-            chosen.append(event)
-        elif kind in RUN_ENDS:
-            chosen.append(event)
-    return chosen
+    """What the log has of one attempt: its own events, and the end of the run, which may be its end too."""
+    return [
+        event
+        for event in events
+        if event["eventType"] in RUN_ENDS
+        or (event["eventType"] in OF_ATTEMPTS and place_of(event) == place and event["attempt"] == number)
+    ]
 
 
 def attempt_trace(events: list[JsonObject]) -> JsonObject:
@@ -195,13 +199,6 @@ def attempt_trace(events: list[JsonObject]) -> JsonObject:
     for call in calls:
         trace["modelUsed"] = call.get("modelUsed", trace.get("modelUsed"))
         trace["finishReason"] = call.get("finishReason")
-    for event in events:
-        if event["eventType"] in (*ATTEMPT_ENDS, "step_paused_for_tool_calls"):
-            trace["modelUsed"] = event.get("modelUsed", trace.get("modelUsed"))
-            trace["finishReason"] = event.get("finishReason", trace.get("finishReason"))
-            if not calls:
-                trace["tokens"] = event.get("tokens", trace["tokens"])
-                trace["costUsd"] = event.get("costUsd", trace["costUsd"])
     trace["reservation"] = open_reservation(events)
     return without_nulls(trace)
 

@@ -30,9 +30,14 @@ TOKENS = st.builds(
 # Amounts of very different sizes, with zeros at either end: a sum in floats would differ.
 AMOUNTS = st.sampled_from(["0", "0.000045", "0.10", "3", "1000000", "0.0000000000000000000000000000000001"])
 
-TOP_LEVEL = ["a", "b", "ask"]
-PLACES: list[tuple[str, tuple[int, ...]]] = [
-    *((step, ()) for step in TOP_LEVEL),
+UNKNOWN = "step_dreamt"
+"""The type of an event that no version knows."""
+
+Place = tuple[str, tuple[int, ...]]
+
+TOP_LEVEL: list[Place] = [("a", ()), ("b", ()), ("ask", ())]
+PLACES: list[Place] = [
+    *TOP_LEVEL,
     *(("in_loop", (index,)) for index in range(3)),
     *(("in_inner_loop", (outer, inner)) for outer in range(2) for inner in range(2)),
     ("left", ()),
@@ -43,8 +48,9 @@ PLACES: list[tuple[str, tuple[int, ...]]] = [
 class Attempt:
     """An attempt that goes on."""
 
-    def __init__(self, place: tuple[str, tuple[int, ...]], number: int) -> None:
+    def __init__(self, place: Place, number: int) -> None:
         self.place, self.number = place, number
+        self.has_input = False
         self.calls: list[JsonObject] = []
         self.reserved: str | None = None
 
@@ -56,9 +62,10 @@ class Log:
         self.draw = draw
         self.events: list[JsonObject] = []
         self.at = datetime(2026, 1, 1, 23, 59, 58, tzinfo=UTC)
-        self.attempts: dict[tuple[str, tuple[int, ...]], int] = {}
+        self.attempts: dict[Place, int] = {}
         self.going_on: list[Attempt] = []
-        self.to_retry: list[tuple[str, tuple[int, ...]]] = []
+        self.to_retry: list[Place] = []
+        self.is_waiting_for_tools = False
 
     def chance(self, of: int) -> bool:
         return self.draw(st.integers(1, of)) == of
@@ -81,7 +88,7 @@ class Log:
     def write_of(self, attempt: Attempt, kind: str, **fields: Any) -> None:
         self.write(kind, **where(attempt.place), attempt=attempt.number, **fields)
 
-    def next_number(self, place: tuple[str, tuple[int, ...]]) -> int:
+    def next_number(self, place: Place) -> int:
         self.attempts[place] = self.attempts.get(place, 0) + 1
         return self.attempts[place]
 
@@ -115,12 +122,14 @@ class Log:
         self.write("overrides_applied", overridden=self.draw(names), **self.some(blockOverrides=values))
 
     def pause(self) -> None:
-        """Of a step-through where nothing goes on, or for the tools of the one step that does."""
-        if not self.going_on and not self.to_retry:
+        """For the tools of a step, or of a step-through; nothing else goes on then."""
+        asking = next((each for each in self.going_on if each.place in TOP_LEVEL), None)
+        for attempt in [each for each in self.going_on if each is not asking]:
+            self.finish(attempt)
+        if asking is None:
             self.write("step_paused", stepId="a", stepIndex=0)
             self.override()
-        elif len(self.going_on) == 1 and self.going_on[0].place in [(step, ()) for step in TOP_LEVEL]:
-            asking = self.going_on[0]
+        else:
             self.write(
                 "step_paused_for_tool_calls",
                 runId="run",
@@ -133,7 +142,8 @@ class Log:
                 **spent(asking),
             )
             if self.chance(4):
-                return  # It is left so, or cancelled.
+                self.is_waiting_for_tools = True
+                return
             self.override()
             self.write_of(asking, "step_resumed", stepIndex=0, **self.some(inputData=SNAPSHOTS))
 
@@ -146,7 +156,9 @@ class Log:
         elif way == "failed":
             step = self.some(stepId=st.just("a"))
             self.write("flow_failed", runId="run", error=self.draw(ERRORS), **step)
-        elif way == "completed" and not self.going_on and not self.to_retry:
+        elif way == "completed":
+            for attempt in list(self.going_on):
+                self.finish(attempt)
             self.write("flow_completed", runId="run", **self.some(stepId=st.just("a"), result=SNAPSHOTS))
 
     # What happens to steps.
@@ -157,10 +169,10 @@ class Log:
         free = [place for place in PLACES if place not in busy]
         if not free:
             return
-        place = self.draw(st.sampled_from(self.to_retry or free))
+        place = self.draw(st.sampled_from([*self.to_retry, *free]))
         if place in self.to_retry:
             self.to_retry.remove(place)
-        elif self.chance(5):
+        elif self.chance(6):
             number = self.next_number(place)
             self.write("step_skipped", **where(place), attempt=number, reason="branch not taken")
             return
@@ -170,14 +182,15 @@ class Log:
 
     def work(self, attempt: Attempt) -> None:
         kind = self.draw(st.sampled_from(["input", "progress", "reserve", "call", "call"]))
-        if kind == "input":
+        if kind == "input" and not attempt.has_input:
+            attempt.has_input = True
             cut, data, size = self.draw(st.booleans()), self.draw(SNAPSHOTS), self.draw(st.integers(0, 10**6))
             self.write_of(attempt, "step_input", inputData=data, truncated=cut, inputSizeBytes=size)
         elif kind == "progress":
             self.write_of(attempt, "step_progress", text="some ")
         elif kind == "call":
             self.write_of(attempt, "step_model_call", modelCall=self.model_call(attempt))
-        elif attempt.reserved is None:
+        elif kind == "reserve" and attempt.reserved is None:
             attempt.reserved = self.draw(AMOUNTS)
             reservation = {"number": len(attempt.calls) + 1, "model": "echo", "usd": attempt.reserved}
             self.write_of(attempt, "step_model_reserved", reservation=reservation)
@@ -248,12 +261,15 @@ class Log:
             )
             self.to_retry.append(attempt.place)
 
-    def unknown(self) -> None:
+    def finish_loop(self) -> None:
+        self.write("loop_completed", stepId="loop", iterations=3)
+
+    def write_unknown(self) -> None:
         """An event of a later version, which means nothing to this one."""
-        self.write("step_dreamt", stepId="a", attempt=1, status="failed", costUsd="5", tokens={"prompt": 1})
+        self.write(UNKNOWN, stepId="a", attempt=1, status="failed", costUsd="5", tokens={"prompt": 1})
 
 
-def where(place: tuple[str, tuple[int, ...]]) -> JsonObject:
+def where(place: Place) -> JsonObject:
     step, path = place
     return {"stepId": step} | ({"loopIndex": path[-1], "loopPath": list(path)} if path else {})
 
@@ -274,22 +290,16 @@ def run_logs(draw: st.DrawFn) -> list[JsonObject]:
     log = Log(draw)
     log.begin()
     for _ in range(draw(st.integers(0, 25))):
-        kind = draw(st.sampled_from(["start", "start", "work", "work", "work", "finish", "finish", "other"]))
-        if kind == "start" or not log.going_on:
+        kind = draw(st.sampled_from(["start", "start", "work", "work", "work", "finish", "finish", "rest"]))
+        if kind == "rest":
+            draw(st.sampled_from([log.pause, log.pause, log.finish_loop, log.write_unknown]))()
+            if log.is_waiting_for_tools:
+                break
+        elif kind == "start" or not log.going_on:
             log.start()
         elif kind == "work":
             log.work(draw(st.sampled_from(log.going_on)))
-        elif kind == "finish":
+        else:
             log.finish(draw(st.sampled_from(log.going_on)))
-        if kind == "other":
-            other = draw(st.sampled_from(["pause", "pause", "loop", "unknown"]))
-            if other == "loop":
-                log.write("loop_completed", stepId="loop", iterations=3)
-            elif other == "pause":
-                log.pause()
-            else:
-                log.unknown()
-            if log.events[-1]["eventType"] == "step_paused_for_tool_calls":
-                break
     log.end()
     return log.events

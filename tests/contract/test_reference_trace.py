@@ -1,0 +1,195 @@
+"""What a server answers as a run's trace is what its events add up to, by a fold that it does not share."""
+
+import json
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.engine.models.gateway import Price
+from runglass.testing import RunningServer, running_server
+from tests.contract.test_stepping import WALK, call
+from tests.contract.test_tool_calls import TALK, paused, results_of, resumption
+from tests.contract.wire import FLOWS
+from tests.reference_fold import JsonObject, reference_attempts, reference_trace
+
+SESSION = "0190b5f0-1c2d-7000-8000-000000000001"
+TRACE_PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+STEPS = {
+    "side-by-side": """
+  - id: both
+    type: parallel
+    branches:
+      a: [{id: slow, type: wait, ms: 600000}]
+      b: [{id: quick, type: passthrough}, {id: bad, type: code, code: 'raise ValueError("x" * 5000)'}]
+""",
+    "bad-condition": """
+  - id: choose
+    type: condition
+    if: nothing > 1
+    then: [{id: this, type: passthrough}]
+    else: [{id: that, type: passthrough}]
+""",
+    "going-on": """
+  - {id: each, type: loop, over: '3', on_error: continue, steps: [{id: never, type: passthrough}]}
+  - {id: none, type: loop, over: '[]', steps: [{id: nothing, type: passthrough}]}
+  - id: bad
+    type: code
+    code: raise ValueError("no")
+    on_error: continue
+    retry: {max_attempts: 3, initial_delay_ms: 0}
+""",
+    "skips": """
+  - id: outer
+    type: loop
+    over: '[1, 2, 3]'
+    max_concurrency: 2
+    steps:
+      - id: choose
+        type: condition
+        if: index == 1
+        then: [{id: inner, type: loop, over: '[1, 2]', steps: [{id: deep, type: passthrough}]}]
+        else: [{id: flat, type: passthrough}]
+""",
+    "large": """
+  - {id: many, type: code, code: 'return {"words": ["x" * 100 for _ in range(9000)]}'}
+  - {id: after, type: passthrough}
+""",
+    "late": "\n  - {id: hold, type: wait, ms: 600000, timeout_ms: 1}\n",
+}
+ASKS = """
+  - {id: ask, type: llm, model: echo, prompt: "password: hunter22secret"}
+  - {id: bad, type: code, code: 'raise ValueError("no")'}
+"""
+
+Run = Callable[[httpx2.Client], str]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """One on which `echo` has a price."""
+    prices = {"echo": Price(input_per_mtok=Decimal("0.30"), output_per_mtok=Decimal(1000))}
+    with running_server(capture="full", prices=prices) as running:
+        for flow in [*FLOWS, TALK, WALK]:
+            running.push(flow)
+        for slug, steps in STEPS.items():
+            running.push(f"slug: {slug}\nsteps:{steps}")
+        for mode in ("off", "metadata_only", "redacted"):
+            running.push(f'slug: asks-{mode.replace("_", "-")}\ncapture: "{mode}"\nsteps:{ASKS}')
+        yield running
+
+
+def events_of(http: httpx2.Client, run: str, enough: Callable[[JsonObject], bool]) -> list[JsonObject]:
+    """The events in the live trace, up to its end or the first that is enough."""
+    events: list[JsonObject] = []
+    with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                events.append(json.loads(line.removeprefix("data: ")))
+                if enough(events[-1]):
+                    break
+    return events
+
+
+def check(http: httpx2.Client, run: str, *, until: Callable[[JsonObject], bool] = lambda _: False) -> str:
+    """Compares all that can be read of a run that writes nothing more; its status comes back."""
+    events = events_of(http, run, until)
+    trace = http.get(f"/flow-runs/{run}/trace").json()
+    check_same(trace, reference_trace(events))
+    check_same(http.get("/flow-runs").json()["runs"][0], trace["flowRun"])
+    for step in {step["stepId"] for step in trace["steps"]}:
+        attempts = http.get(f"/flow-runs/{run}/steps/{step}/trace", params={"attempt": "all"}).json()
+        check_same(attempts, reference_attempts(step, events))
+    return str(trace["flowRun"]["status"])
+
+
+def check_same(one: JsonObject, other: JsonObject) -> None:
+    """Equal as JSON: in Python `1 == True`, too."""
+    assert one == other
+    assert json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def ran(http: httpx2.Client, slug: str, **body: Any) -> str:
+    """The id of a run that has ended, well or not."""
+    headers = {"X-Session-Id": SESSION, "traceparent": TRACE_PARENT}
+    answer = http.post(f"/seq/acme/demo/{slug}/execute", json=body, headers=headers).json()
+    return str(answer.get("detail", answer)["executionId"])
+
+
+@pytest.mark.parametrize(
+    ("slug", "body", "status"),
+    [
+        ("words", {"message": "some more words"}, "completed"),
+        ("words", {"message": "one"}, "completed"),
+        ("grid", {"parameters": {"rows": [[1, 11], [], [2]]}}, "completed"),
+        ("anything", {"parameters": {"nothing": None, "é": [1.5, True]}}, "completed"),
+        ("brisk", {}, "completed"),
+        ("going-on", {}, "completed"),
+        ("skips", {}, "completed"),
+        ("large", {}, "completed"),
+        ("broken", {"blockOverrides": {"bad": {"code": "return {}"}}}, "completed"),
+        ("broken", {}, "failed"),
+        ("side-by-side", {}, "failed"),
+        ("bad-condition", {}, "failed"),
+        ("late", {}, "failed"),
+        ("asks-off", {}, "failed"),
+        ("asks-metadata-only", {}, "failed"),
+        ("asks-metadata-only", {"trace": True}, "failed"),
+        ("asks-redacted", {}, "failed"),
+    ],
+)
+def test_a_run_that_has_ended(http: httpx2.Client, slug: str, body: JsonObject, status: str) -> None:
+    assert check(http, ran(http, slug, **body)) == status
+
+
+def test_a_job(http: httpx2.Client) -> None:
+    run = http.post("/seq/acme/demo/words/jobs", json={"message": "a b"}).json()["executionId"]
+    assert check(http, run) == "completed"
+
+
+def test_a_run_that_goes_on_and_is_cancelled(http: httpx2.Client) -> None:
+    """What the wait has been given is the last that is told of it."""
+    run = http.post("/seq/acme/demo/endless/jobs", json={}).json()["executionId"]
+    holds = lambda event: (event["eventType"], event.get("stepId")) == ("step_input", "hold")  # noqa: E731
+    assert check(http, run, until=holds) == "running"
+    assert http.delete(f"/flow-runs/{run}").status_code == 202
+    assert check(http, run) == "cancelled"
+
+
+class Pauses:
+    """Enough is the pause of that number."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def __call__(self, event: JsonObject) -> bool:
+        self._left -= event["eventType"] in ("step_paused", "step_paused_for_tool_calls")
+        return not self._left
+
+
+def test_a_step_through_with_changes_and_a_way_back(http: httpx2.Client) -> None:
+    path = "/seq/acme/demo/walk/step"
+    run = call(http, path, parameters={"n": 1})[0].data["executionId"]
+    assert check(http, run, until=Pauses(1)) == "paused"
+    call(http, path, executionId=run, stepIndex=1, inputOverrides={"more": 1, "z": {"other": 2}})
+    assert check(http, run, until=Pauses(2)) == "paused"
+    call(http, path, executionId=run, stepIndex=0, blockOverrides={"a": {"input": {"n": 4}}})
+    assert check(http, run, until=Pauses(3)) == "paused"
+    call(http, path, executionId=run, stepIndex=1, runRemaining=True)
+    assert check(http, run) == "completed"
+
+
+def test_tools_whose_results_come_in(http: httpx2.Client) -> None:
+    waiting = paused(http)
+    run = waiting["executionId"]
+    assert check(http, run, until=Pauses(1)) == "paused"
+    http.post("/seq/acme/demo/talk/execute", json=resumption(waiting, results_of(waiting)))
+    assert check(http, run) == "completed"
+
+
+def test_tools_whose_results_never_come(http: httpx2.Client) -> None:
+    run = paused(http)["executionId"]
+    http.delete(f"/flow-runs/{run}")
+    assert check(http, run) == "cancelled"
