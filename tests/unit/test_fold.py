@@ -180,7 +180,7 @@ def test_a_failed_attempt_keeps_its_error() -> None:
 @pytest.mark.parametrize("end", [completed("a"), retrying("a", 1)], ids=["completed", "retrying"])
 def test_what_is_reserved_is_given_back_at_the_end_of_the_attempt(end: KnownEvent) -> None:
     reservation = ModelReservation(number=1, model="echo", usd="0.5")
-    log = [
+    log: list[KnownEvent] = [
         run_started(),
         started("a"),
         StepModelReserved(**RUN, step_id="a", attempt=1, reservation=reservation),
