@@ -82,7 +82,7 @@ class Runtime:
         trigger_type: str,
         session_id: str | None = None,
         trace_context: TraceContext | None = None,
-        stretch: Segment | None = None,
+        segment: Segment | None = None,
         history: Sequence[dict[str, Any]] = (),
         call: IdempotencyKey | None = None,
         outputs: LiveOutputs | None = None,
@@ -130,12 +130,12 @@ class Runtime:
             attachments=request.attachments,
             trace_context=trace_context,
         )
-        stretch = msgspec.structs.replace(stretch or Segment(), block_overrides=request.block_overrides)
+        segment = msgspec.structs.replace(segment or Segment(), block_overrides=request.block_overrides)
         with self.engine.memory.starting(size_bytes, project_id=project.id):
             run = await self.engine.start(
                 record,
                 plan,
-                stretch,
+                segment,
                 session_id=session_id,
                 call=call,
                 outputs=outputs,

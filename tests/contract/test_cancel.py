@@ -42,7 +42,7 @@ def paused(server: RunningServer) -> str:
         runtime = server.runtime
         project = await runtime.store.ensure_project("acme", "demo")
         submitted = await runtime.submit(
-            project, "endless", RunRequest(), version=None, trigger_type="step", stretch=Segment(last=0)
+            project, "endless", RunRequest(), version=None, trigger_type="step", segment=Segment(last=0)
         )
         assert (await submitted.run.outcome()).status == "paused"
         return submitted.run.id

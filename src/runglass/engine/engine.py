@@ -20,7 +20,7 @@ from runglass.engine.capture.capture import Capture
 from runglass.engine.claims import RunClaims
 from runglass.engine.drain import DrainGate, StopRequest
 from runglass.engine.idle_runs import IdleRuns
-from runglass.engine.journal.checkpoints import stretch_checkpoint
+from runglass.engine.journal.checkpoints import segment_checkpoint
 from runglass.engine.journal.resume import PausedRun, last_time, new_state, paused_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets
@@ -122,7 +122,7 @@ class Engine:
         self,
         record: FlowRecord,
         plan: RunSpec,
-        stretch: Segment | None = None,
+        segment: Segment | None = None,
         *,
         session_id: str | None = None,
         call: IdempotencyKey | None = None,
@@ -136,7 +136,7 @@ class Engine:
         DuplicateIdempotencyKey where `call` has been made before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
-        begun = SegmentSpec(plan=plan, stretch=stretch or Segment())
+        begun = SegmentSpec(plan=plan, segment=segment or Segment())
         request = await offload(partial(msgspec.json.encode, begun), size_bytes=size_bytes)
         run_id, owner = str(uuid7()), self._active.owner
         queue, project_id = self._queue, record.project_id
@@ -204,7 +204,7 @@ class Engine:
         self,
         paused: PausedRun,
         plan: RunSpec,
-        stretch: Segment,
+        segment: Segment,
         *,
         outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
@@ -217,7 +217,7 @@ class Engine:
         run_id = paused.run.id
         if plan.flow == paused.plan.flow:
             # Callers repeat the overrides that they began with; there is nothing new to tell of those.
-            stretch = msgspec.structs.replace(stretch, block_overrides={})
+            segment = msgspec.structs.replace(segment, block_overrides={})
         if self.is_active(run_id):
             raise _taken_up(run_id)
         # The store calls it paused until its first event is in, and would let a second call claim it.
@@ -231,8 +231,8 @@ class Engine:
             run = await self._store.claim_waiting(paused.run)
             if run is None:
                 raise _taken_up(run_id)
-            begun = SegmentSpec(plan=plan, stretch=stretch)
-            kept = await offload(partial(stretch_checkpoint, begun), size_bytes=size_bytes)
+            begun = SegmentSpec(plan=plan, segment=segment)
+            kept = await offload(partial(segment_checkpoint, begun), size_bytes=size_bytes)
             state = await paused_state(self._store, paused, begun, kept)
             not_before = await last_time(self._store, run)
             return self._active.begin(run, state, not_before=not_before, outputs=outputs)

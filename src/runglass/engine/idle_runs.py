@@ -38,7 +38,7 @@ class IdleRuns:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )
-        return PausedRun(run, begun.plan, pause, outputs, (later or begun).stretch.step_inputs, size_of(rows))
+        return PausedRun(run, begun.plan, pause, outputs, (later or begun).segment.step_inputs, size_of(rows))
 
     async def cancel(self, run: RunRecord, *, reason: str) -> bool:
         """Ends a run that is paused, queued or set aside as cancelled; False if it is none of these any more.

@@ -94,22 +94,22 @@ class Interpreter:
 
         Raises StepFailedPermanently, CreditsExhausted, LimitReached and StoreError.
         """
-        plan, stretch = self._state.begun.plan, self._state.begun.stretch
+        plan, segment = self._state.begun.plan, self._state.begun.segment
         turns, steps = self._state.turns, plan.flow.steps
-        scope, data = self._before(plan, stretch, self._state.outputs)
+        scope, data = self._before(plan, segment, self._state.outputs)
         self._talk = LlmContext(history=plan.history, attachments=plan.attachments)
-        for index in range(stretch.first, len(steps)):
+        for index in range(segment.first, len(steps)):
             step = steps[index]
-            if index == stretch.first and stretch.input is not None:
+            if index == segment.first and segment.input is not None:
                 await self._memory.bring_back(data)
-                data = Payload({**(data.value or {}), **stretch.input})
-            offer = stretch.offer if isinstance(step, LlmStep) and step.tools else None
+                data = Payload({**(data.value or {}), **segment.input})
+            offer = segment.offer if isinstance(step, LlmStep) and step.tools else None
             try:
-                data = await self._step(step, data, scope, StepPosition(index), offer, turns, stretch.results)
+                data = await self._step(step, data, scope, StepPosition(index), offer, turns, segment.results)
             except AwaitingToolResults as waiting:
                 return await self._wait_for_tools(waiting.turns, index, await self._outputs(scope))
             turns = None
-            if index == stretch.last and index + 1 < len(steps):
+            if index == segment.last and index + 1 < len(steps):
                 pause = Pause(
                     cursor=index + 1,
                     reached=max(index + 1, self._state.reached),
@@ -145,7 +145,7 @@ class Interpreter:
             outputs,
             recorder=self._recorder,
             capture=self._capture,
-            answers_call=self._state.begun.stretch.answers_call,
+            answers_call=self._state.begun.segment.answers_call,
         )
         return SegmentResult(None, pause, outputs)
 
@@ -256,14 +256,14 @@ class Interpreter:
             (leaf for leaf in leaves(self._state.begun.plan.flow.steps) if isinstance(leaf, LlmStep)), None
         )
 
-    def _before(self, plan: RunSpec, stretch: Segment, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
+    def _before(self, plan: RunSpec, segment: Segment, outputs: dict[str, Any]) -> tuple[Scope, Payload]:
         """The scope and the data with which a segment begins: as if all before it had just been run."""
         scope, data = Scope(plan.inputs), Payload(plan.inputs)
-        known = {step_id: Payload(output) for step_id, output in {**outputs, **stretch.outputs}.items()}
-        for step in plan.flow.steps[: stretch.first]:
+        known = {step_id: Payload(output) for step_id, output in {**outputs, **segment.outputs}.items()}
+        for step in plan.flow.steps[: segment.first]:
             for inner in within(step):
                 if inner.id in known:
-                    if inner.id not in stretch.outputs:
+                    if inner.id not in segment.outputs:
                         self._memory.keep(known[inner.id], (inner.id, ""))
                     scope.keep(inner.id, known[inner.id])
             data = known.get(step.id) or Payload(None)

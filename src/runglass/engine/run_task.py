@@ -12,7 +12,7 @@ from runglass.engine.capture.capture import Capture
 from runglass.engine.drain import DrainGate, StopRequest
 from runglass.engine.interpreter import Interpreter
 from runglass.engine.journal.checkpoint_reader import CheckpointReader
-from runglass.engine.journal.checkpoints import kept_ids, stretch_checkpoint
+from runglass.engine.journal.checkpoints import kept_ids, segment_checkpoint
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.journal.resume import ResumeState
 from runglass.engine.journal.run_spec import ToolLoopState
@@ -188,8 +188,8 @@ class RunTask:
             self._recorder.begin()
         elif self.run.status == "paused":
             # With the first event: until that is stored the run still waits, and nothing has happened.
-            self._recorder.add_checkpoint(self._state.checkpoint or stretch_checkpoint(begun))
-            self._recorder.invalidate_checkpoints(kept_ids(begun.plan.flow.steps[begun.stretch.first :]))
+            self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(begun))
+            self._recorder.invalidate_checkpoints(kept_ids(begun.plan.flow.steps[begun.segment.first :]))
         else:
             return
         applied = await overrides_applied(self.run.id, begun, capture, known=self._recorder.fold.summary)
@@ -206,7 +206,7 @@ class RunTask:
             recorder=self._recorder,
             capture=capture,
             clock=around.parts.clock,
-            answers_call=state.begun.stretch.answers_call,
+            answers_call=state.begun.segment.answers_call,
             outputs=self._outputs,
         )
         allowance = Allowance(around.limits, iterations=state.iterations, output_bytes=state.output_bytes)
@@ -224,7 +224,7 @@ class RunTask:
             turns=around.turns.of(self.run.project_id),
             earlier=state.earlier,
             cut_off=state.cut_off,
-            step_inputs=state.begun.stretch.step_inputs,
+            step_inputs=state.begun.segment.step_inputs,
         )
         return Interpreter(
             execution_id=self.run.id,

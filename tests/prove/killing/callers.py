@@ -136,7 +136,7 @@ class Callers:
     async def _step(
         self, asked: Asked, body: dict[str, Any], key: str, head: int
     ) -> tuple[dict[str, Any] | None, int]:
-        """One call of a walk, sent again until its stretch is over: the last event and its seq."""
+        """One call of a walk, sent again until its segment is over: the last event and its seq."""
         path = f"/seq/{PLACE}/{asked.flow}/step"
         while True:
             seq = head

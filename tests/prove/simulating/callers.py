@@ -54,7 +54,7 @@ class Callers:
         flow = make_flow(chance)
         last = chance.choice((None, None, 0, len(flow.steps) - 1))
         offer = ToolOffer(tools=TOOLS) if chance.random() < 0.4 else None
-        stretch = Segment(last=last, offer=offer, answers_call=chance.random() < 0.3)
+        segment = Segment(last=last, offer=offer, answers_call=chance.random() < 0.3)
         capture = chance.choice(MODES)
         while True:
             lives = world.lives()
@@ -70,16 +70,16 @@ class Callers:
                 trigger_type="api",
             )
             life = chance.choice(lives)
-            done = life.process.start(self._call(life, plan, stretch))
+            done = life.process.start(self._call(life, plan, segment))
             await asyncio.wait({done}, timeout=5.0)
             if world.laws.named(f"r{self._labels}") is not None:
                 return
             await asyncio.sleep(0.1)
 
-    async def _call(self, life: Life, plan: RunSpec, stretch: Segment) -> None:
+    async def _call(self, life: Life, plan: RunSpec, segment: Segment) -> None:
         assert life.engine is not None
         try:
-            started = await life.engine.start(self._world.record, plan, stretch)
+            started = await life.engine.start(self._world.record, plan, segment)
         except APIError as error:
             code = error.code
             self._world.tell(lambda: demand(code in REFUSALS, f"a run is refused: {code}"))
@@ -90,7 +90,7 @@ class Callers:
         await self._outcome(life, started)
 
     async def _outcome(self, life: Life, started: StartedRun) -> None:
-        """Waits for the end of a stretch; what is told of it must be so in the store."""
+        """Waits for the end of a segment; what is told of it must be so in the store."""
         world = self._world
         try:
             outcome = await started.outcome()
@@ -150,13 +150,13 @@ class Callers:
                 ]
             elif chance.random() < 0.3:
                 first = chance.randint(0, cursor)
-            stretch = Segment(
+            segment = Segment(
                 first=first,
                 last=chance.choice((None, first)),
                 offer=ToolOffer(tools=TOOLS) if chance.random() < 0.3 else None,
                 results=results,
             )
-            started = await life.engine.resume(paused, paused.plan, stretch)
+            started = await life.engine.resume(paused, paused.plan, segment)
         except APIError as error:
             code = error.code
             world.tell(lambda: demand(code in REFUSALS, f"{run_id} cannot be taken up: {code}"))

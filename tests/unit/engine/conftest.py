@@ -113,7 +113,7 @@ async def start(
     inputs: dict[str, Any] | None = None,
     *,
     capture: CaptureMode = "full",
-    stretch: Segment | None = None,
+    segment: Segment | None = None,
 ) -> StartedRun:
     """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle."""
     if isinstance(flow, str):
@@ -121,7 +121,7 @@ async def start(
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, flow.slug, name=None, capture=None, source=flow.encode())
     plan = RunSpec(flow=flow, version=0, inputs=inputs or {}, capture=capture, trigger_type="api")
-    return await house.engine.start(record, plan, stretch)
+    return await house.engine.start(record, plan, segment)
 
 
 async def follow(house: EngineHarness, run_id: str, *, until: int | None = None) -> None:

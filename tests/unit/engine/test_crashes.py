@@ -346,7 +346,7 @@ async def test_a_wait_keeps_its_deadline_and_is_never_given_up(tmp_path: Path) -
 async def test_a_paused_run_stays_paused_over_a_restart(tmp_path: Path) -> None:
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         flow = "- {id: a, type: passthrough}\n- {id: b, type: passthrough}"
-        started = await start(house, flow, stretch=Segment(last=0))
+        started = await start(house, flow, segment=Segment(last=0))
         assert (await started.outcome()).status == "paused"
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         await house.engine.keep_lease()
@@ -359,15 +359,15 @@ async def test_a_paused_run_stays_paused_over_a_restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lives", range(1, 8))
-async def test_a_later_stretch_goes_on_with_its_own_plan_and_cursor(tmp_path: Path, lives: int) -> None:
-    """The second stretch runs the first step again, with an edited input, and stops after it."""
+async def test_a_later_segment_goes_on_with_its_own_plan_and_cursor(tmp_path: Path, lives: int) -> None:
+    """The second segment runs the first step again, with an edited input, and stops after it."""
     flow = """
 - {id: a, type: code, code: 'return {"n": n + 1}'}
 - {id: b, type: code, code: 'return {"n": n * 10}'}
 - {id: c, type: passthrough}
 """
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
-        started = await start(house, flow, {"n": 1}, stretch=Segment(last=0))
+        started = await start(house, flow, {"n": 1}, segment=Segment(last=0))
         await started.outcome()
         run = await house.store.run(started.id)
         assert run is not None
@@ -379,8 +379,8 @@ async def test_a_later_stretch_goes_on_with_its_own_plan_and_cursor(tmp_path: Pa
         run = await house.store.run(started.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        stretch = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
-        third = await house.engine.resume(paused, paused.plan, stretch)
+        segment = Segment(first=0, last=1, input={"n": 5}, step_inputs={"b": {"n": 7}})
+        third = await house.engine.resume(paused, paused.plan, segment)
         with contextlib.suppress(StoreError):
             await third.outcome()
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
@@ -416,7 +416,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
     tools = [{"type": "function", "function": {"name": "one", "parameters": {}}}]
     async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
         flow = "- {id: ask, type: llm, model: echo}\n- {id: z, type: passthrough}"
-        started = await start(house, flow, {"message": "hi"}, stretch=Segment(offer=ToolOffer(tools=tools)))
+        started = await start(house, flow, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=tools)))
         outcome = await started.outcome()
         assert outcome.pause is not None
         assert outcome.pause.turns is not None

@@ -144,7 +144,7 @@ async def test_every_attempt_and_every_turn_has_its_calls(tmp_path: Path) -> Non
     flow = ASK + "  retry: {max_attempts: 2, initial_delay_ms: 0}\n"
     async with house_of(tmp_path, models) as house:
         offer = ToolOffer(tools=[LOOK], choice="auto")
-        started = await start(house, flow, {"who": "Ada"}, stretch=Segment(offer=offer))
+        started = await start(house, flow, {"who": "Ada"}, segment=Segment(offer=offer))
         await started.outcome()
         run = await house.store.run(started.id)
         assert run is not None

@@ -178,8 +178,8 @@ def flows_of_llm_steps(draw: st.DrawFn) -> Flow:
 
 async def walk(house: EngineHarness, flow: Flow) -> Ran:
     """The run to its end, with the result of every tool call that a model asks for."""
-    stretch = Segment(offer=ToolOffer(tools=[TOOL]))
-    started = await start(house, flow, {"n": 1}, capture="full", stretch=stretch)
+    segment = Segment(offer=ToolOffer(tools=[TOOL]))
+    started = await start(house, flow, {"n": 1}, capture="full", segment=segment)
     outcome = await started.outcome()
     while outcome.pause is not None:
         run = await house.store.run(started.id)
@@ -188,8 +188,8 @@ async def walk(house: EngineHarness, flow: Flow) -> Ran:
         turns = paused.pause.turns
         assert turns is not None
         results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in turns.calls]
-        stretch = Segment(first=paused.pause.cursor, results=results, offer=turns.offer)
-        started = await house.engine.resume(paused, paused.plan, stretch)
+        segment = Segment(first=paused.pause.cursor, results=results, offer=turns.offer)
+        started = await house.engine.resume(paused, paused.plan, segment)
         outcome = await started.outcome()
     return await read(house, started.id, outcome)
 

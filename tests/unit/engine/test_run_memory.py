@@ -60,9 +60,9 @@ async def test_a_run_goes_on_after_a_crash_with_outputs_that_were_put_away(
         )
 
 
-async def test_a_run_that_was_paused_reads_back_what_its_next_stretch_mentions(tmp_path: Path) -> None:
+async def test_a_run_that_was_paused_reads_back_what_its_next_segment_mentions(tmp_path: Path) -> None:
     async with open_harness(SqliteStore(tmp_path / "db"), memory=MemoryBudget(run_bytes=0)) as house:
-        started = await start(house, LARGE, stretch=Segment(last=1))
+        started = await start(house, LARGE, segment=Segment(last=1))
         paused = await started.outcome()
         assert [len(step["text"]) for step in paused.outputs["each"]["items"]] == [30_000] * 3
         outcome = await take_up(house, started.id, Segment(first=2))

@@ -130,7 +130,7 @@ async def test_the_line_goes_on_after_a_crash_within_the_limit(tmp_path: Path) -
 
 async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(tmp_path: Path) -> None:
     async with open_harness(db(tmp_path), places=1) as house:
-        steps = await start(house, FLOW, stretch=Segment(first=0, last=0))
+        steps = await start(house, FLOW, segment=Segment(first=0, last=0))
         assert (await steps.outcome()).status == "paused"
         opened = house.engine._gate.opened
         hold(house)
@@ -156,7 +156,7 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(tmp_pat
 
 async def test_a_resume_beyond_the_line_leaves_the_run_paused(tmp_path: Path) -> None:
     async with open_harness(db(tmp_path), places=1, line=0) as house:
-        steps = await start(house, FLOW, stretch=Segment(first=0, last=0))
+        steps = await start(house, FLOW, segment=Segment(first=0, last=0))
         assert (await steps.outcome()).status == "paused"
         hold(house)
         first = await start(house, FLOW)

@@ -1,4 +1,4 @@
-"""Runs that are walked in more than one stretch: tool calls, step-through, and what is left in between."""
+"""Runs that are walked in more than one segment: tool calls, step-through, and what is left in between."""
 
 import asyncio
 from datetime import timedelta
@@ -41,11 +41,11 @@ WALK = """
 """
 
 
-async def take_up(house: EngineHarness, run_id: str, stretch: Segment) -> RunOutcome:
+async def take_up(house: EngineHarness, run_id: str, segment: Segment) -> RunOutcome:
     run = await house.store.run(run_id)
     assert run is not None
     paused = await house.engine.paused(run)
-    return await (await house.engine.resume(paused, paused.plan, stretch)).outcome()
+    return await (await house.engine.resume(paused, paused.plan, segment)).outcome()
 
 
 async def answer(house: EngineHarness, started: StartedRun, content: str) -> RunOutcome:
@@ -64,8 +64,8 @@ async def answer(house: EngineHarness, started: StartedRun, content: str) -> Run
 async def test_tool_calls_pause_the_run_and_their_results_take_it_up(
     house: EngineHarness, capture: CaptureMode
 ) -> None:
-    stretch = Segment(offer=ToolOffer(tools=TOOLS))
-    started = await start(house, TALK, {"message": "hello there"}, stretch=stretch, capture=capture)
+    segment = Segment(offer=ToolOffer(tools=TOOLS))
+    started = await start(house, TALK, {"message": "hello there"}, segment=segment, capture=capture)
     outcome = await started.outcome()
     [waiting] = [
         step for step in (await read(house, started.id, outcome)).trace.steps if step.step_id == "ask"
@@ -95,7 +95,7 @@ async def test_tool_calls_pause_the_run_and_their_results_take_it_up(
 async def test_a_paused_run_outlives_its_process(tmp_path: Path) -> None:
     async with open_harness(SqliteStore(tmp_path / "db")) as house:
         started = await start(
-            house, TALK, {"message": "hi"}, stretch=Segment(offer=ToolOffer(tools=TOOLS[:1]))
+            house, TALK, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=TOOLS[:1]))
         )
         await started.outcome()
     async with open_harness(SqliteStore(tmp_path / "db")) as later:
@@ -104,7 +104,7 @@ async def test_a_paused_run_outlives_its_process(tmp_path: Path) -> None:
 
 
 async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -> None:
-    started = await start(house, WALK, {"n": 1}, stretch=Segment(last=0))
+    started = await start(house, WALK, {"n": 1}, segment=Segment(last=0))
     outcome = await started.outcome()
     assert (outcome.status, outcome.outputs) == ("paused", {"a": {"n": 2}})
     outcome = await take_up(house, started.id, Segment(first=1, last=1))
@@ -155,7 +155,7 @@ async def test_a_run_that_does_not_wait_cannot_be_taken_up(house: EngineHarness)
 
 
 async def test_a_paused_run_can_be_cancelled(house: EngineHarness) -> None:
-    started = await start(house, TALK, {"message": "hi"}, stretch=Segment(offer=ToolOffer(tools=TOOLS)))
+    started = await start(house, TALK, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=TOOLS)))
     outcome = await started.outcome()
     run = await house.store.run(started.id)
     assert run is not None
@@ -194,7 +194,7 @@ async def test_a_run_that_was_accepted_and_never_begun_begins_at_the_next_start(
     plan = RunSpec(flow=flow, version=0, inputs={"n": 1}, capture="full", trigger_type="job")
     good, bad = (f"01a20000-0000-7000-8000-00000000000{number}" for number in (1, 2))
     async with SqliteStore(tmp_path / "db") as store:
-        await pending(store, good, msgspec.json.encode(SegmentSpec(plan=plan, stretch=Segment())))
+        await pending(store, good, msgspec.json.encode(SegmentSpec(plan=plan, segment=Segment())))
         await pending(store, bad, b'{"of":"another version"}')
     async with open_harness(SqliteStore(tmp_path / "db")) as house:
         await follow(house, good)
@@ -230,7 +230,7 @@ async def pending(store: SqliteStore, run_id: str, request: bytes) -> None:
 
 
 async def test_a_run_that_nobody_takes_up_again_is_cancelled_in_the_end(house: EngineHarness) -> None:
-    started = await start(house, TALK, {"message": "hi"}, stretch=Segment(offer=ToolOffer(tools=TOOLS)))
+    started = await start(house, TALK, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=TOOLS)))
     outcome = await started.outcome()
     housekeeping = Maintenance(
         store=house.store,
@@ -249,7 +249,7 @@ async def test_a_run_that_nobody_takes_up_again_is_cancelled_in_the_end(house: E
 
 
 async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: EngineHarness) -> None:
-    started = await start(house, TALK, {"message": "hi"}, stretch=Segment(offer=ToolOffer(tools=TOOLS)))
+    started = await start(house, TALK, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=TOOLS)))
     outcome = await started.outcome()
     housekeeping = Maintenance(
         store=house.store,
@@ -272,3 +272,16 @@ async def test_a_short_pause_limit_is_kept_while_the_process_goes_on(house: Engi
     assert ran.trace.flow_run.status == "cancelled"
     assert "for 0.00222 hours" in repr(ran.events[-1])
     assert house.clock.slept_s[slept] == 2.0
+
+
+def test_a_segment_is_stored_under_the_name_that_earlier_versions_gave_it() -> None:
+    plan = RunSpec(
+        flow=parse_flow(f"slug: test\nsteps:\n{WALK}"),
+        version=0,
+        inputs={},
+        capture="off",
+        trigger_type="api",
+    )
+    stored = msgspec.json.encode(SegmentSpec(plan=plan, segment=Segment(first=1)))
+    assert msgspec.json.decode(stored)["stretch"]["first"] == 1
+    assert msgspec.json.decode(stored, type=SegmentSpec).segment.first == 1

@@ -146,7 +146,7 @@ async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_
 ) -> None:
     ids = []
     for _ in range(3):
-        started = await start(house, FLOW, stretch=Segment(first=0, last=0))
+        started = await start(house, FLOW, segment=Segment(first=0, last=0))
         assert (await started.outcome()).status == "paused"
         ids.append(started.id)
     spoil(house.store._db.path, UPDATES[what], b"\x00garbage", ids[0])

@@ -19,7 +19,7 @@ from runglass.store.records import Checkpoint
 
 PAUSE = ("", "")
 """The address of a run's pause; no step has an empty id."""
-STRETCH = ("", "stretch")
+SEGMENT = ("", "stretch")
 """The address of the segment that goes on, where it is not the run's first."""
 ENDED = b"true"
 
@@ -38,7 +38,7 @@ class CheckpointSet:
     def __init__(self, rows: Iterable[Checkpoint] = ()) -> None:
         self._rows = {(row.step_id, row.loop_path): row.data for row in rows}
         self._pause = self._rows.pop(PAUSE, None)
-        self._begun = self._rows.pop(STRETCH, None)
+        self._begun = self._rows.pop(SEGMENT, None)
 
     def check(self) -> None:
         """Raises msgspec.DecodeError where a checkpoint is not the JSON that it was."""
@@ -98,8 +98,8 @@ def pause_checkpoint(pause: Pause) -> Checkpoint:
     return Checkpoint(*PAUSE, msgspec.json.encode(pause))
 
 
-def stretch_checkpoint(begun: SegmentSpec) -> Checkpoint:
-    return Checkpoint(*STRETCH, msgspec.json.encode(begun))
+def segment_checkpoint(begun: SegmentSpec) -> Checkpoint:
+    return Checkpoint(*SEGMENT, msgspec.json.encode(begun))
 
 
 def decision_checkpoint(step: Step, place: StepPosition, decision: bytes) -> Checkpoint:

@@ -85,10 +85,10 @@ async def paused_state(
 
     Raises StoreError, RunUnreadable.
     """
-    run, stretch = paused.run, begun.stretch
+    run, segment = paused.run, begun.segment
     reached = paused.pause.reached
-    earlier = await store.steps(run.no) if stretch.first < reached else []
-    waits_here = stretch.first == paused.pause.cursor
+    earlier = await store.steps(run.no) if segment.first < reached else []
+    waits_here = segment.first == paused.pause.cursor
     with decoding(run.id):
         changes = list(map(step_change, earlier))
     return ResumeState(
@@ -125,7 +125,7 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
             if not kept.holds(step.step_id, step.loop_path):
                 attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
                 cut_off[_address(change)] = _cut_off(change, attempts)
-        first, reached = begun.stretch.first, pause.reached if pause else 0
+        first, reached = begun.segment.first, pause.reached if pause else 0
         earlier = await store.steps(run.no) if first < reached else []
         return ResumeState(
             begun,

@@ -108,4 +108,5 @@ class SegmentSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A segment and the plan that it is walked by, as they are kept to go on from."""
 
     plan: RunSpec
-    stretch: Segment
+    # Stored under its earlier name.
+    segment: Segment = msgspec.field(name="stretch")

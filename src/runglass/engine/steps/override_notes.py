@@ -24,7 +24,7 @@ async def overrides_applied(
     A segment has the overrides of steps' fields only where they change its flow. Those of inputs come with
     every call; their values show in the inputs themselves.
     """
-    blocks, inputs = begun.stretch.block_overrides, _inputs(begun)
+    blocks, inputs = begun.segment.block_overrides, _inputs(begun)
     of_blocks = [f"{step}.{field}" for step, fields in blocks.items() for field in fields]
     of_inputs = [f"{step}.input.{_shown(field)}" for step, fields in inputs.items() for field in fields]
     if capture.mode == "off":
@@ -55,10 +55,10 @@ def _without_headers(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _inputs(begun: SegmentSpec) -> dict[str, dict[str, Any]]:
     """The overrides of steps' inputs by step id."""
-    first, stretch = begun.plan.flow.steps[begun.stretch.first], begun.stretch
-    inputs = dict(stretch.step_inputs)
-    if stretch.input:
-        inputs[first.id] = {**stretch.input, **inputs.get(first.id, {})}
+    first, segment = begun.plan.flow.steps[begun.segment.first], begun.segment
+    inputs = dict(segment.step_inputs)
+    if segment.input:
+        inputs[first.id] = {**segment.input, **inputs.get(first.id, {})}
     return inputs
 
 

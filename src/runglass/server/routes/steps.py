@@ -141,8 +141,8 @@ async def _first_call(
         raise api_error("INVALID_FIRST_CALL", message)
     asked, history = await offload(partial(normalize_messages, asked), size_bytes=size)
     asked = handed_in(request, flow, asked)
-    stretch = _stretch(asked, flow, call, first=0, offer=offer_of(asked))
-    if stretch.offer is not None:
+    segment = _segment(asked, flow, call, first=0, offer=offer_of(asked))
+    if segment.offer is not None:
         check_takers(flow)
     submitted = await runtime_of(request).submit(
         own,
@@ -152,7 +152,7 @@ async def _first_call(
         trigger_type="step",
         session_id=session_id,
         trace_context=trace_context_of(request),
-        stretch=stretch,
+        segment=segment,
         history=history,
         call=call,
         outputs=outputs,
@@ -191,7 +191,7 @@ async def _later_call(
     asked = handed_in(request, plan.flow, asked)
     # A caller that goes back begins anew, with the tools of this call alone.
     turns = paused.pause.turns if first == cursor else None
-    stretch = _stretch(
+    segment = _segment(
         asked,
         plan.flow,
         call,
@@ -209,7 +209,7 @@ async def _later_call(
     await note_call(request, own, call, run)
     # It may have to wait for a place.
     await taken.admit_next()
-    resuming = runtime.engine.resume(paused, plan, stretch, outputs=outputs, size_bytes=size)
+    resuming = runtime.engine.resume(paused, plan, segment, outputs=outputs, size_bytes=size)
     return await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
 
 
@@ -221,7 +221,7 @@ def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) 
     return match_tool_results(turns.calls, asked.tool_call_messages, execution_id=run.id)
 
 
-def _stretch(
+def _segment(
     asked: StepRequest,
     flow: Flow,
     call: IdempotencyKey | None,

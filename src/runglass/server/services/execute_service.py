@@ -101,7 +101,7 @@ async def _start(
         trigger_type="api",
         session_id=session_id,
         trace_context=trace_context_of(request),
-        stretch=Segment(offer=offer),
+        segment=Segment(offer=offer),
         history=history,
         call=call,
         size_bytes=size,
@@ -139,7 +139,7 @@ async def _resume(
     matching = partial(match_tool_results, turns.calls, asked.tool_call_messages, execution_id=run.id)
     results = await offload(matching, size_bytes=size)
     asked = handed_in(request, paused.plan.flow, asked)
-    stretch = Segment(
+    segment = Segment(
         first=paused.pause.cursor,
         outputs=asked.accumulated_outputs or {},
         step_inputs=paused.step_inputs,
@@ -155,7 +155,7 @@ async def _resume(
     await note_call(request, own, call, run)
     # It may have to wait for a place.
     await taken.admit_next()
-    resuming = runtime.engine.resume(paused, plan, stretch, size_bytes=size)
+    resuming = runtime.engine.resume(paused, plan, segment, size_bytes=size)
     started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
     return partial(outcome_of, request, started, run.flow_id, step_count(paused.plan.flow))
 
