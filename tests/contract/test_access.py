@@ -201,3 +201,8 @@ def test_request_ids_are_echoed_when_sane_and_made_otherwise(
             for bad in ("", "a b", "x" * 129, "<script>", "a,b"):
                 made = client.get(path, headers={"X-Request-ID": bad}).headers["x-request-id"]
                 assert UUID.fullmatch(made)
+
+
+@pytest.mark.parametrize("path", ["/flow-runs%0A", "/keys/1%0A", "/%0A"])
+def test_a_line_break_at_the_end_makes_another_path(http: httpx2.Client, path: str) -> None:
+    assert refusal(http.get(path)) == (404, "NOT_FOUND")

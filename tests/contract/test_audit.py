@@ -120,3 +120,9 @@ def test_no_header_makes_another_address(server: RunningServer, admin: Admin) ->
     forged = {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7", "X-Real-IP": "10.9.8.7"}
     admin.http.post("/keys", json={"role": "read"}, headers=forged)
     assert admin.entries(limit=1)[0]["actor"]["address"] == "127.0.0.1"
+
+
+def test_a_time_beyond_all_times_is_one(server: RunningServer) -> None:
+    with http_for(server, server.make_key("acme", "demo", role="admin")) as http:
+        answer = http.get("/audit", params={"since": "9999-12-31T23:59:59-01:00"})
+    assert answer.json()["entries"] == []

@@ -134,3 +134,12 @@ def test_a_refused_call_that_goes_on_with_a_run_is_refused_again(server: Running
         results = [{"toolCallId": call["id"], "output": "x"} for call in paused["toolCalls"]]
         done = http.post("/seq/acme/demo/talk/execute", json={**paused, "toolCallMessages": results})
         assert done.json()["status"] == "completed", "the run waits still"
+
+
+def test_the_same_call_for_another_session_is_another_call(http: httpx2.Client) -> None:
+    headers = {"Idempotency-Key": str(uuid4()), "X-Session-Id": str(uuid4())}
+    first = http.post(PATH, json={"message": "a b"}, headers=headers)
+    assert first.status_code == 200
+    assert http.post(PATH, json={"message": "a b"}, headers=headers).content == first.content
+    other = http.post(PATH, json={"message": "a b"}, headers={**headers, "X-Session-Id": str(uuid4())})
+    assert refusal(other) == (409, "IDEMPOTENCY_MISMATCH")

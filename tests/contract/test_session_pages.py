@@ -8,6 +8,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from runglass.errors import RunPurged
 from runglass.server.http.json_streaming import PART_BYTES
 from runglass.server.requests.pagination import cursor_of
 from runglass.server.routes import sessions
@@ -178,3 +179,19 @@ def test_there_is_nothing_behind_the_last_run_and_no_session_behind_an_unknown_i
     newest = run(http, str(uuid4()), "anything")
     beyond = cursor_of(newest)
     assert http.get(f"/seq/sessions/{session}", params={"cursor": beyond}).json()["executions"] == []
+
+
+def test_a_run_that_is_deleted_meanwhile_hides_no_other(
+    server: RunningServer, http: httpx2.Client, session: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [run(http, session, "anything") for _ in range(3)]
+    read = server.runtime.store.trace_page
+
+    async def deleted(run_no: int, **more: Any) -> Any:
+        (gone,) = [each for each in [await server.runtime.store.run(runs[1])] if each is not None]
+        if run_no == gone.no:
+            raise RunPurged(run_no)
+        return await read(run_no, **more)
+
+    monkeypatch.setattr(server.runtime.store, "trace_page", deleted)
+    assert [each["executionId"] for each in executions(http, session)] == [runs[0], runs[2]]

@@ -1,6 +1,7 @@
 """The frames of `/step` that are no events of the log: outputs that it does not keep, and a bad end."""
 
 import threading
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -91,6 +92,31 @@ def test_what_the_log_cuts_comes_whole() -> None:
         assert [len(frame.data["outputData"]["text"]) for frame in told] == [2000]
         trace = http.get(f"/flow-runs/{run}/trace").json()
         assert trace["steps"][0]["truncated"] is True
+
+
+def test_outputs_that_are_too_many_to_be_held_come_from_the_store(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_back: list[int] = []
+    owed = server.runtime.store.owed
+
+    async def noting(run_no: int, seq: int) -> bytes | None:
+        read_back.append(seq)
+        return await owed(run_no, seq)
+
+    monkeypatch.setattr(server.runtime.store, "owed", noting)
+    steps = "\n".join(
+        f'  - {{id: s{n}, type: code, code: \'return {{"t": "{n}" * 700000}}\'}}' for n in range(5)
+    )
+    server.push(f"slug: too-much\ncapture: off\nsteps:\n{steps}\n")
+    with http.stream("POST", path_of("too-much"), json={"runRemaining": True}) as answer:
+        deadline = time.monotonic() + 20
+        while http.get("/flow-runs", params={"flow": "too-much"}).json()["runs"][0]["status"] != "completed":
+            assert time.monotonic() < deadline
+        found = frames(answer.read().decode())
+    told = [frame.data["outputData"]["t"] for frame in found if frame.event == "step_output"]
+    assert told == [str(n) * 700_000 for n in range(5)]
+    assert read_back
 
 
 class Walking:

@@ -7,7 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +239,46 @@ def test_a_body_that_is_cut_off_by_the_end_of_the_server_is_answered() -> None:
     assert answer.startswith("HTTP/1.1 503")
     assert '"UNAVAILABLE"' in answer
     assert "the server is being stopped" in answer
+
+
+def test_bodies_on_their_way_are_bounded_before_they_are_whole(server: RunningServer) -> None:
+    """Each could be sent for hours, and all but its last byte would be in memory so long."""
+    body = b'{"message":"' + b"x" * 4_000_000
+    head = (
+        "POST /api/v1/seq/acme/demo/given/execute HTTP/1.1\r\nHost: a\r\n"
+        f"Authorization: Bearer {server.key}\r\n"
+        f"Content-Length: {len(body) + 2}\r\n\r\n"
+    ).encode()
+    host, port = server.address.removeprefix("http://").split(":")
+    answers: list[bytes] = []
+    with ExitStack() as opened:
+        senders = [
+            opened.enter_context(socket.create_connection((host, int(port)), timeout=10)) for _ in range(12)
+        ]
+        for sender in senders:
+            # The server may refuse, and close, while the body is still being sent.
+            with suppress(OSError):
+                sender.sendall(head + body)
+        for sender in senders:
+            sender.settimeout(1.0)
+            with suppress(OSError):
+                answers.append(sender.recv(4096))
+        refused = [answer for answer in answers if b" 503 " in answer.split(b"\r\n")[0]]
+        assert len(refused) >= 12 - MEMORY_BYTES // SHARE // 2 // 4_000_000 - 1
+        assert b"come in or wait to be read" in refused[0]
+    with http_for(server, server.key) as http:
+        assert http.post(f"{PATH}/execute", json=LARGE).status_code == 200, "nothing of it is held"
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "0" * 5000, "99999999999999999999"])
+def test_a_length_of_any_number_of_digits_is_answered(server: RunningServer, length: str) -> None:
+    host, port = server.address.removeprefix("http://").split(":")
+    head = (
+        "POST /api/v1/seq/acme/demo/given/execute HTTP/1.1\r\nHost: a\r\n"
+        f"Authorization: Bearer {server.key}\r\n"
+        f"Content-Length: {length}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=10) as sender:
+        sender.sendall(head.encode())
+        status = int(sender.recv(4096).split(b" ")[1])
+    assert status in (400, 413)

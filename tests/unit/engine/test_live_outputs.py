@@ -1,0 +1,21 @@
+"""Content on its way to a caller is held up to a megabyte, and not at all once the caller has left."""
+
+from runglass.engine.steps.live_outputs import MOST_BYTES, LiveOutputs
+
+
+def test_what_is_too_much_is_for_the_store() -> None:
+    outputs = LiveOutputs()
+    assert outputs.keep(1, b"x" * MOST_BYTES), "one is always held"
+    assert not outputs.keep(2, b"y")
+    assert outputs.pop(1) == b"x" * MOST_BYTES
+    assert outputs.keep(3, b"z")
+    assert (outputs.pop(2), outputs.pop(3), outputs.stored) == (None, b"z", {2})
+    assert outputs.held_bytes == 0
+
+
+def test_a_caller_who_has_left_is_owed_nothing() -> None:
+    outputs = LiveOutputs()
+    outputs.keep(1, b"x")
+    outputs.close()
+    assert outputs.keep(2, b"y" * 2 * MOST_BYTES), "it needs no place in the store"
+    assert (outputs.pop(1), outputs.pop(2), outputs.held_bytes) == (None, None, 0)
