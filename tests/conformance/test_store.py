@@ -393,6 +393,42 @@ async def test_checkpoints_of_steps_that_run_again_are_dropped(store: Store) -> 
     assert await store.checkpoints(run.no) == [Checkpoint("s", "1", b"4"), Checkpoint("t", "", b"3")]
 
 
+async def test_large_checkpoints_of_steps_that_run_again_go_bit_by_bit(store: Store) -> None:
+    run = await make_run(store)
+    large = b"0" * 700_000
+    old = [Checkpoint("s", str(number), large) for number in range(3)]
+    size = 3 * len(large)
+    first = batch(run, 0, b"1", checkpoints=[*old, Checkpoint("t", "", b"1")])
+    await store.append(msgspec.structs.replace(first, open_bytes=size))
+    before = await open_bytes_of(store, run.id)
+    again = [Checkpoint("s", "1", b"2"), Checkpoint("s", "3", b"3")]
+    await store.append(msgspec.structs.replace(batch(run, 1, b"2", checkpoints=again), dropped=["s", "u"]))
+    left = [*again, Checkpoint("t", "", b"1")]
+    assert sorted(await store.checkpoints(run.no)) == left
+    assert await store.checkpoint(run.no, "s", "0") is None
+    assert await store.checkpoint(run.no, "s", "1") == b"2"
+    assert await open_bytes_of(store, run.id) == before, "each counts until it is gone"
+    # A checkpoint that took the place of a void one leaves two of them to delete.
+    for rest in (len(large), 0):
+        assert await store.drop_checkpoints(limit_rows=100, limit_bytes=1000)
+        assert await open_bytes_of(store, run.id) == before - 2 * len(large) + rest
+    await store.append(msgspec.structs.replace(batch(run, 2, b"3"), dropped=["s"]))
+    assert await store.checkpoints(run.no) == [Checkpoint("t", "", b"1")]
+    while await store.drop_checkpoints(limit_rows=1, limit_bytes=1):
+        pass
+    assert await store.checkpoints(run.no) == [Checkpoint("t", "", b"1")]
+    await store.append(batch(run, 3, b"4", status="completed"))
+    while await store.drop_checkpoints(limit_rows=1, limit_bytes=1):
+        pass
+    assert await store.checkpoints(run.no) == []
+
+
+async def open_bytes_of(store: Store, run_id: str) -> int:
+    run = await store.run(run_id)
+    assert run is not None
+    return run.open_bytes
+
+
 async def test_attempts_of_one_iteration_come_in_order(store: Store) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", steps=[row(1, status="failed"), row(2)]))

@@ -169,9 +169,20 @@ def test_large_rows_move_to_tables_with_rowids() -> None:
             database.executemany(f"INSERT INTO {table} VALUES ({marks_of(values[0])})", values)
         migrate_sqlite(database)
         for table, values in rows.items():
-            assert database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() == values
+            columns = "run_no, step_id, loop_path, data" if table == "checkpoint" else "*"
+            found = database.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2, 3").fetchall()
+            assert found == values
+            whole = database.execute(f"SELECT * FROM {table} LIMIT 1").fetchone()
             with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
-                database.execute(f"INSERT INTO {table} VALUES ({marks_of(values[0])})", values[0])
+                database.execute(f"INSERT INTO {table} VALUES ({marks_of(whole)})", whole)
+
+
+def test_older_checkpoints_are_those_that_going_back_makes_void() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_to(database, 13)
+        database.execute("INSERT INTO checkpoint VALUES (1, 'a', '0', x'01')")
+        migrate_sqlite(database)
+        assert database.execute("SELECT * FROM checkpoint").fetchall() == [(1, "a", "0", 0, b"\x01")]
 
 
 def test_what_is_kept_for_calls_is_counted_from_then_on() -> None:

@@ -29,8 +29,13 @@ _STEP = (
 
 AT_ONCE_EVENTS = 1000
 AT_ONCE_BYTES = 1 << 20
-"""A run with no more events and bytes of checkpoints has these deleted as it ends, any other bit by bit after
-that: each byte is overwritten, and other writers wait for it."""
+"""A run with no more events and bytes of checkpoints has these deleted as it ends or goes back, any other bit
+by bit after that: each byte is overwritten, and other writers wait for it."""
+
+_VOID = (
+    "INSERT OR REPLACE INTO void_checkpoint (run_no, step_id, seq) SELECT ?1, ?2, ?3"
+    " WHERE EXISTS (SELECT 1 FROM checkpoint WHERE run_no = ?1 AND step_id = ?2)"
+)
 
 
 def write_append(db: sqlite3.Connection, batch: Append) -> None:
@@ -56,7 +61,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             [(batch.run_no, *owed) for owed in batch.owed],
         )
     if batch.status in TERMINAL:
-        if batch.head > AT_ONCE_EVENTS or _open_bytes(db, batch.run_no) > AT_ONCE_BYTES:
+        if _has_much(db, batch):
             # Its checkpoints count until they are gone.
             db.execute("INSERT OR IGNORE INTO ended_run (run_no) VALUES (?)", (batch.run_no,))
             count_open(db, batch.run_no, len(batch.result or b"") + len(batch.error or b""))
@@ -70,15 +75,29 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         count_kept(db, batch.run_no)
         return
     if batch.dropped:
-        db.executemany(
-            "DELETE FROM checkpoint WHERE run_no = ? AND step_id = ?",
-            [(batch.run_no, step_id) for step_id in batch.dropped],
-        )
+        _drop(db, batch)
     if batch.checkpoints:
+        seq = batch.head + len(batch.events)
         db.executemany(
-            "INSERT OR REPLACE INTO checkpoint (run_no, step_id, loop_path, data) VALUES (?, ?, ?, ?)",
-            [(batch.run_no, *checkpoint) for checkpoint in batch.checkpoints],
+            "INSERT OR REPLACE INTO checkpoint (run_no, step_id, loop_path, seq, data)"
+            " VALUES (?, ?, ?, ?, ?)",
+            [(batch.run_no, step_id, path, seq, data) for step_id, path, data in batch.checkpoints],
         )
+
+
+def _drop(db: sqlite3.Connection, batch: Append) -> None:
+    """Makes void what earlier appends wrote of these steps, or deletes it at once where it is little."""
+    if _has_much(db, batch):
+        db.executemany(_VOID, [(batch.run_no, step_id, batch.head) for step_id in batch.dropped])
+        return
+    freed = 0
+    for step_id in batch.dropped:
+        of_step = "FROM checkpoint WHERE run_no = ? AND step_id = ?"
+        found = db.execute(f"SELECT length(data) {of_step}", (batch.run_no, step_id)).fetchall()
+        if found:
+            freed += sum(size for (size,) in found)
+            db.execute(f"DELETE {of_step}", (batch.run_no, step_id))
+    count_open(db, batch.run_no, -freed)
 
 
 def _moved(db: sqlite3.Connection, batch: Append) -> bool:
@@ -104,10 +123,12 @@ def _count(db: sqlite3.Connection, batch: Append) -> None:
     )
 
 
-def _open_bytes(db: sqlite3.Connection, run_no: int) -> int:
-    """The bytes of the run beside its log, most of them in its checkpoints."""
-    (size,) = db.execute("SELECT open_bytes FROM run WHERE no = ?", (run_no,)).fetchone()
-    return int(size)
+def _has_much(db: sqlite3.Connection, batch: Append) -> bool:
+    """Whether to delete the run's checkpoints holds other writers up; most of its open bytes are in them."""
+    if batch.head > AT_ONCE_EVENTS:
+        return True
+    (size,) = db.execute("SELECT open_bytes FROM run WHERE no = ?", (batch.run_no,)).fetchone()
+    return int(size) > AT_ONCE_BYTES
 
 
 def _spend(db: sqlite3.Connection, batch: Append) -> None:

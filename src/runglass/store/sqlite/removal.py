@@ -21,6 +21,7 @@ ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
     "step": ("position",),
     "step_attempt": ("position", "attempt"),
     "checkpoint": ("step_id", "loop_path"),
+    "void_checkpoint": ("step_id",),
     "owed": ("seq",),
     "run_request": (),
     "run_outcome": (),
@@ -29,6 +30,7 @@ ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
 """The tables with rows of a run, each with the condition for those of one run."""
 
 _SIZES = {
+    "void_checkpoint": "length(step_id)",
     "run_request": "length(request)",
     "run_outcome": "coalesce(length(result), 0) + coalesce(length(error), 0)",
     "call_answer": "length(answer)",
@@ -42,11 +44,15 @@ _CONTENT: dict[str, Callable[[bytes], bytes]] = {
 }
 """The tables with content, and the function that takes it out of a row's data."""
 
-_ENDED_RUN = (
-    "SELECT run_no, project_id FROM ended_run JOIN run ON no = run_no"
-    " ORDER BY project_id <= ?, project_id, run_no LIMIT 1"
+_WITH_CHECKPOINTS_LEFT = (
+    "SELECT run_no, project_id FROM (SELECT run_no FROM ended_run UNION SELECT run_no FROM void_checkpoint)"
+    " JOIN run ON no = run_no ORDER BY project_id <= ?, project_id, run_no LIMIT 1"
 )
 """The projects take turns: the first one behind that number, or the first of all."""
+_VOID_OF_STEP = (
+    "SELECT length(data), rowid FROM checkpoint WHERE run_no = ? AND step_id = ? AND seq <= ?"
+    " ORDER BY loop_path LIMIT ?"
+)
 
 SPARE = 20
 """One page in so many may be free: pages given back to the system are soon asked for again."""
@@ -132,23 +138,26 @@ class Removal:
 
     async def drop_checkpoints(self, *, limit_rows: int, limit_bytes: int) -> bool:
         def work(db: sqlite3.Connection) -> bool:
-            row = db.execute(_ENDED_RUN, (self._project_before,)).fetchone()
+            row = db.execute(_WITH_CHECKPOINTS_LEFT, (self._project_before,)).fetchone()
             if row is None:
                 return False
             run_no, self._project_before = row
-            gone, freed = delete_some(
-                db, "checkpoint", run_no, limit_rows=limit_rows, limit_bytes=limit_bytes
-            )
-            if gone:
+            if db.execute("SELECT 1 FROM ended_run WHERE run_no = ?", (run_no,)).fetchone():
+                gone, freed = delete_some(
+                    db, "checkpoint", run_no, limit_rows=limit_rows, limit_bytes=limit_bytes
+                )
                 count_open(db, run_no, -freed)
-            if gone < limit_rows and freed < limit_bytes:
-                db.execute("DELETE FROM ended_run WHERE run_no = ?", (run_no,))
-                count_kept(db, run_no)
+                if gone < limit_rows and freed < limit_bytes:
+                    db.execute("DELETE FROM ended_run WHERE run_no = ?", (run_no,))
+                    db.execute("DELETE FROM void_checkpoint WHERE run_no = ?", (run_no,))
+                    count_kept(db, run_no)
+            else:
+                _drop_void(db, run_no, limit_rows=limit_rows, limit_bytes=limit_bytes)
             self._deleted = True
             return True
 
-        ended = await self._db.read(every(lambda row: row, _ENDED_RUN, self._project_before))
-        return bool(ended) and await self._db.write(work)
+        left = await self._db.read(every(lambda row: row, _WITH_CHECKPOINTS_LEFT, self._project_before))
+        return bool(left) and await self._db.write(work)
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
@@ -215,16 +224,42 @@ def delete_some(
     found = db.execute(
         f"SELECT {columns} FROM {table} WHERE run_no = ? ORDER BY {order} LIMIT ?", (run_no, limit_rows)
     )
-    gone, freed, last = 0, 0, ()
-    for row in found:
-        gone, freed, last = gone + 1, freed + row[0], row[1:]
-        if freed >= limit_bytes:
-            break
-    found.close()
-    if gone:
+    first = _first(found, limit_bytes=limit_bytes)
+    if first:
         upto = f" AND ({', '.join(key)}) <= ({', '.join('?' * len(key))})" if key else ""
-        db.execute(f"DELETE FROM {table} WHERE run_no = ?{upto}", (run_no, *last))
-    return gone, freed
+        db.execute(f"DELETE FROM {table} WHERE run_no = ?{upto}", (run_no, *first[-1][1:]))
+    return len(first), sum(row[0] for row in first)
+
+
+def _drop_void(db: sqlite3.Connection, run_no: int, *, limit_rows: int, limit_bytes: int) -> None:
+    """Deletes some of the void checkpoints of a run that goes on: one at least if there is one."""
+    steps = db.execute(
+        "SELECT step_id, seq FROM void_checkpoint WHERE run_no = ? ORDER BY step_id LIMIT ?",
+        (run_no, limit_rows),
+    ).fetchall()
+    rows, size = limit_rows, limit_bytes
+    for step_id, seq in steps:
+        found = db.execute(_VOID_OF_STEP, (run_no, step_id, seq, rows))
+        void = _first(found, limit_bytes=size)
+        db.executemany("DELETE FROM checkpoint WHERE rowid = ?", [(rowid,) for _, rowid in void])
+        rows, size = rows - len(void), size - sum(length for length, _ in void)
+        if rows <= 0 or size <= 0:
+            break
+        db.execute("DELETE FROM void_checkpoint WHERE run_no = ? AND step_id = ?", (run_no, step_id))
+    count_open(db, run_no, size - limit_bytes)
+
+
+def _first(rows: sqlite3.Cursor, *, limit_bytes: int) -> list[tuple[int, ...]]:
+    """The first rows, each with its bytes in front: one at least if there is one, about `limit_bytes`."""
+    found, size = [], 0
+    for row in rows:
+        found.append(row)
+        size += row[0]
+        if size >= limit_bytes:
+            break
+    # A statement that is not at its end would stand in the way of what deletes from its table.
+    rows.close()
+    return found
 
 
 def _strip_some(
