@@ -50,18 +50,20 @@ class VersionInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     created_at: str
 
 
-class FlowHistory(FlowInfo, frozen=True, kw_only=True, rename="camel"):
-    """A flow and its versions, the draft first."""
+class FlowHistory(FlowInfo, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A flow and a page of its versions, the draft first. On the wire the last page has no `next_cursor`."""
 
     versions: list[VersionInfo]
+    next_cursor: str | None = None
 
 
-class FlowList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The flows of a project, by slug."""
+class FlowList(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A page of the flows of a project, by slug. On the wire the last page has no `next_cursor`."""
 
     org: str
     project: str
     flows: list[FlowInfo]
+    next_cursor: str | None = None
 
 
 class FlowVersionNumber(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,10 +94,11 @@ class NewKeyInfo(KeyInfo, frozen=True, kw_only=True, rename="camel"):
     key: str
 
 
-class KeyList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The keys of a project, revoked ones too."""
+class KeyList(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A page of the keys of a project, revoked ones too. On the wire the last page has no `next_cursor`."""
 
     keys: list[KeyInfo]
+    next_cursor: str | None = None
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

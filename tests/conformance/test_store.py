@@ -542,6 +542,23 @@ async def test_flows_of_one_slug_in_two_projects_are_two_flows(store: Store) -> 
     assert await store.flow(mine.id) == mine
 
 
+async def test_keys_flows_and_versions_are_read_in_pieces(store: Store) -> None:
+    here, there = await store.ensure_project("acme", "here"), await store.ensure_project("acme", "there")
+    for project in (here, there):
+        for slug in ("c", "a", "b"):
+            await store.put_draft(project.id, slug, name=None, capture=None, source=b"1")
+            await store.add_key(project.id, "read", f"{project.id}{slug}".encode(), "nk_")
+    assert [flow.slug for flow in await store.flows(here.id, limit=2)] == ["a", "b"]
+    assert [flow.slug for flow in await store.flows(here.id, after="b", limit=2)] == ["c"]
+    first, second, third = await store.keys(here.id)
+    assert await store.keys(here.id, limit=2) == [first, second]
+    assert await store.keys(here.id, after=second.id, limit=2) == [third]
+    flow = (await store.flows(here.id))[0]
+    await store.publish(flow.id)
+    assert [each.version for each in await store.versions(flow.id, limit=1)] == [0]
+    assert [each.version for each in await store.versions(flow.id, after=0, limit=2)] == [1]
+
+
 async def test_production_moves_to_published_versions_only(store: Store) -> None:
     project = await store.ensure_project("acme", "demo")
     flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"first")

@@ -47,6 +47,7 @@ RUN_OF_FLOW = f"{FLOW}/runs/{{execution_id}}"
 EVENTS = "text/event-stream"
 
 OF_FLOW = ("org", "project", "slug")
+PAGED = (pagination.MANAGED_LIMIT, pagination.CURSOR)
 FLOW_HIDDEN = Lookup(require_flow, OF_FLOW)
 
 RUNNING, READING = "Running a flow", "Reading a run"
@@ -249,6 +250,7 @@ ENDPOINTS: list[Endpoint] = [
         FLOWS,
         "The flows of the key's project",
         Answer((FlowList,), "The flows, by slug."),
+        query=PAGED,
     ),
     Endpoint(
         "GET",
@@ -258,6 +260,7 @@ ENDPOINTS: list[Endpoint] = [
         FLOWS,
         "A project's flows",
         Answer((FlowList,), "The flows, by slug."),
+        query=PAGED,
     ),
     Endpoint(
         "GET",
@@ -267,6 +270,7 @@ ENDPOINTS: list[Endpoint] = [
         FLOWS,
         "A flow and its versions",
         Answer((FlowHistory,), "The flow."),
+        query=PAGED,
     ),
     Endpoint(
         "GET",
@@ -320,6 +324,7 @@ ENDPOINTS: list[Endpoint] = [
         KEYS,
         "The project's keys",
         Answer((KeyList,), "The keys, oldest first."),
+        query=PAGED,
         doing="manage keys",
     ),
     Endpoint(

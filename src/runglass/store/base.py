@@ -97,7 +97,9 @@ class Store(Protocol):
     async def find_key(self, digest: bytes) -> ApiKey | None:
         """The key with this hash, revoked or not."""
 
-    async def keys(self, project_id: int) -> list[ApiKey]: ...
+    async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
+        """The project's keys behind id `after`, oldest first; without `limit` all of them."""
+
     async def key(self, project_id: int, key_id: int) -> ApiKey | None: ...
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
         """Those of these keys that are there and not revoked."""
@@ -127,12 +129,14 @@ class Store(Protocol):
     async def set_production(self, flow_id: str, version: int, *, by: Actor = SERVER) -> bool:
         """Makes a published version the production version; False if there is no such version."""
 
-    async def versions(self, flow_id: str) -> list[FlowVersion]:
-        """The flow's versions, the draft first."""
+    async def versions(self, flow_id: str, *, after: int = -1, limit: int | None = None) -> list[FlowVersion]:
+        """The flow's versions behind number `after`, the draft first; without `limit` all of them."""
 
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None: ...
     async def flow(self, flow_id: str) -> FlowRecord | None: ...
-    async def flows(self, project_id: int) -> list[FlowRecord]: ...
+    async def flows(self, project_id: int, *, after: str = "", limit: int | None = None) -> list[FlowRecord]:
+        """The project's flows behind slug `after`, by slug; without `limit` all of them."""
+
     async def flow_source(self, flow_id: str, version: int) -> bytes | None: ...
 
     async def create_run(self, run: NewRun) -> RunRecord:

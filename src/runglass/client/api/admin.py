@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from runglass.admin_api import FlowHistory, FlowInfo, FlowList, FlowTree, FlowVersionNumber, PushedFlow
-from runglass.client.core.requests import RequestSpec, whole
+from runglass.client.core.requests import RequestSpec, following_page, whole
 
 if TYPE_CHECKING:
     from runglass.client import Client
@@ -30,17 +30,17 @@ class AdminRequest(RequestSpec[T], Generic[T], frozen=True, kw_only=True):
 
 
 def own_flows() -> RequestSpec[FlowList]:
-    """List the flows of the key's project."""
+    """List the flows of the key's project, from the first one on."""
     return AdminRequest(method="GET", path="/flows", answer=FlowList)
 
 
 def flows(org: str, project: str) -> RequestSpec[FlowList]:
-    """List a project's flows."""
+    """List a project's flows, from the first one on."""
     return AdminRequest(method="GET", path=_path(org, project), answer=FlowList)
 
 
 def flow(org: str, project: str, slug: str) -> RequestSpec[FlowHistory]:
-    """Look at a flow."""
+    """Look at a flow and its first versions."""
     return AdminRequest(method="GET", path=_path(org, project, slug), answer=FlowHistory)
 
 
@@ -85,16 +85,24 @@ class Management:
         self._transport = client._transport
 
     def own_flows(self, *, timeout: float | None = None) -> FlowList:
-        """The flows of the project that the key belongs to, and how that is called."""
-        return self._transport.call(own_flows(), timeout=timeout)
+        """All flows of the project that the key belongs to, and how that is called.
+
+        They are fetched page by page, and `timeout` is for each.
+        """
+        return self._all_flows(own_flows(), timeout)
 
     def flows(self, org: str, project: str, *, timeout: float | None = None) -> FlowList:
-        """A project's flows, by slug."""
-        return self._transport.call(flows(org, project), timeout=timeout)
+        """A project's flows, all of them, by slug. `timeout` is for each page."""
+        return self._all_flows(flows(org, project), timeout)
 
     def flow(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> FlowHistory:
-        """A flow and its versions, the draft, which is version 0, first."""
-        return self._transport.call(flow(org, project, slug), timeout=timeout)
+        """A flow and all its versions, the draft, which is version 0, first. `timeout` is for each page."""
+        call = flow(org, project, slug)
+        page = found = self._transport.call(call, timeout=timeout)
+        while page.next_cursor is not None:
+            page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
+            found.versions.extend(page.versions)
+        return msgspec.structs.replace(found, next_cursor=None)
 
     def flow_version(
         self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
@@ -121,6 +129,13 @@ class Management:
         """Makes a published version the production version. Raises ValueError for one below 1."""
         return self._transport.call(set_production(org, project, slug, version), timeout=timeout)
 
+    def _all_flows(self, call: RequestSpec[FlowList], timeout: float | None) -> FlowList:
+        page = found = self._transport.call(call, timeout=timeout)
+        while page.next_cursor is not None:
+            page = self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
+            found.flows.extend(page.flows)
+        return msgspec.structs.replace(found, next_cursor=None)
+
 
 class AsyncManagement:
     """The flows that the key of a client may manage."""
@@ -129,16 +144,24 @@ class AsyncManagement:
         self._transport = client._transport
 
     async def own_flows(self, *, timeout: float | None = None) -> FlowList:
-        """The flows of the project that the key belongs to, and how that is called."""
-        return await self._transport.call(own_flows(), timeout=timeout)
+        """All flows of the project that the key belongs to, and how that is called.
+
+        They are fetched page by page, and `timeout` is for each.
+        """
+        return await self._all_flows(own_flows(), timeout)
 
     async def flows(self, org: str, project: str, *, timeout: float | None = None) -> FlowList:
-        """A project's flows, by slug."""
-        return await self._transport.call(flows(org, project), timeout=timeout)
+        """A project's flows, all of them, by slug. `timeout` is for each page."""
+        return await self._all_flows(flows(org, project), timeout)
 
     async def flow(self, org: str, project: str, slug: str, *, timeout: float | None = None) -> FlowHistory:
-        """A flow and its versions, the draft, which is version 0, first."""
-        return await self._transport.call(flow(org, project, slug), timeout=timeout)
+        """A flow and all its versions, the draft, which is version 0, first. `timeout` is for each page."""
+        call = flow(org, project, slug)
+        page = found = await self._transport.call(call, timeout=timeout)
+        while page.next_cursor is not None:
+            page = await self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
+            found.versions.extend(page.versions)
+        return msgspec.structs.replace(found, next_cursor=None)
 
     async def flow_version(
         self, org: str, project: str, slug: str, version: int, *, timeout: float | None = None
@@ -164,6 +187,13 @@ class AsyncManagement:
     ) -> FlowInfo:
         """Makes a published version the production version. Raises ValueError for one below 1."""
         return await self._transport.call(set_production(org, project, slug, version), timeout=timeout)
+
+    async def _all_flows(self, call: RequestSpec[FlowList], timeout: float | None) -> FlowList:
+        page = found = await self._transport.call(call, timeout=timeout)
+        while page.next_cursor is not None:
+            page = await self._transport.call(following_page(call, page.next_cursor), timeout=timeout)
+            found.flows.extend(page.flows)
+        return msgspec.structs.replace(found, next_cursor=None)
 
 
 def _path(*names: str) -> str:

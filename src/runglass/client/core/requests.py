@@ -216,8 +216,8 @@ def session(
     return RequestSpec(method="GET", path=path, answer=SessionPage, query=query)
 
 
-def following_page(call: RequestSpec[RunPage], cursor: str) -> RequestSpec[RunPage]:
-    """The same list of runs from `cursor` on."""
+def following_page(call: RequestSpec[T], cursor: str) -> RequestSpec[T]:
+    """The same list from `cursor` on."""
     query = (*(pair for pair in call.query if pair[0] != "cursor"), ("cursor", cursor))
     return msgspec.structs.replace(call, query=query)
 

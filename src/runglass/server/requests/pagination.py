@@ -1,4 +1,4 @@
-"""Lists of runs in pages: where one begins, and which runs are of a time.
+"""Lists in pages: where a page begins, and which runs are of a time.
 
 The ids of runs are UUIDv7: their first 48 bits are the milliseconds at which the run was created, so that an
 id, a cursor and a time are all places in one order.
@@ -17,6 +17,14 @@ from runglass.errors import APIError, api_error
 from runglass.server.endpoint import Parameter
 
 LIMIT = Parameter("limit", Annotated[int, Meta(ge=1, le=100)], "a number from 1 to 100", default=20)
+MOST_MANAGED = 1000
+MANAGED_LIMIT = Parameter(
+    "limit",
+    Annotated[int, Meta(ge=1, le=MOST_MANAGED)],
+    f"a number from 1 to {MOST_MANAGED:,}",
+    default=MOST_MANAGED,
+)
+"""Of lists that are whole as long as they are this short, as they were before there were pages of them."""
 CURSOR = Parameter("cursor", str, "the `nextCursor` of a page")
 SINCE = Parameter(
     "since", str, "an ISO 8601 time or date, in UTC unless it says otherwise; runs from then on"
@@ -57,6 +65,22 @@ def number_before(cursor: str) -> int:
     if len(decoded) != 8 or number >= 1 << 63:
         raise _no_cursor()
     return number
+
+
+def cursor_of_slug(slug: str) -> str:
+    """The cursor of a page that ends with the flow of that slug."""
+    return base64.urlsafe_b64encode(slug.encode()).rstrip(b"=").decode()
+
+
+def slug_before(cursor: str) -> str:
+    """The slug of the flow that a page ended with. Raises INVALID_REQUEST."""
+    try:
+        slug = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except ValueError as error:
+        raise _no_cursor() from error
+    if not slug:
+        raise _no_cursor()
+    return slug
 
 
 def time_of(time: str, *, name: str) -> str:

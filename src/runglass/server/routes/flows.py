@@ -23,6 +23,12 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.requests.body import answer, body_of, list_answer
 from runglass.server.requests.body_parsing import read_body
+from runglass.server.requests.pagination import (
+    cursor_of_number,
+    cursor_of_slug,
+    number_before,
+    slug_before,
+)
 from runglass.server.security.authentication import actor_of, require_flow, require_project, runtime_of
 from runglass.store.records import FlowRecord, Project
 
@@ -30,29 +36,38 @@ MOST_IN_MESSAGE = 3
 LARGEST_VERSION = 2**31 - 1
 
 
-async def own_flows(request: ApiRequest) -> Response:
-    """The flows of the project that the key belongs to, and how that is called."""
+async def own_flows(request: ApiRequest, limit: int, cursor: str | None) -> Response:
+    """The flows of the project that the key belongs to, and how that is called.
+
+    The last page has no `nextCursor`.
+    """
     own = await runtime_of(request).store.project(request.auth.project_id)
     if own is None:
         raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
-    return await _list(request, own)
+    return await _list(request, own, limit, cursor)
 
 
-async def flows(request: ApiRequest, org: str, project: str) -> Response:
-    """Each flow and which version of it is in production."""
-    return await _list(request, await require_project(request, org, project))
+async def flows(request: ApiRequest, org: str, project: str, limit: int, cursor: str | None) -> Response:
+    """Each flow and which version of it is in production. The last page has no `nextCursor`."""
+    return await _list(request, await require_project(request, org, project), limit, cursor)
 
 
-async def flow(request: ApiRequest, org: str, project: str, slug: str) -> Response:
-    """The versions in order, the draft, which is version 0, first."""
+async def flow(
+    request: ApiRequest, org: str, project: str, slug: str, limit: int, cursor: str | None
+) -> Response:
+    """The versions in order, the draft, which is version 0, first. The last page has no `nextCursor`."""
     record = await require_flow(request, org, project, slug)
-    versions = await runtime_of(request).store.versions(record.id)
+    after = -1 if cursor is None else number_before(cursor)
+    found = await runtime_of(request).store.versions(record.id, after=after, limit=limit + 1)
+    page = found[:limit]
+    following = cursor_of_number(page[-1].version) if len(found) > limit else None
     return await list_answer(
         lambda: FlowHistory(
             **msgspec.structs.asdict(_info(record)),
-            versions=msgspec.convert(versions, list[VersionInfo], from_attributes=True),
+            versions=msgspec.convert(page, list[VersionInfo], from_attributes=True),
+            next_cursor=following,
         ),
-        len(versions),
+        len(page),
     )
 
 
@@ -112,11 +127,19 @@ async def set_production(request: ApiRequest, org: str, project: str, slug: str)
     return answer(_info(await store.flow(record.id) or record))
 
 
-async def _list(request: ApiRequest, project: Project) -> Response:
-    records = await runtime_of(request).store.flows(project.id)
+async def _list(request: ApiRequest, project: Project, limit: int, cursor: str | None) -> Response:
+    after = "" if cursor is None else slug_before(cursor)
+    found = await runtime_of(request).store.flows(project.id, after=after, limit=limit + 1)
+    page = found[:limit]
+    following = cursor_of_slug(page[-1].slug) if len(found) > limit else None
     return await list_answer(
-        lambda: FlowList(org=project.org, project=project.name, flows=[_info(record) for record in records]),
-        len(records),
+        lambda: FlowList(
+            org=project.org,
+            project=project.name,
+            flows=[_info(record) for record in page],
+            next_cursor=following,
+        ),
+        len(page),
     )
 
 

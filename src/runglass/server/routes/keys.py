@@ -9,6 +9,7 @@ from runglass.errors import KeyLimitReached, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.requests.body import answer, body_of, list_answer
 from runglass.server.requests.body_parsing import read_body
+from runglass.server.requests.pagination import cursor_of_number, number_before
 from runglass.server.security.authentication import actor_of, runtime_of
 from runglass.server.security.revocation import ongoing_of
 from runglass.store.records import ApiKey
@@ -16,10 +17,18 @@ from runglass.store.records import ApiKey
 LARGEST = 2**63 - 1
 
 
-async def keys(request: ApiRequest) -> Response:
-    """The keys of the caller's project, revoked ones too: their beginnings, never the keys."""
-    found = await runtime_of(request).store.keys(request.auth.project_id)
-    return await list_answer(lambda: KeyList(keys=[_info(key) for key in found]), len(found))
+async def keys(request: ApiRequest, limit: int, cursor: str | None) -> Response:
+    """The keys of the caller's project, revoked ones too: their beginnings, never the keys.
+
+    The last page has no `nextCursor`.
+    """
+    after = 0 if cursor is None else number_before(cursor)
+    found = await runtime_of(request).store.keys(request.auth.project_id, after=after, limit=limit + 1)
+    page = found[:limit]
+    following = cursor_of_number(page[-1].id) if len(found) > limit else None
+    return await list_answer(
+        lambda: KeyList(keys=[_info(key) for key in page], next_cursor=following), len(page)
+    )
 
 
 async def create_key(request: ApiRequest) -> Response:

@@ -107,8 +107,9 @@ class Catalog:
     async def find_key(self, digest: bytes) -> ApiKey | None:
         return await self._db.read_inline(one(_key, f"{_KEY} WHERE digest = ?", digest))
 
-    async def keys(self, project_id: int) -> list[ApiKey]:
-        return await self._db.read(every(_key, f"{_KEY} WHERE project_id = ? ORDER BY id", project_id))
+    async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
+        sql = f"{_KEY} WHERE project_id = ? AND id > ? ORDER BY id LIMIT ?"
+        return await self._db.read(every(_key, sql, project_id, after, _most(limit)))
 
     async def key(self, project_id: int, key_id: int) -> ApiKey | None:
         sql = f"{_KEY} WHERE project_id = ? AND id = ?"
@@ -211,9 +212,12 @@ class Catalog:
 
         return await self._db.write(work)
 
-    async def versions(self, flow_id: str) -> list[FlowVersion]:
-        sql = "SELECT version, created_at FROM flow_version WHERE flow_id = ? ORDER BY version"
-        return await self._db.read(every(_version, sql, flow_id))
+    async def versions(self, flow_id: str, *, after: int = -1, limit: int | None = None) -> list[FlowVersion]:
+        sql = (
+            "SELECT version, created_at FROM flow_version WHERE flow_id = ? AND version > ?"
+            " ORDER BY version LIMIT ?"
+        )
+        return await self._db.read(every(_version, sql, flow_id, after, _most(limit)))
 
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
         return await self._db.look_up(
@@ -223,12 +227,18 @@ class Catalog:
     async def flow(self, flow_id: str) -> FlowRecord | None:
         return await self._db.look_up(one(_flow, f"{_FLOW} WHERE id = ?", flow_id))
 
-    async def flows(self, project_id: int) -> list[FlowRecord]:
-        return await self._db.read(every(_flow, f"{_FLOW} WHERE project_id = ? ORDER BY slug", project_id))
+    async def flows(self, project_id: int, *, after: str = "", limit: int | None = None) -> list[FlowRecord]:
+        sql = f"{_FLOW} WHERE project_id = ? AND slug > ? ORDER BY slug LIMIT ?"
+        return await self._db.read(every(_flow, sql, project_id, after, _most(limit)))
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
         sql = "SELECT source FROM flow_version WHERE flow_id = ? AND version = ?"
         return await self._db.read(one(as_bytes, sql, flow_id, version))
+
+
+def _most(limit: int | None) -> int:
+    """A LIMIT for SQLite, to which a negative one is none."""
+    return -1 if limit is None else limit
 
 
 def _name_of(key_id: int, hint: str) -> str:
