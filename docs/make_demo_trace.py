@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("demo-trace.md")
-BEGIN, END = "The trace\n", "\nThat took"
+BEGIN, END = "The trace\n", "\nAnd runs of other kinds"
 
 INTRODUCTION = """\
 # The trace of the demo

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import msgspec
 import pytest
 
 from runglass.cli import main
@@ -60,6 +61,31 @@ def test_the_demo_shows_a_retry_a_skipped_step_and_every_step(demo: CompletedPro
     assert re.search(r"each_paragraph .*loop completed, 19 iterations", demo.stdout)
     assert '"paragraphs": 19' in demo.stdout
     assert "overridden" not in demo.stdout
+
+
+def test_the_demo_leaves_runs_of_every_kind(demo: CompletedProcess[str]) -> None:
+    table = demo.stdout[demo.stdout.index("And runs of other kinds") :]
+    found = re.findall(r"^[0-9a-f-]{36} +(\S+) v1 +(\w+) .*?(?:  (\S.*))?$", table, re.MULTILINE)
+    kinds = [(flow, status) for flow, status, _ in found]
+    assert sorted(kinds) == [
+        ("add-up-orders", "completed"),
+        ("add-up-orders", "failed"),
+        ("answer-with-tools", "paused"),
+        ("ask-a-flaky-source", "completed"),
+        ("search-a-grid", "completed"),
+        ("wait-for-a-person", "cancelled"),
+    ]
+    assert "CODE_ERROR in step price: " in table
+    assert "2 attempts retried" in table
+
+
+def test_one_flow_of_the_demo_has_2000_iterations_in_nested_loops(
+    demo: CompletedProcess[str], folder: Path
+) -> None:
+    assert demo.returncode == Exit.OK
+    found = runglass("data", "usage", "--data", "runglass-demo", "--json", cwd=folder)
+    assert found.returncode == Exit.OK, found.stderr
+    assert msgspec.json.decode(found.stdout)["projects"][0]["steps"] > 2000
 
 
 def test_every_event_is_shown_or_counted(demo: CompletedProcess[str]) -> None:

@@ -11,9 +11,11 @@ from rich.text import Text
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store as data_folder
 from runglass.cli.backends.run_watcher import WatchedRun
+from runglass.cli.demo.example_runs import example_flows, leave_example_runs
 from runglass.cli.demo.live_view import LiveView
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import complain, heading, one_line, stdout, width_of, write_line
+from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.trace_view import excerpt, step_lines, summary_lines
 from runglass.client.api.async_client import AsyncClient
 from runglass.composition import open_runtime
@@ -55,14 +57,16 @@ async def _show(settings: Settings, flow: Flow, text: str, model: str) -> Shown:
             run_id, result = await _run(client, flow, text, model)
             trace = await client.run(run_id).trace()
             await _show_trace(client, trace)
+            await _show_examples(client)
     return Shown(key, trace, result)
 
 
 async def _prepare(store: Store, flow: Flow, *, most_keys: int) -> str:
     by = data_folder.terminal_user()
     project = await store.ensure_project(PROJECT.org, PROJECT.project, by=by)
-    record = await push_flow(store, project, flow, by=by)
-    await store.publish(record.id, by=by)
+    for each in (flow, *example_flows()):
+        record = await push_flow(store, project, each, by=by)
+        await store.publish(record.id, by=by)
     key, _ = await data_folder.create_key(store, project, "admin", most=most_keys)
     return key
 
@@ -110,6 +114,12 @@ async def _show_trace(client: AsyncClient, trace: Trace) -> None:
         heading(f"Attempt by attempt: step {step.step_id}{where}")
         for attempt in attempts.attempts:
             write_line(console, _attempt_line(attempt))
+
+
+async def _show_examples(client: AsyncClient) -> None:
+    run_ids = await leave_example_runs(client, str(PROJECT))
+    heading("And runs of other kinds, to look at and to compare")
+    print_runs([(await client.run(run_id).trace()).flow_run for run_id in run_ids])
 
 
 def _attempt_line(step: StepTrace) -> Text:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from runglass.errors import WrongExpectedVersion
 from runglass.money import add_usd, format_usd
 from runglass.store.records import Append, StepRow
+from runglass.store.sqlite.checkpoints import drop_checkpoints, has_much
 from runglass.store.sqlite.sql_helpers import count_kept, count_open, now_text
 from runglass.trace import TERMINAL
 
@@ -25,16 +26,6 @@ _STEP = (
     "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_no, position) DO UPDATE SET"
     " attempt = excluded.attempt, status = excluded.status, data = excluded.data"
-)
-
-AT_ONCE_EVENTS = 1000
-AT_ONCE_BYTES = 1 << 20
-"""A run with no more events and bytes of checkpoints has these deleted as it ends or goes back, any other bit
-by bit after that: each byte is overwritten, and other writers wait for it."""
-
-_VOID = (
-    "INSERT OR REPLACE INTO void_checkpoint (run_no, step_id, seq) SELECT ?1, ?2, ?3"
-    " WHERE EXISTS (SELECT 1 FROM checkpoint WHERE run_no = ?1 AND step_id = ?2)"
 )
 
 
@@ -61,7 +52,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             [(batch.run_no, *owed) for owed in batch.owed],
         )
     if batch.status in TERMINAL:
-        if _has_much(db, batch):
+        if has_much(db, batch):
             # Its checkpoints count until they are gone.
             db.execute("INSERT OR IGNORE INTO ended_run (run_no) VALUES (?)", (batch.run_no,))
             count_open(db, batch.run_no, len(batch.result or b"") + len(batch.error or b""))
@@ -75,7 +66,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         count_kept(db, batch.run_no)
         return
     if batch.dropped:
-        _drop(db, batch)
+        drop_checkpoints(db, batch)
     if batch.checkpoints:
         seq = batch.head + len(batch.events)
         db.executemany(
@@ -83,21 +74,6 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             " VALUES (?, ?, ?, ?, ?)",
             [(batch.run_no, step_id, path, seq, data) for step_id, path, data in batch.checkpoints],
         )
-
-
-def _drop(db: sqlite3.Connection, batch: Append) -> None:
-    """Makes void what earlier appends wrote of these steps, or deletes it at once where it is little."""
-    if _has_much(db, batch):
-        db.executemany(_VOID, [(batch.run_no, step_id, batch.head) for step_id in batch.dropped])
-        return
-    freed = 0
-    for step_id in batch.dropped:
-        of_step = "FROM checkpoint WHERE run_no = ? AND step_id = ?"
-        found = db.execute(f"SELECT length(data) {of_step}", (batch.run_no, step_id)).fetchall()
-        if found:
-            freed += sum(size for (size,) in found)
-            db.execute(f"DELETE {of_step}", (batch.run_no, step_id))
-    count_open(db, batch.run_no, -freed)
 
 
 def _moved(db: sqlite3.Connection, batch: Append) -> bool:
@@ -121,14 +97,6 @@ def _count(db: sqlite3.Connection, batch: Append) -> None:
         "UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + ? WHERE no = ?",
         (batch.log_bytes, batch.open_bytes, batch.run_no),
     )
-
-
-def _has_much(db: sqlite3.Connection, batch: Append) -> bool:
-    """Whether to delete the run's checkpoints holds other writers up; most of its open bytes are in them."""
-    if batch.head > AT_ONCE_EVENTS:
-        return True
-    (size,) = db.execute("SELECT open_bytes FROM run WHERE no = ?", (batch.run_no,)).fetchone()
-    return int(size) > AT_ONCE_BYTES
 
 
 def _spend(db: sqlite3.Connection, batch: Append) -> None:

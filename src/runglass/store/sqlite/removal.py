@@ -13,7 +13,7 @@ from runglass.content import strip_error, strip_event, strip_step, strip_summary
 from runglass.store.records import ContentPlace, Retention, RetentionOfFlow
 from runglass.store.sqlite.audit import change_project, note_change
 from runglass.store.sqlite.connections import Connections
-from runglass.store.sqlite.sql_helpers import count_bytes, count_kept, count_open, every
+from runglass.store.sqlite.sql_helpers import count_bytes, count_kept, every
 from runglass.trace import TERMINAL
 
 ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
@@ -44,16 +44,6 @@ _CONTENT: dict[str, Callable[[bytes], bytes]] = {
 }
 """The tables with content, and the function that takes it out of a row's data."""
 
-_WITH_CHECKPOINTS_LEFT = (
-    "SELECT run_no, project_id FROM (SELECT run_no FROM ended_run UNION SELECT run_no FROM void_checkpoint)"
-    " JOIN run ON no = run_no ORDER BY project_id <= ?, project_id, run_no LIMIT 1"
-)
-"""The projects take turns: the first one behind that number, or the first of all."""
-_VOID_OF_STEP = (
-    "SELECT length(data), rowid FROM checkpoint WHERE run_no = ? AND step_id = ? AND seq <= ?"
-    " ORDER BY loop_path LIMIT ?"
-)
-
 SPARE = 20
 """One page in so many may be free: pages given back to the system are soon asked for again."""
 
@@ -73,8 +63,6 @@ class Removal:
 
     _db: Connections
     _deleted: bool
-    _project_before = 0
-    """Whose checkpoints went last."""
 
     async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
         columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
@@ -135,29 +123,6 @@ class Removal:
 
         purged = await self._db.read(every(lambda row: row, "SELECT 1 FROM purged_run LIMIT 1"))
         return bool(purged) and await self._db.write(work)
-
-    async def drop_checkpoints(self, *, limit_rows: int, limit_bytes: int) -> bool:
-        def work(db: sqlite3.Connection) -> bool:
-            row = db.execute(_WITH_CHECKPOINTS_LEFT, (self._project_before,)).fetchone()
-            if row is None:
-                return False
-            run_no, self._project_before = row
-            if db.execute("SELECT 1 FROM ended_run WHERE run_no = ?", (run_no,)).fetchone():
-                gone, freed = delete_some(
-                    db, "checkpoint", run_no, limit_rows=limit_rows, limit_bytes=limit_bytes
-                )
-                count_open(db, run_no, -freed)
-                if gone < limit_rows and freed < limit_bytes:
-                    db.execute("DELETE FROM ended_run WHERE run_no = ?", (run_no,))
-                    db.execute("DELETE FROM void_checkpoint WHERE run_no = ?", (run_no,))
-                    count_kept(db, run_no)
-            else:
-                _drop_void(db, run_no, limit_rows=limit_rows, limit_bytes=limit_bytes)
-            self._deleted = True
-            return True
-
-        left = await self._db.read(every(lambda row: row, _WITH_CHECKPOINTS_LEFT, self._project_before))
-        return bool(left) and await self._db.write(work)
 
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
@@ -224,32 +189,14 @@ def delete_some(
     found = db.execute(
         f"SELECT {columns} FROM {table} WHERE run_no = ? ORDER BY {order} LIMIT ?", (run_no, limit_rows)
     )
-    first = _first(found, limit_bytes=limit_bytes)
+    first = first_rows(found, limit_bytes=limit_bytes)
     if first:
         upto = f" AND ({', '.join(key)}) <= ({', '.join('?' * len(key))})" if key else ""
         db.execute(f"DELETE FROM {table} WHERE run_no = ?{upto}", (run_no, *first[-1][1:]))
     return len(first), sum(row[0] for row in first)
 
 
-def _drop_void(db: sqlite3.Connection, run_no: int, *, limit_rows: int, limit_bytes: int) -> None:
-    """Deletes some of the void checkpoints of a run that goes on: one at least if there is one."""
-    steps = db.execute(
-        "SELECT step_id, seq FROM void_checkpoint WHERE run_no = ? ORDER BY step_id LIMIT ?",
-        (run_no, limit_rows),
-    ).fetchall()
-    rows, size = limit_rows, limit_bytes
-    for step_id, seq in steps:
-        found = db.execute(_VOID_OF_STEP, (run_no, step_id, seq, rows))
-        void = _first(found, limit_bytes=size)
-        db.executemany("DELETE FROM checkpoint WHERE rowid = ?", [(rowid,) for _, rowid in void])
-        rows, size = rows - len(void), size - sum(length for length, _ in void)
-        if rows <= 0 or size <= 0:
-            break
-        db.execute("DELETE FROM void_checkpoint WHERE run_no = ? AND step_id = ?", (run_no, step_id))
-    count_open(db, run_no, size - limit_bytes)
-
-
-def _first(rows: sqlite3.Cursor, *, limit_bytes: int) -> list[tuple[int, ...]]:
+def first_rows(rows: sqlite3.Cursor, *, limit_bytes: int) -> list[tuple[int, ...]]:
     """The first rows, each with its bytes in front: one at least if there is one, about `limit_bytes`."""
     found, size = [], 0
     for row in rows:

@@ -11,7 +11,6 @@ from runglass.errors import RunPurged
 from runglass.store.records import (
     Append,
     AttemptKey,
-    Checkpoint,
     NewRun,
     RawRow,
     RunListing,
@@ -23,7 +22,6 @@ from runglass.store.sqlite.calls import begin_call
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.run_rows import RUN, run_of
 from runglass.store.sqlite.sql_helpers import (
-    NOT_VOID,
     as_bytes,
     count_bytes,
     every,
@@ -236,14 +234,6 @@ class Runs:
             f" {_STEP} FROM step WHERE run_no = ?1 AND position = ?2 ORDER BY 4"
         )
         return await self._db.read(every(StepRow._make, sql, run_no, position))
-
-    async def checkpoints(self, run_no: int) -> list[Checkpoint]:
-        sql = f"SELECT step_id, loop_path, data FROM checkpoint WHERE run_no = ? AND {NOT_VOID}"
-        return await self._db.read(every(Checkpoint._make, sql, run_no))
-
-    async def checkpoint(self, run_no: int, step_id: str, loop_path: str) -> bytes | None:
-        sql = f"SELECT data FROM checkpoint WHERE run_no = ? AND step_id = ? AND loop_path = ? AND {NOT_VOID}"
-        return await self._db.read(one(as_bytes, sql, run_no, step_id, loop_path))
 
     async def raw_rows(self, run_id: str, take: Callable[[str, RawRow], None]) -> bool:
         def work(db: sqlite3.Connection) -> bool:

@@ -84,10 +84,3 @@ def count_kept(db: sqlite3.Connection, run_no: int) -> None:
     for (size,) in db.execute(KEPT_BYTES, (run_no,)).fetchall():
         if size:
             count_open(db, run_no, size)
-
-
-NOT_VOID = (
-    "NOT EXISTS (SELECT 1 FROM void_checkpoint AS void WHERE void.run_no = checkpoint.run_no"
-    " AND void.step_id = checkpoint.step_id AND void.seq >= checkpoint.seq)"
-)
-"""The condition for the checkpoints that hold."""

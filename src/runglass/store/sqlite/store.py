@@ -1,8 +1,8 @@
 """The store of a single machine: one SQLite file.
 
 Threads and transactions are in `connections.py`; the queries, each beside its row mapping, are in
-`catalog.py`, `runs.py`, `calls.py` and `leases.py`; how runs and content go again, in `removal.py` and
-`expiry.py`; the audit log is in `audit.py`.
+`catalog.py`, `runs.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and content go again, in
+`removal.py` and `expiry.py`; the audit log is in `audit.py`.
 """
 
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Literal, Self
 from runglass.store.sqlite.audit import Audit
 from runglass.store.sqlite.calls import Calls
 from runglass.store.sqlite.catalog import Catalog
+from runglass.store.sqlite.checkpoints import Checkpoints
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.expiry import Expiry
 from runglass.store.sqlite.leases import Leases
@@ -18,7 +19,7 @@ from runglass.store.sqlite.removal import Removal
 from runglass.store.sqlite.runs import Runs
 
 
-class SqliteStore(Catalog, Runs, Calls, Leases, Expiry, Removal, Audit):
+class SqliteStore(Catalog, Runs, Checkpoints, Calls, Leases, Expiry, Removal, Audit):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
