@@ -59,7 +59,7 @@ def page() -> str:
         "## HTTP endpoints\n\nThe description of each, with bodies and answers, is at `/docs` of a running"
         " server, and as OpenAPI at `/docs/openapi.json`. A key is sent as `Authorization: Bearer nk_…`;"
         " `role` is the least one that may ask.",
-        table(["endpoint", "role", "what it does", "query"], endpoints()),
+        table(["endpoint", "role", "what it does", "query", "headers"], endpoints()),
         "## Exit codes",
         table(["code", "meaning"], [(f"{int(code)}", text) for code, text in MEANINGS.items()]),
         "## Events\n\nEach has `executionId`, `seq` and `at` as well.",
@@ -250,8 +250,9 @@ def endpoints() -> list[Sequence[str]]:
     for each in sorted(ENDPOINTS, key=lambda each: (each.path, each.method)):
         path = re.sub(r":\w+}", "}", each.path)
         query = ", ".join(f"`{parameter.name}`" for parameter in each.query)
+        headers = ", ".join(f"`{parameter.name}`" for parameter in (*each.headers, *each.raw_headers))
         role = "none" if each.access == "open" else f"`{each.access}`"
-        rows.append((f"`{each.method} {path}`", role, each.summary, query))
+        rows.append((f"`{each.method} {path}`", role, each.summary, query, headers))
     return rows
 
 

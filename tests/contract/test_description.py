@@ -83,6 +83,33 @@ def test_bodies_may_hold_more_than_is_documented(document: dict[str, Any]) -> No
     assert closed == []
 
 
+def test_the_headers_that_are_read_are_documented(document: dict[str, Any]) -> None:
+    starts, streams = [], []
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            headers = [each["name"] for each in operation.get("parameters", []) if each["in"] == "header"]
+            if method == "post" and path.rpartition("/")[2] in ("execute", "jobs", "step"):
+                starts.append(headers)
+            elif path.endswith("/stream"):
+                streams.append(headers)
+            else:
+                assert not headers, path
+    assert starts == [["X-Session-Id", "Idempotency-Key", "traceparent", "tracestate"]] * 6
+    assert streams == [["Last-Event-ID"]] * 2
+
+
+def test_an_idempotency_key_may_be_as_long_as_is_documented(
+    document: dict[str, Any], http: httpx2.Client
+) -> None:
+    parameters = document["paths"]["/api/v1/seq/{org}/{project}/{slug}/execute"]["post"]["parameters"]
+    (schema,) = (each["schema"] for each in parameters if each["name"] == "Idempotency-Key")
+    for length, status in ((schema["maxLength"], 200), (schema["maxLength"] + 1, 422)):
+        answer = http.post(
+            "/seq/acme/demo/anything/execute", json={}, headers={"Idempotency-Key": "k" * length}
+        )
+        assert answer.status_code == status
+
+
 def test_the_page_works_offline(server: RunningServer, nobody: httpx2.Client) -> None:
     answer = nobody.get(f"{server.address}/docs")
     assert answer.headers["content-type"].startswith("text/html")

@@ -87,6 +87,8 @@ class Endpoint(NamedTuple):
     """Schemas of the body by media type."""
     query: tuple[Parameter, ...] = ()
     headers: tuple[Parameter, ...] = ()
+    raw_headers: tuple[Parameter, ...] = ()
+    """Headers that are read further in, by rules of their own; here they are only described."""
     finds: Lookup | None = None
     """Takes place before anything else, and its object is handed to the handler."""
     hides: Lookup | None = None

@@ -58,6 +58,7 @@ STARTING: dict[str, Any] = {
     "tag": RUNNING,
     "query": (parameters.VERSION,),
     "headers": (parameters.SESSION_ID,),
+    "raw_headers": (parameters.IDEMPOTENCY_KEY, parameters.TRACEPARENT, parameters.TRACESTATE),
     "hides": FLOW_HIDDEN,
     "doing": "start runs",
 }

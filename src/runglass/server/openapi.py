@@ -81,7 +81,7 @@ def _operation(endpoint: Endpoint, schema_of: Mapping[str, Schema]) -> dict[str,
     parameters = [
         *(_in_path(name, kind) for name, kind in IN_PATH.findall(endpoint.path)),
         *(_parameter(each, "query") for each in endpoint.query),
-        *(_parameter(each, "header") for each in endpoint.headers),
+        *(_parameter(each, "header") for each in (*endpoint.headers, *endpoint.raw_headers)),
     ]
     operation: dict[str, Any] = {
         "tags": [endpoint.tag],

@@ -1,7 +1,9 @@
 """What a path and the headers of a request say about the run to start, checked."""
 
 import re
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
 
 from runglass.errors import api_error
 from runglass.run_api import TraceContext
@@ -10,6 +12,16 @@ from runglass.server.endpoint import Parameter
 from runglass.trace_context import read_trace_context
 
 SESSION_ID = Parameter("X-Session-Id", str, "a UUID that ties runs together", argument="session_id")
+MAX_KEY = 255
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    Annotated[str, Meta(min_length=1, max_length=MAX_KEY)],
+    "a name for the call: sent again under it, within 24 hours, it starts nothing and gets the same answer",
+)
+TRACEPARENT = Parameter(
+    "traceparent", str, "W3C Trace Context, kept with the run; a malformed one counts as not sent"
+)
+TRACESTATE = Parameter("tracestate", str, "W3C Trace Context, kept beside a good `traceparent`")
 VERSION = Parameter(
     "version", str, "the number of a version, as good as `vN` in the path", argument="version_query"
 )

@@ -25,6 +25,7 @@ from runglass.server.http.error_responses import error_body, once_started
 from runglass.server.requests.body import body_of
 from runglass.server.requests.body_parsing import parse_off_loop
 from runglass.server.requests.did_you_mean import camel
+from runglass.server.requests.parameters import MAX_KEY
 from runglass.server.security.authentication import no_run, runtime_of
 from runglass.server.security.content_access import require_owed
 from runglass.server.security.revocation import while_allowed
@@ -34,7 +35,6 @@ from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project, R
 
 log = logging.getLogger(__name__)
 
-MAX_KEY = 255
 PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
 REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
 """Events after which a run goes on only if somebody takes it up again."""
