@@ -1,4 +1,4 @@
-"""A request as the handlers get it: with the key that it came with, and what the server lends them."""
+"""A request as the handlers get it, with its key and the services of the server."""
 
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,12 @@ class ApiRequest(Request):
 
     @property
     def auth(self) -> ApiKey:
-        """The key that the request came with; no endpoint that is open asks for it."""
+        """The key of the request. Handlers of open endpoints have none and must not read it."""
         key: ApiKey = self.scope["auth"]
         return key
 
     @property
     def id(self) -> str:
-        """What the `X-Request-Id` of the answer says."""
+        """The id of the request, as `X-Request-Id` of the response has it."""
         request_id: str = self.scope["state"]["request_id"]
         return request_id

@@ -1,4 +1,4 @@
-"""The web application: the endpoints, what they share, and what stands around them."""
+"""The web application: the endpoints, their shared state and the middleware around them."""
 
 from weakref import WeakValueDictionary
 
@@ -23,7 +23,7 @@ HTML = "text/html"
 
 
 def create_app(runtime: Runtime, *, ongoing: OpenResponses | None = None) -> ASGIApp:
-    """The ASGI application for a runtime. `ongoing` lets its owner end the answers that last."""
+    """The ASGI application for a runtime. Through `ongoing` its owner ends the responses that are open."""
     services = AppState(
         runtime=runtime,
         ongoing=ongoing or OpenResponses(),
@@ -38,7 +38,7 @@ def create_app(runtime: Runtime, *, ongoing: OpenResponses | None = None) -> ASG
 
 
 def _documentation() -> list[Endpoint]:
-    """The endpoints that describe the others, and are in no description themselves."""
+    """The endpoints that serve the description of the API. The description leaves them out."""
     about = Documentation(ENDPOINTS)
     return [
         Endpoint(

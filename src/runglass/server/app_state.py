@@ -1,4 +1,4 @@
-"""What the endpoints of one server share."""
+"""The state that the endpoints of one server share."""
 
 import asyncio
 from typing import NamedTuple
@@ -22,4 +22,4 @@ class AppState(NamedTuple):
     repeats: FailureReplay
     health: HealthCheck
     idempotency_locks: WeakValueDictionary[tuple[int, str], asyncio.Lock]
-    """By project and Idempotency-Key: held by the calls that wait for one, gone with the last of them."""
+    """Locks by project and Idempotency-Key; each goes with the last call that waits for it."""

@@ -33,10 +33,10 @@ new_event_loop = auto_loop_factory()
 
 BACKLOG = 2048
 GRACE_S = 1
-"""How long an answer may still take after it was told to end."""
+"""How long a response may still take after its `end` was called."""
 
 UNSENT_BYTES = 256 * 1024
-"""What the system holds of an answer that it cannot send yet, at most."""
+"""The most bytes of a response that the system's send buffer holds."""
 SETTLE_S = 0.5
 """How long streams may take to send the last event of a run; those of paused runs have none to send."""
 
@@ -44,7 +44,7 @@ Beside = Callable[[Runtime], Coroutine[None, None, None]]
 
 
 async def serve(settings: Settings, *, ready: Callable[[str], None], beside: Beside | None = None) -> None:
-    """Runs the server until SIGINT or SIGTERM; `ready` hears its address once it accepts.
+    """Runs the server until SIGINT or SIGTERM; calls `ready` with its address once it accepts.
 
     `beside` is work that goes on as long as the server does; if it fails, the server stops and its error is
     raised. Raises RunglassError if the server cannot start. Runs in the main thread, which gets the signals.

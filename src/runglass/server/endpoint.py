@@ -1,4 +1,4 @@
-"""One endpoint of the HTTP API as a value: what is asked, by whom, with which parameters, and the answer.
+"""One endpoint of the HTTP API as a value: method and path, roles, parameters, and the response.
 
 The table of all endpoints (`endpoints.py`) is a list of these. Routes, access, the checks of parameters and
 the OpenAPI document come from it. Knows nothing of the web framework.
@@ -14,7 +14,7 @@ from runglass.errors import api_error
 JSON = "application/json"
 
 Access: TypeAlias = Literal["open", "read", "run", "admin"]
-"""The least role that may ask; an endpoint that is open needs no key."""
+"""The lowest role that may call an endpoint; an open endpoint needs no key."""
 
 ROLES: Mapping[Access, tuple[str, ...]] = {
     "read": ("read", "run", "admin"),
@@ -27,16 +27,16 @@ Schema: TypeAlias = Mapping[str, Any]
 
 
 class Parameter(NamedTuple):
-    """A parameter of the query, or a header, which is text."""
+    """A parameter of the query, or a header whose value is text."""
 
     name: str
     type: Any
-    """What msgspec converts the text to."""
+    """The type that msgspec converts the text to."""
     description: str
-    """What it must be, said to whoever sends something else."""
+    """The values that fit, for the documentation and for the error about any other value."""
     default: Any = None
     argument: str = ""
-    """The handler's name for it, where that is another one."""
+    """The name of the handler's argument, where it differs from `name`."""
 
     @property
     def key(self) -> str:
@@ -51,20 +51,20 @@ class Parameter(NamedTuple):
 
 
 class Lookup(NamedTuple):
-    """How an object is found by what the path says of it. `find` raises the error of one that is missing."""
+    """How the object that the path names is found. `find` raises the error for a missing one."""
 
     find: Callable[..., Awaitable[Any]]
     path: tuple[str, ...]
-    """The names in the path that `find` takes."""
+    """The parts of the path that `find` takes, by name."""
     argument: str = ""
-    """The handler's name for the object."""
+    """The name of the handler's argument for the object."""
 
 
 class Answer(NamedTuple):
-    """What is answered where nothing goes wrong."""
+    """The response of a call that succeeds."""
 
     shapes: tuple[Any, ...]
-    """Types of the body, of which one is sent."""
+    """The types that the body may have."""
     description: str
     status: int = 200
     media_type: str = JSON
@@ -75,14 +75,14 @@ class Endpoint(NamedTuple):
 
     method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
-    """Parts in braces are handed to the handler by their names."""
+    """The path. The handler gets the parts in braces by their names."""
     handler: Callable[..., Awaitable[Any]]
     access: Access
     tag: str
     summary: str
     answer: Answer
     description: str = ""
-    """In place of the handler's docstring."""
+    """The description, where the handler's docstring does not serve."""
     body: Mapping[str, Schema] | None = None
     """Schemas of the body by media type."""
     query: tuple[Parameter, ...] = ()
@@ -90,12 +90,12 @@ class Endpoint(NamedTuple):
     raw_headers: tuple[Parameter, ...] = ()
     """Headers that are read further in, by rules of their own; here they are only described."""
     finds: Lookup | None = None
-    """Takes place before anything else, and its object is handed to the handler."""
+    """The lookup that is made before the handler is called; the handler gets its object."""
     hides: Lookup | None = None
-    """Takes place before a refusal for the role: a stranger must be told of no object that there is."""
+    """Looked up before a role is refused, so that other projects get NOT_FOUND in any case."""
     doing: str = ""
-    """What a key whose role is too low may not do."""
+    """The action in words, for the refusal of a key whose role is too low."""
     refuses_unknown: bool = False
     """Whether unknown parameters are refused: a filter that is ignored looks as if it worked."""
     is_lasting: bool = False
-    """Whether the answer may take as long as a run."""
+    """Whether the response may take as long as a run."""

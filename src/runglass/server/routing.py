@@ -1,6 +1,6 @@
-"""From the table of endpoints to an application: who may ask, with what, and what a fault is answered with.
+"""The application made from the table of endpoints: it checks roles and parameters and calls handlers.
 
-The framework looks for the path and parses nothing. Whatever a handler raises becomes an answer here.
+The framework looks for the path and parses nothing. Every exception of a handler becomes a response here.
 """
 
 from collections import defaultdict
@@ -35,7 +35,7 @@ class _Number(Convertor[int]):
 
 
 class _Organisation(Convertor[str]):
-    """The name of an organisation, where another path has `sessions`."""
+    """The name of an organisation in a path; not `sessions`, which begins another path."""
 
     regex = "(?!sessions/)[^/]+"
 

@@ -1,13 +1,13 @@
-"""Which connections may stay, and for how long: one door for all connections of a server.
+"""Limits the connections of a server: how many there may be, and how long each may take.
 
-A connection is busy from the end of a request's head to the end of the answer; before and after it is spare.
-Limits count busy ones. A few more may be open, so that a newcomer can always be read: when these are used up
-too, the connection that has been spare for longest goes, where the time of one that has never asked for
-anything counts tenfold. No caller can therefore hold a place without a request, and a flood of half-open
-connections displaces itself.
+A connection is busy from the end of a request's head to the end of the response; before and after it is idle.
+The limits count busy connections. A few more may be open, so that a new connection can always be read. When
+these are used up too, the connection that has been idle for longest is closed; the idle time of a connection
+without any request so far counts tenfold. No caller can therefore hold a place without a request, and a flood
+of half-open connections displaces itself.
 
-Time is counted in rounds of `watch`, not by a timer per request: a round costs as much as there are requests
-under way that came in pieces, and a request that comes in one piece costs nothing. Knows nothing of HTTP.
+Time is counted in rounds of `watch`, not by a timer per request: a round costs as much as there are
+unfinished heads and bodies, and a request that comes in one piece costs nothing. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from runglass.settings import Settings
 log = logging.getLogger(__name__)
 
 PARTIAL_HEADS_BYTES = 64 << 20
-"""Bytes that all heads that are not complete may hold together."""
+"""The most bytes that all incomplete heads hold together."""
 
 LINGER_S = 2.0
-"""How long a refused caller may still send. Closed at once, a connection may lose the answer on its way."""
+"""How long a connection stays open after a refusal. Closing it at once may lose the response."""
 
 REPORT_S = 10.0
-"""At most so often the log reports refusals."""
+"""The shortest time between two reports of refusals in the log."""
 
 
 class ConnectionLimiter:
@@ -41,7 +41,7 @@ class ConnectionLimiter:
         self.settings = settings
         self.limits = limits
         self.now = 0.0
-        """Seconds; stands still while the event loop does, so that a stall makes no connection late."""
+        """The limiter's clock in seconds. It stops while the event loop is blocked."""
         self._all = AddressConnections("")
         self._rooms: dict[str, AddressConnections] = {}
         self._heads: OrderedDict[Connection, int] = OrderedDict()
@@ -65,9 +65,9 @@ class ConnectionLimiter:
         return self._rooms.get(address) or AddressConnections(address)
 
     def enter(self, connection: Connection) -> None:
-        """A new connection, which is spare. May cut off the one that has been so for longest."""
+        """Adds a connection, which is idle. May cut off the connection that has been idle for longest."""
         room = connection.room
-        # Kept here while it has a connection.
+        # The dictionary keeps a group as long as it has a connection.
         self._rooms[room.address] = room
         self._open.add(connection)
         now = time.monotonic()
@@ -81,15 +81,16 @@ class ConnectionLimiter:
             self._make_room(self._all, now)
 
     def begin(self, connection: Connection, *, always: bool) -> None:
-        """The head of a request is complete: the connection is busy.
+        """Makes the connection busy, as the head of a request is complete.
 
-        Raises RATE_LIMITED or UNAVAILABLE where there is no place; a request may have one `always`.
+        Raises RATE_LIMITED or UNAVAILABLE where there is no place. A request that is admitted `always` needs
+        none.
         """
         if connection in self._heads:
             self._end_head(connection)
         room, every, limits = connection.room, self._all, self.limits
         if not always:
-            # Written out: this is done for every request.
+            # The `busy` property is written out here, as this runs for every request.
             if every.open - len(every.spare) - len(every.new) >= limits.in_all:
                 raise busy_server(limits.in_all)
             if room.open - len(room.spare) - len(room.new) >= limits.per_address:
@@ -100,7 +101,7 @@ class ConnectionLimiter:
             del every.new[connection]
 
     def go_on(self, connection: Connection) -> None:
-        """A further request came before the answer to one that was let in `always`.
+        """Checks the limits for a request that follows one that was admitted `always`.
 
         Raises as `begin` does, where the connection is beyond the limits.
         """
@@ -110,7 +111,7 @@ class ConnectionLimiter:
             raise busy_address(self.limits.per_address)
 
     def rest(self, connection: Connection) -> None:
-        """The answer has been given: the connection is spare again, the last to be cut off."""
+        """Makes the connection idle again, as the response has been sent. It is the last to be cut off."""
         if connection in self._open:
             if connection not in self._heads and connection not in self._bodies:
                 connection.since = self.now
@@ -120,7 +121,7 @@ class ConnectionLimiter:
                 each.spare[connection] = now
 
     def leave(self, connection: Connection) -> None:
-        """The connection is gone; once is enough."""
+        """Removes a connection that is gone. Further calls do nothing."""
         if connection not in self._open:
             return
         self._open.remove(connection)
@@ -137,7 +138,7 @@ class ConnectionLimiter:
         self._leaving.pop(connection, None)
 
     def head_goes_on(self, connection: Connection, size_bytes: int) -> None:
-        """A head of which so much has come is not complete yet."""
+        """Counts a head that is not complete yet, of which so many bytes have come."""
         held = self._heads.get(connection)
         if held is None:
             self._begin_head(connection)
@@ -147,19 +148,19 @@ class ConnectionLimiter:
             self._cut_off(next(iter(self._heads)))
 
     def body_goes_on(self, connection: Connection) -> None:
-        """A body is not complete yet."""
+        """Starts the time of a body that is not complete yet."""
         if connection not in self._bodies:
             connection.since = self.now
             self._bodies[connection] = None
 
     def body_ends(self, connection: Connection) -> None:
-        """A body is complete, or no request waits for it any more."""
+        """Stops the time of a body that is complete, or that no request waits for any more."""
         if connection in self._bodies:
             del self._bodies[connection]
             connection.since = self.now
 
     def linger(self, connection: Connection) -> None:
-        """The connection has its last answer and may stay a moment to take it."""
+        """Leaves the connection a moment to take its last response."""
         self._end_head(connection)
         self._bodies.pop(connection, None)
         self.rest(connection)
@@ -193,7 +194,7 @@ class ConnectionLimiter:
             self._report()
 
     def look(self, passed_s: float) -> None:
-        """One round, so long after the one before."""
+        """Checks all limits of time, `passed_s` after the check before."""
         self.now += passed_s
         now, settings = self.now, self.settings
         while self._heads:
@@ -204,7 +205,7 @@ class ConnectionLimiter:
             connection.end_late_head()
         for connection in list(self._bodies):
             if connection.reading_is_paused():
-                # The server is the one that does not read.
+                # The server has paused reading, so the caller is not the slow one.
                 connection.since += passed_s
             allowed_s = settings.body_time_limit_s + connection.body_bytes / settings.min_body_bytes_per_s
             if now - connection.since > allowed_s:
@@ -225,7 +226,7 @@ class ConnectionLimiter:
     def _look_at_idle(self) -> None:
         for connection in list(self._all.spare):
             if connection in self._heads or connection in self._bodies or connection in self._leaving:
-                # These have limits of their own.
+                # Connections with an unfinished head or body, or a last response, have limits of their own.
                 continue
             if self.now - connection.since <= self.settings.keep_alive_s:
                 return
@@ -234,7 +235,7 @@ class ConnectionLimiter:
     def _look_at_writes(self) -> None:
         limit_s = self.settings.stalled_write_limit_s
         if self._all.busy >= self.limits.in_all:
-            # Other callers wait for a place; one that takes its answer has nothing to fear.
+            # Other callers wait for a place. A caller that takes its response is not affected.
             limit_s /= 8
         for connection in list(self._open):
             if not connection.unsent_bytes():

@@ -1,21 +1,21 @@
-"""A connection as its limits see it, and the connections that share a limit."""
+"""A connection as `ConnectionLimiter` sees it, and the connections that share a limit."""
 
 from collections import OrderedDict
 from typing import Protocol
 
 NEW_COUNTS = 10
-"""How many times as long a connection that has had a request may be without the next one."""
+"""A connection that has had a request may be idle this many times as long as one that has not."""
 
 
 class Connection(Protocol):
     """A connection, for `ConnectionLimiter`."""
 
     room: "AddressConnections"
-    """That of its address, from `ConnectionLimiter.room_of`."""
+    """The connections of the same address, from `ConnectionLimiter.room_of`."""
     since: float
     """When the unfinished head or body began, or the last answer ended, by the clock of the limiter."""
     body_bytes: int
-    """How much of that body has come."""
+    """The bytes of that body that have come."""
 
     def reading_is_paused(self) -> bool: ...
     def unsent_bytes(self) -> int: ...
@@ -35,9 +35,9 @@ class AddressConnections:
         self.address = address
         self.open = 0
         self.new: OrderedDict[Connection, float] = OrderedDict()
-        """Those without a request so far, the oldest first, with when they began by the monotonic clock."""
+        """Connections without a request so far, the oldest first, with their start by the monotonic clock."""
         self.spare: OrderedDict[Connection, float] = OrderedDict()
-        """Those between two requests, with the end of the last answer."""
+        """Connections between two requests, each with the end of its last response."""
 
     @property
     def busy(self) -> int:

@@ -1,4 +1,4 @@
-"""How many connections the file descriptors of this process allow, and how many stay back for its own work.
+"""How many connections the file descriptors of this process allow.
 
 A server without a free descriptor can accept nobody, open no file of its store and call no model.
 """
@@ -12,17 +12,17 @@ from runglass.settings import Settings
 log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 20_000
-"""The default goes no higher, however many descriptors there are: each connection also costs memory."""
+"""The default limit goes no higher, however many descriptors there are: each connection also costs memory."""
 
 MOST_DESCRIPTORS = 1 << 20
-"""Some systems know no limit, and refuse a number without end."""
+"""The most descriptors that are asked for. Some systems know no limit, and refuse an infinite one."""
 
 RESERVE = 16
 """Connections beyond the limits, of `/health` and of requests that are still being read."""
 
 
 class ConnectionLimits(NamedTuple):
-    """Connections that may have a request under way: in all, and of one address."""
+    """The most connections with a request under way: in all, and of one address."""
 
     in_all: int
     per_address: int
@@ -54,11 +54,11 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
             possible,
         )
         in_all = possible
-    # Nine tenths: whatever one address does, others find a place.
+    # One address gets nine tenths, so that others always find a place.
     per_address = settings.max_connections_per_address or max(1, in_all * 9 // 10)
     return ConnectionLimits(in_all, min(per_address, in_all))
 
 
 def _kept_back(descriptors: int) -> int:
-    """For the store, the workers and the calls of models."""
+    """The descriptors for the store, the workers and the calls of models."""
     return min(max(descriptors // 4, 64), 2048)

@@ -1,7 +1,7 @@
-"""What an error looks like when it leaves the server: one shape for all of them, and nothing inside shown.
+"""Errors as responses: one shape for all of them, without details of the server's inside.
 
-`APIError` says what went wrong in the words of the wire contract. Everything else that can come up, from a
-store that is away to a fault of ours, is turned into one here.
+An `APIError` has a code of the wire contract. Every other exception, from a store that is away to a bug of
+the server, is turned into an `APIError` here.
 """
 
 import logging
@@ -41,7 +41,7 @@ def error_body(error: APIError) -> bytes:
 
 
 def error_headers(error: APIError) -> dict[str, str]:
-    """The headers that an answer with this error must carry."""
+    """The headers that a response with this error must have."""
     if isinstance(error, RateLimitError) and error.retry_after_s is not None:
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
     if error.status == 503:
@@ -50,7 +50,7 @@ def error_headers(error: APIError) -> dict[str, str]:
 
 
 def answer_fault(request: ApiRequest, fault: Exception) -> Response:
-    """The answer to whatever a handler raised; what is not the caller's doing goes to the log."""
+    """The response for an exception of a handler. Faults that the caller did not cause go to the log."""
     error = _as_api_error(request, fault)
     return Response(
         error_body(error), status_code=error.status, media_type=JSON, headers=error_headers(error)
@@ -76,22 +76,22 @@ def _as_api_error(request: ApiRequest, fault: Exception) -> APIError:
 
 
 def unavailable(fault: StoreError, *, request_id: str, where: str) -> APIError:
-    """The answer while the store cannot be reached. The cause is logged: it names places of this machine."""
+    """The error while the store cannot be reached. Only the log gets the cause, as it names local paths."""
     log.error("request %s: %s found no store: %s", request_id, where, fault)
     return api_error("UNAVAILABLE", "the store cannot be reached; nothing was started, try again later")
 
 
 def unreadable(fault: RunUnreadable) -> APIError:
-    """The answer about a run whose rows are broken."""
+    """The error for a run whose rows cannot be decoded."""
     message = f"{fault}; an administrator of the server can save it with `runglass data export-raw`"
     return api_error("INTERNAL_ERROR", message, execution_id=fault.run_id)
 
 
 @contextmanager
 def once_started(execution_id: str) -> Iterator[None]:
-    """Inside the block a run has been started: a store that fails is not UNAVAILABLE any more.
+    """Turns a failure of the store inside the block, where a run has been started, into INTERNAL_ERROR.
 
-    That promises that nothing was started, and clients then start it again.
+    UNAVAILABLE promises that nothing was started, and clients would start the run again.
     """
     try:
         yield

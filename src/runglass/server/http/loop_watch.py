@@ -1,7 +1,8 @@
-"""Watches the event loop: a time in which it did nothing else is logged, with the work that held it up.
+"""Watches the event loop and logs each stall, with the code that blocked it.
 
-Whatever is computed on the loop keeps everybody waiting, and nothing else shows where. A thread of its own
-sees it, also while the loop stands. Knows nothing of the server: a loop in, lines of the log out.
+A computation on the loop keeps every request waiting, and no other tool shows where. The watch has a thread
+of its own, so that it sees the code while the loop is blocked. Knows nothing of the server: a loop in, lines
+of the log out.
 """
 
 import asyncio
@@ -16,13 +17,13 @@ from types import FrameType
 log = logging.getLogger(__name__)
 
 _BEATS = 2
-"""Signs of life within the limit: at 100 ms they take 0.3 % of a processor."""
+"""Heartbeats of the loop within the limit. With a limit of 100 ms they take 0.3 % of a processor."""
 _FRAMES = 4
 _OURS = "runglass"
 
 
 class LoopWatch:
-    """One loop that is watched; `stalls` counts what was logged."""
+    """The watch of one loop; `stalls` counts the stalls that were logged."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, limit_s: float) -> None:
         self.stalls = 0
@@ -36,7 +37,7 @@ class LoopWatch:
         self._thread = threading.Thread(target=self._watch, name="runglass-loop-watch", daemon=True)
 
     def start(self) -> None:
-        """Begins to watch. Must be called on the loop."""
+        """Starts the watch. Must be called on the loop."""
         self._beat()
         self._thread.start()
 
@@ -55,7 +56,7 @@ class LoopWatch:
         seen_s = 0.0
         while not self._stop.wait(self._limit_s / _BEATS):
             beat_s = self._beat_s
-            # The next sign of life is due some time after the last one; what is beyond that is the stall.
+            # The next heartbeat is due some time after the last one. The time beyond that is the stall.
             stood_s = time.monotonic() - beat_s - self._limit_s / _BEATS
             if stood_s > self._limit_s and beat_s != seen_s:
                 seen_s = beat_s
@@ -68,7 +69,7 @@ class LoopWatch:
         stood_ms = (time.monotonic() - beat_s - self._limit_s / _BEATS) * 1000
         busy_ms = (time.process_time() - cpu_s) * 1000
         self.stalls += 1
-        # Where the process hardly computed, it waited: for a disk, or for a processor that others had.
+        # A process that hardly used its processor was waiting: for a disk, or for a busy processor.
         level = logging.WARNING if busy_ms * 2 >= self._limit_s * 1000 else logging.INFO
         log.log(
             level,
@@ -90,7 +91,7 @@ class LoopWatch:
 
 
 def _frames(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:
-    """The innermost lines of ours, the deepest first."""
+    """The innermost lines of Runglass's own code, the deepest first."""
     found = 0
     while frame is not None and found < _FRAMES:
         module = frame.f_globals.get("__name__", "")
@@ -102,7 +103,7 @@ def _frames(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:
 
 @contextmanager
 def watched(*, limit_ms: int) -> Iterator[LoopWatch]:
-    """The running loop is watched until the block ends."""
+    """Watches the running loop until the block ends."""
     watch = LoopWatch(asyncio.get_running_loop(), limit_s=limit_ms / 1000)
     watch.start()
     try:

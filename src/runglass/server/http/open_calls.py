@@ -1,4 +1,4 @@
-"""How many calls that last one project may have open at once: event streams, and those that wait for a run.
+"""Limits the open calls of a project: event streams, and calls that wait for a run.
 
 Each costs a connection and some memory for as long as it is open. Counted in this process.
 """
@@ -10,7 +10,7 @@ from runglass.errors import RateLimitError
 
 
 class OpenCalls:
-    """Lets each project have `most_each` of them open."""
+    """Lets each project have `most_each` open calls."""
 
     def __init__(self, most_each: int) -> None:
         self._most_each = most_each
@@ -18,7 +18,7 @@ class OpenCalls:
 
     @contextmanager
     def opened(self, project_id: int) -> Iterator[None]:
-        """Counts a call that lasts for the time of the block. Raises RATE_LIMITED."""
+        """Counts an open call until the block ends. Raises RATE_LIMITED."""
         already = self._open.get(project_id, 0)
         if already >= self._most_each:
             raise self._refusal()

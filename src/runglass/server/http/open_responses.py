@@ -1,7 +1,7 @@
-"""Answers that last, so that the server can end them when it stops, or when their key is revoked.
+"""The open responses of a server, which it ends when it stops, or when their key is revoked.
 
-A stream stays open as long as its run, and a blocking call as long as its flow; neither may hold up a
-shutdown, or outlive the right to ask. Each says here how to end it.
+A stream stays open as long as its run, and a blocking call as long as its flow. Neither may hold up a
+shutdown or outlive its key, so each registers a function that ends it.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from runglass.store.base import Store
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
-"""How often the store is asked for revoked keys while answers last: whoever left must be gone in a second."""
+"""How often the store is asked for revoked keys while responses are open. They must end within a second."""
 ENDED_AT_ONCE = 25
-"""So many answers end in one turn of the loop, which others have to wait for."""
+"""The most responses that end in one turn of the event loop, which all other tasks wait for."""
 
 
 class OpenResponses:
-    """The answers that are being given and take their time."""
+    """The responses that are open."""
 
     def __init__(self) -> None:
         self._ends: dict[Callable[[], object], int | None] = {}
@@ -34,9 +34,9 @@ class OpenResponses:
 
     @contextmanager
     def ended_by(self, end: Callable[[], object], *, key_id: int | None = None) -> Iterator[None]:
-        """Inside the block, a stopping server calls `end`, and so does the revocation of the key.
+        """Calls `end` when the server stops or the key is revoked before the block ends.
 
-        At once if it is stopping already, or the key revoked.
+        `end` is called at once if either has happened already.
         """
         if self._stopping or self.is_revoked(key_id):
             end()
@@ -54,27 +54,27 @@ class OpenResponses:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the answers that last have been ended because the server stops."""
+        """Whether the server stops, and has therefore ended its open responses."""
         return self._stopping
 
     def is_revoked(self, key_id: int | None) -> bool:
-        """Whether the key was found to be revoked while answers to it lasted."""
+        """Whether the key was found to be revoked while responses to it were open."""
         return key_id in self._revoked
 
     async def settle(self, seconds: float) -> None:
-        """Returns when the answers that last have ended by themselves, or after so many seconds."""
+        """Returns when all open responses have ended by themselves, or after `seconds`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._none_left.wait()
 
     def end_all(self) -> None:
-        """Ends every answer that lasts, and from now on each new one."""
+        """Ends every open response, and from now on each new one."""
         self._stopping = True
         for end in list(self._ends):
             end()
 
     async def end_key(self, key_id: int) -> None:
-        """Ends every answer to a key that is revoked, and from now on each new one."""
+        """Ends every open response to a revoked key, and from now on each new one."""
         self._revoked.add(key_id)
         ends = [end for end, of_key in self._ends.items() if of_key == key_id]
         for number, end in enumerate(ends, 1):
@@ -84,10 +84,10 @@ class OpenResponses:
                 await asyncio.sleep(0)
 
     async def watch(self, store: Store) -> None:
-        """Ends the answers to keys that are revoked, in whatever process, until cancelled.
+        """Ends the open responses to keys that any process has revoked, until cancelled.
 
-        Asks what is true now and not what has changed: so no revocation falls between two looks. A store that
-        fails is asked again.
+        Each round asks for the present state and not for changes, so that no revocation is missed between two
+        rounds. A store that fails is asked again.
         """
         fails = False
         while True:

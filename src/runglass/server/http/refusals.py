@@ -1,4 +1,4 @@
-"""What a caller is told whose request does not get as far as the application."""
+"""Errors for requests that are refused before they reach the application."""
 
 import uuid
 from http import HTTPStatus
@@ -11,7 +11,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def answer_of(error: APIError, default_headers: Headers) -> bytes:
-    """The whole answer, after which the connection ends."""
+    """The whole response as bytes, after which the connection ends."""
     body = error_body(error)
     headers = {
         "content-type": JSON,
@@ -27,27 +27,27 @@ def answer_of(error: APIError, default_headers: Headers) -> bytes:
 
 
 def invalid(message: str) -> APIError:
-    """The request is not what HTTP allows."""
+    """The error for a request that is no valid HTTP."""
     return FlowExecutionError(message, code="INVALID_REQUEST", status=400)
 
 
 def late(message: str) -> APIError:
-    """The request does not come to its end."""
+    """The error for a request that is not sent to its end in time."""
     return FlowExecutionError(message, code="INVALID_REQUEST", status=408)
 
 
 def too_large(status: int, message: str) -> APIError:
-    """A part of the request is too large; the status says which."""
+    """The error for a request with a part that is too large; the status says which part."""
     return FlowExecutionError(message, code="REQUEST_TOO_LARGE", status=status)
 
 
 def large_head(limit: int) -> APIError:
-    """The head is too large as a whole."""
+    """The error for a head that is too large as a whole."""
     return too_large(431, f"URL and headers of the request are larger than head_limit_bytes={limit:,}")
 
 
 def busy_server(limit: int) -> APIError:
-    """There is no place for a further request."""
+    """The error where the server has no place for a further request."""
     return api_error(
         "UNAVAILABLE",
         f"the server is busy with max_connections={limit} connections and starts nothing; try again later, or"
@@ -56,7 +56,7 @@ def busy_server(limit: int) -> APIError:
 
 
 def busy_address(limit: int) -> APIError:
-    """There is no place for a further request of this address."""
+    """The error where the address has no place for a further request."""
     error = RateLimitError(
         f"your address has max_connections_per_address={limit} connections with a request under way; end"
         " some, or have the setting max_connections_per_address raised",

@@ -1,20 +1,20 @@
-"""Whether a request says beyond doubt where it ends and for whom it is.
+"""Whether the head of a request states beyond doubt where the request ends and which host it is for.
 
-A proxy in front may understand a doubtful one differently, and then one caller's request ends in another's
-answer. The parser refuses most of these shapes; here is what it lets pass.
+A proxy in front may read an ambiguous head differently, and then one caller's request ends up in another's
+response. The parser refuses most ambiguous heads; this file refuses the rest.
 """
 
 import re
 from collections.abc import Mapping
 
 WATCHED = frozenset({b"expect", b"host", b"transfer-encoding", b"upgrade"})
-"""Headers that say how a request is to be read."""
+"""The headers that decide how a request is read."""
 
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
 
 
 def fault_of(version: str, watched: Mapping[bytes, list[bytes]], *, upgrades: bool) -> str | None:
-    """What is wrong with a head of this HTTP version and these watched headers; None if nothing is."""
+    """The fault of a head with this HTTP version and these watched headers; None if it has none."""
     hosts = watched.get(b"host", [])
     if len(hosts) != 1 and (hosts or version != "1.0"):
         return f"the request must have one Host header, not {len(hosts)}"

@@ -1,7 +1,7 @@
-"""How an answer gets onto the wire: its head and the beginning of its body in one write.
+"""Writes the head of a response and the beginning of its body in one write.
 
-uvicorn writes the head by itself, and each write is a system call, a packet, and one time more that the
-client wakes up: a quarter of what a small answer costs.
+uvicorn writes the head by itself, and each write is a system call, a packet and a wake-up of the client: a
+quarter of the cost of a small response.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ _LARGE_BYTES = 64 * 1024
 
 
 class HeadBufferingTransport:
-    """A transport that holds a head until there is a body to go with it, at most for this turn of the loop.
+    """A transport that holds back a head until its body follows, at most for a turn of the event loop.
 
-    A body that looks like a head leaves a little later, and is as whole.
+    A body that looks like a head is sent a little later, unchanged.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -25,7 +25,7 @@ class HeadBufferingTransport:
         self._loop = loop
         self._head = b""
         self._written_bytes = 0
-        # Asked for each answer; `__getattr__` would be a detour.
+        # uvicorn calls it for each response, and `__getattr__` would be slower.
         self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
@@ -33,15 +33,15 @@ class HeadBufferingTransport:
 
     @property
     def unsent_bytes(self) -> int:
-        """What was written and has not gone to the system yet, because the caller takes nothing."""
+        """The bytes that were written and that the system has not accepted yet, as the caller takes none."""
         return self._transport.get_write_buffer_size()
 
     @property
     def taken_bytes(self) -> int:
-        """How much of what was written the caller has, as far as the system tells.
+        """How many of the bytes written the caller has received, as far as the system tells.
 
-        The system's own queue counts as not taken. It holds megabytes, and asks for more only once it is a
-        third empty, which may take minutes on a slow line.
+        The bytes in the system's send queue count as not received. That queue holds megabytes, and the system
+        asks for more only once it is a third empty, which may take minutes on a slow line.
         """
         return self._written_bytes - self.unsent_bytes - _queued_bytes(self._transport)
 
@@ -67,7 +67,7 @@ class HeadBufferingTransport:
         self._transport.close()
 
     def _flush(self) -> None:
-        # A connection that was reset meanwhile takes nothing any more.
+        # A connection that was reset meanwhile accepts no bytes.
         if self._head and not self.is_closing():
             head, self._head = self._head, b""
             self._written_bytes += len(head)
@@ -75,7 +75,7 @@ class HeadBufferingTransport:
 
 
 def _queued_bytes(transport: asyncio.Transport) -> int:
-    """What the system holds for the caller; 0 where it does not tell."""
+    """The bytes in the system's send queue; 0 where the system does not tell."""
     connection = transport.get_extra_info("socket")
     if connection is None or connection.fileno() < 0:
         return 0

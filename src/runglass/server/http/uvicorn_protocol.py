@@ -1,8 +1,8 @@
-"""HTTP on one connection: uvicorn's protocol, with a bound for each thing that a caller may send.
+"""HTTP on one connection: uvicorn's protocol, with a limit for each part of a request.
 
-uvicorn and its parser take heads of any size, any number of them ahead of their answers, and as long as they
-like. A request that is refused here has not reached the application; it gets an answer in the usual shape,
-and the connection ends. Nothing of a refused head is kept.
+uvicorn and its parser accept heads of any size, any number of requests ahead of their responses, and wait for
+them without end. A request that is refused here has not reached the application; it gets an error in the
+usual shape, and the connection ends. No part of a refused head is kept.
 
 More than 300 lines: the callbacks of one parser share the state of one connection.
 """
@@ -24,14 +24,14 @@ from runglass.server.http.response_writer import HeadBufferingTransport
 HEALTH = b"/health"
 
 MOST_AHEAD = 16
-"""Requests that may wait on one connection for the answers before them."""
+"""The most requests that wait on one connection for the responses before them."""
 
 LINGER_BYTES = 16 << 20
-"""How much a refused caller may still send before the connection is cut."""
+"""The most bytes that are read and dropped after a refusal before the connection is cut."""
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's, behind a door, over a transport that joins head and body."""
+    """uvicorn's protocol within the limits of `ConnectionLimiter`; head and body leave in one write."""
 
     def __init__(
         self,
@@ -51,21 +51,21 @@ class HttpProtocol(HttpToolsProtocol):
         self._header_count_limit = door.settings.header_count_limit
         self._watched: dict[bytes, list[bytes]] = {}
         self._sound: dict[bytes, list[bytes]] | None = None
-        """Watched headers of the request before in which there was no fault: most callers repeat them."""
+        """The watched headers of the last request without a fault, as most callers repeat them."""
         self._fed_bytes = 0
-        """Of the head that is not complete; within a body, since its last byte of content."""
+        """Bytes fed of an incomplete head; within a body, bytes fed since its last byte of content."""
         self._in_body = False
         self._is_slow_body = False
-        """The door counts its time."""
+        """Whether the limiter counts the time of the body."""
         self._upgraded_body_bytes = 0
-        """Of a body that is read here, as the parser takes no more of a request that asks for an upgrade."""
+        """Bytes left of a body that this class reads itself: the parser stops at a request for an upgrade."""
         self._refusal: APIError | None = None
         self._ended = False
-        """Nothing that comes is read any more."""
+        """Whether the connection is ending, so that no further bytes are read."""
         self._ignored_bytes = 0
         self._answering: RequestResponseCycle | None = None
         self._is_for_health = False
-        """The request was let in beyond the limits; one that is sent behind `/health` has to ask."""
+        """Whether the request is for `/health` and so beyond the limits. The request behind it is not."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, HeadBufferingTransport(transport, self.loop)))
@@ -87,7 +87,7 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # No upgrade is offered, so it is a request like any other, whose body is still in `data`.
+            # The server offers no upgrade, so the request is an ordinary one, whose body is still in `data`.
             self._fed_bytes = 0
             self.data_received(data[upgrade.args[0] :])
             return
@@ -112,7 +112,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
-            # Trailers: the application has no use for them, and they must not pass for headers.
+            # These are trailers. The application does not use them, and they must not pass for headers.
             return
         limit = self._header_count_limit
         if len(self.headers) >= limit:
@@ -127,7 +127,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_too_large(limit):
             self._raise(large_head(limit))
         if self.parser.get_method() == b"CONNECT":
-            # What follows it is no body to the parser, but a tunnel, in which another request could hide.
+            # To the parser the bytes after this head are no body but a tunnel, in which another request could
+            # hide.
             self._raise(invalid("this server is no proxy: CONNECT is not for it"))
         watched, version = self._watched, self.parser.get_http_version()
         if watched != self._sound or version != "1.1":
@@ -168,7 +169,7 @@ class HttpProtocol(HttpToolsProtocol):
             if self._answering is not None:
                 return
         else:
-            # As uvicorn, but for its timer: how long a connection may be idle is for the door to count.
+            # As in uvicorn, but without its timer: the limiter counts how long a connection is idle.
             self._answering = None
             self.server_state.total_requests += 1
             self.flow.resume_reading()
@@ -176,7 +177,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._ended:
             self._send_refusal()
         elif self._in_body and self.expect_100_continue and not self.body_bytes:
-            # The caller was not told to go on: it may send the body, or the next request in its place.
+            # The caller got no `100 Continue`, so it may send the body, or the next request in its place.
             self._leave()
 
     def reading_is_paused(self) -> bool:
@@ -192,11 +193,11 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def end_idle(self) -> None:
-        """Ends a connection that has had no request for long."""
+        """Ends a connection that has been idle for too long."""
         self.transport.close()
 
     def end_late_head(self) -> None:
-        """Ends a connection whose next head takes too long; without a word where none was begun."""
+        """Ends a connection whose next head takes too long; without a response where no head was begun."""
         if not self._fed_bytes:
             self.transport.close()
             return
@@ -214,7 +215,7 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def _is_too_large(self, limit: int) -> bool:
-        # Bytes that came with the head count in; so the exact sum is needed next to never.
+        # The sum includes the head, so that the exact sum, which costs more, is hardly ever needed.
         if self._fed_bytes <= limit:
             return False
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > limit
@@ -228,7 +229,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._sound = None if b"upgrade" in watched or version != "1.1" else watched
 
     def _raise(self, refusal: APIError) -> None:
-        # Out of the parser, which ends there and then; it raises an error of its own.
+        # The exception stops the parser at once; the parser then raises an error of its own.
         self._refusal = refusal
         raise refusal
 
@@ -245,7 +246,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif not self._in_body:
             self._door.head_goes_on(self, self._fed_bytes)
         elif self.body_bytes > self._settings.body_limit_bytes and self.cycle.response_complete:
-            # Answered long ago, and still the body comes: it is read no further.
+            # The response was sent long ago and the body still comes, so it is read no further.
             self._leave()
         else:
             self._is_slow_body = True
@@ -271,13 +272,13 @@ class HttpProtocol(HttpToolsProtocol):
         return rest
 
     def _refuse(self, refusal: APIError) -> None:
-        """Ends the reading. The answers owed before go first, then the refusal, then the connection."""
+        """Stops reading, sends the responses to earlier requests and the refusal, and ends the connection."""
         self._door.refused(refusal)
         self._refusal, self._ended = refusal, True
         self.parser = None  # type: ignore[assignment]
         self.headers, self.url, self._watched = [], b"", {}
         if self._in_body:
-            # It is the newest request that is wrong.
+            # The refusal is for the newest request.
             cycle = self.pipeline.popleft()[0] if self.pipeline else self.cycle
             if cycle.response_complete:
                 self._refusal = None
@@ -286,7 +287,7 @@ class HttpProtocol(HttpToolsProtocol):
                 started = cycle.response_started
                 self._abandon(cycle)
                 if started:
-                    # Its answer is half sent, and no other can follow.
+                    # The response to it is half sent, and no other can follow.
                     self.transport.close()
                     return
         if self._answering is None:
@@ -298,7 +299,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._leave()
 
     def _leave(self) -> None:
-        """Ends the connection once the caller has taken the last answer."""
+        """Ends the connection once the caller has taken the last response."""
         self._ended = True
         if self.transport.is_closing():
             return

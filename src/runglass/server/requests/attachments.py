@@ -1,7 +1,7 @@
-"""The limits of attachments: which images a caller may hand to the llm steps.
+"""The limits of attachments, the images that a caller gives to the llm steps.
 
-Only what an attachment says about itself is checked. Nothing is fetched here, so whether the URL leads to an
-image is for the model provider to find out.
+Only the fields of an attachment are checked. The server fetches no URL, so the model provider finds out
+whether it leads to an image.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ MIME_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif")
 
 
 def spell_attachments(value: Any) -> Any:
-    """The `attachments` of a body in camelCase and without nulls; what is no list as it is.
+    """The `attachments` of a body in camelCase and without nulls; a value that is no list as it is.
 
     Raises INVALID_ATTACHMENT for an entry that is no object or has a field missing or of the wrong type.
     """
@@ -49,7 +49,7 @@ def check_attachments(attachments: Sequence[Attachment]) -> None:
 
 
 def url_mistake(url: str) -> str | None:
-    """Why this cannot be the address of an image; None if it can."""
+    """Why the text cannot be the URL of an image; None if it can."""
     if len(url) > MAX_URL:
         return f"has {len(url):,} characters; at most {MAX_URL:,} are taken"
     try:
@@ -57,7 +57,7 @@ def url_mistake(url: str) -> str | None:
         named = parts.scheme == "https" and parts.hostname is not None
     except ValueError:
         named = False
-    # urlsplit drops line ends and tabs, which whoever fetches the URL may read differently.
+    # urlsplit drops line ends and tabs, which the model provider may read differently.
     if not named or not url.isprintable() or " " in url:
         return "must be a full https:// address"
     return None

@@ -1,4 +1,4 @@
-"""Which attempts of a step a caller means by `attempt` and `loop_index`. Pure: rows in, rows out."""
+"""Selects attempts of a step by `attempt` and `loop_index`. Pure: rows in, rows out."""
 
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
@@ -17,12 +17,12 @@ Row = TypeVar("Row", bound=_Attempt)
 
 
 def choose(rows: Sequence[Row], *, attempt: str, loop_index: str | None) -> list[Row]:
-    """The rows that are meant, empty if there are none. `rows` are all attempts of one step.
+    """The rows that the two parameters select, empty if there are none. `rows` are all attempts of one step.
 
-    `loop_index` is `I`, or `I,J` from the outer loop in. An incomplete one speaks of the innermost loops: `2`
-    for a step in two loops means every iteration whose `loopIndex` is 2. `attempt` is `all`, which sorts by
-    iteration and attempt number, or `latest` or a number, which speak of the newest iteration there is among
-    them: the one that started last.
+    `loop_index` is `I`, or `I,J` from the outer loop in. With fewer indices than loops it selects by the
+    innermost loops: `2` for a step in two loops selects every iteration whose `loopIndex` is 2. `attempt` is
+    `all`, which sorts by iteration and attempt number, or `latest` or a number, which select within the
+    iteration that started last.
     """
     if loop_index is not None:
         rows = [row for row in rows if f",{row.loop_path}".endswith(f",{loop_index}") and row.loop_path]

@@ -1,4 +1,4 @@
-"""What a handler reads and answers by hand: the bytes of a body, and a value as JSON."""
+"""The body of a request as bytes, and a value as a JSON response."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from runglass.server.endpoint import JSON
 from runglass.server.security.authentication import runtime_of
 
 BODY = "body"
-"""What the body is called among the things that belong to a request."""
+"""The name of the body in the state of a request."""
 LENGTH_DIGITS = 19
 LONG_LIST = 500
 PROMPT_S = 0.2
-"""A body that has come by then came with its head, whose key was good."""
+"""A body that comes within this time needs no second check of its key."""
 
 
 async def body_of(request: ApiRequest) -> bytes:
     """The whole body. Raises INVALID_REQUEST where the client left before its end.
 
-    Raises UNAUTHENTICATED where its key was revoked meanwhile: a body may take its time, and who sends one
-    slowly would keep a revoked key for so long.
+    Raises UNAUTHENTICATED where the key was revoked meanwhile: without this check a slow body would keep a
+    revoked key in use.
     """
     held: dict[str, Any] = request.scope["state"]
     if BODY in held:
@@ -37,8 +37,8 @@ async def body_of(request: ApiRequest) -> bytes:
     length = request.headers.get("content-length", "0")
     # More digits than any body has bytes: the number itself could not be read.
     size = int(length) if length.isdecimal() and len(length) <= LENGTH_DIGITS else limit + 1
-    # Held by the request, so that it can be let go of: the framework would hold it as long as the request,
-    # which may last as long as its run.
+    # The request holds the body, so that `forget_body` can drop it. The framework would hold it as long as
+    # the request, which may last as long as its run.
     parts: list[bytes] = []
     try:
         if size <= limit:
@@ -61,12 +61,12 @@ async def body_of(request: ApiRequest) -> bytes:
 
 
 def forget_body(request: ApiRequest) -> None:
-    """Lets go of the body, which nobody reads any more: the request may wait for long."""
+    """Drops the body, which is not read again, as the request may wait for long."""
     request.scope["state"].pop(BODY, None)
 
 
 async def list_answer(make: Callable[[], object], length: int) -> Response:
-    """The value that `make` makes of a list, as JSON: beside the event loop where the list is long."""
+    """The value that `make` makes of a list, as JSON; in a thread where the list is long."""
     if length <= LONG_LIST:
         return answer(make())
     body = await offload_in_turn(lambda: msgspec.json.encode(make()))
@@ -74,5 +74,5 @@ async def list_answer(make: Callable[[], object], length: int) -> Response:
 
 
 def answer(value: object, *, status: int = 200) -> Response:
-    """The value as JSON."""
+    """The response with the value as JSON."""
     return Response(msgspec.json.encode(value), status_code=status, media_type=JSON)

@@ -1,8 +1,8 @@
 """Request bodies: from bytes to checked values, with errors that name the field.
 
-Callers may send fields of their own, and send back whole answers: what is not known is ignored. Refused is
-only what would run the wrong thing: a slip in a name, and a field that means something to another call. Null
-stands for "not given", as clients in several languages send it.
+Callers may send fields of their own, and send back whole responses, so unknown fields are ignored. Only two
+kinds are refused, as ignoring them would start the wrong run: a misspelt name, and a field that belongs to
+another call. Null stands for "not given", as clients in several languages send it.
 """
 
 import re
@@ -24,10 +24,10 @@ Shape = TypeVar("Shape", bound=msgspec.Struct)
 Result = TypeVar("Result")
 
 MAX_DEPTH = 100
-"""Levels of nesting that a body may have. Recursive code behind this would fail at about ten times that."""
+"""The most levels of nesting in a body. Recursive code behind this would fail at about ten times that."""
 
 MANAGING_BYTES = 16 * 1024
-"""Managing requests are read on the event loop, whatever they have beside their few fields."""
+"""The most bytes of a managing request, as these are decoded on the event loop."""
 
 _CALLS: dict[str, type[RunRequest]] = {"execute": ExecuteRequest, "step": StepRequest, "jobs": JobRequest}
 
@@ -36,10 +36,10 @@ CALLS_WITH = {
     for shape in _CALLS.values()
     for field in shape.__struct_encode_fields__
 }
-"""The names of the calls that know a field."""
+"""The names of the calls that accept a field."""
 
 WITHOUT_EFFECT = frozenset({"pausedAtStep", "iterationsUsed", "accumulatedOutputs"})
-"""Fields that come with a pause. A call that does not know them runs the same with and without them."""
+"""Fields of a pause that clients may send back. Calls that do not know them run the same without."""
 
 _HALF = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
@@ -47,7 +47,7 @@ _HALF = re.compile(
 )
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _AROUND = 16
-"""Bytes on each side of a place; an escape of a surrogate pair has twelve."""
+"""Bytes shown on each side of a mistake; an escape of a surrogate pair has twelve."""
 _PLACE = re.compile(r" - at `\$\.?(.*)`$")
 
 
@@ -83,7 +83,7 @@ def read_body(body: bytes, shape: type[Shape]) -> Shape:
 
 
 async def parse_off_loop(read: Callable[[bytes], Result], body: bytes) -> Result:
-    """`read(body)`, in a thread if the body is so large that everybody else would wait for it."""
+    """`read(body)`, in a thread if the body is so large that it would block the event loop."""
     return await offload(partial(read, body), size_bytes=len(body))
 
 
@@ -107,7 +107,7 @@ def _converted(members: dict[str, Any], shape: type[Shape]) -> Shape:
 
 
 def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
-    """The members of the body's JSON object, those that are null left out."""
+    """The members of the body's JSON object without nulls."""
     if not body:
         raise api_error("INVALID_REQUEST", "the body is empty: send a JSON object, at least `{}`")
     if heavy := too_heavy(body, most_values, between=yield_to_others):
@@ -132,7 +132,7 @@ def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
 
 
 def _around(body: bytes, message: str) -> bytes:
-    """The part of the body that an error of the decoder speaks of; its end where that is cut off."""
+    """The part of the body around the place that an error of the decoder names, or else its end."""
     byte = _BYTE.search(message)
     place = len(body) if byte is None else int(byte[1])
     return body[max(0, place - _AROUND) : place + _AROUND]

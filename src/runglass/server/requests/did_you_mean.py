@@ -1,7 +1,8 @@
-"""How names in requests may be spelled, and which unknown ones are slips.
+"""How names in requests may be spelled, and which unknown names are misspelt known ones.
 
-Bodies and queries share this: what nobody knows is ignored, what was meant for a known name is refused, since
-a parameter lost to a typo would run or show the wrong thing. Must not know what a name stands for.
+Bodies and queries share this rule: an unknown name is ignored, but one that is a misspelt known name is
+refused, since a parameter lost to a typo would run or show the wrong thing. Must not know what a name stands
+for.
 """
 
 import difflib
@@ -12,10 +13,10 @@ from itertools import islice
 from runglass.errors import api_error
 
 MAX_COMPARED = 100
-"""Unknown names that are looked at. Comparing takes time, and a request may hold a million of them."""
+"""The most unknown names that are compared. A request may hold a million of them."""
 
 NEAR = 0.9
-"""How alike names with more than one slip must be: two in `accumulatedOutputs`, none in `message`."""
+"""The least similarity of a misspelt name: `accumulatedOutputs` may have two typos, `message` one."""
 
 _UNDERSCORE = re.compile(r"_([a-z])")
 
@@ -26,13 +27,13 @@ def camel(name: str) -> str:
 
 
 def near_miss(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was meant by one that is not known, if one is that near."""
+    """The known name of which `name` is a misspelling; None if no known name is near."""
     plain = _plain(name)
     return next((other for other in known if _near(plain, _plain(other))), None)
 
 
 def refuse_slips(names: Iterable[str], known: Collection[str], *, kind: str) -> None:
-    """Raises INVALID_REQUEST for the first of the unknown names that was meant for a known one."""
+    """Raises INVALID_REQUEST for the first of the unknown names that is a misspelling of a known one."""
     for name in islice((name for name in names if name not in known), MAX_COMPARED):
         if (meant := near_miss(name, known)) is not None:
             raise api_error("INVALID_REQUEST", f"`{name}`: unknown {kind}; did you mean {meant!r}?")
@@ -43,7 +44,7 @@ def _plain(name: str) -> str:
 
 
 def _near(name: str, other: str) -> bool:
-    # difflib takes quadratic time; a name so much longer is no slip.
+    # difflib takes quadratic time, and a name so much longer is no misspelling.
     if abs(len(name) - len(other)) > len(other) // 4:
         return False
     return _one_slip(name, other) or difflib.SequenceMatcher(None, name, other).ratio() >= NEAR

@@ -1,7 +1,7 @@
 """The content of a message: text, or a list of parts as several model providers take it.
 
 A part is `{type: "text", text}` or `{type: "image_url", image_url: {url}}`. The texts are joined as they are;
-an image is an attachment that says nothing of its type, and keeps its limits. Nothing is fetched.
+an image is an attachment without a type of its own, within the same limits. The server fetches no URL.
 """
 
 from pathlib import PurePosixPath
@@ -14,7 +14,7 @@ from runglass.server.requests.attachments import url_mistake
 
 PARTS = ("text", "image_url")
 USUAL_TYPE = "image/jpeg"
-"""That of an image whose URL does not tell; most providers look for themselves."""
+"""The type of an image whose URL has no known ending; most providers detect it for themselves."""
 
 _TYPES = {
     ".jpg": "image/jpeg",
@@ -26,7 +26,7 @@ _TYPES = {
 
 
 class Content(NamedTuple):
-    """What a message says and shows."""
+    """The text and the images of a message."""
 
     text: str
     images: list[Attachment]

@@ -1,6 +1,6 @@
 """`messages` of a request: a conversation whose last turn is the current one.
 
-Turns in, turns out, checked and in one spelling. How they reach a model is not known here.
+Turns in, turns out, checked and in one spelling. Knows nothing of models.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ Asking = TypeVar("Asking", bound=RunRequest)
 
 
 class Conversation(NamedTuple):
-    """The turns before the current one, and the text of that; None where the caller sent neither.
+    """The turns before the current one, and the text of the current one; None where the caller sent neither.
 
-    `images` are those that the current turn shows.
+    `images` are those of the current turn.
     """
 
     history: list[dict[str, Any]]
@@ -55,9 +55,9 @@ def check_messages(messages: Sequence[Any] | None, *, message: str | None, size_
     """The history and the current message of a request, from its `messages` or else its `message`.
 
     `size_bytes` is the size of `messages` as JSON. An empty list counts as not given. The history comes in
-    camelCase, with content as text, and images beside it as `attachments`; members that turns do not have are
-    dropped, as other systems put many into theirs. Raises MESSAGES_TOO_LARGE, MESSAGES_ROLE_INVALID,
-    INVALID_REQUEST and INVALID_ATTACHMENT.
+    camelCase, with content as text, and images beside it as `attachments`; unknown members are dropped, as
+    other systems put many into their turns. Raises MESSAGES_TOO_LARGE, MESSAGES_ROLE_INVALID, INVALID_REQUEST
+    and INVALID_ATTACHMENT.
     """
     if not messages:
         return Conversation([], message)
@@ -110,7 +110,7 @@ def _turn(item: Any, place: str) -> _Turn:
 
 
 def _settled(item: Any, place: str) -> Any:
-    """A turn in camelCase and without nulls, as far as it is one."""
+    """A turn in camelCase and without nulls; other values come back as they are."""
     if not isinstance(item, dict):
         return item
     for name, other in (("toolCalls", "tool_calls"), ("toolCallId", "tool_call_id")):
@@ -118,7 +118,7 @@ def _settled(item: Any, place: str) -> Any:
         if len(both) == 2 and both[0] != both[1]:
             message = f"`{place}` has `{name}` and `{other}`, and they are not the same"
             raise api_error("INVALID_REQUEST", message)
-    # What a turn shows is in its content; a member of this name is another system's.
+    # The images of a turn are in its content; a member `attachments` comes from another system.
     known = {name: value for name, value in item.items() if name != "attachments" and value is not None}
     return accept_both_spellings(known, _Turn)
 

@@ -1,4 +1,4 @@
-"""Lists in pages: where a page begins, and which runs are of a time.
+"""Lists in pages: cursors, and the ids of the runs of a period.
 
 The ids of runs are UUIDv7: their first 48 bits are the milliseconds at which the run was created, so that an
 id, a cursor and a time are all places in one order.
@@ -34,7 +34,7 @@ UNTIL = Parameter("until", str, "an ISO 8601 time or date, in UTC unless it says
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _LATEST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MS
-"""Of the last time that there is a date for, which a time with an offset may be beyond."""
+"""The last time that Python's dates can express; a time with an offset may be later."""
 
 
 def cursor_of(run_id: str) -> str:

@@ -1,4 +1,4 @@
-"""What a path and the headers of a request say about the run to start, checked."""
+"""The parameters of a run to start, from the path and the headers of the request, checked."""
 
 import re
 from typing import Annotated, NamedTuple
@@ -35,12 +35,12 @@ def version_number(version: str) -> int:
     found = _VERSION.fullmatch(version)
     if found is None:
         raise api_error("INVALID_VERSION", f"version {version!r} is not v1, v2, … or v0, the draft")
-    # No flow has as many versions as ten digits can count: what is larger is not there either.
+    # No flow has as many versions as ten digits can count, so a larger number names no version either.
     return int(found[1][:10])
 
 
 class RequestedVersion(NamedTuple):
-    """The version that a call names: `path` is its `vN`, `query` the N of `?version=N`."""
+    """The version that a call names: `path` has its `vN`, `query` the N of `?version=N`."""
 
     path: str | None
     query: str | None
@@ -50,7 +50,7 @@ class RequestedVersion(NamedTuple):
         number = None if self.path is None else version_number(self.path)
         if self.query is None:
             return number
-        # The query's `3` is the path's `v3`: what is no number in the one is none in the other.
+        # The query's `3` is the path's `v3`, so that both accept the same numbers.
         if _VERSION.fullmatch(f"v{self.query}") is None:
             message = f"`version` must be a number, 0 for the draft, not {self.query!r:.100}"
             raise api_error("INVALID_VERSION", message)
@@ -61,7 +61,7 @@ class RequestedVersion(NamedTuple):
 
 
 def trace_context_of(request: ApiRequest) -> TraceContext | None:
-    """The W3C trace that the request is part of; None where it says none, or not as it should."""
+    """The W3C trace that the request is part of; None without headers for it, or with malformed ones."""
     sent: dict[bytes, list[str]] = {b"traceparent": [], b"tracestate": []}
     for name, value in request.scope["headers"]:
         if name in sent:

@@ -1,4 +1,4 @@
-"""The query of a request: one spelling, each name once, no slips."""
+"""The query of a request: one spelling, each name once, no misspelt names."""
 
 from urllib.parse import parse_qsl, urlencode
 
@@ -10,11 +10,11 @@ from runglass.server.requests.did_you_mean import camel, refuse_slips
 
 
 def read_query(scope: Scope, endpoint: Endpoint) -> dict[str, str]:
-    """What the endpoint knows, as it spells it; `loopIndex` is as good as `loop_index`.
+    """The parameters that the endpoint knows, in its spelling; `loopIndex` counts as `loop_index`.
 
-    That alone is the query string of the scope then. Other parameters are ignored, as clients and proxies
-    append their own, unless the endpoint refuses them. Raises INVALID_REQUEST for a known one that comes
-    twice and for one that was meant for a known one: ignored, it would change what is asked.
+    The query string of the scope is reduced to them. Other parameters are ignored, as clients and proxies
+    append their own, unless the endpoint refuses them. Raises INVALID_REQUEST for a known parameter that
+    comes twice and for a misspelt one: ignoring it would change the meaning of the request.
     """
     known = [parameter.name for parameter in endpoint.query]
     spelled = {camel(name): name for name in known} | {name: name for name in known}

@@ -1,7 +1,7 @@
-"""What the bodies of requests look like, for the description of the interface.
+"""JSON Schemas of the bodies of requests, for the description of the API.
 
-Written by hand: the structs that are decoded into leave open what a turn or an attachment is made of, and the
-rules for those are code.
+They are written by hand: the structs of the bodies do not declare the fields of turns and attachments, and
+the rules for those are code.
 """
 
 from typing import Any, get_args
@@ -82,7 +82,7 @@ RUN_PROPERTIES: dict[str, Schema] = {
     },
     "trace": {"type": "boolean", "description": "Whether to capture full snapshots."},
 }
-"""The fields that every way of running a flow takes."""
+"""The fields of every call that runs a flow."""
 
 JOB_REQUEST: dict[str, Any] = {
     "type": "object",
@@ -129,7 +129,7 @@ TOOL_PROPERTIES: dict[str, Schema] = RUN_PROPERTIES | {
         "description": "Outputs by step id that stand over what the run has kept.",
     },
 }
-"""The fields of calls that may offer tools and take a run up again."""
+"""The fields of calls that may offer tools and resume a run."""
 
 EXECUTE_REQUEST: dict[str, Any] = {
     "type": "object",

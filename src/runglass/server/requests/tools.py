@@ -1,6 +1,6 @@
 """The tools that a caller offers, and the results that it sends back for the calls a model made of them.
 
-Pure checks. Which steps are offered the tools, and whether the run waits for results, is not known here.
+Pure checks. Knows no flow and no run.
 """
 
 import re
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 def check_tools(tools: Any, tool_choice: Any = None) -> None:
     """Raises TOOLS_INVALID or TOOL_NAME_INVALID unless both are in the OpenAI function format.
 
-    Takes whatever JSON came in. Members that the format does not have are left for the provider.
+    Accepts any JSON value. Members that the format does not have are left for the provider.
     """
     if not isinstance(tools, list):
         raise api_error("TOOLS_INVALID", "`tools` must be a list of function tools")
@@ -49,9 +49,9 @@ def match_tool_results(
 ) -> list[dict[str, Any]]:
     """The results of the pending calls, in the order of the calls, as `{role, toolCallId, name, content}`.
 
-    `tool_call_messages` is what the caller sends: the conversation it was given, with the results appended.
-    They are what stands after the last assistant turn, so the results of earlier rounds do not count.
-    `content` is always text; any other value is turned into JSON. Raises TOOL_RESULTS_MISMATCH.
+    `tool_call_messages` is the conversation that the caller was given, with the results appended. Only
+    messages after the last assistant turn count, so that results of earlier rounds do not. `content` is
+    always text; any other value is turned into JSON. Raises TOOL_RESULTS_MISMATCH.
     """
     given: dict[str, str] = {}
     names = {call["id"]: call["function"]["name"] for call in pending_calls}

@@ -19,10 +19,10 @@ async def audit(
     limit: int,
     cursor: str | None,
 ) -> Response:
-    """What was changed in the key's project, newest first; `nextCursor` is null on the last page.
+    """The changes in the key's project, newest first; `nextCursor` is null on the last page.
 
     Keys made and revoked, flows pushed and published, runs deleted by hand, capture, budget and retention
-    set, each with who did it and from where. Unknown parameters are refused.
+    set, each with its actor and its address. Unknown parameters are refused.
     """
     found = await runtime_of(request).store.audit(
         request.auth.project_id,

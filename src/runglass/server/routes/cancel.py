@@ -24,14 +24,14 @@ REASON = "cancelled by a caller"
 
 
 class CancelResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A run that was `cancelled`, as its trace says, or `purged`, after which it is not found."""
+    """The run and its new status: `cancelled`, as in its trace, or `purged`, after which it is not found."""
 
     execution_id: str
     status: Literal["cancelled", "purged"]
 
 
 async def cancel(request: ApiRequest, run: RunRecord, purge: bool) -> Response:
-    """Ends a run that has not ended; what it has done so far stays in its trace.
+    """Ends a run that has not ended; its steps so far stay in its trace.
 
     The run has been cancelled when the answer comes; asking again is RUN_ENDED. With `purge`, for which the
     role must be admin, the run is deleted whether or not it has ended: it is not found any more when the
@@ -69,7 +69,7 @@ async def _purge(request: ApiRequest, run: RunRecord) -> Response:
 
 
 async def _rested(runtime: Runtime, run: RunRecord) -> RunRecord:
-    """The run at its end, once that is stored: without it in the log, a crash would let the run go on."""
+    """The run after its end is stored. Until the log has the end, a crash would let the run go on."""
     await runtime.engine.join(run.id)
     now = await runtime.store.run(run.id)
     if now is None:
@@ -80,7 +80,7 @@ async def _rested(runtime: Runtime, run: RunRecord) -> RunRecord:
 
 
 def _has_ended(run: RunRecord) -> APIError:
-    # Read before it ended, a run does not tell how.
+    # A record that was read before the end does not have the final status.
     how = f"; its status is {run.status}" if run.ended else ""
     return api_error("RUN_ENDED", f"run {run.id!r} has ended already{how}", execution_id=run.id)
 
@@ -94,7 +94,7 @@ async def _told_to_end(runtime: Runtime, run: RunRecord) -> bool:
     engine = runtime.engine
     if engine.cancel(run.id, reason=REASON) or await engine.cancel_paused(run, reason=REASON):
         return True
-    # It may have paused, or been taken up again, since it was read.
+    # The run may have paused, or been resumed, since it was read.
     now = await runtime.store.run(run.id)
     if now is None or now.ended:
         return False

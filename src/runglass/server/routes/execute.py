@@ -1,4 +1,4 @@
-"""Running a flow, and what else is not the reading of one run: HTTP in, calls of the runtime, HTTP out."""
+"""Running a flow, the health of the server, and the schema of flow files."""
 
 import logging
 from functools import cache
@@ -28,7 +28,7 @@ async def execute(
     session_id: str | None,
     version_query: str | None,
 ) -> Response:
-    """Runs the production version, or the draft where nothing is published, and answers when it has ended.
+    """Runs the production version, or the draft where none is published, and responds when the run has ended.
 
     The run goes on if the caller hangs up.
     """
@@ -38,7 +38,7 @@ async def execute(
 
 
 async def health(request: ApiRequest) -> Response:
-    """200 while the server can do its work, 503 while it cannot; `reasons` says what is wrong.
+    """200 while the server can do its work, 503 while it cannot; `reasons` names the faults.
 
     A write is tried, at most once a second. `setAside` counts runs whose rows cannot be read.
     """

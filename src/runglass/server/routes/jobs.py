@@ -1,7 +1,7 @@
-"""Jobs: runs that nobody waits for on the line. The caller gets the run's id and asks again later.
+"""Jobs: runs whose caller keeps no connection open, but gets the run's id and asks again later.
 
-A job is a run like any other, with a trace and a stream. What it has beside them is its whole result, which
-the capture mode does not cut; that is for the caller of a job alone, so other runs are not found here.
+A job is a run like any other, with a trace and a stream. Beside them a job has its whole result, which the
+capture mode does not cut; only the caller of a job may have that, so other runs are not found here.
 """
 
 import logging
@@ -50,7 +50,7 @@ STATUSES: dict[str, tuple[str, ...]] = {
     "completed": ("completed",),
     "failed": ("failed", "cancelled"),
 }
-"""The statuses of a job, and those of its run that each of them stands for."""
+"""The statuses of a job, each with the statuses of a run that it stands for."""
 
 STATUS = Parameter(
     "status",
@@ -69,7 +69,7 @@ async def queue_job(
     session_id: str | None,
     version_query: str | None,
 ) -> Response:
-    """Queues a run of the production version, or of the draft where nothing is published."""
+    """Queues a run of the production version, or of the draft where none is published."""
     return await _queue(request, org, project, slug, RequestedVersion(version, version_query), session_id)
 
 
@@ -84,7 +84,7 @@ async def job(
 
     A cancelled job reads `failed` with the error `cancelled`, a paused one `running`. The result of a
     completed one is kept for `answer_ttl_s`, then the answer is ANSWER_EXPIRED. Unless the capture mode is
-    `full`, it is only for the key that queued the job; others are answered FORBIDDEN.
+    `full`, only the key that queued the job gets it; other keys get FORBIDDEN.
     """
     return await _state(request, await _job_run(request, org, project, slug, execution_id))
 
@@ -97,7 +97,7 @@ async def version_job(
     version: str,
     execution_id: str,
 ) -> Response:
-    """The same below the path that the job was queued at. A job of another version is not found."""
+    """The state of a job, below the path that it was queued at. A job of another version is not found."""
     run = await _job_run(request, org, project, slug, execution_id)
     if run.version != version_number(version):
         raise _no_job(execution_id)
@@ -170,7 +170,7 @@ async def _queue(
 
             return answered
 
-        # Whatever has become of the run: a job is answered when it has been queued.
+        # The response is the same whatever the status of the run: it says that the job was queued.
         async def repeated(run: RunRecord, head: int) -> StoredResponse:
             with decoding(run.id):
                 flow = msgspec.json.decode(run.summary, type=RunSummary)
@@ -197,7 +197,7 @@ def _summary(run: RunListing) -> JobSummary:
     try:
         summary = msgspec.json.decode(run.summary, type=RunSummary)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        # What its row alone says of it: one that is broken may not hide the others.
+        # The summary is made from the row alone, as a broken run must not hide the others.
         log.error("the summary of run %s cannot be read: %s", run.id, error)  # noqa: TRY400
         summary = RunSummary(id=run.id, flow_id=run.flow_id, status=run.status)
     return JobSummary(
@@ -227,7 +227,7 @@ async def _state(request: ApiRequest, run: RunRecord) -> Response:
 async def _job_state(store: Store, run: RunRecord, key: ApiKey) -> JobState:
     match run.status:
         case "completed":
-            # A state without the result would pass for one whose result is null.
+            # A state without the result would read like a state whose result is null.
             require_owed(key, run, what="the result")
             result = await result_of(store, run)
             return JobState(execution_id=run.id, status="completed", result=msgspec.Raw(result))

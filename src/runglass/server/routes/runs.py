@@ -1,6 +1,6 @@
 """Reading runs: traces as the store's bytes joined, streams, and the list of runs.
 
-The same handlers serve both path forms; what differs is how the run is found (`authentication.py`).
+The same handlers serve both path forms; only the lookup of the run differs (`authentication.py`).
 """
 
 import logging
@@ -30,7 +30,7 @@ from runglass.trace import RunStatus
 log = logging.getLogger(__name__)
 
 PART_ATTEMPTS = 1000
-"""Most attempts in one read: bounds the time that small ones take."""
+"""The most attempts in one read, which limits the time for many small ones."""
 
 ATTEMPT = Parameter(
     "attempt",
@@ -62,7 +62,7 @@ SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
 async def trace(request: ApiRequest, opened: OpenedTrace) -> ASGIApp:
     """The run and the latest attempt of each step and loop iteration, in order of first start.
 
-    As of one moment if the run has ended or the trace is small; else later steps are as of a later moment.
+    A trace is read at one moment if the run has ended or the trace is small; else later steps are read later.
     """
     with decoding(opened.run.id):
         _any_json.decode(opened.run.summary)
@@ -80,13 +80,13 @@ async def step_trace(
 ) -> ASGIApp:
     """One attempt of a step, or all of them ordered by iteration and attempt number.
 
-    Without `loop_index`, `latest` and a number speak of the iteration that started last. A `loop_index` with
-    fewer indices than the step has loops around it speaks of the innermost ones.
+    Without `loop_index`, `latest` and a number select within the iteration that started last. A `loop_index`
+    with fewer indices than the step has loops around it selects by the innermost loops.
     """
     attempt, loop_index = attempt.strip(), loop_index and loop_index.strip()
     store = runtime_of(request).store
     keys = await store.attempt_keys(run.no, step_id)
-    # A step in a loop may have so many that sorting them would hold up everybody else.
+    # A step in a loop may have so many attempts that sorting them would block the event loop.
     chosen = await offload_in_turn(partial(choose, keys, attempt=attempt, loop_index=loop_index))
     if not chosen:
         message = f"run {run.id!r} has no step {step_id!r}"
@@ -132,7 +132,7 @@ async def runs(
 ) -> Response:
     """The runs of the key's project, newest first; `nextCursor` is null on the last page.
 
-    `since` and `until` speak of when a run was created. Unknown parameters are refused.
+    `since` and `until` limit the time at which a run was created. Unknown parameters are refused.
     """
     before = [] if cursor is None else [run_before(cursor)]
     before += [] if until is None else [first_id_at(until, name="until")]
@@ -154,7 +154,7 @@ async def runs(
 
 
 async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
-    """Pages of step data, from the one that has been read on."""
+    """Pages of step data, from the page that has been read already on."""
     run, steps = opened
     while steps:
         _check(run, [data for _, data in steps])
@@ -186,9 +186,9 @@ _any_json = msgspec.json.Decoder(msgspec.Raw)
 
 
 def _check(run: RunRecord, members: Sequence[bytes]) -> None:
-    """Raises RunUnreadable for one that is no JSON object: joined to others it would spoil the whole answer.
+    """Raises RunUnreadable for a member that is no JSON object: it would spoil the whole response.
 
-    Told by its ends: parsing each would take as long again as reading them does.
+    Only the first and last bytes are checked, as parsing each would double the time of the read.
     """
     for data in members:
         if not (data.startswith(b"{") and data.endswith(b"}")):
@@ -196,7 +196,7 @@ def _check(run: RunRecord, members: Sequence[bytes]) -> None:
 
 
 def _listed(run: RunListing) -> bytes:
-    """The run's `flowRun`, or what its row alone says of it: one that is broken may not hide the others."""
+    """The run's `flowRun`, or the fields of its row where it is broken: it must not hide the other runs."""
     try:
         _any_json.decode(run.summary)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -1,8 +1,8 @@
-"""Sessions: the runs that callers tied together with `X-Session-Id`, with the snapshots of each step.
+"""Sessions: the runs that share an `X-Session-Id`, with the snapshots of each step.
 
-An answer is made run by run and holds a page of them at most; a single run that is larger than a page is sent
-as it is read. `sessions` stands where other paths have the name of an organisation, so flows of an
-organisation of that name cannot be reached.
+A response is made run by run and holds at most one page of them in memory; a single run that is larger than a
+page is sent while it is read. `sessions` stands where other paths have the name of an organisation, so flows
+of an organisation of that name cannot be reached.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -27,7 +27,7 @@ from runglass.store.base import Store
 from runglass.store.records import RunRecord
 
 PAGE_BYTES = 8_000_000
-"""Most that the runs of one answer measure, unless it is a single run."""
+"""The most bytes of the runs in one response, unless it has a single run."""
 RUNS_AT_ONCE = 20
 
 LIMIT = Parameter(
@@ -58,7 +58,7 @@ async def session(request: ApiRequest, session_id: str, limit: int | None, curso
             try:
                 parts = await _collect(pieces, most=PAGE_BYTES - size)
             except RunPurged:
-                # A run that is deleted meanwhile is not of the session any more, and hides no other.
+                # A run that is deleted meanwhile is left out of the session.
                 continue
             if parts is None:
                 if count:
@@ -82,7 +82,7 @@ def _page(told: Sequence[bytes], last: str) -> Response:
 
 
 def _closing(last: str) -> bytes:
-    """The end of an answer whose last run is followed by others, where it is named."""
+    """The end of a response, with a cursor where `last`, its last run, is followed by others."""
     return b'],"nextCursor":%b}' % msgspec.json.encode(cursor_of(last)) if last else b"]}"
 
 
@@ -99,7 +99,7 @@ async def _runs_of(
 
 
 async def _collect(pieces: AsyncGenerator[bytes, None], *, most: int) -> list[bytes] | None:
-    """All pieces; None where they are larger than that."""
+    """All pieces; None where they are larger than `most` bytes."""
     parts: list[bytes] = []
     async with aclosing(pieces):
         async for piece in pieces:

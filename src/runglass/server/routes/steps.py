@@ -178,18 +178,19 @@ async def _later_call(
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
     require_owed(request.auth, run, what="the content")
-    # A path without a version means the one that the run has, and not a later one.
+    # A path without a version means the version of the run, not the present production version.
     if number not in (None, run.version):
         message = f"run {run.id!r} walks through version {run.version} of flow {slug!r}, not {number}"
         raise api_error("STALE_TREE", message, execution_id=run.id)
     paused = await runtime.engine.paused(run)
-    # A client that counts completed steps is ahead after a loop; one behind wants to go from there again.
+    # A client that counts completed steps is ahead after a loop; a client that sends an earlier index runs
+    # from there again.
     cursor = paused.pause.cursor
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = await offload(partial(_results, run, paused, asked, first), size_bytes=size)
     plan = await overridden(request, own, paused, asked, size)
     asked = handed_in(request, plan.flow, asked)
-    # A caller that goes back begins anew, with the tools of this call alone.
+    # A call for an earlier step begins anew, with its own tools alone.
     turns = paused.pause.turns if first == cursor else None
     segment = _segment(
         asked,
@@ -207,7 +208,7 @@ async def _later_call(
     runtime.require_credit(own)
     await runtime.require_key(request.auth.id, waited=size > LARGE_BYTES)
     await note_call(request, own, call, run)
-    # It may have to wait for a place.
+    # The segment may have to wait for a place.
     await taken.admit_next()
     resuming = runtime.engine.resume(paused, plan, segment, outputs=outputs, size_bytes=size)
     return await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
@@ -215,7 +216,7 @@ async def _later_call(
 
 def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) -> list[dict[str, object]]:
     turns = paused.pause.turns
-    # A caller that goes back needs no results any more: the step will ask anew.
+    # A call for an earlier step needs no tool results: the model will ask again.
     if turns is None or first < paused.pause.cursor:
         return []
     return match_tool_results(turns.calls, asked.tool_call_messages, execution_id=run.id)
@@ -231,7 +232,7 @@ def _segment(
     results: Sequence[dict[str, object]] = (),
     step_inputs: Mapping[str, dict[str, Any]] | None = None,
 ) -> Segment:
-    """The segment to be walked; `step_inputs` hold on where the call has no `inputOverrides`."""
+    """The segment to run; `step_inputs` stay in force where the call has no `inputOverrides`."""
     given = asked.input_overrides
     ids = {step.id for top in flow.steps for step in within(top)} if given else set()
     of_steps = {name: value for name, value in (given or {}).items() if name in ids and type(value) is dict}

@@ -1,1 +1,1 @@
-"""Who asks, what they may see, how often, and for how long. Knows no endpoint."""
+"""Keys, what a key may see, rate limits and revocation. Knows no endpoint."""

@@ -1,8 +1,8 @@
-"""Who is asking, and what that caller may see.
+"""Finds the key of a request, and the flows and runs that the key may see.
 
-A key belongs to one project, and to its caller nothing else exists: another project's flow or run is answered
-word for word like one that was never there, after the same reads. Nothing is cached, so a revoked key stops
-at once.
+A key belongs to one project, and its caller cannot tell what other projects have: the response for another
+project's flow or run is word for word the one for an unknown id, after the same reads. Nothing is cached, so
+a revoked key stops at once.
 """
 
 from typing import NamedTuple
@@ -62,7 +62,7 @@ async def require_flow(request: ApiRequest, org: str, project: str, slug: str) -
 
 
 def actor_of(request: ApiRequest) -> Actor:
-    """Who asks, for the audit log. No header that names another address is believed: anybody may send it."""
+    """The actor of the request, for the audit log. Its address is the socket's, as headers can be forged."""
     key, client = request.auth, request.client
     address = "unknown" if client is None else client.host
     return Actor(kind="key", name=key.hint, key_id=key.id, address=address)
@@ -125,5 +125,5 @@ async def _opened(request: ApiRequest, execution_id: str, *, flow_id: str | None
 
 
 def no_run(execution_id: str) -> APIError:
-    """What is said of a run that is not there, or not for this caller."""
+    """The error for a run that does not exist or belongs to another project."""
     return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)

@@ -1,7 +1,7 @@
-"""Who may have what a caller is owed: content that the store keeps for a while, and the log does not.
+"""Which keys may have the content that a run's caller is owed, and that the log does not keep.
 
-Under `full` whoever may read a run may read its content, and gets it. Under every other mode it is for the
-key that started the run and for nobody else, whatever their role.
+Under `full` every key that may read a run gets its content. Under every other mode only the key that started
+the run gets it; the role of other keys does not matter.
 """
 
 from runglass.errors import APIError, api_error
@@ -14,7 +14,8 @@ def is_owed(key: ApiKey, run: RunRecord) -> bool:
     if run.capture == "full":
         return True
     if run.key_id is None:
-        # Started by no key, or by an earlier version, which kept none: by whoever may start runs.
+        # A run without a key was started by the terminal or an earlier version: keys that may start runs get
+        # its content.
         return key.role in MAY_EXECUTE
     return run.key_id == key.id
 
@@ -26,7 +27,7 @@ def require_owed(key: ApiKey, run: RunRecord, *, what: str) -> None:
 
 
 def not_owed(run: RunRecord, *, what: str) -> APIError:
-    """What other keys are told, and how far the run is, which is no secret."""
+    """The error for other keys, with the status of the run, which is no secret."""
     who = "a key that may run flows" if run.key_id is None else f"key {run.key_id}, which started it"
     message = (
         f"{what} of run {run.id!r}, which is {run.status}, is only for {who}: its capture mode is"

@@ -1,7 +1,7 @@
-"""How often a key, and a project with all of its keys, may ask: token buckets in this process's memory.
+"""Limits the requests per minute of a key, and of a project: token buckets in this process's memory.
 
 A bucket holds a minute's worth of requests and fills up evenly. It is kept as one number, the moment at which
-it will be full again; a full bucket is the same as none, so the memory is bounded by those who asked in the
+it will be full again. A full bucket is not kept, so the memory is limited by the keys and projects of the
 last minute.
 """
 
@@ -17,7 +17,7 @@ MINUTE_S = 60.0
 
 
 class Rate:
-    """Lets each one ask `per_minute` times a minute. `clock` gives seconds that never go back."""
+    """Lets each key or project ask `per_minute` times a minute. `clock` gives seconds that never go back."""
 
     who: ClassVar[str]
     setting: ClassVar[str]
@@ -28,15 +28,15 @@ class Rate:
         self._full_at_s: OrderedDict[int, float] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many are remembered."""
+        """How many buckets are kept."""
         return len(self._full_at_s)
 
     def take(self, one: int) -> None:
-        """Counts a request of that one. Raises RATE_LIMITED, which counts nothing, with the time to wait."""
+        """Counts a request. Raises RATE_LIMITED with the time to wait, and then counts nothing."""
         now_s = self._clock()
         self._forget_full(now_s)
         full_at_s = max(self._full_at_s.get(one, now_s), now_s) + MINUTE_S / self._per_minute
-        # The sum of many intervals is off by a few rounding errors; they must not cost a request.
+        # The sum of many intervals has rounding errors, which must not cost a request.
         wait_s = full_at_s - now_s - MINUTE_S
         if wait_s > 1e-6:
             raise self._refusal(wait_s)
@@ -44,7 +44,7 @@ class Rate:
         self._full_at_s.move_to_end(one)
 
     def give_back(self, one: int) -> None:
-        """Takes back what `take` has just counted."""
+        """Undoes the last `take`."""
         self._full_at_s[one] -= MINUTE_S / self._per_minute
 
     def _forget_full(self, now_s: float) -> None:
@@ -65,29 +65,29 @@ class Rate:
 
 
 class KeyRate(Rate):
-    """Lets each key ask so often."""
+    """The rate of each key."""
 
     who = "this key"
     setting = "rate_limit_per_minute"
 
 
 class ProjectRate(Rate):
-    """Lets all keys of a project together ask so often: one more key is not one more minute's worth."""
+    """The rate of all keys of a project together, so that more keys do not raise it."""
 
     who = "this project, with all of its keys,"
     setting = "project_rate_limit_per_minute"
 
 
 class Rates(NamedTuple):
-    """The limits in force; None where there is none."""
+    """The rates in force; None for no limit."""
 
     of_key: KeyRate | None = None
     of_project: ProjectRate | None = None
 
     def take(self, key: ApiKey) -> None:
-        """Counts a request, for the project first. Raises RATE_LIMITED, and then nothing is counted.
+        """Counts a request, for the project first. Raises RATE_LIMITED, and then counts nothing.
 
-        So a key that is over its own limit takes nothing from the others of its project.
+        So a key over its own limit takes nothing from the other keys of its project.
         """
         if self.of_project is not None:
             self.of_project.take(key.project_id)

@@ -1,7 +1,7 @@
-"""What a caller is told whose key is revoked while its answer is being given.
+"""Ends responses whose key is revoked while they are open.
 
-Keys are looked up for each request, so what is left to end are the answers that take their time: streams end
-by themselves (`sse_response.py`), here are calls that wait and bodies that are sent part by part.
+Keys are looked up for each request, so only open responses are left to end: event streams end by themselves
+(`sse_response.py`); waiting calls and bodies that are sent in parts are ended here.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ STILL_PAUSED = "the run is paused as before"
 async def while_allowed(
     request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], *, otherwise: str = GOES_ON
 ) -> T:
-    """What `work` comes to, which is cancelled when the server is stopped or the key is revoked.
+    """The result of `work`, which is cancelled when the server is stopped or the key is revoked.
 
-    Raises UNAVAILABLE, and UNAUTHENTICATED, which says what becomes of the run, if there is one, `otherwise`.
+    Raises UNAVAILABLE, and UNAUTHENTICATED, whose message ends with `otherwise`, the fate of the run.
     """
     ongoing, key_id = ongoing_of(request), request.auth.id
     wait = _Wait()
@@ -35,7 +35,7 @@ async def while_allowed(
                 with wait:
                     return await work
         finally:
-            # Where it was ended at once, the work was not begun.
+            # A wait that was ended at once has not started the coroutine, which warns unless it is closed.
             work.close()
     if ongoing.is_revoked(key_id):
         raise _revoked(f"; {otherwise}", execution_id=run_id)
@@ -46,10 +46,11 @@ async def while_allowed(
 async def parts_while_allowed(
     request: ApiRequest, parts: AsyncGenerator[Part, None]
 ) -> AsyncGenerator[Part, None]:
-    """The parts of an answer as long as its key is good. Raises UNAUTHENTICATED, which breaks it off."""
+    """The parts of a response as long as its key is good. Raises UNAUTHENTICATED, which breaks it off."""
     ongoing, key_id = ongoing_of(request), request.auth.id
     async with aclosing(parts):
-        # Who sends the parts is held up by nothing that could be ended: it is enough to be looked for.
+        # Registering makes the server look for the revocation of this key. There is nothing to call at the
+        # end, as the loop below checks the key before each part.
         with ongoing.ended_by(_Nothing(), key_id=key_id):
             async for part in parts:
                 if ongoing.is_revoked(key_id):
@@ -58,15 +59,15 @@ async def parts_while_allowed(
 
 
 def ongoing_of(request: ApiRequest) -> OpenResponses:
-    """The answers that last."""
+    """The open responses of the server."""
     ongoing: OpenResponses = request.services.ongoing
     return ongoing
 
 
 class _Wait:
-    """A block of the task that `end` breaks off, and nothing else of the task, as a time limit does.
+    """A block that `end` cancels without ending the rest of its task, as a time limit does.
 
-    In a task of its own the work would cost every call that waits some 20 µs more.
+    Running the work in a task of its own would cost every waiting call some 20 µs more.
     """
 
     def __init__(self) -> None:
@@ -87,7 +88,7 @@ class _Wait:
         self._is_inside = False
         if not self._has_cancelled or self._task is None:
             return False
-        # Another cancellation may have come beside it, which is not for here.
+        # Another cancellation of the task may have come as well, and must go on to its own owner.
         return self._task.uncancel() == 0 and kind is asyncio.CancelledError
 
 

@@ -1,1 +1,1 @@
-"""What the handlers of several endpoints do. Knows no paths and methods."""
+"""Code that the handlers of several endpoints share. Knows no paths and methods."""

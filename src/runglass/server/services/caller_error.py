@@ -1,4 +1,4 @@
-"""The error of a run that ended badly, as its caller was told it when that happened."""
+"""The error of a run that ended badly, as its caller got it at the end of the run."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from runglass.store.records import RunRecord
 
 
 def caller_error(run: RunRecord, end: FlowFailed | FlowCancelled) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The error as the log has it, and as the caller got it, with the former in `error` where they differ."""
+    """The error as the log has it, and as the caller got it, with the former in `error` if they differ."""
     if isinstance(end, FlowCancelled):
         error: dict[str, Any] = {"code": "CANCELLED", "message": end.reason}
         outcome = RunOutcome("cancelled", error=error)
     else:
         error = end.error or {}
-        # Mode `off` keeps no message; what the code stands for is content of nobody's.
+        # Mode `off` keeps no message. The meaning of the code is no content, so it stands in for the message.
         message = error.get("message") or STEP_CODES.get(str(error.get("code")))
         outcome = RunOutcome("failed", error={**error, "message": message}, step_id=end.step_id)
     if run.trigger_type == "api":

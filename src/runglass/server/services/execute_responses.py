@@ -1,4 +1,4 @@
-"""Responses of `execute`: for a run that has ended or waits, by this call or an earlier one."""
+"""Responses of `execute` for a run that has ended or is paused, in this call or an earlier one."""
 
 from functools import partial
 
@@ -71,14 +71,14 @@ def _completed(run_id: str, flow_id: str, block_count: int, result: bytes) -> St
 
 
 async def _waits(waiting: ToolCallsRequired) -> StoredResponse:
-    # In a thread: the outputs so far may be large, and how large is not known before.
+    # The outputs so far may be large, so they are encoded in a thread.
     return StoredResponse(200, await offload_in_turn(partial(msgspec.json.encode, waiting)))
 
 
 def tool_calls_required(
     run_id: str, flow_id: str, block_count: int, pause: Pause, outputs: dict[str, object]
 ) -> ToolCallsRequired:
-    """The response for a run that waits for tool results."""
+    """The response for a run that is paused for tool results."""
     turns = pause.turns
     assert turns is not None
     return ToolCallsRequired(
@@ -94,7 +94,7 @@ def tool_calls_required(
 
 
 async def response_of(request: ApiRequest, run: RunRecord) -> StoredResponse:
-    """The response for a run that an earlier call has started, from its stored data."""
+    """The response for a run of an earlier call, from its stored data."""
     runtime: Runtime = runtime_of(request)
     with decoding(run.id):
         block_count = msgspec.json.decode(run.summary, type=RunSummary).step_count or 0
@@ -113,11 +113,11 @@ async def response_of(request: ApiRequest, run: RunRecord) -> StoredResponse:
 
 
 _OWN_ANSWERS = frozenset({"BYOK_KEY_REJECTED", "TOOL_ITERATION_LIMIT", "CREDITS_EXHAUSTED"})
-"""Codes of a failed run that are the code of the answer too."""
+"""Codes of a failed run that the response has as its own code."""
 
 
 def failure(execution_id: str, outcome: RunOutcome) -> APIError:
-    """The error that a run which did not end well is answered with."""
+    """The error response for a run that failed or was cancelled."""
     error = outcome.error or {}
     code, message = error.get("code"), error.get("message")
     details = {"error": error}

@@ -42,10 +42,10 @@ Handing = TypeVar("Handing", bound=ToolRequest)
 async def execute_flow(
     request: ApiRequest, org: str, project: str, slug: str, version: RequestedVersion, session_id: str | None
 ) -> Response:
-    """Answers when the run has ended or waits. Raises what the contract lists."""
+    """The response, once the run has ended or is paused. Raises the errors that the contract lists."""
     own = await require_project_of_flow(request, org, project, slug)
     number = version.number()
-    # Before the body: to a caller, a flow that is not there is no place for a mistake in it.
+    # The flow is looked up before the body is read: for an unknown flow, mistakes in the body do not matter.
     _, _, flow = await runtime_of(request).find(own, slug, number)
     session = None if session_id is None else checked_uuid(session_id, what="the header X-Session-Id")
     body = await body_of(request)
@@ -53,13 +53,13 @@ async def execute_flow(
     reading, size = partial(read_request, shape=ExecuteRequest, most_values=most_values), len(body)
     async with AsyncExitStack() as taken_in:
         taken = await taken_in.enter_async_context(taking_in_of(request).turn(request, size))
-        # What was asked is let go of as soon as its run has it: the answer may take as long as the run.
+        # The request is dropped as soon as its run has it, as the response may take as long as the run.
         held = [await parse_off_loop(reading, body)]
         resumes = held[0].execution_id
         del body
 
         async def begin(call: IdempotencyKey | None) -> Finish:
-            # What is left is to wait for the run, while others are taken in.
+            # The rest is waiting for the run; other requests are admitted meanwhile.
             async with taken_in:
                 forget_body(request)
                 asked = held.pop()
@@ -153,7 +153,7 @@ async def _resume(
     runtime.require_credit(own)
     await runtime.require_key(request.auth.id, waited=size > LARGE_BYTES)
     await note_call(request, own, call, run)
-    # It may have to wait for a place.
+    # The segment may have to wait for a place.
     await taken.admit_next()
     resuming = runtime.engine.resume(paused, plan, segment, size_bytes=size)
     started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
@@ -163,7 +163,7 @@ async def _resume(
 async def overridden(
     request: ApiRequest, own: Project, paused: PausedRun, asked: RunRequest, size: int
 ) -> RunSpec:
-    """The run's plan with the overrides of this call in it.
+    """The run's plan with the overrides of this call.
 
     Raises INVALID_REQUEST, MODEL_NOT_SUPPORTED, and FORBIDDEN for an override that this caller may not make.
     """
@@ -178,10 +178,10 @@ async def overridden(
 
 
 def handed_in(request: ApiRequest, flow: Flow, asked: Handing) -> Handing:
-    """`asked` as far as this caller may hand in inputs and outputs of steps.
+    """`asked` without the inputs and outputs of steps that its caller may not set.
 
-    Raises FORBIDDEN for inputs. Outputs come back with each call of a walk, so those of the run's own just
-    stand over them.
+    Raises FORBIDDEN for inputs. Clients send all outputs with each call of a step-through, so forbidden
+    outputs are no error: the run's own replace them.
     """
     if may_hand_in(flow, request.auth.role):
         return asked

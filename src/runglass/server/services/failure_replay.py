@@ -1,8 +1,8 @@
-"""Money is spent once: what a caller gets that repeats a failed call by itself, without an Idempotency-Key.
+"""Replays a failure to a client that repeats the call by itself, without an Idempotency-Key.
 
 Some clients send a POST again after 500, 502, 503 or 504, and a flow that is run anew is paid for anew. The
-first such repeat gets the failure once more; who then asks again means it. In this process's memory, for
-seconds: a caller that wants more than that sends a key (`idempotency.py`).
+first such repeat gets the failure once more; the next one runs the flow. Failures are kept in this process's
+memory for seconds; an Idempotency-Key does more (`idempotency.py`).
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from runglass.server.requests.body import body_of
 from runglass.server.requests.body_parsing import parse_off_loop
 
 REPLAYED = "Idempotent-Replayed"
-"""The header of an answer that was given before."""
+"""The header of a response that repeats an earlier one."""
 
 WITHIN_S = 3.0
 MAX_ANSWERS = 1000
@@ -30,7 +30,7 @@ REPEATED_AFTER = frozenset({500, 502, 503, 504})
 
 
 class CallFingerprint(NamedTuple):
-    """What was asked: by which key, where (path and query), and the hash of the body."""
+    """The identity of a call: its key, its target (path and query), and the hash of its body."""
 
     key_id: int
     target: bytes
@@ -38,7 +38,7 @@ class CallFingerprint(NamedTuple):
 
 
 class ReplayableFailure(NamedTuple):
-    """An answer to give again: once, or as often as it is asked for, where there is nothing to run anew."""
+    """A response to repeat: once, or (`stays`) any number of times, where there is nothing to run anew."""
 
     status: int
     body: bytes
@@ -47,7 +47,7 @@ class ReplayableFailure(NamedTuple):
 
 
 class FailureReplay:
-    """The failures of the last seconds. `clock` gives seconds that never go back."""
+    """The failures of the last seconds, by call. `clock` gives seconds that never go back."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -59,7 +59,7 @@ class FailureReplay:
         return len(self._failed)
 
     def keep(self, call: CallFingerprint, failed: ReplayableFailure) -> None:
-        """Remembers a failure. Where there are too many, the oldest go."""
+        """Keeps a failure. Where there are too many, the oldest go."""
         self._drop(call)
         self._failed[call] = (self._clock() + WITHIN_S, failed)
         self._bytes += len(failed.body)
@@ -67,7 +67,7 @@ class FailureReplay:
             self._drop(next(iter(self._failed)))
 
     def take(self, call: CallFingerprint) -> ReplayableFailure | None:
-        """The failure to answer this call with; it is then forgotten, unless it stays."""
+        """The failure to repeat to this call. It is then forgotten, unless it stays."""
         self._forget_old()
         _, failed = self._failed.get(call, (0.0, None))
         if failed is not None and not failed.stays:
@@ -87,13 +87,13 @@ class FailureReplay:
 async def replay_failure(
     request: ApiRequest, run: Callable[[], Awaitable[Response]], *, resumes: str | None
 ) -> Response:
-    """The answer of a call that runs a flow, or that of the one which it repeats.
+    """The response of a call that runs a flow, or the failure of the earlier call that it repeats.
 
-    `resumes` is the run that the call goes on with. That cannot be done twice, so each repeat gets the
-    outcome. A 503 that says that nothing was started is not repeated: asking again is then what helps.
+    `resumes` is the run that the call resumes. A pause cannot be resumed twice, so each repeat gets the
+    failure. A 503 that says that nothing was started is not repeated, as the next call may succeed.
     """
     repeats: FailureReplay = request.services.repeats
-    # Now: its body is not held while the run goes on.
+    # The fingerprint is made now, as the body is not held while the run goes on.
     call = await _call(request)
     if repeats and (failed := repeats.take(call)) is not None:
         headers = {**failed.headers, REPLAYED: "true"}
@@ -116,11 +116,11 @@ async def replay_failure(
 
 
 def target_of(request: ApiRequest) -> bytes:
-    """The path of a request, what its endpoint knows of its query, and the session of the run."""
+    """The path of a request, the known parameters of its query, and the session of the run."""
     path, query = request.scope["path"].encode(), request.scope["query_string"]
     target = b"%b?%b" % (path, query) if query else path
     session = request.headers.get("x-session-id")
-    # A run of another session is another run.
+    # A call for another session starts another run.
     return target if session is None else b"%b session %b" % (target, session.lower().encode())
 
 

@@ -1,6 +1,6 @@
-"""Whether the server can do its work: what `/health` tells.
+"""The health of the server, as `/health` reports it.
 
-A store that can be read may still take no writes, as on a full disk, so one is tried.
+A store that can be read may still refuse writes, as on a full disk, so a write is tried.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from runglass.runtime import Runtime
 log = logging.getLogger(__name__)
 
 CHECK_EVERY_S = 1.0
-"""At most so often a write is tried, however often somebody asks."""
+"""The shortest time between two writes that are tried, however many callers ask."""
 CHECK_WAIT_S = 3.0
 LOW_DISK_BYTES = 100_000_000
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """`ok`, `degraded` where the server does its work and somebody should look, or `unavailable`."""
+    """`ok`, `degraded` where the server does its work and an operator should look, or `unavailable`."""
 
     status: Literal["ok", "degraded", "unavailable"]
     version: str = ""
@@ -35,7 +35,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 
 
 class HealthCheck:
-    """Asks a runtime how it is."""
+    """Checks the health of a runtime."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -45,7 +45,7 @@ class HealthCheck:
         self._free_bytes: int | None = None
 
     async def report(self) -> Health:
-        """How it is now, as far as writes go at most a second ago."""
+        """The health now; that of writes is at most a second old."""
         failing = [work for work in self._runtime.supervised if work.failing]
         down = [await self._read_fault(), await self._write_fault()]
         down += [f"{work.name} has failed and is begun again" for work in failing if work.vital]
@@ -75,7 +75,7 @@ class HealthCheck:
             if time.monotonic() - self._checked_at < CHECK_EVERY_S:
                 return self._fault
             self._checking = asyncio.create_task(self._write())
-        # Shared by all who ask meanwhile; none of them being cancelled undoes it.
+        # All callers meanwhile share the task, and the cancellation of one does not cancel it.
         checking = self._checking
         await asyncio.wait({checking}, timeout=CHECK_WAIT_S)
         if not checking.done():
@@ -99,11 +99,11 @@ def _free_bytes(folder: Path) -> int | None:
     try:
         return shutil.disk_usage(folder).free
     except OSError:
-        # Not every file system tells.
+        # Some file systems do not tell their free space.
         return None
 
 
 def _told(what: str, error: StoreError) -> str:
-    """The reason for people who may not learn places of this machine; those are for the log."""
+    """The reason without paths of this machine, which go to the log alone."""
     log.error("%s: %s", what, error)
     return f"{what}: {error.__cause__}" if error.__cause__ is not None else what

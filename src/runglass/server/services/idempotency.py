@@ -1,7 +1,7 @@
-"""Calls that are made once however often they are sent: what an `Idempotency-Key` means.
+"""The `Idempotency-Key`: a call is made once, however often it is sent.
 
 The key is noted in the transaction that creates the run, so two requests at the same instant cannot both
-start one. Whoever comes later under the same key gets the first one's answer, or waits for it.
+start one. A later request under the same key gets the response of the first, or waits for it.
 """
 
 import asyncio
@@ -37,17 +37,17 @@ log = logging.getLogger(__name__)
 
 PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
 REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
-"""Events after which a run goes on only if somebody takes it up again."""
+"""Events after which a run goes on only if a call resumes it."""
 
 NO_ANSWERS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
-"""Codes that say nothing of what a call came to."""
+"""Codes of errors that are not the outcome of a call, and so are not kept."""
 
 Finish = Callable[[], Awaitable["StoredResponse"]]
-"""Waits for the answer to a call that has begun. Raises APIError."""
+"""Waits for the response of a call that has begun. Raises APIError."""
 
 
 class StoredResponse(NamedTuple):
-    """An answer as it is sent, and as it is kept for a repeated call."""
+    """A response as it is sent, and as it is kept for repeats of the call."""
 
     status: int
     body: bytes
@@ -61,13 +61,13 @@ async def with_idempotency(
     *,
     resumes: str | None = None,
 ) -> Response:
-    """The answer to a call, which is begun once.
+    """The response of a call, which is begun once.
 
-    `begin` notes the call that it is given, starts or goes on with a run (with `resumes`, if given), and
-    returns how to wait for the answer. `repeated` answers for the run of an earlier call, which began behind
-    that seq of it and whose answer is not there yet.
+    `begin` notes the call that it gets, starts or resumes a run (`resumes`, if given), and returns a function
+    that waits for the response. `repeated` makes the response for an earlier call that has none yet, from its
+    run and the seq of the run after which the call began.
 
-    Raises IDEMPOTENCY_MISMATCH for a key under which something else was asked.
+    Raises IDEMPOTENCY_MISMATCH for a key that came with another request before.
     """
     call = await idempotency_key_of(request)
     if call is None:
@@ -104,13 +104,13 @@ async def with_idempotency(
 async def hold_idempotency_lock(
     request: ApiRequest, project: Project, call: IdempotencyKey
 ) -> AsyncIterator[IdempotencyRecord | None]:
-    """The same call as it was made before, or None: then the block begins it, and nobody else meanwhile.
+    """The record of the same call from before; without one None, and then only this block may begin it.
 
-    Raises IDEMPOTENCY_MISMATCH. A call that was noted and that, by a crash, never went on with its run is as
-    good as not made.
+    Raises IDEMPOTENCY_MISMATCH. A call that was noted, but did not resume its run because of a crash, counts
+    as not made.
     """
     turns: WeakValueDictionary[tuple[int, str], asyncio.Lock] = request.services.idempotency_locks
-    # Held by those who wait for it, gone with the last of them.
+    # The requests that wait for the lock keep it alive; it goes with the last of them.
     lock = turns.setdefault((project.id, call.key), asyncio.Lock())
     if lock.locked():
         await while_allowed(request, None, lock.acquire(), otherwise="the call that it repeats goes on")
@@ -126,10 +126,10 @@ async def hold_idempotency_lock(
 
 
 async def keep_refusal(request: ApiRequest, project: Project, call: IdempotencyKey, error: APIError) -> None:
-    """Keeps an error as the answer to the call, where the call has been noted.
+    """Keeps an error as the response of the call, where the call has been noted.
 
-    A fault of the server is no answer: the run goes on later, or has an outcome that could not be read, and
-    whoever asks again then gets that. Nor is the end of a key: the run goes on.
+    A fault of the server is not kept: the run goes on later, or has an outcome that could not be read, and a
+    repeat of the call gets that. The revocation of a key is not kept either, as the run goes on.
     """
     if error.execution_id is not None and error.code not in NO_ANSWERS:
         await _keep(request, project, call, StoredResponse(error.status, error_body(error)))
@@ -144,14 +144,14 @@ async def _keep(
                 project.id, call.key, status=answered.status, answer=answered.body
             )
     except StoreError as error:
-        # The answer is as good without: a repeated call gets it from what is stored of the run.
+        # The response can be sent without being kept: a repeat gets its own from the stored run.
         log.warning("the answer to the call %r is not kept: %s", call.key, error)
 
 
 async def note_call(
     request: ApiRequest, project: Project, call: IdempotencyKey | None, run: RunRecord
 ) -> None:
-    """Notes a call with a key that is about to go on with a run. Raises DuplicateIdempotencyKey."""
+    """Notes a call with a key that is about to resume a run. Raises DuplicateIdempotencyKey."""
     if call is None:
         return
     store = runtime_of(request).store
@@ -160,7 +160,7 @@ async def note_call(
 
 
 async def idempotency_key_of(request: ApiRequest) -> IdempotencyKey | None:
-    """The call that the request's Idempotency-Key names; None without one. Raises INVALID_REQUEST."""
+    """The Idempotency-Key with the digest of the request; None without a key. Raises INVALID_REQUEST."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
@@ -176,7 +176,7 @@ def _digest(target: bytes, body: bytes) -> bytes:
 
 
 def _asked(body: bytes) -> bytes:
-    """What a body asks, the same bytes however it was written down; a body that is no JSON as it is."""
+    """A canonical form of a JSON body, equal for equal values; a body that is no JSON comes back as it is."""
     try:
         value = msgspec.json.decode(body)
         if isinstance(value, dict):
@@ -187,10 +187,10 @@ def _asked(body: bytes) -> bytes:
 
 
 def _in_order(value: Any) -> Any:
-    """The value with the members of each of its objects in the order of their names.
+    """The value with the members of each object sorted by name.
 
-    The encoder's own order is no way to it: for names in an order that somebody chose it takes quadratic
-    time, in native code, and a stack as deep as there are names.
+    The encoder's own sorting does not serve: for names in a hostile order it takes quadratic time in native
+    code, and a stack as deep as there are names.
     """
     holder = [value]
     pending: list[tuple[Any, Any]] = [(holder, 0)]
@@ -239,7 +239,7 @@ async def _again(
 
 
 async def wait_until_idle(request: ApiRequest, run: RunRecord, *, beyond: int = -1) -> RunRecord:
-    """The run once it has ended, or is paused after an event beyond that seq.
+    """The run once it has ended, or is paused by an event after seq `beyond`.
 
     Raises UNAVAILABLE if the server is stopped before, UNAUTHENTICATED if the key is revoked.
     """

@@ -1,7 +1,8 @@
-"""Large requests, taken in one at a time for each project: from their bytes to the start of their run.
+"""Admits large requests, one at a time for each project, from their bytes to the start of their run.
 
 Decoded they take twenty times their bytes, so many at once would fill the memory before the first of them is
-counted as a run. What waits for its turn is bounded, too: who sends a body and leaves holds no connection.
+counted as a run. The bodies that wait for their turn are limited, too: the limits of connections do not hold
+for a caller that sends a body and leaves.
 """
 
 from collections import Counter
@@ -15,29 +16,29 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.security.revocation import while_allowed
 
 AT_ONCE = 8
-"""So many projects may have one taken in at the same time."""
+"""The most projects that have a request admitted at the same time."""
 SHARE = 4
-"""All bodies being taken in may fill a quarter of `memory_limit_bytes`, those of one project half of that.
+"""All bodies together may fill a quarter of `memory_limit_bytes`, those of one project half of that.
 
-Where that is full, those of one project its part among those that have some, and one body always.
+Where that is full, each project with bodies has an equal share of it, and may always have one body.
 """
 
 
 class Admission:
-    """A request that has its turn."""
+    """The turn of a request."""
 
     def __init__(self, turn: AbstractAsyncContextManager[object] | None) -> None:
         self._turn = turn
 
     async def admit_next(self) -> None:
-        """Ends the turn before the block ends; what the request holds is counted until the block does."""
+        """Ends the turn before the block ends; the bytes of the request are counted until the block does."""
         turn, self._turn = self._turn, None
         if turn is not None:
             await turn.__aexit__(None, None, None)
 
 
 class RequestAdmission:
-    """Of one server; `memory_limit_bytes` is what its runs may hold."""
+    """The admission of one server; `memory_limit_bytes` is the limit for its runs."""
 
     def __init__(self, memory_limit_bytes: int) -> None:
         self._limit_bytes = memory_limit_bytes
@@ -47,10 +48,10 @@ class RequestAdmission:
 
     @asynccontextmanager
     async def turn(self, request: ApiRequest, size_bytes: int) -> AsyncIterator["Admission"]:
-        """In the block a request whose body has so many bytes is decoded, checked and started.
+        """The turn of a request with so many bytes, which is decoded, checked and started in the block.
 
-        Raises UNAVAILABLE where too much waits, but for a request that is alone, and where the server stops;
-        UNAUTHENTICATED where the key is revoked meanwhile.
+        Raises UNAVAILABLE where too many bytes wait, except for a project without other bodies, and where the
+        server stops; UNAUTHENTICATED where the key is revoked meanwhile.
         """
         if size_bytes <= LARGE_BYTES:
             yield Admission(None)
@@ -71,9 +72,10 @@ class RequestAdmission:
 
     @contextmanager
     def receiving(self, project_id: int) -> Iterator[Callable[[int], None]]:
-        """In the block a body comes in, and what is given is told how many bytes of it have come so far.
+        """Counts a body that is received in the block; the function that it gives takes the bytes so far.
 
-        Raises UNAVAILABLE where too much is coming in and waiting, but for a body that is alone.
+        The function raises UNAVAILABLE where too many bytes come in and wait, except for a project without
+        other bodies.
         """
         counted = 0
 
@@ -97,7 +99,7 @@ class RequestAdmission:
     def _require_room(self, project_id: int, size_bytes: int, *, own_bytes: int = 0) -> None:
         held, total = self._held[project_id], self._held.total()
         if held == own_bytes:
-            # One of each project is taken in whatever others hold.
+            # Each project may have one body, however many others wait.
             return
         share = self._most_bytes // max(2, len(self._held))
         most = self._most_bytes // 2 if total + size_bytes <= self._most_bytes else share
@@ -112,6 +114,6 @@ class RequestAdmission:
 
 
 def taking_in_of(request: ApiRequest) -> RequestAdmission:
-    """That of the server which has the request."""
+    """The admission of the server that handles the request."""
     taking_in: RequestAdmission = request.services.taking_in
     return taking_in

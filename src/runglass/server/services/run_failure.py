@@ -1,4 +1,4 @@
-"""How a run came to its end, for the caller that is owed it."""
+"""The end of a run, for the caller that is owed its content."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from runglass.store.records import RunRecord
 
 
 class RunFailure(msgspec.Struct, frozen=True, rename="camel"):
-    """Why a run failed, and the step that was lost; None where it was no step."""
+    """The error of a failed run, and the step that failed for good; None where no step did."""
 
     error: dict[str, Any] = {}
     step_id: str | None = None
@@ -22,7 +22,7 @@ class RunFailure(msgspec.Struct, frozen=True, rename="camel"):
         """The failure in words, with its code."""
         what = "the run" if self.step_id is None else f"step {self.step_id!r}"
         code = self.error.get("code")
-        # Mode `off` keeps no message; what the code stands for is content of nobody's.
+        # Mode `off` keeps no message. The meaning of the code is no content, so it stands in for the message.
         message = self.error.get("message") or STEP_CODES.get(str(code))
         return f"{what} failed: {message} ({code})"
 
@@ -32,11 +32,11 @@ class _Completed(msgspec.Struct, frozen=True):
 
 
 async def failure_of(store: Store, run: RunRecord, *, whole: bool = True) -> RunFailure:
-    """The failure of a run whose status is `failed`: `whole` while that is owed, else what the log keeps.
+    """The failure of a run whose status is `failed`: `whole` while that is owed, else as the log has it.
 
     Raises StoreError, RunUnreadable.
     """
-    # Nothing follows the event that says so.
+    # The event with the failure is the last of the log.
     events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
     error = (await store.outcome(run.no))[1] if whole else None
     with decoding(run.id):
@@ -47,7 +47,7 @@ async def failure_of(store: Store, run: RunRecord, *, whole: bool = True) -> Run
 async def result_of(store: Store, run: RunRecord) -> bytes:
     """The result of a run whose status is `completed`, as JSON, as long as its caller is owed it.
 
-    Then, where the log keeps it whole, from there. Raises ANSWER_EXPIRED.
+    After that it comes from the log, where that has it whole. Raises ANSWER_EXPIRED.
     """
     result, _ = await store.outcome(run.no)
     if result is not None:
@@ -62,7 +62,7 @@ async def result_of(store: Store, run: RunRecord) -> bytes:
 
 
 async def require_outcome(store: Store, run: RunRecord) -> None:
-    """Raises ANSWER_EXPIRED for a run that has ended and whose caller is owed nothing any more."""
+    """Raises ANSWER_EXPIRED for a run that has ended and whose outcome is not kept any more."""
     if run.ended and await store.outcome(run.no) == (None, None):
         raise answer_expired(run.id)
 
@@ -83,11 +83,11 @@ async def end_of(store: Store, run: RunRecord) -> FlowCompleted | FlowFailed | F
 
 
 def bad_end(end: FlowFailed | FlowCancelled) -> dict[str, Any]:
-    """The error of a run that was lost with none of its steps, as callers of `step` are told it."""
+    """The error of a run that ended badly without a failed step, as callers of `step` get it."""
     if isinstance(end, FlowCancelled):
         return {"code": "CANCELLED", "message": f"the run was cancelled: {end.reason}"}
     cause = end.error or {}
     message = cause.get("message")
-    # Mode `off` keeps none, and only the caller that waited for the end gets it.
+    # Mode `off` keeps no message; only the caller that waited for the end gets it.
     what = "the run failed" if message is None else f"the run failed: {message}"
     return {"code": "RUN_FAILED", "message": what, "error": cause}

@@ -29,7 +29,7 @@ from runglass.trace import RunStatus, RunSummary, StepStatus
 log = logging.getLogger(__name__)
 
 INLINE_BYTES = 64 * 1024
-"""Up to this size rows are read on the event loop: that takes less than a millisecond."""
+"""Rows up to this size are decoded on the event loop, in less than a millisecond."""
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -67,7 +67,7 @@ _steps = msgspec.json.Decoder(_StoredStep)
 
 
 class FlowShape:
-    """The steps of a flow, as far as the end of a run is told by them."""
+    """The facts about a flow's steps by which the last step of a run is found."""
 
     def __init__(self, flow: Flow) -> None:
         last = flow.steps[-1]
@@ -78,7 +78,7 @@ class FlowShape:
 
 
 class SessionFlows:
-    """The flows that the runs of a session are of, each looked up and gone through once."""
+    """The flows of the runs of a session, each looked up and walked once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -86,7 +86,7 @@ class SessionFlows:
         self._flows: dict[tuple[str, int], FlowShape | None] = {}
 
     async def of(self, run: RunRecord) -> tuple[str, FlowShape | None]:
-        """The slug, and the shape of the version that the run is of."""
+        """The slug of the run's flow, and the shape of its version."""
         key = (run.flow_id, run.version)
         if key not in self._flows:
             record = await self._store.flow(run.flow_id)
@@ -107,13 +107,13 @@ def _shape_of(source: bytes) -> FlowShape:
 async def session_run(
     store: Store, run: RunRecord, slug: str, shape: FlowShape | None
 ) -> AsyncGenerator[bytes, None]:
-    """A run of a session as JSON, piece by piece; of one that cannot be read, the fields of its row."""
+    """A run of a session as JSON, piece by piece; only the fields of its row where the run cannot be read."""
     try:
         with decoding(run.id):
             summary = msgspec.json.decode(run.summary, type=RunSummary)
         end, is_readable = await end_of(store, run), True
     except RunUnreadable as error:
-        # One that is broken may not hide the others.
+        # A broken run must not hide the others.
         log.error("%s", error)  # noqa: TRY400
         summary, end, is_readable = _of_row(run), None, False
     head = _Head(
@@ -128,7 +128,7 @@ async def session_run(
         error_at_step=end.step_id if isinstance(end, FlowFailed) else None,
     )
     yield msgspec.json.encode(head)[:-1] + b',"steps":['
-    # A draft may be another one by now; its shape is of use as long as it has the run's steps.
+    # A draft may have changed since the run; its shape serves as long as it has the run's steps.
     is_same = shape is not None and shape.step_count == summary.step_count
     steps = SessionSteps(run, end, shape if is_same else None)
     position, separator, size = 0, b"", PART_BYTES
@@ -165,7 +165,7 @@ _TRIGGERS: dict[str, Literal["execute", "step", "job"]] = {"api": "execute", "st
 
 
 class SessionSteps:
-    """The steps of one run, read in order; `shape` is of its flow, where that is still known."""
+    """The steps of one run, read in order; `shape` is that of its flow, or None where that is gone."""
 
     def __init__(
         self, run: RunRecord, end: FlowCompleted | FlowFailed | FlowCancelled | None, shape: FlowShape | None
@@ -218,7 +218,7 @@ class SessionSteps:
         return msgspec.json.encode(step)
 
     def last(self) -> SessionStep | None:
-        """The container that the run ended in, with its result or error; None where a step above has that."""
+        """The container in which the run ended, with its result or error; None where a step has them."""
         end = self._end
         container = self._container if self._seen <= self._ids else None
         if isinstance(end, FlowCompleted):

@@ -15,7 +15,7 @@ from runglass.store.records import RunRecord
 
 
 class LiveContent:
-    """Content of a segment that this call has begun."""
+    """Content of a segment that this call has started."""
 
     def __init__(self, started: StartedRun, outputs: LiveOutputs, store: Store, run: RunRecord) -> None:
         self._started = started
@@ -50,7 +50,7 @@ class LiveContent:
         )
 
     async def _outcome(self) -> RunOutcome | None:
-        """None if another process went on with the run: then the content is that of the log."""
+        """None if another process took over the run: then the content is that of the log."""
         try:
             return await self._started.outcome()
         except RunReleased:

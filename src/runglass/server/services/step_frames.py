@@ -1,9 +1,9 @@
-"""The frames that the caller of `step` gets: events with content that the log may not keep, and two more.
+"""The frames that the caller of `step` gets: events with content that the log may lack, and two more.
 
-Clients of other makers read a step's output from `step_output` alone, and know no bad end but `step_error`.
-Where the log has no such event, the stream does: a frame without an `id`, since it is no event of the run and
-has no place in its numbering. Everything here follows from the log and from what is kept for the call, so a
-call that is sent again gets the same frames at the same places.
+Some clients read a step's output from `step_output` alone, and know no bad end but `step_error`. Where the
+log has no such event, the stream has a frame without an `id`, since it is no event of the run and has no seq.
+All frames follow from the log and from the content that is kept for the call, so a repeat of the call gets
+the same frames at the same places.
 """
 
 from collections.abc import AsyncGenerator
@@ -60,7 +60,7 @@ _READ = frozenset(
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The state that a run that waits for tool results hands to its caller."""
+    """The state of a run that is paused for tool results, as its caller gets it."""
 
     tool_call_messages: list[dict[str, Any]]
     tool_calls: list[dict[str, Any]]
@@ -68,10 +68,10 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Content(Protocol):
-    """The content that the caller is owed, kept by the log or not; None where it is gone."""
+    """The content that the caller is owed, whether or not the log keeps it; None where it is gone."""
 
     async def of(self, seq: int) -> bytes | None:
-        """The output or error of an attempt that ended with this seq, where the log has not all of it."""
+        """The output or error of the attempt that ended with this seq, where the log lacks a part of it."""
 
     async def result(self) -> bytes | None:
         """The result of a run that has ended well."""
@@ -84,11 +84,11 @@ class Content(Protocol):
 
 
 class StepPage(Page):
-    """Events and, with the number 0, frames that are no events of the run."""
+    """Events, and frames with the number 0 that are no events of the run."""
 
     @cached_property
     def frames(self) -> bytes:
-        """The page as it goes out in a stream."""
+        """The page as bytes of a stream."""
         return b"".join(
             frame(seq, event_type_of(data), data) if seq else unnumbered_frame(event_type_of(data), data)
             for seq, data in self
@@ -96,7 +96,7 @@ class StepPage(Page):
 
 
 class StepFrames:
-    """The stream of one call that walks `run`."""
+    """The frames of one call that steps through `run`."""
 
     def __init__(self, content: Content, store: Store, run: RunRecord) -> None:
         self._content = content
@@ -108,7 +108,7 @@ class StepFrames:
         self._errors: list[StepError] = []
 
     async def of(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
-        """The pages of the log as the caller is to have them."""
+        """The pages of the log as pages of frames."""
         async with aclosing(pages):
             async for page in pages:
                 rows: list[tuple[int, bytes]] = []
@@ -135,7 +135,7 @@ class StepFrames:
             case StepRetrying() if (error := await self._content.of(seq)) is not None:
                 return [(seq, encode_event(replace(event, error=encoded(error))))]
             case StepOutput():
-                # Its `step_completed` stands right behind it, in the same append.
+                # The `step_completed` of the attempt follows at once, in the same append.
                 output = await self._content.of(seq + 1)
                 self._told_output = (seq + 1, output)
                 if output is not None:
@@ -183,7 +183,7 @@ class StepFrames:
         return [(0, encode_event(_with_output(told, output))), completed]
 
     def _is_told(self, end: FlowFailed) -> bool:
-        """Whether a `step_error` has told of this end. One that the run went on after tells of another."""
+        """Whether a `step_error` has reported this end, and not one that the run survived."""
         return any(error.step_id == end.step_id and error.error == end.error for error in self._errors)
 
     async def _bad_end(self, end: FlowFailed | FlowCancelled) -> list[tuple[int, bytes]]:
@@ -202,7 +202,7 @@ class StepFrames:
         return [(0, encode_event(told))]
 
     async def _stood(self, step_id: str | None) -> StepStarted:
-        """The attempt at which the run ended: one of `step_id` where that is given, else the latest."""
+        """The attempt at which the run ended: of step `step_id` where that is given, else the latest."""
         running = [attempt for attempt in self._open.values() if step_id in (None, attempt.step_id)]
         if running:
             return running[-1]
@@ -211,10 +211,10 @@ class StepFrames:
         return await self._not_begun(step_id)
 
     async def _not_begun(self, step_id: str | None) -> StepStarted:
-        """An attempt that did not come about, of a step or of the one that the run came to last."""
+        """An attempt that was never started: of the given step, or of the last step in the trace."""
         run, store = self._run, self._store
         source = await store.flow_source(run.flow_id, run.version)
-        # A draft may be another one by now: then the position of the step is not known.
+        # A draft may have changed since the run; then the position of the step is not known.
         flow = None if source is None else decode_stored_flow(source)
         _, last = await store.open_steps(run.no)
         if step_id is None:

@@ -1,4 +1,4 @@
-"""A caller's tools, checked against the flow that is to use them."""
+"""A caller's tools, checked against the flow."""
 
 from runglass.engine.journal.run_spec import ToolOffer
 from runglass.errors import api_error
@@ -8,9 +8,9 @@ from runglass.server.requests.tools import check_tools, whole_choice
 
 
 def offer_of(asked: ToolRequest, before: ToolOffer | None = None) -> ToolOffer | None:
-    """The tools of the request, or else those `before`, with which the run waits; None where there are none.
+    """The tools of the request, or else `before`, those of the paused run; None where there are none.
 
-    A `toolChoice` of the request chooses among either. Raises TOOLS_INVALID, TOOL_NAME_INVALID.
+    A `toolChoice` of the request applies to either. Raises TOOLS_INVALID, TOOL_NAME_INVALID.
     """
     tools = asked.tools or (before.tools if before is not None else [])
     check_tools(tools, asked.tool_choice)
