@@ -101,6 +101,29 @@ class KeyList(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     next_cursor: str | None = None
 
 
+class TicketRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A link to make that signs a browser in; `page` is the path that it opens."""
+
+    page: str = "/"
+
+
+class ViewerTicket(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A link that signs a browser in once: its path on this server, good for `expires_in_s` seconds."""
+
+    path: str
+    expires_in_s: float
+
+
+class ViewerIdentity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Who asks: role and project of the key, and how the key begins (`key_name`); the server's version."""
+
+    role: Role
+    org: str
+    project: str
+    key_name: str
+    version: str
+
+
 class Actor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Who changes something: the holder of a key, a user of the terminal beside the data, or the server.
 

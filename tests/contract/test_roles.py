@@ -69,6 +69,10 @@ ROWS = [
     Row("POST", "/keys", 403, 403, 201, unseen=None, body={"role": "read"}),
     Row("DELETE", "/keys/{key_id}", 403, 403, 200, unseen="KEY_NOT_FOUND"),
     Row("GET", "/audit", 403, 403, 200, unseen=None),
+    Row("POST", "/viewer/session", 204, 204, 204, unseen=None),
+    Row("DELETE", "/viewer/session", 204, 204, 204, unseen=None),
+    Row("GET", "/viewer/me", 200, 200, 200, unseen=None),
+    Row("POST", "/viewer/tickets", 201, 201, 201, unseen=None, body={}),
 ]
 HIDDEN = [row for row in ROWS if row.unseen]
 every_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.method} {row.path}")

@@ -22,6 +22,7 @@ removal request requests response responses result retries routes routing rows r
 schema schemas security selector serve server service services settings spans spec sql sqlite sse state
 stream streaming syntax table task template terminal terminate testing text threads time token tool
 transform transport types uvicorn validation value view views watch watcher without writer
+compare cookie login origin parts same styles vendor
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 

@@ -1,5 +1,7 @@
 """The web application: the endpoints, their shared state and the middleware around them."""
 
+from collections.abc import Awaitable, Callable
+from typing import Any
 from weakref import WeakValueDictionary
 
 from starlette.types import ASGIApp
@@ -12,7 +14,10 @@ from runglass.server.http.open_calls import OpenCalls
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.middleware import ApiMiddleware
 from runglass.server.openapi import OPENAPI, Documentation
+from runglass.server.routes import viewer
 from runglass.server.routing import create_router
+from runglass.server.security.browser_sessions import BrowserSessions
+from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
 from runglass.server.services.failure_replay import FailureReplay
 from runglass.server.services.health import HealthCheck
@@ -22,8 +27,14 @@ from runglass.settings import Settings
 HTML = "text/html"
 
 
-def create_app(runtime: Runtime, *, ongoing: OpenResponses | None = None) -> ASGIApp:
-    """The ASGI application for a runtime. Through `ongoing` its owner ends the responses that are open."""
+def create_app(
+    runtime: Runtime, *, ongoing: OpenResponses | None = None, tickets: LoginTickets | None = None
+) -> ASGIApp:
+    """The ASGI application for a runtime.
+
+    Through `ongoing` its owner ends the responses that are open, and `tickets` make links that sign a
+    browser in.
+    """
     services = AppState(
         runtime=runtime,
         ongoing=ongoing or OpenResponses(),
@@ -31,19 +42,25 @@ def create_app(runtime: Runtime, *, ongoing: OpenResponses | None = None) -> ASG
         taking_in=RequestAdmission(runtime.settings.memory_limit_bytes),
         repeats=FailureReplay(),
         health=HealthCheck(runtime),
+        sessions=BrowserSessions(),
+        tickets=tickets or LoginTickets(),
         idempotency_locks=WeakValueDictionary(),
     )
-    router = create_router([*ENDPOINTS, *_documentation()], services)
-    return ApiMiddleware(router, runtime.store, ongoing=services.ongoing, rates=_rates(runtime.settings))
+    router = create_router([*ENDPOINTS, *_documentation(), *_viewer()], services)
+    return ApiMiddleware(
+        router,
+        runtime.store,
+        ongoing=services.ongoing,
+        sessions=services.sessions,
+        rates=_rates(runtime.settings),
+    )
 
 
 def _documentation() -> list[Endpoint]:
     """The endpoints that serve the description of the API. The description leaves them out."""
     about = Documentation(ENDPOINTS)
     return [
-        Endpoint(
-            "GET", "/docs", about.page, "open", "", "", Answer((str,), "A page.", media_type="text/html")
-        ),
+        Endpoint("GET", "/docs", about.page, "open", "", "", Answer((str,), "A page.", media_type=HTML)),
         Endpoint(
             "GET",
             "/docs/openapi.json",
@@ -54,6 +71,19 @@ def _documentation() -> list[Endpoint]:
             Answer((dict,), "The document.", media_type=OPENAPI),
         ),
     ]
+
+
+def _viewer() -> list[Endpoint]:
+    """The pages for people: open, as all that is on them is asked of the API."""
+    shown = Answer((str,), "A page.", media_type=HTML)
+    handlers: dict[str, Callable[..., Awaitable[Any]]] = {
+        "/": viewer.page,
+        "/runs/{execution_id}": viewer.page,
+        "/compare/{a}/{b}": viewer.page,
+        "/viewer/ticket/{ticket}": viewer.redeem_ticket,
+        "/viewer/{digest}/{file:path}": viewer.file,
+    }
+    return [Endpoint("GET", path, handler, "open", "", "", shown) for path, handler in handlers.items()]
 
 
 def _rates(settings: Settings) -> Rates:

@@ -7,6 +7,8 @@ from weakref import WeakValueDictionary
 from runglass.runtime import Runtime
 from runglass.server.http.open_calls import OpenCalls
 from runglass.server.http.open_responses import OpenResponses
+from runglass.server.security.browser_sessions import BrowserSessions
+from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.services.failure_replay import FailureReplay
 from runglass.server.services.health import HealthCheck
 from runglass.server.services.request_admission import RequestAdmission
@@ -21,5 +23,7 @@ class AppState(NamedTuple):
     taking_in: RequestAdmission
     repeats: FailureReplay
     health: HealthCheck
+    sessions: BrowserSessions
+    tickets: LoginTickets
     idempotency_locks: WeakValueDictionary[tuple[int, str], asyncio.Lock]
     """Locks by project and Idempotency-Key; each goes with the last call that waits for it."""

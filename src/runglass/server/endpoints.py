@@ -19,12 +19,25 @@ from runglass.admin_api import (
     KeyList,
     NewKeyInfo,
     PushedFlow,
+    ViewerIdentity,
+    ViewerTicket,
 )
 from runglass.run_api import CompletedResult, JobAccepted, JobPage, JobState, RunPage, ToolCallsRequired
 from runglass.server.endpoint import Answer, Endpoint, Lookup
 from runglass.server.requests import pagination, parameters
 from runglass.server.requests import schemas as bodies
-from runglass.server.routes import audit, cancel, execute, flows, jobs, keys, runs, sessions, steps
+from runglass.server.routes import (
+    audit,
+    cancel,
+    execute,
+    flows,
+    jobs,
+    keys,
+    runs,
+    sessions,
+    steps,
+    viewer,
+)
 from runglass.server.routes.cancel import CancelResult
 from runglass.server.security.authentication import (
     require_flow,
@@ -51,7 +64,7 @@ PAGED = (pagination.MANAGED_LIMIT, pagination.CURSOR)
 FLOW_HIDDEN = Lookup(require_flow, OF_FLOW)
 
 RUNNING, READING = "Running a flow", "Reading a run"
-FLOWS, KEYS, SERVER = "Managing flows", "Managing keys", "The server"
+FLOWS, KEYS, VIEWER, SERVER = "Managing flows", "Managing keys", "Signing in a browser", "The server"
 
 STARTING: dict[str, Any] = {
     "access": "run",
@@ -360,6 +373,43 @@ ENDPOINTS: list[Endpoint] = [
         query=(audit.ACTION, pagination.SINCE, pagination.LIMIT, pagination.CURSOR),
         doing="read the audit log",
         refuses_unknown=True,
+    ),
+    Endpoint(
+        "POST",
+        f"{API}/viewer/session",
+        viewer.sign_in,
+        "read",
+        VIEWER,
+        "Sign in",
+        Answer((), "Signed in; the cookie stands for the key.", status=204),
+    ),
+    Endpoint(
+        "DELETE",
+        f"{API}/viewer/session",
+        viewer.sign_out,
+        "read",
+        VIEWER,
+        "Sign out",
+        Answer((), "Signed out.", status=204),
+    ),
+    Endpoint(
+        "GET",
+        f"{API}/viewer/me",
+        viewer.me,
+        "read",
+        VIEWER,
+        "Who asks",
+        Answer((ViewerIdentity,), "The key, its role and its project."),
+    ),
+    Endpoint(
+        "POST",
+        f"{API}/viewer/tickets",
+        viewer.ticket,
+        "read",
+        VIEWER,
+        "Make a link that signs in",
+        Answer((ViewerTicket,), "The link, shown this once.", status=201),
+        body=bodies.TICKET_BODY,
     ),
     Endpoint(
         "GET",

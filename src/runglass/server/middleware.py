@@ -19,8 +19,12 @@ from runglass.server.endpoints import API, ENDPOINTS
 from runglass.server.http.error_responses import error_body, error_headers, unavailable
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.security.authentication import authenticate
+from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.rate_limit import UNLIMITED, Rates
+from runglass.server.security.same_origin import header
+from runglass.server.security.session_cookie import authenticate_browser
 from runglass.store.base import Store
+from runglass.store.records import ApiKey
 
 OPEN = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.access == "open")
 
@@ -43,11 +47,13 @@ class ApiMiddleware:
         store: Store,
         *,
         ongoing: OpenResponses,
+        sessions: BrowserSessions,
         rates: Rates = UNLIMITED,
     ) -> None:
         self._app = app
         self._store = store
         self._ongoing = ongoing
+        self._sessions = sessions
         self._rates = rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +69,7 @@ class ApiMiddleware:
                 # To the router's patterns it would be the path without its last character.
                 raise api_error("NOT_FOUND", f"there is no path {path!r}")
             if _needs_key(path):
-                key = await authenticate(self._store, _header(scope, b"authorization"))
+                key = await self._key(scope)
                 self._rates.take(key)
                 scope["auth"] = key
                 set_project(key.project_id)
@@ -87,6 +93,15 @@ class ApiMiddleware:
                     raise
                 await _send_error(send, api_error("UNAVAILABLE", CUT_OFF))
 
+    async def _key(self, scope: Scope) -> ApiKey:
+        authorization = header(scope, "authorization")
+        # A program says who asks, and a browser's cookie only where nothing is said.
+        if authorization is None:
+            key = await authenticate_browser(self._store, self._sessions, scope)
+            if key is not None:
+                return key
+        return await authenticate(self._store, authorization)
+
 
 def _plain(path: str) -> str:
     """The path without empty parts: there is one spelling for the key and the router alike."""
@@ -100,10 +115,6 @@ def _needs_key(path: str) -> bool:
 def _request_id(scope: Scope) -> str:
     given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
     return given.decode() if _SANE_ID.fullmatch(given) else str(uuid.uuid4())
-
-
-def _header(scope: Scope, wanted: bytes) -> str | None:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), None)
 
 
 def _paced(receive: Receive) -> Receive:

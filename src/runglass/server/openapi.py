@@ -91,7 +91,7 @@ def _operation(endpoint: Endpoint, schema_of: Mapping[str, Schema]) -> dict[str,
         "responses": {
             str(answer.status): {
                 "description": answer.description,
-                "content": {answer.media_type: {"schema": schema}},
+                **({"content": {answer.media_type: {"schema": schema}}} if answered else {}),
             },
             "default": {"$ref": "#/components/responses/Error"},
         },

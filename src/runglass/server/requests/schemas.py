@@ -184,3 +184,12 @@ KEY_BODY: dict[str, Schema] = {
         "additionalProperties": True,
     }
 }
+TICKET_BODY: dict[str, Schema] = {
+    JSON: {
+        "type": "object",
+        "properties": {
+            "page": {"type": "string", "description": "A path of the viewer, such as `/runs/ID`."}
+        },
+        "additionalProperties": True,
+    }
+}

@@ -1,0 +1,104 @@
+"""The viewer: its page and files, and how a browser signs in with a key and out again."""
+
+from starlette.responses import Response
+
+import runglass
+from runglass.admin_api import TicketRequest, ViewerTicket
+from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.errors import api_error
+from runglass.server.api_request import ApiRequest
+from runglass.server.requests.body import answer, body_of
+from runglass.server.requests.body_parsing import read_body
+from runglass.server.security.authentication import runtime_of
+from runglass.server.security.login_tickets import TICKET_S, is_from_this_machine
+from runglass.server.security.session_cookie import cookie_with, cookie_without, session_of
+from runglass.server.viewer.assets import PAGE_HEADERS, Asset, Assets, assets
+
+FOR_EVER = "public, max-age=31536000, immutable"
+ASK_AGAIN = "no-cache"
+
+
+async def page(request: ApiRequest, **_: str) -> Response:
+    """The viewer, whichever of its pages is asked for: the browser makes them of the API's answers."""
+    found = await _assets()
+    return _file(request, found.shell, etag=found.digest, cache=ASK_AGAIN)
+
+
+async def file(request: ApiRequest, digest: str, file: str) -> Response:
+    """A module, a style or a library of the viewer."""
+    found = await _assets()
+    asset = found.by_path.get(file)
+    if asset is None:
+        raise api_error("NOT_FOUND", f"the viewer has no file {file!r}")
+    # A page that was open through an upgrade still asks for files of its own version.
+    is_current = digest == found.digest
+    return _file(request, asset, etag=found.digest, cache=FOR_EVER if is_current else ASK_AGAIN)
+
+
+async def sign_in(request: ApiRequest) -> Response:
+    """Begins a session for the browser that asks: its cookie takes the place of the key from then on.
+
+    The session ends after twelve hours without a request, after a week, with a restart of the server, and at
+    once when the key is revoked.
+    """
+    session_id = request.services.sessions.begin(request.auth)
+    return Response(status_code=204, headers={"set-cookie": cookie_with(request.scope, session_id)})
+
+
+async def sign_out(request: ApiRequest) -> Response:
+    """Ends the session of the cookie that the request has, and takes the cookie back."""
+    if (session_id := session_of(request.scope)) is not None:
+        request.services.sessions.end(session_id)
+    return Response(status_code=204, headers={"set-cookie": cookie_without(request.scope)})
+
+
+async def me(request: ApiRequest) -> Response:
+    """The key that asks, its role and its project."""
+    key = request.auth
+    project = await runtime_of(request).store.project(key.project_id)
+    if project is None:
+        raise api_error("UNAUTHENTICATED", "the project of the API key is gone")
+    return answer(
+        {
+            "role": key.role,
+            "org": project.org,
+            "project": project.name,
+            "keyName": key.hint,
+            "version": runglass.__version__,
+        }
+    )
+
+
+async def ticket(request: ApiRequest) -> Response:
+    """Makes a link that signs a browser on the server's own machine in: once, within a minute."""
+    asked = read_body(await body_of(request), TicketRequest)
+    path = request.services.tickets.issue(request.auth, asked.page)
+    return answer(ViewerTicket(path=path, expires_in_s=TICKET_S), status=201)
+
+
+async def redeem_ticket(request: ApiRequest, ticket: str) -> Response:
+    """Signs the browser in and leads it to the ticket's page; one worth nothing leads to the sign-in."""
+    if not is_from_this_machine(request.scope):
+        message = "a ticket signs in a browser on the server's own machine, and no other: sign in with a key"
+        raise api_error("FORBIDDEN", message)
+    found = request.services.tickets.redeem(ticket)
+    key = found and await runtime_of(request).store.key(found.project_id, found.key_id)
+    headers = {"location": "/?ticket=used", "cache-control": "no-store", **PAGE_HEADERS}
+    if found is not None and key is not None and key.revoked_at is None:
+        session_id = request.services.sessions.begin(key)
+        headers |= {"location": found.page, "set-cookie": cookie_with(request.scope, session_id)}
+    return Response(status_code=303, headers=headers)
+
+
+async def _assets() -> Assets:
+    return assets() if assets.cache_info().currsize else await offload_in_turn(assets)
+
+
+def _file(request: ApiRequest, asset: Asset, *, etag: str, cache: str) -> Response:
+    headers = {"etag": f'"{etag}"', "cache-control": cache, "vary": "Accept-Encoding", **PAGE_HEADERS}
+    if f'"{etag}"' in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    content = asset.content
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["content-encoding"], content = "gzip", asset.gzipped
+    return Response(content, media_type=asset.media_type, headers=headers)

@@ -1,0 +1,76 @@
+"""Tickets with which a browser on this machine is signed in by a link: each works once, within a minute.
+
+The link stands in a terminal or in the browser's history, where a key must not be; by the time that anybody
+else reads it there, it is worth nothing.
+"""
+
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from starlette.types import Scope
+
+from runglass.errors import api_error
+from runglass.server.security.same_origin import header, host_of
+from runglass.store.records import ApiKey
+
+TICKET_S = 60.0
+MOST_TICKETS = 100
+
+PATH = "/viewer/ticket/"
+_PAGE = re.compile(r"/(?![/\\])[\w/.~?&=%,:;+-]{0,500}", re.ASCII)
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+
+
+class Ticket(NamedTuple):
+    """What a ticket is good for: a key, and the page that is opened."""
+
+    project_id: int
+    key_id: int
+    page: str
+    ends_s: float
+
+
+class LoginTickets:
+    """The tickets that were given out and not used. `clock` gives seconds that never go back."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tickets: OrderedDict[str, Ticket] = OrderedDict()
+
+    def issue(self, key: ApiKey, page: str = "/") -> str:
+        """The path that opens the page, signed in. Raises INVALID_REQUEST for a page elsewhere."""
+        if not _PAGE.fullmatch(page):
+            raise api_error("INVALID_REQUEST", f"`page` must be a path of this server, not {page:.100}")
+        if len(self._tickets) >= MOST_TICKETS:
+            self._tickets.popitem(last=False)
+        ticket = secrets.token_urlsafe(32)
+        self._tickets[ticket] = Ticket(key.project_id, key.id, page, self._clock() + TICKET_S)
+        return f"{PATH}{ticket}"
+
+    def redeem(self, ticket: str) -> Ticket | None:
+        """What the ticket is good for, and from then on is not any more; None where it is worth nothing."""
+        found = self._tickets.pop(ticket, None)
+        return found if found is not None and self._clock() <= found.ends_s else None
+
+
+def is_from_this_machine(scope: Scope) -> bool:
+    """Whether a browser on this machine asks, and no proxy on it for somebody else."""
+    client = scope["client"]
+    if client is None or not _is_loopback(client[0]) or any(header(scope, name) for name in _FORWARDED):
+        return False
+    host = host_of(scope)
+    return host == "localhost" or host.endswith(".localhost") or _is_loopback(host)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return found.is_loopback or (mapped is not None and mapped.is_loopback)

@@ -1,0 +1,1 @@
+"""Pages in which people look at runs: modules, styles and libraries as they are sent. Knows no endpoint."""

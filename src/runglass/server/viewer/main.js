@@ -1,0 +1,22 @@
+// The viewer: who is signed in sees the page that the address names.
+import { html, render, useEffect, useState } from "./core/html.js";
+import { identify, me } from "./core/api.js";
+import { listen } from "./core/keys.js";
+import { followLinks } from "./core/router.js";
+import { SignIn } from "./parts/sign_in.js";
+import { Top } from "./parts/top.js";
+
+function App() {
+  const [problem, setProblem] = useState("");
+  useEffect(() => {
+    identify().catch((error) => setProblem(error.message));
+  }, []);
+  if (problem) return html`<div class="empty" role="alert"><h2>Nothing can be shown</h2><p>${problem}</p></div>`;
+  if (me.value === undefined) return null;
+  if (me.value === null) return html`<${SignIn} />`;
+  return html`<${Top} />`;
+}
+
+followLinks();
+listen();
+render(html`<${App} />`, document.getElementById("app"));

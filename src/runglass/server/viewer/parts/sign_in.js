@@ -1,0 +1,47 @@
+// The sign-in: a key, once.
+import { html, useRef, useState } from "../core/html.js";
+import { signIn } from "../core/api.js";
+import { place } from "../core/router.js";
+
+/** The form; the page that was asked for is shown once somebody has signed in. */
+export function SignIn() {
+  const [problem, setProblem] = useState("");
+  const [busy, setBusy] = useState(false);
+  const field = useRef(null);
+  const wasUsed = place.value.query.get("ticket") === "used";
+
+  async function submit(event) {
+    event.preventDefault();
+    const key = field.current.value.trim();
+    if (!key.startsWith("nk_")) {
+      setProblem("A key begins with nk_. An administrator makes one: runglass keys create ORG/PROJECT --role read");
+      return;
+    }
+    setBusy(true);
+    setProblem("");
+    try {
+      await signIn(key);
+    } catch (error) {
+      setProblem(error.status === 401 ? "This key is unknown or revoked." : error.message);
+      field.current?.select();
+    }
+    setBusy(false);
+  }
+
+  return html`
+    <main class="sign-in">
+      <h1>runglass</h1>
+      <p class="muted">Look into the runs of a project. Its API key opens them.</p>
+      ${wasUsed && html`<p class="notice">That link was used already, or is older than a minute.
+        ${" "}<code>runglass open</code> makes a new one.</p>`}
+      <form onSubmit=${submit}>
+        <label for="key">API key</label>
+        <input id="key" ref=${field} type="password" name="key" autocomplete="off" spellcheck=${false}
+          placeholder="nk_live_…" autofocus required aria-describedby="key-about key-problem" />
+        <button class="primary" disabled=${busy}>${busy ? "Signing in …" : "Sign in"}</button>
+      </form>
+      <p id="key-problem" class="problem" role="alert">${problem}</p>
+      <p id="key-about" class="muted">The key goes to this server once, and is kept neither in a cookie nor in this
+        browser. On the server's own machine <code>runglass open</code> signs in without it.</p>
+    </main>`;
+}

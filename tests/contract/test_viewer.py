@@ -1,0 +1,291 @@
+"""The viewer's page and files, and a browser's cookie in place of a key."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx2
+import pytest
+
+from runglass.api_keys import digest_of
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import cancel, detail, execute, http_for, refusal, start
+
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none';"
+    " require-trusted-types-for 'script'; trusted-types 'none'"
+)
+OWN = {"Sec-Fetch-Site": "same-origin"}
+RUN = "01900000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def page(server: RunningServer) -> Iterator[httpx2.Client]:
+    """A browser that has not signed in."""
+    with httpx2.Client(base_url=server.address, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def browser(server: RunningServer) -> Iterator[httpx2.Client]:
+    """A browser that is signed in with an admin key."""
+    with signed_in(server, server.make_key("acme", "demo")) as client:
+        yield client
+
+
+@contextmanager
+def signed_in(server: RunningServer, key: str) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=server.base_url, timeout=30) as client:
+        answer = client.post("/viewer/session", headers={"Authorization": f"Bearer {key}"})
+        assert (answer.status_code, answer.content) == (204, b"")
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/", f"/runs/{RUN}", f"/compare/{RUN}/{RUN}"])
+def test_every_page_is_one_shell_that_lets_nothing_else_in(page: httpx2.Client, path: str) -> None:
+    answer = page.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["content-security-policy"] == CSP
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.content == page.get("/").content
+    assert "<script>" not in answer.text
+    assert "style=" not in answer.text
+
+
+def test_the_shell_is_not_sent_twice(page: httpx2.Client) -> None:
+    first = page.get("/")
+    again = page.get("/", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["content-security-policy"] == CSP
+
+
+def test_all_that_the_shell_names_is_there_and_kept_for_ever(page: httpx2.Client) -> None:
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.get("/").text)
+    assert len(links) > 3
+    for link in links:
+        answer = page.get(link)
+        assert answer.status_code == 200, link
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        plain = page.get(link, headers={"Accept-Encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+        assert plain.content == answer.content
+
+
+def test_no_module_imports_what_is_not_there(page: httpx2.Client) -> None:
+    links = [link for link in re.findall(r'(?:src|href)="([^"]+)"', page.get("/").text) if ".js" in link]
+    seen = set(links)
+    while links:
+        link = links.pop()
+        for name in re.findall(r"""(?:from|import)\s*["']([^"']+)["']""", page.get(link).text):
+            assert name.startswith("."), (link, name)
+            found = str(httpx2.URL(f"{page.base_url}{link}").join(name).path)
+            assert page.get(found).status_code == 200, (link, name)
+            if found not in seen:
+                seen.add(found)
+                links.append(found)
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "../assets.py", "assets.py", "__init__.py", "shell.html", ""])
+def test_no_other_file_is_sent(page: httpx2.Client, name: str) -> None:
+    digest = page.get("/").headers["etag"].strip('"')
+    assert page.get(f"/viewer/{digest}/{name}").status_code == 404
+
+
+def test_a_page_from_before_an_upgrade_still_gets_its_files(page: httpx2.Client) -> None:
+    answer = page.get("/viewer/0123456789abcdef/main.js")
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-cache"
+
+
+def test_a_cookie_stands_for_the_key_and_is_not_the_key(server: RunningServer) -> None:
+    key = server.make_key("acme", "demo", "run")
+    with httpx2.Client(base_url=server.base_url) as client:
+        answer = client.post("/viewer/session", headers={"Authorization": f"Bearer {key}"})
+        cookie = answer.headers["set-cookie"]
+        assert re.fullmatch(
+            r"runglass_session_\d+=[\w-]{43}; Path=/; Max-Age=604800; HttpOnly; SameSite=Strict", cookie
+        )
+        assert key.rpartition("_")[2] not in cookie
+        me = client.get("/viewer/me").json()
+    assert (me["role"], me["org"], me["project"]) == ("run", "acme", "demo")
+    assert key.startswith(me["keyName"])
+    assert len(me["keyName"]) < 20
+
+
+def test_behind_https_the_cookie_is_sent_by_https_alone(server: RunningServer) -> None:
+    with http_for(server, server.key) as http:
+        answer = http.post("/viewer/session", headers={"Origin": "https://runs.example"})
+    assert answer.headers["set-cookie"].endswith("; SameSite=Strict; Secure")
+
+
+def test_a_session_reads_as_its_key_does(
+    server: RunningServer, http: httpx2.Client, browser: httpx2.Client
+) -> None:
+    run = execute(http, "anything")
+    assert browser.get("/flow-runs").json() == http.get("/flow-runs").json()
+    assert browser.get(f"/flow-runs/{run}/trace").content == http.get(f"/flow-runs/{run}/trace").content
+    assert "event: flow_completed" in browser.get(f"/flow-runs/{run}/trace/stream").text
+
+
+def test_authorization_counts_before_the_cookie(server: RunningServer, browser: httpx2.Client) -> None:
+    reading = server.make_key("acme", "demo", "read")
+    answer = browser.get("/viewer/me", headers={"Authorization": f"Bearer {reading}"})
+    assert answer.json()["role"] == "read"
+    assert refusal(browser.get("/viewer/me", headers={"Authorization": "Bearer nk_wrong"}))[0] == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Origin": "null"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "{own}.evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "{own}"},
+    ],
+)
+def test_no_other_site_can_change_anything(
+    server: RunningServer, browser: httpx2.Client, headers: dict[str, str]
+) -> None:
+    sent = {name: value.format(own=server.address) for name, value in headers.items()}
+    for method, path in (
+        ("POST", "/seq/acme/demo/anything/execute"),
+        ("DELETE", f"/flow-runs/{RUN}"),
+        ("PUT", "/flows/acme/demo/anything"),
+        ("POST", "/keys"),
+    ):
+        assert refusal(browser.request(method, path, headers=sent, json={})) == (403, "FORBIDDEN")
+    if sent.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+        assert refusal(browser.get("/flow-runs", headers=sent)) == (403, "FORBIDDEN")
+
+
+def test_the_viewers_own_pages_can(server: RunningServer, browser: httpx2.Client) -> None:
+    for headers in (OWN, {"Origin": server.address}, {**OWN, "Origin": server.address}):
+        assert browser.post("/seq/acme/demo/anything/execute", json={}, headers=headers).status_code == 200
+    for headers in ({"Sec-Fetch-Site": "none"}, OWN, {}):
+        assert browser.get("/flow-runs", headers=headers).status_code == 200
+
+
+def test_a_program_with_a_key_needs_no_origin(http: httpx2.Client) -> None:
+    answer = http.post(
+        "/seq/acme/demo/anything/execute", json={}, headers={"Sec-Fetch-Site": "cross-site", "Cookie": "a=b"}
+    )
+    assert answer.status_code == 200
+
+
+def test_the_role_of_the_key_holds_for_its_session(server: RunningServer) -> None:
+    with signed_in(server, server.make_key("acme", "demo", "read")) as reader:
+        answer = reader.post("/seq/acme/demo/anything/execute", json={}, headers=OWN)
+        assert refusal(answer) == (403, "FORBIDDEN")
+        assert "'read'" in detail(answer)["message"]
+
+
+def test_signing_out_ends_the_session_and_takes_the_cookie_back(browser: httpx2.Client) -> None:
+    (cookie,) = (f"{name}={value}" for name, value in browser.cookies.items())
+    assert refusal(browser.delete("/viewer/session")) == (403, "FORBIDDEN")
+    answer = browser.delete("/viewer/session", headers=OWN)
+    assert answer.status_code == 204
+    assert "Max-Age=0" in answer.headers["set-cookie"]
+    assert not browser.cookies
+    again = browser.get("/flow-runs", headers={"Cookie": cookie})
+    assert refusal(again) == (401, "UNAUTHENTICATED")
+    assert "sign in again" in detail(again)["message"]
+
+
+def test_a_revoked_key_ends_its_sessions_and_their_streams(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    key = server.make_key("acme", "demo", "read")
+    found = server.call(server.runtime.store.find_key(digest_of(key)))
+    assert found is not None
+    run = start(server, "endless")
+    begun, ended = threading.Event(), threading.Event()
+
+    def follow(browser: httpx2.Client) -> None:
+        with browser.stream("GET", f"/flow-runs/{run}/trace/stream") as answer:
+            for _ in answer.iter_text():
+                begun.set()
+        ended.set()
+
+    with signed_in(server, key) as browser:
+        thread = threading.Thread(target=follow, args=(browser,))
+        thread.start()
+        assert begun.wait(20)
+        assert http.delete(f"/keys/{found.id}").status_code == 200
+        assert refusal(browser.get("/flow-runs")) == (401, "UNAUTHENTICATED")
+        assert ended.wait(5)
+        thread.join()
+    cancel(server, run)
+
+
+def test_a_session_counts_against_the_rate_of_its_key() -> None:
+    with running_server(rate_limit_per_minute=3) as server, signed_in(server, server.key) as browser:
+        assert [browser.get("/viewer/me").status_code for _ in range(3)] == [200, 200, 429]
+        with http_for(server, server.key) as http:
+            assert http.get("/viewer/me").status_code == 429
+
+
+def ticket(http: httpx2.Client, page: str = "/") -> str:
+    answer = http.post("/viewer/tickets", json={"page": page})
+    assert answer.status_code == 201
+    assert answer.json()["expiresInS"] == 60
+    return str(answer.json()["path"])
+
+
+def test_a_ticket_signs_in_once_and_leads_to_its_page(server: RunningServer, http: httpx2.Client) -> None:
+    path = ticket(http, f"/runs/{RUN}?step=a&tab=output")
+    with httpx2.Client(base_url=server.address) as client:
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{RUN}?step=a&tab=output")
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert client.get("/api/v1/viewer/me").json()["role"] == "admin"
+    with httpx2.Client(base_url=server.address) as client:
+        again = client.get(path)
+        assert (again.status_code, again.headers["location"]) == (303, "/?ticket=used")
+        assert "set-cookie" not in again.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "runs.example"},
+        {"Host": "10.0.0.1:8080"},
+        {"X-Forwarded-For": "10.0.0.1"},
+        {"Forwarded": "for=x"},
+    ],
+)
+def test_a_ticket_is_for_this_machine_alone(
+    page: httpx2.Client, http: httpx2.Client, headers: dict[str, str]
+) -> None:
+    path = ticket(http)
+    assert refusal(page.get(path, headers=headers)) == (403, "FORBIDDEN")
+    assert page.get(path, headers={"Host": "localhost:8080"}).headers["location"] == "/"
+
+
+def test_a_ticket_of_a_revoked_key_is_worth_nothing(
+    server: RunningServer, page: httpx2.Client, http: httpx2.Client
+) -> None:
+    key = server.make_key("acme", "demo")
+    found = server.call(server.runtime.store.find_key(digest_of(key)))
+    assert found is not None
+    with http_for(server, key) as caller:
+        path = ticket(caller)
+    http.delete(f"/keys/{found.id}")
+    assert page.get(path).headers["location"] == "/?ticket=used"
+
+
+def test_a_ticket_for_a_page_elsewhere_is_refused(http: httpx2.Client) -> None:
+    for elsewhere in ("//evil.example", "https://evil.example", 7):
+        answer = http.post("/viewer/tickets", json={"page": elsewhere})
+        assert refusal(answer) == (422, "INVALID_REQUEST")
