@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import SubprocessError
-from typing import Annotated
 
-import typer
+import click
 from rich.console import Console
 
 from bench.children import BenchError
@@ -43,26 +42,26 @@ FIGURES = (
     "run_list",
 )
 
+FILE = click.Path(path_type=Path)
+
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 170)
 progress = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+@click.command()
+@click.argument(
+    "names", type=click.Choice(FIGURES), nargs=-1, metavar="[FIGURE]...", help=f"{', '.join(FIGURES)}."
+)
+@click.option("--json", type=FILE, metavar="FILE", help="Write every sample to this file.")
+@click.option("--write", type=FILE, metavar="FILE", help="Put the table between the marks of this page.")
+@click.option("--no-peers", is_flag=True, help="Leave the peers out.")
+@click.option("--tiny", is_flag=True, help="Show that it works; the numbers mean nothing.")
+@click.option("--long", is_flag=True, help="Growth over 200,000 steps and 1,000,000 runs.")
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(help=f"Figures: {', '.join(FIGURES)}.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write every sample to this file.")] = None,
-    write: Annotated[Path | None, typer.Option(help="Put the table between the marks of this page.")] = None,
-    no_peers: Annotated[bool, typer.Option("--no-peers", help="Leave the peers out.")] = False,
-    tiny: Annotated[
-        bool, typer.Option("--tiny", help="Show that it works; the numbers mean nothing.")
-    ] = False,
-    long: Annotated[
-        bool, typer.Option("--long", help="Growth over 200,000 steps and 1,000,000 runs.")
-    ] = False,
+    names: tuple[str, ...], json: Path | None, write: Path | None, no_peers: bool, tiny: bool, long: bool
 ) -> None:
     """Measures ours, the peers and the limit in turns, and prints the medians."""
     chosen = names or FIGURES
-    if unknown := sorted(set(chosen) - set(FIGURES)):
-        raise typer.BadParameter(f"there is no figure {', '.join(unknown)}; choose from {', '.join(FIGURES)}")
     # Ended like this, it still stops its servers and removes its data.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sizes = TINY if tiny else LONG if long else Sizes()
@@ -82,11 +81,11 @@ def bench(
             for option, given in (("--no-peers", no_peers), ("--tiny", tiny), ("--long", long))
             if given
         ]
-        arguments = " ".join([*(names or ()), *options])
+        arguments = " ".join([*names, *options])
         command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
         write_page(write, results, machine=before, peers=found, command=command)
     if any(isinstance(result, Failed) for result in results):
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 def _measured(name: str, stage: Stage) -> Iterator[Row | Failed]:
@@ -100,4 +99,4 @@ def _measured(name: str, stage: Stage) -> Iterator[Row | Failed]:
 
 
 if __name__ == "__main__":
-    typer.run(bench)
+    bench()

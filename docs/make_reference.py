@@ -7,13 +7,14 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import get_args, get_type_hints
 
+import click
 import msgspec
-import typer.main
 
 from runglass import defaults, flow_file, flow_parser, flow_validation
-from runglass.cli.app import app
+from runglass.cli.app import COMPLETION, app
+from runglass.cli.command_group import summary
 from runglass.cli.exit_codes import MEANINGS
 from runglass.client import Flow
 from runglass.engine.sandbox import code_transform, sandbox, template_worker
@@ -54,7 +55,9 @@ def page() -> str:
         " name only; `execute_async`, `steps` and `events` take the same as far as it concerns them.",
         table(["argument", "type", "default", "in the request"], arguments()),
         PARAMETERS,
-        "## Commands\n\n`runglass COMMAND --help` says more about each.",
+        "## Commands\n\n`runglass COMMAND --help` says more about each. Tab completes commands, options and"
+        " their values after this line in the start file of the shell:",
+        completion(),
         table(["command", "what it does", "options"], commands()),
         "## HTTP endpoints\n\nThe description of each, with bodies and answers, is at `/docs` of a running"
         " server, and as OpenAPI at `/docs/openapi.json`. A key is sent as `Authorization: Bearer nk_…`;"
@@ -209,25 +212,27 @@ def arguments() -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def completion() -> str:
+    return "```\n" + "\n".join(line.strip() for line in COMPLETION.splitlines()[2:]) + "\n```"
+
+
 def commands() -> list[tuple[str, str, str]]:
-    return list(_commands(typer.main.get_command(app), "runglass"))
+    return list(_commands(app, "runglass"))
 
 
-def _commands(command: Any, path: str) -> Iterator[tuple[str, str, str]]:
-    inner = getattr(command, "commands", None)
-    if inner is not None:
-        for name in sorted(inner):
-            yield from _commands(inner[name], f"{path} {name}")
+def _commands(command: click.Command, path: str) -> Iterator[tuple[str, str, str]]:
+    if isinstance(command, click.Group):
+        for name, each in sorted(command.commands.items()):
+            yield from _commands(each, f"{path} {name}")
         return
     words = [path]
     options = []
     for parameter in command.params:
-        if parameter.param_type_name == "argument":
-            words.append(parameter.metavar or parameter.name.upper())
+        if isinstance(parameter, click.Argument):
+            words.append(parameter.human_readable_name)
         else:
             options.append(f"`{max(parameter.opts, key=len)}`")
-    summary = inspect.cleandoc(command.help or "").split("\n\n")[0].replace("\n", " ")
-    yield f"`{' '.join(words)}`", summary, " ".join(options)
+    yield f"`{' '.join(words)}`", summary(command), " ".join(options)
 
 
 def events() -> list[tuple[str, str, str, str]]:

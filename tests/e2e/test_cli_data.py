@@ -205,7 +205,7 @@ def test_the_roles_offered_are_the_roles_there_are(capsys: pytest.CaptureFixture
 
 def test_without_the_servers_libraries_one_sentence_says_what_to_install() -> None:
     code = (
-        "import sys; sys.modules['typer'] = None; from runglass.cli import main; sys.exit(main(['--help']))"
+        "import sys; sys.modules['click'] = None; from runglass.cli import main; sys.exit(main(['--help']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

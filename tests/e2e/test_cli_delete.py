@@ -9,6 +9,7 @@ import pytest
 
 from runglass import Client
 from runglass.cli import main
+from runglass.cli.argument_parsers import since
 from runglass.cli.backends.run_query import time_limit
 from runglass.cli.exit_codes import Exit
 from runglass.errors import APIConnectionError
@@ -168,13 +169,13 @@ def test_an_error_on_the_way_says_how_far_it_came(
 
 def test_times_and_ages_as_they_are_typed() -> None:
     assert time_limit(None, None) is None
-    assert time_limit("2026-01-31T12:00:00Z", None) == datetime(2026, 1, 31, 12, tzinfo=UTC)
-    assert time_limit("2026-01-31", None) == datetime(2026, 1, 31).astimezone(UTC)
+    assert time_limit(since("2026-01-31T12:00:00Z"), None) == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert time_limit(since("2026-01-31"), None) == datetime(2026, 1, 31).astimezone(UTC)
     for age, span in (
         ("90m", timedelta(minutes=90)),
         ("12h", timedelta(hours=12)),
         ("2w", timedelta(days=14)),
     ):
-        limit = time_limit(None, age)
+        limit = time_limit(None, since(age))
         assert limit is not None
         assert abs(datetime.now(UTC) - span - limit) < timedelta(minutes=1)

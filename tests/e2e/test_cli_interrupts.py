@@ -64,7 +64,7 @@ def test_an_interrupt_in_the_import_of_the_commands_ends_the_process(tmp_path: P
     prelude = (
         "class Finder:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'typer':\n"
+        "        if name == 'click':\n"
         "            import signal; signal.raise_signal(signal.SIGINT)\n"
         "sys.meta_path.insert(0, Finder())\n"
     )

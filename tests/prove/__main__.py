@@ -11,25 +11,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 from rich.console import Console
+
+from runglass.cli.command_group import CommandGroup
 
 PROOFS = ("simulate", "fuzz", "power", "tails", "cuts", "kill", "canary", "hostile")
 
-Count = Annotated[int | None, typer.Option(min=1)]
-Seed = Annotated[int | None, typer.Option()]
-Seconds = Annotated[float | None, typer.Option(min=0.1)]
-Names = Annotated[list[str] | None, typer.Option()]
-File = Annotated[Path | None, typer.Option(dir_okay=False)]
+COUNT = click.IntRange(min=1)
+FILE = click.Path(dir_okay=False, path_type=Path)
 
-app = typer.Typer(add_completion=False, no_args_is_help=False)
 console = Console(highlight=False, soft_wrap=True)
 
 
-@app.callback(invoke_without_command=True)
-def everything(context: typer.Context) -> None:
+@click.group(cls=CommandGroup, invoke_without_command=True)
+@click.pass_context
+def everything(context: click.Context) -> None:
     """Tests what Runglass promises when things break. Without a command: everything, one after another."""
     if context.invoked_subcommand is not None:
         return
@@ -38,61 +36,73 @@ def everything(context: typer.Context) -> None:
     lied = [name for name in PROOFS if subprocess.run([*command, name], check=False).returncode != 0]
     said = f"in doubt: {', '.join(lied)}" if lied else "nothing lied"
     console.print(f"{len(PROOFS)} proofs in {time.monotonic() - began:.0f} s; {said}")
-    raise typer.Exit(1 if lied else 0)
+    sys.exit(1 if lied else 0)
 
 
-@app.command()
-def kill(kills: Count = None, seed: Seed = None) -> None:
+@everything.command()
+@click.option("--kills", type=COUNT)
+@click.option("--seed", type=int)
+def kill(**options: object) -> None:
     """A server is killed under load, again and again: what it acknowledged stays, what was begun ends."""
-    prove("kill", kills=kills, seed=seed)
+    prove("kill", **options)
 
 
-@app.command()
-def cuts(resumes: Count = None, live_resumes: Count = None, seed: Seed = None) -> None:
+@everything.command()
+@click.option("--resumes", type=COUNT)
+@click.option("--live-resumes", type=COUNT)
+@click.option("--seed", type=int)
+def cuts(**options: object) -> None:
     """Streams are cut at every byte: each reader sees every event once and in order."""
-    prove("cuts", resumes=resumes, live_resumes=live_resumes, seed=seed)
+    prove("cuts", **options)
 
 
-@app.command()
-def power(commits: Count = None, seed: Seed = None) -> None:
+@everything.command()
+@click.option("--commits", type=COUNT)
+@click.option("--seed", type=int)
+def power(**options: object) -> None:
     """The power goes at and inside each commit: the file is never corrupt, and lacks nothing."""
-    prove("power", commits=commits, seed=seed)
+    prove("power", **options)
 
 
-@app.command()
-def tails(fast: Count = None, slow: Count = None, events: Count = None) -> None:
+@everything.command()
+@click.option("--fast", type=COUNT)
+@click.option("--slow", type=COUNT)
+@click.option("--events", type=COUNT)
+def tails(**options: object) -> None:
     """A thousand readers of one run, some of them slow: memory stays flat."""
-    prove("tails", fast=fast, slow=slow, events=events)
+    prove("tails", **options)
 
 
-@app.command()
-def simulate(seeds: Count = None, first: Annotated[int | None, typer.Option(min=0)] = None) -> None:
+@everything.command()
+@click.option("--seeds", type=COUNT)
+@click.option("--first", type=click.IntRange(min=0))
+def simulate(**options: object) -> None:
     """The engine on a virtual clock, with failures, cancellations and crashes: the laws of the log hold."""
-    prove("simulate", seeds=seeds, first=first)
+    prove("simulate", **options)
 
 
-@app.command()
-def fuzz(seconds: Seconds = None) -> None:
+@everything.command()
+@click.option("--seconds", type=click.FloatRange(min=0.1))
+def fuzz(**options: object) -> None:
     """Any bytes to the decoder of event streams: no surprise, nothing lost, linear time."""
-    prove("fuzz", seconds=seconds)
+    prove("fuzz", **options)
 
 
-@app.command()
+@everything.command()
 def canary() -> None:
     """Content of runs in every capture mode, on every way: it is where the mode keeps it and nowhere else."""
     prove("canary")
 
 
-@app.command()
-def hostile(
-    seconds: Seconds = None,
-    only: Names = None,
-    family: Names = None,
-    json: File = None,
-    before: File = None,
-) -> None:
+@everything.command()
+@click.option("--seconds", type=click.FloatRange(min=0.1))
+@click.option("--only", multiple=True)
+@click.option("--family", multiple=True)
+@click.option("--json", type=FILE)
+@click.option("--before", type=FILE)
+def hostile(**options: object) -> None:
     """Attacks of every kind on a server with one well-behaved neighbour, who must hardly notice."""
-    prove("hostile", seconds=seconds, only=only or None, family=family or None, json=json, before=before)
+    prove("hostile", **options)
 
 
 def prove(name: str, **options: object) -> None:
@@ -101,15 +111,15 @@ def prove(name: str, **options: object) -> None:
     began = time.monotonic()
     proof = getattr(importlib.import_module(f"tests.prove.{name}"), name)
     try:
-        found = proof(**{option: value for option, value in options.items() if value is not None})
+        found = proof(**{option: value for option, value in options.items() if value not in (None, ())})
         lines: list[str] = asyncio.run(found) if inspect.iscoroutine(found) else found
     except AssertionError:
         console.print_exception(max_frames=4)
-        raise typer.Exit(1) from None
+        sys.exit(1)
     for line in lines:
         console.print(line, markup=False)
     console.print(f"{name}: {time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":
-    app()
+    everything()

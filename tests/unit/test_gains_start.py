@@ -1,15 +1,8 @@
-"""What the start of a command or of the server must not load again, and that values mean what Typer means."""
+"""What the start of a command or of the server must not load again."""
 
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import pytest
-import typer
-from typer.main import get_command
-
-from runglass.cli.typer_fast_path import take_plainly
 
 START = """
 import asyncio, gc, sys
@@ -41,75 +34,3 @@ def test_the_server_starts_without_the_libraries_that_only_a_request_or_a_client
     assert done.stdout == "2 True True []\n", (
         "neither a heavy library, nor loaded objects left to the collector"
     )
-
-
-def command_with_every_type(taken: list[Any]) -> typer.Typer:
-    app = typer.Typer()
-
-    @app.command()
-    def take(
-        files: Annotated[list[Path], typer.Argument()],
-        text: Annotated[str, typer.Option()] = "a",
-        port: Annotated[int | None, typer.Option(min=0, max=65535)] = None,
-        limit: Annotated[int, typer.Option(min=1)] = 20,
-        seconds: Annotated[float | None, typer.Option(min=0.001)] = None,
-        data: Annotated[Path | None, typer.Option()] = None,
-        checked: Annotated[Path | None, typer.Option(exists=True, dir_okay=False)] = None,
-        level: Annotated[Literal["FULL", "NORMAL"] | None, typer.Option()] = None,
-        param: Annotated[list[str] | None, typer.Option("--param", "-p")] = None,
-        flag: Annotated[bool, typer.Option("--flag")] = False,
-    ) -> None:
-        taken.append((files, text, port, limit, seconds, data, checked, level, param, flag))
-
-    return app
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["a"],
-        ["a", "./b", "--text", "", "--port", "0", "--limit", "1", "--seconds", "2", "--flag"],
-        [
-            "a",
-            "--port",
-            "65535",
-            "--seconds",
-            "0.5",
-            "--data",
-            "x/../y",
-            "--level",
-            "FULL",
-            "-p",
-            "a=1",
-            "-p",
-            "",
-        ],
-        ["a", "--port", "65536"],
-        ["a", "--port", "-1"],
-        ["a", "--port", "1_0"],
-        ["a", "--port", "1.0"],
-        ["a", "--port", " 7"],
-        ["a", "--port", "٣"],
-        ["a", "--limit", "0"],
-        ["a", "--limit", "x"],
-        ["a", "--seconds", "1e3"],
-        ["a", "--seconds", "nan"],
-        ["a", "--seconds", "0"],
-        ["a", "--level", "full"],
-        ["a", "--checked", "no such file"],
-        ["a", "--checked", "."],
-        ["a", "--unknown"],
-    ],
-)
-def test_a_value_that_is_taken_plainly_is_what_typer_makes_of_it(arguments: list[str]) -> None:
-    def outcome(*, plainly: bool) -> object:
-        taken: list[Any] = []
-        command = get_command(command_with_every_type(taken))
-        try:
-            (take_plainly(command) if plainly else command)(arguments, standalone_mode=False)
-        except typer._click.exceptions.ClickException as error:
-            return type(error), str(error)
-        return repr(taken)
-
-    assert outcome(plainly=True) == outcome(plainly=False)

@@ -13,7 +13,7 @@ access admin answer api app append argument async asyncio attachments authentica
 base batcher blocking body bootstrap bound byte cache caller cancel catalog check checks cli client
 clock code command commands composition concurrency connection connections context core cost cursor data
 database deadline defaults delete demo driver encoded endpoint endpoints engine error errors example
-execute exit expiry export failure fast file files folder formatting frames framing gc handlers health
+execute exit expiry export failure fast file files folder formatting frames framing gc group handlers health
 helpers http import integrity interrupt interrupts json keywords lazy limit limits lines list live local
 lock log loop mapping memory message messages middleware migrations money note numbers openapi options
 output outputs own page pagination parameters parser parsers parsing path patterns policy pool price
@@ -26,8 +26,8 @@ compare cookie login origin parts same styles vendor
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 
-GIVEN = frozenset({"did", "you", "mean", "name", "named", "known", "look", "lookup", "open", "typer", "on"})
-"""Parts of names that are said as one: `did_you_mean`, `run_lookup`, `open_calls`, `typer_fast_path`."""
+GIVEN = frozenset({"did", "you", "mean", "name", "named", "known", "look", "lookup", "open", "on"})
+"""Parts of names that are said as one: `did_you_mean`, `run_lookup`, `open_calls`."""
 
 
 def explained() -> set[str]:

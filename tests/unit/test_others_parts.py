@@ -6,12 +6,7 @@ from pathlib import Path
 
 import httpcore2
 import httpx2
-import typer
 import uvicorn
-from typer._click import Context
-from typer._coercion import RuntimeParam, build_runtime_param
-from typer.core import TyperOption
-from typer.main import get_command
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from runglass.server.http import uvicorn_protocol
@@ -70,20 +65,3 @@ def test_httpx2_lets_the_network_of_its_pools_be_replaced() -> None:
         for transport in (client._transport, *proxies.values()):
             backend = transport._pool._network_backend
             assert isinstance(backend, httpcore2.NetworkBackend), told + "ConnectionPool._network_backend"
-
-
-def test_typer_lets_the_conversion_of_a_parameter_be_replaced() -> None:
-    """`cli/typer_fast_path.py` does so, for which a command starts 50 ms sooner."""
-    app = typer.Typer()
-
-    @app.command()
-    def command(number: int = 1) -> None: ...
-
-    made = get_command(app)
-    parameters = made.get_params(Context(made))
-    (number,) = (each for each in parameters if isinstance(each, TyperOption) and each.name == "number")
-    told = f"typer {typer.__version__}: "
-    assert number.type_descriptor.annotation is int, told + "TyperOption.type_descriptor"
-    assert number.type_descriptor.parameter_info is not None, told + "TypeDescriptor.parameter_info"
-    assert hasattr(number, "_runtime_param"), told + "TyperOption._runtime_param"
-    assert issubclass(type(build_runtime_param(number.type_descriptor)), RuntimeParam), told + "RuntimeParam"

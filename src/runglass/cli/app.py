@@ -4,12 +4,11 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
 
-import typer
-from typer.main import get_command
+import click
 
 from runglass import __version__
+from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands import data, flow, keys, projects, runs
 from runglass.cli.commands.audit import audit
 from runglass.cli.commands.run import run as run_flow
@@ -18,34 +17,43 @@ from runglass.cli.demo.command import demo
 from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.interrupts import Interruptible, is_interrupt
 from runglass.cli.terminal.output import PipeClosed, complain
-from runglass.cli.typer_fast_path import take_plainly
 from runglass.errors import RunglassError
 
-app = typer.Typer(name="runglass", no_args_is_help=True, pretty_exceptions_enable=False)
-app.command()(demo)
-app.command()(serve)
-app.command("run")(run_flow)
-app.command()(audit)
-app.add_typer(runs.app, name="runs")
-app.add_typer(flow.app, name="flow")
-app.add_typer(keys.app, name="keys")
-app.add_typer(projects.app, name="projects")
-app.add_typer(data.app, name="data")
+HELP_WIDTH = 100
+
+# The line with \b keeps click from filling the lines after it up to a paragraph.
+COMPLETION = """\
+\b
+Tab completes commands and options after this line in the start file of the shell:
+  bash  eval "$(_RUNGLASS_COMPLETE=bash_source runglass)"
+  zsh   eval "$(_RUNGLASS_COMPLETE=zsh_source runglass)"
+  fish  _RUNGLASS_COMPLETE=fish_source runglass | source
+"""
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"runglass {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def about(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
+@click.group(
+    "runglass",
+    cls=CommandGroup,
+    context_settings={"max_content_width": HELP_WIDTH, "show_default": True},
+    epilog=COMPLETION,
+)
+@click.version_option(__version__, message="%(prog)s %(version)s", help="Print the version.")
+def app() -> None:
     """Runs LLM flows and shows every run from the inside."""
+
+
+for command in (
+    demo,
+    serve,
+    run_flow,
+    audit,
+    runs.group,
+    flow.group,
+    keys.group,
+    projects.group,
+    data.group,
+):
+    app.add_command(command)
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -56,7 +64,7 @@ def run(arguments: Sequence[str] | None) -> int:
             stream.reconfigure(errors="replace")
     try:
         with Interruptible():
-            code = _call(arguments)
+            code = _call(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except (PipeClosed, BrokenPipeError):
         _drop_output()
@@ -72,16 +80,20 @@ def run(arguments: Sequence[str] | None) -> int:
     return code
 
 
-def _call(arguments: Sequence[str] | None) -> int:
+def _call(arguments: Sequence[str]) -> int:
     try:
-        _check_text(sys.argv[1:] if arguments is None else arguments)
-        take_plainly(get_command(app))(args=arguments, prog_name="runglass")
+        _check_text(arguments)
+        # What a command returns is its exit code; most end well or with an error, and return nothing.
+        code: int | None = app.main(arguments, prog_name="runglass", standalone_mode=False)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else Exit.OK
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except RunglassError as error:
         complain(str(error))
         return exit_of(error)
-    return Exit.OK
+    return Exit.OK if code is None else code
 
 
 def _check_text(arguments: Sequence[str]) -> None:

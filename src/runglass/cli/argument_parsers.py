@@ -1,13 +1,16 @@
 """Names as they are typed: ORG/PROJECT, ORG/PROJECT/SLUG, an iteration, a version, a parameter."""
 
+import math
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from runglass.cli.exit_codes import UsageError
 from runglass.run_api import Version
+
+LEAST_S = 0.001
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -77,11 +80,11 @@ _AGE = re.compile(r"([0-9]{1,6})([smhdw])", re.ASCII)
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def since(text: str, *, now: datetime) -> datetime:
+def since(text: str, *, now: datetime | None = None) -> datetime:
     """`2h` before `now`, or a date with or without a time, in the local zone. Raises UsageError."""
     try:
         if age := _AGE.fullmatch(text):
-            return now - timedelta(seconds=int(age[1]) * _SECONDS[age[2]])
+            return (now or datetime.now(UTC)) - timedelta(seconds=int(age[1]) * _SECONDS[age[2]])
         # Aware, and in the local zone where the text names none.
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError) as error:
@@ -89,6 +92,18 @@ def since(text: str, *, now: datetime) -> datetime:
             f"{text!r} is no time: write an age such as 30m, 2h, 1d or 1w, or a date such as 2026-11-20 or"
             " 2026-11-20T14:30"
         ) from error
+
+
+def seconds(text: str) -> float:
+    """A time to wait, in seconds. Raises UsageError."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    # What is no number is not at least anything.
+    if not number >= LEAST_S:
+        raise UsageError(f"{text!r} is no time to wait: write seconds, {LEAST_S:g} or more")
+    return number
 
 
 def parameter(text: str) -> tuple[str, Any]:

@@ -1,53 +1,76 @@
-"""Options that several commands share, each spelled and described once."""
+"""Options and arguments that several commands share, each spelled and described once.
 
+A command takes them as decorators, in the order in which its help shows them.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Any, TypeVar
 
-import typer
+import click
 
-from runglass.cli.exit_codes import UsageError
+from runglass.cli import argument_parsers
 
-if TYPE_CHECKING:
-    from runglass.client import Client
-    from runglass.client.api.async_client import AsyncClient
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-BaseUrl = Annotated[
-    str | None,
-    typer.Option(envvar="RUNGLASS_BASE_URL", help="The server, as `serve` prints it: http://localhost:8080."),
-]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(
+
+class WholeNumber(click.IntRange):
+    """A whole number within bounds. By its own name click would ask for an `integer range`."""
+
+    name = "whole number"
+
+
+FILE = click.Path(path_type=Path)
+
+project = click.argument(
+    "project",
+    type=argument_parsers.project_name,
+    metavar="ORG/PROJECT",
+    help="The organisation and the project's name in it.",
+)
+flow = click.argument(
+    "flow",
+    type=argument_parsers.flow_name,
+    metavar="ORG/PROJECT/SLUG",
+    help="The project and the flow's slug in it.",
+)
+flow_files = click.argument(
+    "files", type=FILE, nargs=-1, required=True, metavar="FILE…", help="Flow files, YAML or JSON."
+)
+run_id = click.argument(
+    "run_id", metavar="RUN_ID", help="The run's id, its end or beginning, or last for the newest run."
+)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+limit = click.option("--limit", type=WholeNumber(min=1), default=20, metavar="N", help="How many at most.")
+
+
+def data_folder(command: Function) -> Function:
+    """`--data` and `--store`: which database, for commands that work on it directly."""
+    data = click.option(
+        "--data",
+        type=FILE,
+        metavar="FOLDER",
+        help="Folder of the database; by default as `runglass serve` takes it.",
+    )
+    store = click.option("--store", metavar="URL", help="The database, where it is not in the data folder.")
+    return data(store(command))
+
+
+def server(command: Function) -> Function:
+    """`--base-url` and `--api-key`: which server, and with which key."""
+    base_url = click.option(
+        "--base-url",
+        envvar="RUNGLASS_BASE_URL",
+        show_envvar=True,
+        metavar="URL",
+        help="The server, as `serve` prints it: http://localhost:8080.",
+    )
+    api_key = click.option(
+        "--api-key",
         envvar="RUNGLASS_API_KEY",
+        show_envvar=True,
+        metavar="KEY",
         help="The key; better set in the environment, where no process list shows it.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Data = Annotated[
-    Path | None, typer.Option(help="Folder of the database; by default as `runglass serve` takes it.")
-]
-Store = Annotated[str | None, typer.Option(help="The database, where it is not in the data folder.")]
-
-
-def connect(base_url: str | None, api_key: str | None) -> "Client":
-    """A client for the server that flags and environment name. Raises UsageError, AuthenticationError."""
-    # Imported when called, as in `connect_async`: commands without a server are not to wait for HTTP.
-    from runglass.client import Client
-
-    try:
-        client = Client(api_key or None, base_url=base_url or None)
-        # Made here and not by the first call, as it also judges the proxies that the environment names.
-        _ = client._transport
-        return client
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def connect_async(base_url: str | None, api_key: str | None) -> "AsyncClient":
-    """As `connect`, for commands that do several things at once."""
-    from runglass.client.api.async_client import AsyncClient
-
-    try:
-        return AsyncClient(api_key or None, base_url=base_url or None)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    )
+    return base_url(api_key(command))

@@ -11,8 +11,8 @@ import msgspec
 from runglass.admin_api import FlowHistory, FlowInfo, FlowTree, VersionInfo
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store as data_folder
+from runglass.cli.backends.connection import connect
 from runglass.cli.exit_codes import NotFound, UsageError
-from runglass.cli.options import connect
 from runglass.settings import Settings
 from runglass.store.base import Store
 from runglass.store.records import FlowRecord

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
+import click
 
 from runglass.cli.exit_codes import Exit
 from runglass.cli.terminal.output import complain, note
@@ -42,7 +42,7 @@ async def until_interrupted(run: "WatchedRun", watching: Coroutine[Any, Any, T])
     # Outside of the block, so that one more Ctrl-C ends a command that waits for a server in vain.
     if is_pressed_again:
         await _cancel(run)
-    raise typer.Exit(Exit.INTERRUPTED)
+    raise click.exceptions.Exit(Exit.INTERRUPTED)
 
 
 async def _offer_cancel(run: "WatchedRun", pressed: asyncio.Event) -> bool:

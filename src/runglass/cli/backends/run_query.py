@@ -1,10 +1,9 @@
-"""Which runs a command is to delete: a time as it is typed, and the runs that a query finds."""
+"""The runs that a query finds, for a command that deletes them."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from runglass.cli import argument_parsers
 from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.formatting import moment
 from runglass.trace import TERMINAL, RunStatus, RunSummary
@@ -22,12 +21,12 @@ class Found(NamedTuple):
     at: str | None
 
 
-def time_limit(before: str | None, older_than: str | None) -> datetime | None:
+def time_limit(before: datetime | None, older_than: datetime | None) -> datetime | None:
     """The time that runs must be older than, of two ways to say it. Raises UsageError."""
     if before is not None and older_than is not None:
         raise UsageError("--before and --older-than both say how old the runs are: give one of them")
-    text = older_than if before is None else before
-    return None if text is None else argument_parsers.since(text, now=datetime.now(UTC)).astimezone(UTC)
+    limit = older_than if before is None else before
+    return None if limit is None else limit.astimezone(UTC)
 
 
 def find_runs(

@@ -2,16 +2,15 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Annotated
+from pathlib import Path
 
+import click
 import msgspec
-import typer
 
 from runglass.admin_api import Actor, AuditEntry
-from runglass.cli import argument_parsers
-from runglass.cli.argument_parsers import ProjectName, project_name
+from runglass.cli import argument_parsers, options
+from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store as data_folder
-from runglass.cli.options import AsJson, Data, Store
 from runglass.cli.terminal.formatting import local_time
 from runglass.cli.terminal.output import note, write_json
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
@@ -29,26 +28,37 @@ COLUMNS = (
 )
 
 
+@click.command()
+@click.argument(
+    "project",
+    type=argument_parsers.project_name,
+    required=False,
+    metavar="[ORG/PROJECT]",
+    help="By default every project.",
+)
+@click.option(
+    "--since",
+    type=argument_parsers.since,
+    metavar="TIME",
+    help="Only changes then or later: 30m, 2h, 1d, 2026-11-20.",
+)
+@click.option("--action", metavar="ACTION", help="Only this action, such as key.revoked.")
+@options.limit
+@options.data_folder
+@options.as_json
 def audit(
-    project: Annotated[
-        str | None, typer.Argument(metavar="[ORG/PROJECT]", help="By default every project.")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Only changes then or later: 30m, 2h, 1d, 2026-11-20.")
-    ] = None,
-    action: Annotated[str | None, typer.Option(help="Only this action, such as key.revoked.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    data: Data = None,
-    store: Store = None,
-    as_json: AsJson = False,
+    project: ProjectName | None,
+    since: datetime | None,
+    action: str | None,
+    limit: int,
+    data: Path | None,
+    store: str | None,
+    as_json: bool,
 ) -> None:
     """Who made and revoked keys, pushed flows, deleted runs or changed a project's settings; newest first."""
-    name = None if project is None else project_name(project)
-    after = (
-        None if since is None else iso(argument_parsers.since(since, now=datetime.now(UTC)).astimezone(UTC))
-    )
+    after = None if since is None else iso(since.astimezone(UTC))
     settings = data_folder.data_settings(data, store)
-    found = asyncio.run(_entries(settings, name, after, action, limit + 1))
+    found = asyncio.run(_entries(settings, project, after, action, limit + 1))
     entries = found[:limit]
     if as_json:
         write_json(entries)

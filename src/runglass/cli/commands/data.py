@@ -2,14 +2,15 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
+from runglass.cli import options
 from runglass.cli.backends import local_store as data_folder
+from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands.export_raw import export_raw
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.cli.options import AsJson, Data, Store
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
@@ -18,8 +19,6 @@ from runglass.settings import Settings
 
 if TYPE_CHECKING:
     from runglass.store.sqlite.database_file import ProjectUsage
-
-app = typer.Typer(no_args_is_help=True, help="The database: what it takes, copied, checked, made smaller.")
 
 COLUMNS = (
     Column("project"),
@@ -33,8 +32,15 @@ COLUMNS = (
 )
 
 
-@app.command()
-def usage(data: Data = None, store: Store = None, as_json: AsJson = False) -> None:
+@click.group("data", cls=CommandGroup)
+def group() -> None:
+    """The database: what it takes, copied, checked, made smaller."""
+
+
+@group.command()
+@options.data_folder
+@options.as_json
+def usage(data: Path | None, store: str | None, as_json: bool) -> None:
     """What each project takes, what is free, and the size of the write-ahead log. A server may run."""
     # Imported here, as in the commands below: they bring SQLite along, and no other command is to wait.
     from runglass.store.sqlite.database_file import usage as usage_of
@@ -58,8 +64,9 @@ def usage(data: Data = None, store: Store = None, as_json: AsJson = False) -> No
         note("the file was made by an earlier version: free space goes back with `runglass data vacuum`")
 
 
-@app.command()
-def vacuum(data: Data = None, store: Store = None) -> None:
+@group.command()
+@options.data_folder
+def vacuum(data: Path | None, store: str | None) -> None:
     """Write the database anew without free space. No server may run; takes as much disk space again."""
     from runglass.store.data_lock import exclusive
     from runglass.store.sqlite.database_file import rebuild
@@ -74,12 +81,10 @@ def vacuum(data: Data = None, store: Store = None) -> None:
     write_line(stdout(), f"{formatting.size(before)} before, {formatting.size(after)} now")
 
 
-@app.command()
-def backup(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The copy; it must not exist yet.")],
-    data: Data = None,
-    store: Store = None,
-) -> None:
+@group.command()
+@click.argument("file", type=options.FILE, metavar="FILE", help="The copy; it must not exist yet.")
+@options.data_folder
+def backup(file: Path, data: Path | None, store: str | None) -> None:
     """Copy the database as of one moment, while its server goes on.
 
     To restore it, start the server with --store sqlite:///FILE, or put it in the place of the database.
@@ -97,15 +102,13 @@ def backup(
     write_line(stdout(), f"{file}  {formatting.size(file.stat().st_size)}")
 
 
-@app.command()
-def check(
-    every_run: Annotated[
-        bool, typer.Option("--all", help="Fold the log of every run; by default of some, spread over all.")
-    ] = False,
-    data: Data = None,
-    store: Store = None,
-    as_json: AsJson = False,
-) -> None:
+@group.command()
+@click.option(
+    "--all", "every_run", is_flag=True, help="Fold the log of every run; by default of some, spread over all."
+)
+@options.data_folder
+@options.as_json
+def check(every_run: bool, data: Path | None, store: str | None, as_json: bool) -> None:
     """Whether the file is sound, no row strays, no log has gaps, and traces are what their events add up to.
 
     A server may run. Exit code 1 if anything is wrong.
@@ -129,7 +132,7 @@ def check(
         told = f"{formatting.counted(len(problems), 'problem')}" if problems else "all is well"
         write_line(console, f"{told}: {formatting.counted(runs, 'run')}, {folded:,} of them folded")
     if problems:
-        raise typer.Exit(Exit.FAILED)
+        raise click.exceptions.Exit(Exit.FAILED)
 
 
 async def _bring_up_to_date(settings: Settings) -> None:
@@ -153,4 +156,4 @@ def _row(project: "ProjectUsage") -> Row:
     )
 
 
-app.command("export-raw")(export_raw)
+group.add_command(export_raw)

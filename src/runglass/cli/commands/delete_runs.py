@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, get_args
 
-import typer
+import click
 
+from runglass.cli import argument_parsers, options
+from runglass.cli.backends.connection import connect
 from runglass.cli.backends.run_lookup import flow_id as named_flow_id
 from runglass.cli.backends.run_lookup import named_run
 from runglass.cli.backends.run_query import Found, find_runs, time_limit
 from runglass.cli.exit_codes import NotFound, UsageError
-from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.errors import FlowNotFoundError, RunglassError
@@ -20,25 +22,39 @@ if TYPE_CHECKING:
     from runglass.client import Client, Run
 
 
+@click.command()
+@click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...", help="As `runs show` takes them.")
+@click.option("--flow", metavar="FLOW", help="Runs of this flow: its id, SLUG or ORG/PROJECT/SLUG.")
+@click.option(
+    "--status",
+    type=click.Choice(get_args(RunStatus)),
+    help="Runs with this status; by default those that have ended.",
+)
+@click.option(
+    "--before",
+    type=argument_parsers.since,
+    metavar="TIME",
+    help="Runs that ended before: 2026-01-31, or with a time.",
+)
+@click.option(
+    "--older-than",
+    type=argument_parsers.since,
+    metavar="AGE",
+    help="Runs that ended longer ago than 30d, or 90m, 12h, 2w.",
+)
+@click.option("--yes", is_flag=True, help="Delete; without it, only tell what would go.")
+@options.as_json
+@options.server
 def delete(
-    run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN_ID]...")] = None,
-    flow: Annotated[
-        str | None,
-        typer.Option(metavar="FLOW", help="Runs of this flow: its id, SLUG or ORG/PROJECT/SLUG."),
-    ] = None,
-    status: Annotated[
-        RunStatus | None, typer.Option(help="Runs with this status; by default those that have ended.")
-    ] = None,
-    before: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Runs that ended before: 2026-01-31, or with a time.")
-    ] = None,
-    older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Runs that ended longer ago than 30d, or 90m, 12h, 2w.")
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only tell what would go.")] = False,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
+    run_ids: tuple[str, ...],
+    flow: str | None,
+    status: RunStatus | None,
+    before: datetime | None,
+    older_than: datetime | None,
+    yes: bool,
+    as_json: bool,
+    base_url: str | None,
+    api_key: str | None,
 ) -> None:
     """Delete runs for good, by id or by query. Without --yes it tells what would go, and deletes nothing."""
     limit = time_limit(before, older_than)

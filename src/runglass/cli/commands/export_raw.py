@@ -6,25 +6,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO
 
+import click
 import msgspec
-import typer
 
+from runglass.cli import options
 from runglass.cli.backends import local_store as data_folder
 from runglass.cli.exit_codes import NotFound, UsageError
-from runglass.cli.options import Data, Store
 from runglass.cli.terminal.output import note
 from runglass.settings import Settings
 from runglass.store.records import RawRow
 
 
-def export_raw(
-    run_id: Annotated[str, typer.Argument(metavar="RUN_ID")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, which only you may read.")],
-    data: Data = None,
-    store: Store = None,
-) -> None:
+@click.command()
+@click.argument("run_id", metavar="RUN_ID", help="The run's whole id.")
+@click.argument("file", type=options.FILE, metavar="FILE", help="A new file, which only you may read.")
+@options.data_folder
+def export_raw(run_id: str, file: Path, data: Path | None, store: str | None) -> None:
     """Write every row of a run to a file, one as JSON per line, whether or not the run can be read.
 
     Bytes are `{"text": …}` where they are UTF-8, and else `{"base64": …}`.

@@ -1,33 +1,27 @@
 """`runglass flow`: check flow files, push them, publish and roll back."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
+import click
 import msgspec
-import typer
 
 from runglass.admin_api import FlowHistory, FlowInfo
-from runglass.cli import argument_parsers
-from runglass.cli.argument_parsers import ProjectName, flow_name, project_name
+from runglass.cli import argument_parsers, options
+from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.flow_backend import flow_place
 from runglass.cli.backends.flow_files import read_flow
+from runglass.cli.command_group import CommandGroup
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.cli.options import ApiKey, AsJson, BaseUrl, Data, Store
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, one_line, stdout, warn, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
 from runglass.errors import FlowFileError, Problem
+from runglass.run_api import Version
 
 if TYPE_CHECKING:
     from runglass.flow import Flow
-
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Flow files, and the flows of a server or, without a key or with --data, of a data folder.",
-)
-
-Files = Annotated[list[Path], typer.Argument(metavar="FILE…")]
-FlowName = Annotated[str, typer.Argument(metavar="ORG/PROJECT/SLUG")]
 
 COLUMNS = (
     Column("flow"),
@@ -38,8 +32,14 @@ COLUMNS = (
 )
 
 
-@app.command()
-def check(files: Files) -> None:
+@click.group("flow", cls=CommandGroup)
+def group() -> None:
+    """Flow files, and the flows of a server or, without a key or with --data, of a data folder."""
+
+
+@group.command()
+@options.flow_files
+def check(files: tuple[Path, ...]) -> None:
     """Check flow files: `ok` for a good one, else every mistake as FILE:LINE:COLUMN: message at path.
 
     What does not keep a flow from being used is a warning, on stderr.
@@ -58,71 +58,87 @@ def check(files: Files) -> None:
             _warn(file, checked.warnings)
     if bad:
         note(f"{bad} of {len(files)} files cannot be used")
-        raise typer.Exit(Exit.FAILED)
+        raise click.exceptions.Exit(Exit.FAILED)
 
 
-@app.command()
+@group.command()
+@options.flow_files
+@click.option(
+    "--to",
+    type=argument_parsers.project_name,
+    required=True,
+    metavar="ORG/PROJECT",
+    help="The project; a data folder makes it where it is new.",
+)
+@click.option("--publish", is_flag=True, help="Also make each the production version.")
+@options.data_folder
+@options.server
 def push(
-    files: Files,
-    to: Annotated[
-        str, typer.Option(metavar="ORG/PROJECT", help="The project; a data folder makes it where it is new.")
-    ],
-    publish: Annotated[
-        bool, typer.Option("--publish", help="Also make each the production version.")
-    ] = False,
-    data: Data = None,
-    store: Store = None,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
+    files: tuple[Path, ...],
+    to: ProjectName,
+    publish: bool,
+    data: Path | None,
+    store: str | None,
+    base_url: str | None,
+    api_key: str | None,
 ) -> None:
     """Store flow files as drafts. If one has a mistake, none is stored."""
-    name = project_name(to)
     flows = _read_all(files)
     with flow_place(data, store, base_url, api_key) as place:
         for slug, flow in flows.items():
-            place.push(name, flow)
-            version = f"version {place.publish(name, slug)}" if publish else "draft"
-            write_line(stdout(), f"{name}/{slug}  {version}")
+            place.push(to, flow)
+            version = f"version {place.publish(to, slug)}" if publish else "draft"
+            write_line(stdout(), f"{to}/{slug}  {version}")
 
 
-@app.command("list")
+@group.command("list")
+@options.project
+@options.data_folder
+@options.as_json
+@options.server
 def list_flows(
-    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
-    data: Data = None,
-    store: Store = None,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
+    project: ProjectName,
+    data: Path | None,
+    store: str | None,
+    as_json: bool,
+    base_url: str | None,
+    api_key: str | None,
 ) -> None:
     """The project's flows and which version of each is in production."""
-    name = project_name(project)
     with flow_place(data, store, base_url, api_key) as place:
-        flows = place.flows(name)
+        flows = place.flows(project)
     if as_json:
-        write_json([_plain(name, flow) for flow in flows])
+        write_json([_plain(project, flow) for flow in flows])
     else:
-        print_table(COLUMNS, [_row(name, flow) for flow in flows])
+        print_table(COLUMNS, [_row(project, flow) for flow in flows])
 
 
-@app.command()
+@group.command()
+@options.flow
+@click.option(
+    "--version",
+    type=argument_parsers.version,
+    metavar="VERSION",
+    help="Print this one as JSON: production, draft or a number.",
+)
+@options.data_folder
+@options.as_json
+@options.server
 def show(
-    flow: FlowName,
-    version: Annotated[
-        str | None, typer.Option(help="Print this one as JSON: production, draft or a number.")
-    ] = None,
-    data: Data = None,
-    store: Store = None,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
+    flow: tuple[ProjectName, str],
+    version: Version | None,
+    data: Path | None,
+    store: str | None,
+    as_json: bool,
+    base_url: str | None,
+    api_key: str | None,
 ) -> None:
     """A flow and its versions, or with --version the steps of one."""
-    name, slug = flow_name(flow)
-    wanted = None if version is None else argument_parsers.version(version)
+    name, slug = flow
     with flow_place(data, store, base_url, api_key) as place:
         found = place.flow(name, slug)
-        if wanted is not None:
-            number = (found.production_version or 0) if wanted == "production" else wanted
+        if version is not None:
+            number = (found.production_version or 0) if version == "production" else version
             write_json(place.tree(name, slug, 0 if number == "draft" else number), indent=2)
             return
     if as_json:
@@ -132,34 +148,41 @@ def show(
         write_line(stdout(), line)
 
 
-@app.command()
+@group.command()
+@options.flow
+@options.data_folder
+@options.server
 def publish(
-    flow: FlowName,
-    data: Data = None,
-    store: Store = None,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
+    flow: tuple[ProjectName, str],
+    data: Path | None,
+    store: str | None,
+    base_url: str | None,
+    api_key: str | None,
 ) -> None:
     """Make the draft of a flow its production version."""
-    name, slug = flow_name(flow)
+    name, slug = flow
     with flow_place(data, store, base_url, api_key) as place:
         version = place.publish(name, slug)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
-@app.command()
+@group.command()
+@options.flow
+@click.argument(
+    "version", type=options.WholeNumber(min=1), metavar="VERSION", help="A published version, older or newer."
+)
+@options.data_folder
+@options.server
 def rollback(
-    flow: FlowName,
-    version: Annotated[
-        int, typer.Argument(min=1, metavar="VERSION", help="A published version, older or newer.")
-    ],
-    data: Data = None,
-    store: Store = None,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
+    flow: tuple[ProjectName, str],
+    version: int,
+    data: Path | None,
+    store: str | None,
+    base_url: str | None,
+    api_key: str | None,
 ) -> None:
     """Put another published version into production; the draft stays as it is."""
-    name, slug = flow_name(flow)
+    name, slug = flow
     with flow_place(data, store, base_url, api_key) as place:
         place.set_production(name, slug, version)
     write_line(stdout(), f"{name}/{slug}  version {version}")
@@ -170,7 +193,7 @@ def _warn(file: Path, warnings: list[Problem]) -> None:
         warn(warning.located(str(file)))
 
 
-def _read_all(files: list[Path]) -> "dict[str, Flow]":
+def _read_all(files: Sequence[Path]) -> "dict[str, Flow]":
     flows: dict[str, Flow] = {}
     came_from: dict[str, Path] = {}
     errors = []
@@ -190,7 +213,7 @@ def _read_all(files: list[Path]) -> "dict[str, Flow]":
         for text in errors:
             note(text)
         note("nothing was pushed")
-        raise typer.Exit(Exit.FAILED)
+        raise click.exceptions.Exit(Exit.FAILED)
     return flows
 
 

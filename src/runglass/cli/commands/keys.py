@@ -1,23 +1,20 @@
 """`runglass keys`: who may talk to the server. A key is shown once, when it is made."""
 
 import asyncio
-from typing import Annotated, Literal
+from pathlib import Path
 
-import typer
+import click
 
-from runglass.cli.argument_parsers import ProjectName, project_name
+from runglass.cli import options
+from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store as data_folder
+from runglass.cli.command_group import CommandGroup
 from runglass.cli.exit_codes import NotFound
-from runglass.cli.options import AsJson, Data, Store
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
 from runglass.settings import Settings
 from runglass.store.records import ApiKey
-
-app = typer.Typer(no_args_is_help=True, help="API keys of a data folder; also while its server runs.")
-
-ProjectArgument = Annotated[str, typer.Argument(metavar="ORG/PROJECT")]
 
 COLUMNS = (
     Column("id", right=True),
@@ -27,48 +24,46 @@ COLUMNS = (
     Column("revoked"),
 )
 
+ROLES = ("admin", "run", "read")
 
-Role = Literal["admin", "run", "read"]
+
+@click.group("keys", cls=CommandGroup)
+def group() -> None:
+    """API keys of a data folder; also while its server runs."""
 
 
-@app.command()
-def create(
-    project: ProjectArgument,
-    role: Annotated[Role, typer.Option(help="What the key may do.")] = "admin",
-    data: Data = None,
-    store: Store = None,
-) -> None:
+@group.command()
+@options.project
+@click.option("--role", type=click.Choice(ROLES), default="admin", help="What the key may do.")
+@options.data_folder
+def create(project: ProjectName, role: str, data: Path | None, store: str | None) -> None:
     """Make a key and print it, alone, on stdout. The project is made too where it is new."""
-    name = project_name(project)
-    asyncio.run(_create(data_folder.data_settings(data, store), name, role))
+    asyncio.run(_create(data_folder.data_settings(data, store), project, role))
 
 
-@app.command("list")
-def list_keys(
-    project: ProjectArgument, data: Data = None, store: Store = None, as_json: AsJson = False
-) -> None:
+@group.command("list")
+@options.project
+@options.data_folder
+@options.as_json
+def list_keys(project: ProjectName, data: Path | None, store: str | None, as_json: bool) -> None:
     """The project's keys, revoked ones too: their beginnings, never the keys."""
-    name = project_name(project)
-    keys = asyncio.run(_keys(data_folder.data_settings(data, store), name))
+    keys = asyncio.run(_keys(data_folder.data_settings(data, store), project))
     if as_json:
         write_json([_plain(key) for key in keys])
     else:
         print_table(COLUMNS, [_row(key) for key in keys])
 
 
-@app.command()
-def revoke(
-    project: ProjectArgument,
-    key: Annotated[int, typer.Argument(metavar="ID", help="The id that `keys list` shows.")],
-    data: Data = None,
-    store: Store = None,
-) -> None:
+@group.command()
+@options.project
+@click.argument("key_id", type=options.WholeNumber(), metavar="ID", help="The id that `keys list` shows.")
+@options.data_folder
+def revoke(project: ProjectName, key_id: int, data: Path | None, store: str | None) -> None:
     """Make a key useless, at once and for good; a running server ends what it is answering to it."""
-    name = project_name(project)
-    asyncio.run(_revoke(data_folder.data_settings(data, store), name, key))
+    asyncio.run(_revoke(data_folder.data_settings(data, store), project, key_id))
 
 
-async def _create(settings: Settings, name: ProjectName, role: Role) -> None:
+async def _create(settings: Settings, name: ProjectName, role: str) -> None:
     async with data_folder.any_store(settings) as store:
         project = await data_folder.make_project(store, name)
         key, _ = await data_folder.create_key(store, project, role, most=settings.max_keys_per_project)

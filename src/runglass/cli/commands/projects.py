@@ -1,35 +1,43 @@
 """`runglass projects`: the rooms that flows, keys and runs live in."""
 
 import asyncio
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Literal, get_args
 
-import typer
+import click
 
-from runglass.cli.argument_parsers import ProjectName, project_name
+from runglass.cli import options
+from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store as data_folder
+from runglass.cli.command_group import CommandGroup
 from runglass.cli.exit_codes import UsageError
-from runglass.cli.options import AsJson, Data, Store
 from runglass.cli.terminal.formatting import UNKNOWN
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
 from runglass.money import format_usd
+from runglass.run_api import CaptureMode
 from runglass.settings import Settings
 from runglass.store.records import Project, Retention
-
-app = typer.Typer(no_args_is_help=True, help="Projects of a data folder.")
-
 
 MOST_USD = 1_000_000_000_000
 MOST_DECIMALS = 30
 
 MOST_DAYS = 1_000_000
 
-CaptureChoice = Literal["off", "metadata_only", "redacted", "full", "default"]
+CaptureChoice = CaptureMode | Literal["default"]
 
 
-@app.command("list")
-def list_projects(data: Data = None, store: Store = None, as_json: AsJson = False) -> None:
+@click.group("projects", cls=CommandGroup)
+def group() -> None:
+    """Projects of a data folder."""
+
+
+@group.command("list")
+@options.data_folder
+@options.as_json
+def list_projects(data: Path | None, store: str | None, as_json: bool) -> None:
     """Every project of the data folder."""
     projects = asyncio.run(_projects(data_folder.data_settings(data, store)))
     if as_json:
@@ -39,114 +47,113 @@ def list_projects(data: Data = None, store: Store = None, as_json: AsJson = Fals
     print_table((Column("project"), Column("capture")), rows)
 
 
-@app.command()
-def create(
-    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
-    capture: Annotated[
-        CaptureChoice | None, typer.Option(help="What traces keep of inputs and outputs.")
-    ] = None,
-    data: Data = None,
-    store: Store = None,
-) -> None:
+@group.command()
+@options.project
+@click.option(
+    "--capture",
+    type=click.Choice([*get_args(CaptureMode), "default"]),
+    help="What traces keep of inputs and outputs.",
+)
+@options.data_folder
+def create(project: ProjectName, capture: CaptureChoice | None, data: Path | None, store: str | None) -> None:
     """Make a project, or set the capture mode of one that there is."""
-    name = project_name(project)
-    asyncio.run(_create(data_folder.data_settings(data, store), name, capture))
+    asyncio.run(_create(data_folder.data_settings(data, store), project, capture))
 
 
-@app.command()
+@group.command()
+@options.project
+@click.argument(
+    "amount",
+    required=False,
+    metavar="[USD]",
+    help="What it may spend in all, as 5.00; none lifts the limit.",
+)
+@options.data_folder
+@options.as_json
 def budget(
-    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
-    amount: Annotated[
-        str | None,
-        typer.Argument(metavar="[USD]", help="What it may spend in all, as 5.00; none lifts the limit."),
-    ] = None,
-    data: Data = None,
-    store: Store = None,
-    as_json: AsJson = False,
+    project: ProjectName, amount: str | None, data: Path | None, store: str | None, as_json: bool
 ) -> None:
     """Show what a project may spend and has spent; with an amount, set what it may spend in all."""
-    name = project_name(project)
     settings = data_folder.data_settings(data, store)
     if amount is not None:
-        asyncio.run(_set_budget(settings, name, _dollars(amount)))
-    found = asyncio.run(_project(settings, name))
+        asyncio.run(_set_budget(settings, project, _dollars(amount)))
+    found = asyncio.run(_project(settings, project))
     budget, spent = _usd(found.budget_usd), format_usd(found.spent_usd)
     if as_json:
         reserved = format_usd(found.reserved_usd)
         about = {"budgetUsd": budget, "spentUsd": spent, "reservedUsd": reserved, "isSpent": found.is_spent}
-        write_json({"org": name.org, "project": name.project} | about)
+        write_json({"org": project.org, "project": project.project} | about)
         return
     limit = "no budget" if budget is None else f"budget ${budget}"
     end = "; nothing more can be run" if found.is_spent else ""
     held = f", ${format_usd(found.reserved_usd)} held for model calls" if found.reserved_usd else ""
-    write_line(stdout(), f"{name}  {limit}, spent ${spent}{held}{end}")
+    write_line(stdout(), f"{project}  {limit}, spent ${spent}{held}{end}")
 
 
-@app.command()
+@group.command()
+@options.project
+@click.argument(
+    "patterns", nargs=-1, metavar="[PATTERN]...", help="Models, as openai:*; default lifts the list."
+)
+@options.data_folder
+@options.as_json
 def models(
-    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
-    patterns: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help="Models, as openai:*; default lifts the list."),
-    ] = None,
-    data: Data = None,
-    store: Store = None,
-    as_json: AsJson = False,
+    project: ProjectName, patterns: tuple[str, ...], data: Path | None, store: str | None, as_json: bool
 ) -> None:
     """Show or set which models a project's flows and callers may name; `echo` always may be.
 
     Without a list a flow may name any model, and a `run` key set those of the server's `allowed_models`, or
     else those that the project's published flows name.
     """
-    name = project_name(project)
     settings = data_folder.data_settings(data, store)
     if patterns:
-        asyncio.run(_set_models(settings, name, None if patterns == ["default"] else _checked(patterns)))
-    found = asyncio.run(_project(settings, name))
+        allowed_models = None if patterns == ("default",) else _checked(patterns)
+        asyncio.run(_set_models(settings, project, allowed_models))
+    found = asyncio.run(_project(settings, project))
     if as_json:
-        write_json({"org": name.org, "project": name.project, "allowedModels": found.allowed_models})
+        write_json({"org": project.org, "project": project.project, "allowedModels": found.allowed_models})
         return
     allowed = "no list of models" if found.allowed_models is None else ", ".join(found.allowed_models)
-    write_line(stdout(), f"{name}  {allowed}")
+    write_line(stdout(), f"{project}  {allowed}")
 
 
-@app.command()
+@group.command()
+@options.project
+@click.option(
+    "--days", metavar="DAYS", help="Runs are kept so long after their end; default: as the server says."
+)
+@click.option(
+    "--content-days", metavar="DAYS", help="So long they keep content; default: as the server says."
+)
+@options.data_folder
+@options.as_json
 def retention(
-    project: Annotated[str, typer.Argument(metavar="ORG/PROJECT")],
-    days: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DAYS", help="Runs are kept so long after their end; default: as the server says."
-        ),
-    ] = None,
-    content_days: Annotated[
-        str | None,
-        typer.Option(metavar="DAYS", help="So long they keep content; default: as the server says."),
-    ] = None,
-    data: Data = None,
-    store: Store = None,
-    as_json: AsJson = False,
+    project: ProjectName,
+    days: str | None,
+    content_days: str | None,
+    data: Path | None,
+    store: str | None,
+    as_json: bool,
 ) -> None:
     """Show or set how long a project keeps runs, and their inputs, outputs and other content.
 
     A flow may say otherwise for its own runs.
     """
-    name = project_name(project)
     settings = data_folder.data_settings(data, store)
     changes = {"days": days, "content_days": content_days}
     wanted = {field: _days(text) for field, text in changes.items() if text is not None}
     if wanted:
-        asyncio.run(_set_retention(settings, name, wanted))
-    found = asyncio.run(_project(settings, name))
+        asyncio.run(_set_retention(settings, project, wanted))
+    found = asyncio.run(_project(settings, project))
     if as_json:
         about = {
             "retentionDays": found.retention_days,
             "contentRetentionDays": found.content_retention_days,
         }
-        write_json({"org": name.org, "project": name.project} | about)
+        write_json({"org": project.org, "project": project.project} | about)
         return
     runs, content = _kept(found.retention_days), _kept(found.content_retention_days)
-    write_line(stdout(), f"{name}  runs are kept {runs}, their content {content}")
+    write_line(stdout(), f"{project}  runs are kept {runs}, their content {content}")
 
 
 async def _projects(settings: Settings) -> list[Project]:
@@ -188,13 +195,13 @@ async def _set_retention(settings: Settings, name: ProjectName, wanted: dict[str
         await store.set_retention(project.id, retention, by=data_folder.terminal_user())
 
 
-def _checked(patterns: list[str]) -> list[str]:
+def _checked(patterns: Sequence[str]) -> list[str]:
     """The patterns. Raises UsageError for one that no model string fits."""
     for pattern in patterns:
         provider, _, model = pattern.partition(":")
         if pattern != "*" and not (provider and model):
             raise UsageError(f"{pattern!r} fits no model: write PROVIDER:MODEL, with * for any part")
-    return patterns
+    return list(patterns)
 
 
 def _days(text: str) -> float | None:

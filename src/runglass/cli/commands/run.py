@@ -4,16 +4,16 @@ import asyncio
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
+import click
 import msgspec
-import typer
 
-from runglass.cli.argument_parsers import flow_name, parameter
-from runglass.cli.argument_parsers import version as parse_version
+from runglass.cli import argument_parsers, options
+from runglass.cli.argument_parsers import ProjectName
+from runglass.cli.backends.connection import connect_async
 from runglass.cli.backends.run_interrupt import until_interrupted
 from runglass.cli.exit_codes import UsageError, exit_of
-from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect_async
 from runglass.cli.terminal.event_lines import EventLines, place
 from runglass.cli.terminal.output import complain, is_watched, note, stderr, write_json, write_line
 from runglass.errors import APIError, APITimeoutError
@@ -26,7 +26,7 @@ from runglass.events import (
     StepStarted,
     StreamEvent,
 )
-from runglass.run_api import CompletedResult
+from runglass.run_api import CompletedResult, Version
 
 if TYPE_CHECKING:
     from runglass.cli.backends.run_watcher import WatchedRun
@@ -38,41 +38,63 @@ class RunArguments(msgspec.Struct, frozen=True, kw_only=True):
     flow: str
     message: str | None
     parameters: dict[str, Any]
-    version: Any
+    version: Version
     trace: bool
     timeout_s: float
 
 
+@click.command()
+@options.flow
+@click.option("--message", "-m", metavar="TEXT", help="The run's `message`.")
+@click.option("--message-file", metavar="FILE", help="Read the message from a file; - reads stdin.")
+@click.option(
+    "--param",
+    "-p",
+    "parameters",
+    type=argument_parsers.parameter,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A further input, as JSON or text.",
+)
+@click.option(
+    "--version",
+    type=argument_parsers.version,
+    default="production",
+    metavar="VERSION",
+    help="production, draft or a version's number.",
+)
+@click.option("--trace", is_flag=True, help="Keep every input and output of this run.")
+@click.option(
+    "--timeout",
+    type=argument_parsers.seconds,
+    metavar="SECONDS",
+    help="Seconds to wait at most; by default as long as it takes.",
+)
+@options.as_json
+@options.server
 def run(
-    flow: Annotated[str, typer.Argument(metavar="ORG/PROJECT/SLUG")],
-    message: Annotated[str | None, typer.Option("--message", "-m", help="The run's `message`.")] = None,
-    message_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Read the message from a file; - reads stdin.")
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option("--param", "-p", metavar="NAME=VALUE", help="A further input, as JSON or text."),
-    ] = None,
-    version: Annotated[str, typer.Option(help="production, draft or a version's number.")] = "production",
-    trace: Annotated[bool, typer.Option("--trace", help="Keep every input and output of this run.")] = False,
-    timeout: Annotated[
-        float | None, typer.Option(min=0.001, help="Seconds to wait at most; by default as long as it takes.")
-    ] = None,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
+    flow: tuple[ProjectName, str],
+    message: str | None,
+    message_file: str | None,
+    parameters: tuple[tuple[str, Any], ...],
+    version: Version,
+    trace: bool,
+    timeout: float | None,
+    as_json: bool,
+    base_url: str | None,
+    api_key: str | None,
 ) -> None:
     """Run a flow and print its result as JSON; --json prints the whole answer, or the whole error.
 
     The run's id comes first, on stderr. Ctrl-C stops watching and leaves the run alone, twice cancels it. A
     server that is lost while the run goes on is waited for, as long as --timeout allows.
     """
-    flow_name(flow)
+    project, slug = flow
     call = RunArguments(
-        flow=flow,
+        flow=f"{project}/{slug}",
         message=_message(message, message_file),
-        parameters=dict(parameter(text) for text in param or ()),
-        version=parse_version(version),
+        parameters=dict(parameters),
+        version=version,
         trace=trace,
         timeout_s=math.inf if timeout is None else timeout,
     )
@@ -80,7 +102,7 @@ def run(
         completed = asyncio.run(_execute(call, base_url, api_key))
     except APIError as error:
         _report(error, as_json=as_json)
-        raise typer.Exit(exit_of(error)) from error
+        raise click.exceptions.Exit(exit_of(error)) from error
     if as_json:
         write_json(completed)
     else:

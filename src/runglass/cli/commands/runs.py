@@ -1,15 +1,16 @@
 """`runglass runs`: look at runs of a server, end them and delete them."""
 
-from datetime import UTC, datetime
-from typing import Annotated
+from datetime import datetime
+from typing import Literal, get_args
 
-import typer
+import click
 
-from runglass.cli import argument_parsers
+from runglass.cli import argument_parsers, options
+from runglass.cli.backends.connection import connect
 from runglass.cli.backends.run_lookup import named_run, newest_runs
+from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands.delete_runs import delete
 from runglass.cli.exit_codes import Exit, UsageError
-from runglass.cli.options import ApiKey, AsJson, BaseUrl, connect
 from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line
 from runglass.cli.terminal.run_table import print_runs
@@ -18,32 +19,34 @@ from runglass.cli.terminal.trace_view import step_lines, summary_lines
 from runglass.events import FlowCompleted, StreamEvent, UnknownEvent, is_terminal
 from runglass.trace import RunStatus, StepAttempts
 
-app = typer.Typer(
-    no_args_is_help=True, help="Runs of a server: list them, read one, follow one, cancel one, delete some."
+
+@click.group("runs", cls=CommandGroup)
+def group() -> None:
+    """Runs of a server: list them, read one, follow one, cancel one, delete some."""
+
+
+@group.command("list")
+@click.option("--flow", metavar="FLOW", help="Only runs of this flow: its id, SLUG or ORG/PROJECT/SLUG.")
+@click.option("--status", type=click.Choice(get_args(RunStatus)), help="Only runs with this status.")
+@click.option("--failed", is_flag=True, help="Only runs that failed.")
+@click.option(
+    "--since",
+    type=argument_parsers.since,
+    metavar="TIME",
+    help="Only runs that began then or later: 30m, 2h, 1d, 2026-11-20.",
 )
-
-RunId = Annotated[
-    str,
-    typer.Argument(metavar="RUN_ID", help="The run's id, its end or beginning, or last for the newest run."),
-]
-
-
-@app.command("list")
+@options.limit
+@options.as_json
+@options.server
 def list_runs(
-    flow: Annotated[
-        str | None,
-        typer.Option(metavar="FLOW", help="Only runs of this flow: its id, SLUG or ORG/PROJECT/SLUG."),
-    ] = None,
-    status: Annotated[RunStatus | None, typer.Option(help="Only runs with this status.")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Only runs that failed.")] = False,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only runs that began then or later: 30m, 2h, 1d, 2026-11-20."),
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
+    flow: str | None,
+    status: RunStatus | None,
+    failed: bool,
+    since: datetime | None,
+    limit: int,
+    as_json: bool,
+    base_url: str | None,
+    api_key: str | None,
 ) -> None:
     """The newest runs that the key may see, newest first.
 
@@ -51,9 +54,8 @@ def list_runs(
     """
     if failed and status not in (None, "failed"):
         raise UsageError(f"give --failed or --status {status}, not both")
-    after = None if since is None else argument_parsers.since(since, now=datetime.now(UTC))
     with connect(base_url, api_key) as client:
-        page = newest_runs(client, flow=flow, status="failed" if failed else status, since=after, limit=limit)
+        page = newest_runs(client, flow=flow, status="failed" if failed else status, since=since, limit=limit)
     if as_json:
         write_json(page)
     else:
@@ -62,8 +64,11 @@ def list_runs(
             note(f"there are older ones; --limit shows more than these {len(page.runs)}")
 
 
-@app.command()
-def show(run_id: RunId, as_json: AsJson = False, base_url: BaseUrl = None, api_key: ApiKey = None) -> None:
+@group.command()
+@options.run_id
+@options.as_json
+@options.server
+def show(run_id: str, as_json: bool, base_url: str | None, api_key: str | None) -> None:
     """What a run came to, and its steps: the latest attempt of each, in each iteration."""
     with connect(base_url, api_key) as client:
         trace = named_run(client, run_id).trace()
@@ -78,8 +83,11 @@ def show(run_id: RunId, as_json: AsJson = False, base_url: BaseUrl = None, api_k
         write_line(console, line)
 
 
-@app.command()
-def tail(run_id: RunId, as_json: AsJson = False, base_url: BaseUrl = None, api_key: ApiKey = None) -> None:
+@group.command()
+@options.run_id
+@options.as_json
+@options.server
+def tail(run_id: str, as_json: bool, base_url: str | None, api_key: str | None) -> None:
     """Every event of a run from the first, then live until it ends. Exit code 1 if it does not complete."""
     console = stdout()
     lines = EventLines()
@@ -91,11 +99,13 @@ def tail(run_id: RunId, as_json: AsJson = False, base_url: BaseUrl = None, api_k
             else:
                 write_line(console, lines.line(last))
     if last is not None and is_terminal(last) and not isinstance(last, FlowCompleted):
-        raise typer.Exit(Exit.FAILED)
+        raise click.exceptions.Exit(Exit.FAILED)
 
 
-@app.command()
-def cancel(run_id: RunId, base_url: BaseUrl = None, api_key: ApiKey = None) -> None:
+@group.command()
+@options.run_id
+@options.server
+def cancel(run_id: str, base_url: str | None, api_key: str | None) -> None:
     """End a run that has not ended; what it has done so far stays in its trace."""
     with connect(base_url, api_key) as client:
         run = named_run(client, run_id)
@@ -103,26 +113,38 @@ def cancel(run_id: RunId, base_url: BaseUrl = None, api_key: ApiKey = None) -> N
     write_line(stdout(), f"run {run.execution_id} is cancelled")
 
 
-@app.command()
+@group.command()
+@options.run_id
+@click.argument("step_id", metavar="STEP", help="The step's id, as `runs show` lists it.")
+@click.option(
+    "--attempt",
+    type=argument_parsers.attempt,
+    default="latest",
+    metavar="N",
+    help="latest, all or a number.",
+)
+@click.option(
+    "--loop",
+    type=argument_parsers.loop_path,
+    metavar="N",
+    help="The iteration: 3, or 0.3 in nested loops, outer to inner.",
+)
+@options.as_json
+@options.server
 def step(
-    run_id: RunId,
-    step_id: Annotated[str, typer.Argument(metavar="STEP")],
-    attempt: Annotated[str, typer.Option(help="latest, all or a number.")] = "latest",
-    loop: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="The iteration: 3, or 0.3 in nested loops, outer to inner."),
-    ] = None,
-    as_json: AsJson = False,
-    base_url: BaseUrl = None,
-    api_key: ApiKey = None,
+    run_id: str,
+    step_id: str,
+    attempt: Literal["latest", "all"] | int,
+    loop: tuple[int, ...] | None,
+    as_json: bool,
+    base_url: str | None,
+    api_key: str | None,
 ) -> None:
     """One step of a run and all that was kept of it; in a loop by default its newest iteration."""
-    number = argument_parsers.attempt(attempt)
-    loop_path = None if loop is None else argument_parsers.loop_path(loop)
     with connect(base_url, api_key) as client:
         run = named_run(client, run_id)
         try:
-            found = run.step_trace(step_id, attempt=number, loop_index=loop_path)
+            found = run.step_trace(step_id, attempt=attempt, loop_index=loop)
         except ValueError as error:
             raise UsageError(str(error)) from error
     if as_json:
@@ -136,4 +158,4 @@ def step(
             write_line(console, line)
 
 
-app.command()(delete)
+group.add_command(delete)

@@ -4,10 +4,11 @@ import asyncio
 import ctypes
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, get_args
 
-import typer
+import click
 
+from runglass.cli import options
 from runglass.cli.import_without_gc import loading
 from runglass.cli.terminal.output import log_to_stderr, note, stdout, warn, write_line
 from runglass.run_api import CaptureMode
@@ -24,50 +25,51 @@ GC_OBJECTS = 20_000
 """How many new objects the garbage collector lets come before it looks at them."""
 
 
-def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. By default 127.0.0.1.")] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. By default 8080.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the database; by default runglass-data.")
-    ] = None,
-    flows: Annotated[
-        Path | None,
-        typer.Option(help="Folder of flow files ORG/PROJECT/*.yaml that are published when they change."),
-    ] = None,
-    store: Annotated[str | None, typer.Option(help="sqlite:///path, for a database elsewhere.")] = None,
-    synchronous: Annotated[
-        Literal["FULL", "NORMAL"] | None,
-        typer.Option(help="What is safe: FULL through a power cut, NORMAL a crash."),
-    ] = None,
-    capture: Annotated[
-        CaptureMode | None, typer.Option(help="What traces keep where neither flow nor project says.")
-    ] = None,
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"] | None,
-        typer.Option(help="Least severe message that is logged."),
-    ] = None,
-) -> None:
+@click.command()
+@click.option("--host", metavar="ADDRESS", help="Address to listen on. By default 127.0.0.1.")
+@click.option(
+    "--port",
+    type=options.WholeNumber(min=0, max=65535),
+    metavar="PORT",
+    help="Port; 0 takes a free one. By default 8080.",
+)
+@click.option(
+    "--data",
+    type=options.FILE,
+    metavar="FOLDER",
+    help="Folder of the database; by default runglass-data.",
+)
+@click.option(
+    "--flows",
+    type=options.FILE,
+    metavar="FOLDER",
+    help="Folder of flow files ORG/PROJECT/*.yaml that are published when they change.",
+)
+@click.option("--store", metavar="URL", help="sqlite:///path, for a database elsewhere.")
+@click.option(
+    "--synchronous",
+    type=click.Choice(["FULL", "NORMAL"]),
+    help="What is safe: FULL through a power cut, NORMAL a crash.",
+)
+@click.option(
+    "--capture",
+    type=click.Choice(get_args(CaptureMode)),
+    help="What traces keep where neither flow nor project says.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Least severe message that is logged.",
+)
+def serve(**flags: str | int | Path | None) -> None:
     """Serve flows and runs until Ctrl-C; prints `ready URL` once it accepts connections.
 
     The URL is what RUNGLASS_BASE_URL and --base-url of the other commands take.
 
     Every other setting comes from RUNGLASS_… variables or runglass.toml.
     """
-    settings = read_settings(
-        {
-            "host": host,
-            "port": port,
-            "data": data,
-            "flows": flows,
-            "store": store,
-            "synchronous": synchronous,
-            "capture": capture,
-            "log_level": log_level,
-        },
-        warn=warn,
-    )
+    # Each flag is the setting of that name.
+    settings = read_settings(flags, warn=warn)
     log_to_stderr(settings.log_level)
     # Imported here, so that no other command waits for the web framework.
     with loading():

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import click
 import msgspec
-import typer
 
+from runglass.cli import options
 from runglass.cli.demo.text import flow_file, read_text, story
 from runglass.cli.exit_codes import Exit
 from runglass.cli.terminal import formatting
@@ -43,13 +44,22 @@ class KeptRun(NamedTuple):
     is_new: bool
 
 
-def demo(
-    file: Annotated[Path | None, typer.Option(help="A text of yours instead of the story.")] = None,
-    model: Annotated[
-        str, typer.Option(help="The model of the llm steps, such as openai:gpt-4o-mini; echo is offline.")
-    ] = "echo",
-    data: Annotated[Path, typer.Option(help="Folder to keep the run in.")] = Path("runglass-demo"),
-) -> None:
+@click.command()
+@click.option("--file", type=options.FILE, metavar="FILE", help="A text of yours instead of the story.")
+@click.option(
+    "--model",
+    default="echo",
+    metavar="MODEL",
+    help="The model of the llm steps, such as openai:gpt-4o-mini; echo is offline.",
+)
+@click.option(
+    "--data",
+    type=options.FILE,
+    default="runglass-demo",
+    metavar="FOLDER",
+    help="Folder to keep the run in.",
+)
+def demo(file: Path | None, model: str, data: Path) -> None:
     """Run a flow over a story, watch it live and read its trace."""
     began_s = time.monotonic()
     # Imported here: no other command is to wait for the server and the engine.
@@ -79,7 +89,7 @@ def demo(
     for line in _further(shown, kept, f"{PROJECT}/{flow.slug}"):
         _say(line)
     if shown.result is None:
-        raise typer.Exit(Exit.FAILED)
+        raise click.exceptions.Exit(Exit.FAILED)
 
 
 def _settings(data: Path) -> Settings:

@@ -1,0 +1,127 @@
+"""What the command makes of options and arguments, and what it says of itself: help and completion."""
+
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from runglass.cli import argument_parsers, main
+from runglass.cli.app import HELP_WIDTH, app
+from runglass.cli.exit_codes import Exit, UsageError
+from tests.e2e.command import runglass
+
+
+def paths(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
+    """Every command and group by the words that call it."""
+    yield path
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            yield from paths(each, *path, name)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "--port", "65536"], "'--port': 65536 is not in the range 0<=x<=65535"),
+        (["serve", "--port", "x"], "'--port': 'x' is not a valid whole number"),
+        (["serve", "--synchronous", "full"], "'full' is not one of 'FULL', 'NORMAL'"),
+        (["serve", "--dat", "x"], "No such option '--dat'. Did you mean '--data'?"),
+        (["runs", "list", "--limit", "0"], "'--limit': 0 is not in the range x>=1"),
+        (["runs", "show"], "Missing argument 'RUN_ID'"),
+        (["flow", "push", "a.yaml"], "Missing option '--to'"),
+        (["flow", "rollback", "a/b/c", "0"], "'VERSION': 0 is not in the range x>=1"),
+        (["keys", "create", "a/b", "--role", "king"], "'king' is not one of 'admin', 'run', 'read'"),
+        (["keys", "revoke", "a/b", "x"], "'ID': 'x' is not a valid whole number"),
+        (["run", "a/b/c", "-m"], "Option '-m' requires an argument"),
+        (["run", "a/b/c", "--timeout", "nan"], "'nan' is no time to wait: write seconds, 0.001 or more"),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_with_its_option(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == Exit.USAGE
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert told in output.err
+
+
+def test_a_time_to_wait_is_a_number_of_seconds() -> None:
+    assert argument_parsers.seconds("0.001") == 0.001
+    assert argument_parsers.seconds("90") == 90
+    for text in ("", "0", "-1", "nan", "90s"):
+        with pytest.raises(UsageError, match="no time to wait"):
+            argument_parsers.seconds(text)
+
+
+@pytest.mark.parametrize("path", list(paths(app)), ids=" ".join)
+def test_help_says_what_a_command_does_and_what_each_option_means(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main([*path, "--help"]) == Exit.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"Usage: {' '.join(['runglass', *path])} ")
+    assert lines[2].startswith("  "), "what it does stands below the usage"
+    assert max(map(len, lines)) <= HELP_WIDTH
+    command: click.Command = app
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    assert [each.name for each in command.params if not getattr(each, "help", None)] == []
+
+
+def test_a_group_lists_its_commands_in_order_with_their_whole_summaries(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["flow", "--help"]) == Exit.OK
+    rows = capsys.readouterr().out.partition("Commands:\n")[2]
+    assert [line.split()[0] for line in rows.splitlines() if line[2] != " "] == [
+        "check",
+        "push",
+        "list",
+        "show",
+        "publish",
+        "rollback",
+    ]
+    assert "FILE:LINE:COLUMN: message at path." in " ".join(rows.split())
+
+
+def test_without_a_command_help_is_shown_and_the_exit_code_is_that_of_a_mistake(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == Exit.USAGE
+    assert "Commands:\n  demo" in capsys.readouterr().err
+
+
+def completed(words: str) -> set[str]:
+    """What Tab offers for the last of the words, without the shell."""
+    environment = {
+        "_RUNGLASS_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+    }
+    done = runglass(env=environment)
+    assert (done.returncode, done.stderr) == (Exit.OK, "")
+    return {line.partition(",")[2] for line in done.stdout.splitlines()}
+
+
+def test_tab_completes_commands_options_and_their_values() -> None:
+    assert completed("runglass ru") == {"run", "runs"}
+    assert completed("runglass runs list --s") == {"--status", "--since"}
+    assert completed("runglass runs list --status c") == {"completed", "cancelled"}
+    # A project that is not one yet is no mistake while it is typed.
+    assert completed("runglass keys create acme --ro") == {"--role"}
+
+
+def test_the_lines_that_help_gives_for_completion_bring_a_script() -> None:
+    shells = [
+        line.split("=")[1].split()[0]
+        for line in runglass("--help").stdout.splitlines()
+        if "_COMPLETE=" in line
+    ]
+    assert shells == ["bash_source", "zsh_source", "fish_source"]
+    for shell in shells:
+        done = runglass(env={"_RUNGLASS_COMPLETE": shell})
+        assert done.returncode == Exit.OK
+        assert "_RUNGLASS_COMPLETE=" in done.stdout
