@@ -2,23 +2,25 @@
 
 The engine executes these structs and the store keeps them; `flow_parser.py` is the only way from a file to
 them. Their annotations are the source of the published JSON Schema; `docs/spec/flow.md` is the contract.
-This file knows nothing of how a step is executed.
+What the fields of each kind of step are written in is said here, too, for all who read or check them
+(`step_syntax.py`). This file knows nothing of how a step is executed.
 """
 
-import functools
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 
-from runglass.flow_validation import OVERRIDABLE, FlowRules
-
 _DAY_MS = 86_400_000
 
+Syntax: TypeAlias = Literal["template", "templates", "code", "expression", "variable", "model", "schema"]
+"""What a field is written in; `templates` is any JSON value, whose strings are templates."""
 
-def _about(description: str, **rules: Any) -> msgspec.Meta:
+
+def _about(description: str, *, syntax: Syntax | None = None, **rules: Any) -> msgspec.Meta:
     """Description and limits of a field, for the schema only: a stored flow has been checked before."""
-    return msgspec.Meta(description=description, extra_json_schema=rules)
+    extra = None if syntax is None else {"syntax": syntax}
+    return msgspec.Meta(description=description, extra_json_schema=rules, extra=extra)
 
 
 class _Strict(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -48,84 +50,118 @@ OnError = Annotated[
 ]
 Input = Annotated[
     dict[str, Any] | None,
-    _about("What the step gets instead of the output before it. Strings inside are templates."),
+    _about(
+        "What the step gets instead of the output before it. Strings inside are templates.",
+        syntax="templates",
+    ),
 ]
 TimeoutMs = Annotated[int | None, _about("Limit of one attempt.", minimum=1, maximum=_DAY_MS)]
 Steps = Annotated["list[Step]", _about("Run one after the other.", minItems=1)]
 
 
-class _Step(_Strict, frozen=True, kw_only=True, tag_field="type"):
+class BaseStep(_Strict, frozen=True, kw_only=True, tag_field="type"):
+    """What every step has."""
+
     id: StepId
     name: Name = None
     on_error: OnError = "fail"
     input: Input = None
 
 
-class _Leaf(_Step, frozen=True, kw_only=True):
+class _Leaf(BaseStep, frozen=True, kw_only=True):
     retry: Annotated[Retry | None, _about("Tries a failed attempt again; by default never.")] = None
     timeout_ms: TimeoutMs = None
+
+
+class ForwardingStep(_Leaf, frozen=True, kw_only=True):
+    """Passes its input on without a look at it: a large one is not brought into memory for it."""
 
 
 class LlmStep(_Leaf, frozen=True, kw_only=True, tag="llm"):
     """Asks a model. Yields `{"text": …}`, or the object that `output_schema` describes."""
 
     model: Annotated[
-        str, _about("`provider:model`, or `echo`, which is offline.", minLength=1, maxLength=256)
+        str,
+        _about("`provider:model`, or `echo`, which is offline.", syntax="model", minLength=1, maxLength=256),
     ]
-    system: Annotated[str | None, _about("Template of the instructions.")] = None
-    prompt: Annotated[str | None, _about("Template of the user's turn; by default the run's `message`.")] = (
-        None
-    )
+    system: Annotated[str | None, _about("Template of the instructions.", syntax="template")] = None
+    prompt: Annotated[
+        str | None,
+        _about("Template of the user's turn; by default the run's `message`.", syntax="template"),
+    ] = None
     settings: Annotated[dict[str, Any], _about("For the model: `temperature`, `max_tokens`, …")] = {}
-    output_schema: Annotated[dict[str, Any] | None, _about("JSON Schema of the object to answer with.")] = (
-        None
-    )
+    output_schema: Annotated[
+        dict[str, Any] | None, _about("JSON Schema of the object to answer with.", syntax="schema")
+    ] = None
     tools: Annotated[bool, _about("Whether a caller's tools are offered to this step.")] = True
 
 
 class CodeStep(_Leaf, frozen=True, kw_only=True, tag="code"):
     """Runs Python in a sandbox."""
 
-    code: Annotated[str, _about("The body of a function; it must return an object.", minLength=1)]
+    code: Annotated[
+        str, _about("The body of a function; it must return an object.", syntax="code", minLength=1)
+    ]
 
 
-class WaitStep(_Leaf, frozen=True, kw_only=True, tag="wait"):
+class WaitStep(ForwardingStep, frozen=True, kw_only=True, tag="wait"):
     """Waits, then passes its input on."""
 
     ms: Annotated[int, _about("How long, in milliseconds.", minimum=0, maximum=_DAY_MS)]
 
 
-class PassthroughStep(_Leaf, frozen=True, kw_only=True, tag="passthrough"):
+class PassthroughStep(ForwardingStep, frozen=True, kw_only=True, tag="passthrough"):
     """Passes its input on."""
 
 
-class LoopStep(_Step, frozen=True, kw_only=True, tag="loop", rename={"as_": "as"}):
+class LoopStep(BaseStep, frozen=True, kw_only=True, tag="loop", rename={"as_": "as"}):
     """Runs its steps once for each item. Yields `{"items": [last output of each iteration]}`."""
 
-    over: Annotated[str, _about("The list: a field of the input, or a Python expression.", minLength=1)]
-    as_: Annotated[str, _about("Name of the item inside; `index` is there too.")] = "item"
+    over: Annotated[
+        str,
+        _about("The list: a field of the input, or a Python expression.", syntax="expression", minLength=1),
+    ]
+    as_: Annotated[str, _about("Name of the item inside; `index` is there too.", syntax="variable")] = "item"
     max_concurrency: Annotated[int, _about("Iterations at a time.", minimum=1, maximum=1_000)] = 1
     steps: Steps
 
 
-class ConditionStep(_Step, frozen=True, kw_only=True, tag="condition", rename={"if_": "if", "else_": "else"}):
+class ConditionStep(
+    BaseStep, frozen=True, kw_only=True, tag="condition", rename={"if_": "if", "else_": "else"}
+):
     """Runs one of two branches; the steps of the other are skipped."""
 
-    if_: Annotated[str, _about("A Python expression over the input.", minLength=1)]
+    if_: Annotated[str, _about("A Python expression over the input.", syntax="expression", minLength=1)]
     then: Steps
     else_: Annotated["list[Step]", _about("Run when `if` is false; may be left out.")] = []
 
 
-class ParallelStep(_Step, frozen=True, kw_only=True, tag="parallel"):
+class ParallelStep(BaseStep, frozen=True, kw_only=True, tag="parallel"):
     """Runs its branches at the same time. Yields an object with the last output of each."""
 
     branches: Annotated[dict[str, Steps], _about("Steps by the name of their branch.", minProperties=1)]
 
 
-LeafStep: TypeAlias = LlmStep | CodeStep | WaitStep | PassthroughStep
+PlainStep: TypeAlias = CodeStep | WaitStep | PassthroughStep
+"""A leaf step that asks no model."""
+
+LeafStep: TypeAlias = LlmStep | PlainStep
 """A step that does work itself and is in the trace."""
 
 Step: TypeAlias = LeafStep | LoopStep | ConditionStep | ParallelStep
+
+LEAVES: frozenset[type[Step]] = frozenset(get_args(LeafStep))
+"""The types of leaf steps: to look one up is faster than `isinstance` of a union."""
+
+OVERRIDABLE = tuple(
+    dict.fromkeys(
+        name
+        for kind in get_args(LeafStep)
+        for name in kind.__struct_encode_fields__
+        if name not in ("id", "name")
+    )
+)
+"""The fields of leaf steps that a call may set anew; a `run` key those alone that its flow offers."""
 
 
 class Flow(_Strict, frozen=True, kw_only=True):
@@ -180,12 +216,6 @@ def flow_schema() -> dict[str, Any]:
     """The JSON Schema of flow files, draft 2020-12."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Runglass flow"}
     return schema | msgspec.json.schema(Flow)
-
-
-@functools.lru_cache(maxsize=4)
-def flow_rules(schema_limit_bytes: int) -> FlowRules:
-    """The rules that a flow file has to keep."""
-    return FlowRules(flow_schema(), schema_limit_bytes=schema_limit_bytes)
 
 
 def inside(step: Step) -> Iterator[list[Step]]:

@@ -18,10 +18,9 @@ from runglass.flow import (
     ParallelStep,
     Step,
     every_step,
-    flow_rules,
 )
 from runglass.flow_models import provider_missing
-from runglass.flow_validation import SCHEMA_LIMIT_BYTES
+from runglass.flow_validation import SCHEMA_LIMIT_BYTES, flow_rules
 from runglass.schemas import errors_in, explain, suggestion
 
 MAX_MISTAKES = 10

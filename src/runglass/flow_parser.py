@@ -8,9 +8,9 @@ import msgspec
 
 from runglass.diagnostics import path_text
 from runglass.errors import FlowFileError, Problem
-from runglass.flow import Flow, flow_rules
+from runglass.flow import Flow
 from runglass.flow_references import unmet_references
-from runglass.flow_validation import SCHEMA_LIMIT_BYTES
+from runglass.flow_validation import SCHEMA_LIMIT_BYTES, flow_rules
 
 MAX_PROBLEMS = 1_000
 FLOW_LIMIT = 1 << 20

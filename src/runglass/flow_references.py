@@ -16,6 +16,7 @@ from runglass.flow_syntax import parts_of
 from runglass.flow_validation import MAX_STEPS
 from runglass.schemas import suggestion
 from runglass.step_references import STEPS, Reference, references_of
+from runglass.step_syntax import syntaxes
 
 MAX_SUGGESTIONS = 20
 """Looking for the nearest of ten thousand ids takes some milliseconds."""
@@ -167,13 +168,14 @@ _FIELD_IN_CODE = re.compile(r"""["']steps["']|\bsteps\s*=""")
 
 def _is_hiding(step: dict[str, Any]) -> bool:
     """Whether a step may get, or hand on, a field called `steps`, which hides the outputs by step id."""
-    for fields in (step.get("input"), step.get("branches")):
-        if isinstance(fields, dict) and STEPS in fields:
+    written = [(syntax, step.get(name)) for name, syntax in syntaxes(step.get("type")).items()]
+    for syntax, value in (*written, ("templates", step.get("branches")), ("schema", step.get("inputs"))):
+        if syntax == "templates" and isinstance(value, dict) and STEPS in value:
             return True
-    for schema in (step.get("inputs"), step.get("output_schema")):
-        for part, _ in parts_of(schema, ()):
+        if syntax == "code" and isinstance(value, str) and _FIELD_IN_CODE.search(value):
+            return True
+        for part, _ in parts_of(value, ()) if syntax == "schema" else ():
             properties = part.get("properties") if isinstance(part, dict) else None
             if isinstance(properties, dict) and STEPS in properties:
                 return True
-    code = step.get("code")
-    return isinstance(code, str) and _FIELD_IN_CODE.search(code) is not None
+    return False

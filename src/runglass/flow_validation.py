@@ -1,8 +1,8 @@
 """Whether data is a flow: the shape of each step, and of the tree.
 
 A step is judged by the schema of its own type, so that a mistake is named and not just its union. This file
-works on plain data and answers with findings. It must not know the structs of `flow.py`, whose JSON Schema it
-is given, nor the file that the data came from.
+works on plain data and answers with findings; what a step has to be follows from the structs in `flow.py`. It
+must not know the file that the data came from.
 """
 
 import functools
@@ -15,6 +15,7 @@ import msgspec
 from jsonschema_rs import ValidationErrorKind as Kind
 
 from runglass.diagnostics import Finding, Path, shown
+from runglass.flow import OVERRIDABLE, Syntax, flow_schema
 from runglass.flow_models import model_findings, package_warnings, setting_findings
 from runglass.flow_syntax import (
     findings_within,
@@ -25,27 +26,12 @@ from runglass.flow_syntax import (
 )
 from runglass.schema_keywords import idle_keywords
 from runglass.schemas import Schema, any_of, compile_schema, errors_in, expected, explain, suggestion
+from runglass.step_syntax import syntaxes
 
 MAX_STEPS = 10_000
 MAX_NESTING = 32
 MAX_IDLE_KEYWORDS = 1_000
 SCHEMA_LIMIT_BYTES = 256 * 1024
-
-OVERRIDABLE = (
-    "prompt",
-    "system",
-    "input",
-    "settings",
-    "output_schema",
-    "model",
-    "tools",
-    "code",
-    "ms",
-    "retry",
-    "timeout_ms",
-    "on_error",
-)
-"""The fields of leaf steps that a call may set anew."""
 
 _META = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
 
@@ -96,29 +82,21 @@ def _overridable(names: Any) -> Iterator[Finding]:
             yield Finding(f"no step has a field {shown(name)} to set anew{hint}", ("overridable", index))
 
 
-_expression = functools.partial(python_findings, what="the expression", mode="eval")
-
-_TEXTS: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
-    "as": loop_name_findings,
-    "code": functools.partial(python_findings, what="the code", mode="exec"),
-    "if": _expression,
-    "input": findings_within,
-    "model": model_findings,
-    "over": _expression,
-    "prompt": template_findings,
-    "system": template_findings,
-}
-
-
 class FlowRules:
-    """The schema of flow files taken apart by step type."""
+    """The rules that a flow file has to keep: the schema of flow files taken apart by step type, and more."""
 
-    def __init__(self, schema: Schema, *, schema_limit_bytes: int = SCHEMA_LIMIT_BYTES) -> None:
+    def __init__(self, *, schema_limit_bytes: int = SCHEMA_LIMIT_BYTES) -> None:
         self._judge_schema = functools.partial(_json_schema, limit_bytes=schema_limit_bytes)
-        self._texts: dict[str, Callable[[Any, Path], Iterator[Finding]]] = {
-            **_TEXTS,
-            "output_schema": self._judge_schema,
+        self._judges: dict[Syntax, Callable[[Any, Path], Iterator[Finding]]] = {
+            "template": template_findings,
+            "templates": findings_within,
+            "code": functools.partial(python_findings, what="the code", mode="exec"),
+            "expression": functools.partial(python_findings, what="the expression", mode="eval"),
+            "variable": loop_name_findings,
+            "model": model_findings,
+            "schema": self._judge_schema,
         }
+        schema = flow_schema()
         definitions = {name: _without_items(definition) for name, definition in schema["$defs"].items()}
         self._schemas: dict[str, Schema] = {}
         self.fields: dict[str, set[str]] = {}
@@ -150,9 +128,10 @@ class FlowRules:
             yield from self._unknown_type(step, path)
             return
         yield from self._shape(kind, step, path)
+        known = syntaxes(kind)
         for name in step:
-            if name in self._texts and name in self.fields[kind]:
-                yield from self._texts[name](step[name], (*path, name))
+            if name in known:
+                yield from self._judges[known[name]](step[name], (*path, name))
         if kind == "llm":
             yield from setting_findings(step, path)
 
@@ -171,6 +150,12 @@ class FlowRules:
             kind = step["type"]
             message = f"expected {any_of(types)}, found {shown(kind)}{suggestion(kind, types)}"
             yield Finding(message, (*path, "type"))
+
+
+@functools.lru_cache(maxsize=4)
+def flow_rules(schema_limit_bytes: int) -> FlowRules:
+    """The rules, with this limit for each schema in a flow."""
+    return FlowRules(schema_limit_bytes=schema_limit_bytes)
 
 
 def _without_items(part: Any) -> Any:

@@ -1,7 +1,8 @@
 """What the caller of a flow may set anew for a run, and which models a project may use.
 
-`apply_overrides` in `flow.py` says whether an override is one; this file says whether the caller may. A field
-with the value that it has already is no change: callers repeat their overrides when they take a run up again.
+`apply_overrides` in `flow_arguments.py` says whether an override is one; this file says whether the caller
+may. A field with the value that it has already is no change: callers repeat their overrides when they take a
+run up again.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -11,8 +12,7 @@ from typing import Any
 import msgspec
 
 from runglass.errors import APIError, api_error
-from runglass.flow import Flow, LeafStep, LlmStep, leaves
-from runglass.flow_validation import OVERRIDABLE
+from runglass.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
 from runglass.provider_settings import SettingRules
 
 ALWAYS = "echo"

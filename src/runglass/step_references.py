@@ -4,12 +4,13 @@ import ast
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, assert_never
 
 import minijinja
 
 from runglass.diagnostics import Path
 from runglass.flow_syntax import overlong, parse_python, parts_of
+from runglass.step_syntax import syntaxes
 
 STEPS = "steps"
 _METHODS = frozenset(name for name in dir(dict) if not name.startswith("_"))
@@ -30,20 +31,23 @@ class Reference(NamedTuple):
 
 def references_of(step: dict[str, Any], path: Path) -> Iterator[tuple[Reference, Path]]:
     """The references in a step's own texts, each once per text."""
-    kind = step.get("type")
-    if kind == "llm":
-        for name in ("system", "prompt"):
-            yield from _located(_in_template(step.get(name)), (*path, name))
-    for part, place in parts_of(step.get("input"), (*path, "input")):
-        yield from _located(_in_template(part), place)
-    texts: dict[Any, tuple[str, Literal["exec", "eval"]]] = {
-        "code": ("code", "exec"),
-        "loop": ("over", "eval"),
-        "condition": ("if", "eval"),
-    }
-    if isinstance(kind, str) and kind in texts:
-        name, mode = texts[kind]
-        yield from _located(_in_python(step.get(name), mode), (*path, name))
+    for name, syntax in syntaxes(step.get("type")).items():
+        value, place = step.get(name), (*path, name)
+        match syntax:
+            case "template":
+                yield from _located(_in_template(value), place)
+            case "templates":
+                for part, inner in parts_of(value, place):
+                    yield from _located(_in_template(part), inner)
+            case "code":
+                yield from _located(_in_python(value, "exec"), place)
+            case "expression":
+                yield from _located(_in_python(value, "eval"), place)
+            case "variable" | "model" | "schema":
+                # Nothing in them is evaluated.
+                pass
+            case _:
+                assert_never(syntax)
 
 
 def _located(references: Iterator[Reference], path: Path) -> Iterator[tuple[Reference, Path]]:

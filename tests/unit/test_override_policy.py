@@ -1,7 +1,7 @@
 """Whatever a caller with a `run` key asks for, what runs differs from the flow only in what it may set."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from runglass.engine.models.message_mapping import CommonSettings
 from runglass.errors import APIError, FlowFileError
-from runglass.flow import Flow, LeafStep, LlmStep, leaves
+from runglass.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
 from runglass.flow_arguments import apply_overrides
 from runglass.flow_models import SETTING_FAMILIES
 from runglass.flow_parser import parse_flow
-from runglass.flow_validation import OVERRIDABLE
 from runglass.override_policy import check_fields, check_new_models, models_in, offered_fields
 from runglass.provider_settings import EXTRAS, NEVER, OWN, PLAIN, PRICED, SettingRules
 
@@ -151,3 +150,14 @@ def test_a_flow_that_offers_nothing() -> None:
     flow = parse_flow("slug: a\noverridable: []\nsteps: [{id: a, type: llm, model: echo, prompt: x}]")
     with pytest.raises(APIError, match="overridable"):
         check_fields(flow, {"a": {"prompt": "y"}}, RULES)
+
+
+@pytest.mark.parametrize("kind", get_args(LeafStep))
+def test_no_field_of_any_kind_of_step_is_open_unless_the_flow_says_so(kind: type[LeafStep]) -> None:
+    data = {"id": "a", "type": kind.__struct_config__.tag, "model": "echo", "code": "return {}", "ms": 0}
+    names = [field.encode_name for field in msgspec.structs.fields(kind)]
+    step = {name: value for name, value in data.items() if name in (*names, "type")}
+    flow = msgspec.convert({"slug": "a", "overridable": [], "steps": [step]}, Flow)
+    for name in set(names) - {"id", "name"}:
+        with pytest.raises(APIError, match=f"list '{name}' in the flow's `overridable`"):
+            check_fields(flow, {"a": {name: "another value"}}, RULES)

@@ -6,7 +6,7 @@ Leaf steps do the work (`steps/executor.py`); containers only order it (`contain
 import asyncio
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, assert_never
+from typing import Any
 
 import msgspec
 
@@ -35,20 +35,17 @@ from runglass.engine.steps.outcomes import AwaitingToolResults, CreditsExhausted
 from runglass.errors import StepFailure
 from runglass.events import StepPaused
 from runglass.flow import (
-    CodeStep,
+    LEAVES,
     ConditionStep,
     LeafStep,
     LlmStep,
     LoopStep,
     ParallelStep,
-    PassthroughStep,
     Step,
-    WaitStep,
     leaves,
     within,
 )
 
-_LEAVES = frozenset({LlmStep, CodeStep, WaitStep, PassthroughStep})
 NO_TALK = LlmContext()
 """The context of a step that asks no model."""
 
@@ -172,9 +169,6 @@ class Interpreter:
             match step:
                 case _ if known is not None:
                     output = known
-                case LlmStep() | CodeStep() | WaitStep() | PassthroughStep():
-                    talk = self._talk_of(step, offer, turns, results)
-                    output = await self._attempts.run(step, data, scope, place, talk, turns)
                 case LoopStep():
                     output = await self._containers.loop(step, data, scope, place, self._sequence)
                 case ConditionStep():
@@ -182,7 +176,8 @@ class Interpreter:
                 case ParallelStep():
                     output = await self._containers.parallel(step, data, scope, place, self._sequence)
                 case _:
-                    assert_never(step)
+                    talk = self._talk_of(step, offer, turns, results)
+                    output = await self._attempts.run(step, data, scope, place, talk, turns)
             if known is None and place.loop_path is None and not isinstance(step, LeafStep):
                 # The output of a container outside of loops is seen to the end of the run, over every pause.
                 await self._keep_container(step, place, data, output)
@@ -200,7 +195,7 @@ class Interpreter:
             output = Payload(None)
             if known is None and place.loop_path is None and not isinstance(step, LeafStep):
                 self._recorder.add_checkpoint(output_checkpoint(step, place, output.json))
-        if (place.loop_path is None or type(step) in _LEAVES) and output.size_bytes >= HELD_AS_JSON:
+        if (place.loop_path is None or type(step) in LEAVES) and output.size_bytes >= HELD_AS_JSON:
             self._memory.keep(output, (step.id, path_text(place.loop_path)))
         scope.keep(step.id, output)
         return output

@@ -7,15 +7,12 @@ from runglass.engine.payload import Payload
 from runglass.engine.sandbox.references import mentioned_outputs
 from runglass.engine.scheduling.memory_budget import value_of
 from runglass.engine.scope import Scope
-from runglass.flow import PassthroughStep, Step, WaitStep
-
-PASSES_ON = (PassthroughStep, WaitStep)
-"""Steps whose names are for their `input` alone."""
+from runglass.flow import ForwardingStep, Step
 
 
 def uses_names(step: Step) -> bool:
-    """Whether the step has anything that names are put into."""
-    return step.input is not None or not isinstance(step, PASSES_ON)
+    """Whether the step has anything that names are put into; a forwarding one has at most its `input`."""
+    return step.input is not None or not isinstance(step, ForwardingStep)
 
 
 def needed_by(step: Step, data: Payload, scope: Scope) -> list[Payload]:

@@ -10,17 +10,17 @@ from typing import Any
 
 from runglass.byte_cache import ByteCache
 from runglass.flow import Step
+from runglass.step_syntax import referring_attributes
 
 _USE = re.compile(
     r"(?<!\w)steps(?!\w)(?:\s*\.\s*([A-Za-z_]\w*)(?!\w|\s*\()|\s*\[\s*([\"'])([^\"'\\]*)\2\s*\])?"
 )
 """A use of `steps`, followed by an item of it or by anything else."""
-_TEXTS = ("input", "over", "if_", "prompt", "system", "code")
 
 
 def mentioned_outputs(step: Step) -> frozenset[str] | None:
     """The ids whose outputs the step may use; None where it may use any."""
-    texts = [text for name in _TEXTS for text in _strings(getattr(step, name, None))]
+    texts = [text for name in referring_attributes(type(step)) for text in _strings(getattr(step, name))]
     return _mentioned("\0".join(texts).encode(errors="surrogatepass"))
 
 

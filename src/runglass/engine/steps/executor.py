@@ -14,7 +14,7 @@ from runglass.engine.scheduling.memory_budget import RunMemory, encode
 from runglass.engine.scheduling.run_limits import Allowance
 from runglass.engine.scheduling.store_turns import StoreTurns
 from runglass.engine.scope import Scope, StepPosition
-from runglass.engine.step_variables import PASSES_ON, names_for, needed_by, uses_names
+from runglass.engine.step_variables import names_for, needed_by, uses_names
 from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.attempt_runner import AttemptRunner
@@ -23,7 +23,7 @@ from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import StepFailedPermanently, out_of_credit
 from runglass.engine.steps.retries import PROVIDER_RETRY, retry_or_fail
 from runglass.errors import StepFailure, without_traceback
-from runglass.flow import LeafStep, Step, WaitStep
+from runglass.flow import ForwardingStep, LeafStep, Step, WaitStep
 from runglass.fold import Address, StepChange
 
 NOT_HELD = nullcontext()
@@ -119,7 +119,7 @@ class StepExecutor:
                     attempt = AttemptRecorder(
                         self._writing, step, given, place, number, turns=turns, tried=tried
                     )
-                    if has_names and isinstance(step, PASSES_ON):
+                    if has_names and isinstance(step, ForwardingStep):
                         names = {}
                     elif given is not data and has_names:
                         names = await names_for(step, given, scope, attempt=number)

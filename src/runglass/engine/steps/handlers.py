@@ -15,7 +15,7 @@ from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.errors import StepFailure
-from runglass.flow import CodeStep, LlmStep, PassthroughStep, WaitStep
+from runglass.flow import CodeStep, LlmStep, PassthroughStep, PlainStep, WaitStep
 from runglass.run_api import Attachment
 
 
@@ -51,7 +51,7 @@ class AttemptResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def perform(
-    step: CodeStep | WaitStep | PassthroughStep,
+    step: PlainStep,
     data: Payload,
     names: Mapping[str, Any],
     parts: StepDependencies,
