@@ -21,7 +21,7 @@ from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.engine.steps.handlers import StepDependencies
+from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.supervision import SupervisedTask
 from runglass.provider_settings import SettingRules
 from runglass.run_api import CaptureMode
@@ -85,7 +85,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             ) as models,
         ):
             bus = MemoryBus()
-            parts = StepDependencies(
+            dependencies = StepDependencies(
                 sandbox=sandbox,
                 templates=templates,
                 models=models,
@@ -108,7 +108,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             async with Engine(
                 store=store,
                 bus=bus,
-                parts=parts,
+                dependencies=dependencies,
                 make_capture=make_capture,
                 crash_retries=settings.crash_retries,
                 lease_s=settings.lease_s,
@@ -129,25 +129,25 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 housekeeping = Maintenance(
                     store=store,
                     engine=engine,
-                    clock=parts.clock,
+                    clock=dependencies.clock,
                     pause_limit=timedelta(hours=settings.pause_limit_h),
                     answer_ttl=timedelta(seconds=settings.answer_ttl_s),
                 )
                 removal = RunRemoval(
                     store=store,
-                    clock=parts.clock,
+                    clock=dependencies.clock,
                     default=Retention(settings.retention_days, settings.content_retention_days),
                 )
                 supervised = [
                     SupervisedTask(
                         "the lease keeper",
                         engine.run_forever,
-                        clock=parts.clock,
+                        clock=dependencies.clock,
                         vital=True,
                         settled_s=settings.lease_s,
                     ),
                     *(
-                        SupervisedTask(name, work, clock=parts.clock, vital=False, settled_s=SETTLED_S)
+                        SupervisedTask(name, work, clock=dependencies.clock, vital=False, settled_s=SETTLED_S)
                         for name, work in (
                             ("housekeeping", housekeeping.run_forever),
                             ("the expiry of answers", housekeeping.expire_forever),

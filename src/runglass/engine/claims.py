@@ -34,7 +34,7 @@ class RunClaims:
         self, context: EngineContext, active: ActiveRuns, idle: IdleRuns, queue: RunQueue, *, lease_s: float
     ) -> None:
         self._store = context.store
-        self._clock = context.parts.clock
+        self._clock = context.dependencies.clock
         self._crash_retries = context.crash_retries
         self._gate = context.gate
         self._active = active

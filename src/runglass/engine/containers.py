@@ -26,8 +26,8 @@ from runglass.engine.scheduling.pacing import ITERATION_S, admit_paced
 from runglass.engine.scheduling.run_limits import Allowance
 from runglass.engine.scope import Scope, StepPosition
 from runglass.engine.step_variables import names_for, needed_by
+from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.executor import StepExecutor
-from runglass.engine.steps.handlers import StepDependencies
 from runglass.errors import StepFailure
 from runglass.events import LoopCompleted, StepSkipped
 from runglass.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
@@ -45,7 +45,7 @@ class Containers:
         execution_id: str,
         recorder: Recorder,
         attempts: StepExecutor,
-        parts: StepDependencies,
+        dependencies: StepDependencies,
         kept: CheckpointSet,
         memory: RunMemory,
         allowance: Allowance,
@@ -53,9 +53,9 @@ class Containers:
         self._id = execution_id
         self._recorder = recorder
         self._attempts = attempts
-        self._sandbox = parts.sandbox
-        self._templates = parts.templates
-        self._project_id = parts.project_id
+        self._sandbox = dependencies.sandbox
+        self._templates = dependencies.templates
+        self._project_id = dependencies.project_id
         self._kept = kept
         self._memory = memory
         self._allowance = allowance

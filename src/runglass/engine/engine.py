@@ -32,7 +32,7 @@ from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_write
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.scheduling.store_turns import ProjectTurns
-from runglass.engine.steps.handlers import StepDependencies
+from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, CommitUncertain, PermanentStoreError, StoreError, api_error
 from runglass.run_api import CaptureMode
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Runs flows. `make_capture` gives the capture for a mode; `parts` are shared by all runs.
+    """Runs flows. `make_capture` gives the capture for a mode; `dependencies` are shared by all runs.
 
     A step whose process died is tried again `crash_retries` times. The engine's runs are its own for
     `lease_s` seconds at a time: `keep_lease` must be called more often than that. At most
@@ -57,7 +57,7 @@ class Engine:
         *,
         store: Store,
         bus: Bus,
-        parts: StepDependencies,
+        dependencies: StepDependencies,
         make_capture: Callable[[CaptureMode], Capture],
         crash_retries: int,
         lease_s: float,
@@ -75,7 +75,7 @@ class Engine:
         context = EngineContext(
             store=store,
             bus=bus,
-            parts=parts,
+            dependencies=dependencies,
             make_capture=make_capture,
             gate=self._gate,
             crash_retries=crash_retries,

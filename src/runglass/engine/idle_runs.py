@@ -68,7 +68,7 @@ class IdleRuns:
     async def end(self, run: RunRecord, *, error: dict[str, Any] | None = None, cancelled: str = "") -> None:
         """Ends the run as failed with `error`, or as cancelled. Raises as `end_run` does."""
         context, capture = self._context, self._context.make_capture(run.capture)
-        clock = context.parts.clock
+        clock = context.dependencies.clock
         await end_run(self._store, context.bus, clock, run, capture, error=error, cancelled=cancelled)
 
 

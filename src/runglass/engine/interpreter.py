@@ -29,8 +29,9 @@ from runglass.engine.scheduling.concurrency import is_cut_off
 from runglass.engine.scheduling.memory_budget import RunMemory, value_of
 from runglass.engine.scheduling.run_limits import Allowance
 from runglass.engine.scope import Scope, StepPosition
+from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.executor import StepExecutor
-from runglass.engine.steps.handlers import LlmContext, StepDependencies
+from runglass.engine.steps.handlers import LlmContext
 from runglass.engine.steps.outcomes import AwaitingToolResults, CreditsExhausted, StepFailedPermanently
 from runglass.errors import StepFailure
 from runglass.events import StepPaused
@@ -60,7 +61,7 @@ class Interpreter:
         recorder: Recorder,
         attempts: StepExecutor,
         capture: Capture,
-        parts: StepDependencies,
+        dependencies: StepDependencies,
         ending: StopRequest,
         state: ResumeState,
         memory: RunMemory,
@@ -80,7 +81,7 @@ class Interpreter:
             execution_id=execution_id,
             recorder=recorder,
             attempts=attempts,
-            parts=parts,
+            dependencies=dependencies,
             kept=state.kept,
             memory=memory,
             allowance=allowance,

@@ -27,8 +27,8 @@ from runglass.engine.scheduling.store_turns import ProjectTurns
 from runglass.engine.scope import StepPosition
 from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
+from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.executor import StepExecutor
-from runglass.engine.steps.handlers import StepDependencies
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.engine.steps.orphaned_calls import charge_lost
 from runglass.engine.steps.outcomes import CreditsExhausted, StepFailedPermanently
@@ -59,7 +59,7 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
 
     store: Store
     bus: Bus
-    parts: StepDependencies
+    dependencies: StepDependencies
     make_capture: Callable[[CaptureMode], Capture]
     gate: DrainGate
     crash_retries: int
@@ -95,7 +95,7 @@ class RunTask:
             around.bus,
             run,
             state.fold,
-            around.parts.clock,
+            around.dependencies.clock,
             owner=owner,
             not_before=not_before,
         )
@@ -174,7 +174,11 @@ class RunTask:
         if run is None or run.ended or run.fence != self.run.fence:
             raise LeaseLost(f"run {self.run.id!r} was taken over by another process") from refused
         log.error("run %s is ended, as it cannot be recorded: %s", run.id, refused)
-        clock, reason, capture = around.parts.clock, self.ending.cancelled, around.make_capture(run.capture)
+        clock, reason, capture = (
+            around.dependencies.clock,
+            self.ending.cancelled,
+            around.make_capture(run.capture),
+        )
         if reason is not None:
             await end_run(around.store, around.bus, clock, run, capture, cancelled=reason)
             return RunOutcome("cancelled", error={"code": "CANCELLED", "message": reason})
@@ -198,14 +202,14 @@ class RunTask:
 
     async def _runner(self, capture: Capture) -> Interpreter:
         plan, state, around = self._state.begun.plan, self._state, self._around
-        parts = msgspec.structs.replace(around.parts, project_id=self.run.project_id)
+        dependencies = msgspec.structs.replace(around.dependencies, project_id=self.run.project_id)
         writing = AttemptContext(
             execution_id=self.run.id,
             flow=plan.flow,
             inputs=Payload(plan.inputs),
             recorder=self._recorder,
             capture=capture,
-            clock=around.parts.clock,
+            clock=around.dependencies.clock,
             answers_call=state.begun.segment.answers_call,
             outputs=self._outputs,
         )
@@ -214,7 +218,7 @@ class RunTask:
             self._leave_behind(state.left_behind, writing)
         attempts = StepExecutor(
             writing,
-            parts=parts,
+            dependencies=dependencies,
             gate=around.gate,
             ending=self.ending,
             crash_retries=around.crash_retries,
@@ -231,7 +235,7 @@ class RunTask:
             recorder=self._recorder,
             attempts=attempts,
             capture=capture,
-            parts=parts,
+            dependencies=dependencies,
             ending=self.ending,
             state=state,
             memory=self._memory,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from runglass.bus.memory import MemoryBus
 from runglass.engine.engine import Engine
-from runglass.engine.steps.handlers import StepDependencies
+from runglass.engine.steps.dependencies import StepDependencies
 from runglass.errors import StoreError
 from runglass.fold import Address
 from tests.fakes import CRASH_RETRIES, LEASE_S
@@ -81,7 +81,7 @@ class Life:
             if world.alone:
                 # As a server does that has its data for itself.
                 await self.store.end_lease(None)
-            parts = StepDependencies(
+            dependencies = StepDependencies(
                 sandbox=SimulatedSandbox(chance, effect),
                 templates=SimulatedTemplates(),
                 models=SimulatedModels(chance),
@@ -91,7 +91,7 @@ class Life:
             async with Engine(
                 store=self.store,
                 bus=bus,
-                parts=parts,
+                dependencies=dependencies,
                 make_capture=world.capture,
                 crash_retries=CRASH_RETRIES,
                 lease_s=LEASE_S,

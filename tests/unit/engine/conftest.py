@@ -20,7 +20,7 @@ from runglass.engine.sandbox.sandbox import Sandbox
 from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
-from runglass.engine.steps.handlers import StepDependencies
+from runglass.engine.steps.dependencies import StepDependencies
 from runglass.events import StreamEvent, decode_event
 from runglass.flow import Flow
 from runglass.flow_parser import parse_flow
@@ -84,12 +84,12 @@ async def open_harness(
         sandbox = await opened.enter_async_context(Sandbox(time_limit_ms=2000))
         templates = await opened.enter_async_context(Templates())
         models = await opened.enter_async_context(ModelGateway(prices=prices) if models is None else models)
-        parts = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)
+        dependencies = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)
         bus = MemoryBus()
         engine = Engine(
             store=store,
             bus=bus,
-            parts=parts,
+            dependencies=dependencies,
             make_capture=make_capture,
             crash_retries=CRASH_RETRIES,
             lease_s=LEASE_S,

@@ -19,10 +19,10 @@ from runglass.engine.scheduling.store_turns import StoreTurns
 from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.deadline import within
+from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.handlers import (
     AttemptResult,
     LlmContext,
-    StepDependencies,
     model_request,
     perform,
     performed,
@@ -46,7 +46,7 @@ class AttemptRunner:
         self,
         writing: AttemptContext,
         *,
-        parts: StepDependencies,
+        dependencies: StepDependencies,
         ending: StopRequest,
         memory: RunMemory,
         allowance: Allowance,
@@ -54,7 +54,7 @@ class AttemptRunner:
         budget: RunBudget | None,
     ) -> None:
         self._writing = writing
-        self._parts = parts
+        self._dependencies = dependencies
         self._ending = ending
         self._memory = memory
         self._allowance = allowance
@@ -92,7 +92,7 @@ class AttemptRunner:
             if failure is not None:
                 return failure
             if isinstance(step, LlmStep):
-                request = await model_request(step, names, self._parts, talk)
+                request = await model_request(step, names, self._dependencies, talk)
                 await attempt.prompt(rendered_prompt(request))
                 limit = asyncio.timeout(None)
                 if room is not None:
@@ -102,7 +102,7 @@ class AttemptRunner:
                     room.give_back()
                 done = performed(request, await self._ask(attempt, step, request, limit))
             else:
-                work = perform(step, attempt.data, names, self._parts, waited_s=waited_s)
+                work = perform(step, attempt.data, names, self._dependencies, waited_s=waited_s)
                 if isinstance(step, WaitStep) and attempt.data.holding is not None:
                     work = self._memory.without(attempt.data, work)
                 if step.timeout_ms is None:
@@ -163,14 +163,14 @@ class AttemptRunner:
         self, attempt: AttemptRecorder, step: LlmStep, request: ModelRequest, limit: asyncio.Timeout
     ) -> ModelAnswer:
         """The model's answer, asked for when it is the project's turn."""
-        async with self._parts.model_turns.turn(self._parts.project_id):
+        async with self._dependencies.model_turns.turn(self._dependencies.project_id):
             return await ask_model(
                 attempt,
                 step,
                 request,
                 limit,
                 writing=self._writing,
-                models=self._parts.models,
+                models=self._dependencies.models,
                 budget=self._budget,
                 ending=self._ending,
             )

@@ -18,7 +18,8 @@ from runglass.engine.step_variables import names_for, needed_by, uses_names
 from runglass.engine.steps.attempt_context import AttemptContext
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.attempt_runner import AttemptRunner
-from runglass.engine.steps.handlers import AttemptResult, LlmContext, StepDependencies
+from runglass.engine.steps.dependencies import StepDependencies
+from runglass.engine.steps.handlers import AttemptResult, LlmContext
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import StepFailedPermanently, out_of_credit
 from runglass.engine.steps.retries import PROVIDER_RETRY, retry_or_fail
@@ -42,7 +43,7 @@ class StepExecutor:
         self,
         writing: AttemptContext,
         *,
-        parts: StepDependencies,
+        dependencies: StepDependencies,
         gate: DrainGate,
         ending: StopRequest,
         crash_retries: int,
@@ -57,7 +58,7 @@ class StepExecutor:
         self.interrupted = InterruptedAttempts(writing, cut_off, crash_retries=crash_retries)
         self._runner = AttemptRunner(
             writing,
-            parts=parts,
+            dependencies=dependencies,
             ending=ending,
             memory=memory,
             allowance=allowance,
@@ -65,7 +66,7 @@ class StepExecutor:
             budget=budget,
         )
         self._writing = writing
-        self._parts = parts
+        self._dependencies = dependencies
         self._gate = gate
         self._ending = ending
         self._budget = budget
@@ -130,7 +131,7 @@ class StepExecutor:
                     delay_ms = retry_or_fail(attempt, outcome)
             # Nothing of the attempt is held on to while the next one is waited for.
             del names, given, attempt, outcome
-            await self._parts.clock.sleep(delay_ms / 1000)
+            await self._dependencies.clock.sleep(delay_ms / 1000)
             number, tried, turns = number + 1, tried + 1, None
             if self._writing.recorder.log_bytes > self._allowance.log_bytes:
                 self._end_at_limit(step)
@@ -200,7 +201,7 @@ class StepExecutor:
             retry = step.retry or PROVIDER_RETRY
             delay_s = retry.delay_ms(max(1, cut_off.failures)) / 1000
             passed_s = self._seconds_since(before.completed_at or before.started_at or "")
-            await self._parts.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
+            await self._dependencies.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return
         needed = needed_by(step, data, scope)
         async with self._memory.using(needed, decoded=uses_names(step)) if needed else NOT_HELD:
@@ -213,7 +214,7 @@ class StepExecutor:
         if not moment:
             return 0.0
         # Never negative: clocks are set back now and then.
-        return max(0.0, (self._parts.clock.now() - datetime.fromisoformat(moment)).total_seconds())
+        return max(0.0, (self._dependencies.clock.now() - datetime.fromisoformat(moment)).total_seconds())
 
     async def _input_of(
         self, step: LeafStep, data: Payload, names: Mapping[str, Any]
@@ -222,8 +223,10 @@ class StepExecutor:
         failure = None
         if step.input is not None:
             try:
-                parts = self._parts
-                given = await parts.templates.render_input(step.input, names, project_id=parts.project_id)
+                dependencies = self._dependencies
+                given = await dependencies.templates.render_input(
+                    step.input, names, project_id=dependencies.project_id
+                )
                 data = Payload(given)
             except StepFailure as error:
                 failure = without_traceback(error)

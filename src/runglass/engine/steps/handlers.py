@@ -1,33 +1,18 @@
 """The work of each kind of leaf step in one attempt: input in, output out, nothing recorded here."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, assert_never
 
 import msgspec
 
-from runglass.clock import Clock
 from runglass.engine.journal.run_spec import ToolOffer
-from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest
+from runglass.engine.models.gateway import ModelAnswer, ModelRequest
 from runglass.engine.models.model_types import text_of
 from runglass.engine.payload import Payload
-from runglass.engine.sandbox.sandbox import Sandbox
-from runglass.engine.sandbox.templates import Templates
-from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.engine.steps.dependencies import StepDependencies
 from runglass.errors import StepFailure
 from runglass.flow import CodeStep, LlmStep, PassthroughStep, PlainStep, WaitStep
 from runglass.run_api import Attachment
-
-
-class StepDependencies(msgspec.Struct, frozen=True, kw_only=True):
-    """The services that steps use, shared by all runs of a process; `project_id` is that of the run."""
-
-    sandbox: Sandbox
-    templates: Templates
-    models: ModelGateway
-    clock: Clock
-    model_turns: FairTurns = msgspec.field(default_factory=lambda: FairTurns(Shares(math.inf)))
-    project_id: int = 0
 
 
 class LlmContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +39,7 @@ async def perform(
     step: PlainStep,
     data: Payload,
     names: Mapping[str, Any],
-    parts: StepDependencies,
+    dependencies: StepDependencies,
     *,
     waited_s: float = 0.0,
 ) -> AttemptResult:
@@ -64,13 +49,13 @@ async def perform(
     """
     match step:
         case CodeStep():
-            value = await parts.sandbox.run(step.code, names, project_id=parts.project_id)
+            value = await dependencies.sandbox.run(step.code, names, project_id=dependencies.project_id)
             if not isinstance(value, dict):
                 message = f"the code of step {step.id!r} returned {_kind(value)}; it must return an object"
                 raise StepFailure("INVALID_OUTPUT", message)
             return AttemptResult(output=Payload(value))
         case WaitStep():
-            await parts.clock.sleep(max(0.0, step.ms / 1000 - waited_s))
+            await dependencies.clock.sleep(max(0.0, step.ms / 1000 - waited_s))
             return AttemptResult(output=data)
         case PassthroughStep():
             return AttemptResult(output=data)
@@ -78,13 +63,14 @@ async def perform(
 
 
 async def model_request(
-    step: LlmStep, names: Mapping[str, Any], parts: StepDependencies, talk: LlmContext
+    step: LlmStep, names: Mapping[str, Any], dependencies: StepDependencies, talk: LlmContext
 ) -> ModelRequest:
     """The request of an llm step to its model in this turn. Raises StepFailure."""
     return ModelRequest(
         model=step.model,
-        system=None if step.system is None else await _rendered(step.system, names, parts),
-        messages=talk.messages or [*talk.history, await _user_turn(step, names, parts, talk.attachments)],
+        system=None if step.system is None else await _rendered(step.system, names, dependencies),
+        messages=talk.messages
+        or [*talk.history, await _user_turn(step, names, dependencies, talk.attachments)],
         settings=step.settings,
         output_schema=step.output_schema,
         tools=talk.offer.tools if talk.offer else [],
@@ -114,19 +100,19 @@ def performed(request: ModelRequest, answer: ModelAnswer) -> AttemptResult:
 
 
 async def _user_turn(
-    step: LlmStep, names: Mapping[str, Any], parts: StepDependencies, attachments: list[Attachment]
+    step: LlmStep, names: Mapping[str, Any], dependencies: StepDependencies, attachments: list[Attachment]
 ) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": "user", "content": await _prompt(step, names, parts)}
+    turn: dict[str, Any] = {"role": "user", "content": await _prompt(step, names, dependencies)}
     return turn | {"attachments": msgspec.to_builtins(attachments)} if attachments else turn
 
 
-async def _rendered(template: str, names: Mapping[str, Any], parts: StepDependencies) -> str:
-    return await parts.templates.render(template, names, project_id=parts.project_id)
+async def _rendered(template: str, names: Mapping[str, Any], dependencies: StepDependencies) -> str:
+    return await dependencies.templates.render(template, names, project_id=dependencies.project_id)
 
 
-async def _prompt(step: LlmStep, names: Mapping[str, Any], parts: StepDependencies) -> str:
+async def _prompt(step: LlmStep, names: Mapping[str, Any], dependencies: StepDependencies) -> str:
     if step.prompt is not None:
-        return await _rendered(step.prompt, names, parts)
+        return await _rendered(step.prompt, names, dependencies)
     message = names.get("message", names["initial"].get("message"))
     if not isinstance(message, str):
         raise StepFailure(
