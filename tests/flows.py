@@ -75,6 +75,10 @@ ONE = "steps: [{id: a, type: passthrough}]\n"
 LLM = HEAD + "  - id: a\n    type: llm\n    model: echo\n"
 
 
+ANY_KIND = "llm, code, wait, passthrough, loop, condition or parallel"
+"""What messages say that a `type` may be."""
+
+
 def problems(text: str | bytes) -> list[str]:
     """Each problem of a flow file named `f.yaml`, as people read it."""
     with pytest.raises(FlowFileError) as caught:

@@ -14,6 +14,7 @@ from runglass.client.core import run_requests
 from runglass.client.core.requests import FlowAddress
 from runglass.errors import CODES
 from runglass.events import EventType
+from runglass.flow import Step
 from runglass.settings_reader import read_settings
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,14 @@ def test_the_diffs_of_the_recipes_are_of_the_code_as_it_is() -> None:
         if before:
             lines = set((ROOT / name).read_text(encoding="utf-8").splitlines())
             assert [line for line in before if line not in lines] == [], name
+
+
+@pytest.mark.parametrize("kind", get_args(Step), ids=lambda kind: kind.__struct_config__.tag)
+def test_the_page_of_flow_files_has_every_kind_of_step_and_its_fields(kind: type[Step]) -> None:
+    page = (DOCS / "flow-file.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(\w+)`|\b(\w+):", page))
+    words = {word for pair in told for word in pair}
+    assert {kind.__struct_config__.tag, *kind.__struct_encode_fields__} - words == set()
 
 
 def test_the_page_for_contributors_has_every_target_of_make() -> None:
