@@ -2,8 +2,9 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 
@@ -85,6 +86,19 @@ def problems(text: str | bytes) -> list[str]:
         parse_flow(text, file="f.yaml")
     assert len(caught.value.problems) == len(str(caught.value).splitlines())
     return str(caught.value).splitlines()
+
+
+_EMPTY: dict[Any, Any] = {str: "x", int: 0, list: [], dict: {}}
+
+
+def smallest_step(kind: type[Step], **fields: Any) -> dict[str, Any]:
+    """The step `here` of this kind as in a file, with nothing but what it must have, and these fields."""
+    required = {
+        field.encode_name: _EMPTY[get_origin(written := get_args(field.type)[0]) or written]
+        for field in msgspec.structs.fields(kind)
+        if field.required
+    }
+    return {"type": kind.__struct_config__.tag, **required, "id": "here", **fields}
 
 
 SUCCEEDS = "return {'n': 1}"

@@ -16,6 +16,7 @@ from runglass.flow_models import SETTING_FAMILIES
 from runglass.flow_parser import parse_flow
 from runglass.override_policy import check_fields, check_new_models, models_in, offered_fields
 from runglass.provider_settings import EXTRAS, NEVER, OWN, PLAIN, PRICED, SettingRules
+from tests.flows import smallest_step
 
 RULES = SettingRules({})
 MODELS = ("echo", "a:small", "a:large", "b:tiny", "b:other")
@@ -154,10 +155,9 @@ def test_a_flow_that_offers_nothing() -> None:
 
 @pytest.mark.parametrize("kind", get_args(LeafStep))
 def test_no_field_of_any_kind_of_step_is_open_unless_the_flow_says_so(kind: type[LeafStep]) -> None:
-    data = {"id": "a", "type": kind.__struct_config__.tag, "model": "echo", "code": "return {}", "ms": 0}
-    names = [field.encode_name for field in msgspec.structs.fields(kind)]
-    step = {name: value for name, value in data.items() if name in (*names, "type")}
-    flow = msgspec.convert({"slug": "a", "overridable": [], "steps": [step]}, Flow)
-    for name in set(names) - {"id", "name"}:
-        with pytest.raises(APIError, match=f"list '{name}' in the flow's `overridable`"):
-            check_fields(flow, {"a": {name: "another value"}}, RULES)
+    flow = msgspec.convert({"slug": "a", "overridable": [], "steps": [smallest_step(kind)]}, Flow)
+    for field in msgspec.structs.fields(kind):
+        if field.name in ("id", "name"):
+            continue
+        with pytest.raises(APIError, match=f"list '{field.encode_name}' in the flow's `overridable`"):
+            check_fields(flow, {"here": {field.encode_name: "another value"}}, RULES)

@@ -1,6 +1,6 @@
 """What is written in a field of a step is told once, by its struct: all who look into such fields agree."""
 
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -10,9 +10,9 @@ from runglass.flow import Step, Syntax
 from runglass.flow_references import unmet_references
 from runglass.flow_validation import flow_rules
 from runglass.step_syntax import fields_with_syntax, syntaxes
+from tests.flows import smallest_step
 
 KINDS = get_args(Step)
-EMPTY: dict[Any, Any] = {str: "x", int: 0, list: [], dict: {}}
 
 MALFORMED: dict[Syntax, tuple[Any, str]] = {
     "template": ("{{ x", "template is malformed"),
@@ -37,16 +37,6 @@ FIELDS = {
 REFERRING = [name for name, (_, field) in FIELDS.items() if field.syntax in REFERS]
 
 
-def step(kind: type[Step], **fields: Any) -> dict[str, Any]:
-    """A step of this kind as in a file, with nothing but what it must have, and these fields."""
-    required = {
-        field.encode_name: EMPTY[get_origin(written := get_args(field.type)[0]) or written]
-        for field in msgspec.structs.fields(kind)
-        if field.required
-    }
-    return {"type": kind.__struct_config__.tag, **required, "id": "here", **fields}
-
-
 def test_every_kind_of_step_is_looked_into() -> None:
     assert len(KINDS) >= 7
     assert all("input" in {field.name for field in fields_with_syntax(kind)} for kind in KINDS)
@@ -57,14 +47,14 @@ def test_every_kind_of_step_is_looked_into() -> None:
 def test_a_mistake_in_a_field_is_found(name: str) -> None:
     kind, field = FIELDS[name]
     value, message = MALFORMED[field.syntax]
-    findings = list(flow_rules(1000).step(step(kind, **{field.name: value}), ()))
+    findings = list(flow_rules(1000).step(smallest_step(kind, **{field.name: value}), ()))
     assert any(message in each.message and each.path[0] == field.name for each in findings), findings
 
 
 @pytest.mark.parametrize("name", REFERRING)
 def test_the_check_of_a_flow_and_the_engine_see_the_same_references(name: str) -> None:
     kind, field = FIELDS[name]
-    data = step(kind, **{field.name: REFERS[field.syntax]})
+    data = smallest_step(kind, **{field.name: REFERS[field.syntax]})
     (finding,) = unmet_references({"slug": "a", "steps": [data]})
     assert finding.path[:3] == ("steps", 0, field.name)
     assert "no step 'gone'" in finding.message
