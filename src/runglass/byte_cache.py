@@ -68,6 +68,10 @@ class ByteCache(Generic[Key, Value]):
                 self._shrink()
         return value
 
+    def __len__(self) -> int:
+        """How many values are kept."""
+        return len(self._values)
+
     def limit(self, total_bytes: int) -> None:
         """Keeps no more than this cache's share of `total_bytes` from now on."""
         with self._lock:

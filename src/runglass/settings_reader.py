@@ -31,7 +31,7 @@ _OF_A_SERVICE = re.compile(
 _FILE_NAMES = frozenset({"data", "flows", "store"})
 """Settings that name files, which on most systems need not be UTF-8."""
 
-_told: set[str] = set()
+warned: set[str] = set()
 
 
 def _log_it(warning: str) -> None:
@@ -76,8 +76,8 @@ def _from_environment(environment: Mapping[str, str], warn: Callable[[str], None
             continue
         name = variable.removeprefix(PREFIX).lower()
         if (warning := _passed_over(variable, text)) is not None:
-            if warning and warning not in _told:
-                _told.add(warning)
+            if warning and warning not in warned:
+                warned.add(warning)
                 warn(warning)
             continue
         if name not in _FILE_NAMES and not is_whole(text):

@@ -43,7 +43,7 @@ def store_of(server: RunningServer) -> SqliteStore:
 
 def pragma(server: RunningServer, text: str) -> int:
     """Asks or tells the connection that writes; the value of the pragma."""
-    rows = server.call(store_of(server)._db.write(every(lambda row: int(row[0]), f"PRAGMA {text}")))
+    rows = server.call(store_of(server).connections.write(every(lambda row: int(row[0]), f"PRAGMA {text}")))
     return rows[0]
 
 
@@ -170,7 +170,7 @@ def test_health_tells_of_a_disk_that_takes_no_writes(
 
 def use_up_free_pages(server: RunningServer) -> None:
     """Fills what deleted rows have left free in the file, so that every write needs a new page."""
-    write = store_of(server)._db.write
+    write = store_of(server).connections.write
     sql = "INSERT INTO owed (run_no, seq, data) VALUES (0, (SELECT count(*) FROM owed), zeroblob(?))"
     for size in (1_000_000, 100_000, 10_000, 4_000):
         with contextlib.suppress(StoreError):
@@ -200,7 +200,7 @@ def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
             done = execute(http, "anything")
             job = http.post("/seq/acme/demo/lasting/jobs", json={}).json()["executionId"]
             assert httpx2.get(f"{url}/health").json()["status"] == "ok"
-            with failing_disk(process._process.pid):
+            with failing_disk(process.pid):
                 sick = until_health(url, 503)
                 assert sick["status"] == "unavailable"
                 assert sick["reasons"] == ["the store takes no writes: disk I/O error"]

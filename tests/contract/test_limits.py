@@ -8,6 +8,8 @@ import httpx2
 import pytest
 
 from runglass import AsyncClient, Client
+from runglass.client.transport.blocking import SyncTransport
+from runglass.client.transport.on_asyncio import AsyncTransport
 from runglass.errors import RateLimitError
 from runglass.server.security.rate_limit import KeyRate, ProjectRate
 from runglass.store.records import Project
@@ -98,7 +100,9 @@ def use_up(server: RunningServer, key: str) -> None:
             pass
 
 
-def test_the_client_waits_as_long_as_the_server_asks(server: RunningServer, clock: Clock) -> None:
+def test_the_client_waits_as_long_as_the_server_asks(
+    server: RunningServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = server.make_key("acme", "demo")
     use_up(server, key)
     with Client(key, base_url=server.base_url, max_retries=0) as hasty:
@@ -107,18 +111,20 @@ def test_the_client_waits_as_long_as_the_server_asks(server: RunningServer, cloc
         assert refused.value.retry_after_s == 10
     clock.waits_s.clear()
     with Client(key, base_url=server.base_url) as patient:
-        patient._transport.sleep = clock.wait
+        monkeypatch.setattr(SyncTransport, "sleep", lambda _, seconds: clock.wait(seconds))
         # Not only a reading is tried again: the server promises that nothing was started.
         assert patient.flow("acme/demo/anything").execute().result == {}
     assert clock.waits_s == [10]
 
 
-async def test_the_asyncio_client_waits_too(server: RunningServer, clock: Clock) -> None:
+async def test_the_asyncio_client_waits_too(
+    server: RunningServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = server.make_key("acme", "demo")
     use_up(server, key)
     clock.waits_s.clear()
     async with AsyncClient(key, base_url=server.base_url) as patient:
-        patient._transport.sleep = clock.await_
+        monkeypatch.setattr(AsyncTransport, "sleep", lambda _, seconds: clock.await_(seconds))
         assert (await patient.flow("acme/demo/anything").execute()).result == {}
     assert clock.waits_s == [10]
 

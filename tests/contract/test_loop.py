@@ -90,11 +90,17 @@ def heartbeat(server: RunningServer) -> Iterator[list[float]]:
             longest[0] = max(longest[0], time.monotonic() - last)
             last = time.monotonic()
 
-    beating = asyncio.run_coroutine_threadsafe(beat(), server._loop)
+    async def begin() -> asyncio.Task[None]:
+        return asyncio.create_task(beat())
+
+    async def end() -> None:
+        beating.cancel()
+
+    beating = server.call(begin())
     try:
         yield longest
     finally:
-        beating.cancel()
+        server.call(end())
 
 
 BODIES = {

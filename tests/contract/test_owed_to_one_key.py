@@ -190,7 +190,7 @@ def test_what_no_key_has_started_is_for_those_who_may_run(server: RunningServer,
         def work(db: Any) -> None:
             db.execute("UPDATE run SET trigger_type = 'job' WHERE id = ?", (run,))
 
-        await server.runtime.store._db.write(work)  # type: ignore[attr-defined]
+        await server.runtime.store.connections.write(work)  # type: ignore[attr-defined]
 
     server.call(as_a_job())
     path = f"/seq/acme/demo/keeps-off/jobs/{run}"

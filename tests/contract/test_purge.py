@@ -7,6 +7,8 @@ import httpx2
 import pytest
 from msgspec.structs import replace
 
+from runglass.errors import APIError
+from runglass.server.services.idempotency import idle_run
 from runglass.store.records import RunRecord
 from runglass.testing import RunningServer
 from tests.contract.test_cancel import paused
@@ -180,16 +182,7 @@ def test_whoever_waits_for_a_paused_run_that_is_purged_is_told(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without an end in the log that can still be read, the wait would never be over."""
-    from runglass.errors import APIError
-    from runglass.server.services.idempotency import _rested
-
     run = paused(server)
-
-    class Request:
-        """As much of a request as the wait looks at."""
-
-        class services:
-            runtime = server.runtime
 
     async def wait() -> str:
         store = server.runtime.store
@@ -198,7 +191,7 @@ def test_whoever_waits_for_a_paused_run_that_is_purged_is_told(
         await server.runtime.engine.cancel_paused(record, reason="test")
         assert await store.purge_run(record.no)
         try:
-            await _rested(Request, replace(record, status="running"), -1)  # type: ignore[arg-type]
+            await idle_run(server.runtime, replace(record, status="running"), beyond=-1)
         except APIError as error:
             return error.code
         return ""

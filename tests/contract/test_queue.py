@@ -29,7 +29,7 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 def until_waiting(server: RunningServer, count: int) -> None:
     deadline = time.monotonic() + 20
-    while server.runtime.engine._queue.waiting != count:
+    while server.runtime.engine.queue.waiting != count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

@@ -6,6 +6,7 @@ import httpx2
 import msgspec
 import pytest
 
+from runglass.clock import SystemClock
 from runglass.errors import FlowFileError
 from runglass.events import decode_event
 from runglass.flow_parser import parse_flow
@@ -38,7 +39,7 @@ def tidy(server: RunningServer) -> None:
     """Removes what ended before this moment, which must be a later one than that of the end."""
 
     async def after_a_moment() -> None:
-        await server.runtime.removal._clock.sleep(0.002)
+        await SystemClock().sleep(0.002)
         await server.runtime.removal.tidy()
 
     server.call(after_a_moment())

@@ -201,7 +201,7 @@ def test_a_resume_in_the_line_leaves_its_run_paused() -> None:
             holds = start(server, "endless")
             resume = resumption(body, results_of(body))
             waits = calls.submit(caller.post, "/seq/acme/demo/talk/execute", json=resume)
-            while not server.runtime.engine._queue.waiting:
+            while not server.runtime.engine.queue.waiting:
                 time.sleep(0.01)
             http.delete(f"/keys/{key_id}")
             answer = waits.result(WAIT_S)

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from runglass.errors import RunPurged
+from runglass.flow import Flow
 from runglass.server.http.json_streaming import PART_BYTES
 from runglass.server.requests.pagination import cursor_of
 from runglass.server.routes import sessions
@@ -106,8 +107,8 @@ def test_a_large_run_is_read_and_told_in_bounded_pieces_beside_the_loop(
         run(http, session, "heavy", parameters={"over": [0] * count})
     loop = server.call(thread())
     pieces: list[tuple[int, int]] = []
-    flows: list[bytes] = []
-    read, shape_of = session_runs.SessionSteps.read, session_runs._shape_of
+    flows: list[Flow] = []
+    read = session_runs.SessionSteps.read
 
     def watched(self: session_runs.SessionSteps, rows: Sequence[bytes]) -> bytes:
         told = read(self, rows)
@@ -116,12 +117,13 @@ def test_a_large_run_is_read_and_told_in_bounded_pieces_beside_the_loop(
         pieces.append((size, max(map(len, rows))))
         return told
 
-    def counted(source: bytes) -> Any:
-        flows.append(source)
-        return shape_of(source)
+    class Counted(session_runs.FlowShape):
+        def __init__(self, flow: Flow) -> None:
+            flows.append(flow)
+            super().__init__(flow)
 
     monkeypatch.setattr(session_runs.SessionSteps, "read", watched)
-    monkeypatch.setattr(session_runs, "_shape_of", counted)
+    monkeypatch.setattr(session_runs, "FlowShape", Counted)
     monkeypatch.setattr(sessions, "PAGE_BYTES", 1_000_000)
     found = pages(http, session)
     assert [len(page["executions"]) for page in found] == [2, 1]

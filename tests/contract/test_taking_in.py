@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import runglass
-from runglass.server.services.idempotency import _in_order
+from runglass.server.services.idempotency import sorted_members
 from runglass.server.services.request_admission import SHARE
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import detail, http_for, refusal
@@ -127,7 +127,7 @@ def test_nothing_is_sorted_by_the_encoder() -> None:
 )
 def test_the_order_of_names_makes_no_difference(value: Any) -> None:
     wanted = msgspec.json.encode(value, order="sorted")
-    assert msgspec.json.encode(_in_order(value)) == wanted
+    assert msgspec.json.encode(sorted_members(value)) == wanted
 
 
 SLOW = "slug: slow\nsteps: [{id: nap, type: wait, ms: 3000}]\n"

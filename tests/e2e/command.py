@@ -55,6 +55,7 @@ class Process:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self.pid = process.pid
         self._stdout = _lines_of(process.stdout)
         self._stderr = _lines_of(process.stderr)
 

@@ -22,6 +22,7 @@ from runglass import (
     StepStarted,
 )
 from runglass.bus.base import Listener
+from runglass.client.transport.blocking import SyncTransport
 from runglass.testing import RunningServer, running_server
 from tests.unit.client.scripted import EVENT_STREAM, Exchange, ScriptedServer
 from tests.unit.client.sides import KEY, RUN, Side
@@ -247,7 +248,7 @@ async def test_a_closed_async_client_waits_for_nothing(opens: int, asked: str) -
         assert await asyncio.to_thread(mute.left.wait, AT_ONCE_S)
 
 
-def test_a_closed_client_does_not_wait_to_come_back() -> None:
+def test_a_closed_client_does_not_wait_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader whose server is away sleeps between two attempts; closing the client wakes it."""
     with ScriptedServer() as gone:
         pass
@@ -261,13 +262,13 @@ def test_a_closed_client_does_not_wait_to_come_back() -> None:
             ended.append(error)
 
     slept = threading.Event()
-    sleep = client._transport.sleep
+    sleep = SyncTransport.sleep
 
-    def sleeping(seconds: float) -> object:
+    def sleeping(transport: SyncTransport, seconds: float) -> None:
         slept.set()
-        return sleep(seconds + 60)
+        sleep(transport, seconds + 60)
 
-    client._transport.sleep = sleeping
+    monkeypatch.setattr(SyncTransport, "sleep", sleeping)
     thread = threading.Thread(target=follow)
     thread.start()
     assert slept.wait(10)

@@ -5,11 +5,15 @@ The clients keep their cursor and their patience; only the waits before they com
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from runglass import AsyncClient, Client
+from runglass import AsyncRun, Run
+from runglass.client.core.connection import ServerConnection, endpoint
+from runglass.client.core.requests import run_path
+from runglass.client.transport.blocking import SyncTransport
+from runglass.client.transport.on_asyncio import AsyncTransport
 from runglass.events import TERMINAL_EVENTS, decode_event
 from runglass.sse import Decoder
 from tests.prove.recorded import Row
@@ -30,18 +34,38 @@ def expected(kind: Kind, rows: tuple[Row, ...]) -> list[Any]:
     return list(rows) if kind == "raw HTTP" else [decode_event(row.data) for row in rows]
 
 
+class Hasty(SyncTransport):
+    """A transport that does not wait between two attempts."""
+
+    def sleep(self, seconds: float) -> None:
+        """Returns at once."""
+
+
+class AsyncHasty(AsyncTransport):
+    """A transport that does not wait between two attempts."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+
+def _endpoint(base_url: str, key: str) -> ServerConnection:
+    return endpoint(api_key=key, base_url=base_url, timeout=60.0, max_retries=_PATIENT, session_id=None)
+
+
 @asynccontextmanager
 async def reader(kind: Kind, base_url: str, key: str) -> AsyncIterator[Read]:
     """A reader of that kind, for any number of runs."""
     match kind:
         case "sync client":
-            with Client(key, base_url=base_url, max_retries=_PATIENT) as blocking:
-                blocking._transport.sleep = lambda seconds: None
-                yield lambda run_id: asyncio.to_thread(list, blocking.run(run_id).live_trace())
+            blocking = Hasty(_endpoint(base_url, key))
+            with closing(blocking):
+                yield lambda run_id: asyncio.to_thread(
+                    list, Run(blocking, run_path(run_id), run_id).live_trace()
+                )
         case "async client":
-            async with AsyncClient(key, base_url=base_url, max_retries=_PATIENT) as client:
-                client._transport.sleep = lambda seconds: asyncio.sleep(0)
-                yield lambda run_id: _followed(client, run_id)
+            on_asyncio = AsyncHasty(_endpoint(base_url, key))
+            async with aclosing(on_asyncio):
+                yield lambda run_id: _followed(AsyncRun(on_asyncio, run_path(run_id), run_id))
         case "raw HTTP":
             yield lambda run_id: read_raw(base_url, run_id, key)
 
@@ -67,8 +91,8 @@ def as_one_lie() -> Iterator[None]:
         raise AssertionError("\n".join([f"{type(first).__name__}: {first}", *notes])) from failures
 
 
-async def _followed(client: AsyncClient, run_id: str) -> list[Any]:
-    return [event async for event in client.run(run_id).live_trace()]
+async def _followed(run: AsyncRun) -> list[Any]:
+    return [event async for event in run.live_trace()]
 
 
 async def read_raw(base_url: str, run_id: str, key: str) -> list[Row]:

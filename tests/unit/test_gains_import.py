@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runglass import Client
-from runglass.client.core.connection import _PLAIN
-from runglass.client.transport import checked, verification
+from runglass import Client, Run
+from runglass.client.core.connection import PLAIN, ServerConnection, endpoint
+from runglass.client.transport import blocking, checked, verification
+from runglass.client.transport.blocking import SyncTransport
 
 MAKE = "from runglass import Client; client = Client('nk_x', base_url='http://127.0.0.1:9/api/v1')"
 
@@ -55,7 +56,7 @@ def test_a_plain_address_reads_no_certificates() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.from_regex(_PLAIN, fullmatch=True))
+@given(st.from_regex(PLAIN, fullmatch=True))
 def test_what_is_taken_without_the_library_it_takes_too(url: str) -> None:
     assert checked(url[:1000])
 
@@ -78,7 +79,8 @@ def test_what_the_library_refuses_is_refused_when_the_client_is_made(url: str) -
         with pytest.raises(ValueError, match=r"base_url .* cannot be used"):
             Client("nk_x", base_url=url)
     else:
-        assert Client("nk_x", base_url=url)._made is not None, "it was asked"
+        asked = endpoint(api_key="nk_x", base_url=url, timeout=None, max_retries=0, session_id=None)
+        assert not asked.is_plain, "it was asked"
 
 
 def test_a_client_closed_before_it_was_used_is_closed() -> None:
@@ -88,14 +90,22 @@ def test_a_client_closed_before_it_was_used_is_closed() -> None:
         client.run("r").trace()
 
 
-def test_threads_that_begin_at_once_share_one_transport() -> None:
+def test_threads_that_begin_at_once_share_one_transport(monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client("nk_x", base_url="http://127.0.0.1:9")
-    found: list[object] = []
+    made: list[ServerConnection] = []
+    found: list[Run] = []
     together = threading.Barrier(8)
+
+    class Counted(SyncTransport):
+        def __init__(self, endpoint: ServerConnection) -> None:
+            made.append(endpoint)
+            super().__init__(endpoint)
 
     def begin() -> None:
         together.wait()
-        found.append(client._transport)
+        found.append(client.run("r"))
+
+    monkeypatch.setattr(blocking, "SyncTransport", Counted)
 
     threads = [threading.Thread(target=begin) for _ in range(8)]
     for thread in threads:
@@ -104,4 +114,4 @@ def test_threads_that_begin_at_once_share_one_transport() -> None:
         thread.join()
     client.close()
     assert len(found) == 8
-    assert len(set(map(id, found))) == 1
+    assert len(made) == 1

@@ -1,7 +1,8 @@
 """What reading a small trace must not cost more than: hand-overs to threads, and writes to the socket."""
 
+import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -31,7 +32,7 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
     server: RunningServer, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each further hand-over would cost a quarter of the whole request."""
-    put, send = WorkerThreads.put, HeadBufferingTransport.write
+    put, make = WorkerThreads.put, HeadBufferingTransport.__init__
     reads: list[object] = []
     writes: list[bytes] = []
 
@@ -40,14 +41,23 @@ def test_a_small_trace_is_one_hand_over_and_one_write(
             reads.append(work)
         return put(lane, work)
 
-    def counted_write(joining: HeadBufferingTransport, data: bytes) -> None:
-        send(joining, data)
-        if not joining._head:
+    class Counted:
+        def __init__(self, transport: asyncio.Transport) -> None:
+            self._transport = transport
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._transport, name)
+
+        def write(self, data: bytes) -> None:
             writes.append(data)
+            self._transport.write(data)
+
+    def over_counted(joining: HeadBufferingTransport, transport: Any, loop: Any) -> None:
+        make(joining, cast(asyncio.Transport, Counted(transport)), loop)
 
     with httpx2.Client(headers={"Authorization": f"Bearer {server.key}"}) as client:
         monkeypatch.setattr(WorkerThreads, "put", counted_put)
-        monkeypatch.setattr(HeadBufferingTransport, "write", counted_write)
+        monkeypatch.setattr(HeadBufferingTransport, "__init__", over_counted)
         answer = client.get(f"{server.base_url}/flow-runs/{run_id}/trace")
     assert answer.json()["steps"][0]["stepId"] == "s"
     assert len(reads) == 1

@@ -23,7 +23,7 @@ class WatchedStore(SqliteStore):
 
     async def append(self, batch: Append) -> None:
         self.appends.append(batch)
-        await self._db.write(self._watched(batch))
+        await self.connections.write(self._watched(batch))
 
     def _watched(self, batch: Append) -> Work[None]:
         def work(db: sqlite3.Connection) -> None:
@@ -41,7 +41,7 @@ class WatchedStore(SqliteStore):
         def work(db: sqlite3.Connection) -> int:
             return sum(row[1] == "OpenWrite" for row in db.execute(f"EXPLAIN {statement}"))
 
-        return await self._db.write(work)
+        return await self.connections.write(work)
 
 
 async def ran(store: WatchedStore) -> int:

@@ -127,26 +127,28 @@ async def test_a_lost_wake_up_costs_a_poll_and_no_event(tmp_path: Path) -> None:
 
 async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(tmp_path: Path) -> None:
     """A listener that writes just before it waits stands for the worst moment there is."""
-    bus = MemoryBus()
     async with opened(tmp_path / "db") as (store, run):
 
         class WritesBeforeItWaits(MemoryListener):
             written = False
 
+            def __init__(self, listener: MemoryListener) -> None:
+                self.listener = listener
+
             async def wait(self, timeout_s: float) -> None:
                 if not self.written:
                     self.written = True
                     await write(store, bus, run, 0, [LAST])
-                await super().wait(timeout_s)
+                await self.listener.wait(timeout_s)
 
         class Worst(MemoryBus):
             @asynccontextmanager
             async def listen(self, run_id: str) -> AsyncIterator[MemoryListener]:
-                listener = WritesBeforeItWaits()
-                bus._listeners.setdefault(run_id, set()).add(listener)
-                yield listener
+                async with super().listen(run_id) as listener:
+                    yield WritesBeforeItWaits(listener)
 
-        assert await collect(following(store, Worst()), run) == [1]
+        bus = Worst()
+        assert await collect(following(store, bus), run) == [1]
 
 
 async def test_the_last_reader_that_leaves_takes_all_along(tmp_path: Path) -> None:
@@ -158,8 +160,8 @@ async def test_the_last_reader_that_leaves_takes_all_along(tmp_path: Path) -> No
             assert await anext(first)
             async with aclosing(tails.follow(run)) as second:
                 assert await anext(second)
-            assert bus._listeners
-        assert not bus._listeners
+            assert bus.listened_runs == 1
+        assert bus.listened_runs == 0
         assert tails.followed_runs == 0
 
 
@@ -361,7 +363,7 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
                 group.create_task(read(tails, store))
             group.create_task(append(store, bus))
         assert tails.followed_runs == 0
-        assert not bus._listeners
+        assert bus.listened_runs == 0
 
     asyncio.run(run_once())
 
@@ -483,7 +485,7 @@ async def test_one_who_joins_a_reading_that_has_failed_begins_a_new_one() -> Non
         with pytest.raises(StoreError, match="the disk is gone"):
             await anext(first)
     assert tails.followed_runs == 0
-    assert not bus._listeners
+    assert bus.listened_runs == 0
 
 
 async def test_a_log_with_a_hole_is_told_and_not_passed_on() -> None:

@@ -69,7 +69,7 @@ def read_with(environment: dict[str, str]) -> tuple[Settings, list[str]]:
 
 
 def test_a_variable_that_is_no_setting_is_a_warning_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings_reader, "_told", set())
+    monkeypatch.setattr(settings_reader, "warned", set())
     environment = {"RUNGLASS_PROT": "1", "RUNGLASS_APIKEY": "nk_secret", "RUNGLASS_X": "1"}
     said = "environment variable RUNGLASS_{} is ignored: there is no setting '{}'{}".format
     assert read_with(environment) == (
@@ -84,7 +84,7 @@ def test_a_variable_that_is_no_setting_is_a_warning_told_once(monkeypatch: pytes
 
 
 def test_the_variables_of_a_service_in_kubernetes_are_survived(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings_reader, "_told", set())
+    monkeypatch.setattr(settings_reader, "warned", set())
     link = "tcp://10.96.0.17:8080"
     settings, warnings = read_with(
         {
@@ -113,7 +113,7 @@ def test_the_name_of_a_folder_need_not_be_utf_8() -> None:
 def test_without_a_listener_warnings_are_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(settings_reader, "_told", set())
+    monkeypatch.setattr(settings_reader, "warned", set())
     caplog.set_level("WARNING", logger="runglass")
     read_settings(environment={"RUNGLASS_PROT": "1"})
     assert len(caplog.messages) == 1

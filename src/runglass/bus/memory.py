@@ -29,6 +29,11 @@ class MemoryBus:
     def __init__(self) -> None:
         self._listeners: dict[str, set[MemoryListener]] = {}
 
+    @property
+    def listened_runs(self) -> int:
+        """How many runs have listeners."""
+        return len(self._listeners)
+
     async def wake(self, run_id: str) -> None:
         for listener in self._listeners.get(run_id, ()):
             listener.wake()

@@ -84,16 +84,16 @@ class Engine:
             limits=limits or RunLimits(),
             turns=ProjectTurns(),
         )
-        self._queue = RunQueue(
+        self.queue = RunQueue(
             places=max_concurrent_runs,
             most_waiting=max_queued_runs,
             most_each=max_concurrent_runs_per_project,
             most_waiting_each=max_queued_runs_per_project,
             weights=weights,
         )
-        self._active = ActiveRuns(context, self._queue, free_place=self._free_place)
-        self._idle = IdleRuns(context, self._active, self._queue)
-        self._claims = RunClaims(context, self._active, self._idle, self._queue, lease_s=lease_s)
+        self._active = ActiveRuns(context, self.queue, free_place=self._free_place)
+        self._idle = IdleRuns(context, self._active, self.queue)
+        self._claims = RunClaims(context, self._active, self._idle, self.queue, lease_s=lease_s)
 
     async def __aenter__(self) -> Self:
         await self._claims.open()
@@ -113,7 +113,7 @@ class Engine:
             log.info("stopping: %d steps have up to %g s to end", self._gate.inside, grace_s)
         await self._gate.close(grace_s)
         await self._claims.release()
-        self._queue.close(
+        self.queue.close(
             RunReleased("the process was stopped before there was a place for the run"), _stopping()
         )
         await self._claims.close()
@@ -139,7 +139,7 @@ class Engine:
         begun = SegmentSpec(plan=plan, segment=segment or Segment())
         request = await offload(partial(msgspec.json.encode, begun), size_bytes=size_bytes)
         run_id, owner = str(uuid7()), self._active.owner
-        queue, project_id = self._queue, record.project_id
+        queue, project_id = self.queue, record.project_id
         queued = None if queue.take(project_id) else queue.queue(run_id, project_id, outputs)
         new = NewRun(
             id=run_id,
@@ -166,11 +166,11 @@ class Engine:
         try:
             run = await self._create(new)
         except BaseException:
-            self._queue.leave(run_id)
+            self.queue.leave(run_id)
             raise
-        self._queue.stored(queued)
+        self.queue.stored(queued)
         if self._gate.closed:
-            self._queue.leave(run_id, RunReleased("the process was stopped before there was a place"))
+            self.queue.leave(run_id, RunReleased("the process was stopped before there was a place"))
         self._claims.fill()
         return StartedRun(run.id, run.head, queued.outcome)
 
@@ -223,7 +223,7 @@ class Engine:
         # The store calls it paused until its first event is in, and would let a second call claim it.
         self._active.resuming.add(run_id)
         try:
-            await self._queue.resume(paused.run.project_id)
+            await self.queue.resume(paused.run.project_id)
         except BaseException:
             self._active.resuming.discard(run_id)
             raise
@@ -252,6 +252,11 @@ class Engine:
         return await self._idle.cancel(run, reason=reason)
 
     @property
+    def orphaned(self) -> int:
+        """How many runs the store may count as this engine's though no task of it goes on with them."""
+        return len(self._active.orphaned)
+
+    @property
     def set_aside(self) -> int:
         """How many runs this engine has given up on since it began, as they cannot be read."""
         return len(self._active.set_aside)
@@ -277,7 +282,7 @@ class Engine:
         await self._claims.keep_lease()
 
     def _free_place(self, project_id: int) -> None:
-        self._queue.give_back(project_id)
+        self.queue.give_back(project_id)
         self._claims.fill()
 
     def _refuse_when_stopping(self) -> None:

@@ -64,7 +64,7 @@ class Laws:
     async def check(self, database: Path) -> frozenset[str]:
         """Opens the database and returns the names of all writes that are in it."""
         async with SqliteStore(database, synchronous="NORMAL") as store:
-            verdict = await store._db.read(every(tuple, "PRAGMA integrity_check"))
+            verdict = await store.connections.read(every(tuple, "PRAGMA integrity_check"))
             assert verdict == [("ok",)], f"the database is corrupt: {verdict}"
             names = set()
             project = await store.find_project(*PROJECT)

@@ -197,7 +197,7 @@ async def _main(settings: Settings) -> None:
     for session in (1, 2):
         store = SqliteStore(Path(settings.database), synchronous=settings.synchronous)
         await store.__aenter__()
-        await store._db.write(changed(f"PRAGMA wal_autocheckpoint = {settings.checkpoint_pages}"))
+        await store.connections.write(changed(f"PRAGMA wal_autocheckpoint = {settings.checkpoint_pages}"))
         await _Writer(store, notes, settings, session).fill()
         if session == 1:
             await store.__aexit__(None, None, None)

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from msgspec.structs import replace
 
 from runglass.errors import StoreError
 from runglass.store.records import Append
 from runglass.store.sqlite.append import write_append
-from runglass.store.sqlite.connections import Connections, Work, _Job, _Outcome
+from runglass.store.sqlite.connections import Connections, Work
 from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.store import SqliteStore
 from runglass.store.sqlite.worker_threads import WorkItem, WorkResult, resolve
@@ -76,7 +76,7 @@ class Disk:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.connection.deserialize(_empty())
 
-    def refuses(self, job: _Job) -> bool:
+    def refuses(self, job: WorkItem[Work[Any]]) -> bool:
         """Whether the disk fails where this is to be written."""
         match self.mood:
             case "full" | "gone":
@@ -110,8 +110,8 @@ class Inline(Connections):
         self._dies_in = dies_in
         self._dies_before = dies_before
         self._end = die
-        self._waiting: list[_Job] = []
-        self._unanswered: list[_Job] = []
+        self._waiting: list[WorkItem[Work[Any]]] = []
+        self._unanswered: list[WorkItem[Work[Any]]] = []
         self._severed = False
 
     async def open(self) -> None:
@@ -169,9 +169,9 @@ class Inline(Connections):
             self._die(batch)
             return
         if any(map(self.disk.refuses, batch)):
-            outcomes = [_Outcome(job, None, StoreError("the disk is full")) for job in batch]
+            outcomes = [WorkResult(job, None, StoreError("the disk is full")) for job in batch]
         else:
-            outcomes = self._commit(self.disk.connection, batch)
+            outcomes = self.commit(self.disk.connection, batch)
             self.disk.commits += 1
             done = [outcome.job.work for outcome in outcomes if outcome.error is None]
             appends = [work.batch for work in done if isinstance(work, Appending)]
@@ -188,7 +188,7 @@ class Inline(Connections):
         else:
             resolve(outcomes)
 
-    def _die(self, unanswered: list[_Job]) -> None:
+    def _die(self, unanswered: list[WorkItem[Work[Any]]]) -> None:
         self._unanswered = unanswered
         self._end()
 

@@ -109,8 +109,8 @@ class World:
             goes_on = [run_id for run_id in ended if life.engine.is_active(run_id)]
             demand(not goes_on, f"{life.process.name} still goes on with {goes_on}")
             demand(
-                not life.engine._active.orphaned,
-                f"{life.process.name} waits for {life.engine._active.orphaned}",
+                not life.engine.orphaned,
+                f"{life.process.name} waits for {life.engine.orphaned} runs that it may own",
             )
         self.closing = True
         for machine in self.machines:

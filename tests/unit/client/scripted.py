@@ -27,7 +27,7 @@ class Exchange:
         self.body = b""
         self.keeps_open = False
         self._reader = reader
-        self._writer = writer
+        self.connection = writer
 
     async def read_body(self) -> bytes:
         self.body = await self._reader.readexactly(int(self.headers.get("content-length", "0")))
@@ -37,8 +37,8 @@ class Exchange:
         await self._reader.readexactly(count)
 
     async def send(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
+        self.connection.write(data)
+        await self.connection.drain()
 
     async def start(self, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         """Status line and headers; without a length among them the body ends with the connection."""
@@ -64,11 +64,11 @@ class Exchange:
 
     def half_close(self) -> None:
         """Ends what the server says; it still listens."""
-        self._writer.write_eof()
+        self.connection.write_eof()
 
     def cut(self) -> None:
         """Ends the connection with a reset."""
-        self._writer.transport.abort()
+        self.connection.transport.abort()
 
 
 class ScriptedServer:

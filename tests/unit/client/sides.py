@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
+from unittest.mock import patch
 
 from runglass import AsyncClient, Client
+from runglass.client.transport.blocking import SyncTransport
+from runglass.client.transport.on_asyncio import AsyncTransport
 
 KEY = "nk_test"
 RUN = "0198c0de-0000-7000-8000-000000000001"
@@ -52,10 +55,13 @@ class Side:
 class Blocking(Side):
     name = "blocking"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._patch = patch.object(SyncTransport, "sleep", lambda _, seconds: self.waits.append(seconds))
+        self._patch.start()
+
     def _new(self, base_url: str, **options: Any) -> Client:
-        client = Client(base_url=base_url, **options)
-        client._transport.sleep = self.waits.append
-        return client
+        return Client(base_url=base_url, **options)
 
     def value(self, given: Any) -> Any:
         return given
@@ -69,6 +75,7 @@ class Blocking(Side):
     def close(self) -> None:
         for client in self._clients:
             client.close()
+        self._patch.stop()
 
 
 class Asyncio(Side):
@@ -78,13 +85,14 @@ class Asyncio(Side):
         super().__init__()
         self._runner = asyncio.Runner()
 
-    def _new(self, base_url: str, **options: Any) -> AsyncClient:
-        async def sleep(seconds: float) -> None:
+        async def sleep(transport: AsyncTransport, seconds: float) -> None:
             self.waits.append(seconds)
 
-        client = AsyncClient(base_url=base_url, **options)
-        client._transport.sleep = sleep
-        return client
+        self._patch = patch.object(AsyncTransport, "sleep", sleep)
+        self._patch.start()
+
+    def _new(self, base_url: str, **options: Any) -> AsyncClient:
+        return AsyncClient(base_url=base_url, **options)
 
     def value(self, given: Any) -> Any:
         async def wait() -> Any:
@@ -109,3 +117,4 @@ class Asyncio(Side):
         for client in self._clients:
             self.value(client.aclose())
         self._runner.close()
+        self._patch.stop()

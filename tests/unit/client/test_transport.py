@@ -234,7 +234,7 @@ def test_connections_are_kept_for_the_next_call(server: ScriptedServer, side: Si
     run = side.client(server.url).run(RUN)
     for _ in range(3):
         side.value(run.trace())
-    assert len({id(request._writer) for request in server.requests}) == 1
+    assert len({id(request.connection) for request in server.requests}) == 1
 
 
 async def says_nothing(exchange: Exchange) -> None:

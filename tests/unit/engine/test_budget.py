@@ -56,7 +56,7 @@ class Costly(ModelGateway):
 
     def __init__(self, chance: Random, most: int) -> None:
         super().__init__()
-        self._chance = chance
+        self.chance = chance
         self._most = most
         self.charged = Decimal(0)
         self.reserved = Decimal(0)
@@ -66,7 +66,7 @@ class Costly(ModelGateway):
         pass
 
     async def bounded(self, request: ModelRequest) -> Bounded:
-        usd = Decimal(self._chance.randint(1, self._most))
+        usd = Decimal(self.chance.randint(1, self._most))
         self.reserved += usd
         return Bounded(
             ModelRequest(model=request.model, messages=request.messages, settings={"most": usd}), usd
@@ -81,12 +81,12 @@ class Costly(ModelGateway):
     ) -> ModelAnswer:
         self.calls += 1
         most = request.settings["most"]
-        way = self._chance.choice(WAYS)
-        for _ in range(self._chance.randrange(4)):
+        way = self.chance.choice(WAYS)
+        for _ in range(self.chance.randrange(4)):
             await asyncio.sleep(0)
         if way in ("refused", "never sent"):
             raise ModelCallFailed("RATE_LIMITED", "slow down", may_be_charged=False, may_retry=False)
-        cost = most * self._chance.randint(0, 4) / 4
+        cost = most * self.chance.randint(0, 4) / 4
         self.charged += cost
         if way == "broken":
             raise ModelCallFailed(
@@ -210,10 +210,10 @@ async def test_a_call_that_a_crash_cut_off_is_charged_as_it_was_reserved(tmp_pat
         await asyncio.wait_for(silent.asked.wait(), 10)
         project = await project_of(house)
         assert (project.spent_usd, project.reserved_usd) == (Decimal(0), Decimal(1))
-        store._lives = 0
+        store.lives = 0
         store.died.set()
     models = Costly(Random(3), 1) if then == "goes on" else Undecided(Random(3), 1)
-    models._chance = _Always("ok")
+    models.chance = _Always("ok")
     async with SqliteStore(tmp_path / "db") as first:
         await first.end_lease(None)
     async with open_harness(SqliteStore(tmp_path / "db"), models=models) as house, asyncio.timeout(10):
@@ -296,7 +296,7 @@ async def test_a_crash_after_a_declined_request_charges_both(tmp_path: Path) -> 
             # The sixth event is the second reservation, after which the second request goes out.
             await follow(house, started.id, until=6)
             before = await project_of(house)
-            store._lives = 0
+            store.lives = 0
             store.died.set()
     assert before.spent_usd == before.reserved_usd, "the first is charged, the second is held"
     async with SqliteStore(tmp_path / "db") as first:

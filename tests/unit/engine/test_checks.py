@@ -35,7 +35,7 @@ async def test_the_usual_request_and_answer_start_no_process() -> None:
         assert changed.steps[0].prompt == "y"  # type: ignore[union-attr]
         assert await checks.problems({"n": "x"}, {"properties": {"n": {"type": "integer"}}}, size_bytes=9)
         assert await checks.smallest({"type": "object"}) == {}
-        assert not checks._pool.processes
+        assert not checks.pool.processes
 
 
 @pytest.mark.parametrize("inputs", [{"n": 1}, {"n": "x"}, {"next": {"n": "x"}}, {}])
@@ -97,11 +97,10 @@ async def test_a_file_that_takes_too_long_is_refused() -> None:
 async def test_a_process_that_somebody_else_ended_is_replaced() -> None:
     async with Checks() as checks:
         assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
-        (process,) = checks._pool.processes
-        child = process._process
-        assert child is not None
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
+        (process,) = checks.pool.processes
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
 
 
@@ -139,7 +138,7 @@ async def test_checks_inside_of_runs_take_turns_by_the_project_that_they_work_fo
 async def test_whoever_is_cancelled_ends_the_process_that_worked_for_it() -> None:
     """There is one process only, which would be busy for a minute."""
     async with Checks(time_limit_ms=60_000) as checks, asyncio.timeout(20):
-        checks._pool = WorkerPool(
+        checks.pool = WorkerPool(
             "runglass.engine.checks.check_worker",
             what="checks",
             memory_limit_bytes=640 << 20,

@@ -40,15 +40,15 @@ class DyingStore(SqliteStore):
 
     def __init__(self, path: Path, lives: int, *, commits: bool) -> None:
         super().__init__(path, synchronous="NORMAL")
-        self._lives = lives
+        self.lives = lives
         self._commits = commits
         self.died = asyncio.Event()
 
     async def append(self, batch: Append) -> None:
-        self._lives -= 1
-        if self._lives == 0 and self._commits:
+        self.lives -= 1
+        if self.lives == 0 and self._commits:
             await super().append(batch)
-        if self._lives <= 0:
+        if self.lives <= 0:
             self.died.set()
             raise StoreError("the process has died")
         await super().append(batch)
@@ -64,7 +64,7 @@ async def next_life(
     store: SqliteStore, *, memory: MemoryBudget | None = None
 ) -> AsyncIterator[EngineHarness]:
     """An engine in a process of its own, started after the one before it died."""
-    async with SqliteStore(store._db.path, synchronous="NORMAL") as first:
+    async with SqliteStore(store.connections.path, synchronous="NORMAL") as first:
         await first.end_lease(None)
     async with open_harness(store, memory=memory) as house:
         yield house

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runglass.engine.models.echo import _word_count, words_with_space
+from runglass.engine.models.echo import word_count, words_with_space
 from runglass.engine.models.gateway import ModelAnswer, ModelGateway, ModelRequest, Price
 from runglass.errors import StepFailure
 from runglass.trace import TokenBreakdown
@@ -187,4 +187,4 @@ def test_the_pieces_join_to_exactly_the_text(text: str) -> None:
 
 @given(st.text(alphabet=" \t\n\x0b\x0c\r\x1c\x1d\x1e\x1f\x00a1\x7f\xa0é", max_size=40))
 def test_words_are_counted_as_split_tells_them_apart(text: str) -> None:
-    assert _word_count(text) == len(text.split())
+    assert word_count(text) == len(text.split())

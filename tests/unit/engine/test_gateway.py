@@ -628,7 +628,7 @@ async def test_a_call_cut_off_while_its_client_is_made_leaves_one_client(
     slow = threading.Event()
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
-    new_provider = ProviderClients._new_provider
+    new_provider = ProviderClients.new_provider
 
     def making(self: ProviderClients, name: str) -> Any:
         made.append(name)
@@ -637,7 +637,7 @@ async def test_a_call_cut_off_while_its_client_is_made_leaves_one_client(
             slow.wait(10)
         return new_provider(self, name)
 
-    monkeypatch.setattr(ProviderClients, "_new_provider", making)
+    monkeypatch.setattr(ProviderClients, "new_provider", making)
     addresses = dict.fromkeys(["slow", "quick"], "http://127.0.0.1:9/v1")
     clients = ProviderClients(base_urls=addresses, api_keys={})
     first = asyncio.create_task(clients.prepared("slow:a"))
@@ -656,17 +656,19 @@ async def test_a_call_cut_off_while_its_client_is_made_leaves_one_client(
 
 
 async def test_a_client_that_is_still_made_is_waited_for_and_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
     slow = threading.Event()
     begun = asyncio.Event()
     loop = asyncio.get_running_loop()
-    new_provider = ProviderClients._new_provider
+    new_provider = ProviderClients.new_provider
 
     def making(self: ProviderClients, name: str) -> Any:
         loop.call_soon_threadsafe(begun.set)
         slow.wait(10)
-        return new_provider(self, name)
+        made.append(new_provider(self, name))
+        return made[0]
 
-    monkeypatch.setattr(ProviderClients, "_new_provider", making)
+    monkeypatch.setattr(ProviderClients, "new_provider", making)
     clients = ProviderClients(base_urls={"slow": "http://127.0.0.1:9/v1"}, api_keys={})
     call = asyncio.create_task(clients.prepared("slow:a"))
     await begun.wait()
@@ -675,7 +677,7 @@ async def test_a_client_that_is_still_made_is_waited_for_and_closed(monkeypatch:
     await asyncio.sleep(0)
     slow.set()
     await closing
-    assert clients._providers["slow"].client.is_closed()
+    assert made[0].client.is_closed()
 
 
 def test_no_provider_library_is_imported_before_it_is_needed() -> None:

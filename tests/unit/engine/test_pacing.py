@@ -25,8 +25,8 @@ PIECE_S = 0.02
 
 @pytest.fixture(autouse=True)
 def nobody_about(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(pacing, "_seen", [(0, float("-inf"))] * 2)
-    monkeypatch.setattr(pacing, "_begun", {})
+    monkeypatch.setattr(pacing, "last_seen", [(0, float("-inf"))] * 2)
+    monkeypatch.setattr(pacing, "begun_at_once", {})
     yield
     pacing.switch_often("others", False)
 
@@ -76,11 +76,13 @@ async def test_nobody_rests_for_what_somebody_else_has_done() -> None:
     await asyncio.wait({waiting})
 
 
-async def test_who_has_not_been_seen_for_a_while_is_not_about() -> None:
+async def test_a_project_that_asks_for_nothing_is_not_active_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     set_project(2)
     set_project(1)
     assert pacing.others_are_active(1)
-    pacing._seen[1] = (2, time.monotonic() - pacing.ABOUT_S)
+    monkeypatch.setattr(pacing, "ABOUT_S", 0.0)
     assert not pacing.others_are_active(1)
 
 
@@ -156,7 +158,9 @@ async def test_who_is_alone_may_ask_as_much_as_it_likes() -> None:
     assert time.monotonic() - began_s < 200 * REQUEST_S
 
 
-async def test_threads_switch_often_while_several_are_about_or_beside_large_work() -> None:
+async def test_threads_switch_often_while_several_projects_are_active_or_beside_large_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     set_project(1)
     assert sys.getswitchinterval() == pytest.approx(pacing.USUAL_SWITCH_S)
     beside = await offload(sys.getswitchinterval, size_bytes=LARGE_BYTES + 1)
@@ -165,7 +169,7 @@ async def test_threads_switch_often_while_several_are_about_or_beside_large_work
     assert sys.getswitchinterval() == pytest.approx(pacing.SWITCH_S)
     await offload(sys.getswitchinterval, size_bytes=LARGE_BYTES + 1)
     assert sys.getswitchinterval() == pytest.approx(pacing.SWITCH_S)
-    pacing._seen[1] = (1, time.monotonic() - pacing.ABOUT_S)
+    monkeypatch.setattr(pacing, "ABOUT_S", 0.0)
     set_project(2)
     assert sys.getswitchinterval() == pytest.approx(pacing.USUAL_SWITCH_S)
 

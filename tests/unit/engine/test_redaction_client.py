@@ -56,12 +56,12 @@ def capture(redactions: RedactionClient | None, *, limit_bytes: int = LIMIT_BYTE
 
 def processes(redactions: RedactionClient) -> list[int]:
     """The ids of those that live."""
-    return [each._process.pid for each in redactions.pool.processes if each._process is not None]
+    return [each.pid for each in redactions.pool.processes if each.pid is not None]
 
 
 async def kill_one(redactions: RedactionClient) -> None:
     until = time.monotonic() + 30
-    while not any(each._is_ready for each in redactions.pool.processes):
+    while not any(each.is_ready for each in redactions.pool.processes):
         assert time.monotonic() < until, "no process has started"
         await asyncio.sleep(0.01)
     os.kill(processes(redactions)[0], signal.SIGKILL)

@@ -11,12 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine.capture.redaction import MARK, Redactor
+from runglass.engine.capture.redaction.keys import Keys
+from runglass.engine.capture.redaction.named import Names
+from runglass.engine.capture.redaction.quick_look import QuickLook
 from runglass.engine.models.provider_errors import without_secrets
 from tests.unit.engine.redaction_corpus import CORPUS
 from tests.unit.engine.redaction_held_back import HELD_BACK
 from tests.unit.engine.redaction_pairs import Pair
 
 REDACTOR = Redactor()
+QUICK = QuickLook(Names(Keys()))
 PAIRS = [*CORPUS, *HELD_BACK]
 
 
@@ -76,10 +80,10 @@ def test_the_quick_look_at_a_long_text_overlooks_nothing(
 ) -> None:
     prose = PROSE[language] * (1500 // len(PROSE[language]))
     texts = [f"{prose}{_shown(value)} {prose}" for pair in PAIRS for value in (pair.value, pair.harmless)]
-    assert REDACTOR._quick.is_harmless(prose.encode())
+    assert QUICK.is_harmless(prose.encode())
     found = [REDACTOR.text(text) for text in texts]
     # The same without the look.
-    monkeypatch.setattr(REDACTOR._quick, "is_harmless", lambda data: False)
+    monkeypatch.setattr(QuickLook, "is_harmless", lambda look, data: False)
     for text, shown in zip(texts, found, strict=True):
         assert REDACTOR.text(text) == shown
 
@@ -87,7 +91,7 @@ def test_the_quick_look_at_a_long_text_overlooks_nothing(
 def test_the_quick_look_sees_what_hides_in_digits_and_behind_signs() -> None:
     prose = PROSE["German"] * 20
     for hidden in (b"pwd is 1234".hex(), "\u0430\u200bpi_key=x1", "pass\u00adword=x1", "fm2_a,b,c,d=x"):
-        assert not REDACTOR._quick.is_harmless(f"{prose} {hidden} {prose}".encode())
+        assert not QUICK.is_harmless(f"{prose} {hidden} {prose}".encode())
 
 
 SURROUNDINGS = [

@@ -272,7 +272,7 @@ async def test_who_waits_for_a_model_keeps_nobody_from_decoding(tmp_path: Path, 
         models.may_end.set()
         ran = await read(house, asking.id, await asking.outcome())
         assert ran.outcome.result == {"text": "said"}
-        assert memory._working == 0
+        assert memory.working_bytes == 0
 
 
 def test_a_project_below_its_share_has_room_though_others_hold_all() -> None:

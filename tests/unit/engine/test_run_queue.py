@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from runglass.engine.active_runs import StartedRun
+from runglass.engine.drain import DrainGate
 from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run_queue import RunQueue
@@ -24,9 +25,13 @@ def db(path: Path) -> SqliteStore:
     return SqliteStore(path / "db", synchronous="NORMAL")
 
 
-def hold(house: EngineHarness) -> None:
-    """Lets no attempt end: the gate of a step that never opens."""
-    house.engine._gate.opened = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+def hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets no attempt begin."""
+
+    async def opened(gate: DrainGate) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(DrainGate, "opened", opened)
 
 
 async def status(house: EngineHarness, started: StartedRun) -> str:
@@ -45,7 +50,7 @@ async def test_so_many_go_on_at_once_and_the_others_begin_in_order(tmp_path: Pat
         most = 0
         waiting = [asyncio.ensure_future(run.outcome()) for run in runs]
         while not all(outcome.done() for outcome in waiting):
-            most = max(most, len(house.engine._active.tasks))
+            most = max(most, sum(house.engine.is_active(run.id) for run in runs))
             await asyncio.sleep(0)
         assert most == 2
         assert [(await outcome).status for outcome in waiting] == ["completed"] * 7
@@ -53,19 +58,21 @@ async def test_so_many_go_on_at_once_and_the_others_begin_in_order(tmp_path: Pat
         assert [each.types()[-1] for each in ran] == ["flow_completed"] * 7
         started_at = [str(each.events[0].at) for each in ran]
         assert started_at == sorted(started_at)
-        assert house.engine._queue.held == 0
-        assert house.engine._queue.waiting == 0
-        assert (await start(house, FLOW)).id in house.engine._active.tasks, "nobody waits without need"
+        assert house.engine.queue.held == 0
+        assert house.engine.queue.waiting == 0
+        assert house.engine.is_active((await start(house, FLOW)).id), "nobody waits without need"
 
 
-async def test_what_waits_is_in_the_store_and_not_in_memory(tmp_path: Path) -> None:
+async def test_what_waits_is_in_the_store_and_not_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_harness(db(tmp_path), places=1) as house:
-        hold(house)
+        hold(monkeypatch)
         first = await start(house, FLOW)
         second = await start(house, FLOW, {"text": "x" * 1000})
         await begun(house, first)
         assert await status(house, second) == "pending"
-        assert second.id not in house.engine._active.tasks
+        assert not house.engine.is_active(second.id)
         run = await house.store.run(second.id)
         assert run is not None
         request = await house.store.request(run.no)
@@ -74,9 +81,11 @@ async def test_what_waits_is_in_the_store_and_not_in_memory(tmp_path: Path) -> N
         assert house.engine.cancel(first.id, reason="enough")
 
 
-async def test_a_full_line_is_unavailable_and_nothing_is_stored(tmp_path: Path) -> None:
+async def test_a_full_line_is_unavailable_and_nothing_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_harness(db(tmp_path), places=1, line=2) as house:
-        hold(house)
+        hold(monkeypatch)
         runs = [await start(house, FLOW) for _ in range(3)]
         with pytest.raises(APIError, match="nothing was started") as caught:
             await start(house, FLOW)
@@ -89,9 +98,11 @@ async def test_a_full_line_is_unavailable_and_nothing_is_stored(tmp_path: Path) 
         assert (await start(house, FLOW)).id
 
 
-async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(tmp_path: Path) -> None:
+async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_harness(db(tmp_path), places=1) as house:
-        hold(house)
+        hold(monkeypatch)
         first, second, third = [await start(house, FLOW) for _ in range(3)]
         waiting = asyncio.ensure_future(second.outcome())
         run = await house.store.run(second.id)
@@ -108,16 +119,19 @@ async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(tmp_path: Path)
         await begun(house, third)
 
 
-async def test_the_line_goes_on_after_a_crash_within_the_limit(tmp_path: Path) -> None:
+async def test_the_line_goes_on_after_a_crash_within_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_harness(db(tmp_path), places=2) as house:
-        hold(house)
+        hold(monkeypatch)
         runs = [await start(house, FLOW) for _ in range(6)]
         await begun(house, runs[1])
         outcome = asyncio.ensure_future(runs[5].outcome())
     with pytest.raises(RunReleased):
         await outcome
+    monkeypatch.undo()
     async with open_harness(db(tmp_path), places=2) as house:
-        assert len(house.engine._active.tasks) <= 2
+        assert sum(house.engine.is_active(run.id) for run in runs) <= 2
         late = await start(house, FLOW)
         for run in runs:
             await follow(house, run.id)
@@ -128,12 +142,13 @@ async def test_the_line_goes_on_after_a_crash_within_the_limit(tmp_path: Path) -
         assert finished == sorted(finished)
 
 
-async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(tmp_path: Path) -> None:
+async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_harness(db(tmp_path), places=1) as house:
         steps = await start(house, FLOW, segment=Segment(first=0, last=0))
         assert (await steps.outcome()).status == "paused"
-        opened = house.engine._gate.opened
-        hold(house)
+        hold(monkeypatch)
         first, second = await start(house, FLOW), await start(house, FLOW)
         await begun(house, first)
         run = await house.store.run(steps.id)
@@ -145,7 +160,7 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(tmp_pat
         with pytest.raises(APIError, match="taken up already"):
             await house.engine.resume(paused, paused.plan, Segment(first=1))
         assert await status(house, steps) == "paused"
-        house.engine._gate.opened = opened  # type: ignore[method-assign]
+        monkeypatch.undo()
         house.engine.cancel(first.id, reason="enough")
         resumed = await resuming
         assert await status(house, second) == "completed"
@@ -154,11 +169,13 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(tmp_pat
         assert (await third.outcome()).status == "completed"
 
 
-async def test_a_resume_beyond_the_line_leaves_the_run_paused(tmp_path: Path) -> None:
+async def test_a_resume_beyond_the_line_leaves_the_run_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_harness(db(tmp_path), places=1, line=0) as house:
         steps = await start(house, FLOW, segment=Segment(first=0, last=0))
         assert (await steps.outcome()).status == "paused"
-        hold(house)
+        hold(monkeypatch)
         first = await start(house, FLOW)
         run = await house.store.run(steps.id)
         assert run is not None
@@ -235,16 +252,18 @@ class Refusing(SqliteStore):
         return await super().create_run(run)
 
 
-async def test_a_run_that_cannot_be_stored_holds_no_place(tmp_path: Path) -> None:
+async def test_a_run_that_cannot_be_stored_holds_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Refusing(tmp_path / "db", synchronous="NORMAL")
     async with open_harness(store, places=1) as house:
         for waits in (False, True):
             if waits:
-                hold(house)
+                hold(monkeypatch)
                 await begun(house, await start(house, FLOW))
-            before = house.engine._queue.held, house.engine._queue.waiting
+            before = house.engine.queue.held, house.engine.queue.waiting
             store.refuses = True
             with pytest.raises(StoreError):
                 await start(house, FLOW)
             store.refuses = False
-            assert (house.engine._queue.held, house.engine._queue.waiting) == before
+            assert (house.engine.queue.held, house.engine.queue.waiting) == before

@@ -378,7 +378,7 @@ async def test_a_flood_of_one_project_does_not_delay_another() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 async def test_no_process_runs_code_of_two_projects_and_what_takes_long_yields() -> None:
     async with Sandbox(time_limit_ms=600) as sandbox:
-        processes = sandbox._processes
+        processes = sandbox.processes
         used: dict[int, set[int]] = {}
 
         async def read(nothing: None) -> None:
@@ -393,7 +393,7 @@ async def test_no_process_runs_code_of_two_projects_and_what_takes_long_yields()
         for project_id in [*range(1, 20), *range(1, 20)]:
             await processes.use(project_id, note, read)
         assert {len(projects) for projects in used.values()} == {1}
-        assert len(processes._pools) <= PROJECTS_KEPT
+        assert processes.projects <= PROJECTS_KEPT
         before = set(_children())
         runaway = asyncio.create_task(failure(sandbox, "while True: pass"))
         await asyncio.sleep(0.4)

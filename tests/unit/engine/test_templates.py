@@ -243,8 +243,8 @@ def test_both_ways_of_filling_write_the_same(value: Any) -> None:
 def test_what_is_understood_here_is_understood_there(template: str) -> None:
     """A template that is filled here gets the same text there: no syntax is mistaken for text."""
     names = {"a": "A"}
-    plan = templates._make_plan(template)
-    if plan.pieces is None or (here := templates._filled(plan.pieces, names)) is None:
+    plan = templates.make_plan(template)
+    if plan.pieces is None or (here := templates.filled(plan.pieces, names)) is None:
         return
     there = Renderer().answer(RenderRequest(template, names, "text"))
     assert (there.value, there.fault) == (here, None)
@@ -258,7 +258,7 @@ def test_reading_a_template_takes_linear_time(opening: str, piece: str) -> None:
 
     def seconds(pieces: int) -> float:
         started = time.process_time()
-        templates._make_plan(opening + piece * pieces)
+        templates.make_plan(opening + piece * pieces)
         return time.process_time() - started
 
     short, long = (min(seconds(pieces) for _ in range(3)) for pieces in (20_000, 160_000))
@@ -276,8 +276,8 @@ def process() -> Iterator[TemplateWorker]:
 
 
 def child_of(process: TemplateWorker) -> int:
-    assert process._channel is not None
-    return process._channel.pid
+    assert process.pid is not None
+    return process.pid
 
 
 def until_gone(pid: int) -> None:
@@ -310,9 +310,9 @@ async def test_the_process_of_a_project_holds_nothing_of_another() -> None:
     async with Templates(max_processes=1) as templates:
         assert await templates.render("{{ s|upper }}", {"s": canary}, project_id=1) == canary.upper()
         assert await templates.render("{{ s|upper }}", {"s": "x"}, project_id=2) == "X"
-        first, second = (child_of(process) for _, process in templates._idle)
-        forker = templates._forker._process
-        assert forker is not None
+        first, second = (child_of(process) for _, process in templates.idle)
+        forker = templates.forker
+        assert forker.pid is not None
         assert canary.encode() in memory_of(first), "the search would find it"
         assert canary.encode() not in memory_of(second)
         assert canary.encode() not in memory_of(forker.pid)
@@ -323,7 +323,7 @@ async def test_a_long_template_of_an_input_is_in_a_process_of_its_own_project() 
         long = "{{ s|upper }}" + "." * 20_000
         given = await templates.render_input({"a": long}, {"s": "x"}, project_id=7)
         assert given["a"].startswith("X.")
-        assert [project_id for project_id, _ in templates._idle] == [7]
+        assert [project_id for project_id, _ in templates.idle] == [7]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads how much memory a process has had from Linux")
@@ -346,15 +346,15 @@ def test_a_template_that_makes_many_long_numbers_is_refused(process: TemplateWor
 
 
 def test_plans_of_templates_full_of_names_fill_a_bounded_part_of_the_cache() -> None:
-    plans = templates._plans
+    plans = templates.plans
     plans.cache_clear()
     for number in range(60):
         names = "".join(f"{{{{a{n}.b{number}}}}}" for n in range(1_000))
         assert len(names) < 16 * 1024
-        templates._plan(names)
+        templates.plan_of(names)
         assert plans.size_bytes <= plans.limit_bytes
     # They are far larger than their texts are.
-    assert 0 < len(plans._values) < 10
+    assert 0 < len(plans) < 10
 
 
 def memory_of(pid: int) -> bytes:
@@ -385,7 +385,7 @@ async def test_many_tasks_share_the_processes_and_each_gets_its_own_text() -> No
     async with Templates(max_processes=2) as templates:
         asked = [templates.render("{{ n * 2 }}", {"n": n}) for n in range(20)]
         assert await asyncio.gather(*asked) == [str(n * 2) for n in range(20)]
-        assert len(templates._idle) <= 2
+        assert len(templates.idle) <= 2
 
 
 async def test_a_template_that_takes_long_stops_neither_the_event_loop_nor_another_template() -> None:
@@ -404,7 +404,7 @@ async def test_a_template_that_takes_long_stops_neither_the_event_loop_nor_anoth
 async def test_leaving_ends_the_processes_and_what_is_still_asked() -> None:
     async with Templates() as templates:
         await templates.render("{{ 1 + 1 }}", {})
-        ((_, process),) = templates._idle
+        ((_, process),) = templates.idle
         child = child_of(process)
         cut_off = asyncio.create_task(templates.render("{{ [['a'] * 1000] * 1000 }}" * 50, {}))
         await asyncio.sleep(0)
@@ -436,7 +436,7 @@ def test_a_process_that_does_not_read_is_given_up(
     process.ask(RenderRequest("{{ 1 }}", {}, "text"))
     child = child_of(process)
     os.kill(child, signal.SIGSTOP)
-    monkeypatch.setattr(template_worker_client, "_ANSWER_LIMIT_S", 0.2)
+    monkeypatch.setattr(template_worker_client, "ANSWER_LIMIT_S", 0.2)
     answer = process.ask(RenderRequest("{{ a }}", {"a": "x" * 10_000_000}, "text"))
     assert answer.fault == "the template takes too much memory or time"
     until_gone(child)
@@ -490,7 +490,7 @@ def test_a_process_that_was_killed_is_replaced_and_the_template_not_blamed(proce
 def test_a_process_that_does_not_start_is_no_fault_of_the_template(
     process: TemplateWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(template_worker_client, "_PYTHON", [shutil.which("false")])
+    monkeypatch.setattr(template_worker_client, "PYTHON", [shutil.which("false")])
     with pytest.raises(RuntimeError, match="no process for templates starts"):
         process.ask(RenderRequest("{{ 1 }}", {}, "text"))
 

@@ -149,7 +149,7 @@ async def test_a_paused_run_that_cannot_be_read_does_not_keep_others_from_being_
         started = await start(house, FLOW, segment=Segment(first=0, last=0))
         assert (await started.outcome()).status == "paused"
         ids.append(started.id)
-    spoil(house.store._db.path, UPDATES[what], b"\x00garbage", ids[0])
+    spoil(house.store.connections.path, UPDATES[what], b"\x00garbage", ids[0])
     await house.clock.sleep(3600 * 30)
     housekeeping = Maintenance(
         store=house.store,

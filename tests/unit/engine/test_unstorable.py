@@ -25,7 +25,7 @@ ONE = "  - {id: only, type: passthrough}"
 
 
 async def limit_values(house: EngineHarness, size: int) -> None:
-    await house.store._db.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size))
+    await house.store.connections.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, size))
 
 
 async def test_a_run_with_an_output_that_is_too_large_for_the_store_fails_with_that_reason(

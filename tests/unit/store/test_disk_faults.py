@@ -32,8 +32,8 @@ def batch(run: RunRecord, head: int, *events: bytes) -> Append:
 
 async def limit_pages(store: SqliteStore, *, more: int) -> None:
     """Lets the file grow by so many pages and no further."""
-    (pages,) = await store._db.write(every(lambda row: int(row[0]), "PRAGMA page_count"))
-    await store._db.write(changed(f"PRAGMA max_page_count = {pages + more}"))
+    (pages,) = await store.connections.write(every(lambda row: int(row[0]), "PRAGMA page_count"))
+    await store.connections.write(changed(f"PRAGMA max_page_count = {pages + more}"))
 
 
 async def test_an_append_to_a_full_disk_is_refused_whole_and_works_once_there_is_room(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ async def test_what_no_store_could_take_is_told_from_what_may_work_later(
 ) -> None:
     async with SqliteStore(tmp_path / "db") as store:
         run, other = await store.create_run(a_run("run")), await store.create_run(a_run("other"))
-        await store._db.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000))
+        await store.connections.write(lambda db: db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000))
         refused, taken = await asyncio.gather(
             store.append(batch(run, 0, *events)),
             store.append(batch(other, 0, b"fits")),

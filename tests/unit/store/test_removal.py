@@ -70,8 +70,8 @@ async def test_what_is_due_and_what_is_left_is_found_by_an_index(
     statements: list[str] = []
     async with SqliteStore(tmp_path / "db") as store:
         run = await full_run(store, steps=2, size=50)
-        await store._db.read(lambda db: db.set_trace_callback(statements.append))
-        await store._db.write(lambda db: db.set_trace_callback(statements.append))
+        await store.connections.read(lambda db: db.set_trace_callback(statements.append))
+        await store.connections.write(lambda db: db.set_trace_callback(statements.append))
         for with_content in (False, True):
             await store.ended_runs(run.flow_id, before="2027", with_content=with_content, limit=5)
         place = await store.strip_content(run.no, None, limit_rows=1, limit_bytes=1 << 20)
@@ -79,11 +79,11 @@ async def test_what_is_due_and_what_is_left_is_found_by_an_index(
         await store.purge_run(run.no)
         while await store.purge_rows(limit_rows=1, limit_bytes=1):
             pass
-        await store._db.read(lambda db: db.set_trace_callback(None))
-        await store._db.write(lambda db: db.set_trace_callback(None))
+        await store.connections.read(lambda db: db.set_trace_callback(None))
+        await store.connections.write(lambda db: db.set_trace_callback(None))
         asked = [text for text in statements if text.startswith(("SELECT", "DELETE", "UPDATE"))]
         plans = {
-            text: await store._db.read(every(lambda row: str(row[3]), f"EXPLAIN QUERY PLAN {text}"))
+            text: await store.connections.read(every(lambda row: str(row[3]), f"EXPLAIN QUERY PLAN {text}"))
             for text in asked
         }
     assert len(plans) > 15

@@ -71,11 +71,11 @@ async def test_a_list_of_runs_is_one_search_of_its_own_index(
     monkeypatch.setattr(connections, "READERS", 1)
     statements: list[str] = []
     async with SqliteStore(tmp_path / "db") as store:
-        await store._db.read(lambda db: db.set_trace_callback(statements.append))
+        await store.connections.read(lambda db: db.set_trace_callback(statements.append))
         asked = {"flow_id": None, "status": None, "before": None} | filters | bounds
         await store.runs(1, limit=20, **asked)
-        await store._db.read(lambda db: db.set_trace_callback(None))
-        plan = await store._db.read(every(lambda row: row[3], f"EXPLAIN QUERY PLAN {statements[0]}"))
+        await store.connections.read(lambda db: db.set_trace_callback(None))
+        plan = await store.connections.read(every(lambda row: row[3], f"EXPLAIN QUERY PLAN {statements[0]}"))
     assert plan == [f"SEARCH run USING INDEX {index} ({terms}{from_id})"]
 
 
@@ -100,10 +100,10 @@ async def test_a_list_of_jobs_searches_the_indexes_of_jobs_alone(
     monkeypatch.setattr(connections, "READERS", 1)
     statements: list[str] = []
     async with SqliteStore(tmp_path / "db") as store:
-        await store._db.read(lambda db: db.set_trace_callback(statements.append))
+        await store.connections.read(lambda db: db.set_trace_callback(statements.append))
         await store.jobs(1, "f", statuses=statuses, before=before, limit=20)
-        await store._db.read(lambda db: db.set_trace_callback(None))
-        plan = await store._db.read(every(lambda row: row[3], f"EXPLAIN QUERY PLAN {statements[0]}"))
+        await store.connections.read(lambda db: db.set_trace_callback(None))
+        plan = await store.connections.read(every(lambda row: row[3], f"EXPLAIN QUERY PLAN {statements[0]}"))
     searches = [line for line in plan if line.startswith("SEARCH")]
     assert searches == [f"SEARCH run USING INDEX {index} ({terms}{from_id})"] * max(1, len(statuses))
     assert "SCAN run" not in "".join(plan)
@@ -141,7 +141,7 @@ async def test_a_look_up_does_not_wait_for_large_reads(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store, asyncio.timeout(20):
         project = await store.ensure_project("acme", "demo")
         large = [
-            asyncio.create_task(store._db.read(lambda _: release.wait(20)))
+            asyncio.create_task(store.connections.read(lambda _: release.wait(20)))
             for _ in range(connections.READERS * 3)
         ]
         try:
@@ -164,24 +164,32 @@ async def test_a_hot_row_is_read_on_the_loop_and_by_a_thread_where_the_loop_cann
         return db.execute("SELECT 1").fetchone()
 
     async with SqliteStore(tmp_path / "db") as store:
-        assert await store._db.read_inline(work) == (1,)
+        assert await store.connections.read_inline(work) == (1,)
         assert who == [threading.get_ident()]
-        assert await store._db.read_inline(work) == (1,)
+        assert await store.connections.read_inline(work) == (1,)
     assert who[1] == threading.get_ident()
     assert who[2] != threading.get_ident()
 
 
+def busy_timeout_ms(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA busy_timeout").fetchone()[0])
+
+
 async def test_a_hot_read_waits_for_no_lock_on_the_loop(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
-        timeout_ms = await store._db.read_inline(lambda db: db.execute("PRAGMA busy_timeout").fetchone()[0])
-        waiting_ms = await store._db.look_up(lambda db: db.execute("PRAGMA busy_timeout").fetchone()[0])
+        timeout_ms = await store.connections.read_inline(
+            lambda db: db.execute("PRAGMA busy_timeout").fetchone()[0]
+        )
+        waiting_ms = await store.connections.look_up(
+            lambda db: db.execute("PRAGMA busy_timeout").fetchone()[0]
+        )
     assert timeout_ms == 0
     assert waiting_ms == connections.BUSY_TIMEOUT_S * 1000
 
 
 async def test_rows_are_shaped_in_the_thread_that_reads_them(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
-        (thread,) = await store._db.read(every(lambda _: threading.get_ident(), "SELECT 1"))
+        (thread,) = await store.connections.read(every(lambda _: threading.get_ident(), "SELECT 1"))
     assert thread != threading.get_ident()
 
 

@@ -39,7 +39,7 @@ async def test_whoever_has_the_file_open_cannot_change_an_entry(store: SqliteSto
     await store.set_capture(project.id, "full", by=JANE)
     before = await store.audit(None, limit=10)
     with (
-        closing(sqlite3.connect(store._db.path, isolation_level=None)) as database,
+        closing(sqlite3.connect(store.connections.path, isolation_level=None)) as database,
         pytest.raises(sqlite3.IntegrityError, match="append-only"),
     ):
         database.execute(sql)
@@ -82,7 +82,7 @@ async def test_a_change_without_its_entry_is_none(store: SqliteStore) -> None:
     await store.append(
         Append(run_no=run.no, head=0, fence=run.fence, events=[], status="failed", summary=b"{}")
     )
-    with closing(sqlite3.connect(store._db.path, isolation_level=None)) as database:
+    with closing(sqlite3.connect(store.connections.path, isolation_level=None)) as database:
         database.execute(
             "CREATE TRIGGER full BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no room'); END"
         )

@@ -24,7 +24,7 @@ DEFAULT_BASE_URL = f"http://localhost:8080{API_PATH}"
 
 _KEY = re.compile(r"nk_[!-~]+")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_PLAIN = re.compile(
+PLAIN = re.compile(
     rf"https?://(?:(?:[a-z0-9_-]+\.)*[a-z][a-z0-9_-]*|(?:{_OCTET}\.){{3}}{_OCTET})(?::[0-9]+)?(?:/[a-z0-9._~/-]*)?",
     re.ASCII | re.IGNORECASE,
 )
@@ -47,7 +47,7 @@ class ServerConnection(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_plain(self) -> bool:
         """Whether any HTTP library takes the URL: short, and its host a name in ASCII or an IPv4 one."""
-        return len(self.base_url) <= _PLAIN_CHARS and _PLAIN.fullmatch(self.base_url) is not None
+        return len(self.base_url) <= _PLAIN_CHARS and PLAIN.fullmatch(self.base_url) is not None
 
     def headers(self) -> dict[str, str]:
         """What every request carries, unless it says otherwise."""

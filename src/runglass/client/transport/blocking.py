@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -39,7 +39,6 @@ class SyncTransport:
     def __init__(self, endpoint: ServerConnection) -> None:
         self.endpoint = endpoint
         self._closed = threading.Event()
-        self.sleep: Callable[[float], object] = self._closed.wait
         self._base = checked(endpoint.base_url)
         self._http = httpx2.Client(headers=endpoint.headers(), limits=LIMITS, verify=verification(self._base))
         self._backends = _keep_deadlines(self._http)
@@ -50,6 +49,10 @@ class SyncTransport:
         for backend in self._backends:
             backend.close()
         self._http.close()
+
+    def sleep(self, seconds: float) -> None:
+        """Returns after `seconds`, or when the transport is closed."""
+        self._closed.wait(seconds)
 
     def call(self, call: RequestSpec[T], *, timeout: float | None) -> T:
         """The answer to `call`, tried again where that is safe. Raises as `answers.finish` does."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -40,7 +40,6 @@ class AsyncTransport:
         self.endpoint = endpoint
         self._closed = asyncio.Event()
         self._bounds: set[asyncio.Timeout] = set()
-        self.sleep: Callable[[float], Awaitable[None]] = self._wait
         self._base = checked(endpoint.base_url)
         self._http = httpx2.AsyncClient(
             headers=endpoint.headers(), limits=LIMITS, timeout=None, verify=verification(self._base)
@@ -54,6 +53,12 @@ class AsyncTransport:
             if not bound.expired():
                 bound.reschedule(0)
         await self._http.aclose()
+
+    async def sleep(self, seconds: float) -> None:
+        """Returns after `seconds`, or when the transport is closed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
 
     async def call(self, call: RequestSpec[T], *, timeout: float | None) -> T:
         """The answer to `call`, tried again where that is safe. Raises as `answers.finish` does."""
@@ -100,11 +105,6 @@ class AsyncTransport:
     async def _next(self, chunks: AsyncIterator[bytes], deadline: Deadline) -> bytes | None:
         async with self._bounded(silence_within(deadline)):
             return await anext(chunks, None)
-
-    async def _wait(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._closed.wait()
 
     def _require_open(self, what: object) -> None:
         if self._closed.is_set():

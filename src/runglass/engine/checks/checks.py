@@ -56,7 +56,7 @@ class Checks:
         self._flow_time_limit_ms = flow_time_limit_ms
         self._schema_limit_bytes = schema_limit_bytes
         self._flow_limit_bytes = flow_limit_bytes
-        self._pool = WorkerPool(
+        self.pool = WorkerPool(
             "runglass.engine.checks.check_worker",
             what="checks",
             memory_limit_bytes=memory_limit_bytes,
@@ -71,7 +71,7 @@ class Checks:
 
     async def aclose(self) -> None:
         """Ends the processes, and with them what is still asked."""
-        await self._pool.aclose()
+        await self.pool.aclose()
 
     async def request(
         self,
@@ -174,7 +174,7 @@ class Checks:
     ) -> T:
         """The answer of a process. Raises LimitHit, and the errors of the task."""
         limit_ms = limit_ms or self._time_limit_ms
-        return await self._pool.asked(
+        return await self.pool.asked(
             partial(msgspec.json.encode, CheckMessage(task, limit_ms / 1000)),
             partial(_read, kind=kind),
             what=what,

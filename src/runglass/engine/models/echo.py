@@ -130,7 +130,7 @@ def _said(request: ModelRequest) -> list[str]:
     return [request.system or "", *(text_of(message) for message in request.messages)]
 
 
-def _word_count(text: str) -> int:
+def word_count(text: str) -> int:
     if text.isascii():
         # A list of a hundred thousand words would take ten times as long.
         marks = text.encode().translate(_MARKS)
@@ -140,8 +140,8 @@ def _word_count(text: str) -> int:
 
 
 def _tokens(request: ModelRequest, text: str, calls: list[dict[str, Any]]) -> TokenBreakdown:
-    prompt = sum(map(_word_count, _said(request)))
-    completion = _word_count(text)
+    prompt = sum(map(word_count, _said(request)))
+    completion = word_count(text)
     for call in calls:
         completion += len(f"{call['function']['name']} {call['function']['arguments']}".split())
     return TokenBreakdown(prompt=prompt, completion=completion, total=prompt + completion)

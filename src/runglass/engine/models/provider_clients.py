@@ -88,7 +88,7 @@ class ProviderClients:
 
     async def _make(self, name: str) -> Provider[Any]:
         # A client loads certificates.
-        provider = await asyncio.to_thread(self._new_provider, name)
+        provider = await asyncio.to_thread(self.new_provider, name)
         self._providers[name] = await self._exits.enter_async_context(provider)
         return provider
 
@@ -104,7 +104,7 @@ class ProviderClients:
             return PreparedModel(OpenAIChatModel(name, provider=self._providers[provider]), is_own=True)
         return PreparedModel(infer_model(model, provider_factory=self._providers.__getitem__))
 
-    def _new_provider(self, name: str) -> Provider[Any]:
+    def new_provider(self, name: str) -> Provider[Any]:
         key = self._api_keys.get(name)
         if name in self._base_urls:
             return OpenAICompatibleProvider(

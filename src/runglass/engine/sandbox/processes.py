@@ -54,6 +54,11 @@ class SandboxProcesses:
         self._begun: dict[int, float | None] = {}
         self._watching = False
 
+    @property
+    def projects(self) -> int:
+        """How many projects have processes."""
+        return len(self._pools)
+
     async def close(self) -> None:
         """Ends all processes."""
         pools = list(self._pools.values())

@@ -74,13 +74,13 @@ class Sandbox:
             "print": MAX_PRINTED,
         }
         self._result_limit_bytes = memory_limit_bytes // RESULT_SHARE
-        self._processes = SandboxProcesses(self._limits, places=max_processes, most_each=most_each)
+        self.processes = SandboxProcesses(self._limits, places=max_processes, most_each=most_each)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._processes.close()
+        await self.processes.close()
 
     async def run(self, code: str, names: Mapping[str, Any], *, project_id: int = 0) -> Any:
         """The value that `code`, the body of a function, returns: plain JSON, None where it returns nothing.
@@ -120,7 +120,7 @@ class Sandbox:
             return await session.feed_run(source, inputs=inputs, print_callback=printed)
 
         try:
-            return await self._processes.use(project_id, work, self._read)
+            return await self.processes.use(project_id, work, self._read)
         except monty.MontyConversionError as error:
             raise StepFailure(
                 "INVALID_INPUT", f"the code cannot be given its input: {error}", may_retry=False

@@ -24,7 +24,7 @@ from runglass.json_weight import too_heavy
 
 _START_LIMIT_S = 30.0
 _PART_BYTES = 16 * 1024
-_ANSWER_LIMIT_S = 10.0
+ANSWER_LIMIT_S = 10.0
 """Of wall-clock time, for a process that is stuck; the work of a template is limited inside."""
 
 
@@ -95,6 +95,11 @@ class Forker:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The id of the process that new ones are forked from; None where there is none."""
+        return None if self._process is None else self._process.pid
+
     def open(self) -> Channel:
         """A channel to a process that has seen nothing. Raises RuntimeError where none starts."""
         try:
@@ -141,7 +146,7 @@ class Forker:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [*_PYTHON, str(theirs.fileno())],
+                [*PYTHON, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -161,7 +166,7 @@ class Forker:
 
     def _spawned(self) -> Channel:
         process = subprocess.Popen(
-            _PYTHON,
+            PYTHON,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -184,11 +189,16 @@ class TemplateWorker:
         self._channel: Channel | None = None
         self._decoder = msgspec.json.Decoder(RenderReply)
 
+    @property
+    def pid(self) -> int | None:
+        """The id of the process; None where there is none."""
+        return None if self._channel is None else self._channel.pid
+
     def ask(self, ask: RenderRequest) -> RenderReply:
         message = msgspec.json.encode(ask)
         channel = self._opened()
         began = time.monotonic()
-        deadline = began + _ANSWER_LIMIT_S
+        deadline = began + ANSWER_LIMIT_S
         try:
             channel.write(len(message).to_bytes(4) + message, deadline)
             is_long = not channel.ready(began + LONG_S)
@@ -236,7 +246,7 @@ class TemplateWorker:
         return self._channel
 
 
-_PYTHON = [sys.executable, "-P", "-m", "runglass.engine.sandbox.template_worker"]
+PYTHON = [sys.executable, "-P", "-m", "runglass.engine.sandbox.template_worker"]
 
 
 def _poll_of(end: int, event: str) -> Any:

@@ -34,7 +34,7 @@ Mentions = dict[str, "Mentions | None"]
 """The names mentioned in a template: each with None for all of it, or with the names mentioned inside."""
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """A template as far as it is understood here: `pieces` is None where the other process is needed."""
 
     pieces: tuple[str | Path, ...] | None
@@ -52,13 +52,14 @@ _EXPRESSION = re.compile(r"\s*+\{\{(?:(?!\}\}|\{\{|\{%|%\}|\{#).)*+\}\}\s*+", re
 _CONSTANTS = {"true", "True", "false", "False", "none", "None", "not"}
 
 
-def _plan(template: str) -> _Plan:
+def plan_of(template: str) -> Plan:
     if len(template) > _CACHED_LENGTH:
-        return _make_plan(template)
-    return _plans(template.encode(errors="surrogatepass"))
+        return make_plan(template)
+    return plans(template.encode(errors="surrogatepass"))
 
 
-def _make_plan(template: str) -> _Plan:
+def make_plan(template: str) -> Plan:
+    """The plan of the template, made anew in time linear in its length."""
     pieces: list[str | Path] = []
     at = 0
     for match in _PATH.finditer(template):
@@ -69,16 +70,12 @@ def _make_plan(template: str) -> _Plan:
         piece.root not in _CONSTANTS if isinstance(piece, Path) else not re.search(r"\{[{%#]", piece)
         for piece in pieces
     )
-    return _Plan(
+    return Plan(
         tuple(pieces) if simple else None, mentions_of(template), _EXPRESSION.fullmatch(template) is not None
     )
 
 
-def _read_plan(encoded: bytes) -> _Plan:
-    return _make_plan(encoded.decode(errors="surrogatepass"))
-
-
-def _beside(plan: _Plan) -> int:
+def _beside(plan: Plan) -> int:
     """About how many bytes a plan takes beside its text: callers can send templates that are all names."""
     return 200 * (len(plan.pieces or ()) + _count(plan.mentions))
 
@@ -87,7 +84,10 @@ def _count(mentions: Mentions) -> int:
     return sum(1 + (_count(inside) if inside else 0) for inside in mentions.values())
 
 
-_plans = ByteCache(_read_plan, times=3, share=0.05, beside=_beside)
+plans: ByteCache[bytes, Plan] = ByteCache(
+    lambda text: make_plan(text.decode(errors="surrogatepass")), times=3, share=0.05, beside=_beside
+)
+"""The plans of short templates."""
 
 
 def _steps(text: str) -> Iterator[str | int]:
@@ -141,7 +141,8 @@ def picked(mentions: Mentions, names: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _filled(pieces: tuple[str | Path, ...], names: Mapping[str, Any]) -> str | None:
+def filled(pieces: tuple[str | Path, ...], names: Mapping[str, Any]) -> str | None:
+    """The text of a plan's pieces; None where the other process is needed. Raises StepFailure."""
     texts = []
     room = TEXT_LIMIT
     for piece in pieces:
@@ -192,9 +193,9 @@ class Templates:
         self._turns = FairTurns(Shares(places, most=most, most_each=most_each))
         # Each thread talks to one process at a time, and a task with a turn must never wait for a thread.
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="runglass-templates")
-        self._forker = Forker()
+        self.forker = Forker()
         self._busy: set[TemplateWorker] = set()
-        self._idle: list[tuple[int, TemplateWorker]] = []
+        self.idle: list[tuple[int, TemplateWorker]] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -206,9 +207,9 @@ class Templates:
                 process.kill()
             await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         finally:
-            for process in [*self._busy, *(process for _, process in self._idle)]:
+            for process in [*self._busy, *(process for _, process in self.idle)]:
                 process.close()
-            self._forker.close()
+            self.forker.close()
 
     async def render(self, template: str, names: Mapping[str, Any], *, project_id: int = 0) -> str:
         """The template's text. Raises StepFailure TEMPLATE_ERROR, for an unknown name among others.
@@ -216,11 +217,11 @@ class Templates:
         Takes some microseconds, and lets go of the event loop only where another process is asked.
         """
         is_long = len(template) > _CACHED_LENGTH
-        plan = await offload_in_turn(functools.partial(_make_plan, template)) if is_long else _plan(template)
+        plan = await offload_in_turn(functools.partial(make_plan, template)) if is_long else plan_of(template)
         text: str | None = None
         if plan.pieces is not None:
             # What a long template does takes linear time, and a second of it.
-            filling = functools.partial(_filled, plan.pieces, names)
+            filling = functools.partial(filled, plan.pieces, names)
             text = await offload_in_turn(filling) if is_long else filling()
         if text is None:
             text = await self._asked(template, plan, names, "text", project_id)
@@ -243,7 +244,7 @@ class Templates:
             return value
         if len(value) > _CACHED_LENGTH and _EXPRESSION.fullmatch(value) is None:
             return await self.render(value, names, project_id=project_id)
-        plan = _plan(value)
+        plan = plan_of(value)
         if not plan.is_expression:
             return await self.render(value, names, project_id=project_id)
         path = next((piece for piece in plan.pieces or () if isinstance(piece, Path)), None)
@@ -255,7 +256,7 @@ class Templates:
     async def _asked(
         self,
         template: str,
-        plan: _Plan,
+        plan: Plan,
         names: Mapping[str, Any],
         want: Literal["text", "value"],
         project_id: int,
@@ -287,13 +288,13 @@ class Templates:
                 )
 
     def _process_of(self, project_id: int) -> TemplateWorker:
-        for index in range(len(self._idle) - 1, -1, -1):
-            if self._idle[index][0] == project_id:
-                return self._idle.pop(index)[1]
-        return TemplateWorker(self._forker)
+        for index in range(len(self.idle) - 1, -1, -1):
+            if self.idle[index][0] == project_id:
+                return self.idle.pop(index)[1]
+        return TemplateWorker(self.forker)
 
     def _release(self, project_id: int, process: TemplateWorker) -> None:
         self._busy.discard(process)
-        self._idle.append((project_id, process))
-        if len(self._idle) > IDLE_KEPT:
-            self._idle.pop(0)[1].close()
+        self.idle.append((project_id, process))
+        if len(self.idle) > IDLE_KEPT:
+            self.idle.pop(0)[1].close()

@@ -63,6 +63,11 @@ class MemoryBudget:
         self._working = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    @property
+    def working_bytes(self) -> int:
+        """The size of the values that are being decoded or encoded."""
+        return self._working
+
     def has_room(self, size: int, *, project_id: int = 0) -> bool:
         """Whether the project can hold so many bytes more, once all has been put away that can be.
 

@@ -50,11 +50,11 @@ current_project: ContextVar[int] = ContextVar("current_project", default=0)
 
 _reasons: set[str] = set()
 
-# Since when, and how many requests and iterations of a project have begun at once.
-_begun: dict[int, tuple[float, int]] = {}
+begun_at_once: dict[int, tuple[float, int]] = {}
+"""By project: since when, and how many, requests and iterations have begun at once."""
 
-# The two projects that were seen last, the last one first, and when.
-_seen = [(0, -math.inf), (0, -math.inf)]
+last_seen = [(0, -math.inf), (0, -math.inf)]
+"""The two projects that were active last, the last one first, each with the time."""
 
 
 def set_project(project_id: int) -> None:
@@ -65,9 +65,9 @@ def set_project(project_id: int) -> None:
 
 def note_activity(project_id: int) -> None:
     """The project is about: it asks for something, or a run of it goes on."""
-    if _seen[0][0] != project_id:
-        _seen[1] = _seen[0]
-    _seen[0] = (project_id, time.monotonic())
+    if last_seen[0][0] != project_id:
+        last_seen[1] = last_seen[0]
+    last_seen[0] = (project_id, time.monotonic())
     switch_often("others", others_are_active(project_id))
 
 
@@ -85,7 +85,7 @@ def switch_often(why: Literal["others", "large work"], holds: bool) -> None:
 def others_are_active(project_id: int) -> bool:
     """Whether the project's large work would hold up another project."""
     since_s = time.monotonic() - ABOUT_S
-    return any(seen_s > since_s for other, seen_s in _seen if other != project_id)
+    return any(seen_s > since_s for other, seen_s in last_seen if other != project_id)
 
 
 def rest_s(worked_s: float) -> float:
@@ -130,13 +130,13 @@ async def admit_paced(project_id: int, takes_s: float) -> None:
     many milliseconds.
     """
     now_s = time.monotonic()
-    since_s, count = _begun.get(project_id, (-math.inf, 0))
+    since_s, count = begun_at_once.get(project_id, (-math.inf, 0))
     if now_s - since_s > AT_ONCE_S:
-        if len(_begun) > MOST_NOTED:
-            _begun.clear()
-        _begun[project_id] = (now_s, 1)
+        if len(begun_at_once) > MOST_NOTED:
+            begun_at_once.clear()
+        begun_at_once[project_id] = (now_s, 1)
         return
-    _begun[project_id] = (since_s, count + 1)
+    begun_at_once[project_id] = (since_s, count + 1)
     if count >= AT_ONCE:
         async with paced("loop", project_id) as piece:
             piece.worked_s = takes_s

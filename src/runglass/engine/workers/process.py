@@ -43,7 +43,13 @@ class WorkerProcess:
         self._what = what
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
-        self._is_ready = False
+        self.is_ready = False
+        """Whether the process takes messages."""
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the process; None where there is none."""
+        return None if self._process is None else self._process.pid
 
     def exchange(self, message: bytes, *, limit_s: float, gone: threading.Event | None = None) -> bytes:
         """The answer to a message. Raises WorkerDied, also after `limit_s` of wall-clock time.
@@ -98,9 +104,9 @@ class WorkerProcess:
         if process is None or process.poll() is not None:
             self.close()
             process = self._start()
-        if not self._is_ready:
+        if not self.is_ready:
             try:
-                self._is_ready = self._read(process, len(READY), time.monotonic() + START_LIMIT_S) == READY
+                self.is_ready = self._read(process, len(READY), time.monotonic() + START_LIMIT_S) == READY
             except EOFError as error:
                 self.close()
                 raise WorkerNotStarted(
@@ -109,7 +115,7 @@ class WorkerProcess:
         return process
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._is_ready = False
+        self.is_ready = False
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", self._module, *self._arguments],

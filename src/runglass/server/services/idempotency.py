@@ -19,6 +19,7 @@ from starlette.responses import Response
 from runglass.engine.scheduling.pacing import paced_write
 from runglass.errors import APIError, DuplicateIdempotencyKey, StoreError, api_error
 from runglass.events import TERMINAL_EVENTS
+from runglass.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, once_started
@@ -82,13 +83,13 @@ async def with_idempotency(
             try:
                 finish = await begin(call)
             except DuplicateIdempotencyKey:
-                before = await _made_before(request, project, call)
+                before = await _earlier_call(request, project, call)
             except APIError as error:
                 await keep_refusal(request, project, call, error)
                 raise
     if before is not None:
         with once_started(before.run_id):
-            return _response(await _again(request, before, repeated), {REPLAYED: "true"})
+            return _response(await _repeated_answer(request, before, repeated), {REPLAYED: "true"})
     if finish is None:
         raise api_error("UNAVAILABLE", f"the call {key!r} was dropped while it was repeated; send it again")
     try:
@@ -117,8 +118,8 @@ async def hold_idempotency_lock(
     else:
         await lock.acquire()
     try:
-        before = await _made_before(request, project, call)
-        if before is not None and await _waits_still(request, before):
+        before = await _earlier_call(request, project, call)
+        if before is not None and await _never_resumed(request, before):
             before = None
         yield before
     finally:
@@ -172,21 +173,21 @@ async def idempotency_key_of(request: ApiRequest) -> IdempotencyKey | None:
 
 
 def _digest(target: bytes, body: bytes) -> bytes:
-    return hashlib.sha256(b"%b\n%b" % (target, _asked(body))).digest()
+    return hashlib.sha256(b"%b\n%b" % (target, _canonical_body(body))).digest()
 
 
-def _asked(body: bytes) -> bytes:
+def _canonical_body(body: bytes) -> bytes:
     """A canonical form of a JSON body, equal for equal values; a body that is no JSON comes back as it is."""
     try:
         value = msgspec.json.decode(body)
         if isinstance(value, dict):
             value = {camel(name): member for name, member in value.items() if member is not None}
-        return msgspec.json.encode(_in_order(value))
+        return msgspec.json.encode(sorted_members(value))
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return body
 
 
-def _in_order(value: Any) -> Any:
+def sorted_members(value: Any) -> Any:
     """The value with the members of each object sorted by name.
 
     The encoder's own sorting does not serve: for names in a hostile order it takes quadratic time in native
@@ -204,7 +205,7 @@ def _in_order(value: Any) -> Any:
     return holder[0]
 
 
-async def _made_before(
+async def _earlier_call(
     request: ApiRequest, project: Project, call: IdempotencyKey
 ) -> IdempotencyRecord | None:
     before = await runtime_of(request).store.call(project.id, call.key)
@@ -214,7 +215,7 @@ async def _made_before(
     return before
 
 
-async def _waits_still(request: ApiRequest, call: IdempotencyRecord) -> bool:
+async def _never_resumed(request: ApiRequest, call: IdempotencyRecord) -> bool:
     runtime = runtime_of(request)
     if call.status is not None or runtime.engine.is_active(call.run_id):
         return False
@@ -222,7 +223,7 @@ async def _waits_still(request: ApiRequest, call: IdempotencyRecord) -> bool:
     return run is not None and run.status == "paused" and run.head == call.head
 
 
-async def _again(
+async def _repeated_answer(
     request: ApiRequest,
     before: IdempotencyRecord,
     repeated: Callable[[RunRecord, int], Awaitable[StoredResponse]],
@@ -243,11 +244,11 @@ async def wait_until_idle(request: ApiRequest, run: RunRecord, *, beyond: int = 
 
     Raises UNAVAILABLE if the server is stopped before, UNAUTHENTICATED if the key is revoked.
     """
-    return await while_allowed(request, run.id, _rested(request, run, beyond))
+    return await while_allowed(request, run.id, idle_run(runtime_of(request), run, beyond=beyond))
 
 
-async def _rested(request: ApiRequest, run: RunRecord, beyond: int) -> RunRecord:
-    runtime = runtime_of(request)
+async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecord:
+    """Like `wait_until_idle`, without an end for the server's stop and the revocation of the key."""
     while not run.ended and not (run.status == "paused" and run.head > beyond):
         pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS)
         async with aclosing(pages):

@@ -52,7 +52,7 @@ class Connections:
     async def open(self) -> None:
         """Creates or upgrades the database and starts the threads. Raises StoreError."""
         connection = await asyncio.to_thread(self._open_writer)
-        self._writer = WorkerThreads("runglass-writer", partial(self._commit, connection), most=BATCH)
+        self._writer = WorkerThreads("runglass-writer", partial(self.commit, connection), most=BATCH)
         self._readers = WorkerThreads("runglass-reader", self._read, threads=READERS)
         self._look_ups = WorkerThreads("runglass-look-up", self._read, most=LOOK_UPS)
         for lane in (self._writer, self._readers, self._look_ups):
@@ -179,11 +179,12 @@ class Connections:
         connection.execute("PRAGMA fullfsync = ON")
         return connection
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
+    def commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> list[_Outcome]:
+        """What came of each piece of work, done in one transaction of the thread that writes."""
         # A checkpoint is the one thing that cannot be done in a transaction.
         if apart := [job for job in batch if job.work is _empty_log]:
             together = [job for job in batch if job.work is not _empty_log]
-            before = self._commit(connection, together) if together else []
+            before = self.commit(connection, together) if together else []
             return before + [self._do_apart(connection, job) for job in apart]
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -206,7 +207,7 @@ class Connections:
                 connection.execute("ROLLBACK")
             if len(batch) > 1:
                 # One of them broke the transaction: alone, each gets the answer that is its own.
-                return [outcome for job in batch for outcome in self._commit(connection, [job])]
+                return [outcome for job in batch for outcome in self.commit(connection, [job])]
             if committing:
                 return [WorkResult(batch[0], None, self._store_error(error, CommitUncertain))]
             refused = isinstance(error, (sqlite3.Error, OverflowError, UnicodeError))

@@ -25,6 +25,11 @@ class SqliteStore(Catalog, Runs, Checkpoints, Calls, Leases, Expiry, Removal, Au
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
         self._db = Connections(path, synchronous=synchronous)
 
+    @property
+    def connections(self) -> Connections:
+        """The connections to the file, for statements that are of SQLite alone, such as pragmas."""
+        return self._db
+
     async def __aenter__(self) -> Self:
         await self._db.open()
         return self

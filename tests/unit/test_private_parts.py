@@ -1,0 +1,80 @@
+"""Tests use Runglass as its callers do: none reaches for a name that begins with an underscore."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import runglass
+
+SOURCE = Path(runglass.__file__).parent
+TESTS = Path(__file__).parents[1]
+ALLOWED = {
+    "unit/test_others_parts.py": "pins private parts of httpx2, some of which are called like ours",
+}
+OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
+"""Names that Python's documentation has for everybody."""
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def defined(tree: ast.AST) -> Iterator[str]:
+    """Private names that the code gives to a function, a class, a variable or an attribute."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                pass
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                pass
+            case _:
+                continue
+        if is_private(name):
+            yield name
+
+
+def reached_for(tree: ast.AST, privates: set[str]) -> Iterator[str]:
+    """`LINE: NAME` for each use of one of these names that the code has not given itself."""
+    foreign = privates - set(defined(tree))
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names) if module.split(".")[0] == "runglass":
+                found = [part for part in [*module.split("."), *(n.name for n in names)] if is_private(part)]
+            case ast.Attribute(attr=name) if name in foreign:
+                found = [name]
+            # As in `monkeypatch.setattr(module, "_name", …)`.
+            case ast.Constant(value=str(text)) if text.rpartition(".")[2] in foreign:
+                found = [text]
+            case _:
+                continue
+        yield from (f"{node.lineno}: {name}" for name in found)
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def test_no_test_reaches_into_a_private_part_of_the_package() -> None:
+    privates = {name for path in SOURCE.rglob("*.py") for name in defined(parsed(path))} - OF_NAMED_TUPLES
+    found = {}
+    for path in sorted({*TESTS.rglob("*.py")} - {Path(__file__)}):
+        if uses := list(reached_for(parsed(path), privates)):
+            found[path.relative_to(TESTS).as_posix()] = uses
+    assert len(privates) > 100
+    assert {file: uses for file, uses in found.items() if file not in ALLOWED} == {}
+    assert set(found) == set(ALLOWED), "what is allowed is needed"
+
+
+def test_each_way_to_a_private_part_is_seen() -> None:
+    code = """
+from runglass.store import _open, records
+client._transport.sleep(1)
+patch(module, "_told", set())
+patch("runglass.module._told", set())
+class Own:
+    def _wait(self): ...
+Own()._wait()
+Row()._replace(n=1)
+"""
+    uses = list(reached_for(ast.parse(code), {"_open", "_transport", "_told", "_wait"}))
+    assert sorted(uses) == ["2: _open", "3: _transport", "4: _told", "5: runglass.module._told"]
