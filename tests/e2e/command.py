@@ -17,6 +17,8 @@ import runglass as runglass_package
 
 START = [sys.executable, "-c", "import sys; from runglass.cli import main; sys.exit(main())"]
 WAIT_S = 30.0
+END = "\0"
+"""In place of a line, where there are no more."""
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -69,6 +71,13 @@ class Process:
             line = self._stderr.get(timeout=WAIT_S)
             if all(part in line for part in parts):
                 return line
+
+    def rest_of_stderr(self) -> list[str]:
+        """The lines of stderr that were not read, once the command has ended."""
+        lines = []
+        while (line := self._stderr.get(timeout=WAIT_S)) != END:
+            lines.append(line)
+        return lines
 
     def press_ctrl_c(self) -> None:
         """Presses Ctrl-C and waits for nothing."""
@@ -182,6 +191,7 @@ def _lines_of(stream: object) -> "queue.Queue[str]":
     def read() -> None:
         for line in stream:  # type: ignore[attr-defined]
             lines.put(line.rstrip("\n"))
+        lines.put(END)
 
     threading.Thread(target=read, daemon=True).start()
     return lines

@@ -34,6 +34,8 @@ new_event_loop = auto_loop_factory()
 BACKLOG = 2048
 GRACE_S = 1
 """How long a response may still take after its `end` was called."""
+CUT_OFF_S = 0.5
+"""How long a connection whose response was cut off may stay open, until its caller has read what was sent."""
 
 UNSENT_BYTES = 256 * 1024
 """The most bytes of a response that the system's send buffer holds."""
@@ -90,7 +92,7 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
             log_level="warning",
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=GRACE_S,
+            timeout_graceful_shutdown=GRACE_S + 2,
         )
     )
     address = _address(listener)
@@ -111,8 +113,7 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
         await runtime.engine.stop(grace_s=runtime.settings.stop_grace_s)
         await ongoing.settle(SETTLE_S)
         ongoing.end_all()
-        server.should_exit = True
-        await running
+        await _shut_down(server, running)
         for task in watching:
             task.cancel()
         await asyncio.wait(watching)
@@ -132,6 +133,19 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+async def _shut_down(server: _Server, running: asyncio.Task[None]) -> None:
+    """Returns once every answer has ended, or is cut off: uvicorn would do so with a traceback for each."""
+    server.should_exit = True
+    await asyncio.wait({running}, timeout=GRACE_S)
+    for task in list(server.server_state.tasks):
+        task.cancel()
+    await asyncio.wait({running}, timeout=CUT_OFF_S)
+    for connection in list(server.server_state.connections):
+        # What its caller does not read would keep it open.
+        connection.transport.abort()
+    await running
 
 
 async def _bind(host: str, port: int) -> socket.socket:

@@ -5,6 +5,7 @@ carry the request id. Nothing here knows a route apart from the few that are ope
 """
 
 import asyncio
+import logging
 import re
 import uuid
 from typing import Any, TypeAlias
@@ -18,6 +19,8 @@ from runglass.server.endpoint import JSON
 from runglass.server.endpoints import API, ENDPOINTS
 from runglass.server.http.error_responses import error_body, error_headers, unavailable
 from runglass.server.http.open_responses import OpenResponses
+from runglass.server.http.request_connection import connection_of
+from runglass.server.http.response_stream import cut_off_text
 from runglass.server.security.authentication import authenticate
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.rate_limit import UNLIMITED, Rates
@@ -25,6 +28,8 @@ from runglass.server.security.same_origin import header
 from runglass.server.security.session_cookie import authenticate_browser
 from runglass.store.base import Store
 from runglass.store.records import ApiKey
+
+log = logging.getLogger(__name__)
 
 OPEN = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.access == "open")
 
@@ -64,6 +69,19 @@ class ApiMiddleware:
         answer = _ResponseSender(send, (b"x-request-id", request_id.encode()))
         receive, send = _paced(receive), answer.send
         try:
+            await self._answer(scope, receive, send, request_id)
+        except asyncio.CancelledError:
+            # The end of the server cuts off what still takes its time, such as the rest of a body.
+            if not self._ongoing.is_stopping:
+                raise
+            if answer.has_begun:
+                log.warning("%s: the server is being stopped", cut_off_text(scope))
+                connection_of(scope).cut_off()
+            else:
+                await _send_error(send, api_error("UNAVAILABLE", CUT_OFF))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        try:
             path = _plain(scope["path"])
             if path.endswith("\n"):
                 # To the router's patterns it would be the path without its last character.
@@ -85,13 +103,7 @@ class ApiMiddleware:
             if scope["method"] == "HEAD":
                 # Endpoints know GET alone; uvicorn drops the body, as it holds the original scope.
                 scope, send = {**scope, "method": "GET"}, _ended_by_first_part(send)
-            try:
-                await self._app(scope, receive, send)
-            except asyncio.CancelledError:
-                # The server cuts off what waits for something else than a run, such as the rest of a body.
-                if answer.has_begun or not self._ongoing.is_stopping:
-                    raise
-                await _send_error(send, api_error("UNAVAILABLE", CUT_OFF))
+            await self._app(scope, receive, send)
 
     async def _key(self, scope: Scope) -> ApiKey:
         authorization = header(scope, "authorization")

@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 from runglass.errors import APIError
 from runglass.server.http.connection_limits import ConnectionLimiter
 from runglass.server.http.refusals import answer_of, invalid, large_head, late, too_large
+from runglass.server.http.request_connection import EXTENSION
 from runglass.server.http.request_framing import WATCHED, fault_of
 from runglass.server.http.response_writer import HeadBufferingTransport
 
@@ -74,7 +75,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave(self)
-        self._abandon(self._answering)
+        _abandon(self._answering)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -145,6 +146,7 @@ class HttpProtocol(HttpToolsProtocol):
         except APIError as error:
             self._raise(error)
         super().on_headers_complete()
+        self.scope["extensions"] = {EXTENSION: _RequestConnection(self.cycle)}  # type: ignore[dict-item]
         if first:
             self._answering = self.cycle
         self._fed_bytes, self._in_body, self.body_bytes = 0, True, 0
@@ -285,7 +287,7 @@ class HttpProtocol(HttpToolsProtocol):
             elif cycle is self._answering:
                 self._answering = None
                 started = cycle.response_started
-                self._abandon(cycle)
+                _abandon(cycle)
                 if started:
                     # The response to it is half sent, and no other can follow.
                     self.transport.close()
@@ -312,9 +314,23 @@ class HttpProtocol(HttpToolsProtocol):
         if self._ignored_bytes > LINGER_BYTES:
             self.transport.abort()
 
-    @staticmethod
-    def _abandon(cycle: RequestResponseCycle | None) -> None:
-        """Tells the application that its caller has left."""
-        if cycle is not None and not cycle.response_complete:
-            cycle.disconnected = True
-            cycle.message_event.set()
+
+class _RequestConnection:
+    """The connection, as the answer to one of its requests has it."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def cut_off(self) -> None:
+        if not self._cycle.response_complete:
+            _abandon(self._cycle)
+            self._cycle.transport.close()
+
+
+def _abandon(cycle: RequestResponseCycle | None) -> None:
+    """Tells the application that its caller has left; uvicorn then misses no end of its answer."""
+    if cycle is not None and not cycle.response_complete:
+        cycle.disconnected = True
+        cycle.message_event.set()

@@ -18,7 +18,8 @@ from runglass.errors import RunUnreadable, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.json_streaming import PART_BYTES, Pages, joined
-from runglass.server.http.sse_response import EventStream
+from runglass.server.http.response_stream import StreamedResponse
+from runglass.server.http.sse_response import event_stream
 from runglass.server.requests.attempt_selector import choose
 from runglass.server.requests.pagination import cursor_of, first_id_at, run_before
 from runglass.server.security.authentication import OpenedTrace, runtime_of
@@ -106,7 +107,7 @@ async def step_trace(
 
 async def stream(
     request: ApiRequest, run: RunRecord, after: str | None, last_event_id: str | None
-) -> EventStream:
+) -> StreamedResponse:
     """Every event of the run from the first, then live ones until the run has ended.
 
     `Last-Event-ID`, or else `after`, resumes after that event.
@@ -117,7 +118,7 @@ async def stream(
         message = f"run {run.id!r} has no event {seen} yet; its last one is {run.head}"
         raise api_error("INVALID_REQUEST", message, execution_id=run.id)
     pages = runtime.tails.follow(run, after=seen, idle_s=runtime.settings.ping_s)
-    return EventStream(pages, ongoing=request.services.ongoing, key_id=request.auth.id)
+    return event_stream(pages, ongoing=request.services.ongoing, key_id=request.auth.id)
 
 
 async def runs(

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from runglass.errors import RunPurged, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
-from runglass.server.http.json_streaming import JsonStream
+from runglass.server.http.json_streaming import json_stream
 from runglass.server.requests.pagination import cursor_of, run_before
 from runglass.server.requests.parameters import checked_uuid
 from runglass.server.security.authentication import runtime_of
@@ -66,7 +66,7 @@ async def session(request: ApiRequest, session_id: str, limit: int | None, curso
                 more = await anext(runs, None)
                 pieces = session_run(store, run, *await flows.of(run))
                 pieces = parts_while_allowed(request, pieces)
-                return JsonStream(_streamed(told, pieces, _closing(run.id if more else "")))
+                return json_stream(_streamed(told, pieces, _closing(run.id if more else "")))
             told += [b","] * bool(count) + parts
             size += sum(map(len, parts))
             last, count = run.id, count + 1

@@ -22,7 +22,8 @@ from runglass.run_api import StepRequest
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import once_started
-from runglass.server.http.sse_response import EventStream, Headers
+from runglass.server.http.response_stream import Headers
+from runglass.server.http.sse_response import event_stream
 from runglass.server.requests.body import body_of, forget_body
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.messages import normalize_messages
@@ -264,7 +265,7 @@ async def _stream(
         raise no_run(run_id)
     pages = runtime.tails.follow(run, after=head, until=REST_EVENTS, idle_s=runtime.settings.ping_s)
     content = LiveContent(*live, runtime.store, run) if live else StoredContent(runtime.store, run)
-    return EventStream(
+    return event_stream(
         StepFrames(content, runtime.store, run).of(pages),
         ongoing=request.services.ongoing,
         key_id=request.auth.id,

@@ -1,0 +1,81 @@
+"""An answer that is sent part by part, as the parts come, while its caller may leave at any time."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing, nullcontext
+
+from starlette.types import Receive, Scope, Send
+
+from runglass.errors import APIError, RunPurged, RunUnreadable, StoreError
+from runglass.safe_text import printable
+from runglass.server.http.request_connection import connection_of
+
+log = logging.getLogger(__name__)
+
+Headers = Sequence[tuple[bytes, bytes]]
+EndedBy = Callable[[Callable[[], object]], AbstractContextManager[None]]
+
+
+class StreamedResponse:
+    """The ASGI answer that sends the parts until the last one, or until the caller has left.
+
+    Parts that fail break it off without its end: a caller must not take it for the whole. `ended_by` is given
+    what ends it in good order before. `at_end` is called once nothing more is sent, however that comes about.
+    """
+
+    def __init__(
+        self,
+        parts: AsyncGenerator[bytes, None],
+        *,
+        headers: Headers,
+        ended_by: EndedBy | None = None,
+        at_end: Callable[[], None] | None = None,
+    ) -> None:
+        self._parts = parts
+        self._headers = headers
+        self._ended_by = ended_by or (lambda _: nullcontext())
+        self._at_end = at_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": list(self._headers)})
+        writing = asyncio.create_task(self._write(scope, send))
+        leaving = asyncio.create_task(_caller_left(receive))
+        with self._ended_by(writing.cancel):
+            try:
+                await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (writing, leaving):
+                    task.cancel()
+                await asyncio.gather(writing, leaving, return_exceptions=True)
+                if self._at_end is not None:
+                    self._at_end()
+        if writing.cancelled() or writing.result():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            connection_of(scope).cut_off()
+
+    async def _write(self, scope: Scope, send: Send) -> bool:
+        """Whether all parts were sent."""
+        # Closed by hand: a generator left to the garbage collector would keep its place until then.
+        async with aclosing(self._parts):
+            try:
+                async for part in self._parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            except (APIError, StoreError, RunUnreadable) as error:
+                expected = isinstance(error, (APIError, RunPurged))
+                log.log(logging.INFO if expected else logging.ERROR, "%s: %s", cut_off_text(scope), error)
+                return False
+        return True
+
+
+def cut_off_text(scope: Scope) -> str:
+    """What the log says of an answer that goes without its end."""
+    asked = f"{scope['method']} {printable(scope['path'])}"
+    return f"request {scope['state']['request_id']}: the answer to {asked} was cut off"
+
+
+async def _caller_left(receive: Receive) -> None:
+    """Returns when the caller has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,119 @@
+"""Answers that go without their end: what the log of a real server says of them, and what the caller sees."""
+
+import asyncio
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+
+from runglass.api_keys import make_key
+from runglass.cli.exit_codes import Exit
+from runglass.composition import open_store
+from runglass.settings import Settings
+from runglass.store.records import Append, StepRow
+from tests.e2e.command import Process, started
+from tests.records import new_run
+
+LARGE = "01900000-0000-7000-8000-000000000001"
+BROKEN = "01900000-0000-7000-8000-000000000002"
+STEP = b'{"n":"%b"}' % (b"x" * 100_000)
+STEPS = 300
+"""Of 30 MB: what the systems of both sides hold of an answer is less."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A data folder with a run of 30 MB, and one whose last step is no JSON; and a key."""
+    folder, made = tmp_path_factory.mktemp("data"), make_key()
+
+    async def fill() -> None:
+        async with open_store(Settings(data=folder)) as store:
+            project = await store.ensure_project("acme", "demo")
+            await store.add_key(project.id, "read", made.digest, made.hint)
+            flow = await store.put_draft(project.id, "f", name=None, capture=None, source=b"{}")
+            for run_id, last in ((LARGE, STEP), (BROKEN, b"garbage")):
+                run = await store.create_run(new_run(project.id, flow.id, id=run_id))
+                rows = [StepRow(n + 1, "s", str(n), 1, "completed", STEP) for n in range(STEPS)]
+                rows.append(StepRow(STEPS + 1, "t", "", 1, "completed", last))
+                ended = Append(
+                    run_no=run.no,
+                    head=0,
+                    fence=run.fence,
+                    events=[b'{"eventType":"flow_completed"}'],
+                    steps=rows,
+                    status="completed",
+                    summary=b'{"id":"%b"}' % run_id.encode(),
+                )
+                await store.append(ended)
+
+    asyncio.run(fill())
+    return folder, made.key
+
+
+def ready(server: Process) -> str:
+    """Its address, once the lines that a start prints are read."""
+    _, url = server.line().split()
+    server.line_of_stderr_with("runglass runs list")
+    return url
+
+
+def half_an_answer(url: str, key: str) -> socket.socket:
+    """A connection that has read the beginning of the trace, and reads no more."""
+    address = urlsplit(url)
+    connection = socket.create_connection((str(address.hostname), address.port or 0), timeout=30)
+    head = f"GET /api/v1/flow-runs/{LARGE}/trace HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n\r\n"
+    connection.sendall(head.encode())
+    assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    return connection
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    received = b""
+    try:
+        while part := connection.recv(1 << 20):
+            received = received[-10:] + part
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def test_a_caller_that_leaves_amid_its_answer_leaves_no_line(data: tuple[Path, str]) -> None:
+    folder, key = data
+    with started("serve", "--port", "0", "--data", folder) as server:
+        url = ready(server)
+        for _ in range(3):
+            half_an_answer(url, key).close()
+        headers = {"Authorization": f"Bearer {key}"}
+        trace = httpx2.get(f"{url}/api/v1/flow-runs/{LARGE}/trace", headers=headers, timeout=30)
+        assert len(trace.json()["steps"]) == STEPS + 1
+        assert server.terminate() == Exit.OK
+        assert server.rest_of_stderr() == []
+
+
+def test_an_answer_whose_rows_cannot_be_read_leaves_one_line(data: tuple[Path, str]) -> None:
+    folder, key = data
+    with started("serve", "--port", "0", "--data", folder) as server:
+        url = ready(server)
+        headers = {"Authorization": f"Bearer {key}", "X-Request-Id": "asked-for-all"}
+        with pytest.raises(httpx2.RemoteProtocolError):
+            httpx2.get(f"{url}/api/v1/flow-runs/{BROKEN}/trace", headers=headers, timeout=30)
+        assert server.terminate() == Exit.OK
+        (line,) = server.rest_of_stderr()
+    asked = f"request asked-for-all: the answer to GET /api/v1/flow-runs/{BROKEN}/trace was cut off: "
+    assert asked in line
+    assert "cannot be read" in line
+
+
+def test_an_answer_that_the_end_of_the_server_cuts_off_leaves_one_line(data: tuple[Path, str]) -> None:
+    folder, key = data
+    with (
+        started("serve", "--port", "0", "--data", folder) as server,
+        half_an_answer(ready(server), key) as it,
+    ):
+        assert server.terminate() == Exit.OK
+        (line,) = server.rest_of_stderr()
+        assert f"the answer to GET /api/v1/flow-runs/{LARGE}/trace was cut off" in line
+        assert line.endswith("the server is being stopped")
+        assert not rest_of(it).endswith(b"0\r\n\r\n"), "it would pass for the whole"
