@@ -22,6 +22,12 @@ define install
 @$(PIP) install --no-deps --no-build-isolation --editable .
 endef
 
+# The pure modules of the viewer are tested without a browser, where there is node.
+define VIEWER_TESTS
+@if command -v node >/dev/null; then node --test tests/viewer/; \
+	else echo "node was not found: the modules of the viewer were not tested"; fi
+endef
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -35,6 +41,7 @@ demo: $(VENV)/server.stamp ## run a real flow and watch it; ARGS="--file my.txt 
 
 test: $(VENV)/dev.stamp ## run the tests; ARGS="tests/unit -k fold"
 	$(PY) -m pytest -n auto $(ARGS)
+	$(if $(ARGS),,$(VIEWER_TESTS))
 
 check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing nothing
 	$(PY) -m ruff format --check .

@@ -2,9 +2,9 @@
 import { html, render, useEffect, useState } from "./core/html.js";
 import { identify, me } from "./core/api.js";
 import { listen } from "./core/keys.js";
-import { followLinks } from "./core/router.js";
+import { followLinks, place } from "./core/router.js";
 import { SignIn } from "./parts/sign_in.js";
-import { Top } from "./parts/top.js";
+import { RunsPage } from "./runs/page.js";
 
 function App() {
   const [problem, setProblem] = useState("");
@@ -14,7 +14,12 @@ function App() {
   if (problem) return html`<div class="empty" role="alert"><h2>Nothing can be shown</h2><p>${problem}</p></div>`;
   if (me.value === undefined) return null;
   if (me.value === null) return html`<${SignIn} />`;
-  return html`<${Top} />`;
+  return pageOf(place.value.path);
+}
+
+/** @param {string} path */
+function pageOf(path) {
+  return html`<${RunsPage} key=${path} />`;
 }
 
 followLinks();

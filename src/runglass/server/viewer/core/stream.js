@@ -1,0 +1,67 @@
+// A stream of server-sent events that goes on after a loss from the event that was had last.
+import { ApiError, request } from "./api.js";
+import { FrameParser } from "./frames.js";
+
+/** @typedef {import("./frames.js").Frame} Frame */
+/** @typedef {"live"|"lost"|"ended"} StreamState */
+
+const FIRST_WAIT_MS = 500;
+const MOST_WAIT_MS = 10_000;
+
+/** Follows a stream until it ends by itself or `abort` says so.
+ *
+ * `onFrames` gets what came in one piece; `onState` hears of each loss and of each time that it goes on. The
+ * stream is asked for anew from the last id, so that nothing is missing and nothing comes twice.
+ * Throws ApiError where the server refuses.
+ * @param {(lastId: string) => string} pathAfter
+ * @param {{lastId: string, abort: AbortSignal, onFrames: (frames: Frame[]) => boolean|void,
+ *   onState: (state: StreamState) => void}} how
+ *   `onFrames` gives true where nothing can follow */
+export async function follow(pathAfter, { lastId, abort, onFrames, onState }) {
+  let waitMs = FIRST_WAIT_MS;
+  while (!abort.aborted) {
+    try {
+      const answer = await request(pathAfter(lastId), {
+        headers: { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": lastId } : {}) }, signal: abort,
+      });
+      onState("live");
+      waitMs = FIRST_WAIT_MS;
+      const parser = new FrameParser();
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        const frames = parser.feed(value);
+        for (const frame of frames) if (frame.id) lastId = frame.id;
+        if (frames.length && onFrames(frames)) {
+          onState("ended");
+          reader.cancel().catch(() => {});
+          return;
+        }
+      }
+    } catch (error) {
+      if (abort.aborted) return;
+      const mayRepeat = !(error instanceof ApiError) || error.status === 0 || error.status === 429 || error.status >= 500;
+      if (!mayRepeat) throw error;
+    }
+    if (abort.aborted) return;
+    onState("lost");
+    await pause(waitMs + Math.random() * 250, abort);
+    waitMs = Math.min(waitMs * 2, MOST_WAIT_MS);
+  }
+}
+
+/** Waits, or less where the network or the page comes back. @param {number} ms @param {AbortSignal} abort */
+function pause(ms, abort) {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      abort.removeEventListener("abort", end);
+      resolve(undefined);
+    };
+    const timer = setTimeout(end, ms);
+    addEventListener("online", end);
+    abort.addEventListener("abort", end);
+  });
+}

@@ -1,0 +1,47 @@
+// What a run's summary says, as the pages show it. Pure.
+import { money, oneLine } from "./format.js";
+
+/** @typedef {{prompt: number, completion: number, total: number}} Tokens */
+/** @typedef {{completed: number, failed: number, retried: number, skipped: number, tokens?: Tokens, costUsd?: string,
+ *   failedCostUsd?: string, byModel?: Record<string, object>}} Totals */
+/** @typedef {{id: string, flowId: string, status: string, triggerType?: string, startedAt?: string,
+ *   completedAt?: string, durationMs?: number, stepCount?: number, flowSlug?: string, version?: number,
+ *   sessionId?: string, startedBy?: string, error?: {code: string, message?: string, stepId?: string},
+ *   totals?: Totals}} Run */
+
+const ENDED = new Set(["completed", "failed", "cancelled"]);
+
+/** Whether nothing follows any more. @param {Run} run */
+export function hasEnded(run) {
+  return ENDED.has(run.status);
+}
+
+/** How long it took, or has taken so far. @param {Run} run @param {number} nowMs */
+export function durationOf(run, nowMs) {
+  if (run.durationMs !== undefined && hasEnded(run)) return run.durationMs;
+  return run.startedAt ? Math.max(0, nowMs - Date.parse(run.startedAt)) : undefined;
+}
+
+/** Attempts that have ended, whichever way. @param {Run} run */
+export function stepsDone(run) {
+  const totals = run.totals;
+  return totals ? totals.completed + totals.failed : 0;
+}
+
+/** The name of its flow with the version: `grade-3 v4`. @param {Run} run */
+export function flowOf(run) {
+  return `${run.flowSlug ?? run.flowId}${run.version === 0 ? " draft" : run.version ? ` v${run.version}` : ""}`;
+}
+
+/** What came of it, in a line; empty where it simply went well. @param {Run} run */
+export function outcomeOf(run) {
+  if (run.error) {
+    const where = run.error.stepId ? `${run.error.stepId}: ` : "";
+    const message = run.error.message ? ` ${run.error.message}` : "";
+    return oneLine(`${where}${run.error.code}${message}`);
+  }
+  if (run.status === "paused") return "waits for its caller";
+  if (run.status === "pending") return "waits for a place";
+  if (run.totals?.failedCostUsd) return `${money(run.totals.failedCostUsd)} went into failed attempts`;
+  return "";
+}

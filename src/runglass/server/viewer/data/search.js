@@ -1,0 +1,121 @@
+// The query language as the query box needs it: which terms there are, and what may come next.
+// What a query means, and whether it is right, is for the server to say. Pure.
+
+/** @typedef {{start: number, end: number, text: string, field: string, value: string, negated: boolean}} Term */
+/** @typedef {{text: string, about: string}} Option */
+/** @typedef {{start: number, end: number, options: Option[]}} Completion */
+
+/** The fields, with what stands in them. */
+export const FIELDS = {
+  status: "pending, running, paused, completed, failed or cancelled",
+  flow: "slug or id of a flow",
+  version: "number of a version, 0 is the draft",
+  trigger: "how it was started: api, job, step",
+  session: "session id",
+  since: "24h, 7d, or a date",
+  until: "1h, or a date",
+  duration: ">3s, 842ms..2m",
+  cost: ">0.01, in dollars",
+  tokens: ">1000",
+  step: "id of a step that ran",
+  model: "a model that was asked",
+  error: "code, or words of the message",
+  text: "words in what was kept",
+};
+
+const VALUES = {
+  status: ["failed", "running", "completed", "paused", "cancelled", "pending"],
+  trigger: ["api", "job", "step"],
+  since: ["1h", "24h", "7d", "30d"],
+  until: ["1h", "24h", "7d"],
+  duration: [">1s", ">10s", ">1m"],
+  cost: [">0.01", ">0.1", ">1"],
+  tokens: [">1000", ">10000"],
+};
+
+/** The terms of a query, which spaces part; inside quotes they do not. @param {string} text @returns {Term[]} */
+export function terms(text) {
+  const found = [];
+  let at = 0;
+  while (at < text.length) {
+    if (/\s/.test(text[at])) {
+      at += 1;
+      continue;
+    }
+    const start = at;
+    let quoted = false;
+    while (at < text.length && (quoted || !/\s/.test(text[at]))) {
+      if (text[at] === "\\" && quoted) at += 1;
+      else if (text[at] === '"') quoted = !quoted;
+      at += 1;
+    }
+    found.push(termOf(text.slice(start, at), start));
+  }
+  return found;
+}
+
+/** @param {string} text @param {number} start @returns {Term} */
+function termOf(text, start) {
+  const negated = text.startsWith("-") && text.length > 1;
+  const body = negated ? text.slice(1) : text;
+  const colon = body.indexOf(":");
+  const isField = colon > 0 && /^[a-z]+$/i.test(body.slice(0, colon));
+  return {
+    start, end: start + text.length, text, negated,
+    field: isField ? body.slice(0, colon).toLowerCase() : "",
+    value: isField ? body.slice(colon + 1) : body,
+  };
+}
+
+/** What may stand at the caret in place of the term that it is in.
+ * @param {string} text @param {number} caret @param {{flows?: string[]}} known @returns {Completion} */
+export function completion(text, caret, known = {}) {
+  const term = terms(text).find((each) => each.start < caret && caret <= each.end);
+  const start = term?.start ?? caret;
+  const typed = text.slice(start, caret);
+  const sign = typed.startsWith("-") ? "-" : "";
+  const { field, value } = termOf(typed, start);
+  if (field) {
+    const values = field === "flow" ? (known.flows ?? []) : (VALUES[field] ?? []);
+    const before = value.includes(",") ? value.slice(0, value.lastIndexOf(",") + 1) : "";
+    const part = value.slice(before.length).toLowerCase();
+    const options = values
+      .filter((each) => each.toLowerCase().includes(part) && each !== value)
+      .map((each) => ({ text: `${sign}${field}:${before}${quote(each)}`, about: "" }));
+    return { start, end: term?.end ?? caret, options: options.slice(0, 12) };
+  }
+  const part = typed.slice(sign.length).toLowerCase();
+  const options = Object.entries(FIELDS)
+    .filter(([name]) => name.startsWith(part))
+    .map(([name, about]) => ({ text: `${sign}${name}:`, about }));
+  return { start, end: term?.end ?? caret, options };
+}
+
+/** The query with the term, or without it if it has it. @param {string} text @param {string} wanted */
+export function toggled(text, wanted) {
+  const all = terms(text);
+  if (all.some((each) => each.text === wanted)) {
+    return all.filter((each) => each.text !== wanted).map((each) => each.text).join(" ");
+  }
+  const field = termOf(wanted, 0).field;
+  const others = all.filter((each) => !field || each.field !== field || each.negated);
+  return [...others.map((each) => each.text), wanted].join(" ");
+}
+
+/** The query with each of these fields set anew; a null takes it out.
+ * @param {string} text @param {Record<string, string|null>} fields */
+export function withFields(text, fields) {
+  const others = terms(text).filter((each) => !(each.field in fields)).map((each) => each.text);
+  const set = Object.entries(fields).filter(([, value]) => value !== null).map(([name, value]) => `${name}:${value}`);
+  return [...others, ...set].join(" ");
+}
+
+/** Whether the query has this term. @param {string} text @param {string} wanted */
+export function has(text, wanted) {
+  return terms(text).some((each) => each.text === wanted);
+}
+
+/** @param {string} value */
+function quote(value) {
+  return /[\s"]/.test(value) ? `"${value.replace(/(["\\])/g, "\\$1")}"` : value;
+}

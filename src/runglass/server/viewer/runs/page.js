@@ -1,0 +1,129 @@
+// The runs of the project, newest first: what is asked for is in the address.
+import { html, useEffect, useMemo, useRef, useSignal } from "../core/html.js";
+import { bind } from "../core/keys.js";
+import { go, place, setQuery } from "../core/router.js";
+import { count } from "../data/format.js";
+import { withFields } from "../data/search.js";
+import { Top } from "../parts/top.js";
+import { Histogram } from "./histogram.js";
+import { QueryBox } from "./query_box.js";
+import { Row } from "./row.js";
+import { RunList } from "./run_list.js";
+
+const HEADS = [["c-choose", ""], ["c-status", ""], ["c-flow", "flow"], ["c-started", "started"],
+  ["c-duration num", "duration"], ["c-steps num", "steps"], ["c-tokens num", "tokens"], ["c-cost num", "cost"],
+  ["c-trigger", "trigger"], ["c-outcome", "what came of it"]];
+
+export function RunsPage() {
+  const query = place.value.query.get("q") ?? "";
+  const list = useMemo(() => new RunList(query), [query]);
+  const chosen = useSignal([]);
+  const field = useRef(null);
+  const scroller = useRef(null);
+
+  useEffect(() => { document.title = query ? `${query} – Runglass` : "Runs – Runglass"; }, [query]);
+  useEffect(() => {
+    list.mayMove = () => (scroller.current?.scrollTop ?? 0) === 0 && !scroller.current?.matches(":hover, :focus-within");
+    list.open();
+    return () => list.close();
+  }, [list]);
+
+  const ask = (text) => setQuery({ q: text }, { push: true });
+  const links = () => [...(scroller.current?.querySelectorAll("a[data-run]") ?? [])];
+  function move(by) {
+    const all = links();
+    const at = all.indexOf(document.activeElement);
+    const next = all[Math.min(all.length - 1, Math.max(0, at < 0 ? 0 : at + by))];
+    next?.focus();
+    next?.closest("tr").scrollIntoView({ block: "nearest" });
+  }
+  const focused = () => document.activeElement?.getAttribute("data-run");
+  function choose(id) {
+    chosen.value = chosen.value.includes(id) ? chosen.value.filter((each) => each !== id) : [...chosen.value, id].slice(-2);
+  }
+  function compare() {
+    // The older run first: what has become different since.
+    if (chosen.value.length === 2) go(`/compare/${[...chosen.value].sort().join("/")}`);
+  }
+  function showArrived() {
+    list.showArrived();
+    scroller.current?.scrollTo({ top: 0 });
+  }
+
+  useEffect(() => bind([
+    { key: "j", what: "next run", run: () => move(1) },
+    { key: "k", what: "run before", run: () => move(-1) },
+    { key: "ArrowDown", what: "", run: () => move(1) },
+    { key: "ArrowUp", what: "", run: () => move(-1) },
+    { key: "Enter", what: "open the run", run: () => { const id = focused(); if (id) go(`/runs/${id}`); } },
+    { key: "x", what: "choose the run to compare", run: () => { const id = focused(); if (id) choose(id); } },
+    { key: "c", what: "compare the two chosen runs", run: compare },
+    { key: "/", what: "to the query", run: () => { field.current?.focus(); field.current?.select(); } },
+    { key: ".", what: "show runs that have arrived", run: showArrived },
+  ]), [list]);
+
+  function scrolled({ target }) {
+    const near = target.scrollHeight - target.scrollTop - target.clientHeight < 600;
+    if (near && list.cursor.value && !list.loading.value && !list.problem.value) list.more();
+  }
+
+  const runs = list.runs.value;
+  const problem = list.problem.value;
+  const arrived = list.arrived.value.length;
+  const isQueryWrong = problem?.status === 422;
+  return html`
+    <${Top}><span class="grow"></span><//>
+    <main class="runs">
+      <h1 class="hidden-label">Runs</h1>
+      <${QueryBox} query=${query} problem=${isQueryWrong ? problem : null} onQuery=${ask} fieldRef=${field} />
+      <${Histogram} query=${query} seen=${runs[0]?.id ?? ""}
+        onTime=${(since, until) => ask(withFields(query, { since: iso(since), until: iso(until) }))} />
+      <div class="list-bar">
+        <span class="muted" role="status">${said(runs.length, list)}</span>
+        ${arrived > 0 && html`<button onClick=${showArrived}>${count(arrived, "new run")} <kbd>.</kbd></button>`}
+        ${list.stream.value === "lost" && html`<span class="problem">connection lost, trying again …</span>`}
+        <span class="grow"></span>
+        ${chosen.value.length > 0 && html`
+          <button class="primary" disabled=${chosen.value.length !== 2} onClick=${compare}>
+            ${chosen.value.length === 2 ? "Compare the two" : "Choose one more to compare"}</button>
+          <button class="plain" onClick=${() => { chosen.value = []; }}>Clear</button>`}
+      </div>
+      <div class="scroller" ref=${scroller} onScroll=${scrolled} tabindex="-1">
+        ${runs.length > 0 && html`
+          <table>
+            <thead><tr>${HEADS.map(([name, title]) => html`<th key=${name} scope="col" class=${name}>
+              ${title || html`<span class="hidden-label">${name === "c-status" ? "status" : "choose"}</span>`}</th>`)}</tr></thead>
+            <tbody>${runs.map((run) => html`<${Row} key=${run.id} run=${run}
+              chosen=${chosen.value.includes(run.id)} onChoose=${() => choose(run.id)} />`)}</tbody>
+          </table>`}
+        ${problem && !isQueryWrong && html`
+          <div class="empty" role="alert"><h2>The runs cannot be shown</h2><p>${problem.message}</p>
+            <button onClick=${() => list.more()}>Try again</button></div>`}
+        ${!runs.length && !list.loading.value && !problem && (list.cursor.value ? null : html`<${Nothing} query=${query} onAll=${() => ask("")} />`)}
+        ${list.cursor.value && !problem && html`
+          <p class="more"><button disabled=${list.loading.value} onClick=${() => list.more()}>
+            ${list.loading.value ? "Loading …" : runs.length ? "More" : "Look further back"}</button></p>`}
+      </div>
+    </main>`;
+}
+
+/** What is said where no run was found. */
+function Nothing({ query, onAll }) {
+  return query
+    ? html`<div class="empty"><h2>No run matches</h2><p><code>${query}</code></p>
+        <button onClick=${onAll}>Show all runs</button></div>`
+    : html`<div class="empty"><h2>No runs yet</h2>
+        <p>Runs of this project appear here as they start. From a terminal:</p>
+        <p><code>runglass run ORG/PROJECT/FLOW --message "Hello"</code></p></div>`;
+}
+
+/** @param {number} number @param {RunList} list */
+function said(number, list) {
+  if (list.loading.value && !number) return "Loading …";
+  return number ? `${count(number, "run")}${list.cursor.value ? " so far" : ""}` : "";
+}
+
+/** @param {number} ms */
+function iso(ms) {
+  return new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
+}

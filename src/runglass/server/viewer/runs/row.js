@@ -1,0 +1,42 @@
+// One run in the list.
+import { html } from "../core/html.js";
+import { now } from "../core/clock.js";
+import { ago, duration, exact, exactTime, money, short, shortMoney } from "../data/format.js";
+import { durationOf, flowOf, hasEnded, outcomeOf, stepsDone } from "../data/run.js";
+import { Mark } from "../parts/status.js";
+import { go } from "../core/router.js";
+
+/** @param {{run: import("../data/run.js").Run, chosen: boolean, onChoose: () => void}} props */
+export function Row({ run, chosen, onChoose }) {
+  const href = `/runs/${encodeURIComponent(run.id)}`;
+  const going = !hasEnded(run);
+  const tokens = run.totals?.tokens?.total;
+  const cost = run.totals?.costUsd;
+  const retried = run.totals?.retried ?? 0;
+
+  function open(event) {
+    const isText = String(getSelection()) !== "";
+    if (event.target.closest("a, input, label") || isText) return;
+    if (event.ctrlKey || event.metaKey) window.open(href, "_blank", "noopener");
+    else go(href);
+  }
+
+  return html`
+    <tr class=${run.status} onClick=${open} aria-selected=${chosen}>
+      <td class="c-choose"><label><input type="checkbox" checked=${chosen} onChange=${onChoose}
+        aria-label=${`Choose the run of ${flowOf(run)} to compare`} /></label></td>
+      <td class="c-status"><${Mark} status=${run.status === "completed" && retried ? "retried" : run.status} /></td>
+      <td class="c-flow cut"><a href=${href} data-run=${run.id}><bdi>${run.flowSlug ?? run.flowId}</bdi>
+        ${" "}<span class="muted">${run.version === 0 ? "draft" : run.version ? `v${run.version}` : ""}</span></a></td>
+      <td class="c-started" title=${exactTime(run.startedAt)}>${ago(run.startedAt, now.value)}</td>
+      <td class="c-duration num">${going && run.startedAt
+        ? html`<span class=${run.status === "running" ? "going" : "muted"}>${duration(Math.floor(durationOf(run, now.value) / 1000) * 1000)} …</span>` : duration(run.durationMs)}</td>
+      <td class="c-steps num" title=${`${exact(stepsDone(run))} attempts ended, ${retried} of them to be tried again`}>
+        ${short(stepsDone(run))}${retried > 0 && html`<span class="retries"> ↻${short(retried)}</span>`}</td>
+      <td class="c-tokens num" title=${tokens ? exact(tokens) : null}>${short(tokens)}</td>
+      <td class="c-cost num" title=${money(cost)}>${shortMoney(cost)}</td>
+      <td class="c-trigger muted cut" title=${run.startedBy ? `started by ${run.startedBy}` : null}>${run.triggerType ?? ""}</td>
+      <td class=${`c-outcome cut ${run.status === "failed" ? "problem" : "muted"}`} title=${outcomeOf(run)}>
+        <bdi>${outcomeOf(run)}</bdi></td>
+    </tr>`;
+}

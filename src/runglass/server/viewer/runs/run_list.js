@@ -1,0 +1,108 @@
+// The runs that a query finds: page by page as far as somebody scrolls, and live from then on.
+import { batch, signal } from "../core/html.js";
+import { get } from "../core/api.js";
+import { follow } from "../core/stream.js";
+
+const PAGE = 50;
+const MOST_WAITING = 500;
+/** Of runs that arrived and are not shown yet; with more, the list is read anew. */
+
+/** @typedef {import("../data/run.js").Run} Run */
+
+export class RunList {
+  /** @param {string} query */
+  constructor(query) {
+    this.query = query;
+    /** @type {import("../vendor/signals.js").Signal<Run[]>} */
+    this.runs = signal([]);
+    /** Those that arrived at the top and are not shown yet. */
+    this.arrived = signal([]);
+    this.cursor = signal("");
+    this.loading = signal(true);
+    /** @type {import("../vendor/signals.js").Signal<Error|null>} */
+    this.problem = signal(null);
+    /** @type {import("../vendor/signals.js").Signal<import("../core/stream.js").StreamState>} */
+    this.stream = signal("live");
+    this.abort = new AbortController();
+    /** Whether what arrives may be shown at once: nobody reads what would move. */
+    this.mayMove = () => true;
+  }
+
+  /** Reads the first page and goes on live. */
+  async open() {
+    // First the stream and then the page: nothing can fall between the two.
+    const following = this.followLive();
+    await this.more();
+    await following;
+  }
+
+  close() {
+    this.abort.abort();
+  }
+
+  /** Reads a further page. */
+  async more() {
+    if (this.abort.signal.aborted) return;
+    batch(() => {
+      this.loading.value = true;
+      this.problem.value = null;
+    });
+    const parameters = new URLSearchParams({ limit: String(PAGE) });
+    if (this.query) parameters.set("q", this.query);
+    if (this.cursor.peek()) parameters.set("cursor", this.cursor.peek());
+    try {
+      const page = await get(`/flow-runs?${parameters}`, this.abort.signal);
+      batch(() => {
+        const known = new Set(page.runs.map((/** @type {Run} */ run) => run.id));
+        this.runs.value = [...this.runs.value.filter((run) => !known.has(run.id)), ...page.runs];
+        this.cursor.value = page.nextCursor ?? "";
+        this.loading.value = false;
+      });
+    } catch (error) {
+      if (this.abort.signal.aborted) return;
+      batch(() => {
+        this.loading.value = false;
+        this.problem.value = error;
+      });
+    }
+  }
+
+  async followLive() {
+    const parameters = this.query ? `?${new URLSearchParams({ q: this.query })}` : "";
+    try {
+      await follow(() => `/flow-runs/stream${parameters}`, {
+        lastId: "", abort: this.abort.signal,
+        onState: (state) => { this.stream.value = state; },
+        onFrames: (frames) => {
+          this.take(frames.filter((frame) => frame.event === "run").map((frame) => JSON.parse(frame.data)));
+        },
+      });
+    } catch {
+      // What is wrong with the query is said by the list itself; without a stream it is as of now.
+      this.stream.value = "ended";
+    }
+  }
+
+  /** Takes in runs that are new, or whose state has changed. @param {Run[]} changed */
+  take(changed) {
+    if (!changed.length) return;
+    const now = new Map(changed.map((run) => [run.id, run]));
+    batch(() => {
+      this.runs.value = this.runs.value.map((run) => now.get(run.id) ?? run);
+      const shown = new Set(this.runs.value.map((run) => run.id));
+      const oldest = this.runs.value.at(-1)?.id ?? "";
+      const further = [...now.values()].filter((run) => !shown.has(run.id) && (run.id > oldest || !this.cursor.value));
+      const waiting = this.arrived.value.filter((run) => !now.has(run.id));
+      this.arrived.value = [...further, ...waiting].sort((a, b) => (a.id < b.id ? 1 : -1));
+      if (this.mayMove() || this.arrived.value.length > MOST_WAITING) this.showArrived();
+    });
+  }
+
+  /** Shows what has arrived. */
+  showArrived() {
+    batch(() => {
+      this.runs.value = [...this.arrived.value, ...this.runs.value].sort((a, b) => (a.id < b.id ? 1 : -1));
+      this.arrived.value = [];
+    });
+  }
+}

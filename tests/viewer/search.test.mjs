@@ -1,0 +1,48 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { completion, has, terms, toggled, withFields } from "../../src/runglass/server/viewer/data/search.js";
+
+test("terms are parted by spaces, but not inside of quotes", () => {
+  const text = 'status:failed  -text:"two words" bare "more words" duration:>3s';
+  assert.deepEqual(terms(text).map((term) => [term.negated, term.field, term.value]), [
+    [false, "status", "failed"], [true, "text", '"two words"'], [false, "", "bare"], [false, "", '"more words"'],
+    [false, "duration", ">3s"],
+  ]);
+  for (const term of terms(text)) assert.equal(text.slice(term.start, term.end), term.text);
+});
+
+test("a quote may be escaped, and one without an end goes to the end", () => {
+  assert.deepEqual(terms('text:"a \\" b" c').map((term) => term.text), ['text:"a \\" b"', "c"]);
+  assert.deepEqual(terms('text:"a b').map((term) => term.text), ['text:"a b']);
+});
+
+test("completion offers fields, then their values", () => {
+  const offered = (/** @type {string} */ text, known = {}) => completion(text, text.length, known).options.map((each) => each.text);
+  assert.ok(offered("").includes("status:"));
+  assert.deepEqual(offered("sta"), ["status:"]);
+  assert.deepEqual(offered("x -sta"), ["-status:"]);
+  assert.deepEqual(offered("status:fa"), ["status:failed"]);
+  assert.deepEqual(offered("status:failed,can"), ["status:failed,cancelled"]);
+  assert.deepEqual(offered("flow:gr", { flows: ["grade-3", "other"] }), ["flow:grade-3"]);
+  assert.deepEqual(offered("session:x"), []);
+});
+
+test("completion replaces the term that the caret is in, and no other", () => {
+  const text = "since:24h sta text:x";
+  const { start, end } = completion(text, 13);
+  assert.equal(text.slice(0, start) + "status:" + text.slice(end), "since:24h status: text:x");
+});
+
+test("a switch sets a term, replaces another value of its field, and takes it out again", () => {
+  assert.equal(toggled("", "status:failed"), "status:failed");
+  assert.equal(toggled("status:running since:1h", "status:failed"), "since:1h status:failed");
+  assert.equal(toggled("since:1h status:failed", "status:failed"), "since:1h");
+  assert.equal(toggled("-status:failed", "status:running"), "-status:failed status:running");
+  assert.ok(has("a status:failed", "status:failed"));
+  assert.ok(!has("-status:failed", "status:failed"));
+});
+
+test("a time that is dragged replaces the one that was there", () => {
+  assert.equal(withFields("since:24h status:failed", { since: "A", until: "B" }), "status:failed since:A until:B");
+  assert.equal(withFields("since:24h x", { since: null }), "x");
+});
