@@ -1,4 +1,4 @@
-"""Writes the head of a response and the beginning of its body in one write.
+"""Writes the bytes of a response: its head and the beginning of its body in one write, and chunks or none.
 
 uvicorn writes the head by itself, and each write is a system call, a packet and a wake-up of the client: a
 quarter of the cost of a small response.
@@ -12,6 +12,7 @@ from typing import Any
 
 _HEAD = b"HTTP/1.1 "
 _LARGE_BYTES = 64 * 1024
+_CHUNKED = b"transfer-encoding: chunked\r\n"
 
 
 class HeadBufferingTransport:
@@ -72,6 +73,40 @@ class HeadBufferingTransport:
             head, self._head = self._head, b""
             self._written_bytes += len(head)
             self._transport.write(head)
+
+
+class UnchunkedTransport:
+    """A transport for one response to a caller of HTTP/1.0, who knows no chunks: it leaves their framing out.
+
+    Such a response ends with its connection.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._is_chunked: bool | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._is_chunked is None:
+            self._is_chunked = _CHUNKED in data
+            data = data.replace(_CHUNKED, b"")
+        elif self._is_chunked:
+            data = _without_framing(data)
+        if data:
+            self._transport.write(data)
+
+
+def _without_framing(chunks: bytes) -> bytes:
+    """The content of whole chunks; uvicorn splits none between two writes."""
+    contents = []
+    while chunks:
+        size, _, rest = chunks.partition(b"\r\n")
+        length = int(size, 16)
+        contents.append(rest[:length])
+        chunks = rest[length + 2 :]
+    return b"".join(contents)
 
 
 def _queued_bytes(transport: asyncio.Transport) -> int:

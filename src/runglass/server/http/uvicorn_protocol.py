@@ -20,12 +20,16 @@ from runglass.server.http.connection_limits import ConnectionLimiter
 from runglass.server.http.refusals import answer_of, invalid, large_head, late, too_large
 from runglass.server.http.request_connection import EXTENSION
 from runglass.server.http.request_framing import WATCHED, fault_of
-from runglass.server.http.response_writer import HeadBufferingTransport
+from runglass.server.http.response_writer import HeadBufferingTransport, UnchunkedTransport
 
 HEALTH = b"/health"
 
 MOST_AHEAD = 16
 """The most requests that wait on one connection for the responses before them."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+PROBE_S = 1.0
+"""How long a half-closed connection waits for its response before it is probed; twice as long each time."""
 
 LINGER_BYTES = 16 << 20
 """The most bytes that are read and dropped after a refusal before the connection is cut."""
@@ -65,6 +69,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Whether the connection is ending, so that no further bytes are read."""
         self._ignored_bytes = 0
         self._answering: RequestResponseCycle | None = None
+        self._probe: asyncio.TimerHandle | None = None
+        """The next probe of a half-closed connection."""
         self._is_for_health = False
         """Whether the request is for `/health` and so beyond the limits. The request behind it is not."""
 
@@ -75,6 +81,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave(self)
+        if self._probe is not None:
+            self._probe.cancel()
         _abandon(self._answering)
         super().connection_lost(exc)
 
@@ -97,6 +105,30 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._fed_bytes or self._in_body:
             self._wait_for_more()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether the connection stays open, as the caller may still read the responses that it is owed.
+
+        Nothing tells that caller from one who has left. So a caller who closes amid a response, or amid a
+        request, has left; before the response begins, probes find out.
+        """
+        cycle = self._answering
+        if cycle is None or cycle.response_started or self._ended or self._in_body or self._fed_bytes:
+            return False
+        self.cycle.keep_alive = False
+        self._probe_after(PROBE_S)
+        return True
+
+    def _probe_after(self, seconds: float) -> None:
+        self._probe = self.loop.call_later(seconds, self._send_probe, seconds)
+
+    def _send_probe(self, waited_s: float) -> None:
+        # A caller who has left resets the connection, which the write after that finds out. HTTP/1.0 has no
+        # response that could be sent ahead of the real one.
+        cycle = self._answering
+        if cycle is not None and not cycle.response_started and cycle.scope["http_version"] != "1.0":
+            self.transport.write(CONTINUE)
+            self._probe_after(2 * waited_s)
 
     def on_message_begin(self) -> None:
         self._fed_bytes = self._fed_bytes or 1
@@ -135,7 +167,7 @@ class HttpProtocol(HttpToolsProtocol):
         if watched != self._sound or version != "1.1":
             self._check_watched(version)
         if b"expect" in watched:
-            self.expect_100_continue = watched[b"expect"][0].lower() == b"100-continue"
+            self.expect_100_continue = version != "1.0" and watched[b"expect"][0].lower() == b"100-continue"
         first = self._answering is None
         try:
             if first:
@@ -146,6 +178,8 @@ class HttpProtocol(HttpToolsProtocol):
         except APIError as error:
             self._raise(error)
         super().on_headers_complete()
+        if version == "1.0":
+            self.cycle.transport = cast(asyncio.Transport, UnchunkedTransport(self.transport))
         self.scope["extensions"] = {EXTENSION: _RequestConnection(self.cycle)}  # type: ignore[dict-item]
         if first:
             self._answering = self.cycle
