@@ -376,3 +376,9 @@ def test_a_model_call_is_read_with_all_that_is_known_of_it() -> None:
         "  choice     auto",
         '  calls      weather({"city":"Ulm"})',
     ]
+
+
+def test_a_cost_that_is_estimated_is_called_an_upper_bound() -> None:
+    call = ModelCall(number=1, model="a:big", cost_usd="0.30", cost_estimated=True)
+    lines = [line.plain for line in attempt_lines(StepTrace(step_id="s", model_calls=(call,)))]
+    assert "  cost       at most $0.3" in lines

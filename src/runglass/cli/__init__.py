@@ -1,11 +1,12 @@
 """The terminal command `runglass`: arguments in, tables and exit codes out. Knows no HTTP and no SQL.
 
-Nothing is imported here before `main` runs: the package is part of the light installation too, which has
-neither the terminal's libraries nor the server's, and there it must say so in one sentence. And until it is
-told otherwise, Python prints where in an import Ctrl-C met it: so the first thing is to tell it.
+This module imports no library before `main` runs: the light installation has the package too, but neither
+the terminal's libraries nor the server's, and `main` says so in one sentence. Before any import `main` sets a
+handler for Ctrl-C, as Python's own would print a traceback from the middle of an import.
 """
 
-# Built in, while `signal` around it takes some milliseconds to load, of those in which it would be too late.
+# `_signal` is built in. `signal`, a module around it, takes milliseconds to load, in which Ctrl-C would still
+# print a traceback.
 import _signal  # type: ignore[import-not-found]
 import os
 import sys
@@ -42,5 +43,5 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
 
 
 def end_at_once(signum: int, frame: object) -> None:
-    """Takes Ctrl-C before a command has begun and after it has ended: there is nothing to put in order."""
+    """Handles Ctrl-C before a command has begun and after it has ended, when no work is open."""
     os._exit(130)

@@ -83,7 +83,7 @@ def run(arguments: Sequence[str] | None) -> int:
 def _call(arguments: Sequence[str]) -> int:
     try:
         _check_text(arguments)
-        # What a command returns is its exit code; most end well or with an error, and return nothing.
+        # `main` returns the code of the Exit that a command raises, and else what the command returns: None.
         code: int | None = app.main(arguments, prog_name="runglass", standalone_mode=False)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else Exit.OK
@@ -105,7 +105,7 @@ def _check_text(arguments: Sequence[str]) -> None:
 
 
 def _drop_output() -> None:
-    # What is still buffered would fail once more when the interpreter flushes it at its end.
+    # The interpreter flushes the buffer at its end, which would fail once more.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Names as they are typed: ORG/PROJECT, ORG/PROJECT/SLUG, an iteration, a version, a parameter."""
+"""Parsers of arguments and options: ORG/PROJECT, ORG/PROJECT/SLUG, iterations, versions, times, inputs."""
 
 import math
 import re
@@ -100,7 +100,7 @@ def seconds(text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    # What is no number is not at least anything.
+    # NaN is neither less nor more than a number.
     if not number >= LEAST_S:
         raise UsageError(f"{text!r} is no time to wait: write seconds, {LEAST_S:g} or more")
     return number

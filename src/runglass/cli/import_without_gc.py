@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """What is imported in this block is loaded faster, and no collection ever looks through it.
+    """Modules that are imported in this block load faster, and no collection ever looks through them.
 
-    Only for whoever owns the process: all else that is there is frozen with it.
+    Only for the entry point of a process: all other objects of the process are frozen with them.
     """
-    was_on, known = gc.isenabled(), len(sys.modules)
+    was_enabled, modules_before = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        # Before the collector is back: its first run would walk through everything that was just loaded.
-        if len(sys.modules) > known:
+        # Frozen before the collector is back, whose first run would walk through all new modules.
+        if len(sys.modules) > modules_before:
             gc.freeze()
-        if was_on:
+        if was_enabled:
             gc.enable()

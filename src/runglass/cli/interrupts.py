@@ -1,6 +1,6 @@
-"""Ctrl-C while a command goes on: an error like any other, so that what goes on can be ended in order.
+"""Ctrl-C while a command runs: an error like any other, so that the command can end its work in order.
 
-Before and after that, `end_at_once` takes it. Only for whoever owns the process.
+Before and after that, `end_at_once` handles it. Only for the entry point of a process.
 """
 
 import _thread
@@ -17,21 +17,21 @@ class Interruptible:
     """A block in which Ctrl-C is a KeyboardInterrupt, where it would have ended the process."""
 
     def __init__(self) -> None:
-        self._was_quiet = signal.getsignal(signal.SIGINT) is end_at_once
+        self._ends_at_once = signal.getsignal(signal.SIGINT) is end_at_once
 
     def __enter__(self) -> None:
-        if self._was_quiet:
+        if self._ends_at_once:
             sys.unraisablehook = _unraisable
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def __exit__(self, *exc: object) -> None:
-        if self._was_quiet:
+        if self._ends_at_once:
             signal.signal(signal.SIGINT, end_at_once)
             sys.unraisablehook = sys.__unraisablehook__
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """Whether an error comes of Ctrl-C. In an import Python may raise another one on top of that."""
+    """Whether Ctrl-C caused an error. Imports, and click around a command, raise another one from it."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
@@ -41,7 +41,7 @@ def is_interrupt(error: BaseException | None) -> bool:
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        # It came in a callback that cannot raise, as Python has them in imports: once more, after that.
+        # Python has callbacks that cannot raise, in imports for one; the interrupt is sent again after them.
         threading.Timer(AGAIN_S, _thread.interrupt_main).start()
     else:
         sys.__unraisablehook__(unraisable)

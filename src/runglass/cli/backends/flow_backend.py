@@ -1,4 +1,4 @@
-"""Where `runglass flow` finds the flows: on a server, or in a data folder. Both answer alike."""
+"""The flows that `runglass flow` works on: those of a server, or of a data folder. Both answer alike."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +10,7 @@ import msgspec
 
 from runglass.admin_api import FlowHistory, FlowInfo, FlowTree, VersionInfo
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends import local_store as data_folder
+from runglass.cli.backends import local_store
 from runglass.cli.backends.connection import connect
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.settings import Settings
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class FlowBackend(Protocol):
-    """Flows of any project, by its name. What is not there is a NotFound or FlowNotFoundError."""
+    """Flows of any project, by its name.
+
+    Raises NotFound or FlowNotFoundError for a project, a flow or a version that does not exist.
+    """
 
     def push(self, name: ProjectName, flow: "Flow") -> None:
         """Stores the flow as a draft."""
@@ -40,10 +43,10 @@ class FlowBackend(Protocol):
 
 
 @contextmanager
-def flow_place(
+def open_backend(
     data: Path | None, store: str | None, base_url: str | None, api_key: str | None
 ) -> Iterator[FlowBackend]:
-    """The server, where there is a key and no data folder is named; else the data folder.
+    """The flows of the server, where there is a key and no data folder is named; else of the data folder.
 
     Raises UsageError where only the server's address is given: a folder instead would be a surprise.
     """
@@ -58,7 +61,7 @@ def flow_place(
             " a data folder with --data"
         )
     else:
-        yield LocalFlows(data_folder.data_settings(data, store))
+        yield LocalFlows(local_store.data_settings(data, store))
 
 
 class RemoteFlows:
@@ -96,31 +99,31 @@ class LocalFlows:
         from runglass.runtime import push_flow
 
         async def work() -> None:
-            async with data_folder.any_store(self._settings) as store:
-                project = await data_folder.make_project(store, name)
-                await push_flow(store, project, flow, by=data_folder.terminal_user())
+            async with local_store.any_store(self._settings) as store:
+                project = await local_store.make_project(store, name)
+                await push_flow(store, project, flow, by=local_store.terminal_user())
 
         asyncio.run(work())
 
     def publish(self, name: ProjectName, slug: str) -> int:
         async def work() -> int:
             async with self._found(name, slug) as (store, flow):
-                return await store.publish(flow.id, by=data_folder.terminal_user())
+                return await store.publish(flow.id, by=local_store.terminal_user())
 
         return asyncio.run(work())
 
     def set_production(self, name: ProjectName, slug: str, version: int) -> None:
         async def work() -> None:
             async with self._found(name, slug) as (store, flow):
-                if not await store.set_production(flow.id, version, by=data_folder.terminal_user()):
+                if not await store.set_production(flow.id, version, by=local_store.terminal_user()):
                     raise _no_version(name, slug, version)
 
         asyncio.run(work())
 
     def flows(self, name: ProjectName) -> list[FlowInfo]:
         async def work() -> list[FlowInfo]:
-            async with data_folder.existing_store(self._settings) as store:
-                project = await data_folder.existing_project(store, name)
+            async with local_store.existing_store(self._settings) as store:
+                project = await local_store.existing_project(store, name)
                 return msgspec.convert(await store.flows(project.id), list[FlowInfo], from_attributes=True)
 
         return asyncio.run(work())
@@ -148,8 +151,8 @@ class LocalFlows:
 
     @asynccontextmanager
     async def _found(self, name: ProjectName, slug: str) -> AsyncIterator[tuple[Store, FlowRecord]]:
-        async with data_folder.existing_store(self._settings) as store:
-            project = await data_folder.existing_project(store, name)
+        async with local_store.existing_store(self._settings) as store:
+            project = await local_store.existing_project(store, name)
             flow = await store.find_flow(project.id, slug)
             if flow is None:
                 raise NotFound(

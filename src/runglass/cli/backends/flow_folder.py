@@ -16,15 +16,16 @@ from runglass.cli.argument_parsers import ProjectName, project_name
 from runglass.cli.backends.flow_files import read_flow
 from runglass.cli.exit_codes import UsageError
 from runglass.errors import RunglassError, StoreError
+from runglass.runtime import push_flow
 from runglass.store.base import Store
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 LOOK_S = 2.0
-"""A look at the folder without a notice, every so often."""
+"""Seconds between two looks at the folder, where no notice comes."""
 
 
-class Mark(NamedTuple):
-    """By what a file is known to have changed."""
+class FileStamp(NamedTuple):
+    """A file has changed where one of these differs."""
 
     modified_ns: int
     size: int
@@ -32,17 +33,17 @@ class Mark(NamedTuple):
 
 
 class FlowFolder:
-    """Publishes the folder's files into `store`; `report` hears, in sentences, what came of each."""
+    """Publishes the folder's files into `store`; `report` gets a sentence on the outcome of each."""
 
     def __init__(self, folder: Path, store: Store, *, report: Callable[[str], None]) -> None:
         self._folder = folder
         self._store = store
         self._report = report
-        self._seen: dict[Path, Mark] = {}
+        self._stamps: dict[Path, FileStamp] = {}
         self._owners: dict[tuple[ProjectName, str], Path] = {}
 
     async def watch(self) -> None:
-        """Publishes what changes, until cancelled."""
+        """Publishes files that change, until cancelled."""
         try:
             async for _ in awatch(
                 self._folder, yield_on_timeout=True, rust_timeout=int(LOOK_S * 1000), recursive=True
@@ -56,8 +57,8 @@ class FlowFolder:
 
     async def scan(self) -> None:
         """Publishes every file that is new or has changed since the last look."""
-        for path, mark in _files(self._folder):
-            if self._seen.get(path) == mark:
+        for path, stamp in _files(self._folder):
+            if self._stamps.get(path) == stamp:
                 continue
             try:
                 await self._publish(path)
@@ -66,7 +67,7 @@ class FlowFolder:
                 continue
             except RunglassError as error:
                 self._report(f"flows: {path} is not published, what was published before stays:\n{error}")
-            self._seen[path] = mark
+            self._stamps[path] = stamp
 
     async def _publish(self, path: Path) -> None:
         parts = path.relative_to(self._folder).parts
@@ -79,9 +80,6 @@ class FlowFolder:
             raise UsageError(
                 f"the flow {flow.slug!r} of {name} comes from {owner} already; give one another slug"
             )
-        # Imported here: it brings the engine along, which only a server that is starting has need of.
-        from runglass.runtime import push_flow
-
         project = await self._store.ensure_project(name.org, name.project)
         record = await push_flow(self._store, project, flow)
         version = await self._store.publish(record.id)
@@ -91,7 +89,7 @@ class FlowFolder:
             self._report(f"flows: warning: {warning.located(str(path))}")
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, Mark]]:
+def _files(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
     for pattern in ("*", "*/*", "*/*/*"):
         for path in sorted(folder.glob(pattern)):
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -100,7 +98,7 @@ def _files(folder: Path) -> Iterator[tuple[Path, Mark]]:
             try:
                 stat = path.stat()
             except OSError:
-                # Gone between the two looks; if it comes back, the next look finds it.
+                # The file is gone since the folder was listed; if it comes back, the next look finds it.
                 continue
             if path.is_file():
-                yield path, Mark(stat.st_mtime_ns, stat.st_size, stat.st_ino)
+                yield path, FileStamp(stat.st_mtime_ns, stat.st_size, stat.st_ino)

@@ -1,4 +1,4 @@
-"""The way to the data folder, for commands that work on it directly, whether or not its server runs."""
+"""The store of a data folder, for commands that work on it directly, whether or not its server runs."""
 
 import getpass
 import os
@@ -23,7 +23,7 @@ def data_settings(data: Path | None, store: str | None) -> Settings:
 
 
 def require_database(settings: Settings) -> None:
-    """Raises NotFound where there is none."""
+    """Raises NotFound where the database file does not exist."""
     if not settings.database.exists():
         raise NotFound(
             f"there is no database {str(settings.database)!r}; name its folder with --data, "
@@ -34,7 +34,7 @@ def require_database(settings: Settings) -> None:
 @asynccontextmanager
 async def any_store(settings: Settings) -> AsyncIterator[Store]:
     """The store, created where it is new. Raises StoreError."""
-    # Imported here: it brings the engine along, and commands that need no data are not to wait for that.
+    # Imported here: the module brings the engine along, and commands without a store do not wait for that.
     from runglass.composition import open_store
 
     async with open_store(settings) as store:
@@ -77,15 +77,15 @@ async def create_key(store: Store, project: Project, role: Role, *, most: int) -
 
 
 def terminal_user() -> Actor:
-    """Who works on the data folder, for the audit log."""
+    """The user of this process, as the actor of entries in the audit log."""
     try:
-        # By the process and not, as `getpass` has it, by variables that anybody may set.
+        # The user id of the process cannot be forged; `getpass` would believe environment variables.
         import pwd
 
         name = pwd.getpwuid(os.getuid()).pw_name
     except ImportError:
         name = getpass.getuser()
     except KeyError:
-        # A container may run under a number that has no name.
+        # A container may run under a user id without a name.
         name = str(os.getuid())
     return Actor(kind="cli", name=name)

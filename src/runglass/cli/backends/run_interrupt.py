@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GRACE_S = 2.0
-"""How long a second Ctrl-C is waited for."""
+"""Seconds in which a second Ctrl-C cancels the run."""
 
 
 async def until_interrupted(run: "WatchedRun", watching: Coroutine[Any, Any, T]) -> T:
-    """What `watching` returns or raises. Ctrl-C ends it, and raises Exit."""
+    """The result of `watching`, or its error. Ctrl-C cancels `watching` and raises click's Exit."""
     with _ctrl_c() as pressed:
         watch = asyncio.ensure_future(watching)
         press = asyncio.create_task(pressed.wait())
@@ -39,7 +39,7 @@ async def until_interrupted(run: "WatchedRun", watching: Coroutine[Any, Any, T])
             raise asyncio.CancelledError
         pressed.clear()
         is_pressed_again = await _offer_cancel(run, pressed)
-    # Outside of the block, so that one more Ctrl-C ends a command that waits for a server in vain.
+    # The handler is removed by now, so one more Ctrl-C ends a command that waits for a server in vain.
     if is_pressed_again:
         await _cancel(run)
     raise click.exceptions.Exit(Exit.INTERRUPTED)
@@ -69,12 +69,12 @@ async def _cancel(run: "WatchedRun") -> None:
 
 @contextmanager
 def _ctrl_c() -> Iterator[asyncio.Event]:
-    """An event that Ctrl-C sets, where this process and thread hear it."""
+    """An event that Ctrl-C sets, where this thread of this process receives signals."""
     pressed = asyncio.Event()
     loop = asyncio.get_running_loop()
-    heard = threading.current_thread() is threading.main_thread()
-    # A shell starts what goes on in the background with the signal ignored.
-    if not heard or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    # A shell starts its background jobs with the signal ignored.
+    if not is_main_thread or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield pressed
         return
     try:

@@ -1,6 +1,6 @@
-"""Which runs are meant: those that a list asks for, and the one that a command line names.
+"""Runs of a server, found for commands: the newest that fit a query, and the one that a command line names.
 
-A run is named by its id, by a part of it, or as `last`.
+A run is named by its id, by the beginning or end of it, or as `last`.
 """
 
 import re
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 
 MOST_PER_PAGE = 100
 NEWEST = 200
-"""Among so many of the newest runs a part of an id must be that of one run only."""
+"""A part of an id must be unique among this many of the newest runs."""
 
 FURTHEST = 10_000
-"""How many runs are looked through for a part of an id that is in none of the newest."""
-
+"""A part of an id that none of the newest runs has is looked for in this many."""
 
 _LEAST_CHARS = 4
 _PART = re.compile(r"[0-9a-f-]+", re.IGNORECASE | re.ASCII)

@@ -22,7 +22,7 @@ class Found(NamedTuple):
 
 
 def time_limit(before: datetime | None, older_than: datetime | None) -> datetime | None:
-    """The time that runs must be older than, of two ways to say it. Raises UsageError."""
+    """The time before which runs must have ended, by one of two options. Raises UsageError for both."""
     if before is not None and older_than is not None:
         raise UsageError("--before and --older-than both say how old the runs are: give one of them")
     limit = older_than if before is None else before

@@ -1,7 +1,8 @@
-"""A run that is asked for, followed to its end and asked for its result, over losses of the server.
+"""A run on a server: begun, followed to its end, and its result fetched, over losses of the server.
 
-It is queued as a job, whose answer names the run at once. All attempts to queue it carry one Idempotency-Key,
-and its result is asked for until it is had: a server that is killed and started again costs time, no run.
+The run is queued as a job, whose answer names it at once. All attempts to queue it carry one Idempotency-Key,
+and the result is asked for again until it comes: a server that is killed and started again costs time, but no
+run.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ T = TypeVar("T")
 LONGEST_WAIT_S = 2.0
 
 OWN_CODES: frozenset[str] = frozenset({"BYOK_KEY_REJECTED", "TOOL_ITERATION_LIMIT", "CREDITS_EXHAUSTED"})
-"""Codes of a failed run that its caller is told; any other is STEP_FAILED, whatever the step failed with."""
+"""Codes of failed steps that an answer of `execute` passes on; for all others its code is STEP_FAILED."""
 
 
 class WatchedRun:
@@ -42,7 +43,7 @@ class WatchedRun:
     ) -> None:
         self.run_id: str | None = None
         self._client = client
-        # Made once: what is sent again is the same call under the same key.
+        # One request for all attempts to queue the run, so that they are one call under one key.
         self._call = run_requests.job(
             client.flow(flow)._address,
             message=message,
@@ -89,7 +90,7 @@ class WatchedRun:
         try:
             return await queue()
         except (APIConnectionError, APITimeoutError) as error:
-            # Where the server was never reached there is no run. Else the same call under the same key tells.
+            # Without a connection no run has begun. After one, a repeat under the same key finds the run.
             if isinstance(error, APIConnectionError) and not error.may_have_begun:
                 raise
         return await _until_answered(queue)
@@ -97,7 +98,7 @@ class WatchedRun:
     async def _follow(
         self, run_id: str, on_event: Callable[[StreamEvent], None]
     ) -> tuple[JobState, StreamEvent | None]:
-        """How the job ended, and the last event that was seen of it."""
+        """The final state of the job, and the last event that was received."""
         last: StreamEvent | None = None
         failures = 0
         while True:
@@ -121,7 +122,7 @@ class WatchedRun:
 
 
 async def _until_answered(ask: Callable[[], Awaitable[T]]) -> T:
-    """What the server answers, as soon as it does. Raises APIError where it refuses."""
+    """The answer of the server, which is asked again while it is lost. Raises APIError where it refuses."""
     failures = 0
     while True:
         try:

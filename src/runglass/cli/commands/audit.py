@@ -1,4 +1,4 @@
-"""`runglass audit`: who changed what in the projects of a data folder, and from where."""
+"""`runglass audit`: the audit log of a data folder, each change with its actor and address."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ import msgspec
 from runglass.admin_api import Actor, AuditEntry
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends import local_store as data_folder
+from runglass.cli.backends import local_store
 from runglass.cli.terminal.formatting import local_time
 from runglass.cli.terminal.output import note, write_json
 from runglass.cli.terminal.table import Cell, Column, Row, print_table
@@ -55,9 +55,9 @@ def audit(
     store: str | None,
     as_json: bool,
 ) -> None:
-    """Who made and revoked keys, pushed flows, deleted runs or changed a project's settings; newest first."""
+    """Changes of keys, flows, runs and settings of projects, with who made them; newest first."""
     after = None if since is None else iso(since.astimezone(UTC))
-    settings = data_folder.data_settings(data, store)
+    settings = local_store.data_settings(data, store)
     found = asyncio.run(_entries(settings, project, after, action, limit + 1))
     entries = found[:limit]
     if as_json:
@@ -71,8 +71,8 @@ def audit(
 async def _entries(
     settings: Settings, name: ProjectName | None, since: str | None, action: str | None, limit: int
 ) -> list[AuditEntry]:
-    async with data_folder.existing_store(settings) as store:
-        project_id = None if name is None else (await data_folder.existing_project(store, name)).id
+    async with local_store.existing_store(settings) as store:
+        project_id = None if name is None else (await local_store.existing_project(store, name)).id
         return await store.audit(project_id, since=since, action=action, limit=limit)
 
 
@@ -80,7 +80,7 @@ def _row(entry: AuditEntry) -> Row:
     texts = (
         local_time(entry.at),
         entry.project,
-        _who(entry.actor),
+        _actor_text(entry.actor),
         entry.actor.address,
         entry.action,
         entry.subject,
@@ -89,6 +89,6 @@ def _row(entry: AuditEntry) -> Row:
     return Row([Cell(text) for text in texts])
 
 
-def _who(actor: Actor) -> str:
-    what = actor.kind if actor.key_id is None else f"{actor.kind} {actor.key_id}"
-    return what if actor.name is None else f"{what} ({actor.name})"
+def _actor_text(actor: Actor) -> str:
+    kind = actor.kind if actor.key_id is None else f"{actor.kind} {actor.key_id}"
+    return kind if actor.name is None else f"{kind} ({actor.name})"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runglass.cli import options
-from runglass.cli.backends import local_store as data_folder
+from runglass.cli.backends import local_store
 from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands.export_raw import export_raw
 from runglass.cli.exit_codes import Exit, UsageError
@@ -34,18 +34,18 @@ COLUMNS = (
 
 @click.group("data", cls=CommandGroup)
 def group() -> None:
-    """The database: what it takes, copied, checked, made smaller."""
+    """The database: measure, copy, check it, make it smaller."""
 
 
 @group.command()
 @options.data_folder
 @options.as_json
 def usage(data: Path | None, store: str | None, as_json: bool) -> None:
-    """What each project takes, what is free, and the size of the write-ahead log. A server may run."""
-    # Imported here, as in the commands below: they bring SQLite along, and no other command is to wait.
+    """Show the size of each project, of free space, and of the write-ahead log. A server may run."""
+    # Imported here, as in the commands below: the module brings SQLite along, for which no other is to wait.
     from runglass.store.sqlite.database_file import usage as usage_of
 
-    settings = data_folder.data_settings(data, store)
+    settings = local_store.data_settings(data, store)
     asyncio.run(_bring_up_to_date(settings))
     found = usage_of(settings.database)
     if as_json:
@@ -71,8 +71,8 @@ def vacuum(data: Path | None, store: str | None) -> None:
     from runglass.store.data_lock import exclusive
     from runglass.store.sqlite.database_file import rebuild
 
-    settings = data_folder.data_settings(data, store)
-    data_folder.require_database(settings)
+    settings = local_store.data_settings(data, store)
+    local_store.require_database(settings)
     with exclusive(settings.database):
         asyncio.run(_bring_up_to_date(settings))
         before = settings.database.stat().st_size
@@ -91,8 +91,8 @@ def backup(file: Path, data: Path | None, store: str | None) -> None:
     """
     from runglass.store.sqlite.database_file import back_up
 
-    settings = data_folder.data_settings(data, store)
-    data_folder.require_database(settings)
+    settings = local_store.data_settings(data, store)
+    local_store.require_database(settings)
     try:
         back_up(settings.database, file)
     except FileExistsError as error:
@@ -109,19 +109,19 @@ def backup(file: Path, data: Path | None, store: str | None) -> None:
 @options.data_folder
 @options.as_json
 def check(every_run: bool, data: Path | None, store: str | None, as_json: bool) -> None:
-    """Whether the file is sound, no row strays, no log has gaps, and traces are what their events add up to.
+    """Check that the file is sound, no row strays, no log has gaps, and traces are the sum of their events.
 
     A server may run. Exit code 1 if anything is wrong.
     """
     from runglass.store.sqlite.integrity import check as check_file
 
-    settings = data_folder.data_settings(data, store)
-    data_folder.require_database(settings)
+    settings = local_store.data_settings(data, store)
+    local_store.require_database(settings)
     try:
         asyncio.run(_bring_up_to_date(settings))
         runs, folded, problems = check_file(settings.database, every_run=every_run)
     except StoreError as error:
-        # A file that cannot be opened is what this command is there to find.
+        # A file that cannot be opened is a finding of this command, and no error of its own.
         runs, folded, problems = 0, 0, [str(error)]
     if as_json:
         write_json({"ok": not problems, "runs": runs, "foldedRuns": folded, "problems": problems})
@@ -129,15 +129,15 @@ def check(every_run: bool, data: Path | None, store: str | None, as_json: bool) 
         console = stdout()
         for problem in problems:
             write_line(console, problem)
-        told = f"{formatting.counted(len(problems), 'problem')}" if problems else "all is well"
-        write_line(console, f"{told}: {formatting.counted(runs, 'run')}, {folded:,} of them folded")
+        verdict = f"{formatting.counted(len(problems), 'problem')}" if problems else "all is well"
+        write_line(console, f"{verdict}: {formatting.counted(runs, 'run')}, {folded:,} of them folded")
     if problems:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
 async def _bring_up_to_date(settings: Settings) -> None:
     """Gives the database this version's schema, as every command does that opens it."""
-    async with data_folder.existing_store(settings):
+    async with local_store.existing_store(settings):
         pass
 
 

@@ -1,4 +1,4 @@
-"""`runglass runs delete`: which runs, told first, and then for good."""
+"""`runglass runs delete`: tells which runs would go, and with `--yes` deletes them for good."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -66,13 +66,13 @@ def delete(
     with connect(base_url, api_key) as client:
         if run_ids:
             runs = [named_run(client, run_id) for run_id in dict.fromkeys(run_ids)]
-            # To delete one it need not be looked at, which has to wait for one that has not begun.
-            found = [Found(run.execution_id, None if yes else _began(run)) for run in runs]
+            # A run is deleted unread: reading one that has not begun would wait for its first event.
+            found = [Found(run.execution_id, None if yes else _first_event_at(run)) for run in runs]
         else:
             flow_id = None if flow is None else named_flow_id(client, flow)
             found = list(find_runs(client, flow_id=flow_id, status=status, before=limit))
         if not yes:
-            _tell_what_would_go(found, as_json=as_json)
+            _print_preview(found, as_json=as_json)
             return
         deleted, missing = _delete_all(client, [each.id for each in found])
     if as_json:
@@ -83,13 +83,13 @@ def delete(
         raise NotFound(f"there is no run {', '.join(map(repr, missing))}")
 
 
-def _began(run: "Run") -> str:
-    """When the run began. Raises FlowNotFoundError."""
+def _first_event_at(run: "Run") -> str:
+    """The time of the run's first event. Raises FlowNotFoundError."""
     with closing(run.live_trace()) as events:
         return next(events).at
 
 
-def _tell_what_would_go(found: Sequence[Found], *, as_json: bool) -> None:
+def _print_preview(found: Sequence[Found], *, as_json: bool) -> None:
     timed = sorted((each for each in found if each.at), key=lambda each: each.at or "")
     if as_json:
         ends = {"oldest": timed[0], "newest": timed[-1]} if timed else {"oldest": None, "newest": None}

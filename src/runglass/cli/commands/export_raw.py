@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from runglass.cli import options
-from runglass.cli.backends import local_store as data_folder
+from runglass.cli.backends import local_store
 from runglass.cli.exit_codes import NotFound, UsageError
 from runglass.cli.terminal.output import note
 from runglass.settings import Settings
@@ -28,12 +28,12 @@ def export_raw(run_id: str, file: Path, data: Path | None, store: str | None) ->
 
     Bytes are `{"text": …}` where they are UTF-8, and else `{"base64": …}`.
     """
-    rows = asyncio.run(_export(data_folder.data_settings(data, store), run_id.lower(), file))
+    rows = asyncio.run(_export(local_store.data_settings(data, store), run_id.lower(), file))
     note(f"wrote {rows:,} rows of run {run_id} to {file}")
 
 
 async def _export(settings: Settings, run_id: str, file: Path) -> int:
-    async with data_folder.existing_store(settings) as store:
+    async with local_store.existing_store(settings) as store:
         if await store.run(run_id) is None:
             raise NotFound(f"there is no run {run_id!r} in {str(settings.database)!r}")
         with _whole_file(file) as written:

@@ -10,7 +10,7 @@ import msgspec
 from runglass.admin_api import FlowHistory, FlowInfo
 from runglass.cli import argument_parsers, options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends.flow_backend import flow_place
+from runglass.cli.backends.flow_backend import open_backend
 from runglass.cli.backends.flow_files import read_flow
 from runglass.cli.command_group import CommandGroup
 from runglass.cli.exit_codes import Exit, UsageError
@@ -42,7 +42,7 @@ def group() -> None:
 def check(files: tuple[Path, ...]) -> None:
     """Check flow files: `ok` for a good one, else every mistake as FILE:LINE:COLUMN: message at path.
 
-    What does not keep a flow from being used is a warning, on stderr.
+    A mistake that leaves the flow usable is a warning, on stderr.
     """
     console = stdout()
     bad = 0
@@ -84,10 +84,10 @@ def push(
 ) -> None:
     """Store flow files as drafts. If one has a mistake, none is stored."""
     flows = _read_all(files)
-    with flow_place(data, store, base_url, api_key) as place:
+    with open_backend(data, store, base_url, api_key) as backend:
         for slug, flow in flows.items():
-            place.push(to, flow)
-            version = f"version {place.publish(to, slug)}" if publish else "draft"
+            backend.push(to, flow)
+            version = f"version {backend.publish(to, slug)}" if publish else "draft"
             write_line(stdout(), f"{to}/{slug}  {version}")
 
 
@@ -105,8 +105,8 @@ def list_flows(
     api_key: str | None,
 ) -> None:
     """The project's flows and which version of each is in production."""
-    with flow_place(data, store, base_url, api_key) as place:
-        flows = place.flows(project)
+    with open_backend(data, store, base_url, api_key) as backend:
+        flows = backend.flows(project)
     if as_json:
         write_json([_plain(project, flow) for flow in flows])
     else:
@@ -135,11 +135,11 @@ def show(
 ) -> None:
     """A flow and its versions, or with --version the steps of one."""
     name, slug = flow
-    with flow_place(data, store, base_url, api_key) as place:
-        found = place.flow(name, slug)
+    with open_backend(data, store, base_url, api_key) as backend:
+        found = backend.flow(name, slug)
         if version is not None:
             number = (found.production_version or 0) if version == "production" else version
-            write_json(place.tree(name, slug, 0 if number == "draft" else number), indent=2)
+            write_json(backend.tree(name, slug, 0 if number == "draft" else number), indent=2)
             return
     if as_json:
         write_json(_plain(name, found))
@@ -161,8 +161,8 @@ def publish(
 ) -> None:
     """Make the draft of a flow its production version."""
     name, slug = flow
-    with flow_place(data, store, base_url, api_key) as place:
-        version = place.publish(name, slug)
+    with open_backend(data, store, base_url, api_key) as backend:
+        version = backend.publish(name, slug)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 
@@ -183,8 +183,8 @@ def rollback(
 ) -> None:
     """Put another published version into production; the draft stays as it is."""
     name, slug = flow
-    with flow_place(data, store, base_url, api_key) as place:
-        place.set_production(name, slug, version)
+    with open_backend(data, store, base_url, api_key) as backend:
+        backend.set_production(name, slug, version)
     write_line(stdout(), f"{name}/{slug}  version {version}")
 
 

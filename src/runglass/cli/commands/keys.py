@@ -1,4 +1,4 @@
-"""`runglass keys`: who may talk to the server. A key is shown once, when it is made."""
+"""`runglass keys`: the API keys of a data folder. A key is shown once, when it is made."""
 
 import asyncio
 from pathlib import Path
@@ -7,7 +7,7 @@ import click
 
 from runglass.cli import options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends import local_store as data_folder
+from runglass.cli.backends import local_store
 from runglass.cli.command_group import CommandGroup
 from runglass.cli.exit_codes import NotFound
 from runglass.cli.terminal.formatting import UNKNOWN, local_time
@@ -38,7 +38,7 @@ def group() -> None:
 @options.data_folder
 def create(project: ProjectName, role: str, data: Path | None, store: str | None) -> None:
     """Make a key and print it, alone, on stdout. The project is made too where it is new."""
-    asyncio.run(_create(data_folder.data_settings(data, store), project, role))
+    asyncio.run(_create(local_store.data_settings(data, store), project, role))
 
 
 @group.command("list")
@@ -47,7 +47,7 @@ def create(project: ProjectName, role: str, data: Path | None, store: str | None
 @options.as_json
 def list_keys(project: ProjectName, data: Path | None, store: str | None, as_json: bool) -> None:
     """The project's keys, revoked ones too: their beginnings, never the keys."""
-    keys = asyncio.run(_keys(data_folder.data_settings(data, store), project))
+    keys = asyncio.run(_keys(local_store.data_settings(data, store), project))
     if as_json:
         write_json([_plain(key) for key in keys])
     else:
@@ -59,29 +59,29 @@ def list_keys(project: ProjectName, data: Path | None, store: str | None, as_jso
 @click.argument("key_id", type=options.WholeNumber(), metavar="ID", help="The id that `keys list` shows.")
 @options.data_folder
 def revoke(project: ProjectName, key_id: int, data: Path | None, store: str | None) -> None:
-    """Make a key useless, at once and for good; a running server ends what it is answering to it."""
-    asyncio.run(_revoke(data_folder.data_settings(data, store), project, key_id))
+    """Make a key useless, at once and for good; a running server breaks off its answers to it."""
+    asyncio.run(_revoke(local_store.data_settings(data, store), project, key_id))
 
 
 async def _create(settings: Settings, name: ProjectName, role: str) -> None:
-    async with data_folder.any_store(settings) as store:
-        project = await data_folder.make_project(store, name)
-        key, _ = await data_folder.create_key(store, project, role, most=settings.max_keys_per_project)
+    async with local_store.any_store(settings) as store:
+        project = await local_store.make_project(store, name)
+        key, _ = await local_store.create_key(store, project, role, most=settings.max_keys_per_project)
     write_line(stdout(), key)
 
 
 async def _keys(settings: Settings, name: ProjectName) -> list[ApiKey]:
-    async with data_folder.existing_store(settings) as store:
-        return await store.keys((await data_folder.existing_project(store, name)).id)
+    async with local_store.existing_store(settings) as store:
+        return await store.keys((await local_store.existing_project(store, name)).id)
 
 
 async def _revoke(settings: Settings, name: ProjectName, key_id: int) -> None:
-    async with data_folder.existing_store(settings) as store:
-        project = await data_folder.existing_project(store, name)
+    async with local_store.existing_store(settings) as store:
+        project = await local_store.existing_project(store, name)
         key = next((each for each in await store.keys(project.id) if each.id == key_id), None)
         if key is None:
             raise NotFound(f"{name} has no key {key_id}; `runglass keys list {name}` shows which there are")
-        await store.revoke_key(project.id, key_id, by=data_folder.terminal_user())
+        await store.revoke_key(project.id, key_id, by=local_store.terminal_user())
     note(f"key {key_id} ({key.hint}…) of {name} is revoked")
 
 

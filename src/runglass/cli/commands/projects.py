@@ -1,4 +1,4 @@
-"""`runglass projects`: the rooms that flows, keys and runs live in."""
+"""`runglass projects`: the projects of a data folder, their capture modes, budgets, models and retention."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import click
 
 from runglass.cli import options
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends import local_store as data_folder
+from runglass.cli.backends import local_store
 from runglass.cli.command_group import CommandGroup
 from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.formatting import UNKNOWN
@@ -39,7 +39,7 @@ def group() -> None:
 @options.as_json
 def list_projects(data: Path | None, store: str | None, as_json: bool) -> None:
     """Every project of the data folder."""
-    projects = asyncio.run(_projects(data_folder.data_settings(data, store)))
+    projects = asyncio.run(_projects(local_store.data_settings(data, store)))
     if as_json:
         write_json([{"org": each.org, "project": each.name, "capture": each.capture} for each in projects])
         return
@@ -57,7 +57,7 @@ def list_projects(data: Path | None, store: str | None, as_json: bool) -> None:
 @options.data_folder
 def create(project: ProjectName, capture: CaptureChoice | None, data: Path | None, store: str | None) -> None:
     """Make a project, or set the capture mode of one that there is."""
-    asyncio.run(_create(data_folder.data_settings(data, store), project, capture))
+    asyncio.run(_create(local_store.data_settings(data, store), project, capture))
 
 
 @group.command()
@@ -74,7 +74,7 @@ def budget(
     project: ProjectName, amount: str | None, data: Path | None, store: str | None, as_json: bool
 ) -> None:
     """Show what a project may spend and has spent; with an amount, set what it may spend in all."""
-    settings = data_folder.data_settings(data, store)
+    settings = local_store.data_settings(data, store)
     if amount is not None:
         asyncio.run(_set_budget(settings, project, _dollars(amount)))
     found = asyncio.run(_project(settings, project))
@@ -105,9 +105,9 @@ def models(
     Without a list a flow may name any model, and a `run` key set those of the server's `allowed_models`, or
     else those that the project's published flows name.
     """
-    settings = data_folder.data_settings(data, store)
+    settings = local_store.data_settings(data, store)
     if patterns:
-        allowed_models = None if patterns == ("default",) else _checked(patterns)
+        allowed_models = None if patterns == ("default",) else _model_patterns(patterns)
         asyncio.run(_set_models(settings, project, allowed_models))
     found = asyncio.run(_project(settings, project))
     if as_json:
@@ -139,7 +139,7 @@ def retention(
 
     A flow may say otherwise for its own runs.
     """
-    settings = data_folder.data_settings(data, store)
+    settings = local_store.data_settings(data, store)
     changes = {"days": days, "content_days": content_days}
     wanted = {field: _days(text) for field, text in changes.items() if text is not None}
     if wanted:
@@ -152,50 +152,50 @@ def retention(
         }
         write_json({"org": project.org, "project": project.project} | about)
         return
-    runs, content = _kept(found.retention_days), _kept(found.content_retention_days)
+    runs, content = _days_text(found.retention_days), _days_text(found.content_retention_days)
     write_line(stdout(), f"{project}  runs are kept {runs}, their content {content}")
 
 
 async def _projects(settings: Settings) -> list[Project]:
-    async with data_folder.existing_store(settings) as store:
+    async with local_store.existing_store(settings) as store:
         return await store.projects()
 
 
 async def _create(settings: Settings, name: ProjectName, capture: CaptureChoice | None) -> None:
-    async with data_folder.any_store(settings) as store:
-        project = await data_folder.make_project(store, name)
+    async with local_store.any_store(settings) as store:
+        project = await local_store.make_project(store, name)
         if capture is not None:
             mode = None if capture == "default" else capture
-            await store.set_capture(project.id, mode, by=data_folder.terminal_user())
+            await store.set_capture(project.id, mode, by=local_store.terminal_user())
             note(f"capture of {name} is now {capture}")
 
 
 async def _project(settings: Settings, name: ProjectName) -> Project:
-    async with data_folder.existing_store(settings) as store:
-        return await data_folder.existing_project(store, name)
+    async with local_store.existing_store(settings) as store:
+        return await local_store.existing_project(store, name)
 
 
 async def _set_budget(settings: Settings, name: ProjectName, budget_usd: Decimal | None) -> None:
-    async with data_folder.existing_store(settings) as store:
-        project = await data_folder.existing_project(store, name)
-        await store.set_budget(project.id, budget_usd, by=data_folder.terminal_user())
+    async with local_store.existing_store(settings) as store:
+        project = await local_store.existing_project(store, name)
+        await store.set_budget(project.id, budget_usd, by=local_store.terminal_user())
 
 
 async def _set_models(settings: Settings, name: ProjectName, patterns: list[str] | None) -> None:
-    async with data_folder.existing_store(settings) as store:
-        project = await data_folder.existing_project(store, name)
-        await store.set_allowed_models(project.id, patterns, by=data_folder.terminal_user())
+    async with local_store.existing_store(settings) as store:
+        project = await local_store.existing_project(store, name)
+        await store.set_allowed_models(project.id, patterns, by=local_store.terminal_user())
 
 
 async def _set_retention(settings: Settings, name: ProjectName, wanted: dict[str, float | None]) -> None:
-    async with data_folder.existing_store(settings) as store:
-        project = await data_folder.existing_project(store, name)
+    async with local_store.existing_store(settings) as store:
+        project = await local_store.existing_project(store, name)
         before = Retention(project.retention_days, project.content_retention_days)
         retention = before._replace(**wanted)
-        await store.set_retention(project.id, retention, by=data_folder.terminal_user())
+        await store.set_retention(project.id, retention, by=local_store.terminal_user())
 
 
-def _checked(patterns: Sequence[str]) -> list[str]:
+def _model_patterns(patterns: Sequence[str]) -> list[str]:
     """The patterns. Raises UsageError for one that no model string fits."""
     for pattern in patterns:
         provider, _, model = pattern.partition(":")
@@ -217,7 +217,7 @@ def _days(text: str) -> float | None:
     return days
 
 
-def _kept(days: float | None) -> str:
+def _days_text(days: float | None) -> str:
     return "as the server says" if days is None else f"{days:g} days"
 
 

@@ -14,7 +14,7 @@ from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends.connection import connect_async
 from runglass.cli.backends.run_interrupt import until_interrupted
 from runglass.cli.exit_codes import UsageError, exit_of
-from runglass.cli.terminal.event_lines import EventLines, place
+from runglass.cli.terminal.event_lines import EventLines, step_label
 from runglass.cli.terminal.output import complain, is_watched, note, stderr, write_json, write_line
 from runglass.errors import APIError, APITimeoutError
 from runglass.events import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class RunArguments(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be run, as the command line says."""
+    """The call that the command line describes."""
 
     flow: str
     message: str | None
@@ -124,7 +124,7 @@ def _message(text: str | None, file: str | None) -> str | None:
 
 
 async def _execute(call: RunArguments, base_url: str | None, api_key: str | None) -> CompletedResult:
-    # Imported here: it brings the client along, and a mistake on the command line is told without.
+    # Imported here: the module brings the client along, and mistakes on the command line come before that.
     from runglass.cli.backends.run_watcher import WatchedRun
 
     async with connect_async(base_url, api_key) as client:
@@ -140,7 +140,7 @@ async def _execute(call: RunArguments, base_url: str | None, api_key: str | None
 
 
 async def _within(timeout_s: float, run: "WatchedRun") -> CompletedResult:
-    watching = _show_events(run) if is_watched(stderr()) else run.result(on_named=_name)
+    watching = _show_events(run) if is_watched(stderr()) else run.result(on_named=_note_run_id)
     try:
         async with asyncio.timeout(None if math.isinf(timeout_s) else timeout_s):
             return await watching
@@ -152,8 +152,8 @@ async def _within(timeout_s: float, run: "WatchedRun") -> CompletedResult:
         raise APITimeoutError(f"{message}; {goes_on}") from error
 
 
-_PASSED_OVER = (StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
-"""Events that say too much for somebody who waits for a result."""
+_NOT_SHOWN = (StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
+"""Events that are not shown while the command waits for the result."""
 
 
 async def _show_events(run: "WatchedRun") -> CompletedResult:
@@ -162,20 +162,20 @@ async def _show_events(run: "WatchedRun") -> CompletedResult:
 
     def show(event: StreamEvent) -> None:
         line = lines.line(event)
-        if not isinstance(event, _PASSED_OVER):
+        if not isinstance(event, _NOT_SHOWN):
             write_line(console, line)
         if isinstance(event, StepStarted):
-            status.update(f"running {place(event)} …")
+            status.update(f"running {step_label(event)} …")
 
     with console.status("running …") as status:
-        return await run.result(show, on_named=lambda run_id: write_line(console, _named(run_id)))
+        return await run.result(show, on_named=lambda run_id: write_line(console, _run_id_line(run_id)))
 
 
-def _name(run_id: str) -> None:
-    note(_named(run_id))
+def _note_run_id(run_id: str) -> None:
+    note(_run_id_line(run_id))
 
 
-def _named(run_id: str) -> str:
+def _run_id_line(run_id: str) -> str:
     return f"run {run_id}"
 
 

@@ -69,7 +69,7 @@ def list_runs(
 @options.as_json
 @options.server
 def show(run_id: str, as_json: bool, base_url: str | None, api_key: str | None) -> None:
-    """What a run came to, and its steps: the latest attempt of each, in each iteration."""
+    """The outcome of a run, and its steps: the latest attempt of each, in each iteration."""
     with connect(base_url, api_key) as client:
         trace = named_run(client, run_id).trace()
     if as_json:
@@ -106,7 +106,7 @@ def tail(run_id: str, as_json: bool, base_url: str | None, api_key: str | None) 
 @options.run_id
 @options.server
 def cancel(run_id: str, base_url: str | None, api_key: str | None) -> None:
-    """End a run that has not ended; what it has done so far stays in its trace."""
+    """End a run that has not ended; its trace so far stays."""
     with connect(base_url, api_key) as client:
         run = named_run(client, run_id)
         run.cancel()
@@ -140,7 +140,7 @@ def step(
     base_url: str | None,
     api_key: str | None,
 ) -> None:
-    """One step of a run and all that was kept of it; in a loop by default its newest iteration."""
+    """One step of a run with all that is stored of it; in a loop by default its newest iteration."""
     with connect(base_url, api_key) as client:
         run = named_run(client, run_id)
         try:
@@ -151,10 +151,10 @@ def step(
         write_json(found)
         return
     console = stdout()
-    for place, each in enumerate(found.attempts if isinstance(found, StepAttempts) else [found]):
-        if place:
+    for index, trace in enumerate(found.attempts if isinstance(found, StepAttempts) else [found]):
+        if index:
             write_line(console)
-        for line in attempt_lines(each):
+        for line in attempt_lines(trace):
             write_line(console, line)
 
 

@@ -22,7 +22,7 @@ LARGE_BLOCK_BYTES = 1 << 20
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 """The names of these options in malloc.h."""
 GC_OBJECTS = 20_000
-"""How many new objects the garbage collector lets come before it looks at them."""
+"""New objects before the garbage collector looks at them."""
 
 
 @click.command()
@@ -74,8 +74,8 @@ def serve(**flags: str | int | Path | None) -> None:
     # Imported here, so that no other command waits for the web framework.
     with loading():
         from runglass.server import new_event_loop
-    # Next to nothing of what a going run holds is garbage. By default the collector walks through it after
-    # every 700 objects; with 200 runs that was a tenth of all work.
+    # Runs make next to no garbage. By default the collector walks through their objects after every 700 new
+    # ones; with 200 runs that was a tenth of all work.
     gc.set_threshold(GC_OBJECTS, 10, 10)
     _give_back_large_blocks()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -83,15 +83,15 @@ def serve(**flags: str | int | Path | None) -> None:
 
 
 def _give_back_large_blocks() -> None:
-    """Lets the C library give back large blocks as soon as they are freed, where it is that of GNU.
+    """Lets the C library, where it is that of GNU, give back large blocks as soon as they are freed.
 
-    By itself it takes the first one that is freed for a sign that there will be more, and keeps them from
-    then on in a heap with holes: what results of megabytes have taken would never be given back.
+    By itself the library takes the first large block that is freed for a sign of more, and from then on keeps
+    such blocks in a heap with holes: the memory of results of megabytes would never be given back.
     """
     if (set_option := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         set_option(_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-        # With the other one set it no longer grows by itself, and each part of a long answer would be asked
-        # of the system anew.
+        # The option above keeps this threshold from growing by itself; as small as it begins, the library
+        # would ask the system anew for each part of a long answer.
         set_option(_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES)
 
 
@@ -104,7 +104,7 @@ async def _serve(settings: Settings) -> None:
         return
     if not folder.is_dir():
         raise SettingsError(f"the folder of flows {str(folder)!r} does not exist")
-    # Imported here, so that a server without such a folder does not hold what reads and watches it.
+    # Imported here, so that a server without such a folder does not hold the modules that read and watch it.
     from runglass.cli.backends.flow_folder import FlowFolder
 
     address: list[str] = []
@@ -112,7 +112,7 @@ async def _serve(settings: Settings) -> None:
     async def publish_and_watch(runtime: "Runtime") -> None:
         flow_folder = FlowFolder(folder, runtime.store, report=note)
         await flow_folder.scan()
-        # Only now: who waits for `ready` may run the folder's flows.
+        # `ready` comes after the scan: a caller that waits for it may run the folder's flows.
         _announce(address[0])
         await flow_folder.watch()
 

@@ -30,7 +30,7 @@ from runglass.settings_reader import read_settings
 from runglass.trace import StepTrace
 
 if TYPE_CHECKING:
-    from runglass.cli.demo.run import Shown
+    from runglass.cli.demo.run import DemoRun
 
 
 ECHO_PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60"))
@@ -86,7 +86,7 @@ def demo(file: Path | None, model: str, data: Path) -> None:
         heading("The result")
         write_json(shown.result.result, indent=2)
     heading(f"That took {formatting.duration(round((time.monotonic() - began_s) * 1000))}. To look further")
-    for line in _further(shown, kept, f"{PROJECT}/{flow.slug}"):
+    for line in _next_steps(shown, kept, f"{PROJECT}/{flow.slug}"):
         _say(line)
     if shown.result is None:
         raise click.exceptions.Exit(Exit.FAILED)
@@ -98,7 +98,7 @@ def _settings(data: Path) -> Settings:
             "host": "127.0.0.1",
             "port": 0,
             "data": data,
-            # Whatever store the environment names holds somebody's runs, and is not for a demo.
+            # The environment may name a store that is in use, and the demo is not to write to it.
             "store": f"sqlite:///{data / 'runglass.db'}",
             "synchronous": "NORMAL",
             "capture": "metadata_only",
@@ -109,7 +109,7 @@ def _settings(data: Path) -> Settings:
     return msgspec.structs.replace(settings, prices={"echo": ECHO_PRICE, **settings.prices})
 
 
-def _further(shown: "Shown", kept: KeptRun, flow: str) -> Iterator[str]:
+def _next_steps(shown: "DemoRun", kept: KeptRun, flow: str) -> Iterator[str]:
     command, folder, run_id = _command(), shlex.quote(str(kept.folder)), shown.trace.flow_run.id
     yield f"The run is kept in the folder {folder}. Serve it in one terminal:"
     yield ""
@@ -122,10 +122,10 @@ def _further(shown: "Shown", kept: KeptRun, flow: str) -> Iterator[str]:
     yield f"  {command} runs show {run_id}"
     retried = next((step for step in shown.trace.steps if step.attempt > 1 or step.status == "failed"), None)
     if retried is not None:
-        yield f"  {command} runs step {run_id} {_place(retried)} --attempt all"
-    asked = next((step for step in shown.trace.steps if step.model_calls), None)
-    if asked is not None:
-        yield f"  {command} runs step {run_id} {_place(asked)}"
+        yield f"  {command} runs step {run_id} {_step_arguments(retried)} --attempt all"
+    calling = next((step for step in shown.trace.steps if step.model_calls), None)
+    if calling is not None:
+        yield f"  {command} runs step {run_id} {_step_arguments(calling)}"
     yield f"  {command} runs tail {run_id}"
     yield f'  {command} run {flow} --message "A text of yours." --trace'
     yield ""
@@ -134,12 +134,12 @@ def _further(shown: "Shown", kept: KeptRun, flow: str) -> Iterator[str]:
         yield f"When you have seen enough: rm -r {folder}"
 
 
-def _place(step: StepTrace) -> str:
+def _step_arguments(step: StepTrace) -> str:
     return f"{step.step_id} --loop {formatting.iteration_of(step)}" if step.loop_path else step.step_id
 
 
 def _command() -> str:
-    """How `runglass` is called from here: by name where that finds this very program, else by path."""
+    """The words that start this program: its name where the shell finds it by that, else its path."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m runglass"

@@ -19,13 +19,14 @@ from runglass.events import (
 )
 
 MOST_LINES = 90
-"""After so many lines, what goes well inside a loop is counted only."""
+"""After this many lines, events of success inside a loop are only counted."""
 
 SIGN_OF_LIFE = 500
+"""Counted events between two lines that tell their number."""
 
 
 class LiveView:
-    """Hears the events of one run and writes to `console`."""
+    """Writes the events of one run to `console`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -33,7 +34,7 @@ class LiveView:
         self._shown = 0
         self._counted: Counter[str] = Counter()
 
-    def hear(self, event: StreamEvent) -> None:
+    def add(self, event: StreamEvent) -> None:
         """Shows or counts the event."""
         line = self._lines.line(event)
         if self._is_shown(event):
@@ -45,7 +46,7 @@ class LiveView:
             write_line(self._console, f"            … {self._counted.total():,} more events", style="dim")
 
     def close(self) -> None:
-        """Says how many events were shown, and how many of which type only counted."""
+        """Writes the numbers of events that were shown, and of those counted, by type."""
         total = self._shown + self._counted.total()
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in self._counted.most_common())
         text = f"{total:,} events: {self._shown:,} shown" + (f", counted {kinds}" if kinds else "")
@@ -55,7 +56,7 @@ class LiveView:
         if isinstance(event, (StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)):
             return False
         if isinstance(event, StepStarted):
-            # Nothing is lost: its end, which says how long it took, has a line of its own.
+            # The end of the step, with its duration, has a line of its own.
             return event.attempt > 1
         if isinstance(event, (StepCompleted, StepSkipped)):
             return event.loop_path is None or self._shown < MOST_LINES

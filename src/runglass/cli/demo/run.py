@@ -1,6 +1,6 @@
 """The run of the demo: a server on a socket, a key, a flow and the client, as users have them.
 
-Only that the server runs in this process, so that it ends with the demo.
+One thing differs: the server runs in this process, so that it ends with the demo.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.text import Text
 
 from runglass.cli.argument_parsers import ProjectName
-from runglass.cli.backends import local_store as data_folder
+from runglass.cli.backends import local_store
 from runglass.cli.backends.run_watcher import WatchedRun
 from runglass.cli.demo.example_runs import example_flows, leave_example_runs
 from runglass.cli.demo.live_view import LiveView
@@ -33,21 +33,21 @@ MOST_ROWS = 80
 MOST_RETRIED = 3
 
 
-class Shown(NamedTuple):
-    """What came of the demo's run; without `result` it failed."""
+class DemoRun(NamedTuple):
+    """The key that the demo made, and the trace and result of its run; a failed run has no result."""
 
     key: str
     trace: Trace
     result: CompletedResult | None
 
 
-def show_run(settings: Settings, flow: Flow, text: str, *, model: str) -> Shown:
+def show_run(settings: Settings, flow: Flow, text: str, *, model: str) -> DemoRun:
     """Runs the flow over the text, shows events and trace. Raises APIError where no run was started."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_show(settings, flow, text, model))
 
 
-async def _show(settings: Settings, flow: Flow, text: str, model: str) -> Shown:
+async def _show(settings: Settings, flow: Flow, text: str, model: str) -> DemoRun:
     async with (
         open_runtime(settings) as runtime,
         serving(runtime, host=settings.host, port=settings.port) as url,
@@ -58,16 +58,16 @@ async def _show(settings: Settings, flow: Flow, text: str, model: str) -> Shown:
             trace = await client.run(run_id).trace()
             await _show_trace(client, trace)
             await _show_examples(client)
-    return Shown(key, trace, result)
+    return DemoRun(key, trace, result)
 
 
 async def _prepare(store: Store, flow: Flow, *, most_keys: int) -> str:
-    by = data_folder.terminal_user()
+    by = local_store.terminal_user()
     project = await store.ensure_project(PROJECT.org, PROJECT.project, by=by)
     for each in (flow, *example_flows()):
         record = await push_flow(store, project, each, by=by)
         await store.publish(record.id, by=by)
-    key, _ = await data_folder.create_key(store, project, "admin", most=most_keys)
+    key, _ = await local_store.create_key(store, project, "admin", most=most_keys)
     return key
 
 
@@ -83,7 +83,7 @@ async def _run(client: AsyncClient, flow: Flow, text: str, model: str) -> tuple[
     run = WatchedRun(client, f"{PROJECT}/{flow.slug}", message=text, block_overrides=overrides, trace=True)
     heading("Live, as it happens")
     try:
-        result = await run.result(view.hear)
+        result = await run.result(view.add)
     except APIError as error:
         if error.execution_id is None:
             raise

@@ -1,1 +1,1 @@
-"""What is printed: tables, trees, lines, formats. Knows no server, no client and no store."""
+"""Output on a terminal: tables, trees, lines, formats. Knows no server, no client and no store."""

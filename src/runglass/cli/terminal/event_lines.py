@@ -1,4 +1,4 @@
-"""One line for each event of a run, for people who watch it."""
+"""One line of text for each event of a run."""
 
 from datetime import datetime
 from typing import assert_never
@@ -36,7 +36,7 @@ from runglass.trace import ModelCall
 
 LIMIT = 400
 
-Words = tuple[str, str, str]
+LineParts = tuple[str, str, str]
 """Mark, colour and text of a line."""
 
 
@@ -48,29 +48,29 @@ class EventLines:
         self._step_width = 18
 
     def line(self, event: StreamEvent) -> Text:
-        """The event on one line: when, which step, iteration and attempt, what happened."""
+        """The event on one line: its time, step, iteration and attempt, and what it says."""
         if self._start is None:
             self._start = formatting.moment(event.at)
-        mark, style, text = _words(event)
+        mark, style, text = _line_parts(event)
         line = Text.assemble((f"{formatting.offset(self._start, event.at):>10}  ", "dim"))
         line.append(f"{mark} ", style)
         if isinstance(event, StepEvent):
-            where = place(event)
-            # Which steps will come is not known, so the column is as wide as the longest that has.
+            where = step_label(event)
+            # The steps to come are not known, so the column is as wide as the longest name so far.
             self._step_width = min(40, max(self._step_width, len(where)))
             line.append(f"{where:<{self._step_width}}  ", "bold")
         line.append(one_line(text, limit=LIMIT), style)
         return line
 
 
-def place(event: StepEvent) -> str:
+def step_label(event: StepEvent) -> str:
     """The step and, in a loop, its iteration: `retell [3]`."""
     where = formatting.iteration(event.loop_path, event.loop_index)
     step = one_line(event.step_id, limit=64)
     return f"{step} [{where}]" if where else step
 
 
-def _words(event: StreamEvent) -> Words:
+def _line_parts(event: StreamEvent) -> LineParts:
     match event:
         case RunStarted():
             version = f"version {event.version}" if event.version else "the draft"
@@ -107,7 +107,7 @@ def _words(event: StreamEvent) -> Words:
         case LoopCompleted():
             return "✓", "green", f"loop completed, {formatting.counted(event.iterations, 'iteration')}"
         case StepPaused():
-            # In older logs it has no id, and its index is that of the step to come.
+            # Events of older logs have no step id, and their index is that of the next step.
             where = (
                 f"before step {event.step_index}" if event.step_id is None else f"after step {event.step_id}"
             )

@@ -1,4 +1,4 @@
-"""How values read in a terminal: durations, times, money, iterations; `–` for what is not known."""
+"""Values as text for a terminal: durations, times, money, iterations; `–` for a value that is not known."""
 
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -78,7 +78,7 @@ def money(usd: str | Decimal | None) -> str:
 
 
 def least_money(totals: RunTotals) -> str:
-    """What a run cost, `≥ $0.12` where some costs are not known, `≈ $0.12` where they are estimated."""
+    """The cost of a run: `≥ $0.12` where some costs are not known, `≈ $0.12` where they are estimated."""
     if totals.estimated_cost_usd is not None:
         return f"≈ {money(totals.cost_usd)}"
     is_partial = totals.cost_usd is not None and totals.unmetered_calls + totals.unpriced_calls > 0
@@ -86,7 +86,7 @@ def least_money(totals: RunTotals) -> str:
 
 
 def unknown_costs(calls: RunTotals | ModelTotals) -> str:
-    """Of how many calls the cost is not known, and why; empty where all is known."""
+    """The number of calls without a known cost, by reason; empty where every cost is known."""
     parts = []
     if calls.unmetered_calls:
         parts.append(f"{counted(calls.unmetered_calls, 'model call')} without usage told")
@@ -96,7 +96,7 @@ def unknown_costs(calls: RunTotals | ModelTotals) -> str:
 
 
 def cut_short(totals: RunTotals) -> str:
-    """How many answers a limit of tokens cut; empty where none."""
+    """The number of answers that a limit of tokens cut; empty where there is none."""
     number = totals.finish_reasons.get("length", 0)
     return f"{counted(number, 'text')} cut at the token limit" if number else ""
 
@@ -116,13 +116,13 @@ def flow(run: RunSummary) -> str:
 
 
 def run_error(error: RunError) -> str:
-    """Why a run did not end well: `CODE_ERROR in step count: division by zero`."""
+    """The error of a run: `CODE_ERROR in step count: division by zero`."""
     where = "" if error.step_id is None else f" in step {error.step_id}"
     return f"{error.code}{where}" + ("" if error.message is None else f": {error.message}")
 
 
 def finish(reason: str) -> str:
-    """How a model ended its answer; a text that a limit cut short is plainly said to be."""
+    """The reason that a model gave for the end of its answer; `CUT` where a limit of tokens ended it."""
     return CUT if reason == "length" else f"ended by {one_line(reason, limit=40)}"
 
 
@@ -172,5 +172,5 @@ SHORT_CHARS = 8
 
 
 def short_id(run_id: str) -> str:
-    """The part of the id by which a list names the run."""
+    """The last characters of the id, by which a list names the run."""
     return run_id[-SHORT_CHARS:]

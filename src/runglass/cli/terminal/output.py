@@ -1,4 +1,4 @@
-"""Where output goes: results to stdout, everything said beside them to stderr.
+"""Output: results go to stdout; notes, warnings and errors to stderr.
 
 Text from flows and runs is data, never markup: it is written without Rich's interpretation, and without the
 characters with which it could take over a terminal, turn the order of what is read, or hide.
@@ -27,7 +27,7 @@ _RAW_IN_JSON = re.compile(f"[{_UNSEEN}]")
 
 
 class PipeClosed(Exception):
-    """The reader of stdout has gone; there is nobody left to write to."""
+    """The reader of stdout has closed the pipe."""
 
 
 class _Output(Console):
@@ -46,24 +46,24 @@ def stderr() -> Console:
 
 
 def is_watched(console: Console) -> bool:
-    """Whether it goes to a terminal. Colours that are asked for elsewhere do not make one of a file."""
+    """Whether the console writes to a terminal. FORCE_COLOR does not make a terminal of a file."""
     return console.file.isatty()
 
 
 def width_of(console: Console) -> int | None:
-    """The columns that a line should fit in; None where it is not for eyes and must not be cut."""
+    """The columns that a line should fit in; None for a file or a pipe, whose lines must not be cut."""
     return console.width if is_watched(console) or os.environ.get("COLUMNS") else None
 
 
 def write_line(console: Console, line: str | Text = "", *, style: str = "") -> None:
-    """One line, or several, left to the terminal to wrap. Raises PipeClosed."""
+    """Writes one line, or several; the terminal wraps them. Raises PipeClosed."""
     if _CONTROL.search(str(line)):
         line = clean(str(line))
     console.print(line, style=style or None, soft_wrap=True)
 
 
 def heading(title: str) -> None:
-    """A title on stdout, set off from what was before."""
+    """Writes a title to stdout, below an empty line."""
     console = stdout()
     write_line(console)
     write_line(console, title, style="bold underline")
@@ -75,7 +75,7 @@ def write_json(value: Any, *, indent: int = 0) -> None:
     if indent:
         data = msgspec.json.format(data, indent=indent)
     if sys.stdout.isatty():
-        # Escapes leave the value the same. What reads a pipe or a file is no terminal, and gets it as it is.
+        # JSON escapes keep the value. A file or a pipe, which they cannot take over, gets the characters.
         data = _RAW_IN_JSON.sub(_escaped, data.decode()).encode()
     try:
         sys.stdout.flush()
@@ -87,17 +87,17 @@ def write_json(value: Any, *, indent: int = 0) -> None:
 
 
 def note(text: str) -> None:
-    """Something worth knowing beside the result, on stderr."""
+    """Writes a remark beside the result to stderr."""
     write_line(stderr(), text)
 
 
 def warn(text: str) -> None:
-    """Something that is likely to be a mistake, on stderr, though the command goes on."""
+    """Writes a warning to stderr: of a likely mistake that does not end the command."""
     write_line(stderr(), Text.assemble(("warning: ", "bold yellow"), clean(text)))
 
 
 def complain(text: str) -> None:
-    """An error, on stderr: its first line is marked as one."""
+    """Writes an error to stderr, its first line marked as one."""
     write_line(stderr(), Text.assemble(("error: ", "bold red"), clean(text)))
 
 
@@ -108,7 +108,7 @@ class _Plain(logging.Formatter):
 
 
 def log_to_stderr(level: str) -> None:
-    """Writes what Runglass logs from `level` on, and warnings of the libraries under it."""
+    """Sends the log of Runglass from `level` on, and warnings of the libraries under it, to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
@@ -121,7 +121,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def clean(text: str) -> str:
-    """Text without control characters, apart from line breaks and tabs, and without what cannot be seen."""
+    """Text without control characters, apart from line breaks and tabs, and without invisible ones."""
     return _CONTROL.sub("\ufffd", text.replace("\r\n", "\n"))
 
 

@@ -1,4 +1,4 @@
-"""Runs as a table: which flow each is of, how it ended, what it cost, and what went wrong."""
+"""Runs as a table: flow, status, duration, cost, and remarks on errors and retries."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,9 +25,9 @@ def print_runs(runs: Sequence[RunSummary]) -> None:
     """The table on stdout. Short ids are for a terminal; a program that reads the output gets whole ones."""
     console = stdout()
     width = width_of(console)
-    alike = Counter(short_id(run.id) for run in runs)
+    short_ids = Counter(short_id(run.id) for run in runs)
     rows = [
-        _row(run, run.id if width is None or alike[short_id(run.id)] > 1 else short_id(run.id))
+        _row(run, run.id if width is None or short_ids[short_id(run.id)] > 1 else short_id(run.id))
         for run in runs
     ]
     for line in table_lines(COLUMNS, rows, width=width):

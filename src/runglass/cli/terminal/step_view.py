@@ -1,4 +1,4 @@
-"""One attempt of a step for the eye: every field, what was kept of its snapshots, and its model calls."""
+"""One attempt of a step as text: its fields, its snapshots as far as they were kept, and its model calls."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -53,7 +53,7 @@ def _snapshot(name: str, value: object, size: int | None, cut: str) -> Iterator[
         yield _fact(name, formatting.size(size) + cut)
         yield from _json_lines(value)
     elif size is None:
-        # Only the mode off does not even tell the size of what it does not keep.
+        # Capture mode off alone records no size.
         yield _fact(name, NOTHING_KEPT)
     else:
         yield _fact(name, f"{formatting.size(size)}, {NOT_KEPT}")
@@ -66,7 +66,7 @@ def _json_lines(value: object, indent: str = "  ") -> Iterator[Text]:
 
 
 def _call_lines(call: ModelCall, *, is_off: bool) -> Iterator[Text]:
-    """What the model was asked and what it answered, as far as it is kept."""
+    """The facts, the request and the answer of a model call, the two as far as they were kept."""
     title = f"model call {call.number}"
     yield Text.assemble((f"{title}  ", "bold"), one_line(call.model_used or call.model, limit=80))
     for line in _call_facts(call):
@@ -88,10 +88,11 @@ def _call_lines(call: ModelCall, *, is_off: bool) -> Iterator[Text]:
 
 
 def _call_facts(call: ModelCall) -> Iterator[str]:
-    first = call.time_to_first_token_ms
     took = formatting.duration(call.duration_ms)
-    told = "" if first is None else f", first token after {formatting.duration(first)}"
-    yield f"started    {formatting.local_time(call.started_at, timespec='milliseconds')}, took {took}{told}"
+    first_ms = call.time_to_first_token_ms
+    first_token = "" if first_ms is None else f", first token after {formatting.duration(first_ms)}"
+    started = formatting.local_time(call.started_at, timespec="milliseconds")
+    yield f"started    {started}, took {took}{first_token}"
     if not call.streamed:
         yield f"           not streamed{'' if call.note is None else f': {one_line(call.note)}'}"
     parts = [
@@ -101,8 +102,8 @@ def _call_facts(call: ModelCall) -> Iterator[str]:
     ]
     yield f"tokens     {formatting.tokens(call.tokens)}" + (f" ({', '.join(parts)})" if parts else "")
     reasons = {"no_usage": " (the provider told no usage)", "no_price": " (no price is known)"}
-    most = "at most " if call.cost_estimated else ""
-    yield f"cost       {most}{formatting.money(call.cost_usd)}{reasons.get(call.cost_unknown or '', '')}"
+    bound = "at most " if call.cost_estimated else ""
+    yield f"cost       {bound}{formatting.money(call.cost_usd)}{reasons.get(call.cost_unknown or '', '')}"
     if call.finish_reason is not None:
         yield f"finish     {formatting.finish(call.finish_reason)}"
     if call.request_id is not None:
@@ -117,7 +118,7 @@ def _request_lines(request: Mapping[str, Any]) -> Iterator[Text]:
         if isinstance(message, dict):
             yield from _message_lines(str(message.get("role")), message)
         else:
-            # What was too large is cut to something that shows its shape.
+            # A message that was too large is kept as a value that shows its shape.
             yield from _block("message", message)
     if names := _tool_names(request.get("tools")):
         yield from _block("tools", ", ".join(names))

@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Which columns are shown, how wide each is, and the titles of those left out."""
+    """The indexes of the columns to show, the widths of all, and the titles of those left out."""
 
     shown: list[int]
     widths: list[int]

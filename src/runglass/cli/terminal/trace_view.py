@@ -1,4 +1,4 @@
-"""A trace for the eye: what the run came to, and a table of its steps."""
+"""A trace as text: a summary of the run, and a table of its steps."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def step_lines(trace: Trace, *, width: int | None) -> Iterator[Text]:
-    """The steps of the trace as a table; below stands why one failed, or that its text was cut."""
+    """The steps of the trace as a table; an error, or a cut of the text, stands below its step."""
     start = formatting.moment(trace.flow_run.started_at)
     rows = [
         Row(
@@ -57,7 +57,7 @@ def _remarks_below(step: StepTrace) -> Sequence[Text]:
 
 
 def summary_lines(trace: Trace) -> Iterator[Text]:
-    """What the run is and what it came to, with every attempt and every model call in its totals."""
+    """The fields of the run, and its totals over every attempt and every model call."""
     run = trace.flow_run
     yield _fact("run", run.id)
     yield _fact("flow", formatting.flow(run))
@@ -115,7 +115,7 @@ def _of_model(model: ModelTotals) -> str:
 
 
 def excerpt(trace: Trace, most: int) -> Trace:
-    """The trace with at most `most` steps: first what failed, was retried or cut, or is in no loop."""
+    """The trace with at most `most` steps: first those that failed, were retried, cut or in no loop."""
     if len(trace.steps) <= most:
         return trace
     notable = [at for at, step in enumerate(trace.steps) if _is_notable(step)][:most]
