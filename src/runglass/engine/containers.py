@@ -46,7 +46,7 @@ class Containers:
         recorder: Recorder,
         attempts: StepExecutor,
         dependencies: StepDependencies,
-        kept: CheckpointSet,
+        checkpoints: CheckpointSet,
         memory: RunMemory,
         allowance: Allowance,
     ) -> None:
@@ -56,7 +56,7 @@ class Containers:
         self._sandbox = dependencies.sandbox
         self._templates = dependencies.templates
         self._project_id = dependencies.project_id
-        self._kept = kept
+        self._checkpoints = checkpoints
         self._memory = memory
         self._allowance = allowance
         self._workers = Workers()
@@ -66,7 +66,7 @@ class Containers:
     ) -> Payload:
         """The items of a loop's iterations. Raises as `walk` does."""
         data = await self._own_input(step, data, scope, place)
-        decided = self._kept.take_decision(step, place)
+        decided = self._checkpoints.take_decision(step, place)
         items: list[Any]
         if decided is not None:
             items = await offload(partial(_items, decided), size_bytes=len(decided))
@@ -100,7 +100,7 @@ class Containers:
             await workers.run(work)
             output = await outputs.joined()
         await self._require_values(step, data, output, place)
-        if self._kept.holds(step.id, place.loop_path):
+        if self._checkpoints.holds(step.id, place.loop_path):
             return output
         self._recorder.record(
             LoopCompleted(
@@ -143,7 +143,7 @@ class Containers:
     ) -> Payload:
         """The output of the branch that the condition takes. Raises as `walk` does."""
         data = await self._own_input(step, data, scope, place)
-        decided = self._kept.take_decision(step, place)
+        decided = self._checkpoints.take_decision(step, place)
         holds = None if decided is None else msgspec.json.decode(decided)
         if holds is None:
             # In the sandbox, where values that are no JSON, such as a set, have a truth value too.

@@ -82,7 +82,7 @@ class Engine:
             budgets=Budgets(store),
             memory=self.memory,
             limits=limits or RunLimits(),
-            turns=ProjectTurns(),
+            project_turns=ProjectTurns(),
         )
         self.queue = RunQueue(
             places=max_concurrent_runs,
@@ -232,8 +232,8 @@ class Engine:
             if run is None:
                 raise _taken_up(run_id)
             begun = SegmentSpec(plan=plan, segment=segment)
-            kept = await offload(partial(segment_checkpoint, begun), size_bytes=size_bytes)
-            state = await paused_state(self._store, paused, begun, kept)
+            checkpoint = await offload(partial(segment_checkpoint, begun), size_bytes=size_bytes)
+            state = await paused_state(self._store, paused, begun, checkpoint)
             not_before = await last_time(self._store, run)
             return self._active.begin(run, state, not_before=not_before, outputs=outputs)
         finally:

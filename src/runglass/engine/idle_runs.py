@@ -73,5 +73,5 @@ class IdleRuns:
 
 
 def _rest_of(rows: Sequence[Checkpoint]) -> tuple[SegmentSpec | None, Pause | None, dict[str, Any]]:
-    kept = CheckpointSet(rows)
-    return kept.begun, kept.pause, kept.outputs()
+    checkpoints = CheckpointSet(rows)
+    return checkpoints.begun, checkpoints.pause, checkpoints.outputs()

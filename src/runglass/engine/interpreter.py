@@ -47,7 +47,7 @@ from runglass.flow import (
     within,
 )
 
-NO_TALK = LlmContext()
+NO_LLM_CONTEXT = LlmContext()
 """The context of a step that asks no model."""
 
 
@@ -70,19 +70,19 @@ class Interpreter:
         self._id = execution_id
         self._ending = ending
         self._state = state
-        self._kept = state.kept
+        self._checkpoints = state.checkpoints
         self._memory = memory
         self._allowance = allowance
         self._recorder = recorder
         self._attempts = attempts
         self._capture = capture
-        self._talk = LlmContext()
+        self._first_context = LlmContext()
         self._containers = Containers(
             execution_id=execution_id,
             recorder=recorder,
             attempts=attempts,
             dependencies=dependencies,
-            kept=state.kept,
+            checkpoints=state.checkpoints,
             memory=memory,
             allowance=allowance,
         )
@@ -93,9 +93,9 @@ class Interpreter:
         Raises StepFailedPermanently, CreditsExhausted, LimitReached and StoreError.
         """
         plan, segment = self._state.begun.plan, self._state.begun.segment
-        turns, steps = self._state.turns, plan.flow.steps
+        tool_loop, steps = self._state.tool_loop, plan.flow.steps
         scope, data = self._before(plan, segment, self._state.outputs)
-        self._talk = LlmContext(history=plan.history, attachments=plan.attachments)
+        self._first_context = LlmContext(history=plan.history, attachments=plan.attachments)
         for index in range(segment.first, len(steps)):
             step = steps[index]
             if index == segment.first and segment.input is not None:
@@ -103,10 +103,12 @@ class Interpreter:
                 data = Payload({**(data.value or {}), **segment.input})
             offer = segment.offer if isinstance(step, LlmStep) and step.tools else None
             try:
-                data = await self._step(step, data, scope, StepPosition(index), offer, turns, segment.results)
+                data = await self._step(
+                    step, data, scope, StepPosition(index), offer, tool_loop, segment.results
+                )
             except AwaitingToolResults as waiting:
-                return await self._wait_for_tools(waiting.turns, index, await self._outputs(scope))
-            turns = None
+                return await self._wait_for_tools(waiting.tool_loop, index, await self._outputs(scope))
+            tool_loop = None
             if index == segment.last and index + 1 < len(steps):
                 pause = Pause(
                     cursor=index + 1,
@@ -128,18 +130,18 @@ class Interpreter:
         return outputs
 
     async def _wait_for_tools(
-        self, turns: ToolLoopState, index: int, outputs: dict[str, Any]
+        self, tool_loop: ToolLoopState, index: int, outputs: dict[str, Any]
     ) -> SegmentResult:
         pause = Pause(
             cursor=index,
-            turns=turns,
+            tool_loop=tool_loop,
             reached=max(index, self._state.reached),
             iterations=self._allowance.iterations,
         )
         await record_tool_pause(
             self._id,
             pause,
-            turns,
+            tool_loop,
             outputs,
             recorder=self._recorder,
             capture=self._capture,
@@ -161,12 +163,12 @@ class Interpreter:
         scope: Scope,
         place: StepPosition,
         offer: ToolOffer | None = None,
-        turns: ToolLoopState | None = None,
+        tool_loop: ToolLoopState | None = None,
         results: Sequence[dict[str, Any]] = (),
     ) -> Payload:
         known = None
         try:
-            known = self._known(step, scope, place) if self._kept else None
+            known = self._known(step, scope, place) if self._checkpoints else None
             match step:
                 case _ if known is not None:
                     output = known
@@ -177,8 +179,8 @@ class Interpreter:
                 case ParallelStep():
                     output = await self._containers.parallel(step, data, scope, place, self._sequence)
                 case _:
-                    talk = self._talk_of(step, offer, turns, results)
-                    output = await self._attempts.run(step, data, scope, place, talk, turns)
+                    llm_context = self._llm_context(step, offer, tool_loop, results)
+                    output = await self._attempts.run(step, data, scope, place, llm_context, tool_loop)
             if known is None and place.loop_path is None and not isinstance(step, LeafStep):
                 # The output of a container outside of loops is seen to the end of the run, over every pause.
                 await self._keep_container(step, place, data, output)
@@ -212,7 +214,7 @@ class Interpreter:
 
     def _known(self, step: Step, scope: Scope, place: StepPosition) -> Payload | None:
         """The output of a step that a process before this one has ended. Raises StepFailedPermanently."""
-        found = self._kept.take(step, place)
+        found = self._checkpoints.take(step, place)
         if found is None:
             return None
         if not isinstance(step, LeafStep):
@@ -225,24 +227,24 @@ class Interpreter:
     def _see_inside(self, container: Step, scope: Scope, place: StepPosition) -> None:
         """Lets the steps to come see the outputs inside of a container that is not walked again."""
         for inner in within(container):
-            found = self._kept.take(inner, place) if inner is not container else None
+            found = self._checkpoints.take(inner, place) if inner is not container else None
             if isinstance(found, Payload):
                 self._memory.keep(found, (inner.id, path_text(place.loop_path)))
                 scope.keep(inner.id, found)
 
-    def _talk_of(
+    def _llm_context(
         self,
         step: LeafStep,
         offer: ToolOffer | None,
-        turns: ToolLoopState | None,
+        tool_loop: ToolLoopState | None,
         results: Sequence[dict[str, Any]],
     ) -> LlmContext:
         if not isinstance(step, LlmStep):
-            return NO_TALK
-        if turns is not None:
-            return LlmContext(offer=offer or turns.offer, messages=[*turns.messages, *results])
+            return NO_LLM_CONTEXT
+        if tool_loop is not None:
+            return LlmContext(offer=offer or tool_loop.offer, messages=[*tool_loop.messages, *results])
         if step is self._first_llm:
-            return msgspec.structs.replace(self._talk, offer=offer)
+            return msgspec.structs.replace(self._first_context, offer=offer)
         return LlmContext(offer=offer)
 
     @cached_property

@@ -26,29 +26,29 @@ class SegmentResult(NamedTuple):
 async def record_tool_pause(
     execution_id: str,
     pause: Pause,
-    turns: ToolLoopState,
+    tool_loop: ToolLoopState,
     outputs: dict[str, Any],
     *,
     recorder: Recorder,
     capture: Capture,
     answers_call: bool,
 ) -> None:
-    """Records that the run waits for the results of the calls in `turns`.
+    """Records that the run waits for the results of the calls in `tool_loop`.
 
     With `answers_call` the pause is kept whole for a call that may be sent again.
     """
-    shown = Payload({"messages": turns.messages, "calls": turns.calls, "outputs": outputs})
+    shown = Payload({"messages": tool_loop.messages, "calls": tool_loop.calls, "outputs": outputs})
     await encode(shown)
     await capture.prepare(shown)
-    kept = capture.snapshot(shown).data
-    content = msgspec.json.decode(kept) if kept is not None else {}
-    attempt = recorder.fold.open_step(turns.step_id, None)
+    snapshot = capture.snapshot(shown).data
+    content = msgspec.json.decode(snapshot) if snapshot is not None else {}
+    attempt = recorder.fold.open_step(tool_loop.step_id, None)
     event = StepPausedForToolCalls(
         execution_id=execution_id,
         run_id=execution_id,
-        step_id=turns.step_id,
+        step_id=tool_loop.step_id,
         step_index=pause.cursor,
-        iterations_used=turns.iterations_used,
+        iterations_used=tool_loop.iterations_used,
         tool_call_messages=both_spellings(_objects(content.get("messages"))),
         tool_calls=_objects(content.get("calls")),
         accumulated_outputs=content.get("outputs") or {},
@@ -57,8 +57,8 @@ async def record_tool_pause(
         model_used=None if attempt is None else attempt.model_used,
     )
     owed = {
-        "toolCallMessages": both_spellings(turns.messages),
-        "toolCalls": turns.calls,
+        "toolCallMessages": both_spellings(tool_loop.messages),
+        "toolCalls": tool_loop.calls,
         "accumulatedOutputs": outputs,
     }
     checkpoint, answer = await offload(

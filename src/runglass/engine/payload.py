@@ -34,17 +34,17 @@ class Holding:
 class Payload:
     """A JSON value that must not be changed any more; None stands for the output of a step that failed.
 
-    `kept` is the form that a trace keeps, behind the rules by which `Capture` made it: one payload is an
+    `captured` is the form that a trace keeps, behind the rules by which `Capture` made it: one payload is an
     output, the next input and the result, and is looked through for secrets only once. With a `holding` it
     has its JSON alone, or, as long as that is away, nothing at all.
     """
 
-    __slots__ = ("__weakref__", "_json", "_value", "holding", "kept")
+    __slots__ = ("__weakref__", "_json", "_value", "captured", "holding")
 
     def __init__(self, value: dict[str, Any] | None) -> None:
         self._value: Any = value
         self._json: bytes | None = None
-        self.kept: tuple[Hashable, tuple[bytes, bool]] | None = None
+        self.captured: tuple[Hashable, tuple[bytes, bool]] | None = None
         self.holding: Holding | None = None
 
     @classmethod
@@ -106,7 +106,7 @@ class Payload:
         """Lets go of everything that can be made again from the JSON."""
         if self.holding is None:
             self.holding = Holding(len(self.json))
-        self._value = self.kept = None
+        self._value = self.captured = None
         return self.holding
 
     def put_away(self) -> None:

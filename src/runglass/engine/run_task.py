@@ -66,7 +66,7 @@ class EngineContext(msgspec.Struct, frozen=True, kw_only=True):
     budgets: Budgets
     memory: MemoryBudget
     limits: RunLimits
-    turns: ProjectTurns
+    project_turns: ProjectTurns
 
 
 class RunTask:
@@ -140,7 +140,7 @@ class RunTask:
                 return self._ended_well(walked, capture)
         except StepFailedPermanently as failed:
             lost = without_traceback(failed).lost
-            return self._failed(lost.error, lost.kept, lost.step_id)
+            return self._failed(lost.error, lost.captured, lost.step_id)
         except CreditsExhausted as spent:
             without_traceback(spent)
             error = {"code": "CREDITS_EXHAUSTED", "message": str(spent)}
@@ -225,7 +225,7 @@ class RunTask:
             budget=await self._around.budgets.of_run(self.run.project_id, self._recorder),
             memory=self._memory,
             allowance=allowance,
-            turns=around.turns.of(self.run.project_id),
+            store_turns=around.project_turns.of(self.run.project_id),
             earlier=state.earlier,
             cut_off=state.cut_off,
             step_inputs=state.begun.segment.step_inputs,
@@ -242,13 +242,13 @@ class RunTask:
             allowance=allowance,
         )
 
-    def _leave_behind(self, turns: ToolLoopState, writing: AttemptContext) -> None:
+    def _leave_behind(self, tool_loop: ToolLoopState, writing: AttemptContext) -> None:
         """Ends the attempt that waited for tool results, as its step will be run anew."""
         flow = self._state.begun.plan.flow
-        step = find_step(flow, turns.step_id)
+        step = find_step(flow, tool_loop.step_id)
         assert step is not None
         place = StepPosition(step_index(flow, step.id))
-        attempt = AttemptRecorder(writing, step, Payload(None), place, turns.attempt, turns=turns)
+        attempt = AttemptRecorder(writing, step, Payload(None), place, tool_loop.attempt, tool_loop=tool_loop)
         attempt.retry(StepFailure("CANCELLED", "the caller went back to an earlier step"), delay_ms=0)
 
     def _ended_well(self, walked: SegmentResult, capture: Capture) -> RunOutcome:
@@ -268,14 +268,14 @@ class RunTask:
         )
         return RunOutcome("completed", result_json=walked.result.json)
 
-    def _failed(self, error: dict[str, Any], kept: msgspec.Raw, step_id: str | None = None) -> RunOutcome:
-        """The failure with its whole `error` for the caller; the log gets the `kept` part."""
+    def _failed(self, error: dict[str, Any], captured: msgspec.Raw, step_id: str | None = None) -> RunOutcome:
+        """The failure with its whole `error` for the caller; the log gets the `captured` part."""
         charge_lost(self._recorder, self.run.id)
         # The caller of a job is told code and message of its error, and is owed no more.
         owed = {name: error.get(name) for name in _TOLD_OF_JOBS} if self.run.trigger_type == "job" else error
         self._recorder.set_outcome(error=msgspec.json.encode(owed))
         self._recorder.record(
-            FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(kept), step_id=step_id)
+            FlowFailed(execution_id=self.run.id, run_id=self.run.id, error=encoded(captured), step_id=step_id)
         )
         return RunOutcome("failed", error=error, step_id=step_id)
 

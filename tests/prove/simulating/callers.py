@@ -142,11 +142,11 @@ class Callers:
             run = await life.store.run(run_id)
             assert run is not None
             paused = await life.engine.paused(run)
-            cursor, turns = paused.pause.cursor, paused.pause.turns
+            cursor, tool_loop = paused.pause.cursor, paused.pause.tool_loop
             first, results = cursor, []
-            if turns is not None:
+            if tool_loop is not None:
                 results = [
-                    {"role": "tool", "toolCallId": call["id"], "content": "found"} for call in turns.calls
+                    {"role": "tool", "toolCallId": call["id"], "content": "found"} for call in tool_loop.calls
                 ]
             elif chance.random() < 0.3:
                 first = chance.randint(0, cursor)

@@ -419,8 +419,8 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
         started = await start(house, flow, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=tools)))
         outcome = await started.outcome()
         assert outcome.pause is not None
-        assert outcome.pause.turns is not None
-        [call] = outcome.pause.turns.calls
+        assert outcome.pause.tool_loop is not None
+        [call] = outcome.pause.tool_loop.calls
     results = [{"role": "tool", "toolCallId": call["id"], "content": "42"}]
     store = DyingStore(tmp_path / "db", lives, commits=True)
     async with next_life(store) as house:

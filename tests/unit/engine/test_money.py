@@ -185,10 +185,10 @@ async def walk(house: EngineHarness, flow: Flow) -> Ran:
         run = await house.store.run(started.id)
         assert run is not None
         paused = await house.engine.paused(run)
-        turns = paused.pause.turns
-        assert turns is not None
-        results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in turns.calls]
-        segment = Segment(first=paused.pause.cursor, results=results, offer=turns.offer)
+        tool_loop = paused.pause.tool_loop
+        assert tool_loop is not None
+        results = [{"role": "tool", "toolCallId": call["id"], "content": "7"} for call in tool_loop.calls]
+        segment = Segment(first=paused.pause.cursor, results=results, offer=tool_loop.offer)
         started = await house.engine.resume(paused, paused.plan, segment)
         outcome = await started.outcome()
     return await read(house, started.id, outcome)

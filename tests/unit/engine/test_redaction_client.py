@@ -128,9 +128,9 @@ async def test_a_redactor_is_made_once_for_many_values(monkeypatch: pytest.Monke
             # As `serve` does: the limit would end these tests.
             limit_cpu(0)
 
-    assert bytes(ask(REDACTOR).kept) == b'{"a":"<gone>"}'
+    assert bytes(ask(REDACTOR).captured) == b'{"a":"<gone>"}'
     monkeypatch.setattr(Redactor, "__init__", lambda *_, **rules: made.append(rules))
-    assert bytes(ask(REDACTOR).kept) == b'{"a":"<gone>"}'
+    assert bytes(ask(REDACTOR).captured) == b'{"a":"<gone>"}'
     assert not made
 
 

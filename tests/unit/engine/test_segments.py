@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from runglass.engine.active_runs import StartedRun
-from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec, ToolOffer
+from runglass.engine.journal.run_spec import Pause, RunSpec, Segment, SegmentSpec, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.models.gateway import Price
 from runglass.engine.run_outcome import RunOutcome
@@ -54,8 +54,8 @@ async def answer(house: EngineHarness, started: StartedRun, content: str) -> Run
     assert run is not None
     assert run.status == "paused"
     pause = (await house.engine.paused(run)).pause
-    assert pause.turns is not None
-    [call] = pause.turns.calls
+    assert pause.tool_loop is not None
+    [call] = pause.tool_loop.calls
     results = [{"role": "tool", "toolCallId": call["id"], "content": content}]
     return await take_up(house, run.id, Segment(first=pause.cursor, results=results))
 
@@ -286,3 +286,14 @@ def test_a_segment_is_stored_under_the_name_that_earlier_versions_gave_it() -> N
     stored = msgspec.json.encode(SegmentSpec(plan=plan, segment=Segment(first=1)))
     assert msgspec.json.decode(stored)["stretch"]["first"] == 1
     assert msgspec.json.decode(stored, type=SegmentSpec).segment.first == 1
+
+
+def test_a_pause_for_tools_is_stored_under_the_name_that_earlier_versions_gave_it() -> None:
+    tool_loop = {"step_id": "ask", "attempt": 1, "messages": [], "calls": [], "iterations_used": 1}
+    stored = msgspec.json.encode(
+        {"cursor": 0, "turns": {**tool_loop, "offer": {"tools": []}, "duration_ms": 5}, "reached": 0}
+    )
+    pause = msgspec.json.decode(stored, type=Pause)
+    assert pause.tool_loop is not None
+    assert pause.tool_loop.step_id == "ask"
+    assert msgspec.json.decode(msgspec.json.encode(pause))["turns"]["duration_ms"] == 5

@@ -66,30 +66,30 @@ class Capture:
 
     async def prepare_failed(self, payload: Payload) -> None:
         """Like `prepare`, for the input of an attempt that failed, which more modes keep."""
-        if not self.keeps_failures or payload.kept is not None:
+        if not self.keeps_failures or payload.captured is not None:
             return
         quick_bytes = _QUICK_BYTES if self.mode == "redacted" else self.limit_bytes
         if payload.size_bytes <= quick_bytes:
             return
         encoded = payload.json
         if self.mode == "redacted" and self._redactions is not None:
-            kept = await self._redactions.shortened(
+            captured = await self._redactions.shortened(
                 encoded, limit_bytes=self.limit_bytes, redactor=self._redactor
             )
         else:
             value = payload.reader()
-            kept = await offload_in_turn(lambda: self._shortened(encoded, value()))
-        payload.kept = (self._rules, kept)
+            captured = await offload_in_turn(lambda: self._shortened(encoded, value()))
+        payload.captured = (self._rules, captured)
 
     def snapshot(self, payload: Payload) -> Snapshot:
         """Of an input or output; costs next to nothing where the mode keeps none."""
         if not self.keeps_snapshots:
             return Snapshot(None, self.size(payload), truncated=False)
-        return self._kept(payload)
+        return self._snapshot_of(payload)
 
     def failed_input(self, payload: Payload) -> Snapshot:
         """Of the input of an attempt that failed: in every mode but `off`, so that it can be understood."""
-        return self._kept(payload) if self.keeps_failures else Snapshot(None, None, truncated=False)
+        return self._snapshot_of(payload) if self.keeps_failures else Snapshot(None, None, truncated=False)
 
     async def error_of(self, detail: dict[str, Any], given: Sequence[Payload]) -> msgspec.Raw:
         """As `error`, for one that may repeat parts of `given`; off the event loop where that is large."""
@@ -99,13 +99,13 @@ class Capture:
         if is_quick and len(msgspec.json.encode(detail)) <= _QUICK_BYTES:
             return self.error(detail, [each.value for each in given])
         if self._redactions is not None:
-            kept = await self._redactions.shortened_error(
+            captured = await self._redactions.shortened_error(
                 detail,
                 [each.json for each in given],
                 limit_bytes=self.limit_bytes,
                 redactor=self._redactor,
             )
-            return msgspec.Raw(kept)
+            return msgspec.Raw(captured)
         values = [each.reader() for each in given]
         return await offload_in_turn(lambda: self.error(detail, [value() for value in values]))
 
@@ -129,10 +129,10 @@ class Capture:
     def _rules(self) -> tuple[bool, int, Redactor]:
         return self.mode == "redacted", self.limit_bytes, self._redactor
 
-    def _kept(self, payload: Payload) -> Snapshot:
-        if payload.kept is None or payload.kept[0] != self._rules:
-            payload.kept = (self._rules, self._shortened_here(payload))
-        data, truncated = payload.kept[1]
+    def _snapshot_of(self, payload: Payload) -> Snapshot:
+        if payload.captured is None or payload.captured[0] != self._rules:
+            payload.captured = (self._rules, self._shortened_here(payload))
+        data, truncated = payload.captured[1]
         return Snapshot(msgspec.Raw(data), len(payload.json), truncated)
 
     def _shortened_here(self, payload: Payload) -> tuple[bytes, bool]:

@@ -52,7 +52,7 @@ class RedactionClient:
         except (LimitHit, WorkerNotStarted) as error:
             _warn(error)
             return left_out(str(error), limit_bytes=limit_bytes)
-        return bytes(answer.kept), answer.truncated
+        return bytes(answer.captured), answer.truncated
 
     async def shortened_error(
         self, detail: dict[str, Any], given: Sequence[bytes], *, limit_bytes: int, redactor: Redactor
@@ -69,7 +69,7 @@ class RedactionClient:
             _warn(error)
             note = {**without_content(detail), "message": not_kept(str(error))}
             return shortened(msgspec.json.encode(note), note, limit_bytes=limit_bytes, redactor=None)[0]
-        return bytes(answer.kept)
+        return bytes(answer.captured)
 
     async def _asked(
         self, task: Shorten | ShortenError, size_bytes: int, limit_bytes: int, redactor: Redactor

@@ -44,7 +44,7 @@ class RedactionRequest(msgspec.Struct, frozen=True, array_like=True):
 class RedactionReply(msgspec.Struct, frozen=True, array_like=True):
     """The shortened JSON, or that the memory was too small. `late` are patterns that have taken too long."""
 
-    kept: msgspec.Raw = msgspec.Raw(b"null")
+    captured: msgspec.Raw = msgspec.Raw(b"null")
     truncated: bool = False
     late: list[str] = []
     out_of_memory: bool = False
@@ -72,14 +72,14 @@ def _performed(ask: RedactionRequest) -> RedactionReply:
         case Shorten():
             encoded = bytes(task.value)
             value = msgspec.json.decode(encoded)
-            kept, truncated = shortened(encoded, value, limit_bytes=ask.limit_bytes, redactor=redactor)
+            captured, truncated = shortened(encoded, value, limit_bytes=ask.limit_bytes, redactor=redactor)
         case ShortenError():
             given = [msgspec.json.decode(each) for each in task.given]
             detail = msgspec.json.decode(task.detail)
-            kept = shortened_error(detail, given, limit_bytes=ask.limit_bytes, redactor=redactor)
+            captured = shortened_error(detail, given, limit_bytes=ask.limit_bytes, redactor=redactor)
         case _:
             assert_never(task)
-    return RedactionReply(msgspec.Raw(kept), truncated, redactor.late_patterns)
+    return RedactionReply(msgspec.Raw(captured), truncated, redactor.late_patterns)
 
 
 if __name__ == "__main__":

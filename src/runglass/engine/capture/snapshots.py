@@ -60,10 +60,10 @@ def without_printed(detail: dict[str, Any]) -> dict[str, Any]:
 
 def without_content(detail: dict[str, Any]) -> dict[str, Any]:
     """Only `code`, `line` and, where Python itself has it, the exception's `type`."""
-    kept = {"code": detail.get("code")}
+    harmless = {"code": detail.get("code")}
     exception, line = detail.get("exception"), detail.get("line")
     if isinstance(exception, str) and exception in _EXCEPTIONS:
-        kept["type"] = exception
+        harmless["type"] = exception
     if type(line) is int:
-        kept["line"] = line
-    return kept
+        harmless["line"] = line
+    return harmless

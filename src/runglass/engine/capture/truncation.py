@@ -136,10 +136,10 @@ class _Writer:
         self._put(b"]")
 
     def _shortened(self, text: str) -> str:
-        kept = self._measure.characters
-        if len(text) <= kept + _MARK_LENGTH:
+        limit = self._measure.characters
+        if len(text) <= limit + _MARK_LENGTH:
             return text
-        return f"{text[:kept]}… [+{len(text) - kept} chars]"
+        return f"{text[:limit]}… [+{len(text) - limit} chars]"
 
 
 def _unlike(key: str, value: dict[str, Any], taken: set[str]) -> str:

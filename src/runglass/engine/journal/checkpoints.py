@@ -25,11 +25,11 @@ ENDED = b"true"
 
 
 class FailureCheckpoint(NamedTuple):
-    """The step in which the work was lost, the error for the run's caller, and as the log keeps it."""
+    """The step in which the work was lost, the error for the run's caller, and as the log captures it."""
 
     step_id: str
     error: dict[str, Any]
-    kept: msgspec.Raw = msgspec.Raw()
+    captured: msgspec.Raw = msgspec.Raw()
 
 
 class CheckpointSet:
@@ -81,7 +81,11 @@ class CheckpointSet:
         if data.startswith(b"["):
             lost = msgspec.json.decode(data, type=FailureCheckpoint)
             # Earlier versions kept one error for both.
-            return lost if lost.kept else lost._replace(kept=msgspec.Raw(msgspec.json.encode(lost.error)))
+            return (
+                lost
+                if lost.captured
+                else lost._replace(captured=msgspec.Raw(msgspec.json.encode(lost.error)))
+            )
         return Payload.encoded(data)
 
     def holds(self, step_id: str, loop_path: tuple[int, ...] | None) -> bool:

@@ -48,8 +48,8 @@ class InterruptedAttempt(NamedTuple):
 class ResumeState(NamedTuple):
     """The state from which a segment goes on.
 
-    `turns` are those that it goes on with, `left_behind` those of a step that its caller went back from.
-    `outputs` are those by step id before the segment, `kept` the finished steps of the segment itself.
+    `tool_loop` is the one that it goes on with, `left_behind` that of a step that its caller went back from.
+    `outputs` are those by step id before the segment, `checkpoints` the finished steps of the segment itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
     `checkpoint` keeps `begun` where that follows a pause. `iterations` and `output_bytes` are the parts of
     its limits that the run has used, but for those that the walk counts once more. `request_bytes` is about
@@ -58,10 +58,10 @@ class ResumeState(NamedTuple):
 
     begun: SegmentSpec
     fold: RunFold
-    turns: ToolLoopState | None = None
+    tool_loop: ToolLoopState | None = None
     left_behind: ToolLoopState | None = None
     outputs: dict[str, Any] = {}  # noqa: RUF012  # a NamedTuple's default, never changed
-    kept: CheckpointSet = CheckpointSet()
+    checkpoints: CheckpointSet = CheckpointSet()
     reached: int = 0
     earlier: Mapping[Address, StepChange] = {}
     cut_off: Mapping[Address, InterruptedAttempt] = {}
@@ -94,8 +94,8 @@ async def paused_state(
     return ResumeState(
         begun,
         await stored_fold(store, run),
-        turns=paused.pause.turns if waits_here else None,
-        left_behind=None if waits_here else paused.pause.turns,
+        tool_loop=paused.pause.tool_loop if waits_here else None,
+        left_behind=None if waits_here else paused.pause.tool_loop,
         outputs=paused.outputs,
         reached=reached,
         earlier={_address(change): change for change in changes},
@@ -112,7 +112,9 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
     """
     with decoding(run.id):
         rows = await store.checkpoints(run.no)
-        kept, begun, pause, outputs = await offload(partial(_read_back, rows), size_bytes=size_of(rows))
+        checkpoints, begun, pause, outputs = await offload(
+            partial(_read_back, rows), size_bytes=size_of(rows)
+        )
         begun = begun or await begun_first(store, run)
         if begun is None:
             return None
@@ -122,7 +124,7 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
         cut_off = {}
         for change in state.open_steps:
             step = change.step
-            if not kept.holds(step.step_id, step.loop_path):
+            if not checkpoints.holds(step.step_id, step.loop_path):
                 attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
                 cut_off[_address(change)] = _cut_off(change, attempts)
         first, reached = begun.segment.first, pause.reached if pause else 0
@@ -130,9 +132,9 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
         return ResumeState(
             begun,
             state,
-            turns=pause.turns if pause and first == pause.cursor else None,
+            tool_loop=pause.tool_loop if pause and first == pause.cursor else None,
             outputs=outputs,
-            kept=kept,
+            checkpoints=checkpoints,
             reached=reached,
             earlier={_address(change): change for change in map(step_change, earlier)},
             cut_off=cut_off,
@@ -153,9 +155,9 @@ async def begun_first(store: Store, run: RunRecord) -> SegmentSpec | None:
 def _read_back(
     rows: Sequence[Checkpoint],
 ) -> tuple[CheckpointSet, SegmentSpec | None, Pause | None, dict[str, Any]]:
-    kept = CheckpointSet(rows)
-    kept.check()
-    return kept, kept.begun, kept.pause, kept.outputs()
+    checkpoints = CheckpointSet(rows)
+    checkpoints.check()
+    return checkpoints, checkpoints.begun, checkpoints.pause, checkpoints.outputs()
 
 
 async def stored_fold(store: Store, run: RunRecord) -> RunFold:

@@ -71,14 +71,15 @@ class ToolLoopState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run waits: `cursor` is the top-level step that comes next, `turns` what it waits for there.
+    """Where a run waits: `cursor` is the top-level step that comes next, `tool_loop` what it waits for there.
 
     `reached` is the farthest that any cursor of the run has been: steps before it have been run already.
     `iterations` are those that all of its loops have made.
     """
 
     cursor: int
-    turns: ToolLoopState | None = None
+    # Stored under its earlier name.
+    tool_loop: ToolLoopState | None = msgspec.field(default=None, name="turns")
     reached: int = 0
     iterations: int = 0
 

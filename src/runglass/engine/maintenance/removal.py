@@ -93,13 +93,13 @@ class RunRemoval:
         if days is None:
             return
         before = self._before(days)
-        kept = self._unreadable if with_content else set()
+        passed_over = self._unreadable if with_content else set()
         while True:
             # Those that cannot be read are found again; there must be room for others beside them.
             found = await self._store.ended_runs(
-                flow_id, before=before, with_content=with_content, limit=AT_ONCE + len(kept)
+                flow_id, before=before, with_content=with_content, limit=AT_ONCE + len(passed_over)
             )
-            due = [run_no for run_no in found if run_no not in kept]
+            due = [run_no for run_no in found if run_no not in passed_over]
             for run_no in due:
                 await remove(run_no)
             if len(due) < AT_ONCE:

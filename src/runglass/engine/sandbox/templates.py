@@ -279,12 +279,12 @@ class Templates:
             raise
         finally:
             if work.done():
-                self._release(project_id, process)
+                self._return_worker(project_id, process)
             else:
                 # The task that asked has been cut off, and the thread finds so in a moment.
                 loop = asyncio.get_running_loop()
                 work.add_done_callback(
-                    lambda _: loop.call_soon_threadsafe(self._release, project_id, process)
+                    lambda _: loop.call_soon_threadsafe(self._return_worker, project_id, process)
                 )
 
     def _process_of(self, project_id: int) -> TemplateWorker:
@@ -293,7 +293,7 @@ class Templates:
                 return self.idle.pop(index)[1]
         return TemplateWorker(self.forker)
 
-    def _release(self, project_id: int, process: TemplateWorker) -> None:
+    def _return_worker(self, project_id: int, process: TemplateWorker) -> None:
         self._busy.discard(process)
         self.idle.append((project_id, process))
         if len(self.idle) > IDLE_KEPT:

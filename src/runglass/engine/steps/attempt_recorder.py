@@ -57,7 +57,7 @@ class _Paid(TypedDict):
 
 
 class AttemptRecorder:
-    """Attempt `number` of a step with the input `data`; `turns` are those of earlier segments.
+    """Attempt `number` of a step with the input `data`; `tool_loop` is that of earlier segments.
 
     `tried` is its number among those that `retry` counts.
     """
@@ -70,14 +70,14 @@ class AttemptRecorder:
         place: StepPosition,
         number: int,
         *,
-        turns: ToolLoopState | None = None,
+        tool_loop: ToolLoopState | None = None,
         tried: int = 1,
     ) -> None:
         self.step = step
         self.data = data
         self.place = place
         self.number = number
-        self.turns = turns
+        self.tool_loop = tool_loop
         self.tried = tried
         self._writing = writing
         self._key: _StepKey = {
@@ -95,7 +95,7 @@ class AttemptRecorder:
 
     def restart_clock(self) -> None:
         """Counts the duration from now on; that of earlier turns is in it."""
-        before_s = self.turns.duration_ms / 1000 if self.turns else 0.0
+        before_s = self.tool_loop.duration_ms / 1000 if self.tool_loop else 0.0
         self._started_s = self._writing.clock.monotonic_s() - before_s
 
     def stop_clock(self) -> None:
@@ -160,9 +160,9 @@ class AttemptRecorder:
         """Records that tool results are in: the run goes on, and the trace shows the results."""
         payload = Payload({"toolResults": results})
         await self._writing.capture.prepare(payload)
-        kept = self._writing.capture.snapshot(payload).data
+        snapshot = self._writing.capture.snapshot(payload)
         self._writing.recorder.record(
-            StepResumed(**self._key, step_index=self.place.step_index, input_data=encoded(kept))
+            StepResumed(**self._key, step_index=self.place.step_index, input_data=encoded(snapshot.data))
         )
 
     def record_text(self, text: str) -> None:
@@ -179,8 +179,8 @@ class AttemptRecorder:
             self._shown = await self._with_prompt()
             await encode(self._shown)
             await capture.prepare_failed(self._shown)
-        kept = await capture.error_of(error, [self.data, self._writing.inputs])
-        self._prepared = failure, FailureCheckpoint(self.step.id, error, kept)
+        captured = await capture.error_of(error, [self.data, self._writing.inputs])
+        self._prepared = failure, FailureCheckpoint(self.step.id, error, captured)
 
     def record_failed_input(self) -> None:
         """Records the input of an attempt that fails, where the mode keeps that, unless it has been."""
@@ -190,25 +190,25 @@ class AttemptRecorder:
 
     def complete(self, performed: AttemptResult) -> None:
         """Records that the attempt ended well."""
-        output = performed.output
-        snapshot = self._writing.capture.snapshot(output)
-        kept = encoded(snapshot.data)
-        if kept is not None:
-            self._writing.recorder.record(StepOutput(**self._key, output_data=kept, output_context=kept))
+        payload = performed.output
+        snapshot = self._writing.capture.snapshot(payload)
+        output = encoded(snapshot.data)
+        if output is not None:
+            self._writing.recorder.record(StepOutput(**self._key, output_data=output, output_context=output))
         event = StepCompleted(
             **self._key,
             **self._paid(),
             name=self.step.name,
             step_index=self.place.step_index,
-            output=kept,
+            output=output,
             duration_ms=self.duration_ms or 0,
             output_size_bytes=snapshot.size_bytes,
             truncated=snapshot.truncated,
             finish_reason=self._finish_reason(),
         )
-        checkpoint = output_checkpoint(self.step, self.place, output.json)
+        checkpoint = output_checkpoint(self.step, self.place, payload.json)
         self._writing.recorder.record(event, checkpoint=checkpoint)
-        self._writing.keep_replay(output.json)
+        self._writing.keep_replay(payload.json)
 
     def retry(self, failure: StepFailure, *, delay_ms: int) -> None:
         """Records that the attempt failed and the next one follows after `delay_ms`."""
@@ -217,7 +217,7 @@ class AttemptRecorder:
         event = StepRetrying(
             **self._key,
             **self._paid(),
-            error=encoded(error.kept),
+            error=encoded(error.captured),
             next_attempt=self.number + 1,
             delay_ms=delay_ms,
             duration_ms=self.duration_ms,
@@ -244,7 +244,7 @@ class AttemptRecorder:
             **self._paid(),
             name=self.step.name,
             step_index=self.place.step_index,
-            error=encoded(lost.kept),
+            error=encoded(lost.captured),
             duration_ms=self.duration_ms,
         )
         self._writing.recorder.record(event)
@@ -276,7 +276,7 @@ class AttemptRecorder:
     def _owe(self, lost: FailureCheckpoint) -> None:
         whole = msgspec.json.encode(lost.error)
         # Most errors are kept as they are, and then the log has what the caller is to get.
-        if whole != bytes(lost.kept):
+        if whole != bytes(lost.captured):
             self._writing.keep_replay(whole)
 
     def _paid(self) -> _Paid:

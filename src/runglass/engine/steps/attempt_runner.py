@@ -50,7 +50,7 @@ class AttemptRunner:
         ending: StopRequest,
         memory: RunMemory,
         allowance: Allowance,
-        turns: StoreTurns,
+        store_turns: StoreTurns,
         budget: RunBudget | None,
     ) -> None:
         self._writing = writing
@@ -58,7 +58,7 @@ class AttemptRunner:
         self._ending = ending
         self._memory = memory
         self._allowance = allowance
-        self._turns = turns
+        self._store_turns = store_turns
         self._budget = budget
 
     async def run(
@@ -66,7 +66,7 @@ class AttemptRunner:
         attempt: AttemptRecorder,
         step: LeafStep,
         names: MutableMapping[str, Any],
-        talk: LlmContext,
+        llm_context: LlmContext,
         failure: StepFailure | None,
         waited_s: float,
         room: MemoryHold | None,
@@ -75,24 +75,24 @@ class AttemptRunner:
 
         Raises AwaitingToolResults, CreditsExhausted and StoreError.
         """
-        if attempt.turns is None:
+        if attempt.tool_loop is None:
             attempt.start()
         else:
-            await attempt.record_resume([turn for turn in talk.messages if turn.get("role") == "tool"])
+            await attempt.record_resume([turn for turn in llm_context.messages if turn.get("role") == "tool"])
         limit: asyncio.Timeout | None = None
         try:
-            self._turns.inside += 1
+            self._store_turns.inside += 1
             try:
                 await self._writing.recorder.await_previous_append()
             finally:
-                is_full = self._turns.leave()
+                is_full = self._store_turns.leave()
             # Here and not before the start, which would then go to the store by itself.
             if is_full:
-                await self._turns.turn()
+                await self._store_turns.turn()
             if failure is not None:
                 return failure
             if isinstance(step, LlmStep):
-                request = await model_request(step, names, self._dependencies, talk)
+                request = await model_request(step, names, self._dependencies, llm_context)
                 await attempt.prompt(rendered_prompt(request))
                 limit = asyncio.timeout(None)
                 if room is not None:
@@ -114,7 +114,7 @@ class AttemptRunner:
             await encode(done.output)
             await self._writing.capture.prepare(done.output)
             if done.calls:
-                raise AwaitingToolResults(self._wait(attempt, done, talk))
+                raise AwaitingToolResults(self._wait(attempt, done, llm_context))
             size = done.output.size_bytes
             if size >= LARGE_BYTES:
                 self._memory.require_room(size, step_id=step.id)
@@ -175,23 +175,23 @@ class AttemptRunner:
                 ending=self._ending,
             )
 
-    def _wait(self, attempt: AttemptRecorder, done: AttemptResult, talk: LlmContext) -> ToolLoopState:
+    def _wait(self, attempt: AttemptRecorder, done: AttemptResult, llm_context: LlmContext) -> ToolLoopState:
         """The turns so far, with the one that has asked for tools."""
-        assert talk.offer is not None
-        turns = ToolLoopState(
+        assert llm_context.offer is not None
+        tool_loop = ToolLoopState(
             step_id=attempt.step.id,
             attempt=attempt.number,
             tried=attempt.tried,
             messages=done.messages,
             calls=done.calls,
-            iterations_used=attempt.turns.iterations_used + 1 if attempt.turns else 1,
-            offer=talk.offer,
+            iterations_used=attempt.tool_loop.iterations_used + 1 if attempt.tool_loop else 1,
+            offer=llm_context.offer,
             duration_ms=attempt.duration_ms or 0,
         )
-        if turns.iterations_used > MAX_TOOL_ITERATIONS:
+        if tool_loop.iterations_used > MAX_TOOL_ITERATIONS:
             raise StepFailure(
                 "TOOL_ITERATION_LIMIT",
                 f"step {attempt.step.id!r}: the model asked for tools more than {MAX_TOOL_ITERATIONS} times",
                 may_retry=False,
             )
-        return turns
+        return tool_loop

@@ -36,7 +36,7 @@ class StepExecutor:
     `earlier` holds steps that have been run before and may be run again, `cut_off` those whose process died;
     that may happen to a step `crash_retries` times. `step_inputs` by step id stand over fields of a step's
     input. `budget` is asked before each step and before each request to a model. `memory` and `allowance` are
-    those of the run; `turns` are shared by all runs.
+    those of the run; `store_turns` are those of the project.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class StepExecutor:
         crash_retries: int,
         memory: RunMemory,
         allowance: Allowance,
-        turns: StoreTurns,
+        store_turns: StoreTurns,
         budget: RunBudget | None = None,
         earlier: Mapping[Address, StepChange] | None = None,
         cut_off: Mapping[Address, InterruptedAttempt] | None = None,
@@ -62,7 +62,7 @@ class StepExecutor:
             ending=ending,
             memory=memory,
             allowance=allowance,
-            turns=turns,
+            store_turns=store_turns,
             budget=budget,
         )
         self._writing = writing
@@ -72,7 +72,7 @@ class StepExecutor:
         self._budget = budget
         self._memory = memory
         self._allowance = allowance
-        self._turns = turns
+        self._store_turns = store_turns
         self._earlier = earlier or {}
         self._step_inputs = step_inputs or {}
 
@@ -82,10 +82,10 @@ class StepExecutor:
         data: Payload,
         scope: Scope,
         place: StepPosition,
-        talk: LlmContext,
-        turns: ToolLoopState | None = None,
+        llm_context: LlmContext,
+        tool_loop: ToolLoopState | None = None,
     ) -> Payload:
-        """The step's output, after as many attempts as it takes; `turns` goes on with one that waited.
+        """The step's output, after as many attempts as it takes; `tool_loop` goes on with one that waited.
 
         Raises StepFailedPermanently, AwaitingToolResults, CreditsExhausted, LimitReached and StoreError.
         """
@@ -98,12 +98,12 @@ class StepExecutor:
         waited_s, has_names = 0.0, uses_names(step)
         cut_off = self.interrupted.take(step, place) if self.interrupted.attempts else None
         if cut_off is not None:
-            await self._go_on_after(cut_off, step, data, scope, place, turns)
-            number, tried, turns = cut_off.change.step.attempt + 1, cut_off.failures + 1, None
+            await self._go_on_after(cut_off, step, data, scope, place, tool_loop)
+            number, tried, tool_loop = cut_off.change.step.attempt + 1, cut_off.failures + 1, None
             waited_s = self._seconds_since(cut_off.since)
         else:
-            number = turns.attempt if turns else self.next_attempt(step.id, place)
-            tried = turns.tried if turns else 1
+            number = tool_loop.attempt if tool_loop else self.next_attempt(step.id, place)
+            tried = tool_loop.tried if tool_loop else 1
         while True:
             await self._gate.opened()
             # A stop does not wait for a wait step: its deadline is kept in the log.
@@ -118,13 +118,15 @@ class StepExecutor:
                     names = await names_for(step, data, scope, attempt=number) if has_names else {}
                     given, failure = await self._input_of(step, data, names)
                     attempt = AttemptRecorder(
-                        self._writing, step, given, place, number, turns=turns, tried=tried
+                        self._writing, step, given, place, number, tool_loop=tool_loop, tried=tried
                     )
                     if has_names and isinstance(step, ForwardingStep):
                         names = {}
                     elif given is not data and has_names:
                         names = await names_for(step, given, scope, attempt=number)
-                    outcome = await self._runner.run(attempt, step, names, talk, failure, waited_s, room)
+                    outcome = await self._runner.run(
+                        attempt, step, names, llm_context, failure, waited_s, room
+                    )
                     if isinstance(outcome, AttemptResult):
                         return outcome.output
                     await self._runner.prepare_failure(attempt, outcome)
@@ -132,14 +134,14 @@ class StepExecutor:
             # Nothing of the attempt is held on to while the next one is waited for.
             del names, given, attempt, outcome
             await self._dependencies.clock.sleep(delay_ms / 1000)
-            number, tried, turns = number + 1, tried + 1, None
+            number, tried, tool_loop = number + 1, tried + 1, None
             if self._writing.recorder.log_bytes > self._allowance.log_bytes:
                 self._end_at_limit(step)
 
     async def turn(self) -> None:
         """Returns when it is the run's turn to go on: no run may hold the event loop for long."""
-        if self._turns.is_full:
-            await self._turns.turn()
+        if self._store_turns.is_full:
+            await self._store_turns.turn()
 
     async def pace(self, step: Step) -> None:
         """To be called where events of a container are recorded: there may be any number of them in a row.
@@ -189,7 +191,7 @@ class StepExecutor:
         data: Payload,
         scope: Scope,
         place: StepPosition,
-        turns: ToolLoopState | None,
+        tool_loop: ToolLoopState | None,
     ) -> None:
         """Ends the attempt that was cut off; returns when the next one may begin.
 
@@ -208,7 +210,7 @@ class StepExecutor:
             names = await names_for(step, data, scope, attempt=before.attempt) if uses_names(step) else {}
             given, _ = await self._input_of(step, data, names)
             attempt = AttemptRecorder(self._writing, step, given, place, before.attempt)
-            self.interrupted.end(cut_off, attempt, step, turns)
+            self.interrupted.end(cut_off, attempt, step, tool_loop)
 
     def _seconds_since(self, moment: str) -> float:
         if not moment:

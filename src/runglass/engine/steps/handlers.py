@@ -63,18 +63,18 @@ async def perform(
 
 
 async def model_request(
-    step: LlmStep, names: Mapping[str, Any], dependencies: StepDependencies, talk: LlmContext
+    step: LlmStep, names: Mapping[str, Any], dependencies: StepDependencies, llm_context: LlmContext
 ) -> ModelRequest:
     """The request of an llm step to its model in this turn. Raises StepFailure."""
     return ModelRequest(
         model=step.model,
         system=None if step.system is None else await _rendered(step.system, names, dependencies),
-        messages=talk.messages
-        or [*talk.history, await _user_turn(step, names, dependencies, talk.attachments)],
+        messages=llm_context.messages
+        or [*llm_context.history, await _user_turn(step, names, dependencies, llm_context.attachments)],
         settings=step.settings,
         output_schema=step.output_schema,
-        tools=talk.offer.tools if talk.offer else [],
-        tool_choice=talk.offer.choice if talk.offer else None,
+        tools=llm_context.offer.tools if llm_context.offer else [],
+        tool_choice=llm_context.offer.choice if llm_context.offer else None,
     )
 
 

@@ -39,15 +39,17 @@ class InterruptedAttempts:
         cut_off: InterruptedAttempt,
         attempt: AttemptRecorder,
         step: LeafStep,
-        turns: ToolLoopState | None,
+        tool_loop: ToolLoopState | None,
     ) -> None:
         """Records the attempt's end: another is to follow, or StepFailedPermanently is raised."""
         before = cut_off.change.step
         attempt.stop_clock()
-        # Of the turns before a pause each has made its call; those of an earlier attempt do not count here.
-        turns_before = turns.iterations_used if turns is not None and turns.attempt == before.attempt else 0
+        # Each turn before a pause has made its call; those of an earlier attempt do not count here.
+        calls_before = (
+            tool_loop.iterations_used if tool_loop is not None and tool_loop.attempt == before.attempt else 0
+        )
         reserved = before.reservation
-        if reserved is not None or (isinstance(step, LlmStep) and len(before.model_calls) <= turns_before):
+        if reserved is not None or (isinstance(step, LlmStep) and len(before.model_calls) <= calls_before):
             attempt.record_call(_lost(step, before))
         crash = _crash(step)
         if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):

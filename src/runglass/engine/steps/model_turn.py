@@ -56,7 +56,7 @@ class ModelTurn:
             await self._models.ready(self.request.model)
         except BaseException:
             assert self._call is not None
-            self._release(self._call)
+            self._cancel_reservation(self._call)
             raise
 
     def start(self) -> None:
@@ -111,11 +111,11 @@ class ModelTurn:
                     is_reserved = True
             except BaseException:
                 if is_reserved:
-                    self._release(call)
+                    self._cancel_reservation(call)
                 raise
         self._call = call
 
-    def _release(self, call: CallRecorder) -> None:
+    def _cancel_reservation(self, call: CallRecorder) -> None:
         """Records that a request was not made, so that its reservation is not charged."""
         if call.is_reserved:
             self._attempt.record_call(call.never_made())

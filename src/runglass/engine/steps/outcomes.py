@@ -16,9 +16,9 @@ class StepFailedPermanently(Exception):
 class AwaitingToolResults(Exception):
     """An llm step has asked for tools, and cannot go on without their results."""
 
-    def __init__(self, turns: ToolLoopState) -> None:
-        super().__init__(f"{turns.step_id} waits for {len(turns.calls)} tool results")
-        self.turns = turns
+    def __init__(self, tool_loop: ToolLoopState) -> None:
+        super().__init__(f"{tool_loop.step_id} waits for {len(tool_loop.calls)} tool results")
+        self.tool_loop = tool_loop
 
 
 class CreditsExhausted(Exception):

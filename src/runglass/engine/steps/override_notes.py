@@ -36,10 +36,10 @@ async def overrides_applied(
     return OverridesApplied(
         execution_id=run_id,
         overridden=names if len(names) <= MOST_NAMES else [*names[:MOST_NAMES], "…"],
-        block_overrides=await _kept(
+        block_overrides=await _captured(
             {step: _without_headers(fields) for step, fields in blocks.items()}, capture
         ),
-        input_overrides=await _kept(inputs, capture),
+        input_overrides=await _captured(inputs, capture),
     )
 
 
@@ -62,11 +62,11 @@ def _inputs(begun: SegmentSpec) -> dict[str, dict[str, Any]]:
     return inputs
 
 
-async def _kept(overrides: dict[str, dict[str, Any]], capture: Capture) -> dict[str, Any] | None:
+async def _captured(overrides: dict[str, dict[str, Any]], capture: Capture) -> dict[str, Any] | None:
     if not overrides or not capture.keeps_snapshots:
         return None
     payload = Payload(overrides)
     await capture.prepare(payload)
     snapshot = capture.snapshot(payload).data
-    kept: dict[str, Any] | None = None if snapshot is None else msgspec.json.decode(snapshot)
-    return kept
+    captured: dict[str, Any] | None = None if snapshot is None else msgspec.json.decode(snapshot)
+    return captured

@@ -18,7 +18,7 @@ class TextBatcher:
     def __init__(self, attempt: AttemptRecorder, writing: AttemptContext) -> None:
         self._attempt = attempt
         self._clock = writing.clock
-        self._kept = writing.capture.mode == "full"
+        self._is_recorded = writing.capture.mode == "full"
         self._room = writing.capture.limit_bytes
         self._parts: list[str] = []
         self._pump: asyncio.Task[None] | None = None
@@ -41,7 +41,7 @@ class TextBatcher:
 
         A stream longer than a snapshot may be is cut like one; the whole text is the output's business.
         """
-        if not self._kept or not text or not self._room:
+        if not self._is_recorded or not text or not self._room:
             return
         text = text[: self._room]
         self._room -= len(text)

@@ -183,5 +183,5 @@ def environment() -> dict[str, str]:
     The server's own has the keys of providers in it.
     """
     needed = ("SYSTEMROOT", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-    kept = {name: os.environ[name] for name in needed if name in os.environ}
-    return {**kept, "PYTHONPATH": os.pathsep.join(sys.path)}
+    inherited = {name: os.environ[name] for name in needed if name in os.environ}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -192,7 +192,7 @@ async def _later_call(
     plan = await overridden(request, own, paused, asked, size)
     asked = handed_in(request, plan.flow, asked)
     # A call for an earlier step begins anew, with its own tools alone.
-    turns = paused.pause.turns if first == cursor else None
+    tool_loop = paused.pause.tool_loop if first == cursor else None
     segment = _segment(
         asked,
         plan.flow,
@@ -200,7 +200,7 @@ async def _later_call(
         first=first,
         results=results,
         step_inputs=paused.step_inputs,
-        offer=offer_of(asked, None if turns is None else turns.offer),
+        offer=offer_of(asked, None if tool_loop is None else tool_loop.offer),
     )
     if asked.tools:
         check_takers(plan.flow)
@@ -216,11 +216,11 @@ async def _later_call(
 
 
 def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) -> list[dict[str, object]]:
-    turns = paused.pause.turns
+    tool_loop = paused.pause.tool_loop
     # A call for an earlier step needs no tool results: the model will ask again.
-    if turns is None or first < paused.pause.cursor:
+    if tool_loop is None or first < paused.pause.cursor:
         return []
-    return match_tool_results(turns.calls, asked.tool_call_messages, execution_id=run.id)
+    return match_tool_results(tool_loop.calls, asked.tool_call_messages, execution_id=run.id)
 
 
 def _segment(

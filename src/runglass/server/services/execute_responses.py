@@ -79,14 +79,14 @@ def tool_calls_required(
     run_id: str, flow_id: str, block_count: int, pause: Pause, outputs: dict[str, object]
 ) -> ToolCallsRequired:
     """The response for a run that is paused for tool results."""
-    turns = pause.turns
-    assert turns is not None
+    tool_loop = pause.tool_loop
+    assert tool_loop is not None
     return ToolCallsRequired(
         execution_id=run_id,
-        paused_at_step=turns.step_id,
-        iterations_used=turns.iterations_used,
-        tool_call_messages=both_spellings(turns.messages),
-        tool_calls=turns.calls,
+        paused_at_step=tool_loop.step_id,
+        iterations_used=tool_loop.iterations_used,
+        tool_call_messages=both_spellings(tool_loop.messages),
+        tool_calls=tool_loop.calls,
         accumulated_outputs=outputs,
         flow_id=flow_id,
         block_count=block_count,

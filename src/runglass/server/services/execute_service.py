@@ -125,18 +125,18 @@ async def _resume(
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
     require_owed(request.auth, run, what="the content")
     paused = await runtime.engine.paused(run)
-    turns = paused.pause.turns
-    if turns is None:
+    tool_loop = paused.pause.tool_loop
+    if tool_loop is None:
         message = f"run {run.id!r} waits for its next step, not for tool results; go on with `step`"
         raise api_error("RUN_NOT_PAUSED", message, execution_id=run.id)
-    if asked.paused_at_step not in (None, turns.step_id, paused.pause.cursor):
+    if asked.paused_at_step not in (None, tool_loop.step_id, paused.pause.cursor):
         raise api_error(
             "PAUSED_STEP_INVALID",
-            f"run {run.id!r} waits at step {turns.step_id!r}, not at {asked.paused_at_step!r}",
+            f"run {run.id!r} waits at step {tool_loop.step_id!r}, not at {asked.paused_at_step!r}",
             execution_id=run.id,
-            step_id=turns.step_id,
+            step_id=tool_loop.step_id,
         )
-    matching = partial(match_tool_results, turns.calls, asked.tool_call_messages, execution_id=run.id)
+    matching = partial(match_tool_results, tool_loop.calls, asked.tool_call_messages, execution_id=run.id)
     results = await offload(matching, size_bytes=size)
     asked = handed_in(request, paused.plan.flow, asked)
     segment = Segment(
@@ -144,7 +144,7 @@ async def _resume(
         outputs=asked.accumulated_outputs or {},
         step_inputs=paused.step_inputs,
         block_overrides=asked.block_overrides,
-        offer=offer_of(asked, turns.offer),
+        offer=offer_of(asked, tool_loop.offer),
         results=results,
     )
     plan = await overridden(request, own, paused, asked, size)

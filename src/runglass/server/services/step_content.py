@@ -40,12 +40,12 @@ class LiveContent:
 
     async def pause(self, seq: int) -> Waiting | None:
         outcome = await self._outcome()
-        if outcome is None or outcome.pause is None or outcome.pause.turns is None:
+        if outcome is None or outcome.pause is None or outcome.pause.tool_loop is None:
             return None
-        turns = outcome.pause.turns
+        tool_loop = outcome.pause.tool_loop
         return Waiting(
-            tool_call_messages=both_spellings(turns.messages),
-            tool_calls=turns.calls,
+            tool_call_messages=both_spellings(tool_loop.messages),
+            tool_calls=tool_loop.calls,
             accumulated_outputs=dict(outcome.outputs),
         )
 
