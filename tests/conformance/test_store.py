@@ -429,6 +429,37 @@ async def open_bytes_of(store: Store, run_id: str) -> int:
     return run.open_bytes
 
 
+async def test_all_attempts_of_a_run_come_in_pages_in_order_of_position_and_number(store: Store) -> None:
+    run, other = await make_run(store), await make_run(store, "run-2")
+    await store.append(batch(other, 0, b"1", steps=[row(1)]))
+    steps = [row(1, status="failed"), row(2, step_id="t"), row(1, attempt=2), row(3)]
+    await store.append(batch(run, 0, b"1", steps=steps))
+    found, whole = await store.attempt_page(run.no, after=(0, 0), limit_bytes=1000)
+    assert (found.id, found.head, found.status) == (run.id, 1, "running")
+    assert [StepRow(*attempt)[:5] for attempt in whole] == [
+        (1, "s", "", 1, "failed"),
+        (1, "s", "", 2, "running"),
+        (2, "t", "", 1, "running"),
+        (3, "s", "", 1, "running"),
+    ]
+    assert [attempt[-1] for attempt in whole] == [
+        b"1.1 failed",
+        b"1.2 running",
+        b"2.1 running",
+        b"3.1 running",
+    ]
+    pages, after = [], (0, 0)
+    while page := (await store.attempt_page(run.no, after=after, limit_bytes=12))[1]:
+        pages.append(len(page))
+        assert page == whole[sum(pages[:-1]) : sum(pages)]
+        after = (page[-1][0], page[-1][3])
+    assert pages == [2, 2]
+    # An attempt that has become an earlier one since is not read again, and the one behind it is.
+    await store.append(batch(run, 1, b"2", steps=[row(3, attempt=2)]))
+    found, rest = await store.attempt_page(run.no, after=after, limit_bytes=1000)
+    assert (found.head, [attempt[-1] for attempt in rest]) == (2, [b"3.2 running"])
+
+
 async def test_attempts_of_one_iteration_come_in_order(store: Store) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", steps=[row(1, status="failed"), row(2)]))

@@ -10,8 +10,9 @@ GLOSSARY = Path(__file__).parents[2] / "docs" / "concepts.md"
 
 COMMON = """
 access admin answer api app append argument async asyncio attachments authentication backend backends
-base batcher blocking body bootstrap bound byte cache caller cancel catalog check checks cli client
-clock code command commands composition concurrency connection connections context core cost cursor data
+base batcher blocking body bootstrap bound builder byte cache caller cancel catalog check checks cli client
+clock code command commands composition compression concurrency connection connections context core cost
+cursor data
 database deadline defaults delete demo driver encoded endpoint endpoints engine error errors example
 execute exit expiry export failure fast file files folder formatting frames framing gc group handlers health
 helpers http import integrity interrupt interrupts json keywords lazy limit limits lines list live local

@@ -21,6 +21,7 @@ from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
 from runglass.server.services.failure_replay import FailureReplay
 from runglass.server.services.health import HealthCheck
+from runglass.server.services.outlines import Outlines
 from runglass.server.services.request_admission import RequestAdmission
 from runglass.settings import Settings
 
@@ -42,6 +43,7 @@ def create_app(
         taking_in=RequestAdmission(runtime.settings.memory_limit_bytes),
         repeats=FailureReplay(),
         health=HealthCheck(runtime),
+        outlines=Outlines(runtime),
         sessions=BrowserSessions(),
         tickets=tickets or LoginTickets(),
         idempotency_locks=WeakValueDictionary(),

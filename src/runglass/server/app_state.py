@@ -11,6 +11,7 @@ from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.services.failure_replay import FailureReplay
 from runglass.server.services.health import HealthCheck
+from runglass.server.services.outlines import Outlines
 from runglass.server.services.request_admission import RequestAdmission
 
 
@@ -23,6 +24,7 @@ class AppState(NamedTuple):
     taking_in: RequestAdmission
     repeats: FailureReplay
     health: HealthCheck
+    outlines: Outlines
     sessions: BrowserSessions
     tickets: LoginTickets
     idempotency_locks: WeakValueDictionary[tuple[int, str], asyncio.Lock]

@@ -22,6 +22,7 @@ from runglass.admin_api import (
     ViewerIdentity,
     ViewerTicket,
 )
+from runglass.outline import OutlinePage
 from runglass.run_api import CompletedResult, JobAccepted, JobPage, JobState, RunPage, ToolCallsRequired
 from runglass.server.endpoint import Answer, Endpoint, Lookup
 from runglass.server.requests import pagination, parameters
@@ -33,6 +34,7 @@ from runglass.server.routes import (
     flows,
     jobs,
     keys,
+    outline,
     runs,
     sessions,
     steps,
@@ -108,6 +110,18 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             headers=(runs.LAST_EVENT_ID,),
             finds=run,
             is_lasting=True,
+        ),
+        Endpoint(
+            "GET",
+            f"{path}/trace/outline",
+            outline.outline,
+            "read",
+            READING,
+            "The outline",
+            Answer((OutlinePage,), "Rows of the tree, as columns."),
+            query=(outline.AFTER_ROW, outline.ROWS, outline.OF_SEQ),
+            headers=(outline.ACCEPT_ENCODING,),
+            finds=run,
         ),
         Endpoint(
             "GET",

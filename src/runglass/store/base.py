@@ -16,6 +16,7 @@ import msgspec
 
 from runglass.admin_api import SERVER, Actor, AuditEntry
 from runglass.errors import RunUnreadable
+from runglass.outline_builder import AttemptRow
 from runglass.run_api import CaptureMode
 from runglass.store.records import (
     NO_RETENTION,
@@ -45,7 +46,14 @@ def decoding(run_id: str) -> Iterator[None]:
     """Inside the block, stored data of a run is decoded: RunUnreadable where it cannot be."""
     try:
         yield
-    except (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (
+        msgspec.MsgspecError,
+        ValueError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise RunUnreadable(run_id, str(error) or type(error).__name__) from error
 
 
@@ -259,6 +267,14 @@ class Store(Protocol):
         """Position and data of the latest attempt of each step, in order of first start, after `after`.
 
         One at least if there is one, about `limit_bytes`.
+        """
+
+    async def attempt_page(
+        self, run_no: int, *, after: tuple[int, int], limit_bytes: int
+    ) -> tuple[RunRecord, list[AttemptRow]]:
+        """The run, and of the same moment the attempts of all steps after this position and number.
+
+        One at least if there is one, about `limit_bytes`, in order of position and number.
         """
 
     async def steps(self, run_no: int) -> list[StepRow]:

@@ -1,13 +1,14 @@
 """The store of a single machine: one SQLite file.
 
 Threads and transactions are in `connections.py`; the queries, each beside its row mapping, are in
-`catalog.py`, `runs.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and content go again, in
-`removal.py` and `expiry.py`; the audit log is in `audit.py`.
+`catalog.py`, `runs.py`, `attempt_pages.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and
+content go again, in `removal.py` and `expiry.py`; the audit log is in `audit.py`.
 """
 
 from pathlib import Path
 from typing import Literal, Self
 
+from runglass.store.sqlite.attempt_pages import AttemptPages
 from runglass.store.sqlite.audit import Audit
 from runglass.store.sqlite.calls import Calls
 from runglass.store.sqlite.catalog import Catalog
@@ -19,7 +20,7 @@ from runglass.store.sqlite.removal import Removal
 from runglass.store.sqlite.runs import Runs
 
 
-class SqliteStore(Catalog, Runs, Checkpoints, Calls, Leases, Expiry, Removal, Audit):
+class SqliteStore(Catalog, Runs, AttemptPages, Checkpoints, Calls, Leases, Expiry, Removal, Audit):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:

@@ -1,0 +1,117 @@
+"""The outlines of runs: made of what the store has, off the event loop, and held for a while.
+
+A caller reads a long outline in pages, and each page needs all of it: it is made once. That of a run that
+goes on is made again once something has happened, unless the caller asks for more of the one it began with.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from runglass.engine.scheduling.offloading import offload
+from runglass.flow_nodes import flow_nodes
+from runglass.outline import Outline
+from runglass.outline_builder import AttemptRow, Node, OutlineBuilder
+from runglass.runtime import Runtime, decode_stored_flow
+from runglass.store.base import decoding
+from runglass.store.records import RunRecord
+
+SHARE = 8
+"""Outlines that are held may take this part of `memory_limit_bytes`."""
+PAGE_BYTES = 1 << 20
+"""About how much is read at a time of a run that has ended."""
+MOMENT_BYTES = 32 << 20
+"""About how much of a run that goes on is read at one moment; what comes after that is of a later one."""
+PIECE_ROWS = 2000
+"""Attempts that are taken in at a time, which takes some milliseconds."""
+LOG_BYTES_PER_BYTE = 16
+"""So many bytes of a log count as one that is decoded: its rows take less than half of them."""
+
+
+class _Held(NamedTuple):
+    outline: Outline
+    is_final: bool
+
+
+class _Begun(msgspec.Struct, rename="camel"):
+    started_at: str | None = None
+
+
+class Outlines:
+    """Of one server: makes outlines and holds those that were asked for last."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._limit_bytes = runtime.settings.memory_limit_bytes // SHARE
+        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._held_bytes = 0
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    async def of(self, run: RunRecord, *, seq: int | None = None) -> Outline:
+        """The outline of a run as it stands, or as it stood after event `seq` where that one is still held.
+
+        Raises RunUnreadable, RunPurged, StoreError.
+        """
+        lock = self._locks.setdefault(run.no, asyncio.Lock())
+        async with lock:
+            held = self._held.get(run.no)
+            if held is not None and (held.is_final or held.outline.seq in (seq, run.head)):
+                self._held.move_to_end(run.no)
+                return held.outline
+            memory = self._runtime.engine.memory
+            async with memory.working(run.log_bytes // LOG_BYTES_PER_BYTE):
+                made = await self._make(run)
+            self._hold(run.no, made)
+            return made.outline
+
+    async def _make(self, run: RunRecord) -> _Held:
+        store, nodes = self._runtime.store, await self._nodes_of(run)
+        limit = PAGE_BYTES if run.ended else MOMENT_BYTES
+        run, rows = await store.attempt_page(run.no, after=(0, 0), limit_bytes=limit)
+        with decoding(run.id):
+            begun = msgspec.json.decode(run.summary, type=_Begun)
+            builder = OutlineBuilder(
+                nodes, started_at=begun.started_at, seq=run.head, is_paused=run.status == "paused"
+            )
+            while rows:
+                await _take_in(builder, rows)
+                if sum(len(row[-1]) for row in rows) < limit:
+                    break
+                limit = PAGE_BYTES
+                _, rows = await store.attempt_page(
+                    run.no, after=(rows[-1][0], rows[-1][3]), limit_bytes=limit
+                )
+            slices = builder.finish()
+            outline = None
+            while outline is None:
+                outline = await offload(partial(next, slices), size_bytes=builder.size_bytes)
+        return _Held(outline, run.ended)
+
+    async def _nodes_of(self, run: RunRecord) -> Sequence[Node]:
+        """The nodes of the flow that the run is of: of a draft as it is now."""
+        source = await self._runtime.store.flow_source(run.flow_id, run.version)
+        if source is None:
+            return ()
+        return await offload(lambda: flow_nodes(decode_stored_flow(source)), size_bytes=len(source))
+
+    def _hold(self, run_no: int, made: _Held) -> None:
+        before = self._held.pop(run_no, None)
+        if before is not None:
+            self._held_bytes -= before.outline.size_bytes
+        self._held[run_no] = made
+        self._held_bytes += made.outline.size_bytes
+        while self._held_bytes > self._limit_bytes:
+            _, oldest = self._held.popitem(last=False)
+            self._held_bytes -= oldest.outline.size_bytes
+
+
+async def _take_in(builder: OutlineBuilder, rows: Sequence[AttemptRow]) -> None:
+    for first in range(0, len(rows), PIECE_ROWS):
+        piece = rows[first : first + PIECE_ROWS]
+        size = sum(len(row[-1]) for row in piece)
+        await offload(partial(builder.add, piece), size_bytes=size)

@@ -1,0 +1,35 @@
+"""Who gets a compressed answer, and that it is the same one."""
+
+import gzip
+
+import pytest
+
+from runglass.server.http.compression import Gzip, accepts_gzip
+
+
+@pytest.mark.parametrize(
+    ("header", "accepts"),
+    [
+        (None, False),
+        ("", False),
+        ("gzip", True),
+        ("GZIP", True),
+        ("deflate, gzip;q=0.5, br", True),
+        ("br,x-gzip ; q=1", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("br", False),
+        ("gzipped", False),
+        ("not-gzip", False),
+        ("identity;q=1, *;q=0", False),
+    ],
+)
+def test_only_who_says_so_is_sent_gzip(header: str | None, accepts: bool) -> None:
+    assert accepts_gzip(header) is accepts
+
+
+def test_parts_of_any_size_are_one_stream() -> None:
+    stream, parts = Gzip(), [b"", b"a" * 100_000, b"b", b"", b"c" * 10]
+    sent = b"".join([*map(stream.add, parts), stream.end()])
+    assert gzip.decompress(sent) == b"".join(parts)
+    assert len(sent) < 1000

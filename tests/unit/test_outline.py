@@ -1,0 +1,426 @@
+"""Outlines of generated runs and flows, held to the laws of a tree and to the totals of the run."""
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.events import decode_event
+from runglass.flow import Flow, every_step, leaves
+from runglass.flow_nodes import flow_nodes
+from runglass.flow_parser import parse_flow
+from runglass.fold import TraceFold
+from runglass.money import format_usd
+from runglass.outline import SLICE_ROWS, Outline, OutlinePage
+from runglass.outline_builder import AttemptRow, Node, OutlineBuilder
+from runglass.trace import RunTotals, StepTrace, TokenBreakdown, Trace
+from tests.flows import flow_trees
+from tests.run_logs import JsonObject, run_logs
+
+NODES = [
+    Node("a", "a", "step", -1),
+    Node("b", "b", "step", -1),
+    Node("ask", "ask", "step", -1),
+    Node("outer", "outer", "loop", -1),
+    Node("in_loop", "in_loop", "step", 3),
+    Node("inner", "inner", "loop", 3),
+    Node("in_inner_loop", "in_inner_loop", "step", 5),
+    Node("sides", "sides", "parallel", -1),
+    Node(None, "left side", "branch", 7),
+    Node("left", "left", "step", 8),
+    Node(None, "right side", "branch", 7),
+    Node("right", "right", "step", 10),
+]
+"""The tree of the steps in generated logs."""
+BEGAN = "2026-01-01T00:00:00.000Z"
+
+Row = dict[str, Any]
+
+
+def outline_of(
+    attempts: Iterable[AttemptRow],
+    nodes: Sequence[Node] = NODES,
+    *,
+    started_at: str | None = BEGAN,
+    is_paused: bool = False,
+) -> Outline:
+    builder = OutlineBuilder(nodes, started_at=started_at, seq=7, is_paused=is_paused)
+    builder.add(attempts)
+    *_, outline = builder.finish()
+    assert outline is not None
+    return outline
+
+
+def page_of(outline: Outline, first: int = 0, count: int = 1_000_000) -> OutlinePage:
+    return msgspec.json.decode(b"".join(outline.json_parts(first, count)), type=OutlinePage, strict=True)
+
+
+def rows_of(outline: Outline) -> list[Row]:
+    """The rows as objects, with words in place of numbers."""
+    page = page_of(outline)
+    columns = msgspec.to_builtins(page.columns)
+    rows: list[Row] = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    for row in rows:
+        row["kind"], row["status"] = page.kinds[row["kind"]], page.statuses[row["status"]]
+        row["name"] = page.names[row["name"]]
+    return rows
+
+
+def lines(outline: Outline, *columns: str) -> list[str]:
+    """Each row as `INDENT name[index]#attempt status`, with more columns behind it."""
+    return [
+        "  " * row["depth"]
+        + row["name"]
+        + (f"[{row['index']}]" if row["index"] >= 0 else "")
+        + (f"#{row['attempt']}" if row["attempt"] else "")
+        + "".join(f" {row[column]}" for column in ("status", *columns))
+        for row in rows_of(outline)
+    ]
+
+
+def attempt(
+    position: int,
+    step_id: str,
+    path: str = "",
+    number: int = 1,
+    status: str = "completed",
+    *,
+    at: tuple[int, int | None] | None = (1, 2),
+    tokens: int | None = None,
+    cost: str | None = None,
+) -> AttemptRow:
+    """`at` are the seconds at which it began and ended."""
+    start, end = at or (None, None)
+    step = StepTrace(
+        step_id=step_id,
+        attempt=number,
+        status=status,
+        started_at=None if start is None else f"2026-01-01T00:00:{start:02d}.000Z",
+        completed_at=None if end is None else f"2026-01-01T00:00:{end:02d}.000Z",
+        tokens=None if tokens is None else TokenBreakdown(prompt=tokens, completion=0, total=tokens),
+        cost_usd=cost,
+        input_context={"startedAt": "not a time", "tokens": [{}]},
+    )
+    return position, step_id, path, number, status, msgspec.json.encode(step)
+
+
+def attempts_of(log: list[JsonObject]) -> tuple[Trace, list[AttemptRow]]:
+    """The trace of a log, and every attempt as the store has it at the end."""
+    fold = TraceFold()
+    kept: dict[tuple[int, int], StepTrace] = {}
+    for event in log:
+        fold.apply(decode_event(msgspec.json.encode(event)))
+        kept |= {(place, step.attempt): step for place, step in enumerate(fold.trace().steps, 1)}
+    rows = [
+        (
+            place,
+            step.step_id,
+            ",".join(map(str, step.loop_path or ())),
+            number,
+            step.status,
+            msgspec.json.encode(step),
+        )
+        for (place, number), step in sorted(kept.items(), key=lambda item: item[0])
+    ]
+    return fold.trace(), rows
+
+
+def inside(rows: list[Row], parent: int) -> list[Row]:
+    return [row for row in rows if row["parent"] == parent]
+
+
+@given(run_logs())
+def test_rows_are_the_pre_order_of_a_tree(log: list[JsonObject]) -> None:
+    """A row's parent is the last one before it that is less deep, and siblings are in the flow's order."""
+    trace, attempts = attempts_of(log)
+    rows = rows_of(outline_of(attempts, started_at=trace.flow_run.started_at))
+    above: list[int] = []
+    for number, row in enumerate(rows):
+        del above[row["depth"] :]
+        assert len(above) == row["depth"]
+        assert row["parent"] == (above[-1] if above else -1)
+        above.append(number)
+    order = [node.name for node in NODES]
+    for parent in range(-1, len(rows)):
+        children = inside(rows, parent)
+        by_kind = [(row["index"], row["attempt"] if row["kind"] == "attempt" else 0) for row in children]
+        places = [(order.index(row["name"]), *more) for row, more in zip(children, by_kind, strict=True)]
+        assert places == sorted(set(places))
+
+
+@given(run_logs())
+def test_what_the_rows_say_adds_up_to_the_totals_of_the_run(log: list[JsonObject]) -> None:
+    trace, attempts = attempts_of(log)
+    totals = trace.flow_run.totals or RunTotals()
+    rows = rows_of(outline_of(attempts, started_at=trace.flow_run.started_at))
+    for parent in range(-1, len(rows)):
+        children = inside(rows, parent)
+        costs = [Decimal(row["cost"]) for row in children if row["cost"] is not None]
+        # Integers of the smallest part that an amount has: no sum of decimals rounds anything here.
+        cost = sum(int(each.scaleb(40)) for each in costs)
+        tokens = sum(row["tokens"] for row in children)
+        if parent == -1:
+            assert tokens == (totals.tokens.total if totals.tokens else 0)
+            assert cost == int(Decimal(totals.cost_usd or 0).scaleb(40))
+            assert bool(costs) == (totals.cost_usd is not None)
+        elif children:
+            assert rows[parent]["tokens"] == tokens
+            assert int(Decimal(rows[parent]["cost"] or 0).scaleb(40)) == cost
+            assert rows[parent]["cost"] in (None, format_usd(Decimal(rows[parent]["cost"] or 0)))
+    tried = [row["status"] for number, row in enumerate(rows) if not inside(rows, number)]
+    assert tried.count("completed") == totals.completed
+    assert tried.count("skipped") == totals.skipped
+    # The trace does not tell of the newest attempt whether one more is to follow.
+    assert tried.count("failed") + tried.count("retried") == totals.failed + totals.retried
+
+
+@given(run_logs())
+def test_a_row_has_the_worst_status_and_the_whole_time_of_what_is_inside(log: list[JsonObject]) -> None:
+    trace, attempts = attempts_of(log)
+    outline = outline_of(attempts, started_at=trace.flow_run.started_at)
+    columns = page_of(outline).columns
+    rows = rows_of(outline)
+    for number in range(len(rows)):
+        children = [child for child in range(len(rows)) if columns.parent[child] == number]
+        if not children:
+            continue
+        assert columns.status[number] == max(columns.status[child] for child in children)
+        begun = [child for child in children if columns.start[child] >= 0]
+        assert columns.start[number] == min((columns.start[child] for child in begun), default=-1)
+        ends = [columns.end[child] for child in begun]
+        assert columns.end[number] == (-1 if -1 in ends else max(ends, default=-1))
+
+
+@given(run_logs(), st.data())
+def test_the_order_in_which_steps_began_changes_no_row(log: list[JsonObject], data: st.DataObject) -> None:
+    trace, attempts = attempts_of(log)
+    places = sorted({row[0] for row in attempts})
+    other = dict(zip(places, data.draw(st.permutations(places)), strict=True))
+    moved = sorted((other[row[0]], *row[1:]) for row in attempts)
+    started_at = trace.flow_run.started_at
+    assert rows_of(outline_of(moved, started_at=started_at)) == rows_of(
+        outline_of(attempts, started_at=started_at)
+    )
+
+
+@given(run_logs(), st.integers(1, 5), st.integers(1, 9))
+def test_pieces_of_any_size_make_the_same_outline_and_pages_its_rows(
+    log: list[JsonObject], piece: int, page: int
+) -> None:
+    trace, attempts = attempts_of(log)
+    started_at = trace.flow_run.started_at
+    whole = outline_of(attempts, started_at=started_at)
+    builder = OutlineBuilder(NODES, started_at=started_at, seq=7)
+    for first in range(0, len(attempts), piece):
+        builder.add(attempts[first : first + piece])
+    *_, outline = builder.finish()
+    assert outline is not None
+    assert page_of(outline) == page_of(whole)
+    columns: dict[str, list[Any]] = {name: [] for name in msgspec.to_builtins(page_of(whole).columns)}
+    for first in range(0, outline.row_count + 1, page):
+        part = page_of(outline, first, page)
+        assert (part.first, part.row_count, part.seq) == (first, whole.row_count, 7)
+        for name, values in msgspec.to_builtins(part.columns).items():
+            columns[name] += values
+    assert columns == msgspec.to_builtins(page_of(whole).columns)
+
+
+@given(flow_trees())
+def test_the_nodes_of_a_flow_are_its_steps_and_branches_in_document_order(flow: Flow) -> None:
+    nodes = flow_nodes(flow)
+    assert [node.id for node in nodes if node.id is not None] == [step.id for step in every_step(flow.steps)]
+    assert [node.id for node in nodes if node.kind == "step"] == [step.id for step in leaves(flow.steps)]
+    assert all(node.parent < number for number, node in enumerate(nodes))
+    for node in nodes:
+        holder = None if node.parent == -1 else nodes[node.parent].kind
+        in_branches = holder in ("condition", "parallel")
+        assert in_branches == (node.kind == "branch")
+
+
+def test_a_run_of_every_kind_of_step_reads_like_its_flow() -> None:
+    flow = parse_flow(
+        """
+slug: all
+steps:
+  - {id: plan, type: passthrough}
+  - id: each
+    type: loop
+    over: items
+    max_concurrency: 2
+    steps:
+      - {id: correct, type: passthrough}
+      - id: good
+        type: condition
+        if: "True"
+        then: [{id: praise, type: passthrough}]
+        else: [{id: blame, type: loop, over: items, steps: [{id: word, type: passthrough}]}]
+  - id: ends
+    type: parallel
+    branches: {one: [{id: left, type: passthrough}], two: [{id: right, type: passthrough}]}
+"""
+    )
+    attempts = [
+        attempt(1, "plan", at=(1, 2)),
+        attempt(2, "correct", "1", at=(2, 5), tokens=3, cost="0.10"),
+        attempt(3, "correct", "0", 1, "failed", at=(2, 3), tokens=7, cost="0.002"),
+        attempt(3, "correct", "0", 2, at=(4, 6), tokens=1, cost="0.0005"),
+        attempt(4, "word", "1", 1, "skipped", at=None),
+        attempt(5, "praise", "1", at=(5, 6)),
+        attempt(6, "praise", "0", 1, "skipped", at=None),
+        attempt(7, "word", "0,0", 1, "failed", at=(6, 7)),
+        attempt(8, "right", at=(7, None), status="running"),
+        attempt(9, "left", at=(8, 9)),
+    ]
+    outline = outline_of(attempts, flow_nodes(flow))
+    assert lines(outline, "kind", "start", "end", "tokens", "cost") == [
+        "plan#1 completed step 1000 2000 0 None",
+        "each failed loop 2000 7000 11 0.1025",
+        "  each[0] failed iteration 2000 7000 8 0.0025",
+        "    correct#2 retried step 2000 6000 8 0.0025",
+        "      correct#1 retried attempt 2000 3000 7 0.002",
+        "      correct#2 completed attempt 4000 6000 1 0.0005",
+        "    good failed condition 6000 7000 0 None",
+        "      then skipped branch -1 -1 0 None",
+        "        praise#1 skipped step -1 -1 0 None",
+        "      else failed branch 6000 7000 0 None",
+        "        blame failed loop 6000 7000 0 None",
+        "          blame[0] failed iteration 6000 7000 0 None",
+        "            word#1 failed step 6000 7000 0 None",
+        "  each[1] completed iteration 2000 6000 3 0.10",
+        "    correct#1 completed step 2000 5000 3 0.10",
+        "    good completed condition 5000 6000 0 None",
+        "      then completed branch 5000 6000 0 None",
+        "        praise#1 completed step 5000 6000 0 None",
+        "      else skipped branch -1 -1 0 None",
+        "        blame skipped loop -1 -1 0 None",
+        "          word#1 skipped step -1 -1 0 None",
+        "ends running parallel 7000 -1 0 None",
+        "  one completed branch 8000 9000 0 None",
+        "    left#1 completed step 8000 9000 0 None",
+        "  two running branch 7000 -1 0 None",
+        "    right#1 running step 7000 -1 0 None",
+    ]
+    attempts_column = page_of(outline).columns.attempts
+    assert attempts_column[3] == 2
+    assert attempts_column[4] == attempts_column[5] == attempts_column[1] == 0
+    assert attempts_column[0] == attempts_column[8] == 1
+
+
+def test_a_container_that_fails_itself_is_as_bad_as_that() -> None:
+    """It is recorded like a step, before or after what is inside of it."""
+    nodes = [Node("each", "each", "loop", -1), Node("step", "step", "step", 0)]
+    broken = attempt(2, "each", "", 1, "failed", tokens=1)
+    again = attempt(2, "each", "", 2, "failed", tokens=2)
+    within = attempt(1, "step", "0", tokens=4)
+    assert lines(outline_of([within, broken], nodes), "attempts", "tokens") == [
+        "each#1 failed 1 5",
+        "  each[0] completed 0 4",
+        "    step#1 completed 1 4",
+    ]
+    assert lines(outline_of([within, broken, again], nodes), "attempts", "tokens") == [
+        "each#2 failed 2 7",
+        "  each#1 retried 0 1",
+        "  each#2 failed 0 2",
+        "  each[0] completed 0 4",
+        "    step#1 completed 1 4",
+    ]
+
+
+def test_a_step_that_its_flow_does_not_have_is_shown_all_the_same() -> None:
+    """A draft may have changed since: without the step, or with it in another place."""
+    nodes = [Node("a", "a", "step", -1)]
+    attempts = [
+        attempt(1, "a"),
+        attempt(2, "gone"),
+        attempt(3, "lost", "0,2"),
+        attempt(4, "a", "3"),
+        attempt(5, "lost", "0,1"),
+    ]
+    assert lines(outline_of(attempts, nodes), "kind") == [
+        "a#1 completed step",
+        "gone#1 completed step",
+        "lost completed loop",
+        "  lost[0] completed iteration",
+        "    lost completed loop",
+        "      lost[1] completed iteration",
+        "        lost#1 completed step",
+        "      lost[2] completed iteration",
+        "        lost#1 completed step",
+        "a completed loop",
+        "  a[3] completed iteration",
+        "    a#1 completed step",
+    ]
+
+
+def test_spans_of_spans_have_rows_of_their_own_and_the_sums_of_what_is_inside() -> None:
+    """As traces of other programs have them: any of them may hold others."""
+    nodes = [
+        Node("s1", "agent", "step", -1),
+        Node("s2", "search", "step", 0),
+        Node("s3", "chat", "step", 0),
+    ]
+    attempts = [
+        attempt(1, "s1", at=(0, 9), cost="1"),
+        attempt(2, "s3", at=(4, 5), cost="0.5", tokens=6),
+        attempt(3, "s2", at=(1, 3)),
+    ]
+    assert lines(outline_of(attempts, nodes), "start", "end", "tokens", "cost") == [
+        "agent#1 completed 0 9000 6 1.5",
+        "  search#1 completed 1000 3000 0 None",
+        "  chat#1 completed 4000 5000 6 0.5",
+    ]
+
+
+def test_in_a_paused_run_what_runs_is_waiting() -> None:
+    attempts = [attempt(1, "a"), attempt(2, "ask", status="running", at=(2, None))]
+    assert lines(outline_of(attempts, is_paused=True)) == ["a#1 completed", "ask#1 waiting"]
+    assert lines(outline_of(attempts)) == ["a#1 completed", "ask#1 running"]
+
+
+def test_a_clock_that_was_set_back_gives_no_negative_times() -> None:
+    attempts = [attempt(1, "a", at=(9, 3)), attempt(2, "b", at=(1, 2))]
+    outline = outline_of(attempts, started_at="2026-01-01T00:00:05.000Z")
+    assert lines(outline, "start", "end") == ["a#1 completed 4000 4000", "b#1 completed 0 1000"]
+
+
+def test_an_outline_of_nothing_has_all_columns_and_no_row() -> None:
+    page = page_of(outline_of([], started_at=None))
+    assert page.row_count == 0
+    assert all(values == [] for values in msgspec.to_builtins(page.columns).values())
+    assert page.names == [node.name for node in NODES]
+
+
+def test_rows_of_many_slices_are_numbered_through() -> None:
+    """Iterations that began in the reverse order, more than are worked on at a time."""
+    count = SLICE_ROWS
+    nodes = [Node("each", "each", "loop", -1), Node("step", "step", "step", 0)]
+    attempts = [attempt(place, "step", str(count - place), tokens=1) for place in range(1, count + 1)]
+    outline = outline_of(attempts, nodes)
+    columns = page_of(outline).columns
+    assert outline.row_count == 2 * count + 1
+    assert columns.index == [-1, *(index for each in range(count) for index in (each, -1))]
+    assert columns.parent == [-1, *(parent for each in range(count) for parent in (0, 2 * each + 1))]
+    assert columns.tokens == [count, *[1] * (2 * count)]
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        ((1, "in_loop", "x", 1, "completed", b"{}"), ValueError),
+        ((1, "in_loop", "-1", 1, "completed", b"{}"), ValueError),
+        ((1, "in_loop", "9999999999", 1, "completed", b"{}"), ValueError),
+        ((1, "a", "", 1, "glowing", b"{}"), LookupError),
+        ((1, "a", "", 1, "completed", b"[]"), msgspec.ValidationError),
+        ((1, "a", "", 1, "completed", b'{"startedAt": "2026-01-01T00:00:00"}'), TypeError),
+        ((1, "a", "", 1, "completed", b'{"tokens": {"total": 1e30}}'), msgspec.ValidationError),
+    ],
+)
+def test_an_attempt_that_is_none_is_refused(row: AttemptRow, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        outline_of([row])
