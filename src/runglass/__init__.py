@@ -173,7 +173,7 @@ if not TYPE_CHECKING:  # type checkers would take any name for good if they saw 
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(home), name)
-        globals()[name] = value  # the next use finds it without coming here
+        globals()[name] = value  # the next use finds the name without this function
         return value
 
 

@@ -1,4 +1,4 @@
-"""What managing a project looks like on the wire: flows with their versions, and keys.
+"""The bodies of the endpoints that manage a project: flows with their versions, and keys.
 
 Plain values shared by client, server and terminal, all camelCase. Knows nothing of how they are stored.
 """
@@ -11,7 +11,7 @@ from runglass.run_api import CaptureMode
 
 ActorKind = Literal["key", "cli", "server"]
 Role = Literal["admin", "run", "read"]
-"""What a key may do: manage flows and keys, execute and read, or only read."""
+"""The roles of a key: manage flows and keys, execute and read, or only read."""
 
 
 class FlowInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -26,7 +26,7 @@ class FlowInfo(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class FlowWarning(msgspec.Struct, frozen=True, kw_only=True):
-    """What an author may want to know about a flow that can be used.
+    """A remark for the author of a flow that can be used all the same.
 
     `line` and `column` are of the text that was sent.
     """
@@ -38,7 +38,7 @@ class FlowWarning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushedFlow(FlowInfo, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A flow that was just stored as a draft. On the wire `warnings` is left out where there are none."""
+    """A flow that was just stored as a draft. The JSON has no `warnings` where there are none."""
 
     warnings: list[FlowWarning] = []
 
@@ -125,7 +125,7 @@ class ViewerIdentity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Who changes something: the holder of a key, a user of the terminal beside the data, or the server.
+    """The author of a change: the holder of a key, a user of the terminal beside the data, or the server.
 
     `name` is the hint of the key, or the user of the operating system. `address` is that of the HTTP client,
     which behind a proxy is the proxy's, or `local`.
@@ -138,13 +138,13 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 SERVER = Actor(kind="server")
-"""What the process does by itself, such as publishing the files of its folder of flows."""
+"""The actor of changes by the process itself, such as publishing the files of its folder of flows."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A change, who made it and from where. `subject` names what was changed, `details` what in it.
+    """A change with its actor. `subject` names the changed object, `details` has the changed fields.
 
-    Where something had a value before, `details` has `before` and `after`; never content or secrets.
+    Where a field had a value before, `details` has `before` and `after`; never content or secrets.
     """
 
     id: int

@@ -22,7 +22,7 @@ class NewKey(NamedTuple):
 def make_key() -> NewKey:
     """A key that reads `nk_live_<id>_<secret>`; all before the secret is its hint.
 
-    Keys of any other shape that once were given out stay good: a key is found by its hash alone.
+    Keys of older shapes stay good, as a key is found by its hash alone.
     """
     hint = f"{PREFIX}live_{secrets.token_hex(4)}"
     key = f"{hint}_{secrets.token_hex(32)}"

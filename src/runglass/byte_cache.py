@@ -1,7 +1,7 @@
 """A cache that counts what it holds in bytes, so that large values of callers cannot fill the memory.
 
-What callers send and is worth keeping ready, such as compiled schemas and decoded flows, is kept by one of
-these. Must not know what it holds.
+Objects made from callers' bytes, such as compiled schemas and decoded flows, are kept in caches of this kind.
+Must not know what it holds.
 """
 
 import sys
@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 
 DEFAULT_LIMIT_BYTES = 64 << 20
 SHARE = 4
-"""A value that fills more than this part of its cache is not kept: it would push out too many others."""
+"""A value larger than a cache divided by this is not kept: it would push out too many others."""
 
 _caches: "WeakSet[ByteCache[Any, Any]]" = WeakSet()
 
@@ -24,9 +24,9 @@ _caches: "WeakSet[ByteCache[Any, Any]]" = WeakSet()
 class ByteCache(Generic[Key, Value]):
     """The newest values that `make` made, by the bytes that they are made of; for any number of threads.
 
-    A value counts as `times` as many bytes as its key, which is kept too: what an object takes is not known
-    exactly, so `times` is measured once and rounded up. `beside` tells what a value takes beyond that, where
-    its key does not. `share` is the part of the limit that is this cache's.
+    A value counts as `times` as many bytes as its key, which is kept too. The exact size of an object is not
+    known, so `times` is measured once and rounded up. `beside` gives the bytes that a value takes beyond
+    that. `share` is the part of the limit that is this cache's.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ByteCache(Generic[Key, Value]):
         self._times = times
         self._share = share
         self._beside = beside
-        # Each with what it counts as.
+        # Each value with the bytes that it counts as.
         self._values: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
         self._lock = threading.Lock()
         self.limit_bytes = int(DEFAULT_LIMIT_BYTES * share)
@@ -50,8 +50,8 @@ class ByteCache(Generic[Key, Value]):
 
     def __call__(self, key: Key) -> Value:
         """The value for the key, made where it is not kept. Raises what `make` raises."""
-        # Without the lock: each of the two is one step to other threads, and all that may come in between is
-        # that the value is dropped, or replaced by the same.
+        # The lock is not needed here: each of the two calls is atomic, and between them another thread can
+        # only drop the value or replace it by an equal one.
         try:
             value, _ = self._values[key]
             self._values.move_to_end(key)
@@ -91,6 +91,6 @@ class ByteCache(Generic[Key, Value]):
 
 
 def limit_caches(total_bytes: int) -> None:
-    """Bounds all caches of the process together, those to come excepted."""
+    """Limits all caches of the process together that exist at this moment."""
     for cache in list(_caches):
         cache.limit(total_bytes)

@@ -33,7 +33,7 @@ from runglass.store.records import Retention
 from runglass.store.sqlite.store import SqliteStore
 
 SETTLED_S = 60.0
-"""So long housekeeping must have gone on after a failure to count as in order again."""
+"""Housekeeping must have run for this long after a failure to count as healthy again."""
 
 
 @asynccontextmanager
@@ -45,7 +45,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
-    """Everything that runs flows, until the block ends; runs that go on then are left for the next start.
+    """The runtime, until the block ends; runs that are not finished then go on after the next start.
 
     Raises SettingsError, StoreError, and DataInUse while another process runs flows on the same data.
     """
@@ -103,7 +103,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                     redactions=redactions,
                 )
 
-            # No other process runs flows on this data, so the leases that are left are those of dead ones.
+            # The data lock shuts out other processes, so all leases in the store belong to dead ones.
             await store.end_lease(None)
             async with Engine(
                 store=store,
@@ -188,6 +188,6 @@ def _limit(setting: int | None) -> float:
 
 
 async def _weights(store: Store, settings: Settings) -> dict[int, float]:
-    """The weights of projects by their ids. One that does not exist yet has its own after the next start."""
+    """The weights of projects by their ids. A project that is made later gets its own at the next start."""
     found = {f"{project.org}/{project.name}": project.id for project in await store.projects()}
     return {found[name]: weight for name, weight in settings.project_weights.items() if name in found}

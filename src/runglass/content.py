@@ -1,8 +1,8 @@
-"""What of a run is content, and the same run without it: as if nothing had been captured.
+"""Strips the content of a run from its events and steps, as if nothing had been captured.
 
 Events and steps are stripped each for itself, and still belong together: stripped events fold to the
-stripped steps, byte for byte. `LEFT` is a list of what stays, so that a field that is new is content until
-somebody says that it is none. Nothing here does I/O; stripping twice is the same as stripping once.
+stripped steps, byte for byte. `LEFT` lists the fields that stay, so that a new field counts as content unless
+it is added there. Nothing here does I/O; stripping twice is the same as stripping once.
 """
 
 from collections.abc import Callable
@@ -25,23 +25,23 @@ def _whole(value: Any) -> Any:
 
 
 def _error(error: Any) -> Json:
-    """Where an error came from; what it says, and with it what it was given, goes."""
+    """The source of an error stays; its message, which may repeat its input, goes."""
     if not isinstance(error, dict):
         return None
     left = {name: error[name] for name in _ERROR_LEFT if isinstance(error.get(name), str | int)}
-    # Why a run was cancelled is in its last event, in our own words, and the fold tells the steps the same.
+    # The reason of a cancellation is no content: the last event has it, and the fold copies it to the steps.
     if error.get("code") == "CANCELLED" and isinstance(error.get("message"), str):
         left["message"] = error["message"]
     return encoded(msgspec.json.encode(left))
 
 
 def _model_call(call: ModelCall) -> ModelCall:
-    """What was asked and said goes; who was asked, how long it took and what it cost stays."""
+    """The request and the response of a model call go; its model, duration and cost stay."""
     return replace(call, request=None, response=None, truncated=False)
 
 
 def _override_names(names: list[str]) -> list[str]:
-    """The names of steps' own fields; those of inputs are the caller's words."""
+    """The names of steps' own fields; the names of inputs are the caller's words."""
     return [name for name in names if ".input." not in name]
 
 
@@ -66,7 +66,7 @@ LEFT: dict[str, Callable[[Any], Any]] = {
     "model_calls": lambda calls: tuple(_model_call(call) for call in calls),
     "overridden": _override_names,
 }
-"""Fields of events and steps that are no content, or not all of them: the function takes out what is."""
+"""Fields of events and steps that stay, whole or in part: each with a function that takes out the content."""
 
 _steps = msgspec.json.Decoder(StepTrace)
 
@@ -100,7 +100,7 @@ def strip_summary(data: bytes) -> bytes:
 
 
 def strip_error(data: bytes | None) -> bytes | None:
-    """The error of a run, as JSON, without what it says. Raises msgspec.DecodeError."""
+    """The error of a run, as JSON, without its message. Raises msgspec.DecodeError."""
     if data is None or not isinstance(error := msgspec.json.decode(data), dict):
         return data
     return bytes(_error(error))  # type: ignore[arg-type]  # encoded, as all that is not read yet
@@ -113,7 +113,7 @@ def _stripped(struct: Any) -> Any:
 
 @cache
 def _changes(kind: type[msgspec.Struct]) -> dict[str, Callable[[Any], Any]]:
-    """The fields of such a struct that do not stay whole, each with what it becomes."""
+    """The fields of such a struct that do not stay whole, each with the function for its value."""
     changes = {}
     for field in fields(kind):
         left = LEFT.get(field.name)
@@ -129,8 +129,8 @@ def _left_of(name: str, left: Callable[[Any], Any], struct: Any) -> Any:
 
 
 def _emptied(field: msgspec.structs.FieldInfo) -> Callable[[Any], Any]:
-    """What the field says where there is no content: its default, or the empty value of its kind."""
-    # Where there is a default, the value is not looked at: content is large, and decoded when it is read.
+    """The field's value without content: its default, or the empty value of its kind."""
+    # A field with a default is not read, as content is large and is decoded when it is read.
     if field.default is not NODEFAULT:
         return lambda _: field.default
     if field.default_factory is not NODEFAULT:
@@ -149,4 +149,4 @@ def _camel(name: str) -> str:
 
 
 _WIRE_NAMES = {_camel(name) for name, left in LEFT.items() if left is _whole} - {"reason", "summary"}
-"""What stays of events that this version does not know: whatever else they have may be content."""
+"""The fields that stay of events that this version does not know, as any other may be content."""

@@ -1,8 +1,8 @@
 """The `default`s of a JSON Schema, filled into a value where it has none of its own.
 
-Only `properties`, `items` and references inside the schema are followed: what `allOf`, `anyOf` or `if` say
-depends on the value itself, and walking their combinations has no bound. The work is linear in the value and
-in what is filled in. Must not know what a schema is for.
+Only `properties`, `items` and references inside the schema are followed: the defaults in `allOf`, `anyOf` or
+`if` depend on the value itself, and walking their combinations has no bound. The work is linear in the value
+and the defaults filled in. Must not know what a schema is for.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from runglass.schema_cost import target
 from runglass.schemas import Schema
 
 MAX_FILLED_BYTES = 4 << 20
-"""Defaults within defaults can double at each level; this much JSON is filled in at most, names included."""
+"""The most JSON that is filled in, names included, as defaults within defaults can double at each level."""
 
 MAX_REFERENCES = 100
-"""How long a chain of references may be that leads to one schema."""
+"""The longest chain of references that is followed to one schema."""
 
 
 class TooManyDefaults(ValueError):
@@ -27,7 +27,7 @@ class TooManyDefaults(ValueError):
 
 
 class _Node:
-    """What a schema has to fill in, in its place and below."""
+    """The defaults of a schema, in its place and below."""
 
     __slots__ = ("default", "filled", "inner", "items", "matters", "refers_to", "used_by")
 
@@ -41,7 +41,7 @@ class _Node:
         self.matters = False
 
     def chain(self) -> Iterator["_Node"]:
-        """The schema and those that its reference leads to, the nearest first."""
+        """The schema and the schemas that its reference leads to, the nearest first."""
         node: _Node | None = self
         for _ in range(MAX_REFERENCES):
             if node is None:
@@ -53,7 +53,7 @@ class _Node:
 class _Task(NamedTuple):
     """A part of the value, copied before, with its schema.
 
-    `made_by` are the schemas whose defaults it lies in: a default that holds itself would never end.
+    `made_by` are the schemas whose defaults the part lies in, as a default that holds itself would never end.
     """
 
     part: Any
@@ -98,7 +98,8 @@ class _Filling:
                     raise TooManyDefaults(f"the defaults make more than {MAX_FILLED_BYTES:,} bytes")
                 part[name] = msgspec.json.decode(default)
                 made.add(name)
-        # Whichever is shorter, so that neither a large schema nor a large value is walked for the other.
+        # The shorter of the two is walked, so that neither a large schema nor a large value costs time for
+        # the other.
         for name in list(part) if len(part) < len(node.inner) else node.inner:
             inner, below = node.inner.get(name), part.get(name)
             if inner is None or not inner.matters or not isinstance(below, dict | list):
@@ -114,10 +115,10 @@ class _Filling:
 
 
 def fill_defaults(value: dict[str, Any], schema: Schema) -> dict[str, Any]:
-    """The value with the schema's defaults where it has nothing; what is given always stands.
+    """The value with the schema's defaults for its missing members; given members always stand.
 
-    A default that is an object is filled like a given one; an object that is neither given nor a default is
-    not made up. The value itself stays as it is. Raises TooManyDefaults.
+    A default that is an object is filled like a given one; a missing object without a default stays missing.
+    The value itself stays as it is. Raises TooManyDefaults.
     """
     root = _compiled(msgspec.json.encode(schema))
     filled = dict(value)
@@ -150,7 +151,7 @@ def _compile(encoded: bytes) -> _Node:
         if isinstance(items := part.get("items"), dict):
             node.items = node_of(items)
         if isinstance(reference := part.get("$ref"), str):
-            # One that the schema's own names (`$anchor`) are needed for is left to the validator.
+            # A reference by a name (`$anchor`) is left to the validator.
             with suppress(LookupError):
                 node.refers_to = node_of(target(schema, reference))
     _weigh(list(nodes.values()))
@@ -158,7 +159,7 @@ def _compile(encoded: bytes) -> _Node:
 
 
 def _weigh(nodes: list[_Node]) -> None:
-    """Marks the schemas below which there is anything to fill in, so that no other part is walked."""
+    """Marks the schemas that have defaults in or below them, so that no other part is walked."""
     for node in nodes:
         for name, inner in node.inner.items():
             default = next((form.default for form in inner.chain() if form.default is not None), None)

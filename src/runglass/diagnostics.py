@@ -1,4 +1,4 @@
-"""Mistakes in data, each at a path: what is wrong, said before anybody knows where in a text that is."""
+"""Mistakes in data, each at a path of the data, before its line in a text is known."""
 
 import re
 from typing import Any, NamedTuple

@@ -23,8 +23,9 @@
         └── PermanentStoreError      the store would refuse the same again
             └── ValueTooLarge        a value is larger than the store can hold
 
-The server raises what the client will raise: it builds an `APIError` by code with `api_error`, sends it in
-the shape of the wire contract (`docs/spec/wire.md`), and the client builds the same one from the answer.
+Server and client raise the same exceptions: the server builds an `APIError` by code with `api_error` and
+sends it in the shape of the wire contract (`docs/spec/wire.md`); the client builds the same one from the
+response.
 
 More than 300 lines: one list of classes and one table.
 """
@@ -138,7 +139,7 @@ class Problem(NamedTuple):
 class FlowFileError(RunglassError):
     """A flow file cannot be used; `problems` lists every mistake found, in order of appearance.
 
-    `warnings` lists what would not have kept it from being used.
+    `warnings` lists remarks that do not make the file unusable.
     """
 
     def __init__(
@@ -342,8 +343,8 @@ def api_error(
 def without_traceback(error: Failed) -> Failed:
     """The error as a value that is kept: without the frames of itself and of its causes.
 
-    They hold all that a step had in hand, and most of them hold the error in turn: only the garbage collector
-    would ever find them.
+    Frames hold all values of a step, and most of them hold the error in turn, so that only the garbage
+    collector would free them.
     """
     pending: list[BaseException] = [error]
     while pending:

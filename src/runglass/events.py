@@ -16,7 +16,7 @@ from runglass.lazy_json import Json, decode_when_read, readable, same_fields
 from runglass.trace import ModelCall, ModelReservation, TokenBreakdown, written
 
 
-# As in a trace, no cycle goes through an event, so the collector need not walk those that are kept.
+# As in a trace, no cycle goes through an event, so the garbage collector need not walk events.
 class Event(
     msgspec.Struct,
     frozen=True,
@@ -103,7 +103,7 @@ class StepInput(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_input"
 
 
 class StepResumed(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_resumed"):
-    """The tool results that an attempt waited for are in, and it goes on; `input_data` has them if kept."""
+    """An attempt goes on with the tool results that it waited for; `input_data` has them if kept."""
 
     step_index: int
     attempt: int
@@ -118,9 +118,9 @@ class StepProgress(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_pro
 
 
 class StepModelReserved(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_model_reserved"):
-    """The most that a request to a model can cost was taken from the project's budget; the request follows.
+    """The most that a request to a model can cost was reserved in the project's budget; the request follows.
 
-    The next `step_model_call` of the attempt, or the attempt's end, gives back what was not used.
+    The next `step_model_call` of the attempt, or the attempt's end, gives back the rest.
     """
 
     attempt: int
@@ -128,7 +128,7 @@ class StepModelReserved(StepEvent, frozen=True, kw_only=True, eq=False, tag="ste
 
 
 class StepModelCall(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_model_call"):
-    """A language model was asked, and has answered or failed."""
+    """A request to a language model has been answered or has failed."""
 
     attempt: int
     model_call: ModelCall
@@ -348,7 +348,8 @@ def encode_event(event: KnownEvent) -> bytes:
 
 def is_terminal(event: StreamEvent) -> bool:
     """Whether the run has ended with this event."""
-    # Asked for each event of a stream; to make up the names of all of them took longer than to decode them.
+    # This runs for each event of a stream. Computing the names of all types took longer than decoding an
+    # event.
     kind = type(event)
     return kind in _TERMINAL or (kind is UnknownEvent and event.event_type in TERMINAL_EVENTS)
 

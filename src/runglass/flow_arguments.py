@@ -25,7 +25,7 @@ from runglass.schemas import errors_in, explain, suggestion
 
 MAX_MISTAKES = 10
 MAX_UNKNOWN = 5
-"""Of the unknown step ids in a request so many are told, with the known id that is near."""
+"""The most unknown step ids of a request that an error names, each with the known id that is near."""
 
 
 def apply_overrides(
@@ -62,7 +62,7 @@ def apply_overrides(
             mistakes += found
             if not found:
                 overridden = msgspec.convert(whole, type(step), strict=False)
-                # Traces call the step by its name, in every capture mode, and the same in all runs.
+                # The name stays: traces have it in every capture mode, and it must be the same in all runs.
                 changed[step_id] = msgspec.structs.replace(overridden, name=step.name)
     if mistakes:
         _refuse(mistakes)
@@ -70,7 +70,7 @@ def apply_overrides(
 
 
 def _refuse_unknown(step_ids: list[str], known: list[str]) -> None:
-    """Raises INVALID_REQUEST that names the first few of the ids, before anything else is looked at."""
+    """Raises INVALID_REQUEST that names the first few of the unknown ids, before any other check."""
     if not step_ids:
         return
     told = [f"{step_id:.100}" for step_id in step_ids[:MAX_UNKNOWN]]
@@ -101,9 +101,9 @@ def _replaced_step(step: Step, changed: Mapping[str, LeafStep]) -> Step:
 
 
 def with_defaults(flow: Flow, inputs: dict[str, Any]) -> dict[str, Any]:
-    """A run's inputs with the `default`s of the flow's `inputs` where nothing is given.
+    """A run's inputs with the `default`s of the flow's `inputs` for missing members.
 
-    Raises INVALID_REQUEST where that would make far too much of them.
+    Raises INVALID_REQUEST where the defaults would make far too large a value.
     """
     if flow.inputs is None:
         return inputs

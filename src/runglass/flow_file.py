@@ -1,8 +1,8 @@
 """The text of a flow file as plain data, and the way back from a value to its line and column.
 
-People mend a flow in an editor, so a mistake must come with its place. YAML 1.2 (JSON is a part of it) is
-read into JSON values only, within bounds that a hostile file cannot pass. This file must not know what a flow
-is: the rules that judge the data answer with findings, and a `Document` turns them into located problems.
+Flows are edited as text, so a mistake must come with its place. YAML 1.2 (JSON is a part of it) is read into
+JSON values only, within bounds that a hostile file cannot pass. This file must not know what a flow is: the
+rules that judge the data answer with findings, and a `Document` turns them into located problems.
 """
 
 import codecs
@@ -62,7 +62,7 @@ class Document:
         while path not in self._places:
             path, at_key = path[:-1], False
         key, node = self._places[path]
-        # A value that was left out (`prompt:`) has its mark wherever the next token happens to be.
+        # The mark of an empty value (`prompt:`) is at the next token, wherever that is.
         left_out = isinstance(node, ScalarNode) and node.value == "" and node.style is None
         return _line_column(key if key is not None and (at_key or left_out) else node)
 
@@ -145,7 +145,7 @@ class Document:
         try:
             text.encode()
         except UnicodeEncodeError:
-            # JSON writes what lies beyond U+FFFF as two escapes, which YAML reads as two characters.
+            # JSON writes characters beyond U+FFFF as two escapes, which YAML reads as two characters.
             try:
                 return text.encode("utf-16", "surrogatepass").decode("utf-16")
             except UnicodeDecodeError:
@@ -172,7 +172,7 @@ def read_document(
         message = f"the character U+{ord(found[0]):04X} may not stand in a text file"
         raise FlowFileError([_at_offset(message, source, found.start())], file=file)
     if found := _OTHER_VERSION.search(source):
-        # An older version reads `off` as false, which no author of a flow expects.
+        # YAML 1.1 reads `off` as false, which no author of a flow expects.
         raise FlowFileError([_at_offset("only YAML 1.2 is read", source, found.start())], file=file)
     yaml = YAML(typ="safe", pure=True)
     yaml.max_depth = MAX_DEPTH

@@ -28,8 +28,9 @@ SETTINGS = (
     "extra_headers",
     "extra_body",
 )
-"""Names in a step's `settings`: those of `pydantic_ai.settings.ModelSettings`, without the ones that are the
-engine's to set; `stop`, as the OpenAI API calls `stop_sequences`; and `stream`, which the engine obeys."""
+"""The names that a step's `settings` may have. They are those of `pydantic_ai.settings.ModelSettings`,
+without the ones that the engine sets; `stop`, as the OpenAI API calls `stop_sequences`; and `stream`, which
+the engine obeys."""
 
 SETTING_FAMILIES = frozenset(
     {
@@ -69,7 +70,7 @@ PROVIDER_PACKAGES: dict[str, str] = {
 def provider_missing(model: Any) -> str | None:
     """The mistake in a model string that names no provider, or no model of it; None where there is none.
 
-    A value that is no string is a matter of the schema.
+    The schema reports a value that is no string.
     """
     if not isinstance(model, str) or not model or model == OFFLINE_MODEL:
         return None
@@ -91,7 +92,7 @@ def model_findings(model: Any, path: Path) -> Iterator[Finding]:
 
 
 def package_warnings(step: dict[str, Any], path: Path) -> Iterator[Finding]:
-    """A warning where this machine could not ask the step's model; the one that runs the flow may."""
+    """A warning where this machine lacks the package for the step's model; the server may have it."""
     model = step.get("model")
     if step.get("type") != "llm" or not isinstance(model, str):
         return
@@ -110,7 +111,7 @@ def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
-        # Of a package that is not there, nothing inside can be looked for.
+        # Looking for a module inside a missing package raises.
         return False
 
 

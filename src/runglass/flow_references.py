@@ -2,9 +2,9 @@
 
 The order of steps is plain from the tree: a list from top to bottom, one branch of a condition, all branches
 of a parallel part at once, and nothing inside a loop is seen once that is over. A reference that can never be
-met is a mistake; one that is met on some ways through the flow gets a warning, where nothing around it asks
-first. A reference that only a run could judge is left alone. Works on plain data, of which nothing has to be
-right.
+met is a mistake; a reference that is met on some ways through the flow gets a warning, unless the text tests
+first whether the output is there. A reference that only a run could judge is left alone. Works on plain data,
+which may be malformed anywhere.
 """
 
 import re
@@ -19,13 +19,13 @@ from runglass.step_references import STEPS, Reference, references_of
 from runglass.step_syntax import syntaxes
 
 MAX_SUGGESTIONS = 20
-"""Looking for the nearest of ten thousand ids takes some milliseconds."""
+"""The most suggestions per flow: looking for the nearest of ten thousand ids takes some milliseconds."""
 
 _LISTS = ("steps", "then", "else")
 
 
 class _Step(NamedTuple):
-    """A step, and the way to it: each container around it, the list that it stands in there, and where."""
+    """A step, and the way to it: each container around it, with the list and the position in that list."""
 
     id: str
     kind: str
@@ -115,10 +115,10 @@ class _Walk:
 
 
 def _parting(target: _Step, step: _Step) -> int:
-    """How many turns the ways to both have in common."""
+    """How many turns the ways to the two steps have in common."""
     same = 0
     for a, b in zip(target.around, step.around, strict=False):
-        # The turns around are shared objects; equal ones of two steps would be compared all the way up.
+        # Steps share the objects of their turns; comparing them for equality would go all the way up.
         if a is not b:
             break
         same += 1
@@ -126,7 +126,7 @@ def _parting(target: _Step, step: _Step) -> int:
 
 
 def _never_seen(target: _Step, step: _Step) -> str | None:
-    """Why the output of `target` is never there for `step`, or for its own expression."""
+    """The reason why the output of `target` is never there for `step`, or for its own expression."""
     name, at = target.id, _parting(target, step)
     if at == len(target.around):
         if target is step:
@@ -149,7 +149,7 @@ def _never_seen(target: _Step, step: _Step) -> str | None:
 
 
 def _sometimes_seen(target: _Step, step: _Step) -> str | None:
-    """Why the output of `target` may not be there for `step`."""
+    """The reason why the output of `target` may be missing for `step`."""
     name, at = target.id, _parting(target, step)
     there, here = target.around[at], step.around[at]
     if there.branch != here.branch:

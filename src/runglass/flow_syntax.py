@@ -53,7 +53,7 @@ _TOKEN = re.compile(r"""\s+|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|\w+|.""", re.D
 
 
 def overlong(source: str) -> int | None:
-    """Where a template would take the process down: its parser recurses without a bound along one tag."""
+    """The place of a tag that is too long: the template parser recurses without a bound along one tag."""
     elifs = [match.start() for match in _ELIF.finditer(source)]
     if len(elifs) > MAX_ELIFS:
         return elifs[MAX_ELIFS]
@@ -115,7 +115,7 @@ def loop_name_findings(name: Any, path: Path) -> Iterator[Finding]:
 
 
 def parts_of(value: Any, path: Path) -> Iterator[tuple[Any, Path]]:
-    """The value and all that it holds, in order. Without recursion: its depth is the author's choice."""
+    """The value and all its parts, in order. Without recursion, as the author decides how deep it is."""
     pending = [(value, path)]
     while pending:
         value, path = pending.pop()

@@ -1,8 +1,8 @@
 """Whether data is a flow: the shape of each step, and of the tree.
 
-A step is judged by the schema of its own type, so that a mistake is named and not just its union. This file
-works on plain data and answers with findings; what a step has to be follows from the structs in `flow.py`. It
-must not know the file that the data came from.
+A step is judged by the schema of its own type, so that the message is about the mistake and not the union.
+This file works on plain data and answers with findings; what a step has to be follows from the structs in
+`flow.py`. It must not know the file that the data came from.
 """
 
 import functools
@@ -37,7 +37,7 @@ _META = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
 
 
 def _json_schema(schema: Any, path: Path, *, limit_bytes: int = SCHEMA_LIMIT_BYTES) -> Iterator[Finding]:
-    """Mistakes in a schema for objects: all that its own schema finds, or the first that compiling finds."""
+    """Mistakes in a schema for objects: all that the meta-schema finds, or the first of compiling it."""
     if not isinstance(schema, dict):
         return
     size_bytes = len(msgspec.json.encode(schema))
@@ -64,7 +64,7 @@ def _json_schema(schema: Any, path: Path, *, limit_bytes: int = SCHEMA_LIMIT_BYT
 
 
 def _broken_reference(schema: Schema, error: jsonschema_rs.ValidationError) -> Finding | None:
-    """The `$ref` that leads nowhere; the library tells its target and not its place."""
+    """The finding for a `$ref` that leads nowhere; the library tells its target and not its place."""
     if not isinstance(error.kind, Kind.Referencing):
         return None
     for part, path in parts_of(schema, ()):
@@ -159,14 +159,14 @@ def flow_rules(schema_limit_bytes: int) -> FlowRules:
 
 
 def _without_items(part: Any) -> Any:
-    """The schema of one level: every list in a flow is one of steps, and those are judged one by one."""
+    """The schema of one level: every list in a flow is a list of steps, and steps are judged one by one."""
     if isinstance(part, dict):
         return {key: _without_items(value) for key, value in part.items() if key != "items"}
     return [_without_items(value) for value in part] if isinstance(part, list) else part
 
 
 class _Walk:
-    """One pass over a tree of steps: mistakes that only the whole tree can tell."""
+    """One pass over a tree of steps, for mistakes that depend on the whole tree."""
 
     def __init__(self, rules: FlowRules, own_providers: Container[str]) -> None:
         self._rules = rules
@@ -198,7 +198,7 @@ class _Walk:
             yield Finding(f"the id {step_id!r} is used twice", path, earlier=self._ids[step_id])
 
     def keywords(self, schema: Any, path: Path) -> Iterator[Finding]:
-        """Warnings about a schema, up to a number: to look for the word that was meant takes a while."""
+        """Warnings about a schema, up to a number, as looking for the nearest keyword takes a while."""
         for finding in islice(idle_keywords(schema, path), MAX_IDLE_KEYWORDS - self._idle_keywords):
             self._idle_keywords += 1
             yield finding

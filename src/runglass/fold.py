@@ -41,11 +41,11 @@ from runglass.totals import Spent, Totals
 from runglass.trace import RunError, RunSummary, StepTrace, Trace
 
 ERROR_CHARS = 300
-"""How much of its error's message a run's summary has: it stands in every list."""
+"""The most characters of an error's message in a run's summary, which stands in every list."""
 
 
 class Address(NamedTuple):
-    """Which step in which iteration."""
+    """A step in one iteration."""
 
     step_id: str
     loop_path: tuple[int, ...] | None
@@ -78,7 +78,7 @@ class RunFold:
 
     @property
     def summary(self) -> RunSummary:
-        """The run as it stands, with its totals; the same object until something changes."""
+        """The run's present summary with its totals; the same object until it changes."""
         if self._summary is None:
             self._summary = replace(self._run, totals=self._totals.frozen())
         return self._summary
@@ -95,7 +95,7 @@ class RunFold:
 
     @property
     def reserved_usd(self) -> Decimal:
-        """The most that the requests to models that are being made can cost."""
+        """The most that the present requests to models can cost."""
         if not self._reserved:
             return ZERO
         total = ZERO
@@ -114,7 +114,7 @@ class RunFold:
         return sorted(self._open.values(), key=lambda change: change.position)
 
     def reopen(self, change: StepChange) -> None:
-        """Lets a further attempt of a step that had ended take the place that the step already has."""
+        """Opens a step that had ended for a further attempt, which keeps the position of the step."""
         address = Address(change.step.step_id, change.step.loop_path)
         self._open[address] = change
         if change.step.reservation is not None:
@@ -123,7 +123,7 @@ class RunFold:
     def apply(self, event: StreamEvent) -> Sequence[StepChange]:
         """Takes one event in; returns the steps that it changed. `summary` is up to date afterwards.
 
-        One event changes one step at most, but for the one that ends the run: it ends what still runs, too.
+        An event changes one step at most, except the last event, which also ends the attempts that still run.
         """
         if isinstance(event, StepEvent):
             change = self._apply_to_step(event)
@@ -170,7 +170,7 @@ class RunFold:
         known = self._open.get(address)
         if known is None or known.step.model_calls:
             return None
-        # A log in which model calls do not stand one by one tells their cost with each pause.
+        # A log without `step_model_call` events has its cost in each pause.
         step = replace(known.step, model_used=event.model_used, tokens=event.tokens, cost_usd=event.cost_usd)
         self._totals.add_growth(known.step, step)
         return self._keep(address, step)
@@ -228,7 +228,7 @@ class RunFold:
                     trace_state=event.trace_state,
                 )
             case OverridesApplied():
-                # A call has taken the run up: it waits no longer.
+                # A call has resumed the run, so it waits no longer.
                 overridden = sorted({*self._run.overridden, *event.overridden})
                 self._set(status="running", overridden=overridden)
             case StepPaused() | StepPausedForToolCalls():

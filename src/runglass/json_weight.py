@@ -1,7 +1,7 @@
-"""How long JSON takes to be read, told before it is: that is native code, which lets nobody else in.
+"""Estimates how long JSON takes to decode, before it is decoded in native code, which blocks all threads.
 
-It is told in values: so many small values, which take about 0.03 µs each, would take as long. What is dearer
-counts as several. Knows nothing of where the JSON is from.
+The unit is a small value, which takes about 0.03 µs. Parts that take longer count as several values. Knows
+nothing of where the JSON is from.
 """
 
 import random
@@ -9,30 +9,30 @@ import re
 from collections.abc import Callable, Iterator
 
 MOST_VALUES = 2_000_000
-"""What a body, or the result of a step, may weigh where no setting says more or less: some 50 ms."""
+"""The most weight of a body, or of the result of a step, by default: some 50 ms."""
 _DEAREST = 60
 """No byte of JSON weighs more."""
 _SLICE = 1 << 18
-"""Bytes that are looked at in one piece, a millisecond or two."""
+"""The bytes of one piece of work, which takes a millisecond or two."""
 _SAMPLES = 64
 _SAMPLE_BYTES = 1024
 _NAMES = re.compile(rb'"([^"]{0,200})"\s*:')
 
 _NAME, _NEW_NAME = 1, 6
-"""What a name weighs such as all rows repeat, and one that is like no other."""
+"""The weight of a name that all rows repeat, and of a name that is like no other."""
 _WIDE_TEXT = 2
-"""What a text or a name weighs, beside the value that it is or belongs to, with characters beyond ASCII."""
+"""The added weight of a text or a name with characters beyond ASCII."""
 
 _LONG, _VERY_LONG = 22, 200
 _DIGITS = {_LONG: 4, _VERY_LONG: 150}
-"""So many digits in a row, the point left out, and what they weigh beside the number that they are in."""
+"""Numbers of digits in a row, the point left out, each with the added weight of the number."""
 _HALFWAY = 14
-"""What a number weighs that may lie halfway between two floats: it is read anew, exactly."""
+"""The weight of a number that may lie halfway between two floats: it is read a second time, exactly."""
 _LONG_EXPONENT = 60
 _LONG_GREAT_EXPONENT = 300
-"""What an exponent weighs behind more digits than a float has, and one of three digits there."""
+"""The weight of an exponent behind more digits than a float has, and of one with three digits there."""
 _GREAT_EXPONENT = 300
-"""What an exponent weighs that is beyond what is read in one step, however few digits are before it."""
+"""The weight of an exponent that is too large for one step, however few digits are before it."""
 _GREAT = re.compile(rb"[eE][-+]?0*(?:28[89]|29\d|3\d\d)")
 _BY_TEN_TO_23 = re.compile(rb"[eE]\+?0*(?:2[3-9]|3\d)(?!\d)")
 """The power of ten that makes halves of few digits: 1e23, and 3.2e24 as well."""
@@ -42,17 +42,17 @@ _TO_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
 
 
 def _go_on() -> None:
-    """What there is to do between two parts where nobody waits."""
+    """The default for `between`: does nothing."""
 
 
 def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = _go_on) -> bool:
-    """Whether the JSON weighs more values than that. Calls `between` after each part of the work."""
+    """Whether the JSON weighs more than `most` values. Calls `between` after each part of the work."""
     if len(data) * _DEAREST <= most or _is_light(data, most, between):
         return False
     name = _name_weight(data)
     room, is_text = float(most), 0
     for part in _without_escapes(data):
-        # Each second piece is a text or a name, or the part of one that is in this part.
+        # Each second piece is a text or a name, or a part of one at the border of the part.
         pieces = part.split(b'"')
         room -= _weight(b'""'.join(pieces[is_text::2]), name)
         if not part.isascii():
@@ -65,7 +65,7 @@ def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = _go_o
 
 
 def _is_light(data: bytes, most: int, between: Callable[[], object]) -> bool:
-    """Whether the JSON weighs no more than that even if its texts are counted and all that may be dear is."""
+    """Whether the JSON weighs no more than `most` by an upper bound that is quick to get."""
     room = most
     for start in range(0, len(data), _SLICE):
         part = data[start : start + _SLICE]
@@ -84,7 +84,7 @@ def _is_light(data: bytes, most: int, between: Callable[[], object]) -> bool:
 
 
 def _without_escapes(data: bytes) -> Iterator[bytes]:
-    """The JSON in parts, without what makes a quote that ends no text."""
+    """The JSON in parts, without the escapes of quotes that end no text."""
     start = 0
     while start < len(data):
         end = start + _SLICE
@@ -101,13 +101,13 @@ def _without_quotes(part: bytes) -> bytes:
 
 
 def _name_weight(data: bytes) -> float:
-    """What a name of the JSON weighs, as a sample of its names tells: the same for the same JSON."""
-    # Where the sample is taken must not be known beforehand, or names could be made to repeat there alone.
-    # The hash has a secret of this process in it.
+    """The weight of a name, estimated from a sample of the JSON's names: the same for the same JSON."""
+    # The places of the sample must be secret, or names could be made to repeat there alone. The hash contains
+    # a secret of this process.
     chosen = random.Random(hash(data))
     share = max(1, len(data) // _SAMPLES)
     size = min(share, _SAMPLE_BYTES)
-    # None has a part of another: each name would be found twice.
+    # The samples must not overlap, or a name would be found twice.
     starts = [first + chosen.randrange(share - size + 1) for first in range(0, len(data), share)]
     samples = [_without_quotes(data[start : start + size]) for start in starts]
     names = [name for sample in samples for name in _NAMES.findall(sample)]
@@ -116,7 +116,7 @@ def _name_weight(data: bytes) -> float:
 
 
 def _weight(part: bytes, name: float) -> float:
-    """What a part weighs whose texts are left out; `name` is the weight of a name."""
+    """The weight of a part whose texts are left out; `name` is the weight of a name."""
     weight = part.count(b",") + part.count(b"[") + part.count(b"{") + name * part.count(b":")
     numbers = part.translate(_TO_ZEROS, b"+")
     weight += _HALFWAY * numbers.count(b"0" * 15 + b".")
@@ -135,7 +135,7 @@ def _weight(part: bytes, name: float) -> float:
 
 
 def too_heavy(data: bytes, most: int = MOST_VALUES, *, between: Callable[[], object] = _go_on) -> str | None:
-    """Why the JSON takes too long to be read; None where it does not. `between` is as for `weighs_more`."""
+    """The reason to refuse the JSON as too heavy; None where it is not. `between` is as for `weighs_more`."""
     if not weighs_more(data, most, between=between):
         return None
     return (

@@ -1,9 +1,9 @@
-"""JSON members that are decoded when somebody first reads them.
+"""JSON members that are decoded when they are first read.
 
 A trace of 10,000 steps carries 20,000 snapshots and most readers look at a handful. A struct keeps each as
 `msgspec.Raw`, a view into the answer's bytes, and `decode_when_read` swaps the field's slot for a descriptor
 that decodes on first access and keeps the result. Encoding takes whichever of the two is there, so bytes that
-nobody looked at travel unchanged.
+were never read travel unchanged.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ else:
 def encoded(data: bytes | msgspec.Raw | None) -> Json:
     """JSON bytes, or None, as the value of a `Json` field of a new struct."""
     value: Any = msgspec.Raw(data) if isinstance(data, bytes) else data
-    return value  # type: ignore[no-any-return]  # bytes now, a dict to whoever reads the field
+    return value  # type: ignore[no-any-return]  # bytes now, a dict for readers of the field
 
 
 class _DecodedWhenRead:
@@ -36,7 +36,8 @@ class _DecodedWhenRead:
         value = self._slot.__get__(owner, cls)
         if type(value) is msgspec.Raw:
             value = msgspec.json.decode(value)
-            # Straight into the slot: to callers the struct stays frozen, and a second read is free.
+            # The value goes straight into the slot: for callers the struct stays frozen, and a second read is
+            # free.
             self._slot.__set__(owner, value)
         return value
 
@@ -68,6 +69,6 @@ def same_fields(left: msgspec.Struct, right: object) -> bool:
 
 
 def readable(struct: msgspec.Struct) -> str:
-    """The usual text of a struct, its snapshots decoded: msgspec's own would show that they are bytes."""
+    """The `repr` of a struct with its snapshots decoded; msgspec's own would show bytes."""
     fields = ", ".join(f"{name}={getattr(struct, name)!r}" for name in struct.__struct_fields__)
     return f"{type(struct).__name__}({fields})"

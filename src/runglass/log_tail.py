@@ -1,9 +1,9 @@
 """Follow a run's log: replay what the store holds, then wait for more, until the run has ended.
 
 The tails of one run share their reading: one task listens, reads what is new and keeps the latest of it for
-all. It listens before it reads, so nothing that is committed between the two is missed, and a wake-up that is
-lost costs one poll interval. Who falls behind reads the store for itself. The store is the only source of
-events. Who follows a run, and over what, is not known here.
+all. The task listens before it reads, so no commit between the two is missed, and a lost wake-up costs one
+poll interval. A tail that falls behind reads the store for itself. The store is the only source of events.
+Knows nothing of the readers and of HTTP.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ from runglass.store.base import Store
 from runglass.store.records import RunRecord
 
 PAGE_BYTES = 64 * 1024
-"""About how much a tail reads at a time, and so the memory that a slow reader costs."""
+"""About how many bytes a tail reads at a time, and so the memory that a slow reader costs."""
 
 WINDOW_BYTES = 4 * PAGE_BYTES
-"""About how much of a run's log is kept for the tails that have not passed it; the newest page always is."""
+"""About how many bytes of a run's log are kept for slower tails; the newest page always is."""
 
 Rows = Sequence[tuple[int, bytes]]
 
 
 class Page(tuple[tuple[int, bytes], ...]):
-    """Events that follow each other, as `(seq, event as JSON)`; tails at the same place share one page."""
+    """Consecutive events, as `(seq, event as JSON)`; tails at the same place share one page."""
 
     @cached_property
     def frames(self) -> bytes:
-        """The page as it goes out in a stream, made once for all who share it."""
+        """The page as bytes of a stream, made once for all tails that share it."""
         return frames([(seq, event_type_of(data), data) for seq, data in self])
 
 
@@ -54,7 +54,7 @@ class Tails:
 
     @property
     def held_bytes(self) -> int:
-        """How much of their logs is held for tails that have not passed it."""
+        """The bytes of logs that are kept for slower tails."""
         return sum(window.held_bytes for window in self._windows.values())
 
     @property
@@ -91,8 +91,8 @@ class Tails:
             yield page
         if run.ended:
             return
-        # The record says that the run has not ended at its head, and what was read since held no end: there
-        # is an end to come after `known`, so the log tells everything.
+        # The record says that the run has not ended at its head, and the pages read since had no end. So the
+        # end comes after `known`, and the log alone tells.
         async with self._place(run, after, known) as place:
             window = place.window
             while True:
@@ -109,7 +109,7 @@ class Tails:
 
     @asynccontextmanager
     async def _place(self, run: RunRecord, after: int, known: int) -> "AsyncIterator[_Place]":
-        """A place in the run's window, which is opened at `known` by the first and closed by the last."""
+        """A place in the run's window. The first tail opens the window at `known`, the last one closes it."""
         window = self._windows.get(run.no)
         if window is None or window.reading.done():
             window = _Window(self._store, self._bus, run, start=known, poll_s=self._poll_s)
@@ -126,13 +126,13 @@ class Tails:
                 await window.close()
 
     async def _read(self, run: RunRecord, after: int) -> Page:
-        """The page after `after`, where there is known to be one; those who ask meanwhile share the read."""
+        """The page after `after`, where one is known to exist; tails that ask meanwhile share the read."""
         key = (run.no, after)
         reading = self._reads.get(key)
         if reading is None:
             reading = self._reads[key] = asyncio.create_task(self._read_page(run, after))
             reading.add_done_callback(partial(self._read_done, key))
-        # It belongs to everybody who waits for it: one of them being cancelled must not undo it.
+        # All tails that wait share the read, so the cancellation of one must not cancel it.
         await asyncio.wait({reading})
         return reading.result()
 
@@ -188,7 +188,7 @@ class _Window:
         return page
 
     async def grown(self, timeout_s: float | None) -> bool:
-        """Waits until there is more, or no more to come; False if neither is so after `timeout_s`."""
+        """Waits for more events, or for the end of reading; False if neither has come after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._growth.wait()
@@ -236,6 +236,6 @@ class _Window:
 
 
 def _seen(task: "asyncio.Task[Page] | asyncio.Task[None]") -> None:
-    """Its failure has been told to whoever waits; where nobody does any more, it is nobody's."""
+    """Marks the task's exception as retrieved, as there may be no tail left that waits for it."""
     if not task.cancelled():
         task.exception()

@@ -2,8 +2,8 @@
 
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation
 
-# Sums and differences of decimals are finite, so a context that never has to round gives them exactly; one
-# that had to round all the same raises instead.
+# Sums and differences of decimals are finite, so a context with enough digits gives them exactly. A context
+# that had to round raises instead.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, InvalidOperation])
 
 
@@ -21,7 +21,7 @@ def subtract_usd(one: Decimal, other: Decimal) -> Decimal:
 
 
 def price_of(per_million: Decimal, count: int) -> Decimal:
-    """What so many cost at a price for a million, exactly."""
+    """The exact cost of `count` tokens at a price for a million."""
     return _EXACT.scaleb(_EXACT.multiply(per_million, Decimal(count)), -6)
 
 

@@ -1,8 +1,7 @@
-"""What the caller of a flow may set anew for a run, and which models a project may use.
+"""The fields of a flow that a caller may override for a run, and the models that a project may use.
 
 `apply_overrides` in `flow_arguments.py` says whether an override is one; this file says whether the caller
-may. A field with the value that it has already is no change: callers repeat their overrides when they take a
-run up again.
+may. A field with its present value is no change, as callers repeat their overrides when they resume a run.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,26 +15,26 @@ from runglass.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
 from runglass.provider_settings import SettingRules
 
 ALWAYS = "echo"
-"""The model that is offline and may be named everywhere."""
+"""The offline model, which every project may use."""
 
 _DEFAULT = ("prompt", "system", "input", "settings", "output_schema", "model")
 _LONGEST_SHOWN = 100
 _LONGEST_MODEL = 256
-"""No flow can name a longer one."""
+"""The longest name of a model, as in a flow."""
 
 
 def offered_fields(flow: Flow) -> Collection[str]:
-    """The fields of its steps that a flow lets every caller set."""
+    """The fields of a flow's steps that it lets every caller set."""
     return _DEFAULT if flow.overridable is None else flow.overridable
 
 
 def may_hand_in(flow: Flow, role: str) -> bool:
-    """Whether a caller may hand in what steps get and gave: that sets their input in another way."""
+    """Whether a caller may set inputs and outputs of steps, which is another way to override their input."""
     return role == "admin" or "input" in offered_fields(flow)
 
 
 def models_in(flow: Flow) -> frozenset[str]:
-    """The models that a flow names."""
+    """The models of a flow's steps."""
     return frozenset(step.model for step in leaves(flow.steps) if isinstance(step, LlmStep))
 
 
@@ -63,7 +62,7 @@ def check_fields(
 ) -> frozenset[str]:
     """The models that overrides bring. Raises FORBIDDEN for a field that a `run` key may not set.
 
-    Overrides that are none, of unknown steps and fields, pass: `apply_overrides` says what is wrong there.
+    Invalid overrides, such as those of unknown steps, pass, as `apply_overrides` refuses them.
     """
     steps = {step.id: step for step in leaves(flow.steps)}
     offered = offered_fields(flow)
@@ -89,7 +88,7 @@ def check_fields(
 
 
 def check_new_models(models: Iterable[str], patterns: Collection[str], *, source: str) -> None:
-    """Raises FORBIDDEN for a model that no pattern of `source` allows a caller to bring."""
+    """Raises FORBIDDEN for a new model that no pattern of `source` allows."""
     for model in models:
         if not is_allowed(model, patterns):
             raise api_error(
@@ -110,7 +109,7 @@ def check_flow_models(flow: Flow, patterns: Collection[str] | None, rules: Setti
 
 
 def flow_refusal(step: LlmStep, patterns: Collection[str] | None, rules: SettingRules) -> str | None:
-    """Why no run may have this step, whoever asks; None where it may."""
+    """The reason why no run may have this step, for any role; None where it may."""
     if patterns is not None and not is_allowed(step.model, patterns):
         return (
             f"model {step.model[:_LONGEST_SHOWN]!r} is not among the models of the project;"
@@ -126,7 +125,7 @@ def _is_same(step: LeafStep, name: str, value: Any) -> bool:
     try:
         return msgspec.convert({**before, name: value}, type(step), strict=False) == step
     except msgspec.ValidationError:
-        # No value that the field could have; to this caller it is forbidden all the same.
+        # The value is invalid for the field; for this caller it is forbidden all the same.
         return False
 
 

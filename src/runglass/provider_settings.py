@@ -26,10 +26,10 @@ PLAIN = frozenset(
         "top_p",
     }
 )
-"""Settings that mean the same for every provider, and that anybody may set."""
+"""Settings with the same meaning for every provider, which every caller may set."""
 
 PRICED = "service_tier"
-"""Changes the price of a token: for the authors of flows and for administrators."""
+"""Settings that change the price of a token: only authors of flows and administrators may set them."""
 
 
 def _names(text: str) -> frozenset[str]:
@@ -83,7 +83,7 @@ NEVER: dict[str, frozenset[str]] = {
         "transfer-encoding upgrade x-api-key x-forwarded-for x-forwarded-host x-goog-api-key"
     ),
 }
-"""What no setting of the server opens."""
+"""Names that no setting of the server can allow."""
 
 ANY_PROVIDER = "*"
 
@@ -106,9 +106,9 @@ class SettingRules:
                     raise ValueError(f"{provider}: {name!r} cannot be allowed; name single harmless fields")
 
     def refusal(self, model: str, settings: Mapping[str, Any]) -> str | None:
-        """Why a step must not ask `model` with these settings, in one sentence; None where it may.
+        """The reason why a step must not ask `model` with these settings, as a sentence; None where it may.
 
-        Such a sentence begins with the field. What only `echo` hears is of no consequence.
+        The sentence begins with the field. Settings have no effect on `echo`, so it takes any.
         """
         if not settings or model == "echo":
             return None
@@ -117,7 +117,7 @@ class SettingRules:
     def refusal_to_caller(
         self, model: str, settings: Mapping[str, Any], known: Mapping[str, Any]
     ) -> str | None:
-        """As `refusal`, for what a caller who may only run flows sets anew, where the flow has `known`."""
+        """As `refusal`, for overrides by a key with the role `run`; `known` are the flow's own settings."""
         changed = {
             name: value for name, value in settings.items() if name not in known or known[name] != value
         }
@@ -146,7 +146,7 @@ class SettingRules:
 
 def _extras(provider: str, name: str, value: Mapping[Any, Any], more: frozenset[str]) -> Iterator[str]:
     for key in value:
-        # Names of headers have no case; those of fields do.
+        # Case matters in names of fields, not in names of headers.
         field = key.lower() if name == "extra_headers" else key
         if field not in EXTRAS[name] and f"{name}.{field}" not in more:
             if str(field).lower() in NEVER[name]:
@@ -156,7 +156,7 @@ def _extras(provider: str, name: str, value: Mapping[Any, Any], more: frozenset[
 
 
 def _provider(model: str) -> str:
-    # Asked before anybody has looked at how long it is.
+    # The name may still be of any length here.
     return model.partition(":")[0][:_LONGEST_SHOWN]
 
 

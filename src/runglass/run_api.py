@@ -1,4 +1,4 @@
-"""What a caller sends to run a flow and what comes back: the bodies of the execution endpoints.
+"""The bodies of the execution endpoints: requests that run a flow, and their responses.
 
 Plain values shared by client and server. Responses are camelCase; request bodies are read in both spellings
 (`accept_both_spellings`).
@@ -33,7 +33,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
 
 
 class RunRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """What every way of running a flow takes. `trace=True` asks for full snapshots of this one run.
+    """The fields of every request that runs a flow. `trace=True` asks for full snapshots of this one run.
 
     `messages` are turns of `{role, content, toolCalls?, toolCallId?, name?}` and exclude `message`.
     """
@@ -47,7 +47,7 @@ class RunRequest(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
 
 
 class ToolRequest(RunRequest, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A request that may offer tools and take a run up again with their results."""
+    """A request that may offer tools and resume a run with their results."""
 
     tools: list[dict[str, Any]] = []
     tool_choice: str | dict[str, Any] | None = None
@@ -64,7 +64,7 @@ class ExecuteRequest(ToolRequest, frozen=True, kw_only=True, rename="camel", omi
 
 
 class StepRequest(ToolRequest, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Body of `POST …/step`; the caller carries the cursor, `step_index`. None is where the run is."""
+    """Body of `POST …/step`; the caller carries the cursor, `step_index`. None is the position of the run."""
 
     step_index: int | None = None
     input_overrides: dict[str, Any] | None = None
@@ -155,7 +155,7 @@ class RunPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def accept_both_spellings(body: Any, shape: type[msgspec.Struct]) -> Any:
-    """`body` with the top-level members of `shape` in camelCase, whichever of the two spellings came in.
+    """`body` with the top-level members of `shape` in camelCase, from either of the two spellings.
 
     Members that `shape` does not know, and everything below the top level, stay as they are. A member given
     in both spellings is left alone, so that decoding cannot silently prefer one.

@@ -1,4 +1,4 @@
-"""Whether a caller may have a run: what the project, the server and the flow allow, as it stands now.
+"""Whether a caller may start a run, by the present rules of the project, the server and the flow.
 
 The rules are in `override_policy.py` and `provider_settings.py`; this file looks up the data for them.
 """
@@ -17,7 +17,7 @@ from runglass.store.base import Store
 from runglass.store.records import Project, Role
 
 MOST_VERSIONS = 10_000
-"""Published versions of which the models are remembered."""
+"""The most published versions whose models are kept."""
 
 
 class RunPolicy:
@@ -30,7 +30,7 @@ class RunPolicy:
         self._models_of_version: dict[tuple[str, int], frozenset[str]] = {}
 
     def check_flow(self, project: Project, flow: Flow) -> None:
-        """Raises FORBIDDEN for a model or settings that nobody may use in a flow of this project."""
+        """Raises FORBIDDEN for a model or settings that no flow of this project may use."""
         check_flow_models(flow, project.allowed_models, self._rules)
 
     async def check_overrides(
@@ -49,7 +49,7 @@ class RunPolicy:
         models = await offload(check, size_bytes=size_bytes)
         if not models:
             return
-        # As they are now, not as they were when the call came in.
+        # The patterns are read now, as they may have changed since the call came in.
         current = await self._store.project(project.id) or project
         if current.allowed_models is not None:
             patterns: Collection[str] = current.allowed_models
@@ -69,7 +69,7 @@ class RunPolicy:
                 if key not in self._models_of_version:
                     source = await self._store.flow_source(*key)
                     flow = None if source is None else await offload_in_turn(partial(decode_flow, source))
-                    # A published version never changes. In the order of the list, the oldest goes first.
+                    # A published version never changes, so its models are kept; the oldest entry goes first.
                     while len(self._models_of_version) >= MOST_VERSIONS:
                         self._models_of_version.pop(next(iter(self._models_of_version)))
                     self._models_of_version[key] = frozenset() if flow is None else models_in(flow)

@@ -1,4 +1,4 @@
-"""A store, a bus and an engine that work together, and the few things that need all of them.
+"""A store, a bus and an engine that work together, and the few operations that need all of them.
 
 These are pushing a flow, and turning a caller's request into a run. The form of the request on the wire is
 the server's business; `composition.py` puts a runtime together.
@@ -34,7 +34,7 @@ from runglass.store.base import Store
 from runglass.store.records import FlowRecord, IdempotencyKey, Project, Retention, Role
 
 PROMPT_S = 0.2
-"""A request that takes no longer until it starts its run is as good as its key was at first."""
+"""A request that starts its run within this time needs no second check of its key."""
 
 decode_stored_flow = ByteCache(decode_flow, times=10, share=0.5)
 
@@ -112,7 +112,7 @@ class Runtime:
             project_id=project.id,
         )
         assert inputs is not None
-        # A check may wait for its turn for long.
+        # A check may have waited long for its turn.
         if key_id is not None:
             waited = time.monotonic() - began_s > PROMPT_S
             await self.require_key(key_id, waited=waited or size_bytes > LARGE_BYTES)
@@ -171,9 +171,9 @@ class Runtime:
         self.policy.check_flow(project, flow)
 
     async def current(self, project: Project) -> Project:
-        """The project as it stands now: since the call came in, a body may have taken its time.
+        """The project as the store has it now, which may have changed while the body came in.
 
-        Meanwhile other runs may have spent the budget, or an administrator has changed the project.
+        Other runs may have spent the budget meanwhile, or an administrator may have changed the project.
         """
         return await self.store.project(project.id) or project
 
@@ -207,7 +207,7 @@ class Runtime:
 
 async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = SERVER) -> FlowRecord:
     """Stores the flow as the draft of its slug."""
-    # In a thread: other tasks are not to wait while a large flow is written out.
+    # A thread encodes the flow, as a large one would block the event loop.
     source = await offload_in_turn(flow.encode)
     return await store.put_draft(
         project.id,

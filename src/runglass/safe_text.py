@@ -1,9 +1,9 @@
-"""Text that cannot be passed on as it is. Knows nothing of where a text is from.
+"""Makes texts of any origin fit for JSON and for the log. Knows nothing of where a text is from.
 
 Halves of characters are what UTF-16 calls a lone surrogate, which no UTF-8 and so no JSON can carry. They
 come in by escapes like `\\ud800`, by file names and arguments that are no UTF-8, and by texts that were cut
-in the middle of an emoji. And what callers wrote may hold line breaks and other control characters, with
-which it would write lines of its own into a log.
+in the middle of an emoji. Texts of callers may also hold line breaks and other control characters, which
+would forge lines in a log.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ Place = tuple[str | int, ...]
 
 
 def replace_surrogates(text: str) -> str:
-    """Text that can be encoded: halves of a character that found each other joined, single ones replaced."""
+    """Text that can be encoded: two halves of a character are joined, a single half is replaced."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -28,7 +28,7 @@ def is_whole(text: str) -> bool:
 
 
 def printable(text: str, *, limit: int = 500) -> str:
-    """Text for a line of a log: what is no visible character as its escape, at most so many characters."""
+    """Text for a line of a log: invisible characters as escapes, and at most `limit` characters."""
     if len(text) > limit:
         text = f"{text[:limit]}…"
     if text.isprintable():

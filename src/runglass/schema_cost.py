@@ -2,7 +2,8 @@
 
 A validator applies each part of a schema, its references written out, at most once to each part of a value.
 So their product bounds the work, as long as no reference leads back to itself: then the parts double at each
-level of a value, and 550 bytes can ask for 2**40 steps. What is not proved here is only unknown.
+level of a value, and 550 bytes can ask for 2**40 steps. The cost of a schema that is not proved here is only
+unknown.
 """
 
 import re
@@ -12,27 +13,28 @@ from typing import Any, NamedTuple
 import jsonschema_rs
 
 MAX_WALKED = 20_000
-"""Parts that are looked at for a proof: some 10 ms. A larger schema is not proved."""
+"""The most parts that a proof walks, in some 10 ms. A larger schema is not proved."""
 
 NUMBER_WEIGHT = 50
 """Comparing with an integer of thousands of digits takes this much longer than another test."""
 DIVISION_WEIGHT = 200
 FRACTION_WEIGHT = 1000
-"""Dividing by a whole number, and by a fraction: exact, so 1e300 by 1e-300 takes 33 µs."""
+"""The weights of a division by a whole number and by a fraction: exact, 1e300 by 1e-300 takes 33 µs."""
 
 _PATTERN_BYTES = 1 << 20
 _UNPROVED = frozenset(
-    # They look at a value once more for each of their neighbours, or find their target while they run.
+    # These keywords look at a value once more for each of their neighbours, or find their target while they
+    # run.
     {"$dynamicRef", "$recursiveRef", "unevaluatedItems", "unevaluatedProperties"}
 )
 _COMPARING = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 _REPEATED = re.compile(r"\{(\d*)(?:,(\d*))?\}")
 _VERBOSE = re.compile(r"\(\?[a-zA-Z-]*x")
-"""Spaces and comments may stand inside of repetitions then, where `_REPEATED` does not see them."""
+"""In verbose patterns spaces and comments may stand inside of repetitions, which `_REPEATED` does not see."""
 _PROPERTY = re.compile(r"\\[pP]")
 _WIDE = re.compile(r"[^\0-\x7f]|\\[pPuUx]")
 _PROPERTY_WEIGHT = 150
-"""A class like `\\pL` is a machine of 75 kB, made in a quarter of a millisecond."""
+"""A class like `\\pL` compiles to a machine of 75 kB, in a quarter of a millisecond."""
 _MOST_REPEATED = 1_000_000
 _LONGEST_NUMBER = 6
 
@@ -65,10 +67,10 @@ class Cost(NamedTuple):
 
 
 def target(schema: Any, reference: str) -> Any:
-    """What a reference to a place in the same schema stands for.
+    """The part of the schema that a reference to a place in the same schema means.
 
-    Raises LookupError for any other, and for what a validator may find elsewhere than here: a place that is
-    spelled with `%`, or lies in a part with an `$id`, which is the root of the references in it.
+    Raises LookupError for any other reference, and for a place that a validator may find elsewhere: one that
+    is spelled with `%`, or lies in a part with an `$id`, which is the root of the references in it.
     """
     place: Any = schema
     if reference == "#":
@@ -92,7 +94,7 @@ def _has_id(part: dict[str, Any]) -> bool:
 
 
 def cost_of(schema: Any) -> Cost:
-    """What the schema can cost. Takes time linear in its size."""
+    """The cost of the schema, in time linear in its size."""
     own: dict[str, Cost] = {}
     within: dict[str, list[str]] = {}
     total: dict[str, Cost] = {}
@@ -108,14 +110,15 @@ def cost_of(schema: Any) -> Cost:
         if name not in total:
             cost = own[name]
             for inner in within[name]:
-                # What has no total yet is being added up: the reference leads back to where it came from.
+                # A part without a total is being added up at this moment, so the reference leads back to
+                # itself.
                 cost += total.get(inner, Cost(proved=False)) + Cost(references=1)
             total[name] = cost
     return total["#"]
 
 
 def _walk(schema: Any, name: str, room: int) -> tuple[Cost, list[str], int]:
-    """The cost of one part of the schema without what it refers to, its references, and the parts walked."""
+    """The cost of one part without the targets of its references; the references; the parts walked."""
     try:
         start = target(schema, name)
     except LookupError:
@@ -139,7 +142,7 @@ def _walk(schema: Any, name: str, room: int) -> tuple[Cost, list[str], int]:
             reference = part.get("$ref")
             if isinstance(reference, str):
                 references.append(reference)
-            # The root's definitions are of no account until something refers to them.
+            # The root's definitions do not count until a reference leads to them.
             left_out = ("$defs", "definitions") if part is schema else ()
             pending += [(inner, value) for inner, value in part.items() if inner not in left_out]
         elif isinstance(part, list):
@@ -180,8 +183,8 @@ def pattern_weight(pattern: str) -> int:
             return _MOST_REPEATED
         times = max(int(number or 0) for number in repeated.groups(""))
         before = pattern[repeated.start() - 1]
-        # A repetition of a group, or of another repetition, is one of all that is in it; and a class with
-        # letters beyond ASCII is a machine of many parts itself.
+        # A repetition of a group, or of another repetition, repeats all parts of it; and a class with letters
+        # beyond ASCII is a machine of many parts itself.
         if is_wide or before in ")}?*+":
             factor = min(factor * max(times, 1), _MOST_REPEATED)
         else:

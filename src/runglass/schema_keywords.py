@@ -1,6 +1,6 @@
 """Keywords of a JSON Schema that do nothing: misspelt ones, and those of another type than the schema's.
 
-A validator passes over both without a word, as the standard asks of it. Must not know what a schema is for.
+A validator ignores both silently, as the standard demands. Must not know what a schema is for.
 """
 
 from collections.abc import Iterator
@@ -86,15 +86,15 @@ _ANNOTATIONS = frozenset(
     }
 )
 _OF_OPENAPI = frozenset({"discriminator", "example", "externalDocs", "nullable", "xml"})
-"""Many schemas are first written for it. Models read these, validators do not."""
+"""Keywords of OpenAPI, which many schemas have. Models read them, validators do not."""
 KEYWORDS = _ANNOTATIONS | _OF_OPENAPI | _ONE_SCHEMA | _LISTS | _MAPS | _TYPE_OF.keys()
-"""Draft 2020-12, and what is left of the drafts before it."""
+"""The keywords of draft 2020-12, and those of earlier drafts that still have an effect."""
 
 _NEEDS = {"then": "if", "else": "if", "minContains": "contains", "maxContains": "contains"}
 
 
 def idle_keywords(schema: Any, path: Path) -> Iterator[Finding]:
-    """A warning for each keyword that changes nothing. Keywords beginning with `x-` are somebody's notes."""
+    """A warning for each keyword without effect. Keywords beginning with `x-` count as notes."""
     if not isinstance(schema, dict) or "2020-12/schema" not in str(schema.get("$schema", "2020-12/schema")):
         # Another dialect may have keywords of its own.
         return

@@ -1,4 +1,4 @@
-"""JSON Schemas: compiled once, what they find told in words, their own references followed.
+"""JSON Schemas: compiled once, with their mistakes in words and their own references followed.
 
 Flow files, the inputs of a run and the answers of models are judged by schemas; all of them here, so that a
 mistake reads the same wherever it is found. Must not know what a schema is for.
@@ -19,15 +19,15 @@ from runglass.diagnostics import Finding, path_text, shown
 from runglass.schema_cost import Cost, cost_of, is_linear, pattern_weight, patterns_in
 
 MAX_REFERENCES = 10_000
-"""References that a validator may have to follow for one value: a chain of doublings would take for ever."""
+"""The most references that a validator follows for one value: a chain of doublings would never end."""
 
 QUICK_SCHEMA_BYTES = 32 * 1024
 QUICK_PARTS = 10_000
 QUICK_PATTERNS = 5_000
-"""What is compiled on the event loop takes 10 ms at the very worst."""
+"""The most bytes of a schema that is compiled on the event loop, which takes 10 ms at the very worst."""
 
 QUICK_WORK = 8_000_000
-"""Parts of a schema times bytes of a value that are judged there: 2.5 ns each at worst, 0.5 as a rule."""
+"""The most parts of a schema times bytes of a value there: 2.5 ns each at worst, 0.5 as a rule."""
 
 QUICK_COMPARED = 16_000_000
 """Lists of unique items times the square of a value's bytes: 4 kB for one of them take 10 ms at worst."""
@@ -37,13 +37,13 @@ MAX_ERRORS = 200_000
 """Rules times parts of a value, each of which may be an error of 20 µs."""
 
 MAX_KNOWN = 300
-"""Names that a wrong one is compared with; each takes some 10 µs."""
+"""The most names that a wrong one is compared with; each takes some 10 µs."""
 
 Schema = dict[str, Any]
 
 
 class Unproved(Exception):
-    """Nothing proves that the work ends soon: it belongs into a process that can be killed."""
+    """The work is not proved to end soon, so it belongs in a process that can be killed."""
 
 
 class _Compiled(NamedTuple):
@@ -63,18 +63,18 @@ def _cost(encoded: bytes) -> Cost:
     schema = msgspec.json.decode(encoded)
     cost = cost_of(schema)
     few = cost.proved and cost.parts <= QUICK_PARTS and cost.patterns <= QUICK_PATTERNS
-    # Those that nothing refers to are tried here, too.
+    # This also tries definitions that no reference leads to.
     patterns = list(patterns_in(schema)) if few else []
     proved = few and sum(map(pattern_weight, patterns)) <= QUICK_PATTERNS and all(map(is_linear, patterns))
     return cost._replace(proved=proved)
 
 
 def _beside(compiled: _Compiled) -> int:
-    """Bytes that a compiled schema takes beside its length: of what references repeat, and of patterns."""
+    """The bytes of a compiled schema beyond its length: for repeated parts, and for patterns."""
     return 300 * compiled.cost.parts + 600 * compiled.cost.patterns
 
 
-# A compiled schema takes some 25 times its JSON, and what its references repeat.
+# A compiled schema takes some 25 times its JSON, and more for the parts that its references repeat.
 _compiled = ByteCache(_compile, times=30, share=0.25, beside=_beside)
 _costs = ByteCache(_cost, times=1, share=0.03)
 
@@ -86,13 +86,13 @@ def _encoded(schema: Any) -> bytes:
 def compile_schema(schema: Schema) -> jsonschema_rs.Validator:
     """A validator of the schema, compiled once; a remote `$ref` is never fetched.
 
-    Raises ValueError for what is not a schema; the ones in a parsed flow have been tried.
+    Raises ValueError for an invalid schema; those of a parsed flow are valid.
     """
     return _compiled(_encoded(schema)).validator
 
 
 def prove_quick(schema: Any, *, size_bytes: int = 0) -> Cost:
-    """The cost of a schema of which it is sure that a value of that size, as JSON, is judged in milliseconds.
+    """The cost of a schema that is proved to judge a value of that size, as JSON, in milliseconds.
 
     Raises Unproved for any other, without compiling it.
     """
@@ -111,10 +111,10 @@ def _proved_cost(encoded: bytes, size_bytes: int) -> Cost:
 
 
 def errors_in(value: Any, schema: Schema, *, quick_bytes: int | None = None) -> Iterable[ValidationError]:
-    """What the validator finds wrong; with `quick_bytes`, the value's size, only where that is proved quick.
+    """The errors of the validator; with `quick_bytes`, the value's size, only where that is proved quick.
 
-    Of a large value with many rules only the first mistake is told: an error is a hundred times as dear as
-    finding none. Raises ValueError like `compile_schema`, and Unproved.
+    A large value with many rules gets only its first mistake: an error takes a hundred times as long as a
+    pass. Raises ValueError like `compile_schema`, and Unproved.
     """
     encoded = _encoded(schema)
     cost = None if quick_bytes is None else _proved_cost(encoded, quick_bytes)
@@ -148,14 +148,14 @@ def _count(value: Any, *, most: int) -> int:
 
 
 def mistakes(value: Any, schema: Schema, *, most: int = 5, quick_bytes: int | None = None) -> list[str]:
-    """What is wrong with the value and where, in at most so many sentences. Raises like `errors_in`."""
+    """The mistakes of the value with their places, in at most `most` sentences. Raises like `errors_in`."""
     errors = errors_in(value, schema, quick_bytes=quick_bytes)
     found = (finding for error in errors for finding in explain(error, schema))
     return [sentence(finding) for finding in islice(found, most)]
 
 
 def sentence(finding: Finding) -> str:
-    """What is wrong, with the place in front where there is one."""
+    """The finding as a sentence, with its place in front where it has one."""
     path, said = path_text(finding.path), finding.message
     if not path:
         return said
@@ -173,7 +173,7 @@ _KINDS = {
 
 
 def explain(error: jsonschema_rs.ValidationError, schema: Schema | None = None) -> Iterator[Finding]:
-    """The error in words. With the schema that found it, an unknown field comes with a suggestion."""
+    """The error in words. With the schema, an error about an unknown field has a suggestion."""
     path, kind = tuple(error.instance_path), error.kind
     match kind:
         case Kind.Required():
@@ -204,10 +204,11 @@ def _explain_branches(
     branches: list[list[jsonschema_rs.ValidationError]],
     schema: Schema | None,
 ) -> Iterator[Finding]:
-    """Of several allowed forms, the mistakes of the one that was meant."""
+    """The mistakes of the value in the allowed form that it is nearest to."""
     path = tuple(error.instance_path)
     outermost = [[e.kind for e in branch if e.instance_path == error.instance_path] for branch in branches]
-    # The least wrong on the outside is the one that was meant: 2 is a wrong type, 1 any other mistake there.
+    # The form with the least mistakes at the outermost level is the nearest: a wrong type counts 2, any other
+    # mistake 1.
     misfits = [
         2 if any(isinstance(k, Kind.Type) for k in kinds) else min(len(kinds), 1) for kinds in outermost
     ]
@@ -249,7 +250,7 @@ def any_of(options: list[Any]) -> str:
 
 def suggestion(word: Any, known: list[Any]) -> str:
     """`; did you mean …?`, or nothing when no known word is near."""
-    # difflib takes quadratic time, and nobody types a name that long.
+    # difflib takes quadratic time, and no typed name is that long.
     if not isinstance(word, str) or len(word) > 64:
         return ""
     compared = [name for name in islice(known, MAX_KNOWN) if isinstance(name, str)]

@@ -1,6 +1,6 @@
-"""A session as people read it: the runs that a caller tied together, each with what its steps left behind.
+"""The public types of a session: runs that share a session id, each with the snapshots of its steps.
 
-Shared by client and server. What there is none of is left out of the JSON.
+Shared by client and server. The JSON has no members for missing values.
 """
 
 import msgspec
@@ -14,8 +14,8 @@ class SessionStep(
 ):
     """The latest attempt of a step in one iteration; the snapshots are what the trace calls contexts.
 
-    The error of a run that failed reads as the run's caller got it. Where the run ended in a container, the
-    last step is that container, and its output the run's result. Snapshots decode when they are first read.
+    The error of a failed run is the one that its caller got. Where the run ended in a container, the last
+    step is that container, and its output the run's result. Snapshots decode when they are first read.
     """
 
     step_id: str
@@ -44,10 +44,10 @@ decode_when_read(SessionStep, ("input_snapshot", "output_snapshot", "error_snaps
 
 
 class SessionExecution(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A run of the session. `error_at_step` is the step that a failed run lost, where it was one.
+    """A run of the session. `error_at_step` is the step with which the run failed, if one did.
 
-    `trigger_type` is `execute`, `step` or `job`; `trace_capture_mode` is what was kept of the run, and
-    `snapshots_available` whether any step has a snapshot.
+    `trigger_type` is `execute`, `step` or `job`; `trace_capture_mode` is the run's capture mode, and
+    `snapshots_available` says whether any step has a snapshot.
     """
 
     execution_id: str

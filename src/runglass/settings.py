@@ -17,7 +17,7 @@ from runglass.errors import RunglassError
 
 
 class SettingsError(RunglassError):
-    """A setting has a value that cannot be used; the message says which, from where, and what fits."""
+    """A setting has an unfit value; the message has its name, its source and the values that fit."""
 
 
 class Price(msgspec.Struct, frozen=True):
@@ -96,7 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="price per model string, over the built-in list: US dollars per million tokens"),
     ] = {}
     pause_limit_h: Annotated[
-        float, Meta(gt=0, description="hours after which a paused run that nobody takes up is cancelled")
+        float, Meta(gt=0, description="hours after which a paused run is cancelled unless it is resumed")
     ] = 24.0
     answer_ttl_s: Annotated[
         float,

@@ -48,7 +48,7 @@ def read_settings(
     """The settings in force. `file` defaults to `runglass.toml` in the current folder, if there is one.
 
     Raises SettingsError for an unfit value, and for an unknown name in the file. A variable with an unknown
-    name may be meant for something else: `warn` hears of it, once in the life of the process.
+    name may belong to another program: `warn` is called with a warning, once in the life of the process.
     """
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
@@ -95,7 +95,7 @@ def _from_environment(environment: Mapping[str, str], warn: Callable[[str], None
 
 
 def _passed_over(variable: str, text: str) -> str | None:
-    """Why a variable is not read, empty where that needs no words; None for one that is."""
+    """The reason why a variable is ignored, empty where no warning is needed; None for one that is read."""
     name = variable.removeprefix(PREFIX)
     is_link = _SERVICE_LINK.fullmatch(text) is not None
     if name == "PORT" and is_link:
@@ -127,7 +127,7 @@ def _convert(values: Mapping[str, Any], source: str) -> Settings:
 
 
 def _choices(told: str) -> str:
-    """The values that a setting may have, where it has one that is none of them."""
+    """The values that a setting may have, where its present one is none of them."""
     import msgspec.inspect
 
     fields = {field.name: field.type for field in msgspec.inspect.type_info(Settings).fields}  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """Server-Sent Events as bytes: encode frames, decode a stream chunk by chunk.
 
-Server and client share this file so that one place knows how an event looks on the wire. It does no I/O and
-must not know what the data means: the JSON bytes pass through untouched.
+Server and client share this file, so that the format of a frame is in one place. It does no I/O and must not
+know what the data means: the JSON bytes pass through untouched.
 
 The decoder follows the HTML standard, "Interpreting an event stream". Its limit on the size of a frame is an
 addition, and so is the refusal of a `retry` of more than 18 digits.
@@ -21,7 +21,7 @@ _UNNUMBERED_FRAME = b"event: %b\ndata: %b\n\n"
 
 
 def frame(seq: int, event: str, data: bytes) -> bytes:
-    """One event as it goes out; `data` is one line of JSON.
+    """One event as bytes of a stream; `data` is one line of JSON.
 
     Raises ValueError if `data` or `event` contains a line end, or `event` is empty.
     """
@@ -31,7 +31,7 @@ def frame(seq: int, event: str, data: bytes) -> bytes:
 
 
 def unnumbered_frame(event: str, data: bytes) -> bytes:
-    """What no stream can be resumed after, as it goes out. Raises as `frame` does."""
+    """A frame without an id, after which no stream can be resumed. Raises as `frame` does."""
     if b"\n" in data or b"\r" in data:
         raise ValueError(f"data of {event!r} contains a line end: encode it as one line of JSON")
     return _UNNUMBERED_FRAME % (_event_name(event), data)
@@ -96,7 +96,7 @@ class Decoder:
 
     @property
     def last_event_id(self) -> str:
-        """What to send as `Last-Event-ID` when the stream is opened again; empty if there is none."""
+        """The `Last-Event-ID` to send when the stream is opened again; empty if there is none."""
         return self._last_event_id
 
     @property
@@ -182,7 +182,8 @@ class Decoder:
         for line in lines:
             if line:
                 self._count(line)
-                # No longer than a piece: copies of so little cost less than the views of `_cut`.
+                # The line is no longer than a piece, and copies of so little cost less than the views of
+                # `_cut`.
                 name, _, value = line.partition(b":")
                 self._read_field(name, value[1:] if value.startswith(b" ") else value)
             else:

@@ -24,9 +24,9 @@ class Reference(NamedTuple):
     column: int = 1
     asked: bool = False
     depends: bool = False
-    """Whether anything in the text is done on a condition."""
+    """Whether the text has a condition."""
     as_field: bool = False
-    """Whether it is written like a field, which objects in Python do not have."""
+    """Whether it is written as `steps.id`, which Python's dictionaries do not have."""
 
 
 def references_of(step: dict[str, Any], path: Path) -> Iterator[tuple[Reference, Path]]:
@@ -84,7 +84,7 @@ def _in_template(text: Any) -> Iterator[Reference]:
     except minijinja.TemplateError:
         # A finding of `flow_syntax.py`.
         return
-    # A template may have variables of its own that are called so; minijinja knows which are.
+    # A template may have a variable of its own called `steps`; minijinja knows.
     fields = {parts[1] for name in names if len(parts := name.split(".")) > 1 and parts[0] == STEPS}
     tags = list(_tags(text))
     words = {token.text for tag in tags for token in tag if token.kind == "name"}
@@ -92,7 +92,7 @@ def _in_template(text: Any) -> Iterator[Reference]:
     depends = not words.isdisjoint(_CONDITIONS)
     at, line, start = 0, 1, 0
     for name, is_key, offset in (found for tag in tags for found in _mentioned(tag)):
-        # From the mention before, so that a long text is read once.
+        # The search goes on from the last mention, so that a long text is read once.
         line += text.count("\n", at, offset)
         start = max(start, text.rfind("\n", at, offset) + 1)
         at = offset
@@ -114,7 +114,7 @@ def _tags(text: str) -> Iterator[list[_Token]]:
             if kind == "end":
                 if open_braces == 0:
                     break
-                # What looks like the end of the tag is that of an object in it.
+                # A closing brace inside an object literal looks like the end of the tag.
                 kind, at = None, token.start() + 1
             said = text[token.start() : at]
             open_braces += (said == "{") - (said == "}")
@@ -187,7 +187,7 @@ def _in_python(text: Any, mode: Literal["exec", "eval"]) -> Iterator[Reference]:
 
 
 def _binds_steps(node: ast.AST) -> bool:
-    """Whether the code calls something of its own `steps`."""
+    """Whether the code has a variable of its own called `steps`."""
     match node:
         case ast.Name(id=name):
             return name == STEPS and not isinstance(node.ctx, ast.Load)

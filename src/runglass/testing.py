@@ -1,4 +1,4 @@
-"""Helpers for tests that need a running Runglass: our own, and those of whoever builds on it."""
+"""Helpers for tests that need a running Runglass, in this repository and in others."""
 
 import asyncio
 import tempfile
@@ -26,7 +26,7 @@ class RunningServer:
     """A real server on a free port, in a thread with an event loop of its own.
 
     `base_url` ends in `/api/v1`; `key` is an admin key of project `acme/demo`. Sync and async tests use it
-    alike; what works on the store goes through `call`, onto the server's loop.
+    alike; coroutines on the store go through `call`, onto the server's loop.
     """
 
     def __init__(self, address: str, runtime: "Runtime", loop: asyncio.AbstractEventLoop) -> None:
@@ -82,7 +82,7 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
     """A server with these settings, until the block ends.
 
     By default it listens on a free port of 127.0.0.1, keeps its data in a temporary folder and waits for no
-    step when it stops. What keeps it from starting, or from stopping cleanly, is raised here.
+    step when it stops. Errors of starting and of stopping are raised here.
     """
     with (
         tempfile.TemporaryDirectory(prefix="runglass-") as folder,
@@ -105,7 +105,7 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
         try:
             yield RunningServer(address, runtime, loop)
         finally:
-            # A server that broke down has closed its loop; `result` tells why.
+            # A server that failed has closed its loop; `result` raises its error.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(stop.set)
             ended.result(STOP_S)

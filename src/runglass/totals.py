@@ -1,4 +1,4 @@
-"""What a run adds up to, event by event: the numbers behind `flowRun.totals`.
+"""The totals of a run, event by event: the numbers behind `flowRun.totals`.
 
 Only the fold adds to them, so the stored run, its stream and its budget cannot disagree. Sums are exact.
 """
@@ -24,7 +24,7 @@ class Spent(NamedTuple):
         return Spent(sum_of_tokens(self.tokens, other.tokens), sum_of_usd(self.cost_usd, other.cost_usd))
 
     def minus(self, other: "Spent") -> "Spent":
-        """What is in this and not in `other`, which is a part of it; None where that is nothing."""
+        """This without `other`, which is a part of it; None for an amount of nothing."""
         tokens, cost_usd = self.tokens, self.cost_usd
         if tokens is not None and other.tokens is not None:
             tokens = TokenBreakdown(
@@ -71,7 +71,7 @@ class _OfModel:
 
 
 class Totals:
-    """Adds up attempts and model calls, on top of what is `known` already."""
+    """Adds up attempts and model calls, on top of the totals `known`."""
 
     def __init__(self, known: RunTotals | None = None) -> None:
         known = known or RunTotals()
@@ -88,7 +88,7 @@ class Totals:
         self._finish_reasons = dict(known.finish_reasons)
 
     def add_call(self, call: ModelCall) -> None:
-        """One request to a model, whatever came of it."""
+        """Adds one request to a model, answered or failed."""
         self._add(
             call.model,
             Spent.read(call.tokens, call.cost_usd),
@@ -101,7 +101,7 @@ class Totals:
             self._finish_reasons[call.finish_reason] = self._finish_reasons.get(call.finish_reason, 0) + 1
 
     def add_growth(self, before: StepTrace, after: StepTrace) -> None:
-        """What an attempt has spent since, in a log in which model calls do not stand one by one."""
+        """Adds the spending of an attempt since `before`, for logs without `step_model_call` events."""
         if after.model_used is None:
             return
         spent = Spent.read(after.tokens, after.cost_usd).minus(Spent.read(before.tokens, before.cost_usd))
@@ -109,11 +109,11 @@ class Totals:
             self._add(after.model_used, spent, unmetered=False, unpriced=after.cost_usd is None)
 
     def add_failed(self, attempt: StepTrace) -> None:
-        """What an attempt that failed had spent, which has been added before."""
+        """Counts the spending of an attempt, which is in the sum already, as that of a failed one."""
         self.failed_spent = self.failed_spent.plus(Spent.read(attempt.tokens, attempt.cost_usd))
 
     def frozen(self) -> RunTotals:
-        """The totals as they stand."""
+        """The present totals."""
         return RunTotals(
             completed=self.completed,
             failed=self.failed,

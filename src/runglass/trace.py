@@ -2,8 +2,8 @@
 
 Attributes, names and optionality follow the reference (`docs/spec/run-reference.txt`) exactly; on the wire
 the same fields are camelCase.
-`input_context`, `output_context` and `error_context` decode when first read. This file knows nothing of how
-a trace comes about (`fold.py`) or travels. What there is none of is left out of the JSON.
+`input_context`, `output_context` and `error_context` decode when first read. This file knows nothing of how a
+trace is made (`fold.py`) or sent. The JSON has no members for missing values.
 """
 
 from typing import Literal, TypeVar
@@ -23,7 +23,7 @@ Default = TypeVar("Default", bool, int, str)
 
 
 def written(default: Default) -> Default:
-    """A default that is written to JSON all the same: only what there is none of is left out."""
+    """A default that is written to JSON all the same, as only missing values are left out."""
     return msgspec.field(default_factory=lambda: default)
 
 
@@ -36,7 +36,7 @@ class TokenBreakdown(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 
 class ModelTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True):
-    """What all calls of one model add up to; `cost_usd` is the sum of the known costs, None if none is."""
+    """The sums of all calls of one model; `cost_usd` is the sum of the known costs, None if none is."""
 
     calls: int
     tokens: TokenBreakdown | None = None
@@ -46,7 +46,7 @@ class ModelTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="c
 
 
 class RunTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True):
-    """What a run adds up to so far: every attempt and every model call is in it, failed ones included.
+    """The totals of a run so far: every attempt and every model call is in them, failed ones included.
 
     `cost_usd` is exact, the sum of the known costs, None if none is known; of that, `failed_cost_usd` went
     into attempts that failed. `unmetered_calls` are model calls for which the provider told no usage,
@@ -108,18 +108,17 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
 class ModelCall(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True, eq=False
 ):
-    """One request to a language model and what came back.
+    """One request to a language model and its response.
 
-    `number` counts from 1 within the attempt. `request` has what was sent: `system`, `messages`, `settings`,
-    and where there are any `tools`, `toolChoice` and `outputSchema`; `response` has `content` and
-    `toolCalls`. Both are None where the capture mode keeps no content, and cut where they are too large
-    (`truncated`). `request_id` is the provider's. `cost_unknown` says why nobody knows what the call cost:
-    `no_usage`, the provider told none, or `no_price`, none is known. There is no `cost_usd` then, or, where
-    the project has a budget, the amount that was reserved, the most that it can have cost, which
-    `cost_estimated` says. `cached_tokens` and `reasoning_tokens`
-    are parts of `tokens`, where told. `error_code` is set where the call failed or its answer could not be
-    used. `streamed` is false where the answer came in one piece, and `note` says why, where nobody had set it
-    so.
+    `number` counts from 1 within the attempt. `request` has `system`, `messages`, `settings`, and where there
+    are any `tools`, `toolChoice` and `outputSchema`; `response` has `content` and `toolCalls`. Both are None
+    where the capture mode keeps no content, and cut where they are too large (`truncated`). `request_id` is
+    the provider's. `cost_unknown` is the reason why the cost is not known: `no_usage`, the provider told
+    none, or `no_price`, no price is known. There is no `cost_usd` then, or, where the project has a budget,
+    the amount that was reserved, the most that the call can have cost; `cost_estimated` is true then.
+    `cached_tokens` and `reasoning_tokens` are parts of `tokens`, where told. `error_code` is set where the
+    call failed or its answer could not be used. `streamed` is false where the answer came in one piece;
+    `note` says why, unless a setting asked for it.
     """
 
     number: int
@@ -158,9 +157,9 @@ decode_when_read(ModelCall, ("request", "response"))
 
 
 class ModelReservation(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
-    """What a request to a model can cost at most, in US dollars: taken from the budget before it is made.
+    """The most that a request to a model can cost, in US dollars: taken from the budget before it is made.
 
-    `number` is that of the model call which is to come of it.
+    `number` is that of the model call that will follow.
     """
 
     number: int

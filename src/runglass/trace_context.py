@@ -1,7 +1,7 @@
 """The W3C headers `traceparent` and `tracestate`, read as the recommendation says.
 
-A run that is started inside of a caller's trace says so in its own. Tracing must never be in the way of what
-is traced: a header that is malformed counts as not sent.
+The trace of a run names the caller's trace in which it was started. Tracing must never make a call fail, so a
+malformed header counts as not sent.
 """
 
 import re
@@ -23,8 +23,8 @@ _MEMBER = re.compile(
 def read_trace_context(parents: list[str], states: list[str]) -> TraceContext | None:
     """The context in the values of the two headers, each with as many as were sent; None without a good one.
 
-    `tracestate` counts only beside a good `traceparent`. What of it is too long is cut off at its end, in
-    whole members: those in front are the latest.
+    `tracestate` counts only beside a good `traceparent`. A `tracestate` that is too long is cut at its end,
+    in whole members, as the latest are in front.
     """
     if len(parents) != 1:
         return None
@@ -32,7 +32,7 @@ def read_trace_context(parents: list[str], states: list[str]) -> TraceContext | 
     if found is None:
         return None
     version, trace_id, parent_id, flags, more = found.groups()
-    # A later version may say more behind what is known; version 00 says nothing more, ff is none.
+    # Later versions may have further fields; version 00 has none, and ff is no version.
     if version == "ff" or (version == "00" and more) or not (int(trace_id, 16) and int(parent_id, 16)):
         return None
     return TraceContext(parent=f"{version}-{trace_id}-{parent_id}-{flags}", state=_state(states))

@@ -1,7 +1,7 @@
 """Flows of a project, managed on a server: push, publish, roll back, look. Blocking, and on asyncio.
 
-Apart from the client because few programs need it: most run flows that somebody else has pushed. The key
-must have the role `admin` for what changes something.
+Apart from the client because few programs need it: most only run flows. Changes need a key with the role
+`admin`.
 """
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class AdminRequest(RequestSpec[T], Generic[T], frozen=True, kw_only=True):
-    """A call that the server may get twice: each says what is to be, not what is to be added."""
+    """A call that the server may get twice, as it sets a state and adds nothing."""
 
     method: Any
 

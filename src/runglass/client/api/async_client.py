@@ -1,7 +1,7 @@
 """The client on asyncio: one server, one key, and from there to flows and runs.
 
-Only describes calls and hands them on; the twin of `client.py`; `make check` compares them. Unlike
-that one it loads the HTTP library at once: later, on the event loop, everything there would have to wait.
+Only describes calls and hands them on; the twin of `client.py`; `make check` compares them. Unlike that one
+it loads the HTTP library at once, as loading it later would block the event loop.
 """
 
 import uuid
@@ -72,7 +72,7 @@ class AsyncClient:
     async def aclose(self) -> None:
         """Closes every connection; leaving the context manager does it too.
 
-        Whoever still waits for an answer or an event gets a RuntimeError at once.
+        Calls and streams that still wait raise RuntimeError at once.
         """
         await self._transport.aclose()
 
@@ -86,7 +86,7 @@ class AsyncClient:
     ) -> AsyncFlow:
         """The flow named "org/project/slug", or by its slug alone, or by its parts.
 
-        What is left out comes from the client's `org` and `project`. Raises ValueError for what is missing.
+        What is left out comes from the client's `org` and `project`. Raises ValueError for a missing part.
         """
         address = requests.flow_address(
             path,
@@ -114,7 +114,7 @@ class AsyncClient:
         cursor: str | None = None,
         timeout: float | None = None,
     ) -> AsyncRunPages:
-        """The runs that the key may see, newest first: `for run in client.runs()` walks through all of them.
+        """The runs that the key may see, newest first: `for run in client.runs()` goes through all.
 
         They come in pages of at most `limit` (1 to 100), each fetched when the loop comes to it. What is
         returned is the first page, with its `runs` and `next_cursor`; `cursor` is the `next_cursor` of the

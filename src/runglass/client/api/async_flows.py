@@ -152,7 +152,7 @@ class AsyncFlow:
         Raises FlowExecutionError for a refused request or a failed run (its `execution_id` leads to the
         trace), FlowNotFoundError, AuthenticationError, RateLimitError; ToolCallLimitError where a model asks
         for tools in more than `max_tool_rounds` rounds; APITimeoutError, after which the run may still go on;
-        APIConnectionError. Before anything is sent: ValueError for what cannot be asked, TypeError for a
+        APIConnectionError. Before anything is sent: ValueError for invalid arguments, TypeError for a
         handler that cannot be called here.
         """
         execution = run_requests.execution(
@@ -246,8 +246,8 @@ class AsyncFlow:
         the other parameters are those of `execute`. A step may take as long as it needs; a connection that
         falls silent is lost.
 
-        Raises as `execute` does, and FlowExecutionError with `step_id` where a step fails for good. What
-        cannot be asked is refused at once, everything else is raised by the loop.
+        Raises as `execute` does, and FlowExecutionError with `step_id` where a step fails for good. Invalid
+        arguments raise at once, everything else is raised by the loop.
         """
         walk = run_requests.step_through(
             self._address,

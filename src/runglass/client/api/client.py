@@ -60,7 +60,7 @@ class Client:
         self._making = threading.RLock()  # a signal handler may close the client just then
         self._closed = False
         if not self._endpoint.is_plain:
-            _ = self._transport  # the HTTP library judges such a URL, and raises
+            _ = self._transport  # making the transport checks such a URL, and raises
 
     @property
     def _transport(self) -> "SyncTransport":
@@ -88,7 +88,7 @@ class Client:
     def close(self) -> None:
         """Closes every connection; leaving the context manager does it too.
 
-        Whoever still waits for an answer or an event gets a RuntimeError at once.
+        Calls and streams that still wait raise RuntimeError at once.
         """
         with self._making:
             self._closed = True
@@ -105,7 +105,7 @@ class Client:
     ) -> Flow:
         """The flow named "org/project/slug", or by its slug alone, or by its parts.
 
-        What is left out comes from the client's `org` and `project`. Raises ValueError for what is missing.
+        What is left out comes from the client's `org` and `project`. Raises ValueError for a missing part.
         """
         address = requests.flow_address(
             path,
@@ -133,7 +133,7 @@ class Client:
         cursor: str | None = None,
         timeout: float | None = None,
     ) -> RunPages:
-        """The runs that the key may see, newest first: `for run in client.runs()` walks through all of them.
+        """The runs that the key may see, newest first: `for run in client.runs()` goes through all.
 
         They come in pages of at most `limit` (1 to 100), each fetched when the loop comes to it. What is
         returned is the first page, with its `runs` and `next_cursor`; `cursor` is the `next_cursor` of the

@@ -106,7 +106,7 @@ def _deadline(timeout: float | None) -> Deadline:
 
 
 def _poll_s(deadline: Deadline, job: Job | AsyncJob) -> float | None:
-    """What is left for one more question, None for the client's own bound. Raises APITimeoutError."""
+    """The time left for one more poll; None for the client's own bound. Raises APITimeoutError."""
     if math.isinf(deadline.seconds):
         return None
     if deadline.left_s() <= 0:

@@ -1,4 +1,4 @@
-"""The list of runs: its first page, and on from there to all of them, page by page.
+"""The list of runs: its first page, and from there all runs, page by page.
 
 Blocking, and on asyncio. A page is asked for when a loop comes to it, so that a long list costs no memory.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
     from runglass.client.transport.on_asyncio import AsyncTransport
 
 
-# `dict` is where the way to the next page is kept: a field would be part of the page's JSON.
+# `dict` holds the transport and the call for the next page: a field would be part of the page's JSON.
 class RunPages(RunPage, frozen=True, kw_only=True, rename="camel", dict=True, eq=False):
     """A page of runs, newest first. `next_cursor` is None on the last page.
 
@@ -53,7 +53,7 @@ class RunPages(RunPage, frozen=True, kw_only=True, rename="camel", dict=True, eq
 class AsyncRunPages:
     """Runs, newest first: awaited it is a RunPage, and `async for` yields the runs of all pages.
 
-    Nothing is asked before one or the other.
+    No request is made before one or the other.
     """
 
     def __init__(

@@ -96,7 +96,7 @@ class Run:
         return self._transport.follow(self._cursor())
 
     def wait(self, timeout: float | None = None) -> RunSummary:
-        """How the run ended, as soon as it has: its events tell, and nothing is asked over and over.
+        """The summary of the run once it has ended; waits on the event stream, without polling.
 
         `timeout` bounds the wait in seconds by the wall clock; None waits as long as it takes, also while the
         run is paused. How it ended is the summary's `status`; a failed run raises nothing.
@@ -121,7 +121,7 @@ class Run:
     def delete(self, *, timeout: float | None = None) -> None:
         """Deletes the run for good, with all that is known of it; one that goes on is cancelled first.
 
-        When this returns, nobody finds the run any more. The key must have the role `admin`. `timeout` is
+        When this returns, the run is not found any more. The key must have the role `admin`. `timeout` is
         that of `trace`.
 
         Raises FlowNotFoundError for an unknown run, also where it was this call that deleted it and its
@@ -207,7 +207,7 @@ class AsyncRun:
         return self._transport.follow(self._cursor())
 
     async def wait(self, timeout: float | None = None) -> RunSummary:
-        """How the run ended, as soon as it has: its events tell, and nothing is asked over and over.
+        """The summary of the run once it has ended; waits on the event stream, without polling.
 
         `timeout` bounds the wait in seconds by the wall clock; None waits as long as it takes, also while the
         run is paused. How it ended is the summary's `status`; a failed run raises nothing.
@@ -232,7 +232,7 @@ class AsyncRun:
     async def delete(self, *, timeout: float | None = None) -> None:
         """Deletes the run for good, with all that is known of it; one that goes on is cancelled first.
 
-        When this returns, nobody finds the run any more. The key must have the role `admin`. `timeout` is
+        When this returns, the run is not found any more. The key must have the role `admin`. `timeout` is
         that of `trace`.
 
         Raises FlowNotFoundError for an unknown run, also where it was this call that deleted it and its

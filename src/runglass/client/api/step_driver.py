@@ -1,7 +1,7 @@
-"""Walks performed: call after call, as events or as one result per step. Blocking, and on asyncio.
+"""Performs the calls of a step-through: as events or as one result per step. Blocking, and on asyncio.
 
-A walk that is left early asks for nothing more. Between two steps it holds no connection; within one, closing
-the generator closes it.
+A step-through that is left early makes no further call. Between two steps it holds no connection; within a
+step, closing the generator closes the connection.
 """
 
 from collections.abc import AsyncGenerator, Generator
@@ -28,9 +28,9 @@ if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
 
 
 class ToolAnswers:
-    """Who answers the tool calls of a walk, and in how many rounds at most.
+    """The handler of tool calls in a step-through, with the number of rounds left.
 
-    Raises TypeError for a handler that cannot be called here, ValueError for tools without one.
+    Raises TypeError for a handler that cannot be called here, ValueError for tools without a handler.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A run that waits for the results of tool calls, and the conversation that answers them until it ends.
+"""A run that is paused for the results of tool calls, and the loop that answers them until the run ends.
 
 Blocking, and on asyncio; `make check` proves the twins one program.
 """
@@ -119,7 +119,7 @@ async def async_converse(
 
 @contextmanager
 def kept(paused: PausedResult | AsyncPausedResult) -> Iterator[None]:
-    """Lets an exception of a handler through, with the run that waits as its attribute `paused`."""
+    """Adds the paused run to an exception of a handler, as its attribute `paused`."""
     try:
         yield
     except Exception as error:
@@ -131,7 +131,7 @@ def kept(paused: PausedResult | AsyncPausedResult) -> Iterator[None]:
 
 
 def limit_passed(paused: PausedResult | AsyncPausedResult, max_tool_rounds: int) -> ToolCallLimitError:
-    """The exception for a model that does not stop asking."""
+    """The exception for a model that asks for tools in too many rounds."""
     return ToolCallLimitError(
         f"the model asked for tools in more than {max_tool_rounds} rounds; run {paused.execution_id!r} is "
         f"still paused: allow more with `max_tool_rounds`, or go on with it by `error.paused.resume(…)`",

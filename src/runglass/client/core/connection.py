@@ -1,7 +1,7 @@
-"""Where a client sends its calls and as whom: arguments and environment, checked once at construction.
+"""The server and the key of a client: arguments and environment, checked once at construction.
 
-A mistake here would otherwise show up as a puzzling network error on the first call. Knows nothing of calls
-and of the HTTP library.
+Without these checks a mistake would show up as a puzzling network error on the first call. Knows nothing of
+calls and of the HTTP library.
 """
 
 import math
@@ -18,7 +18,7 @@ from runglass.errors import api_error
 from runglass.safe_text import is_whole
 
 API_PATH = "/api/v1"
-"""Where the API is on a server that stands alone, so a base URL may leave it out."""
+"""The path of the API on a server without a proxy, which a base URL may leave out."""
 
 DEFAULT_BASE_URL = f"http://localhost:8080{API_PATH}"
 
@@ -32,7 +32,7 @@ _PLAIN_CHARS = 1000
 
 
 class ServerConnection(msgspec.Struct, frozen=True, kw_only=True):
-    """A server and what every call to it shares. `timeout_s` is infinite where there is no bound."""
+    """A server, and the options of every call to it. `timeout_s` is infinite where there is no bound."""
 
     base_url: str
     api_key: str
@@ -46,11 +46,11 @@ class ServerConnection(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_plain(self) -> bool:
-        """Whether any HTTP library takes the URL: short, and its host a name in ASCII or an IPv4 one."""
+        """Whether the URL is plainly valid: short, with a host name in ASCII or an IPv4 address."""
         return len(self.base_url) <= _PLAIN_CHARS and PLAIN.fullmatch(self.base_url) is not None
 
     def headers(self) -> dict[str, str]:
-        """What every request carries, unless it says otherwise."""
+        """The headers of every request, unless it has its own."""
         return {
             "Authorization": f"Bearer {self.api_key}",
             "User-Agent": f"runglass/{__version__}",
@@ -64,7 +64,7 @@ class ServerConnection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def session_header(session_id: str | uuid.UUID | None) -> dict[str, str]:
-    """The header that tags runs with a session; none for None. Raises ValueError for what is no UUID."""
+    """The header that tags runs with a session; none for None. Raises ValueError unless it is a UUID."""
     if session_id is None:
         return {}
     try:
@@ -117,7 +117,7 @@ def _api_key(key: str | None) -> str:
 
 
 def _base_url(url: str) -> str:
-    """The URL that every call's path is put behind: as given, or with `/api/v1` where it names no path."""
+    """The URL before every call's path: as given, or with `/api/v1` where it has no path."""
     wrong = f"base_url {url!r} cannot be used: "
     if not is_whole(url):
         raise ValueError(f"{wrong}it is not UTF-8 text")
@@ -145,7 +145,7 @@ def _is_number(value: object, *kinds: type) -> bool:
 
 
 def seconds_of(timeout: float) -> float:
-    """A bound as a caller gives it. Raises ValueError for what is no number of seconds."""
+    """A bound in seconds, as a caller gives it. Raises ValueError unless it is a number of seconds."""
     if not _is_number(timeout, int, float) or not timeout > 0:
         raise ValueError(f"timeout must be a number of seconds above 0, or inf for no bound, not {timeout!r}")
     return float(timeout)

@@ -44,6 +44,6 @@ class Deadline:
         return self.left_s() <= _WAKES_EARLY_S
 
     def bound_s(self) -> float | None:
-        """The same as `left_s`, as the standard library writes it: None for no bound."""
+        """The same as `left_s`, but None for no bound, as the standard library has it."""
         left = self.left_s()
         return None if math.isinf(left) else max(left, 0.0)

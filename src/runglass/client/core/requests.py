@@ -1,7 +1,7 @@
-"""Requests as plain data: what each method of the client asks the server, described but not performed.
+"""Requests as plain data: one function for each call of the client, which describes it and does no I/O.
 
-Arguments are checked here, before anything goes out. No I/O; transports perform a `RequestSpec`,
-`responses.py` reads what comes back.
+Arguments are checked here, before anything is sent. Transports perform a `RequestSpec`, and `responses.py`
+reads the response.
 """
 
 import uuid
@@ -34,7 +34,7 @@ HALF = "it holds half a surrogate pair, which is not a character and cannot be s
 class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """One request and the type of its answer. `path` is quoted and starts below the base URL.
 
-    With `NoneType` as the type, what a good answer says is not looked at.
+    With `NoneType` as the type, the body of a good answer is not read.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -51,12 +51,12 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     @property
     def repeatable(self) -> bool:
-        """Whether the server may get the request twice without doing more than once."""
+        """Whether the server may get the request twice without doing its work twice."""
         return self.method != "POST" or self.moves_a_run
 
     @property
     def moves_a_run(self) -> bool:
-        """Whether a run may begin or go on because of it, also where no answer comes back."""
+        """Whether the request may start or resume a run, also where no answer comes back."""
         return IDEMPOTENCY_KEY in self.headers
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class RequestSpec(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class FlowAddress(msgspec.Struct, frozen=True):
-    """Where a flow lives: the three names that its paths are made of."""
+    """The address of a flow: the three names in its paths."""
 
     org: str
     project: str
@@ -78,7 +78,7 @@ class FlowAddress(msgspec.Struct, frozen=True):
         return f"{_part('org', self.org)}/{_part('project', self.project)}/{_part('slug', self.slug)}"
 
     def path(self) -> str:
-        """Where the flow is run, and its runs are read. Raises as `parts` does."""
+        """The path below which the flow is run, and its runs are read. Raises as `parts` does."""
         return f"/seq/{self.parts()}"
 
 
@@ -91,7 +91,7 @@ def flow_address(
     default_org: str | None,
     default_project: str | None,
 ) -> FlowAddress:
-    """The flow that `client.flow(…)` means. Raises ValueError saying which part is missing."""
+    """The flow's address from arguments of `client.flow(…)`. Raises ValueError naming the missing part."""
     if path is not None:
         if org is not None or project is not None or slug is not None:
             raise ValueError(
@@ -147,7 +147,7 @@ def step_trace(
 
 
 def stream_path(run: str) -> str:
-    """Where the events of the run at path `run` are streamed."""
+    """The path of the event stream of the run at path `run`."""
     return f"{run}/trace/stream"
 
 
@@ -162,12 +162,12 @@ def delete(run: str) -> RequestSpec[None]:
 
 
 def job(jobs: str, execution_id: str) -> RequestSpec[JobState]:
-    """How far a job is; `jobs` is the path that it was queued at."""
+    """The state of a job; `jobs` is the path that it was queued at."""
     return RequestSpec(method="GET", path=f"{jobs}/{_part('execution_id', execution_id)}", answer=JobState)
 
 
 class FlowId(msgspec.Struct, frozen=True):
-    """The one thing about a flow that its address does not say."""
+    """The id of a flow, which its address does not contain."""
 
     id: str
 
@@ -187,7 +187,7 @@ def runs(
     since: Time | None = None,
     until: Time | None = None,
 ) -> RequestSpec[RunPage]:
-    """A page of runs, newest first. Raises ValueError for what cannot be asked."""
+    """A page of runs, newest first. Raises ValueError for invalid arguments."""
     if flow is not None and flow_id is not None:
         raise ValueError("flow and flow_id exclude each other: name the flow by its slug or by its id")
     wanted = {
@@ -207,7 +207,7 @@ def session(
     session_id: str | uuid.UUID, *, limit: int | None, cursor: str | None
 ) -> RequestSpec["SessionPage"]:
     """A page of the runs of a session, oldest first."""
-    # Few programs ask for it, and none is to wait for its types.
+    # The types of sessions are loaded here, as few programs need them.
     from runglass.session import SessionPage
 
     wanted = {"limit": limit, "cursor": cursor}

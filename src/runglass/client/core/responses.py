@@ -1,4 +1,4 @@
-"""What came of an attempt, and how it reads: as the value that was asked for, or as an exception.
+"""The outcome of an attempt, read as the value of the call or as an exception.
 
 No I/O. The status decides the exception, so that a proxy's error page becomes one too, with an excerpt of it.
 """
@@ -30,7 +30,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     @property
     def retry_after_s(self) -> float | None:
-        """How long the server asked to wait, in seconds; None where it did not say."""
+        """The seconds that the server asks the client to wait; None where it does not say."""
         given = self.headers.get("retry-after", "").strip()
         if not given:
             return None
@@ -66,7 +66,7 @@ Outcome = Answer | ConnectionLost
 
 
 def finish(call: RequestSpec[T], outcome: Outcome, *, attempts: int, sent_before: bool = False) -> T:
-    """The value in a good answer; anything else is raised.
+    """The value in a good answer; any other outcome is raised as an exception.
 
     `sent_before` says that an earlier attempt may have reached the server.
     """
@@ -99,7 +99,7 @@ def timed_out(call: RequestSpec[Any], seconds: float) -> APITimeoutError:
 
 
 def error_of(what: str, answer: Answer) -> APIError:
-    """The exception that an answer with an error status stands for; `what` is the call, for people."""
+    """The exception for an answer with an error status; `what` is the call, for the message."""
     detail = _detail(answer.body)
     code = detail.pop("code", None)
     message = detail.pop("message", None)

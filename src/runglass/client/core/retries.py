@@ -1,8 +1,9 @@
-"""Whether a failed call is tried again, and after how long. Pure: transports do the waiting.
+"""Decides whether a failed call is tried again, and after how long. Pure: transports do the waiting.
 
-A read may be tried again after any loss, and so may a call that begins a run or goes on with one: all its
-attempts carry one Idempotency-Key, under which the server does it once and repeats what came of it. Any other
-call only where nothing can have been done: no connection came about, or the server itself said so (429, 503).
+A read may be tried again after any loss, and so may a call that starts or resumes a run: all its attempts
+carry one Idempotency-Key, under which the server does it once and repeats the response. Any other call is
+tried again only where the server cannot have done it: no connection was made, or the server itself said so
+(429, 503).
 """
 
 import random
@@ -14,7 +15,7 @@ from runglass.client.core.responses import Answer, ConnectionLost, Outcome
 
 NOTHING_DONE: frozenset[int] = frozenset({429, 503})
 PASSING: frozenset[int] = frozenset({429, 502, 503, 504})
-"""Statuses that a server or a proxy before it gives while something is briefly out of order."""
+"""Statuses of a server, or of a proxy before it, that may soon pass."""
 
 _FIRST_S = 0.5
 _MOST_S = 8.0
@@ -28,14 +29,14 @@ def backoff_s(
     most_s: float = _MOST_S,
     chance: Callable[[], float] = random.random,
 ) -> float:
-    """Seconds to wait after so many failures in a row: doubling, and spread so that clients part company."""
+    """Seconds to wait after so many failures in a row: doubling, and partly random."""
     return min(most_s, first_s * 2.0 ** min(failures - 1, 16)) * (0.5 + chance() / 2)
 
 
 class Retries:
-    """Judges one call's outcomes, attempt by attempt; `attempts` counts those made.
+    """The retries of one call; `attempts` counts the attempts made.
 
-    `sent` says whether the server may have done something because of one of them.
+    `sent` says whether one of them may have reached the server.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class Retries:
         self.sent = False
 
     def wait_s(self, outcome: Outcome, *, left_s: float) -> float | None:
-        """Seconds to wait before another attempt; None where this outcome stands.
+        """Seconds to wait before another attempt; None where this outcome is final.
 
-        It stands too where the wait would use up `left_s`, the time the call has left, or where the server
-        asks for more than a minute: the caller learns the true cause at once.
+        It is final too where the wait would use up `left_s`, the time that the call has left, or where the
+        server asks for more than a minute, so that the caller gets the true cause at once.
         """
         self.sent |= (
             outcome.sent if isinstance(outcome, ConnectionLost) else outcome.status not in NOTHING_DONE

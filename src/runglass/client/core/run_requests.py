@@ -1,7 +1,7 @@
-"""What a caller asks of a flow, checked and put into words: run, go on, go step by step, be queued.
+"""The requests that run a flow, with checked arguments: execute, resume, step through, queue.
 
-Arguments are checked here, before anything goes out. No I/O. Every call that begins a run or goes on with one
-carries an Idempotency-Key of its own, the same for all its attempts.
+Arguments are checked here, before anything is sent. No I/O. Every call that starts or resumes a run has an
+Idempotency-Key of its own, the same for all its attempts.
 """
 
 import uuid
@@ -42,7 +42,7 @@ TraceHeaders = Mapping[str, str]
 
 
 class Execution(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow asked to run at `path`, and all that asking it to go on takes."""
+    """A request to run a flow at `path`, with the data to resume the run later."""
 
     path: str
     request: ExecuteRequest
@@ -54,7 +54,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
         return _post(f"{self.path}/execute", self.request, self.headers, answer=answer)
 
     def resumed(self, pause: ToolCallsRequired, results: Sequence[Mapping[str, Any]]) -> "Execution":
-        """The same, going on after `pause` with these messages."""
+        """The request that resumes the run after `pause` with these messages."""
         request = msgspec.structs.replace(
             self.request,
             execution_id=pause.execution_id,
@@ -67,7 +67,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepThrough(msgspec.Struct, frozen=True, kw_only=True):
-    """A flow asked to run step by step; `request` is the call that comes next."""
+    """A request to run a flow step by step; `request` is the body of the next call."""
 
     path: str
     request: StepRequest
@@ -81,7 +81,7 @@ class StepThrough(msgspec.Struct, frozen=True, kw_only=True):
         return call
 
     def as_execution(self) -> Execution:
-        """What the rest of the run is, asked for in one go."""
+        """The rest of the run as one request."""
         fields = (*RunRequest.__struct_fields__, "tools", "tool_choice")
         same = {name: getattr(self.request, name) for name in fields}
         return Execution(path=self.path, request=ExecuteRequest(**same), headers=self.headers)
@@ -102,7 +102,7 @@ def execution(
     session_id: SessionId = None,
     trace_context: TraceHeaders | None = None,
 ) -> Execution:
-    """Run a flow. Raises ValueError for what cannot be asked."""
+    """Run a flow. Raises ValueError for invalid arguments."""
     request = ExecuteRequest(
         **_inputs(message, messages, parameters, attachments, block_overrides),
         **_offer(tools, tool_choice),
@@ -127,7 +127,7 @@ def step_through(
     session_id: SessionId = None,
     trace_context: TraceHeaders | None = None,
 ) -> StepThrough:
-    """Run a flow step by step. Raises ValueError for what cannot be asked."""
+    """Run a flow step by step. Raises ValueError for invalid arguments."""
     path = _at(flow, version)
     if version in ("draft", 0):
         raise ValueError(
@@ -157,7 +157,7 @@ def job(
     session_id: SessionId = None,
     trace_context: TraceHeaders | None = None,
 ) -> RequestSpec[JobAccepted]:
-    """Queue a run. Raises ValueError for what cannot be asked."""
+    """Queue a run. Raises ValueError for invalid arguments."""
     request = JobRequest(**_inputs(message, messages, parameters, attachments, block_overrides), trace=trace)
     return _post(
         f"{_at(flow, version)}/jobs", request, _headers(session_id, trace_context), answer=JobAccepted
@@ -186,7 +186,7 @@ def _headers(session_id: SessionId, trace_context: TraceHeaders | None) -> dict[
     headers = session_header(session_id)
     given = {name.lower(): value for name, value in (trace_context or {}).items()}
     parent, state = given.get("traceparent"), given.get("tracestate")
-    # Without an active span there is nothing to inject, and nothing to say.
+    # Without an active span OpenTelemetry injects nothing, and no header is sent.
     if parent is None:
         return headers
     context = read_trace_context([parent], [] if state is None else [state])

@@ -1,6 +1,7 @@
-"""A walk through a flow, step by step: where it stands, what to ask next, what an event says about it.
+"""The state of a step-through: its position, its next call, and the results in its events.
 
-No I/O: `step_driver.py` performs the calls. The caller of the server carries the cursor, and this is it.
+No I/O: `step_driver.py` performs the calls. The server leaves the cursor to its caller, and this file keeps
+it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,12 +30,12 @@ from runglass.run_api import ToolCallsRequired
 from runglass.trace import TokenBreakdown
 
 _OF_THE_RUN = frozenset({"BYOK_KEY_REJECTED", "CREDITS_EXHAUSTED", "TOOL_ITERATION_LIMIT"})
-"""Codes of a lost step that `execute` passes on as they are; of any other it says STEP_FAILED."""
+"""Codes of a failed step that `execute` passes on as they are; any other becomes STEP_FAILED."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """What one step did. `step_index` is the position among the flow's top-level steps, from 0.
+    """The result of one step. `step_index` is the position among the flow's top-level steps, from 0.
 
     A step inside a loop comes once per iteration. `output` is None where the server keeps it back.
     """
@@ -55,8 +56,9 @@ class StepResult:
     def replace_output(self, output: Mapping[str, Any]) -> None:
         """Lets the steps that follow see this output instead, the next one as its input.
 
-        For top-level steps; a step in a branch hands on only what `steps` in templates has of it. To be
-        called before the next step is asked for: raises ValueError afterwards, and for a step inside a loop.
+        For top-level steps; the new output of a step in a branch is seen only through `steps` in templates.
+        To be called before the next step is asked for: raises ValueError afterwards, and for a step inside a
+        loop.
         """
         if self.loop_index is not None:
             raise ValueError(
@@ -69,7 +71,7 @@ class StepResult:
 class StepSession:
     """One run, stepped through call by call, until `ended`.
 
-    `waiting` is the pause that must be answered before the next call, where the model has asked for tools.
+    `waiting` is the pause that must be answered before the next call, where a model has called tools.
     """
 
     def __init__(self, asked: StepThrough) -> None:
@@ -93,7 +95,7 @@ class StepSession:
         self._last = None
         request = self.asked.request
         if self._edits:
-            # What was replaced stands over what a pause for tools has listed.
+            # Replaced outputs take precedence over the outputs that a pause for tools lists.
             outputs = {**(request.accumulated_outputs or {}), **self._edits}
             self.asked = replace(self.asked, request=replace(request, accumulated_outputs=outputs))
         return self.asked.call(headers=STREAM_HEADERS)
@@ -114,7 +116,7 @@ class StepSession:
         return event
 
     def result_of(self, event: StepCompleted) -> StepResult:
-        """What the event says, for who walks."""
+        """The result in the event of a completed step, for the caller of the step-through."""
         call = self._calls_made
 
         def replace_output(step_id: str, output: dict[str, Any]) -> None:
@@ -141,7 +143,7 @@ class StepSession:
         )
 
     def conclude(self) -> None:
-        """The call's answer is complete: turns to the next one.
+        """Ends the call, whose answer is complete, and prepares the next one.
 
         Raises FlowExecutionError, or InsufficientCreditsError, where the run has not ended well.
         """
@@ -167,7 +169,7 @@ class StepSession:
                 self._turn(self._place() + 1)
 
     def answer(self, results: Sequence[Mapping[str, Any]]) -> None:
-        """Lets the next call bring these messages to the tool calls that the walk waits for."""
+        """Puts these messages, the answers to the pending tool calls, into the next call."""
         pause = self.waiting
         if pause is None:
             raise ValueError(f"run {self._execution_id!r} does not wait for tool results")
@@ -205,7 +207,8 @@ class StepSession:
     def _numbered(
         self, event: StepStarted | StepCompleted | StepError | StepPausedForToolCalls
     ) -> StepStarted | StepCompleted | StepError | StepPausedForToolCalls:
-        # A server may count from the call's first step: then that is 0, where by the flow it is a later one.
+        # Some servers count from the call's first step, which is then 0 though it is a later step of the
+        # flow.
         if self._starts_at is None:
             self._offset = self._asked_index if event.step_index == 0 else 0
             self._starts_at = event.step_index + self._offset

@@ -1,6 +1,6 @@
-"""The answer to one call of a step-through, a stream of events: what has come, and whether to ask once more.
+"""The event stream that answers one call of a step-through: its events so far, and whether to retry.
 
-No I/O. Unlike a live trace it begins where the call begins, ends with the step, and is asked for by a POST.
+No I/O. Unlike a live trace the stream begins with the call, ends with the step, and is requested by a POST.
 """
 
 import math
@@ -23,7 +23,7 @@ from runglass.events import (
 from runglass.sse import Decoder, FrameTooLarge
 
 ENDS = (StepPaused, StepPausedForToolCalls, FlowCompleted, FlowFailed, FlowCancelled)
-"""The events that nothing follows in the answer to a call."""
+"""The events with which the answer to a call ends."""
 
 
 class StepStream:
@@ -40,16 +40,16 @@ class StepStream:
         self._last: StreamEvent | None = None
 
     def call(self) -> RequestSpec[None]:
-        """Asks for the events; again under the same key, so that the step is not run twice."""
+        """The request for the events; each attempt has the same key, so that the step is not run twice."""
         return self._call
 
     def opened(self) -> None:
-        """A connection stands; what follows through `feed` is a new stream."""
+        """Begins a new stream, as a connection has been made."""
         self._decoder = Decoder()
         self._place = (0, 0)
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
-        """The new events that end in these bytes. Raises APIConnectionError for what is unreadable."""
+        """The new events that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
         try:
             frames = self._decoder.feed(chunk)
         except FrameTooLarge as error:
@@ -66,15 +66,16 @@ class StepStream:
                 yield event
 
     def _is_new(self, event: StreamEvent, seq: int) -> bool:
-        """Whether no connection has brought the event yet.
+        """Whether the event has not come on an earlier connection.
 
-        One without a number, which is none of the run's log, is known by how far behind a numbered one it is.
+        An event without a number, which is none of the run's log, is known by its distance from the last
+        numbered one.
         """
         number, beside = self._place
         if seq > number:
             self._place = (seq, 0)
         elif event.seq == 0:
-            # Its frame says no number of its own, so that what was read as one is of a frame before it.
+            # The frame has no number of its own, so the decoder has given it the number of an earlier frame.
             self._place = (number, beside + 1)
         else:
             return False
@@ -88,7 +89,7 @@ class StepStream:
         Raises as `answers.finish` does where the call has failed for good.
         """
         if isinstance(outcome, ConnectionLost):
-            # A lost step ends the answer as well, unless the flow goes on in spite of it.
+            # A failed step ends the answer as well, unless the flow continues on errors.
             ends = (*ENDS, StepError) if outcome == ENDED_EARLY else ENDS
             if isinstance(self._last, ends):
                 return None

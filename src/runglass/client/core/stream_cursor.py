@@ -1,7 +1,7 @@
-"""Where the reader of a live trace stands: which events it has had, and when a broken stream is hopeless.
+"""The cursor of a live trace: which events it has had, and when a broken stream is given up.
 
 No I/O: a transport opens `path` with `headers()`, feeds the bytes in and reports each loss. Across any number
-of connections every event comes out once, in order, and the terminal one last.
+of connections every event comes out once, in order, with the terminal event last.
 """
 
 import random
@@ -20,7 +20,7 @@ from runglass.events import StreamEvent, decode_event, is_terminal
 from runglass.sse import Decoder, Frame, FrameTooLarge
 
 SILENCE_S = 45.0
-"""A server pings every 15 s; a stream that missed three is lost."""
+"""A server pings every 15 s; a stream that has missed three pings is lost."""
 
 # A proxy that compresses may hold back events until its window is full.
 STREAM_HEADERS = {
@@ -33,11 +33,11 @@ _PING_S = 15.0
 _DEFAULT_RETRY_S = 1.0
 _MOST_S = 8.0
 _AT_ONCE_S = 0.05
-"""After a stream that brought news: whatever cuts it does not keep the next one from bringing more."""
+"""The wait after a stream that brought events, as the next stream will probably bring more."""
 
 
 class Cursor(Protocol):
-    """What a transport asks while it follows a stream: what to open, what has come, whether to go on."""
+    """The interface through which a transport follows a stream."""
 
     ended: bool
     gap: ConnectionLost | None
@@ -50,7 +50,7 @@ class Cursor(Protocol):
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]: ...
 
     def lost(self, outcome: Outcome) -> float | None:
-        """Seconds to wait before the stream is opened again; None where all is said."""
+        """Seconds to wait before the stream is opened again; None where it is complete."""
 
 
 class TailCursor:
@@ -88,11 +88,11 @@ class TailCursor:
         self._failures = 0
 
     def call(self) -> RequestSpec[None]:
-        """Asks for the stream, after the last event that was had."""
+        """The request for the stream, after the last event that has come."""
         return RequestSpec(method="GET", path=self.path, answer=NoneType, headers=self.headers())
 
     def headers(self) -> dict[str, str]:
-        """What that request carries."""
+        """The headers of that request."""
         return STREAM_HEADERS | {"Last-Event-ID": str(self.last)} if self.last else STREAM_HEADERS
 
     def opened(self) -> None:
@@ -107,7 +107,7 @@ class TailCursor:
         """The new events that end in these bytes.
 
         Afterwards `ended` says whether the run is over, and `gap` is set where the stream left out an event
-        and must be opened again. Raises APIConnectionError for what no reconnect can mend.
+        and must be opened again. Raises APIConnectionError for a fault that no new connection can mend.
         """
         self._heard_at = self._now()
         try:
@@ -138,7 +138,7 @@ class TailCursor:
     def lost(self, outcome: Outcome) -> float:
         """Seconds to wait before the stream is opened again.
 
-        Raises APIError where the server refuses the stream, APIConnectionError when it is time to give up.
+        Raises APIError where the server refuses the stream, APIConnectionError after too many failures.
         """
         if isinstance(outcome, Answer) and outcome.status not in PASSING:
             if outcome.status >= 300:
@@ -175,9 +175,9 @@ class TailCursor:
 
 
 def read_frame(frame: Frame, what: object) -> tuple[StreamEvent, int]:
-    """An event and its number: the one it carries, else the one of its frame, else 0.
+    """An event and its number: that of the event, else that of its frame, else 0.
 
-    Raises APIConnectionError for a frame that cannot be read; the text of `what` is the stream, for people.
+    Raises APIConnectionError for a frame that cannot be read; `what` is the stream, for the message.
     """
     try:
         event = decode_event(frame.data)

@@ -1,6 +1,6 @@
 """The tools that a caller offers: the calls that a model makes of them, and how results go back.
 
-Knows handlers and messages, nothing of requests and transports.
+Knows handlers and messages, and nothing of requests and transports.
 """
 
 import inspect
@@ -29,7 +29,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments. Raises ValueError where the model wrote something else than a JSON object."""
+        """The arguments. Raises ValueError where the model's text is no JSON object."""
         try:
             return msgspec.json.decode(self.arguments_json or "{}", type=dict[str, Any])
         except msgspec.DecodeError as error:
@@ -39,7 +39,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calls_in(raw: Sequence[Mapping[str, Any]]) -> list[ToolCall]:
-    """The calls as they stand in an answer."""
+    """The calls in an answer of the server."""
     return [
         ToolCall(id=call["id"], name=call["function"]["name"], arguments_json=call["function"]["arguments"])
         for call in raw
@@ -69,7 +69,7 @@ def result_messages(calls: Sequence[ToolCall], results: Results) -> list[dict[st
 def content_of(value: Any) -> str:
     """A tool's result as a model reads it: text as it is, anything else as JSON. Raises TypeError.
 
-    Halves of characters are replaced: the run waits, and the model can do with the rest.
+    Halves of characters are replaced rather than refused, as the run waits and the rest serves the model.
     """
     if isinstance(value, str):
         return replace_surrogates(value)
@@ -82,7 +82,7 @@ def content_of(value: Any) -> str:
 def check_conversation(
     handler: ToolHandler | None, max_tool_rounds: int, *, blocking: bool
 ) -> ToolHandler | None:
-    """The handler, fit to be used. Raises TypeError or ValueError."""
+    """The handler, checked. Raises TypeError or ValueError."""
     if not is_count(max_tool_rounds, 1):
         raise ValueError(f"max_tool_rounds must be a number from 1 on, not {max_tool_rounds!r}")
     if handler is None:
@@ -98,13 +98,13 @@ def check_conversation(
 
 
 def answers(calls: Sequence[ToolCall], handler: ToolHandler) -> dict[str, str]:
-    """What the handler makes of each call, one after the other, as contents by call id."""
+    """The handler's results of all calls, one after the other, as contents by call id."""
     return {call.id: _answer(call, handler) for call in calls}
 
 
 async def async_answers(calls: Sequence[ToolCall], handler: ToolHandler) -> dict[str, str]:
-    """What the handler makes of each call, all at the same time where it is async."""
-    import asyncio  # only whoever has a loop: a blocking client does without
+    """The handler's results of all calls, at the same time where it is async."""
+    import asyncio  # loaded here, as a blocking client does without asyncio
 
     failure: BaseException | None = None
     tasks: list[asyncio.Task[str]] = []
@@ -114,7 +114,7 @@ async def async_answers(calls: Sequence[ToolCall], handler: ToolHandler) -> dict
     except BaseExceptionGroup as failures:
         failure = failures.exceptions[0]
     if failure is not None:
-        # Out here, so that it does not come with the group around it as its context.
+        # Raising it outside of the `except` block keeps the exception group out of its context.
         raise failure
     return {call.id: task.result() for call, task in zip(calls, tasks, strict=True)}
 
@@ -143,7 +143,7 @@ async def _async_answer(call: ToolCall, handler: ToolHandler) -> str:
 
 
 def _arguments(call: ToolCall) -> dict[str, Any] | str:
-    """The arguments; where there are none to be had, what to tell the model, which can do better."""
+    """The arguments; where they are no JSON object, the result that tells the model so."""
     try:
         return call.arguments
     except ValueError as error:

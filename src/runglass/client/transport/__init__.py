@@ -2,10 +2,10 @@
 
 Knows no flows and no runs.
 
-What to send, what an outcome means, whether to try again and when a stream is lost for good is decided
-elsewhere, without I/O, for both transports alike. What differs is in `blocking` and `on_asyncio`: how to
-wait, and how to be cut off; a program loads the one that it needs. Here is what both know of the HTTP
-library, which takes longer to load than everything else in the client.
+`client/core` decides for both transports, without I/O, what to send, what an outcome means, and whether to
+try again. `blocking` and `on_asyncio` differ in how they wait and how they are cancelled; a program loads the
+one that it needs. This file has their common use of the HTTP library, which takes longer to load than
+everything else in the client.
 """
 
 import ssl
@@ -35,14 +35,14 @@ def checked(base_url: str) -> str:
 
 
 def verification(base_url: str) -> ssl.SSLContext | bool:
-    """How the library is to verify servers: as it always does, where there will be any TLS."""
+    """The library's `verify`: True, or for plain http a context without certificates."""
     # Reading the machine's certificates takes as long as several calls, and plain http never asks for them.
-    # Should it all the same: this context trusts nobody.
+    # If a plain URL led to TLS all the same, this context would trust no server.
     return True if base_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def silence_within(deadline: Deadline) -> Deadline:
-    """Ends when a stream has said nothing for too long, or with `deadline`."""
+    """A deadline for silence: it passes when a stream has sent nothing for too long, or with `deadline`."""
     return Deadline(SILENCE_S, within=deadline)
 
 
@@ -52,12 +52,12 @@ def not_ended(cursor: Cursor, deadline: Deadline) -> APITimeoutError:
 
 
 def closed(what: object) -> RuntimeError:
-    """The exception for whoever wants `what` from a closed client."""
+    """The exception for a call of a closed client; `what` is the call."""
     return RuntimeError(f"{what} cannot be had: the client has been closed; make a new one")
 
 
 def is_event_stream(response: httpx2.Response) -> bool:
-    """Whether events follow; anything else is a refusal."""
+    """Whether the response is an event stream; any other is a refusal."""
     kind: str = response.headers.get("content-type", "")
     return response.status_code == 200 and kind.lower().startswith("text/event-stream")
 
@@ -68,7 +68,7 @@ def answer(response: httpx2.Response, body: bytearray) -> Answer:
 
 
 def lost(error: httpx2.RequestError, base_url: str) -> ConnectionLost:
-    """What an error of the library means for the call."""
+    """The outcome of a call that ends with an error of the library."""
     why = str(error) or type(error).__name__
     if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)):
         return ConnectionLost(f"{base_url} cannot be reached: {why}", sent=False, cause=error)

@@ -100,7 +100,7 @@ class SyncTransport:
                     body += chunk
         except httpx2.RequestError as error:
             self._require_open(call)
-            # The kernel gives up on dead peers by itself, and that looks like a timeout too.
+            # The kernel gives up on dead peers by itself, and the library reports that as a timeout too.
             if isinstance(error, httpx2.TimeoutException) and deadline.passed():
                 raise timed_out(call, deadline.seconds) from error
             return lost(error, self._base)
@@ -109,7 +109,7 @@ class SyncTransport:
         return answer(response, body)
 
     def _parts(self, cursor: Cursor, deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
-        """The bytes that one connection brings, and last how it ended."""
+        """The bytes of one connection, and last its outcome."""
         self._require_open(cursor)
         silence = silence_within(deadline)
         call = cursor.call()
@@ -150,8 +150,8 @@ def _keep_deadlines(client: httpx2.Client) -> list[DeadlineBackend]:
     backends = []
     for transport in (client._transport, *client._mounts.values()):
         if isinstance(transport, httpx2.HTTPTransport):
-            # There is no public way in that keeps proxies from the environment. Reading the attribute first
-            # makes a renamed one fail here, rather than leave calls unbounded.
+            # The library has no public way to replace the backend and keep proxies from the environment.
+            # Reading the attribute first makes a renamed one fail here, rather than leave calls unbounded.
             backends.append(DeadlineBackend(transport._pool._network_backend))
             transport._pool._network_backend = backends[-1]
     return backends

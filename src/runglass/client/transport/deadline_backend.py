@@ -19,7 +19,8 @@ import httpcore2
 
 from runglass.client.core.deadline import Deadline
 
-# A write waits for room in the kernel's buffer as often as it must, so the deadline is asked between slices.
+# A large write waits for room in the kernel's buffer several times, so the deadline is checked between
+# slices.
 _SLICE_BYTES = 16 * 1024
 
 _Bound = Deadline | float | None
@@ -44,7 +45,7 @@ class DeadlineBackend(httpcore2.NetworkBackend):
         self._closed = False
 
     def close(self) -> None:
-        """Ends every connection, also those in the making; who waits for one learns that it has ended."""
+        """Ends every connection, also those in the making; threads that wait for one get an error."""
         with self._lock:
             self._closed = True
             streams = list(self._open)
@@ -52,7 +53,7 @@ class DeadlineBackend(httpcore2.NetworkBackend):
             stream.shut_down()
 
     def keep(self, inner: httpcore2.NetworkStream) -> "_Stream":
-        """The same connection as one of this backend's. Raises ConnectError after `close`."""
+        """Adds the connection to those that `close` ends. Raises ConnectError after `close`."""
         stream = _Stream(inner, self)
         with self._lock:
             if not self._closed:
@@ -62,7 +63,7 @@ class DeadlineBackend(httpcore2.NetworkBackend):
         raise httpcore2.ConnectError("the client has been closed")
 
     def forget(self, stream: "_Stream") -> None:
-        """That connection is none of this backend's any more."""
+        """Removes a connection that has been closed."""
         with self._lock:
             self._open.discard(stream)
 
@@ -79,7 +80,7 @@ class DeadlineBackend(httpcore2.NetworkBackend):
             address = addresses.pop(0)
             seconds = _seconds(timeout, httpcore2.ConnectTimeout)
             if seconds is not None:
-                # An address that swallows packets must leave time for the next.
+                # An address that drops packets must leave time for the next.
                 seconds /= len(addresses) + 1
             try:
                 stream = self._inner.connect_tcp(

@@ -48,7 +48,7 @@ class AsyncTransport:
     async def aclose(self) -> None:
         """Closes every connection. What waits in another task ends at once, with a RuntimeError."""
         self._closed.set()
-        # The HTTP library does not close connections in the making, and would let their requests wait on.
+        # The HTTP library does not close connections in the making, so their requests would go on waiting.
         for bound in self._bounds:
             if not bound.expired():
                 bound.reschedule(0)
@@ -126,7 +126,7 @@ class AsyncTransport:
         return answer(response, body)
 
     async def _parts(self, cursor: Cursor, deadline: Deadline) -> AsyncGenerator[bytes | Outcome, None]:
-        """The bytes that one connection brings, and last how it ended."""
+        """The bytes of one connection, and last its outcome."""
         self._require_open(cursor)
         call = cursor.call()
         request = self._http.build_request(

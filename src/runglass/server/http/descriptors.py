@@ -1,6 +1,6 @@
 """How many connections the file descriptors of this process allow.
 
-A server without a free descriptor can accept nobody, open no file of its store and call no model.
+A server without a free descriptor can accept no connection, open no file of its store and call no model.
 """
 
 import logging
