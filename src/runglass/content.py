@@ -1,8 +1,8 @@
 """Strips the content of a run from its events and steps, as if nothing had been captured.
 
 Events and steps are stripped each for itself, and still belong together: stripped events fold to the
-stripped steps, byte for byte. `LEFT` lists the fields that stay, so that a new field counts as content unless
-it is added there. Nothing here does I/O; stripping twice is the same as stripping once.
+stripped steps, byte for byte. `KEPT_FIELDS` lists the fields that stay, so that a new field counts as
+content unless it is added there. Nothing here does I/O; stripping twice is the same as stripping once.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def _override_names(names: list[str]) -> list[str]:
     return [name for name in names if ".input." not in name]
 
 
-LEFT: dict[str, Callable[[Any], Any]] = {
+KEPT_FIELDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(
         (
             # which run, step and attempt it is
@@ -116,15 +116,15 @@ def _changes(kind: type[msgspec.Struct]) -> dict[str, Callable[[Any], Any]]:
     """The fields of such a struct that do not stay whole, each with the function for its value."""
     changes = {}
     for field in fields(kind):
-        left = LEFT.get(field.name)
+        left = KEPT_FIELDS.get(field.name)
         if left is None:
             changes[field.name] = _emptied(field)
         elif left is not _whole:
-            changes[field.name] = partial(_left_of, field.name, left)
+            changes[field.name] = partial(_kept_part, field.name, left)
     return changes
 
 
-def _left_of(name: str, left: Callable[[Any], Any], struct: Any) -> Any:
+def _kept_part(name: str, left: Callable[[Any], Any], struct: Any) -> Any:
     return left(getattr(struct, name))
 
 
@@ -136,7 +136,7 @@ def _emptied(field: msgspec.structs.FieldInfo) -> Callable[[Any], Any]:
     if field.default_factory is not NODEFAULT:
         factory = field.default_factory
         return lambda _: factory()
-    return partial(_left_of, field.name, _empty)
+    return partial(_kept_part, field.name, _empty)
 
 
 def _empty(value: Any) -> Any:
@@ -148,5 +148,5 @@ def _camel(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-_WIRE_NAMES = {_camel(name) for name, left in LEFT.items() if left is _whole} - {"reason", "summary"}
+_WIRE_NAMES = {_camel(name) for name, left in KEPT_FIELDS.items() if left is _whole} - {"reason", "summary"}
 """The fields that stay of events that this version does not know, as any other may be content."""

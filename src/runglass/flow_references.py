@@ -99,10 +99,10 @@ class _Walk:
         if reference.as_field:
             name = reference.step_id
             return f'`steps` is an object: write steps["{name}"], not steps.{name}', reference.asked
-        never = _never_seen(target, step)
+        never = _why_never_there(target, step)
         if never is not None:
             return never, reference.asked
-        sometimes = None if reference.asked or reference.depends else _sometimes_seen(target, step)
+        sometimes = None if reference.asked or reference.depends else _why_not_always_there(target, step)
         return None if sometimes is None else (sometimes, True)
 
     def _hint(self, name: str) -> str:
@@ -114,7 +114,7 @@ class _Walk:
         return self._suggestions.get(name, "")
 
 
-def _parting(target: _Step, step: _Step) -> int:
+def _shared_turns(target: _Step, step: _Step) -> int:
     """How many turns the ways to the two steps have in common."""
     same = 0
     for a, b in zip(target.around, step.around, strict=False):
@@ -125,9 +125,9 @@ def _parting(target: _Step, step: _Step) -> int:
     return same
 
 
-def _never_seen(target: _Step, step: _Step) -> str | None:
+def _why_never_there(target: _Step, step: _Step) -> str | None:
     """The reason why the output of `target` is never there for `step`, or for its own expression."""
-    name, at = target.id, _parting(target, step)
+    name, at = target.id, _shared_turns(target, step)
     if at == len(target.around):
         if target is step:
             return f"step {name!r} cannot see its own output"
@@ -148,9 +148,9 @@ def _never_seen(target: _Step, step: _Step) -> str | None:
     return None
 
 
-def _sometimes_seen(target: _Step, step: _Step) -> str | None:
+def _why_not_always_there(target: _Step, step: _Step) -> str | None:
     """The reason why the output of `target` may be missing for `step`."""
-    name, at = target.id, _parting(target, step)
+    name, at = target.id, _shared_turns(target, step)
     there, here = target.around[at], step.around[at]
     if there.branch != here.branch:
         container = "" if there.container is None else f" of {there.container.id!r}"

@@ -41,11 +41,11 @@ _TO_ZEROS = bytes.maketrans(b"123456789E", b"000000000e")
 """Makes numbers of the same form equal, with `+` deleted."""
 
 
-def _go_on() -> None:
+def _pass() -> None:
     """The default for `between`: does nothing."""
 
 
-def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = _go_on) -> bool:
+def weighs_more(data: bytes, most: int, *, between: Callable[[], object] = _pass) -> bool:
     """Whether the JSON weighs more than `most` values. Calls `between` after each part of the work."""
     if len(data) * _DEAREST <= most or _is_light(data, most, between):
         return False
@@ -134,7 +134,7 @@ def _weight(part: bytes, name: float) -> float:
     return weight
 
 
-def too_heavy(data: bytes, most: int = MOST_VALUES, *, between: Callable[[], object] = _go_on) -> str | None:
+def too_heavy(data: bytes, most: int = MOST_VALUES, *, between: Callable[[], object] = _pass) -> str | None:
     """The reason to refuse the JSON as too heavy; None where it is not. `between` is as for `weighs_more`."""
     if not weighs_more(data, most, between=between):
         return None

@@ -144,7 +144,7 @@ class Tails:
 
     def _read_done(self, key: tuple[int, int], reading: asyncio.Task[Page]) -> None:
         del self._reads[key]
-        _seen(reading)
+        _retrieve_exception(reading)
 
 
 @dataclass(eq=False, slots=True)
@@ -199,7 +199,7 @@ class _Window:
     async def close(self) -> None:
         self.reading.cancel()
         await asyncio.wait({self.reading})
-        _seen(self.reading)
+        _retrieve_exception(self.reading)
 
     async def _read_on(self, store: Store, bus: Bus, run: RunRecord, poll_s: float) -> None:
         async with bus.listen(run.id) as listener:
@@ -235,7 +235,7 @@ class _Window:
         told.set()
 
 
-def _seen(task: "asyncio.Task[Page] | asyncio.Task[None]") -> None:
+def _retrieve_exception(task: "asyncio.Task[Page] | asyncio.Task[None]") -> None:
     """Marks the task's exception as retrieved, as there may be no tail left that waits for it."""
     if not task.cancelled():
         task.exception()

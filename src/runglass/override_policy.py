@@ -14,7 +14,7 @@ from runglass.errors import APIError, api_error
 from runglass.flow import OVERRIDABLE, Flow, LeafStep, LlmStep, leaves
 from runglass.provider_settings import SettingRules
 
-ALWAYS = "echo"
+ALWAYS_ALLOWED = "echo"
 """The offline model, which every project may use."""
 
 _DEFAULT = ("prompt", "system", "input", "settings", "output_schema", "model")
@@ -40,7 +40,7 @@ def models_in(flow: Flow) -> frozenset[str]:
 
 def is_allowed(model: str, patterns: Iterable[str]) -> bool:
     """Whether a model string fits one of the patterns, such as `openai:*`."""
-    if model == ALWAYS:
+    if model == ALWAYS_ALLOWED:
         return True
     return len(model) <= _LONGEST_MODEL and any(fnmatchcase(model, pattern) for pattern in patterns)
 

@@ -21,8 +21,8 @@ class AppState(NamedTuple):
     runtime: Runtime
     ongoing: OpenResponses
     open_calls: OpenCalls
-    taking_in: RequestAdmission
-    repeats: FailureReplay
+    admission: RequestAdmission
+    failure_replay: FailureReplay
     health: HealthCheck
     outlines: Outlines
     sessions: BrowserSessions

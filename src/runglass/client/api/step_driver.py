@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING
 
-from runglass.client.api.tool_pause import AsyncPausedResult, PausedResult, kept, limit_passed
+from runglass.client.api.tool_pause import AsyncPausedResult, PausedResult, limit_passed, with_paused
 from runglass.client.core.run_requests import StepThrough
 from runglass.client.core.step_session import StepResult, StepSession
 from runglass.client.core.step_stream import ENDS, StepStream
@@ -126,7 +126,7 @@ def _turn(transport: "SyncTransport", walk: StepSession, tools: ToolAnswers) -> 
         return
     paused = PausedResult(transport, walk.asked.as_execution(), walk.waiting)
     handler = tools.next_round(paused)
-    with kept(paused):
+    with with_paused(paused):
         results = answers(paused.tool_calls, handler)
     walk.answer(result_messages(paused.tool_calls, results))
 
@@ -137,6 +137,6 @@ async def _async_turn(transport: "AsyncTransport", walk: StepSession, tools: Too
         return
     paused = AsyncPausedResult(transport, walk.asked.as_execution(), walk.waiting)
     handler = tools.next_round(paused)
-    with kept(paused):
+    with with_paused(paused):
         results = await async_answers(paused.tool_calls, handler)
     walk.answer(result_messages(paused.tool_calls, results))

@@ -94,7 +94,7 @@ def converse(
 ) -> CompletedResult:
     """The result of the run, its tool calls answered by `handler`. Raises ToolCallLimitError."""
     for _ in range(max_tool_rounds):
-        with kept(paused):
+        with with_paused(paused):
             results = answers(paused.tool_calls, handler)
         answer = paused.resume(results, timeout=timeout)
         if isinstance(answer, CompletedResult):
@@ -108,7 +108,7 @@ async def async_converse(
 ) -> CompletedResult:
     """The result of the run, its tool calls answered by `handler`. Raises ToolCallLimitError."""
     for _ in range(max_tool_rounds):
-        with kept(paused):
+        with with_paused(paused):
             results = await async_answers(paused.tool_calls, handler)
         answer = await paused.resume(results, timeout=timeout)
         if isinstance(answer, CompletedResult):
@@ -118,7 +118,7 @@ async def async_converse(
 
 
 @contextmanager
-def kept(paused: PausedResult | AsyncPausedResult) -> Iterator[None]:
+def with_paused(paused: PausedResult | AsyncPausedResult) -> Iterator[None]:
     """Adds the paused run to an exception of a handler, as its attribute `paused`."""
     try:
         yield

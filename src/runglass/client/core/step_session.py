@@ -29,7 +29,7 @@ from runglass.events import (
 from runglass.run_api import ToolCallsRequired
 from runglass.trace import TokenBreakdown
 
-_OF_THE_RUN = frozenset({"BYOK_KEY_REJECTED", "CREDITS_EXHAUSTED", "TOOL_ITERATION_LIMIT"})
+_PASSED_ON = frozenset({"BYOK_KEY_REJECTED", "CREDITS_EXHAUSTED", "TOOL_ITERATION_LIMIT"})
 """Codes of a failed step that `execute` passes on as they are; any other becomes STEP_FAILED."""
 
 
@@ -218,7 +218,7 @@ class StepSession:
 def _failure(execution_id: str, step_id: str | None, error: Mapping[str, Any]) -> APIError:
     code, message = error.get("code"), error.get("message")
     what = "the run" if step_id is None else f"step {step_id!r}"
-    known = code if code in _OF_THE_RUN else "STEP_FAILED" if step_id is not None else "INTERNAL_ERROR"
+    known = code if code in _PASSED_ON else "STEP_FAILED" if step_id is not None else "INTERNAL_ERROR"
     return api_error(
         str(known),
         f"{what} failed: {message} ({code})",

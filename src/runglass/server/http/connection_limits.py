@@ -91,12 +91,12 @@ class ConnectionLimiter:
         room, every, limits = connection.room, self._all, self.limits
         if not always:
             # The `busy` property is written out here, as this runs for every request.
-            if every.open - len(every.spare) - len(every.new) >= limits.in_all:
+            if every.open - len(every.idle) - len(every.new) >= limits.in_all:
                 raise busy_server(limits.in_all)
-            if room.open - len(room.spare) - len(room.new) >= limits.per_address:
+            if room.open - len(room.idle) - len(room.new) >= limits.per_address:
                 raise busy_address(limits.per_address)
         if room.new.pop(connection, None) is None:
-            del room.spare[connection], every.spare[connection]
+            del room.idle[connection], every.idle[connection]
         else:
             del every.new[connection]
 
@@ -118,7 +118,7 @@ class ConnectionLimiter:
             now = time.monotonic()
             for each in (connection.room, self._all):
                 each.new.pop(connection, None)
-                each.spare[connection] = now
+                each.idle[connection] = now
 
     def leave(self, connection: Connection) -> None:
         """Removes a connection that is gone. Further calls do nothing."""
@@ -129,7 +129,7 @@ class ConnectionLimiter:
         for each in (room, self._all):
             each.open -= 1
             each.new.pop(connection, None)
-            each.spare.pop(connection, None)
+            each.idle.pop(connection, None)
         if not room.open:
             del self._rooms[room.address]
         self._end_head(connection)
@@ -213,18 +213,18 @@ class ConnectionLimiter:
                 connection.end_late_body()
         if now - self._writes_seen > settings.stalled_write_limit_s / 8:
             self._writes_seen = now
-            self._look_at_writes()
+            self._check_writes()
         while self._leaving:
             connection, since = next(iter(self._leaving.items()))
             if now - since <= LINGER_S:
                 break
             self._cut_off(connection)
-        self._look_at_idle()
+        self._check_idle()
         if self._refused and now - self._reported >= REPORT_S:
             self._report()
 
-    def _look_at_idle(self) -> None:
-        for connection in list(self._all.spare):
+    def _check_idle(self) -> None:
+        for connection in list(self._all.idle):
             if connection in self._heads or connection in self._bodies or connection in self._leaving:
                 # Connections with an unfinished head or body, or a last response, have limits of their own.
                 continue
@@ -232,7 +232,7 @@ class ConnectionLimiter:
                 return
             connection.end_idle()
 
-    def _look_at_writes(self) -> None:
+    def _check_writes(self) -> None:
         limit_s = self.settings.stalled_write_limit_s
         if self._all.busy >= self.limits.in_all:
             # Other callers wait for a place. A caller that takes its response is not affected.
@@ -252,7 +252,7 @@ class ConnectionLimiter:
     def _report(self) -> None:
         self._reported = self.now
         for reason, times in self._refused.items():
-            log.warning("turned away at the door %d times: %s", times, reason)
+            log.warning("refused %d times: %s", times, reason)
         self._refused.clear()
 
     def _begin_head(self, connection: Connection) -> None:

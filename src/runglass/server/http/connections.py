@@ -29,24 +29,24 @@ class Connection(Protocol):
 class AddressConnections:
     """The connections that share one limit."""
 
-    __slots__ = ("address", "new", "open", "spare")
+    __slots__ = ("address", "idle", "new", "open")
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.open = 0
         self.new: OrderedDict[Connection, float] = OrderedDict()
         """Connections without a request so far, the oldest first, with their start by the monotonic clock."""
-        self.spare: OrderedDict[Connection, float] = OrderedDict()
+        self.idle: OrderedDict[Connection, float] = OrderedDict()
         """Connections between two requests, each with the end of its last response."""
 
     @property
     def busy(self) -> int:
-        return self.open - len(self.spare) - len(self.new)
+        return self.open - len(self.idle) - len(self.new)
 
     def least_needed(self, now: float) -> Connection:
         """The connection that has been without a request for longest."""
-        new, spare = next(iter(self.new.items()), None), next(iter(self.spare.items()), None)
-        if new is None or (spare is not None and now - spare[1] > NEW_COUNTS * (now - new[1])):
-            assert spare is not None, "there is one more than may be busy"
-            return spare[0]
+        new, idle = next(iter(self.new.items()), None), next(iter(self.idle.items()), None)
+        if new is None or (idle is not None and now - idle[1] > NEW_COUNTS * (now - new[1])):
+            assert idle is not None, "there is one more than may be busy"
+            return idle[0]
         return new[0]

@@ -115,7 +115,7 @@ def _queued_bytes(transport: asyncio.Transport) -> int:
     if connection is None or connection.fileno() < 0:
         return 0
     try:
-        told = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+        queued = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
     except OSError:
         return 0
-    return int(struct.unpack("i", told)[0])
+    return int(struct.unpack("i", queued)[0])

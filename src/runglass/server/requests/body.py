@@ -43,7 +43,7 @@ async def body_of(request: ApiRequest) -> bytes:
     try:
         if size <= limit:
             size = 0
-            with request.services.taking_in.receiving(request.auth.project_id) as received:
+            with request.services.admission.receiving(request.auth.project_id) as received:
                 async for part in request.stream():
                     parts.append(part)
                     size += len(part)

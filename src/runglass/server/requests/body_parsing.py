@@ -119,8 +119,8 @@ def _object(body: bytes, *, most_values: int = MOST_VALUES) -> dict[str, Any]:
         raise api_error("INVALID_REQUEST", "the body is not valid JSON: its text is not UTF-8") from error
     except msgspec.DecodeError as error:
         reason = "it has an escape of half a surrogate pair, which is not a character"
-        told = reason if _HALF.search(_around(body, str(error))) else str(error)
-        raise api_error("INVALID_REQUEST", f"the body is not valid JSON: {told}") from error
+        shown = reason if _HALF.search(_around(body, str(error))) else str(error)
+        raise api_error("INVALID_REQUEST", f"the body is not valid JSON: {shown}") from error
     except RecursionError as error:
         raise _too_deep() from error
     yield_to_others()

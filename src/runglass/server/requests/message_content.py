@@ -68,8 +68,8 @@ def _is_part(value: Any) -> bool:
 
 
 def _image(part: dict[str, Any], place: str) -> Attachment:
-    shown = part.get("image_url", part.get("imageUrl"))
-    url = shown.get("url") if isinstance(shown, dict) else None
+    image = part.get("image_url", part.get("imageUrl"))
+    url = image.get("url") if isinstance(image, dict) else None
     if not isinstance(url, str):
         raise api_error("INVALID_REQUEST", f"`{place}` must be `{{url: …}}`")
     if url[:5].lower() == "data:":

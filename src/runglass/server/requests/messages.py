@@ -86,7 +86,7 @@ def _turn(item: Any, place: str) -> _Turn:
             "MESSAGES_ROLE_INVALID", f"`{place}.role` must be user, assistant or tool, not {role!r:.100}"
         )
     try:
-        turn = msgspec.convert(_settled(item, place), _Turn)
+        turn = msgspec.convert(_normalized(item, place), _Turn)
     except msgspec.ValidationError as error:
         message, _, inside = str(error).partition(" - at `$")
         raise api_error("INVALID_REQUEST", f"`{place}{inside.rstrip('`')}`: {message}") from error
@@ -109,7 +109,7 @@ def _turn(item: Any, place: str) -> _Turn:
     return msgspec.structs.replace(turn, content=content.text, attachments=content.images)
 
 
-def _settled(item: Any, place: str) -> Any:
+def _normalized(item: Any, place: str) -> Any:
     """A turn in camelCase and without nulls; other values come back as they are."""
     if not isinstance(item, dict):
         return item
@@ -129,8 +129,8 @@ def normalize_messages(asked: Asking) -> tuple[Asking, list[dict[str, Any]]]:
     Raises what `check_messages` and `check_attachments` raise.
     """
     size = len(msgspec.json.encode(asked.messages))
-    said = check_messages(asked.messages, message=asked.message, size_bytes=size)
-    shown = [*asked.attachments, *said.images]
-    check_attachments(shown)
-    asked = msgspec.structs.replace(asked, message=said.message, messages=None, attachments=shown)
-    return asked, said.history
+    checked = check_messages(asked.messages, message=asked.message, size_bytes=size)
+    images = [*asked.attachments, *checked.images]
+    check_attachments(images)
+    asked = msgspec.structs.replace(asked, message=checked.message, messages=None, attachments=images)
+    return asked, checked.history

@@ -54,10 +54,12 @@ class RequestedVersion(NamedTuple):
         if _VERSION.fullmatch(f"v{self.query}") is None:
             message = f"`version` must be a number, 0 for the draft, not {self.query!r:.100}"
             raise api_error("INVALID_VERSION", message)
-        asked = version_number(f"v{self.query}")
-        if number not in (None, asked):
-            raise api_error("INVALID_VERSION", f"the path names version {number}, the query version {asked}")
-        return asked
+        queried = version_number(f"v{self.query}")
+        if number not in (None, queried):
+            raise api_error(
+                "INVALID_VERSION", f"the path names version {number}, the query version {queried}"
+            )
+        return queried
 
 
 def trace_context_of(request: ApiRequest) -> TraceContext | None:

@@ -133,12 +133,12 @@ def _check_choice(choice: Any, names: set[str]) -> None:
 
 
 def _first_result(messages: Sequence[Any]) -> int:
-    spoken = [
+    turns_of_model = [
         index
         for index, message in enumerate(messages)
         if isinstance(message, dict) and message.get("role") == "assistant"
     ]
-    return spoken[-1] + 1 if spoken else 0
+    return turns_of_model[-1] + 1 if turns_of_model else 0
 
 
 def _result(message: Any, place: str, execution_id: str | None) -> tuple[str, str]:

@@ -43,12 +43,12 @@ async def cancel(request: ApiRequest, run: RunRecord, purge: bool) -> Response:
     if run.ended:
         raise _has_ended(run)
     try:
-        if not await _told_to_end(runtime, run):
+        if not await _request_end(runtime, run):
             raise _has_ended(run)
-        rested = await _rested(runtime, run)
+        ended = await _ended_run(runtime, run)
     except StoreError as error:
         raise _not_recorded(run) from error
-    if rested.status != "cancelled":
+    if ended.status != "cancelled":
         raise _has_ended(run)
     return answer(CancelResult(execution_id=run.id, status="cancelled"), status=202)
 
@@ -61,14 +61,14 @@ async def _purge(request: ApiRequest, run: RunRecord) -> Response:
         raise api_error("FORBIDDEN", message, execution_id=run.id)
     runtime = runtime_of(request)
     if not run.ended:
-        await _told_to_end(runtime, run)
-    run = await _rested(runtime, run)
+        await _request_end(runtime, run)
+    run = await _ended_run(runtime, run)
     if not await runtime.removal.purge(run, by=actor_of(request)):
         raise no_run(run.id)
     return answer(CancelResult(execution_id=run.id, status="purged"), status=202)
 
 
-async def _rested(runtime: Runtime, run: RunRecord) -> RunRecord:
+async def _ended_run(runtime: Runtime, run: RunRecord) -> RunRecord:
     """The run after its end is stored. Until the log has the end, a crash would let the run go on."""
     await runtime.engine.join(run.id)
     now = await runtime.store.run(run.id)
@@ -90,7 +90,7 @@ def _not_recorded(run: RunRecord) -> APIError:
     return api_error("UNAVAILABLE", message, execution_id=run.id)
 
 
-async def _told_to_end(runtime: Runtime, run: RunRecord) -> bool:
+async def _request_end(runtime: Runtime, run: RunRecord) -> bool:
     engine = runtime.engine
     if engine.cancel(run.id, reason=REASON) or await engine.cancel_paused(run, reason=REASON):
         return True

@@ -34,7 +34,7 @@ from runglass.server.security.authentication import (
 )
 from runglass.server.security.content_access import is_owed, require_owed
 from runglass.server.services.idempotency import Finish, StoredResponse, with_idempotency
-from runglass.server.services.request_admission import taking_in_of
+from runglass.server.services.request_admission import admission_of
 from runglass.server.services.run_failure import RunFailure, failure_of, result_of
 from runglass.store.base import Store, decoding
 from runglass.store.records import ApiKey, IdempotencyKey, RunListing, RunRecord
@@ -137,7 +137,7 @@ async def _queue(
     body = await body_of(request)
     most_values = runtime_of(request).settings.body_values_limit
     size = len(body)
-    async with taking_in_of(request).turn(request, size):
+    async with admission_of(request).turn(request, size):
         asked = await parse_off_loop(partial(read_request, shape=JobRequest, most_values=most_values), body)
         asked, history = await offload(partial(normalize_messages, asked), size_bytes=size)
         if asked.tools or asked.tool_choice is not None:

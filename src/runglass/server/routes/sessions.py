@@ -46,14 +46,14 @@ async def session(request: ApiRequest, session_id: str, limit: int | None, curso
     session_id = checked_uuid(session_id, what="a session id")
     store, project_id = runtime_of(request).store, request.auth.project_id
     flows = SessionFlows(store)
-    told = [b'{"sessionId":%b,"executions":[' % msgspec.json.encode(session_id)]
+    parts_before = [b'{"sessionId":%b,"executions":[' % msgspec.json.encode(session_id)]
     size, last = 0, ""
     after = "" if cursor is None else run_before(cursor)
     async with aclosing(_runs_of(store, project_id, session_id, after=after)) as runs:
         count = 0
         async for run in runs:
             if count == limit:
-                return _page(told, last)
+                return _page(parts_before, last)
             pieces = session_run(store, run, *await flows.of(run))
             try:
                 parts = await _collect(pieces, most=PAGE_BYTES - size)
@@ -62,23 +62,23 @@ async def session(request: ApiRequest, session_id: str, limit: int | None, curso
                 continue
             if parts is None:
                 if count:
-                    return _page(told, last)
+                    return _page(parts_before, last)
                 more = await anext(runs, None)
                 pieces = session_run(store, run, *await flows.of(run))
                 pieces = parts_while_allowed(request, pieces)
-                return json_stream(_streamed(told, pieces, _closing(run.id if more else "")))
-            told += [b","] * bool(count) + parts
+                return json_stream(_streamed(parts_before, pieces, _closing(run.id if more else "")))
+            parts_before += [b","] * bool(count) + parts
             size += sum(map(len, parts))
             last, count = run.id, count + 1
     if not last and (
         cursor is None or not await store.session_runs(project_id, session_id, after="", limit=1)
     ):
         raise api_error("SESSION_NOT_FOUND", f"there is no session {session_id!r}")
-    return _page(told, "")
+    return _page(parts_before, "")
 
 
-def _page(told: Sequence[bytes], last: str) -> Response:
-    return Response(b"".join([*told, _closing(last)]), media_type=JSON)
+def _page(parts_before: Sequence[bytes], last: str) -> Response:
+    return Response(b"".join([*parts_before, _closing(last)]), media_type=JSON)
 
 
 def _closing(last: str) -> bytes:
@@ -111,9 +111,9 @@ async def _collect(pieces: AsyncGenerator[bytes, None], *, most: int) -> list[by
 
 
 async def _streamed(
-    told: Sequence[bytes], pieces: AsyncGenerator[bytes, None], closing: bytes
+    parts_before: Sequence[bytes], pieces: AsyncGenerator[bytes, None], closing: bytes
 ) -> AsyncGenerator[bytes, None]:
-    yield b"".join(told)
+    yield b"".join(parts_before)
     async with aclosing(pieces):
         async for piece in pieces:
             yield piece

@@ -32,7 +32,7 @@ from runglass.server.requests.tools import match_tool_results
 from runglass.server.security.authentication import no_run, require_project_of_flow, run_of_flow, runtime_of
 from runglass.server.security.content_access import require_owed
 from runglass.server.security.revocation import STILL_PAUSED, while_allowed
-from runglass.server.services.execute_service import handed_in, overridden
+from runglass.server.services.execute_service import with_overrides, without_forbidden_values
 from runglass.server.services.failure_replay import REPLAYED
 from runglass.server.services.idempotency import (
     REST_EVENTS,
@@ -41,7 +41,7 @@ from runglass.server.services.idempotency import (
     keep_refusal,
     note_call,
 )
-from runglass.server.services.request_admission import Admission, taking_in_of
+from runglass.server.services.request_admission import Admission, admission_of
 from runglass.server.services.run_failure import answer_expired, require_outcome
 from runglass.server.services.step_content import LiveContent, StoredContent
 from runglass.server.services.step_frames import StepFrames
@@ -82,7 +82,7 @@ async def _step(
     body = await body_of(request)
     most_values = runtime_of(request).settings.body_values_limit
     size = len(body)
-    async with taking_in_of(request).turn(request, size) as taken:
+    async with admission_of(request).turn(request, size) as admitted:
         reading = partial(read_request, shape=StepRequest, most_values=most_values)
         asked = await parse_off_loop(reading, body)
         if asked.step_index is not None and asked.step_index < 0:
@@ -98,7 +98,7 @@ async def _step(
         async def begin(outputs: LiveOutputs | None) -> StartedRun:
             if asked.execution_id is None:
                 return await _first_call(request, own, flow, asked, current, session, call, outputs, size)
-            return await _later_call(request, own, slug, asked, number, call, outputs, size, taken)
+            return await _later_call(request, own, slug, asked, number, call, outputs, size, admitted)
 
         if call is None:
             outputs = LiveOutputs()
@@ -141,7 +141,7 @@ async def _first_call(
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
     asked, history = await offload(partial(normalize_messages, asked), size_bytes=size)
-    asked = handed_in(request, flow, asked)
+    asked = without_forbidden_values(request, flow, asked)
     segment = _segment(asked, flow, call, first=0, offer=offer_of(asked))
     if segment.offer is not None:
         check_takers(flow)
@@ -173,7 +173,7 @@ async def _later_call(
     call: IdempotencyKey | None,
     outputs: LiveOutputs | None,
     size: int,
-    taken: Admission,
+    admitted: Admission,
 ) -> StartedRun:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -189,8 +189,8 @@ async def _later_call(
     cursor = paused.pause.cursor
     first = cursor if asked.step_index is None else min(asked.step_index, cursor)
     results = await offload(partial(_results, run, paused, asked, first), size_bytes=size)
-    plan = await overridden(request, own, paused, asked, size)
-    asked = handed_in(request, plan.flow, asked)
+    plan = await with_overrides(request, own, paused, asked, size)
+    asked = without_forbidden_values(request, plan.flow, asked)
     # A call for an earlier step begins anew, with its own tools alone.
     tool_loop = paused.pause.tool_loop if first == cursor else None
     segment = _segment(
@@ -210,7 +210,7 @@ async def _later_call(
     await runtime.require_key(request.auth.id, waited=size > LARGE_BYTES)
     await note_call(request, own, call, run)
     # The segment may have to wait for a place.
-    await taken.admit_next()
+    await admitted.admit_next()
     resuming = runtime.engine.resume(paused, plan, segment, outputs=outputs, size_bytes=size)
     return await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
 

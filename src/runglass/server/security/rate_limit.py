@@ -19,7 +19,7 @@ MINUTE_S = 60.0
 class Rate:
     """Lets each key or project ask `per_minute` times a minute. `clock` gives seconds that never go back."""
 
-    who: ClassVar[str]
+    subject: ClassVar[str]
     setting: ClassVar[str]
 
     def __init__(self, per_minute: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -56,8 +56,8 @@ class Rate:
 
     def _refusal(self, wait_s: float) -> RateLimitError:
         message = (
-            f"{self.who} may ask {self._per_minute:,} times a minute; wait as `Retry-After` says, or raise"
-            f" the server's setting `{self.setting}`"
+            f"{self.subject} may ask {self._per_minute:,} times a minute; wait as `Retry-After` says,"
+            f" or raise the server's setting `{self.setting}`"
         )
         error = RateLimitError(message, code="RATE_LIMITED", status=429)
         error.retry_after_s = wait_s
@@ -67,14 +67,14 @@ class Rate:
 class KeyRate(Rate):
     """The rate of each key."""
 
-    who = "this key"
+    subject = "this key"
     setting = "rate_limit_per_minute"
 
 
 class ProjectRate(Rate):
     """The rate of all keys of a project together, so that more keys do not raise it."""
 
-    who = "this project, with all of its keys,"
+    subject = "this project, with all of its keys,"
     setting = "project_rate_limit_per_minute"
 
 

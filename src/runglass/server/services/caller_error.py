@@ -21,8 +21,8 @@ def caller_error(run: RunRecord, end: FlowFailed | FlowCancelled) -> tuple[dict[
         message = error.get("message") or STEP_CODES.get(str(error.get("code")))
         outcome = RunOutcome("failed", error={**error, "message": message}, step_id=end.step_id)
     if run.trigger_type == "api":
-        told = failure(run.id, outcome)
-        return error, {"code": told.code, "message": told.message, "error": error}
+        answered = failure(run.id, outcome)
+        return error, {"code": answered.code, "message": answered.message, "error": error}
     lost_a_step = outcome.step_id is not None and error.get("code") != "CREDITS_EXHAUSTED"
     if run.trigger_type == "step" and not lost_a_step:
         return error, bad_end(end)

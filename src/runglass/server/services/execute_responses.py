@@ -29,7 +29,7 @@ async def outcome_of(
     """The response, once the segment has ended in this process or another."""
     try:
         with once_started(started.id):
-            outcome = await while_allowed(request, started.id, _waited(started))
+            outcome = await while_allowed(request, started.id, _await_outcome(started))
     except LeaseLost:
         with once_started(started.id):
             runtime = runtime_of(request)
@@ -45,7 +45,7 @@ async def outcome_of(
     return await _response(started.id, flow_id, block_count, outcome)
 
 
-async def _waited(started: StartedRun) -> RunOutcome:
+async def _await_outcome(started: StartedRun) -> RunOutcome:
     return await started.outcome()
 
 
@@ -54,7 +54,7 @@ async def _response(run_id: str, flow_id: str, block_count: int, outcome: RunOut
         return _completed(run_id, flow_id, block_count, outcome.result_json)
     if outcome.pause is not None:
         waiting = tool_calls_required(run_id, flow_id, block_count, outcome.pause, dict(outcome.outputs))
-        return await _waits(waiting)
+        return await _paused_response(waiting)
     raise failure(run_id, outcome)
 
 
@@ -70,7 +70,7 @@ def _completed(run_id: str, flow_id: str, block_count: int, result: bytes) -> St
     return StoredResponse(200, msgspec.json.encode(body))
 
 
-async def _waits(waiting: ToolCallsRequired) -> StoredResponse:
+async def _paused_response(waiting: ToolCallsRequired) -> StoredResponse:
     # The outputs so far may be large, so they are encoded in a thread.
     return StoredResponse(200, await offload_in_turn(partial(msgspec.json.encode, waiting)))
 
@@ -103,7 +103,7 @@ async def response_of(request: ApiRequest, run: RunRecord) -> StoredResponse:
     if run.status == "paused":
         paused = await runtime.engine.paused(run)
         waiting = tool_calls_required(run.id, run.flow_id, block_count, paused.pause, paused.outputs)
-        return await _waits(waiting)
+        return await _paused_response(waiting)
     if run.status == "cancelled":
         error = failure(run.id, RunOutcome("cancelled", error={"message": "cancelled"}))
     else:

@@ -31,12 +31,12 @@ from runglass.server.services.idempotency import (
     wait_until_idle,
     with_idempotency,
 )
-from runglass.server.services.request_admission import Admission, taking_in_of
+from runglass.server.services.request_admission import Admission, admission_of
 from runglass.server.services.run_failure import require_outcome
 from runglass.server.services.tool_offers import check_takers, offer_of
 from runglass.store.records import IdempotencyKey, Project, RunRecord
 
-Handing = TypeVar("Handing", bound=ToolRequest)
+Values = TypeVar("Values", bound=ToolRequest)
 
 
 async def execute_flow(
@@ -51,8 +51,8 @@ async def execute_flow(
     body = await body_of(request)
     most_values = runtime_of(request).settings.body_values_limit
     reading, size = partial(read_request, shape=ExecuteRequest, most_values=most_values), len(body)
-    async with AsyncExitStack() as taken_in:
-        taken = await taken_in.enter_async_context(taking_in_of(request).turn(request, size))
+    async with AsyncExitStack() as admission:
+        admitted = await admission.enter_async_context(admission_of(request).turn(request, size))
         # The request is dropped as soon as its run has it, as the response may take as long as the run.
         held = [await parse_off_loop(reading, body)]
         resumes = held[0].execution_id
@@ -60,17 +60,17 @@ async def execute_flow(
 
         async def begin(call: IdempotencyKey | None) -> Finish:
             # The rest is waiting for the run; other requests are admitted meanwhile.
-            async with taken_in:
+            async with admission:
                 forget_body(request)
                 asked = held.pop()
                 if asked.execution_id is not None:
-                    return await _resume(request, own, slug, asked, call, size, taken)
+                    return await _resume(request, own, slug, asked, call, size, admitted)
                 return await _start(request, own, flow, asked, number, session, call, size)
 
         async def repeated(run: RunRecord, head: int) -> StoredResponse:
             forget_body(request)
             held.clear()
-            await taken_in.aclose()
+            await admission.aclose()
             run = await wait_until_idle(request, run, beyond=head)
             await require_outcome(runtime_of(request).store, run)
             return await response_of(request, run)
@@ -118,7 +118,7 @@ async def _resume(
     asked: ExecuteRequest,
     call: IdempotencyKey | None,
     size: int,
-    taken: Admission,
+    admitted: Admission,
 ) -> Finish:
     runtime = runtime_of(request)
     run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
@@ -138,7 +138,7 @@ async def _resume(
         )
     matching = partial(match_tool_results, tool_loop.calls, asked.tool_call_messages, execution_id=run.id)
     results = await offload(matching, size_bytes=size)
-    asked = handed_in(request, paused.plan.flow, asked)
+    asked = without_forbidden_values(request, paused.plan.flow, asked)
     segment = Segment(
         first=paused.pause.cursor,
         outputs=asked.accumulated_outputs or {},
@@ -147,20 +147,20 @@ async def _resume(
         offer=offer_of(asked, tool_loop.offer),
         results=results,
     )
-    plan = await overridden(request, own, paused, asked, size)
+    plan = await with_overrides(request, own, paused, asked, size)
     own = await runtime.current(own)
     await runtime.check_models(own, plan.flow)
     runtime.require_credit(own)
     await runtime.require_key(request.auth.id, waited=size > LARGE_BYTES)
     await note_call(request, own, call, run)
     # The segment may have to wait for a place.
-    await taken.admit_next()
+    await admitted.admit_next()
     resuming = runtime.engine.resume(paused, plan, segment, size_bytes=size)
     started = await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
     return partial(outcome_of, request, started, run.flow_id, step_count(paused.plan.flow))
 
 
-async def overridden(
+async def with_overrides(
     request: ApiRequest, own: Project, paused: PausedRun, asked: RunRequest, size: int
 ) -> RunSpec:
     """The run's plan with the overrides of this call.
@@ -177,7 +177,7 @@ async def overridden(
     return msgspec.structs.replace(paused.plan, flow=flow)
 
 
-def handed_in(request: ApiRequest, flow: Flow, asked: Handing) -> Handing:
+def without_forbidden_values(request: ApiRequest, flow: Flow, asked: Values) -> Values:
     """`asked` without the inputs and outputs of steps that its caller may not set.
 
     Raises FORBIDDEN for inputs. Clients send all outputs with each call of a step-through, so forbidden

@@ -67,7 +67,7 @@ class HealthCheck:
         try:
             await self._runtime.store.project(0)
         except StoreError as error:
-            return _told("the store cannot be read", error)
+            return _public_reason("the store cannot be read", error)
         return None
 
     async def _write_fault(self) -> str | None:
@@ -90,7 +90,7 @@ class HealthCheck:
             folder = self._runtime.settings.database.parent
             self._free_bytes = await asyncio.to_thread(_free_bytes, folder)
         except StoreError as error:
-            self._fault = _told("the store takes no writes", error)
+            self._fault = _public_reason("the store takes no writes", error)
         finally:
             self._checked_at, self._checking = time.monotonic(), None
 
@@ -103,7 +103,7 @@ def _free_bytes(folder: Path) -> int | None:
         return None
 
 
-def _told(what: str, error: StoreError) -> str:
+def _public_reason(what: str, error: StoreError) -> str:
     """The reason without paths of this machine, which go to the log alone."""
     log.error("%s: %s", what, error)
     return f"{what}: {error.__cause__}" if error.__cause__ is not None else what

@@ -113,7 +113,7 @@ class RequestAdmission:
             )
 
 
-def taking_in_of(request: ApiRequest) -> RequestAdmission:
+def admission_of(request: ApiRequest) -> RequestAdmission:
     """The admission of the server that handles the request."""
-    taking_in: RequestAdmission = request.services.taking_in
-    return taking_in
+    admission: RequestAdmission = request.services.admission
+    return admission

@@ -178,10 +178,10 @@ class SessionSteps:
         self._seen: set[str] = set()
         self._since: str | None = None
         self._error: dict[str, Any] | None = None
-        self._told: Json = None
+        self._caller_error: Json = None
         if isinstance(end, FlowFailed | FlowCancelled):
-            self._error, told = caller_error(run, end)
-            self._told = encoded(msgspec.json.encode(told))
+            self._error, of_caller = caller_error(run, end)
+            self._caller_error = encoded(msgspec.json.encode(of_caller))
 
     def read(self, rows: Sequence[bytes]) -> bytes:
         """The rows as members of a JSON array."""
@@ -193,7 +193,7 @@ class SessionSteps:
             self._since = step.started_at
         error = json_bytes(step, "error_context")
         if self._error is not None and error is not None and step.error_context == self._error:
-            error = self._told
+            error = self._caller_error
         return self.encode(
             SessionStep(
                 step_id=step.step_id,
@@ -235,6 +235,6 @@ class SessionSteps:
             completed_at=end.at,
             duration_ms=None if self._since is None else milliseconds_between(self._since, end.at),
             output_snapshot=json_bytes(end, "result") if isinstance(end, FlowCompleted) else None,
-            error_snapshot=self._told,
+            error_snapshot=self._caller_error,
             truncated=isinstance(end, FlowCompleted) and end.truncated,
         )

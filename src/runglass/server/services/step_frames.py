@@ -102,7 +102,7 @@ class StepFrames:
         self._content = content
         self._store = store
         self._run = run
-        self._told_output: tuple[int, bytes | None] = (0, None)
+        self._last_output: tuple[int, bytes | None] = (0, None)
         self._open: dict[Address, StepStarted] = {}
         self._latest: StepStarted | None = None
         self._errors: list[StepError] = []
@@ -137,7 +137,7 @@ class StepFrames:
             case StepOutput():
                 # The `step_completed` of the attempt follows at once, in the same append.
                 output = await self._content.of(seq + 1)
-                self._told_output = (seq + 1, output)
+                self._last_output = (seq + 1, output)
                 if output is not None:
                     return [(seq, encode_event(_with_output(event, output)))]
             case StepCompleted():
@@ -151,7 +151,7 @@ class StepFrames:
                 whole = await self._content.error()
                 end = event if whole is None else replace(event, error=encoded(whole))
                 ending = [(seq, encode_event(end))]
-                return ending if self._is_told(event) else [*await self._bad_end(end), *ending]
+                return ending if self._is_reported(event) else [*await self._bad_end(end), *ending]
             case FlowCancelled():
                 return [*await self._bad_end(event), (seq, data)]
         return [(seq, data)]
@@ -163,16 +163,16 @@ class StepFrames:
         self._open.pop(Address(event.step_id, event.loop_path), None)
 
     async def _completed(self, event: StepCompleted, seq: int, data: bytes) -> list[tuple[int, bytes]]:
-        (told_seq, output), self._told_output = self._told_output, (0, None)
-        is_told = told_seq == seq
-        if not is_told:
+        (last_seq, output), self._last_output = self._last_output, (0, None)
+        has_output = last_seq == seq
+        if not has_output:
             output = await self._content.of(seq)
         if output is None:
             return [(seq, data)]
         completed = (seq, encode_event(replace(event, output=encoded(output))))
-        if is_told:
+        if has_output:
             return [completed]
-        told = StepOutput(
+        added = StepOutput(
             execution_id=event.execution_id,
             at=event.at,
             step_id=event.step_id,
@@ -180,37 +180,37 @@ class StepFrames:
             loop_path=event.loop_path,
             attempt=event.attempt,
         )
-        return [(0, encode_event(_with_output(told, output))), completed]
+        return [(0, encode_event(_with_output(added, output))), completed]
 
-    def _is_told(self, end: FlowFailed) -> bool:
+    def _is_reported(self, end: FlowFailed) -> bool:
         """Whether a `step_error` has reported this end, and not one that the run survived."""
         return any(error.step_id == end.step_id and error.error == end.error for error in self._errors)
 
     async def _bad_end(self, end: FlowFailed | FlowCancelled) -> list[tuple[int, bytes]]:
-        stood = await self._stood(end.step_id if isinstance(end, FlowFailed) else None)
-        told = StepError(
+        last_attempt = await self._last_attempt(end.step_id if isinstance(end, FlowFailed) else None)
+        added = StepError(
             execution_id=end.execution_id,
             at=end.at,
-            step_id=stood.step_id,
-            loop_index=stood.loop_index,
-            loop_path=stood.loop_path,
-            name=stood.name,
-            step_index=stood.step_index,
-            attempt=stood.attempt,
+            step_id=last_attempt.step_id,
+            loop_index=last_attempt.loop_index,
+            loop_path=last_attempt.loop_path,
+            name=last_attempt.name,
+            step_index=last_attempt.step_index,
+            attempt=last_attempt.attempt,
             error=encoded(msgspec.json.encode(bad_end(end))),
         )
-        return [(0, encode_event(told))]
+        return [(0, encode_event(added))]
 
-    async def _stood(self, step_id: str | None) -> StepStarted:
+    async def _last_attempt(self, step_id: str | None) -> StepStarted:
         """The attempt at which the run ended: of step `step_id` where that is given, else the latest."""
         running = [attempt for attempt in self._open.values() if step_id in (None, attempt.step_id)]
         if running:
             return running[-1]
         if step_id is None and self._latest is not None:
             return self._latest
-        return await self._not_begun(step_id)
+        return await self._unstarted_attempt(step_id)
 
-    async def _not_begun(self, step_id: str | None) -> StepStarted:
+    async def _unstarted_attempt(self, step_id: str | None) -> StepStarted:
         """An attempt that was never started: of the given step, or of the last step in the trace."""
         run, store = self._run, self._store
         source = await store.flow_source(run.flow_id, run.version)
