@@ -272,6 +272,7 @@ CODES: dict[str, Code] = {
     "VERSION_NOT_FOUND": Code(404, "the flow has no such version"),
     "RUN_NOT_FOUND": Code(404, "no such run, or none that this key may see"),
     "STEP_NOT_FOUND": Code(404, "the run has no such step, attempt or iteration"),
+    "CONTENT_NOT_KEPT": Code(404, "nothing is kept of this input, output or error"),
     "SESSION_NOT_FOUND": Code(404, "no such session, or none that this key may see"),
     "KEY_NOT_FOUND": Code(404, "the project has no such API key"),
     "NOT_FOUND": Code(404, "no such path"),

@@ -14,7 +14,7 @@ from runglass.flow import flow_schema
 from runglass.run_api import ExecuteRequest
 from runglass.testing import RunningServer
 
-OF_A_RUN = ["/trace", "/trace/stream", "/trace/outline", "/steps/{step_id}/trace"]
+OF_A_RUN = ["/trace", "/trace/stream", "/trace/outline", "/steps/{step_id}/trace", "/steps/{step_id}/payload"]
 BASES = ["/api/v1/flow-runs/{execution_id}", "/api/v1/seq/{org}/{project}/{slug}/runs/{execution_id}"]
 MANAGED = ["", "/versions/{number}", "/publish", "/production"]
 PATHS = {
@@ -95,6 +95,8 @@ def test_the_headers_that_are_read_are_documented(document: dict[str, Any]) -> N
                 streams.append(headers)
             elif path.endswith("/outline"):
                 assert headers == ["Accept-Encoding"]
+            elif path.endswith("/payload"):
+                assert headers == ["Range", "If-Range", "If-None-Match"]
             else:
                 assert not headers, path
     assert starts == [["X-Session-Id", "Idempotency-Key", "traceparent", "tracestate"]] * 6

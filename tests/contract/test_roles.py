@@ -43,7 +43,10 @@ ROWS = [
             ("/flow-runs/{execution_id}", "RUN_NOT_FOUND"),
             (f"{FLOW}/runs/{{execution_id}}", "FLOW_NOT_FOUND"),
         )
-        for resource in ("/trace", "/trace/stream", "/trace/outline", "/steps/{step_id}/trace")
+        for resource in (
+            *("/trace", "/trace/stream", "/trace/outline"),
+            *("/steps/{step_id}/trace", "/steps/{step_id}/payload"),
+        )
     ),
     # The run has ended, so who may cancel it is told that it is too late.
     Row("DELETE", "/flow-runs/{execution_id}", 403, 409, 409, unseen="RUN_NOT_FOUND"),

@@ -18,7 +18,7 @@ execute exit expiry export failure fast file files folder formatting frames fram
 helpers http import integrity interrupt interrupts json keywords lazy limit limits lines list live local
 lock log loop mapping memory message messages middleware migrations money note numbers openapi options
 output outputs own page pagination parameters parser parsers parsing path patterns policy pool price
-priority process processes protocol query quick rate raw reader records redactor references refusals
+priority process processes protocol query quick range rate raw reader records redactor references refusals
 removal request requests response responses result retries routes routing rows runner runtime safe
 schema schemas security selector serve server service services settings spans spec sql sqlite sse state
 stream streaming syntax table task template terminal terminate testing text threads time token tool

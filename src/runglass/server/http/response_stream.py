@@ -29,16 +29,19 @@ class StreamedResponse:
         parts: AsyncGenerator[bytes, None],
         *,
         headers: Headers,
+        status: int = 200,
         ended_by: EndedBy | None = None,
         at_end: Callable[[], None] | None = None,
     ) -> None:
         self._parts = parts
         self._headers = headers
+        self._status = status
         self._ended_by = ended_by or (lambda _: nullcontext())
         self._at_end = at_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(self._headers)})
+        headers = list(self._headers)
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
         writing = asyncio.create_task(self._write(scope, send))
         leaving = asyncio.create_task(_caller_left(receive))
         with self._ended_by(writing.cancel):

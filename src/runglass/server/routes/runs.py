@@ -13,17 +13,16 @@ from msgspec import Meta
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import RunUnreadable, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.json_streaming import PART_BYTES, Pages, joined
 from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.http.sse_response import event_stream
-from runglass.server.requests.attempt_selector import choose
 from runglass.server.requests.pagination import cursor_of, first_id_at, run_before
 from runglass.server.security.authentication import OpenedTrace, runtime_of
 from runglass.server.security.revocation import parts_while_allowed
+from runglass.server.services.step_attempts import chosen_attempts
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunListing, RunRecord
 from runglass.trace import RunStatus
@@ -84,19 +83,9 @@ async def step_trace(
     Without `loop_index`, `latest` and a number select within the iteration that started last. A `loop_index`
     with fewer indices than the step has loops around it selects by the innermost loops.
     """
-    attempt, loop_index = attempt.strip(), loop_index and loop_index.strip()
     store = runtime_of(request).store
-    keys = await store.attempt_keys(run.no, step_id)
-    # A step in a loop may have so many attempts that sorting them would block the event loop.
-    chosen = await offload_in_turn(partial(choose, keys, attempt=attempt, loop_index=loop_index))
-    if not chosen:
-        message = f"run {run.id!r} has no step {step_id!r}"
-        if keys:
-            which = "attempt" if attempt in ("latest", "all") else f"attempt {attempt}"
-            iteration = f" in iteration {loop_index}" if loop_index else ""
-            message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}"
-        raise api_error("STEP_NOT_FOUND", message, execution_id=run.id, step_id=step_id)
-    if attempt == "all":
+    chosen = await chosen_attempts(store, run, step_id, attempt=attempt, loop_index=loop_index)
+    if attempt.strip() == "all":
         opening = b'{"stepId":%b,"attempts":' % msgspec.json.encode(step_id)
         pages = _data_of(store, run, chosen)
         return await joined(opening, pages, b"}", lasting=partial(parts_while_allowed, request))

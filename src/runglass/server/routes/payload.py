@@ -1,0 +1,119 @@
+"""Reading what went into an attempt or came out of it: by itself, and a range of bytes where it is large."""
+
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from runglass.engine.scheduling.offloading import offload
+from runglass.errors import FlowExecutionError, api_error
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON, Parameter
+from runglass.server.http.byte_range import NoSuchRange, byte_range, entity_tag, names_tag
+from runglass.server.http.error_responses import error_body
+from runglass.server.http.json_streaming import PART_BYTES
+from runglass.server.http.response_stream import StreamedResponse
+from runglass.server.security.authentication import runtime_of
+from runglass.server.security.revocation import parts_while_allowed
+from runglass.server.services.step_attempts import chosen_attempts
+from runglass.store.base import decoding
+from runglass.store.records import RunRecord
+
+Part: TypeAlias = Literal["input", "output", "error"]
+
+PART = Parameter("part", Part, "input, output or error", default="output")
+ONE_ATTEMPT = Parameter(
+    "attempt",
+    Annotated[str, Meta(pattern="^(latest|[1-9][0-9]{0,8})$")],
+    "`latest` or the number of an attempt, from 1 on",
+    default="latest",
+)
+RANGE = Parameter("Range", str, "the bytes that are asked for, as in `bytes=0-65535`", argument="wanted")
+IF_RANGE = Parameter("If-Range", str, "the `ETag` of the bytes that are there already", argument="if_range")
+IF_NONE_MATCH = Parameter(
+    "If-None-Match", str, "the `ETag` of what is there already", argument="if_none_match"
+)
+
+_NOTHING = msgspec.Raw()
+
+
+class _Kept(
+    msgspec.Struct, rename={"input": "inputContext", "output": "outputContext", "error": "errorContext"}
+):
+    input: msgspec.Raw = _NOTHING
+    output: msgspec.Raw = _NOTHING
+    error: msgspec.Raw = _NOTHING
+
+
+async def payload(
+    request: ApiRequest,
+    run: RunRecord,
+    step_id: str,
+    part: Part,
+    attempt: str,
+    loop_index: str | None,
+    wanted: str | None,
+    if_range: str | None,
+    if_none_match: str | None,
+) -> ASGIApp:
+    """The JSON that is kept of an attempt's input, output or error: all of it or, with `Range`, some bytes.
+
+    An attempt is found as in the trace of a step. What the capture mode does not keep, or what is not there,
+    is answered with 404 CONTENT_NOT_KEPT; what was too large is kept cut, as the trace says (`truncated`).
+    """
+    store = runtime_of(request).store
+    chosen = await chosen_attempts(store, run, step_id, attempt=attempt, loop_index=loop_index)
+    (data,) = await store.attempt_data(run.no, chosen, limit_bytes=PART_BYTES)
+    body = await offload(partial(_content_of, run, data, part), size_bytes=len(data))
+    if body is None:
+        number = chosen[0].attempt
+        message = (
+            f"no {part} of attempt {number} of step {step_id!r} is kept: there was none, or it was removed,"
+            f" or the capture mode of the run, {run.capture!r}, does not keep it"
+        )
+        raise api_error("CONTENT_NOT_KEPT", message, execution_id=run.id, step_id=step_id)
+    tag = entity_tag(body)
+    headers = {"Accept-Ranges": "bytes", "ETag": tag, "Cache-Control": "private, no-cache"}
+    if names_tag(if_none_match, tag):
+        return Response(status_code=304, headers=headers)
+    try:
+        found = byte_range(wanted, if_range, size=len(body), tag=tag)
+    except NoSuchRange:
+        return _no_such_range(run, step_id, len(body))
+    status = 200
+    if found is not None:
+        status, headers["Content-Range"] = 206, found.content_range(len(body))
+        body = body[found.first : found.stop]
+    if len(body) <= PART_BYTES:
+        return Response(body, status_code=status, headers=headers, media_type=JSON)
+    headers |= {"Content-Type": JSON, "Content-Length": str(len(body))}
+    return StreamedResponse(
+        parts_while_allowed(request, _parts_of(body)),
+        status=status,
+        headers=[(name.lower().encode(), value.encode()) for name, value in headers.items()],
+    )
+
+
+def _content_of(run: RunRecord, data: bytes, part: Part) -> bytes | None:
+    with decoding(run.id):
+        kept = msgspec.json.decode(data, type=_Kept)
+    found = bytes(getattr(kept, part))
+    return None if found in (b"", b"null") else found
+
+
+def _no_such_range(run: RunRecord, step_id: str, size: int) -> Response:
+    message = f"`Range` asks for no byte that there is: the content has {size} bytes"
+    error = FlowExecutionError(
+        message, code="INVALID_REQUEST", status=416, execution_id=run.id, step_id=step_id
+    )
+    headers = {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"}
+    return Response(error_body(error), status_code=416, headers=headers, media_type=JSON)
+
+
+async def _parts_of(body: bytes) -> AsyncGenerator[bytes, None]:
+    for first in range(0, len(body), PART_BYTES):
+        yield body[first : first + PART_BYTES]

@@ -1,0 +1,171 @@
+"""What is kept of a step's input, output and error, by itself: whole, in ranges of bytes, and not at all."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ANYTHING, BROKEN, GRID, detail, execute, http_for, refusal
+
+BIG = """
+slug: big
+steps:
+  - {id: make, type: code, code: 'return {"text": "é" * 600_000}'}
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """One that keeps large content whole."""
+    with running_server(capture="full", snapshot_limit_bytes=10_000_000) as running:
+        for flow in (ANYTHING, BROKEN, GRID, BIG):
+            running.push(flow)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def kept(http: httpx2.Client) -> str:
+    """The path of the content of a step, whose output is as its input."""
+    run = execute(http, "anything", parameters={"text": "größer", "list": [1, 2.5, None]})
+    return f"/flow-runs/{run}/steps/keep/payload"
+
+
+def test_content_is_as_in_the_trace_in_both_forms_of_the_path(http: httpx2.Client, kept: str) -> None:
+    run = kept.split("/")[2]
+    trace = http.get(f"/flow-runs/{run}/steps/keep/trace")
+    for path in (kept, f"/seq/acme/demo/anything/runs/{run}/steps/keep/payload"):
+        for part in ("input", "output"):
+            answer = http.get(path, params={"part": part})
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+            assert answer.headers["accept-ranges"] == "bytes"
+            assert answer.json() == trace.json()[f"{part}Context"]
+            assert answer.content in trace.content
+    assert http.get(kept).content == http.get(f"{kept}?part=output").content
+
+
+def test_a_range_is_those_bytes_of_the_whole(http: httpx2.Client, kept: str) -> None:
+    whole = http.get(kept)
+    size = len(whole.content)
+    for asked, first, last in (
+        ("3-9", 3, 9),
+        (f"{size - 1}-", size - 1, size - 1),
+        ("-4", size - 4, size - 1),
+    ):
+        answer = http.get(kept, headers={"Range": f"bytes={asked}"})
+        assert answer.status_code == 206
+        assert answer.content == whole.content[first : last + 1]
+        assert answer.headers["content-range"] == f"bytes {first}-{last}/{size}"
+        assert answer.headers["content-length"] == str(len(answer.content))
+        assert answer.headers["etag"] == whole.headers["etag"]
+
+
+def test_large_content_comes_whole_and_joins_from_its_ranges(http: httpx2.Client) -> None:
+    path = f"/flow-runs/{execute(http, 'big')}/steps/make/payload"
+    whole = http.get(path)
+    assert whole.headers["content-length"] == str(len(whole.content))
+    assert whole.json() == {"text": "é" * 600_000}
+    joined, step = b"", 500_000
+    while len(joined) < len(whole.content):
+        headers = {"Range": f"bytes={len(joined)}-{len(joined) + step - 1}"}
+        part = http.get(path, headers=headers | {"If-Range": whole.headers["etag"]})
+        assert part.status_code == 206
+        joined += part.content
+    assert joined == whole.content
+    head = http.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(whole.content))
+    assert head.headers["etag"] == whole.headers["etag"]
+
+
+def test_a_range_beyond_the_end_says_how_much_there_is(http: httpx2.Client, kept: str) -> None:
+    size = len(http.get(kept).content)
+    answer = http.get(kept, headers={"Range": f"bytes={size}-"})
+    assert refusal(answer) == (416, "INVALID_REQUEST")
+    assert answer.headers["content-range"] == f"bytes */{size}"
+    assert str(size) in detail(answer)["message"]
+
+
+def test_what_is_no_range_or_of_another_state_is_answered_with_the_whole(
+    http: httpx2.Client, kept: str
+) -> None:
+    whole = http.get(kept)
+    for headers in (
+        {"Range": "bytes=1-2,4-5"},
+        {"Range": "rows=1-2"},
+        {"Range": "bytes=1-2", "If-Range": '"another"'},
+    ):
+        answer = http.get(kept, headers=headers)
+        assert (answer.status_code, answer.content) == (200, whole.content)
+
+
+def test_who_has_it_already_is_told_so(http: httpx2.Client, kept: str) -> None:
+    tag = http.get(kept).headers["etag"]
+    answer = http.get(kept, headers={"If-None-Match": tag, "Range": "bytes=0-1"})
+    assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+    assert http.get(kept, headers={"If-None-Match": '"another"'}).status_code == 200
+
+
+def test_attempts_and_iterations_are_found_as_in_the_trace_of_a_step(http: httpx2.Client) -> None:
+    run = execute(http, "grid", parameters={"rows": [[0, 1], [10, 11]]})
+    path = f"/flow-runs/{run}/steps/cell/payload"
+
+    def content(**query: Any) -> Any:
+        answer = http.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    assert content() == content(loop_index="1,1") == {"cell": 11, "attempt": 2}
+    assert content(loop_index="0,1") == {"cell": 1, "attempt": 1}
+    assert content(loop_index="1,1", attempt=1, part="error")["line"] == 2
+    assert content(part="input")["cell"] == 11
+
+
+def test_what_there_is_not_is_told_apart(http: httpx2.Client, kept: str) -> None:
+    assert refusal(http.get(f"{kept}?part=error")) == (404, "CONTENT_NOT_KEPT")
+    assert refusal(http.get(f"{kept}?attempt=7")) == (404, "STEP_NOT_FOUND")
+    assert refusal(http.get(kept.replace("keep", "none"))) == (404, "STEP_NOT_FOUND")
+    for query in ("part=prompt", "attempt=all", "attempt=0", "loop_index=x"):
+        assert refusal(http.get(f"{kept}?{query}")) == (422, "INVALID_REQUEST")
+
+
+SECRET = "sk-ant-api03-" + "a1B2" * 24
+
+
+@pytest.mark.parametrize("mode", ["off", "metadata_only", "redacted", "full"])
+def test_no_mode_gives_more_than_it_keeps(server: RunningServer, http: httpx2.Client, mode: str) -> None:
+    slug = f"kept-{mode.replace('_', '-')}"
+    server.push(
+        f"slug: {slug}\ncapture: {mode}\nsteps:\n"
+        "  - {id: fine, type: passthrough}\n"
+        "  - {id: bad, type: code, code: 'raise ValueError(\"it broke\")'}\n"
+    )
+    answer = http.post(f"/seq/acme/demo/{slug}/execute", json={"parameters": {"api_key": SECRET}})
+    run = detail(answer)["executionId"]
+
+    def content(step: str, part: str) -> Any:
+        answer = http.get(f"/flow-runs/{run}/steps/{step}/payload", params={"part": part})
+        trace = http.get(f"/flow-runs/{run}/steps/{step}/trace").json()
+        if answer.status_code == 404:
+            assert detail(answer)["code"] == "CONTENT_NOT_KEPT"
+            assert mode in detail(answer)["message"]
+            assert f"{part}Context" not in trace
+            return None
+        assert answer.json() == trace[f"{part}Context"]
+        return answer.json()
+
+    keeps_outputs = mode in ("redacted", "full")
+    for part in ("input", "output"):
+        found = content("fine", part)
+        assert (found is not None) == keeps_outputs
+        assert (SECRET in json.dumps(found)) == (mode == "full")
+    assert (content("bad", "input") is not None) == (mode != "off")
+    assert content("bad", "output") is None
+    assert ("message" in content("bad", "error")) == (mode != "off")
+
+
+def test_another_project_s_content_is_not_there(server: RunningServer, kept: str) -> None:
+    with http_for(server, server.make_key("acme", "strangers", "admin")) as stranger:
+        assert refusal(stranger.get(kept)) == (404, "RUN_NOT_FOUND")
