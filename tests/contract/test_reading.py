@@ -93,6 +93,12 @@ def test_a_trace_has_the_run_and_its_steps_in_order_of_first_start(
     ]
 
 
+def test_the_summary_of_a_run_is_that_of_its_trace(http: httpx2.Client, base: str) -> None:
+    answer = http.get(base)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json() == http.get(f"{base}/trace").json()["flowRun"]
+
+
 def test_a_steps_measures_are_on_it(http: httpx2.Client, base: str) -> None:
     step = http.get(f"{base}/steps/say/trace?loop_index=0").json()
     assert step["modelUsed"] == "echo"

@@ -52,7 +52,7 @@ from runglass.server.security.authentication import (
 )
 from runglass.server.services.health import Health
 from runglass.session import SessionPage
-from runglass.trace import StepAttempts, StepTrace, Trace
+from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
 
 API = "/api/v1"
 FLOW = f"{API}/seq/{{org:organisation}}/{{project}}/{{slug}}"
@@ -89,6 +89,16 @@ JOB = Answer((JobState,), "How far the job is.")
 def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
     """The endpoints below a path that names a run."""
     return [
+        Endpoint(
+            "GET",
+            path,
+            runs.summary,
+            "read",
+            READING,
+            "The summary of a run",
+            Answer((RunSummary,), "The run as of this moment."),
+            finds=run,
+        ),
         Endpoint(
             "GET",
             f"{path}/trace",

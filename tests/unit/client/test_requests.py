@@ -144,6 +144,12 @@ def test_impossible_loop_indexes_are_refused(loop_index: Any) -> None:
         requests.step_trace(RUN, "s1", attempt="latest", loop_index=loop_index)
 
 
+@pytest.mark.parametrize("given", [{"after": -1}, {"limit": 0}, {"limit": True}, {"seq": "7"}])
+def test_impossible_pages_of_an_outline_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(given))} must be a whole number from"):
+        requests.outline(RUN, **{"after": None, "limit": None, "seq": None, **given})
+
+
 def test_a_session_is_asked_for_page_by_page() -> None:
     assert requests.session("s 1", limit=None, cursor=None).target == "/seq/sessions/s%201"
     assert requests.session("s", limit=5, cursor="a&b").target == "/seq/sessions/s?limit=5&cursor=a%26b"

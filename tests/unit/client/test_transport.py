@@ -20,9 +20,11 @@ from runglass import (
     FlowNotFoundError,
     RateLimitError,
     RunPage,
+    RunSummary,
     Trace,
     __version__,
 )
+from runglass.outline import OutlineColumns
 from tests.unit.client.scripted import (
     LAST_CHUNK,
     Exchange,
@@ -105,6 +107,21 @@ def test_step_attempts_and_runs_are_read(server: ScriptedServer, side: Side) -> 
         f"/{RUN}/steps/s1/trace?attempt=all",
         f"/{RUN}/steps/s1/trace?attempt=2&loop_index=1,0",
         "?status=failed&limit=20",
+    ]
+
+
+def test_the_summary_and_the_outline_of_a_run_are_read(server: ScriptedServer, side: Side) -> None:
+    columns: dict[str, list[object]] = {name: [] for name in OutlineColumns.__struct_encode_fields__}
+    page = {"seq": 7, "rowCount": 0, "first": 0, "names": [], "kinds": [], "statuses": [], "columns": columns}
+    server.plays(answers({"id": RUN, "flowId": "f", "status": "paused"}), answers(page), answers(page))
+    run = side.client(server.url).run(RUN)
+    assert side.value(run.summary()) == RunSummary(id=RUN, flow_id="f", status="paused")
+    assert side.value(run.outline()).seq == 7
+    assert side.value(run.outline(after=4, limit=100, seq=7)).row_count == 0
+    assert [request.target.removeprefix("/api/v1/flow-runs") for request in server.requests] == [
+        f"/{RUN}",
+        f"/{RUN}/trace/outline",
+        f"/{RUN}/trace/outline?after=4&limit=100&seq=7",
     ]
 
 

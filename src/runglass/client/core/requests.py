@@ -15,9 +15,10 @@ import msgspec
 
 from runglass.run_api import JobState, RunPage
 from runglass.safe_text import is_whole
-from runglass.trace import RunStatus, StepAttempts, StepTrace, Trace
+from runglass.trace import RunStatus, RunSummary, StepAttempts, StepTrace, Trace
 
 if TYPE_CHECKING:
+    from runglass.outline import OutlinePage
     from runglass.session import SessionPage
 
 T = TypeVar("T")
@@ -124,6 +125,24 @@ def run_path(execution_id: str | uuid.UUID, *, flow: FlowAddress | None = None) 
     """The path of a run, below its flow or by id alone."""
     base = "/flow-runs" if flow is None else f"{flow.path()}/runs"
     return f"{base}/{_part('execution_id', str(execution_id))}"
+
+
+def summary(run: str) -> RequestSpec[RunSummary]:
+    """The summary of the run at path `run`."""
+    return RequestSpec(method="GET", path=run, answer=RunSummary)
+
+
+def outline(run: str, *, after: int | None, limit: int | None, seq: int | None) -> RequestSpec["OutlinePage"]:
+    """A page of the outline of the run at path `run`. Raises ValueError for numbers that no page has."""
+    # Few programs ask for it, and none is to wait for its types.
+    from runglass.outline import OutlinePage
+
+    wanted = {"after": (after, 0), "limit": (limit, 1), "seq": (seq, 0)}
+    for name, (value, least) in wanted.items():
+        if value is not None and not is_count(value, least):
+            raise ValueError(f"{name} must be a whole number from {least} on, not {value!r}")
+    query = tuple((name, str(value)) for name, (value, _) in wanted.items() if value is not None)
+    return RequestSpec(method="GET", path=f"{run}/trace/outline", answer=OutlinePage, query=query)
 
 
 def trace(run: str) -> RequestSpec[Trace]:

@@ -59,6 +59,13 @@ FLOW_ID = Parameter("flow_id", str, "the `flowId` of a flow")
 SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
 
 
+async def summary(request: ApiRequest, run: RunRecord) -> Response:
+    """The `flowRun` of the run's trace by itself: status, times, totals and error, however long it is."""
+    with decoding(run.id):
+        _any_json.decode(run.summary)
+    return Response(run.summary, media_type=JSON)
+
+
 async def trace(request: ApiRequest, opened: OpenedTrace) -> ASGIApp:
     """The run and the latest attempt of each step and loop iteration, in order of first start.
 
