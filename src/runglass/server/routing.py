@@ -18,6 +18,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.app_state import AppState
 from runglass.server.endpoint import ROLES, Endpoint
 from runglass.server.http.error_responses import answer_fault
+from runglass.server.http.request_connection import CallerLeft, connection_of
 from runglass.server.requests.query import read_query
 from runglass.store.records import RunRecord
 
@@ -78,7 +79,11 @@ class _Path:
             await self._respond(endpoint, request, send)
             return
         try:
-            with self._services.open_calls.opened(request.auth.project_id):
+            # A call whose caller has left costs what a job does, and jobs are not counted.
+            with (
+                self._services.open_calls.opened(request.auth.project_id) as end_call,
+                connection_of(scope).on_loss(end_call),
+            ):
                 await self._respond(endpoint, request, send)
         except RateLimitError as error:
             await answer_fault(request, error)(scope, receive, send)
@@ -89,6 +94,8 @@ class _Path:
             response = (
                 self._for_other_method(request) if endpoint is None else await self._answer(endpoint, request)
             )
+        except CallerLeft:
+            return
         except Exception as fault:  # noqa: BLE001  # whatever it is, it is answered, and logged where it is ours
             response = answer_fault(request, fault)
         await response(request.scope, request.receive, send)

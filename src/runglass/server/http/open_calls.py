@@ -3,7 +3,7 @@
 Each costs a connection and some memory for as long as it is open. Counted in this process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runglass.errors import RateLimitError
@@ -17,18 +17,26 @@ class OpenCalls:
         self._open: dict[int, int] = {}
 
     @contextmanager
-    def opened(self, project_id: int) -> Iterator[None]:
-        """Counts an open call until the block ends. Raises RATE_LIMITED."""
+    def opened(self, project_id: int) -> Iterator[Callable[[], None]]:
+        """Counts an open call until the block ends, or calls what it is given. Raises RATE_LIMITED."""
         already = self._open.get(project_id, 0)
         if already >= self._most_each:
             raise self._refusal()
         self._open[project_id] = already + 1
+        is_counted = True
+
+        def end() -> None:
+            nonlocal is_counted
+            if is_counted:
+                is_counted = False
+                self._open[project_id] -= 1
+                if not self._open[project_id]:
+                    del self._open[project_id]
+
         try:
-            yield
+            yield end
         finally:
-            self._open[project_id] -= 1
-            if not self._open[project_id]:
-                del self._open[project_id]
+            end()
 
     def _refusal(self) -> RateLimitError:
         message = (

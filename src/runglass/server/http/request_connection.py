@@ -1,20 +1,54 @@
-"""The connection that a request came by, as far as its answer has to do with it.
+"""The connection that a request came by, as far as its response has to do with it.
 
 The protocol puts one into the scope of each request, as an extension of ASGI.
 """
 
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 EXTENSION = "runglass.connection"
 
 
-class RequestConnection(Protocol):
-    """What can be done with the connection of one request."""
+class CallerLeft(Exception):
+    """The caller of a request has left, and what it waited for is for nobody else."""
+
+
+class RequestConnection:
+    """The connection of one request, until its response is complete."""
+
+    __slots__ = ("_calls", "_cycle")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._calls: list[Callable[[], object]] = []
+
+    @contextmanager
+    def on_loss(self, call: Callable[[], object]) -> Iterator[None]:
+        """Inside the block, `call` is called once the connection is lost; at once if it is already."""
+        if self._cycle.disconnected:
+            call()
+        self._calls.append(call)
+        try:
+            yield
+        finally:
+            self._calls.remove(call)
+
+    def lose(self) -> None:
+        """Tells the application that its caller has left; uvicorn then misses no end of its response."""
+        if not self._cycle.response_complete:
+            self._cycle.disconnected = True
+            self._cycle.message_event.set()
+            for call in list(self._calls):
+                call()
 
     def cut_off(self) -> None:
-        """Ends the connection amid the answer, whose end the caller misses; does nothing after that end."""
+        """Ends the connection amid the response; does nothing once that is complete."""
+        if not self._cycle.response_complete:
+            self.lose()
+            self._cycle.transport.close()
 
 
 def connection_of(scope: Scope) -> RequestConnection:

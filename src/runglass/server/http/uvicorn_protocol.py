@@ -11,6 +11,7 @@ import asyncio
 from typing import Any, cast
 
 import httptools
+from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -18,7 +19,7 @@ from uvicorn.server import ServerState
 from runglass.errors import APIError
 from runglass.server.http.connection_limits import ConnectionLimiter
 from runglass.server.http.refusals import answer_of, invalid, large_head, late, too_large
-from runglass.server.http.request_connection import EXTENSION
+from runglass.server.http.request_connection import EXTENSION, RequestConnection, connection_of
 from runglass.server.http.request_framing import WATCHED, fault_of
 from runglass.server.http.response_writer import HeadBufferingTransport, UnchunkedTransport
 
@@ -83,7 +84,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._door.leave(self)
         if self._probe is not None:
             self._probe.cancel()
-        _abandon(self._answering)
+        if self._answering is not None:
+            _abandon(self._answering)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -180,7 +182,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if version == "1.0":
             self.cycle.transport = cast(asyncio.Transport, UnchunkedTransport(self.transport))
-        self.scope["extensions"] = {EXTENSION: _RequestConnection(self.cycle)}  # type: ignore[dict-item]
+        self.scope["extensions"] = {EXTENSION: RequestConnection(self.cycle)}  # type: ignore[dict-item]
         if first:
             self._answering = self.cycle
         self._fed_bytes, self._in_body, self.body_bytes = 0, True, 0
@@ -349,22 +351,5 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
-class _RequestConnection:
-    """The connection, as the answer to one of its requests has it."""
-
-    __slots__ = ("_cycle",)
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-
-    def cut_off(self) -> None:
-        if not self._cycle.response_complete:
-            _abandon(self._cycle)
-            self._cycle.transport.close()
-
-
-def _abandon(cycle: RequestResponseCycle | None) -> None:
-    """Tells the application that its caller has left; uvicorn then misses no end of its answer."""
-    if cycle is not None and not cycle.response_complete:
-        cycle.disconnected = True
-        cycle.message_event.set()
+def _abandon(cycle: RequestResponseCycle) -> None:
+    connection_of(cast(Scope, cycle.scope)).lose()

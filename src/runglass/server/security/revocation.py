@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from runglass.errors import APIError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.open_responses import OpenResponses
+from runglass.server.http.request_connection import CallerLeft, connection_of
 
 T = TypeVar("T")
 Part = TypeVar("Part")
@@ -27,8 +28,22 @@ async def while_allowed(
 
     Raises UNAVAILABLE, and UNAUTHENTICATED, whose message ends with `otherwise`, the fate of the run.
     """
+    return await _unless_ended(request, run_id, work, _Wait(), otherwise)
+
+
+async def while_awaited(
+    request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], *, otherwise: str = GOES_ON
+) -> T:
+    """As `while_allowed`, for a result that is of use to the caller alone. Raises CallerLeft as well."""
+    wait, connection = _Wait(), connection_of(request.scope)
+    with connection.on_loss(wait.end):
+        return await _unless_ended(request, run_id, work, wait, otherwise)
+
+
+async def _unless_ended(
+    request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], wait: "_Wait", otherwise: str
+) -> T:
     ongoing, key_id = ongoing_of(request), request.auth.id
-    wait = _Wait()
     with ongoing.ended_by(wait.end, key_id=key_id):
         try:
             if not wait.is_ended:
@@ -39,6 +54,8 @@ async def while_allowed(
             work.close()
     if ongoing.is_revoked(key_id):
         raise _revoked(f"; {otherwise}", execution_id=run_id)
+    if not ongoing.is_stopping:
+        raise CallerLeft
     then = otherwise if run_id is None else "the run goes on after its next start"
     raise api_error("UNAVAILABLE", f"the server is being stopped; {then}", execution_id=run_id)
 

@@ -17,6 +17,7 @@ from runglass.errors import APIError, StoreError
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import answer_fault
+from runglass.server.http.request_connection import CallerLeft
 from runglass.server.requests.body import body_of
 from runglass.server.requests.body_parsing import parse_off_loop
 
@@ -101,6 +102,8 @@ async def replay_failure(
     is_paid = True
     try:
         answer = await run()
+    except CallerLeft:
+        raise
     except Exception as fault:  # noqa: BLE001  # it is answered, and logged, as outside of this
         answer = answer_fault(request, fault)
         is_paid = not (answer.status_code == 503 and _started_nothing(fault))

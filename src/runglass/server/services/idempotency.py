@@ -29,7 +29,7 @@ from runglass.server.requests.did_you_mean import camel
 from runglass.server.requests.parameters import MAX_KEY
 from runglass.server.security.authentication import no_run, runtime_of
 from runglass.server.security.content_access import require_owed
-from runglass.server.security.revocation import while_allowed
+from runglass.server.security.revocation import while_awaited
 from runglass.server.services.failure_replay import REPLAYED, replay_failure, target_of
 from runglass.server.services.run_failure import answer_expired
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project, RunRecord
@@ -114,7 +114,7 @@ async def hold_idempotency_lock(
     # The requests that wait for the lock keep it alive; it goes with the last of them.
     lock = turns.setdefault((project.id, call.key), asyncio.Lock())
     if lock.locked():
-        await while_allowed(request, None, lock.acquire(), otherwise="the call that it repeats goes on")
+        await while_awaited(request, None, lock.acquire(), otherwise="the call that it repeats goes on")
     else:
         await lock.acquire()
     try:
@@ -242,9 +242,9 @@ async def _repeated_answer(
 async def wait_until_idle(request: ApiRequest, run: RunRecord, *, beyond: int = -1) -> RunRecord:
     """The run once it has ended, or is paused by an event after seq `beyond`.
 
-    Raises UNAVAILABLE if the server is stopped before, UNAUTHENTICATED if the key is revoked.
+    Raises UNAVAILABLE if the server is stopped before, UNAUTHENTICATED if the key is revoked, CallerLeft.
     """
-    return await while_allowed(request, run.id, idle_run(runtime_of(request), run, beyond=beyond))
+    return await while_awaited(request, run.id, idle_run(runtime_of(request), run, beyond=beyond))
 
 
 async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecord:

@@ -1,0 +1,164 @@
+"""A caller that hangs up gives its place among the open calls back; the run that it started goes on."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import (
+    ANYTHING,
+    ENDLESS,
+    detail,
+    http_for,
+    raw_connection,
+    read_answer,
+    refusal,
+    start,
+)
+
+PLACES = 2
+numbers = count()
+WAIT_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server(capture="full", max_streams_per_project=PLACES) as running:
+        for flow in (ANYTHING, ENDLESS):
+            running.push(flow)
+        yield running
+
+
+def call(server: RunningServer, headers: str = "") -> bytes:
+    """A blocking call whose run goes on until it is cancelled."""
+    # No body is that of a call that has failed: its first repeat would be answered with the same failure.
+    body = json.dumps({"parameters": {"n": next(numbers)}})
+    head = "POST /api/v1/seq/acme/demo/endless/execute HTTP/1.1\r\nHost: a\r\n"
+    head += f"Authorization: Bearer {server.key}\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    return (head + body).encode()
+
+
+def until(said: Callable[[], bool]) -> None:
+    began = time.monotonic()
+    while not said():
+        assert time.monotonic() - began < WAIT_S
+        time.sleep(0.05)
+
+
+def is_full(http: httpx2.Client) -> bool:
+    answer = http.post("/seq/acme/demo/anything/execute", json={})
+    if answer.status_code == 200:
+        return False
+    assert refusal(answer) == (429, "RATE_LIMITED")
+    assert detail(answer)["limit"] == "max_streams_per_project"
+    return True
+
+
+def running(http: httpx2.Client) -> set[str]:
+    runs = http.get("/flow-runs", params={"flow": "endless", "limit": 100}).json()["runs"]
+    return {run["id"] for run in runs if run["status"] == "running"}
+
+
+def clear(http: httpx2.Client) -> None:
+    for run in running(http):
+        assert http.delete(f"/flow-runs/{run}").status_code == 202
+    until(lambda: not running(http))
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_blocking_call_whose_caller_left_is_not_counted(
+    server: RunningServer, http: httpx2.Client, reset: bool
+) -> None:
+    with ExitStack() as opened:
+        connections = [opened.enter_context(raw_connection(server)) for _ in range(PLACES)]
+        for connection in connections:
+            connection.sendall(call(server))
+        until(lambda: len(running(http)) == PLACES)
+        assert is_full(http)
+        before = running(http)
+        if reset:
+            # Closed with a time of zero, a socket sends a reset.
+            for connection in connections:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    until(lambda: not is_full(http))
+    assert running(http) == before, "the runs go on"
+    clear(http)
+
+
+def test_a_caller_that_only_closed_its_side_is_counted_and_answered(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    with raw_connection(server) as first, raw_connection(server) as second:
+        for connection in (first, second):
+            connection.sendall(call(server))
+            connection.shutdown(socket.SHUT_WR)
+        until(lambda: len(running(http)) == PLACES)
+        # By the second probe a caller that had left would have been found out.
+        received = b""
+        while received.count(b"HTTP/1.1 100 Continue\r\n\r\n") < 2:
+            received += first.recv(1000)
+        assert is_full(http)
+        clear(http)
+        answer = b""
+        while part := first.recv(65_536):
+            answer += part
+        assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["detail"]["code"] == "STEP_FAILED"
+
+
+def test_a_repeat_whose_caller_left_ends_and_the_first_call_is_answered(
+    server: RunningServer, http: httpx2.Client
+) -> None:
+    asked = call(server, "Idempotency-Key: once\r\n")
+    with raw_connection(server) as first:
+        first.sendall(asked)
+        until(lambda: len(running(http)) == 1)
+        with raw_connection(server) as repeat:
+            repeat.sendall(asked)
+            until(lambda: tasks(server) == PLACES)
+            assert is_full(http)
+        until(lambda: not is_full(http))
+        until(lambda: tasks(server) == 1)
+        assert len(running(http)) == 1
+        clear(http)
+        assert first.recv(65_536).startswith(b"HTTP/1.1 500 ")
+
+
+def test_a_caller_that_left_gets_its_answer_under_its_key(server: RunningServer, http: httpx2.Client) -> None:
+    asked = call(server, "Idempotency-Key: later\r\n")
+    with raw_connection(server) as connection:
+        connection.sendall(asked)
+        until(lambda: len(running(http)) == 1)
+        (run,) = running(http)
+    clear(http)
+    with raw_connection(server) as again:
+        again.sendall(asked)
+        status, headers, body = read_answer(again)
+    assert (status, headers["idempotent-replayed"]) == (500, "true")
+    assert json.loads(body)["detail"]["executionId"] == run
+
+
+def test_a_stream_whose_caller_left_is_not_counted(server: RunningServer) -> None:
+    live = start(server, "endless")
+    with http_for(server, server.key) as http:
+        with ExitStack() as opened:
+            for _ in range(PLACES):
+                opened.enter_context(http.stream("GET", f"/flow-runs/{live}/trace/stream"))
+            assert http.get(f"/flow-runs/{live}/trace/stream").status_code == 429
+        until(lambda: not is_full(http))
+        clear(http)
+
+
+def tasks(server: RunningServer) -> int:
+    """How many requests are being answered."""
+
+    async def counted() -> int:
+        return sum("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
+
+    return server.call(counted())
