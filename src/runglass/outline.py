@@ -159,8 +159,8 @@ class Columns:
 class Outline:
     """The rows of a run in pre-order, as of event `seq`: what is inside of a row follows it.
 
-    `row_of` has the numbers of rows by the order of making, `made_of` the other way round; both None where
-    the rows were made in pre-order.
+    `numbers` are those of rows by the order of making, and the other way round; None where rows were made in
+    pre-order. `latest_ms` is the last time at which anything began or ended.
     """
 
     def __init__(
@@ -170,17 +170,18 @@ class Outline:
         names: Sequence[str],
         *,
         seq: int,
-        row_of: "array[int] | None" = None,
-        made_of: "array[int] | None" = None,
+        latest_ms: int = 0,
+        numbers: "tuple[array[int], array[int]] | None" = None,
     ) -> None:
         self.seq = seq
+        self.latest_ms = latest_ms
         self.names = names
         self._columns = columns
         self._kinds = [sort.kind for sort in sorts]
         self._name_numbers = [sort.name for sort in sorts]
         # The last entry is for the parent of the rows at the top, which is -1.
-        self._row_of = None if row_of is None else array("i", [*row_of, NONE])
-        self._made_of = made_of
+        self._row_of = None if numbers is None else numbers[0] + array("i", [NONE])
+        self._made_of = None if numbers is None else numbers[1]
 
     @property
     def row_count(self) -> int:

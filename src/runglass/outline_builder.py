@@ -111,7 +111,7 @@ class OutlineBuilder:
         self._unsorted: set[int] = set()
         self._containers: dict[int, int] = {}
         self._newest: dict[int, tuple[str, int]] = {NONE: ("", NONE)}
-        self._position = 0
+        self._position = self._latest_ms = 0
         self._step = self._attempt = NONE
 
     def add(self, attempts: Iterable[AttemptRow]) -> None:
@@ -119,8 +119,7 @@ class OutlineBuilder:
 
         Raises ValueError, LookupError, TypeError, ArithmeticError, msgspec.MsgspecError for one that is none.
         """
-        status_of = self._status
-        started_at = self._started_at
+        status_of, started_at = self._status, self._started_at
         for position, step_id, loop_path, attempt, status, data in attempts:
             facts = _facts_of(data)
             start, end = NONE, NONE
@@ -132,6 +131,9 @@ class OutlineBuilder:
                 if facts.completed_at is not None:
                     end = start + (facts.completed_at - facts.started_at) // _MS
                     end = end if end > start else start
+                latest = start if end == OPEN_END else end
+                if latest > self._latest_ms:
+                    self._latest_ms = latest
             tokens = facts.tokens.total if facts.tokens else 0
             own = status_of[status], start, end, tokens, facts.cost_usd
             if position == self._position:
@@ -156,11 +158,9 @@ class OutlineBuilder:
         row_of, made_of = array("i", bytes(4 * count)), array("i", bytes(4 * count))
         for _ in self._number(sizes, row_of, made_of):
             yield None
-        names = list(self._names)
-        if made_of == array("i", range(count)):
-            yield Outline(columns, self._sorts, names, seq=self._seq)
-        else:
-            yield Outline(columns, self._sorts, names, seq=self._seq, row_of=row_of, made_of=made_of)
+        numbers = None if made_of == array("i", range(count)) else (row_of, made_of)
+        about = columns, self._sorts, list(self._names)
+        yield Outline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers)
 
     def _number(self, sizes: "array[int]", row_of: "array[int]", made_of: "array[int]") -> Iterator[None]:
         """Numbers the rows in pre-order, in slices: each follows the whole of the sibling before it."""

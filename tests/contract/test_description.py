@@ -14,7 +14,14 @@ from runglass.flow import flow_schema
 from runglass.run_api import ExecuteRequest
 from runglass.testing import RunningServer
 
-OF_A_RUN = ["/trace", "/trace/stream", "/trace/outline", "/steps/{step_id}/trace", "/steps/{step_id}/payload"]
+OF_A_RUN = [
+    "/trace",
+    "/trace/stream",
+    "/trace/outline",
+    "/trace/timeline",
+    "/steps/{step_id}/trace",
+    "/steps/{step_id}/payload",
+]
 BASES = ["/api/v1/flow-runs/{execution_id}", "/api/v1/seq/{org}/{project}/{slug}/runs/{execution_id}"]
 MANAGED = ["", "/versions/{number}", "/publish", "/production"]
 PATHS = {
@@ -93,7 +100,7 @@ def test_the_headers_that_are_read_are_documented(document: dict[str, Any]) -> N
                 starts.append(headers)
             elif path.endswith("/stream"):
                 streams.append(headers)
-            elif path.endswith("/outline"):
+            elif path.endswith(("/outline", "/timeline")):
                 assert headers == ["Accept-Encoding"]
             elif path.endswith("/payload"):
                 assert headers == ["Range", "If-Range", "If-None-Match"]

@@ -331,3 +331,52 @@ def test_an_outline_that_there_is_no_room_for_is_made_again(
     run = execute(http, "long")
     assert page(http, run, after=5, limit=3) == page(http, run, after=5, limit=3)
     assert page(http, run)["rowCount"] == 2001
+
+
+@pytest.mark.parametrize("form", ["/flow-runs/{}", "/seq/acme/demo/sides/runs/{}"])
+def test_a_timeline_has_a_lane_for_each_step_at_the_top(http: httpx2.Client, form: str) -> None:
+    run = execute(http, "sides")
+    path = f"{form.format(run)}/trace/timeline"
+    found = http.get(path, params={"buckets": 20}).json()
+    rows_found = rows(http, run)
+    assert found["seq"] == page(http, run)["seq"]
+    assert [(lane["name"], rows_found[lane["row"]]["name"]) for lane in found["lanes"]] == [
+        ("both", "both"),
+        ("choose", "choose"),
+    ]
+    both, choose = found["lanes"]
+    count = (found["to"] - found["from"]) // found["bucketMs"]
+    for lane in (both, choose):
+        assert len(lane["worst"]) == len(lane["longest"]) == count <= 20
+    assert {found["statuses"][status] for status in choose["worst"] if status >= 0} == {"failed"}
+    assert {rows_found[row]["name"] for row in both["longest"] if row >= 0} >= {"hold"}
+    # The hold is in the buckets of its time and in no other.
+    (hold,) = [row for row in rows_found if row["name"] == "hold"]
+    inside = http.get(path, params={"from": hold["start"] + 1, "to": hold["end"], "buckets": 1}).json()
+    assert rows_found[inside["lanes"][0]["longest"][0]]["name"] == "hold"
+    after = http.get(path, params={"from": hold["end"] + 600_000, "buckets": 1}).json()
+    assert [lane["worst"] for lane in after["lanes"]] == [[-1], [-1]]
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("from=5&to=5", "`to`"),
+        ("buckets=0", "buckets"),
+        ("buckets=2001", "buckets"),
+        ("from=-1", "from"),
+        ("to=x", "to"),
+    ],
+)
+def test_a_timeline_of_no_time_is_refused(http: httpx2.Client, long_run: str, query: str, named: str) -> None:
+    answer = http.get(f"/flow-runs/{long_run}/trace/timeline?{query}")
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert named in detail(answer)["message"]
+
+
+def test_a_timeline_of_a_long_run_is_compressed(http: httpx2.Client, long_run: str) -> None:
+    path = f"/flow-runs/{long_run}/trace/timeline?buckets=2000&to=1000000"
+    with http.stream("GET", path, headers={"Accept-Encoding": "gzip"}) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        (lane,) = json.loads(gzip.decompress(b"".join(answer.iter_raw())))["lanes"]
+    assert set(lane["longest"]) - {-1} <= set(range(3001))

@@ -44,7 +44,7 @@ ROWS = [
             (f"{FLOW}/runs/{{execution_id}}", "FLOW_NOT_FOUND"),
         )
         for resource in (
-            *("", "/trace", "/trace/stream", "/trace/outline"),
+            *("", "/trace", "/trace/stream", "/trace/outline", "/trace/timeline"),
             *("/steps/{step_id}/trace", "/steps/{step_id}/payload"),
         )
     ),

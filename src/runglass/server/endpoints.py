@@ -52,6 +52,7 @@ from runglass.server.security.authentication import (
 )
 from runglass.server.services.health import Health
 from runglass.session import SessionPage
+from runglass.timeline import Timeline
 from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
 
 API = "/api/v1"
@@ -131,6 +132,18 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             "The outline",
             Answer((OutlinePage,), "Rows of the tree, as columns."),
             query=(outline.AFTER_ROW, outline.ROWS, outline.OF_SEQ),
+            headers=(outline.ACCEPT_ENCODING,),
+            finds=run,
+        ),
+        Endpoint(
+            "GET",
+            f"{path}/trace/timeline",
+            outline.timeline,
+            "read",
+            READING,
+            "The timeline",
+            Answer((Timeline,), "Lanes of buckets."),
+            query=(outline.FROM_MS, outline.TO_MS, outline.BUCKETS, outline.OF_SEQ),
             headers=(outline.ACCEPT_ENCODING,),
             finds=run,
         ),

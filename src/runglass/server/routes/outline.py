@@ -1,25 +1,33 @@
-"""Reading a run as an outline: its tree of steps with times, tokens and cost, and no content."""
+"""Reading a run without its content: its tree with times, tokens and cost, and its timeline."""
 
 from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.engine.scheduling.offloading import offload, offload_in_turn
+from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.compression import Gzip, accepts_gzip
 from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.store.records import RunRecord
+from runglass.timeline import timeline as timeline_of
 
 AT_ONCE_ROWS = 500
 """Rows that are answered at once: a millisecond of work, and some 20 kB."""
 COMPRESSED_BYTES = 1024
 """A smaller answer is not compressed."""
+
+MOST_MS = 1 << 50
+"""Some thirty thousand years."""
+BUCKET_BYTES = 10
+"""About what a bucket of a lane takes in an answer."""
 
 AFTER_ROW = Parameter(
     "after", Annotated[int, Meta(ge=0, le=1 << 31)], "the number of a row; the page begins behind it"
@@ -31,6 +39,22 @@ OF_SEQ = Parameter(
     "seq",
     Annotated[int, Meta(ge=0, le=1 << 62)],
     "the `seq` of an earlier page: rows of the same outline, as long as the server has it",
+)
+FROM_MS = Parameter(
+    "from",
+    Annotated[int, Meta(ge=0, le=MOST_MS)],
+    "milliseconds since the start of the run",
+    default=0,
+    argument="from_ms",
+)
+TO_MS = Parameter(
+    "to",
+    Annotated[int, Meta(ge=1, le=MOST_MS)],
+    "milliseconds since the start of the run, more than `from`; by default until the last event",
+    argument="to_ms",
+)
+BUCKETS = Parameter(
+    "buckets", Annotated[int, Meta(ge=1, le=2000)], "a number of buckets from 1 to 2000", default=500
 )
 ACCEPT_ENCODING = Parameter("Accept-Encoding", str, "encodings of HTTP", argument="accept_encoding")
 
@@ -53,16 +77,48 @@ async def outline(
     parts = found.json_parts(first, limit)
     gzip = Gzip() if accepts_gzip(accept_encoding) else None
     if min(limit, found.row_count) <= AT_ONCE_ROWS:
-        body = b"".join(parts)
-        headers = {"Vary": "Accept-Encoding"}
-        if gzip is not None and len(body) >= COMPRESSED_BYTES:
-            headers["Content-Encoding"] = "gzip"
-            body = gzip.add(body) + gzip.end()
-        return Response(body, media_type=JSON, headers=headers)
+        return _answer(b"".join(parts), gzip)
     headers_of_stream = [(b"content-type", JSON.encode()), (b"vary", b"Accept-Encoding")]
     if gzip is not None:
         headers_of_stream.append((b"content-encoding", b"gzip"))
     return StreamedResponse(parts_while_allowed(request, _sent(parts, gzip)), headers=headers_of_stream)
+
+
+async def timeline(
+    request: ApiRequest,
+    run: RunRecord,
+    from_ms: int,
+    to_ms: int | None,
+    buckets: int,
+    seq: int | None,
+    accept_encoding: str | None,
+) -> Response:
+    """In each lane and bucket of time, the worst status and the attempt that took longest.
+
+    A lane is a row at the top of the outline; beyond fifty, the last lane has all others. Rows are those of
+    the outline with the same `seq`.
+    """
+    found = await request.services.outlines.of(run, seq=seq)
+    if to_ms is None:
+        to_ms = max(found.latest_ms, from_ms) + 1
+    elif to_ms <= from_ms:
+        message = f"`to` must be more than `from`; they are {to_ms} and {from_ms}"
+        raise api_error("INVALID_REQUEST", message, execution_id=run.id)
+    slices = timeline_of(found, from_ms=from_ms, to_ms=to_ms, buckets=buckets)
+    made = None
+    while made is None:
+        made = await offload(partial(next, slices), size_bytes=found.size_bytes)
+    gzip = Gzip() if accepts_gzip(accept_encoding) else None
+    size = len(made.lanes) * buckets * BUCKET_BYTES
+    return await offload(lambda: _answer(msgspec.json.encode(made), gzip), size_bytes=size)
+
+
+def _answer(body: bytes, gzip: Gzip | None) -> Response:
+    headers = {"Vary": "Accept-Encoding"}
+    if gzip is not None and len(body) >= COMPRESSED_BYTES:
+        headers["Content-Encoding"] = "gzip"
+        body = gzip.add(body) + gzip.end()
+    return Response(body, media_type=JSON, headers=headers)
 
 
 async def _sent(parts: Iterator[bytes], gzip: Gzip | None) -> AsyncGenerator[bytes, None]:
