@@ -53,7 +53,7 @@ async def test_a_wake_up_counts_for_one_return(bus: Bus) -> None:
             await again
 
 
-async def test_waking_a_run_that_nobody_listens_to_is_nothing(bus: Bus) -> None:
+async def test_waking_a_run_without_listeners_does_nothing(bus: Bus) -> None:
     await bus.wake("run")
     async with bus.listen("run"):
         await bus.wake("run")

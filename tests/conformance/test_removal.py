@@ -95,7 +95,7 @@ async def test_a_run_that_has_not_ended_is_not_purged(store: Store) -> None:
 @pytest.mark.parametrize(
     ("limits", "least"), [({}, 1), ({"limit_rows": 3}, 8), ({"limit_rows": 1}, 23), ({"limit_bytes": 1}, 20)]
 )
-async def test_what_it_leaves_behind_goes_in_bites_and_takes_nothing_else_along(
+async def test_the_rows_of_a_purged_run_go_in_bites_and_no_others_go(
     store: Store, limits: dict[str, int], least: int
 ) -> None:
     run, other = await ended_run(store), await ended_run(store, "run-2")
@@ -132,7 +132,7 @@ async def test_purging_goes_on_after_a_crash_between_two_bites(tmp_path: Path, s
         assert await rows_left(store, run.no) == 0
 
 
-async def test_who_was_reading_it_is_told_and_never_shown_a_part_as_the_whole(store: Store) -> None:
+async def test_a_reader_of_a_purged_run_gets_an_error_and_never_a_part_as_the_whole(store: Store) -> None:
     run = await ended_run(store)
     assert await store.purge_run(run.no)
     assert len(await store.events(run.no, after=0, limit_bytes=1000)) == 11, "what is left can be read on"
@@ -148,7 +148,7 @@ async def test_who_was_reading_it_is_told_and_never_shown_a_part_as_the_whole(st
         await store.attempt_data(run.no, [AttemptKey(1, "", 1)], limit_bytes=1000)
 
 
-async def test_nothing_can_be_appended_to_it_and_nobody_claims_it(store: Store) -> None:
+async def test_a_purged_run_takes_no_append_and_is_not_claimed(store: Store) -> None:
     run = await ended_run(store)
     assert await store.purge_run(run.no)
     with pytest.raises(WrongExpectedVersion):
@@ -157,7 +157,7 @@ async def test_nothing_can_be_appended_to_it_and_nobody_claims_it(store: Store) 
     assert await store.claim_waiting(run) is None
 
 
-async def test_its_number_is_never_given_again(store: Store) -> None:
+async def test_the_number_of_a_purged_run_is_never_used_again(store: Store) -> None:
     """A reader that has the number would go on in another run's log."""
     run = await ended_run(store)
     assert await store.purge_run(run.no)
@@ -218,7 +218,7 @@ async def test_ended_runs_are_found_by_flow_and_end_oldest_first(store: Store) -
     assert await found("2026-01-09") == [late.no]
 
 
-async def test_the_nearest_word_on_retention_wins(store: Store) -> None:
+async def test_the_retention_of_the_flow_comes_before_that_of_the_project(store: Store) -> None:
     project = await store.ensure_project("acme", "demo")
     quiet = await store.put_draft(project.id, "quiet", name=None, capture=None, source=b"{}")
     own = Retention(3.0, None)
@@ -321,7 +321,7 @@ async def test_a_bite_of_content_is_bounded_by_bytes(store: Store) -> None:
     assert place == ContentPlace("event", (1,))
 
 
-async def test_what_is_no_event_is_an_error_and_changes_nothing(store: Store) -> None:
+async def test_an_unreadable_event_is_an_error_and_changes_nothing(store: Store) -> None:
     run = await ended_run(store)
     with pytest.raises(msgspec.DecodeError):
         await store.strip_content(run.no, None, limit_rows=99, limit_bytes=1 << 20)

@@ -204,7 +204,7 @@ async def test_the_pages_of_a_trace_are_the_trace(store: Store, limit_bytes: int
     assert found == steps
 
 
-async def test_who_may_not_see_a_run_gets_nothing_of_its_trace(store: Store) -> None:
+async def test_the_trace_of_a_run_of_another_project_is_not_read(store: Store) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", steps=[row(1)]))
     own: dict[str, Any] = {"project_id": run.project_id, "limit_bytes": 1000}
@@ -254,7 +254,7 @@ async def test_a_request_is_kept_while_the_run_lives(store: Store) -> None:
     assert await store.request(run.no) is None
 
 
-async def test_runs_that_nobody_goes_on_with_are_claimed_oldest_first(store: Store) -> None:
+async def test_runs_without_a_lease_are_claimed_oldest_first(store: Store) -> None:
     statuses = ["pending", "running", "paused", "completed", "failed", "cancelled"]
     for number, status in enumerate(statuses):
         run = await make_run(store, f"run-{number}")
@@ -285,7 +285,7 @@ async def test_a_lease_keeps_runs_from_others_until_it_runs_out(store: Store) ->
     await store.append(batch(taken, 1, b"2"))
 
 
-async def test_a_lease_that_ends_and_a_run_let_go_are_free_at_once(store: Store) -> None:
+async def test_a_run_is_free_at_once_when_its_lease_ends_or_is_released(store: Store) -> None:
     await make_run(store, "run-1")
     await make_run(store, "run-2")
     for owner in ("one", "two"):
@@ -311,7 +311,7 @@ async def test_claims_are_counted_until_the_log_grows(store: Store) -> None:
     assert (claimed.id, claimed.claims) == (run.id, 1)
 
 
-async def test_a_paused_run_is_taken_up_by_one_alone(store: Store) -> None:
+async def test_only_one_process_resumes_a_paused_run(store: Store) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", status="paused"))
     paused = await store.run(run.id)
@@ -323,7 +323,7 @@ async def test_a_paused_run_is_taken_up_by_one_alone(store: Store) -> None:
     await store.append(batch(taken, 1, b"2"))
 
 
-async def test_a_run_that_waits_for_its_turn_is_taken_up_by_one_alone(store: Store) -> None:
+async def test_only_one_process_takes_a_waiting_run(store: Store) -> None:
     run, other = await make_run(store, "run-1"), await make_run(store, "run-2")
     taken = await store.claim_waiting(run)
     assert taken is not None
@@ -368,7 +368,7 @@ async def test_a_write_that_is_tried_leaves_nothing_behind(store: Store) -> None
     assert sum((await store.free_runs("me", now="2026")).values()) == 1
 
 
-async def test_what_a_call_is_owed_lives_as_long_as_the_call(store: Store) -> None:
+async def test_owed_content_is_kept_as_long_as_its_call(store: Store) -> None:
     run = await make_run(store)
     await store.append(msgspec.structs.replace(batch(run, 0, b"1", b"2"), owed=[(2, b"{}")]))
     assert (await store.owed(run.no, 1), await store.owed(run.no, 2)) == (None, b"{}")
@@ -603,7 +603,7 @@ async def test_production_moves_to_published_versions_only(store: Store) -> None
     assert rolled_back.production_version == 1
 
 
-async def test_what_is_reserved_of_a_budget_comes_and_goes_with_appends(store: Store) -> None:
+async def test_reservations_of_a_budget_change_with_appends(store: Store) -> None:
     run = await make_run(store)
     tiny = Decimal("0.0000000000000000000000000000000001")
     await store.append(batch(run, 0, b"1", reserved_usd=Decimal(1) + tiny))
@@ -701,7 +701,7 @@ async def test_what_a_caller_is_owed_expires_with_the_runs_end_and_the_call_stay
     assert call == IdempotencyRecord(key="key", digest=b"digest", run_id=run.id, status=202)
 
 
-async def test_what_is_kept_for_calls_counts_as_what_the_project_takes(store: Store) -> None:
+async def test_answers_of_calls_count_as_data_of_the_project(store: Store) -> None:
     async def taken() -> int:
         project = await store.project(run.project_id)
         assert project is not None
@@ -773,7 +773,7 @@ async def test_large_answers_expire_one_after_the_other(store: Store) -> None:
     assert await store.expire_answers(before="9999", limit=10) == 0
 
 
-async def test_what_one_run_owes_expires_bit_by_bit(store: Store) -> None:
+async def test_owed_content_of_one_run_expires_bit_by_bit(store: Store) -> None:
     run = await make_run(store)
     owed = [(seq, b"x" * 700_000) for seq in range(1, 6)]
     await store.append(msgspec.structs.replace(batch(run, 0, *[b"1"] * 5), owed=owed))

@@ -91,7 +91,7 @@ def test_a_revoked_key_stops_at_once(server: RunningServer) -> None:
         assert refusal(http.get("/flow-runs")) == (401, "UNAUTHENTICATED")
 
 
-def test_what_needs_no_key(server: RunningServer, nobody: httpx2.Client) -> None:
+def test_open_endpoints_need_no_key(server: RunningServer, nobody: httpx2.Client) -> None:
     for path in ("/health", "/docs", "/docs/openapi.json", "/api/v1/schemas/flow.json"):
         assert nobody.get(f"{server.address}{path}").status_code == 200
 
@@ -121,7 +121,7 @@ def without_echo(answer: httpx2.Response, *echoed: str) -> Any:
 
 
 @pytest.mark.parametrize("resource", ["trace", "steps/keep/trace", "steps/none/trace", "trace/stream"])
-def test_a_run_of_another_project_looks_like_none(
+def test_a_run_of_another_project_is_answered_like_an_unknown_run(
     http: httpx2.Client, neighbour: Neighbour, resource: str
 ) -> None:
     assert neighbour.http.get(f"/flow-runs/{neighbour.run}/trace").status_code == 200
@@ -133,7 +133,9 @@ def test_a_run_of_another_project_looks_like_none(
         assert without_echo(theirs, neighbour.run) == without_echo(none, unknown)
 
 
-def test_a_flow_of_another_project_looks_like_none(http: httpx2.Client, neighbour: Neighbour) -> None:
+def test_a_flow_of_another_project_is_answered_like_an_unknown_flow(
+    http: httpx2.Client, neighbour: Neighbour
+) -> None:
     answers = [
         without_echo(http.post(f"/seq/{path}/execute", json={}), path.rpartition("/")[0], path.split("/")[2])
         for path in (
@@ -165,7 +167,7 @@ def test_not_even_a_bad_request_tells_that_another_projects_flow_exists(
             assert refusal(answer) == (404, "FLOW_NOT_FOUND")
 
 
-def test_a_list_holds_the_runs_of_the_keys_project_alone(http: httpx2.Client, neighbour: Neighbour) -> None:
+def test_a_list_has_the_runs_of_the_keys_project_alone(http: httpx2.Client, neighbour: Neighbour) -> None:
     own = execute(http, "anything")
     mine = [run["id"] for run in http.get("/flow-runs?limit=100").json()["runs"]]
     theirs = neighbour.http.get("/flow-runs").json()["runs"]

@@ -37,7 +37,7 @@ def admin(server: RunningServer, request: pytest.FixtureRequest) -> Iterator[Adm
         yield made
 
 
-def test_each_change_is_told_once_with_who_and_from_where(admin: Admin) -> None:
+def test_each_change_is_logged_once_with_its_actor_and_address(admin: Admin) -> None:
     flow = f"slug: anything\nsteps: [{{id: keep, type: passthrough, name: {SECRET!r}}}]\n"
     path = f"/flows/acme/{admin.project}/anything"
     assert admin.http.put(path, content=flow.encode()).status_code == 200
@@ -81,7 +81,9 @@ def test_each_change_is_told_once_with_who_and_from_where(admin: Admin) -> None:
     assert made["key"] not in text
 
 
-def test_pages_filters_and_what_is_wrong_with_them(server: RunningServer, admin: Admin) -> None:
+def test_pages_and_filters_select_entries_and_bad_ones_are_refused(
+    server: RunningServer, admin: Admin
+) -> None:
     made = [admin.http.post("/keys", json={"role": "read"}).json()["id"] for _ in range(5)]
     admin.http.delete(f"/keys/{made[0]}")
     everything = admin.entries()
@@ -103,7 +105,7 @@ def test_pages_filters_and_what_is_wrong_with_them(server: RunningServer, admin:
         assert refusal(admin.http.get("/audit", params=query)) == (422, "INVALID_REQUEST")
 
 
-def test_another_projects_changes_are_not_told(
+def test_changes_of_another_project_are_not_listed(
     server: RunningServer, admin: Admin, http: httpx2.Client
 ) -> None:
     own = {entry["id"] for entry in admin.entries()}
@@ -116,13 +118,13 @@ def test_another_projects_changes_are_not_told(
     assert {entry["id"] for entry in admin.entries(cursor=cursor)} <= own
 
 
-def test_no_header_makes_another_address(server: RunningServer, admin: Admin) -> None:
+def test_no_header_changes_the_address_of_an_entry(server: RunningServer, admin: Admin) -> None:
     forged = {"X-Forwarded-For": "10.9.8.7", "Forwarded": "for=10.9.8.7", "X-Real-IP": "10.9.8.7"}
     admin.http.post("/keys", json={"role": "read"}, headers=forged)
     assert admin.entries(limit=1)[0]["actor"]["address"] == "127.0.0.1"
 
 
-def test_a_time_beyond_all_times_is_one(server: RunningServer) -> None:
+def test_a_time_beyond_all_dates_is_a_valid_bound(server: RunningServer) -> None:
     with http_for(server, server.make_key("acme", "demo", role="admin")) as http:
         answer = http.get("/audit", params={"since": "9999-12-31T23:59:59-01:00"})
     assert answer.json()["entries"] == []

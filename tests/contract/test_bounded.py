@@ -133,7 +133,7 @@ def test_a_hostile_request_is_refused_and_a_neighbour_served(
     [override("answer", prompt="{{ message }}" * 70_000), {"parameters": {"rows": [[]] * 300_000}}],
     ids=["a prompt of a megabyte", "many lists"],
 )
-def test_a_large_request_that_is_allowed_stalls_nobody(
+def test_a_large_request_that_is_allowed_does_not_stall_the_loop(
     server: RunningServer, http: httpx2.Client, caplog: pytest.LogCaptureFixture, body: dict[str, Any]
 ) -> None:
     with neighbour(server):
@@ -154,7 +154,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_failure_with_many_keys_in_its_input_stalls_nobody(
+def test_a_failure_with_many_keys_in_its_input_does_not_stall_the_loop(
     caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """What the input tells by its keys must not come back in the error: each of them has to be judged."""
@@ -170,7 +170,7 @@ def test_a_failure_with_many_keys_in_its_input_stalls_nobody(
     assert [line for line in own_stalls(caplog.records) if ".redaction." in line] == []
 
 
-def test_a_pushed_file_is_read_aside_within_its_time(http: httpx2.Client) -> None:
+def test_a_pushed_file_is_checked_off_the_loop_within_its_time_limit(http: httpx2.Client) -> None:
     with running_server(flow_check_time_limit_ms=200) as impatient, http_for(impatient, impatient.key) as own:
         steps = "".join(f"- {{id: a{n}, type: passthrough}}\n" for n in range(9_000))
         answer = own.put("/flows/acme/demo/large", content=f"slug: large\nsteps:\n{steps}".encode())
@@ -179,7 +179,7 @@ def test_a_pushed_file_is_read_aside_within_its_time(http: httpx2.Client) -> Non
         assert own.put("/flows/acme/demo/victim", content=FLOW.encode()).status_code == 200
 
 
-def test_the_watch_tells_which_task_held_the_loop_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_loop_watch_logs_the_task_that_blocked_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     async def hold_up() -> None:
         until = time.monotonic() + 0.5
         while time.monotonic() < until:

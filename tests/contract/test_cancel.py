@@ -27,7 +27,7 @@ def test_a_run_that_goes_on_is_cancelled(server: RunningServer, http: httpx2.Cli
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "cancelled"
 
 
-def test_once_it_has_ended_there_is_nothing_to_cancel(server: RunningServer, http: httpx2.Client) -> None:
+def test_cancelling_an_ended_run_is_refused_as_run_ended(server: RunningServer, http: httpx2.Client) -> None:
     run = start(server, "endless")
     http.delete(f"/flow-runs/{run}")
     # The stream is only closed once the run has ended.
@@ -51,7 +51,7 @@ def paused(server: RunningServer) -> str:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_paused_run_is_cancelled_though_nobody_executes_it(
+def test_a_paused_run_is_cancelled_though_no_task_executes_it(
     server: RunningServer, http: httpx2.Client, form: str
 ) -> None:
     run = paused(server)
@@ -94,7 +94,7 @@ def test_a_failed_run_is_409_too(http: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize("run", ["01900000-0000-7000-8000-000000000000", "nonsense"])
-def test_an_unknown_run(http: httpx2.Client, run: str) -> None:
+def test_cancelling_an_unknown_run_is_not_found(http: httpx2.Client, run: str) -> None:
     for form in FORMS:
         assert refusal(http.delete(form.format(run))) == (404, "RUN_NOT_FOUND")
     assert refusal(http.delete(f"/seq/acme/demo/none/runs/{run}")) == (404, "FLOW_NOT_FOUND")

@@ -81,7 +81,7 @@ def server() -> Iterator[RunningServer]:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_cannot_be_stored_is_503_and_nothing_was_started(
+def test_a_run_that_cannot_be_stored_is_503_and_not_started(
     server: RunningServer, http: httpx2.Client, fault: Fault
 ) -> None:
     execute(http, "anything")
@@ -98,7 +98,7 @@ def test_what_cannot_be_stored_is_503_and_nothing_was_started(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_stored_can_be_read_all_the_while(
+def test_stored_runs_can_be_read_during_a_disk_fault(
     server: RunningServer, http: httpx2.Client, fault: Fault
 ) -> None:
     run = execute(http, "anything")
@@ -150,7 +150,7 @@ def until_health(address: str, status: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_health_tells_of_a_disk_that_takes_no_writes(
+def test_health_reports_a_disk_that_takes_no_writes(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     monkeypatch.setattr(health, "CHECK_EVERY_S", 0.05)

@@ -35,7 +35,7 @@ def guest(server: RunningServer) -> Iterator[httpx2.Client]:
         yield client
 
 
-def test_runaways_and_a_full_line_of_one_project_do_not_stop_another(
+def test_endless_code_and_a_full_queue_of_one_project_do_not_stop_another(
     flood: httpx2.Client, guest: httpx2.Client
 ) -> None:
     jobs = [flood.post("/seq/acme/demo/runaway/jobs", json={}) for _ in range(24)]
@@ -50,7 +50,7 @@ def test_runaways_and_a_full_line_of_one_project_do_not_stop_another(
     assert {job.json()["status"] for job in still} == {"pending", "running"}
 
 
-def test_each_project_has_so_many_streams_and_is_told(
+def test_each_project_has_a_limit_of_streams_and_is_refused_beyond_it(
     server: RunningServer, flood: httpx2.Client, guest: httpx2.Client
 ) -> None:
     run = start(server, "endless")

@@ -237,7 +237,7 @@ def test_a_websocket_request_is_answered_as_plain_http(server: RunningServer) ->
         assert read_answer(connection)[0] == 200
 
 
-def test_the_settings_of_a_server_are_its_own() -> None:
+def test_two_servers_have_settings_of_their_own() -> None:
     with running_server(body_limit_bytes=2000) as server, http_for(server, server.key) as http:
         server.push(ANYTHING)
         body = {"parameters": {"text": "x" * 3000}}

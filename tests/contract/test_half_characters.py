@@ -33,7 +33,9 @@ def flows(server: RunningServer) -> Iterator[httpx2.Client]:
 
 
 @pytest.mark.parametrize("slug", FLOWS)
-def test_what_code_and_templates_make_of_it_is_recorded_and_read(flows: httpx2.Client, slug: str) -> None:
+def test_half_characters_from_code_and_templates_are_recorded_and_read(
+    flows: httpx2.Client, slug: str
+) -> None:
     answer = flows.post(f"/seq/acme/demo/{slug}/execute", json={"message": "\U0001f600"})
     assert answer.status_code == 200, answer.text
     trace = flows.get(f"/flow-runs/{answer.json()['executionId']}/trace")
@@ -43,7 +45,7 @@ def test_what_code_and_templates_make_of_it_is_recorded_and_read(flows: httpx2.C
     assert answer.json()["result"] == shown.get(slug, answer.json()["result"])
 
 
-def test_an_exception_with_it_fails_the_step(flows: httpx2.Client) -> None:
+def test_an_exception_with_half_a_character_fails_the_step(flows: httpx2.Client) -> None:
     answer = flows.post("/seq/acme/demo/raised/execute", json={"message": "a"})
     assert refusal(answer) == (500, "STEP_FAILED")
     assert detail(answer)["error"]["code"] == "CODE_ERROR"
@@ -62,14 +64,14 @@ def test_an_exception_with_it_fails_the_step(flows: httpx2.Client) -> None:
         rb'{"message":"a","toolCallMessages":[{"role":"tool","toolCallId":"c","content":"\ud800"}]}',
     ],
 )
-def test_a_body_with_it_is_refused_in_words(flows: httpx2.Client, path: str, body: bytes) -> None:
+def test_a_body_with_half_a_character_is_refused(flows: httpx2.Client, path: str, body: bytes) -> None:
     flows.post("/flows/acme/demo/emoji/publish").raise_for_status()
     answer = flows.post(f"/seq/acme/demo/emoji/{path}", content=body)
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert "half a surrogate pair" in detail(answer)["message"]
 
 
-def test_a_flow_with_it_is_refused_in_words(flows: httpx2.Client) -> None:
+def test_a_flow_with_half_a_character_is_refused(flows: httpx2.Client) -> None:
     text = rb'{"slug": "bad", "steps": [{"id": "s", "type": "passthrough", "input": {"x": "\ud800"}}]}'
     answer = flows.put("/flows/acme/demo/bad", content=text)
     assert refusal(answer) == (422, "INVALID_REQUEST")
@@ -92,7 +94,9 @@ def test_a_flow_with_it_is_refused_in_words(flows: httpx2.Client) -> None:
         ("GET", "/%ED%A0%80"),
     ],
 )
-def test_a_path_or_a_query_with_it_names_nothing(flows: httpx2.Client, method: str, path: str) -> None:
+def test_a_path_or_query_with_half_a_character_is_not_found(
+    flows: httpx2.Client, method: str, path: str
+) -> None:
     answer = flows.request(method, path, content=b"{}" if method == "POST" else None)
     assert answer.status_code < 500
     answer.json()
@@ -109,7 +113,7 @@ def test_a_path_or_a_query_with_it_names_nothing(flows: httpx2.Client, method: s
         b"User-Agent: \xff",
     ],
 )
-def test_a_header_with_it_is_no_fault_of_the_server(
+def test_a_header_with_half_a_character_is_no_server_error(
     server: RunningServer, flows: httpx2.Client, header: bytes
 ) -> None:
     at = urlsplit(server.base_url)

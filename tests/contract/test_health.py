@@ -32,7 +32,7 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
     assert [record.exc_info is not None for record in caplog.records if "lease keeper" in record.message]
 
 
-def test_housekeeping_that_fails_is_told_and_hinders_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_housekeeping_degrades_health_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runglass.engine.maintenance.maintenance.Maintenance.tidy", fail)
     with running_server() as server:
         found = until_degraded(server)
@@ -51,7 +51,7 @@ def test_runs_that_are_set_aside_are_counted(tmp_path: Path) -> None:
     assert found["reasons"] == ["runs that cannot be read and are set aside: 1; the log names them"]
 
 
-def test_a_disk_that_is_nearly_full_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_nearly_full_degrades_health(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "LOW_DISK_BYTES", 1 << 62)
     with running_server() as server:
         (reason,) = until_degraded(server)["reasons"]

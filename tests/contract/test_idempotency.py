@@ -33,7 +33,7 @@ def test_another_body_under_the_same_key_is_refused(http: httpx2.Client) -> None
     assert refusal(post(http, key, message="other")) == (409, "IDEMPOTENCY_MISMATCH")
 
 
-def test_the_same_body_written_down_in_another_way_is_the_same_call(http: httpx2.Client) -> None:
+def test_the_same_body_in_another_notation_is_the_same_call(http: httpx2.Client) -> None:
     headers = {"Idempotency-Key": str(uuid4())}
     first, *others = [
         http.post(PATH, content=body, headers=headers)
@@ -52,7 +52,9 @@ def test_the_same_body_written_down_in_another_way_is_the_same_call(http: httpx2
 @pytest.mark.parametrize(
     "parameters", ['{"x": 2}', '{"x": 1, "y": null}', '{"X": 1}', '{"x": "1"}', '{"x": [1]}']
 )
-def test_what_a_flow_could_tell_apart_is_another_call(http: httpx2.Client, parameters: str) -> None:
+def test_bodies_that_a_flow_could_tell_apart_are_different_calls(
+    http: httpx2.Client, parameters: str
+) -> None:
     headers = {"Idempotency-Key": str(uuid4())}
     path = "/seq/acme/demo/anything/execute"
     assert http.post(path, json={"parameters": {"x": 1}}, headers=headers).status_code == 200
@@ -67,7 +69,7 @@ def test_a_failed_run_is_not_run_again(http: httpx2.Client) -> None:
     assert first.json()["detail"]["executionId"] == second.json()["detail"]["executionId"]
 
 
-def test_what_was_refused_before_a_run_may_be_sent_again(http: httpx2.Client) -> None:
+def test_a_call_refused_before_its_run_may_be_sent_again(http: httpx2.Client) -> None:
     key = str(uuid4())
     refused = http.post(PATH, json={}, headers={"Idempotency-Key": key})
     assert refusal(refused) == (400, "MISSING_MESSAGE")
@@ -123,7 +125,7 @@ def test_calls_at_the_same_instant_under_one_key_are_one_call(server: RunningSer
     assert frames(at_once(step, body)[0].text)[-1].event == "flow_completed"
 
 
-def test_a_refused_call_that_goes_on_with_a_run_is_refused_again(server: RunningServer) -> None:
+def test_a_refused_resume_is_refused_again(server: RunningServer) -> None:
     server.push(TALK)
     with http_for(server, server.key) as http:
         paused = http.post("/seq/acme/demo/talk/execute", json={"message": "hi", "tools": TOOLS}).json()

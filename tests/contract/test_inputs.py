@@ -57,7 +57,7 @@ def test_defaults_are_the_inputs_of_a_run_that_gives_none(http: httpx2.Client) -
     assert first["outputContext"] == {"text": "Dear reader"}
 
 
-def test_what_is_given_stands_and_nested_objects_are_filled(http: httpx2.Client) -> None:
+def test_given_inputs_stand_and_nested_objects_get_their_defaults(http: httpx2.Client) -> None:
     given = {"message": "Hi", "parameters": {"tone": "cool", "page": {"lines": 3}}}
     assert inputs_of(http, given) == {
         "message": "Hi",

@@ -99,7 +99,9 @@ def test_a_cancelled_job_reads_failed_with_the_error_cancelled(http: httpx2.Clie
 @pytest.mark.parametrize(
     ("status", "read"), [("pending", "pending"), ("running", "running"), ("paused", "running")]
 )
-def test_a_job_that_has_not_ended(server: RunningServer, http: httpx2.Client, status: str, read: str) -> None:
+def test_a_job_that_has_not_ended_reads_pending_or_running(
+    server: RunningServer, http: httpx2.Client, status: str, read: str
+) -> None:
     run = row(server, status)
     state = http.get(f"{JOBS}/{run}").json()
     assert state == {"executionId": run, "status": read}
@@ -147,7 +149,7 @@ def test_a_job_takes_no_tools(http: httpx2.Client, fields: dict[str, Any]) -> No
     assert refusal(http.post(JOBS, json=fields)) == (400, "TOOLS_REQUIRE_SYNC_EXECUTE")
 
 
-def test_no_tools_are_as_good_as_none(http: httpx2.Client) -> None:
+def test_an_empty_list_of_tools_is_accepted(http: httpx2.Client) -> None:
     assert http.post(JOBS, json={"tools": [], "toolChoice": None}).status_code == 202
 
 
@@ -186,7 +188,7 @@ def test_a_wrong_body_starts_nothing(
     assert http.get("/flow-runs?limit=1").json() == newest
 
 
-def test_what_no_call_knows_or_has_no_effect_here_is_ignored(http: httpx2.Client) -> None:
+def test_unknown_fields_and_fields_without_effect_are_ignored(http: httpx2.Client) -> None:
     own = {"userId": 7, "status": "tool_calls_required", "blockCount": 3}
     paused = {"pausedAtStep": "a", "iterationsUsed": 1, "accumulatedOutputs": {"keep": {"n": 9}}}
     run = queue(http, "anything", message="hi", **own, **paused, executionId="", stepIndex=0)
@@ -205,7 +207,7 @@ def test_the_last_of_the_messages_is_the_message(http: httpx2.Client) -> None:
     assert step["outputContext"] == {"message": "hi"}
 
 
-def test_the_turns_before_it_go_ahead_of_the_first_prompt(server: RunningServer, http: httpx2.Client) -> None:
+def test_earlier_turns_go_ahead_of_the_first_prompt(server: RunningServer, http: httpx2.Client) -> None:
     server.push("slug: chat\nsteps: [{id: say, type: llm, model: echo}]\n")
     earlier = [{"role": "user", "content": "one two"}, {"role": "assistant", "content": "three"}]
     prompts = []

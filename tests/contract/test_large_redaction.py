@@ -141,7 +141,7 @@ def test_a_killed_process_leaks_nothing_and_the_run_goes_on(tmp_path: Path) -> N
     assert b"hunter2" not in held
 
 
-def test_a_limit_is_told_and_the_run_goes_on() -> None:
+def test_a_limit_is_noted_in_the_trace_and_the_run_goes_on() -> None:
     with (
         running_server(redaction_time_limit_ms=20, **SETTINGS) as server,
         http_for(server, server.key) as http,
@@ -154,7 +154,7 @@ def test_a_limit_is_told_and_the_run_goes_on() -> None:
         assert "(setting redaction_time_limit_ms)" in step["outputContext"]["…"]
 
 
-def test_a_large_redaction_stalls_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_large_redaction_does_not_stall_the_loop(caplog: pytest.LogCaptureFixture) -> None:
     with running_server(**SETTINGS) as server, http_for(server, server.key) as http:
         server.push(COPY)
         content = json.dumps({"parameters": slow_text()}).encode()

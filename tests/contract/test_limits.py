@@ -60,7 +60,7 @@ def eager(server: RunningServer) -> Iterator[httpx2.Client]:
         yield http
 
 
-def test_one_request_too_many_is_told_when_to_come_back(eager: httpx2.Client) -> None:
+def test_one_request_too_many_gets_a_retry_after(eager: httpx2.Client) -> None:
     answer = eager.post("/seq/acme/demo/anything/execute", json={})
     assert refusal(answer) == (429, "RATE_LIMITED")
     assert answer.headers["retry-after"] == "10"
@@ -72,14 +72,14 @@ def test_no_path_below_the_api_is_a_way_around_the_limit(eager: httpx2.Client) -
         assert refusal(eager.get(path)) == (429, "RATE_LIMITED")
 
 
-def test_what_needs_no_key_has_no_limit(server: RunningServer) -> None:
+def test_open_endpoints_have_no_rate_limit(server: RunningServer) -> None:
     with http_for(server, None) as nobody:
         for path in ("/health", "/api/v1/schemas/flow.json"):
             statuses = {nobody.get(f"{server.address}{path}").status_code for _ in range(PER_MINUTE + 10)}
             assert statuses == {200}
 
 
-def test_another_key_is_not_held_up(server: RunningServer, eager: httpx2.Client) -> None:
+def test_the_limit_of_one_key_does_not_affect_another(server: RunningServer, eager: httpx2.Client) -> None:
     assert refusal(eager.get("/flow-runs")) == (429, "RATE_LIMITED")
     with http_for(server, server.make_key("acme", "demo")) as other:
         assert other.get("/flow-runs").status_code == 200
@@ -129,7 +129,7 @@ async def test_the_asyncio_client_waits_too(
     assert clock.waits_s == [10]
 
 
-def test_an_admin_cannot_mint_its_way_past_the_limit_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_keys_do_not_raise_the_limit_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runglass.server.app.ProjectRate", partial(ProjectRate, clock=Clock()))
     limits = {"rate_limit_per_minute": 100, "project_rate_limit_per_minute": 20, "max_keys_per_project": 6}
     with running_server(**limits) as server, http_for(server, server.key) as admin:
@@ -159,7 +159,9 @@ def test_an_admin_cannot_mint_its_way_past_the_limit_of_the_project(monkeypatch:
         (Decimal(0), Decimal(0), True),
     ],
 )
-def test_when_a_budget_is_spent(budget_usd: Decimal | None, spent_usd: Decimal, is_spent: bool) -> None:
+def test_a_budget_is_spent_when_nothing_of_it_is_left(
+    budget_usd: Decimal | None, spent_usd: Decimal, is_spent: bool
+) -> None:
     project = Project(id=1, org="acme", name="demo", budget_usd=budget_usd, spent_usd=spent_usd)
     assert project.is_spent is is_spent
 

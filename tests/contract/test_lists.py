@@ -45,7 +45,7 @@ def listed(http: httpx2.Client, **query: Any) -> list[str]:
     return [run["id"] for run in answer.json()["runs"]]
 
 
-def test_since_takes_its_own_moment_in_and_until_leaves_it_out(http: httpx2.Client, ids: list[str]) -> None:
+def test_since_includes_its_moment_and_until_excludes_it(http: httpx2.Client, ids: list[str]) -> None:
     for at, run in enumerate(ids):
         moment = created(run)
         everything = listed(http, flow="anything", limit=100)

@@ -124,7 +124,7 @@ def test_a_large_body_is_read_checked_and_stored_beside_the_loop(
     assert found == []
 
 
-def test_what_a_caller_takes_a_run_up_with_is_worked_on_beside_the_loop(
+def test_a_large_resume_is_processed_beside_the_loop(
     server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.push(TWO)

@@ -63,7 +63,7 @@ def walked(http: httpx2.Client, path: str, **query: Any) -> list[list[Any]]:
         more = {"cursor": page["nextCursor"]}
 
 
-def test_a_list_beyond_the_bound_comes_in_pages_without_being_asked(http: httpx2.Client) -> None:
+def test_a_list_beyond_the_bound_comes_in_pages_by_default(http: httpx2.Client) -> None:
     for path in ("/flows", "/flows/acme/demo"):
         first, rest = walked(http, path)
         assert [len(first), len(rest)] == [BOUND, 1]

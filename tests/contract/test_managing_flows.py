@@ -143,7 +143,7 @@ def test_a_field_that_is_not_known_is_ignored(signs: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize("number", ["999", "-1", str(2**31), str(2**64), "9" * 100])
-def test_a_version_that_is_not_there_is_not_found(signs: httpx2.Client, number: str) -> None:
+def test_an_unknown_version_is_not_found(signs: httpx2.Client, number: str) -> None:
     assert refusal(signs.get(f"{SIGN}/versions/{number}")) == (404, "VERSION_NOT_FOUND")
 
 
@@ -163,7 +163,7 @@ def test_a_bad_file_is_refused_with_every_mistake_in_its_place(signs: httpx2.Cli
 
 
 @pytest.mark.parametrize("body", ["", "slug: [", "just text", "\x00", "[" * 5000, "a: &a [*a]"])
-def test_what_is_no_flow_at_all_is_refused_too(signs: httpx2.Client, body: str) -> None:
+def test_a_file_that_is_no_flow_is_refused(signs: httpx2.Client, body: str) -> None:
     answer = push(signs, body)
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert detail(answer)["problems"]

@@ -72,11 +72,13 @@ def test_a_key_cannot_revoke_itself(admin: httpx2.Client) -> None:
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "999999", str(2**64)])
-def test_a_key_that_is_not_there_is_not_found(admin: httpx2.Client, number: str) -> None:
+def test_an_unknown_key_is_not_found(admin: httpx2.Client, number: str) -> None:
     assert refusal(admin.delete(f"/keys/{number}")) == (404, "KEY_NOT_FOUND")
 
 
-def test_another_projects_key_looks_like_none(server: RunningServer, admin: httpx2.Client) -> None:
+def test_a_key_of_another_project_is_answered_like_an_unknown_key(
+    server: RunningServer, admin: httpx2.Client
+) -> None:
     with http_for(server, server.make_key("acme", "vault")) as other:
         theirs = other.get("/keys").json()["keys"][0]["id"]
         answer = admin.delete(f"/keys/{theirs}")

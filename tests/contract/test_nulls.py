@@ -88,7 +88,7 @@ def check(http: httpx2.Client, run: str, *, goes_on: bool = False) -> None:
 
 @pytest.mark.parametrize("last", ["return {}", 'raise ValueError("it broke")'])
 @pytest.mark.parametrize("mode", MODES)
-def test_of_a_run_with_steps_of_every_kind(
+def test_a_run_with_steps_of_every_kind_has_no_nulls(
     server: RunningServer, http: httpx2.Client, mode: str, last: str
 ) -> None:
     server.push(EVERYTHING.format(mode=mode, slug=slug_of(mode), retried=RETRIED, last=last))
@@ -124,7 +124,9 @@ def until(http: httpx2.Client, run: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_of_a_step_through_and_its_own_stream(server: RunningServer, http: httpx2.Client, mode: str) -> None:
+def test_a_step_through_and_its_stream_have_no_nulls(
+    server: RunningServer, http: httpx2.Client, mode: str
+) -> None:
     server.push(EVERYTHING.format(mode=mode, slug=slug_of(mode), retried=RETRIED, last="return {}"))
     path = f"/seq/acme/demo/everything-{slug_of(mode)}/step"
     body: dict[str, Any] = {}
@@ -140,7 +142,7 @@ def test_of_a_step_through_and_its_own_stream(server: RunningServer, http: httpx
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_of_a_run_that_waits_for_tools_and_goes_on(
+def test_a_run_that_is_resumed_with_tool_results_has_no_nulls(
     server: RunningServer, http: httpx2.Client, mode: str
 ) -> None:
     server.push(f"capture: '{mode}'{TALK.replace('slug: talk', f'slug: talk-{slug_of(mode)}')}")
@@ -151,7 +153,7 @@ def test_of_a_run_that_waits_for_tools_and_goes_on(
     check(http, paused["executionId"])
 
 
-def test_of_a_run_that_goes_on_and_is_cancelled(http: httpx2.Client) -> None:
+def test_a_run_that_is_cancelled_has_no_nulls(http: httpx2.Client) -> None:
     run = http.post("/seq/acme/demo/endless/jobs", json={}).json()["executionId"]
     until(http, run, '"stepId":"hold"')
     check(http, run, goes_on=True)
@@ -210,7 +212,7 @@ OLD_EVENTS: list[dict[str, Any]] = [
 ]
 
 
-def test_what_was_stored_with_nulls_reads_as_what_was_stored_without() -> None:
+def test_events_stored_with_nulls_read_like_events_without() -> None:
     without = {name: value for name, value in OLD_STEP.items() if value is not None}
     old, new = (msgspec.json.decode(json.dumps(data), type=StepTrace) for data in (OLD_STEP, without))
     assert old == new

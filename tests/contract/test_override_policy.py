@@ -80,7 +80,7 @@ FORBIDDEN = [
 
 @pytest.mark.parametrize("call", ["execute", "jobs", "step", "v1/execute", "execute?version=0"])
 @pytest.mark.parametrize(("overrides", "what", "how"), FORBIDDEN)
-def test_what_is_not_offered_is_forbidden_and_says_how_it_is_allowed(
+def test_a_field_that_is_not_offered_is_forbidden_and_the_error_says_how_to_allow_it(
     run: httpx2.Client, call: str, overrides: dict[str, Any], what: str, how: str
 ) -> None:
     before = run.get("/flow-runs").json()
@@ -116,7 +116,7 @@ OFFERED = [
 
 
 @pytest.mark.parametrize("overrides", OFFERED)
-def test_what_is_offered_runs(run: httpx2.Client, overrides: dict[str, Any]) -> None:
+def test_a_field_that_is_offered_can_be_overridden(run: httpx2.Client, overrides: dict[str, Any]) -> None:
     """The last one is no change: it has the value that the flow has."""
     assert run.post(path("plain"), json={"blockOverrides": overrides}).status_code == 200
 
@@ -150,7 +150,7 @@ def test_an_admin_may_set_every_field(admin: httpx2.Client) -> None:
         ({"extra_body": {"unheard_of": 1}}, "`allowed_settings`"),
     ],
 )
-def test_nobody_sends_what_changes_model_bill_or_address(
+def test_no_role_may_send_a_setting_that_changes_model_bill_or_address(
     admin: httpx2.Client, settings: dict[str, Any], said: str
 ) -> None:
     body = {"blockOverrides": {"ask": {"model": "local:m", "settings": settings}}}
@@ -171,7 +171,7 @@ def test_a_setting_of_the_server_opens_a_field_to_flows(admin: httpx2.Client) ->
 
 
 @pytest.mark.parametrize("name", ["extra_body", "extra_body.model", "extra_headers.Host"])
-def test_what_is_never_sent_cannot_be_opened(name: str) -> None:
+def test_no_setting_of_the_server_allows_a_setting_that_is_never_sent(name: str) -> None:
     with (
         pytest.raises(SettingsError, match="cannot be allowed"),
         running_server(allowed_settings={"*": [name]}),
@@ -179,9 +179,7 @@ def test_what_is_never_sent_cannot_be_opened(name: str) -> None:
         raise AssertionError("it started")
 
 
-def test_who_takes_a_run_up_may_repeat_what_it_was_started_with(
-    run: httpx2.Client, admin: httpx2.Client
-) -> None:
+def test_a_resume_may_repeat_the_overrides_of_the_start(run: httpx2.Client, admin: httpx2.Client) -> None:
     """An administrator sets the code anew; whoever brings the results may say so again, and say no more."""
     paused = admin.post(path("plain"), json={"tools": [TOOL], "blockOverrides": CODE}).json()
     assert paused["status"] == "tool_calls_required"
@@ -196,7 +194,7 @@ def test_who_takes_a_run_up_may_repeat_what_it_was_started_with(
     assert answer.json()["result"] == {"n": 2}
 
 
-def test_each_call_of_a_step_through_is_held_to_it(run: httpx2.Client) -> None:
+def test_each_call_of_a_step_through_is_checked(run: httpx2.Client) -> None:
     prompt = {"ask": {"prompt": "Other"}}
     first = frames(run.post(path("plain", "step"), json={"blockOverrides": prompt}).text)
     body = {"executionId": first[0].data["executionId"], "stepIndex": 1}
@@ -208,7 +206,7 @@ def test_each_call_of_a_step_through_is_held_to_it(run: httpx2.Client) -> None:
     assert rest[-1].event == "flow_completed"
 
 
-def test_inputs_and_outputs_are_handed_in_where_the_flow_offers_inputs_alone(
+def test_inputs_and_outputs_of_steps_may_be_set_only_where_the_flow_offers_inputs(
     server: RunningServer, run: httpx2.Client, admin: httpx2.Client
 ) -> None:
     """Of a flow that offers no `input`, a walk is no other way to set it."""
@@ -262,7 +260,7 @@ def test_a_projects_list_of_models_holds_for_callers_runs_and_pushes(server: Run
         assert "openai:*" in detail(pushed)["message"]
 
 
-def test_what_is_set_while_a_body_comes_holds_for_its_run(server: RunningServer) -> None:
+def test_rules_set_while_a_body_comes_in_hold_for_its_run(server: RunningServer) -> None:
     """A body may take minutes: what a project allows is asked when it is there."""
     project = server.call(server.runtime.store.ensure_project("acme", "late"))
     server.push(FLOWS["other"], project="late")

@@ -18,7 +18,7 @@ steps:
 
 
 @pytest.mark.parametrize("mode", ["off", "metadata_only", "full"])
-def test_overrides_of_a_call_are_told_in_its_trace(server: RunningServer, mode: str) -> None:
+def test_the_trace_names_the_overrides_of_a_call(server: RunningServer, mode: str) -> None:
     slug = mode.partition("_")[0]
     server.push(FLOW.format(mode=mode, slug=slug))
     body = {"parameters": {"who": "Ada"}, "blockOverrides": {"ask": {"prompt": "Thank {{ who }}"}}}
@@ -56,7 +56,7 @@ def test_overrides_of_later_calls_join_those_before(server: RunningServer) -> No
     assert (second.get("blockOverrides"), second["inputOverrides"]) == (None, {"end": {"text": "another"}})
 
 
-def test_headers_and_texts_that_are_no_names_are_not_told(server: RunningServer) -> None:
+def test_the_trace_names_no_header_and_no_text(server: RunningServer) -> None:
     server.push(FLOW.format(mode="full", slug="full"))
     said = "not a name: born 1970"
     overrides = {"ask": {"settings": {"extra_headers": {"X-Key": "hunter2hunter2"}}}}

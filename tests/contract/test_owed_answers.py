@@ -44,7 +44,7 @@ def flows(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "key"])
-def test_a_walk_tells_its_caller_the_whole_error_and_the_log_what_the_mode_keeps(
+def test_a_step_through_gets_the_whole_error_and_the_log_what_its_mode_keeps(
     http: httpx2.Client, key: str | None
 ) -> None:
     headers = {"Idempotency-Key": str(uuid4())} if key else {}
@@ -71,7 +71,7 @@ def test_a_walk_tells_its_caller_the_whole_error_and_the_log_what_the_mode_keeps
 
 
 @pytest.mark.parametrize("mode", KEPT)
-def test_execute_and_job_tell_the_whole_error(http: httpx2.Client, mode: str) -> None:
+def test_execute_and_jobs_return_the_whole_error(http: httpx2.Client, mode: str) -> None:
     body = {"message": EMAIL}
     headers = {"Idempotency-Key": str(uuid4())}
     path = f"/seq/acme/demo/fails-{mode}"
@@ -123,7 +123,7 @@ def runs(http: httpx2.Client) -> int:
 
 
 @pytest.mark.parametrize("path", ["execute", "jobs", "step", "fails"])
-def test_a_repeat_after_the_answer_has_gone_is_told_so_and_starts_nothing(
+def test_a_repeat_after_the_answer_has_expired_is_answer_expired_and_starts_nothing(
     server: RunningServer, http: httpx2.Client, path: str
 ) -> None:
     server.push(ECHO.format(slug="off", mode="off"))
@@ -172,7 +172,7 @@ def test_the_answer_of_a_pause_expires_and_the_run_can_be_taken_up(
         ("full", "hi", 200),
     ],
 )
-def test_a_job_whose_result_has_gone_does_not_answer_null(
+def test_a_job_whose_result_has_expired_does_not_return_null(
     server: RunningServer, http: httpx2.Client, mode: str, text: str, status: int
 ) -> None:
     """Where the log keeps the whole result anyway, it comes from there."""
@@ -191,7 +191,9 @@ def test_a_job_whose_result_has_gone_does_not_answer_null(
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "completed"
 
 
-def test_a_failed_job_is_told_as_failed_for_ever(server: RunningServer, http: httpx2.Client) -> None:
+def test_a_failed_job_reads_failed_after_its_error_has_expired(
+    server: RunningServer, http: httpx2.Client
+) -> None:
     path = "/seq/acme/demo/fails-off/jobs"
     run = http.post(path, json={"message": SECRET}).json()["executionId"]
     http.get(f"/flow-runs/{run}/trace/stream")
@@ -217,7 +219,7 @@ def test_a_short_time_to_live_is_kept_to_by_a_running_server() -> None:
         assert refusal(answer) == (410, "ANSWER_EXPIRED")
 
 
-def test_of_a_failed_job_its_sentence_alone_is_kept(tmp_path: Path) -> None:
+def test_only_the_sentence_of_a_failed_jobs_error_is_kept(tmp_path: Path) -> None:
     with running_server(data=tmp_path) as server, http_for(server, server.key) as http:
         server.push(PRINTS)
         run = http.post("/seq/acme/demo/prints/jobs", json={}).json()["executionId"]

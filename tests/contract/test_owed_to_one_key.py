@@ -125,7 +125,7 @@ def reads(started: Started, mode: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("mode", MODES[:3])
-def test_no_answer_to_another_key_has_it(callers: Callers, mode: str) -> None:
+def test_no_answer_to_another_key_has_the_content(callers: Callers, mode: str) -> None:
     started = begin(callers.keys["starter"], mode)
     told: dict[str, str] = {}
     for name in OTHERS:
@@ -153,7 +153,7 @@ def test_no_answer_to_another_key_has_it(callers: Callers, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_key_that_started_them_has_it_all(callers: Callers, mode: str) -> None:
+def test_the_key_that_started_the_runs_gets_all_content(callers: Callers, mode: str) -> None:
     http = callers.keys["starter"]
     started = begin(http, mode)
     assert (
@@ -171,7 +171,7 @@ def test_the_key_that_started_them_has_it_all(callers: Callers, mode: str) -> No
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_under_full_whoever_may_ask_gets_it(callers: Callers, name: str) -> None:
+def test_under_full_every_key_of_the_project_gets_the_content(callers: Callers, name: str) -> None:
     started, http = begin(callers.keys["starter"], "full"), callers.keys[name]
     assert CANARY in http.get(f"/seq/acme/demo/keeps-full/jobs/{started.job}").text
     may_run = name != "read"
@@ -181,7 +181,9 @@ def test_under_full_whoever_may_ask_gets_it(callers: Callers, name: str) -> None
         assert (http.post(path, json=body).status_code == 200) == may_run
 
 
-def test_what_no_key_has_started_is_for_those_who_may_run(server: RunningServer, callers: Callers) -> None:
+def test_content_of_a_run_without_a_key_is_for_keys_that_may_run_flows(
+    server: RunningServer, callers: Callers
+) -> None:
     """As of runs that an earlier version has left, which did not note the key."""
     run = start(server, "keeps-off", message=CANARY)
     callers.keys["admin"].get(f"/flow-runs/{run}/trace/stream")

@@ -57,13 +57,13 @@ def test_a_run_that_goes_on_is_cancelled_first(server: RunningServer, http: http
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_so_is_one_that_waits(server: RunningServer, http: httpx2.Client, form: str) -> None:
+def test_a_run_that_is_paused_is_purged(server: RunningServer, http: httpx2.Client, form: str) -> None:
     run = paused(server)
     assert http.delete(form.format(run)).json() == {"executionId": run, "status": "purged"}
     is_gone(http, run)
 
 
-def test_who_follows_it_hears_of_its_end(server: RunningServer, http: httpx2.Client) -> None:
+def test_a_stream_of_a_purged_run_gets_its_cancellation(server: RunningServer, http: httpx2.Client) -> None:
     run = start(server, "endless")
     with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
         parts = stream.iter_text()
@@ -81,7 +81,7 @@ def test_without_purge_an_ended_run_stays(http: httpx2.Client, query: str) -> No
 
 
 @pytest.mark.parametrize("query", ["purge=perhaps", "purge=true&purge=true", "purged=true", "Purge=true"])
-def test_what_may_have_meant_it_does_nothing(http: httpx2.Client, query: str) -> None:
+def test_a_malformed_purge_parameter_deletes_nothing(http: httpx2.Client, query: str) -> None:
     run = execute(http, "anything")
     answer = http.delete(f"/flow-runs/{run}?{query}")
     assert refusal(answer) == (422, "INVALID_REQUEST")
@@ -91,7 +91,7 @@ def test_what_may_have_meant_it_does_nothing(http: httpx2.Client, query: str) ->
 
 @pytest.mark.parametrize(("role", "status"), [("read", 403), ("run", 403), ("admin", 202)])
 @pytest.mark.parametrize("form", FORMS)
-def test_only_an_admin_may(
+def test_only_an_admin_key_may_purge(
     server: RunningServer, http: httpx2.Client, role: Any, status: int, form: str
 ) -> None:
     run = start(server, "endless")
@@ -119,7 +119,7 @@ def test_a_run_of_another_project_or_flow_is_unknown(server: RunningServer, http
     assert http.get(f"/flow-runs/{run}/trace").status_code == 200
 
 
-def test_one_that_somebody_else_purges_meanwhile_is_not_found(
+def test_a_run_that_another_call_purges_meanwhile_is_not_found(
     server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = execute(http, "anything")
@@ -155,7 +155,7 @@ def test_a_trace_whose_run_is_purged_while_it_is_read_does_not_pass_for_the_whol
     assert refusal(http.get(f"/flow-runs/{run}/steps/keep/trace")) == (404, "RUN_NOT_FOUND")
 
 
-def test_a_session_forgets_it(http: httpx2.Client) -> None:
+def test_a_session_does_not_list_a_purged_run(http: httpx2.Client) -> None:
     session = str(uuid.uuid4())
     runs = []
     for _ in range(2):
@@ -168,7 +168,7 @@ def test_a_session_forgets_it(http: httpx2.Client) -> None:
     assert refusal(http.get(f"/seq/sessions/{session}")) == (404, "SESSION_NOT_FOUND")
 
 
-def test_its_idempotency_key_gives_nothing_of_it_away(http: httpx2.Client) -> None:
+def test_the_idempotency_key_of_a_purged_run_starts_a_new_run(http: httpx2.Client) -> None:
     headers = {"Idempotency-Key": str(uuid.uuid4())}
     path = "/seq/acme/demo/anything/execute"
     body = {"parameters": {"x": "sesame"}}
@@ -178,7 +178,7 @@ def test_its_idempotency_key_gives_nothing_of_it_away(http: httpx2.Client) -> No
     assert http.post(path, json=body, headers=headers).json()["executionId"] != run
 
 
-def test_whoever_waits_for_a_paused_run_that_is_purged_is_told(
+def test_a_wait_for_a_paused_run_that_is_purged_ends_as_not_found(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without an end in the log that can still be read, the wait would never be over."""

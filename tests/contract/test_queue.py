@@ -63,7 +63,7 @@ def test_jobs_queue_and_begin_when_there_is_a_place(server: RunningServer, http:
     assert again.status_code == 202
 
 
-def test_execute_and_step_wait_in_line_and_get_their_answers(
+def test_execute_and_step_wait_in_the_queue_and_get_their_answers(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     holder = start(server, "endless")
@@ -79,7 +79,9 @@ def test_execute_and_step_wait_in_line_and_get_their_answers(
     assert [event.data["output"] for event in events if event.event == "step_completed"] == [{"n": 2}]
 
 
-def test_a_call_whose_queued_run_is_cancelled_is_told(server: RunningServer, http: httpx2.Client) -> None:
+def test_a_call_whose_queued_run_is_cancelled_gets_the_cancellation(
+    server: RunningServer, http: httpx2.Client
+) -> None:
     holder = start(server, "endless")
     with ThreadPoolExecutor(1) as threads:
         executed = threads.submit(http.post, f"{BASE}/anything/execute", json={})

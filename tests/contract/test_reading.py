@@ -99,7 +99,7 @@ def test_the_summary_of_a_run_is_that_of_its_trace(http: httpx2.Client, base: st
     assert answer.json() == http.get(f"{base}/trace").json()["flowRun"]
 
 
-def test_a_steps_measures_are_on_it(http: httpx2.Client, base: str) -> None:
+def test_a_step_has_its_model_tokens_and_output(http: httpx2.Client, base: str) -> None:
     step = http.get(f"{base}/steps/say/trace?loop_index=0").json()
     assert step["modelUsed"] == "echo"
     assert sorted(step["tokens"]) == ["completion", "prompt", "total"]
@@ -141,7 +141,9 @@ def attempt(http: httpx2.Client, path: str, query: str) -> Any:
         ),
     ],
 )
-def test_attempt_and_loop_index_choose(http: httpx2.Client, cells: str, query: str, expected: Any) -> None:
+def test_attempt_and_loop_index_select_the_attempt(
+    http: httpx2.Client, cells: str, query: str, expected: Any
+) -> None:
     assert attempt(http, cells, query) == expected
 
 
@@ -172,7 +174,7 @@ def test_all_attempts_come_with_the_step_id(http: httpx2.Client, base: str) -> N
         "each/trace",
     ],
 )
-def test_a_step_attempt_or_iteration_that_is_not_there(http: httpx2.Client, base: str, step: str) -> None:
+def test_an_unknown_step_attempt_or_iteration_is_not_found(http: httpx2.Client, base: str, step: str) -> None:
     answer = http.get(f"{base}/steps/{step}")
     assert refusal(answer) == (404, "STEP_NOT_FOUND")
     assert detail(answer)["stepId"] == step.split("/")[0]
@@ -243,7 +245,7 @@ def test_a_stray_line_end_does_no_harm(http: httpx2.Client, base: str, query: st
 
 @pytest.mark.parametrize("resource", ["trace", "steps/a/trace", "trace/stream"])
 @pytest.mark.parametrize("run", ["01900000-0000-7000-8000-000000000000", "nonsense", "%00", "é"])
-def test_an_unknown_run(http: httpx2.Client, resource: str, run: str) -> None:
+def test_the_trace_of_an_unknown_run_is_not_found(http: httpx2.Client, resource: str, run: str) -> None:
     for base in (f"/flow-runs/{run}", f"/seq/acme/demo/words/runs/{run}"):
         assert refusal(http.get(f"{base}/{resource}")) == (404, "RUN_NOT_FOUND")
     answer = http.get(f"/seq/acme/demo/none/runs/{run}/{resource}")
@@ -255,7 +257,7 @@ def test_a_run_is_not_found_below_another_flow(http: httpx2.Client, words: str) 
     assert refusal(answer) == (404, "RUN_NOT_FOUND")
 
 
-def test_the_trace_of_a_run_that_goes_on(server: RunningServer, http: httpx2.Client) -> None:
+def test_the_trace_of_an_active_run_has_its_steps_so_far(server: RunningServer, http: httpx2.Client) -> None:
     run = start(server, "endless")
     with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
         seen = ""

@@ -139,7 +139,7 @@ def test_a_misspelt_setting_is_refused_by_its_name(http: httpx2.Client, call: st
 
 
 @pytest.mark.parametrize("call", ["execute", "jobs", "v1/step"])
-def test_money_is_asked_for_last(server: RunningServer, poor: httpx2.Client, call: str) -> None:
+def test_the_budget_is_checked_last(server: RunningServer, poor: httpx2.Client, call: str) -> None:
     def ask(slug: str, **body: Any) -> tuple[int, str]:
         return refusal(poor.post(f"/seq/acme/poor/{slug}/{call}", json=body))
 

@@ -48,7 +48,7 @@ def test_the_first_repeat_gets_the_failure_again_and_the_second_one_runs(http: h
     assert runs_of(http, "broken") == before + 2
 
 
-def test_what_is_not_the_same_runs(server: RunningServer, http: httpx2.Client) -> None:
+def test_a_call_that_differs_runs_the_flow(server: RunningServer, http: httpx2.Client) -> None:
     body = {"message": str(uuid4())}
     seen = {failed(http, **body)[0]}
     others = [
@@ -65,7 +65,7 @@ def test_what_is_not_the_same_runs(server: RunningServer, http: httpx2.Client) -
     assert failed(http, **body)[1]
 
 
-def test_a_good_answer_and_a_refusal_are_not_given_again(http: httpx2.Client) -> None:
+def test_only_failures_are_repeated(http: httpx2.Client) -> None:
     path, body = "/seq/acme/demo/anything/execute", {"message": str(uuid4())}
     runs = {http.post(path, json=body).json()["executionId"] for _ in range(2)}
     assert len(runs) == 2
@@ -124,7 +124,7 @@ def test_a_resume_that_failed_is_answered_with_its_outcome(
 @pytest.mark.parametrize(
     "path", ["words/execute", "broken/execute", "words/jobs", "words/step", "broken/step"]
 )
-def test_what_is_repeated_under_a_key_says_so_too(http: httpx2.Client, path: str) -> None:
+def test_a_repeat_under_an_idempotency_key_has_the_header_too(http: httpx2.Client, path: str) -> None:
     headers = {"Idempotency-Key": str(uuid4())}
     for replayed in (None, "true", "true"):
         answer = http.post(f"/seq/acme/demo/{path}", json={"message": "a"}, headers=headers)

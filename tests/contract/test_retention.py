@@ -46,7 +46,7 @@ def tidy(server: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("slug", ["words", "broken"])
-def test_without_its_content_the_trace_is_still_what_the_stream_adds_up_to(
+def test_without_its_content_the_trace_is_still_the_fold_of_the_stream(
     server: RunningServer, http: httpx2.Client, slug: str
 ) -> None:
     body = {"parameters": {"message": f"say {SECRET}"}}
@@ -73,7 +73,7 @@ def test_without_its_content_the_trace_is_still_what_the_stream_adds_up_to(
         assert left.json()["steps"][-1]["errorContext"]["code"] == "CODE_ERROR"
 
 
-def test_a_flow_s_own_word_wins_and_a_project_s_is_next(server: RunningServer, http: httpx2.Client) -> None:
+def test_the_flows_retention_comes_before_the_projects(server: RunningServer, http: httpx2.Client) -> None:
     short, kept = (execute(http, slug, parameters={"x": SECRET}) for slug in ("short", "long"))
     tidy(server)
     assert refusal(http.get(f"/flow-runs/{short}/trace")) == (404, "RUN_NOT_FOUND")
@@ -92,7 +92,7 @@ def test_a_flow_s_own_word_wins_and_a_project_s_is_next(server: RunningServer, h
     assert SECRET not in http.get(f"/flow-runs/{run}/trace").text
 
 
-def test_pushing_a_flow_without_its_word_takes_it_back(server: RunningServer) -> None:
+def test_pushing_a_flow_without_retention_removes_its_own(server: RunningServer) -> None:
     assert server.push(LONG).content_retention_days == 100.5
     assert server.push(LONG.replace("content_retention_days: 100.5\n", "")).content_retention_days is None
     assert server.push(LONG).content_retention_days == 100.5
@@ -100,7 +100,7 @@ def test_pushing_a_flow_without_its_word_takes_it_back(server: RunningServer) ->
 
 @pytest.mark.parametrize("field", ["retention_days", "content_retention_days"])
 @pytest.mark.parametrize("value", ["-1", "many", "[1]"])
-def test_what_is_no_number_of_days_is_a_mistake_in_the_file(field: str, value: str) -> None:
+def test_a_retention_that_is_no_number_of_days_is_a_mistake_in_the_file(field: str, value: str) -> None:
     with pytest.raises(FlowFileError) as caught:
         parse_flow(f"slug: f\n{field}: {value}\nsteps: [{{id: keep, type: passthrough}}]\n")
     assert [(problem.path, problem.line) for problem in caught.value.problems] == [(field, 2)]

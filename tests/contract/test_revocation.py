@@ -155,7 +155,7 @@ def test_a_call_that_waits_is_answered_and_its_run_goes_on(
     assert (repeated.status_code, repeated.json()["executionId"]) == (200, run)
 
 
-def test_a_walk_ends_too(server: RunningServer, http: httpx2.Client, revoke: Revoke) -> None:
+def test_a_step_through_ends(server: RunningServer, http: httpx2.Client, revoke: Revoke) -> None:
     key, key_id = made(server)
     with http_for(server, key) as caller, ThreadPoolExecutor(1) as calls:
         body = {"runRemaining": True}

@@ -161,7 +161,7 @@ def test_the_table_has_every_route_that_there_is(server: RunningServer, nobody: 
 
 
 @every_row
-def test_the_table_says_whom_it_refuses(row: Row) -> None:
+def test_the_table_says_which_roles_each_route_refuses(row: Row) -> None:
     (endpoint,) = (
         each
         for each in ENDPOINTS
@@ -172,7 +172,9 @@ def test_the_table_says_whom_it_refuses(row: Row) -> None:
 
 @every_row
 @pytest.mark.parametrize("role", ROLES)
-def test_what_a_role_may_do(world: World, names: dict[str, str], row: Row, role: str) -> None:
+def test_each_role_may_do_what_the_table_says(
+    world: World, names: dict[str, str], row: Row, role: str
+) -> None:
     answer = ask(world.callers[role], row, names)
     assert answer.status_code == getattr(row, role), answer.text
     if answer.status_code == 403:
@@ -181,7 +183,7 @@ def test_what_a_role_may_do(world: World, names: dict[str, str], row: Row, role:
 
 
 @every_row
-def test_without_a_good_key_nothing_can_be_told_apart(
+def test_without_a_good_key_all_answers_are_alike(
     server: RunningServer, nobody: httpx2.Client, names: dict[str, str], row: Row
 ) -> None:
     revoked = server.make_key("acme", "demo")
@@ -211,7 +213,7 @@ def shape(answer: httpx2.Response, names: dict[str, str]) -> Any:
 
 @every_hidden_row
 @pytest.mark.parametrize("role", ROLES)
-def test_what_belongs_to_others_looks_like_what_is_not_there(
+def test_objects_of_other_projects_are_answered_like_unknown_ones(
     world: World, names: dict[str, str], row: Row, role: str
 ) -> None:
     stranger = world.strangers[role]
@@ -225,7 +227,9 @@ def test_what_belongs_to_others_looks_like_what_is_not_there(
 
 
 @every_hidden_row
-def test_neither_does_a_bad_request_tell_them_apart(world: World, names: dict[str, str], row: Row) -> None:
+def test_a_bad_request_does_not_tell_whether_an_object_exists(
+    world: World, names: dict[str, str], row: Row
+) -> None:
     stranger = world.strangers["admin"]
     bad = row._replace(body="{")
     theirs, none = ask(stranger, bad, names), ask(stranger, bad, NOWHERE)
@@ -238,12 +242,14 @@ def test_neither_does_a_bad_request_tell_them_apart(world: World, names: dict[st
     [row for row in HIDDEN if "{slug}" in row.path and row[:2] != ("PUT", MANAGED)],
     ids=lambda row: f"{row.method} {row.path}",
 )
-def test_what_is_not_there_is_not_forbidden_either(world: World, names: dict[str, str], row: Row) -> None:
+def test_an_unknown_object_is_not_found_before_it_is_forbidden(
+    world: World, names: dict[str, str], row: Row
+) -> None:
     answer = ask(world.callers["read"], row, names | {"slug": "no-such-flow"})
     assert (answer.status_code, detail(answer)["code"]) == (404, "FLOW_NOT_FOUND")
 
 
-def test_lists_hold_what_is_the_callers_alone(world: World) -> None:
+def test_lists_have_only_objects_of_the_callers_project(world: World) -> None:
     stranger = world.strangers["admin"]
     assert stranger.get("/flow-runs").json() == {"runs": [], "nextCursor": None}
     assert [flow["slug"] for flow in stranger.get("/flows").json()["flows"]] == ["anything"]

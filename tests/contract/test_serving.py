@@ -102,7 +102,7 @@ def test_every_kind_of_host_is_listened_on(host: str) -> None:
         assert http.get("/flow-runs").status_code == 200
 
 
-def test_a_stop_waits_for_nobody_and_answers_everybody() -> None:
+def test_a_stop_waits_for_no_run_and_answers_every_call() -> None:
     """A stream and a blocking call are open when the server stops; both end well, and soon."""
     answers: dict[str, httpx2.Response] = {}
     flowing = threading.Event()
@@ -182,7 +182,7 @@ def test_an_error_inside_the_block_still_stops_the_server() -> None:
         httpx2.get(f"{addresses[0]}/health")
 
 
-async def test_the_helper_works_in_async_tests() -> None:
+async def test_running_server_works_in_async_tests() -> None:
     with running_server() as server:
         headers = {"Authorization": f"Bearer {server.key}"}
         async with httpx2.AsyncClient(base_url=server.base_url, headers=headers) as http:

@@ -96,7 +96,7 @@ def test_a_run_that_is_larger_than_a_page_comes_as_one(
     assert len(found[1]["executions"][0]["steps"]) == 9
 
 
-def test_a_large_run_is_read_and_told_in_bounded_pieces_beside_the_loop(
+def test_a_large_run_is_read_and_encoded_in_bounded_pieces_beside_the_loop(
     server: RunningServer, http: httpx2.Client, session: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def thread() -> int:
@@ -134,7 +134,7 @@ def test_a_large_run_is_read_and_told_in_bounded_pieces_beside_the_loop(
     assert len(flows) == 2
 
 
-def test_what_a_page_does_not_hold_is_not_read(
+def test_runs_of_further_pages_are_not_read(
     http: httpx2.Client, session: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [run(http, session, "anything") for _ in range(30)]
@@ -161,7 +161,7 @@ def test_what_a_page_does_not_hold_is_not_read(
         ({"cursor": ""}, "cursor"),
     ],
 )
-def test_a_page_that_cannot_be_is_refused(
+def test_an_invalid_page_is_refused(
     http: httpx2.Client, session: str, query: dict[str, Any], name: str
 ) -> None:
     run(http, session, "anything")

@@ -46,7 +46,7 @@ def last_of(http: httpx2.Client, session: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("mode", "kept"), [("full", True), ("redacted", True), ("metadata_only", False), ("off", False)]
 )
-def test_where_a_flow_ends_in_a_container_its_row_says_what_the_run_gave(
+def test_the_container_at_the_end_of_a_flow_has_a_row_with_the_result(
     server: RunningServer, http: httpx2.Client, session: str, mode: str, kept: bool
 ) -> None:
     """As far as the mode keeps it: an output that is not kept is in no row."""
@@ -79,13 +79,13 @@ steps:
         assert "xxx" in last["outputSnapshot"]["one"]["text"]
 
 
-def test_a_leaf_at_the_end_needs_no_row_beside_its_own(http: httpx2.Client, session: str) -> None:
+def test_a_leaf_at_the_end_has_one_row(http: httpx2.Client, session: str) -> None:
     run(http, session, "anything", parameters={"n": 1})
     (execution,) = executions(http, session)
     assert [step["stepId"] for step in execution["steps"]] == ["keep"]
 
 
-def test_a_draft_that_is_another_one_by_now_does_not_hide_what_was(
+def test_a_draft_that_has_changed_does_not_hide_the_result(
     server: RunningServer, http: httpx2.Client, session: str
 ) -> None:
     server.push(ENDS_IN.format(name="draft", mode="full", two=0), publish=False)
@@ -114,7 +114,7 @@ def test_the_error_is_the_one_that_the_caller_of_execute_got(
     assert "outputSnapshot" not in execution["steps"][-1]
 
 
-def test_what_off_keeps_of_an_error_has_its_code_and_no_content(
+def test_under_off_an_error_has_its_code_and_no_content(
     server: RunningServer, http: httpx2.Client, session: str
 ) -> None:
     server.push("""

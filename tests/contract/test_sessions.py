@@ -121,7 +121,7 @@ def test_a_failed_run_names_the_step(http: httpx2.Client, session: str) -> None:
     assert step["errorSnapshot"]["error"]["code"] == "CODE_ERROR"
 
 
-def test_a_step_that_the_flow_went_on_after_is_not_where_it_failed(
+def test_a_step_that_the_run_survived_is_not_the_failed_step(
     server: RunningServer, http: httpx2.Client, session: str
 ) -> None:
     server.push("""
@@ -146,7 +146,7 @@ steps:
         ("redacted", False, "redacted", True),
     ],
 )
-def test_the_capture_mode_is_the_runs(
+def test_each_run_of_a_session_has_its_own_capture_mode(
     server: RunningServer,
     http: httpx2.Client,
     session: str,

@@ -80,7 +80,7 @@ def test_a_caller_reads_its_outputs_from_step_output_in_every_mode(
         assert again.text == answer.text
 
 
-def test_what_the_log_cuts_comes_whole() -> None:
+def test_outputs_that_the_log_cuts_come_whole() -> None:
     with (
         running_server(capture="full", snapshot_limit_bytes=256) as server,
         http_for(server, server.key) as http,
@@ -151,7 +151,7 @@ def held(text: str) -> bool:
     return '"stepId":"hold"' in text
 
 
-def test_a_walk_that_is_cancelled_tells_it_by_a_step_error(http: httpx2.Client) -> None:
+def test_a_cancelled_step_through_ends_with_a_step_error(http: httpx2.Client) -> None:
     """Also behind a `step_error` that the run went on after, which tells of another thing."""
     walking = Walking(http, "tolerant-walk", held, runRemaining=True)
     run = walking.come_so_far()
@@ -172,7 +172,7 @@ def test_a_walk_that_is_cancelled_tells_it_by_a_step_error(http: httpx2.Client) 
     assert [frame.id for frame in log] == [frame.id for frame in found if frame.id]
 
 
-def test_a_walk_that_was_cancelled_while_it_waited_cannot_be_taken_up(http: httpx2.Client) -> None:
+def test_a_step_through_cancelled_while_paused_cannot_be_resumed(http: httpx2.Client) -> None:
     run = str(call(http, path_of("output-full"))[0].data["executionId"])
     assert http.delete(f"/flow-runs/{run}").status_code == 202
     answer = http.post(path_of("output-full"), json={"executionId": run, "stepIndex": 1})
@@ -198,7 +198,7 @@ steps:
 """
 
 
-def test_a_spent_budget_is_told_by_a_step_error() -> None:
+def test_a_spent_budget_ends_the_stream_with_a_step_error() -> None:
     """Of the step that was not begun, which no event of the log has named before."""
     prices = {"echo": Price(input_per_mtok=Decimal(1000), output_per_mtok=Decimal(1000))}
     with running_server(prices=prices) as server, http_for(server, server.key) as http:
@@ -217,7 +217,7 @@ def test_a_spent_budget_is_told_by_a_step_error() -> None:
         assert "budget" in told.data["error"]["message"]
 
 
-def test_a_container_that_fails_tells_it_once(server: RunningServer, http: httpx2.Client) -> None:
+def test_a_failed_container_has_one_step_error(server: RunningServer, http: httpx2.Client) -> None:
     server.push(
         "slug: no-list\nsteps: [{id: l, type: loop, over: '1', steps: [{id: x, type: passthrough}]}]\n"
     )
@@ -252,7 +252,7 @@ steps: [{id: a, type: passthrough}, {id: b, type: code, code: 'raise ValueError(
 
 
 @pytest.mark.parametrize("key", [False, True], ids=["plain", "under a key"])
-def test_a_failure_of_the_engine_itself_is_told_by_a_step_error(
+def test_a_failure_of_the_engine_itself_ends_the_stream_with_a_step_error(
     http: httpx2.Client, monkeypatch: pytest.MonkeyPatch, key: bool
 ) -> None:
     """At the step that the run came to last, or at its first one where it came to none."""

@@ -42,7 +42,7 @@ def begin(http: httpx2.Client, **body: Any) -> str:
     return str(call(http, PATH, **body)[0].data["executionId"])
 
 
-def test_a_step_that_is_named_gets_its_fields_whenever_it_runs(http: httpx2.Client) -> None:
+def test_input_overrides_of_a_named_step_hold_whenever_it_runs(http: httpx2.Client) -> None:
     """Over what its own template says, in each iteration, in whichever call it runs; the rest stays."""
     given = {"z": {"said": "by me"}, "inner": {"by": "me"}}
     body = {"parameters": {"n": 1}, "inputOverrides": given}
@@ -59,12 +59,12 @@ def test_a_step_that_is_named_gets_its_fields_whenever_it_runs(http: httpx2.Clie
     assert whole["z"] == [{"said": "by me", "kept": "template"}]
 
 
-def test_a_container_that_is_named_gets_its_fields(http: httpx2.Client) -> None:
+def test_input_overrides_of_a_named_container_hold(http: httpx2.Client) -> None:
     found = outputs(http, runRemaining=True, inputOverrides={"each": {"over": [1]}})
     assert found["inner"] == [{"item": 1, "by": "template"}]
 
 
-def test_other_keys_speak_of_the_first_step_of_the_segment(http: httpx2.Client) -> None:
+def test_other_input_overrides_are_for_the_first_step_of_the_segment(http: httpx2.Client) -> None:
     """So does the id of a step beside which no object stands."""
     given = {"n": 2, "z": "no object", "other": {"deep": 1}}
     assert outputs(http, parameters={"n": 1}, inputOverrides=given) == {"a": [given]}
@@ -72,7 +72,7 @@ def test_other_keys_speak_of_the_first_step_of_the_segment(http: httpx2.Client) 
     assert outputs(http, parameters={"n": 1}, inputOverrides=both) == {"a": [{"n": 3}]}
 
 
-def test_a_call_that_says_nothing_keeps_what_was_said(http: httpx2.Client) -> None:
+def test_a_call_without_input_overrides_keeps_the_earlier_ones(http: httpx2.Client) -> None:
     run = begin(http, inputOverrides={"n": 5, "z": {"said": "before"}})
     call(http, PATH, executionId=run, stepIndex=1)
     assert outputs(http, executionId=run, stepIndex=2, inputOverrides=None) == {
@@ -87,7 +87,7 @@ def test_a_call_that_says_nothing_keeps_what_was_said(http: httpx2.Client) -> No
     ]
 
 
-def test_the_trace_tells_which_inputs_were_overridden(http: httpx2.Client) -> None:
+def test_the_trace_names_the_overridden_inputs(http: httpx2.Client) -> None:
     given = {"n": 2, "z": {"said": "by me"}}
     found = call(http, PATH, inputOverrides=given)
     run = found[0].data["executionId"]

@@ -90,7 +90,7 @@ def test_run_remaining_streams_the_rest_in_one_answer(http: httpx2.Client) -> No
     assert types(whole)[-1] == "flow_completed"
 
 
-def test_outputs_and_inputs_of_the_caller_stand_over_what_was_kept(http: httpx2.Client) -> None:
+def test_outputs_and_inputs_of_the_caller_replace_the_stored_ones(http: httpx2.Client) -> None:
     run, _ = first(http)
     call(http, executionId=run, stepIndex=1)
     found = call(
@@ -153,7 +153,7 @@ steps:
 """
 
 
-def test_what_was_never_published_is_walked_as_it_was_at_the_first_call(
+def test_an_unpublished_flow_is_stepped_through_as_it_was_at_the_first_call(
     server: RunningServer, http: httpx2.Client
 ) -> None:
     """Whatever is pushed or published between two calls, also where the step to come is gone from it."""
@@ -184,7 +184,7 @@ def test_what_was_never_published_is_walked_as_it_was_at_the_first_call(
         ({"parameters": {"n": 1}, "runRemainin": True}, (422, "INVALID_REQUEST")),
     ],
 )
-def test_a_call_that_cannot_be_is_refused(
+def test_an_invalid_call_is_refused(
     http: httpx2.Client, body: dict[str, Any], expected: tuple[int, str]
 ) -> None:
     assert refusal(http.post(PATH, json=body)) == expected
@@ -309,7 +309,7 @@ def test_going_back_twice_numbers_each_attempt(http: httpx2.Client) -> None:
     assert [step["attempt"] for step in attempts] == [1, 2, 3, 1, 2, 3]
 
 
-def test_a_later_call_without_an_index_goes_on_where_the_run_is(http: httpx2.Client) -> None:
+def test_a_later_call_without_an_index_continues_at_the_position_of_the_run(http: httpx2.Client) -> None:
     run, _ = first(http)
     assert call(http, executionId=run)[-1].data["stepIndex"] == 1
     assert types(call(http, executionId=run, stepIndex=None))[-1] == "flow_completed"

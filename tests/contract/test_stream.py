@@ -133,9 +133,7 @@ def test_a_bad_resume_point_is_refused_by_name(http: httpx2.Client, path: str, v
     assert "`after`" in detail(answer)["message"]
 
 
-def test_resuming_after_an_event_that_a_live_run_has_not_had_is_refused(
-    server: RunningServer, http: httpx2.Client
-) -> None:
+def test_resuming_after_a_seq_beyond_the_head_is_refused(server: RunningServer, http: httpx2.Client) -> None:
     run = start(server, "endless")
     answer = http.get(f"/flow-runs/{run}/trace/stream", headers={"Last-Event-ID": "1000"})
     cancel(server, run)
@@ -249,7 +247,9 @@ def test_a_head_request_does_not_follow_the_run(server: RunningServer, watched: 
     cancel(server, run)
 
 
-def test_a_reader_that_does_not_read_holds_nobody_up(server: RunningServer, http: httpx2.Client) -> None:
+def test_a_reader_that_does_not_read_does_not_delay_others(
+    server: RunningServer, http: httpx2.Client
+) -> None:
     """One client opens a stream larger than any socket buffer and never reads; another reads it all."""
     server.push("""
 slug: large

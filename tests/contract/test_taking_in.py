@@ -92,7 +92,9 @@ def test_only_the_wait_for_a_run_lets_the_next_one_in(
     assert at_once == [1] * 4
 
 
-def test_who_waits_is_told_when_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_waits_for_its_turn_is_answered_when_the_server_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     medium = {"parameters": {"text": "x" * 500_000}}
     with ThreadPoolExecutor(2) as calls, ExitStack() as clients:
         with running_server() as server:

@@ -140,7 +140,9 @@ def test_messages_of_a_pause_come_in_both_spellings(http: httpx2.Client) -> None
 
 
 @pytest.mark.parametrize("names", [("toolCallId", "tool_call_id"), ("tool_call_id",), ("toolCallId",)])
-def test_they_come_back_in_either_spelling_or_both(http: httpx2.Client, names: tuple[str, ...]) -> None:
+def test_messages_may_be_sent_back_in_either_spelling_or_both(
+    http: httpx2.Client, names: tuple[str, ...]
+) -> None:
     body = paused(http)
     messages = [dict(turn) for turn in body["toolCallMessages"]]
     for turn in messages:
@@ -203,7 +205,9 @@ def test_several_rounds_of_one_call_each(http: httpx2.Client) -> None:
     ],
     ids=["camel", "snake", "short-camel", "short-snake"],
 )
-def test_both_spellings_of_a_result_and_its_short_form(http: httpx2.Client, spell: Any) -> None:
+def test_a_result_is_accepted_in_both_spellings_and_in_its_short_form(
+    http: httpx2.Client, spell: Any
+) -> None:
     body = paused(http)
     answer = http.post(PATH, json=resumption(body, [spell(call) for call in body["toolCalls"]]))
     assert answer.json()["status"] == "completed", answer.text
@@ -245,7 +249,7 @@ def test_a_run_that_has_ended_waits_for_nothing(http: httpx2.Client) -> None:
         ("0190b0b0-0000-7000-8000-000000000000", (404, "RUN_NOT_FOUND")),
     ],
 )
-def test_a_run_that_is_not_there_cannot_be_taken_up(
+def test_an_unknown_run_cannot_be_resumed(
     http: httpx2.Client, run_id: str, expected: tuple[int, str]
 ) -> None:
     assert refusal(http.post(PATH, json={"executionId": run_id, "toolCallMessages": []})) == expected

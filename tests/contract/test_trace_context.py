@@ -34,7 +34,7 @@ def told(http: httpx2.Client, run: str) -> tuple[str | None, str | None]:
 
 
 @pytest.mark.parametrize("call", ["execute", "jobs", "step"])
-def test_the_callers_trace_is_told_in_the_runs(http: httpx2.Client, call: str) -> None:
+def test_the_runs_trace_names_the_callers_trace(http: httpx2.Client, call: str) -> None:
     headers = [("traceparent", PARENT), ("tracestate", STATE)]
     assert told(http, posted(http, call, headers)) == (PARENT, STATE)
     assert told(http, posted(http, call, headers[:1])) == (PARENT, None)
@@ -63,7 +63,7 @@ def test_a_malformed_parent_counts_as_not_sent_and_takes_the_state_along(
     assert told(http, posted(http, "execute", headers)) == (None, None)
 
 
-def test_headers_that_nobody_knows_are_ignored(http: httpx2.Client) -> None:
+def test_unknown_headers_are_ignored(http: httpx2.Client) -> None:
     headers = [("X-Other-API-Version", "2031-01-01"), ("X-Runglass-API-Version", ""), ("X-Own", "x" * 4000)]
     assert told(http, posted(http, "execute", headers)) == (None, None)
     assert http.get("/flow-runs", headers=httpx2.Headers(headers)).status_code == 200

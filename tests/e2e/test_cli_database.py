@@ -236,7 +236,7 @@ def test_without_all_a_sample_is_folded(folder: Path, ask: Ask, monkeypatch: pyt
         ("INSERT INTO flow_version VALUES ('gone', 1, x'78', '')", "belongs to no flow"),
     ],
 )
-def test_what_is_wrong_is_found_and_named(
+def test_each_kind_of_damage_is_found_and_named(
     folder: Path, ask: Ask, database: sqlite3.Connection, damage: str, said: str
 ) -> None:
     database.execute(damage)

@@ -122,7 +122,7 @@ def test_age_and_status_narrow_it_down(client: Client, ask: Ask, monkeypatch: py
         [".."],
     ],
 )
-def test_what_says_no_runs_is_refused(ask: Ask, arguments: list[str]) -> None:
+def test_a_command_that_selects_no_runs_is_refused(ask: Ask, arguments: list[str]) -> None:
     code, out, err = ask(*arguments, "--yes")
     assert (code, out) == (Exit.USAGE, "")
     assert err.startswith("error: ")
@@ -138,7 +138,7 @@ def test_a_run_that_is_not_there_is_named_and_the_others_go(client: Client, ask:
     assert left(client) == set()
 
 
-def test_who_may_not_delete_is_told_so(server: RunningServer, client: Client, ask: Ask) -> None:
+def test_a_key_that_may_not_delete_is_refused(server: RunningServer, client: Client, ask: Ask) -> None:
     run = ran(client, "one")
     key = server.make_key("acme", "demo", "run")
     code, out, err = ask(run, "--yes", "--api-key", key)

@@ -106,7 +106,7 @@ def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understo
     assert cells[ids["plain"][-8:]][1] == "greet v1"
 
 
-def test_whoever_pipes_a_list_gets_whole_ids(ids: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_piped_list_has_whole_ids(ids: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     rows = shown(capsys, "runs", "list").splitlines()[1:]
     assert set(ids.values()) <= {row.split()[0] for row in rows}
 

@@ -44,7 +44,7 @@ def interrupted(after_s: float, *arguments: str, cwd: Path) -> tuple[int, str, s
     "arguments",
     [["serve", "--port", "0"], ["flow", "check", "a.yaml"], ["runs", "list", "--api-key", "nk_x"]],
 )
-def test_no_moment_shows_a_traceback(tmp_path: Path, arguments: list[str]) -> None:
+def test_an_interrupt_at_any_moment_shows_no_traceback(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "a.yaml").write_text("slug: a\nsteps: [{id: a, type: passthrough}]\n")
     for delay_ms in range(10, 400, 30):
         code, shown, said = interrupted(delay_ms / 1000, *arguments, cwd=tmp_path)

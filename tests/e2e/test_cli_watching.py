@@ -71,7 +71,7 @@ def status_of(server: RunningServer, run_id: str) -> str:
         return client.run(run_id).trace().flow_run.status
 
 
-def test_whoever_watches_a_run_sees_its_steps_and_stdout_stays_clean(variables: dict[str, str]) -> None:
+def test_a_watched_run_shows_its_steps_on_stderr_and_stdout_stays_clean(variables: dict[str, str]) -> None:
     with watched("run", "acme/demo/quick", "-m", "you", env=variables) as run:
         text = run.terminal_until("run completed")
         assert run.wait() == Exit.OK
@@ -79,7 +79,7 @@ def test_whoever_watches_a_run_sees_its_steps_and_stdout_stays_clean(variables: 
     assert text.index("run 01") < text.index("run started") < text.index("attempt 1 failed")
 
 
-def test_the_id_comes_while_the_run_goes_on_also_where_nobody_watches(
+def test_the_id_is_printed_while_the_run_goes_on_also_without_a_terminal(
     server: RunningServer, variables: dict[str, str]
 ) -> None:
     with started("run", "acme/demo/endless", env=variables) as run:

@@ -85,26 +85,26 @@ def until_held(events: Iterator[Any]) -> None:
         pass
 
 
-def test_the_run_ended(server: RunningServer, side: Side) -> None:
+def test_a_live_trace_ends_with_its_run(server: RunningServer, side: Side) -> None:
     job = side.value(connect(side, server).flow("brief").execute_async())
     assert isinstance(side.events(job.run.live_trace())[-1], FlowCompleted)
 
 
-def test_it_timed_out(server: RunningServer, side: Side) -> None:
+def test_a_wait_that_times_out_leaves_the_run_going_on(server: RunningServer, side: Side) -> None:
     run = begun(side, server)
     with pytest.raises(APITimeoutError, match="it still goes on"):
         side.value(run.wait(0.1))
     side.value(run.cancel())
 
 
-def test_there_is_no_such_run(server: RunningServer, side: Side) -> None:
+def test_an_unknown_run_is_not_followed(server: RunningServer, side: Side) -> None:
     run = connect(side, server).run(uuid.uuid4())
     events = side.following(run.live_trace())
     with pytest.raises(FlowNotFoundError, match="RUN_NOT_FOUND"):
         next(events)
 
 
-def test_the_caller_closed_the_generator(server: RunningServer, side: Side, tails: Tails) -> None:
+def test_closing_the_generator_ends_the_tail(server: RunningServer, side: Side, tails: Tails) -> None:
     run = begun(side, server)
     events = side.following(run.live_trace())
     until_held(events)
@@ -119,7 +119,7 @@ def test_the_caller_closed_the_generator(server: RunningServer, side: Side, tail
     side.value(run.cancel())
 
 
-async def test_the_caller_cancelled_the_task(server: RunningServer, tails: Tails) -> None:
+async def test_cancelling_the_task_ends_the_tail(server: RunningServer, tails: Tails) -> None:
     held = asyncio.Event()
 
     async def follow(client: AsyncClient, run_id: str) -> None:
@@ -141,7 +141,7 @@ async def test_the_caller_cancelled_the_task(server: RunningServer, tails: Tails
         await job.run.cancel()
 
 
-def test_the_client_was_closed_in_another_thread(server: RunningServer, tails: Tails) -> None:
+def test_closing_the_client_in_another_thread_ends_a_live_trace(server: RunningServer, tails: Tails) -> None:
     held = threading.Event()
     ended: list[BaseException] = []
     client = Client(server.key, base_url=server.base_url)
@@ -169,7 +169,9 @@ def test_the_client_was_closed_in_another_thread(server: RunningServer, tails: T
         another.run(run.execution_id).cancel()
 
 
-async def test_the_client_was_closed_in_another_task(server: RunningServer, tails: Tails) -> None:
+async def test_closing_the_client_in_another_task_ends_a_live_trace(
+    server: RunningServer, tails: Tails
+) -> None:
     client = AsyncClient(server.key, base_url=server.base_url)
     run = (await client.flow("acme/demo/endless").execute_async()).run
     events = run.live_trace()

@@ -5,7 +5,7 @@ import pytest
 from runglass.byte_cache import ByteCache
 
 
-def test_it_makes_a_value_once_and_forgets_what_was_not_asked_for_the_longest() -> None:
+def test_a_value_is_made_once_and_the_least_recently_used_one_goes() -> None:
     made: list[bytes] = []
 
     def make(key: bytes) -> int:

@@ -116,7 +116,7 @@ ENDS: list[KnownEvent] = [
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda event: event.event_type)
-def test_no_content_is_left_and_everything_else_is(end: KnownEvent) -> None:
+def test_stripping_removes_all_content_and_nothing_else(end: KnownEvent) -> None:
     events = events_of(end)
     stripped = [decode_event(strip_event(encode_event(event))) for event in events]
     assert SECRET.encode() not in b"".join(map(msgspec.json.encode, stripped))
@@ -143,14 +143,14 @@ def test_no_content_is_left_and_everything_else_is(end: KnownEvent) -> None:
             assert new.error_context == {"code": "CODE_ERROR", "type": "ValueError", "line": 3}
 
 
-def test_what_a_run_came_to_and_why_it_was_cancelled_stay() -> None:
+def test_the_status_of_a_run_and_the_reason_of_its_cancellation_stay() -> None:
     completed, _, cancelled = (strip_event(encode_event(end)) for end in ENDS)
     assert msgspec.json.decode(completed)["summary"] == {"completed": 1, "costUsd": "0.5"}
     assert "result" not in msgspec.json.decode(completed)
     assert msgspec.json.decode(cancelled)["reason"] == "cancelled by a caller"
 
 
-def test_of_an_event_that_is_not_known_its_address_stays() -> None:
+def test_an_unknown_event_keeps_its_address() -> None:
     event = {
         "eventType": "step_dreamt",
         "executionId": "r",
@@ -175,7 +175,7 @@ def test_of_an_event_that_is_not_known_its_address_stays() -> None:
         (b"{}", b"{}"),
     ],
 )
-def test_of_an_error_code_type_and_line_stay(error: bytes | None, left: bytes | None) -> None:
+def test_an_error_keeps_its_code_type_and_line(error: bytes | None, left: bytes | None) -> None:
     assert strip_error(error) == left
 
 
@@ -218,7 +218,7 @@ errors = st.dictionaries(st.sampled_from(["code", "type", "line", "message", "x"
     truncated=st.booleans(),
     name=st.none() | st.text(max_size=5),
 )
-def test_so_they_do_whatever_the_content_is(
+def test_stripped_events_fold_to_stripped_steps_for_any_content(
     contents: list[Any], error: dict[str, Any], reason: str, truncated: bool, name: str | None
 ) -> None:
     given_in, said, output, result = map(raw, contents)
@@ -250,7 +250,7 @@ async def ran(flow: Flow) -> Ran:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(flow=flow_trees())
-def test_so_they_do_in_runs_of_any_flow(flow: Flow) -> None:
+def test_stripped_events_fold_to_stripped_steps_for_any_flow(flow: Flow) -> None:
     found = asyncio.run(ran(flow))
     assert found.trace.flow_run.status in TERMINAL
     check([msgspec.json.encode(event) for event in found.events])

@@ -39,7 +39,7 @@ PLACE = {"type": "object", "properties": {"city": {"default": "Oslo"}, "zip": {"
         ({"a": {"$ref": "#/nowhere"}, "b": True}, {}, {}),
     ],
 )
-def test_what_is_missing_is_filled_in(
+def test_missing_members_get_their_defaults(
     properties: dict[str, Any], value: dict[str, Any], filled: dict[str, Any]
 ) -> None:
     schema = {"properties": properties, "$defs": {"place": PLACE, "count": {"default": 3}}}
@@ -55,7 +55,7 @@ def test_two_forms_of_one_field_both_fill_it() -> None:
     assert fill_defaults({"at": {}}, schema) == {"at": {"city": "Oslo", "zip": "7"}}
 
 
-def test_neither_the_value_nor_the_schema_is_changed() -> None:
+def test_filling_changes_neither_the_given_value_nor_the_schema() -> None:
     given: dict[str, Any] = {"at": {}, "all": [{}]}
     schema = {"properties": {"at": PLACE, "all": {"items": PLACE}, "new": {**PLACE, "default": {}}}}
     first = fill_defaults(given, schema)

@@ -82,7 +82,7 @@ def test_every_field_of_a_flow_file_is_read() -> None:
     )
 
 
-def test_defaults() -> None:
+def test_a_flow_file_has_its_defaults() -> None:
     flow = parse_flow(
         LLM + "  - {id: l, type: loop, over: x, steps: [{id: p, type: passthrough, retry: {}}]}\n"
     )
@@ -163,7 +163,7 @@ def test_the_published_schema_explains_every_field() -> None:
         assert undescribed in ([], ["type"]), name
 
 
-def test_walking_the_tree() -> None:
+def test_the_tree_is_walked_in_document_order() -> None:
     flow = parse_flow(EXAMPLE)
     names = ["correct", "words", "look", "long", "short", "left", "right", "cool_down", "keep"]
     assert [leaf.id for leaf in leaves(flow.steps)] == names
@@ -264,7 +264,7 @@ def test_overrides_set_fields_of_leaves_at_any_depth() -> None:
         ),
     ],
 )
-def test_overrides_that_a_file_could_not_have(overrides: dict[str, Any], message: str) -> None:
+def test_an_override_that_a_file_could_not_have_is_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(FlowExecutionError) as caught:
         apply_overrides(parse_flow(EXAMPLE), overrides)
     assert (caught.value.code, caught.value.status, caught.value.message) == ("INVALID_REQUEST", 422, message)
@@ -309,7 +309,7 @@ additionalProperties: false
         ),
     ],
 )
-def test_inputs_that_do_not_fit(inputs: dict[str, Any], message: str) -> None:
+def test_inputs_that_do_not_fit_are_refused(inputs: dict[str, Any], message: str) -> None:
     flow = parse_flow("slug: a\n" + ONE + "inputs:\n  " + INPUTS.replace("\n", "\n  "))
     with pytest.raises(FlowExecutionError) as caught:
         check_inputs(flow, inputs)
@@ -317,7 +317,7 @@ def test_inputs_that_do_not_fit(inputs: dict[str, Any], message: str) -> None:
     assert sorted(caught.value.message.split("; `")) == sorted(message.split("; `"))
 
 
-def test_inputs_that_fit() -> None:
+def test_inputs_that_fit_are_accepted() -> None:
     flow = parse_flow("slug: a\n" + ONE + "inputs:\n  " + INPUTS.replace("\n", "\n  "))
     check_inputs(flow, {"message": "x", "topic": "grammar", "pages": [{"n": 1}]})
     check_inputs(Flow(slug="a", steps=[PassthroughStep(id="a")]), {"anything": [None]})

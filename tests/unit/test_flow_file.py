@@ -25,7 +25,7 @@ def test_json_is_read_like_yaml(indent: int | str | None) -> None:
     assert parse_flow(text.replace("/", "\\/").encode()) == parse_flow(text)
 
 
-def test_yaml_1_2_scalars_and_aliases() -> None:
+def test_yaml_1_2_scalars_and_aliases_are_read() -> None:
     flow = parse_flow(
         "\ufeffslug: a\r\ncapture: off\r\nsteps:\r\n"
         "  - &one\r\n    id: a\r\n    type: llm\r\n    model: echo\r\n    timeout_ms: 3.0\r\n"
@@ -95,7 +95,7 @@ def test_yaml_1_2_scalars_and_aliases() -> None:
         ),
     ],
 )
-def test_text_that_cannot_be_read(text: str | bytes, expected: list[str]) -> None:
+def test_text_that_cannot_be_read_is_refused_with_its_place(text: str | bytes, expected: list[str]) -> None:
     assert problems(text) == expected
 
 
@@ -107,7 +107,7 @@ def test_aliases_that_multiply_are_refused() -> None:
     assert problems(laughs)[0].endswith("aliases repeat more than 100,000 values")
 
 
-def test_values_that_json_cannot_hold() -> None:
+def test_values_that_json_cannot_hold_are_refused() -> None:
     text = LLM + (
         "    input:\n"
         "      a: .nan\n"

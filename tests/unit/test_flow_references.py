@@ -61,7 +61,7 @@ def all_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return steps + [found for part in inner for found in all_steps(part)]
 
 
-def test_the_verdicts_are_what_a_run_sees() -> None:
+def test_the_findings_agree_with_a_run() -> None:
     with running_server(capture="full") as server:
         server.push(json.dumps({"slug": "tree", "steps": tree()}))
         with http_for(server, server.key) as http:
@@ -98,7 +98,7 @@ def test_the_verdicts_are_what_a_run_sees() -> None:
         ("{{ {'a': {}}.a }}{{ steps.no }}", "the flow has no step 'no'"),
     ],
 )
-def test_a_template_that_can_never_be_filled(text: str, said: str) -> None:
+def test_a_template_that_can_never_be_filled_is_a_mistake(text: str, said: str) -> None:
     (finding,) = in_prompt(text)
     assert (finding.message, finding.is_warning) == (said, False)
 
@@ -117,7 +117,7 @@ def test_a_template_that_can_never_be_filled(text: str, said: str) -> None:
         "{{ steps.nobody",
     ],
 )
-def test_a_template_that_may_be_filled(text: str) -> None:
+def test_a_template_that_may_be_filled_is_no_mistake(text: str) -> None:
     assert in_prompt(text) == []
 
 
@@ -142,7 +142,7 @@ def test_a_template_that_asks_first_gets_a_warning(text: str) -> None:
         ("def f():\n    return steps['here']\nreturn f()", "step 'here' cannot see its own output", (2, 12)),
     ],
 )
-def test_code_that_can_never_run(code: str, said: str, place: tuple[int, int]) -> None:
+def test_code_that_can_never_run_is_a_mistake(code: str, said: str, place: tuple[int, int]) -> None:
     (finding,) = found(code)
     assert (finding.message, (finding.line, finding.column), finding.is_warning) == (said, place, False)
 
@@ -162,7 +162,7 @@ def test_code_that_can_never_run(code: str, said: str, place: tuple[int, int]) -
         "return steps['nope'",
     ],
 )
-def test_code_that_cannot_be_judged_or_is_right(code: str) -> None:
+def test_code_that_cannot_be_judged_or_is_right_has_no_finding(code: str) -> None:
     assert found(code) == []
 
 

@@ -139,7 +139,7 @@ LEAF = "{id: s%d, type: passthrough}"
         ),
     ],
 )  # fmt: skip
-def test_a_wrong_shape(text: str, expected: list[str]) -> None:
+def test_a_wrong_shape_is_named_with_its_place(text: str, expected: list[str]) -> None:
     assert problems(text) == expected
 
 
@@ -167,7 +167,7 @@ def test_a_wrong_shape(text: str, expected: list[str]) -> None:
         ("code: ''\n", "4:11: must not be empty"),
     ],
 )
-def test_code_that_does_not_parse(step: str, expected: str) -> None:
+def test_code_that_does_not_parse_is_a_mistake(step: str, expected: str) -> None:
     text = HEAD + "  - id: a\n    " + step + "    type: code\n"
     assert problems(text) == [f"f.yaml:{expected} at steps[0].code"]
 
@@ -180,7 +180,7 @@ def test_code_is_the_body_of_a_function_and_its_warnings_stay_quiet() -> None:
     assert isinstance(parse_flow(text).steps[0], CodeStep)
 
 
-def test_expressions_that_do_not_parse() -> None:
+def test_expressions_that_do_not_parse_are_mistakes() -> None:
     text = HEAD + (
         "  - {id: a, type: loop, over: 'x = 1', steps: [{id: b, type: passthrough}]}\n"
         "  - id: c\n    type: condition\n    if: return x\n    then: [{id: d, type: passthrough}]\n"
@@ -193,7 +193,7 @@ def test_expressions_that_do_not_parse() -> None:
     ]
 
 
-def test_templates_that_do_not_parse() -> None:
+def test_templates_that_do_not_parse_are_mistakes() -> None:
     text = LLM + (
         "    system: |\n      Be kind.\n      Say é {{ a b }}.\n"
         '    prompt: "{% if x %}"\n'
@@ -224,7 +224,7 @@ def test_templates_that_do_not_parse() -> None:
         "{%- set x = " + "(" * 100_000,
     ],
 )
-def test_templates_that_would_take_the_process_down(template: str) -> None:
+def test_templates_that_would_take_the_process_down_are_mistakes(template: str) -> None:
     # In a process of its own, since the failure that this guards against is a crash.
     code = (
         "import sys; from runglass.flow_syntax import template_findings as check;"
@@ -255,7 +255,7 @@ def test_long_templates_are_fine(template: str) -> None:
     assert isinstance(parse_flow(text).steps[0], LlmStep)
 
 
-def test_schemas_that_are_none() -> None:
+def test_an_invalid_schema_is_a_mistake() -> None:
     text = (
         "slug: a\ninputs:\n  type: objct\n  properties: {a: {type: [5]}, b: {minLength: -1}, c: 7}\n"
         "steps:\n"
@@ -287,7 +287,7 @@ def test_schemas_that_are_none() -> None:
 
 
 @pytest.mark.parametrize("model", ["gpt-4o-mini", "openai:", ":gpt-4o-mini", "Echo"])
-def test_a_model_that_names_no_provider(model: str) -> None:
+def test_a_model_without_a_provider_is_a_mistake(model: str) -> None:
     assert problems(HEAD + f"  - id: a\n    type: llm\n    model: '{model}'\n") == [
         f"f.yaml:5:12: model {model!r} names no provider: write PROVIDER:MODEL, or `echo` to try it out "
         "at steps[0].model"
@@ -305,7 +305,7 @@ def test_a_model_that_names_no_provider(model: str) -> None:
         ("openai:x", "openai_", "; a provider's own fields go into `extra_body`"),
     ],
 )
-def test_a_setting_that_nobody_knows(model: str, setting: str, said: str) -> None:
+def test_an_unknown_setting_is_a_mistake(model: str, setting: str, said: str) -> None:
     text = (
         HEAD
         + f"  - id: a\n    type: llm\n    model: {model}\n    settings:\n      seed: 1\n      {setting}: 1\n"
@@ -392,7 +392,7 @@ def test_the_families_of_settings_are_those_of_the_library() -> None:
     assert {name for name in families if is_provider(name)} == flow_models.SETTING_FAMILIES
 
 
-def test_a_flow_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flow_has_limits_of_steps_and_depth(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (flow_validation.MAX_STEPS, flow_validation.MAX_NESTING) == (10_000, 32)
     monkeypatch.setattr(flow_validation, "MAX_STEPS", 3)
     steps = [{"id": f"s{i}", "type": "passthrough"} for i in range(5)]

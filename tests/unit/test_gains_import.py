@@ -26,7 +26,7 @@ def loaded(code: str, *packages: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_a_client_that_asks_for_nothing_loads_neither_http_nor_asyncio() -> None:
+def test_an_unused_client_loads_neither_http_nor_asyncio() -> None:
     code = f"{MAKE}; client.close(); repr(client)"
     assert loaded(code, "httpx2", "httpcore2", "h11", "anyio", "ssl", "asyncio") == set()
 
@@ -57,7 +57,7 @@ def test_a_plain_address_reads_no_certificates() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.from_regex(PLAIN, fullmatch=True))
-def test_what_is_taken_without_the_library_it_takes_too(url: str) -> None:
+def test_plain_urls_are_valid_to_the_library(url: str) -> None:
     assert checked(url[:1000])
 
 
@@ -72,7 +72,7 @@ def test_what_is_taken_without_the_library_it_takes_too(url: str) -> None:
         "http://h/" + "a" * 70_000,
     ],
 )
-def test_what_the_library_refuses_is_refused_when_the_client_is_made(url: str) -> None:
+def test_a_url_that_the_library_refuses_is_refused_when_the_client_is_made(url: str) -> None:
     try:
         httpx2.URL(url)
     except httpx2.InvalidURL:

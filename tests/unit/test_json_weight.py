@@ -34,18 +34,18 @@ def test_texts_are_one_value_each(text: str) -> None:
         (b'["e300", "1:2"]', 2),
     ],
 )
-def test_what_is_dearer_counts_as_several(data: bytes, weight: int) -> None:
+def test_slow_values_count_as_several(data: bytes, weight: int) -> None:
     assert weighs_more(data, weight - 1)
     assert not weighs_more(data, weight)
 
 
-def test_what_a_text_holds_is_told_apart_wherever_it_is_cut() -> None:
+def test_texts_are_recognised_wherever_the_json_is_cut() -> None:
     texts = ["1e300,{" * 200_000, '"\\' * 300_001, "", "a"]
     assert too_heavy(msgspec.json.encode(texts * 2)) is None
     assert too_heavy(msgspec.json.encode([*texts * 2, *[[]] * MOST_VALUES])) is not None
 
 
-def test_what_is_heavy_is_told_with_the_reason() -> None:
+def test_heavy_json_is_refused_with_the_reason() -> None:
     assert too_heavy(msgspec.json.encode([[]] * 500_000)) is None
     assert too_heavy(msgspec.json.encode({"csv": "1,2,3,4," * 500_000})) is None
     told = (

@@ -151,7 +151,7 @@ async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(
         assert await collect(following(store, bus), run) == [1]
 
 
-async def test_the_last_reader_that_leaves_takes_all_along(tmp_path: Path) -> None:
+async def test_the_last_tail_that_leaves_ends_the_listening(tmp_path: Path) -> None:
     bus = MemoryBus()
     async with opened(tmp_path / "db") as (store, run):
         tails = following(store, bus)
@@ -395,7 +395,7 @@ async def test_a_reader_that_stands_still_costs_a_window_and_misses_nothing() ->
     assert seen == store.log
 
 
-async def test_what_all_have_passed_is_not_kept() -> None:
+async def test_events_that_all_tails_have_passed_are_not_kept() -> None:
     store, bus = ScriptedStore(), MemoryBus()
     tails = following(store, bus)
     async with asyncio.timeout(20), aclosing(tails.follow(record())) as pages:
@@ -430,7 +430,7 @@ class TestShared:
             await asyncio.sleep(0)
         return store, tails, tasks
 
-    async def test_one_that_is_cancelled_does_not_take_the_read_along(
+    async def test_a_cancelled_tail_does_not_cancel_the_shared_read(
         self, run: RunRecord, noise: list[dict[str, Any]]
     ) -> None:
         store, _, (first, *others) = await self.started(run)
@@ -451,7 +451,7 @@ class TestShared:
         store.failure = None
         assert await collect(tails, run) == [1, 2]
 
-    async def test_a_failure_after_everyone_has_left_is_nobodys(
+    async def test_a_failure_after_all_tails_have_left_is_not_reported(
         self, run: RunRecord, noise: list[dict[str, Any]]
     ) -> None:
         store, tails, tasks = await self.started(run)
@@ -466,7 +466,7 @@ class TestShared:
         assert tails.followed_runs == 0
 
 
-async def test_one_who_joins_a_reading_that_has_failed_begins_a_new_one() -> None:
+async def test_a_tail_that_comes_after_a_failure_reads_anew() -> None:
     """The others have not left yet: one of them does not read on."""
     store, bus = ScriptedStore(), MemoryBus()
     tails = following(store, bus)
@@ -488,7 +488,7 @@ async def test_one_who_joins_a_reading_that_has_failed_begins_a_new_one() -> Non
     assert bus.listened_runs == 0
 
 
-async def test_a_log_with_a_hole_is_told_and_not_passed_on() -> None:
+async def test_a_log_with_a_hole_is_an_error() -> None:
     class Holed(ScriptedStore):
         async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
             return [(1, event(1)), (3, event(3))]
@@ -497,7 +497,7 @@ async def test_a_log_with_a_hole_is_told_and_not_passed_on() -> None:
         await collect(following(Holed(), MemoryBus()), record())
 
 
-async def test_events_that_are_gone_are_told_and_not_waited_for() -> None:
+async def test_deleted_events_are_an_error_and_not_waited_for() -> None:
     with pytest.raises(StoreError, match="run 'r' has lost its events after 0"):
         await collect(following(ScriptedStore(), MemoryBus()), record(5))
 

@@ -97,7 +97,7 @@ def effective(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> Flow | 
 
 @settings(max_examples=60)
 @given(cases())
-def test_what_runs_differs_only_in_fields_models_and_settings_that_are_offered(
+def test_allowed_overrides_change_only_offered_fields_models_and_settings(
     case: tuple[Flow, dict[str, dict[str, Any]]],
 ) -> None:
     flow, overrides = case
@@ -116,7 +116,7 @@ def test_what_runs_differs_only_in_fields_models_and_settings_that_are_offered(
 
 @settings(max_examples=60)
 @given(cases())
-def test_what_runs_may_be_asked_for_again_and_changes_nothing(
+def test_repeating_the_present_values_is_allowed_and_changes_nothing(
     case: tuple[Flow, dict[str, dict[str, Any]]],
 ) -> None:
     """Whoever set it: an override that brings no change is no override."""
@@ -133,7 +133,7 @@ def _changed(before: LeafStep, after: LeafStep) -> set[str]:
     return {name for name in fields if getattr(before, name) != getattr(after, name)}
 
 
-def test_every_setting_there_is_has_been_thought_of() -> None:
+def test_every_setting_of_the_library_is_allowed_or_refused_by_name() -> None:
     """One that pydantic-ai or we add must be given its place: with all of them, or among those with care."""
     assert set(CommonSettings.__struct_fields__) == PLAIN | {PRICED} | set(EXTRAS)
     assert set(OWN) == SETTING_FAMILIES
@@ -141,13 +141,13 @@ def test_every_setting_there_is_has_been_thought_of() -> None:
 
 
 @pytest.mark.parametrize("overridable", ['"code"', "[coode]", "[5]", "[id]", "[name]"])
-def test_a_flow_offers_fields_that_there_are(overridable: str) -> None:
+def test_a_flow_may_offer_existing_fields_alone(overridable: str) -> None:
     text = f"slug: a\noverridable: {overridable}\nsteps: [{{id: a, type: passthrough}}]"
     with pytest.raises(FlowFileError, match="overridable"):
         parse_flow(text)
 
 
-def test_a_flow_that_offers_nothing() -> None:
+def test_a_flow_that_offers_nothing_allows_no_override() -> None:
     flow = parse_flow("slug: a\noverridable: []\nsteps: [{id: a, type: llm, model: echo, prompt: x}]")
     with pytest.raises(APIError, match="overridable"):
         check_fields(flow, {"a": {"prompt": "y"}}, RULES)

@@ -14,5 +14,5 @@ from runglass.safe_text import printable
         ("a" * 600, "a" * 500 + "…"),
     ],
 )
-def test_what_cannot_be_seen_is_escaped_and_what_is_long_is_cut(text: str, line: str) -> None:
+def test_invisible_characters_are_escaped_and_long_texts_cut(text: str, line: str) -> None:
     assert printable(text) == line

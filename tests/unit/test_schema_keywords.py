@@ -37,7 +37,7 @@ def idle(schema: Any) -> list[tuple[str, tuple[str | int, ...]]]:
         ({"then": {}}, "`then` does nothing without `if`"),
     ],
 )
-def test_a_keyword_that_does_nothing(schema: dict[str, Any], said: str) -> None:
+def test_a_keyword_without_effect_gets_a_warning(schema: dict[str, Any], said: str) -> None:
     assert idle(schema) == [(said, (next(name for name in schema if name != "type"),))]
 
 
@@ -54,11 +54,11 @@ def test_a_keyword_that_does_nothing(schema: dict[str, Any], said: str) -> None:
         {"$schema": "https://example.com/own", "zzz": 1},
     ],
 )
-def test_a_keyword_that_does_something(schema: Any) -> None:
+def test_a_keyword_with_an_effect_gets_no_warning(schema: Any) -> None:
     assert idle(schema) == []
 
 
-def test_they_are_found_wherever_a_schema_may_stand() -> None:
+def test_idle_keywords_are_found_wherever_a_schema_may_stand() -> None:
     wrong = {"zzz": 1}
     schema = {
         "properties": {"a": wrong},

@@ -68,7 +68,7 @@ class TestExamplesOfTheStandard:
     def test_data_on_three_lines_is_joined_by_line_feeds(self) -> None:
         assert decode(b"data: YHOO\ndata: +2\ndata: 10\n\n") == [Frame("", "message", b"YHOO\n+2\n10")]
 
-    def test_a_comment_an_id_an_empty_id_and_an_event_that_never_ends(self) -> None:
+    def test_comments_ids_and_an_unfinished_event_are_read_as_in_the_standard(self) -> None:
         decoder = Decoder()
         assert decoder.feed(b": test stream\n\ndata: first event\nid: 1\n\n") == [
             Frame("1", "message", b"first event")
@@ -85,7 +85,7 @@ class TestExamplesOfTheStandard:
     def test_the_space_after_the_colon_is_optional(self) -> None:
         assert [each.data for each in decode(b"data:test\n\ndata: test\n\n")] == [b"test", b"test"]
 
-    def test_event_types(self) -> None:
+    def test_an_event_has_its_type(self) -> None:
         stream = b"event: add\ndata: 73857293\n\nevent: remove\ndata: 2153\n\nevent: add\ndata: 113411\n\n"
         assert [(each.event, each.data) for each in decode(stream)] == [
             ("add", b"73857293"),

@@ -130,7 +130,7 @@ def test_a_snapshot_is_decoded_once_and_only_when_it_is_read() -> None:
     assert step.input_context is step.input_context
 
 
-def test_bytes_that_nobody_read_travel_on_unchanged() -> None:
+def test_snapshots_that_were_not_read_are_encoded_unchanged() -> None:
     text = b'{"stepId":"a","inputContext": {"x":  1.50}}'
     assert b'"inputContext":{"x":  1.50}' in msgspec.json.encode(decode(text))
 

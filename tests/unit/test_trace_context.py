@@ -58,5 +58,5 @@ def test_a_long_state_is_cut_between_members(lengths: list[int]) -> None:
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
-def test_no_text_is_in_the_way(parent: str, other: str) -> None:
+def test_a_malformed_header_of_any_text_counts_as_not_sent(parent: str, other: str) -> None:
     assert read_trace_context([parent], [other]) is None

@@ -54,7 +54,7 @@ def test_the_key_is_in_no_repr() -> None:
     assert "nk_test" not in repr(Client("nk_test"))
 
 
-def test_every_request_says_who_asks() -> None:
+def test_every_request_has_the_key_and_the_version_of_the_client() -> None:
     assert made().headers() == {
         "Authorization": "Bearer nk_test",
         "User-Agent": f"runglass/{__version__}",

@@ -32,7 +32,7 @@ TOOL = {"type": "function", "function": {"name": HALF}}
         ({"message": "a", "tool_choice": HALF}, "toolChoice may not be"),
     ],
 )
-def test_a_run_is_not_asked_for_with_it(
+def test_a_run_with_half_a_character_is_refused_before_any_request(
     server: ScriptedServer, side: Side, arguments: dict[str, Any], where: str
 ) -> None:
     flow = side.client(server.url).flow("a/p/s")
@@ -43,7 +43,7 @@ def test_a_run_is_not_asked_for_with_it(
     assert server.requests == []
 
 
-def test_neither_a_job_nor_a_step_through_is_asked_for_with_it(server: ScriptedServer, side: Side) -> None:
+def test_a_job_or_step_through_with_half_a_character_is_refused(server: ScriptedServer, side: Side) -> None:
     flow = side.client(server.url).flow("a/p/s")
     with pytest.raises(ValueError, match="message may not be"):
         side.value(flow.execute_async(message=HALF))
@@ -64,7 +64,7 @@ def test_neither_a_job_nor_a_step_through_is_asked_for_with_it(server: ScriptedS
     ],
     ids=["path", "org", "run", "step", "cursor", "flow id"],
 )
-def test_no_path_and_no_query_is_made_of_it(
+def test_a_path_or_query_with_half_a_character_is_refused(
     server: ScriptedServer, side: Side, ask: Callable[[Any], Any]
 ) -> None:
     with pytest.raises(ValueError, match="half a surrogate pair"):
@@ -72,12 +72,12 @@ def test_no_path_and_no_query_is_made_of_it(
     assert server.requests == []
 
 
-def test_no_base_url_is_made_of_it(side: Side) -> None:
+def test_a_base_url_with_half_a_character_is_refused(side: Side) -> None:
     with pytest.raises(ValueError, match="not UTF-8 text"):
         side.client(f"http://h/{HALF}")
 
 
-def test_no_flow_is_pushed_with_it(server: ScriptedServer, side: Side) -> None:
+def test_a_pushed_flow_with_half_a_character_is_refused(server: ScriptedServer, side: Side) -> None:
     manage = (Management if isinstance(side, Blocking) else AsyncManagement)(side.client(server.url))
     for arguments in (("a", "p", "s", HALF), ("a", "p", HALF, "slug: s")):
         with pytest.raises(ValueError, match="half a surrogate pair"):
@@ -93,7 +93,7 @@ def test_no_flow_is_pushed_with_it(server: ScriptedServer, side: Side) -> None:
         ({"a": [HALF], HALF: 1}, '{"a":["\ufffd"],"\ufffd":1}'),
     ],
 )
-def test_in_the_result_of_a_tool_it_is_replaced_because_a_run_waits(result: Any, content: str) -> None:
+def test_half_a_character_in_a_tool_result_is_replaced(result: Any, content: str) -> None:
     assert content_of(result) == content
 
 
@@ -107,7 +107,7 @@ def test_in_the_result_of_a_tool_it_is_replaced_because_a_run_waits(result: Any,
         ({"a": {HALF: 1}}, (HALF, ("a", HALF))),
     ],
 )
-def test_where_it_is(value: Any, found: object) -> None:
+def test_the_place_of_half_a_character_is_found(value: Any, found: object) -> None:
     assert half_text(value) == found
     assert half_text(whole_value(value)) is None
 

@@ -85,7 +85,9 @@ def test_a_run_is_replayed_to_its_end(server: ScriptedServer, side: Side) -> Non
 
 
 @pytest.mark.parametrize("ending", ["closes", "cuts a chunked stream"])
-def test_it_resumes_after_a_break_at_any_byte(server: ScriptedServer, side: Side, ending: str) -> None:
+def test_a_live_trace_resumes_after_a_break_at_any_byte(
+    server: ScriptedServer, side: Side, ending: str
+) -> None:
     cuts: list[int] = []
 
     async def breaks_once(exchange: Exchange) -> None:
@@ -162,7 +164,7 @@ def test_events_come_as_they_happen(server: ScriptedServer, side: Side) -> None:
     assert seqs(events) == SEQS[1:]
 
 
-def test_it_waits_as_long_as_the_server_asks_before_it_comes_back(server: ScriptedServer, side: Side) -> None:
+def test_a_live_trace_waits_as_long_as_the_server_asks(server: ScriptedServer, side: Side) -> None:
     server.plays(
         sends(b"retry: 20\n\n" + FRAMES[0]), refuses(503, "X", headers={"Retry-After": "9"}), plays_on
     )
@@ -210,7 +212,7 @@ def test_a_refusal_is_raised_at_the_first_event_and_on_coming_back(
     assert len(server.requests) == 3
 
 
-def test_it_gives_up_on_a_server_that_went_away(side: Side) -> None:
+def test_a_live_trace_gives_up_on_a_server_that_went_away(side: Side) -> None:
     with ScriptedServer() as server:
         server.plays(sends(stream()[:-10]))
         events = side.following(live(side, server))
@@ -221,7 +223,7 @@ def test_it_gives_up_on_a_server_that_went_away(side: Side) -> None:
     assert len(side.waits) == 8
 
 
-def test_it_gives_up_sooner_on_a_server_that_was_never_there(side: Side) -> None:
+def test_a_live_trace_gives_up_sooner_on_a_server_that_never_answered(side: Side) -> None:
     with ScriptedServer() as server:
         pass
     with pytest.raises(APIConnectionError, match=r"gave up after 2 attempts .*at event 0"):

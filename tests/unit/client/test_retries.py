@@ -38,13 +38,15 @@ def answer(status: int, retry_after: str = "") -> Answer:
         (answer(409), False, False),
     ],
 )
-def test_the_matrix(outcome: Outcome, again: bool, again_without_key: bool) -> None:
+def test_whether_a_call_is_tried_again_depends_on_its_kind_and_the_outcome(
+    outcome: Outcome, again: bool, again_without_key: bool
+) -> None:
     for call in (READ, EXECUTE, CANCEL):
         assert (Retries(call, 2).wait_s(outcome, left_s=math.inf) is not None) is again
     assert (Retries(WITHOUT_KEY, 2).wait_s(outcome, left_s=math.inf) is not None) is again_without_key
 
 
-def test_it_gives_up_after_max_retries() -> None:
+def test_retries_end_after_max_retries() -> None:
     retries = Retries(READ, 2, chance=lambda: 1.0)
     waits = [retries.wait_s(answer(503), left_s=math.inf) for _ in range(4)]
     assert waits == [0.5, 1.0, None, None]
@@ -64,7 +66,7 @@ def test_retry_after_is_honoured_but_never_shortens_the_backoff() -> None:
     assert retries.wait_s(answer(503, "0"), left_s=math.inf) == 1.0
 
 
-def test_a_wait_that_the_caller_would_not_live_to_see_is_not_begun() -> None:
+def test_a_wait_beyond_the_calls_bound_is_not_begun() -> None:
     assert Retries(READ, 2, chance=lambda: 1.0).wait_s(answer(503), left_s=0.5) is None
     assert Retries(READ, 2, chance=lambda: 1.0).wait_s(answer(503), left_s=0.51) == 0.5
     assert Retries(READ, 2).wait_s(answer(429, "30"), left_s=10) is None
@@ -79,7 +81,9 @@ def test_a_wait_that_the_caller_would_not_live_to_see_is_not_begun() -> None:
         ([answer(504), answer(503)], True),
     ],
 )
-def test_it_remembers_whether_the_server_may_have_done_something(outcomes: list[Outcome], sent: bool) -> None:
+def test_retries_know_whether_an_attempt_may_have_reached_the_server(
+    outcomes: list[Outcome], sent: bool
+) -> None:
     retries = Retries(EXECUTE, len(outcomes))
     for outcome in outcomes:
         retries.wait_s(outcome, left_s=math.inf)

@@ -45,7 +45,7 @@ def test_a_page_is_fetched_when_the_loop_comes_to_it(server: ScriptedServer, sid
     runs.close()
 
 
-def test_it_is_a_page_as_before(server: ScriptedServer, side: Side) -> None:
+def test_run_pages_are_a_run_page(server: ScriptedServer, side: Side) -> None:
     server.plays(page("r5", cursor="c1"))
     found = side.value(side.client(server.url).runs(limit=1))
     same = RunPage(runs=[RunSummary(id="r5", flow_id="f", status="completed")], next_cursor="c1")

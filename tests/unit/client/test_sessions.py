@@ -43,7 +43,7 @@ def test_the_runs_of_a_session_come_page_by_page(server: ScriptedServer, side: S
 
 
 @pytest.mark.parametrize("spelled", [{}, {"loopIndex": None, "inputSnapshot": None, "startedAt": None}])
-def test_what_there_is_none_of_is_none_however_it_is_spelled(
+def test_missing_values_are_none_in_either_spelling(
     server: ScriptedServer, side: Side, spelled: dict[str, Any]
 ) -> None:
     step = {"stepId": "a", "attempt": 1, "status": "completed", "outputSnapshot": {"n": 1}, **spelled}

@@ -396,7 +396,7 @@ def test_an_answer_of_another_run_is_not_mixed_in(server: ScriptedServer, side: 
         side.events(flow(side, server).events())
 
 
-def test_it_gives_up_as_other_calls_do(server: ScriptedServer, side: Side) -> None:
+def test_a_step_through_gives_up_as_other_calls_do(server: ScriptedServer, side: Side) -> None:
     server.plays(hangs_up)
     with pytest.raises(APIConnectionError, match="failed after 3 attempts"):
         side.events(flow(side, server).steps())

@@ -105,7 +105,7 @@ def test_a_frame_over_the_limit_is_an_error() -> None:
         fed(cursor, [b"data: ", *[megabyte] * 65])
 
 
-def test_it_gives_up_soon_on_a_server_that_never_answered() -> None:
+def test_the_cursor_gives_up_soon_on_a_server_that_never_answered() -> None:
     cursor = TailCursor(PATH, first_attempts=3, chance=lambda: 1.0)
     assert [cursor.lost(REFUSED), cursor.lost(REFUSED)] == [1.0, 2.0]
     with pytest.raises(APIConnectionError, match=r"gave up after 3 attempts.*event 0.*refused") as caught:
@@ -113,7 +113,7 @@ def test_it_gives_up_soon_on_a_server_that_never_answered() -> None:
     assert caught.value.__cause__ is REFUSED.cause
 
 
-def test_it_is_patient_with_a_server_that_was_there() -> None:
+def test_the_cursor_is_patient_with_a_server_that_has_answered() -> None:
     cursor = opened()
     fed(cursor, FRAMES[:2])
     assert [cursor.lost(REFUSED) for _ in range(8)] == [0.05, 1, 2, 4, 8, 8, 8, 8]
@@ -169,7 +169,7 @@ def test_a_quiet_run_behind_a_proxy_that_cuts_is_followed_for_as_long_as_pings_c
             cursor.lost(ConnectionLost("cut"))
 
 
-def test_it_waits_as_the_server_asked() -> None:
+def test_the_cursor_waits_as_the_server_asked() -> None:
     cursor = opened()
     fed(cursor, [b"retry: 20\n\n"])
     assert [cursor.lost(REFUSED) for _ in range(3)] == [0.02, 0.04, 0.08]

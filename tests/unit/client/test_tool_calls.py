@@ -263,7 +263,7 @@ async def test_one_failed_call_cancels_the_others_of_its_round(server: ScriptedS
         ({"session_id": "me"}, ValueError),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_any_request(
+def test_invalid_arguments_are_refused_before_any_request(
     server: ScriptedServer, side: Side, given: dict[str, Any], kind: type[Exception]
 ) -> None:
     with pytest.raises(kind):

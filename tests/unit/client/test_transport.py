@@ -198,7 +198,7 @@ def test_the_last_refusal_is_raised_after_max_retries(server: ScriptedServer, si
     ("status", "code", "kind"),
     [(500, "INTERNAL_ERROR", FlowExecutionError), (404, "RUN_NOT_FOUND", FlowNotFoundError)],
 )
-def test_what_would_not_change_is_not_tried_again(
+def test_a_refusal_that_would_not_change_is_not_tried_again(
     server: ScriptedServer, side: Side, status: int, code: str, kind: type[APIError]
 ) -> None:
     server.plays(refuses(status, code))

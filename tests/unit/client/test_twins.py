@@ -57,10 +57,12 @@ def signature(function: Any) -> str:
 
 @pytest.mark.parametrize(("blocking", "asyncio"), TWINS)
 class TestTwins:
-    def test_they_have_the_same_members(self, blocking: type, asyncio: type) -> None:
+    def test_twins_have_the_same_members(self, blocking: type, asyncio: type) -> None:
         assert [ASYNC_NAMES.get(name, name) for name in own_members(blocking)] == list(own_members(asyncio))
 
-    def test_members_have_the_same_signature_and_docstring(self, blocking: type, asyncio: type) -> None:
+    def test_members_of_twins_have_the_same_signature_and_docstring(
+        self, blocking: type, asyncio: type
+    ) -> None:
         for name, function in own_members(blocking).items():
             twin = own_members(asyncio)[ASYNC_NAMES.get(name, name)]
             assert signature(function) == signature(twin), name
@@ -68,7 +70,7 @@ class TestTwins:
             overloads, twins = get_overloads(function), get_overloads(twin)
             assert [signature(one) for one in overloads] == [signature(one) for one in twins], name
 
-    def test_the_same_members_wait(self, blocking: type, asyncio: type) -> None:
+    def test_the_same_members_of_twins_are_awaitable(self, blocking: type, asyncio: type) -> None:
         waiting = [ASYNC_NAMES.get(name, name) for name in WAITING[blocking.__name__]]
         members = own_members(asyncio)
         assert sorted(name for name in members if inspect.iscoroutinefunction(members[name])) == sorted(

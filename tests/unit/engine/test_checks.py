@@ -40,7 +40,7 @@ async def test_the_usual_request_and_answer_start_no_process() -> None:
 
 @pytest.mark.parametrize("inputs", [{"n": 1}, {"n": "x"}, {"next": {"n": "x"}}, {}])
 @pytest.mark.parametrize("overrides", [{}, {"a": {"prompt": "y"}}, {"b": {}}, {"a": {"model": "no"}}])
-async def test_a_process_says_what_would_be_said_here(
+async def test_a_process_gives_the_same_answers_as_the_event_loop(
     overrides: dict[str, Any], inputs: dict[str, Any], shared: Checks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def told() -> Any:
@@ -94,7 +94,7 @@ async def test_a_file_that_takes_too_long_is_refused() -> None:
             await checks.flow_file(text.encode(), own_providers=(), project_id=1)
 
 
-async def test_a_process_that_somebody_else_ended_is_replaced() -> None:
+async def test_a_process_that_was_killed_is_replaced() -> None:
     async with Checks() as checks:
         assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
         (process,) = checks.pool.processes
@@ -135,7 +135,7 @@ async def test_checks_inside_of_runs_take_turns_by_the_project_that_they_work_fo
         await asyncio.wait(slow)
 
 
-async def test_whoever_is_cancelled_ends_the_process_that_worked_for_it() -> None:
+async def test_a_cancelled_check_ends_its_process() -> None:
     """There is one process only, which would be busy for a minute."""
     async with Checks(time_limit_ms=60_000) as checks, asyncio.timeout(20):
         checks.pool = WorkerPool(

@@ -215,7 +215,7 @@ async def die_in(path: Path, run_id: str, *, until: int, flow: str = "", inputs:
     return run_id
 
 
-async def test_a_step_that_takes_its_process_down_is_tried_so_often_and_not_more(tmp_path: Path) -> None:
+async def test_a_step_that_takes_its_process_down_is_tried_a_limited_number_of_times(tmp_path: Path) -> None:
     flow = "- {id: a, type: passthrough}\n- {id: hog, type: code, code: 'while True: pass'}"
     run_id = await die_in(tmp_path / "db", "", until=4, flow=flow)
     for crash in range(1, 4):
@@ -443,7 +443,7 @@ async def test_tool_results_are_taken_up_once_more_by_the_next_process(tmp_path:
     assert ended.summary["tokens"]["total"] == sum(step.tokens.total for step in asked if step.tokens)
 
 
-async def test_who_lost_the_lease_can_write_nothing_more(tmp_path: Path) -> None:
+async def test_an_engine_without_its_lease_can_write_nothing(tmp_path: Path) -> None:
     """The first process is stopped so long that its lease runs out; the second one takes its run over."""
     flow = "- {id: a, type: code, code: 'return {}'}\n- {id: b, type: passthrough}"
     reached, held = asyncio.Event(), asyncio.Event()
@@ -473,7 +473,7 @@ async def test_who_lost_the_lease_can_write_nothing_more(tmp_path: Path) -> None
     assert [(step.attempt, step.status) for step in after.attempts["a"]] == [(1, "failed"), (2, "completed")]
 
 
-async def test_who_finds_its_lease_gone_stops_its_runs_at_once(tmp_path: Path) -> None:
+async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_path: Path) -> None:
     async with open_harness(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as stopped:
         started = await start(stopped, "- {id: a, type: code, code: 'while True: pass'}")
         await follow(stopped, started.id, until=2)

@@ -41,7 +41,7 @@ def names_of(answer: ModelAnswer) -> list[str]:
     return [call["function"]["name"] for call in answer.response.tool_calls]
 
 
-async def test_it_answers_with_the_last_user_text_word_by_word() -> None:
+async def test_echo_answers_with_the_last_user_text_word_by_word() -> None:
     answer, pieces = await ask(
         user("Not this."), {"role": "assistant", "content": "No."}, user("Say  this\nnow ")
     )
@@ -50,7 +50,7 @@ async def test_it_answers_with_the_last_user_text_word_by_word() -> None:
     assert answer.response.model_used == "echo"
 
 
-async def test_it_counts_words_as_tokens_and_has_no_price() -> None:
+async def test_echo_counts_words_as_tokens_and_has_no_price() -> None:
     answer, _ = await ask(
         user("one two"), {"role": "assistant", "content": "three"}, user("four five"), system="be kind"
     )
@@ -64,7 +64,7 @@ async def test_a_configured_price_is_charged() -> None:
     assert answer.response.cost_usd == Decimal("0.000033")
 
 
-async def test_with_a_schema_it_makes_the_smallest_object_and_streams_its_json() -> None:
+async def test_with_a_schema_echo_makes_the_smallest_object_and_streams_its_json() -> None:
     schema = {
         "type": "object",
         "properties": {"grade": {"type": "integer", "minimum": 1}, "note": {"type": "string"}},
@@ -75,13 +75,13 @@ async def test_with_a_schema_it_makes_the_smallest_object_and_streams_its_json()
     assert json.loads("".join(pieces)) == answer.output
 
 
-async def test_a_schema_that_it_cannot_serve_fails_the_step_with_the_reason() -> None:
+async def test_a_schema_that_echo_cannot_serve_fails_the_step_with_the_reason() -> None:
     with pytest.raises(StepFailure, match="use a real model") as caught:
         await ask(user("Hi"), output_schema={"properties": {"a": False}, "required": ["a"]})
     assert caught.value.code == "INVALID_OUTPUT"
 
 
-async def test_it_calls_each_tool_once_with_valid_arguments_then_answers() -> None:
+async def test_echo_calls_each_tool_once_with_valid_arguments_then_answers() -> None:
     asked, pieces = await ask(user("Hi"), tools=[WEATHER, TIME])
     assert names_of(asked) == ["weather", "time"]
     assert [json.loads(call["function"]["arguments"]) for call in asked.response.tool_calls] == [
@@ -101,7 +101,7 @@ async def test_it_calls_each_tool_once_with_valid_arguments_then_answers() -> No
     assert answered.output == {"text": "Hi"}
 
 
-async def test_without_parallel_tool_calls_it_takes_a_round_for_each_tool() -> None:
+async def test_without_parallel_tool_calls_echo_takes_a_round_for_each_tool() -> None:
     messages = [user("Hi")]
     called = []
     while True:
@@ -127,7 +127,7 @@ async def test_without_parallel_tool_calls_it_takes_a_round_for_each_tool() -> N
         ({"type": "function", "function": {"name": "time"}}, ["time"]),
     ],
 )
-async def test_it_obeys_the_tool_choice(choice: Any, called: list[str]) -> None:
+async def test_echo_obeys_the_tool_choice(choice: Any, called: list[str]) -> None:
     answer, _ = await ask(user("Hi"), tools=[WEATHER, TIME], tool_choice=choice)
     assert names_of(answer) == called
 
@@ -136,7 +136,9 @@ async def test_it_obeys_the_tool_choice(choice: Any, called: list[str]) -> None:
     ("choice", "called"),
     [("required", ["weather", "time"]), ({"type": "function", "function": {"name": "time"}}, ["time"])],
 )
-async def test_where_a_call_is_required_it_calls_in_every_turn(choice: Any, called: list[str]) -> None:
+async def test_where_a_call_is_required_echo_calls_a_tool_in_every_turn(
+    choice: Any, called: list[str]
+) -> None:
     messages, ids = [user("Hi")], set()
     for _ in range(4):
         answer, _ = await ask(*messages, tools=[WEATHER, TIME], tool_choice=choice)
@@ -166,7 +168,7 @@ async def test_ids_of_calls_differ_between_the_steps_of_a_run() -> None:
     assert all(re.fullmatch("call_[0-9a-f]{12}", call_id) for call_id in ids)
 
 
-async def test_it_is_deterministic() -> None:
+async def test_echo_is_deterministic() -> None:
     first, _ = await ask(user("Hi"), tools=[WEATHER, TIME])
     second, _ = await ask(user("Hi"), tools=[WEATHER, TIME])
     assert first == second

@@ -13,7 +13,7 @@ from runglass.engine.scheduling.fair_share import FairTurns, Shares
 FLOOD, GUEST, THIRD = 1, 2, 3
 
 
-def test_one_alone_may_hold_all_and_others_get_theirs_all_the_same() -> None:
+def test_one_project_may_hold_all_places_and_others_still_get_theirs() -> None:
     shares = Shares(4, most=8)
     while shares.may_take(FLOOD):
         shares.take(FLOOD)
@@ -122,7 +122,7 @@ class Clock:
         return self.now
 
 
-async def test_who_used_much_waits_and_who_used_little_is_next() -> None:
+async def test_the_project_that_has_used_least_is_next() -> None:
     clock = Clock()
     turns = FairTurns(Shares(1, most=1), clock=clock)
     order: list[str] = []
@@ -170,7 +170,7 @@ async def test_the_time_of_turns_that_go_on_counts() -> None:
 
 
 @pytest.mark.parametrize("granted", [False, True])
-async def test_a_turn_that_is_given_up_while_it_waits_is_nobodys(granted: bool) -> None:
+async def test_a_turn_that_is_cancelled_while_it_waits_is_free(granted: bool) -> None:
     turns = FairTurns(Shares(1, most=1))
     end = asyncio.Event()
 

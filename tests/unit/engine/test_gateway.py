@@ -484,7 +484,7 @@ async def test_messages_that_cannot_be_sent_are_refused(bench: Bench, messages: 
         ("ollama:tiny", "OLLAMA_BASE_URL"),
     ],
 )
-async def test_a_model_string_that_nobody_knows_is_not_supported(
+async def test_an_unknown_model_string_is_not_supported(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, model: str, said: str
 ) -> None:
     monkeypatch.delenv("OLLAMA_BASE_URL", raising=False)

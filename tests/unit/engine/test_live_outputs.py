@@ -3,7 +3,7 @@
 from runglass.engine.steps.live_outputs import MOST_BYTES, LiveOutputs
 
 
-def test_what_is_too_much_is_for_the_store() -> None:
+def test_outputs_beyond_the_limit_are_read_from_the_store() -> None:
     outputs = LiveOutputs()
     assert outputs.keep(1, b"x" * MOST_BYTES), "one is always held"
     assert not outputs.keep(2, b"y")
@@ -13,7 +13,7 @@ def test_what_is_too_much_is_for_the_store() -> None:
     assert outputs.held_bytes == 0
 
 
-def test_a_caller_who_has_left_is_owed_nothing() -> None:
+def test_outputs_are_dropped_when_the_caller_has_left() -> None:
     outputs = LiveOutputs()
     outputs.keep(1, b"x")
     outputs.close()

@@ -97,7 +97,7 @@ async def ran(
     return found
 
 
-async def test_a_call_is_told_with_all_that_was_sent_and_came_back(tmp_path: Path) -> None:
+async def test_a_model_call_is_recorded_with_its_request_and_response(tmp_path: Path) -> None:
     step = (await ran(tmp_path, ASK, said("Hello, Ada"))).step("ask")
     (call,) = step.model_calls
     assert call.request == {
@@ -117,7 +117,7 @@ async def test_a_call_is_told_with_all_that_was_sent_and_came_back(tmp_path: Pat
     assert SECRET not in repr(step)
 
 
-async def test_what_is_asked_is_in_the_log_before_it_is_asked(tmp_path: Path) -> None:
+async def test_the_log_has_the_input_before_the_model_is_asked(tmp_path: Path) -> None:
     models = Scripted(None)
     asked = asyncio.Event()
     models.on_call = asked.set
@@ -203,7 +203,7 @@ async def test_content_is_kept_by_the_capture_mode_and_measures_always(
         assert call.cost_unknown is None, "a request that was refused costs nothing"
 
 
-async def test_a_call_that_takes_too_long_is_told_and_its_cost_is_not_known(tmp_path: Path) -> None:
+async def test_a_call_that_takes_too_long_is_recorded_without_a_cost(tmp_path: Path) -> None:
     found = await ran(tmp_path, ASK + "  timeout_ms: 30\n", None)
     (call,) = found.step("ask").model_calls
     assert (call.error_code, call.cost_unknown, call.response) == ("STEP_TIMEOUT", "no_usage", None)
@@ -221,7 +221,7 @@ async def test_a_text_that_was_cut_says_so(tmp_path: Path) -> None:
     assert totals.finish_reasons == {"length": 1}
 
 
-async def test_what_was_never_sent_is_no_call(tmp_path: Path) -> None:
+async def test_a_request_that_was_never_sent_is_no_model_call(tmp_path: Path) -> None:
     unsent = StepFailure("BYOK_KEY_REJECTED", "there is no key", may_retry=False)
     found = await ran(tmp_path, ASK, unsent)
     assert found.step("ask").status == "failed"

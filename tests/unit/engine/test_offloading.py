@@ -80,7 +80,7 @@ def test_a_collector_that_was_off_stays_off() -> None:
         gc.enable()
 
 
-def test_beside_much_large_work_everything_is_looked_through_now_and_then(
+def test_beside_much_large_work_the_garbage_collector_still_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Ring:

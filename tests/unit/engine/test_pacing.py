@@ -47,19 +47,19 @@ async def seconds_of_pieces(project_id: int) -> float:
     return time.monotonic() - began_s
 
 
-async def test_who_is_alone_never_rests() -> None:
+async def test_large_work_of_the_only_active_project_never_rests() -> None:
     set_project(1)
     assert await seconds_of_pieces(1) < PIECE_S
 
 
-async def test_with_others_about_it_rests_for_twice_as_long_as_it_works() -> None:
+async def test_with_other_projects_active_large_work_rests_twice_as_long_as_it_works() -> None:
     set_project(1)
     set_project(2)
     for project_id in (1, 2, 3):
         assert await seconds_of_pieces(project_id) >= 2 * PIECE_S * (PIECES - 1)
 
 
-async def test_nobody_rests_for_what_somebody_else_has_done() -> None:
+async def test_a_project_does_not_rest_for_the_work_of_another() -> None:
     set_project(1)
     set_project(2)
     pace = Pacer()
@@ -151,7 +151,7 @@ async def test_requests_that_come_at_once_take_turns_where_they_are_many() -> No
     assert time.monotonic() - began_s < pacing.AT_ONCE_S
 
 
-async def test_who_is_alone_may_ask_as_much_as_it_likes() -> None:
+async def test_requests_of_the_only_active_project_are_not_spread() -> None:
     set_project(1)
     began_s = time.monotonic()
     await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(200)))

@@ -97,7 +97,7 @@ async def test_events_of_one_turn_travel_in_one_append(
     assert await store.checkpoints(run.no) == [Checkpoint("a", "", b"{}")]
 
 
-async def test_events_are_sent_off_even_if_nobody_commits(
+async def test_events_are_stored_without_a_commit(
     store: CountingStore, run: RunRecord, recorder: Recorder
 ) -> None:
     recorder.record(run_started())
@@ -210,7 +210,7 @@ async def test_whatever_a_store_raises_ends_the_recording(
     assert await stored(store, run) == []
 
 
-async def test_an_append_that_is_stored_is_good_though_nobody_could_be_woken(
+async def test_a_stored_append_is_good_though_the_bus_fails(
     store: CountingStore, run: RunRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Mute(MemoryBus):
@@ -227,7 +227,7 @@ async def test_an_append_that_is_stored_is_good_though_nobody_could_be_woken(
     assert [record.message for record in caplog.records] == ["readers of run r could not be woken"] * 2
 
 
-async def test_who_keeps_pace_is_one_append_ahead_and_not_more(
+async def test_await_previous_append_lets_the_recorder_be_one_append_ahead(
     store: CountingStore, run: RunRecord, recorder: Recorder
 ) -> None:
     recorder.record(run_started())
@@ -243,7 +243,7 @@ async def test_who_keeps_pace_is_one_append_ahead_and_not_more(
     assert len(await stored(store, run)) == 3
 
 
-async def test_who_keeps_pace_hears_of_a_failure_one_append_later(
+async def test_await_previous_append_raises_a_failure_one_append_later(
     store: CountingStore, run: RunRecord, recorder: Recorder
 ) -> None:
     store.broken = True

@@ -71,7 +71,7 @@ async def kill_one(redactions: RedactionClient) -> None:
 @pytest.mark.parametrize(
     "value", [large(), large(text="\\u0070assword: hunter2 é…"), {"plain": "x " * 70_000}]
 )
-async def test_a_process_keeps_byte_for_byte_what_is_kept_here(
+async def test_a_process_redacts_byte_for_byte_like_the_event_loop(
     redactions: RedactionClient, value: dict[str, Any], limit_bytes: int
 ) -> None:
     payload = Payload(value)
@@ -82,7 +82,7 @@ async def test_a_process_keeps_byte_for_byte_what_is_kept_here(
     assert not any(secret.encode() in bytes(snapshot.data or b"") for secret in SECRETS)
 
 
-async def test_an_error_is_kept_like_here_without_the_secrets_of_what_was_given(
+async def test_a_process_redacts_an_error_with_the_secrets_of_its_input(
     redactions: RedactionClient,
 ) -> None:
     detail = {"code": "CODE_ERROR", "message": "ValueError: hunter2 ACME-1", "printed": "hunter2", "line": 3}
@@ -161,7 +161,7 @@ async def test_a_large_value_whose_run_was_cut_off_meanwhile_is_not_redacted_on_
     assert "its run was cut off" in note_of(capture(redactions), Payload(large()))
 
 
-async def test_what_takes_too_long_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_value_that_takes_too_long_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
     """It has two megabytes."""
     async with RedactionClient(time_limit_ms=50) as redactions:
         own, payload = capture(redactions), Payload(slow())
@@ -182,7 +182,7 @@ async def test_a_larger_value_has_more_time() -> None:
         assert "more than 6 ms" in note_of(capture(redactions), payload)
 
 
-async def test_what_takes_too_much_memory_is_not_kept() -> None:
+async def test_a_value_that_takes_too_much_memory_is_not_kept() -> None:
     async with RedactionClient(memory_limit_bytes=256 << 20) as redactions:
         payload = Payload({"password": "hunter2", "rows": [[n] for n in range(2_000_000)]})
         note, error = await kept_of(redactions, payload)
@@ -265,7 +265,7 @@ async def test_too_deep_a_value_is_not_kept(redactions: RedactionClient) -> None
     assert "too deep a recursion" in msgspec.json.decode(kept)["…"]
 
 
-def test_a_process_that_starts_is_not_asked_by_who_has_gone_meanwhile() -> None:
+def test_a_process_that_starts_is_not_asked_by_a_cancelled_task() -> None:
     gone = threading.Event()
     gone.set()
     module = "runglass.engine.capture.redaction_worker"

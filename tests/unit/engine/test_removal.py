@@ -52,7 +52,7 @@ async def record(house: EngineHarness, run_id: str) -> RunRecord:
     return found
 
 
-async def test_without_a_word_everything_is_kept_for_ever(house: EngineHarness, execute: Execute) -> None:
+async def test_without_retention_runs_are_kept_for_ever(house: EngineHarness, execute: Execute) -> None:
     ran = await execute(STEPS, {"x": "sesame"})
     before = await events_of(house, await record(house, ran.id))
     await days_pass(house, 10_000)
@@ -109,7 +109,7 @@ async def test_a_run_that_goes_on_is_never_due(house: EngineHarness) -> None:
         (None, 1e300, 5.0, False),
     ],
 )
-async def test_the_nearest_word_wins(
+async def test_the_retention_of_the_flow_comes_before_that_of_project_and_server(
     house: EngineHarness,
     execute: Execute,
     flow: float | None,
@@ -206,7 +206,7 @@ async def test_a_run_that_cannot_be_read_keeps_no_other_from_losing_its_content(
     assert [f"run number {odd.no} cannot be read" in line for line in caplog.messages] == [True]
 
 
-async def test_whoever_has_removed_a_bite_gives_others_as_much_time(
+async def test_removal_rests_as_long_as_a_bite_has_taken(
     house: EngineHarness, execute: Execute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runglass.engine.maintenance.removal.BITE_ROWS", 3)

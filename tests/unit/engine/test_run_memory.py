@@ -234,7 +234,7 @@ async def test_a_project_has_only_so_many_steps_at_the_store_and_each_has_its_tu
         ("return ｓteps['a']", {"a"}),  # noqa: RUF001
     ],
 )
-def test_outputs_are_read_back_for_whom_mentions_them(code: str, ids: set[str] | None) -> None:
+def test_outputs_are_read_back_for_steps_that_mention_them(code: str, ids: set[str] | None) -> None:
     assert mentioned_outputs(CodeStep(id="x", code=code)) == ids
 
 
@@ -254,7 +254,9 @@ class Asked(ModelGateway):
 
 
 @pytest.mark.parametrize("capture", ["full", "redacted", "metadata_only"])
-async def test_who_waits_for_a_model_keeps_nobody_from_decoding(tmp_path: Path, capture: CaptureMode) -> None:
+async def test_a_step_that_waits_for_a_model_holds_no_memory_for_decoding(
+    tmp_path: Path, capture: CaptureMode
+) -> None:
     models = Asked()
     store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
     # One such output is all that may be decoded at a time.

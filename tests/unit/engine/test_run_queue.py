@@ -44,7 +44,7 @@ async def begun(house: EngineHarness, started: StartedRun) -> None:
     await follow(house, started.id, until=1)
 
 
-async def test_so_many_go_on_at_once_and_the_others_begin_in_order(tmp_path: Path) -> None:
+async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path) -> None:
     async with open_harness(db(tmp_path), places=2) as house:
         runs = [await start(house, FLOW, {"n": n}) for n in range(7)]
         most = 0
@@ -63,7 +63,7 @@ async def test_so_many_go_on_at_once_and_the_others_begin_in_order(tmp_path: Pat
         assert house.engine.is_active((await start(house, FLOW)).id), "nobody waits without need"
 
 
-async def test_what_waits_is_in_the_store_and_not_in_memory(
+async def test_a_queued_run_is_in_the_store_and_not_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_harness(db(tmp_path), places=1) as house:
@@ -81,7 +81,7 @@ async def test_what_waits_is_in_the_store_and_not_in_memory(
         assert house.engine.cancel(first.id, reason="enough")
 
 
-async def test_a_full_line_is_unavailable_and_nothing_is_stored(
+async def test_a_run_beyond_a_full_queue_is_unavailable_and_not_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_harness(db(tmp_path), places=1, line=2) as house:
@@ -119,7 +119,7 @@ async def test_a_queued_run_can_be_cancelled_and_its_log_says_so(
         await begun(house, third)
 
 
-async def test_the_line_goes_on_after_a_crash_within_the_limit(
+async def test_the_queue_goes_on_after_a_crash_within_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_harness(db(tmp_path), places=2) as house:
@@ -169,7 +169,7 @@ async def test_a_paused_run_takes_no_place_and_waits_for_one_in_its_turn(
         assert (await third.outcome()).status == "completed"
 
 
-async def test_a_resume_beyond_the_line_leaves_the_run_paused(
+async def test_a_resume_beyond_a_full_queue_leaves_the_run_paused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_harness(db(tmp_path), places=1, line=0) as house:
@@ -190,7 +190,7 @@ async def test_a_resume_beyond_the_line_leaves_the_run_paused(
 FLOOD, GUEST = 1, 2
 
 
-async def test_the_line_of_one_project_does_not_stand_before_another() -> None:
+async def test_the_queue_of_one_project_does_not_delay_another() -> None:
     places = RunQueue(places=4, most_waiting=10_000)
     while places.take(FLOOD):
         places.hold(FLOOD)

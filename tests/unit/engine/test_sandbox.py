@@ -189,7 +189,7 @@ async def test_what_is_not_python_never_reaches_a_process(code: str, message: st
     assert error.message.startswith(message)
 
 
-async def test_a_warning_about_somebodys_code_is_not_ours(sandbox: Sandbox) -> None:
+async def test_a_warning_of_python_about_a_flows_code_is_not_logged(sandbox: Sandbox) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert await sandbox.run("return '\\d'", {}) == "\\d"
@@ -331,11 +331,11 @@ async def test_nothing_that_code_prints_reaches_our_own_output(
         "return '{0.__class__}'.format(1)",
     ],
 )
-async def test_there_is_no_way_out(sandbox: Sandbox, code: str) -> None:
+async def test_code_cannot_reach_the_system(sandbox: Sandbox, code: str) -> None:
     assert (await failure(sandbox, code)).code == "CODE_ERROR"
 
 
-async def test_runs_share_nothing(sandbox: Sandbox) -> None:
+async def test_runs_of_code_share_no_state(sandbox: Sandbox) -> None:
     await sandbox.run("left = 5", {})
     assert "'left' is not defined" in (await failure(sandbox, "return left")).message
 
@@ -480,7 +480,7 @@ async def test_no_process_starts_before_it_is_needed() -> None:
         assert _children() == {}
 
 
-async def test_closing_one_that_was_never_used_is_quiet_and_closing_ends_the_processes() -> None:
+async def test_closing_an_unused_sandbox_does_nothing_and_closing_a_used_one_ends_its_processes() -> None:
     async with Sandbox():
         pass
     async with Sandbox() as sandbox:

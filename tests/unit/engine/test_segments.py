@@ -61,7 +61,7 @@ async def answer(house: EngineHarness, started: StartedRun, content: str) -> Run
 
 
 @pytest.mark.parametrize("capture", ["full", "metadata_only"])
-async def test_tool_calls_pause_the_run_and_their_results_take_it_up(
+async def test_tool_calls_pause_the_run_and_their_results_resume_it(
     house: EngineHarness, capture: CaptureMode
 ) -> None:
     segment = Segment(offer=ToolOffer(tools=TOOLS))
@@ -130,7 +130,7 @@ async def test_a_run_can_be_walked_step_by_step_and_back(house: EngineHarness) -
     assert ran.types().count("step_paused") == 3
 
 
-async def test_outputs_are_handed_to_whoever_steps_through_whatever_the_capture_mode(
+async def test_a_step_through_gets_outputs_in_every_capture_mode(
     house: EngineHarness,
 ) -> None:
     flow = parse_flow(f"slug: test\nsteps:\n{WALK}")
@@ -144,7 +144,7 @@ async def test_outputs_are_handed_to_whoever_steps_through_whatever_the_capture_
     assert outputs.held_bytes == 0
 
 
-async def test_a_run_that_does_not_wait_cannot_be_taken_up(house: EngineHarness) -> None:
+async def test_a_run_that_is_not_paused_cannot_be_resumed(house: EngineHarness) -> None:
     started = await start(house, "- {id: a, type: passthrough}")
     await started.outcome()
     run = await house.store.run(started.id)
@@ -229,7 +229,7 @@ async def pending(store: SqliteStore, run_id: str, request: bytes) -> None:
     )
 
 
-async def test_a_run_that_nobody_takes_up_again_is_cancelled_in_the_end(house: EngineHarness) -> None:
+async def test_a_paused_run_is_cancelled_after_the_pause_limit(house: EngineHarness) -> None:
     started = await start(house, TALK, {"message": "hi"}, segment=Segment(offer=ToolOffer(tools=TOOLS)))
     outcome = await started.outcome()
     housekeeping = Maintenance(

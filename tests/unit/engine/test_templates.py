@@ -232,7 +232,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_both_ways_of_filling_write_the_same(value: Any) -> None:
+def test_a_process_writes_values_like_the_event_loop(value: Any) -> None:
     here = render("<{{ value }}>", {"value": value})
     there = Renderer().answer(RenderRequest("<{{ value }}>", {"value": value}, "text"))
     assert there.fault is None
@@ -240,7 +240,7 @@ def test_both_ways_of_filling_write_the_same(value: Any) -> None:
 
 
 @given(st.text("{}%#'\" .[]a-", max_size=30))
-def test_what_is_understood_here_is_understood_there(template: str) -> None:
+def test_text_filled_here_equals_text_filled_in_the_process(template: str) -> None:
     """A template that is filled here gets the same text there: no syntax is mistaken for text."""
     names = {"a": "A"}
     plan = templates.make_plan(template)

@@ -112,7 +112,7 @@ async def test_a_run_whose_commit_failed_and_was_not_made_was_not_started(tmp_pa
             await start(house, ONE)
 
 
-async def test_what_was_refused_before_its_commit_needs_no_look(tmp_path: Path) -> None:
+async def test_a_run_refused_before_its_commit_is_not_looked_up(tmp_path: Path) -> None:
     store = Ambiguous(tmp_path / "db", commits=False, unreadable=1)
     store.kind = StoreError
     async with open_harness(store) as house:
@@ -121,7 +121,7 @@ async def test_what_was_refused_before_its_commit_needs_no_look(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("commits", [True, False])
-async def test_a_run_of_which_nobody_knows_is_answered_with_its_id_and_goes_on_if_it_is_there(
+async def test_a_run_of_an_uncertain_commit_is_answered_with_its_id_and_goes_on_if_it_is_stored(
     tmp_path: Path, commits: bool
 ) -> None:
     async with open_harness(Ambiguous(tmp_path / "db", commits=commits, unreadable=1)) as house:

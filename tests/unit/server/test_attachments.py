@@ -29,7 +29,7 @@ def url_of(length: int) -> str:
         *({"mime_type": f"image/{kind}"} for kind in ("jpeg", "png", "webp", "gif")),
     ],
 )
-def test_what_is_taken(fields: dict[str, Any]) -> None:
+def test_valid_attachments_are_accepted(fields: dict[str, Any]) -> None:
     check_attachments([image(**fields)] * 10)
 
 
@@ -58,19 +58,19 @@ def test_what_is_taken(fields: dict[str, Any]) -> None:
         ({"filename": "..png"}, "filename"),
     ],
 )
-def test_what_is_refused_and_where(fields: dict[str, Any], named: str) -> None:
+def test_invalid_attachments_are_refused_with_their_place(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(APIError) as refused:
         check_attachments([image(), image(**fields)])
     assert (refused.value.code, refused.value.status) == ("INVALID_ATTACHMENT", 400)
     assert f"`attachments[1].{named}`" in refused.value.message
 
 
-def test_an_eleventh_is_one_too_many() -> None:
+def test_eleven_attachments_are_refused() -> None:
     with pytest.raises(APIError, match="11 entries; at most 10"):
         check_attachments([image()] * 11)
 
 
-def test_both_spellings_become_one_and_nulls_go() -> None:
+def test_attachments_become_camel_case_without_nulls() -> None:
     given = [
         {"url": "u", "mime_type": "image/png", "filename": None},
         {"url": "u", "mimeType": "image/png", "mime_type": None, "kind": "url", "size": 3},

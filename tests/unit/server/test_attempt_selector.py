@@ -42,7 +42,9 @@ ROWS = [
         ),
     ],
 )
-def test_choose(attempt: str, loop_index: str | None, chosen: list[tuple[str, int]]) -> None:
+def test_attempt_and_loop_index_select_rows(
+    attempt: str, loop_index: str | None, chosen: list[tuple[str, int]]
+) -> None:
     found = choose(ROWS, attempt=attempt, loop_index=loop_index)
     assert [(row.loop_path, row.attempt) for row in found] == chosen
 

@@ -51,7 +51,7 @@ def test_a_field_of_another_call_that_says_nothing_is_ignored(nothing: Any) -> N
     assert read_request(body, ExecuteRequest) == ExecuteRequest(message="a")
 
 
-def test_a_slip_is_refused_however_many_fields_are_nobodys() -> None:
+def test_a_misspelt_field_is_refused_among_any_number_of_unknown_ones() -> None:
     own = {f"field{number}": number for number in range(50)}
     assert read_request(msgspec.json.encode(own), JobRequest) == JobRequest()
     with pytest.raises(APIError, match="`tarce`: unknown field; did you mean 'trace'"):

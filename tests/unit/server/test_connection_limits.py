@@ -110,7 +110,7 @@ def test_a_body_that_comes_after_its_answer_is_no_idle_connection(limiter: Conne
     assert caller.ends == ["idle"]
 
 
-def test_who_takes_an_answer_slowly_is_left_alone(limiter: ConnectionLimiter) -> None:
+def test_a_connection_that_takes_its_answer_slowly_is_not_cut(limiter: ConnectionLimiter) -> None:
     steady, stuck = Caller(limiter), Caller(limiter)
     for caller in (steady, stuck):
         limiter.begin(caller, always=False)
@@ -159,7 +159,7 @@ def test_the_connection_that_is_idle_for_longest_makes_room(limiter: ConnectionL
 
 
 @pytest.mark.parametrize(("later_s", "goes"), [(0.2, "new"), (10.0, "resting")])
-def test_the_time_of_who_never_asked_counts_tenfold(
+def test_the_time_of_a_connection_without_a_request_counts_tenfold(
     limiter: ConnectionLimiter, monkeypatch: pytest.MonkeyPatch, later_s: float, goes: str
 ) -> None:
     """Half-open connections displace each other, and idle ones make room for somebody from far away."""

@@ -42,7 +42,7 @@ def test_fields_of_answers_and_of_other_clients_are_near_nothing(name: str) -> N
     assert near_miss(name, CALLS_WITH) is None
 
 
-def test_a_slip_behind_names_that_are_known_or_nobodys_is_found() -> None:
+def test_a_misspelt_name_behind_known_and_unknown_names_is_found() -> None:
     names = ["limit", *(f"x{number}" for number in range(MAX_COMPARED - 1)), "limits"]
     with pytest.raises(APIError, match="`limits`: unknown parameter; did you mean 'limit'") as refused:
         refuse_slips(names, ["limit"], kind="parameter")

@@ -33,7 +33,7 @@ def test_a_failure_is_given_again_once_unless_it_stays() -> None:
     assert found.take(call(3)) is None
 
 
-def test_it_is_forgotten_after_its_time() -> None:
+def test_a_failure_is_forgotten_after_its_time() -> None:
     clock = Clock()
     found = FailureReplay(clock=clock)
     found.keep(call(1), failure(stays=True))

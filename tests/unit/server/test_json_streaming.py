@@ -102,7 +102,7 @@ def test_no_read_of_an_answer_is_larger_than_a_part(
     assert max(sizes) < PART_BYTES + 2 * STEP_BYTES
 
 
-def test_the_latest_attempt_is_all_that_is_read_for_it(
+def test_only_the_latest_attempt_is_read_for_latest(
     server: RunningServer, run: RunRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = server.runtime.store

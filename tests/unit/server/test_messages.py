@@ -58,7 +58,7 @@ def test_tool_turns_come_out_in_one_spelling(calls: str, call_id: str) -> None:
     ]
 
 
-def test_both_spellings_at_once_are_one() -> None:
+def test_a_member_in_both_spellings_is_one() -> None:
     given = [
         {"role": "assistant", "content": [], "toolCalls": [CALL], "tool_calls": [CALL]},
         {"role": "tool", "toolCallId": "a", "tool_call_id": "a", "content": "x"},
@@ -118,7 +118,7 @@ def test_an_image_that_cannot_be_shown_is_named(role: str, parts: Any, words: st
 
 
 @pytest.mark.parametrize("role", ["system", "developer", "User", ""])
-def test_a_role_that_turns_do_not_have(role: str) -> None:
+def test_an_unknown_role_is_refused(role: str) -> None:
     error = refusal([{"role": role, "content": []}, NOW])
     assert (error.code, error.status) == ("MESSAGES_ROLE_INVALID", 400)
     assert "`messages[0].role`" in error.message

@@ -8,7 +8,7 @@ from runglass.server.http.open_responses import OpenResponses
 from runglass.store.sqlite.store import SqliteStore
 
 
-def test_the_end_of_the_server_is_told_to_whoever_is_still_answering() -> None:
+def test_the_end_of_the_server_ends_every_open_response() -> None:
     ongoing, ended = OpenResponses(), []
     with ongoing.ended_by(lambda: ended.append("first")):
         with ongoing.ended_by(lambda: ended.append("over before")):
@@ -38,7 +38,7 @@ def test_an_answer_that_ends_another_does_not_disturb_the_rest() -> None:
     assert "one" in ended
 
 
-async def test_what_a_revoked_key_is_being_answered_ends_and_nothing_else() -> None:
+async def test_only_the_open_responses_to_a_revoked_key_end() -> None:
     ongoing, ended = OpenResponses(), []
     with (
         ongoing.ended_by(lambda: ended.append("one"), key_id=1),
@@ -66,7 +66,7 @@ class Keys(SqliteStore):
         return set()
 
 
-async def test_a_store_that_fails_is_asked_again_and_one_without_need_not_at_all(
+async def test_a_store_that_fails_is_asked_again_and_without_open_responses_not_at_all(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("runglass.server.http.open_responses.LOOK_S", 0.0)

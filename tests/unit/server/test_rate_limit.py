@@ -69,7 +69,7 @@ def test_only_keys_of_the_last_minute_are_remembered() -> None:
 
 
 @given(st.integers(1, 50), st.lists(st.floats(0, 30), max_size=200))
-def test_who_waits_as_told_is_let_in_and_nobody_gets_more_than_the_limit(
+def test_a_key_that_waits_for_retry_after_is_admitted_and_none_gets_more_than_the_limit(
     per_minute: int, pauses_s: list[float]
 ) -> None:
     clock = Clock()
@@ -95,7 +95,7 @@ def key(key_id: int, project_id: int) -> ApiKey:
     return ApiKey(id=key_id, project_id=project_id, role="run", hint="nk_live_1", created_at="")
 
 
-def test_one_more_key_is_not_one_more_minutes_worth() -> None:
+def test_one_more_key_does_not_raise_the_projects_rate() -> None:
     rates = Rates(of_key=KeyRate(5, clock=Clock()), of_project=ProjectRate(8, clock=Clock()))
     for number in range(8):
         rates.take(key(number, project_id=1))

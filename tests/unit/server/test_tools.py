@@ -34,7 +34,7 @@ def choice(name: str) -> dict[str, Any]:
         ([tool(f"t{number}") for number in range(64)], None),
     ],
 )
-def test_what_is_taken(tools: Any, tool_choice: Any) -> None:
+def test_valid_tools_are_accepted(tools: Any, tool_choice: Any) -> None:
     check_tools(tools, tool_choice)
 
 
@@ -63,7 +63,7 @@ def test_what_is_taken(tools: Any, tool_choice: Any) -> None:
         ([], choice("look_up"), "'look_up'"),
     ],
 )
-def test_what_is_refused_and_where(tools: Any, tool_choice: Any, named: str) -> None:
+def test_invalid_tools_are_refused_with_their_place(tools: Any, tool_choice: Any, named: str) -> None:
     with pytest.raises(APIError) as refused:
         check_tools(tools, tool_choice)
     assert refused.value.code == "TOOLS_INVALID"
@@ -71,7 +71,7 @@ def test_what_is_refused_and_where(tools: Any, tool_choice: Any, named: str) -> 
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a.b", "x" * 65, "é", "a\n", None, 3, "٣"])
-def test_a_name_that_no_tool_can_have(name: Any) -> None:
+def test_an_invalid_name_of_a_tool_is_refused(name: Any) -> None:
     with pytest.raises(APIError) as refused:
         check_tools([tool("good"), tool(name)])
     assert refused.value.code == "TOOL_NAME_INVALID"
@@ -99,7 +99,7 @@ GOOD = {"role": "tool", "toolCallId": "a", "content": "1"}
         {"role": "tool", "toolCallId": "b", "output": "2"},
     ],
 )
-def test_every_spelling_of_a_result(second: dict[str, Any]) -> None:
+def test_tool_results_are_matched_in_every_spelling(second: dict[str, Any]) -> None:
     matched = [
         {"role": "tool", "toolCallId": "a", "name": "first", "content": "1"},
         {"role": "tool", "toolCallId": "b", "name": "second", "content": "2"},
@@ -142,7 +142,7 @@ def test_results_of_earlier_rounds_do_not_count_even_under_the_same_id() -> None
         (["x"], "`toolCallMessages[1]` is not the result"),
     ],
 )
-def test_results_that_do_not_answer_the_calls(results: list[Any], said: str) -> None:
+def test_results_that_do_not_match_the_calls_are_refused(results: list[Any], said: str) -> None:
     with pytest.raises(APIError) as refused:
         match_tool_results(PENDING, [ASKED, *results], execution_id="run")
     assert (refused.value.code, refused.value.execution_id) == ("TOOL_RESULTS_MISMATCH", "run")

@@ -53,7 +53,7 @@ async def test_an_append_to_a_full_disk_is_refused_whole_and_works_once_there_is
         assert [seq for seq, _ in await store.events(run.no, after=0, limit_bytes=1 << 30)] == [1, 2, 3]
 
 
-async def test_one_who_needs_more_than_there_is_does_not_take_others_down(tmp_path: Path) -> None:
+async def test_a_write_too_large_for_the_disk_does_not_fail_others_in_its_batch(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "db") as store:
         await limit_pages(store, more=100)
         names = [f"run-{number}" for number in range(20)]
@@ -108,7 +108,7 @@ async def test_the_folders_of_a_new_database_are_synced_up_to_the_root(
     [([b"x" * 1001], ValueTooLarge), (["\ud800"], PermanentStoreError), ([1 << 70], PermanentStoreError)],
     ids=["too large", "no UTF-8", "no 64 bits"],
 )
-async def test_what_no_store_could_take_is_told_from_what_may_work_later(
+async def test_permanent_errors_differ_from_errors_that_may_pass(
     tmp_path: Path, events: list[bytes], kind: type[StoreError]
 ) -> None:
     async with SqliteStore(tmp_path / "db") as store:

@@ -63,7 +63,7 @@ def test_every_table_with_rows_of_a_run_is_known() -> None:
         assert {name for (name,) in found} - {"purged_run", "ended_run"} == set(ROWS_OF_RUN)
 
 
-async def test_what_is_due_and_what_is_left_is_found_by_an_index(
+async def test_due_runs_and_leftover_rows_are_found_by_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "READERS", 1)
@@ -126,7 +126,7 @@ async def test_a_file_of_an_earlier_version_keeps_its_size_and_space_is_used_aga
         assert (tmp_path / "db").stat().st_size < before * 1.1
 
 
-async def test_a_reader_that_goes_on_keeps_nobody_from_appending_while_the_log_is_emptied(
+async def test_a_reader_does_not_block_appends_while_the_log_is_emptied(
     tmp_path: Path,
 ) -> None:
     async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:

@@ -34,7 +34,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
         "REPLACE INTO audit SELECT * FROM audit",
     ],
 )
-async def test_whoever_has_the_file_open_cannot_change_an_entry(store: SqliteStore, sql: str) -> None:
+async def test_the_database_itself_refuses_changes_of_entries(store: SqliteStore, sql: str) -> None:
     project = await store.ensure_project("acme", "demo", by=JANE)
     await store.set_capture(project.id, "full", by=JANE)
     before = await store.audit(None, limit=10)
@@ -47,7 +47,7 @@ async def test_whoever_has_the_file_open_cannot_change_an_entry(store: SqliteSto
     assert len(before) == 2
 
 
-async def test_settings_tell_what_they_were_and_are(store: SqliteStore) -> None:
+async def test_changes_of_settings_have_before_and_after(store: SqliteStore) -> None:
     project = await store.ensure_project("acme", "demo")
     await store.ensure_project("acme", "demo", by=JANE)
     for _ in range(2):
@@ -73,7 +73,7 @@ async def test_settings_tell_what_they_were_and_are(store: SqliteStore) -> None:
     assert {entry.subject for entry in told} == {"acme/demo"}
 
 
-async def test_a_change_without_its_entry_is_none(store: SqliteStore) -> None:
+async def test_a_change_and_its_entry_are_one_transaction(store: SqliteStore) -> None:
     """Neither stands without the other, since they are one transaction."""
     project = await store.ensure_project("acme", "demo")
     key = await store.add_key(project.id, "run", b"digest", "nk_live_1")
@@ -106,7 +106,7 @@ async def test_a_change_without_its_entry_is_none(store: SqliteStore) -> None:
     assert await store.run(run.id) is not None
 
 
-async def test_what_goes_because_its_time_has_come_is_not_told(store: SqliteStore) -> None:
+async def test_removal_by_retention_is_not_in_the_audit_log(store: SqliteStore) -> None:
     project = await store.ensure_project("acme", "demo")
     flow = await store.put_draft(project.id, "flow", name=None, capture=None, source=b"{}")
     for run_id, by in (("one", None), ("two", JANE)):

@@ -23,7 +23,7 @@ class Result:
     """What can be watched going away."""
 
 
-async def test_what_waits_is_done_together_and_each_gets_its_own() -> None:
+async def test_waiting_work_is_done_in_one_batch_and_each_gets_its_result() -> None:
     sizes: list[int] = []
     begun, held = threading.Event(), threading.Event()
 
@@ -45,7 +45,7 @@ async def test_what_waits_is_done_together_and_each_gets_its_own() -> None:
     await lane.ended()
 
 
-async def test_what_is_queued_at_the_end_is_done_by_however_many_threads() -> None:
+async def test_queued_work_is_done_before_the_end_by_any_number_of_threads() -> None:
     lane = WorkerThreads("test", do, threads=3, most=2)
     lane.start()
     done = [lane.put(partial(int, number)) for number in range(50)]

@@ -1,4 +1,4 @@
-"""What comes in at the front door: heads, bodies, connections and their limits, byte by byte over sockets."""
+"""Limits of HTTP on real sockets, byte by byte: heads, bodies, and connections."""
 
 import contextlib
 import socket
@@ -87,7 +87,7 @@ def rest_of(connection: socket.socket) -> bytes:
         (b"CONNECT a:1 HTTP/1.1\r\n" + HOST + b"\r\n", 400, "INVALID_REQUEST", "CONNECT is not for it"),
     ],
 )
-def test_a_head_that_is_refused(
+def test_a_bad_head_is_refused_with_its_status_and_code(
     server: RunningServer, head: bytes, status: int, code: str, message: str
 ) -> None:
     with raw_connection(server) as connection:
@@ -151,7 +151,7 @@ def test_an_upgrade_that_is_not_offered_costs_nothing_of_the_body(server: Runnin
     assert b'"result":{"a":1}' in answers
 
 
-def test_a_caller_who_was_not_told_to_go_on_has_the_connection_closed(server: RunningServer) -> None:
+def test_an_answer_in_place_of_100_continue_closes_the_connection(server: RunningServer) -> None:
     """What it sends next may be the body, or another request."""
     with raw_connection(server) as connection:
         head = post(server, b"Expect: 100-continue\r\nContent-Length: 10\r\n").replace(b"nk_", b"no_")
@@ -170,7 +170,7 @@ def test_trailers_are_no_headers(server: RunningServer) -> None:
         assert read_answer(connection)[0] == 200
 
 
-def test_chunk_headers_and_trailers_have_an_end(server: RunningServer) -> None:
+def test_chunk_headers_and_trailers_are_limited(server: RunningServer) -> None:
     with raw_connection(server) as connection:
         connection.sendall(post(server, b"Transfer-Encoding: chunked\r\n") + b"2;a=")
         time.sleep(0.02)
@@ -192,7 +192,7 @@ def test_requests_sent_ahead_are_answered_in_order_and_bounded(server: RunningSe
     assert b"sent ahead of their answers" in answers
 
 
-def test_a_stream_is_not_broken_by_nonsense_behind_it(server: RunningServer) -> None:
+def test_a_stream_is_not_broken_by_malformed_bytes_behind_its_request(server: RunningServer) -> None:
     run = start(server, "anything")
     path = f"GET /api/v1/flow-runs/{run}/trace/stream HTTP/1.1\r\nAuthorization: Bearer {server.key}\r\n"
     with raw_connection(server) as connection:
@@ -203,7 +203,7 @@ def test_a_stream_is_not_broken_by_nonsense_behind_it(server: RunningServer) -> 
     assert further.startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_head_that_does_not_come_to_an_end(server: RunningServer) -> None:
+def test_a_head_that_does_not_end_is_cut_off_in_time(server: RunningServer) -> None:
     with raw_connection(server) as silent, raw_connection(server) as slow:
         for byte in GET[:6]:
             slow.sendall(bytes([byte]))
@@ -266,7 +266,7 @@ def test_a_full_server_answers_health_and_takes_others_once_there_is_room(server
         _until_answered(http)
 
 
-def test_nothing_gets_in_behind_a_question_for_health(server: RunningServer) -> None:
+def test_a_request_behind_health_needs_a_place(server: RunningServer) -> None:
     """Else a connection would keep the place that is there for `/health`, and with a few nobody gets in."""
     key = f"Authorization: Bearer {server.key}\r\n".encode()
     behind = b"GET /api/v1/flow-runs HTTP/1.1\r\n" + HOST + key + b"\r\n"
@@ -309,7 +309,7 @@ def test_one_address_leaves_room_for_others() -> None:
             pytest.skip("this system has one address of its own alone")
 
 
-def test_half_open_connections_displace_each_other_and_nobody_else() -> None:
+def test_half_open_connections_displace_only_each_other() -> None:
     with (
         running_server(max_connections=3) as server,
         contextlib.ExitStack() as stack,
@@ -349,7 +349,7 @@ def large_answer(server: RunningServer, stack: contextlib.ExitStack) -> tuple[so
     return connection, len(body)
 
 
-def test_a_caller_who_takes_nothing_of_a_stream_is_dropped(server: RunningServer) -> None:
+def test_a_connection_that_takes_nothing_of_a_stream_is_cut(server: RunningServer) -> None:
     server.push(LOOPED)
     with http_for(server, server.key) as http:
         parameters = {"rows": ["b" * 200_000] * 30}
@@ -366,7 +366,7 @@ def test_a_caller_who_takes_nothing_of_a_stream_is_dropped(server: RunningServer
         assert len(rest_of(connection)) < size
 
 
-def test_a_caller_who_takes_an_answer_slowly_gets_all_of_it(server: RunningServer) -> None:
+def test_a_slow_reader_gets_the_whole_answer(server: RunningServer) -> None:
     with contextlib.ExitStack() as stack:
         connection, size = large_answer(server, stack)
         received = 0
