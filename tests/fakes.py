@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 CRASH_RETRIES = 3
 LEASE_S = 10.0
-"""What the engines of tests are given."""
+"""The limit of takeovers and the lease of engines in tests."""
 
 
 class VirtualClock:

@@ -196,7 +196,7 @@ class Log:
             self.write_of(attempt, "step_model_reserved", reservation=reservation)
 
     def model_call(self, attempt: Attempt) -> JsonObject:
-        """One that was paid for, was free, or of which nobody knows what it cost."""
+        """A model call with a cost, without one, or with an unknown cost."""
         call: JsonObject = {
             "number": len(attempt.calls) + 1,
             "model": self.draw(st.sampled_from(MODELS)),

@@ -1,4 +1,4 @@
-"""What one caller sends may cost that caller an answer, and nobody else theirs: nothing stalls the loop."""
+"""A hostile request may fail for its own caller, but never delays other callers: nothing stalls the loop."""
 
 import json
 import logging
@@ -55,7 +55,7 @@ def http(server: RunningServer) -> Iterator[httpx2.Client]:
 
 @contextmanager
 def neighbour(server: RunningServer) -> Iterator[list[float]]:
-    """Somebody who asks for the list of runs all the time; how long each answer took, in seconds."""
+    """A caller that asks for the list of runs all the time; the seconds that each answer took."""
     took: list[float] = []
     over = threading.Event()
 

@@ -58,7 +58,7 @@ def post(server: RunningServer, headers: bytes) -> bytes:
 
 
 def rest_of(connection: socket.socket) -> bytes:
-    """What comes until the server has closed the connection."""
+    """All bytes until the server has closed the connection."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while data := connection.recv(65_536):
@@ -152,7 +152,7 @@ def test_an_upgrade_that_is_not_offered_costs_nothing_of_the_body(server: Runnin
 
 
 def test_an_answer_in_place_of_100_continue_closes_the_connection(server: RunningServer) -> None:
-    """What it sends next may be the body, or another request."""
+    """The next bytes of the caller may be the body, or another request."""
     with raw_connection(server) as connection:
         head = post(server, b"Expect: 100-continue\r\nContent-Length: 10\r\n").replace(b"nk_", b"no_")
         connection.sendall(head)

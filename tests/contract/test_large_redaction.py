@@ -43,7 +43,7 @@ PATH = "/seq/acme/demo"
 
 
 def kept_of(value: dict[str, Any]) -> bytes:
-    """What a trace is to have of it, by the rules alone."""
+    """The snapshot that a trace must have of the value, by the redaction rules alone."""
     redactor = Redactor(extra_patterns=SETTINGS["redact_patterns"])
     return shortened(msgspec.json.encode(value), value, limit_bytes=262_144, redactor=redactor)[0]
 
@@ -54,7 +54,7 @@ def grown(word: str) -> dict[str, Any]:
 
 
 def slow_text() -> dict[str, Any]:
-    """It takes a second or more to redact."""
+    """A text that takes a second or more to redact."""
     return {"text": "+49 170 1234567, password: hunter2\n" * 60_000}
 
 

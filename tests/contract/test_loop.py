@@ -36,7 +36,7 @@ steps: [{id: one, type: code, code: 'return {}'}, {id: two, type: code, code: 'r
 
 @contextmanager
 def watched(server: RunningServer, patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What was done on the server's event loop with something large, in the block."""
+    """The work on large values that was done on the server's event loop in the block."""
     found: list[str] = []
 
     async def thread() -> int:

@@ -49,7 +49,7 @@ def server() -> Iterator[RunningServer]:
 
 
 def walked(http: httpx2.Client, path: str, **query: Any) -> list[list[Any]]:
-    """What the members of each page are told apart by."""
+    """The identities of the members of each page."""
     members, name = LISTS[path]
     pages: list[list[Any]] = []
     more: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What there is none of is left out: clients of other makers test for absence alone, and break on null."""
+"""Missing values are left out of the JSON: some clients test for absence alone, and break on null."""
 
 import json
 import re

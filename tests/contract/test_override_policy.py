@@ -1,4 +1,4 @@
-"""What a `run` key may set anew for a run: what the flow offers, with allowed models and settings."""
+"""The overrides that a `run` key may make: fields that the flow offers, with allowed models and settings."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a call sets anew for its run stands in the trace: names always, values where content is kept."""
+"""The trace has the overrides of its calls: names always, values where content is kept."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a caller is owed: all of it, whatever the capture mode, and for `answer_ttl_s`."""
+"""The content that a caller is owed: all of it, in every capture mode, for `answer_ttl_s`."""
 
 import time
 from pathlib import Path

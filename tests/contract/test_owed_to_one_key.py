@@ -58,7 +58,7 @@ def callers(server: RunningServer) -> Iterator[Callers]:
 
 
 class Started(NamedTuple):
-    """What the starting key has left behind: runs, and how to ask again for what it was told."""
+    """The runs of the key that started them, and calls that ask again for its answers."""
 
     session: str
     job: str
@@ -86,7 +86,7 @@ def begin(http: httpx2.Client, mode: str) -> Started:
     http.get(f"/flow-runs/{job}/trace/stream")
     post("keeps", "execute")
     failed = None
-    # What an error says is for everybody under this mode: the log keeps it.
+    # Under this mode the log keeps messages of errors, so every key may read them.
     if mode != "metadata_only":
         failed = post("fails", "jobs").json()["executionId"]
         http.get(f"/flow-runs/{failed}/trace/stream")

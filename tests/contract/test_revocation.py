@@ -1,4 +1,4 @@
-"""Who has left is gone within a second: what is being answered to a revoked key ends, whoever revoked it."""
+"""Within a second after a key is revoked, by any process, all open responses to it end."""
 
 import asyncio
 import threading

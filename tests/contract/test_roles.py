@@ -218,7 +218,7 @@ def test_objects_of_other_projects_are_answered_like_unknown_ones(
 ) -> None:
     stranger = world.strangers[role]
     theirs, none = ask(stranger, row, names), ask(stranger, row, NOWHERE)
-    # What only the caller's own project could have is refused before it is looked for.
+    # An object that only the caller's own project could have is refused before it is looked for.
     if row.unseen == "KEY_NOT_FOUND" and role != "admin":
         assert (theirs.status_code, detail(theirs)["code"]) == (403, "FORBIDDEN")
     else:

@@ -1,4 +1,4 @@
-"""What a session says a run gave: its last step, and errors as the run's caller got them."""
+"""The results in a session: the last step of each run, and errors as the run's caller got them."""
 
 import threading
 from typing import Any

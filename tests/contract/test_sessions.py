@@ -48,7 +48,7 @@ def run(http: httpx2.Client, session: str, slug: str, *, path: str = "execute", 
 
 
 def check_fields(found: dict[str, Any], always: list[str], spare: list[str]) -> None:
-    """What there is none of is left out, and never null."""
+    """Missing values are left out, and never null."""
     assert set(always) <= set(found) <= {*always, *spare}
     assert None not in found.values()
 

@@ -22,7 +22,7 @@ def posted(http: httpx2.Client, call: str, headers: list[tuple[str, str]]) -> st
 
 
 def told(http: httpx2.Client, run: str) -> tuple[str | None, str | None]:
-    """What the trace, the list and the stream say, which is the same."""
+    """The trace context in the trace, the list and the stream, which agree."""
     summary = http.get(f"/flow-runs/{run}/trace").json()["flowRun"]
     listed = next(each for each in http.get("/flow-runs?limit=100").json()["runs"] if each["id"] == run)
     assert listed == summary

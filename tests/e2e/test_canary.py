@@ -1,4 +1,4 @@
-"""Whatever way a run takes, its content is where its capture mode keeps it and nowhere else on the disk."""
+"""The content of a run is on the disk where its capture mode keeps it, and nowhere else."""
 
 from tests.prove.canary import MODES, WAYS, canary
 

@@ -1,4 +1,4 @@
-"""What a trace says and what its events say are the same, for whoever asks over the wire."""
+"""A trace equals the fold of its events, as a client reads both over HTTP."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What takes long to be read is told from the JSON, and texts are not counted as what they look like."""
+"""Slow JSON is recognised by its weight, and digits inside of texts do not count as numbers."""
 
 import msgspec
 import pytest

@@ -408,7 +408,7 @@ async def test_events_that_all_tails_have_passed_are_not_kept() -> None:
 
 @pytest.fixture
 async def noise() -> AsyncIterator[list[dict[str, Any]]]:
-    """What the event loop complains of: failures that nobody looked at."""
+    """The failures that the event loop reports, as no task has retrieved them."""
     heard: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
     yield heard

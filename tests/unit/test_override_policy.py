@@ -1,4 +1,4 @@
-"""Whatever a caller with a `run` key asks for, what runs differs from the flow only in what it may set."""
+"""For any overrides of a `run` key, the flow that runs differs from the stored one only in offered fields."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -86,7 +86,7 @@ def cases(draw: st.DrawFn) -> tuple[Flow, dict[str, dict[str, Any]]]:
 
 
 def effective(flow: Flow, overrides: Mapping[str, Mapping[str, Any]]) -> Flow | None:
-    """What would run for a caller with a `run` key; None where the call is refused."""
+    """The flow that would run for a `run` key; None where the call is refused."""
     try:
         models = check_fields(flow, overrides, RULES)
         check_new_models(models, ALLOWED, source="a list")
@@ -119,7 +119,7 @@ def test_allowed_overrides_change_only_offered_fields_models_and_settings(
 def test_repeating_the_present_values_is_allowed_and_changes_nothing(
     case: tuple[Flow, dict[str, dict[str, Any]]],
 ) -> None:
-    """Whoever set it: an override that brings no change is no override."""
+    """An override that brings no change is no override."""
     flow, overrides = case
     try:
         run = apply_overrides(flow, overrides)

@@ -1,4 +1,4 @@
-"""What the package says of itself, held against what there is."""
+"""The package's metadata agrees with its code."""
 
 import re
 import sys

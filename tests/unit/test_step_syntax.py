@@ -1,4 +1,4 @@
-"""What is written in a field of a step is told once, by its struct: all who look into such fields agree."""
+"""The syntax of a step's field is declared once, at its struct; all modules that read fields agree."""
 
 from typing import Any, get_args
 

@@ -76,14 +76,14 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
         vital=False,
         settled_s=SETTLED_S,
     )
-    door = ConnectionLimiter(runtime.settings, connection_limits(runtime.settings))
+    limiter = ConnectionLimiter(runtime.settings, connection_limits(runtime.settings))
     listener = await _bind(host, port)
     server = _Server(
         uvicorn.Config(
             create_app(runtime, ongoing=ongoing),
             interface="asgi3",
             # uvicorn only calls it, as it would call the class.
-            http=cast(type[asyncio.Protocol], partial(HttpProtocol, door=door)),
+            http=cast(type[asyncio.Protocol], partial(HttpProtocol, limiter=limiter)),
             ws="none",
             lifespan="off",
             backlog=BACKLOG,
@@ -98,7 +98,7 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
     address = _address(listener)
     running = asyncio.create_task(server.serve(sockets=[listener]))
     watching = {
-        asyncio.create_task(door.watch()),
+        asyncio.create_task(limiter.watch()),
         asyncio.create_task(watch.run_forever(), name=watch.name),
     }
     started = asyncio.create_task(server.accepts.wait())

@@ -14,7 +14,7 @@ RUN = "0198c0de-0000-7000-8000-000000000001"
 
 
 class Side:
-    """What differs between blocking and asyncio. Clients are `Any`: their types differ, their use does not.
+    """The blocking or the asyncio client behind one interface. Clients are `Any`, as their types differ.
 
     Waits between attempts are not waited for but noted in `waits`.
     """

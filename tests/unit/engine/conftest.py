@@ -52,7 +52,7 @@ class Ran(NamedTuple):
 
 
 class EngineHarness(NamedTuple):
-    """What a run needs, and what it leaves behind."""
+    """An engine with its store, bus and clock."""
 
     store: SqliteStore
     bus: MemoryBus

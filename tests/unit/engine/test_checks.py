@@ -1,4 +1,4 @@
-"""What is not proved to be quick is checked in a process that its limits end, and told like all the rest."""
+"""Checks that are not proved quick are made in a process within limits, with the same messages."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What a model was asked and what it said: every call of every attempt, kept by the capture mode."""
+"""The model calls of every attempt: request and response, kept by the capture mode."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -45,7 +45,7 @@ https://hooks.slack.com/services/T0/B0/aaaaaaaaaaaaaaaaaaaa |x://a:b@c |thin:a/b
     .replace("\n", "|")
     .split("|")
 )
-"""What patterns find that take no part of it."""
+"""Whole matches, for patterns that do not match a part of one."""
 SEEDS = list(dict.fromkeys([*BEGUN_TOKENS, *NAMES, *SHAPES, *WHOLE]))
 
 

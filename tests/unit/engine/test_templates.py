@@ -183,7 +183,7 @@ def test_a_key_that_is_missing_is_not_taken_for_a_method() -> None:
         "{% set n = namespace(s='a') %}{% for i in range(40) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
         "{{ 'a'" + "|replace('a', 'aaaaaaaaaa')" * 10 + " }}",
         "{{ '%1000000000d'|format(1) }}",
-        # What minijinja itself does not bound, and dies of.
+        # Templates that minijinja itself does not limit, and that end its process.
         "{{ [[['a'] * 1000] * 1000] * 1000 }}",
         "{% set n = namespace(s=1) %}{% for i in range(40) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s }}",
         "{{ '{0:1000000000}'.format(1) }}",

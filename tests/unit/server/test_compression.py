@@ -1,4 +1,4 @@
-"""Who gets a compressed answer, and that it is the same one."""
+"""A compressed answer goes to clients that accept gzip, and is the same one."""
 
 import gzip
 

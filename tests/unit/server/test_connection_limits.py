@@ -18,14 +18,14 @@ class Caller:
     """A connection that does nothing by itself."""
 
     def __init__(self, limiter: ConnectionLimiter, host: str = "10.0.0.1") -> None:
-        self.room = limiter.room_of(host)
+        self.group = limiter.group_of(host)
         self.since = 0.0
         self.body_bytes = 0
         self.is_paused = False
         self.unsent = 0
         self.taken = 0
         self.ends: list[str] = []
-        limiter.enter(self)
+        limiter.add(self)
 
     def reading_is_paused(self) -> bool:
         return self.is_paused
@@ -59,9 +59,9 @@ def test_a_body_may_take_a_second_more_for_what_has_come(limiter: ConnectionLimi
     limiter.begin(caller, always=False)
     limiter.body_goes_on(caller)
     caller.body_bytes = 500
-    limiter.look(24.9)
+    limiter.check_time(24.9)
     assert caller.ends == []
-    limiter.look(0.2)
+    limiter.check_time(0.2)
     assert caller.ends == ["late body"]
 
 
@@ -70,9 +70,9 @@ def test_time_in_which_the_server_does_not_read_does_not_count(limiter: Connecti
     limiter.begin(caller, always=False)
     limiter.body_goes_on(caller)
     caller.is_paused = True
-    limiter.look(1000)
+    limiter.check_time(1000)
     caller.is_paused = False
-    limiter.look(19)
+    limiter.check_time(19)
     assert caller.ends == []
 
 
@@ -80,7 +80,7 @@ def test_a_head_is_late_once_and_a_complete_one_never(limiter: ConnectionLimiter
     slow, quick = Caller(limiter), Caller(limiter)
     limiter.begin(quick, always=False)
     for _ in range(3):
-        limiter.look(11)
+        limiter.check_time(11)
     assert (slow.ends, quick.ends) == (["late head"], [])
 
 
@@ -88,11 +88,11 @@ def test_a_connection_without_a_request_is_ended_after_its_last_answer(limiter: 
     busy, idle = Caller(limiter), Caller(limiter)
     for caller in (busy, idle):
         limiter.begin(caller, always=False)
-    limiter.look(100)
-    limiter.rest(idle)
-    limiter.look(SETTINGS.keep_alive_s - 1)
+    limiter.check_time(100)
+    limiter.end_request(idle)
+    limiter.check_time(SETTINGS.keep_alive_s - 1)
     assert idle.ends == []
-    limiter.look(2)
+    limiter.check_time(2)
     assert (busy.ends, idle.ends) == ([], ["idle"])
 
 
@@ -100,13 +100,13 @@ def test_a_body_that_comes_after_its_answer_is_no_idle_connection(limiter: Conne
     caller = Caller(limiter)
     limiter.begin(caller, always=False)
     limiter.body_goes_on(caller)
-    limiter.look(1)
+    limiter.check_time(1)
     caller.body_bytes = 100 * SETTINGS.keep_alive_s
-    limiter.rest(caller)
-    limiter.look(SETTINGS.keep_alive_s + 1)
+    limiter.end_request(caller)
+    limiter.check_time(SETTINGS.keep_alive_s + 1)
     assert caller.ends == []
     limiter.body_ends(caller)
-    limiter.look(SETTINGS.keep_alive_s + 1)
+    limiter.check_time(SETTINGS.keep_alive_s + 1)
     assert caller.ends == ["idle"]
 
 
@@ -117,16 +117,16 @@ def test_a_connection_that_takes_its_answer_slowly_is_not_cut(limiter: Connectio
         caller.unsent = 1000
     for _ in range(20):
         steady.taken += 1
-        limiter.look(10)
+        limiter.check_time(10)
     assert (steady.ends, stuck.ends) == ([], ["aborted"])
 
 
 def test_a_refused_caller_is_cut_off_if_it_stays(limiter: ConnectionLimiter) -> None:
     caller = Caller(limiter)
     limiter.linger(caller)
-    limiter.look(LINGER_S)
+    limiter.check_time(LINGER_S)
     assert caller.ends == []
-    limiter.look(0.1)
+    limiter.check_time(0.1)
     assert caller.ends == ["aborted"]
     assert limiter.open == 0
 
@@ -142,8 +142,8 @@ def test_places_are_counted_and_given_back(limiter: ConnectionLimiter) -> None:
         limiter.begin(Caller(limiter, "10.0.0.3"), always=False)
     limiter.begin(Caller(limiter, "10.0.0.3"), always=True)
     for caller in busy:
-        limiter.leave(caller)
-        limiter.leave(caller)
+        limiter.remove(caller)
+        limiter.remove(caller)
     limiter.begin(Caller(limiter, "10.0.0.1"), always=False)
 
 
@@ -151,7 +151,7 @@ def test_the_connection_that_is_idle_for_longest_makes_room(limiter: ConnectionL
     idle = Caller(limiter, "10.0.0.1")
     limiter.begin(idle, always=False)
     oldest = Caller(limiter, "10.0.0.2")
-    limiter.rest(idle)
+    limiter.end_request(idle)
     newcomers = [Caller(limiter, f"10.0.1.{number}") for number in range(RESERVE + 2)]
     assert oldest.ends == ["aborted"]
     assert idle.ends == []
@@ -167,7 +167,7 @@ def test_the_time_of_a_connection_without_a_request_counts_tenfold(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     callers = {"resting": Caller(limiter, "10.0.0.1")}
     limiter.begin(callers["resting"], always=False)
-    limiter.rest(callers["resting"])
+    limiter.end_request(callers["resting"])
     now[0] += later_s - 0.05
     callers["new"] = Caller(limiter, "10.0.0.2")
     now[0] += 0.05
@@ -177,9 +177,9 @@ def test_the_time_of_a_connection_without_a_request_counts_tenfold(
 
 
 def test_one_network_of_ipv6_is_one_address(limiter: ConnectionLimiter) -> None:
-    assert limiter.room_of("2001:db8::1").address == limiter.room_of("2001:db8::ffff:1").address
-    assert limiter.room_of("2001:db8::1").address != limiter.room_of("2001:db8:0:1::1").address
-    assert limiter.room_of("::ffff:10.0.0.1").address != limiter.room_of("::ffff:10.0.0.2").address
+    assert limiter.group_of("2001:db8::1").address == limiter.group_of("2001:db8::ffff:1").address
+    assert limiter.group_of("2001:db8::1").address != limiter.group_of("2001:db8:0:1::1").address
+    assert limiter.group_of("::ffff:10.0.0.1").address != limiter.group_of("::ffff:10.0.0.2").address
 
 
 def test_heads_that_are_not_complete_hold_a_bounded_amount() -> None:

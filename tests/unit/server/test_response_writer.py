@@ -9,7 +9,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
-    """What went out, write by write."""
+    """The bytes that were sent, write by write."""
 
     def __init__(self) -> None:
         super().__init__()

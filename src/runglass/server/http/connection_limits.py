@@ -43,7 +43,7 @@ class ConnectionLimiter:
         self.now = 0.0
         """The limiter's clock in seconds. It stops while the event loop is blocked."""
         self._all = AddressConnections("")
-        self._rooms: dict[str, AddressConnections] = {}
+        self._groups: dict[str, AddressConnections] = {}
         self._heads: OrderedDict[Connection, int] = OrderedDict()
         self._heads_bytes = 0
         self._bodies: dict[Connection, None] = {}
@@ -59,24 +59,24 @@ class ConnectionLimiter:
         """How many connections there are."""
         return self._all.open
 
-    def room_of(self, host: str) -> AddressConnections:
+    def group_of(self, host: str) -> AddressConnections:
         """The connections that share a limit with this address; of IPv6 those of its network of 64 bits."""
         address = _network_of(host)
-        return self._rooms.get(address) or AddressConnections(address)
+        return self._groups.get(address) or AddressConnections(address)
 
-    def enter(self, connection: Connection) -> None:
+    def add(self, connection: Connection) -> None:
         """Adds a connection, which is idle. May cut off the connection that has been idle for longest."""
-        room = connection.room
+        group = connection.group
         # The dictionary keeps a group as long as it has a connection.
-        self._rooms[room.address] = room
+        self._groups[group.address] = group
         self._open.add(connection)
         now = time.monotonic()
-        for each in (room, self._all):
+        for each in (group, self._all):
             each.open += 1
             each.new[connection] = now
         self._begin_head(connection)
-        if room.open > self.limits.per_address + RESERVE:
-            self._make_room(room, now)
+        if group.open > self.limits.per_address + RESERVE:
+            self._make_room(group, now)
         if self._all.open > self.limits.in_all + RESERVE:
             self._make_room(self._all, now)
 
@@ -88,50 +88,50 @@ class ConnectionLimiter:
         """
         if connection in self._heads:
             self._end_head(connection)
-        room, every, limits = connection.room, self._all, self.limits
+        group, every, limits = connection.group, self._all, self.limits
         if not always:
             # The `busy` property is written out here, as this runs for every request.
             if every.open - len(every.idle) - len(every.new) >= limits.in_all:
                 raise busy_server(limits.in_all)
-            if room.open - len(room.idle) - len(room.new) >= limits.per_address:
+            if group.open - len(group.idle) - len(group.new) >= limits.per_address:
                 raise busy_address(limits.per_address)
-        if room.new.pop(connection, None) is None:
-            del room.idle[connection], every.idle[connection]
+        if group.new.pop(connection, None) is None:
+            del group.idle[connection], every.idle[connection]
         else:
             del every.new[connection]
 
-    def go_on(self, connection: Connection) -> None:
+    def begin_next(self, connection: Connection) -> None:
         """Checks the limits for a request that follows one that was admitted `always`.
 
         Raises as `begin` does, where the connection is beyond the limits.
         """
         if self._all.busy > self.limits.in_all:
             raise busy_server(self.limits.in_all)
-        if connection.room.busy > self.limits.per_address:
+        if connection.group.busy > self.limits.per_address:
             raise busy_address(self.limits.per_address)
 
-    def rest(self, connection: Connection) -> None:
+    def end_request(self, connection: Connection) -> None:
         """Makes the connection idle again, as the response has been sent. It is the last to be cut off."""
         if connection in self._open:
             if connection not in self._heads and connection not in self._bodies:
                 connection.since = self.now
             now = time.monotonic()
-            for each in (connection.room, self._all):
+            for each in (connection.group, self._all):
                 each.new.pop(connection, None)
                 each.idle[connection] = now
 
-    def leave(self, connection: Connection) -> None:
+    def remove(self, connection: Connection) -> None:
         """Removes a connection that is gone. Further calls do nothing."""
         if connection not in self._open:
             return
         self._open.remove(connection)
-        room = connection.room
-        for each in (room, self._all):
+        group = connection.group
+        for each in (group, self._all):
             each.open -= 1
             each.new.pop(connection, None)
             each.idle.pop(connection, None)
-        if not room.open:
-            del self._rooms[room.address]
+        if not group.open:
+            del self._groups[group.address]
         self._end_head(connection)
         self._bodies.pop(connection, None)
         self._stalled.pop(connection, None)
@@ -163,7 +163,7 @@ class ConnectionLimiter:
         """Leaves the connection a moment to take its last response."""
         self._end_head(connection)
         self._bodies.pop(connection, None)
-        self.rest(connection)
+        self.end_request(connection)
         self._leaving.setdefault(connection, self.now)
 
     def refused(self, error: APIError) -> None:
@@ -189,11 +189,11 @@ class ConnectionLimiter:
             while True:
                 await asyncio.sleep(tick_s)
                 passed_s, before = clock() - before, clock()
-                self.look(min(passed_s, 2 * tick_s))
+                self.check_time(min(passed_s, 2 * tick_s))
         finally:
             self._report()
 
-    def look(self, passed_s: float) -> None:
+    def check_time(self, passed_s: float) -> None:
         """Checks all limits of time, `passed_s` after the check before."""
         self.now += passed_s
         now, settings = self.now, self.settings
@@ -262,12 +262,12 @@ class ConnectionLimiter:
     def _end_head(self, connection: Connection) -> None:
         self._heads_bytes -= self._heads.pop(connection, 0)
 
-    def _make_room(self, room: AddressConnections, now: float) -> None:
+    def _make_room(self, group: AddressConnections, now: float) -> None:
         self._refused["the connection that had no request for longest made room for another"] += 1
-        self._cut_off(room.least_needed(now))
+        self._cut_off(group.least_needed(now))
 
     def _cut_off(self, connection: Connection) -> None:
-        self.leave(connection)
+        self.remove(connection)
         connection.abort()
 
 

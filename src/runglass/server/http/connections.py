@@ -10,8 +10,8 @@ NEW_COUNTS = 10
 class Connection(Protocol):
     """A connection, for `ConnectionLimiter`."""
 
-    room: "AddressConnections"
-    """The connections of the same address, from `ConnectionLimiter.room_of`."""
+    group: "AddressConnections"
+    """The connections of the same address, from `ConnectionLimiter.group_of`."""
     since: float
     """When the unfinished head or body began, or the last answer ended, by the clock of the limiter."""
     body_bytes: int

@@ -46,15 +46,15 @@ class HttpProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        door: ConnectionLimiter,
+        limiter: ConnectionLimiter,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.since = 0.0
         self.body_bytes = 0
-        self.room = door.room_of("")
-        self._door = door
-        self._settings = door.settings
-        self._header_count_limit = door.settings.header_count_limit
+        self.group = limiter.group_of("")
+        self._limiter = limiter
+        self._settings = limiter.settings
+        self._header_count_limit = limiter.settings.header_count_limit
         self._watched: dict[bytes, list[bytes]] = {}
         self._sound: dict[bytes, list[bytes]] | None = None
         """The watched headers of the last request without a fault, as most callers repeat them."""
@@ -77,11 +77,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, HeadBufferingTransport(transport, self.loop)))
-        self.room = self._door.room_of(self.client[0] if self.client else "")
-        self._door.enter(self)
+        self.group = self._limiter.group_of(self.client[0] if self.client else "")
+        self._limiter.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._door.leave(self)
+        self._limiter.remove(self)
         if self._probe is not None:
             self._probe.cancel()
         if self._answering is not None:
@@ -174,9 +174,9 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             if first:
                 self._is_for_health = self.url.startswith(HEALTH) and self.url.partition(b"?")[0] == HEALTH
-                self._door.begin(self, always=self._is_for_health)
+                self._limiter.begin(self, always=self._is_for_health)
             elif self._is_for_health:
-                self._door.go_on(self)
+                self._limiter.begin_next(self)
         except APIError as error:
             self._raise(error)
         super().on_headers_complete()
@@ -211,7 +211,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._answering = None
             self.server_state.total_requests += 1
             self.flow.resume_reading()
-        self._door.rest(self)
+        self._limiter.end_request(self)
         if self._ended:
             self._send_refusal()
         elif self._in_body and self.expect_100_continue and not self.body_bytes:
@@ -282,19 +282,19 @@ class HttpProtocol(HttpToolsProtocol):
                 refusal = large_head(limit)
             self._refuse(refusal)
         elif not self._in_body:
-            self._door.head_goes_on(self, self._fed_bytes)
+            self._limiter.head_goes_on(self, self._fed_bytes)
         elif self.body_bytes > self._settings.body_limit_bytes and self.cycle.response_complete:
             # The response was sent long ago and the body still comes, so it is read no further.
             self._leave()
         else:
             self._is_slow_body = True
-            self._door.body_goes_on(self)
+            self._limiter.body_goes_on(self)
 
     def _end_body(self) -> None:
         self._fed_bytes, self._in_body = 0, False
         if self._is_slow_body:
             self._is_slow_body = False
-            self._door.body_ends(self)
+            self._limiter.body_ends(self)
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.more_body = False
@@ -311,7 +311,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, refusal: APIError) -> None:
         """Stops reading, sends the responses to earlier requests and the refusal, and ends the connection."""
-        self._door.refused(refusal)
+        self._limiter.refused(refusal)
         self._refusal, self._ended = refusal, True
         self.parser = None  # type: ignore[assignment]
         self.headers, self.url, self._watched = [], b"", {}
@@ -341,7 +341,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._ended = True
         if self.transport.is_closing():
             return
-        self._door.linger(self)
+        self._limiter.linger(self)
         self.flow.resume_reading()
         self.transport.write_eof()
 
