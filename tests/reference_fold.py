@@ -83,6 +83,7 @@ def flow_run(events: list[JsonObject], attempts: list[JsonObject]) -> JsonObject
             "status": run_status(events),
             "triggerType": begin["triggerType"],
             "sessionId": begin.get("sessionId"),
+            "startedBy": begin.get("startedBy"),
             "traceParent": begin.get("traceParent"),
             "traceState": begin.get("traceState"),
             "stepCount": begin["stepCount"],

@@ -106,6 +106,7 @@ class Log:
             **self.some(
                 flowSlug=st.just("slug"),
                 sessionId=st.just("session"),
+                startedBy=st.just("nk_live_1234"),
                 traceParent=st.just(header),
                 traceState=st.just("a=b"),
             ),

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -27,6 +27,11 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+def iso_ms(since_epoch_ms: int) -> str:
+    """The milliseconds since 1970 as `iso` has them."""
+    return iso(datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=since_epoch_ms))
 
 
 def iso(moment: datetime) -> str:

@@ -52,7 +52,10 @@ class Event(
 
 
 class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
-    """First event of a run. `version` 0 is the draft; `trace_parent` and `trace_state` are W3C headers."""
+    """First event of a run. `version` 0 is the draft; `trace_parent` and `trace_state` are W3C headers.
+
+    `started_by` is the name of the API key that started the run.
+    """
 
     run_id: str
     flow_id: str
@@ -61,6 +64,7 @@ class RunStarted(Event, frozen=True, kw_only=True, eq=False, tag="run_started"):
     trigger_type: str
     version: int
     session_id: str | None = None
+    started_by: str | None = None
     trace_parent: str | None = None
     trace_state: str | None = None
 

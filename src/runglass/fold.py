@@ -222,6 +222,7 @@ class RunFold:
                     version=event.version,
                     trigger_type=event.trigger_type,
                     session_id=event.session_id,
+                    started_by=event.started_by,
                     started_at=event.at,
                     step_count=event.step_count,
                     trace_parent=event.trace_parent,

@@ -148,10 +148,41 @@ class JobPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class RunPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A page of runs, newest first. `next_cursor` is None on the last page."""
+    """A page of runs, newest first. `next_cursor` is None on the last page.
+
+    A page of a query that takes long to search for may have few runs, or none, and not be the last one.
+    `last_change` is the number after which a stream of the list has every change that the page has not.
+    """
 
     runs: list[RunSummary]
     next_cursor: str | None = None
+    last_change: int | None = None
+
+
+class RunsCreated(msgspec.Struct, frozen=True, kw_only=True):
+    """How many runs were created in an interval of time, and how many of these have failed."""
+
+    runs: int
+    failed: int
+
+
+class RunHistogram(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    rename={"from_": "from", "bucket_ms": "bucketMs", "counted_from": "countedFrom"},
+):
+    """Runs by when they were created, in intervals of `bucket_ms` each. Times are ISO 8601 in UTC.
+
+    Where there were too many to count, older ones than `counted_from` are not in it.
+    """
+
+    from_: str
+    to: str
+    bucket_ms: int
+    buckets: list[RunsCreated]
+    counted_from: str | None = None
 
 
 def accept_both_spellings(body: Any, shape: type[msgspec.Struct]) -> Any:

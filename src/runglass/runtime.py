@@ -88,12 +88,13 @@ class Runtime:
         outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
+        started_by: str | None = None,
         role: Role = "run",
     ) -> Submitted:
         """Checks the request and starts the run. `version` None is production, or the draft without one.
 
         `size_bytes` is about how large the request is, `role` that of its caller; `key_id` is the key that
-        is owed its content.
+        is owed its content, `started_by` its name.
 
         Raises APIError for an unknown flow or version, for inputs, overrides or models that do not fit or are
         not allowed, and then for a spent budget or a full project; DuplicateIdempotencyKey where `call` has
@@ -141,6 +142,7 @@ class Runtime:
                 outputs=outputs,
                 size_bytes=size_bytes,
                 key_id=key_id,
+                started_by=started_by,
             )
         return Submitted(run, record.id, step_count(flow))
 

@@ -81,10 +81,10 @@ class RunError(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="came
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel", omit_defaults=True):
     """High-level metadata about one execution. Times are ISO 8601 in UTC, `duration_ms` is milliseconds.
 
-    `version` 0 is the draft. `totals` add up all attempts and model calls. `overridden` names what the run's
-    callers set anew, as `STEP.FIELD` or, of a step's input, `STEP.input.FIELD`; the values are in the event
-    `overrides_applied`, where content is kept. `trace_parent` and `trace_state` are the W3C headers that the
-    run was started with.
+    `version` 0 is the draft. `started_by` is the name of the API key that started the run. `totals` add up
+    all attempts and model calls. `overridden` names what the run's callers set anew, as `STEP.FIELD` or, of a
+    step's input, `STEP.input.FIELD`; the values are in the event `overrides_applied`, where content is kept.
+    `trace_parent` and `trace_state` are the W3C headers that the run was started with.
     """
 
     id: str
@@ -98,6 +98,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
     flow_slug: str | None = None
     version: int | None = None
     session_id: str | None = None
+    started_by: str | None = None
     error: RunError | None = None
     totals: RunTotals | None = None
     overridden: list[str] = []

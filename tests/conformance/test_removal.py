@@ -11,6 +11,7 @@ import pytest
 from runglass.content import strip_event, strip_step
 from runglass.errors import RunPurged, WrongExpectedVersion
 from runglass.events import FlowCompleted, KnownEvent, RunStarted, StepCompleted, StepStarted, encode_event
+from runglass.run_query import RunQuery
 from runglass.store.base import Store
 from runglass.store.records import (
     NO_RETENTION,
@@ -73,7 +74,7 @@ async def test_a_purged_run_is_gone_at_once_before_its_rows_are(store: Store) ->
     assert await store.purge_run(run.no)
     assert await store.run("run-1") is None
     assert await store.trace("run-1", project_id=run.project_id, limit_bytes=1000) is None
-    listed = await store.runs(run.project_id, flow_id=None, status=None, before=None, limit=10)
+    listed = (await store.runs(run.project_id, RunQuery(), limit=10)).runs
     assert [listing.id for listing in listed] == [other.id]
     assert await rows_left(store, run.no) > 0
     assert not await store.purge_run(run.no), "it is there no more"

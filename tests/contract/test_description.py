@@ -27,6 +27,7 @@ MANAGED = ["", "/versions/{number}", "/publish", "/production"]
 PATHS = {
     "/health",
     "/api/v1/flow-runs",
+    "/api/v1/flow-runs/histogram",
     "/api/v1/schemas/flow.json",
     "/api/v1/seq/{org}/{project}/{slug}/execute",
     "/api/v1/seq/{org}/{project}/{slug}/{version}/execute",

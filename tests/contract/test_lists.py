@@ -113,9 +113,9 @@ def test_a_flow_is_named_by_its_slug_or_its_id(
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("flow_slug=anything", "known are flow_id, flow, status, since, until, limit, cursor"),
-        ("page=2", "known are flow_id"),
-        ("_=1700000000", "known are flow_id"),
+        ("flow_slug=anything", "known are q, flow_id, flow, status, since, until, limit, cursor"),
+        ("page=2", "known are q, flow_id"),
+        ("_=1700000000", "known are q, flow_id"),
         ("stauts=failed", "did you mean 'status'?"),
         ("sinse=2026-01-01", "did you mean 'since'?"),
     ],

@@ -19,7 +19,7 @@ RUN_FIELDS = {
     "version",
     "totals",
 }
-ENDED_RUN_FIELDS = RUN_FIELDS | {"completedAt", "durationMs"}
+ENDED_RUN_FIELDS = RUN_FIELDS | {"completedAt", "durationMs", "startedBy"}
 OPTIONAL_RUN_FIELDS = {"error", "overridden", "blockOverrides"}
 STEP_FIELDS = {"attempt", "startedAt", "status", "stepId", "truncated", "inputSizeBytes"}
 OPTIONAL_STEP_FIELDS = {
@@ -287,7 +287,7 @@ def test_runs_are_listed_newest_first_and_paged() -> None:
             answer = http.get("/flow-runs", params=query)
             assert answer.status_code == 200, answer.text
             body: dict[str, Any] = answer.json()
-            assert list(body) == ["runs", "nextCursor"]
+            assert list(body) == ["runs", "nextCursor", "lastChange"]
             assert all(
                 ENDED_RUN_FIELDS <= set(run) <= ENDED_RUN_FIELDS | OPTIONAL_RUN_FIELDS for run in body["runs"]
             )

@@ -37,6 +37,7 @@ class Row(NamedTuple):
 
 ROWS = [
     Row("GET", "/flow-runs", 200, 200, 200, unseen=None),
+    Row("GET", "/flow-runs/histogram", 200, 200, 200, unseen=None),
     *(
         Row("GET", f"{run}{resource}", 200, 200, 200, unseen=unseen)
         for run, unseen in (
@@ -251,7 +252,7 @@ def test_an_unknown_object_is_not_found_before_it_is_forbidden(
 
 def test_lists_have_only_objects_of_the_callers_project(world: World) -> None:
     stranger = world.strangers["admin"]
-    assert stranger.get("/flow-runs").json() == {"runs": [], "nextCursor": None}
+    assert stranger.get("/flow-runs").json() == {"runs": [], "nextCursor": None, "lastChange": 0}
     assert [flow["slug"] for flow in stranger.get("/flows").json()["flows"]] == ["anything"]
     theirs = {flow["id"] for flow in stranger.get("/flows").json()["flows"]}
     assert theirs.isdisjoint(flow["id"] for flow in world.callers["read"].get("/flows").json()["flows"])

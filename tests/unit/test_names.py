@@ -24,6 +24,7 @@ schema schemas security selector serve server service services settings spans sp
 stream streaming syntax table task template terminal terminate testing text threads time token tool
 transform transport types uvicorn validation value view views watch watcher without writer
 compare cookie login origin parts same styles vendor
+condition index search
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 

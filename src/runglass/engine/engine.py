@@ -129,6 +129,7 @@ class Engine:
         outputs: LiveOutputs | None = None,
         size_bytes: int = 0,
         key_id: int | None = None,
+        started_by: str | None = None,
     ) -> StartedRun:
         """Creates the run and lets it go on, or wait for its turn. When this returns, the run can be read.
 
@@ -150,7 +151,7 @@ class Engine:
             capture=plan.capture,
             session_id=session_id,
             request=request,
-            summary=msgspec.json.encode(plan.summary(run_id, record.id, session_id=session_id)),
+            summary=msgspec.json.encode(plan.summary(run_id, record.id, session_id, started_by)),
             # In the queue it has no owner: the first process with a place for it may claim it.
             owner=owner if queued is None else None,
             call=call,

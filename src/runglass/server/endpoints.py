@@ -23,9 +23,17 @@ from runglass.admin_api import (
     ViewerTicket,
 )
 from runglass.outline import OutlinePage
-from runglass.run_api import CompletedResult, JobAccepted, JobPage, JobState, RunPage, ToolCallsRequired
+from runglass.run_api import (
+    CompletedResult,
+    JobAccepted,
+    JobPage,
+    JobState,
+    RunHistogram,
+    RunPage,
+    ToolCallsRequired,
+)
 from runglass.server.endpoint import Answer, Endpoint, Lookup
-from runglass.server.requests import pagination, parameters
+from runglass.server.requests import pagination, parameters, run_query
 from runglass.server.requests import schemas as bodies
 from runglass.server.routes import (
     audit,
@@ -36,6 +44,7 @@ from runglass.server.routes import (
     keys,
     outline,
     payload,
+    run_lists,
     runs,
     sessions,
     steps,
@@ -186,6 +195,18 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
 
 
 ENDPOINTS: list[Endpoint] = [
+    # Ahead of the paths of one run, which would take its name for an id.
+    Endpoint(
+        "GET",
+        f"{API}/flow-runs/histogram",
+        run_lists.histogram,
+        "read",
+        READING,
+        "How many runs there were when",
+        Answer((RunHistogram,), "Counts of runs by time."),
+        query=(*run_query.FILTERS, run_lists.BUCKETS),
+        refuses_unknown=True,
+    ),
     *_of_a_run(
         RUN,
         Lookup(run_by_id, ("execution_id",), "run"),
@@ -239,17 +260,13 @@ ENDPOINTS: list[Endpoint] = [
     Endpoint(
         "GET",
         f"{API}/flow-runs",
-        runs.runs,
+        run_lists.runs,
         "read",
         READING,
         "The project's runs",
         Answer((RunPage,), "A page of runs."),
         query=(
-            runs.FLOW_ID,
-            runs.SLUG,
-            runs.STATUS,
-            pagination.SINCE,
-            pagination.UNTIL,
+            *run_query.FILTERS,
             pagination.LIMIT,
             pagination.CURSOR,
         ),

@@ -18,6 +18,8 @@ from runglass.admin_api import SERVER, Actor, AuditEntry
 from runglass.errors import RunUnreadable
 from runglass.outline_builder import AttemptRow
 from runglass.run_api import CaptureMode
+from runglass.run_query import RunQuery
+from runglass.store.list_records import ChangedRun, FoundRuns, ListPosition, RunCounts
 from runglass.store.records import (
     NO_RETENTION,
     ApiKey,
@@ -35,7 +37,6 @@ from runglass.store.records import (
     Retention,
     RetentionOfFlow,
     Role,
-    RunListing,
     RunRecord,
     StepRow,
 )
@@ -230,26 +231,28 @@ class Store(Protocol):
         """All runs whose status is paused, oldest first."""
 
     async def runs(
-        self,
-        project_id: int,
-        *,
-        flow_id: str | None,
-        status: str | None,
-        before: str | None,
-        limit: int,
-        since: str | None = None,
-    ) -> list[RunListing]:
-        """The project's runs, newest first, from the one before run id `before` on.
+        self, project_id: int, query: RunQuery, *, after: ListPosition | None = None, limit: int
+    ) -> FoundRuns:
+        """The project's runs that meet the query, newest first, from behind `after` on.
 
-        None has an id lower than `since`.
+        Takes some hundredths of a second at most: a page of a query that would take longer is not full.
         """
 
-    async def jobs(
-        self, project_id: int, flow_id: str, *, statuses: Sequence[str], before: str | None, limit: int
-    ) -> list[RunListing]:
-        """The flow's runs with trigger type `job`, paged as `runs`.
+    async def count_runs(self, project_id: int, query: RunQuery, *, until_ms: int, buckets: int) -> RunCounts:
+        """How many runs meet the query, in intervals of equal length by when they were created.
 
-        With `statuses` only those that have one of them.
+        From the time that the query names, or else that of the first run that may meet it, up to before
+        `until_ms`. Takes some tenths of a second at most.
+        """
+
+    async def changed_runs(
+        self, project_id: int, query: RunQuery, *, after: int, limit: int
+    ) -> list[ChangedRun]:
+        """The project's runs whose newest change has a number above `after`, by that number.
+
+        A change is that a run is created or that its status changes. They are numbered in the order of
+        their commits, and no reader sees a number before all lower ones. Texts are looked for as long as
+        `runs` does; a run for which that is too short does not meet the query.
         """
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:

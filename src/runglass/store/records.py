@@ -8,7 +8,7 @@ import msgspec
 
 from runglass.money import ZERO
 from runglass.run_api import CaptureMode
-from runglass.trace import TERMINAL
+from runglass.trace import TERMINAL, RunSummary, RunTotals
 
 Role = str
 """`admin`, `run` or `read`."""
@@ -170,14 +170,25 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in TERMINAL
 
 
-class RunListing(NamedTuple):
-    """A run in a list: some columns of its row, and its `flowRun` JSON."""
+class RunNumbers(NamedTuple):
+    """What a run that has ended adds up to, for finding it by that; None for what is not known."""
 
-    id: str
-    flow_id: str
-    status: str
-    trigger_type: str
-    summary: bytes
+    duration_ms: int | None = None
+    cost_usd: float | None = None
+    tokens: int | None = None
+
+    @classmethod
+    def of(cls, summary: RunSummary) -> "RunNumbers":
+        """The numbers of a run; none of one that goes on, whose summary still changes."""
+        if summary.status not in TERMINAL:
+            return cls()
+        totals = summary.totals or RunTotals()
+        return cls(
+            # To a store the number says that the run has ended, also if that was before it began.
+            summary.duration_ms or 0,
+            None if totals.cost_usd is None else float(totals.cost_usd),
+            None if totals.tokens is None else totals.tokens.total,
+        )
 
 
 class StepRow(NamedTuple):
@@ -216,7 +227,7 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
 
     `summary` and `status` are the run's after the last event. A terminal status drops the checkpoints and the
     request, and keeps `result` and `error`, which the caller is owed. `owner` goes on with the run.
-    `ended_at` is when it ended, where it has.
+    `ended_at` is when it ended, and `numbers` what it adds up to, where it has.
     `dropped` are ids of steps whose checkpoints are void. `owed`, by seq, is content of events that a
     repeated call gets beside the log. `spent_usd` joins the project's spending, `reserved_usd` what
     is held back of its budget: less than 0 where more was given back than taken. `log_bytes` and `open_bytes`
@@ -241,3 +252,4 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str | None = None
     log_bytes: int = 0
     open_bytes: int = 0
+    numbers: RunNumbers = RunNumbers()

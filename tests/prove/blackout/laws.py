@@ -14,6 +14,7 @@ import msgspec
 
 from runglass.events import decode_event
 from runglass.fold import RunFold, fold
+from runglass.run_query import RunQuery
 from runglass.store.base import Store
 from runglass.store.records import Project, RunRecord, StepRow
 from runglass.store.sqlite.sql_helpers import every
@@ -92,7 +93,7 @@ class Laws:
                 heads[run_id] = run.head
                 names |= {append_name(run_id, head) for head in range(run.head + 1)} & self._digests.keys()
                 names |= {f"answer {run_id}"} if call.answer is not None else set()
-        listed = await store.runs(project.id, flow_id=None, status=None, before=None, limit=100_000)
+        listed = (await store.runs(project.id, RunQuery(), limit=100_000)).runs
         ids = {msgspec.json.decode(each.summary, type=RunSummary).id for each in listed}
         assert ids == heads.keys(), f"the list of runs differs from the runs: {ids ^ heads.keys()}"
         # Each append spent as much as it had events: commits are whole across runs and tables.

@@ -11,6 +11,7 @@ from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run_queue import RunQueue
 from runglass.errors import APIError, StoreError
+from runglass.run_query import RunQuery
 from runglass.store.records import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
@@ -91,7 +92,7 @@ async def test_a_run_beyond_a_full_queue_is_unavailable_and_not_stored(
             await start(house, FLOW)
         assert (caught.value.code, caught.value.status) == ("UNAVAILABLE", 503)
         project = await house.store.ensure_project("acme", "demo")
-        listed = await house.store.runs(project.id, flow_id=None, status=None, before=None, limit=10)
+        listed = (await house.store.runs(project.id, RunQuery(), limit=10)).runs
         assert sorted(run.id for run in listed) == sorted(run.id for run in runs)
         house.engine.cancel(runs[0].id, reason="enough")
         await begun(house, runs[1])

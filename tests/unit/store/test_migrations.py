@@ -205,3 +205,33 @@ def test_what_is_kept_for_calls_is_counted_from_then_on() -> None:
 
 def marks_of(row: tuple[object, ...]) -> str:
     return ", ".join("?" * len(row))
+
+
+def test_what_ended_runs_add_up_to_is_taken_from_their_summaries() -> None:
+    told = (
+        b'{"durationMs":842,"startedAt":"2026-01-01T00:00:00.000Z",'
+        b'"totals":{"costUsd":"0.0031755","tokens":{"total":8600}}}'
+    )
+    runs = [
+        (1, "paid", "completed", told, "2026"),
+        (2, "free", "failed", b'{"durationMs":3,"totals":{}}', "2026"),
+        (3, "odd", "completed", b"\x00", "2026"),
+        (4, "live", "running", told, None),
+    ]
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_to(database, 14)
+        database.execute("INSERT INTO project (org, name) VALUES ('a', 'b')")
+        database.executemany(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary,"
+            " ended_at) VALUES (?, ?, 1, 'f', 0, ?, 'api', 'off', ?, ?)",
+            [(no, run_id, status, summary, ended) for no, run_id, status, summary, ended in runs],
+        )
+        migrate_sqlite(database)
+        sql = "SELECT id, duration_ms, cost_usd, tokens, change_no FROM run ORDER BY no"
+        assert database.execute(sql).fetchall() == [
+            ("paid", 842, 0.0031755, 8600, 0),
+            ("free", 3, None, None, 0),
+            ("odd", None, None, None, 0),
+            ("live", None, None, None, 0),
+        ]
+        assert database.execute("SELECT run_changes FROM project").fetchone() == (0,)

@@ -29,7 +29,7 @@ class RunPages(RunPage, frozen=True, kw_only=True, rename="camel", dict=True, eq
     ) -> "RunPages":
         """The page that `call` asks for. Raises as the transport does."""
         first = transport.call(call, timeout=timeout)
-        pages = cls(runs=first.runs, next_cursor=first.next_cursor)
+        pages = cls(runs=first.runs, next_cursor=first.next_cursor, last_change=first.last_change)
         pages.__dict__["_way_on"] = (transport, call, timeout)
         return pages
 

@@ -14,14 +14,14 @@ from msgspec.structs import force_setattr
 
 from runglass.bus.base import Bus
 from runglass.clock import Clock, iso
-from runglass.engine.journal.checkpoints import path_text
+from runglass.engine.journal.step_rows import step_rows
 from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, note_activity, paced_write
 from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import KnownEvent, RunStarted, encode_event
 from runglass.fold import RunFold, StepChange
 from runglass.money import ZERO, subtract_usd
 from runglass.store.base import Store
-from runglass.store.records import Append, Checkpoint, RunRecord, StepRow
+from runglass.store.records import Append, Checkpoint, RunNumbers, RunRecord
 from runglass.trace import TERMINAL
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ class Recorder:
                 trigger_type=run.trigger_type,
                 version=run.version,
                 session_id=run.session_id,
+                started_by=summary.started_by,
                 trace_parent=summary.trace_parent,
                 trace_state=summary.trace_state,
             )
@@ -196,7 +197,7 @@ class Recorder:
         note_activity(self._run.project_id)
         status = self._fold.status
         spent_usd, reserved_usd = self._fold.spent.cost_usd or ZERO, self._fold.reserved_usd
-        rows = _rows(list(self._changes.values()))
+        rows = step_rows(list(self._changes.values()))
         # A row that says `running` is followed by another in its place.
         for row in rows:
             if row.status != "running":
@@ -224,6 +225,7 @@ class Recorder:
             if reserved_usd is not self._reserved_usd
             else ZERO,
             ended_at=self._at if status in TERMINAL else None,
+            numbers=RunNumbers.of(self._fold.summary),
             log_bytes=log_bytes if counted else 0,
             open_bytes=open_bytes if counted else 0,
         )
@@ -283,17 +285,3 @@ class Recorder:
         except Exception:
             # The events are stored, and readers look by themselves after a while.
             log.exception("readers of run %s could not be woken", self._run.id)
-
-
-def _rows(changes: Sequence[StepChange]) -> list[StepRow]:
-    return [
-        StepRow(
-            position,
-            step.step_id,
-            path_text(step.loop_path),
-            step.attempt,
-            step.status,
-            json.encode(step),
-        )
-        for position, step in changes
-    ]

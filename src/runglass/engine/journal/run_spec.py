@@ -31,7 +31,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     attachments: list[Attachment] = []
     trace_context: TraceContext | None = None
 
-    def summary(self, run_id: str, flow_id: str, *, session_id: str | None) -> RunSummary:
+    def summary(
+        self, run_id: str, flow_id: str, session_id: str | None, started_by: str | None
+    ) -> RunSummary:
         """The summary of a run that has not begun yet."""
         return RunSummary(
             id=run_id,
@@ -41,6 +43,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
             version=self.version,
             trigger_type=self.trigger_type,
             session_id=session_id,
+            started_by=started_by,
             step_count=step_count(self.flow),
             trace_parent=None if self.trace_context is None else self.trace_context.parent,
             trace_state=None if self.trace_context is None else self.trace_context.state,

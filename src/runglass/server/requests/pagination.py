@@ -14,7 +14,9 @@ from msgspec import Meta
 
 from runglass.clock import iso
 from runglass.errors import APIError, api_error
+from runglass.run_query import created_ms
 from runglass.server.endpoint import Parameter
+from runglass.store.list_records import ListPosition
 
 LIMIT = Parameter("limit", Annotated[int, Meta(ge=1, le=100)], "a number from 1 to 100", default=20)
 MOST_MANAGED = 1000
@@ -40,6 +42,26 @@ _LATEST_MS = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MS
 def cursor_of(run_id: str) -> str:
     """The cursor of a page that ends with that run."""
     return base64.urlsafe_b64encode(uuid.UUID(run_id).bytes).rstrip(b"=").decode()
+
+
+def cursor_of_position(position: ListPosition) -> str:
+    """The cursor of a page that ends there; inside the log of a run it is longer."""
+    packed = uuid.UUID(position.run_id).bytes
+    if position.seq:
+        packed += position.seq.to_bytes(8) + position.met.to_bytes(8)
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def position_of(cursor: str) -> ListPosition:
+    """Where a page of the list of runs ended. Raises INVALID_REQUEST."""
+    try:
+        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise _no_cursor() from error
+    seq, met = int.from_bytes(packed[16:24]), int.from_bytes(packed[24:])
+    if len(packed) not in (16, 32) or seq >= 1 << 63:
+        raise _no_cursor()
+    return ListPosition(str(uuid.UUID(bytes=packed[:16])), seq, met)
 
 
 def run_before(cursor: str) -> str:
@@ -85,15 +107,11 @@ def slug_before(cursor: str) -> str:
 
 def time_of(time: str, *, name: str) -> str:
     """The time as the store writes times. Raises INVALID_REQUEST."""
-    return iso(_EPOCH + min(_since_epoch_ms(time, name=name), _LATEST_MS) * _MS)
+    return iso(_EPOCH + min(since_epoch_ms(time, name=name), _LATEST_MS) * _MS)
 
 
-def first_id_at(time: str, *, name: str) -> str:
-    """The lowest id of a run that is created at that time or later. Raises INVALID_REQUEST."""
-    return str(uuid.UUID(int=_since_epoch_ms(time, name=name) << 80))
-
-
-def _since_epoch_ms(time: str, *, name: str) -> int:
+def since_epoch_ms(time: str, *, name: str) -> int:
+    """The time in milliseconds since 1970. Raises INVALID_REQUEST."""
     try:
         moment = datetime.fromisoformat(time)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
@@ -112,4 +130,4 @@ def _no_cursor() -> APIError:
 
 def created_at(run_id: str) -> str:
     """When the run with that id was created, ISO 8601."""
-    return iso(_EPOCH + (uuid.UUID(run_id).int >> 80) * _MS)
+    return iso(_EPOCH + created_ms(run_id) * _MS)

@@ -14,12 +14,13 @@ from starlette.responses import Response
 from runglass.engine.scheduling.offloading import offload
 from runglass.errors import api_error
 from runglass.run_api import JobAccepted, JobPage, JobRequest, JobState, JobSummary
+from runglass.run_query import RunQuery
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
 from runglass.server.requests.messages import normalize_messages
-from runglass.server.requests.pagination import created_at, cursor_of, run_before
+from runglass.server.requests.pagination import created_at, cursor_of_position, position_of
 from runglass.server.requests.parameters import (
     RequestedVersion,
     checked_uuid,
@@ -37,7 +38,8 @@ from runglass.server.services.idempotency import Finish, StoredResponse, with_id
 from runglass.server.services.request_admission import admission_of
 from runglass.server.services.run_failure import RunFailure, failure_of, result_of
 from runglass.store.base import Store, decoding
-from runglass.store.records import ApiKey, IdempotencyKey, RunListing, RunRecord
+from runglass.store.list_records import RunListing
+from runglass.store.records import ApiKey, IdempotencyKey, RunRecord
 from runglass.trace import RunSummary
 
 log = logging.getLogger(__name__)
@@ -115,16 +117,14 @@ async def jobs(
 ) -> Response:
     """The jobs of a flow without their results, newest first; `nextCursor` is null on the last page."""
     flow = await require_flow(request, org, project, slug)
-    found = await runtime_of(request).store.jobs(
+    found = await runtime_of(request).store.runs(
         flow.project_id,
-        flow.id,
-        statuses=STATUSES[status] if status else (),
-        before=None if cursor is None else run_before(cursor),
-        limit=limit + 1,
+        RunQuery.of(flow_id=flow.id, trigger=TRIGGER, statuses=STATUSES[status] if status else ()),
+        after=None if cursor is None else position_of(cursor),
+        limit=limit,
     )
-    page = found[:limit]
-    following = cursor_of(page[-1].id) if len(found) > limit else None
-    return answer(JobPage(jobs=[_summary(run) for run in page], next_cursor=following))
+    following = None if found.position is None else cursor_of_position(found.position)
+    return answer(JobPage(jobs=[_summary(run) for run in found.runs], next_cursor=following))
 
 
 async def _queue(
@@ -156,6 +156,7 @@ async def _queue(
                 call=call,
                 size_bytes=size,
                 key_id=request.auth.id,
+                started_by=request.auth.hint,
                 role=request.auth.role,
             )
             accepted = JobAccepted(

@@ -1,4 +1,4 @@
-"""Reading runs: traces as the store's bytes joined, streams, and the list of runs.
+"""Reading runs: traces as the store's bytes joined, and streams.
 
 The same handlers serve both path forms; only the lookup of the run differs (`authentication.py`).
 """
@@ -19,13 +19,11 @@ from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.json_streaming import PART_BYTES, Pages, joined
 from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.http.sse_response import event_stream
-from runglass.server.requests.pagination import cursor_of, first_id_at, run_before
 from runglass.server.security.authentication import OpenedTrace, runtime_of
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.step_attempts import chosen_attempts
 from runglass.store.base import Store, decoding
-from runglass.store.records import AttemptKey, RunListing, RunRecord
-from runglass.trace import RunStatus
+from runglass.store.records import AttemptKey, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +52,6 @@ LAST_EVENT_ID = Parameter(
     "the id of an event; the stream goes on after it",
     argument="last_event_id",
 )
-STATUS = Parameter("status", RunStatus | None, "pending, running, paused, completed, failed or cancelled")
-FLOW_ID = Parameter("flow_id", str, "the `flowId` of a flow")
-SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
 
 
 async def summary(request: ApiRequest, run: RunRecord) -> Response:
@@ -117,39 +112,6 @@ async def stream(
     return event_stream(pages, ongoing=request.services.ongoing, key_id=request.auth.id)
 
 
-async def runs(
-    request: ApiRequest,
-    flow_id: str | None,
-    flow: str | None,
-    status: RunStatus | None,
-    since: str | None,
-    until: str | None,
-    limit: int,
-    cursor: str | None,
-) -> Response:
-    """The runs of the key's project, newest first; `nextCursor` is null on the last page.
-
-    `since` and `until` limit the time at which a run was created. Unknown parameters are refused.
-    """
-    before = [] if cursor is None else [run_before(cursor)]
-    before += [] if until is None else [first_id_at(until, name="until")]
-    found = await runtime_of(request).store.runs(
-        request.auth.project_id,
-        flow_id=flow_id if flow is None else await _flow_id(request, flow, flow_id),
-        status=status,
-        since=None if since is None else first_id_at(since, name="since"),
-        before=min(before, default=None),
-        limit=limit + 1,
-    )
-    page = found[:limit]
-    following = cursor_of(page[-1].id) if len(found) > limit else None
-    body = b'{"runs":[%b],"nextCursor":%b}' % (
-        b",".join([_listed(run) for run in page]),
-        msgspec.json.encode(following),
-    )
-    return Response(body, media_type=JSON)
-
-
 async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
     """Pages of step data, from the page that has been read already on."""
     run, steps = opened
@@ -170,15 +132,6 @@ async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> 
         yield page
 
 
-async def _flow_id(request: ApiRequest, slug: str, flow_id: str | None) -> str:
-    if flow_id is not None:
-        raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
-    flow = await runtime_of(request).store.find_flow(request.auth.project_id, slug)
-    if flow is None:
-        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
-    return flow.id
-
-
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -190,14 +143,3 @@ def _check(run: RunRecord, members: Sequence[bytes]) -> None:
     for data in members:
         if not (data.startswith(b"{") and data.endswith(b"}")):
             raise RunUnreadable(run.id, f"no JSON object begins with {data[:20]!r}")
-
-
-def _listed(run: RunListing) -> bytes:
-    """The run's `flowRun`, or the fields of its row where it is broken: it must not hide the other runs."""
-    try:
-        _any_json.decode(run.summary)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.error("the summary of run %s cannot be read: %s", run.id, error)  # noqa: TRY400
-        row = {"id": run.id, "flowId": run.flow_id, "status": run.status, "triggerType": run.trigger_type}
-        return msgspec.json.encode(row)
-    return run.summary

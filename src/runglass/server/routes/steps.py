@@ -159,6 +159,7 @@ async def _first_call(
         outputs=outputs,
         size_bytes=size,
         key_id=request.auth.id,
+        started_by=request.auth.hint,
         role=request.auth.role,
     )
     return submitted.run

@@ -106,6 +106,7 @@ async def _start(
         call=call,
         size_bytes=size,
         key_id=request.auth.id,
+        started_by=request.auth.hint,
         role=request.auth.role,
     )
     return partial(outcome_of, request, submitted.run, submitted.flow_id, submitted.block_count)

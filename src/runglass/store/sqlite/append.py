@@ -11,16 +11,19 @@ from runglass.store.sqlite.checkpoints import drop_checkpoints, has_much
 from runglass.store.sqlite.sql_helpers import count_kept, count_open, now_text
 from runglass.trace import TERMINAL
 
-# A column that is set counts as changed, and SQLite writes each index that has it: four have the status.
+# A column that is set counts as changed, and SQLite writes each index that has it: those with the status, and
+# with what a run adds up to, are written when the status changes and not with each append.
 _MOVE = (
     "UPDATE run SET head = ?, summary = ?, owner = ? WHERE no = ? AND head = ? AND fence = ? AND status = ?"
 )
+_NEXT_CHANGE = "change_no = coalesce((SELECT run_changes + 1 FROM project WHERE id = project_id), 0)"
 _MOVE_ON = (
-    "UPDATE run SET head = ?, summary = ?, owner = ?, status = ? WHERE no = ? AND head = ? AND fence = ?"
+    f"UPDATE run SET head = ?, summary = ?, owner = ?, status = ?, {_NEXT_CHANGE}"
+    " WHERE no = ? AND head = ? AND fence = ?"
 )
 _END = (
-    "UPDATE run SET head = ?, summary = ?, owner = ?, status = ?, ended_at = ?"
-    " WHERE no = ? AND head = ? AND fence = ?"
+    f"UPDATE run SET head = ?, summary = ?, owner = ?, status = ?, {_NEXT_CHANGE}, ended_at = ?,"
+    " duration_ms = ?, cost_usd = ?, tokens = ? WHERE no = ? AND head = ? AND fence = ?"
 )
 _STEP = (
     "INSERT INTO step (run_no, position, step_id, loop_path, attempt, status, data)"
@@ -32,13 +35,9 @@ _STEP = (
 def write_append(db: sqlite3.Connection, batch: Append) -> None:
     """Writes the batch. Raises WrongExpectedVersion before the first write, or not at all."""
     # First, and alone able to refuse: a WrongExpectedVersion must leave the shared transaction untouched.
-    if not _moved(db, batch):
-        raise WrongExpectedVersion(
-            f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
-            "another process goes on with it"
-        )
-    if batch.log_bytes or batch.open_bytes:
-        _count(db, batch)
+    is_change = _move(db, batch)
+    if is_change or batch.log_bytes or batch.open_bytes:
+        _count(db, batch, changes=int(is_change))
     if batch.spent_usd or batch.reserved_usd:
         _spend(db, batch)
     db.executemany(
@@ -76,27 +75,39 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         )
 
 
-def _moved(db: sqlite3.Connection, batch: Append) -> bool:
-    """Brings the run's row up to date; False, and nothing done, if head or fence are not the run's."""
+def _move(db: sqlite3.Connection, batch: Append) -> bool:
+    """Brings the run's row up to date; returns whether its status has changed.
+
+    Raises WrongExpectedVersion, and has done nothing, if head or fence are not the run's.
+    """
     state = (batch.head + len(batch.events), batch.summary, batch.owner)
     before = (batch.run_no, batch.head, batch.fence)
     if batch.status in TERMINAL:
-        return db.execute(_END, (*state, batch.status, batch.ended_at, *before)).rowcount == 1
-    if db.execute(_MOVE, (*state, *before, batch.status)).rowcount == 1:
+        moved = db.execute(_END, (*state, batch.status, batch.ended_at, *batch.numbers, *before))
+    elif db.execute(_MOVE, (*state, *before, batch.status)).rowcount == 1:
+        return False
+    else:
+        moved = db.execute(_MOVE_ON, (*state, batch.status, *before))
+    if moved.rowcount == 1:
         return True
-    return db.execute(_MOVE_ON, (*state, batch.status, *before)).rowcount == 1
+    raise WrongExpectedVersion(
+        f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
+        "another process goes on with it"
+    )
 
 
-def _count(db: sqlite3.Connection, batch: Append) -> None:
-    """Adds to the counted bytes of run and project."""
+def _count(db: sqlite3.Connection, batch: Append, *, changes: int) -> None:
+    """Adds to the counted bytes of run and project, and to the changes that the project's runs have had."""
     db.execute(
-        "UPDATE project SET data_bytes = data_bytes + ? WHERE id = (SELECT project_id FROM run WHERE no = ?)",
-        (batch.log_bytes + batch.open_bytes, batch.run_no),
+        "UPDATE project SET data_bytes = data_bytes + ?, run_changes = run_changes + ?"
+        " WHERE id = (SELECT project_id FROM run WHERE no = ?)",
+        (batch.log_bytes + batch.open_bytes, changes, batch.run_no),
     )
-    db.execute(
-        "UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + ? WHERE no = ?",
-        (batch.log_bytes, batch.open_bytes, batch.run_no),
-    )
+    if batch.log_bytes or batch.open_bytes:
+        db.execute(
+            "UPDATE run SET log_bytes = log_bytes + ?, open_bytes = open_bytes + ? WHERE no = ?",
+            (batch.log_bytes, batch.open_bytes, batch.run_no),
+        )
 
 
 def _spend(db: sqlite3.Connection, batch: Append) -> None:

@@ -1,6 +1,7 @@
-"""Runs in SQLite: created, appended to, and read back as logs, traces and lists.
+"""Runs in SQLite: created, appended to, and read back as logs and traces.
 
-How an append is written is in `append.py`; calls are in `calls.py`, leases and claims in `leases.py`.
+How an append is written is in `append.py`; lists are in `run_lists.py`, calls in `calls.py`, leases and
+claims in `leases.py`.
 """
 
 import sqlite3
@@ -13,7 +14,6 @@ from runglass.store.records import (
     AttemptKey,
     NewRun,
     RawRow,
-    RunListing,
     RunRecord,
     StepRow,
 )
@@ -23,7 +23,7 @@ from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.run_rows import RUN, run_of
 from runglass.store.sqlite.sql_helpers import (
     as_bytes,
-    count_bytes,
+    count_new_run,
     every,
     one,
     page,
@@ -49,8 +49,9 @@ class Runs:
                 begin_call(db, run.project_id, run.call, run.id, head=0)
             db.execute(
                 "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
-                " session_id, summary, owner, key_id, open_bytes)"
-                f" VALUES ({_NEXT_NO}, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?)",
+                " session_id, summary, owner, key_id, open_bytes, change_no)"
+                f" VALUES ({_NEXT_NO}, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?,"
+                " coalesce((SELECT run_changes + 1 FROM project WHERE id = ?), 0))",
                 (
                     run.id,
                     run.project_id,
@@ -63,9 +64,10 @@ class Runs:
                     run.owner,
                     run.key_id,
                     len(run.request),
+                    run.project_id,
                 ),
             )
-            count_bytes(db, run.project_id, len(run.request))
+            count_new_run(db, run.project_id, len(run.request))
             created = run_of(db.execute(f"{RUN} WHERE id = ?", (run.id,)).fetchone())
             db.execute("INSERT INTO run_request (run_no, request) VALUES (?, ?)", (created.no, run.request))
             return created
@@ -96,49 +98,6 @@ class Runs:
 
     async def paused_runs(self) -> list[RunRecord]:
         return await self._db.read(every(run_of, f"{RUN} WHERE status = 'paused' ORDER BY no"))
-
-    async def runs(
-        self,
-        project_id: int,
-        *,
-        flow_id: str | None,
-        status: str | None,
-        before: str | None,
-        limit: int,
-        since: str | None = None,
-    ) -> list[RunListing]:
-        where: list[str] = ["project_id = ?"]
-        values: list[int | str] = [project_id]
-        filters = (("flow_id = ?", flow_id), ("status = ?", status), ("id >= ?", since), ("id < ?", before))
-        for condition, value in filters:
-            if value is not None:
-                where.append(condition)
-                values.append(value)
-        sql = (
-            "SELECT id, flow_id, status, trigger_type, summary FROM run"
-            f" WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?"
-        )
-        return await self._db.read(every(RunListing._make, sql, *values, limit))
-
-    async def jobs(
-        self, project_id: int, flow_id: str, *, statuses: Sequence[str], before: str | None, limit: int
-    ) -> list[RunListing]:
-        # The type is no parameter, or the indexes of jobs alone would not be used.
-        search = (
-            "SELECT id, flow_id, status, trigger_type, summary FROM run"
-            " WHERE project_id = ? AND flow_id = ? AND trigger_type = 'job'"
-        )
-        values: list[int | str] = [project_id, flow_id]
-        if before is not None:
-            search, values = f"{search} AND id < ?", [*values, before]
-        newest = "ORDER BY id DESC LIMIT ?"
-        if not statuses:
-            return await self._db.read(every(RunListing._make, f"{search} {newest}", *values, limit))
-        # One search for each status: in one for all of them, every run that has one would be sorted.
-        searches = [f"SELECT * FROM ({search} AND status = ? {newest})"] * len(statuses)
-        each = [value for status in statuses for value in (*values, status, limit)]
-        sql = f"{' UNION ALL '.join(searches)} {newest}"
-        return await self._db.read(every(RunListing._make, sql, *each, limit))
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         sql = "SELECT seq, data FROM event WHERE run_no = ? AND seq > ? ORDER BY seq"

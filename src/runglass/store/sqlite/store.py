@@ -1,8 +1,8 @@
 """The store of a single machine: one SQLite file.
 
 Threads and transactions are in `connections.py`; the queries, each beside its row mapping, are in
-`catalog.py`, `runs.py`, `attempt_pages.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and
-content go again, in `removal.py` and `expiry.py`; the audit log is in `audit.py`.
+`catalog.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`, `checkpoints.py`, `calls.py` and `leases.py`; how
+runs and content go again, in `removal.py` and `expiry.py`; the audit log is in `audit.py`.
 """
 
 from pathlib import Path
@@ -17,10 +17,11 @@ from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.expiry import Expiry
 from runglass.store.sqlite.leases import Leases
 from runglass.store.sqlite.removal import Removal
+from runglass.store.sqlite.run_lists import RunLists
 from runglass.store.sqlite.runs import Runs
 
 
-class SqliteStore(Catalog, Runs, AttemptPages, Checkpoints, Calls, Leases, Expiry, Removal, Audit):
+class SqliteStore(Catalog, Runs, RunLists, AttemptPages, Checkpoints, Calls, Leases, Expiry, Removal, Audit):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:

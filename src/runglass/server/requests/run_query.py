@@ -1,0 +1,87 @@
+"""What a request for runs asks for: the query language and the parameters beside it, as one query.
+
+Flows are named by slug or id in both; here they are looked up.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from runglass.errors import api_error
+from runglass.run_query import Range, RunQuery, Term
+from runglass.run_query_parser import parse_run_query, query_error, suggestion
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import Parameter
+from runglass.server.requests.pagination import SINCE, UNTIL, since_epoch_ms
+from runglass.server.security.authentication import runtime_of
+from runglass.trace import RunStatus
+
+QUERY = Parameter(
+    "q", str, "a query such as `status:failed flow:grade-3 since:24h` (see docs/queries.md)", argument="query"
+)
+STATUS = Parameter("status", RunStatus | None, "pending, running, paused, completed, failed or cancelled")
+FLOW_ID = Parameter("flow_id", str, "the `flowId` of a flow")
+SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
+
+FILTERS = (QUERY, FLOW_ID, SLUG, STATUS, SINCE, UNTIL)
+"""The parameters that say which runs are meant."""
+
+NAMED_FLOWS = 1000
+"""So many flows are looked through for one that was meant."""
+
+
+class RunFilters(NamedTuple):
+    """The values of `FILTERS` in a request."""
+
+    query: str | None = None
+    flow_id: str | None = None
+    flow: str | None = None
+    status: RunStatus | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+async def asked_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
+    """The query of all filters together.
+
+    Raises INVALID_REQUEST, and FLOW_NOT_FOUND for an unknown flow in the parameter `flow`.
+    """
+    typed = parse_run_query(filters.query or "", now=datetime.now(UTC))
+    own = RunQuery.of(
+        flow_id=filters.flow_id if filters.flow is None else await _flow_id(request, filters),
+        statuses=() if filters.status is None else (filters.status,),
+        created=[*_bound(filters.since, "since"), *_bound(filters.until, "until")],
+    )
+    return own.plus(*[await _with_flow_ids(request, term) for term in typed.terms])
+
+
+def _bound(time: str | None, name: Literal["since", "until"]) -> Sequence[Range]:
+    if time is None:
+        return ()
+    at_ms = since_epoch_ms(time, name=name)
+    return [Range(low=at_ms) if name == "since" else Range(high=at_ms, high_open=True)]
+
+
+async def _flow_id(request: ApiRequest, filters: RunFilters) -> str:
+    slug = filters.flow or ""
+    if filters.flow_id is not None:
+        raise api_error("INVALID_REQUEST", "`flow` and `flow_id` exclude each other; send one of them")
+    flow = await runtime_of(request).store.find_flow(request.auth.project_id, slug)
+    if flow is None:
+        raise api_error("FLOW_NOT_FOUND", f"there is no flow {slug!r} in the project of this key")
+    return flow.id
+
+
+async def _with_flow_ids(request: ApiRequest, term: Term) -> Term:
+    if term.field != "flow":
+        return term
+    store, project_id = runtime_of(request).store, request.auth.project_id
+    ids: list[str] = []
+    for name in term.words:
+        flow = await store.find_flow(project_id, name) or await store.flow(name)
+        if flow is None or flow.project_id != project_id:
+            slugs = [each.slug for each in await store.flows(project_id, limit=NAMED_FLOWS)]
+            problem = f"the project has no flow {name!r:.100}{suggestion(name, slugs)}"
+            raise query_error(term.position, term.source, problem)
+        ids.append(flow.id)
+    return term._replace(words=tuple(ids))

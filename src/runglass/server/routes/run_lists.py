@@ -1,0 +1,107 @@
+"""The runs of a project as lists: pages of them by query, and how many there were when."""
+
+import logging
+import time
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from starlette.responses import Response
+
+from runglass.clock import iso_ms
+from runglass.run_api import RunHistogram, RunsCreated
+from runglass.server.api_request import ApiRequest
+from runglass.server.endpoint import JSON, Parameter
+from runglass.server.requests.body import answer
+from runglass.server.requests.pagination import cursor_of_position, position_of
+from runglass.server.requests.run_query import RunFilters, asked_query
+from runglass.server.security.authentication import runtime_of
+from runglass.store.list_records import RunListing
+from runglass.trace import RunStatus
+
+log = logging.getLogger(__name__)
+
+BUCKETS = Parameter(
+    "buckets", Annotated[int, Meta(ge=10, le=200)], "a number of intervals from 10 to 200", default=60
+)
+
+
+async def runs(
+    request: ApiRequest,
+    query: str | None,
+    flow_id: str | None,
+    flow: str | None,
+    status: RunStatus | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    cursor: str | None,
+) -> Response:
+    """The runs of the key's project, newest first; `nextCursor` is null on the last page.
+
+    `q` is a query in the language of docs/queries.md; the other parameters narrow it down. `since` and
+    `until` limit the time at which a run was created. A page of a query that takes long to search for may
+    have fewer runs than `limit`, even none, and a `nextCursor`: the next request goes on from there. A stream
+    of the list after `lastChange` has every change that the page has not. Unknown parameters are refused.
+    """
+    filters = RunFilters(query, flow_id, flow, status, since, until)
+    found = await runtime_of(request).store.runs(
+        request.auth.project_id,
+        await asked_query(request, filters),
+        after=None if cursor is None else position_of(cursor),
+        limit=limit,
+    )
+    following = None if found.position is None else cursor_of_position(found.position)
+    body = b'{"runs":[%b],"nextCursor":%b,"lastChange":%d}' % (
+        b",".join([listed(run) for run in found.runs]),
+        msgspec.json.encode(following),
+        found.last_change,
+    )
+    return Response(body, media_type=JSON)
+
+
+async def histogram(
+    request: ApiRequest,
+    query: str | None,
+    flow_id: str | None,
+    flow: str | None,
+    status: RunStatus | None,
+    since: str | None,
+    until: str | None,
+    buckets: int,
+) -> Response:
+    """How many runs were created in each of `buckets` intervals, and how many of these have failed.
+
+    The intervals have one length, from `since`, or else the oldest run, to `until`, or else now. Where there
+    are too many runs to count in time, those created before `countedFrom` are not in it.
+    """
+    filters = RunFilters(query, flow_id, flow, status, since, until)
+    asked = await asked_query(request, filters)
+    now_ms = time.time_ns() // 1_000_000 + 1
+    counts = await runtime_of(request).store.count_runs(
+        request.auth.project_id, asked, until_ms=now_ms, buckets=buckets
+    )
+    pairs = zip(counts.runs, counts.failed, strict=True)
+    return answer(
+        RunHistogram(
+            from_=iso_ms(counts.from_ms),
+            to=iso_ms(counts.from_ms + buckets * counts.bucket_ms),
+            bucket_ms=counts.bucket_ms,
+            buckets=[RunsCreated(runs=created, failed=failed) for created, failed in pairs],
+            counted_from=None if counts.counted_from_ms is None else iso_ms(counts.counted_from_ms),
+        )
+    )
+
+
+def listed(run: RunListing) -> bytes:
+    """The run's `flowRun`, or the fields of its row where it is broken: it must not hide the other runs."""
+    try:
+        _any_json.decode(run.summary)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.error("the summary of run %s cannot be read: %s", run.id, error)  # noqa: TRY400
+        row = {"id": run.id, "flowId": run.flow_id, "status": run.status, "triggerType": run.trigger_type}
+        return msgspec.json.encode(row)
+    return run.summary
+
+
+_any_json = msgspec.json.Decoder(msgspec.Raw)

@@ -1,0 +1,78 @@
+"""Looks for texts in what is kept of a run: in the fields of its events that have content.
+
+Capital and small letters of ASCII are the same. A log may be too long for one request: the search then says
+which event it has come to, and which of the texts it has met, and goes on from there.
+"""
+
+import sqlite3
+from typing import NamedTuple
+
+from runglass.run_query import RunQuery
+from runglass.store.sqlite.query_condition import like_in_json
+from runglass.store.sqlite.query_index import Look
+
+_CONTENT = (
+    "inputData",
+    "output",
+    "outputData",
+    "result",
+    "error",
+    "reason",
+    "modelCall.request",
+    "modelCall.response",
+    "toolCallMessages",
+    "blockOverrides",
+    "inputOverrides",
+)
+"""Where events have content. Fields that repeat what another one has are left out."""
+
+_FIELDS = " || ' ' || ".join(
+    f"ifnull(nullif(json_quote(json_extract(data, '$.{path}')), 'null'), '')" for path in _CONTENT
+)
+# First the bytes as they are: few events have the text anywhere, and only those are read as JSON.
+_HAS = (
+    "(CAST(data AS TEXT) LIKE ? ESCAPE '!' AND CASE WHEN json_valid(CAST(data AS TEXT)) THEN"
+    f" ({_FIELDS.replace('(data', '(CAST(data AS TEXT)')}) LIKE ? ESCAPE '!' ELSE 0 END)"
+)
+
+
+class Progress(NamedTuple):
+    """How far the log of a run was searched: up to event `seq`, with the texts met as bits of `met`."""
+
+    seq: int = 0
+    met: int = 0
+
+
+class TextSearch:
+    """The texts that a query looks for, and those that a run must not have."""
+
+    def __init__(self, query: RunQuery) -> None:
+        terms = query.of_field("text")
+        self._patterns = [like_in_json(term.words[0]) for term in terms]
+        self._wanted = sum(1 << number for number, term in enumerate(terms) if not term.negated)
+        self._unwanted = sum(1 << number for number, term in enumerate(terms) if term.negated)
+
+    @property
+    def is_needed(self) -> bool:
+        return bool(self._patterns)
+
+    def meets(self, db: sqlite3.Connection, run_no: int, progress: Progress, look: Look) -> bool | Progress:
+        """Whether the run meets the terms; or how far it was searched when `look` was over."""
+        seq, met = progress
+        columns = ", ".join(_HAS for _ in self._patterns)
+        sql = f"SELECT seq, {columns} FROM event WHERE run_no = ? AND seq > ? ORDER BY seq"
+        patterns = [pattern for pattern in self._patterns for _ in range(2)]
+        rows = db.execute(sql, (*patterns, run_no, seq))
+        try:
+            for seq, *found in rows:
+                met |= sum(1 << number for number, has in enumerate(found) if has)
+                if met & self._unwanted:
+                    return False
+                if not self._unwanted and met & self._wanted == self._wanted:
+                    return True
+                if look.is_over:
+                    return Progress(seq, met)
+        finally:
+            # An unfinished SELECT would hold its read transaction open, and with it the log of the file.
+            rows.close()
+        return met & self._wanted == self._wanted

@@ -1,0 +1,403 @@
+"""What every store must find by a query, held against a plain reading of the query language."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass.clock import iso_ms
+from runglass.events import FlowFailed, StepCompleted, encode_event
+from runglass.run_query import RunQuery, Term, first_id
+from runglass.run_query_parser import parse_run_query
+from runglass.store.base import Store
+from runglass.store.list_records import ListPosition
+from runglass.store.records import Append, RunNumbers, StepRow
+from runglass.store.sqlite import query_index, run_lists
+from runglass.trace import TERMINAL
+from tests.conformance.test_store import STORES
+from tests.records import new_run
+
+NOW = datetime(2025, 11, 20, 12, tzinfo=UTC)
+FIRST_MS = round((NOW - timedelta(days=2)).timestamp() * 1000)
+RUNS = 160
+SESSIONS = [str(uuid.UUID(int=number, version=4)) for number in range(3)]
+WORDS = ["refund", 'the "50%_off" ticket', "Grüße"]
+
+
+@dataclass(kw_only=True)
+class Known:
+    """A run as the test made it."""
+
+    id: str
+    created_ms: int
+    flow: str
+    version: int
+    status: str
+    trigger: str
+    session: str | None
+    duration_ms: int | None
+    cost: Decimal | None
+    tokens: int | None
+    model: str | None
+    error: tuple[str, str] | None
+    step: str
+    step_ran: bool
+    text: str
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may give up what takes it long; here all is wanted, however busy the machine is."""
+    monkeypatch.setattr(query_index, "LOOK_S", 60.0)
+    monkeypatch.setattr(run_lists, "COUNT_S", 60.0)
+
+
+@pytest.fixture
+async def known(store: Store) -> list[Known]:
+    return await known_runs(store)
+
+
+async def known_runs(store: Store) -> list[Known]:
+    """Puts runs of every kind into the project `acme/demo`; returns them, newest first."""
+    random = Random(7)
+    made = [made_up(random, number) for number in range(RUNS)]
+    project = await store.ensure_project("acme", "demo")
+    flows = {
+        slug: await store.put_draft(project.id, slug, name=None, capture=None, source=b"{}")
+        for slug in ("one", "two", "three")
+    }
+    for run in made:
+        run.flow = flows[run.flow].id
+    # Appends of one turn of the loop share a commit.
+    await asyncio.gather(*(stored(store, project.id, run) for run in made))
+    return made[::-1]
+
+
+def made_up(random: Random, number: int) -> Known:
+    created_ms = FIRST_MS + number * 1_000_000
+    status = random.choice([*TERMINAL, "completed", "running", "paused", "pending"])
+    ended = status in TERMINAL
+    metered = status != "pending" and random.random() < 0.8
+    return Known(
+        id=str(uuid.UUID(int=uuid.UUID(first_id(created_ms)).int | (7 << 76) | random.getrandbits(62))),
+        created_ms=created_ms,
+        flow=random.choice(["one", "one", "two", "three"]),
+        version=random.randint(0, 4),
+        status=status,
+        trigger=random.choice(["api", "api", "job", "step"]),
+        session=random.choice([*SESSIONS, None]),
+        duration_ms=random.choice([0, 842, 3000, 3400, 120_000]) if ended else None,
+        cost=Decimal(random.choice(["0", "0.00003", "0.01", "1.5"])) if metered else None,
+        tokens=random.choice([0, 999, 1000, 12_000]) if metered else None,
+        model=random.choice(["openai:gpt-4o", "openai:gpt-4o-mini", "echo"]) if metered else None,
+        error=random.choice([("STEP_TIMEOUT", "took 100% of it"), ("CODE_ERROR", "no field 'text'")])
+        if status == "failed"
+        else None,
+        step=random.choice(["words", "each"]),
+        step_ran=random.random() < 0.7,
+        text=random.choice([*WORDS, "nothing of the kind"]),
+    )
+
+
+async def stored(store: Store, project_id: int, run: Known) -> None:
+    created = await store.create_run(
+        new_run(
+            project_id,
+            run.flow,
+            id=run.id,
+            version=run.version,
+            trigger_type=run.trigger,
+            session_id=run.session,
+            summary=summary_of(run, status="pending"),
+        )
+    )
+    if run.status == "pending":
+        return
+    event = StepCompleted(
+        execution_id=run.id,
+        step_id=run.step,
+        step_index=0,
+        attempt=1,
+        duration_ms=1,
+        output={"text": f"before {run.text} behind"},
+    )
+    step = StepRow(1, run.step, "", 1, "completed" if run.step_ran else "skipped", b"{}")
+    middle = Append(
+        run_no=created.no,
+        head=0,
+        fence=created.fence,
+        events=[encode_event(event), b"no JSON"],
+        steps=[step],
+        status="running",
+        summary=summary_of(run, status="running"),
+    )
+    await store.append(middle)
+    if run.status == "running":
+        return
+    error = {"code": "X", "message": "y"}
+    last = Append(
+        run_no=created.no,
+        head=2,
+        fence=created.fence,
+        events=[encode_event(FlowFailed(execution_id=run.id, run_id=run.id, error=error))],
+        status=run.status,
+        summary=summary_of(run, status=run.status),
+        ended_at=iso_ms(run.created_ms) if run.status in TERMINAL else None,
+        numbers=numbers_of(run),
+    )
+    await store.append(last)
+
+
+def numbers_of(run: Known) -> RunNumbers:
+    if run.duration_ms is None:
+        return RunNumbers()
+    return RunNumbers(run.duration_ms, None if run.cost is None else float(run.cost), run.tokens)
+
+
+def summary_of(run: Known, *, status: str) -> bytes:
+    totals: dict[str, Any] = {}
+    if run.cost is not None and status != "pending":
+        totals = {"costUsd": str(run.cost), "tokens": {"total": run.tokens}, "byModel": {run.model: {}}}
+    summary: dict[str, Any] = {"id": run.id, "status": status, "totals": totals}
+    if status != "pending":
+        summary["startedAt"] = iso_ms(run.created_ms)
+    if status in TERMINAL:
+        summary["durationMs"] = run.duration_ms
+    if status == "failed" and run.error is not None:
+        summary["error"] = dict(zip(("code", "message"), run.error, strict=True))
+    return msgspec.json.encode(summary)
+
+
+def has_text(run: Known, text: str) -> bool:
+    return run.status != "pending" and text.lower() in f"before {run.text} behind".lower()
+
+
+def long_since(run: Known) -> bool:
+    """Whether the run has lasted for more than an hour: those that go on were begun in the past."""
+    return run.status in ("running", "paused")
+
+
+CASES: list[tuple[str, Callable[[Known], bool]]] = [
+    ("", lambda run: True),
+    ("status:failed", lambda run: run.status == "failed"),
+    ("status:failed,cancelled", lambda run: run.status in ("failed", "cancelled")),
+    ("-status:completed,failed", lambda run: run.status not in ("completed", "failed")),
+    ("status:failed status:completed", lambda run: False),
+    ("flow:one", lambda run: run.flow == "one"),
+    ("flow:one,two", lambda run: run.flow in ("one", "two")),
+    ("-flow:one", lambda run: run.flow != "one"),
+    ("flow:one status:failed", lambda run: run.flow == "one" and run.status == "failed"),
+    ("version:3", lambda run: run.version == 3),
+    ("version:draft,2..3", lambda run: run.version in (0, 2, 3)),
+    ("-version:>1 flow:two", lambda run: run.version <= 1 and run.flow == "two"),
+    ("trigger:job", lambda run: run.trigger == "job"),
+    (
+        "trigger:job,step -status:failed flow:one version:>=1",
+        lambda run: (
+            run.trigger != "api" and run.status != "failed" and run.flow == "one" and run.version >= 1
+        ),
+    ),
+    (f"session:{SESSIONS[0]}", lambda run: run.session == SESSIONS[0]),
+    (
+        f"session:{SESSIONS[0]},{SESSIONS[1]} -flow:one",
+        lambda run: run.session in SESSIONS[:2] and run.flow != "one",
+    ),
+    (f"-session:{SESSIONS[2]}", lambda run: run.session != SESSIONS[2]),
+    ("since:24h", lambda run: run.created_ms >= FIRST_MS + 86_400_000),
+    (
+        "-until:2025-11-19T12:00 status:completed",
+        lambda run: run.created_ms >= FIRST_MS + 86_400_000 and run.status == "completed",
+    ),
+    (
+        "since:30h until:20h trigger:api",
+        lambda run: (
+            FIRST_MS + 18 * 3_600_000 <= run.created_ms < FIRST_MS + 28 * 3_600_000 and run.trigger == "api"
+        ),
+    ),
+    ("duration:3s..4s", lambda run: run.duration_ms in (3000, 3400)),
+    (
+        "duration:<=842ms status:completed",
+        lambda run: run.status == "completed" and run.duration_ms in (0, 842),
+    ),
+    ("duration:>1h", long_since),
+    ("-duration:>1s", lambda run: not (long_since(run) or (run.duration_ms or 0) > 1000)),
+    ("cost:>0.01", lambda run: run.cost is not None and run.cost > Decimal("0.01")),
+    ("cost:0.00003", lambda run: run.cost == Decimal("0.00003")),
+    ("cost:<1 flow:three", lambda run: run.cost is not None and run.cost < 1 and run.flow == "three"),
+    ("tokens:1k..1k,>10k", lambda run: run.tokens in (1000, 12_000)),
+    ("-tokens:<1000 status:running", lambda run: run.status == "running" and run.tokens not in (0, 999)),
+    ("model:gpt-4o", lambda run: run.model == "openai:gpt-4o"),
+    ("model:OpenAI:gpt-4o-mini,echo", lambda run: run.model in ("openai:gpt-4o-mini", "echo")),
+    ("-model:echo", lambda run: run.model != "echo"),
+    ("error:STEP_TIMEOUT", lambda run: run.error is not None and run.error[0] == "STEP_TIMEOUT"),
+    ('error:"no FIELD"', lambda run: run.error is not None and run.error[0] == "CODE_ERROR"),
+    ("error:100%", lambda run: run.error is not None and run.error[0] == "STEP_TIMEOUT"),
+    ("error:1_0%", lambda run: False),
+    ("-error:timeout status:failed", lambda run: run.error is not None and run.error[0] != "STEP_TIMEOUT"),
+    ("step:words", lambda run: run.status != "pending" and run.step == "words" and run.step_ran),
+    ("-step:words,each", lambda run: run.status == "pending" or not run.step_ran),
+    ("refund", lambda run: has_text(run, "refund")),
+    ("text:REFUND behind flow:one", lambda run: has_text(run, "refund") and run.flow == "one"),
+    (r'"\"50%_off\""', lambda run: has_text(run, '"50%_off"')),
+    ("50__off", lambda run: False),
+    ("Grüße", lambda run: has_text(run, "Grüße")),
+    ("-refund status:completed", lambda run: run.status == "completed" and not has_text(run, "refund")),
+    ("before -Grüße", lambda run: has_text(run, "before") and not has_text(run, "Grüße")),
+    ("stepId", lambda run: False),
+]
+
+
+async def asked(store: Store, text: str) -> RunQuery:
+    """The query, with ids of flows for their slugs."""
+    project = await store.ensure_project("acme", "demo")
+    ids = {flow.slug: flow.id for flow in await store.flows(project.id)}
+
+    def with_ids(term: Term) -> Term:
+        return term._replace(words=tuple(ids[word] for word in term.words)) if term.field == "flow" else term
+
+    return RunQuery(tuple(with_ids(term) for term in parse_run_query(text, now=NOW).terms))
+
+
+async def all_pages(store: Store, query: RunQuery, *, limit: int) -> list[str]:
+    project = await store.ensure_project("acme", "demo")
+    found: list[str] = []
+    position: ListPosition | None = None
+    while True:
+        page = await store.runs(project.id, query, after=position, limit=limit)
+        assert len(page.runs) <= limit
+        found += [run.id for run in page.runs]
+        if page.position is None:
+            return found
+        assert position is None or page.position != position, "it comes forward"
+        position = page.position
+
+
+async def expected(store: Store, known: list[Known], meets: Callable[[Known], bool]) -> list[str]:
+    """Ids of the runs that the test says meet the query; it speaks of flows by slug."""
+    project = await store.ensure_project("acme", "demo")
+    slugs = {flow.id: flow.slug for flow in await store.flows(project.id)}
+    return [run.id for run in known if meets(Known(**{**vars(run), "flow": slugs[run.flow]}))]
+
+
+async def test_every_query_finds_its_runs_newest_first_in_pages_of_any_size(
+    store: Store, known: list[Known]
+) -> None:
+    matched = 0
+    for text, meets in CASES:
+        query, wanted = await asked(store, text), await expected(store, known, meets)
+        for limit in (1, 7, 200):
+            assert await all_pages(store, query, limit=limit) == wanted, text
+        matched += bool(wanted)
+    assert matched > len(CASES) * 0.8, "nearly every query has runs to find"
+
+
+async def test_counts_are_those_of_the_list(store: Store, known: list[Known]) -> None:
+    project = await store.ensure_project("acme", "demo")
+    until_ms = round(NOW.timestamp() * 1000)
+    for text, meets in CASES:
+        wanted = set(await expected(store, known, meets))
+        counts = await store.count_runs(project.id, await asked(store, text), until_ms=until_ms, buckets=10)
+        assert counts.counted_from_ms is None
+        runs, failed = [0] * 10, [0] * 10
+        for run in known:
+            if run.id in wanted:
+                number = (run.created_ms - counts.from_ms) // counts.bucket_ms
+                runs[number] += 1
+                failed[number] += run.status == "failed"
+        assert (counts.runs, counts.failed) == (runs, failed), text
+
+
+async def test_a_page_says_whether_there_is_another(store: Store, known: list[Known]) -> None:
+    project = await store.ensure_project("acme", "demo")
+    whole = await store.runs(project.id, RunQuery(), limit=RUNS)
+    assert whole.position is None
+    less = await store.runs(project.id, RunQuery(), limit=RUNS - 1)
+    assert less.position == ListPosition(known[-2].id)
+    assert [run.summary for run in less.runs[:2]] == [summary_of(run, status=run.status) for run in known[:2]]
+
+
+async def test_runs_of_another_project_are_neither_found_nor_counted(
+    store: Store, known: list[Known]
+) -> None:
+    other = await store.ensure_project("acme", "other")
+    for text, _ in CASES:
+        query = await asked(store, text)
+        assert await store.runs(other.id, query, limit=10) == ([], None, 0), text
+        counts = await store.count_runs(other.id, query, until_ms=1_000_000, buckets=10)
+        assert sum(counts.runs) == 0, text
+        assert await store.changed_runs(other.id, query, after=0, limit=10) == [], text
+
+
+async def test_each_run_is_among_the_changed_ones_once_with_its_newest_change(
+    store: Store, known: list[Known]
+) -> None:
+    project = await store.ensure_project("acme", "demo")
+    changed = await store.changed_runs(project.id, RunQuery(), after=0, limit=1000)
+    assert sorted(each.run_id for each in changed) == sorted(run.id for run in known)
+    numbers = [each.number for each in changed]
+    assert numbers == sorted(set(numbers))
+    last = (await store.runs(project.id, RunQuery(), limit=1)).last_change
+    assert numbers[-1] == last
+    assert await store.changed_runs(project.id, RunQuery(), after=last, limit=10) == []
+    assert (await store.changed_runs(project.id, RunQuery(), after=numbers[3], limit=2)) == changed[4:6]
+    await stored(store, project.id, new := made_up(Random(1), RUNS))
+    after = await store.changed_runs(project.id, RunQuery(), after=last, limit=10)
+    assert [each.run_id for each in after] == [new.id]
+    assert after[0].number == last + {"pending": 1, "running": 2}.get(new.status, 3)
+
+
+async def test_a_change_says_whether_the_run_meets_the_query_or_may_have_met_it(
+    store: Store, known: list[Known]
+) -> None:
+    project = await store.ensure_project("acme", "demo")
+    for text, meets in CASES:
+        query, wanted = await asked(store, text), set(await expected(store, known, meets))
+        changed = await store.changed_runs(project.id, query, after=0, limit=1000)
+        assert {each.run_id for each in changed if each.listing is not None} == wanted, text
+        assert all(each.could_meet for each in changed if each.listing is not None)
+    changed = await store.changed_runs(
+        project.id, await asked(store, "flow:one status:failed"), after=0, limit=1000
+    )
+    of_flow = await expected(store, known, lambda run: run.flow == "one")
+    assert sorted(each.run_id for each in changed if each.could_meet) == sorted(of_flow)
+
+
+async def test_an_append_that_leaves_the_status_is_no_change(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+    run = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
+
+    seen = []
+    for head, status in enumerate(["running", "running", "paused", "paused", "running"]):
+        await store.append(
+            Append(run_no=run.no, head=head, fence=run.fence, events=[b"{}"], status=status, summary=b"{}")
+        )
+        seen += [each.number for each in await store.changed_runs(project.id, RunQuery(), after=0, limit=9)]
+    assert seen == [2, 2, 3, 3, 4]
+
+
+async def test_the_number_of_a_purged_change_is_not_given_again(store: Store) -> None:
+    project = await store.ensure_project("acme", "demo")
+    flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+    first = await store.create_run(new_run(project.id, flow.id, id=first_id(1)))
+    await store.append(
+        Append(run_no=first.no, head=0, fence=first.fence, events=[b"{}"], status="failed", summary=b"{}")
+    )
+    assert await store.purge_run(first.no)
+    await store.create_run(new_run(project.id, flow.id, id=first_id(2)))
+    (change,) = await store.changed_runs(project.id, RunQuery(), after=0, limit=9)
+    assert change.number == 3

@@ -1,0 +1,140 @@
+"""`GET /flow-runs?q=` and the histogram: the query language over HTTP, and what a list says of each run."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.api_keys import digest_of
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ANYTHING, BROKEN, detail, execute, refusal
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    """One of its own: the lists are compared as wholes."""
+    with running_server(capture="full") as running:
+        for flow in (ANYTHING, BROKEN):
+            running.push(flow)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def runs(server: RunningServer, http: httpx2.Client) -> dict[str, str]:
+    """A run that went well, one that failed and one of a job."""
+    well = execute(http, "anything")
+    failed = detail(http.post("/seq/acme/demo/broken/execute", json={}))["executionId"]
+    job = http.post("/seq/acme/demo/anything/jobs", json={}).json()["executionId"]
+    http.get(f"/flow-runs/{job}/trace/stream")
+    return {"well": well, "failed": failed, "job": job}
+
+
+def found(http: httpx2.Client, query: str, **more: Any) -> list[str]:
+    answer = http.get("/flow-runs", params={"q": query, **more})
+    assert answer.status_code == 200, answer.text
+    return [run["id"] for run in answer.json()["runs"]]
+
+
+def test_a_query_finds_runs(http: httpx2.Client, runs: dict[str, str]) -> None:
+    well, failed, job = runs["well"], runs["failed"], runs["job"]
+    assert found(http, "") == [job, failed, well]
+    assert found(http, "status:failed") == [failed]
+    assert found(http, "-status:failed") == [job, well]
+    assert found(http, "flow:anything trigger:job") == [job]
+    assert found(http, "flow:broken,anything since:1h") == [job, failed, well]
+    assert found(http, "until:1h") == []
+    assert found(http, "status:completed", flow="anything", limit=1) == [job]
+    assert found(http, "trigger:api", status="failed", until="9999-12-31") == [failed]
+
+
+def test_a_flow_in_a_query_is_a_slug_or_an_id_of_the_project(
+    server: RunningServer, http: httpx2.Client, runs: dict[str, str]
+) -> None:
+    flow_id = http.get("/flows/acme/demo/broken").json()["id"]
+    assert found(http, f"flow:{flow_id}") == found(http, "flow:broken") == [runs["failed"]]
+    answer = http.get("/flow-runs", params={"q": "status:failed flow:borken"})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    told = detail(answer)
+    assert "the project has no flow 'borken'; did you mean 'broken'?" in told["message"]
+    assert (told["position"], told["term"]) == (14, "flow:borken")
+    theirs = server.push(ANYTHING.replace("anything", "theirs"), project="others")
+    for name in ("theirs", str(getattr(theirs, "id", "theirs"))):
+        assert refusal(http.get("/flow-runs", params={"q": f"flow:{name}"})) == (422, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize("path", ["/flow-runs", "/flow-runs/histogram"])
+def test_a_query_that_cannot_be_read_is_refused_with_its_place(http: httpx2.Client, path: str) -> None:
+    answer = http.get(path, params={"q": "flow:anything statsu:failed"})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    told = detail(answer)
+    assert "unknown field 'statsu'; did you mean 'status'?" in told["message"]
+    assert (told["position"], told["term"]) == (14, "statsu:failed")
+
+
+def test_a_list_says_of_each_run_what_a_person_wants_to_know(
+    server: RunningServer, http: httpx2.Client, runs: dict[str, str]
+) -> None:
+    async def hint() -> str:
+        key = await server.runtime.store.find_key(digest_of(server.key))
+        assert key is not None
+        return key.hint
+
+    (failed,) = http.get("/flow-runs", params={"q": "status:failed"}).json()["runs"]
+    assert failed["flowSlug"] == "broken"
+    assert failed["version"] == 1
+    assert failed["triggerType"] == "api"
+    assert failed["totals"]["failed"] == 1
+    assert {"code", "message", "stepId"} <= set(failed["error"])
+    assert failed["startedBy"] == server.call(hint())
+    trace = http.get(f"/flow-runs/{failed['id']}/trace").json()
+    assert trace["flowRun"] == failed
+
+
+def test_cursors_lead_through_the_whole_list(http: httpx2.Client, runs: dict[str, str]) -> None:
+    seen: list[str] = []
+    more: dict[str, str] = {}
+    while True:
+        page = http.get("/flow-runs", params={"q": "flow:anything", "limit": 1, **more}).json()
+        seen += [run["id"] for run in page["runs"]]
+        if page["nextCursor"] is None:
+            break
+        more = {"cursor": page["nextCursor"]}
+    assert seen == found(http, "flow:anything")
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "AAAA", "A" * 22 + "!", "_" * 43, "A" * 44])
+def test_a_cursor_that_is_none_is_refused(http: httpx2.Client, cursor: str) -> None:
+    answer = http.get("/flow-runs", params={"cursor": cursor})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "`cursor` must be the `nextCursor` of a page" in detail(answer)["message"]
+
+
+def test_the_histogram_counts_the_runs_of_a_query(http: httpx2.Client, runs: dict[str, str]) -> None:
+    def counted(**query: Any) -> dict[str, Any]:
+        answer = http.get("/flow-runs/histogram", params=query)
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        assert list(body) == ["from", "to", "bucketMs", "buckets"]
+        return body
+
+    whole = counted()
+    assert len(whole["buckets"]) == 60
+    assert [sum(bucket[name] for bucket in whole["buckets"]) for name in ("runs", "failed")] == [3, 1]
+    begin, end = (datetime.fromisoformat(whole[name]) for name in ("from", "to"))
+    assert end - begin == timedelta(milliseconds=60 * whole["bucketMs"])
+    assert begin <= datetime.now(UTC) <= end + timedelta(minutes=5)
+    job = counted(q="trigger:job since:10h until:2999-01-01", buckets=10)
+    assert sum(bucket["runs"] for bucket in job["buckets"]) == 1
+    assert job["buckets"][-1] == {"runs": 1, "failed": 0}
+    assert job["bucketMs"] == pytest.approx(3_600_000, rel=0.01)
+    none = counted(q="status:cancelled")
+    assert sum(bucket["runs"] for bucket in none["buckets"]) == 0
+
+
+@pytest.mark.parametrize("buckets", ["0", "9", "201", "many"])
+def test_how_many_intervals_there_may_be(http: httpx2.Client, buckets: str) -> None:
+    answer = http.get("/flow-runs/histogram", params={"buckets": buckets})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "`buckets` must be a number of intervals from 10 to 200" in detail(answer)["message"]

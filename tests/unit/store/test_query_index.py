@@ -1,0 +1,183 @@
+"""How SQLite finds runs: by indexes alone, in pieces of any size, and never longer than it has time."""
+
+from pathlib import Path
+
+import pytest
+
+from runglass.events import StepCompleted, encode_event
+from runglass.run_query import RunQuery, first_id
+from runglass.store.records import Append
+from runglass.store.sqlite import connections, query_index, run_lists
+from runglass.store.sqlite.sql_helpers import every
+from runglass.store.sqlite.store import SqliteStore
+from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, expected, known_runs
+from tests.records import new_run
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param({"LOOK_S": 0.0}, id="each-page-is-one-piece"),
+        pytest.param({"LOOK_S": 0.0, "FIRST_ROWS": 0, "MOST_HITS": 2}, id="pieces-of-a-row-or-two"),
+        pytest.param({"FIRST_ROWS": 0, "MOST_HITS": 2, "QUICK_S": 0.0}, id="pieces-that-do-not-grow"),
+        pytest.param({"MOST_SEEKS": 0}, id="too-many-groups"),
+    ],
+)
+async def test_the_same_runs_are_found_whatever_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float]
+) -> None:
+    for name, value in limits.items():
+        monkeypatch.setattr(query_index, name, value)
+    async with SqliteStore(tmp_path / "db") as store:
+        known = await known_runs(store)
+        for text, meets in CASES:
+            found = await all_pages(store, await asked(store, text), limit=20)
+            assert found == await expected(store, known, meets), text
+
+
+@pytest.mark.parametrize("text", [text for text, _ in CASES])
+async def test_no_query_scans_a_table_or_sorts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(connections, "READERS", 1)
+    statements: list[str] = []
+    async with SqliteStore(tmp_path / "db") as store:
+        await known_runs(store)
+        query = await asked(store, text)
+        await store.connections.read(lambda db: db.set_trace_callback(statements.append))
+        await store.runs(1, query, limit=20)
+        await store.count_runs(1, query, until_ms=round(NOW.timestamp() * 1000), buckets=10)
+        await store.connections.read(lambda db: db.set_trace_callback(None))
+        selects = {each for each in statements if each.startswith("SELECT") and " run " in each}
+        assert selects
+        for select in selects:
+            plan = await store.connections.read(every(lambda row: row[3], f"EXPLAIN QUERY PLAN {select}"))
+            assert any("USING" in line for line in plan), (select, plan)
+            of_run = [line for line in plan if line.startswith(("SCAN run", "USE TEMP B-TREE"))]
+            # The runs of a page, which are few, are put in order.
+            assert not of_run or " WHERE id IN (" in select, (select, plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("", "run_by_project (project_id=?"),
+        ("flow:one", "run_by_flow (project_id=? AND flow_id=?"),
+        ("status:failed", "run_by_status (project_id=? AND status=?"),
+        (
+            "flow:one status:failed trigger:job",
+            "run_by_group (project_id=? AND flow_id=? AND status=? AND trigger_type=? AND version=?",
+        ),
+        ("session:00000000-0000-4000-8000-000000000000", "run_by_session (session_id=?"),
+        ("duration:>1h", "run_by_project (project_id=?"),
+    ],
+)
+async def test_each_filter_has_its_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, index: str
+) -> None:
+    monkeypatch.setattr(connections, "READERS", 1)
+    statements: list[str] = []
+    async with SqliteStore(tmp_path / "db") as store:
+        await known_runs(store)
+        query = await asked(store, text)
+        await store.connections.read(lambda db: db.set_trace_callback(statements.append))
+        await store.runs(1, query, limit=20)
+        await store.connections.read(lambda db: db.set_trace_callback(None))
+        plans = [
+            line
+            for select in statements
+            if select.startswith("SELECT id FROM run INDEXED")
+            for line in await store.connections.read(
+                every(lambda row: row[3], f"EXPLAIN QUERY PLAN {select}")
+            )
+        ]
+    assert plans
+    assert all(f"{index} AND id>? AND id<?)" in line for line in plans), plans
+
+
+async def test_what_is_not_counted_in_time_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lists, "COUNT_S", 0.0)
+    monkeypatch.setattr(query_index, "FIRST_ROWS", 30)
+    until_ms = round(NOW.timestamp() * 1000)
+    async with SqliteStore(tmp_path / "db") as store:
+        known = await known_runs(store)
+        query = await asked(store, "duration:>=0s")
+        counts = await store.count_runs(1, query, until_ms=until_ms, buckets=10)
+        assert counts.counted_from_ms is not None
+        ids = set(await all_pages(store, query, limit=200))
+        counted = [run for run in known if run.id in ids and run.created_ms >= counts.counted_from_ms]
+        assert 0 < sum(counts.runs) == len(counted) < len(ids)
+        assert sum(counts.failed) == len([run for run in counted if run.status == "failed"])
+        # Several parts of indexes, none of which is to be counted further than another one.
+        query = await asked(store, "status:completed,failed duration:>=0s")
+        counts = await store.count_runs(1, query, until_ms=until_ms, buckets=1)
+        assert counts.counted_from_ms is not None
+        assert sum(counts.runs) == 0
+
+
+async def test_one_by_one_the_counts_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    until_ms = round(NOW.timestamp() * 1000)
+    monkeypatch.setattr(run_lists, "COUNT_S", 60.0)
+    async with SqliteStore(tmp_path / "db") as store:
+        await known_runs(store)
+        for text, _ in CASES:
+            query = await asked(store, text)
+            monkeypatch.setattr(run_lists, "MOST_COUNTS", 1_000_000)
+            counts = await store.count_runs(1, query, until_ms=until_ms, buckets=10)
+            monkeypatch.setattr(run_lists, "MOST_COUNTS", 0)
+            assert await store.count_runs(1, query, until_ms=until_ms, buckets=10) == counts, text
+
+
+async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_index, "LOOK_S", 0.0)
+    async with SqliteStore(tmp_path / "db") as store:
+        project = await store.ensure_project("acme", "demo")
+        flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+        for number in (1, 2):
+            run = await store.create_run(new_run(project.id, flow.id, id=first_id(number)))
+            words = ["early", *[f"filler {number}"] * 5, "late"]
+            events = [
+                encode_event(
+                    StepCompleted(
+                        execution_id=run.id,
+                        step_id="s",
+                        step_index=0,
+                        attempt=1,
+                        duration_ms=1,
+                        output={"text": word},
+                    )
+                )
+                for word in words
+            ]
+            await store.append(
+                Append(run_no=run.no, head=0, fence=run.fence, events=events, status="running", summary=b"{}")
+            )
+        both = [first_id(2), first_id(1)]
+        for text, wanted in (
+            ("early late", both),
+            ("late early", both),
+            ('"filler 1" late', both[1:]),
+            ('late -"filler 1"', both[:1]),
+            ("late -early", []),
+            ("never", []),
+        ):
+            assert await all_pages(store, await asked(store, text), limit=1) == wanted, text
+        page = await store.runs(project.id, await asked(store, "late"), limit=1)
+        assert page.runs == []
+        assert page.position is not None
+        assert (page.position.run_id, page.position.seq) == (first_id(2), 1)
+
+
+async def test_a_broken_summary_hides_no_other_run(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "db") as store:
+        project = await store.ensure_project("acme", "demo")
+        flow = await store.put_draft(project.id, "one", name=None, capture=None, source=b"{}")
+        await store.create_run(new_run(project.id, flow.id, id=first_id(1), summary=b"\x00 no JSON"))
+        totals = b'"totals":{"tokens":{"total":5},"byModel":{"echo":{}}}'
+        good = b'{"startedAt":"2025-01-01T00:00:00.000Z",%b}' % totals
+        await store.create_run(new_run(project.id, flow.id, id=first_id(2), summary=good))
+        assert len((await store.runs(project.id, RunQuery(), limit=9)).runs) == 2
+        for text in ("tokens:5", "model:echo", "duration:>1h", "-error:x tokens:5"):
+            assert await all_pages(store, await asked(store, text), limit=9) == [first_id(2)], text
