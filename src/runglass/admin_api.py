@@ -115,7 +115,7 @@ class ViewerTicket(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ViewerIdentity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Who asks: role and project of the key, and how the key begins (`key_name`); the server's version."""
+    """The key of the request: its role, project and beginning (`key_name`); and the server's version."""
 
     role: Role
     org: str

@@ -14,7 +14,7 @@ import msgspec
 _DAY_MS = 86_400_000
 
 Syntax: TypeAlias = Literal["template", "templates", "code", "expression", "variable", "model", "schema"]
-"""What a field is written in; `templates` is any JSON value, whose strings are templates."""
+"""The syntax of a field; `templates` is any JSON value, whose strings are templates."""
 
 
 def _about(description: str, *, syntax: Syntax | None = None, **rules: Any) -> msgspec.Meta:
@@ -60,7 +60,7 @@ Steps = Annotated["list[Step]", _about("Run one after the other.", minItems=1)]
 
 
 class BaseStep(_Strict, frozen=True, kw_only=True, tag_field="type"):
-    """What every step has."""
+    """The fields of every step."""
 
     id: StepId
     name: Name = None

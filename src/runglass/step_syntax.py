@@ -12,7 +12,7 @@ import msgspec
 from runglass.flow import BaseStep, Step, Syntax
 
 REFERRING: frozenset[Syntax] = frozenset({"template", "templates", "code", "expression"})
-"""What may refer to inputs and to outputs of other steps."""
+"""The syntaxes that may refer to inputs and to outputs of other steps."""
 
 
 class StepField(NamedTuple):
@@ -51,7 +51,7 @@ def _syntaxes(kind: type[BaseStep]) -> Mapping[str, Syntax]:
 
 
 def syntaxes(kind: Any) -> Mapping[str, Syntax]:
-    """What the fields of a step in a flow file are written in, by name, for the value of its `type`.
+    """The syntax of each field of a step in a flow file, by name, for the value of its `type`.
 
     Where that is no kind of step, the fields that every step has.
     """

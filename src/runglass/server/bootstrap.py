@@ -143,7 +143,7 @@ async def _shut_down(server: _Server, running: asyncio.Task[None]) -> None:
         task.cancel()
     await asyncio.wait({running}, timeout=CUT_OFF_S)
     for connection in list(server.server_state.connections):
-        # What its caller does not read would keep it open.
+        # Bytes that the caller does not read would keep the connection open.
         connection.transport.abort()
     await running
 

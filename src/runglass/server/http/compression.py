@@ -22,7 +22,7 @@ class Gzip:
         self._compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
 
     def add(self, data: bytes) -> bytes:
-        """What can be sent once this has been added; may be empty."""
+        """The compressed bytes that can be sent after this part; may be empty."""
         return self._compressor.compress(data)
 
     def end(self) -> bytes:

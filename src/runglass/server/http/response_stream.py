@@ -73,7 +73,7 @@ class StreamedResponse:
 
 
 def cut_off_text(scope: Scope) -> str:
-    """What the log says of an answer that goes without its end."""
+    """The line of the log for a response that is cut off."""
     asked = f"{scope['method']} {printable(scope['path'])}"
     return f"request {scope['state']['request_id']}: the answer to {asked} was cut off"
 

@@ -27,7 +27,7 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "
 
 
 class Ticket(NamedTuple):
-    """What a ticket is good for: a key, and the page that is opened."""
+    """The key that a ticket signs in with, and the page that it opens."""
 
     project_id: int
     key_id: int
@@ -53,7 +53,7 @@ class LoginTickets:
         return f"{PATH}{ticket}"
 
     def redeem(self, ticket: str) -> Ticket | None:
-        """What the ticket is good for, and from then on is not any more; None where it is worth nothing."""
+        """The ticket with this text, which is used up by that; None for an unknown or expired one."""
         found = self._tickets.pop(ticket, None)
         return found if found is not None and self._clock() <= found.ends_s else None
 

@@ -68,7 +68,7 @@ async def parts_while_allowed(
     async with aclosing(parts):
         # Registering makes the server look for the revocation of this key. There is nothing to call at the
         # end, as the loop below checks the key before each part.
-        with ongoing.ended_by(_Nothing(), key_id=key_id):
+        with ongoing.ended_by(_NoEnd(), key_id=key_id):
             async for part in parts:
                 if ongoing.is_revoked(key_id):
                     raise _revoked("")
@@ -109,9 +109,9 @@ class _Wait:
         return self._task.uncancel() == 0 and kind is asyncio.CancelledError
 
 
-class _Nothing:
+class _NoEnd:
     def __call__(self) -> None:
-        """What there is to do to end it."""
+        """Does nothing, as the sender of the parts checks the key itself."""
 
 
 def _revoked(then: str, *, execution_id: str | None = None) -> APIError:
