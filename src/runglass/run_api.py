@@ -15,6 +15,9 @@ Version = int | Literal["production", "draft"]
 
 CaptureMode = Literal["off", "metadata_only", "redacted", "full"]
 
+ExportFormat = Literal["json", "jsonl"]
+"""The formats of files with a run."""
+
 
 class TraceContext(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """The W3C headers `traceparent` and `tracestate`: the trace of the caller that a run belongs to."""

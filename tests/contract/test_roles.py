@@ -46,7 +46,7 @@ ROWS = [
         )
         for resource in (
             *("", "/trace", "/trace/stream", "/trace/outline", "/trace/timeline"),
-            *("/steps/{step_id}/trace", "/steps/{step_id}/payload"),
+            *("/steps/{step_id}/trace", "/steps/{step_id}/payload", "/export"),
         )
     ),
     # The run has ended, so who may cancel it is told that it is too late.

@@ -25,6 +25,7 @@ stream streaming syntax table task template terminal terminate testing text thre
 transform transport types uvicorn validation value view views watch watcher without writer
 compare cookie login origin parts same styles vendor
 condition index search
+header new
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 

@@ -68,6 +68,8 @@ class Answer(NamedTuple):
     description: str
     status: int = 200
     media_type: str = JSON
+    also: tuple[str, ...] = ()
+    """Further media types, in which the body is text."""
 
 
 class Endpoint(NamedTuple):

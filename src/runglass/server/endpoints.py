@@ -39,6 +39,7 @@ from runglass.server.routes import (
     audit,
     cancel,
     execute,
+    export,
     flows,
     jobs,
     keys,
@@ -71,6 +72,7 @@ MANAGED = f"{API}/flows/{{org}}/{{project}}"
 RUN = f"{API}/flow-runs/{{execution_id}}"
 RUN_OF_FLOW = f"{FLOW}/runs/{{execution_id}}"
 EVENTS = "text/event-stream"
+JSONL = "application/jsonl"
 
 OF_FLOW = ("org", "project", "slug")
 PAGED = (pagination.MANAGED_LIMIT, pagination.CURSOR)
@@ -154,6 +156,17 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             Answer((Timeline,), "Lanes of buckets."),
             query=(outline.FROM_MS, outline.TO_MS, outline.BUCKETS, outline.OF_SEQ),
             headers=(outline.ACCEPT_ENCODING,),
+            finds=run,
+        ),
+        Endpoint(
+            "GET",
+            f"{path}/export",
+            export.export,
+            "read",
+            READING,
+            "The run as a file",
+            Answer((dict[str, Any],), "The run in the format that was asked for.", also=(JSONL,)),
+            query=(export.FORMAT,),
             finds=run,
         ),
         Endpoint(

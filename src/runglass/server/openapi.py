@@ -78,6 +78,7 @@ def _operation(endpoint: Endpoint, schema_of: Mapping[str, Schema]) -> dict[str,
     answered = [schema_of[str(shape)] for shape in answer.shapes]
     # Not `oneOf`: where no field of either is required, an answer may satisfy both.
     schema = answered[0] if len(answered) == 1 else {"anyOf": answered}
+    content = {answer.media_type: {"schema": schema}} | {each: {"schema": TEXT} for each in answer.also}
     parameters = [
         *(_in_path(name, kind) for name, kind in IN_PATH.findall(endpoint.path)),
         *(_parameter(each, "query") for each in endpoint.query),
@@ -91,7 +92,7 @@ def _operation(endpoint: Endpoint, schema_of: Mapping[str, Schema]) -> dict[str,
         "responses": {
             str(answer.status): {
                 "description": answer.description,
-                **({"content": {answer.media_type: {"schema": schema}}} if answered else {}),
+                **({"content": content} if answered else {}),
             },
             "default": {"$ref": "#/components/responses/Error"},
         },
@@ -99,8 +100,8 @@ def _operation(endpoint: Endpoint, schema_of: Mapping[str, Schema]) -> dict[str,
     if parameters:
         operation["parameters"] = parameters
     if endpoint.body is not None:
-        content = {media_type: {"schema": body} for media_type, body in endpoint.body.items()}
-        operation["requestBody"] = {"content": content, "required": True}
+        bodies = {media_type: {"schema": body} for media_type, body in endpoint.body.items()}
+        operation["requestBody"] = {"content": bodies, "required": True}
     if endpoint.access == "open":
         operation["security"] = [{}]
     return operation

@@ -2,9 +2,6 @@
 
 import asyncio
 import base64
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -13,7 +10,8 @@ import msgspec
 
 from runglass.cli import options
 from runglass.cli.backends import local_store
-from runglass.cli.exit_codes import NotFound, UsageError
+from runglass.cli.backends.new_file import new_file
+from runglass.cli.exit_codes import NotFound
 from runglass.cli.terminal.output import note
 from runglass.settings import Settings
 from runglass.store.records import RawRow
@@ -36,7 +34,7 @@ async def _export(settings: Settings, run_id: str, file: Path) -> int:
     async with local_store.existing_store(settings) as store:
         if await store.run(run_id) is None:
             raise NotFound(f"there is no run {run_id!r} in {str(settings.database)!r}")
-        with _whole_file(file) as written:
+        with new_file(file) as written:
             lines = _Lines(written)
             await store.raw_rows(run_id, lines.take)
         return lines.count
@@ -51,24 +49,6 @@ class _Lines:
         plain = {name: _plain(value) if isinstance(value, bytes) else value for name, value in row.items()}
         self.file.write(msgspec.json.encode({"table": table, "row": plain}) + b"\n")
         self.count += 1
-
-
-@contextmanager
-def _whole_file(file: Path) -> Iterator[IO[bytes]]:
-    """A new file, which is gone again where the block fails: half of a run would pass for the whole."""
-    try:
-        written = os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "wb")
-    except OSError as error:
-        raise UsageError(
-            f"{str(file)!r} cannot be written as a new file: {error.strerror or error}"
-        ) from error
-
-    try:
-        with written:
-            yield written
-    except BaseException:
-        file.unlink(missing_ok=True)
-        raise
 
 
 def _plain(value: bytes) -> dict[str, str]:

@@ -10,6 +10,7 @@ from runglass.cli.backends.connection import connect
 from runglass.cli.backends.run_lookup import named_run, newest_runs
 from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands.delete_runs import delete
+from runglass.cli.commands.run_files import export
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line
@@ -159,3 +160,4 @@ def step(
 
 
 group.add_command(delete)
+group.add_command(export)

@@ -77,10 +77,15 @@ def write_json(value: Any, *, indent: int = 0) -> None:
     if sys.stdout.isatty():
         # JSON escapes keep the value. A file or a pipe, which they cannot take over, gets the characters.
         data = _RAW_IN_JSON.sub(_escaped, data.decode()).encode()
+    # Bytes, because JSON is UTF-8 whatever encoding the terminal has.
+    write_bytes(data + b"\n")
+
+
+def write_bytes(data: bytes) -> None:
+    """Writes bytes to stdout as they are. Raises PipeClosed."""
     try:
         sys.stdout.flush()
-        # Bytes, because JSON is UTF-8 whatever encoding the terminal has.
-        sys.stdout.buffer.write(data + b"\n")
+        sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError as error:
         raise PipeClosed from error

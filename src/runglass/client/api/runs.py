@@ -18,6 +18,7 @@ from runglass.client.core.requests import Attempt
 from runglass.client.core.stream_cursor import TailCursor
 from runglass.events import StreamEvent
 from runglass.fold import RunFold
+from runglass.run_api import ExportFormat
 from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
 
 if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
@@ -125,6 +126,17 @@ class Run:
         APIConnectionError when the stream cannot be had back.
         """
         return self._transport.follow(self._cursor())
+
+    def export(self, format: ExportFormat = "json") -> Generator[bytes, None, None]:
+        """The run as a file, part by part: write each part out, and no more is in memory than one.
+
+        `jsonl` has a header and then each event as it is stored, one on each line; `json` is one document
+        that has the trace, too. Closing the generator closes the connection.
+
+        Raises ValueError for another format, FlowNotFoundError, and APIConnectionError where the answer
+        breaks off: what came of it before is not the whole run.
+        """
+        return self._transport.download(requests.export(self._path, format))
 
     def wait(self, timeout: float | None = None) -> RunSummary:
         """The summary of the run once it has ended; waits on the event stream, without polling.
@@ -264,6 +276,17 @@ class AsyncRun:
         APIConnectionError when the stream cannot be had back.
         """
         return self._transport.follow(self._cursor())
+
+    def export(self, format: ExportFormat = "json") -> AsyncGenerator[bytes, None]:
+        """The run as a file, part by part: write each part out, and no more is in memory than one.
+
+        `jsonl` has a header and then each event as it is stored, one on each line; `json` is one document
+        that has the trace, too. Closing the generator closes the connection.
+
+        Raises ValueError for another format, FlowNotFoundError, and APIConnectionError where the answer
+        breaks off: what came of it before is not the whole run.
+        """
+        return self._transport.download(requests.export(self._path, format))
 
     async def wait(self, timeout: float | None = None) -> RunSummary:
         """The summary of the run once it has ended; waits on the event stream, without polling.

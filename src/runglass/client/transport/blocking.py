@@ -13,7 +13,7 @@ from runglass.client.core.deadline import Deadline
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish, timed_out
 from runglass.client.core.retries import Retries
-from runglass.client.core.stream_cursor import Cursor
+from runglass.client.core.stream_cursor import SILENCE_S, Cursor
 from runglass.client.transport import (
     LIMITS,
     REFUSAL_BYTES,
@@ -80,6 +80,30 @@ class SyncTransport:
                 return
             self.sleep(max(0.0, min(wait_s, deadline.left_s())))
 
+    def download(self, call: RequestSpec[None]) -> Generator[bytes, None, None]:
+        """The body of the answer, part by part; asked for again where none of it has come.
+
+        Raises as `call` does, and APIConnectionError where the body breaks off.
+        """
+        retries = Retries(call, self.endpoint.max_retries)
+        while True:
+            outcome: Outcome | None = None
+            has_begun = False
+            with closing(self._body(call)) as parts:
+                for part in parts:
+                    if isinstance(part, bytes):
+                        has_begun = True
+                        yield part
+                    else:
+                        outcome = part
+            if outcome is None:
+                return
+            wait_s = None if has_begun else retries.wait_s(outcome, left_s=math.inf)
+            if wait_s is None:
+                finish(call, outcome, attempts=retries.attempts)
+                return
+            self.sleep(wait_s)
+
     def _require_open(self, what: object) -> None:
         if self._closed.is_set():
             raise closed(what)
@@ -144,6 +168,28 @@ class SyncTransport:
         else:
             self._require_open(cursor)
             yield ENDED_EARLY
+
+    def _body(self, call: RequestSpec[None]) -> Generator[bytes | Outcome, None, None]:
+        """The parts of a good answer, or how the call came to another end, also within its body."""
+        self._require_open(call)
+        silence = Deadline(SILENCE_S)
+        request = self._http.build_request(
+            call.method, f"{self._base}{call.target}", headers=call.headers, extensions=_waiting(silence)
+        )
+        try:
+            with closing(self._http.send(request, stream=True)) as response:
+                if response.status_code != 200:
+                    yield answer(response, bytearray(response.read()))
+                    return
+                for chunk in response.iter_bytes():
+                    yield chunk
+                    silence.renew()
+        except httpx2.RequestError as error:
+            self._require_open(call)
+            yield ConnectionLost(SILENT, cause=error) if silence.passed() else lost(error, self._base)
+            return
+        # A body without a length ends well where its connection is shut down.
+        self._require_open(call)
 
 
 def _keep_deadlines(client: httpx2.Client) -> list[DeadlineBackend]:

@@ -14,7 +14,7 @@ from runglass.client.core.deadline import Deadline
 from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import ENDED_EARLY, ConnectionLost, Outcome, finish, timed_out
 from runglass.client.core.retries import Retries
-from runglass.client.core.stream_cursor import Cursor
+from runglass.client.core.stream_cursor import SILENCE_S, Cursor
 from runglass.client.transport import (
     LIMITS,
     REFUSAL_BYTES,
@@ -92,6 +92,30 @@ class AsyncTransport:
                 return
             await self.sleep(max(0.0, min(wait_s, deadline.left_s())))
 
+    async def download(self, call: RequestSpec[None]) -> AsyncGenerator[bytes, None]:
+        """The body of the answer, part by part; asked for again where none of it has come.
+
+        Raises as `call` does, and APIConnectionError where the body breaks off.
+        """
+        retries = Retries(call, self.endpoint.max_retries)
+        while True:
+            outcome: Outcome | None = None
+            has_begun = False
+            async with aclosing(self._body(call)) as parts:
+                async for part in parts:
+                    if isinstance(part, bytes):
+                        has_begun = True
+                        yield part
+                    else:
+                        outcome = part
+            if outcome is None:
+                return
+            wait_s = None if has_begun else retries.wait_s(outcome, left_s=math.inf)
+            if wait_s is None:
+                finish(call, outcome, attempts=retries.attempts)
+                return
+            await self.sleep(wait_s)
+
     @asynccontextmanager
     async def _bounded(self, deadline: Deadline) -> AsyncGenerator[None, None]:
         """Raises TimeoutError when the deadline passes, or the client is closed."""
@@ -159,3 +183,28 @@ class AsyncTransport:
             yield lost(error, self._base)
         else:
             yield ENDED_EARLY
+
+    async def _body(self, call: RequestSpec[None]) -> AsyncGenerator[bytes | Outcome, None]:
+        """The parts of a good answer, or how the call came to another end, also within its body."""
+        self._require_open(call)
+        request = self._http.build_request(call.method, f"{self._base}{call.target}", headers=call.headers)
+        try:
+            async with self._bounded(Deadline(SILENCE_S)):
+                opened = await self._http.send(request, stream=True)
+            async with aclosing(opened) as response:
+                if response.status_code != 200:
+                    async with self._bounded(Deadline(SILENCE_S)):
+                        yield answer(response, bytearray(await response.aread()))
+                    return
+                chunks = response.aiter_bytes()
+                while (part := await self._next(chunks, Deadline(SILENCE_S))) is not None:
+                    yield part
+        except TimeoutError as error:
+            self._require_open(call)
+            yield ConnectionLost(SILENT, cause=error)
+            return
+        except httpx2.RequestError as error:
+            self._require_open(call)
+            yield lost(error, self._base)
+            return
+        self._require_open(call)

@@ -1,0 +1,68 @@
+"""What a file with a run says of it before its events: whose run it is, and the flow that it is of.
+
+The same header begins both formats that can be read back. All else about a run follows from its events.
+"""
+
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from runglass.run_api import CaptureMode, ExportFormat
+from runglass.trace import written
+
+FORMAT = "runglass-run"
+FORMAT_VERSION = 1
+
+MEDIA_TYPES: dict[ExportFormat, str] = {
+    "json": "application/json",
+    "jsonl": "application/jsonl",
+}
+_SUFFIXES: dict[ExportFormat, str] = {
+    "json": "json",
+    "jsonl": "jsonl",
+}
+_PLAIN = re.compile(r"[a-z0-9-]{1,128}")
+"""Slugs that can stand in a header and in the name of a file."""
+
+
+class FlowOfRun(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The flow of a run; `source` is the version that ran, as JSON, of a draft as it was at the export."""
+
+    id: str
+    slug: str
+    source: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class RunHeader(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A run without its events. `version` 0 is the draft."""
+
+    format: str = written(FORMAT)
+    format_version: int = written(FORMAT_VERSION)
+    run_id: str
+    version: int
+    capture: CaptureMode
+    trigger_type: str
+    session_id: str | None = None
+    flow: FlowOfRun
+
+
+def encode_header(header: RunHeader) -> bytes:
+    """The header as JSON, on one line."""
+    return msgspec.json.encode(header)
+
+
+def file_name(format: ExportFormat, run_id: str, slug: str | None = None) -> str:
+    """The name of the file that a run is written to."""
+    beginning = slug if slug is not None and _PLAIN.fullmatch(slug) else "run"
+    return f"{beginning}-{run_id}.{_SUFFIXES[format]}"
+
+
+def lines(events: Sequence[bytes]) -> bytes:
+    """Events as lines, each ended by a line break."""
+    return b"".join([b"%b\n" % event for event in events])
+
+
+def members(rows: Sequence[bytes], *, first: bool) -> bytes:
+    """Rows as members of a JSON array, each on its own line; `first` where none is before them."""
+    return (b"\n" if first else b",\n") + b",\n".join(rows)
