@@ -1,0 +1,154 @@
+"""In what two attempts of the same address differ, field by field, with a bound on the work and the answer.
+
+Content is decoded here, one pair of snapshots at a time. No I/O.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from runglass.diff.json_diff import compare
+from runglass.diff.json_excerpt import excerpts, path_text
+from runglass.diff.run_diff import DiffField, FieldChange, RowDiff, ValueChange
+from runglass.diff.trace_diff import AttemptContent, AttemptDigest, AttemptPair, differ_if_known
+from runglass.json_weight import weighs_more
+
+MOST_VISITS = 100_000
+"""Values of two snapshots that are looked at."""
+MOST_PATHS = 100
+"""Differences of two snapshots that are told."""
+MOST_WEIGHT = 500_000
+"""A snapshot that takes as long to be decoded as more small values is not compared."""
+BYTES_PER_VISIT = 32
+"""So many bytes of JSON are decoded in the time in which a value is visited."""
+
+
+_NOTHING = b"{}"
+
+
+class DiffAllowance:
+    """How much content of one diff may still be compared, in visits of values, and told, in bytes."""
+
+    def __init__(self, *, visits: int, told_bytes: int) -> None:
+        self.visits = visits
+        self.told_bytes = told_bytes
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no more content is compared."""
+        return self.visits <= 0 or self.told_bytes <= 0
+
+
+class ContentPair(NamedTuple):
+    """The content of the attempts of a pair."""
+
+    a: AttemptContent
+    b: AttemptContent
+
+
+def row_of(pair: AttemptPair, content: ContentPair | None, *, allowance: DiffAllowance) -> RowDiff | None:
+    """In what the attempts of the pair differ; None where it turns out that they do not.
+
+    `content` is needed where it differs; where it is None all the same, the row says that it was not
+    compared.
+    """
+    a, b = pair
+    if a is None or b is None:
+        return _row(pair, _of_one(a, b))
+    changes = _of_both(a, b, content, allowance)
+    if not changes:
+        return None
+    return _row(pair, [*changes, *_told(_scalar("durationMs", a.duration_ms, b.duration_ms))])
+
+
+def same_row(pair: AttemptPair) -> RowDiff:
+    """The row of a pair that does not differ."""
+    return _row(pair, [])
+
+
+def _row(pair: AttemptPair, changes: list[FieldChange]) -> RowDiff:
+    one = pair.one
+    return RowDiff(
+        step_id=one.step_id,
+        loop_path=one.loop_path or None,
+        attempt=one.attempt,
+        in_a=pair.a is not None,
+        in_b=pair.b is not None,
+        changes=changes,
+    )
+
+
+def _told(*changes: FieldChange | None) -> list[FieldChange]:
+    return [change for change in changes if change is not None]
+
+
+def _of_one(a: AttemptDigest | None, b: AttemptDigest | None) -> list[FieldChange]:
+    """What is known of an attempt that one of the runs does not have."""
+    return _told(
+        _scalar("modelUsed", a and a.model_used, b and b.model_used),
+        _scalar("status", a and a.status, b and b.status),
+        _scalar("tokens", a and a.tokens, b and b.tokens),
+        _scalar("costUsd", a and a.cost_usd, b and b.cost_usd),
+        _scalar("durationMs", a and a.duration_ms, b and b.duration_ms),
+    )
+
+
+def _of_both(
+    a: AttemptDigest, b: AttemptDigest, content: ContentPair | None, allowance: DiffAllowance
+) -> list[FieldChange]:
+    """The changes in the order of `DiffField`, without the duration."""
+    return _told(
+        (differ_if_known(a.input, b.input) and _content("input", content, allowance))
+        or _size("inputSizeBytes", a.input_size_bytes, b.input_size_bytes),
+        _scalar("modelUsed", a.model_used, b.model_used),
+        _scalar("status", a.status, b.status),
+        None if a.error == b.error else _content("error", content, allowance),
+        (differ_if_known(a.output, b.output) and _content("output", content, allowance))
+        or _size("outputSizeBytes", a.output_size_bytes, b.output_size_bytes),
+        _scalar("finishReason", a.finish_reason, b.finish_reason),
+        _scalar("tokens", a.tokens, b.tokens),
+        _scalar("costUsd", a.cost_usd, b.cost_usd),
+    )
+
+
+def _scalar(field: DiffField, a: Any, b: Any) -> FieldChange | None:
+    if a == b:
+        return None
+    # Plain JSON, as clients read it.
+    return FieldChange(field=field, a=msgspec.to_builtins(a), b=msgspec.to_builtins(b))
+
+
+def _size(field: DiffField, a: int | None, b: int | None) -> FieldChange | None:
+    return FieldChange(field=field, a=a, b=b) if differ_if_known(a, b) else None
+
+
+def _content(
+    field: Literal["input", "output", "error"], content: ContentPair | None, allowance: DiffAllowance
+) -> FieldChange | None:
+    if content is None or allowance.is_spent:
+        return FieldChange(field=field, cut=True)
+    # An attempt without an error differs in each field that the error of the other has.
+    a, b = (getattr(each, field) or _NOTHING for each in content)
+    allowance.visits -= (len(a) + len(b)) // BYTES_PER_VISIT
+    if weighs_more(a, MOST_WEIGHT) or weighs_more(b, MOST_WEIGHT):
+        return FieldChange(field=field, cut=True)
+    try:
+        value_a, value_b = msgspec.json.decode(a), msgspec.json.decode(b)
+    except (msgspec.DecodeError, RecursionError):
+        # It is nested more deeply, or has a greater number, than can be read.
+        return FieldChange(field=field, cut=True)
+    diff = compare(
+        value_a,
+        value_b,
+        most_visits=min(MOST_VISITS, max(0, allowance.visits)),
+        most_changes=MOST_PATHS,
+    )
+    allowance.visits -= diff.visits
+    paths: list[ValueChange] = []
+    for change in diff.changes:
+        if allowance.told_bytes <= 0:
+            return FieldChange(field=field, paths=paths, cut=True)
+        told_a, told_b, cut = excerpts(change.a, change.b)
+        paths.append(ValueChange(path=path_text(change.parts), kind=change.kind, a=told_a, b=told_b, cut=cut))
+        allowance.told_bytes -= len(msgspec.json.encode(paths[-1]))
+    return FieldChange(field=field, paths=paths, cut=diff.cut) if paths or diff.cut else None

@@ -1,0 +1,78 @@
+"""The diff of two runs, made of their aligned attempts and the rows of those that differ. No I/O."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from runglass.diff.attempt_diff import same_row
+from runglass.diff.divergence import different_ends, divergence_of
+from runglass.diff.run_diff import Divergence, RowDiff, RunDiff
+from runglass.diff.trace_diff import AttemptPair
+from runglass.trace import RunSummary
+
+MOST_ROWS = 10_000
+"""Attempts that a diff lists."""
+
+
+def compose(
+    a: RunSummary,
+    b: RunSummary,
+    pairs: Sequence[AttemptPair],
+    rows: Sequence[RowDiff | None],
+    *,
+    with_same: bool,
+    is_whole: bool,
+) -> RunDiff:
+    """The diff. `rows` are those of the first pairs that differ, None where they do not after all.
+
+    `is_whole` says that all attempts of both runs are in `pairs`; `with_same` lists those that are the same,
+    too, as far as there is room.
+    """
+    listed: list[RowDiff] = []
+    different = same = 0
+    is_cut = not is_whole
+    room = MOST_ROWS - sum(row is not None for row in rows) if with_same else 0
+    following = iter(rows)
+    for pair in pairs:
+        row = None
+        if pair.differs:
+            try:
+                row = next(following)
+            except StopIteration:
+                different, is_cut = different + 1, True
+                continue
+        if row is not None:
+            different += 1
+            is_cut = is_cut or any(change.cut for change in row.changes)
+            listed.append(row)
+            continue
+        same += 1
+        if room > 0:
+            listed.append(same_row(pair))
+            room -= 1
+    is_cut = is_cut or (with_same and len(listed) < different + same)
+    divergence = _divergence(a, b, rows)
+    return RunDiff(
+        a=a,
+        b=b,
+        same=divergence is None and not is_cut,
+        flows=_flows(a, b),
+        first_divergence=divergence,
+        rows=listed,
+        different_rows=different,
+        same_rows=same,
+        size_only_rows=sum(pair.is_size_only for pair in pairs),
+        cut=is_cut,
+    )
+
+
+def _divergence(a: RunSummary, b: RunSummary, rows: Sequence[RowDiff | None]) -> Divergence | None:
+    first = next((row for row in rows if row is not None), None)
+    if first is not None:
+        return divergence_of(first)
+    return None if a.status == b.status else different_ends(a.status, b.status)
+
+
+def _flows(a: RunSummary, b: RunSummary) -> Literal["same", "versions", "different"]:
+    if a.flow_id != b.flow_id:
+        return "different"
+    return "same" if a.version == b.version else "versions"

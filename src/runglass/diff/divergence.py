@@ -1,0 +1,91 @@
+"""What differs between two runs, said in words: a change, the address of an attempt, the first difference.
+
+For servers and terminals alike. No I/O.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from runglass.diff.json_excerpt import brief, brief_pair
+from runglass.diff.run_diff import Divergence, FieldChange, RowDiff, ValueChange
+
+_WORDS = {
+    "inputSizeBytes": "size of the input",
+    "outputSizeBytes": "size of the output",
+    "modelUsed": "model",
+    "finishReason": "finish reason",
+    "costUsd": "cost",
+    "durationMs": "duration",
+}
+_WHOLE = "the whole value"
+
+
+def divergence_of(row: RowDiff) -> Divergence:
+    """The first difference of two runs; `row` is the first that differs."""
+    return Divergence(
+        sentence=f"{address_text(row.step_id, row.loop_path, row.attempt)}: {row_text(row)}",
+        step_id=row.step_id,
+        loop_path=row.loop_path,
+        attempt=row.attempt,
+    )
+
+
+def different_ends(a: str, b: str) -> Divergence:
+    """The difference of two runs of which every attempt is the same, by their status."""
+    return Divergence(sentence=f"no attempt differs, but the first run is {a} and the second is {b}")
+
+
+def address_text(step_id: str, loop_path: Sequence[int] | None, attempt: int) -> str:
+    """An attempt as people name it: `words`, `words[3]`, `cell[0,2] attempt 2`."""
+    iteration = f"[{','.join(map(str, loop_path))}]" if loop_path else ""
+    return f"{step_id}{iteration}" + (f" attempt {attempt}" if attempt > 1 else "")
+
+
+def row_text(row: RowDiff) -> str:
+    """The first change of an attempt that differs, and that of its status."""
+    status = next((change for change in row.changes if change.field == "status"), None)
+    if not (row.in_a and row.in_b):
+        which = "first" if row.in_a else "second"
+        return f"only in the {which} run" + ("" if status is None else f" ({status.a or status.b})")
+    parts = [] if row.changes[0] is status else [change_text(row.changes[0])]
+    if status is not None:
+        errors = [change_text(change) for change in row.changes if change.field == "error"]
+        parts += [change_text(status), *errors]
+    return ", ".join(parts)
+
+
+def change_text(change: FieldChange) -> str:
+    """A change of a field, such as `output differs at text: "gut" / "good"`."""
+    name = _WORDS.get(change.field, change.field)
+    if change.field in ("input", "output", "error"):
+        if not change.paths:
+            return f"{name} differs, or is too large to tell"
+        more = len(change.paths) - 1
+        others = f" and {'at least ' if change.cut else ''}{more:,} more" if more else ""
+        return f"{name} differs at {value_text(change.paths[0])}{others}"
+    return f"{name} differs: {_plain(change.field, change.a)} / {_plain(change.field, change.b)}"
+
+
+def value_text(change: ValueChange) -> str:
+    """A change inside of a value, such as `items[2]: 4 / 5`."""
+    where = change.path or _WHOLE
+    if change.kind == "added":
+        return f"{where}: only in the second run, {brief(change.b)}"
+    if change.kind == "removed":
+        return f"{where}: only in the first run, {brief(change.a)}"
+    return f"{where}: {brief_pair(change.a, change.b)}"
+
+
+def _plain(field: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    match field:
+        case "tokens":
+            return f"{value['total']:,}"
+        case "costUsd":
+            return f"${value}"
+        case "durationMs":
+            return f"{value:,} ms"
+        case "inputSizeBytes" | "outputSizeBytes":
+            return f"{value:,} bytes"
+    return str(value)

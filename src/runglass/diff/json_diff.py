@@ -1,0 +1,147 @@
+"""Where two JSON values differ: what was added, removed and changed, with a bound on the work.
+
+Lists are compared by index, behind what both begin with and before what both end with, so that one inserted
+item does not make all after it differ. Numbers are equal as numbers, `1` and `1.0` alike; `true` is no
+number. Nothing recurses: values may be nested as deeply as JSON can be. Knows nothing of runs.
+"""
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+Part: TypeAlias = str | int
+"""A step into a value: a name of an object, or an index of a list."""
+
+ChangeKind = Literal["added", "removed", "changed"]
+
+CHARS_PER_VALUE = 4096
+"""So many characters of two equal texts are compared in the time of a small value."""
+
+
+class JsonChange(NamedTuple):
+    """A difference, and the way to it. `a` is None where it was added, `b` where it was removed.
+
+    The index of an added item is its index in the second list, that of a removed one its index in the first.
+    """
+
+    parts: tuple[Part, ...]
+    kind: ChangeKind
+    a: Any
+    b: Any
+
+
+class JsonDiff(NamedTuple):
+    """The differences, in the order of names and indices; there may be more of them where `cut` is true.
+
+    `visits` is how many values were looked at.
+    """
+
+    changes: list[JsonChange]
+    cut: bool
+    visits: int
+
+
+def compare(a: Any, b: Any, *, most_visits: int, most_changes: int) -> JsonDiff:
+    """The differences of two decoded JSON values, as far as they are found in so many visits of values."""
+    left = _Allowance(most_visits)
+    changes: list[JsonChange] = []
+    todo: list[tuple[_Way, Any, Any]] = [(None, a, b)]
+    try:
+        while todo:
+            way, x, y = todo.pop()
+            left.spend(1)
+            if isinstance(x, dict) and isinstance(y, dict):
+                left.spend(len(x) + len(y))
+                names = sorted(x.keys() | y.keys(), reverse=True)
+                todo += [((way, name), x.get(name, _ABSENT), y.get(name, _ABSENT)) for name in names]
+            elif isinstance(x, list) and isinstance(y, list):
+                todo += _item_pairs(way, x, y, left)
+            elif not _same(x, y, left):
+                if len(changes) == most_changes:
+                    return JsonDiff(changes, True, left.spent)
+                changes.append(_change(way, x, y))
+    except _Exhausted:
+        return JsonDiff(changes, True, left.spent)
+    return JsonDiff(changes, False, left.spent)
+
+
+class _Absent:
+    """In place of a value that one of the two does not have."""
+
+
+_ABSENT = _Absent()
+
+# Links to the part before: a tuple for each value would be as long as the value is deep.
+_Way: TypeAlias = "tuple[_Way, Part] | None"
+
+
+class _Exhausted(Exception):
+    """As many values have been visited as may be."""
+
+
+class _Allowance:
+    """How many values may be visited."""
+
+    def __init__(self, visits: int) -> None:
+        self._visits = visits
+        self.spent = 0
+
+    def spend(self, visits: int) -> None:
+        """Counts visits before they are made. Raises _Exhausted where there is no room for them."""
+        if self.spent + visits > self._visits:
+            raise _Exhausted
+        self.spent += visits
+
+
+def _item_pairs(way: _Way, x: list[Any], y: list[Any], left: _Allowance) -> list[tuple[_Way, Any, Any]]:
+    """The items to compare, the last one first; those left out are equal."""
+    shorter = min(len(x), len(y))
+    start = 0
+    while start < shorter and _same(x[start], y[start], left):
+        start += 1
+    ending = 0
+    while ending < shorter - start and _same(x[-1 - ending], y[-1 - ending], left):
+        ending += 1
+    x, y = x[: len(x) - ending], y[: len(y) - ending]
+    longest = max(len(x), len(y))
+    left.spend(longest - start)
+    return [
+        ((way, at), x[at] if at < len(x) else _ABSENT, y[at] if at < len(y) else _ABSENT)
+        for at in range(longest - 1, start - 1, -1)
+    ]
+
+
+def _same(a: Any, b: Any, left: _Allowance) -> bool:
+    todo = [(a, b)]
+    while todo:
+        x, y = todo.pop()
+        left.spend(1)
+        if isinstance(x, dict) and isinstance(y, dict):
+            left.spend(max(len(x), len(y)))
+            if x.keys() != y.keys():
+                return False
+            # Sorted, so that as much is looked at the other way round.
+            todo += [(x[name], y[name]) for name in sorted(x)]
+        elif isinstance(x, list) and isinstance(y, list):
+            if len(x) != len(y):
+                return False
+            left.spend(len(x))
+            todo += zip(x, y, strict=True)
+        elif isinstance(x, str) and isinstance(y, str):
+            left.spend(min(len(x), len(y)) // CHARS_PER_VALUE)
+            if x != y:
+                return False
+        elif isinstance(x, bool) is not isinstance(y, bool) or x != y:
+            return False
+    return True
+
+
+def _change(way: _Way, x: Any, y: Any) -> JsonChange:
+    parts: list[Part] = []
+    while way is not None:
+        way, part = way
+        parts.append(part)
+    where = tuple(reversed(parts))
+    if x is _ABSENT:
+        return JsonChange(where, "added", None, y)
+    if y is _ABSENT:
+        return JsonChange(where, "removed", x, None)
+    return JsonChange(where, "changed", x, y)

@@ -1,0 +1,183 @@
+"""Two traces, aligned attempt by attempt: which attempts are in both, and which of them differ.
+
+An attempt is read without its content, of which a hash is kept: two long traces fit into memory so, and
+content is read again only where it differs. Content that one run kept and the other did not is no difference.
+What differs in an attempt is for `attempt_diff.py`. No I/O.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from runglass.diff.flow_order import FlowOrder
+from runglass.trace import TokenBreakdown
+
+
+class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
+    step_id: str
+    attempt: int = 1
+    loop_path: tuple[int, ...] | None = None
+    status: str = "running"
+    duration_ms: int | None = None
+    model_used: str | None = None
+    finish_reason: str | None = None
+    tokens: TokenBreakdown | None = None
+    cost_usd: str | None = None
+    input_size_bytes: int | None = None
+    output_size_bytes: int | None = None
+    input_context: msgspec.Raw = msgspec.Raw()
+    output_context: msgspec.Raw = msgspec.Raw()
+    error_context: msgspec.Raw = msgspec.Raw()
+
+
+_stored = msgspec.json.Decoder(_StoredAttempt)
+_NONE = (b"", b"null")
+
+
+class AttemptDigest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An attempt as it is compared: its content as hashes, None where none was kept.
+
+    `position` is that of its step in the store.
+    """
+
+    position: int
+    step_id: str
+    loop_path: tuple[int, ...]
+    attempt: int
+    status: str
+    model_used: str | None
+    finish_reason: str | None
+    tokens: TokenBreakdown | None
+    cost_usd: str | None
+    duration_ms: int | None
+    input_size_bytes: int | None
+    output_size_bytes: int | None
+    input: int | None
+    output: int | None
+    error: int | None
+
+
+class AttemptContent(NamedTuple):
+    """Input, output and error of an attempt as JSON, None where none was kept."""
+
+    input: bytes | None
+    output: bytes | None
+    error: bytes | None
+
+
+NO_CONTENT = AttemptContent(None, None, None)
+
+
+def read_digest(position: int, data: bytes, texts: dict[str, str]) -> AttemptDigest:
+    """The digest of a StepTrace in JSON. Raises msgspec.DecodeError.
+
+    `texts` are those of other attempts, so that equal ones are in memory once.
+    """
+    step = _stored.decode(data)
+    content = _content(step)
+    return AttemptDigest(
+        position=position,
+        step_id=texts.setdefault(step.step_id, step.step_id),
+        loop_path=step.loop_path or (),
+        attempt=step.attempt,
+        status=texts.setdefault(step.status, step.status),
+        model_used=step.model_used and texts.setdefault(step.model_used, step.model_used),
+        finish_reason=step.finish_reason and texts.setdefault(step.finish_reason, step.finish_reason),
+        tokens=step.tokens,
+        cost_usd=step.cost_usd,
+        duration_ms=step.duration_ms,
+        input_size_bytes=step.input_size_bytes,
+        output_size_bytes=step.output_size_bytes,
+        input=None if content.input is None else hash(content.input),
+        output=None if content.output is None else hash(content.output),
+        error=None if content.error is None else hash(content.error),
+    )
+
+
+def read_content(data: bytes) -> AttemptContent:
+    """The content in a StepTrace in JSON. Raises msgspec.DecodeError."""
+    return _content(_stored.decode(data))
+
+
+def _content(step: _StoredAttempt) -> AttemptContent:
+    parts = (bytes(step.input_context), bytes(step.output_context), bytes(step.error_context))
+    return AttemptContent._make(None if part in _NONE else part for part in parts)
+
+
+class AttemptPair(NamedTuple):
+    """An attempt of the first run, and that of the second with the same address; None where there is none."""
+
+    a: AttemptDigest | None
+    b: AttemptDigest | None
+
+    @property
+    def one(self) -> AttemptDigest:
+        """One of the two, for the address that both have."""
+        found = self.b if self.a is None else self.a
+        assert found is not None
+        return found
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is a difference but for the duration, as far as hashes and sizes tell."""
+        a, b = self
+        if a is None or b is None or self.content_differs:
+            return True
+        return (
+            (a.status, a.model_used, a.finish_reason, a.tokens, a.cost_usd)
+            != (b.status, b.model_used, b.finish_reason, b.tokens, b.cost_usd)
+            or differ_if_known(a.input_size_bytes, b.input_size_bytes)
+            or differ_if_known(a.output_size_bytes, b.output_size_bytes)
+        )
+
+    @property
+    def content_differs(self) -> bool:
+        """Whether the content is needed to say in what the two differ."""
+        a, b = self
+        if a is None or b is None:
+            return False
+        return differ_if_known(a.input, b.input) or differ_if_known(a.output, b.output) or a.error != b.error
+
+    @property
+    def is_size_only(self) -> bool:
+        """Whether both are there, and input or output of one was not kept, so that sizes alone can tell."""
+        a, b = self
+        if a is None or b is None or "skipped" in (a.status, b.status):
+            return False
+        ended = a.status == b.status == "completed"
+        return None in (a.input, b.input) or (ended and None in (a.output, b.output))
+
+
+def differ_if_known(a: int | None, b: int | None) -> bool:
+    """Whether both are known, and not equal."""
+    return a is not None and b is not None and a != b
+
+
+def align(
+    a: Iterable[AttemptDigest],
+    b: Iterable[AttemptDigest],
+    *,
+    order: FlowOrder,
+    a_is_whole: bool = True,
+    b_is_whole: bool = True,
+) -> list[AttemptPair]:
+    """The attempts of two runs, paired by step, iteration and number, in the order of the flow.
+
+    Of a run that is not here as a whole nobody knows what it does not have: where `a_is_whole` is false, an
+    attempt of `b` alone is left out, and the other way round.
+    """
+    left = {_address(attempt): attempt for attempt in a}
+    pairs = []
+    for attempt in b:
+        other = left.pop(_address(attempt), None)
+        if other is not None or a_is_whole:
+            pairs.append(AttemptPair(other, attempt))
+    if b_is_whole:
+        pairs += [AttemptPair(attempt, None) for attempt in left.values()]
+    pairs.sort(key=lambda pair: (order.key(pair.one.step_id, pair.one.loop_path), pair.one.attempt))
+    return pairs
+
+
+def _address(attempt: AttemptDigest) -> tuple[str, tuple[int, ...], int]:
+    return attempt.step_id, attempt.loop_path, attempt.attempt

@@ -1,0 +1,76 @@
+"""The order of the flow, and not that of the clock."""
+
+import random
+
+from runglass.diff.flow_order import FlowOrder, StepPlace, places
+from runglass.flow_nodes import flow_nodes
+from runglass.flow_parser import parse_flow
+
+FLOW = """
+slug: grid
+steps:
+  - {id: first, type: passthrough}
+  - id: rows
+    type: loop
+    over: items
+    steps:
+      - {id: before, type: passthrough}
+      - {id: columns, type: loop, over: item, steps: [{id: cell, type: passthrough}]}
+      - {id: after, type: passthrough}
+  - id: either
+    type: condition
+    if: 'true'
+    then: [{id: yes_, type: passthrough}]
+    else: [{id: no_, type: passthrough}]
+  - {id: last, type: passthrough}
+"""
+
+IN_ORDER: list[tuple[str, tuple[int, ...]]] = [
+    ("first", ()),
+    ("rows", ()),
+    ("before", (0,)),
+    ("cell", (0, 0)),
+    ("cell", (0, 1)),
+    ("after", (0,)),
+    ("before", (1,)),
+    ("cell", (1, 0)),
+    ("after", (1,)),
+    ("before", (10,)),
+    ("yes_", ()),
+    ("no_", ()),
+    ("last", ()),
+]
+
+
+def in_order(order: FlowOrder, steps: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[int, ...]]]:
+    shuffled = random.Random(7).sample(steps, len(steps))
+    return sorted(shuffled, key=lambda step: order.key(*step))
+
+
+def test_a_run_is_in_the_order_of_its_flow_iteration_by_iteration() -> None:
+    assert in_order(FlowOrder(places(flow_nodes(parse_flow(FLOW)))), IN_ORDER) == IN_ORDER
+
+
+def test_a_step_that_only_one_version_has_stands_behind_the_one_before_it() -> None:
+    old = [StepPlace("a"), StepPlace("gone"), StepPlace("z")]
+    new = [StepPlace("start"), StepPlace("a"), StepPlace("new"), StepPlace("newer"), StepPlace("z")]
+    steps = ["start", "a", "new", "newer", "gone", "z"]
+    assert [step for step, _ in in_order(FlowOrder(old, new), [(step, ()) for step in steps])] == steps
+
+
+def test_a_step_that_was_moved_into_a_loop_has_its_place_in_both_versions() -> None:
+    old = [StepPlace("a"), StepPlace("b")]
+    new = [StepPlace("loop"), StepPlace("a", ("loop",)), StepPlace("b")]
+    steps: list[tuple[str, tuple[int, ...]]] = [("a", (0,)), ("a", (1,)), ("a", ()), ("b", ())]
+    assert in_order(FlowOrder(old, new), steps) == steps
+
+
+def test_steps_of_which_no_flow_is_known_stand_as_they_first_started() -> None:
+    steps: list[tuple[str, tuple[int, ...]]] = [
+        ("z", ()),
+        ("y", (0,)),
+        ("y", (1,)),
+        ("x", ()),
+        ("unheard", ()),
+    ]
+    assert in_order(FlowOrder([], [StepPlace("z"), StepPlace("y"), StepPlace("x")]), steps) == steps

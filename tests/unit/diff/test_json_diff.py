@@ -1,0 +1,147 @@
+"""Where two JSON values differ: laws over generated values, and what people expect of lists."""
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.diff.json_diff import JsonChange, JsonDiff, Part, compare
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.sampled_from([0.5, 1.0, 10**40])
+    | st.text("ab", max_size=2)
+)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text("abc.", max_size=2), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def whole(a: Any, b: Any) -> JsonDiff:
+    return compare(a, b, most_visits=10**6, most_changes=10**6)
+
+
+def patched(value: Any, changes: list[JsonChange]) -> Any:
+    """The value with the changes made in it."""
+    root = {"": copy.deepcopy(value)}
+    # Items behind a removed one move up, so the last of a list goes first.
+    removed = [change for change in changes if change.kind == "removed"]
+    others = [change for change in changes if change.kind != "removed"]
+    for change in [*others, *reversed(removed)]:
+        parts: tuple[Part, ...] = ("", *change.parts)
+        at: Any = root
+        for part in parts[:-1]:
+            at = at[part]
+        last: Any = parts[-1]
+        if change.kind == "removed":
+            assert identical(at[last], change.a)
+            del at[last]
+        elif change.kind == "added" and isinstance(at, list):
+            at.insert(last, change.b)
+        else:
+            at[last] = change.b
+    return root[""]
+
+
+def identical(a: Any, b: Any) -> bool:
+    """Whether both are the same JSON; `True == 1` in Python."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(identical(a[name], b[name]) for name in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(identical, a, b))
+    return isinstance(a, bool) is isinstance(b, bool) and a == b
+
+
+def nodes(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(nodes, inner))
+
+
+@given(VALUES, VALUES)
+def test_the_changes_make_the_second_value_of_the_first(a: Any, b: Any) -> None:
+    """So nothing that differs is left out."""
+    diff = whole(a, b)
+    assert not diff.cut
+    assert identical(patched(a, diff.changes), b)
+
+
+@given(VALUES, VALUES)
+def test_every_change_is_a_difference(a: Any, b: Any) -> None:
+    for change in whole(a, b).changes:
+        assert change.kind != "changed" or not identical(change.a, change.b)
+    assert bool(whole(a, b).changes) is not identical(a, b)
+
+
+@given(VALUES)
+def test_a_value_does_not_differ_from_itself(value: Any) -> None:
+    assert whole(value, copy.deepcopy(value)).changes == []
+
+
+@given(VALUES, VALUES, st.integers(0, 40))
+def test_the_other_way_round_added_is_removed(a: Any, b: Any, visits: int) -> None:
+    """Also where the work is cut."""
+    turned = {"added": "removed", "removed": "added", "changed": "changed"}
+    one = compare(a, b, most_visits=visits, most_changes=3)
+    other = compare(b, a, most_visits=visits, most_changes=3)
+    assert [(change.parts, change.kind, change.a, change.b) for change in one.changes] == [
+        (change.parts, turned[change.kind], change.b, change.a) for change in other.changes
+    ]
+    assert (one.cut, one.visits) == (other.cut, other.visits)
+
+
+@given(VALUES, VALUES, st.integers(0, 40))
+def test_no_more_is_looked_at_than_is_allowed_and_what_is_cut_is_a_beginning(
+    a: Any, b: Any, visits: int
+) -> None:
+    cut = compare(a, b, most_visits=visits, most_changes=10**6)
+    assert cut.visits <= visits
+    all_of_it = whole(a, b)
+    assert cut.changes == all_of_it.changes[: len(cut.changes)]
+    assert cut.cut is (all_of_it.visits > visits)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "changes"),
+    [
+        ([1, 2, 3, 4], [0, 1, 2, 3, 4], [((0,), "added", None, 0)]),
+        ([1, 2, 3, 4], [1, 2, 4], [((2,), "removed", 3, None)]),
+        ([1, 2, 3], [1, 5, 3], [((1,), "changed", 2, 5)]),
+        (
+            [{"t": "gut"}, {"t": "x"}],
+            [{"t": "x"}, {"t": "y"}],
+            [((0, "t"), "changed", "gut", "x"), ((1, "t"), "changed", "x", "y")],
+        ),
+        ({"a": 1}, {"a": True}, [(("a",), "changed", 1, True)]),
+        ({"a": 1, "b": None}, {"a": 1.0}, [(("b",), "removed", None, None)]),
+        ({}, [], [((), "changed", {}, [])]),
+    ],
+)
+def test_a_change_is_told_where_people_look_for_it(a: Any, b: Any, changes: list[Any]) -> None:
+    assert whole(a, b).changes == changes
+
+
+def test_values_may_be_nested_more_deeply_than_python_recurses() -> None:
+    deep: list[Any] = [[], []]
+    for value in deep:
+        for _ in range(20_000):
+            value[:] = [value.copy()]
+    deep[1].append(1)
+    assert [(change.parts, change.kind) for change in whole(*deep).changes] == [((1,), "added")]
+
+
+def test_what_hides_the_same_difference_in_every_layer_is_cut_and_not_compared_again_and_again() -> None:
+    a: Any = "a"
+    b: Any = "b"
+    for _ in range(1000):
+        a, b = [list(range(100)), a], [list(range(100)), b]
+    diff = compare(a, b, most_visits=100_000, most_changes=10)
+    assert diff.cut
+    assert diff.visits <= 100_000

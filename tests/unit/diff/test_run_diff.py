@@ -1,0 +1,285 @@
+"""The diff of two runs, held against the attempts that it was made of."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.diff.attempt_diff import ContentPair, DiffAllowance, row_of
+from runglass.diff.composition import compose
+from runglass.diff.flow_order import FlowOrder, StepPlace
+from runglass.diff.run_diff import RunDiff
+from runglass.diff.trace_diff import NO_CONTENT, align, read_content, read_digest
+from runglass.trace import RunSummary
+
+JsonObject = dict[str, Any]
+
+ORDER = FlowOrder([StepPlace("a"), StepPlace("loop"), StepPlace("b", ("loop",)), StepPlace("c", ("loop",))])
+ADDRESSES = [
+    *((step, (), 1) for step in "a"),
+    ("a", (), 2),
+    *((step, (index,), 1) for index in range(2) for step in "bc"),
+]
+SNAPSHOTS = st.sampled_from(
+    [None, {}, {"n": 1}, {"n": True}, {"n": 1.0}, {"text": "gut"}, {"x": [1, 2], "y": 0}]
+)
+ATTEMPTS = st.fixed_dictionaries(
+    {"status": st.sampled_from(["completed", "failed"])},
+    optional={
+        "modelUsed": st.sampled_from(["echo", "small"]),
+        "finishReason": st.sampled_from(["stop", "length"]),
+        "tokens": st.sampled_from([{"prompt": 1, "completion": n, "total": 1 + n} for n in range(2)]),
+        "costUsd": st.sampled_from(["0.1", "0"]),
+        "durationMs": st.integers(0, 3),
+        "inputSizeBytes": st.integers(1, 2),
+        "outputSizeBytes": st.integers(1, 2),
+        "inputContext": SNAPSHOTS,
+        "outputContext": SNAPSHOTS,
+        "errorContext": st.sampled_from([{"code": "TIMEOUT"}, {"code": "TIMEOUT", "message": "late"}]),
+    },
+)
+RUNS = st.dictionaries(st.sampled_from(ADDRESSES), ATTEMPTS)
+Run = dict[tuple[str, tuple[int, ...], int], JsonObject]
+
+SCALARS = ("status", "modelUsed", "finishReason", "tokens", "costUsd")
+
+
+def stored(run: Run) -> list[bytes]:
+    """The attempts as the store has them."""
+    return [
+        msgspec.json.encode({"stepId": step, "loopPath": path or None, "attempt": attempt} | fields)
+        for (step, path, attempt), fields in run.items()
+    ]
+
+
+def summary(run_id: str, **fields: Any) -> RunSummary:
+    return RunSummary(id=run_id, **{"flow_id": "flow", "status": "completed", "version": 1, **fields})
+
+
+def diff(
+    a: Run,
+    b: Run,
+    *,
+    runs: tuple[RunSummary, RunSummary] = (summary("a"), summary("b")),
+    with_same: bool = False,
+    a_is_whole: bool = True,
+    allowance: DiffAllowance | None = None,
+    most_rows: int = 1000,
+) -> RunDiff:
+    texts: dict[str, str] = {}
+    rows_a, rows_b = stored(a), stored(b)
+    pairs = align(
+        [read_digest(at, data, texts) for at, data in enumerate(rows_a)],
+        [read_digest(at, data, texts) for at, data in enumerate(rows_b)],
+        order=ORDER,
+        a_is_whole=a_is_whole,
+    )
+    allowance = allowance or DiffAllowance(visits=10**6, told_bytes=10**6)
+    rows = [
+        row_of(
+            pair,
+            ContentPair(
+                NO_CONTENT if pair.a is None else read_content(rows_a[pair.a.position]),
+                NO_CONTENT if pair.b is None else read_content(rows_b[pair.b.position]),
+            ),
+            allowance=allowance,
+        )
+        for pair in pairs
+        if pair.differs
+    ]
+    return compose(*runs, pairs, rows[:most_rows], with_same=with_same, is_whole=a_is_whole)
+
+
+def expected_fields(a: JsonObject, b: JsonObject) -> set[str]:
+    """The fields in which two attempts differ, from the words of the contract."""
+    fields = {name for name in SCALARS if a.get(name) != b.get(name)}
+    if a.get("errorContext") != b.get("errorContext"):
+        fields.add("error")
+    for part in ("input", "output"):
+        one, other = a.get(f"{part}Context"), b.get(f"{part}Context")
+        sizes = a.get(f"{part}SizeBytes"), b.get(f"{part}SizeBytes")
+        if None not in (one, other) and (
+            one != other or repr(one).count("True") != repr(other).count("True")
+        ):
+            fields.add(part)
+        elif None not in sizes and sizes[0] != sizes[1]:
+            fields.add(f"{part}SizeBytes")
+    return fields
+
+
+@given(RUNS, RUNS)
+def test_the_rows_are_the_attempts_that_differ_with_the_fields_in_which_they_do(a: Run, b: Run) -> None:
+    found = diff(a, b)
+    told = {
+        (row.step_id, row.loop_path or (), row.attempt): {change.field for change in row.changes}
+        - {"durationMs"}
+        for row in found.rows
+        if row.in_a and row.in_b
+    }
+    expected = {at: expected_fields(a[at], b[at]) for at in a.keys() & b.keys()}
+    assert told == {at: fields for at, fields in expected.items() if fields}
+    alone = {
+        (row.step_id, row.loop_path or (), row.attempt): row.in_a
+        for row in found.rows
+        if row.in_a is not row.in_b
+    }
+    assert alone == {at: at in a for at in a.keys() ^ b.keys()}
+    assert not found.cut
+
+
+@given(RUNS, RUNS)
+def test_rows_are_in_the_order_of_the_flow_and_the_first_is_the_divergence(a: Run, b: Run) -> None:
+    found = diff(a, b)
+    at = [ADDRESSES.index((row.step_id, row.loop_path or (), row.attempt)) for row in found.rows]
+    assert at == sorted(at)
+    if found.rows:
+        first = found.first_divergence
+        assert first is not None
+        assert (first.step_id, first.loop_path, first.attempt) == (
+            found.rows[0].step_id,
+            found.rows[0].loop_path,
+            found.rows[0].attempt,
+        )
+    assert (found.different_rows, found.same_rows) == (len(at), len(a.keys() | b.keys()) - len(at))
+
+
+@given(RUNS)
+def test_a_run_is_the_same_as_itself_whatever_it_took(run: Run) -> None:
+    slower = {at: fields | {"durationMs": 99} for at, fields in run.items()}
+    found = diff(run, slower)
+    assert (found.same, found.first_divergence, found.rows) == (True, None, [])
+    assert found.same_rows == len(run)
+
+
+@given(RUNS, RUNS)
+def test_the_other_way_round_everything_is_turned(a: Run, b: Run) -> None:
+    one, other = diff(a, b), diff(b, a)
+    turned = {"added": "removed", "removed": "added", "changed": "changed"}
+    assert [
+        msgspec.structs.replace(
+            row,
+            in_a=row.in_b,
+            in_b=row.in_a,
+            changes=[
+                msgspec.structs.replace(
+                    change,
+                    a=change.b,
+                    b=change.a,
+                    paths=[
+                        msgspec.structs.replace(path, a=path.b, b=path.a, kind=turned[path.kind])
+                        for path in change.paths
+                    ],
+                )
+                for change in row.changes
+            ],
+        )
+        for row in other.rows
+    ] == one.rows
+    assert (one.same, one.same_rows, one.size_only_rows) == (
+        other.same,
+        other.same_rows,
+        other.size_only_rows,
+    )
+
+
+@given(RUNS, RUNS)
+def test_what_travels_is_what_is_read(a: Run, b: Run) -> None:
+    found = diff(a, b, with_same=True)
+    assert msgspec.json.decode(msgspec.json.encode(found), type=RunDiff) == found
+    assert len(found.rows) == len(a.keys() | b.keys())
+
+
+OK: JsonObject = {"status": "completed", "inputContext": {"q": 1}, "outputContext": {"text": "gut"}}
+FAILED = {
+    "status": "failed",
+    "inputContext": {"q": 1},
+    "errorContext": {"code": "TIMEOUT", "message": "late"},
+}
+B3 = ("b", (3,), 1)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "sentence"),
+    [
+        (OK, OK | {"outputContext": {"text": "good"}}, 'output differs at text: "gut" / "good"'),
+        (OK, OK | {"inputContext": {"q": 2}}, "input differs at q: 1 / 2"),
+        (OK, OK | {"inputContext": {"q": 1, "r": [1]}}, "input differs at r: only in the second run, [1]"),
+        (OK, OK | {"inputContext": {"r": 1}}, "input differs at q: only in the first run, 1 and 1 more"),
+        (OK | {"modelUsed": "small"}, OK, "model differs: small / none"),
+        (OK | {"costUsd": "0.1"}, OK | {"costUsd": "0.2"}, "cost differs: $0.1 / $0.2"),
+        (
+            OK,
+            FAILED,
+            'status differs: completed / failed, error differs at code: only in the second run, "TIMEOUT"'
+            " and 1 more",
+        ),
+        (
+            {"status": "completed", "outputSizeBytes": 1200},
+            {"status": "completed", "outputSizeBytes": 7},
+            "size of the output differs: 1,200 bytes / 7 bytes",
+        ),
+    ],
+)
+def test_the_first_divergence_is_said_in_a_sentence(a: JsonObject, b: JsonObject, sentence: str) -> None:
+    found = diff({B3: a}, {B3: b}).first_divergence
+    assert found is not None
+    assert found.sentence == f"b[3]: {sentence}"
+
+
+def test_an_attempt_of_one_run_alone_is_said_to_be() -> None:
+    first = diff({("a", (), 1): FAILED}, {("a", (), 1): FAILED, ("a", (), 2): OK}).first_divergence
+    assert first is not None
+    assert first.sentence == "a attempt 2: only in the second run (completed)"
+
+
+def test_runs_that_end_differently_after_the_same_steps_differ() -> None:
+    found = diff({B3: OK}, {B3: OK}, runs=(summary("a"), summary("b", status="cancelled")))
+    assert not found.same
+    assert found.first_divergence is not None
+    assert "first run is completed and the second is cancelled" in found.first_divergence.sentence
+
+
+@pytest.mark.parametrize(
+    ("other", "flows"), [({}, "same"), ({"version": 2}, "versions"), ({"flow_id": "other"}, "different")]
+)
+def test_it_says_whether_both_are_runs_of_the_same_flow(other: JsonObject, flows: str) -> None:
+    assert diff({}, {}, runs=(summary("a"), summary("b", **other))).flows == flows
+
+
+def test_content_that_one_run_alone_has_kept_is_no_difference_and_the_answer_says_so() -> None:
+    found = diff({B3: OK}, {B3: {"status": "completed"}})
+    assert (found.same, found.size_only_rows) == (True, 1)
+    assert diff({B3: OK}, {B3: OK}).size_only_rows == 0
+
+
+def test_of_a_run_that_is_not_there_as_a_whole_nothing_is_said_to_be_missing() -> None:
+    found = diff({}, {B3: OK}, a_is_whole=False)
+    assert (found.rows, found.cut, found.same) == ([], True, False)
+
+
+def test_content_beyond_the_allowance_is_not_compared_and_the_row_says_so() -> None:
+    outputs: list[Run] = [
+        {("b", (at,), 1): OK | {"outputContext": {"text": text}} for at in range(9)} for text in "xy"
+    ]
+    found = diff(outputs[0], outputs[1], allowance=DiffAllowance(visits=12, told_bytes=10**6))
+    assert found.cut
+    assert [bool(row.changes[0].paths) for row in found.rows] == [True] * 2 + [False] * 7
+    assert [row.changes[0].cut for row in found.rows] == [False] * 2 + [True] * 7
+    found = diff(outputs[0], outputs[1], allowance=DiffAllowance(visits=10**6, told_bytes=60))
+    assert [row.changes[0].cut for row in found.rows] == [False] * 2 + [True] * 7
+
+
+def test_attempts_that_are_not_listed_are_counted() -> None:
+    outputs: list[Run] = [
+        {("b", (at,), 1): OK | {"outputContext": {"text": text}} for at in range(9)} for text in "xy"
+    ]
+    found = diff(outputs[0], outputs[1], most_rows=4)
+    assert (len(found.rows), found.different_rows, found.cut) == (4, 9, True)
+
+
+def test_what_takes_long_to_be_decoded_is_not() -> None:
+    heavy: list[Run] = [{B3: OK | {"outputContext": {"n": [1e300 * (at + 1)] * 200_000}}} for at in range(2)]
+    (row,) = diff(heavy[0], heavy[1]).rows
+    assert [(change.field, change.paths, change.cut) for change in row.changes] == [("output", [], True)]
