@@ -14,6 +14,7 @@ PROTECTED = [
     ("GET", "/flow-runs"),
     ("GET", "/flow-runs/x/trace"),
     ("GET", "/flow-runs/x/trace/stream"),
+    ("GET", "/flow-runs/x/diff/y"),
     ("GET", "/flow-runs/x/steps/a/trace"),
     ("GET", "/seq/acme/demo/words/runs/x/trace"),
     ("GET", "/seq/acme/demo/words/runs/x/trace/stream"),

@@ -46,6 +46,7 @@ PATHS = {
     "/api/v1/keys/{key_id}",
     "/api/v1/audit",
     *(f"/api/v1/viewer/{what}" for what in ("session", "me", "tickets")),
+    "/api/v1/flow-runs/{execution_id}/diff/{other_id}",
     *BASES,
     *(base + path for base in BASES for path in OF_A_RUN),
 }

@@ -49,6 +49,7 @@ ROWS = [
             *("/steps/{step_id}/trace", "/steps/{step_id}/payload", "/export"),
         )
     ),
+    Row("GET", "/flow-runs/{execution_id}/diff/{other_id}", 200, 200, 200, unseen="RUN_NOT_FOUND"),
     # The run has ended, so who may cancel it is told that it is too late.
     Row("DELETE", "/flow-runs/{execution_id}", 403, 409, 409, unseen="RUN_NOT_FOUND"),
     Row("DELETE", f"{FLOW}/runs/{{execution_id}}", 403, 409, 409),
@@ -90,6 +91,7 @@ NOWHERE = {
     "number": "1",
     "step_id": "no-such-step",
     "execution_id": "01900000-0000-7000-8000-000000000000",
+    "other_id": "01900000-0000-7000-8000-000000000002",
     "session_id": "01900000-0000-7000-8000-000000000001",
     "key_id": "987654321",
 }
@@ -122,6 +124,7 @@ def world(server: RunningServer) -> Iterator[World]:
         "number": "1",
         "step_id": "keep",
         "execution_id": job["executionId"],
+        "other_id": job["executionId"],
         "session_id": session,
     }
     yield World(names, callers, strangers)

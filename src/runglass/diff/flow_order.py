@@ -24,9 +24,10 @@ def places(nodes: Sequence[Node]) -> list[StepPlace]:
     inside: list[tuple[str, ...]] = []
     for node in nodes:
         loops = inside[node.parent] if node.parent >= 0 else ()
-        inside.append((*loops, node.name) if node.kind == "loop" else loops)
-        if node.id is not None:
-            found.append(StepPlace(node.id, loops))
+        is_loop = node.kind == "loop"
+        inside.append((*loops, node.id or node.name) if is_loop else loops)
+        if is_loop or node.id is not None:
+            found.append(StepPlace(node.id or node.name, loops))
     return found
 
 

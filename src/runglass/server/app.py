@@ -6,6 +6,7 @@ from weakref import WeakValueDictionary
 
 from starlette.types import ASGIApp
 
+from runglass.engine.scheduling.fair_share import FairTurns, Shares
 from runglass.runtime import Runtime
 from runglass.server.app_state import AppState
 from runglass.server.endpoint import Answer, Endpoint
@@ -23,6 +24,7 @@ from runglass.server.services.failure_replay import FailureReplay
 from runglass.server.services.health import HealthCheck
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.request_admission import RequestAdmission
+from runglass.server.services.run_diff import AT_ONCE
 from runglass.settings import Settings
 
 HTML = "text/html"
@@ -46,6 +48,7 @@ def create_app(
         outlines=Outlines(runtime),
         sessions=BrowserSessions(),
         tickets=tickets or LoginTickets(),
+        diffs=FairTurns(Shares(1, most=AT_ONCE, most_each=1)),
         idempotency_locks=WeakValueDictionary(),
     )
     router = create_router([*ENDPOINTS, *_documentation(), *_viewer()], services)

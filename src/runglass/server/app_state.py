@@ -4,6 +4,7 @@ import asyncio
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
+from runglass.engine.scheduling.fair_share import FairTurns
 from runglass.runtime import Runtime
 from runglass.server.http.open_calls import OpenCalls
 from runglass.server.http.open_responses import OpenResponses
@@ -26,6 +27,8 @@ class AppState(NamedTuple):
     health: HealthCheck
     outlines: Outlines
     sessions: BrowserSessions
+    diffs: FairTurns
+    """The turns of diffs, which hold two traces in memory."""
     tickets: LoginTickets
     idempotency_locks: WeakValueDictionary[tuple[int, str], asyncio.Lock]
     """Locks by project and Idempotency-Key; each goes with the last call that waits for it."""

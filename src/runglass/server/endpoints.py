@@ -22,6 +22,7 @@ from runglass.admin_api import (
     ViewerIdentity,
     ViewerTicket,
 )
+from runglass.diff.run_diff import RunDiff
 from runglass.outline import OutlinePage
 from runglass.run_api import (
     CompletedResult,
@@ -38,6 +39,7 @@ from runglass.server.requests import schemas as bodies
 from runglass.server.routes import (
     audit,
     cancel,
+    diff,
     execute,
     export,
     flows,
@@ -57,6 +59,7 @@ from runglass.server.security.authentication import (
     require_project,
     run_by_id,
     run_of_flow,
+    runs_by_id,
     trace_by_id,
     trace_of_flow,
 )
@@ -284,6 +287,18 @@ ENDPOINTS: list[Endpoint] = [
             pagination.CURSOR,
         ),
         refuses_unknown=True,
+    ),
+    Endpoint(
+        "GET",
+        f"{RUN}/diff/{{other_id}}",
+        diff.diff,
+        "read",
+        READING,
+        "What differs between two runs",
+        Answer((RunDiff,), "The differences."),
+        query=(diff.ALL,),
+        finds=Lookup(runs_by_id, ("execution_id", "other_id"), "runs"),
+        is_lasting=True,
     ),
     Endpoint(
         "POST",

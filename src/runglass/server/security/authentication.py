@@ -83,6 +83,18 @@ async def run_by_id(request: ApiRequest, execution_id: str) -> RunRecord:
     return run
 
 
+class ComparedRuns(NamedTuple):
+    """Two runs that are to be compared."""
+
+    a: RunRecord
+    b: RunRecord
+
+
+async def runs_by_id(request: ApiRequest, execution_id: str, other_id: str) -> ComparedRuns:
+    """Two runs of the caller's project, each as `run_by_id` finds it. Raises RUN_NOT_FOUND."""
+    return ComparedRuns(await run_by_id(request, execution_id), await run_by_id(request, other_id))
+
+
 async def trace_by_id(request: ApiRequest, execution_id: str) -> OpenedTrace:
     """As `run_by_id`, with its trace: one read for both. Raises RUN_NOT_FOUND."""
     return await _opened(request, execution_id, flow_id=None)

@@ -1,0 +1,212 @@
+"""The diff of two stored runs, with bounds on what is read, held, compared and told.
+
+All attempts are read in pages, of which hashes of the content stay in memory; content is read again where it
+differs. Nothing large is computed on the event loop, and nothing in large pieces.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from runglass.diff.attempt_diff import ContentPair, DiffAllowance, row_of
+from runglass.diff.composition import MOST_ROWS, compose
+from runglass.diff.flow_order import FlowOrder, StepPlace, places
+from runglass.diff.run_diff import RowDiff, RunDiff
+from runglass.diff.trace_diff import (
+    AttemptContent,
+    AttemptDigest,
+    AttemptPair,
+    align,
+    read_content,
+    read_digest,
+)
+from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
+from runglass.flow_nodes import flow_nodes
+from runglass.outline_builder import AttemptRow
+from runglass.runtime import decode_stored_flow
+from runglass.server.http.json_streaming import PART_BYTES
+from runglass.store.base import Store, decoding
+from runglass.store.records import AttemptKey, RunRecord
+from runglass.trace import RunSummary
+
+MOST_ATTEMPTS = 100_000
+"""Attempts of each run that are compared: some 500 bytes of memory each."""
+MOST_READ_BYTES = 256_000_000
+"""Stored bytes of each run that are read at first."""
+MOST_VISITS = 3_000_000
+"""Values of content that are looked at in all, about a second of the processor."""
+MOST_TOLD_BYTES = 4_000_000
+"""Bytes of differences of content that are told in all."""
+
+AT_ONCE = 4
+"""So many diffs are made at the same time, one of a project."""
+INLINE_BYTES = 64 * 1024
+"""Up to this size rows are read on the event loop: that takes less than a millisecond."""
+PAIRS_AT_ONCE = 32
+"""Attempts of each run whose content is read again in one go."""
+PIECE_BYTES = 64 * 1024
+"""About how much content is compared in one piece of work; a pair of attempts is never split."""
+
+
+class _Read(NamedTuple):
+    """What was read of a run; it has more attempts where `is_whole` is false."""
+
+    digests: list[AttemptDigest]
+    is_whole: bool
+
+
+async def diff_runs(store: Store, a: RunRecord, b: RunRecord, *, with_same: bool) -> RunDiff:
+    """What differs between the runs; `with_same` lists the attempts that do not differ, too.
+
+    Raises StoreError, RunUnreadable.
+    """
+    read_a, read_b = await _read(store, a), await _read(store, b)
+    # The older run stands first whichever is `a`, so that the order is the same both ways.
+    older_first = sorted([(a, read_a), (b, read_b)], key=lambda each: each[0].id)
+    flows = [await _places(store, run) for run, _ in older_first]
+    order = FlowOrder(*flows, *(_started(read) for _, read in older_first))
+    pairs = await offload_in_turn(
+        partial(
+            align,
+            read_a.digests,
+            read_b.digests,
+            order=order,
+            a_is_whole=read_a.is_whole,
+            b_is_whole=read_b.is_whole,
+        )
+    )
+    differing = await offload_in_turn(lambda: [pair for pair in pairs if pair.differs])
+    rows = await _rows(store, a, b, differing[:MOST_ROWS])
+    return await offload_in_turn(
+        partial(
+            compose,
+            _summary(a),
+            _summary(b),
+            pairs,
+            rows,
+            with_same=with_same,
+            is_whole=read_a.is_whole and read_b.is_whole,
+        )
+    )
+
+
+def _summary(run: RunRecord) -> RunSummary:
+    with decoding(run.id):
+        return msgspec.json.decode(run.summary, type=RunSummary)
+
+
+def _started(read: _Read) -> list[StepPlace]:
+    """The steps in order of first start, for those that the flow does not have any more."""
+    return [StepPlace(step_id) for step_id in dict.fromkeys(each.step_id for each in read.digests)]
+
+
+async def _places(store: Store, run: RunRecord) -> list[StepPlace]:
+    """The steps of the flow that the run is of, of a draft as it is now; none where it is gone."""
+    source = await store.flow_source(run.flow_id, run.version)
+    if source is None:
+        return []
+    return await offload(partial(_places_in, source), size_bytes=len(source), quick_bytes=INLINE_BYTES)
+
+
+def _places_in(source: bytes) -> list[StepPlace]:
+    return places(flow_nodes(decode_stored_flow(source)))
+
+
+async def _read(store: Store, run: RunRecord) -> _Read:
+    """All attempts of the run, up to the limits. Of a run that goes on, later pages are of a later moment."""
+    digests: list[AttemptDigest] = []
+    texts: dict[str, str] = {}
+    size, after = 0, (0, 0)
+    while True:
+        _, page = await store.attempt_page(run.no, after=after, limit_bytes=PART_BYTES)
+        if not page:
+            return _Read(digests, is_whole=True)
+        fitting = page[: MOST_ATTEMPTS - len(digests)]
+        page_bytes = sum(len(row[-1]) for row in page)
+        work = partial(_digests, run, fitting, texts)
+        digests += await offload(work, size_bytes=page_bytes, quick_bytes=INLINE_BYTES)
+        size += page_bytes
+        if len(fitting) < len(page) or size > MOST_READ_BYTES:
+            return _Read(digests, is_whole=False)
+        after = (page[-1][0], page[-1][3])
+
+
+def _digests(run: RunRecord, page: Sequence[AttemptRow], texts: dict[str, str]) -> list[AttemptDigest]:
+    with decoding(run.id):
+        return [read_digest(row[0], row[-1], texts) for row in page]
+
+
+async def _rows(
+    store: Store, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair]
+) -> list[RowDiff | None]:
+    """The rows of pairs that differ, None for those that do not after all."""
+    allowance = DiffAllowance(visits=MOST_VISITS, told_bytes=MOST_TOLD_BYTES)
+    rows: list[RowDiff | None] = []
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        some = pairs[start : start + PAIRS_AT_ONCE]
+        stored = iter(await _stored(store, a, b, [] if allowance.is_spent else some))
+        works = [(pair, next(stored, None) if pair.content_differs else None) for pair in some]
+        for piece in _pieces(works):
+            rows += await offload_in_turn(partial(_rows_of, a, b, piece, allowance))
+    return rows
+
+
+class _StoredPair(NamedTuple):
+    """The StepTraces of two attempts as JSON."""
+
+    a: bytes
+    b: bytes
+
+
+_Work = tuple[AttemptPair, _StoredPair | None]
+
+
+async def _stored(
+    store: Store, a: RunRecord, b: RunRecord, pairs: Sequence[AttemptPair]
+) -> list[_StoredPair]:
+    """Of those pairs whose content differs."""
+    wanted = [pair for pair in pairs if pair.content_differs]
+    stored_a = await _data(store, a, [pair.a for pair in wanted if pair.a is not None])
+    stored_b = await _data(store, b, [pair.b for pair in wanted if pair.b is not None])
+    return list(map(_StoredPair, stored_a, stored_b))
+
+
+async def _data(store: Store, run: RunRecord, attempts: Sequence[AttemptDigest]) -> list[bytes]:
+    keys = [AttemptKey(each.position, "", each.attempt) for each in attempts]
+    data: list[bytes] = []
+    while len(data) < len(keys):
+        data += await store.attempt_data(run.no, keys[len(data) :], limit_bytes=PART_BYTES)
+    return data
+
+
+def _pieces(works: Sequence[_Work]) -> Iterator[list[_Work]]:
+    piece: list[_Work] = []
+    size = 0
+    for work in works:
+        piece.append(work)
+        size += sum(map(len, work[1] or ()))
+        if size > PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def _rows_of(
+    a: RunRecord, b: RunRecord, works: Sequence[_Work], allowance: DiffAllowance
+) -> list[RowDiff | None]:
+    rows = []
+    for pair, stored in works:
+        content = None
+        if stored is not None:
+            content = ContentPair(_content(a, stored.a), _content(b, stored.b))
+        rows.append(row_of(pair, content, allowance=allowance))
+        yield_to_others()
+    return rows
+
+
+def _content(run: RunRecord, data: bytes) -> AttemptContent:
+    with decoding(run.id):
+        return read_content(data)
