@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from runglass.client.api.async_client import AsyncClient
     from runglass.client.api.async_flows import AsyncFlow
+    from runglass.diff.run_diff import Divergence, FieldChange, RowDiff, RunDiff, ValueChange
     from runglass.errors import (
         APIConnectionError,
         APIError,
@@ -90,6 +91,8 @@ __all__ = [
     "AuthenticationError",
     "Client",
     "CompletedResult",
+    "Divergence",
+    "FieldChange",
     "Flow",
     "FlowCancelled",
     "FlowCompleted",
@@ -108,7 +111,9 @@ __all__ = [
     "PausedResult",
     "PermissionDeniedError",
     "RateLimitError",
+    "RowDiff",
     "Run",
+    "RunDiff",
     "RunError",
     "RunPage",
     "RunStarted",
@@ -139,6 +144,7 @@ __all__ = [
     "ToolCallLimitError",
     "Trace",
     "UnknownEvent",
+    "ValueChange",
     "__version__",
 ]
 
@@ -146,6 +152,7 @@ _HOMES = {
     "client": "AsyncJob AsyncPausedResult AsyncRun Client Flow Job PausedResult Run StepResult ToolCall",
     "client.api.async_client": "AsyncClient",
     "client.api.async_flows": "AsyncFlow",
+    "diff.run_diff": "Divergence FieldChange RowDiff RunDiff ValueChange",
     "errors": (
         "APIConnectionError APIError APITimeoutError AuthenticationError FlowExecutionError FlowFileError "
         "FlowNotFoundError InsufficientCreditsError PermissionDeniedError RateLimitError RunglassError "

@@ -103,6 +103,23 @@ def test_a_walk_is_one_run_with_one_trace(server: RunningServer, side: Side) -> 
     assert [step.step_id for step in trace.steps] == ["first", "shout", "shout", "last"]
 
 
+def test_two_runs_are_compared_by_a_run_or_an_id(server: RunningServer, side: Side) -> None:
+    flow = connect(side, server).flow("walk")
+    a, b = (side.value(flow.execute(message=words, trace=True)).execution_id for words in ("a b", "a c"))
+    found = side.value(flow.run(a).diff(flow.run(b)))
+    assert (found.a.id, found.b.id, found.same) == (a, b, False)
+    assert found.first_divergence.sentence == 'first: input differs at message: "a b" / "a c"'
+    assert [(row.step_id, row.loop_path) for row in found.rows] == [
+        ("first", None),
+        ("shout", (1,)),
+        ("last", None),
+    ]
+    assert side.value(flow.run(a).diff(b)) == found
+    assert len(side.value(flow.run(a).diff(b, all=True)).rows) == 4
+    with pytest.raises(FlowNotFoundError, match="there is no run 'unknown'"):
+        side.value(flow.run(a).diff("unknown"))
+
+
 def test_how_a_run_ended_is_told_with_all_that_it_adds_up_to(server: RunningServer, side: Side) -> None:
     job = side.value(connect(side, server).flow("costly").execute_async())
     summary = side.value(job.run.wait())

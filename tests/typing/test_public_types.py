@@ -27,6 +27,7 @@ from runglass import (
     PausedResult,
     RateLimitError,
     Run,
+    RunDiff,
     RunPage,
     SessionExecution,
     RunSummary,
@@ -117,6 +118,8 @@ def blocking(which: Literal["latest", "all"], number: int) -> None:
         assert_type(client.run("id"), Run)
         assert_type(run.execution_id, str)
         assert_type(run.trace(timeout=1), Trace)
+        assert_type(run.diff("id"), RunDiff)
+        assert_type(run.diff(run, all=True, timeout=1), RunDiff)
         assert_type(run.step_trace("s"), StepTrace)
         assert_type(run.step_trace("s", attempt="latest"), StepTrace)
         assert_type(run.step_trace("s", attempt=2, loop_index=0), StepTrace)
@@ -146,6 +149,7 @@ async def on_asyncio() -> None:
         run = flow.run("id")
         assert_type(run, AsyncRun)
         assert_type(await run.trace(), Trace)
+        assert_type(await run.diff(run), RunDiff)
         assert_type(await run.step_trace("s"), StepTrace)
         assert_type(await run.step_trace("s", attempt=1), StepTrace)
         assert_type(await run.step_trace("s", attempt="all"), StepAttempts)

@@ -60,6 +60,7 @@ def test_parts_of_a_path_are_quoted_whatever_they_hold() -> None:
     assert requests.run_path(wild) == f"/flow-runs/{quoted}"
     step = requests.step_trace(RUN, wild, attempt="latest", loop_index=None)
     assert step.path == f"{RUN}/steps/{quoted}/trace"
+    assert requests.diff(RUN, wild, all=False).path == f"{RUN}/diff/{quoted}"
 
 
 @pytest.mark.parametrize("part", ["", ".", ".."])
@@ -68,6 +69,8 @@ def test_parts_that_would_change_the_path_are_refused(part: str) -> None:
         requests.run_path(part)
     with pytest.raises(ValueError, match="step_id may not be"):
         requests.step_trace(RUN, part, attempt="latest", loop_index=None)
+    with pytest.raises(ValueError, match="other may not be"):
+        requests.diff(RUN, part, all=False)
     with pytest.raises(ValueError, match="org may not be"):
         FlowAddress(part, "school", "grade-3").path()
 
@@ -77,6 +80,8 @@ def test_a_run_is_reached_by_flow_or_by_id_with_a_string_or_a_uuid() -> None:
     assert requests.run_path(run) == requests.run_path(str(run)) == f"/flow-runs/{run}"
     assert requests.run_path(run, flow=FLOW) == f"/seq/acme/school/grade-3/runs/{run}"
     assert requests.trace(RUN).target == "/flow-runs/r1/trace"
+    assert requests.diff(RUN, run, all=False).target == f"/flow-runs/r1/diff/{run}"
+    assert requests.diff(RUN, run, all=True).target == f"/flow-runs/r1/diff/{run}?all=true"
     assert requests.stream_path(RUN) == "/flow-runs/r1/trace/stream"
 
 

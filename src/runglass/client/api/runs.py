@@ -8,6 +8,7 @@ More than 300 lines: one class, twice.
 """
 
 import math
+import uuid
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Literal, overload
@@ -21,9 +22,10 @@ from runglass.fold import RunFold
 from runglass.run_api import ExportFormat
 from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
 
-if TYPE_CHECKING:  # for names alone: the transports load the HTTP library
+if TYPE_CHECKING:  # for names alone: the transports load the HTTP library, few programs ask for these types
     from runglass.client.transport.blocking import SyncTransport
     from runglass.client.transport.on_asyncio import AsyncTransport
+    from runglass.diff.run_diff import RunDiff
     from runglass.outline import OutlinePage
 
 
@@ -114,6 +116,21 @@ class Run:
         """
         call = requests.step_trace(self._path, step_id, attempt=attempt, loop_index=loop_index)
         return self._transport.call(call, timeout=timeout)
+
+    def diff(
+        self, other: "Run | str | uuid.UUID", *, all: bool = False, timeout: float | None = None
+    ) -> "RunDiff":
+        """What differs between this run and another one, attempt by attempt, in the order of the flow.
+
+        `other` is a run or the id of one. `all=True` lists the attempts that do not differ, too. The runs may
+        be of other versions or flows; attempts are paired by step, iteration and number. `timeout` is that of
+        `trace`.
+
+        Raises FlowNotFoundError where one of the runs is unknown, APITimeoutError, APIConnectionError.
+        """
+        other_id = other.execution_id if isinstance(other, Run) else other
+        path = requests.run_path(self.execution_id)
+        return self._transport.call(requests.diff(path, other_id, all=all), timeout=timeout)
 
     def live_trace(self) -> Generator[StreamEvent, None, None]:
         """Every event of the run from the first one, then each as it happens, until the run has ended.
@@ -264,6 +281,21 @@ class AsyncRun:
         """
         call = requests.step_trace(self._path, step_id, attempt=attempt, loop_index=loop_index)
         return await self._transport.call(call, timeout=timeout)
+
+    async def diff(
+        self, other: "AsyncRun | str | uuid.UUID", *, all: bool = False, timeout: float | None = None
+    ) -> "RunDiff":
+        """What differs between this run and another one, attempt by attempt, in the order of the flow.
+
+        `other` is a run or the id of one. `all=True` lists the attempts that do not differ, too. The runs may
+        be of other versions or flows; attempts are paired by step, iteration and number. `timeout` is that of
+        `trace`.
+
+        Raises FlowNotFoundError where one of the runs is unknown, APITimeoutError, APIConnectionError.
+        """
+        other_id = other.execution_id if isinstance(other, AsyncRun) else other
+        path = requests.run_path(self.execution_id)
+        return await self._transport.call(requests.diff(path, other_id, all=all), timeout=timeout)
 
     def live_trace(self) -> AsyncGenerator[StreamEvent, None]:
         """Every event of the run from the first one, then each as it happens, until the run has ended.

@@ -18,6 +18,7 @@ from runglass.safe_text import is_whole
 from runglass.trace import RunStatus, RunSummary, StepAttempts, StepTrace, Trace
 
 if TYPE_CHECKING:
+    from runglass.diff.run_diff import RunDiff
     from runglass.outline import OutlinePage
     from runglass.session import SessionPage
 
@@ -170,6 +171,15 @@ def export(run: str, format: ExportFormat) -> RequestSpec[None]:
     if format not in get_args(ExportFormat):
         raise ValueError(f"format must be one of {', '.join(get_args(ExportFormat))}, not {format!r}")
     return RequestSpec(method="GET", path=f"{run}/export", answer=NoneType, query=(("format", format),))
+
+
+def diff(run: str, other_id: str | uuid.UUID, *, all: bool) -> RequestSpec["RunDiff"]:
+    """What differs between a run, named by its id at path `run`, and another one."""
+    # Few programs ask for it, and none is to wait for its types.
+    from runglass.diff.run_diff import RunDiff
+
+    path = f"{run}/diff/{_part('other', str(other_id))}"
+    return RequestSpec(method="GET", path=path, answer=RunDiff, query=(("all", "true"),) if all else ())
 
 
 def stream_path(run: str) -> str:
