@@ -5,7 +5,7 @@ in slices, between which the caller can let others have their turn.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
@@ -156,16 +156,20 @@ class OutlineBuilder:
             columns.add_up(range(stop - 1, max(stop - SLICE_ROWS, 0) - 1, -1), sizes)
             yield None
         row_of, made_of = array("i", bytes(4 * count)), array("i", bytes(4 * count))
-        for _ in self._number(sizes, row_of, made_of):
-            yield None
-        numbers = None if made_of == array("i", range(count)) else (row_of, made_of)
+        in_order = yield from self._number(sizes, row_of, made_of)
+        numbers = None if in_order else (row_of, made_of)
         about = columns, self._sorts, list(self._names)
         yield Outline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers)
 
-    def _number(self, sizes: "array[int]", row_of: "array[int]", made_of: "array[int]") -> Iterator[None]:
-        """Numbers the rows in pre-order, in slices: each follows the whole of the sibling before it."""
-        parents, unsorted = self._columns.parent, self._unsorted
-        before = self._rows_before(sizes) if unsorted else {}
+    def _number(
+        self, sizes: "array[int]", row_of: "array[int]", made_of: "array[int]"
+    ) -> Generator[None, None, bool]:
+        """Numbers the rows in pre-order, in slices; whether they were made in it.
+
+        Each row follows the whole of the sibling before it.
+        """
+        parents, unsorted, in_order = self._columns.parent, self._unsorted, True
+        before = yield from self._rows_before(sizes)
         # Where the next row inside of each goes; the last entry is for those at the top, whose parent is -1.
         following = array("i", bytes(4 * (len(parents) + 1)))
         for first in range(0, len(parents), SLICE_ROWS):
@@ -176,24 +180,35 @@ class OutlineBuilder:
                 else:
                     row = following[parent]
                     following[parent] = row + sizes[made]
+                if row != made:
+                    in_order = False
                 row_of[made] = row
                 made_of[row] = made
                 following[made] = row + 1
             yield
+        return in_order
 
-    def _rows_before(self, sizes: "array[int]") -> dict[int, int]:
+    def _rows_before(self, sizes: "array[int]") -> Generator[None, None, dict[int, int]]:
         """How many rows come before each inside of its parent, where these were made in another order."""
-        siblings: dict[int, list[int]] = {parent: [] for parent in self._unsorted}
-        for made, parent in enumerate(self._columns.parent):
-            if parent in siblings:
-                siblings[parent].append(made)
         before: dict[int, int] = {}
+        siblings: dict[int, list[int]] = {parent: [] for parent in self._unsorted}
+        parents = self._columns.parent if siblings else []
+        for first in range(0, len(parents), SLICE_ROWS):
+            for made in range(first, min(first + SLICE_ROWS, len(parents))):
+                if parents[made] in siblings:
+                    siblings[parents[made]].append(made)
+            yield
+        done = 0
         for rows in siblings.values():
             rows.sort(key=self._rank)
             count = 0
             for made in rows:
                 before[made] = count
                 count += sizes[made]
+            done += len(rows)
+            if done >= SLICE_ROWS:
+                done = 0
+                yield
         return before
 
     def _add_step(self, step_id: str, loop_path: str, attempt: int, own: Own) -> int:

@@ -21,7 +21,7 @@ from runglass.runtime import Runtime, decode_stored_flow
 from runglass.store.base import decoding
 from runglass.store.records import RunRecord
 
-SHARE = 8
+SHARE = 4
 """Outlines that are held may take this part of `memory_limit_bytes`."""
 PAGE_BYTES = 1 << 20
 """About how much is read at a time of a run that has ended."""
@@ -78,19 +78,26 @@ class Outlines:
             builder = OutlineBuilder(
                 nodes, started_at=begun.started_at, seq=run.head, is_paused=run.status == "paused"
             )
-            while rows:
+            if sum(len(row[-1]) for row in rows) < limit:
                 await _take_in(builder, rows)
-                if sum(len(row[-1]) for row in rows) < limit:
-                    break
-                limit = PAGE_BYTES
-                _, rows = await store.attempt_page(
-                    run.no, after=(rows[-1][0], rows[-1][3]), limit_bytes=limit
-                )
+            else:
+                await self._take_in_all(builder, run, rows)
             slices = builder.finish()
             outline = None
             while outline is None:
                 outline = await offload(partial(next, slices), size_bytes=builder.size_bytes)
         return _Held(outline, run.ended)
+
+    async def _take_in_all(self, builder: OutlineBuilder, run: RunRecord, rows: list[AttemptRow]) -> None:
+        """Takes in pages from the one that has been read on; the next one is read meanwhile."""
+        while rows:
+            after = (rows[-1][0], rows[-1][3])
+            async with asyncio.TaskGroup() as both:
+                following = both.create_task(
+                    self._runtime.store.attempt_page(run.no, after=after, limit_bytes=PAGE_BYTES)
+                )
+                both.create_task(_take_in(builder, rows))
+            _, rows = following.result()
 
     async def _nodes_of(self, run: RunRecord) -> Sequence[Node]:
         """The nodes of the flow that the run is of: of a draft as it is now."""
