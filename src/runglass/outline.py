@@ -27,6 +27,8 @@ ROW_BYTES = 160
 ITERATION, ATTEMPT = KINDS.index("iteration"), KINDS.index("attempt")
 
 NONE = -1
+MOST = 1 << 31
+"""More than there can be of nodes, iterations and attempts."""
 OPEN_END = 1 << 62
 """The end of what goes on: later than any other."""
 
@@ -82,10 +84,18 @@ Own: TypeAlias = tuple[int, int, int, int, str | None]
 NOTHING: Own = (NONE, NONE, NONE, 0, None)
 
 
+class Numbers(NamedTuple):
+    """Numbers of rows by the order of making, with one entry more for -1, and the other way round."""
+
+    row_of: "array[int]"
+    made_of: "array[int]"
+
+
 class Columns:
     """The columns of rows in the order in which they are made; `add_up` makes sums of what rows have.
 
     `sort` is a number among the sorts, `number` that of an iteration or attempt, 0 where a row is neither.
+    Inside of `unsorted` rows, others were made in another order than that of their ranks.
     """
 
     def __init__(self) -> None:
@@ -99,12 +109,20 @@ class Columns:
         self.end = array("q")
         self.tokens = array("q")
         self.cost: list[str | Decimal | None] = []
+        self.unsorted: set[int] = set()
+        # Of what is inside of each row the rank of the last one; the first entry is for the top.
+        self._last_rank = array("i", [-MOST])
 
     def __len__(self) -> int:
         return len(self.parent)
 
-    def add(self, parent: int, sort: int, number: int, attempts: int, own: Own) -> int:
-        """A further row; its number in the order of making."""
+    def add(self, parent: int, rank: int, sort: int, number: int, attempts: int, own: Own) -> int:
+        """A further row; its number in the order of making. `rank` is its place among its siblings."""
+        if rank < self._last_rank[parent + 1]:
+            self.unsorted.add(parent)
+        else:
+            self._last_rank[parent + 1] = rank
+        self._last_rank.append(-MOST)
         row = len(self.parent)
         self.parent.append(parent)
         self.depth.append(0 if parent == NONE else self.depth[parent] + 1)
@@ -159,8 +177,8 @@ class Columns:
 class Outline:
     """The rows of a run in pre-order, as of event `seq`: what is inside of a row follows it.
 
-    `numbers` are those of rows by the order of making, and the other way round; None where rows were made in
-    pre-order. `latest_ms` is the last time at which anything began or ended.
+    `numbers` is None where rows were made in pre-order. `latest_ms` is the last time at which anything began
+    or ended.
     """
 
     def __init__(
@@ -171,7 +189,7 @@ class Outline:
         *,
         seq: int,
         latest_ms: int = 0,
-        numbers: "tuple[array[int], array[int]] | None" = None,
+        numbers: Numbers | None = None,
     ) -> None:
         self.seq = seq
         self.latest_ms = latest_ms
@@ -179,9 +197,8 @@ class Outline:
         self._columns = columns
         self._kinds = [sort.kind for sort in sorts]
         self._name_numbers = [sort.name for sort in sorts]
-        # The last entry is for the parent of the rows at the top, which is -1.
-        self._row_of = None if numbers is None else numbers[0] + array("i", [NONE])
-        self._made_of = None if numbers is None else numbers[1]
+        self._row_of = None if numbers is None else numbers.row_of
+        self._made_of = None if numbers is None else numbers.made_of
 
     @property
     def row_count(self) -> int:

@@ -5,7 +5,7 @@ in slices, between which the caller can let others have their turn.
 """
 
 from array import array
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeAlias
 
@@ -15,6 +15,7 @@ from runglass.outline import (
     ATTEMPT,
     ITERATION,
     KINDS,
+    MOST,
     NONE,
     NOTHING,
     OPEN_END,
@@ -27,14 +28,13 @@ from runglass.outline import (
     Own,
     Sort,
 )
+from runglass.row_numbers import number_rows
 
 _MS = timedelta(milliseconds=1)
 _STATUS = {name: number for number, name in enumerate(STATUSES)}
 _RETRIED, _WAITING, _FAILED = _STATUS["retried"], _STATUS["waiting"], _STATUS["failed"]
 _SORTS, _ITERATION, _ATTEMPT = 3, 1, 2
 """Each node has so many sorts of rows: its own, those of its iterations, and those of its attempts."""
-_MOST = 1 << 31
-"""More than there can be of nodes, iterations and attempts."""
 
 
 class Node(NamedTuple):
@@ -74,13 +74,6 @@ class _Facts(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 _facts_of = msgspec.json.Decoder(_Facts).decode
 
 
-class _Place(NamedTuple):
-    """A node with the number of loops around what is inside of it, itself included."""
-
-    node: Node
-    loops: int
-
-
 class OutlineBuilder:
     """Makes an outline: `add` attempts in order of position and number, then `finish`.
 
@@ -92,7 +85,10 @@ class OutlineBuilder:
     def __init__(
         self, nodes: Iterable[Node], *, started_at: str | None, seq: int, is_paused: bool = False
     ) -> None:
-        self._places: list[_Place] = []
+        # Of each node its parent, the loops around what is inside of it, itself included, and if it is one.
+        self._parents: list[int] = []
+        self._loops: list[int] = []
+        self._is_loop: list[bool] = []
         self._number_of: dict[str, int] = {}
         self._beyond: dict[tuple[str, int], int] = {}
         self._sorts: list[Sort] = []
@@ -106,9 +102,6 @@ class OutlineBuilder:
         self._seq = seq
         self._status = _STATUS | ({"running": _WAITING} if is_paused else {})
         self._columns = Columns()
-        # Of what stands inside of each row, the rank of the last one made; the first entry is for the top.
-        self._last_rank = array("i", [-_MOST])
-        self._unsorted: set[int] = set()
         self._containers: dict[int, int] = {}
         self._newest: dict[int, tuple[str, int]] = {NONE: ("", NONE)}
         self._position = self._latest_ms = 0
@@ -155,77 +148,25 @@ class OutlineBuilder:
         for stop in range(count, 0, -SLICE_ROWS):
             columns.add_up(range(stop - 1, max(stop - SLICE_ROWS, 0) - 1, -1), sizes)
             yield None
-        row_of, made_of = array("i", bytes(4 * count)), array("i", bytes(4 * count))
-        in_order = yield from self._number(sizes, row_of, made_of)
-        numbers = None if in_order else (row_of, made_of)
+        numbers = yield from number_rows(columns.parent, sizes, unsorted=columns.unsorted, rank=self._rank)
         about = columns, self._sorts, list(self._names)
         yield Outline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers)
-
-    def _number(
-        self, sizes: "array[int]", row_of: "array[int]", made_of: "array[int]"
-    ) -> Generator[None, None, bool]:
-        """Numbers the rows in pre-order, in slices; whether they were made in it.
-
-        Each row follows the whole of the sibling before it.
-        """
-        parents, unsorted, in_order = self._columns.parent, self._unsorted, True
-        before = yield from self._rows_before(sizes)
-        # Where the next row inside of each goes; the last entry is for those at the top, whose parent is -1.
-        following = array("i", bytes(4 * (len(parents) + 1)))
-        for first in range(0, len(parents), SLICE_ROWS):
-            for made in range(first, min(first + SLICE_ROWS, len(parents))):
-                parent = parents[made]
-                if parent in unsorted:
-                    row = following[parent] + before[made]
-                else:
-                    row = following[parent]
-                    following[parent] = row + sizes[made]
-                if row != made:
-                    in_order = False
-                row_of[made] = row
-                made_of[row] = made
-                following[made] = row + 1
-            yield
-        return in_order
-
-    def _rows_before(self, sizes: "array[int]") -> Generator[None, None, dict[int, int]]:
-        """How many rows come before each inside of its parent, where these were made in another order."""
-        before: dict[int, int] = {}
-        siblings: dict[int, list[int]] = {parent: [] for parent in self._unsorted}
-        parents = self._columns.parent if siblings else []
-        for first in range(0, len(parents), SLICE_ROWS):
-            for made in range(first, min(first + SLICE_ROWS, len(parents))):
-                if parents[made] in siblings:
-                    siblings[parents[made]].append(made)
-            yield
-        done = 0
-        for rows in siblings.values():
-            rows.sort(key=self._rank)
-            count = 0
-            for made in rows:
-                before[made] = count
-                count += sizes[made]
-            done += len(rows)
-            if done >= SLICE_ROWS:
-                done = 0
-                yield
-        return before
 
     def _add_step(self, step_id: str, loop_path: str, attempt: int, own: Own) -> int:
         """The row of a step in an iteration, with its first attempt."""
         number = self._number_of.get(step_id)
-        parent = NONE if number is None else self._places[number].node.parent
+        parent = NONE if number is None else self._parents[number]
         newest = self._newest.get(parent)
         if number is None or newest is None or newest[0] != loop_path:
             depth = loop_path.count(",") + 1 if loop_path else 0
-            if number is None or depth > (self._places[parent].loops if parent != NONE else 0):
+            if number is None or depth > (self._loops[parent] if parent != NONE else 0):
                 number = self._beyond.get((step_id, depth))
                 if number is None:
                     number = self._add_unknown(step_id, depth)
-                parent = self._places[number].node.parent
+                parent = self._parents[number]
             newest = loop_path, self._inside(parent, loop_path, depth)
         if number not in self._has_inner:
-            return self._add(newest[1], number, number * _SORTS, attempt, 1, own)
+            return self._columns.add(newest[1], number, number * _SORTS, attempt, 1, own)
         row = self._inner(newest[1], number)
         self._columns.number[row], self._columns.attempts[row] = attempt, 1
         self._columns.set_own(row, own)
@@ -237,11 +178,11 @@ class OutlineBuilder:
         sort = columns.sort[step] + _ATTEMPT
         if self._attempt == step:
             first = columns.number[step]
-            self._attempt = self._add(step, first - _MOST, sort, first, 0, columns.own(step))
+            self._attempt = self._columns.add(step, first - MOST, sort, first, 0, columns.own(step))
             columns.set_own(step, NOTHING)
         if columns.status[self._attempt] == _FAILED:
             columns.status[self._attempt] = _RETRIED
-        self._attempt = self._add(step, attempt - _MOST, sort, attempt, 0, own)
+        self._attempt = self._columns.add(step, attempt - MOST, sort, attempt, 0, own)
         columns.number[step] = attempt
         columns.attempts[step] += 1
 
@@ -252,58 +193,52 @@ class OutlineBuilder:
         newest = self._newest.get(number)
         if newest is not None and newest[0] == loop_path:
             return newest[1]
-        place = self._places[number]
+        outer = self._parents[number]
         # A step that was skipped is in fewer iterations than there are loops around it.
-        if place.node.kind == "loop" and depth == place.loops:
-            outer, _, index = loop_path.rpartition(",")
-            loop = self._inner(self._inside(place.node.parent, outer, depth - 1), number)
+        if self._is_loop[number] and depth == self._loops[number]:
+            outer_path, _, index = loop_path.rpartition(",")
+            loop = self._inner(self._inside(outer, outer_path, depth - 1), number)
             row = self._iteration(loop, number, int(index))
         else:
-            row = self._inner(self._inside(place.node.parent, loop_path, depth), number)
+            row = self._inner(self._inside(outer, loop_path, depth), number)
         self._newest[number] = loop_path, row
         return row
 
     def _inner(self, parent: int, number: int) -> int:
         """The row of a container, made where there is none yet."""
-        key = (parent + 1) * 2 * _MOST + number
+        key = (parent + 1) * 2 * MOST + number
         row = self._containers.get(key)
         if row is None:
-            row = self._containers[key] = self._add(parent, number, number * _SORTS, 0, 0, NOTHING)
+            row = self._containers[key] = self._columns.add(parent, number, number * _SORTS, 0, 0, NOTHING)
         return row
 
     def _iteration(self, loop: int, number: int, index: int) -> int:
         """The row of an iteration, made where there is none yet."""
-        if not 0 <= index < _MOST:
+        if not 0 <= index < MOST:
             raise ValueError(f"there is no iteration {index}")
-        key = (loop + 1) * 2 * _MOST + _MOST + index
+        key = (loop + 1) * 2 * MOST + MOST + index
         row = self._containers.get(key)
         if row is None:
-            row = self._add(loop, index, number * _SORTS + _ITERATION, index, 0, NOTHING)
+            row = self._columns.add(loop, index, number * _SORTS + _ITERATION, index, 0, NOTHING)
             self._containers[key] = row
         return row
-
-    def _add(self, parent: int, rank: int, sort: int, number: int, attempts: int, own: Own) -> int:
-        if rank < self._last_rank[parent + 1]:
-            self._unsorted.add(parent)
-        else:
-            self._last_rank[parent + 1] = rank
-        self._last_rank.append(-_MOST)
-        return self._columns.add(parent, sort, number, attempts, own)
 
     def _rank(self, row: int) -> int:
         """Where a row stands among its siblings: its own attempts first, then what is inside of it."""
         number, kind = divmod(self._columns.sort[row], _SORTS)
         if kind == _ATTEMPT:
-            return self._columns.number[row] - _MOST
+            return self._columns.number[row] - MOST
         return self._columns.number[row] if kind == _ITERATION else number
 
     def _add_node(self, node: Node) -> int:
-        number, name = len(self._places), self._names.setdefault(node.name, len(self._names))
-        loops = int(node.kind == "loop")
+        number, name = len(self._parents), self._names.setdefault(node.name, len(self._names))
+        loops = 0
         if node.parent != NONE:
-            loops += self._places[node.parent].loops
+            loops = self._loops[node.parent]
             self._has_inner.add(node.parent)
-        self._places.append(_Place(node, loops))
+        self._parents.append(node.parent)
+        self._is_loop.append(node.kind == "loop")
+        self._loops.append(loops + (node.kind == "loop"))
         self._sorts += [Sort(kind, name) for kind in (KINDS.index(node.kind), ITERATION, ATTEMPT)]
         return number
 
