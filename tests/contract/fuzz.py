@@ -11,6 +11,7 @@ import sys
 import uuid
 from pathlib import Path
 
+from runglass.server.endpoints import ENDPOINTS
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import http_for
 
@@ -57,14 +58,19 @@ def main(generator: str) -> int:
 
 
 def prepare(server: RunningServer) -> dict[str, str]:
-    """Flows, a run and a key for the requests to hit; their names by path parameter."""
+    """Flows, runs and a key for the requests to hit; their names by path parameter.
+
+    An operation has a run of its own, as some operations cancel or delete theirs.
+    """
     server.push(FLOW)
     session = str(uuid.uuid4())
     with http_for(server, server.key) as http:
-        # It goes on until a request cancels it, and can be read before and after.
+        # They go on until a request cancels them, and can be read before and after.
         held = {"parameters": {"hold": "until cancelled"}}
-        answer = http.post("/seq/acme/demo/fuzzed/v1/jobs", json=held, headers={"X-Session-Id": session})
-        job = answer.json()["executionId"]
+        jobs = [
+            http.post("/seq/acme/demo/fuzzed/v1/jobs", json=held, headers={"X-Session-Id": session}).json()
+            for _ in ENDPOINTS
+        ]
         spare = http.post("/keys", json={"role": "read"}).json()["id"]
     return {
         "org": "acme",
@@ -73,7 +79,7 @@ def prepare(server: RunningServer) -> dict[str, str]:
         "version": "v1",
         "number": "1",
         "step_id": "first",
-        "execution_id": job,
+        "execution_id": " ".join(job["executionId"] for job in jobs),
         "session_id": session,
         "key_id": str(spare),
     }

@@ -11,6 +11,9 @@ from typing import Any
 import schemathesis
 
 NAMES: dict[str, str] = json.loads(os.environ["FUZZ_NAMES"])
+RUNS = iter(NAMES["execution_id"].split())
+OWN_RUN: dict[str, str] = {}
+"""The run of each operation: some cancel or delete theirs."""
 PART_OF_THE_CONTRACT = {"STEP_FAILED", "BYOK_KEY_REJECTED"}
 """Codes of answers with status 500 that speak of the caller's flow, not of a fault of the server."""
 
@@ -19,7 +22,11 @@ def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) ->
     """Three in four requests name what there is; which ones depends on the request alone."""
     if not path_parameters or zlib.crc32(repr(path_parameters).encode()) % 4 == 0:
         return path_parameters
-    return {name: NAMES.get(name, value) for name, value in path_parameters.items()}
+    operation = context.operation.label
+    if operation not in OWN_RUN:
+        OWN_RUN[operation] = next(RUNS)
+    names = NAMES | {"execution_id": OWN_RUN[operation]}
+    return {name: names.get(name, value) for name, value in path_parameters.items()}
 
 
 def no_fault(context: Any, response: Any, case: Any) -> None:

@@ -78,6 +78,16 @@ def test_every_operation_says_what_an_error_looks_like_and_which_need_a_key(docu
     assert set(error["properties"]["detail"]["properties"]["code"]["enum"]) == set(CODES)
 
 
+def test_ranges_and_what_the_caller_has_already_are_documented(document: dict[str, Any]) -> None:
+    for base in BASES:
+        responses = document["paths"][f"{base}/steps/{{step_id}}/payload"]["get"]["responses"]
+        assert {status for status, response in responses.items() if "content" not in response} == {
+            "206",
+            "304",
+            "default",
+        }
+
+
 def test_the_documented_body_is_the_one_that_is_read(document: dict[str, Any]) -> None:
     operation = document["paths"]["/api/v1/seq/{org}/{project}/{slug}/execute"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]

@@ -70,6 +70,8 @@ class Answer(NamedTuple):
     media_type: str = JSON
     also: tuple[str, ...] = ()
     """Further media types, in which the body is text."""
+    beside: Mapping[int, str] = {}
+    """Descriptions of the statuses that are as good, and whose bodies have no shape of their own."""
 
 
 class Endpoint(NamedTuple):

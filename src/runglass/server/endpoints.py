@@ -95,6 +95,7 @@ STARTING: dict[str, Any] = {
 }
 """The answers and parameters that all endpoints that start a run have in common."""
 
+RANGES = {206: "The bytes that `Range` asks for.", 304: "The caller has it already."}
 EXECUTED = Answer((CompletedResult, ToolCallsRequired), "The run has completed, or waits for tools.")
 WALKED = Answer((str,), "Events as server-sent events.", media_type=EVENTS)
 QUEUED = Answer((JobAccepted,), "The job is queued.", status=202)
@@ -190,7 +191,7 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             "read",
             READING,
             "What went into a step or came out of it",
-            Answer((dict,), "The content as JSON, or with `Range` (206) bytes of it."),
+            Answer((dict,), "The content as JSON.", beside=RANGES),
             query=(payload.PART, payload.ONE_ATTEMPT, runs.LOOP_INDEX),
             headers=(payload.RANGE, payload.IF_RANGE, payload.IF_NONE_MATCH),
             finds=run,

@@ -94,6 +94,7 @@ def _operation(endpoint: Endpoint, schema_of: Mapping[str, Schema]) -> dict[str,
                 "description": answer.description,
                 **({"content": content} if answered else {}),
             },
+            **{str(status): {"description": text} for status, text in answer.beside.items()},
             "default": {"$ref": "#/components/responses/Error"},
         },
     }
