@@ -32,7 +32,8 @@ class Exit(IntEnum):
 
 MEANINGS: dict[Exit, str] = {
     Exit.OK: "done; a run that was executed or followed has completed",
-    Exit.FAILED: "the run failed or was cancelled, the server refused, or a flow file is wrong or not there",
+    Exit.FAILED: "the run failed or was cancelled, compared runs differ, the server refused, or a flow file"
+    " is wrong or not there",
     Exit.USAGE: "the command line or a setting is wrong, or another file that it names cannot be read",
     Exit.NOT_FOUND: "no such project, flow, version, run, step, attempt, iteration or key",
     Exit.UNREACHABLE: "the server cannot be reached, or did not answer in time",

@@ -18,6 +18,8 @@ _WORDS = {
     "durationMs": "duration",
 }
 _WHOLE = "the whole value"
+REASON_CHARS = 200
+"""As much is told of why an attempt failed."""
 
 
 def divergence_of(row: RowDiff) -> Divergence:
@@ -49,21 +51,37 @@ def row_text(row: RowDiff) -> str:
         return f"only in the {which} run" + ("" if status is None else f" ({status.a or status.b})")
     parts = [] if row.changes[0] is status else [change_text(row.changes[0])]
     if status is not None:
-        errors = [change_text(change) for change in row.changes if change.field == "error"]
-        parts += [change_text(status), *errors]
+        parts.append(change_text(status) + _reason(row))
     return ", ".join(parts)
+
+
+def _reason(row: RowDiff) -> str:
+    """Why an attempt has failed in one run alone, as ` (CODE: message)`; empty where that is not known."""
+    places = [place for change in row.changes if change.field == "error" for place in change.paths]
+    told = {
+        place.path: place.a if place.kind == "removed" else place.b
+        for place in places
+        if place.kind != "changed"
+    }
+    found = [text for name in ("code", "message") if isinstance(text := told.get(name), str)]
+    return f" ({': '.join(found)[:REASON_CHARS]})" if found else ""
 
 
 def change_text(change: FieldChange) -> str:
     """A change of a field, such as `output differs at text: "gut" / "good"`."""
-    name = _WORDS.get(change.field, change.field)
+    name = field_text(change.field)
     if change.field in ("input", "output", "error"):
         if not change.paths:
             return f"{name} differs, or is too large to tell"
         more = len(change.paths) - 1
         others = f" and {'at least ' if change.cut else ''}{more:,} more" if more else ""
         return f"{name} differs at {value_text(change.paths[0])}{others}"
-    return f"{name} differs: {_plain(change.field, change.a)} / {_plain(change.field, change.b)}"
+    return f"{name} differs: {plain_text(change.field, change.a)} / {plain_text(change.field, change.b)}"
+
+
+def field_text(field: str) -> str:
+    """The name of a field of attempts for people."""
+    return _WORDS.get(field, field)
 
 
 def value_text(change: ValueChange) -> str:
@@ -73,10 +91,11 @@ def value_text(change: ValueChange) -> str:
         return f"{where}: only in the second run, {brief(change.b)}"
     if change.kind == "removed":
         return f"{where}: only in the first run, {brief(change.a)}"
-    return f"{where}: {brief_pair(change.a, change.b)}"
+    return f"{where}: {' / '.join(brief_pair(change.a, change.b))}"
 
 
-def _plain(field: str, value: Any) -> str:
+def plain_text(field: str, value: Any) -> str:
+    """The value of a field that is no content, with its unit."""
     if value is None:
         return "none"
     match field:

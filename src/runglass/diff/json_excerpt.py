@@ -56,12 +56,12 @@ def brief(value: Any) -> str:
     return text if len(text) <= BRIEF_CHARS else f"{text[: BRIEF_CHARS - 1]}…"
 
 
-def brief_pair(a: Any, b: Any) -> str:
-    """Both values for a sentence, as `"gut" / "good"`; texts that begin alike from their difference on."""
+def brief_pair(a: Any, b: Any) -> tuple[str, str]:
+    """Both values as `brief` tells them; long texts that begin alike from shortly before their difference."""
     if isinstance(a, str) and isinstance(b, str) and max(len(a), len(b)) > BRIEF_CHARS:
         start = max(0, _first_difference(a, b) - BRIEF_CHARS // 4)
         a, b = _window(a, start), _window(b, start)
-    return f"{brief(a)} / {brief(b)}"
+    return brief(a), brief(b)
 
 
 def _first_difference(a: str, b: str) -> int:

@@ -212,8 +212,7 @@ B3 = ("b", (3,), 1)
         (
             OK,
             FAILED,
-            'status differs: completed / failed, error differs at code: only in the second run, "TIMEOUT"'
-            " and 1 more",
+            "status differs: completed / failed (TIMEOUT: late)",
         ),
         (
             {"status": "completed", "outputSizeBytes": 1200},

@@ -10,6 +10,7 @@ from runglass.cli.backends.connection import connect
 from runglass.cli.backends.run_lookup import named_run, newest_runs
 from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands.delete_runs import delete
+from runglass.cli.commands.diff_runs import diff
 from runglass.cli.commands.run_files import export
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.event_lines import EventLines
@@ -23,7 +24,7 @@ from runglass.trace import RunStatus, StepAttempts
 
 @click.group("runs", cls=CommandGroup)
 def group() -> None:
-    """Runs of a server: list them, read one, follow one, cancel one, delete some."""
+    """Runs of a server: list them, read one, follow one, compare two, cancel one, delete some."""
 
 
 @group.command("list")
@@ -159,5 +160,6 @@ def step(
             write_line(console, line)
 
 
+group.add_command(diff)
 group.add_command(delete)
 group.add_command(export)

@@ -1,0 +1,140 @@
+"""The diff of two runs for the eye: both runs, the first divergence, and a table of all changes."""
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from runglass.cli.terminal import formatting
+from runglass.cli.terminal.output import one_line
+from runglass.cli.terminal.table import Cell, Column, Row, table_lines
+from runglass.diff.divergence import address_text, field_text, plain_text
+from runglass.diff.json_excerpt import brief, brief_pair
+from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
+from runglass.trace import RunSummary
+
+COLUMNS = (
+    Column("attempt"),
+    Column("differs", least=20),
+    Column("first run", least=20),
+    Column("second run", least=10),
+)
+MOST_PLACES = 10
+"""Places in one input or output that the table shows."""
+_FLOWS = {
+    "same": "",
+    "versions": "the runs are of different versions of the flow",
+    "different": "the runs are of different flows; their attempts are paired by step, iteration and number",
+}
+
+
+def head_lines(found: RunDiff) -> Iterator[Text]:
+    """Both runs, and the first divergence."""
+    yield _run("first run", found.a)
+    yield _run("second run", found.b)
+    if _FLOWS[found.flows]:
+        yield Text(_FLOWS[found.flows], "yellow")
+    yield Text()
+    if found.first_divergence is not None:
+        yield Text.assemble(
+            ("first divergence  ", "bold"), one_line(found.first_divergence.sentence, limit=400)
+        )
+    elif found.same:
+        yield Text("the runs are the same", "green")
+    else:
+        yield Text("no difference was found, but not all was compared", "yellow")
+
+
+def diff_lines(found: RunDiff, *, width: int | None) -> Iterator[Text]:
+    """The rows as a table, a line for each change, below an empty line; nothing where there are no rows."""
+    if found.rows:
+        yield Text()
+        yield from table_lines(COLUMNS, [line for row in found.rows for line in _lines(row)], width=width)
+
+
+def conclusion(found: RunDiff) -> Iterator[str]:
+    """How many attempts differ, and what was not compared."""
+    yield f"attempts that differ: {found.different_rows:,}; that are the same: {found.same_rows:,}"
+    if found.size_only_rows:
+        yield (
+            f"input or output was not kept of {formatting.counted(found.size_only_rows, 'attempt')}:"
+            " there sizes alone were compared, as far as they are known"
+        )
+    if found.cut:
+        yield "cut: not all was compared or listed, as the runs are large"
+
+
+def _run(name: str, run: RunSummary) -> Text:
+    return Text.assemble(
+        (f"{name:<12}", "bold"),
+        f"{run.id}  {formatting.flow(run)}  ",
+        (run.status, formatting.STYLES.get(run.status, "")),
+        f"  {formatting.duration(run.duration_ms)}",
+    )
+
+
+def _lines(row: RowDiff) -> Iterator[Row]:
+    """The lines of an attempt, which the first of them names."""
+    name = address_text(row.step_id, row.loop_path, row.attempt)
+    for cells in _cells(row):
+        yield Row((Cell(name, "bold"), *cells))
+        name = ""
+
+
+def _cells(row: RowDiff) -> Iterator[tuple[Cell, Cell, Cell]]:
+    if not (row.in_a and row.in_b):
+        there, absent = Cell(_summary(row), "green" if row.in_b else "red"), Cell("–", "dim")
+        values = (there, absent) if row.in_a else (absent, there)
+        yield Cell("only in one run", "yellow"), *values
+        return
+    if not row.changes:
+        yield Cell("the same", "dim"), Cell(""), Cell("")
+    for change in row.changes:
+        if change.field in ("input", "output", "error"):
+            yield from _places(change)
+        else:
+            yield _changed(change)
+
+
+def _summary(row: RowDiff) -> str:
+    """What is known of an attempt in one run alone, its status first."""
+    changes = sorted(row.changes, key=lambda change: change.field != "status")
+    return ", ".join(_value(change, change.a if row.in_a else change.b) for change in changes)
+
+
+def _changed(change: FieldChange) -> tuple[Cell, Cell, Cell]:
+    style = "dim" if change.field == "durationMs" else ""
+    values = [
+        Cell(_value(change, value), _status_style(change, value) or style) for value in (change.a, change.b)
+    ]
+    return Cell(field_text(change.field), style), values[0], values[1]
+
+
+def _value(change: FieldChange, value: object) -> str:
+    if change.field == "durationMs" and isinstance(value, int):
+        return formatting.duration(value)
+    if change.field == "tokens" and value is not None:
+        return f"{plain_text(change.field, value)} tokens"
+    return plain_text(change.field, value)
+
+
+def _status_style(change: FieldChange, value: object) -> str:
+    return formatting.STYLES.get(str(value), "") if change.field == "status" else ""
+
+
+def _places(change: FieldChange) -> Iterator[tuple[Cell, Cell, Cell]]:
+    for place in change.paths[:MOST_PLACES]:
+        yield Cell(f"{change.field} {place.path}".rstrip()), *_values(place)
+    more = len(change.paths) - MOST_PLACES
+    if more > 0:
+        yield Cell(f"{change.field}: {more:,} more places in --json", "dim"), Cell(""), Cell("")
+    if change.cut:
+        yield Cell(f"{change.field}: not compared to the end", "yellow"), Cell(""), Cell("")
+
+
+def _values(place: ValueChange) -> tuple[Cell, Cell]:
+    if place.kind == "added":
+        return Cell(""), Cell(brief(place.b), "green")
+    if place.kind == "removed":
+        return Cell(brief(place.a), "red"), Cell("")
+    a, b = brief_pair(place.a, place.b)
+    return Cell(a, "red"), Cell(b, "green")

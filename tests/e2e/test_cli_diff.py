@@ -1,0 +1,165 @@
+"""`runs diff` against a real server: what it prints, for people and machines, and its exit codes."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from runglass.cli.exit_codes import Exit
+from runglass.cli.terminal.diff_view import MOST_PLACES, conclusion, diff_lines, head_lines
+from runglass.client import Client
+from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
+from runglass.testing import RunningServer, running_server
+from runglass.trace import RunSummary
+from tests.e2e.command import runglass
+
+FLOW = """\
+slug: greet
+steps:
+  - {id: words, type: code, code: "return {'words': message.split()}"}
+  - id: each
+    type: loop
+    over: words
+    as: word
+    steps:
+      - id: shout
+        type: code
+        retry: {max_attempts: 2, initial_delay_ms: 0}
+        code: |
+          if word == "again" and attempt == 1:
+              raise ValueError("not yet")
+          return {"text": word.upper()}
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server(capture="full") as server:
+        server.push(FLOW)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _connected(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def env(server: RunningServer) -> dict[str, str]:
+    return {"RUNGLASS_BASE_URL": server.base_url, "RUNGLASS_API_KEY": server.key}
+
+
+def run(server: RunningServer, message: str) -> str:
+    with Client(server.key, base_url=server.base_url, org="acme", project="demo") as client:
+        return client.flow("greet").execute(message=message).execution_id
+
+
+def test_runs_that_are_the_same_end_with_0(server: RunningServer, env: dict[str, str]) -> None:
+    a, b = run(server, "a b"), run(server, "a b")
+    done = runglass("runs", "diff", a, b, env=env)
+    assert (done.returncode, done.stderr) == (0, "attempts that differ: 0; that are the same: 3\n")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"first run   {a}  greet v1  completed  ")
+    assert lines[1].startswith(f"second run  {b}  greet v1  completed  ")
+    assert lines[2:] == ["", "the runs are the same"]
+
+
+def test_runs_that_differ_end_with_1_and_a_table_of_what_differs(
+    server: RunningServer, env: dict[str, str]
+) -> None:
+    a, b = run(server, "a gut"), run(server, "a good")
+    done = runglass("runs", "diff", a, "last", env=env)
+    assert done.returncode == 1
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert lines[1].startswith(f"second run {b}")
+    assert [line for line in lines[3:] if "duration" not in line] == [
+        'first divergence words: input differs at message: "a gut" / "a good"',
+        "",
+        "attempt differs first run second run",
+        'words input message "a gut" "a good"',
+        'output words[1] "gut" "good"',
+        'shout[1] input word "gut" "good"',
+        'output text "GUT" "GOOD"',
+    ]
+
+
+def test_an_attempt_that_only_one_run_has_is_told_in_one_line(
+    server: RunningServer, env: dict[str, str]
+) -> None:
+    shown = runglass("runs", "diff", run(server, "again"), run(server, "a"), env=env).stdout
+    assert re.search(r"^shout\[0\] attempt 2 +only in one run +completed, \d+ ms +–$", shown, re.MULTILINE)
+    assert re.search(r"^ +status +failed +completed$", shown, re.MULTILINE)
+
+
+def test_all_lists_what_is_the_same_too_and_json_is_for_machines(
+    server: RunningServer, env: dict[str, str]
+) -> None:
+    a, b = run(server, "a gut"), run(server, "a good")
+    shown = runglass("runs", "diff", a, b, "--all", env=env).stdout
+    assert "shout[0]" in shown
+    assert "shout[0]" not in runglass("runs", "diff", a, b, env=env).stdout
+    done = runglass("runs", "diff", a, b, "--json", env=env)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["same"], found["differentRows"]) == (1, False, 2)
+    assert found["firstDivergence"]["stepId"] == "words"
+
+
+@pytest.mark.parametrize(
+    ("other", "code"), [("01900000-0000-7000-8000-000000000000", Exit.NOT_FOUND), ("?", Exit.USAGE)]
+)
+def test_a_run_that_is_not_there_is_said_to_be(
+    server: RunningServer, env: dict[str, str], other: str, code: Exit
+) -> None:
+    own = run(server, "a")
+    for pair in ((own, other), (other, own)):
+        done = runglass("runs", "diff", *pair, env=env)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert other in done.stderr
+
+
+def diff_of(*rows: RowDiff, **fields: object) -> RunDiff:
+    run = RunSummary(id="r", flow_id="f", status="completed")
+    found: dict[str, object] = {"same": False, "flows": "same", "cut": True, **fields}
+    return RunDiff(a=run, b=run, rows=list(rows), **found)  # type: ignore[arg-type]
+
+
+def text_of(found: RunDiff, *, width: int | None = None) -> str:
+    return "\n".join(str(line) for line in (*head_lines(found), *diff_lines(found, width=width)))
+
+
+def test_the_table_shows_some_places_of_many_and_says_what_is_left_out() -> None:
+    paths = [ValueChange(path=f"n[{at}]", kind="changed", a=at, b=-at) for at in range(100)]
+    found = diff_of(
+        RowDiff(step_id="s", changes=[FieldChange(field="output", paths=paths, cut=True)]), size_only_rows=2
+    )
+    shown = text_of(found)
+    assert f"n[{MOST_PLACES - 1}]" in shown
+    assert f"n[{MOST_PLACES}]" not in shown
+    assert "output: 90 more places in --json" in shown
+    assert "output: not compared to the end" in shown
+    assert "no difference was found, but not all was compared" in shown
+    remarks = "\n".join(conclusion(found))
+    assert "of 2 attempts" in remarks
+    assert "cut: not all was compared" in remarks
+
+
+def test_what_runs_hold_cannot_look_like_a_line_of_the_table() -> None:
+    place = ValueChange(path='["\\u001b[2J"]', kind="changed", a="x\n\x1b[31mfake", b="\u202e")
+    found = diff_of(RowDiff(step_id="s", changes=[FieldChange(field="output", paths=[place])]))
+    lines = list(diff_lines(found, width=None))
+    assert len(lines) == 3
+    assert not {"\x1b", "\n", "\u202e"} & set("".join(str(line) for line in lines))
+
+
+@pytest.mark.parametrize("flows", ["versions", "different"])
+def test_runs_that_are_not_of_the_same_flow_are_said_to_be(flows: str) -> None:
+    assert f"the runs are of different {'versions' if flows == 'versions' else 'flows'}" in text_of(
+        diff_of(flows=flows)
+    )
+
+
+def test_a_narrow_terminal_gets_narrow_lines() -> None:
+    place = ValueChange(path="a" * 60, kind="changed", a="x" * 60, b="y" * 60)
+    row = RowDiff(step_id="step", changes=[FieldChange(field="output", paths=[place])])
+    assert max(len(str(line)) for line in diff_lines(diff_of(row), width=70)) <= 70
