@@ -29,6 +29,7 @@ PATHS = {
     "/health",
     "/api/v1/flow-runs",
     "/api/v1/flow-runs/histogram",
+    "/api/v1/flow-runs/stream",
     "/api/v1/schemas/flow.json",
     "/api/v1/seq/{org}/{project}/{slug}/execute",
     "/api/v1/seq/{org}/{project}/{slug}/{version}/execute",
@@ -120,7 +121,7 @@ def test_the_headers_that_are_read_are_documented(document: dict[str, Any]) -> N
             else:
                 assert not headers, path
     assert starts == [["X-Session-Id", "Idempotency-Key", "traceparent", "tracestate"]] * 6
-    assert streams == [["Last-Event-ID"]] * 2
+    assert streams == [["Last-Event-ID"]] * 3
 
 
 def test_an_idempotency_key_may_be_as_long_as_is_documented(

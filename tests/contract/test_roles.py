@@ -35,9 +35,13 @@ class Row(NamedTuple):
     body: Any = None
 
 
+ENDLESS_STREAM = "/flow-runs/stream"
+"""Ends when the caller leaves: only its status is looked at."""
+
 ROWS = [
     Row("GET", "/flow-runs", 200, 200, 200, unseen=None),
     Row("GET", "/flow-runs/histogram", 200, 200, 200, unseen=None),
+    Row("GET", ENDLESS_STREAM, 200, 200, 200, unseen=None),
     *(
         Row("GET", f"{run}{resource}", 200, 200, 200, unseen=unseen)
         for run, unseen in (
@@ -147,6 +151,11 @@ def names(server: RunningServer, world: World) -> dict[str, str]:
 
 def ask(http: httpx2.Client, row: Row, names: dict[str, str], **headers: str) -> httpx2.Response:
     path = row.path.format(**names)
+    if path == ENDLESS_STREAM:
+        with http.stream(row.method, path, headers=headers) as answer:
+            if answer.status_code != 200:
+                answer.read()
+            return answer
     if isinstance(row.body, str):
         return http.request(row.method, path, content=row.body.encode(), headers=headers)
     return http.request(row.method, path, json=row.body, headers=headers)

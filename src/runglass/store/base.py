@@ -245,6 +245,9 @@ class Store(Protocol):
         `until_ms`. Takes some tenths of a second at most.
         """
 
+    async def last_change(self, project_id: int) -> int:
+        """The number of the newest change of the project's runs; 0 where there was none yet."""
+
     async def changed_runs(
         self, project_id: int, query: RunQuery, *, after: int, limit: int
     ) -> list[ChangedRun]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runglass.bus.base import runs_of
 from runglass.bus.memory import MemoryBus
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, pace_of, set_project
@@ -151,17 +152,24 @@ async def test_times_in_a_log_never_run_backwards(
 
 
 async def test_listeners_hear_of_an_event_after_it_is_stored(store: CountingStore, run: RunRecord) -> None:
-    heard: list[int] = []
+    heard: list[tuple[str, int]] = []
 
     class Listening(MemoryBus):
         async def wake(self, run_id: str) -> None:
-            heard.append(len(await stored(store, run)))
+            heard.append((run_id, len(await stored(store, run))))
 
     fold_state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
     recorder = Recorder(store, Listening(), run, fold_state, VirtualClock())
     recorder.record(run_started())
     await recorder.commit()
-    assert heard == [1]
+    project = runs_of(run.project_id)
+    assert heard == [(run.id, 1), (project, 1)]
+    recorder.record(started())
+    await recorder.commit()
+    assert heard[2:] == [(run.id, 2)], "the list hears of changes of the status alone"
+    recorder.record(FlowCancelled(execution_id="r", run_id="r", reason="enough"))
+    await recorder.commit()
+    assert heard[3:] == [(run.id, 3), (project, 3)]
 
 
 async def test_a_waiter_that_is_cut_off_loses_nothing(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec import json
 from msgspec.structs import force_setattr
 
-from runglass.bus.base import Bus
+from runglass.bus.base import Bus, runs_of
 from runglass.clock import Clock, iso
 from runglass.engine.journal.step_rows import step_rows
 from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, note_activity, paced_write
@@ -61,6 +61,7 @@ class Recorder:
         self._counted_log = run.log_bytes
         self._open_bytes = self._counted_open = 0
         self._stored_bytes = run.log_bytes
+        self._stored_status = run.status
         self._head = run.head
         self._sent = run.head
         self._at = not_before
@@ -280,8 +281,11 @@ class Recorder:
             return
         finally:
             self._stored_bytes = upto_bytes
+        is_change, self._stored_status = batch.status != self._stored_status, batch.status
         try:
             await self._bus.wake(self._run.id)
+            if is_change:
+                await self._bus.wake(runs_of(self._run.project_id))
         except Exception:
             # The events are stored, and readers look by themselves after a while.
             log.exception("readers of run %s could not be woken", self._run.id)

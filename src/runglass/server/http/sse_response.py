@@ -1,15 +1,16 @@
-"""A run's events as an HTTP answer that goes on until the run has ended or the client has left.
+"""Events as an HTTP answer that goes on until there are no more or the client has left.
 
-What is sent comes from the log, page by page and byte for byte; the frames around it are `sse.py`'s business.
+What is sent comes from the store, page by page and byte for byte; the frames around it are the business of
+`sse.py`.
 """
 
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
+from typing import Protocol
 
 from runglass.errors import RunPurged, RunUnreadable, StoreError
-from runglass.log_tail import Page
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.response_stream import Headers, StreamedResponse
 from runglass.sse import PING, RETRY
@@ -23,8 +24,15 @@ HEADERS = [
 ]
 
 
+class Framed(Protocol):
+    """A page of events that knows how it is sent."""
+
+    @property
+    def frames(self) -> bytes: ...
+
+
 def event_stream(
-    pages: AsyncGenerator[Page, None],
+    pages: AsyncGenerator[Framed, None],
     *,
     ongoing: OpenResponses,
     key_id: int | None = None,
@@ -43,7 +51,7 @@ def event_stream(
     )
 
 
-async def _frames(pages: AsyncGenerator[Page, None]) -> AsyncGenerator[bytes, None]:
+async def _frames(pages: AsyncGenerator[Framed, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(pages):
         yield RETRY
         try:

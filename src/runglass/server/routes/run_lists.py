@@ -1,6 +1,5 @@
-"""The runs of a project as lists: pages of them by query, and how many there were when."""
+"""The runs of a project as lists: pages of them by query, how many there were when, and what changes."""
 
-import logging
 import time
 from typing import Annotated
 
@@ -9,17 +8,19 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from runglass.clock import iso_ms
+from runglass.errors import api_error
+from runglass.list_tail import follow_runs
 from runglass.run_api import RunHistogram, RunsCreated
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
+from runglass.server.http.response_stream import StreamedResponse
+from runglass.server.http.sse_response import event_stream
 from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import cursor_of_position, position_of
 from runglass.server.requests.run_query import RunFilters, asked_query
 from runglass.server.security.authentication import runtime_of
-from runglass.store.list_records import RunListing
+from runglass.server.services.run_frames import framed_runs, listed
 from runglass.trace import RunStatus
-
-log = logging.getLogger(__name__)
 
 BUCKETS = Parameter(
     "buckets", Annotated[int, Meta(ge=10, le=200)], "a number of intervals from 10 to 200", default=60
@@ -93,15 +94,40 @@ async def histogram(
     )
 
 
-def listed(run: RunListing) -> bytes:
-    """The run's `flowRun`, or the fields of its row where it is broken: it must not hide the other runs."""
-    try:
-        _any_json.decode(run.summary)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.error("the summary of run %s cannot be read: %s", run.id, error)  # noqa: TRY400
-        row = {"id": run.id, "flowId": run.flow_id, "status": run.status, "triggerType": run.trigger_type}
-        return msgspec.json.encode(row)
-    return run.summary
+async def stream(
+    request: ApiRequest,
+    query: str | None,
+    flow_id: str | None,
+    flow: str | None,
+    status: RunStatus | None,
+    since: str | None,
+    until: str | None,
+    after: str | None,
+    last_event_id: str | None,
+) -> StreamedResponse:
+    """Each run of the query when it is created and when its status changes, for as long as the caller stays.
 
-
-_any_json = msgspec.json.Decoder(msgspec.Raw)
+    Without `Last-Event-ID` or `after`, from now on; with one of them, which is the `id` of an event or the
+    `lastChange` of a list, every change since then. A run that changed several times meanwhile comes once, as
+    it is now. A run that changed and does not meet the query, though it may have before, is a `gone`.
+    """
+    asked = await asked_query(request, RunFilters(query, flow_id, flow, status, since, until))
+    runtime, project_id = runtime_of(request), request.auth.project_id
+    newest = await runtime.store.last_change(project_id)
+    start = last_event_id or after
+    seen = newest if not start else int(start)
+    if seen > newest:
+        message = f"the runs of the project have had no change {seen} yet; the last one is {newest}"
+        raise api_error("INVALID_REQUEST", message)
+    pages = follow_runs(
+        runtime.store,
+        runtime.bus,
+        project_id,
+        asked,
+        after=seen,
+        idle_s=runtime.settings.ping_s,
+        poll_s=runtime.settings.tail_poll_s,
+    )
+    return event_stream(
+        framed_runs(pages, after=seen), ongoing=request.services.ongoing, key_id=request.auth.id
+    )

@@ -46,10 +46,7 @@ class RunLists:
     ) -> FoundRuns:
         def work(db: sqlite3.Connection) -> FoundRuns:
             found, position = _page(db, project_id, query, after, limit)
-            (last_change,) = db.execute(
-                "SELECT coalesce(max(run_changes), 0) FROM project WHERE id = ?", (project_id,)
-            ).fetchone()
-            return FoundRuns(_listings(db, found), position, last_change)
+            return FoundRuns(_listings(db, found), position, _last_change(db, project_id))
 
         return await self._at_one_moment(work)
 
@@ -58,6 +55,9 @@ class RunLists:
             return _counts(db, project_id, query, until_ms, buckets)
 
         return await self._at_one_moment(work)
+
+    async def last_change(self, project_id: int) -> int:
+        return await self._db.look_up(lambda db: _last_change(db, project_id))
 
     async def changed_runs(
         self, project_id: int, query: RunQuery, *, after: int, limit: int
@@ -102,6 +102,11 @@ def _snapshot(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN")
     with db:
         yield
+
+
+def _last_change(db: sqlite3.Connection, project_id: int) -> int:
+    sql = "SELECT coalesce(max(run_changes), 0) FROM project WHERE id = ?"
+    return int(db.execute(sql, (project_id,)).fetchone()[0])
 
 
 def _page(

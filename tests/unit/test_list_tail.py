@@ -1,0 +1,188 @@
+"""Tails on the runs of a project: each change comes, in order, wherever a tail begins again."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from runglass import list_tail
+from runglass.bus.base import runs_of
+from runglass.bus.memory import MemoryBus
+from runglass.list_tail import ListPage, follow_runs
+from runglass.run_query import RunQuery, first_id
+from runglass.run_query_parser import parse_run_query
+from runglass.store.records import Append, RunRecord
+from runglass.store.sqlite.store import SqliteStore
+from tests.records import new_run
+
+STATUSES = ["running", "paused", "running", "completed"]
+
+
+class Project:
+    """A project with runs that come and go on as a test says."""
+
+    def __init__(self, store: SqliteStore, bus: MemoryBus, project_id: int, flow_id: str) -> None:
+        self.store = store
+        self.bus = bus
+        self.id = project_id
+        self.flow_id = flow_id
+        self.runs: dict[str, tuple[RunRecord, int]] = {}
+        self.changes: list[tuple[str, str]] = []
+        """Each run and status, in the order of the commits."""
+
+    async def create(self) -> str:
+        run_id = first_id(len(self.runs) + 1)
+        run = await self.store.create_run(new_run(self.id, self.flow_id, id=run_id, summary=b'"pending"'))
+        self.runs[run_id] = (run, 0)
+        await self._changed(run_id, "pending")
+        return run_id
+
+    async def move(self, run_id: str) -> None:
+        """Gives the run its next status, if it has not ended."""
+        run, head = self.runs[run_id]
+        if head == len(STATUSES):
+            return
+        status = STATUSES[head]
+        summary = b'"%b"' % status.encode()
+        await self.store.append(
+            Append(run_no=run.no, head=head, fence=run.fence, events=[b"{}"], status=status, summary=summary)
+        )
+        self.runs[run_id] = (run, head + 1)
+        await self._changed(run_id, status)
+
+    async def _changed(self, run_id: str, status: str) -> None:
+        self.changes.append((run_id, status))
+        await self.bus.wake(runs_of(self.id))
+
+    def follow(
+        self, query: str = "", *, after: int = 0, idle_s: float = 60.0, poll_s: float = 60.0
+    ) -> AsyncGenerator[ListPage, None]:
+        terms = parse_run_query(query, now=datetime.now(UTC)) if query else RunQuery()
+        return follow_runs(self.store, self.bus, self.id, terms, after=after, idle_s=idle_s, poll_s=poll_s)
+
+
+@pytest.fixture
+async def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Project]:
+    monkeypatch.setattr(list_tail, "PAUSE_S", 0.0)
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        found = await store.ensure_project("acme", "demo")
+        flow = await store.put_draft(found.id, "f", name=None, capture=None, source=b"{}")
+        yield Project(store, MemoryBus(), found.id, flow.id)
+
+
+async def until(pages: AsyncGenerator[ListPage, None], last: int) -> list[ListPage]:
+    """The pages up to the one that has come to the change with this number."""
+    found: list[ListPage] = []
+    async with asyncio.timeout(20):
+        while not found or found[-1].last < last:
+            found.append(await anext(pages))
+    return found
+
+
+def told(pages: list[ListPage]) -> list[tuple[int, str, str]]:
+    """Number, run and status of each change that a page has."""
+    return [
+        (each.number, each.run_id, each.listing.status)
+        for page in pages
+        for each in page.changed
+        if each.listing is not None
+    ]
+
+
+def newest(project: Project, after: int) -> list[tuple[int, str, str]]:
+    """What one must hear who has heard all up to `after`: the newest change of each run."""
+    numbered = [(number, *change) for number, change in enumerate(project.changes, 1)]
+    of_run = {run_id: (number, run_id, status) for number, run_id, status in numbered}
+    return sorted(change for change in of_run.values() if change[0] > after)
+
+
+async def test_each_change_comes_in_the_order_of_the_commits(project: Project) -> None:
+    async with aclosing(project.follow()) as pages:
+        first = await project.create()
+        found = told(await until(pages, 1))
+        second = await project.create()
+        found += told(await until(pages, 2))
+        for run_id in (first, second, first, second, first, first, second, second):
+            await project.move(run_id)
+            found += told(await until(pages, len(project.changes)))
+    assert [(run_id, status) for _, run_id, status in found] == project.changes
+    assert [number for number, _, _ in found] == list(range(1, 11))
+
+
+async def test_wherever_a_tail_begins_again_it_has_the_newest_change_of_each_run(project: Project) -> None:
+    random = Random(3)
+    for _ in range(60):
+        if not project.runs or random.random() < 0.3:
+            await project.create()
+        else:
+            await project.move(random.choice(list(project.runs)))
+    last = len(project.changes)
+    for after in range(last):
+        async with aclosing(project.follow(after=after)) as pages:
+            assert told(await until(pages, last)) == newest(project, after)
+
+
+async def test_more_changes_than_a_page_has_come_one_page_after_the_other(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(list_tail, "PAGE_RUNS", 4)
+    for _ in range(10):
+        await project.create()
+    async with aclosing(project.follow()) as pages:
+        found = await until(pages, 10)
+    assert [len(page.changed) for page in found] == [4, 4, 2]
+    assert told(found) == newest(project, 0)
+
+
+async def test_nothing_is_missed_while_others_write_and_no_wake_up_arrives(project: Project) -> None:
+    random = Random(5)
+
+    async def write() -> None:
+        for _ in range(100):
+            if len(project.runs) < 5:
+                await project.create()
+            else:
+                await project.move(random.choice(list(project.runs)))
+
+    async with aclosing(project.follow(poll_s=0.01)) as pages, asyncio.timeout(20):
+        project.bus.wake = deaf  # type: ignore[method-assign]
+        writing = asyncio.create_task(write())
+        found: list[ListPage] = []
+        while not writing.done() or not found or found[-1].last < len(project.changes):
+            found.append(await anext(pages))
+    heard = told(found)
+    assert [number for number, _, _ in heard] == sorted({number for number, _, _ in heard})
+    assert {run_id: status for _, run_id, status in heard} == dict(project.changes)
+
+
+async def deaf(run_id: str) -> None:
+    """Loses the wake-up."""
+
+
+async def test_where_nothing_changes_an_empty_page_says_so(project: Project) -> None:
+    async with aclosing(project.follow(idle_s=0.01)) as pages, asyncio.timeout(20):
+        assert await anext(pages) == ([], 0)
+        await project.create()
+        assert [len(page.changed) for page in await until(pages, 1)][-1] == 1
+        assert await anext(pages) == ([], 1)
+
+
+async def test_a_run_that_no_longer_meets_the_query_is_told_without_its_row(project: Project) -> None:
+    run_id = await project.create()
+    await project.move(run_id)
+    async with aclosing(project.follow("status:running")) as pages:
+        assert told(await until(pages, 2)) == [(2, run_id, "running")]
+        await project.move(run_id)
+        (page,) = await until(pages, 3)
+    (change,) = page.changed
+    assert (change.number, change.run_id, change.listing) == (3, run_id, None)
+
+
+async def test_a_run_that_can_never_meet_the_query_is_only_counted(project: Project) -> None:
+    await project.create()
+    async with aclosing(project.follow("trigger:job")) as pages:
+        assert await until(pages, 1) == [([], 1)]
