@@ -1,25 +1,46 @@
 // The viewer: who is signed in sees the page that the address names.
 import { html, render, useEffect, useState } from "./core/html.js";
 import { identify, me } from "./core/api.js";
-import { listen } from "./core/keys.js";
+import { bind, listen } from "./core/keys.js";
 import { followLinks, place } from "./core/router.js";
+import { Help, helpIsOpen } from "./parts/help.js";
+import { Palette, paletteIsOpen } from "./parts/palette.js";
 import { SignIn } from "./parts/sign_in.js";
+import { Marks } from "./parts/status.js";
+import { Toast } from "./parts/toast.js";
+import { Top } from "./parts/top.js";
+import { RunPage } from "./run/page.js";
 import { RunsPage } from "./runs/page.js";
+
+const OPEN_PALETTE = "runglass-palette";
 
 function App() {
   const [problem, setProblem] = useState("");
   useEffect(() => {
     identify().catch((error) => setProblem(error.message));
+    const open = () => { paletteIsOpen.value = true; };
+    addEventListener(OPEN_PALETTE, open);
+    const unbind = bind([
+      { key: "?", what: "all keys", run: () => { helpIsOpen.value = true; } },
+      { key: "Ctrl-k", shown: "Ctrl-K", what: "everything", run: open },
+    ]);
+    return () => {
+      removeEventListener(OPEN_PALETTE, open);
+      unbind();
+    };
   }, []);
   if (problem) return html`<div class="empty" role="alert"><h2>Nothing can be shown</h2><p>${problem}</p></div>`;
   if (me.value === undefined) return null;
   if (me.value === null) return html`<${SignIn} />`;
-  return pageOf(place.value.path);
+  return html`<${Marks} />${pageOf(place.value.path)}<${Palette} /><${Help} /><${Toast} />`;
 }
 
 /** @param {string} path */
 function pageOf(path) {
-  return html`<${RunsPage} key=${path} />`;
+  const [, kind, first, ...more] = path.split("/");
+  if (kind === "") return html`<${RunsPage} key="runs" />`;
+  if (kind === "runs" && first && !more.length) return html`<${RunPage} key=${path} id=${decodeURIComponent(first)} />`;
+  return html`<${Top} back /><main class="empty"><h2>There is no such page</h2><p><a href="/">All runs</a></p></main>`;
 }
 
 followLinks();

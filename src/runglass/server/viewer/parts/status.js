@@ -14,6 +14,12 @@ export const SAID = {
   skipped: "skipped",
 };
 
+/** What a row's status is called: an attempt that was tried again has failed itself.
+ * @param {string} status @param {boolean} isAttempt */
+export function saidOf(status, isAttempt) {
+  return isAttempt && status === "retried" ? "failed, and tried again" : SAID[status];
+}
+
 const SHAPES = {
   completed: html`<path d="M3 7.5 6 10.5 11 4" />`,
   failed: html`<path d="M3 3 11 11M11 3 3 11" />`,
@@ -24,6 +30,12 @@ const SHAPES = {
   pending: html`<path d="M3 7h.01M7 7h.01M11 7h.01" />`,
   cancelled: html`<circle cx="7" cy="7" r="4.6" stroke-width="1.6" /><path d="M4 10 10 4" stroke-width="1.6" />`,
 };
+
+/** The shapes for those who make their own elements: `<use href="#mark-failed">`. */
+export function Marks() {
+  return html`<svg class="marks" aria-hidden="true">${Object.entries(SHAPES).map(([status, shape]) =>
+    html`<symbol key=${status} id=${`mark-${status}`} viewBox="0 0 14 14">${shape}</symbol>`)}</svg>`;
+}
 
 /** @param {{status: string, label?: boolean}} props `label`: whether a screen reader is told the status here */
 export function Mark({ status, label = true }) {

@@ -2,12 +2,12 @@
 import { html } from "../core/html.js";
 import { me, signOut } from "../core/api.js";
 
-/** @param {{children?: any}} props */
-export function Top({ children }) {
+/** @param {{children?: any, back?: boolean}} props `back`: whether this is a page that the runs lead to */
+export function Top({ children, back = false }) {
   const who = me.value;
   return html`
     <header class="top">
-      <a class="brand" href="/" aria-label="runglass: all runs">runglass</a>
+      <a class="brand" href="/">${back ? "‹ runs" : "runglass"}</a>
       ${children ?? html`<span class="grow"></span>`}
       ${who && html`
         <span class="who muted cut" title=${`${who.keyName}… with the role ${who.role}`}>

@@ -1,0 +1,70 @@
+// The calls of an llm step as the conversation that it was: each turn once, with what was asked of tools. Pure.
+
+/** @typedef {{role: string, text: string, calls: {id: string, name: string, args: any}[], answers: string,
+ *   call?: number, other: any}} Turn `answers` is the id of the tool call that it answers */
+
+/** The turns of all calls; those that a call repeats of the one before it are told once.
+ * @param {any[]} calls of models @param {string} [streamed] text that comes in still @returns {Turn[]} */
+export function turnsOf(calls, streamed = "") {
+  const turns = [];
+  let known = [];
+  for (const call of calls) {
+    const request = call.request ?? {};
+    if (request.system && !turns.some((turn) => turn.role === "system" && turn.text === request.system)) {
+      turns.push(turnOf({ role: "system", content: request.system }));
+    }
+    const messages = Array.isArray(request.messages) ? request.messages : [];
+    const same = sharedLength(known, messages);
+    for (const message of messages.slice(same)) turns.push(turnOf(message));
+    known = messages;
+    if (call.response) {
+      turns.push({ ...turnOf({ role: "assistant", ...call.response }), call: call.number });
+      // The next call repeats what this one has answered.
+      known = [...messages, call.response];
+    }
+  }
+  const last = calls.at(-1);
+  if (streamed && !last?.response) turns.push(turnOf({ role: "assistant", content: streamed }));
+  return turns;
+}
+
+/** @param {any} message @returns {Turn} */
+function turnOf(message) {
+  const { content } = message;
+  const isText = typeof content === "string";
+  const parts = Array.isArray(content) ? content : [];
+  const text = isText ? content : parts.filter((part) => part?.type === "text").map((part) => String(part.text)).join("\n");
+  const rest = Array.isArray(content) ? content.filter((part) => part?.type !== "text") : isText ? null : content;
+  return {
+    role: String(message.role ?? "assistant"), text,
+    calls: (message.toolCalls ?? []).map((call) => ({
+      id: String(call.id ?? ""), name: String(call.function?.name ?? ""), args: parsed(call.function?.arguments),
+    })),
+    answers: String(message.toolCallId ?? ""),
+    other: rest === null || rest === undefined || (Array.isArray(rest) && !rest.length) ? undefined : rest,
+  };
+}
+
+/** How many messages at the start are the same. @param {any[]} before @param {any[]} now */
+function sharedLength(before, now) {
+  let same = 0;
+  while (same < before.length && same < now.length && alike(before[same], now[same])) same += 1;
+  return same;
+}
+
+/** @param {any} a @param {any} b */
+function alike(a, b) {
+  const told = (/** @type {any} */ message) => JSON.stringify([message.role ?? "assistant", message.content ?? null,
+    (message.toolCalls ?? []).map((/** @type {any} */ call) => call.id), message.toolCallId ?? null]);
+  return told(a) === told(b);
+}
+
+/** What a model asked a tool with: JSON where it is some. @param {any} text */
+function parsed(text) {
+  if (typeof text !== "string") return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,47 @@
+// A whole run in a strip: how many leaves go on at each time, and the worst that happened then. Pure.
+import { ATTEMPT, NONE, SKIPPED, STEP } from "./columns.js";
+
+/** @typedef {{busy: Uint32Array, worst: Uint8Array, most: number}} Density */
+
+/** The density of a run in so many buckets. A failure is in its bucket however short it was.
+ * @param {import("./columns.js").Rows} rows @param {number} endMs @param {number} buckets @returns {Density} */
+export function densityOf(rows, endMs, buckets) {
+  const change = new Int32Array(buckets + 1);
+  const worst = new Uint8Array(buckets);
+  const per = buckets / Math.max(1, endMs);
+  for (let row = 0; row < rows.count; row += 1) {
+    const isLeaf = rows.kind[row] === ATTEMPT || (rows.kind[row] === STEP && rows.first[row] === NONE);
+    if (!isLeaf || rows.start[row] < 0 || rows.status[row] === SKIPPED) continue;
+    const from = Math.min(buckets - 1, Math.floor(rows.start[row] * per));
+    const until = rows.end[row] < 0 ? endMs : rows.end[row];
+    const to = Math.min(buckets - 1, Math.max(from, Math.ceil(until * per) - 1));
+    change[from] += 1;
+    change[to + 1] -= 1;
+    // What went well is all the same wherever it is: only what did not marks all of its time.
+    const mark = Math.min(to, rows.status[row] > 1 ? to : from);
+    for (let at = from; at <= mark; at += 1) if (rows.status[row] > worst[at]) worst[at] = rows.status[row];
+  }
+  const busy = new Uint32Array(buckets);
+  let [going, most] = [0, 0];
+  for (let at = 0; at < buckets; at += 1) {
+    going += change[at];
+    busy[at] = going;
+    if (going > most) most = going;
+  }
+  return { busy, worst, most };
+}
+
+/** Times in which nothing went on, as spans. @param {Density} density @param {number} endMs */
+export function idleTimes(density, endMs) {
+  const per = endMs / density.busy.length;
+  const spans = [];
+  let from = -1;
+  density.busy.forEach((busy, at) => {
+    if (busy === 0 && from < 0) from = at;
+    if (busy > 0 && from >= 0) {
+      spans.push({ from: from * per, to: at * per });
+      from = -1;
+    }
+  });
+  return spans;
+}

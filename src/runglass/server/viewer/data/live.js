@@ -1,0 +1,174 @@
+// What events make of the rows: attempts begin and end, and all that they are inside of adds up. Pure.
+import {
+  ATTEMPT, COMPLETED, FAILED, ITERATION, LOOP, NONE, RETRIED, RUNNING, SKIPPED, STEP,
+} from "./columns.js";
+
+/** @typedef {import("./columns.js").Rows} Rows */
+/** @typedef {{eventType: string, seq: number, at: string, stepId?: string, loopIndex?: number, loopPath?: number[],
+ *   attempt?: number, durationMs?: number, tokens?: {total: number}, costUsd?: string}} RunEvent */
+
+const ENDS = { step_completed: COMPLETED, step_retrying: RETRIED, step_error: FAILED, step_skipped: SKIPPED };
+
+export class LiveRows {
+  /** @param {Rows} rows @param {import("./shape.js").Shape} shape @param {number} startedMs when the run started */
+  constructor(rows, shape, startedMs) {
+    this.rows = rows;
+    this.shape = shape;
+    this.startedMs = startedMs;
+    this.rankOf = shape.rankOf(rows);
+    /** The row of the attempt that goes on, by step and iteration. @type {Map<string, number>} */
+    this.current = new Map();
+  }
+
+  /** Takes in an event. False where it speaks of a step of which nothing is known: read the outline anew.
+   * @param {RunEvent} event */
+  apply(event) {
+    const type = event.eventType;
+    if (type !== "step_started" && type !== "step_resumed" && !(type in ENDS)) return true;
+    const stepId = event.stepId ?? "";
+    const path = event.loopPath ?? (event.loopIndex === undefined ? [] : [event.loopIndex]);
+    const row = this.attemptRow(stepId, path, event.attempt ?? 1);
+    if (row === NONE) return false;
+    const at = Math.max(0, Date.parse(event.at) - this.startedMs);
+    if (type in ENDS) {
+      this.end(row, at, ENDS[type], event);
+      this.current.delete(keyOf(stepId, path));
+    } else this.begin(row, at);
+    return true;
+  }
+
+  /** @param {number} row @param {number} at */
+  begin(row, at) {
+    const { rows } = this;
+    if (!rows.isGoing(row)) {
+      rows.start[row] = at;
+      rows.end[row] = -1;
+      rows.addOpen(row, 1);
+    }
+    rows.status[row] = RUNNING;
+    for (let up = rows.parent[row]; up !== NONE; up = rows.parent[up]) {
+      if (rows.start[up] < 0 || at < rows.start[up]) rows.start[up] = at;
+      rows.end[up] = -1;
+      // A step that is tried again goes on; what is inside of a container that failed does not mend it.
+      if (rows.status[up] !== FAILED) rows.status[up] = RUNNING;
+    }
+  }
+
+  /** @param {number} row @param {number} at @param {number} status @param {RunEvent} event */
+  end(row, at, status, event) {
+    const { rows } = this;
+    const tokens = event.tokens?.total ?? 0;
+    const cost = event.costUsd === undefined ? NaN : Number(event.costUsd);
+    const wasGoing = rows.isGoing(row);
+    rows.status[row] = status;
+    rows.end[row] = status === SKIPPED ? rows.end[row] : at;
+    rows.tokens[row] = tokens;
+    rows.cost[row] = cost;
+    if (wasGoing) rows.addOpen(row, -1);
+    for (let up = rows.parent[row]; up !== NONE; up = rows.parent[up]) {
+      rows.tokens[up] += tokens;
+      if (!Number.isNaN(cost)) rows.cost[up] = (Number.isNaN(rows.cost[up]) ? 0 : rows.cost[up]) + cost;
+      if (rows.open[up] > 0) {
+        if (status === FAILED) rows.status[up] = FAILED;
+        continue;
+      }
+      rows.status[up] = this.worstInside(up, status);
+      if (rows.start[up] >= 0) rows.end[up] = Math.max(rows.end[up], at);
+    }
+  }
+
+  /** The status of a container in which nothing goes on any more.
+   * @param {number} row @param {number} status of what has ended last */
+  worstInside(row, status) {
+    const { rows } = this;
+    if (rows.status[row] === FAILED) return FAILED;
+    // Looked through only when the last one ends, so that a long loop is not looked through each time.
+    let worst = status;
+    for (let inner = rows.first[row]; inner !== NONE; inner = rows.next[inner]) {
+      if (rows.status[inner] > worst) worst = rows.status[inner];
+    }
+    return worst;
+  }
+
+  /** The row of an attempt, made where there is none yet; -1 where the step is not known.
+   * @param {string} stepId @param {number[]} path @param {number} attempt */
+  attemptRow(stepId, path, attempt) {
+    const { rows } = this;
+    const key = keyOf(stepId, path);
+    const known = this.current.get(key);
+    if (known !== undefined && rows.attempt[known] === attempt) return known;
+    const levels = this.shape.of(stepId);
+    if (!levels) return NONE;
+    let row = NONE;
+    let loops = 0;
+    for (const level of levels) {
+      row = this.inside(row, level.kind, level.name, level.rank);
+      // A step that was skipped is in fewer iterations than there are loops around it.
+      if (level.kind === LOOP && loops < path.length) {
+        row = this.pass(row, level.name, path[loops]);
+        loops += 1;
+      }
+    }
+    const found = this.tried(row, attempt);
+    this.current.set(key, found);
+    return found;
+  }
+
+  /** @param {number} parent @param {number} kind @param {string} name @param {number} rank */
+  inside(parent, kind, name, rank) {
+    const { rows } = this;
+    const id = rows.nameId(name);
+    const found = rows.find(parent, (row) => rows.name[row] === id && rows.kind[row] === kind);
+    return found === NONE ? rows.insert(parent, kind, name, rank, this.rankOf) : found;
+  }
+
+  /** The row of an iteration, looked for from the last one on. @param {number} loop @param {string} name @param {number} index */
+  pass(loop, name, index) {
+    const { rows } = this;
+    for (let row = rows.last[loop]; row !== NONE; row = rows.prev[row]) {
+      if (rows.kind[row] !== ITERATION || rows.index[row] < index) break;
+      if (rows.index[row] === index) return row;
+    }
+    const row = rows.insert(loop, ITERATION, name, index, this.rankOf);
+    rows.index[row] = index;
+    return row;
+  }
+
+  /** The row of an attempt of a step: the step's own as long as it has one alone.
+   * @param {number} step @param {number} attempt */
+  tried(step, attempt) {
+    const { rows } = this;
+    if (rows.attempts[step] === 0 || (rows.attempts[step] === 1 && rows.attempt[step] === attempt)) {
+      rows.attempts[step] = 1;
+      rows.attempt[step] = attempt;
+      return step;
+    }
+    if (rows.attempts[step] === 1) this.moveDown(step);
+    const found = rows.find(step, (row) => rows.attempt[row] === attempt);
+    if (found !== NONE) return found;
+    rows.attempts[step] += 1;
+    rows.attempt[step] = attempt;
+    return this.attemptOf(step, attempt);
+  }
+
+  /** @param {number} step @param {number} attempt */
+  attemptOf(step, attempt) {
+    const row = this.rows.insert(step, ATTEMPT, this.rows.nameOf(step), attempt - 1e9, this.rankOf);
+    this.rows.attempt[row] = attempt;
+    return row;
+  }
+
+  /** Gives the first attempt of a step a row of its own, below it. @param {number} step */
+  moveDown(step) {
+    const { rows } = this;
+    if (rows.kind[step] !== STEP) return;
+    const row = this.attemptOf(step, rows.attempt[step]);
+    for (const column of ["status", "start", "end", "tokens", "cost"]) rows[column][row] = rows[column][step];
+    if (rows.isGoing(step)) rows.open[row] = 1;
+  }
+}
+
+/** @param {string} stepId @param {number[]} path */
+function keyOf(stepId, path) {
+  return `${stepId} ${path.join(",")}`;
+}

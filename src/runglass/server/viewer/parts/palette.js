@@ -1,0 +1,77 @@
+// Everything that can be done here, found by typing: Ctrl-K.
+import { html, signal, useEffect, useRef, useState } from "../core/html.js";
+import { bindings } from "../core/keys.js";
+import { signOut } from "../core/api.js";
+import { go } from "../core/router.js";
+import { setTheme } from "../core/theme.js";
+
+export const paletteIsOpen = signal(false);
+
+/** @typedef {{what: string, key?: string, run: () => void}} Command */
+
+/** What a page adds: places to go to by what is typed. @type {import("../vendor/signals.js").Signal<(text: string) => Command[]>} */
+export const finder = signal(() => []);
+
+const RUN_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/** @param {string} text @returns {Command[]} */
+function commandsFor(text) {
+  const typed = text.trim();
+  const always = [
+    { what: "all runs", run: () => go("/") },
+    { what: "failed runs of the last day", run: () => go("/?q=status:failed+since:24h") },
+    { what: "theme: as the system", run: () => setTheme("system") },
+    { what: "theme: light", run: () => setTheme("light") },
+    { what: "theme: dark", run: () => setTheme("dark") },
+    { what: "sign out", run: () => { signOut(); } },
+  ];
+  const keyed = bindings.peek().flat().filter((each) => each.what)
+    .map((each) => ({ what: each.what, key: each.shown ?? each.key, run: () => each.run(new KeyboardEvent("keydown", { key: each.key })) }));
+  const words = typed.toLowerCase().split(/\s+/);
+  const found = [...keyed, ...always].filter((each) => words.every((word) => each.what.toLowerCase().includes(word)));
+  const places = RUN_ID.test(typed) ? [{ what: `open run ${typed}`, run: () => go(`/runs/${typed.toLowerCase()}`) }] : finder.peek()(typed);
+  const search = typed ? [{ what: `find runs: ${typed}`, run: () => go(`/?${new URLSearchParams({ q: typed })}`) }] : [];
+  return [...places, ...found, ...search].slice(0, 14);
+}
+
+export function Palette() {
+  const dialog = useRef(null);
+  const [text, setText] = useState("");
+  const [chosen, setChosen] = useState(0);
+  const open = paletteIsOpen.value;
+  useEffect(() => {
+    if (open) {
+      setText("");
+      setChosen(0);
+      dialog.current.showModal();
+    } else dialog.current.close();
+  }, [open]);
+  const commands = open ? commandsFor(text) : [];
+  function take(command) {
+    paletteIsOpen.value = false;
+    if (command) setTimeout(command.run);
+  }
+  function key(event) {
+    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (by) {
+      event.preventDefault();
+      setChosen((chosen + by + commands.length) % Math.max(1, commands.length));
+    } else if (event.key === "Enter") {
+      event.preventDefault();
+      take(commands[chosen]);
+    }
+  }
+  return html`
+    <dialog ref=${dialog} class="palette" aria-label="Everything" onClose=${() => { paletteIsOpen.value = false; }}
+      onClick=${(event) => { if (event.target === dialog.current) paletteIsOpen.value = false; }}>
+      ${open && html`
+        <input autofocus role="combobox" aria-label="What to do, or where to go" aria-expanded="true" aria-controls="palette-list"
+          aria-activedescendant=${`palette-${chosen}`} placeholder="a step, an action, a run id, a query" value=${text}
+          spellcheck=${false} onKeyDown=${key} onInput=${(event) => { setText(event.target.value); setChosen(0); }} />
+        <ul id="palette-list" role="listbox" aria-label="What there is">
+          ${commands.map((command, at) => html`
+            <li key=${at} id=${`palette-${at}`} role="option" aria-selected=${at === chosen} onClick=${() => take(command)}>
+              <span class="cut"><bdi>${command.what}</bdi></span>${command.key && html`<kbd>${command.key}</kbd>`}</li>`)}
+        </ul>`}
+    </dialog>`;
+}

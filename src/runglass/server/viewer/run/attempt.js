@@ -1,0 +1,64 @@
+// What the server keeps of one attempt, asked for when somebody looks at it and not before.
+import { signal } from "../core/html.js";
+import { get } from "../core/api.js";
+import { placeOf } from "../data/address.js";
+
+const WAIT_MS = 90;
+/** Who goes through many rows asks for none of them. */
+const KEPT = 40;
+/** Attempts that have ended and stay in memory. */
+
+/** @typedef {{key: string, value: any, problem: Error|null, loading: boolean}} Attempt */
+
+export class AttemptReader {
+  /** @param {import("./model.js").RunModel} model */
+  constructor(model) {
+    this.model = model;
+    /** @type {import("../vendor/signals.js").Signal<Attempt>} */
+    this.now = signal({ key: "", value: null, problem: null, loading: false });
+    this.kept = new Map();
+  }
+
+  /** Reads the attempt of a row; how far it is goes to `now`. @param {number} row */
+  read(row) {
+    const { stepId, loopIndex, attempt } = placeOf(this.model.rows, row);
+    const state = this.model.rows.status[row];
+    const key = `${stepId} ${loopIndex} ${attempt} ${state}`;
+    if (key === this.now.peek().key) return;
+    this.stop();
+    const known = this.kept.get(key);
+    if (known) {
+      this.now.value = { key, value: known, problem: null, loading: false };
+      return;
+    }
+    const before = this.now.peek();
+    // The same attempt in another state: what is shown stays until the new one is there.
+    const isSame = before.key.replace(/ \d+$/, "") === key.replace(/ \d+$/, "");
+    this.now.value = { key, value: isSame ? before.value : null, problem: null, loading: true };
+    this.abort = new AbortController();
+    const { signal: abort } = this.abort;
+    this.timer = setTimeout(async () => {
+      const parameters = new URLSearchParams({ attempt: String(attempt) });
+      if (loopIndex) parameters.set("loop_index", loopIndex);
+      try {
+        const path = `${this.model.path}/steps/${encodeURIComponent(stepId)}/trace?${parameters}`;
+        const value = await get(path, abort);
+        if (value.status !== "running") this.keep(key, value);
+        this.now.value = { key, value, problem: null, loading: false };
+      } catch (error) {
+        if (!abort.aborted) this.now.value = { key, value: null, problem: error, loading: false };
+      }
+    }, WAIT_MS);
+  }
+
+  stop() {
+    clearTimeout(this.timer);
+    this.abort?.abort();
+  }
+
+  /** @param {string} key @param {any} value */
+  keep(key, value) {
+    this.kept.set(key, value);
+    if (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value);
+  }
+}

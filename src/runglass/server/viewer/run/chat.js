@@ -1,0 +1,43 @@
+// An llm step read as the conversation that it was.
+import { html, useState } from "../core/html.js";
+import { placeOf } from "../data/address.js";
+import { exact } from "../data/format.js";
+import { turnsOf } from "../data/chat.js";
+import { JsonTree } from "../parts/json_tree.js";
+
+const LONG = 4000;
+
+/** @param {{model: import("./model.js").RunModel, row: number, value: any}} props */
+export function Chat({ model, row, value }) {
+  const { stepId, loopIndex, attempt } = placeOf(model.rows, row);
+  const streamed = model.changes.value >= 0 ? model.said.get(`${stepId} ${loopIndex} ${attempt}`) : "";
+  const calls = value.modelCalls ?? [];
+  const turns = turnsOf(calls, value.status === "running" ? streamed : "");
+  if (!turns.length) {
+    return html`<div class="empty"><h2>What was said is not kept</h2>
+      <p>The capture mode of the run keeps no content of model calls.</p></div>`;
+  }
+  const names = new Map(turns.flatMap((turn) => turn.calls.map((call) => [call.id, call.name])));
+  return html`
+    <ol class="chat">
+      ${turns.map((turn, at) => html`
+        <li key=${at} class=${`turn ${turn.role}`}>
+          <p class="turn-role">${turn.role}${turn.answers ? ` ${names.get(turn.answers) ?? ""}` : ""}
+            ${turn.call && calls.length > 1 && html`<span class="muted"> call ${turn.call}</span>`}</p>
+          ${turn.text && html`<${Text} text=${turn.text} />`}
+          ${turn.other !== undefined && html`<div class="json mono"><${JsonTree} value=${turn.other} /></div>`}
+          ${turn.calls.map((call) => html`
+            <div class="tool-call" key=${call.id}><p class="mono"><bdi>${call.name}</bdi></p>
+              <div class="json mono"><${JsonTree} value=${call.args} /></div></div>`)}
+        </li>`)}
+    </ol>
+    ${calls[0]?.request?.tools && html`<h3>Tools that were offered</h3><div class="json mono"><${JsonTree} value=${calls[0].request.tools} open=${false} /></div>`}
+    ${calls[0]?.request?.settings && html`<h3>Settings</h3><div class="json mono"><${JsonTree} value=${calls[0].request.settings} /></div>`}`;
+}
+
+function Text({ text }) {
+  const [isWhole, setWhole] = useState(false);
+  const isCut = text.length > LONG && !isWhole;
+  return html`<p class="turn-text" dir="auto">${isCut ? `${text.slice(0, LONG)}…` : text}</p>
+    ${isCut && html`<button class="plain" onClick=${() => setWhole(true)}>All ${exact(text.length)} characters</button>`}`;
+}

@@ -1,0 +1,269 @@
+// The tree and, beside it, the same rows on the axis of time. One scroller; what is seen is painted, and no more.
+import { html, useEffect, useLayoutEffect, useRef } from "../core/html.js";
+import { theme } from "../core/theme.js";
+import { Folding, TimeAxis, within, zoomed } from "../data/time_axis.js";
+import { selectedEntry, toggle } from "./moves.js";
+import { AXIS_PX, coloursOf, paint } from "./timeline.js";
+import { ROW_PX, TreeRows } from "./tree_rows.js";
+
+const LARGEST_PX = 12_000_000;
+/** Browsers know no element that is much higher; beyond it a pixel of the scroll bar is several. */
+const DRAG_PX = 4;
+
+/** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls}} props */
+export function Grid({ model, controls }) {
+  const scroller = useRef(null);
+  const sizer = useRef(null);
+  const layer = useRef(null);
+  const tree = useRef(null);
+  const canvas = useRef(null);
+  /** @type {import("../vendor/hooks.js").Ref<GridPainter>} */
+  const painter = useRef(null);
+
+  useLayoutEffect(() => {
+    painter.current = new GridPainter(model, controls, {
+      scroller: scroller.current, sizer: sizer.current, layer: layer.current, tree: tree.current, canvas: canvas.current,
+    });
+    controls.grid.value = painter.current;
+    return () => painter.current.close();
+  }, [model]);
+
+  // These are read so that a change of one of them paints anew.
+  const { value: by } = controls.by;
+  const seen = [model.changes.value, model.selected.value, by, controls.window.value, controls.foldIdle.value, controls.hasTime.value, theme.value];
+  useEffect(() => { painter.current.colours = undefined; }, [theme.value]);
+  useEffect(() => painter.current.soon(), seen);
+  useEffect(() => { if (model.selected.value >= 0) painter.current.show(model.selected.value); }, [model.selected.value]);
+  const active = selectedEntry(model);
+
+  return html`
+    <div class=${`grid${controls.hasTime.value ? "" : " no-time"}`} ref=${scroller}>
+      <div class="sizer" ref=${sizer}>
+        <div class="layer" ref=${layer}>
+          <div class="tree-side">
+            <div class="tree-head muted"><span>step</span><span>${by === "time" ? "took" : by}</span></div>
+            <div class="tree" ref=${tree} role="tree" tabindex="0" aria-label="Steps of the run"
+              aria-activedescendant=${active < 0 ? null : `line-${active}`}
+              onClick=${(event) => clicked(event, model, controls)} onDblClick=${(event) => opened(event, model)}></div>
+          </div>
+          <canvas ref=${canvas} aria-hidden="true"></canvas>
+        </div>
+      </div>
+    </div>`;
+}
+
+/** @param {MouseEvent} event @param {import("./model.js").RunModel} model @param {import("./page.js").Controls} controls */
+function clicked(event, model, controls) {
+  const line = /** @type {HTMLElement} */ (event.target).closest(".line");
+  if (!line) return;
+  const entry = model.view.entries[Number(line.dataset.at)];
+  const isTwisty = /** @type {HTMLElement} */ (event.target).closest(".twisty");
+  if (isTwisty || model.view.groupOf(entry)) toggle(model, entry);
+  else {
+    model.selected.value = entry;
+    controls.panel.value = true;
+  }
+}
+
+/** @param {MouseEvent} event @param {import("./model.js").RunModel} model */
+function opened(event, model) {
+  const line = /** @type {HTMLElement} */ (event.target).closest(".line");
+  if (line) toggle(model, model.view.entries[Number(line.dataset.at)]);
+}
+
+/** Paints tree and canvas, and moves the window of time. */
+export class GridPainter {
+  /** @param {import("./model.js").RunModel} model @param {import("./page.js").Controls} controls
+   * @param {Record<string, any>} parts */
+  constructor(model, controls, parts) {
+    this.model = model;
+    this.controls = controls;
+    Object.assign(this, parts);
+    this.lines = new TreeRows(this.tree);
+    this.pen = this.canvas.getContext("2d");
+    this.hover = -1;
+    this.drag = null;
+    this.theme = matchMedia("(prefers-color-scheme: dark)");
+    this.resized = new ResizeObserver(() => this.soon());
+    this.resized.observe(this.scroller);
+    this.abort = new AbortController();
+    const listen = (/** @type {any} */ target, /** @type {string} */ name, /** @type {any} */ hear, options = {}) =>
+      target.addEventListener(name, hear, { signal: this.abort.signal, ...options });
+    listen(this.scroller, "scroll", () => this.soon(), { passive: true });
+    listen(this.theme, "change", () => { this.colours = undefined; this.soon(); });
+    listen(this.canvas, "wheel", (event) => this.wheel(event), { passive: false });
+    listen(this.canvas, "pointerdown", (event) => this.down(event));
+    listen(this.canvas, "pointermove", (event) => this.moved(event));
+    listen(this.canvas, "pointerup", (event) => this.up(event));
+    listen(this.canvas, "pointerleave", () => { this.hover = -1; this.soon(); });
+    listen(this.canvas, "dblclick", () => { this.controls.window.value = null; });
+  }
+
+  close() {
+    this.abort.abort();
+    this.resized.disconnect();
+    cancelAnimationFrame(this.frame);
+  }
+
+  soon() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = undefined;
+      this.paint();
+    });
+  }
+
+  /** How many pixels of rows a pixel of the scroller is. */
+  ratio() {
+    const whole = this.model.view.count * ROW_PX;
+    const room = this.scroller.clientHeight - AXIS_PX;
+    return whole <= LARGEST_PX ? 1 : (whole - room) / (LARGEST_PX - room);
+  }
+
+  paint() {
+    const { model, scroller } = this;
+    const height = scroller.clientHeight;
+    const rows = Math.min(LARGEST_PX, model.view.count * ROW_PX);
+    this.sizer.style.height = `${rows + AXIS_PX}px`;
+    this.layer.style.height = `${height}px`;
+    this.keepPlace();
+    const top = scroller.scrollTop * this.ratio();
+    const by = this.controls.by.peek();
+    this.lines.paint(model, top, height - AXIS_PX, by);
+    this.seen = { top, entry: model.view.entries[Math.floor(top / ROW_PX)], changes: model.changes.peek() };
+    if (!this.controls.hasTime.peek()) return;
+    const width = this.canvas.clientWidth;
+    const density = window.devicePixelRatio || 1;
+    if (this.canvas.width !== Math.round(width * density) || this.canvas.height !== Math.round(height * density)) {
+      this.canvas.width = Math.round(width * density);
+      this.canvas.height = Math.round(height * density);
+    }
+    this.canvas.style.height = `${height}px`;
+    this.pen.setTransform(density, 0, 0, density, 0, 0);
+    this.colours ??= coloursOf(this.layer);
+    this.axis = this.axisOf(width);
+    paint(this.pen, { model, axis: this.axis, top, height, width, by, colours: this.colours, hover: this.hover });
+    if (this.drag?.isMoving) this.paintDrag(height);
+    // What goes on grows.
+    if (model.rows.rootFirst !== -1 && model.stream.peek() === "live" && model.run.peek()?.status === "running") {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => { if (!document.hidden) this.soon(); }, 250);
+    }
+  }
+
+  /** What is read stays where it is, though rows have come before it: unless somebody follows. */
+  keepPlace() {
+    const { model, seen, scroller } = this;
+    if (!seen || seen.changes === model.changes.peek() || seen.top < ROW_PX || seen.entry === undefined || seen.entry < 0) return;
+    if (model.view.entries[Math.floor(seen.top / ROW_PX)] === seen.entry) return;
+    const at = model.view.entryOf(seen.entry);
+    if (at >= 0) scroller.scrollTop = (at * ROW_PX + (seen.top % ROW_PX)) / this.ratio();
+  }
+
+  whole() {
+    return { from: 0, to: this.model.endMs() * 1.02 };
+  }
+
+  /** @param {number} width */
+  axisOf(width) {
+    const whole = this.whole();
+    const window = this.controls.window.peek() ?? whole;
+    const idle = this.controls.foldIdle.peek() ? this.model.idle() : [];
+    return new TimeAxis(window, width, new Folding(idle, whole.to / 60));
+  }
+
+  /** Scrolls so that a row is seen. @param {number} row */
+  show(row) {
+    const at = this.model.view.entryOf(row);
+    if (at < 0) return;
+    const height = this.scroller.clientHeight - AXIS_PX;
+    const ratio = this.ratio();
+    const top = this.scroller.scrollTop * ratio;
+    const y = at * ROW_PX;
+    if (y < top) this.scroller.scrollTop = y / ratio;
+    else if (y + ROW_PX > top + height) {
+      // Far away it comes into the middle, so that what is around it is seen too.
+      this.sizer.style.height = `${Math.min(LARGEST_PX, this.model.view.count * ROW_PX) + AXIS_PX}px`;
+      this.scroller.scrollTop = (y > top + 2 * height ? y - height / 2 : y + ROW_PX - height) / ratio;
+    }
+    this.seen = undefined;
+    this.soon();
+  }
+
+  /** @param {number} factor @param {number} [x] pixels from the left; the middle by default */
+  zoom(factor, x = this.canvas.clientWidth / 2) {
+    if (!this.axis) return;
+    const whole = this.whole();
+    const next = zoomed(this.controls.window.peek() ?? whole, whole, this.axis.ms(x), factor);
+    this.controls.window.value = next.to - next.from >= (whole.to - whole.from) * 0.999 ? null : next;
+  }
+
+  /** @param {number} part of the window, to the right */
+  pan(part) {
+    const window = this.controls.window.peek();
+    if (!window) return;
+    const by = (window.to - window.from) * part;
+    this.controls.window.value = within({ from: window.from + by, to: window.to + by }, this.whole());
+  }
+
+  /** @param {WheelEvent} event */
+  wheel(event) {
+    if (this.controls.by.peek() !== "time") return;
+    if (event.ctrlKey || event.metaKey || event.altKey) {
+      event.preventDefault();
+      this.zoom(Math.exp(event.deltaY / 300), event.offsetX);
+    } else if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
+      event.preventDefault();
+      this.pan((event.deltaX || event.deltaY) / this.canvas.clientWidth);
+    }
+  }
+
+  /** @param {PointerEvent} event */
+  down(event) {
+    if (event.button !== 0) return;
+    this.canvas.setPointerCapture(event.pointerId);
+    this.drag = { from: event.offsetX, to: event.offsetX, isMoving: false };
+  }
+
+  /** @param {PointerEvent} event */
+  moved(event) {
+    if (this.drag) {
+      this.drag.to = event.offsetX;
+      this.drag.isMoving ||= Math.abs(this.drag.to - this.drag.from) > DRAG_PX && this.controls.by.peek() === "time";
+    }
+    this.hover = event.offsetY < AXIS_PX ? -1 : this.entryAt(event.offsetY);
+    this.soon();
+  }
+
+  /** @param {PointerEvent} event */
+  up(event) {
+    const { drag } = this;
+    this.drag = null;
+    if (drag?.isMoving) {
+      const [from, to] = [drag.from, drag.to].sort((a, b) => a - b).map((x) => this.axis.ms(x));
+      this.controls.window.value = within({ from, to: Math.max(from + 1, to) }, this.whole());
+    } else if (drag && event.offsetY >= AXIS_PX) {
+      const entry = this.model.view.entries[this.entryAt(event.offsetY)];
+      if (this.entryAt(event.offsetY) < this.model.view.count) {
+        if (this.model.view.groupOf(entry)) toggle(this.model, entry);
+        else {
+          this.model.selected.value = entry;
+          this.controls.panel.value = true;
+        }
+      }
+    }
+    this.soon();
+  }
+
+  /** @param {number} y */
+  entryAt(y) {
+    return Math.floor((this.scroller.scrollTop * this.ratio() + y - AXIS_PX) / ROW_PX);
+  }
+
+  /** @param {number} height */
+  paintDrag(height) {
+    this.pen.fillStyle = this.colours.accent;
+    this.pen.globalAlpha = 0.2;
+    this.pen.fillRect(Math.min(this.drag.from, this.drag.to), 0, Math.abs(this.drag.to - this.drag.from), height);
+    this.pen.globalAlpha = 1;
+  }
+}

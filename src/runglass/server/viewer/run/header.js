@@ -1,0 +1,94 @@
+// What the run is and what came of it, in two lines.
+import { html, useState } from "../core/html.js";
+import { me } from "../core/api.js";
+import { now } from "../core/clock.js";
+import { clockTime, duration, exact, exactTime, money, oneLine } from "../data/format.js";
+import { durationOf, flowOf, hasEnded } from "../data/run.js";
+import { FAILED } from "../data/columns.js";
+import { titleOf } from "../data/address.js";
+import { Mark, SAID } from "../parts/status.js";
+import { Top } from "../parts/top.js";
+
+/** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls}} props */
+export function Header({ model, controls }) {
+  const run = model.run.value;
+  if (!run) return html`<${Top} back />`;
+  const going = !hasEnded(run);
+  const tokens = run.totals?.tokens?.total;
+  const status = run.status === "completed" && run.totals?.retried ? "retried" : run.status;
+  return html`
+    <${Top} back>
+      <h1 class="run-title">
+        <${Mark} status=${status} label=${false} />
+        <span class="cut"><bdi>${flowOf(run)}</bdi></span>
+      </h1>
+      <span class="run-facts cut">
+        <span>${SAID[run.status]} ${run.startedAt && html`${going ? "for" : "in"} ${duration(going ? Math.floor(durationOf(run, now.value) / 1000) * 1000 : run.durationMs)}`}</span>
+        ${tokens !== undefined && html`<span title="tokens in and out, all attempts">${exact(tokens)} tokens</span>`}
+        ${run.totals?.costUsd && html`<span>${money(run.totals.costUsd)}</span>`}
+        ${run.startedAt && html`<span class="muted" title=${exactTime(run.startedAt)}>started ${clockTime(run.startedAt)}</span>`}
+        <span class="muted">${run.triggerType}${run.startedBy ? ` by ${oneLine(run.startedBy, 40)}` : ""}</span>
+        ${run.sessionId && html`<a href=${`/?q=session:${run.sessionId}`} title=${run.sessionId}>session ${run.sessionId.slice(0, 4)}…</a>`}
+      </span>
+      <span class="grow"></span>
+      <${StreamState} model=${model} />
+      <${Actions} model=${model} run=${run} controls=${controls} />
+    <//>`;
+}
+
+function StreamState({ model }) {
+  if (hasEnded(model.run.value)) return null;
+  return model.stream.value === "lost"
+    ? html`<span class="problem" role="status">connection lost, trying again …</span>`
+    : html`<span class="going" role="status">live</span>`;
+}
+
+function Actions({ model, run, controls }) {
+  const [said, setSaid] = useState("");
+  const mayCancel = !hasEnded(run) && me.value?.role !== "read";
+  async function cancel() {
+    if (!confirm(`Cancel this run of ${flowOf(run)}? What it has done stays in the trace.`)) return;
+    try {
+      await model.cancel();
+    } catch (error) {
+      setSaid(error.message);
+    }
+  }
+  return html`
+    ${said && html`<span class="problem cut" role="alert" title=${said}>${said}</span>`}
+    <span class="actions">
+      ${mayCancel && html`<button onClick=${cancel}>Cancel</button>`}
+      <a class="button" href=${`/?q=flow:${encodeURIComponent(run.flowSlug ?? run.flowId)}`} title="Runs of the same flow, to compare with">Runs of this flow</a>
+      <button class="wide" onClick=${() => controls.copy(location.href, "The link is copied")}>Copy link</button>
+    </span>`;
+}
+
+/** Why the run failed, and the way there. @param {{model: import("./model.js").RunModel, onGo: () => void}} props */
+export function Why({ model, onGo }) {
+  const run = model.run.value;
+  const { rows } = model;
+  const isKnown = model.changes.value >= 0 && rows.rootFirst !== -1;
+  if (!run?.error) {
+    return run?.status === "paused" ? html`<p class="why muted">It waits for its caller: for the results of tools, or for the next step.</p>` : null;
+  }
+  const row = isKnown ? firstFailed(rows, run.error.stepId) : -1;
+  const where = row >= 0 ? titleOf(rows, row) : run.error.stepId;
+  return html`
+    <p class=${`why ${run.status}`}>
+      <b>why</b>
+      <span class="cut" title=${oneLine(run.error.message ?? "", 2000)}>
+        ${where && html`<bdi>${oneLine(where)}</bdi> — `}<span class="mono">${run.error.code}</span>
+        ${run.error.message && html`: <bdi>${oneLine(run.error.message)}</bdi>`}</span>
+      ${row >= 0 && html`<button onClick=${onGo}>Go there <kbd>e</kbd></button>`}
+    </p>`;
+}
+
+/** @param {import("../data/columns.js").Rows} rows @param {string|undefined} stepId */
+function firstFailed(rows, stepId) {
+  for (let row = rows.rootFirst; row !== -1;) {
+    if (rows.status[row] !== FAILED) row = rows.after(row);
+    else if (rows.children[row] === 0 && (!stepId || rows.nameOf(row) === stepId)) return row;
+    else row = rows.following(row);
+  }
+  return -1;
+}

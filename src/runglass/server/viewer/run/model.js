@@ -1,0 +1,228 @@
+// A run as its page has it: the rows outside of all signals, and signals that say that something has changed.
+import { batch, signal } from "../core/html.js";
+import { get, me, request } from "../core/api.js";
+import { follow } from "../core/stream.js";
+import { addressOf, rowAt } from "../data/address.js";
+import { Rows } from "../data/columns.js";
+import { densityOf, idleTimes } from "../data/density.js";
+import { LiveRows } from "../data/live.js";
+import { Shape } from "../data/shape.js";
+import { hasEnded } from "../data/run.js";
+import { View } from "../data/view.js";
+import { isEmpty, keep } from "../data/filter.js";
+
+const FIRST_PAGE = 20_000;
+const PAGE = 100_000;
+export const MOST_ROWS = 2_000_000;
+const STRIP = 1200;
+/** Buckets of the strip of the whole run. */
+const AGAIN_MS = 1000;
+/** How often the outline is read anew at most, where events tell of what is not in it. */
+
+export class RunModel {
+  /** @param {string} id */
+  constructor(id) {
+    this.id = id;
+    this.path = `/flow-runs/${encodeURIComponent(id)}`;
+    this.abort = new AbortController();
+    /** @type {import("../vendor/signals.js").Signal<import("../data/run.js").Run|null>} */
+    this.run = signal(null);
+    /** @type {import("../vendor/signals.js").Signal<Error|null>} */
+    this.problem = signal(null);
+    this.stream = signal("live");
+    /** How many rows there are, and how many of them have come. */
+    this.loaded = signal({ have: 0, of: 0 });
+    /** Counts changes of the rows, and of what is shown of them. */
+    this.changes = signal(0);
+    this.selected = signal(-1);
+    this.filter = signal({ text: "", onlyFailed: false, leastMs: 0 });
+    this.matches = signal(0);
+    /** Text of the selected attempt as its model says it. @type {Map<string, string>} */
+    this.said = new Map();
+    /** The row that a key for the slowest or costliest led to. @type {{row: number, measure: string}|null} */
+    this.lastMost = null;
+    this.startOver(new Rows());
+  }
+
+  /** @param {Rows} rows */
+  startOver(rows) {
+    const view = new View(rows);
+    if (this.view) this.carryOver(view);
+    this.rows = rows;
+    this.view = view;
+    this.density = densityOf(rows, 1, 1);
+    this.seq = 0;
+  }
+
+  /** Keeps what is opened and selected, though the rows have other numbers now. @param {View} view */
+  carryOver(view) {
+    const now = (/** @type {number} */ row) => rowAt(view.rows, addressOf(this.rows, row));
+    view.level = this.view.level;
+    for (const [row, chosen] of this.view.chosen) view.chosen.set(now(row), chosen);
+    for (const row of this.view.shown) view.shown.add(now(row));
+    if (this.selected.peek() >= 0) this.selected.value = now(this.selected.peek());
+  }
+
+  /** Milliseconds since the start at which it ended, or now. */
+  endMs() {
+    const run = this.run.peek();
+    if (!run?.startedAt) return 1;
+    if (hasEnded(run)) return Math.max(1, run.durationMs ?? 0, this.latest());
+    return Math.max(1, Date.now() - Date.parse(run.startedAt), this.latest());
+  }
+
+  latest() {
+    let latest = 0;
+    for (let row = this.rows.rootFirst; row !== -1; row = this.rows.next[row]) latest = Math.max(latest, this.rows.end[row]);
+    return latest;
+  }
+
+  async open() {
+    try {
+      this.run.value = await get(this.path, this.abort.signal);
+      await this.load();
+      if (!hasEnded(this.run.peek())) await this.followLive();
+    } catch (error) {
+      if (!this.abort.signal.aborted) this.problem.value = error;
+    }
+  }
+
+  close() {
+    this.abort.abort();
+  }
+
+  /** Reads the outline, page by page: the first one is shown while the others come. */
+  async load() {
+    const rows = new Rows();
+    let isShown = false;
+    for (;;) {
+      const parameters = new URLSearchParams({ limit: String(rows.count ? PAGE : FIRST_PAGE) });
+      if (rows.count) {
+        parameters.set("after", String(rows.count - 1));
+        parameters.set("seq", String(this.seq));
+      }
+      const page = await get(`${this.path}/trace/outline?${parameters}`, this.abort.signal);
+      if (rows.count && page.seq !== this.seq) return this.load();
+      rows.addPage(page);
+      if (!isShown && (this.rows.count === 0 || rows.count >= page.rowCount)) {
+        this.startOver(rows);
+        isShown = true;
+      }
+      this.seq = page.seq;
+      this.loaded.value = { have: rows.count, of: page.rowCount };
+      if (isShown) this.refresh();
+      if (rows.count >= Math.min(page.rowCount, MOST_ROWS) || page.columns.parent.length === 0) break;
+    }
+    if (!isShown) {
+      const { seq } = this;
+      this.startOver(rows);
+      this.seq = seq;
+      this.refresh();
+    }
+  }
+
+  /** What a flow looks like, for steps that begin while we look. */
+  async learn() {
+    const shape = new Shape();
+    const { flowSlug, version } = this.run.peek() ?? {};
+    const who = me.peek();
+    if (flowSlug && who) {
+      const path = `/flows/${encodeURIComponent(who.org)}/${encodeURIComponent(who.project)}/${encodeURIComponent(flowSlug)}`;
+      const tree = await get(`${path}/versions/${version ?? 0}`, this.abort.signal).catch(() => null);
+      shape.learnTree(tree?.steps ?? []);
+    }
+    shape.learnRows(this.rows);
+    return shape;
+  }
+
+  async followLive() {
+    const startedMs = Date.parse(this.run.peek()?.startedAt ?? new Date().toISOString());
+    let live = new LiveRows(this.rows, await this.learn(), startedMs);
+    let again = 0;
+    const takeAgain = async () => {
+      await this.load();
+      live = new LiveRows(this.rows, await this.learn(), startedMs);
+      again = 0;
+    };
+    await follow((lastId) => `${this.path}/trace/stream?after=${lastId || this.seq}`, {
+      lastId: "", abort: this.abort.signal,
+      onState: (state) => { this.stream.value = state; },
+      onFrames: (frames) => {
+        let ended = false;
+        for (const frame of frames) {
+          const event = JSON.parse(frame.data);
+          // An outline that was read anew may be ahead of the stream.
+          if (event.seq <= this.seq) continue;
+          this.hear(event);
+          if (!live.apply(event) || event.eventType.startsWith("step_paused")) again ||= Date.now();
+          ended ||= /^flow_(completed|failed|cancelled)$/.test(event.eventType);
+        }
+        if (again && !ended && Date.now() - again < AGAIN_MS) setTimeout(() => { if (again) takeAgain().catch(() => {}); }, AGAIN_MS);
+        if (ended || frames.some((frame) => /run_started|step_paused|step_resumed/.test(frame.event))) this.readSummary(ended);
+        this.refreshSoon();
+        return ended;
+      },
+    });
+  }
+
+  /** @param {any} event */
+  hear(event) {
+    if (event.eventType !== "step_progress") return;
+    const key = `${event.stepId} ${(event.loopPath ?? []).join(",")} ${event.attempt}`;
+    this.said.set(key, (this.said.get(key) ?? "") + event.text);
+  }
+
+  /** @param {boolean} ended */
+  async readSummary(ended) {
+    try {
+      this.run.value = await get(this.path, this.abort.signal);
+      if (ended) this.refresh();
+    } catch (error) {
+      if (!this.abort.signal.aborted && error.status !== 0) this.problem.value = error;
+    }
+  }
+
+  refreshSoon() {
+    this.due ??= setTimeout(() => {
+      this.due = undefined;
+      this.refresh();
+    }, this.rows.count > 50_000 ? 250 : 60);
+  }
+
+  /** Shows the rows as they are now. */
+  refresh() {
+    const filter = this.filter.peek();
+    if (isEmpty(filter)) this.view.kept = null;
+    else {
+      const found = keep(this.rows, filter, this.endMs());
+      this.view.kept = found.kept;
+      this.matches.value = found.matches;
+    }
+    this.density = densityOf(this.rows, this.endMs(), STRIP);
+    this.reshow();
+  }
+
+  /** Shows the same rows, folded or selected in another way. */
+  reshow() {
+    this.view.rebuild();
+    this.changes.value += 1;
+  }
+
+  /** @param {Partial<import("../data/filter.js").Filter>} change */
+  setFilter(change) {
+    batch(() => {
+      this.filter.value = { ...this.filter.value, ...change };
+      this.view.chosen.clear();
+      this.refresh();
+    });
+  }
+
+  idle() {
+    return idleTimes(this.density, this.endMs());
+  }
+
+  /** Stops the run. */
+  async cancel() {
+    await request(this.path, { method: "DELETE" });
+  }
+}

@@ -1,0 +1,182 @@
+// One run: its tree, its times, and all that is kept of what is selected.
+import { html, signal, useEffect, useMemo, useRef } from "../core/html.js";
+import { bind } from "../core/keys.js";
+import { go, place, setQuery } from "../core/router.js";
+import { addressIn, addressOf, isLeaf, queryOf, rowAt, titleOf } from "../data/address.js";
+import { NONE, STATUSES } from "../data/columns.js";
+import { exact } from "../data/format.js";
+import { flowOf } from "../data/run.js";
+import { finder } from "../parts/palette.js";
+import { SAID } from "../parts/status.js";
+import { copy, say } from "../parts/toast.js";
+import { Top } from "../parts/top.js";
+import { Grid } from "./grid.js";
+import { Header, Why } from "./header.js";
+import { Minimap } from "./minimap.js";
+import { RunModel } from "./model.js";
+import { fold, most, move, nextError, reveal, unfold } from "./moves.js";
+import { Panel, TABS } from "./panel.js";
+import { Toolbar } from "./toolbar.js";
+
+const NARROW = "(max-width: 700px)";
+
+/** What is shown and how, beside the rows themselves. @typedef {ReturnType<typeof controlsOf>} Controls */
+function controlsOf() {
+  return {
+    by: signal("time"), window: signal(null), foldIdle: signal(false), panel: signal(false), follows: signal(false),
+    hasTime: signal(!matchMedia(NARROW).matches), grid: signal(null), copy,
+  };
+}
+
+/** @param {{id: string}} props */
+export function RunPage({ id }) {
+  const model = useMemo(() => new RunModel(id), [id]);
+  const controls = useMemo(controlsOf, [id]);
+  const filterField = useRef(null);
+  const wanted = useRef(addressIn(place.value.query));
+
+  useEffect(() => {
+    model.open();
+    return () => model.close();
+  }, [model]);
+  useEffect(() => {
+    const narrow = matchMedia(NARROW);
+    const change = () => { controls.hasTime.value = !narrow.matches; };
+    narrow.addEventListener("change", change);
+    return () => narrow.removeEventListener("change", change);
+  }, [controls]);
+
+  const run = model.run.value;
+  useEffect(() => { document.title = run ? `${SAID[run.status]}: ${flowOf(run)} – Runglass` : "Runglass"; }, [run]);
+  useAddress(model, controls, wanted);
+  useEffect(() => {
+    if (controls.follows.value) followNewest(model);
+  }, [model.changes.value, controls.follows.value]);
+
+  useEffect(() => {
+    finder.value = (text) => stepsNamed(model, controls, text);
+    return () => { finder.value = () => []; };
+  }, [model]);
+  useEffect(() => bind(keysOf(model, controls, filterField)), [model]);
+
+  const problem = model.problem.value;
+  if (problem && !run) return html`<${Top} back /><${Problem} problem=${problem} id=${id} />`;
+  const { have, of } = model.loaded.value;
+  return html`
+    <${Header} model=${model} controls=${controls} />
+    <main class=${`run${controls.panel.value && model.selected.value >= 0 ? " with-panel" : ""}`}>
+      <${Why} model=${model} onGo=${() => { nextError(model); controls.panel.value = true; }} />
+      <${Toolbar} model=${model} controls=${controls} fieldRef=${filterField} />
+      <${Minimap} model=${model} controls=${controls} />
+      ${have < of && html`<p class="progress muted" role="status">${exact(have)} of ${exact(of)} rows have come</p>`}
+      ${problem && html`<p class="progress problem" role="alert">${problem.message}</p>`}
+      <div class="run-body">
+        <${Grid} model=${model} controls=${controls} />
+        ${model.changes.value > 0 && model.view.count === 0 && html`<${NoRows} model=${model} />`}
+        ${controls.panel.value && html`<${Panel} model=${model} controls=${controls} />`}
+      </div>
+    </main>`;
+}
+
+/** Keeps the address and the selection the same: what is selected is in the address, and Back selects. */
+function useAddress(model, controls, wanted) {
+  const { query } = place.value;
+  const asked = JSON.stringify(addressIn(query));
+  useEffect(() => {
+    if (!wanted.current || model.rows.rootFirst === NONE) return;
+    const row = rowAt(model.rows, wanted.current);
+    if (row !== NONE) reveal(model, row);
+    if (row !== NONE) controls.panel.value = true;
+    // What is not there yet may come with a further page.
+    const isExact = row !== NONE && JSON.stringify(addressOf(model.rows, row)) === JSON.stringify(wanted.current);
+    const { have, of } = model.loaded.peek();
+    if (isExact || have >= of) wanted.current = null;
+  }, [model.loaded.value]);
+  useEffect(() => {
+    const selected = model.selected.peek();
+    const isShown = selected >= 0 && JSON.stringify(addressOf(model.rows, selected)) === asked;
+    if (wanted.current || isShown || asked === "null") return;
+    const row = rowAt(model.rows, addressIn(query));
+    if (row !== NONE) reveal(model, row);
+  }, [asked]);
+  useEffect(() => {
+    if (wanted.current || model.selected.value < 0) return;
+    setQuery(queryOf(addressOf(model.rows, model.selected.value)));
+  }, [model.selected.value]);
+}
+
+/** @param {RunModel} model */
+function followNewest(model) {
+  let newest = NONE;
+  for (let row = 0; row < model.rows.count; row += 1) {
+    if (STATUSES[model.rows.status[row]] === "running" && isLeaf(model.rows, row)
+      && (newest === NONE || model.rows.start[row] >= model.rows.start[newest])) newest = row;
+  }
+  if (newest !== NONE && newest !== model.selected.peek()) reveal(model, newest);
+}
+
+/** @param {RunModel} model @param {Controls} controls @param {any} filterField */
+function keysOf(model, controls, filterField) {
+  const open = () => { controls.panel.value = true; };
+  const lead = (/** @type {boolean} */ found, /** @type {string} */ otherwise) => (found ? open() : say(otherwise));
+  return [
+    { key: "j", what: "down", run: () => move(model, 1) },
+    { key: "k", what: "up", run: () => move(model, -1) },
+    { key: "ArrowDown", what: "", run: () => move(model, 1) },
+    { key: "ArrowUp", what: "", run: () => move(model, -1) },
+    { key: "PageDown", what: "", run: () => move(model, 20) },
+    { key: "PageUp", what: "", run: () => move(model, -20) },
+    { key: "Home", what: "", run: () => move(model, -1e9) },
+    { key: "End", what: "", run: () => move(model, 1e9) },
+    { key: "ArrowRight", shown: "→", what: "unfold, go into", run: () => unfold(model) },
+    { key: "ArrowLeft", shown: "←", what: "fold, go out of", run: () => fold(model) },
+    { key: "Enter", what: "show all that is kept", run: open },
+    { key: "Escape", what: "close the panel", run: () => { controls.panel.value = false; } },
+    { key: "e", what: "next error", run: () => lead(nextError(model), "Nothing failed in this run") },
+    { key: "s", what: "slowest step; again: the next slowest", run: () => lead(most(model, "time"), "No further step") },
+    { key: "$", what: "most expensive step; again: the next", run: () => lead(most(model, "cost"), "No further step has a cost") },
+    { key: "/", what: "filter inside the run", run: () => { filterField.current?.focus(); filterField.current?.select(); } },
+    { key: "g", what: "go to a step by its name", run: () => dispatchEvent(new CustomEvent("runglass-palette")) },
+    { key: ".", what: "follow what runs", run: () => {
+      controls.follows.value = !controls.follows.value;
+      say(controls.follows.value ? "Follows what runs" : "Follows no more");
+    } },
+    { key: "+", what: "nearer in time", run: () => controls.grid.peek()?.zoom(0.5) },
+    { key: "-", what: "farther in time", run: () => controls.grid.peek()?.zoom(2) },
+    { key: "0", what: "the whole run", run: () => { controls.window.value = null; } },
+    { key: "h", what: "earlier", run: () => controls.grid.peek()?.pan(-0.25) },
+    { key: "l", what: "later", run: () => controls.grid.peek()?.pan(0.25) },
+    ...TABS.map((tab, at) => ({
+      key: String(at + 1), what: `${tab} of what is selected`, run: () => { setQuery({ tab: tab === "overview" ? null : tab }); open(); },
+    })),
+    { key: "u", what: "back to the runs", run: () => go("/") },
+  ];
+}
+
+/** @param {RunModel} model @param {Controls} controls @param {string} text */
+function stepsNamed(model, controls, text) {
+  if (!text) return [];
+  const [, name, index] = /^(.*?)\s*(?:\[?(\d[\d, ]*)\]?)?$/.exec(text) ?? [];
+  const found = [];
+  for (let row = 0; row < model.rows.count && found.length < 8; row += 1) {
+    if (!isLeaf(model.rows, row) || !model.rows.nameOf(row).toLowerCase().includes(name.toLowerCase())) continue;
+    if (index !== undefined && addressOf(model.rows, row).iteration.join(",") !== index.replaceAll(" ", "")) continue;
+    found.push({ what: titleOf(model.rows, row), run: () => { reveal(model, row); controls.panel.value = true; } });
+  }
+  return found;
+}
+
+function NoRows({ model }) {
+  const isFiltered = model.view.kept !== null;
+  return html`<div class="empty over-grid">
+    <h2>${isFiltered ? "Nothing matches the filter" : "Nothing has happened yet"}</h2>
+    ${isFiltered && html`<button onClick=${() => model.setFilter({ text: "", onlyFailed: false, leastMs: 0 })}>Show all</button>`}</div>`;
+}
+
+function Problem({ problem, id }) {
+  const isMissing = problem.status === 404;
+  return html`<main class="empty" role="alert">
+    <h2>${isMissing ? "There is no such run" : "The run cannot be shown"}</h2>
+    <p>${isMissing ? html`<code>${id}</code> is not in this project, or was deleted.` : problem.message}</p>
+    <p><a href="/">All runs</a></p></main>`;
+}

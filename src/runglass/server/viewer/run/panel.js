@@ -1,0 +1,117 @@
+// All that is kept of what is selected.
+import { html, useEffect, useMemo } from "../core/html.js";
+import { place, setQuery } from "../core/router.js";
+import { STATUSES } from "../data/columns.js";
+import { isLeaf, titleOf, labelOf } from "../data/address.js";
+import { Mark } from "../parts/status.js";
+import { JsonTree } from "../parts/json_tree.js";
+import { AttemptReader } from "./attempt.js";
+import { Chat } from "./chat.js";
+import { ContainerFacts, Overview } from "./overview.js";
+import { Raw } from "./raw.js";
+import { reveal } from "./moves.js";
+
+export const TABS = ["overview", "input", "output", "error", "chat", "raw"];
+
+/** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls}} props */
+export function Panel({ model, controls }) {
+  const reader = useMemo(() => new AttemptReader(model), [model]);
+  const { rows } = model;
+  const row = model.selected.value;
+  const isThere = model.changes.value >= 0 && row >= 0 && row < rows.count;
+  const leaf = isThere && isLeaf(rows, row);
+  const state = isThere ? rows.status[row] : -1;
+  useEffect(() => {
+    if (leaf && STATUSES[state] !== "skipped") reader.read(row);
+    return () => reader.stop();
+  }, [row, state, leaf]);
+  if (!isThere) return null;
+
+  const found = reader.now.value;
+  const value = leaf && STATUSES[state] !== "skipped" ? found.value : null;
+  const tabs = leaf ? tabsOf(value) : ["overview"];
+  const wanted = place.value.query.get("tab") ?? "overview";
+  const tab = tabs.includes(wanted) ? wanted : "overview";
+
+  function key(event) {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    const next = tabs[(tabs.indexOf(tab) + by + tabs.length) % tabs.length];
+    setQuery({ tab: next });
+    requestAnimationFrame(() => document.getElementById(`tab-${next}`)?.focus());
+  }
+
+  return html`
+    <aside class="panel" aria-label="What is selected">
+      <header>
+        <${Mark} status=${STATUSES[state]} />
+        <h2 class="cut" title=${leaf ? titleOf(rows, row) : labelOf(rows, row)}><bdi>${leaf ? titleOf(rows, row) : labelOf(rows, row)}</bdi></h2>
+        <${Siblings} model=${model} row=${row} />
+        <button class="plain" aria-label="Close the panel" title="Close (Esc)" onClick=${() => { controls.panel.value = false; }}>✕</button>
+      </header>
+      ${leaf && html`
+        <div class="tabs" role="tablist" aria-label="Parts" onKeyDown=${key}>
+          ${tabs.map((each) => html`<button key=${each} id=${`tab-${each}`} role="tab" aria-selected=${each === tab}
+            aria-controls="tab-content" tabindex=${each === tab ? 0 : -1}
+            onClick=${() => setQuery({ tab: each === "overview" ? null : each })}>${each}</button>`)}
+        </div>`}
+      <div class="panel-content" id="tab-content" role=${leaf ? "tabpanel" : null} aria-labelledby=${leaf ? `tab-${tab}` : null} tabindex="0">
+        ${!leaf && html`<${ContainerFacts} model=${model} row=${row} />`}
+        ${leaf && found.problem && html`<p class="problem" role="alert">${found.problem.message}</p>`}
+        ${leaf && tab === "overview" && html`<${Overview} model=${model} row=${row} value=${value} controls=${controls} />`}
+        ${leaf && found.loading && !value && tab !== "overview" && html`<p class="muted">Loading …</p>`}
+        ${value && html`<${Content} model=${model} row=${row} tab=${tab} value=${value} controls=${controls} />`}
+      </div>
+    </aside>`;
+}
+
+function Content({ model, row, tab, value, controls }) {
+  if (tab === "chat") return html`<${Chat} model=${model} row=${row} value=${value} />`;
+  if (tab === "raw") return html`<${Raw} value=${value} controls=${controls} />`;
+  if (tab === "error") return html`<${ErrorContent} value=${value.errorContext} />`;
+  if (tab === "input" || tab === "output") return html`<${Snapshot} value=${value} part=${tab} controls=${controls} />`;
+  return null;
+}
+
+function Snapshot({ value, part, controls }) {
+  const content = value[`${part}Context`];
+  if (content === undefined) {
+    return html`<div class="empty"><h2>No ${part} is kept</h2>
+      <p>${value.status === "running" ? "The step still runs." : html`The capture mode of the run keeps none; flows and projects set it with <code>capture: full</code>.`}</p></div>`;
+  }
+  return html`
+    <div class="content-bar">
+      ${value.truncated && html`<span class="muted">cut to the limit of snapshots</span>`}
+      <button class="plain" onClick=${() => controls.copy(JSON.stringify(content, null, 2), `The ${part} is copied`)}>Copy</button>
+    </div>
+    <div class="json mono"><${JsonTree} key=${part} value=${content} open=${true} /></div>`;
+}
+
+function ErrorContent({ value }) {
+  if (!value || typeof value !== "object") return html`<div class="json mono"><${JsonTree} value=${value} /></div>`;
+  const { code, message, traceback, ...others } = value;
+  return html`
+    ${code && html`<p class="problem mono">${String(code)}</p>`}
+    ${message && html`<p class="error-message"><bdi>${String(message)}</bdi></p>`}
+    ${traceback && html`<pre class="traceback">${String(traceback)}</pre>`}
+    ${Object.keys(others).length > 0 && html`<div class="json mono"><${JsonTree} value=${others} open=${true} /></div>`}`;
+}
+
+/** @param {any} value */
+function tabsOf(value) {
+  const has = { error: value?.errorContext !== undefined, chat: Boolean(value?.modelCalls?.length) };
+  return TABS.filter((tab) => has[tab] ?? true);
+}
+
+/** The ways to the attempts before and after, or the same step in other iterations. */
+function Siblings({ model, row }) {
+  const { rows } = model;
+  const { prev, next } = rows;
+  if (prev[row] < 0 && next[row] < 0) return null;
+  const go = (/** @type {number} */ to) => () => reveal(model, to);
+  return html`<span class="siblings">
+    <button class="plain" disabled=${prev[row] < 0} aria-label="The one before" title="The one before" onClick=${go(prev[row])}>‹</button>
+    <button class="plain" disabled=${next[row] < 0} aria-label="The next one" title="The next one" onClick=${go(next[row])}>›</button>
+  </span>`;
+}

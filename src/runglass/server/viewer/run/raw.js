@@ -1,0 +1,25 @@
+// The attempt as the API gives it.
+import { html, useMemo, useState } from "../core/html.js";
+import { exact } from "../data/format.js";
+
+const FIRST = 50_000;
+
+/** @param {{value: any, controls: any}} props */
+export function Raw({ value, controls }) {
+  const [most, setMost] = useState(FIRST);
+  const text = useMemo(() => written(value), [value]);
+  return html`
+    <div class="content-bar"><button class="plain" onClick=${() => controls.copy(text, "The JSON is copied")}>Copy</button></div>
+    <pre class="raw">${text.slice(0, most)}</pre>
+    ${text.length > most && html`<button onClick=${() => setMost(most * 10)}>${exact(text.length - most)} more characters</button>`}`;
+}
+
+/** @param {any} value */
+function written(value) {
+  try {
+    return JSON.stringify(value, null, 2);
+  } catch (error) {
+    // The browser gives up on what is nested thousands of levels deep.
+    return `This value cannot be written as text: ${error.message}. Its tree can be opened level by level.`;
+  }
+}

@@ -1,0 +1,47 @@
+// What of the run is shown, and how: filter, folding, the axis.
+import { html, useEffect, useState } from "../core/html.js";
+import { exact } from "../data/format.js";
+import { isEmpty } from "../data/filter.js";
+
+const LEVELS = [["1", 1], ["2", 2], ["3", 3], ["all", Infinity]];
+const LEAST = [[0, "any length"], [5, "≥ 5 ms"], [100, "≥ 100 ms"], [1000, "≥ 1 s"], [10_000, "≥ 10 s"]];
+
+/** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls, fieldRef: any}} props */
+export function Toolbar({ model, controls, fieldRef }) {
+  const filter = model.filter.value;
+  const [text, setText] = useState(filter.text);
+  useEffect(() => {
+    const timer = setTimeout(() => { if (text !== model.filter.peek().text) model.setFilter({ text }); }, 120);
+    return () => clearTimeout(timer);
+  }, [text]);
+  useEffect(() => { if (!filter.text) setText(""); }, [filter]);
+  const { view } = model;
+  const { changes } = model;
+  const level = changes.value >= 0 ? view.level : null;
+
+  return html`
+    <div class="toolbar" role="toolbar" aria-label="What is shown">
+      <input ref=${fieldRef} type="search" aria-label="Filter inside the run" spellcheck=${false} autocomplete="off"
+        placeholder="filter: step, [3], failed" value=${text} onInput=${(event) => setText(event.target.value)}
+        onKeyDown=${(event) => { if (event.key === "Escape" || event.key === "Enter") { if (event.key === "Escape") setText(""); event.target.blur(); } }} />
+      ${!isEmpty(filter) && html`<span class="muted" role="status">${exact(model.matches.value)} found</span>`}
+      <button aria-pressed=${filter.onlyFailed} onClick=${() => model.setFilter({ onlyFailed: !filter.onlyFailed })}>only failed</button>
+      <select aria-label="Least duration" value=${String(filter.leastMs)}
+        onChange=${(event) => model.setFilter({ leastMs: Number(event.target.value) })}>
+        ${LEAST.map(([ms, said]) => html`<option key=${ms} value=${String(ms)}>${said}</option>`)}
+      </select>
+      <span class="group-of-buttons" role="group" aria-label="Fold to level">
+        <span class="muted">level</span>
+        ${LEVELS.map(([name, value]) => html`<button key=${name} aria-pressed=${level === value}
+          onClick=${() => { view.setLevel(level === value ? null : value); model.reshow(); }}>${name}</button>`)}
+      </span>
+      <span class="group-of-buttons" role="group" aria-label="What bars show">
+        <span class="muted">by</span>
+        ${["time", "cost", "tokens"].map((by) => html`<button key=${by} aria-pressed=${controls.by.value === by}
+          onClick=${() => { controls.by.value = by; }}>${by}</button>`)}
+      </span>
+      <button class="wide" aria-pressed=${controls.foldIdle.value} title="Take out times in which nothing went on"
+        onClick=${() => { controls.foldIdle.value = !controls.foldIdle.value; }}>fold idle time</button>
+      ${controls.window.value && html`<button onClick=${() => { controls.window.value = null; }}>whole run <kbd>0</kbd></button>`}
+    </div>`;
+}

@@ -1,0 +1,111 @@
+// The lines of the tree: a pool of elements that are filled anew as the page is scrolled, however many rows there are.
+import { ATTEMPT, ITERATION, KINDS, STATUSES, STEP } from "../data/columns.js";
+import { labelOf } from "../data/address.js";
+import { count, duration, oneLine, short, shortMoney } from "../data/format.js";
+import { lengthOf } from "../data/filter.js";
+import { saidOf } from "../parts/status.js";
+
+export const ROW_PX = 24;
+const INDENT_PX = 14;
+const MOST_INDENT = 14;
+const SVG = "http://www.w3.org/2000/svg";
+
+export class TreeRows {
+  /** @param {HTMLElement} host */
+  constructor(host) {
+    this.host = host;
+    /** @type {any[]} */
+    this.pool = [];
+  }
+
+  /** Shows the entries from `top` pixels on, in so many pixels.
+   * @param {import("./model.js").RunModel} model @param {number} top @param {number} height @param {string} by */
+  paint(model, top, height, by) {
+    const { view } = model;
+    const first = Math.floor(top / ROW_PX);
+    const needed = Math.min(view.count - first, Math.ceil(height / ROW_PX) + 1);
+    while (this.pool.length < needed) this.pool.push(this.lineElement());
+    const selected = model.selected.peek();
+    this.pool.forEach((line, at) => {
+      const isUsed = at < needed;
+      line.element.hidden = !isUsed;
+      if (!isUsed) return;
+      line.element.style.transform = `translateY(${(first + at) * ROW_PX - top}px)`;
+      this.fill(line, model, first + at, selected, by);
+    });
+  }
+
+  lineElement() {
+    const element = document.createElement("div");
+    element.className = "line";
+    element.setAttribute("role", "treeitem");
+    const [twisty, label, note, value] = ["twisty", "label", "note", "value"].map((name) => {
+      const span = document.createElement("span");
+      span.className = name;
+      return span;
+    });
+    const mark = document.createElementNS(SVG, "svg");
+    mark.setAttribute("viewBox", "0 0 14 14");
+    mark.setAttribute("aria-hidden", "true");
+    const use = document.createElementNS(SVG, "use");
+    mark.append(use);
+    element.append(twisty, mark, label, note, value);
+    this.host.append(element);
+    return { element, twisty, mark, use, label, note, value, shown: "" };
+  }
+
+  /** @param {any} line @param {import("./model.js").RunModel} model @param {number} at @param {number} selected @param {string} by */
+  fill(line, model, at, selected, by) {
+    const { rows, view } = model;
+    const entry = view.entries[at];
+    const group = view.groupOf(entry);
+    const row = view.rowOf(entry);
+    const isOpen = !group && view.isOpen(entry);
+    const status = STATUSES[rows.status[row]];
+    const isSelected = row === selected || (group !== undefined && selected >= 0 && view.isIn(group, selected));
+    const text = group ? `[${rows.index[group.first]}] … [${rows.index[group.last]}]` : labelOf(rows, row);
+    const note = group ? count(group.count, "iteration") : noteOf(rows, row);
+    const value = group ? "" : valueOf(model, row, by);
+    // Most lines are the same as in the frame before.
+    const shown = `${entry} ${at} ${isOpen} ${status} ${isSelected} ${text} ${note} ${value}`;
+    if (line.shown === shown) return;
+    line.shown = shown;
+    const { element } = line;
+    element.id = `line-${at}`;
+    element.dataset.at = String(at);
+    element.className = `line ${status}${isSelected ? " selected" : ""}${group ? " group" : ""}`;
+    element.style.paddingLeft = `${8 + Math.min(rows.depth[row], MOST_INDENT) * INDENT_PX}px`;
+    element.setAttribute("aria-level", String(rows.depth[row] + 1));
+    element.setAttribute("aria-selected", String(isSelected));
+    element.setAttribute("aria-posinset", String(at + 1));
+    element.setAttribute("aria-setsize", String(view.count));
+    const hasInner = group !== undefined || rows.children[row] > 0;
+    if (hasInner) element.setAttribute("aria-expanded", String(isOpen));
+    else element.removeAttribute("aria-expanded");
+    element.setAttribute("aria-label", [text, KINDS[rows.kind[row]], saidOf(status, rows.kind[row] === ATTEMPT), note, value].filter(Boolean).join(", "));
+    line.twisty.textContent = hasInner ? (isOpen ? "▾" : "▸") : "";
+    line.mark.setAttribute("class", `mark ${status}`);
+    line.use.setAttribute("href", `#mark-${status}`);
+    line.label.textContent = oneLine(text, 200);
+    line.label.title = oneLine(text);
+    line.note.textContent = note;
+    line.value.textContent = value;
+  }
+}
+
+/** @param {import("../data/columns.js").Rows} rows @param {number} row */
+function noteOf(rows, row) {
+  if (rows.kind[row] === STEP) return rows.attempts[row] > 1 ? count(rows.attempts[row], "attempt") : "";
+  const isLoop = rows.children[row] > 0 && rows.kind[rows.first[row]] === ITERATION;
+  if (isLoop) return count(rows.children[row], "iteration");
+  return KINDS[rows.kind[row]] === "parallel" ? count(rows.children[row], "branch", "branches") : "";
+}
+
+/** @param {import("./model.js").RunModel} model @param {number} row @param {string} by */
+function valueOf(model, row, by) {
+  const { rows } = model;
+  if (by === "cost") return Number.isNaN(rows.cost[row]) ? "" : shortMoney(rows.cost[row]);
+  if (by === "tokens") return rows.tokens[row] ? short(rows.tokens[row]) : "";
+  if (rows.start[row] < 0) return "";
+  return duration(lengthOf(rows, row, model.endMs())) + (rows.end[row] < 0 ? " …" : "");
+}

@@ -1,0 +1,181 @@
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { addressIn, addressOf, pythonOf, queryOf, rowAt, titleOf } from "../../src/runglass/server/viewer/data/address.js";
+import { FAILED, ITERATION, KINDS, NONE, RETRIED, Rows, STATUSES } from "../../src/runglass/server/viewer/data/columns.js";
+import { densityOf, idleTimes } from "../../src/runglass/server/viewer/data/density.js";
+import { keep } from "../../src/runglass/server/viewer/data/filter.js";
+import { LiveRows } from "../../src/runglass/server/viewer/data/live.js";
+import { Shape } from "../../src/runglass/server/viewer/data/shape.js";
+import { View } from "../../src/runglass/server/viewer/data/view.js";
+
+const RUNS = ["failed", "retried", "attempts"];
+
+/** What a server answered about a run: its outline, its events, and the tree of its flow. @param {string} name */
+function recorded(name) {
+  return JSON.parse(readFileSync(new URL(`runs/${name}.json`, import.meta.url), "utf8"));
+}
+
+/** @param {any} outline */
+function rowsOf(outline) {
+  const rows = new Rows();
+  rows.addPage(outline);
+  return rows;
+}
+
+/** The rows in the order of the tree, as what is to be seen of each. @param {Rows} rows */
+function told(rows) {
+  const lines = [];
+  for (let row = rows.rootFirst; row !== NONE; row = rows.following(row)) {
+    lines.push([
+      rows.depth[row], KINDS[rows.kind[row]], rows.nameOf(row), rows.index[row], rows.attempt[row], rows.attempts[row],
+      STATUSES[rows.status[row]], rows.start[row], rows.end[row], rows.tokens[row], rows.cost[row].toFixed(12),
+    ].join(" "));
+  }
+  return lines;
+}
+
+for (const name of RUNS) {
+  test(`pages of any size are the same rows (${name})`, () => {
+    const { outline } = recorded(name);
+    for (const size of [1, 2, 7, 50]) {
+      const rows = new Rows();
+      for (let first = 0; first < outline.rowCount; first += size) {
+        const columns = Object.fromEntries(
+          Object.entries(outline.columns).map(([column, values]) => [column, values.slice(first, first + size)]));
+        rows.addPage({ ...outline, first, columns });
+      }
+      assert.deepEqual(told(rows), told(rowsOf(outline)));
+    }
+  });
+
+  test(`the events of a run make the rows of its outline (${name})`, () => {
+    const { outline, events, steps, run } = recorded(name);
+    const rows = new Rows();
+    const shape = new Shape();
+    shape.learnTree(steps);
+    const live = new LiveRows(rows, shape, Date.parse(run.startedAt));
+    for (const event of events) assert.ok(live.apply(event), event.stepId);
+    // An event says when it was recorded, and an outline when the attempt ended: they differ by what a commit takes.
+    const rough = (/** @type {string[]} */ lines) => lines.map((line) => line.split(" ").filter((_, at) => at !== 7 && at !== 8).join(" "));
+    assert.deepEqual(rough(told(rows)), rough(told(rowsOf(outline))));
+    assert.equal(rows.open.subarray(0, rows.count).reduce((sum, each) => sum + each, 0), 0);
+  });
+
+  test(`an outline in the middle and the events after it make the same (${name})`, () => {
+    const { outline, events, steps, run } = recorded(name);
+    const shape = new Shape();
+    shape.learnTree(steps);
+    const whole = new LiveRows(new Rows(), shape, Date.parse(run.startedAt));
+    for (const event of events) whole.apply(event);
+    for (const cut of [10, Math.floor(events.length / 2), events.length - 4]) {
+      const half = new LiveRows(new Rows(), shape, Date.parse(run.startedAt));
+      for (const event of events.slice(0, cut)) half.apply(event);
+      // A second reader has the rows, and nothing of how they came about.
+      const second = new LiveRows(half.rows, shape, Date.parse(run.startedAt));
+      for (const event of events.slice(cut)) second.apply(event);
+      assert.deepEqual(told(half.rows), told(whole.rows));
+    }
+    assert.ok(outline.rowCount > 0);
+  });
+
+  test(`each row is found by its address, in a query too (${name})`, () => {
+    const rows = rowsOf(recorded(name).outline);
+    for (let row = 0; row < rows.count; row += 1) {
+      const address = addressOf(rows, row);
+      assert.equal(rowAt(rows, address), row);
+      const query = new URLSearchParams();
+      for (const [key, value] of Object.entries(queryOf(address))) if (value !== null) query.set(key, String(value));
+      assert.deepEqual(addressIn(query), address);
+    }
+  });
+}
+
+test("an event of a step that nobody knows is not taken", () => {
+  const live = new LiveRows(new Rows(), new Shape(), 0);
+  assert.ok(!live.apply({ eventType: "step_started", seq: 1, at: "2026-01-01T00:00:00Z", stepId: "new", attempt: 1 }));
+  assert.equal(live.rows.count, 0);
+});
+
+test("iterations that come in any order stand by their number", () => {
+  const shape = new Shape();
+  shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);
+  const live = new LiveRows(new Rows(), shape, 0);
+  for (const index of [3, 0, 2, 1, 4]) {
+    live.apply({ eventType: "step_started", seq: 1, at: "1970-01-01T00:00:00Z", stepId: "one", loopPath: [index], attempt: 1 });
+  }
+  const { rows } = live;
+  const order = [];
+  for (let row = rows.rootFirst; row !== NONE; row = rows.following(row)) if (rows.kind[row] === ITERATION) order.push(rows.index[row]);
+  assert.deepEqual(order, [0, 1, 2, 3, 4]);
+});
+
+test("an address that is not there leads to what is around it", () => {
+  const rows = rowsOf(recorded("failed").outline);
+  const around = rowAt(rows, { step: "each/check", iteration: [99], attempt: 0 });
+  assert.equal(rows.nameOf(around), "each");
+  assert.equal(rowAt(rows, { step: "nothing", iteration: [], attempt: 0 }), NONE);
+  assert.equal(addressIn(new URLSearchParams("step=a&iteration=x,3&attempt=-1"))?.iteration[0], 3);
+});
+
+test("a failed attempt has a title and a line of Python", () => {
+  const rows = rowsOf(recorded("failed").outline);
+  const failed = rows.status.subarray(0, rows.count).lastIndexOf(FAILED);
+  assert.equal(titleOf(rows, failed), "check [20] attempt 2 of 2");
+  assert.equal(pythonOf(rows, failed), 'run.step_trace("check", attempt=2, loop_index=20)');
+});
+
+test("iterations that went well are one line, and those that did not have their own", () => {
+  const rows = rowsOf(recorded("failed").outline);
+  const view = new View(rows);
+  view.rebuild();
+  const shown = [...view.entries.subarray(0, view.count)].map((entry) => {
+    const group = view.groupOf(entry);
+    return group ? `${rows.index[group.first]}-${rows.index[group.last]}` : rows.kind[entry] === ITERATION ? `${rows.index[entry]}` : "";
+  }).filter(Boolean);
+  assert.deepEqual(shown, ["0", "1", "2", "3-19", "20", "21"]);
+});
+
+test("what is in a group or folded is found by its line, and revealed where it is asked for", () => {
+  const rows = rowsOf(recorded("failed").outline);
+  const view = new View(rows);
+  view.rebuild();
+  const row = rowAt(rows, { step: "each/check", iteration: [7], attempt: 0 });
+  assert.ok(view.groupOf(view.entries[view.entryOf(row)]));
+  view.reveal(row);
+  view.rebuild();
+  assert.equal(view.entries[view.entryOf(row)], row);
+});
+
+test("all levels show all rows, in the order of the tree", () => {
+  const rows = rowsOf(recorded("failed").outline);
+  const view = new View(rows);
+  view.setLevel(Infinity);
+  view.rebuild();
+  assert.deepEqual([...view.entries.subarray(0, view.count)], [...Array(rows.count).keys()]);
+});
+
+test("a filter keeps what matches, with all that it is inside of", () => {
+  const rows = rowsOf(recorded("failed").outline);
+  const found = (/** @type {Partial<import("../../src/runglass/server/viewer/data/filter.js").Filter>} */ filter) =>
+    keep(rows, { text: "", onlyFailed: false, leastMs: 0, ...filter }, 1000);
+  const failed = found({ onlyFailed: true });
+  assert.ok(failed.matches > 0);
+  for (let row = 0; row < rows.count; row += 1) {
+    if (failed.kept[row] && rows.parent[row] !== NONE) assert.ok(failed.kept[rows.parent[row]]);
+    if (failed.kept[row] === 1) assert.equal(rows.status[row], FAILED);
+  }
+  assert.equal(found({ text: "nothing" }).matches, 0);
+  assert.equal(found({ text: "check [20] retried" }).matches, 1);
+  assert.ok(found({ leastMs: 25 }).matches < found({ leastMs: 1 }).matches);
+});
+
+test("a failure is in the strip however short it was, and idle times are known", () => {
+  const rows = rowsOf(recorded("failed").outline);
+  const density = densityOf(rows, 450, 10);
+  assert.equal(density.worst[9], FAILED);
+  assert.ok(density.worst.includes(RETRIED));
+  assert.ok(density.most >= 1);
+  const idle = idleTimes(densityOf(rows, 450, 450), 450);
+  assert.ok(idle.some((span) => span.to - span.from > 100));
+});
