@@ -15,10 +15,9 @@ BEGIN, END = "The trace\n", "\nAnd runs of other kinds"
 INTRODUCTION = """\
 # The trace of the demo
 
-`make demo` reads a story through a flow with every kind of step and shows the run's trace: one line per step
-and iteration, the latest attempt of each, in order of first start. One code step was made to fail on its
-first attempt; the leaf of the branch that was not taken is skipped. Written by `make reference`; only times
-differ from yours.
+`make demo` reads a story through a flow with every kind of step and shows the run's trace: its tree on the
+time axis. One code step was made to fail on its first attempt, the branch that was not taken is skipped, and
+most iterations of the loop are folded. Written by `make reference`; only times differ from yours.
 
 """
 

@@ -189,30 +189,22 @@ def test_list_shows_the_newest_runs_first_on_as_many_pages_as_asked_for(
     assert failed_id in capsys.readouterr().out
 
 
-def test_show_lists_each_iteration_with_its_attempt_status_and_totals(
+def test_show_draws_each_iteration_with_its_attempts_and_totals(
     run_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["runs", "show", run_id]) == Exit.OK
     lines = capsys.readouterr().out.splitlines()
     header = next(line for line in lines if line.startswith("step "))
-    assert header.split() == [
-        "step",
-        "iteration",
-        "attempt",
-        "status",
-        "started",
-        "duration",
-        "model",
-        "tokens",
-        "cost",
-    ]
+    assert header.split()[-3:] == ["start", "took", "tokens"]
     rows = [line.split() for line in lines[lines.index(header) + 1 :]]
-    assert [row[1:4] for row in rows if row[0] == "cell"] == [
-        [f"{row}.{column}", "2" if (row, column) == (1, 1) else "1", "completed"]
+    assert [row[:3] for row in rows if "cell" in row] == [
+        ["↻" if (row, column) == (1, 1) else "✓", f"[{column}]", "cell"]
         for row in range(3)
         for column in range(2)
     ]
-    assert [word for row in rows if row[0] == "unused" for word in row[:2]] == ["unused", "skipped"]
+    attempts = [row[:3] for row in rows if "attempt" in row]
+    assert attempts == [["↻", "attempt", "1"], ["✓", "attempt", "2"]]
+    assert ["–", "unused", "skipped"] in rows
     assert any(line.split()[:1] == ["tokens"] and "2 prompt + 2 completion = 4" in line for line in lines)
     assert any(line.startswith("cost") and "1 model call without a known price" in line for line in lines)
 
@@ -222,21 +214,77 @@ def test_show_puts_the_error_below_the_failed_step_on_one_line(
 ) -> None:
     assert main(["runs", "show", failed_id]) == Exit.OK
     lines = capsys.readouterr().out.splitlines()
-    at = next(number for number, line in enumerate(lines) if line.startswith("broken"))
+    at = next(number for number, line in enumerate(lines) if line.startswith("✗ broken"))
     assert "CODE_ERROR" in lines[at + 1]
     assert "this is the reason" in lines[at + 1]
+
+
+def test_show_begins_with_why_and_a_command_that_looks_closer(
+    failed_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "show", failed_id]) == Exit.OK
+    status, why, command, *_ = capsys.readouterr().out.splitlines()
+    assert status.startswith("status     ✗ failed in ")
+    assert why.startswith("why        broken: CODE_ERROR: ValueError: this is the reason")
+    assert main(command.removeprefix("           runglass ").split()) == Exit.OK
+    assert "this is" in capsys.readouterr().out
+
+
+def test_show_tells_what_failed_and_what_took_longest_alone(
+    run_id: str, failed_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "show", failed_id, "--failed"]) == Exit.OK
+    output = capsys.readouterr()
+    assert output.out.splitlines()[0] == "1 attempt failed"
+    assert output.out.splitlines()[1].startswith("✗ broken  ")
+    assert "this is the reason" in output.out.splitlines()[2]
+    assert f"runglass runs step {failed_id} STEP" in output.err
+
+    assert main(["runs", "show", run_id, "--slowest", "2", "--costliest", "2"]) == Exit.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "What took longest"
+    words = lines[2].partition("completed")[2].split()
+    assert main(["runs", "step", run_id, *words]) == Exit.OK
+    assert lines[4:] == ["What cost most", "no attempt of which it is known"]
+
+
+def test_show_can_be_of_one_part(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "show", run_id, "--inside", "columns", "--loop", "1"]) == Exit.OK
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert lines[1] == ["↻", "columns", "2"]
+    assert lines[2] == ["✓", "[0]", "cell"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--json", "--failed"], Exit.USAGE, "--json prints the whole trace"),
+        (["--failed", "--all"], Exit.USAGE, "--all and --inside are for the tree"),
+        (["--loop", "1"], Exit.USAGE, "say which step with --inside"),
+        (["--slowest", "0"], Exit.USAGE, "0"),
+        (["--inside", "nothing"], Exit.NOT_FOUND, "no step 'nothing'"),
+        (["--inside", "rows", "--loop", "99"], Exit.NOT_FOUND, "no iteration 99"),
+    ],
+)
+def test_show_says_what_cannot_be_shown(
+    run_id: str, arguments: list[str], code: Exit, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "show", run_id, *arguments]) == code
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err
 
 
 def test_show_in_a_narrow_terminal_leaves_columns_out_and_cuts_none(
     run_id: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "40")
     assert main(["runs", "show", run_id]) == Exit.OK
     lines = capsys.readouterr().out.splitlines()
     table = lines[next(number for number, line in enumerate(lines) if line.startswith("step ")) :]
-    assert table[0].split()[:4] == ["step", "iteration", "attempt", "status"]
-    assert table[-1].startswith("(too narrow for: ")
-    assert max(map(len, table[:-1])) <= 60
+    assert table[0].split()[-1] == "took"
+    assert table[-1] == "(too narrow for: tokens; use a wider terminal)"
+    assert max(map(len, table[:-1])) <= 40
 
 
 def test_json_output_is_the_wire_shape(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,9 +23,9 @@ removal request requests response responses result retries routes routing rows r
 schema schemas security selector serve server service services settings spans spec sql sqlite sse state
 stream streaming syntax table task template terminal terminate testing text threads time token tool
 transform transport types uvicorn validation value view views watch watcher without writer
-compare cookie login origin parts same styles vendor
 condition index search
 header new
+compare cookie login origin overview parts ranking same show styles tree vendor
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 

@@ -12,12 +12,12 @@ from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands.delete_runs import delete
 from runglass.cli.commands.diff_runs import diff
 from runglass.cli.commands.run_files import export
+from runglass.cli.commands.show_run import show
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal.event_lines import EventLines
-from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line
+from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.step_view import attempt_lines
-from runglass.cli.terminal.trace_view import step_lines, summary_lines
 from runglass.events import FlowCompleted, StreamEvent, UnknownEvent, is_terminal
 from runglass.trace import RunStatus, StepAttempts
 
@@ -64,25 +64,6 @@ def list_runs(
         print_runs(page.runs)
         if page.next_cursor is not None:
             note(f"there are older ones; --limit shows more than these {len(page.runs)}")
-
-
-@group.command()
-@options.run_id
-@options.as_json
-@options.server
-def show(run_id: str, as_json: bool, base_url: str | None, api_key: str | None) -> None:
-    """The outcome of a run, and its steps: the latest attempt of each, in each iteration."""
-    with connect(base_url, api_key) as client:
-        trace = named_run(client, run_id).trace()
-    if as_json:
-        write_json(trace)
-        return
-    console = stdout()
-    for line in summary_lines(trace):
-        write_line(console, line)
-    write_line(console)
-    for line in step_lines(trace, width=width_of(console)):
-        write_line(console, line)
 
 
 @group.command()
@@ -161,5 +142,6 @@ def step(
 
 
 group.add_command(diff)
+group.add_command(show)
 group.add_command(delete)
 group.add_command(export)

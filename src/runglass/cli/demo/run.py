@@ -6,17 +6,15 @@ One thing differs: the server runs in this process, so that it ends with the dem
 import asyncio
 from typing import NamedTuple
 
-from rich.text import Text
-
 from runglass.cli.argument_parsers import ProjectName
 from runglass.cli.backends import local_store
 from runglass.cli.backends.run_watcher import WatchedRun
 from runglass.cli.demo.example_runs import example_flows, leave_example_runs
 from runglass.cli.demo.live_view import LiveView
-from runglass.cli.terminal import formatting
-from runglass.cli.terminal.output import complain, heading, one_line, stdout, width_of, write_line
+from runglass.cli.terminal.outline_rows import OutlineRows
+from runglass.cli.terminal.output import complain, heading, stdout, width_of, write_line
+from runglass.cli.terminal.run_overview import RunOverview
 from runglass.cli.terminal.run_table import print_runs
-from runglass.cli.terminal.trace_view import excerpt, step_lines, summary_lines
 from runglass.client.api.async_client import AsyncClient
 from runglass.composition import open_runtime
 from runglass.errors import APIError
@@ -26,11 +24,10 @@ from runglass.runtime import push_flow
 from runglass.server import new_event_loop, serving
 from runglass.settings import Settings
 from runglass.store.base import Store
-from runglass.trace import StepTrace, Trace
+from runglass.trace import Trace
 
 PROJECT = ProjectName("demo", "stories")
-MOST_ROWS = 80
-MOST_RETRIED = 3
+MOST_ROWS = 100_000
 
 
 class DemoRun(NamedTuple):
@@ -56,7 +53,7 @@ async def _show(settings: Settings, flow: Flow, text: str, model: str) -> DemoRu
         async with AsyncClient(key, base_url=f"{url}/api/v1") as client:
             run_id, result = await _run(client, flow, text, model)
             trace = await client.run(run_id).trace()
-            await _show_trace(client, trace)
+            await _show_trace(client, run_id)
             await _show_examples(client)
     return DemoRun(key, trace, result)
 
@@ -94,38 +91,21 @@ async def _run(client: AsyncClient, flow: Flow, text: str, model: str) -> tuple[
     return result.execution_id, result
 
 
-async def _show_trace(client: AsyncClient, trace: Trace) -> None:
-    console = stdout()
+async def _show_trace(client: AsyncClient, run_id: str) -> None:
+    console, run, rows = stdout(), client.run(run_id), OutlineRows()
+    rows.add(await run.outline(limit=MOST_ROWS))
+    rows.finish()
+    overview = RunOverview(await run.summary(), rows)
+    attempts = {
+        row: await run.step_trace(each.step_id, attempt=each.attempt, loop_index=each.loop_path or None)
+        for row, each in overview.wanted
+    }
     heading("The trace")
-    for line in summary_lines(trace):
+    for line in overview.lines(attempts, named=run_id, width=width_of(console)):
         write_line(console, line)
-    write_line(console)
-    part = excerpt(trace, MOST_ROWS)
-    for line in step_lines(part, width=width_of(console)):
-        write_line(console, line)
-    if left_out := len(trace.steps) - len(part.steps):
-        write_line(console, f"… and {formatting.counted(left_out, 'more step')} inside loops", style="dim")
-    retried = [step for step in trace.steps if step.attempt > 1]
-    for step in retried[:MOST_RETRIED]:
-        attempts = await client.run(trace.flow_run.id).step_trace(
-            step.step_id, attempt="all", loop_index=step.loop_path
-        )
-        where = f", iteration {formatting.iteration_of(step)}" if step.loop_path else ""
-        heading(f"Attempt by attempt: step {step.step_id}{where}")
-        for attempt in attempts.attempts:
-            write_line(console, _attempt_line(attempt))
 
 
 async def _show_examples(client: AsyncClient) -> None:
     run_ids = await leave_example_runs(client, str(PROJECT))
     heading("And runs of other kinds, to look at and to compare")
-    print_runs([(await client.run(run_id).trace()).flow_run for run_id in run_ids])
-
-
-def _attempt_line(step: StepTrace) -> Text:
-    line = Text(f"{step.attempt}  ")
-    line.append(f"{step.status:<9}", formatting.STYLES.get(step.status, ""))
-    line.append(f"  {formatting.duration(step.duration_ms):>8}")
-    if step.error_context is not None:
-        line.append(f"  {one_line(formatting.error_text(step.error_context))}", "red")
-    return line
+    print_runs([await client.run(run_id).summary() for run_id in run_ids])

@@ -1,0 +1,131 @@
+"""`runglass runs show`: why a run is as it is, its tree on the time axis, and what stands out in it."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from runglass.cli import argument_parsers, options
+from runglass.cli.backends.connection import connect
+from runglass.cli.backends.outline_reader import read_attempts, read_outline
+from runglass.cli.backends.run_lookup import named_run
+from runglass.cli.exit_codes import NotFound, UsageError
+from runglass.cli.terminal import formatting, rankings
+from runglass.cli.terminal.outline_rows import OutlineRows
+from runglass.cli.terminal.output import note, stdout, width_of, write_json, write_line
+from runglass.cli.terminal.run_overview import MOST_SHOWN, RunOverview
+from runglass.outline import NONE
+
+if TYPE_CHECKING:
+    pass
+
+MOST_RANKED = 1000
+MOST_FAILED = 50
+"""Failed attempts whose errors are fetched, one by one."""
+
+
+@click.command()
+@options.run_id
+@click.option("--failed", is_flag=True, help="Only the attempts that failed, with their errors.")
+@click.option(
+    "--slowest",
+    type=options.WholeNumber(min=1, max=MOST_RANKED),
+    metavar="N",
+    help="Only the N attempts that took longest.",
+)
+@click.option(
+    "--costliest",
+    type=options.WholeNumber(min=1, max=MOST_RANKED),
+    metavar="N",
+    help="Only the N attempts that cost most.",
+)
+@click.option(
+    "--inside", metavar="STEP", help="Only what is inside of this loop, condition or parallel part."
+)
+@click.option(
+    "--loop",
+    type=argument_parsers.loop_path,
+    metavar="N",
+    help="With --inside, the iteration: 3, or 0.3 in nested loops, outer to inner.",
+)
+@click.option("--all", "show_all", is_flag=True, help="Every row of the tree: none is folded.")
+@options.as_json
+@options.server
+def show(
+    run_id: str,
+    failed: bool,
+    slowest: int | None,
+    costliest: int | None,
+    inside: str | None,
+    loop: tuple[int, ...] | None,
+    show_all: bool,
+    as_json: bool,
+    base_url: str | None,
+    api_key: str | None,
+) -> None:
+    """How a run went and why, and its tree: each step on the time axis, with its attempts.
+
+    A long tree is folded; what failed, goes on or was tried again is shown first. `took` is from the start
+    of a step to its end, as they were recorded. --json prints the trace: all that is kept of each step.
+    """
+    is_part = failed or slowest is not None or costliest is not None
+    if as_json and (is_part or inside is not None or show_all):
+        raise UsageError("--json prints the whole trace; --failed, --slowest and the like choose for people")
+    if is_part and (inside is not None or show_all):
+        raise UsageError("--all and --inside are for the tree, which --failed and rankings leave out")
+    if loop is not None and inside is None:
+        raise UsageError("--loop names an iteration of a step: say which step with --inside")
+    console = stdout()
+    with connect(base_url, api_key) as client:
+        run = named_run(client, run_id)
+        if as_json:
+            write_json(run.trace())
+            return
+        # The summary comes first: of a run that it says has ended, the outline is whole.
+        summary, rows = run.summary(), read_outline(run)
+        named = run.execution_id if run_id == "last" else run_id
+        if is_part:
+            if failed:
+                found = rankings.failed(rows)
+                attempts = read_attempts(run, [(row, rows.address(row)) for row in found[:MOST_FAILED]])
+                title = f"{formatting.counted(len(found), 'attempt')} failed"
+                _write_part(console, title, rankings.failed_lines(rows, found, attempts))
+            if slowest is not None:
+                _write_ranking(console, "What took longest", rows, rankings.slowest(rows, slowest))
+            if costliest is not None:
+                _write_ranking(console, "What cost most", rows, rankings.costliest(rows, costliest))
+            note(f"look closer: runglass runs step {named} STEP, with the words of a line")
+            return
+        within = NONE if inside is None else _row_of(rows, inside, loop)
+        most = len(rows) if show_all else MOST_SHOWN
+        overview = RunOverview(summary, rows, within=within, most=most)
+        attempts = read_attempts(run, overview.wanted)
+    for line in overview.lines(attempts, named=named, width=width_of(console)):
+        write_line(console, line)
+
+
+def _write_ranking(console: Console, title: str, rows: OutlineRows, ranking: Sequence[int]) -> None:
+    if ranking:
+        _write_part(console, title, rankings.ranking_lines(rows, ranking, width=width_of(console)))
+    else:
+        _write_part(console, title, [Text("no attempt of which it is known")])
+
+
+def _write_part(console: Console, title: str, lines: Iterable[Text]) -> None:
+    write_line(console, title, style="bold underline")
+    for line in lines:
+        write_line(console, line)
+
+
+def _row_of(rows: OutlineRows, name: str, loop: tuple[int, ...] | None) -> int:
+    """The row of a step, or of an iteration of it. Raises NotFound."""
+    found = [row for row in range(len(rows)) if rows.name(row) == name and rows.kind(row) != "attempt"]
+    if not found:
+        raise NotFound(f"the run has no step {name!r}; `runglass runs show` has its steps")
+    for row in found:
+        if loop is None or rows.loop_path(row) == loop:
+            return row
+    where = ".".join(map(str, loop or ()))
+    raise NotFound(f"step {name!r} of the run has no iteration {where}")

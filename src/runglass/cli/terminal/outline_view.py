@@ -1,0 +1,208 @@
+"""The tree of a run on a terminal: a line for each row, with its bar on the time axis, its time and its cost.
+
+It fits the width that there is: a narrow terminal loses columns and cells of the axis, never a line.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from runglass.cli.terminal import formatting
+from runglass.cli.terminal.outline_rows import CONTAINERS, OutlineRows
+from runglass.cli.terminal.outline_tree import Folded, TreeLine
+from runglass.cli.terminal.output import one_line
+from runglass.cli.terminal.waterfall import DASHED, DOTTED, THICK, THIN, Bar, TimeAxis
+from runglass.outline import NONE
+
+MARKS: dict[str, tuple[str, str]] = {
+    "completed": ("✓", "green"),
+    "retried": ("↻", "yellow"),
+    "failed": ("✗", "bold red"),
+    "running": ("▷", "cyan"),
+    "waiting": ("‖", "yellow"),
+    "skipped": ("–", "dim"),
+}
+"""Mark and colour of each status of a row."""
+
+GAP = 2
+LEAST_BAR, GOOD_BAR, USUAL_BAR, MOST_BAR = 10, 20, 40, 100
+"""Cells of the time axis: with fewer there is none; labels are cut for so many; without a width; at most."""
+LEAST_LABEL = 18
+MOST_INDENT = 20
+NAME_CHARS = 64
+
+
+class Columns(NamedTuple):
+    """Cells of the label and of the axis, and the numbers at the right with their widths."""
+
+    label: int
+    bar: int
+    numbers: Mapping[str, int]
+
+
+def outline_lines(
+    rows: OutlineRows,
+    tree: Sequence[TreeLine],
+    *,
+    begin_ms: int,
+    end_ms: int,
+    errors: Mapping[int, str],
+    width: int | None,
+) -> Iterator[Text]:
+    """The tree below a header. Below a row stands its error, where `errors` has one."""
+    most_indent = MOST_INDENT if width is None else max(2, min(width // 10, MOST_INDENT))
+    labels = [_label(rows, line, most_indent) for line in tree]
+    numbers = [_numbers(rows, line) for line in tree]
+    columns, left_out = _columns(labels, numbers, width)
+    axis = TimeAxis(begin_ms, max(end_ms, begin_ms + 1), columns.bar)
+    heads = {name: name for name in columns.numbers}
+    yield _line(Text("step", "bold"), Text(axis.header(), "dim"), heads, columns, "bold")
+    for line, label, values in zip(tree, labels, numbers, strict=True):
+        bar = _bar(rows, line, axis) if columns.bar else Text()
+        yield _line(label, bar, values, columns, "" if line.folded is None else "dim")
+        if line.row in errors:
+            yield _error_line(errors[line.row], 2 * min(line.depth, most_indent) + 4, width)
+    if left_out:
+        yield Text(f"(too narrow for: {', '.join(left_out)}; use a wider terminal)", "dim")
+
+
+def _columns(
+    labels: Sequence[Text], numbers: Sequence[Mapping[str, str]], width: int | None
+) -> tuple[Columns, list[str]]:
+    """What fits, and the names of what is missed: the label gives way first, then numbers, then the axis."""
+    widths: dict[str, int] = {}
+    for name in ("start", "took", "tokens", "cost"):
+        longest = max((cell_len(each[name]) for each in numbers), default=0)
+        if longest:
+            widths[name] = max(longest, len(name))
+    natural = max((label.cell_len for label in labels), default=0)
+    left_out: list[str] = []
+    if width is None:
+        return Columns(natural, USUAL_BAR, widths), left_out
+    while True:
+        room = width - sum(cells + GAP for cells in widths.values())
+        label = min(natural, max(LEAST_LABEL, room * 9 // 20, room - GAP - GOOD_BAR))
+        bar = room - label - GAP
+        # On a long axis one sees when something began.
+        if bar < USUAL_BAR and widths.pop("start", None) is not None:
+            continue
+        spare = next((name for name in ("tokens", "cost") if name in widths), None)
+        if bar >= LEAST_BAR or spare is None:
+            break
+        left_out.append(spare)
+        del widths[spare]
+    if bar < LEAST_BAR:
+        return Columns(max(1, min(natural, room)), 0, widths), left_out
+    return Columns(label, min(bar, MOST_BAR), widths), left_out
+
+
+def _label(rows: OutlineRows, line: TreeLine, most_indent: int) -> Text:
+    label = Text("  " * min(line.depth, most_indent))
+    if line.depth > most_indent:
+        label.append("> ", "dim")
+    if line.folded is not None:
+        label.append(f"⋮ {_folded(line.folded)}", "dim")
+        return label
+    row = line.row
+    mark, style = MARKS.get(rows.status(row), ("?", ""))
+    label.append(f"{mark} ", style)
+    kind = rows.kind(row)
+    if line.iteration != NONE:
+        label.append(f"[{rows.index[line.iteration]}] ")
+    if kind == "iteration":
+        label.append(f"[{rows.index[row]}]")
+    elif kind == "attempt":
+        label.append(f"attempt {rows.attempt[row]}", "dim")
+    else:
+        name = one_line(rows.name(row), limit=NAME_CHARS)
+        is_worst = rows.status(row) == "failed" and rows.size[row] == 1
+        label.append(name, "bold red" if is_worst else "dim" if rows.status(row) == "skipped" else "")
+    if note := _note(rows, line):
+        label.append(f"  {note}", "dim")
+    return label
+
+
+def _note(rows: OutlineRows, line: TreeLine) -> str:
+    row, kind = line.row, rows.kind(line.row)
+    if kind == "loop":
+        number = sum(1 for _ in rows.children(row))
+        return f"{formatting.counted(number, 'iteration')}{' …' if line.is_closed else ''}"
+    if rows.attempts[row] > 1:
+        return f"{rows.attempts[row]} attempts"
+    if rows.status(row) == "skipped" and rows.size[row] == 1:
+        return "skipped"
+    return f"{rows.size[row] - 1:,} inside …" if line.is_closed else ""
+
+
+def _folded(folded: Folded) -> str:
+    number = sum(folded.statuses.values())
+    noun = folded.kind if folded.kind in ("iteration", "attempt", "step") else "row"
+    return f"{number:,} more {noun}{'' if number == 1 else 's'}: {counts(folded.statuses)}"
+
+
+def counts(statuses: Mapping[str, int]) -> str:
+    """How many there are of each status, the worst first: `2 failed, 1,996 completed`."""
+    if len(statuses) == 1:
+        return next(iter(statuses))
+    order = ("failed", "running", "waiting", "retried", "completed", "skipped")
+    return ", ".join(f"{statuses[name]:,} {name}" for name in order if name in statuses)
+
+
+def _numbers(rows: OutlineRows, line: TreeLine) -> Mapping[str, str]:
+    if line.folded is not None:
+        cost = "" if line.folded.cost is None else formatting.money(line.folded.cost)
+        return {
+            "start": "",
+            "took": "",
+            "tokens": f"{line.folded.tokens:,}" if line.folded.tokens else "",
+            "cost": cost,
+        }
+    took = rows.took_ms(line.row)
+    start, spent, tokens = rows.start[line.row], rows.cost[line.row], rows.tokens[line.row]
+    return {
+        "start": "" if start == NONE else formatting.duration(start),
+        "took": "" if took is None else formatting.duration(took),
+        "tokens": f"{tokens:,}" if tokens else "",
+        "cost": "" if spent is None else formatting.money(spent),
+    }
+
+
+def _bar(rows: OutlineRows, line: TreeLine, axis: TimeAxis) -> Text:
+    if line.folded is not None:
+        return axis.drawn(Bar(line.folded.start, line.folded.end, "", DOTTED))
+    row = line.row
+    status, start, end = rows.status(row), rows.start[row], rows.end[row]
+    if rows.kind(row) != "step" or rows.size[row] == 1:
+        is_leaf = rows.kind(row) in ("step", "attempt")
+        thick = DASHED if status == "waiting" else THICK
+        is_calm = not is_leaf and rows.kind(row) in (*CONTAINERS, "iteration", "branch")
+        return axis.drawn(Bar(start, end, "" if is_calm else status, THIN if is_calm else thick))
+    # Between two attempts the step waits.
+    waits = Bar(start, end, "retried", DOTTED)
+    return axis.drawn(
+        waits, *(Bar(rows.start[each], rows.end[each], rows.status(each)) for each in rows.children(row))
+    )
+
+
+def _error_line(error: str, indent: int, width: int | None) -> Text:
+    text = one_line(error, limit=400)
+    room = None if width is None else max(width - indent, 10)
+    if room is not None and cell_len(text) > room:
+        text = f"{set_cell_size(text, room - 1)}…"
+    return Text.assemble(" " * indent, (text, "red"))
+
+
+def _line(label: Text, bar: Text, numbers: Mapping[str, str], columns: Columns, style: str) -> Text:
+    line = label.copy()
+    line.truncate(columns.label, overflow="ellipsis", pad=True)
+    if columns.bar:
+        line.append(" " * GAP)
+        line.append_text(bar)
+    for name, cells in columns.numbers.items():
+        value = numbers[name]
+        line.append(" " * (GAP + cells - cell_len(value)))
+        line.append(value, style)
+    line.rstrip()
+    return line

@@ -1,0 +1,158 @@
+"""Which rows of a run's tree are shown: all of few; of many what matters, and a count of the rest."""
+
+import time
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.cli.terminal.outline_rows import OutlineRows
+from runglass.cli.terminal.outline_tree import choose_rows, tree_lines
+from runglass.outline import NONE
+from runglass.outline_builder import Node
+from tests.unit.cli.outlines import Attempt, rows_of
+
+GRID = [
+    Node("rows", "rows", "loop", -1),
+    Node("cells", "cells", "loop", 0),
+    Node("look", "look", "step", 1),
+    Node("count", "count", "step", 0),
+    Node("end", "end", "step", -1),
+]
+
+
+def grid(outer: int, inner: int, *others: Attempt) -> OutlineRows:
+    """A run of nested loops; `others` come in place of attempts of the same step and iteration."""
+    special: dict[tuple[str, tuple[int, ...]], list[Attempt]] = {}
+    for each in others:
+        special.setdefault((each.step, each.path), []).append(each)
+    attempts = []
+    for row in range(outer):
+        for cell in range(inner):
+            attempts += special.get(("look", (row, cell)), [Attempt("look", (row, cell))])
+        attempts += special.get(("count", (row,)), [Attempt("count", (row,))])
+    return rows_of(GRID, [*attempts, *special.get(("end", ()), [Attempt("end")])])
+
+
+def drawn(rows: OutlineRows, *, most: int, within: int = NONE) -> list[str]:
+    """The lines, each by depth and name."""
+    found = []
+    for line in tree_lines(rows, choose_rows(rows, most=most, within=within), within=within):
+        indent = "  " * line.depth
+        if line.folded is not None:
+            found.append(f"{indent}… {sum(line.folded.statuses.values())} {line.folded.kind}")
+            continue
+        index = rows.index[line.row if line.iteration == NONE else line.iteration]
+        label = rows.name(line.row) if rows.kind(line.row) != "iteration" else ""
+        closed = " closed" if line.is_closed else ""
+        found.append(f"{indent}{'' if index == NONE else f'[{index}] '}{label}{closed}".rstrip())
+    return found
+
+
+def test_few_rows_are_shown_all_and_an_iteration_of_one_step_is_one_line() -> None:
+    assert drawn(grid(2, 2), most=100) == [
+        "rows",
+        "  [0]",
+        "    cells",
+        "      [0] look",
+        "      [1] look",
+        "    count",
+        "  [1]",
+        "    cells",
+        "      [0] look",
+        "      [1] look",
+        "    count",
+        "end",
+    ]
+
+
+def test_of_many_iterations_the_first_the_slowest_and_the_last_are_shown() -> None:
+    rows = grid(40, 1, Attempt("look", (17, 0), end=900))
+    lines = drawn(rows, most=30)
+    assert [line.strip() for line in lines if line.startswith(("  [", "  …"))] == [
+        "[0]",
+        "… 16 iteration",
+        "[17]",
+        "… 21 iteration",
+        "[39]",
+    ]
+    assert lines[-1] == "end"
+
+
+def test_what_failed_is_shown_however_many_rows_there_are() -> None:
+    failed = Attempt("look", (23, 7), status="failed")
+    lines = drawn(grid(40, 50, failed), most=20)
+    assert "  [23]" in lines
+    assert "      [7] look" in lines
+
+
+def test_all_attempts_of_a_step_stand_below_it() -> None:
+    tries = [
+        Attempt("look", (30, 4), number, status, number * 10, number * 10 + 5)
+        for number, status in ((1, "failed"), (2, "failed"), (3, "completed"))
+    ]
+    rows = grid(40, 50, *tries)
+    shown = choose_rows(rows, most=20)
+    assert [rows.attempt[row] for row in sorted(shown) if rows.kind(row) == "attempt"] == [1, 2, 3]
+    assert (
+        list(rows.rows_with("retried"))
+        == [row for row in sorted(shown) if rows.status(row) == "retried"][-2:]
+    )
+
+
+def test_a_part_of_the_tree_begins_at_its_own_depth() -> None:
+    rows = grid(3, 2)
+    cells = next(row for row in range(len(rows)) if rows.name(row) == "cells" and rows.loop_path(row) == (1,))
+    assert drawn(rows, most=100, within=cells) == ["cells", "  [0] look", "  [1] look"]
+    assert drawn(rows, most=1, within=cells) == ["cells closed"]
+
+
+@given(
+    outer=st.integers(0, 30),
+    inner=st.integers(0, 30),
+    most=st.integers(1, 120),
+    bad=st.sets(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=5),
+)
+def test_no_row_is_lost_and_none_comes_twice(
+    outer: int, inner: int, most: int, bad: set[tuple[int, int]]
+) -> None:
+    failed = [Attempt("look", path, status="failed", cost="0.1") for path in bad]
+    rows = grid(outer, inner, *failed)
+    shown = choose_rows(rows, most=most)
+    lines = list(tree_lines(rows, shown))
+    seen = [row for line in lines for row in (line.iteration, line.row) if row != NONE]
+    assert seen == sorted(shown)
+    # Whoever is not shown is inside of a row that is closed, or was counted in a gap.
+    covered = len(shown)
+    for line in lines:
+        if line.folded is not None:
+            hidden = [row for row in rows.children(line.folded.parent) if row not in shown]
+            assert sum(line.folded.statuses.values()) <= len(hidden)
+        elif line.is_closed:
+            covered += rows.size[line.row] - 1
+    gaps = {line.folded.parent for line in lines if line.folded is not None}
+    covered += sum(rows.size[row] for parent in gaps for row in rows.children(parent) if row not in shown)
+    assert covered == len(rows)
+    in_loop = {row for row in shown if rows.status(row) == "failed" and rows.size[row] == 1}
+    assert len(in_loop) == sum(path[0] < outer and path[1] < inner for path in bad)
+
+
+def test_gaps_add_up_what_they_hide() -> None:
+    rows = rows_of(
+        [Node("each", "each", "loop", -1), Node("ask", "ask", "step", 0)],
+        [Attempt("ask", (at,), start=at, end=at + 5, cost="0.0000001", tokens=3) for at in range(200)],
+    )
+    folded = [line.folded for line in tree_lines(rows, choose_rows(rows, most=10)) if line.folded is not None]
+    hidden = sum(sum(each.statuses.values()) for each in folded)
+    assert hidden > 190
+    assert sum(each.tokens for each in folded) == 3 * hidden
+    assert sum((each.cost or Decimal(0) for each in folded), Decimal(0)) == Decimal("0.0000001") * hidden
+
+
+def test_a_run_of_200_000_rows_is_folded_in_a_moment() -> None:
+    rows = grid(400, 250)
+    assert len(rows) > 200_000
+    begun = time.process_time()
+    lines = list(tree_lines(rows, choose_rows(rows, most=60)))
+    assert time.process_time() - begun < 5
+    assert len(lines) <= 60 + 30

@@ -1,0 +1,188 @@
+"""A run on a terminal: why it is as it is, its tree at any width, and what stands out in it."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.cli.terminal import rankings
+from runglass.cli.terminal.outline_rows import OutlineRows
+from runglass.cli.terminal.output import clean
+from runglass.cli.terminal.run_overview import RunOverview
+from runglass.outline import NONE
+from runglass.outline_builder import Node
+from runglass.trace import ModelCall, RunError, RunSummary, RunTotals, StepTrace
+from tests.unit.cli.outlines import Attempt, rows_of
+
+NODES = [
+    Node("each", "each", "loop", -1),
+    Node("ask", "ask", "step", 0),
+    Node("price it", "price it", "step", 0),
+    Node("answer", "answer", "step", -1),
+]
+RETRIED = [
+    Attempt("ask", (0,), cost="0.01", tokens=1200, end=700),
+    Attempt("price it", (0,), start=700, end=705),
+    Attempt("ask", (1,), cost="0.02", tokens=900, start=705, end=1000),
+    Attempt("price it", (1,), 1, "failed", 1000, 1010),
+    Attempt("price it", (1,), 2, "failed", 1200, 1207),
+]
+ROWS = rows_of(NODES, RETRIED)
+FAILED = RunSummary(
+    id="0198c0de-0000-7000-8000-0000000000aa",
+    flow_id="f",
+    status="failed",
+    flow_slug="orders",
+    version=2,
+    started_at="2026-01-01T00:00:00.000Z",
+    duration_ms=1210,
+    error=RunError(code="CODE_ERROR", message="short", step_id="price it"),
+    totals=RunTotals(completed=3, failed=1, retried=1),
+)
+
+
+def shown(
+    run: RunSummary,
+    rows: OutlineRows,
+    *,
+    width: int | None = 100,
+    within: int = NONE,
+    most: int = 100,
+    **about: object,
+) -> list[str]:
+    overview = RunOverview(run, rows, within=within, most=most)
+    attempts = {
+        row: StepTrace(step_id=address.step_id, attempt=address.attempt, **about)  # type: ignore[arg-type]
+        for row, address in overview.wanted
+    }
+    return [line.plain for line in overview.lines(attempts, named="00aa", width=width)]
+
+
+def test_a_failed_run_says_first_where_and_why_and_how_to_look_closer() -> None:
+    lines = shown(FAILED, ROWS, error_context={"code": "CODE_ERROR", "message": "the whole\nreason"})
+    assert lines[:3] == [
+        "status     ✗ failed in 1.21 s",
+        "why        price it [1], attempt 2 of 2: CODE_ERROR: the whole reason",
+        "           runglass runs step 00aa 'price it' --loop 1 --attempt 2",
+    ]
+    assert "steps      3 completed, 1 failed, 1 attempt failed and retried" in lines
+
+
+def test_where_the_error_of_the_attempt_is_not_kept_that_of_the_run_is_told() -> None:
+    assert shown(FAILED, ROWS)[1] == "why        price it [1], attempt 2 of 2: CODE_ERROR: short"
+
+
+def test_the_tree_has_attempts_below_their_step_and_marks_beside_colours() -> None:
+    lines = shown(FAILED, ROWS, error_context={"code": "CODE_ERROR", "message": "bad price"})
+    tree = lines[lines.index("") + 1 :]
+    assert [line[:26].rstrip() for line in tree[1:]] == [
+        "✗ each  2 iterations",
+        "  ✓ [0]",
+        "    ✓ ask",
+        "    ✓ price it",
+        "  ✗ [1]",
+        "    ✓ ask",
+        "    ✗ price it  2 attempts",
+        "      ↻ attempt 1",
+        "          CODE_ERROR: bad",
+        "      ✗ attempt 2",
+        "          CODE_ERROR: bad",
+    ]
+    assert tree[1].split()[-4:] == ["1.21", "s", "2,100", "$0.03"]
+
+
+def test_a_run_that_waits_says_for_what() -> None:
+    paused = RunSummary(id="r", flow_id="f", status="paused")
+    rows = rows_of(NODES, [Attempt("answer", status="running", end=None)], is_paused=True)
+    calls = [{"function": {"name": "weather"}}, {"function": {"name": "tide"}}]
+    call = ModelCall(number=1, model="echo", response={"toolCalls": calls})
+    lines = shown(paused, rows, model_calls=(call,))
+    assert lines[1] == "why        answer waits for the results of 2 tool calls: weather, tide"
+    assert shown(paused, rows)[1] == "why        answer waits for the results of tool calls"
+    assert shown(paused, rows_of(NODES, []))[1] == "why        a step-through waits for its next call"
+
+
+def test_a_run_that_goes_on_says_what_it_does() -> None:
+    running = RunSummary(id="r", flow_id="f", status="running")
+    busy = [Attempt("ask", (at,), status="running", end=None) for at in range(5)]
+    assert shown(running, rows_of(NODES, busy))[1] == "now        ask [0], ask [1], ask [2] and more"
+    assert shown(running, rows_of(NODES, []))[1] == "now        no step runs at the moment"
+
+
+def test_a_run_that_completed_though_steps_failed_says_so() -> None:
+    run = RunSummary(id="r", flow_id="f", status="completed", totals=RunTotals(completed=1, failed=2))
+    assert shown(run, rows_of(NODES, []))[-1] == "beware     2 steps failed all the same"
+
+
+@pytest.mark.parametrize("width", [10, 20, 40, 60, 80, 120, 200])
+def test_the_tree_fits_the_width(width: int) -> None:
+    lines = shown(FAILED, ROWS, width=width, error_context={"code": "CODE_ERROR", "message": "long " * 50})
+    tree = lines[lines.index("") + 1 :]
+    at_least = 30
+    assert max(len(line) for line in tree if not line.startswith("(")) <= max(width, at_least)
+    if width >= 80:
+        assert "$0.03" in tree[1]
+
+
+@given(name=st.text(min_size=1, max_size=80), width=st.integers(30, 200))
+def test_no_name_breaks_the_columns(name: str, width: int) -> None:
+    rows = rows_of(
+        [Node("a", name, "loop", -1), Node("b", name, "step", 0)],
+        [Attempt("b", (at,), start=at, end=at + 1) for at in range(3)],
+    )
+    run = RunSummary(id="r", flow_id="f", status="completed", duration_ms=100)
+    overview = RunOverview(run, rows)
+    lines = list(overview.lines({}, named="r", width=width))
+    tree = lines[[line.plain for line in lines].index("") + 1 :]
+    assert len(tree) == 5
+    assert all(line.cell_len <= width and clean(line.plain) == line.plain for line in tree)
+
+
+def test_a_part_has_the_time_axis_of_its_own() -> None:
+    lines = shown(FAILED, ROWS, within=next(row for row in ROWS.children(0) if ROWS.index[row] == 1))
+    assert lines[0].split()[:3] == ["step", "705", "ms"]
+    assert lines[1].startswith("✗ [1]")
+
+
+def test_what_is_folded_is_counted_and_the_way_to_it_is_told() -> None:
+    rows = rows_of(NODES, [Attempt("ask", (at,)) for at in range(100)])
+    run = RunSummary(id="r", flow_id="f", status="completed")
+    assert shown(run, rows, most=10)[-1] == (
+        "(196 of 201 rows are folded; all of them: runglass runs show 00aa --all;"
+        " iteration N: --inside each --loop N)"
+    )
+
+
+def test_errors_that_are_shown_are_few_however_many_there_are() -> None:
+    rows = rows_of(NODES, [Attempt("ask", (at,), status="failed") for at in range(500)])
+    assert len(RunOverview(FAILED, rows).wanted) <= 13
+
+
+def told(rows: OutlineRows, ranking: Sequence[int]) -> list[list[str]]:
+    return [line.plain.split() for line in rankings.ranking_lines(rows, ranking, width=None)][1:]
+
+
+def test_rankings_are_of_attempts_by_the_words_that_runs_step_takes() -> None:
+    assert told(ROWS, rankings.slowest(ROWS, 2)) == [
+        ["700", "ms", "1,200", "$0.01", "✓", "completed", "ask", "--loop", "0"],
+        ["295", "ms", "900", "$0.02", "✓", "completed", "ask", "--loop", "1"],
+    ]
+    assert [line[-1] for line in told(ROWS, rankings.costliest(ROWS, 9))] == ["1", "0"]
+    assert [line[-4:] for line in told(ROWS, rankings.slowest(ROWS, 3))][2] == [
+        "--loop",
+        "1",
+        "--attempt",
+        "1",
+    ]
+
+
+def test_failed_attempts_come_with_their_errors_and_the_rest_with_its_number() -> None:
+    failed = rankings.failed(ROWS)
+    error = StepTrace(step_id="price it", attempt=1, error_context={"code": "X", "message": "no\nprice"})
+    lines = [line.plain for line in rankings.failed_lines(ROWS, failed, {failed[0]: error})]
+    assert lines == [
+        "↻ 'price it' --loop 1 --attempt 1  attempt 1 of 2, 10 ms, tried again",
+        "  X: no price",
+        "… and 1 attempt more: price it 1 times",
+    ]
