@@ -118,6 +118,13 @@ test("an address that is not there leads to what is around it", () => {
   assert.equal(addressIn(new URLSearchParams("step=a&iteration=x,3&attempt=-1"))?.iteration[0], 3);
 });
 
+test("a step is found by its id alone, wherever it stands", () => {
+  const rows = rowsOf(recorded("failed").outline);
+  const found = rowAt(rows, { step: "check", iteration: [20], attempt: 2 });
+  assert.equal(addressOf(rows, found).step, "each/check");
+  assert.deepEqual([addressOf(rows, found).iteration, rows.attempt[found]], [[20], 2]);
+});
+
 test("a failed attempt has a title and a line of Python", () => {
   const rows = rowsOf(recorded("failed").outline);
   const failed = rows.status.subarray(0, rows.count).lastIndexOf(FAILED);

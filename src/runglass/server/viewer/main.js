@@ -9,6 +9,7 @@ import { SignIn } from "./parts/sign_in.js";
 import { Marks } from "./parts/status.js";
 import { Toast } from "./parts/toast.js";
 import { Top } from "./parts/top.js";
+import { ComparePage } from "./compare/page.js";
 import { RunPage } from "./run/page.js";
 import { RunsPage } from "./runs/page.js";
 
@@ -40,6 +41,9 @@ function pageOf(path) {
   const [, kind, first, ...more] = path.split("/");
   if (kind === "") return html`<${RunsPage} key="runs" />`;
   if (kind === "runs" && first && !more.length) return html`<${RunPage} key=${path} id=${decodeURIComponent(first)} />`;
+  if (kind === "compare" && first && more.length === 1) {
+    return html`<${ComparePage} key=${path} a=${decodeURIComponent(first)} b=${decodeURIComponent(more[0])} />`;
+  }
   return html`<${Top} back /><main class="empty"><h2>There is no such page</h2><p><a href="/">All runs</a></p></main>`;
 }
 

@@ -18,9 +18,9 @@ export function addressOf(rows, row) {
 }
 
 /** The row at an address, or the innermost one around it that there is; -1 where there is not even that.
- * @param {Rows} rows @param {Address} address */
+ * A step may be named by its id alone. @param {Rows} rows @param {Address} address */
 export function rowAt(rows, { step, iteration, attempt }) {
-  const names = step.split("/");
+  const names = pathOf(rows, step);
   const indices = [...iteration];
   let row = NONE;
   for (let at = 0; at < names.length; at += 1) {
@@ -38,6 +38,16 @@ export function rowAt(rows, { step, iteration, attempt }) {
   }
   const tried = attempt ? rows.find(row, (each) => rows.kind[each] === ATTEMPT && rows.attempt[each] === attempt) : NONE;
   return tried === NONE ? row : tried;
+}
+
+/** The names from the top to a step. @param {Rows} rows @param {string} step */
+function pathOf(rows, step) {
+  if (step.includes("/") || rows.find(NONE, (row) => rows.nameOf(row) === step) !== NONE) return step.split("/");
+  const id = rows.nameIds.get(step);
+  for (let row = 0; row < rows.count; row += 1) {
+    if (rows.name[row] === id && rows.kind[row] === STEP) return addressOf(rows, row).step.split("/");
+  }
+  return [step];
 }
 
 /** Whether the row is an attempt of a step, or a step, and so has an input and an output.

@@ -1,12 +1,14 @@
 // What the run is and what came of it, in two lines.
 import { html, useState } from "../core/html.js";
-import { me } from "../core/api.js";
+import { get, me } from "../core/api.js";
 import { now } from "../core/clock.js";
+import { go } from "../core/router.js";
 import { clockTime, duration, exact, exactTime, money, oneLine } from "../data/format.js";
 import { durationOf, flowOf, hasEnded } from "../data/run.js";
 import { FAILED } from "../data/columns.js";
 import { titleOf } from "../data/address.js";
 import { Mark, SAID } from "../parts/status.js";
+import { say } from "../parts/toast.js";
 import { Top } from "../parts/top.js";
 
 /** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls}} props */
@@ -54,13 +56,36 @@ function Actions({ model, run, controls }) {
       setSaid(error.message);
     }
   }
+  async function compare() {
+    try {
+      const good = await lastGood(run);
+      if (good) go(`/compare/${good}/${run.id}`);
+      else say("No other run of this flow went well");
+    } catch (error) {
+      setSaid(error.message);
+    }
+  }
   return html`
     ${said && html`<span class="problem cut" role="alert" title=${said}>${said}</span>`}
     <span class="actions">
       ${mayCancel && html`<button onClick=${cancel}>Cancel</button>`}
-      <a class="button" href=${`/?q=flow:${encodeURIComponent(run.flowSlug ?? run.flowId)}`} title="Runs of the same flow, to compare with">Runs of this flow</a>
+      <button title="Compare with the last run of this flow that went well" onClick=${compare}>Compare</button>
+      <a class="button wide" href=${`/?q=flow:${encodeURIComponent(run.flowSlug ?? run.flowId)}`}>Runs of this flow</a>
+      <a class="button wide" href=${`/api/v1/flow-runs/${run.id}/export?format=json`} download=${`${run.id}.json`}>Export</a>
       <button class="wide" onClick=${() => controls.copy(location.href, "The link is copied")}>Copy link</button>
     </span>`;
+}
+
+/** The id of the newest other run of the flow that went well, one from before it if there is one.
+ * @param {import("../data/run.js").Run} run */
+async function lastGood(run) {
+  const query = `flow:${run.flowSlug ?? run.flowId} status:completed`;
+  for (const until of run.startedAt ? [` until:${run.startedAt}`, ""] : [""]) {
+    const { runs } = await get(`/flow-runs?${new URLSearchParams({ q: query + until, limit: "2" })}`);
+    const good = runs.find((/** @type {{id: string}} */ each) => each.id !== run.id);
+    if (good) return good.id;
+  }
+  return "";
 }
 
 /** Why the run failed, and the way there. @param {{model: import("./model.js").RunModel, onGo: () => void}} props */

@@ -1,0 +1,85 @@
+// Two runs: the first place where they part, and then each attempt that differs.
+import { html, useEffect, useMemo, useSignal } from "../core/html.js";
+import { get } from "../core/api.js";
+import { bind } from "../core/keys.js";
+import { go, place, setQuery } from "../core/router.js";
+import { count } from "../data/format.js";
+import { flowOf } from "../data/run.js";
+import { Top } from "../parts/top.js";
+import { DiffRow } from "./row.js";
+import { Sides } from "./sides.js";
+
+const PAGE = 100;
+
+/** @param {{a: string, b: string}} props */
+export function ComparePage({ a, b }) {
+  const found = useSignal(null);
+  const problem = useSignal(null);
+  const most = useSignal(PAGE);
+  const all = place.value.query.get("all") === "true";
+  const path = useMemo(() => `/flow-runs/${encodeURIComponent(a)}/diff/${encodeURIComponent(b)}`, [a, b]);
+
+  useEffect(() => {
+    const abort = new AbortController();
+    document.title = "Two runs – Runglass";
+    get(`${path}${all ? "?all=true" : ""}`, abort.signal).then(
+      (diff) => {
+        found.value = diff;
+        problem.value = null;
+        document.title = `${flowOf(diff.a)} against ${flowOf(diff.b)} – Runglass`;
+      },
+      (error) => { if (!abort.signal.aborted) problem.value = error; },
+    );
+    return () => abort.abort();
+  }, [path, all]);
+
+  function move(by) {
+    const lines = [...document.querySelectorAll(".diff-row > button")];
+    const at = lines.indexOf(document.activeElement);
+    lines[Math.min(lines.length - 1, Math.max(0, at < 0 ? 0 : at + by))]?.focus();
+  }
+  const swap = () => go(`/compare/${b}/${a}`);
+  const toggleSame = () => setQuery({ all: all ? null : "true" });
+  useEffect(() => bind([
+    { key: "j", what: "next difference", run: () => move(1) },
+    { key: "k", what: "difference before", run: () => move(-1) },
+    { key: "ArrowDown", what: "", run: () => move(1) },
+    { key: "ArrowUp", what: "", run: () => move(-1) },
+    { key: "x", what: "swap the two runs", run: swap },
+    { key: "a", what: "show what is the same, too", run: toggleSame },
+    { key: "u", what: "back to the runs", run: () => go("/") },
+  ]), [all, a, b]);
+
+  const diff = found.value;
+  if (problem.value && !diff) {
+    return html`<${Top} back /><main class="empty" role="alert"><h2>The runs cannot be compared</h2><p>${problem.value.message}</p></main>`;
+  }
+  if (!diff) return html`<${Top} back /><main class="empty"><p>Comparing …</p></main>`;
+  const first = diff.firstDivergence;
+  return html`
+    <${Top} back>
+      <h1 class="run-title">Two runs</h1><span class="grow"></span>
+      <button onClick=${swap}>Swap <kbd>x</kbd></button>
+    <//>
+    <main class="compare">
+      <${Sides} a=${diff.a} b=${diff.b} />
+      ${diff.flows !== "same" && html`<p class="notice">${diff.flows === "versions"
+        ? "They are runs of two versions of the flow: steps that only one version has stand as such."
+        : "They are runs of different flows: only steps with the same id are paired."}</p>`}
+      <p class=${`first ${first ? "differs" : ""}`}>
+        <b>${first ? "first difference" : "no difference"}</b>
+        <span><bdi>${first ? first.sentence : diff.cut ? "in what was compared" : "Every attempt of one is as that of the other, apart from how long it took."}</bdi></span>
+      </p>
+      <p class="diff-bar muted">
+        <span>${count(diff.differentRows, "attempt")} ${diff.differentRows === 1 ? "differs" : "differ"}, ${count(diff.sameRows, "attempt")} ${diff.sameRows === 1 ? "is" : "are"} the same${diff.sizeOnlyRows ? `; of ${count(diff.sizeOnlyRows, "attempt")} only the size was compared, as the content was not kept` : ""}</span>
+        <button aria-pressed=${all} onClick=${toggleSame}>show the same, too <kbd>a</kbd></button>
+      </p>
+      ${diff.cut && html`<p class="notice">Not everything was compared or is listed: the runs are larger than what is compared at once.</p>`}
+      <ul class="diff-rows" aria-label="Attempts">
+        ${diff.rows.slice(0, most.value).map((row, at) => html`<${DiffRow} key=${`${row.stepId} ${row.loopPath ?? ""} ${row.attempt}`}
+          row=${row} a=${a} b=${b} isOpenAtFirst=${at === 0 && !all} />`)}
+      </ul>
+      ${diff.rows.length > most.value && html`<p class="more"><button onClick=${() => { most.value += PAGE * 5; }}>
+        ${count(diff.rows.length - most.value, "more row")}</button></p>`}
+    </main>`;
+}

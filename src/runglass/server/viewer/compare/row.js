@@ -1,0 +1,91 @@
+// One attempt that differs: in what, and from what to what.
+import { html, useState } from "../core/html.js";
+import { duration, exact, money, oneLine, size } from "../data/format.js";
+import { queryOf } from "../data/address.js";
+import { JsonTree } from "../parts/json_tree.js";
+
+const SAID = {
+  input: "input", output: "output", error: "error", status: "status", modelUsed: "model", tokens: "tokens",
+  costUsd: "cost", durationMs: "duration", inputSizeBytes: "size of input", outputSizeBytes: "size of output",
+  finishReason: "finish reason",
+};
+const CONTENT = new Set(["input", "output", "error"]);
+
+/** @typedef {{path: string, kind: "added"|"removed"|"changed", a?: any, b?: any, cut?: boolean}} Place */
+/** @typedef {{field: string, a?: any, b?: any, paths?: Place[], cut?: boolean}} Change */
+/** @typedef {{stepId: string, loopPath?: number[], attempt: number, inA: boolean, inB: boolean, changes: Change[]}} DiffRowData */
+
+/** @param {{row: DiffRowData, a: string, b: string, isOpenAtFirst: boolean}} props */
+export function DiffRow({ row, a, b, isOpenAtFirst }) {
+  const [isOpen, setOpen] = useState(isOpenAtFirst);
+  const only = row.inA && row.inB ? "" : row.inA ? "only in A" : "only in B";
+  const isSame = !only && !row.changes.some((change) => change.field !== "durationMs");
+  return html`
+    <li class=${`diff-row ${isSame ? "is-same" : ""}`}>
+      <button class="plain" aria-expanded=${isOpen} onClick=${() => setOpen(!isOpen)}>
+        <span class="twisty">${isOpen ? "▾" : "▸"}</span>
+        <span class="diff-name cut"><bdi>${oneLine(row.stepId, 120)}</bdi>${row.loopPath ? ` [${row.loopPath.join(", ")}]` : ""}
+          ${row.attempt > 1 && html`<span class="muted"> attempt ${row.attempt}</span>`}</span>
+        <span class="diff-what cut">${only ? html`<b>${only}</b> ${briefly(row)}` : isSame ? html`<span class="muted">the same</span>` : summary(row)}</span>
+      </button>
+      ${isOpen && html`<${Details} row=${row} a=${a} b=${b} />`}
+    </li>`;
+}
+
+/** @param {DiffRowData} row */
+function summary(row) {
+  const parts = row.changes.filter((change) => change.field !== "durationMs");
+  return parts.map((change, at) => html`${at > 0 && html`<span class="muted"> · </span>`}
+    <span>${SAID[change.field] ?? change.field}${CONTENT.has(change.field) ? "" : `: ${shown(change.field, change.a)} → ${shown(change.field, change.b)}`}</span>`);
+}
+
+/** What is known of an attempt that one run alone has. @param {DiffRowData} row */
+function briefly(row) {
+  return row.changes.filter((change) => !CONTENT.has(change.field))
+    .map((change) => shown(change.field, row.inA ? change.a : change.b)).filter(Boolean).join(" · ");
+}
+
+function Details({ row, a, b }) {
+  const query = new URLSearchParams();
+  const address = { step: row.stepId, iteration: row.loopPath ?? [], attempt: row.attempt > 1 ? row.attempt : 0 };
+  for (const [name, value] of Object.entries(queryOf(address))) if (value !== null) query.set(name, String(value));
+  return html`
+    <div class="diff-details">
+      <p class="diff-links">${row.inA && html`<a href=${`/runs/${a}?${query}`}>Look at it in A</a>`}
+        ${row.inB && html`<a href=${`/runs/${b}?${query}`}>Look at it in B</a>`}</p>
+      <table class="diff-table">
+        <thead><tr><th scope="col">what</th><th scope="col">A</th><th scope="col">B</th></tr></thead>
+        <tbody>${row.changes.map((change) => html`<${ChangeLines} key=${change.field} change=${change} />`)}</tbody>
+      </table>
+    </div>`;
+}
+
+function ChangeLines({ change }) {
+  if (!change.paths) {
+    return html`<tr><th scope="row">${SAID[change.field] ?? change.field}</th>
+      <td>${shown(change.field, change.a)}</td><td>${shown(change.field, change.b)}</td></tr>`;
+  }
+  return html`
+    ${change.paths.map((each, at) => html`
+      <tr key=${at} class=${each.kind}>
+        <th scope="row">${change.field} <code><bdi>${oneLine(each.path, 300)}</bdi></code>
+          <span class="muted"> ${each.kind}${each.cut ? ", cut" : ""}</span></th>
+        <td>${each.kind !== "added" && html`<${Value} value=${each.a} />`}</td>
+        <td>${each.kind !== "removed" && html`<${Value} value=${each.b} />`}</td>
+      </tr>`)}
+    ${change.cut && html`<tr><th scope="row" colspan="3" class="muted">${change.field}: there may be more places</th></tr>`}`;
+}
+
+function Value({ value }) {
+  return html`<div class="json mono"><${JsonTree} value=${value ?? null} /></div>`;
+}
+
+/** @param {string} field @param {any} value */
+function shown(field, value) {
+  if (value === undefined || value === null) return "–";
+  if (field === "durationMs") return duration(value);
+  if (field === "costUsd") return money(value);
+  if (field === "tokens") return exact(value.total ?? 0);
+  if (field.endsWith("SizeBytes")) return size(value);
+  return oneLine(String(value), 200);
+}
