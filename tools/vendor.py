@@ -1,4 +1,4 @@
-"""The viewer's libraries: which versions are vendored, that they are unchanged, and how they are renewed.
+"""The vendored libraries of the viewer and of its tests: versions, hashes, and how they are renewed.
 
 `python tools/vendor.py` verifies the files, offline; with `--renew` they are fetched from npm, written anew.
 For another version, change the table, renew, and take over the hashes that it tells.
@@ -10,11 +10,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-FOLDER = Path(__file__).parents[1] / "src" / "runglass" / "server" / "viewer" / "vendor"
+_ROOT = Path(__file__).parents[1]
+FOLDER = _ROOT / "src" / "runglass" / "server" / "viewer" / "vendor"
+TEST_FOLDER = _ROOT / "tests" / "browser" / "vendor"
 
 
 class Package(NamedTuple):
@@ -90,6 +92,26 @@ PACKAGES = [
     ),
 ]
 
+TEST_PACKAGES = [
+    Package(
+        "axe-core",
+        "4.14.1",
+        "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745",
+        {
+            "axe.min.js": ("axe.min.js", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"),
+            "LICENSE": (
+                "axe.LICENSE.txt",
+                "af175b9d96ee93c21a036152e1b905b0b95304d4ae8c2c921c7609100ba8df7e",
+            ),
+            "LICENSE-3RD-PARTY.txt": (
+                "axe.LICENSE-3RD-PARTY.txt",
+                "4f8563870d0fca38bbc3e00b6f670cb7fa9f380ba9f26a7f7d1184a6b18b1653",
+            ),
+        },
+    ),
+]
+"""What the browser tests load into pages; the wheel has none of it."""
+
 MODULES = {
     "preact": "./preact.js",
     "preact/hooks": "./hooks.js",
@@ -107,9 +129,9 @@ def rewritten(source: bytes) -> bytes:
     return _MAP.sub(b"", relative).rstrip() + b"\n"
 
 
-def problems(folder: Path = FOLDER) -> Iterator[str]:
+def problems(folder: Path = FOLDER, packages: Sequence[Package] = PACKAGES) -> Iterator[str]:
     """What is wrong with the vendored files: missing, changed, or not in the table."""
-    expected = {name: digest for package in PACKAGES for name, digest in package.files.values()}
+    expected = {name: digest for package in packages for name, digest in package.files.values()}
     for name, digest in expected.items():
         file = folder / name
         if not file.is_file():
@@ -121,10 +143,10 @@ def problems(folder: Path = FOLDER) -> Iterator[str]:
             yield f"{file.name} is not in the table of tools/vendor.py"
 
 
-def renew(folder: Path = FOLDER) -> None:
+def renew(folder: Path = FOLDER, packages: Sequence[Package] = PACKAGES) -> None:
     """Fetches the packages and writes their files. Raises CalledProcessError, ValueError for a wrong hash."""
     folder.mkdir(exist_ok=True)
-    for package in PACKAGES:
+    for package in packages:
         with tempfile.TemporaryDirectory() as place:
             command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
             subprocess.run(command, cwd=place, check=True, stdout=subprocess.DEVNULL)
@@ -138,7 +160,7 @@ def renew(folder: Path = FOLDER) -> None:
                     if member is None:
                         raise ValueError(f"{package.name} {package.version} has no file {path}")
                     content = member.read()
-                    (folder / name).write_bytes(rewritten(content) if name.endswith(".js") else content)
+                    (folder / name).write_bytes(rewritten(content) if path.endswith(".mjs") else content)
 
 
 def _digest(content: bytes) -> str:
@@ -148,8 +170,8 @@ def _digest(content: bytes) -> str:
 if __name__ == "__main__":
     if "--renew" in sys.argv[1:]:
         renew()
-    wrong = list(problems())
-    sys.stdout.write(
-        "\n".join([*wrong, ""]) if wrong else f"{len(PACKAGES)} vendored packages are unchanged\n"
-    )
+        renew(TEST_FOLDER, TEST_PACKAGES)
+    wrong = [*problems(), *problems(TEST_FOLDER, TEST_PACKAGES)]
+    count = len(PACKAGES) + len(TEST_PACKAGES)
+    sys.stdout.write("\n".join([*wrong, ""]) if wrong else f"{count} vendored packages are unchanged\n")
     sys.exit(bool(wrong))

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tools.vendor import FOLDER, PACKAGES, problems, rewritten
+from tools.vendor import FOLDER, PACKAGES, TEST_FOLDER, TEST_PACKAGES, problems, rewritten
 
 
 def test_the_vendored_files_have_their_hashes() -> None:
     assert list(problems()) == []
+    assert list(problems(TEST_FOLDER, TEST_PACKAGES)) == []
 
 
 def test_each_package_comes_with_its_licence() -> None:
