@@ -16,12 +16,18 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
   const flows = useRef(null);
   const waiting = useRef(0);
 
-  useEffect(() => { setText(query); }, [query]);
+  // The space after a term stays: the next one is being typed.
+  useEffect(() => { setText((was) => (was.trim() === query ? was : query)); }, [query]);
 
   async function offer(value, caret) {
     if (flows.current === null) {
       flows.current = [];
-      get("/flows").then(({ flows: found }) => { flows.current = found.map((flow) => flow.slug); }, () => {});
+      get("/flows").then(({ flows: found }) => {
+        flows.current = found.map((flow) => flow.slug);
+        // Somebody may have typed on meanwhile, or left.
+        const field = fieldRef.current;
+        if (field) setOffered((was) => was && completion(field.value, field.selectionStart, { flows: flows.current }));
+      }, () => {});
     }
     setOffered(completion(value, caret, { flows: flows.current }));
     setChosen(-1);
