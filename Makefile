@@ -28,13 +28,17 @@ define VIEWER_TESTS
 	else echo "node was not found: the modules of the viewer were not tested"; fi
 endef
 
+# The pages of the viewer are tested in the Chromium of the system, one module on each processor.
+BROWSER_TESTS = $(PY) -m pytest tests/browser -n 2 --dist loadfile
+HAS_CHROMIUM = $(PY) tests/browser/chromium.py
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check gains contract prove bench reference lock clean
+.PHONY: help demo test test-browser check gains contract prove bench reference lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/server.stamp ## run a real flow and watch it; ARGS="--file my.txt --model openai:gpt-4o-mini"
 	@$(VENV)/bin/runglass demo $(ARGS)
@@ -42,6 +46,12 @@ demo: $(VENV)/server.stamp ## run a real flow and watch it; ARGS="--file my.txt 
 test: $(VENV)/dev.stamp ## run the tests; ARGS="tests/unit -k fold"
 	$(PY) -m pytest -n auto $(ARGS)
 	$(if $(ARGS),,$(VIEWER_TESTS))
+	$(if $(ARGS),,@if $(HAS_CHROMIUM) 2>/dev/null; then $(BROWSER_TESTS); \
+		else echo "Chromium was not found: the pages of the viewer were not tested"; fi)
+
+test-browser: $(VENV)/dev.stamp ## the viewer's pages in Chromium; ARGS="-k keyboard"
+	@$(HAS_CHROMIUM)
+	$(BROWSER_TESTS) $(ARGS)
 
 check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing nothing
 	$(PY) -m ruff format --check .

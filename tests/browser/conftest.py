@@ -1,0 +1,50 @@
+"""One browser for all, and one server for each module, with the runs that most tests look at."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from runglass.testing import RunningServer
+from tests.browser.chromium import launched
+from tests.browser.demo_runs import Runs, demo_server
+from tests.browser.visitor import WAIT_MS, Visitor, visiting
+
+expect.set_options(timeout=WAIT_MS)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[RunningServer, Runs]]:
+    with demo_server() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def server(served: tuple[RunningServer, Runs]) -> RunningServer:
+    return served[0]
+
+
+@pytest.fixture(scope="module")
+def runs(served: tuple[RunningServer, Runs]) -> Runs:
+    """The runs that the demo leaves behind."""
+    return served[1]
+
+
+@pytest.fixture
+def visitor(browser: Browser, server: RunningServer) -> Iterator[Visitor]:
+    """Somebody who is signed in with an admin key."""
+    with visiting(browser, server.address, server.key) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def stranger(browser: Browser, server: RunningServer) -> Iterator[Visitor]:
+    """Somebody who is not signed in."""
+    with visiting(browser, server.address) as visitor:
+        yield visitor

@@ -1,0 +1,57 @@
+"""A server with the runs that `runglass demo` leaves behind: what a newcomer sees."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import NamedTuple
+
+from runglass.cli.demo.example_runs import example_flows, leave_example_runs
+from runglass.client.api.async_client import AsyncClient
+from runglass.runtime import push_flow
+from runglass.settings import Price
+from runglass.testing import ORG, PROJECT, RunningServer, running_server
+
+PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.60"))
+
+
+class Runs(NamedTuple):
+    """The ids of the demo's runs, by what came of them; `good` and `failed` are of the same flow."""
+
+    good: str
+    failed: str
+    retried: str
+    nested: str
+    cancelled: str
+    waiting: str
+
+
+@contextmanager
+def demo_server() -> Iterator[tuple[RunningServer, Runs]]:
+    """The server and the runs that are in it."""
+    with running_server(capture="full", prices={"echo": PRICE}, log_level="error") as server:
+        yield server, leave_demo_runs(server)
+
+
+def leave_demo_runs(server: RunningServer) -> Runs:
+    """Makes the demo's runs in `acme/demo` of the server."""
+    return server.call(_leave(server))
+
+
+async def _leave(server: RunningServer) -> Runs:
+    store = server.runtime.store
+    project = await store.ensure_project(ORG, PROJECT)
+    for flow in example_flows():
+        await store.publish((await push_flow(store, project, flow)).id)
+    async with AsyncClient(api_key=server.key, base_url=server.base_url) as client:
+        ids = await leave_example_runs(client, f"{ORG}/{PROJECT}")
+        found = await asyncio.gather(*(client.run(run_id).trace() for run_id in ids))
+    by_kind = {(trace.flow_run.flow_slug, trace.flow_run.status): trace.flow_run.id for trace in found}
+    return Runs(
+        good=by_kind["add-up-orders", "completed"],
+        failed=by_kind["add-up-orders", "failed"],
+        retried=by_kind["ask-a-flaky-source", "completed"],
+        nested=by_kind["search-a-grid", "completed"],
+        cancelled=by_kind["wait-for-a-person", "cancelled"],
+        waiting=by_kind["answer-with-tools", "paused"],
+    )

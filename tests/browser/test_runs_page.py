@@ -1,0 +1,125 @@
+"""The list of runs: what it shows, what a query finds, and how it lives."""
+
+import re
+
+from playwright.sync_api import Locator, expect
+
+from runglass.testing import RunningServer
+from tests.browser.demo_runs import Runs
+from tests.browser.visitor import Visitor
+from tests.contract.wire import ENDLESS, cancel, start
+
+BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"
+
+
+def row(visitor: Visitor, run_id: str) -> Locator:
+    return visitor.page.locator("tr", has=visitor.page.locator(f'a[data-run="{run_id}"]'))
+
+
+def query_field(visitor: Visitor) -> Locator:
+    return visitor.page.get_by_role("combobox", name="Query")
+
+
+def shown(visitor: Visitor) -> list[str | None]:
+    return [link.get_attribute("data-run") for link in visitor.page.locator("a[data-run]").all()]
+
+
+def test_each_run_has_a_row_that_says_what_came_of_it(runs: Runs, visitor: Visitor) -> None:
+    page = visitor.open("/")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    for run_id, status in [
+        (runs.good, "completed"),
+        (runs.failed, "failed"),
+        (runs.retried, "completed after a retry"),
+        (runs.cancelled, "cancelled"),
+        (runs.waiting, "waiting"),
+    ]:
+        expect(row(visitor, run_id).get_by_role("img", name=status, exact=True)).to_be_visible()
+    expect(row(visitor, runs.failed)).to_contain_text("price: CODE_ERROR")
+    expect(row(visitor, runs.good).locator(".c-cost")).to_have_text(re.compile(r"^\$0\.0000\d"))
+
+
+def test_a_query_is_in_the_address_and_back_leads_to_where_it_was(runs: Runs, visitor: Visitor) -> None:
+    page = visitor.open("/")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    query_field(visitor).fill("flow:add-up-orders -status:failed")
+    visitor.keys("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert shown(visitor) == [runs.good]
+    assert page.url.endswith("/?q=flow:add-up-orders+-status:failed")
+    page.reload()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(query_field(visitor)).to_have_value("flow:add-up-orders -status:failed")
+    page.go_back()
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    expect(query_field(visitor)).to_have_value("")
+
+
+def test_a_switch_adds_its_term_to_the_query_and_takes_it_away(runs: Runs, visitor: Visitor) -> None:
+    page = visitor.open("/?q=flow:add-up-orders")
+    switch = page.get_by_role("button", name="failed", exact=True)
+    switch.click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert shown(visitor) == [runs.failed]
+    expect(switch).to_have_attribute("aria-pressed", "true")
+    switch.click()
+    expect(page.locator("tbody tr")).to_have_count(2)
+    expect(query_field(visitor)).to_have_value("flow:add-up-orders")
+
+
+def test_a_query_that_cannot_be_read_is_told_beside_the_field(runs: Runs, visitor: Visitor) -> None:
+    visitor.expect(422)
+    page = visitor.open("/")
+    query_field(visitor).fill("statsu:failed")
+    visitor.keys("Enter")
+    alert = page.get_by_role("alert").filter(has_text=re.compile("statsu"))
+    expect(alert).to_contain_text("status")
+    expect(query_field(visitor)).to_have_attribute("aria-invalid", "true")
+    query_field(visitor).fill("status:failed")
+    visitor.keys("Enter")
+    expect(alert).to_have_count(0)
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+def test_a_query_that_finds_nothing_leads_back_to_all_runs(runs: Runs, visitor: Visitor) -> None:
+    page = visitor.open("/?q=cost:%3E1000")
+    expect(page.get_by_role("heading", name="No run matches")).to_be_visible()
+    page.get_by_role("button", name="Show all runs").click()
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+
+
+def test_the_field_completes_what_is_typed(visitor: Visitor) -> None:
+    # The query is asked for once nothing was typed for a while, be it finished or not.
+    visitor.expect(422)
+    page = visitor.open("/")
+    query_field(visitor).press_sequentially("flow:add")
+    expect(page.get_by_role("option")).to_have_count(1)
+    visitor.keys("ArrowDown", "Enter")
+    expect(query_field(visitor)).to_have_value("flow:add-up-orders ")
+    expect(page.locator("tbody tr")).to_have_count(2)
+
+
+def test_runs_appear_and_end_while_somebody_looks(
+    server: RunningServer, runs: Runs, visitor: Visitor
+) -> None:
+    page = visitor.open("/?q=step:hold")
+    expect(page.get_by_role("heading", name="No run matches")).to_be_visible()
+    server.push(ENDLESS)
+    run_id = start(server, "endless")
+    expect(row(visitor, run_id).get_by_role("img", name="running")).to_be_visible()
+    cancel(server, run_id)
+    expect(row(visitor, run_id).get_by_role("img", name="cancelled")).to_be_visible()
+
+
+def test_nothing_moves_under_somebody_who_reads(server: RunningServer, runs: Runs, visitor: Visitor) -> None:
+    page = visitor.open("/?q=-step:hold")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    visitor.keys("j")
+    before = shown(visitor)
+    server.push(BRIEF)
+    run_id = start(server, "brief")
+    expect(page.get_by_role("button", name="1 new run")).to_be_visible()
+    assert shown(visitor) == before
+    visitor.keys(".")
+    expect(page.locator("tbody tr")).to_have_count(len(before) + 1)
+    assert shown(visitor) == [run_id, *before]
