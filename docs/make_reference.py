@@ -24,7 +24,7 @@ from runglass.events import KnownEvent
 from runglass.run_api import ExecuteRequest
 from runglass.server.endpoints import ENDPOINTS
 from runglass.server.requests import attachments, body_parsing, messages, tools
-from runglass.server.services import idempotency
+from runglass.server.requests.parameters import MAX_KEY
 from runglass.settings import Price, Settings
 from runglass.settings_reader import CLIENT_VARIABLES, PREFIX
 
@@ -145,7 +145,7 @@ def limits() -> list[tuple[str, str, str]]:
             "`TOOL_ITERATION_LIMIT`, `ToolCallLimitError`",
         ),
         ("attachments of a call", f"{attachments.MAX_ATTACHMENTS}", "`INVALID_ATTACHMENT`"),
-        ("`Idempotency-Key`", f"{idempotency.MAX_KEY} characters", "`INVALID_REQUEST`"),
+        ("`Idempotency-Key`", f"{MAX_KEY} characters", "`INVALID_REQUEST`"),
         ("requests of a key", "`rate_limit_per_minute`: none", "`RATE_LIMITED`"),
         (
             "requests of all keys of a project",

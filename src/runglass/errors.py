@@ -280,7 +280,7 @@ CODES: dict[str, Code] = {
     "STALE_TREE": Code(409, "the flow changed under a step-through"),
     "RUN_NOT_PAUSED": Code(409, "the run does not wait for this call"),
     "RUN_ENDED": Code(409, "the run has ended and can no longer be cancelled"),
-    "IDEMPOTENCY_MISMATCH": Code(409, "the same Idempotency-Key came with another body"),
+    "IDEMPOTENCY_MISMATCH": Code(409, "the same Idempotency-Key came with another request"),
     "TOOL_ITERATION_LIMIT": Code(409, "the model asked for tools more often than allowed"),
     "SESSION_EXPIRED": Code(410, "the session is no longer kept"),
     "ANSWER_EXPIRED": Code(410, "the answer was given, or the run has ended, too long ago to be kept still"),

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 import runglass
-from runglass.server.services.idempotency import sorted_members
+from runglass.server.requests.idempotency_key import sorted_members
 from runglass.server.services.request_admission import SHARE
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import detail, http_for, refusal

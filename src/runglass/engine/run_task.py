@@ -151,7 +151,9 @@ class RunTask:
         except asyncio.CancelledError:
             # Being cut off is a way for a segment to end, and this is its task: nothing is to be unwound.
             if self.ending.cancelled is None:
-                raise RunReleased(f"run {run.id!r} was left by a process that stopped") from None
+                if not self._around.gate.closed:
+                    raise LeaseLost(f"run {run.id!r} was left, as the lease ran out") from None
+                raise RunReleased(f"run {run.id!r} was left by a process that stops") from None
             if run.status == "pending" and not recorder.head:
                 recorder.begin()
             charge_lost(recorder, run.id)

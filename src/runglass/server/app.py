@@ -31,16 +31,16 @@ HTML = "text/html"
 
 
 def create_app(
-    runtime: Runtime, *, ongoing: OpenResponses | None = None, tickets: LoginTickets | None = None
+    runtime: Runtime, *, open_responses: OpenResponses | None = None, tickets: LoginTickets | None = None
 ) -> ASGIApp:
     """The ASGI application for a runtime.
 
-    Through `ongoing` its owner ends the responses that are open, and `tickets` make links that sign a
+    Through `open_responses` its owner ends the responses that are open, and `tickets` make links that sign a
     browser in.
     """
     services = AppState(
         runtime=runtime,
-        ongoing=ongoing or OpenResponses(),
+        open_responses=open_responses or OpenResponses(),
         open_calls=OpenCalls(runtime.settings.max_streams_per_project),
         admission=RequestAdmission(runtime.settings.memory_limit_bytes),
         failure_replay=FailureReplay(),
@@ -55,7 +55,7 @@ def create_app(
     return ApiMiddleware(
         router,
         runtime.store,
-        ongoing=services.ongoing,
+        open_responses=services.open_responses,
         sessions=services.sessions,
         rates=_rates(runtime.settings),
     )

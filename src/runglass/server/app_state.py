@@ -20,7 +20,7 @@ class AppState(NamedTuple):
     """Owned by the application."""
 
     runtime: Runtime
-    ongoing: OpenResponses
+    open_responses: OpenResponses
     open_calls: OpenCalls
     admission: RequestAdmission
     failure_replay: FailureReplay

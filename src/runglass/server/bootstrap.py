@@ -68,10 +68,10 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
     At its end steps may end, runs are left for the next start, and streams are closed. Raises RunglassError
     if the address cannot be had.
     """
-    ongoing = OpenResponses()
+    open_responses = OpenResponses()
     watch = SupervisedTask(
         "the watch for revoked keys",
-        partial(ongoing.watch, runtime.store),
+        partial(open_responses.watch, runtime.store),
         clock=SystemClock(),
         vital=False,
         settled_s=SETTLED_S,
@@ -80,7 +80,7 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
     listener = await _bind(host, port)
     server = _Server(
         uvicorn.Config(
-            create_app(runtime, ongoing=ongoing),
+            create_app(runtime, open_responses=open_responses),
             interface="asgi3",
             # uvicorn only calls it, as it would call the class.
             http=cast(type[asyncio.Protocol], partial(HttpProtocol, limiter=limiter)),
@@ -111,8 +111,8 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
         started.cancel()
         # Runs first: their last events are then on their way to the streams, which end with them.
         await runtime.engine.stop(grace_s=runtime.settings.stop_grace_s)
-        await ongoing.settle(SETTLE_S)
-        ongoing.end_all()
+        await open_responses.settle(SETTLE_S)
+        open_responses.end_all()
         await _shut_down(server, running)
         for task in watching:
             task.cancel()

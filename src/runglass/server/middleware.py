@@ -51,13 +51,13 @@ class ApiMiddleware:
         app: ASGIApp,
         store: Store,
         *,
-        ongoing: OpenResponses,
+        open_responses: OpenResponses,
         sessions: BrowserSessions,
         rates: Rates = UNLIMITED,
     ) -> None:
         self._app = app
         self._store = store
-        self._ongoing = ongoing
+        self._open_responses = open_responses
         self._sessions = sessions
         self._rates = rates
 
@@ -72,7 +72,7 @@ class ApiMiddleware:
             await self._answer(scope, receive, send, request_id)
         except asyncio.CancelledError:
             # The end of the server cuts off what still takes its time, such as the rest of a body.
-            if not self._ongoing.is_stopping:
+            if not self._open_responses.is_stopping:
                 raise
             if answer.has_begun:
                 log.warning("%s: the server is being stopped", cut_off_text(scope))

@@ -484,7 +484,7 @@ async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_pa
             assert taken.id == started.id
             await other.hold_lease("other", until="9999", renew=False)
             await stopped.engine.keep_lease()
-            with pytest.raises(RunReleased):
+            with pytest.raises(LeaseLost):
                 await started.outcome()
             assert not stopped.engine.is_active(started.id)
 

@@ -1,9 +1,9 @@
 """Failures that are remembered for a moment: for how long, how many, and how often they are given again."""
 
+from runglass.server.requests.idempotency_key import CallFingerprint
 from runglass.server.services import failure_replay
 from runglass.server.services.failure_replay import (
     WITHIN_S,
-    CallFingerprint,
     FailureReplay,
     ReplayableFailure,
 )

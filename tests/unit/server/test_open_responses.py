@@ -9,48 +9,48 @@ from runglass.store.sqlite.store import SqliteStore
 
 
 def test_the_end_of_the_server_ends_every_open_response() -> None:
-    ongoing, ended = OpenResponses(), []
-    with ongoing.ended_by(lambda: ended.append("first")):
-        with ongoing.ended_by(lambda: ended.append("over before")):
+    open_responses, ended = OpenResponses(), []
+    with open_responses.ended_by(lambda: ended.append("first")):
+        with open_responses.ended_by(lambda: ended.append("over before")):
             pass
-        ongoing.end_all()
+        open_responses.end_all()
     assert ended == ["first"]
 
 
 def test_an_answer_that_begins_while_the_server_stops_ends_at_once() -> None:
-    ongoing, ended = OpenResponses(), []
-    ongoing.end_all()
-    with ongoing.ended_by(lambda: ended.append("late")):
+    open_responses, ended = OpenResponses(), []
+    open_responses.end_all()
+    with open_responses.ended_by(lambda: ended.append("late")):
         assert ended == ["late"]
 
 
 def test_an_answer_that_ends_another_does_not_disturb_the_rest() -> None:
-    ongoing, ended = OpenResponses(), []
+    open_responses, ended = OpenResponses(), []
 
     def end_and_leave() -> None:
         ended.append("one")
         other.__exit__(None, None, None)
 
-    other = ongoing.ended_by(lambda: ended.append("two"))
-    with ongoing.ended_by(end_and_leave):
+    other = open_responses.ended_by(lambda: ended.append("two"))
+    with open_responses.ended_by(end_and_leave):
         other.__enter__()
-        ongoing.end_all()
+        open_responses.end_all()
     assert "one" in ended
 
 
 async def test_only_the_open_responses_to_a_revoked_key_end() -> None:
-    ongoing, ended = OpenResponses(), []
+    open_responses, ended = OpenResponses(), []
     with (
-        ongoing.ended_by(lambda: ended.append("one"), key_id=1),
-        ongoing.ended_by(lambda: ended.append("two"), key_id=2),
-        ongoing.ended_by(lambda: ended.append("nobody's")),
+        open_responses.ended_by(lambda: ended.append("one"), key_id=1),
+        open_responses.ended_by(lambda: ended.append("two"), key_id=2),
+        open_responses.ended_by(lambda: ended.append("nobody's")),
     ):
-        await ongoing.end_key(1)
+        await open_responses.end_key(1)
         # Its request was let in just before the key was revoked.
-        with ongoing.ended_by(lambda: ended.append("late"), key_id=1):
+        with open_responses.ended_by(lambda: ended.append("late"), key_id=1):
             pass
     assert ended == ["one", "late"]
-    assert [ongoing.is_revoked(key_id) for key_id in (1, 2, None)] == [True, False, False]
+    assert [open_responses.is_revoked(key_id) for key_id in (1, 2, None)] == [True, False, False]
 
 
 class Keys(SqliteStore):
@@ -71,12 +71,12 @@ async def test_a_store_that_fails_is_asked_again_and_without_open_responses_not_
 ) -> None:
     monkeypatch.setattr("runglass.server.http.open_responses.LOOK_S", 0.0)
     caplog.set_level("WARNING")
-    ongoing, keys, ended = OpenResponses(), Keys(), asyncio.Event()
-    watching = asyncio.create_task(ongoing.watch(keys))
+    open_responses, keys, ended = OpenResponses(), Keys(), asyncio.Event()
+    watching = asyncio.create_task(open_responses.watch(keys))
     for _ in range(10):
         await asyncio.sleep(0)
     assert keys.asked == []
-    with ongoing.ended_by(ended.set, key_id=7):
+    with open_responses.ended_by(ended.set, key_id=7):
         await ended.wait()
     watching.cancel()
     assert keys.asked[:3] == [{7}] * 3

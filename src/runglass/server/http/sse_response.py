@@ -34,7 +34,7 @@ class Framed(Protocol):
 def event_stream(
     pages: AsyncGenerator[Framed, None],
     *,
-    ongoing: OpenResponses,
+    open_responses: OpenResponses,
     key_id: int | None = None,
     headers: Headers = (),
     at_end: Callable[[], None] | None = None,
@@ -46,7 +46,7 @@ def event_stream(
     return StreamedResponse(
         _frames(pages),
         headers=[*HEADERS, *headers],
-        ended_by=partial(ongoing.ended_by, key_id=key_id),
+        ended_by=partial(open_responses.ended_by, key_id=key_id),
         at_end=at_end,
     )
 

@@ -17,7 +17,7 @@ from runglass.server.requests.tools import result_text
 MAX_MESSAGES_BYTES = 1_000_000
 ROLES = ("user", "assistant", "tool")
 
-Asking = TypeVar("Asking", bound=RunRequest)
+CallBody = TypeVar("CallBody", bound=RunRequest)
 
 
 class Conversation(NamedTuple):
@@ -123,14 +123,14 @@ def _normalized(item: Any, place: str) -> Any:
     return accept_both_spellings(known, _Turn)
 
 
-def normalize_messages(asked: Asking) -> tuple[Asking, list[dict[str, Any]]]:
+def normalize_messages(call_body: CallBody) -> tuple[CallBody, list[dict[str, Any]]]:
     """The request with the current turn as its `message`, and the turns before it.
 
     Raises what `check_messages` and `check_attachments` raise.
     """
-    size = len(msgspec.json.encode(asked.messages))
-    checked = check_messages(asked.messages, message=asked.message, size_bytes=size)
-    images = [*asked.attachments, *checked.images]
+    size = len(msgspec.json.encode(call_body.messages))
+    checked = check_messages(call_body.messages, message=call_body.message, size_bytes=size)
+    images = [*call_body.attachments, *checked.images]
     check_attachments(images)
-    asked = msgspec.structs.replace(asked, message=checked.message, messages=None, attachments=images)
-    return asked, checked.history
+    call_body = msgspec.structs.replace(call_body, message=checked.message, messages=None, attachments=images)
+    return call_body, checked.history

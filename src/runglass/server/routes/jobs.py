@@ -138,16 +138,17 @@ async def _queue(
     most_values = runtime_of(request).settings.body_values_limit
     size = len(body)
     async with admission_of(request).turn(request, size):
-        asked = await parse_off_loop(partial(read_request, shape=JobRequest, most_values=most_values), body)
-        asked, history = await offload(partial(normalize_messages, asked), size_bytes=size)
-        if asked.tools or asked.tool_choice is not None:
+        reading = partial(read_request, shape=JobRequest, most_values=most_values)
+        call_body = await parse_off_loop(reading, body)
+        call_body, history = await offload(partial(normalize_messages, call_body), size_bytes=size)
+        if call_body.tools or call_body.tool_choice is not None:
             raise api_error("TOOLS_REQUIRE_SYNC_EXECUTE", "a job cannot pause for tools; use `execute`")
 
         async def queue(call: IdempotencyKey | None) -> Finish:
             submitted = await runtime_of(request).submit(
                 own,
                 slug,
-                asked,
+                call_body,
                 version=number,
                 trigger_type=TRIGGER,
                 session_id=session,

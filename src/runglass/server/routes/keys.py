@@ -11,7 +11,7 @@ from runglass.server.requests.body import answer, body_of, list_answer
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.requests.pagination import cursor_of_number, number_before
 from runglass.server.security.authentication import actor_of, runtime_of
-from runglass.server.security.revocation import ongoing_of
+from runglass.server.security.revocation import open_responses_of
 from runglass.store.records import ApiKey
 
 LARGEST = 2**63 - 1
@@ -33,13 +33,13 @@ async def keys(request: ApiRequest, limit: int, cursor: str | None) -> Response:
 
 async def create_key(request: ApiRequest) -> Response:
     """Makes a key for the caller's project. Only its hash is kept, so it must be noted now."""
-    asked = read_body(await body_of(request), KeyRequest)
+    call_body = read_body(await body_of(request), KeyRequest)
     made = make_key()
     runtime = runtime_of(request)
     try:
         key = await runtime.store.add_key(
             request.auth.project_id,
-            asked.role,
+            call_body.role,
             made.digest,
             made.hint,
             most=runtime.settings.max_keys_per_project,
@@ -62,7 +62,7 @@ async def revoke_key(request: ApiRequest, key_id: int) -> Response:
     if key_id == request.auth.id:
         raise api_error("FORBIDDEN", f"key {key_id} cannot revoke itself; make another one and use that")
     await store.revoke_key(project_id, key_id, by=actor_of(request))
-    await ongoing_of(request).end_key(key_id)
+    await open_responses_of(request).end_key(key_id)
     revoked = await store.key(project_id, key_id)
     if revoked is None:
         raise api_error("KEY_NOT_FOUND", f"the project has no key {key_id}")

@@ -129,5 +129,5 @@ async def stream(
         poll_s=runtime.settings.tail_poll_s,
     )
     return event_stream(
-        framed_runs(pages, after=seen), ongoing=request.services.ongoing, key_id=request.auth.id
+        framed_runs(pages, after=seen), open_responses=request.services.open_responses, key_id=request.auth.id
     )

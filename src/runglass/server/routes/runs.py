@@ -109,7 +109,7 @@ async def stream(
         message = f"run {run.id!r} has no event {seen} yet; its last one is {run.head}"
         raise api_error("INVALID_REQUEST", message, execution_id=run.id)
     pages = runtime.tails.follow(run, after=seen, idle_s=runtime.settings.ping_s)
-    return event_stream(pages, ongoing=request.services.ongoing, key_id=request.auth.id)
+    return event_stream(pages, open_responses=request.services.open_responses, key_id=request.auth.id)
 
 
 async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:

@@ -26,6 +26,7 @@ from runglass.server.http.response_stream import Headers
 from runglass.server.http.sse_response import event_stream
 from runglass.server.requests.body import body_of, forget_body
 from runglass.server.requests.body_parsing import parse_off_loop, read_request
+from runglass.server.requests.idempotency_key import idempotency_key_of
 from runglass.server.requests.messages import normalize_messages
 from runglass.server.requests.parameters import RequestedVersion, checked_uuid, trace_context_of
 from runglass.server.requests.tools import match_tool_results
@@ -37,7 +38,6 @@ from runglass.server.services.failure_replay import REPLAYED
 from runglass.server.services.idempotency import (
     REST_EVENTS,
     hold_idempotency_lock,
-    idempotency_key_of,
     keep_refusal,
     note_call,
 )
@@ -84,21 +84,21 @@ async def _step(
     size = len(body)
     async with admission_of(request).turn(request, size) as admitted:
         reading = partial(read_request, shape=StepRequest, most_values=most_values)
-        asked = await parse_off_loop(reading, body)
-        if asked.step_index is not None and asked.step_index < 0:
+        call_body = await parse_off_loop(reading, body)
+        if call_body.step_index is not None and call_body.step_index < 0:
             raise api_error(
                 "INVALID_STEP_INDEX",
-                f"`stepIndex` must be 0 or more, not {asked.step_index}",
-                execution_id=asked.execution_id,
+                f"`stepIndex` must be 0 or more, not {call_body.step_index}",
+                execution_id=call_body.execution_id,
             )
         call = await idempotency_key_of(request)
         # The stream may last as long as the run.
         forget_body(request)
 
         async def begin(outputs: LiveOutputs | None) -> StartedRun:
-            if asked.execution_id is None:
-                return await _first_call(request, own, flow, asked, current, session, call, outputs, size)
-            return await _later_call(request, own, slug, asked, number, call, outputs, size, admitted)
+            if call_body.execution_id is None:
+                return await _first_call(request, own, flow, call_body, current, session, call, outputs, size)
+            return await _later_call(request, own, slug, call_body, number, call, outputs, size, admitted)
 
         if call is None:
             outputs = LiveOutputs()
@@ -130,25 +130,25 @@ async def _first_call(
     request: ApiRequest,
     own: Project,
     flow: Flow,
-    asked: StepRequest,
+    call_body: StepRequest,
     version: int,
     session_id: str | None,
     call: IdempotencyKey | None,
     outputs: LiveOutputs | None,
     size: int,
 ) -> StartedRun:
-    if asked.step_index not in (None, 0):
+    if call_body.step_index not in (None, 0):
         message = "the first call, without `executionId`, begins at `stepIndex` 0"
         raise api_error("INVALID_FIRST_CALL", message)
-    asked, history = await offload(partial(normalize_messages, asked), size_bytes=size)
-    asked = without_forbidden_values(request, flow, asked)
-    segment = _segment(asked, flow, call, first=0, offer=offer_of(asked))
+    call_body, history = await offload(partial(normalize_messages, call_body), size_bytes=size)
+    call_body = without_forbidden_values(request, flow, call_body)
+    segment = _segment(call_body, flow, call, first=0, offer=offer_of(call_body))
     if segment.offer is not None:
         check_takers(flow)
     submitted = await runtime_of(request).submit(
         own,
         flow.slug,
-        asked,
+        call_body,
         version=version,
         trigger_type="step",
         session_id=session_id,
@@ -169,7 +169,7 @@ async def _later_call(
     request: ApiRequest,
     own: Project,
     slug: str,
-    asked: StepRequest,
+    call_body: StepRequest,
     number: int | None,
     call: IdempotencyKey | None,
     outputs: LiveOutputs | None,
@@ -177,7 +177,7 @@ async def _later_call(
     admitted: Admission,
 ) -> StartedRun:
     runtime = runtime_of(request)
-    run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
+    run_id = checked_uuid(call_body.execution_id or "", what="`executionId`")
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
     require_owed(request.auth, run, what="the content")
     # A path without a version means the version of the run, not the present production version.
@@ -188,22 +188,22 @@ async def _later_call(
     # A client that counts completed steps is ahead after a loop; a client that sends an earlier index runs
     # from there again.
     cursor = paused.pause.cursor
-    first = cursor if asked.step_index is None else min(asked.step_index, cursor)
-    results = await offload(partial(_results, run, paused, asked, first), size_bytes=size)
-    plan = await with_overrides(request, own, paused, asked, size)
-    asked = without_forbidden_values(request, plan.flow, asked)
+    first = cursor if call_body.step_index is None else min(call_body.step_index, cursor)
+    results = await offload(partial(_results, run, paused, call_body, first), size_bytes=size)
+    plan = await with_overrides(request, own, paused, call_body, size)
+    call_body = without_forbidden_values(request, plan.flow, call_body)
     # A call for an earlier step begins anew, with its own tools alone.
     tool_loop = paused.pause.tool_loop if first == cursor else None
     segment = _segment(
-        asked,
+        call_body,
         plan.flow,
         call,
         first=first,
         results=results,
         step_inputs=paused.step_inputs,
-        offer=offer_of(asked, None if tool_loop is None else tool_loop.offer),
+        offer=offer_of(call_body, None if tool_loop is None else tool_loop.offer),
     )
-    if asked.tools:
+    if call_body.tools:
         check_takers(plan.flow)
     own = await runtime.current(own)
     await runtime.check_models(own, plan.flow)
@@ -216,16 +216,18 @@ async def _later_call(
     return await while_allowed(request, run.id, resuming, otherwise=STILL_PAUSED)
 
 
-def _results(run: RunRecord, paused: PausedRun, asked: StepRequest, first: int) -> list[dict[str, object]]:
+def _results(
+    run: RunRecord, paused: PausedRun, call_body: StepRequest, first: int
+) -> list[dict[str, object]]:
     tool_loop = paused.pause.tool_loop
     # A call for an earlier step needs no tool results: the model will ask again.
     if tool_loop is None or first < paused.pause.cursor:
         return []
-    return match_tool_results(tool_loop.calls, asked.tool_call_messages, execution_id=run.id)
+    return match_tool_results(tool_loop.calls, call_body.tool_call_messages, execution_id=run.id)
 
 
 def _segment(
-    asked: StepRequest,
+    call_body: StepRequest,
     flow: Flow,
     call: IdempotencyKey | None,
     *,
@@ -235,16 +237,16 @@ def _segment(
     step_inputs: Mapping[str, dict[str, Any]] | None = None,
 ) -> Segment:
     """The segment to run; `step_inputs` stay in force where the call has no `inputOverrides`."""
-    given = asked.input_overrides
+    given = call_body.input_overrides
     ids = {step.id for top in flow.steps for step in within(top)} if given else set()
     of_steps = {name: value for name, value in (given or {}).items() if name in ids and type(value) is dict}
     return Segment(
         first=first,
-        last=None if asked.run_remaining else first,
-        outputs=asked.accumulated_outputs or {},
+        last=None if call_body.run_remaining else first,
+        outputs=call_body.accumulated_outputs or {},
         input={name: value for name, value in (given or {}).items() if name not in of_steps} or None,
         step_inputs=dict(step_inputs or {}) if given is None else of_steps,
-        block_overrides=asked.block_overrides,
+        block_overrides=call_body.block_overrides,
         offer=offer,
         results=list(results),
         answers_call=call is not None,
@@ -268,7 +270,7 @@ async def _stream(
     content = LiveContent(*live, runtime.store, run) if live else StoredContent(runtime.store, run)
     return event_stream(
         StepFrames(content, runtime.store, run).of(pages),
-        ongoing=request.services.ongoing,
+        open_responses=request.services.open_responses,
         key_id=request.auth.id,
         headers=headers,
         at_end=live[1].close if live else None,

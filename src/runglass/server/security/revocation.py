@@ -43,8 +43,8 @@ async def while_awaited(
 async def _unless_ended(
     request: ApiRequest, run_id: str | None, work: Coroutine[Any, Any, T], wait: "_Wait", otherwise: str
 ) -> T:
-    ongoing, key_id = ongoing_of(request), request.auth.id
-    with ongoing.ended_by(wait.end, key_id=key_id):
+    open_responses, key_id = open_responses_of(request), request.auth.id
+    with open_responses.ended_by(wait.end, key_id=key_id):
         try:
             if not wait.is_ended:
                 with wait:
@@ -52,9 +52,9 @@ async def _unless_ended(
         finally:
             # A wait that was ended at once has not started the coroutine, which warns unless it is closed.
             work.close()
-    if ongoing.is_revoked(key_id):
+    if open_responses.is_revoked(key_id):
         raise _revoked(f"; {otherwise}", execution_id=run_id)
-    if not ongoing.is_stopping:
+    if not open_responses.is_stopping:
         raise CallerLeft
     then = otherwise if run_id is None else "the run goes on after its next start"
     raise api_error("UNAVAILABLE", f"the server is being stopped; {then}", execution_id=run_id)
@@ -64,21 +64,21 @@ async def parts_while_allowed(
     request: ApiRequest, parts: AsyncGenerator[Part, None]
 ) -> AsyncGenerator[Part, None]:
     """The parts of a response as long as its key is good. Raises UNAUTHENTICATED, which breaks it off."""
-    ongoing, key_id = ongoing_of(request), request.auth.id
+    open_responses, key_id = open_responses_of(request), request.auth.id
     async with aclosing(parts):
         # Registering makes the server look for the revocation of this key. There is nothing to call at the
         # end, as the loop below checks the key before each part.
-        with ongoing.ended_by(_NoEnd(), key_id=key_id):
+        with open_responses.ended_by(_NoEnd(), key_id=key_id):
             async for part in parts:
-                if ongoing.is_revoked(key_id):
+                if open_responses.is_revoked(key_id):
                     raise _revoked("")
                 yield part
 
 
-def ongoing_of(request: ApiRequest) -> OpenResponses:
+def open_responses_of(request: ApiRequest) -> OpenResponses:
     """The open responses of the server."""
-    ongoing: OpenResponses = request.services.ongoing
-    return ongoing
+    open_responses: OpenResponses = request.services.open_responses
+    return open_responses
 
 
 class _Wait:

@@ -62,10 +62,10 @@ async def execute_flow(
             # The rest is waiting for the run; other requests are admitted meanwhile.
             async with admission:
                 forget_body(request)
-                asked = held.pop()
-                if asked.execution_id is not None:
-                    return await _resume(request, own, slug, asked, call, size, admitted)
-                return await _start(request, own, flow, asked, number, session, call, size)
+                call_body = held.pop()
+                if call_body.execution_id is not None:
+                    return await _resume(request, own, slug, call_body, call, size, admitted)
+                return await _start(request, own, flow, call_body, number, session, call, size)
 
         async def repeated(run: RunRecord, head: int) -> StoredResponse:
             forget_body(request)
@@ -82,21 +82,21 @@ async def _start(
     request: ApiRequest,
     own: Project,
     flow: Flow,
-    asked: ExecuteRequest,
+    call_body: ExecuteRequest,
     number: int | None,
     session_id: str | None,
     call: IdempotencyKey | None,
     size: int,
 ) -> Finish:
     runtime = runtime_of(request)
-    asked, history = await offload(partial(normalize_messages, asked), size_bytes=size)
-    offer = offer_of(asked)
+    call_body, history = await offload(partial(normalize_messages, call_body), size_bytes=size)
+    offer = offer_of(call_body)
     if offer is not None:
         check_takers(flow)
     submitted = await runtime.submit(
         own,
         flow.slug,
-        asked,
+        call_body,
         version=number,
         trigger_type="api",
         session_id=session_id,
@@ -116,13 +116,13 @@ async def _resume(
     request: ApiRequest,
     own: Project,
     slug: str,
-    asked: ExecuteRequest,
+    call_body: ExecuteRequest,
     call: IdempotencyKey | None,
     size: int,
     admitted: Admission,
 ) -> Finish:
     runtime = runtime_of(request)
-    run_id = checked_uuid(asked.execution_id or "", what="`executionId`")
+    run_id = checked_uuid(call_body.execution_id or "", what="`executionId`")
     run = await run_of_flow(request, own.org, own.name, slug, run_id)
     require_owed(request.auth, run, what="the content")
     paused = await runtime.engine.paused(run)
@@ -130,25 +130,25 @@ async def _resume(
     if tool_loop is None:
         message = f"run {run.id!r} waits for its next step, not for tool results; go on with `step`"
         raise api_error("RUN_NOT_PAUSED", message, execution_id=run.id)
-    if asked.paused_at_step not in (None, tool_loop.step_id, paused.pause.cursor):
+    if call_body.paused_at_step not in (None, tool_loop.step_id, paused.pause.cursor):
         raise api_error(
             "PAUSED_STEP_INVALID",
-            f"run {run.id!r} waits at step {tool_loop.step_id!r}, not at {asked.paused_at_step!r}",
+            f"run {run.id!r} waits at step {tool_loop.step_id!r}, not at {call_body.paused_at_step!r}",
             execution_id=run.id,
             step_id=tool_loop.step_id,
         )
-    matching = partial(match_tool_results, tool_loop.calls, asked.tool_call_messages, execution_id=run.id)
+    matching = partial(match_tool_results, tool_loop.calls, call_body.tool_call_messages, execution_id=run.id)
     results = await offload(matching, size_bytes=size)
-    asked = without_forbidden_values(request, paused.plan.flow, asked)
+    call_body = without_forbidden_values(request, paused.plan.flow, call_body)
     segment = Segment(
         first=paused.pause.cursor,
-        outputs=asked.accumulated_outputs or {},
+        outputs=call_body.accumulated_outputs or {},
         step_inputs=paused.step_inputs,
-        block_overrides=asked.block_overrides,
-        offer=offer_of(asked, tool_loop.offer),
+        block_overrides=call_body.block_overrides,
+        offer=offer_of(call_body, tool_loop.offer),
         results=results,
     )
-    plan = await with_overrides(request, own, paused, asked, size)
+    plan = await with_overrides(request, own, paused, call_body, size)
     own = await runtime.current(own)
     await runtime.check_models(own, plan.flow)
     runtime.require_credit(own)
@@ -162,7 +162,7 @@ async def _resume(
 
 
 async def with_overrides(
-    request: ApiRequest, own: Project, paused: PausedRun, asked: RunRequest, size: int
+    request: ApiRequest, own: Project, paused: PausedRun, call_body: RunRequest, size: int
 ) -> RunSpec:
     """The run's plan with the overrides of this call.
 
@@ -170,26 +170,26 @@ async def with_overrides(
     """
     runtime = runtime_of(request)
     await runtime.policy.check_overrides(
-        own, paused.plan.flow, asked.block_overrides, role=request.auth.role, size_bytes=size
+        own, paused.plan.flow, call_body.block_overrides, role=request.auth.role, size_bytes=size
     )
     flow, _ = await runtime.checks.request(
-        paused.plan.flow, asked.block_overrides, None, size_bytes=size, project_id=own.id
+        paused.plan.flow, call_body.block_overrides, None, size_bytes=size, project_id=own.id
     )
     return msgspec.structs.replace(paused.plan, flow=flow)
 
 
-def without_forbidden_values(request: ApiRequest, flow: Flow, asked: Values) -> Values:
-    """`asked` without the inputs and outputs of steps that its caller may not set.
+def without_forbidden_values(request: ApiRequest, flow: Flow, call_body: Values) -> Values:
+    """`call_body` without the inputs and outputs of steps that its caller may not set.
 
     Raises FORBIDDEN for inputs. Clients send all outputs with each call of a step-through, so forbidden
     outputs are no error: the run's own replace them.
     """
     if may_hand_in(flow, request.auth.role):
-        return asked
-    if isinstance(asked, StepRequest) and asked.input_overrides:
+        return call_body
+    if isinstance(call_body, StepRequest) and call_body.input_overrides:
         message = (
             f"`inputOverrides`: flow {flow.slug!r} does not let a `run` key set the input of steps; list"
             " 'input' in the flow's `overridable`, or use an `admin` key"
         )
-        raise api_error("FORBIDDEN", message, execution_id=asked.execution_id)
-    return msgspec.structs.replace(asked, accumulated_outputs=None)
+        raise api_error("FORBIDDEN", message, execution_id=call_body.execution_id)
+    return msgspec.structs.replace(call_body, accumulated_outputs=None)

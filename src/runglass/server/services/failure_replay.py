@@ -5,7 +5,6 @@ first such repeat gets the failure once more; the next one runs the flow. Failur
 memory for seconds; an Idempotency-Key does more (`idempotency.py`).
 """
 
-import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -18,8 +17,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import answer_fault
 from runglass.server.http.request_connection import CallerLeft
-from runglass.server.requests.body import body_of
-from runglass.server.requests.body_parsing import parse_off_loop
+from runglass.server.requests.idempotency_key import CallFingerprint, fingerprint_of
 
 REPLAYED = "Idempotent-Replayed"
 """The header of a response that repeats an earlier one."""
@@ -28,14 +26,6 @@ WITHIN_S = 3.0
 MAX_ANSWERS = 1000
 MAX_BYTES = 4 * 1024 * 1024
 REPEATED_AFTER = frozenset({500, 502, 503, 504})
-
-
-class CallFingerprint(NamedTuple):
-    """The identity of a call: its key, its target (path and query), and the hash of its body."""
-
-    key_id: int
-    target: bytes
-    digest: bytes
 
 
 class ReplayableFailure(NamedTuple):
@@ -95,7 +85,7 @@ async def replay_failure(
     """
     repeats: FailureReplay = request.services.failure_replay
     # The fingerprint is made now, as the body is not held while the run goes on.
-    call = await _call(request)
+    call = await fingerprint_of(request)
     if repeats and (failed := repeats.take(call)) is not None:
         headers = {**failed.headers, REPLAYED: "true"}
         return Response(failed.body, status_code=failed.status, media_type=JSON, headers=headers)
@@ -118,19 +108,5 @@ async def replay_failure(
     return answer
 
 
-def target_of(request: ApiRequest) -> bytes:
-    """The path of a request, the known parameters of its query, and the session of the run."""
-    path, query = request.scope["path"].encode(), request.scope["query_string"]
-    target = b"%b?%b" % (path, query) if query else path
-    session = request.headers.get("x-session-id")
-    # A call for another session starts another run.
-    return target if session is None else b"%b session %b" % (target, session.lower().encode())
-
-
 def _started_nothing(fault: Exception) -> bool:
     return isinstance(fault, StoreError) or (isinstance(fault, APIError) and fault.execution_id is None)
-
-
-async def _call(request: ApiRequest) -> CallFingerprint:
-    digest = await parse_off_loop(lambda body: hashlib.sha256(body).digest(), await body_of(request))
-    return CallFingerprint(request.auth.id, target_of(request), digest)

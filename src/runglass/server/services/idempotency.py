@@ -5,15 +5,12 @@ start one. A later request under the same key gets the response of the first, or
 """
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-import msgspec
 from starlette.responses import Response
 
 from runglass.engine.scheduling.pacing import paced_write
@@ -23,14 +20,11 @@ from runglass.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, once_started
-from runglass.server.requests.body import body_of
-from runglass.server.requests.body_parsing import parse_off_loop
-from runglass.server.requests.did_you_mean import camel
-from runglass.server.requests.parameters import MAX_KEY
+from runglass.server.requests.idempotency_key import idempotency_key_of
 from runglass.server.security.authentication import no_run, runtime_of
 from runglass.server.security.content_access import require_owed
 from runglass.server.security.revocation import while_awaited
-from runglass.server.services.failure_replay import REPLAYED, replay_failure, target_of
+from runglass.server.services.failure_replay import REPLAYED, replay_failure
 from runglass.server.services.run_failure import answer_expired
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, Project, RunRecord
 
@@ -68,7 +62,8 @@ async def with_idempotency(
     that waits for the response. `repeated` makes the response for an earlier call that has none yet, from its
     run and the seq of the run after which the call began.
 
-    Raises IDEMPOTENCY_MISMATCH for a key that came with another request before.
+    Raises IDEMPOTENCY_MISMATCH for a key that came with another request before; `idempotency_key.py` says
+    when two requests are the same.
     """
     call = await idempotency_key_of(request)
     if call is None:
@@ -158,51 +153,6 @@ async def note_call(
     store = runtime_of(request).store
     if await store.call(project.id, call.key) is None:
         await store.begin_call(project.id, call, run)
-
-
-async def idempotency_key_of(request: ApiRequest) -> IdempotencyKey | None:
-    """The Idempotency-Key with the digest of the request; None without a key. Raises INVALID_REQUEST."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    if not 0 < len(key) <= MAX_KEY:
-        raise api_error("INVALID_REQUEST", f"the header Idempotency-Key must have 1 to {MAX_KEY} characters")
-    return IdempotencyKey(
-        key, await parse_off_loop(partial(_digest, target_of(request)), await body_of(request))
-    )
-
-
-def _digest(target: bytes, body: bytes) -> bytes:
-    return hashlib.sha256(b"%b\n%b" % (target, _canonical_body(body))).digest()
-
-
-def _canonical_body(body: bytes) -> bytes:
-    """A canonical form of a JSON body, equal for equal values; a body that is no JSON comes back as it is."""
-    try:
-        value = msgspec.json.decode(body)
-        if isinstance(value, dict):
-            value = {camel(name): member for name, member in value.items() if member is not None}
-        return msgspec.json.encode(sorted_members(value))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return body
-
-
-def sorted_members(value: Any) -> Any:
-    """The value with the members of each object sorted by name.
-
-    The encoder's own sorting does not serve: for names in a hostile order it takes quadratic time in native
-    code, and a stack as deep as there are names.
-    """
-    holder = [value]
-    pending: list[tuple[Any, Any]] = [(holder, 0)]
-    while pending:
-        target, key = pending.pop()
-        inner = target[key]
-        if type(inner) is dict:
-            inner = target[key] = {name: inner[name] for name in sorted(inner)}
-        members = inner.items() if type(inner) is dict else enumerate(inner) if type(inner) is list else ()
-        pending += [(inner, at) for at, member in members if type(member) is dict or type(member) is list]
-    return holder[0]
 
 
 async def _earlier_call(
