@@ -135,6 +135,9 @@ def test_our_client_asks_for_the_same(server: RunningServer, http: httpx2.Client
             http, flow="anything", since=since.isoformat(), until=until.isoformat(), limit=100
         )
         assert set(ids[1:3]) <= {run.id for run in page.runs}
+        queried = client.runs(query="flow:anything", since=since, until=until, limit=100)
+        assert queried.runs == page.runs
+        assert queried.last_change is not None
         walked = client.runs(flow="anything", since=since, until=until, limit=1)
         assert [run.id for run in walked] == [run.id for run in page.runs], "each page has the bounds"
         with pytest.raises(FlowNotFoundError, match="no flow 'none'"):

@@ -13,6 +13,7 @@ from runglass import Client
 from runglass.cli import argument_parsers, main
 from runglass.cli.backends import run_lookup
 from runglass.cli.exit_codes import Exit, UsageError
+from runglass.cli.terminal import formatting
 from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.run_view import summary_lines
@@ -93,16 +94,21 @@ def test_a_list_names_flow_version_cost_and_error_and_its_short_ids_are_understo
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     header, *rows = shown(capsys, "runs", "list").splitlines()
-    assert header.split() == ["run", "flow", "status", "started", "duration", "tokens", "cost", "remarks"]
+    assert header.split() == [
+        *("run", "status", "flow", "started", "duration", "steps", "tokens", "cost", "trigger", "remarks")
+    ]
     cells = {row.split()[0]: re.split(r" {2,}", row) for row in rows}
     for kind, run_id in ids.items():
         short = run_id[-8:]
         assert short in cells, kind
         assert f"run        {run_id}" in shown(capsys, "runs", "show", short).splitlines()
-    assert cells[ids["failed"][-8:]][1:3] == ["fail v1", "failed"]
+    assert cells[ids["failed"][-8:]][1:3] == ["✗ failed", "fail v1"]
     assert cells[ids["failed"][-8:]][-1] == "CODE_ERROR in step broken: ValueError: the reason (line 1)"
-    assert cells[ids["kept"][-8:]][-1] == "1 attempt retried; with overrides"
-    assert cells[ids["plain"][-8:]][1] == "greet v1"
+    assert cells[ids["kept"][-8:]][-1] == "with overrides"
+    assert cells[ids["kept"][-8:]][5].endswith(" (1 retried)")
+    assert re.fullmatch(r"now|\d+ (s|min) ago", cells[ids["plain"][-8:]][3])
+    assert cells[ids["plain"][-8:]][2] == "greet v1"
+    assert cells[ids["plain"][-8:]][-1] == "job"
 
 
 def test_a_piped_list_has_whole_ids(ids: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,6 +297,56 @@ def test_totals_are_those_of_the_run_with_what_failed_and_by_model() -> None:
     ]
 
 
+def test_a_list_takes_a_query(ids: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    def listed(*arguments: str) -> list[str]:
+        found = json.loads(shown(capsys, "runs", "list", "--json", *arguments))
+        return [run["id"] for run in found["runs"]]
+
+    assert listed("status:failed since:1d") == [ids["failed"]]
+    assert listed("--flow", "greet", "--", "-status:failed") == [ids["plain"], ids["kept"]]
+    assert listed("trigger:job flow:fail -flow:greet", "--limit", "1") == [ids["failed"]]
+    assert listed('error:"the reason"') == [ids["failed"]]
+    assert main(["runs", "list", "flow:greet statsu:failed"]) != Exit.OK
+    told = capsys.readouterr().err
+    assert "query, character 12: `statsu:failed`: unknown field 'statsu'; did you mean 'status'?" in told
+
+
+def test_a_list_that_takes_too_long_shows_what_was_found_and_says_so(
+    ids: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runglass.cli.backends.run_lookup.PATIENCE_S", 0.0)
+    monkeypatch.setattr("runglass.cli.backends.run_lookup.MOST_PER_PAGE", 1)
+    assert main(["runs", "list", "flow:greet"]) == Exit.OK
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 2
+    assert "there may be older ones" in output.err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(-5, "now"), (0, "now"), (59, "59 s ago"), (60, "1 min ago"), (7199, "1 h ago"), (200_000, "2 d ago")],
+)
+def test_how_long_ago_a_run_began(seconds: int, told: str) -> None:
+    now = datetime(2026, 11, 25, 12, tzinfo=UTC)
+    assert formatting.age((now - timedelta(seconds=seconds)).isoformat(), now=now) == told
+    assert formatting.age(None, now=now) == "–"
+
+
+@pytest.mark.parametrize(
+    ("status", "count", "totals", "told"),
+    [
+        ("completed", 4, RunTotals(completed=3, skipped=1), "3"),
+        ("running", 40, RunTotals(completed=18), "18/40"),
+        ("running", 4, RunTotals(completed=2000, failed=1, retried=2), "2,001 (2 retried)"),
+        ("failed", 2, RunTotals(completed=1, failed=1, retried=1), "2 (1 retried)"),
+        ("pending", 2, None, "–"),
+    ],
+)
+def test_how_many_steps_a_run_ran(status: str, count: int, totals: RunTotals | None, told: str) -> None:
+    run = RunSummary(id="r", flow_id="f", status=status, step_count=count, totals=totals)
+    assert formatting.steps(run) == told
+
+
 def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,13 +355,13 @@ def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     assert "greet draft" in row
     assert "≥ $0.3" in row
     assert row.endswith(
-        "PROVIDER_ERROR in step say: out of lines; 3 attempts retried; 2 texts cut at the token limit;"
+        "PROVIDER_ERROR in step say: out of lines; 2 texts cut at the token limit;"
         " 3 model calls without usage told"
     )
     monkeypatch.setenv("COLUMNS", "100")
     print_runs([FAILED])
     row = capsys.readouterr().out.splitlines()[1]
-    assert row.startswith("000000aa  greet draft  failed")
+    assert row.startswith("000000aa  ✗ failed  greet draft")
     assert row.endswith("…")
     assert len(row) <= 100
 

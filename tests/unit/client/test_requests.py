@@ -164,6 +164,10 @@ def test_a_session_is_asked_for_page_by_page() -> None:
 
 def test_runs_asks_for_what_was_given() -> None:
     assert requests.runs(flow_id=None, status=None, limit=20, cursor=None).target == "/flow-runs?limit=20"
+    found = requests.runs(
+        query='flow:a "b&c"', flow_id=None, status="failed", limit=5, cursor=None, since="2026-11-20"
+    )
+    assert found.target == ("/flow-runs?q=flow%3Aa+%22b%26c%22&status=failed&since=2026-11-20&limit=5")
     full = requests.runs(flow_id="f 1", status="failed", limit=5, cursor="a&b=")
     assert full.target == "/flow-runs?flow_id=f+1&status=failed&limit=5&cursor=a%26b%3D"
 

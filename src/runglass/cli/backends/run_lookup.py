@@ -4,6 +4,7 @@ A run is named by its id, by the beginning or end of it, or as `last`.
 """
 
 import re
+import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from runglass.client import Client, Run
 
 MOST_PER_PAGE = 100
+PATIENCE_S = 20.0
+"""So long runs of a query are searched for, page after page."""
 NEWEST = 200
 """A part of an id must be unique among this many of the newest runs."""
 
@@ -89,17 +92,21 @@ def flow_id(client: "Client", flow: str) -> str:
 def newest_runs(
     client: "Client",
     *,
+    query: str | None = None,
     flow: str | None = None,
     status: RunStatus | None = None,
     since: datetime | None = None,
     limit: int,
 ) -> RunPage:
-    """Up to `limit` runs that began at `since` or later, newest first, from as many pages as that takes."""
+    """Up to `limit` runs, newest first, from as many pages as that takes; fewer after `PATIENCE_S`."""
     of_flow = None if flow is None else flow_id(client, flow)
     runs: list[RunSummary] = []
     cursor: str | None = None
+    last_change: int | None = None
+    until_s = time.monotonic() + PATIENCE_S
     while True:
         page = client.runs(
+            query=query,
             flow_id=of_flow,
             status=status,
             since=since,
@@ -108,5 +115,6 @@ def newest_runs(
         )
         cursor = page.next_cursor
         runs += page.runs
-        if cursor is None or len(runs) >= limit:
-            return RunPage(runs=runs, next_cursor=cursor)
+        last_change = page.last_change if last_change is None else last_change
+        if cursor is None or len(runs) >= limit or time.monotonic() > until_s:
+            return RunPage(runs=runs, next_cursor=cursor, last_change=last_change)

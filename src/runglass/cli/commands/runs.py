@@ -28,6 +28,12 @@ def group() -> None:
 
 
 @group.command("list")
+@click.argument(
+    "query",
+    required=False,
+    metavar="[QUERY]",
+    help="Only runs that it finds: 'status:failed since:24h refund'.",
+)
 @click.option("--flow", metavar="FLOW", help="Only runs of this flow: its id, SLUG or ORG/PROJECT/SLUG.")
 @click.option("--status", type=click.Choice(get_args(RunStatus)), help="Only runs with this status.")
 @click.option("--failed", is_flag=True, help="Only runs that failed.")
@@ -41,6 +47,7 @@ def group() -> None:
 @options.as_json
 @options.server
 def list_runs(
+    query: str | None,
     flow: str | None,
     status: RunStatus | None,
     failed: bool,
@@ -52,17 +59,30 @@ def list_runs(
 ) -> None:
     """The newest runs that the key may see, newest first.
 
+    A query has terms such as status:failed flow:grade-3 version:3 trigger:job since:24h duration:>3s
+    cost:>0.01 tokens:>10k step:words model:gpt-4o error:TIMEOUT; a term with a - in front excludes, and other
+    words are looked for in what is kept of the runs. Put it in quotes, and -- before a query that begins with
+    a -.
     A terminal gets short ids, which every command takes; a file or pipe gets whole ones.
     """
     if failed and status not in (None, "failed"):
         raise UsageError(f"give --failed or --status {status}, not both")
     with connect(base_url, api_key) as client:
-        page = newest_runs(client, flow=flow, status="failed" if failed else status, since=since, limit=limit)
+        page = newest_runs(
+            client,
+            query=query,
+            flow=flow,
+            status="failed" if failed else status,
+            since=since,
+            limit=limit,
+        )
     if as_json:
         write_json(page)
     else:
         print_runs(page.runs)
-        if page.next_cursor is not None:
+        if page.next_cursor is not None and len(page.runs) < limit:
+            note("there may be older ones: looking through all takes long; name a time or a flow as well")
+        elif page.next_cursor is not None:
             note(f"there are older ones; --limit shows more than these {len(page.runs)}")
 
 

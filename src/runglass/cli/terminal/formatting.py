@@ -6,7 +6,7 @@ from typing import Literal
 
 from runglass.cli.terminal.output import one_line
 from runglass.money import format_usd
-from runglass.trace import ModelTotals, RunError, RunSummary, RunTotals, StepTrace, TokenBreakdown
+from runglass.trace import TERMINAL, ModelTotals, RunError, RunSummary, RunTotals, StepTrace, TokenBreakdown
 
 UNKNOWN = "–"
 CUT = "text cut at the token limit"
@@ -21,6 +21,16 @@ STYLES: dict[str, str] = {
     "paused": "yellow",
 }
 """The colour of each status of a run or step."""
+
+MARKS: dict[str, str] = {
+    "completed": "✓",
+    "failed": "✗",
+    "cancelled": "✗",
+    "running": "▷",
+    "pending": "▷",
+    "paused": "‖",
+}
+"""The mark of each status of a run: colours are not for everybody."""
 
 
 def duration(ms: int | None) -> str:
@@ -65,6 +75,20 @@ def local_time(text: str | None, *, timespec: Literal["seconds", "milliseconds"]
     zone = local.strftime("%z")
     at = local.replace(tzinfo=None).isoformat(sep=" ", timespec=timespec)
     return f"{at} {zone[:3]}:{zone[3:5]}"
+
+
+def age(text: str | None, *, now: datetime) -> str:
+    """A wire time as `now`, `12 s ago`, `3 min ago`, `5 h ago` or `2 d ago`."""
+    found = moment(text)
+    if found is None:
+        return UNKNOWN
+    seconds = int((now - found).total_seconds())
+    if seconds < 1:
+        return "now"
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"
 
 
 def money(usd: str | Decimal | None) -> str:
@@ -113,6 +137,18 @@ def flow(run: RunSummary) -> str:
     if run.flow_slug is None or run.version is None:
         return run.flow_slug or run.flow_id
     return f"{run.flow_slug} v{run.version}" if run.version else f"{run.flow_slug} draft"
+
+
+def steps(run: RunSummary) -> str:
+    """How many steps a run ran, each iteration by itself: `46 (1 retried)`; of one that goes on `18/40`."""
+    if run.totals is None:
+        return UNKNOWN
+    done = run.totals.completed + run.totals.failed
+    total = run.step_count or 0
+    # In loops there are more than the flow has steps, and nobody knows how many.
+    of_total = f"/{total:,}" if run.status not in TERMINAL and done <= total else ""
+    retried = f" ({run.totals.retried:,} retried)" if run.totals.retried else ""
+    return f"{done:,}{of_total}{retried}"
 
 
 def run_error(error: RunError) -> str:

@@ -1,7 +1,8 @@
-"""Runs as a table: flow, status, duration, cost, and remarks on errors and retries."""
+"""Runs as a table: status, flow, when, how much it took, and what came of it."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.formatting import short_id
@@ -11,41 +12,56 @@ from runglass.trace import RunSummary, RunTotals
 
 COLUMNS = (
     Column("run"),
-    Column("flow"),
     Column("status"),
+    Column("flow"),
     Column("started", spare=3),
     Column("duration", right=True, spare=2),
-    Column("tokens", right=True, spare=4),
+    Column("steps", right=True, spare=5),
+    Column("tokens", right=True, spare=6),
     Column("cost", right=True),
+    Column("trigger", spare=7),
     Column("remarks", spare=1, least=24),
 )
 
 
 def print_runs(runs: Sequence[RunSummary]) -> None:
-    """The table on stdout. Short ids are for a terminal; a program that reads the output gets whole ones."""
+    """The table on stdout.
+
+    A terminal gets short ids and says how long ago a run began; a program gets whole ids and times.
+    """
     console = stdout()
     width = width_of(console)
     short_ids = Counter(short_id(run.id) for run in runs)
+    now = datetime.now(UTC)
     rows = [
-        _row(run, run.id if width is None or short_ids[short_id(run.id)] > 1 else short_id(run.id))
+        _row(
+            run,
+            run.id if width is None or short_ids[short_id(run.id)] > 1 else short_id(run.id),
+            formatting.local_time(run.started_at)
+            if width is None
+            else formatting.age(run.started_at, now=now),
+        )
         for run in runs
     ]
     for line in table_lines(COLUMNS, rows, width=width):
         write_line(console, line)
 
 
-def _row(run: RunSummary, name: str) -> Row:
+def _row(run: RunSummary, name: str, started: str) -> Row:
     tokens = run.totals.tokens if run.totals is not None else None
     remarks = _remarks(run)
+    mark = formatting.MARKS.get(run.status, "?")
     return Row(
         (
             Cell(name),
+            Cell(f"{mark} {run.status}", formatting.STYLES.get(run.status, "")),
             Cell(formatting.flow(run)),
-            Cell(run.status, formatting.STYLES.get(run.status, "")),
-            Cell(formatting.local_time(run.started_at)),
+            Cell(started),
             Cell(formatting.duration(run.duration_ms)),
+            Cell(formatting.steps(run)),
             Cell(formatting.UNKNOWN if tokens is None else formatting.count(tokens.total)),
             Cell(formatting.UNKNOWN if run.totals is None else formatting.least_money(run.totals)),
+            Cell(run.trigger_type or formatting.UNKNOWN),
             Cell(remarks, "red" if run.error is not None else "yellow"),
         )
     )
@@ -66,8 +82,6 @@ def _remarks_on(totals: RunTotals, *, has_error: bool) -> Iterator[str]:
     # A run may complete though steps failed; where it failed, its error says so.
     if totals.failed and not has_error:
         yield f"{formatting.counted(totals.failed, 'step')} failed"
-    if totals.retried:
-        yield f"{formatting.counted(totals.retried, 'attempt')} retried"
     if cut := formatting.cut_short(totals):
         yield cut
     if totals.unmetered_calls:

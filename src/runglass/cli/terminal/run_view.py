@@ -12,16 +12,6 @@ from runglass.cli.terminal.output import one_line
 from runglass.outline import NONE
 from runglass.trace import ModelTotals, RunSummary, RunTotals, StepTrace
 
-MARKS: dict[str, str] = {
-    "completed": "✓",
-    "failed": "✗",
-    "cancelled": "✗",
-    "running": "▷",
-    "pending": "▷",
-    "paused": "‖",
-}
-"""The mark of each status of a run."""
-
 MOST_RUNNING = 3
 WHY_CHARS = 600
 
@@ -112,7 +102,7 @@ def _spoken(rows: OutlineRows, row: int) -> str:
 def summary_lines(run: RunSummary, *, why: Iterable[Text] = ()) -> Iterator[Text]:
     """The status of the run, why it is so, its fields, and its totals."""
     took = "" if run.duration_ms is None else f" in {formatting.duration(run.duration_ms)}"
-    status = f"{MARKS.get(run.status, '?')} {run.status}{took}"
+    status = f"{formatting.MARKS.get(run.status, '?')} {run.status}{took}"
     yield _fact("status", status, formatting.STYLES.get(run.status, ""))
     yield from why
     yield _fact("run", run.id)

@@ -124,6 +124,7 @@ class Client:
     def runs(
         self,
         *,
+        query: str | None = None,
         flow_id: str | uuid.UUID | None = None,
         flow: str | None = None,
         status: RunStatus | None = None,
@@ -139,13 +140,17 @@ class Client:
         returned is the first page, with its `runs` and `next_cursor`; `cursor` is the `next_cursor` of the
         page before. With AsyncClient, `await` gives the page and `async for` walks through all.
 
-        `flow`, the slug of a flow, or `flow_id` asks for its runs alone; `since` and `until` for those that
-        were created from then on and before then, an aware datetime or ISO 8601 text (UTC unless it says
-        otherwise; a date is its midnight).
+        `query` is a text such as `status:failed flow:grade-3 since:24h`, see docs/queries.md; the other
+        arguments narrow it down. A page of a query that takes long to search for may have few runs, or none,
+        and not be the last one. `flow`, the slug of a flow, or `flow_id` asks for its runs alone; `since` and
+        `until` for those that were created from then on and before then, an aware datetime or ISO 8601 text
+        (UTC unless it says otherwise; a date is its midnight).
 
-        Raises FlowNotFoundError for an unknown slug, ValueError, APITimeoutError, APIConnectionError.
+        Raises FlowNotFoundError for an unknown slug, FlowExecutionError for a query that cannot be read,
+        ValueError, APITimeoutError, APIConnectionError.
         """
         call = requests.runs(
+            query=query,
             flow_id=flow_id,
             flow=flow,
             status=status,

@@ -2,6 +2,8 @@
 
 Arguments are checked here, before anything is sent. Transports perform a `RequestSpec`, and `responses.py`
 reads the response.
+
+More than 300 lines: one request for each thing that can be asked.
 """
 
 import uuid
@@ -219,6 +221,7 @@ def runs(
     status: RunStatus | None,
     limit: int,
     cursor: str | None,
+    query: str | None = None,
     flow: str | None = None,
     since: Time | None = None,
     until: Time | None = None,
@@ -227,6 +230,7 @@ def runs(
     if flow is not None and flow_id is not None:
         raise ValueError("flow and flow_id exclude each other: name the flow by its slug or by its id")
     wanted = {
+        "q": query,
         "flow_id": flow_id,
         "flow": flow,
         "status": status,
@@ -235,8 +239,8 @@ def runs(
         "limit": limit,
         "cursor": cursor,
     }
-    query = tuple((name, whole(name, str(value))) for name, value in wanted.items() if value is not None)
-    return RequestSpec(method="GET", path="/flow-runs", answer=RunPage, query=query)
+    given = tuple((name, whole(name, str(value))) for name, value in wanted.items() if value is not None)
+    return RequestSpec(method="GET", path="/flow-runs", answer=RunPage, query=given)
 
 
 def session(
