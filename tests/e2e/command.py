@@ -1,13 +1,16 @@
 """The command as a process of its own, with bounds on every wait."""
 
+import fcntl
 import os
 import pty
 import queue
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -132,7 +135,7 @@ def started(
 
 
 class Watched:
-    """A command whose stderr is a terminal and whose stdout is a pipe."""
+    """A command whose stderr is a terminal, and whose stdout is a pipe or that terminal."""
 
     def __init__(self, process: subprocess.Popen[bytes], terminal: int) -> None:
         self._process = process
@@ -163,14 +166,17 @@ class Watched:
 
 
 @contextmanager
-def watched(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Iterator[Watched]:
-    """A command that believes to be watched, until the block ends."""
+def watched(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, stdout: int = subprocess.PIPE
+) -> Iterator[Watched]:
+    """A command that believes to be watched, until the block ends; with STDOUT its stdout is watched, too."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
         [*START, *map(str, arguments)],
         env=environment(TERM="xterm", **(env or {})),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=theirs if stdout == subprocess.STDOUT else stdout,
         stderr=theirs,
         preexec_fn=hears_ctrl_c,
     )

@@ -243,7 +243,7 @@ def test_show_tells_what_failed_and_what_took_longest_alone(
     assert main(["runs", "show", run_id, "--slowest", "2", "--costliest", "2"]) == Exit.OK
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "What took longest"
-    words = lines[2].partition("completed")[2].split()
+    words = lines[2].split("  ")[-1].split()
     assert main(["runs", "step", run_id, *words]) == Exit.OK
     assert lines[4:] == ["What cost most", "no attempt of which it is known"]
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,31 @@ def test_ctrl_c_leaves_the_run_alone_and_names_it(server: RunningServer, variabl
         while "endless" not in tail.line():
             pass
         assert tail.interrupt() == Exit.INTERRUPTED
+
+
+def test_a_tail_on_a_terminal_paints_what_goes_on_and_ctrl_c_leaves_it_in_order(
+    server: RunningServer, variables: dict[str, str]
+) -> None:
+    with Client(server.key, base_url=server.address) as client:
+        run_id = client.flow("acme/demo/endless").execute_async().execution_id
+        with watched("runs", "tail", run_id, env=variables, stdout=subprocess.STDOUT) as tail:
+            tail.terminal_until("completed in")
+            tail.terminal_until("endless  ", then=r"\d+\.\d s")
+            assert tail.interrupt() == Exit.INTERRUPTED
+            frames = tail.terminal_until(f"runs cancel {run_id}").split("\x1b[?2026h")
+        # The last frame clears the area, and none hides the cursor.
+        assert "\x1b[J" in frames[-1]
+        assert "endless" not in frames[-1]
+        assert "\x1b[?25l" not in "".join(frames)
+        client.run(run_id).cancel()
+
+
+def test_a_tail_on_a_terminal_ends_with_the_run(variables: dict[str, str]) -> None:
+    done = runglass("run", "acme/demo/quick", "--json", "-m", "you", env=variables)
+    run_id = json.loads(done.stdout)["executionId"]
+    with watched("runs", "tail", run_id, env=variables, stdout=subprocess.STDOUT) as tail:
+        tail.terminal_until("run completed: 2 completed, 1 retried")
+        assert tail.wait() == Exit.OK
 
 
 def test_ctrl_c_twice_cancels_the_run(server: RunningServer, variables: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ stream streaming syntax table task template terminal terminate testing text thre
 transform transport types uvicorn validation value view views watch watcher without writer
 condition index search
 header new
-compare cookie login origin overview parts ranking same show styles tree vendor
+area compare cookie login origin overview parts progress ranking same show styles tree vendor
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 

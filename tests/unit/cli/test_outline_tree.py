@@ -3,7 +3,7 @@
 import time
 from decimal import Decimal
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runglass.cli.terminal.outline_rows import OutlineRows
@@ -107,6 +107,7 @@ def test_a_part_of_the_tree_begins_at_its_own_depth() -> None:
     assert drawn(rows, most=1, within=cells) == ["cells closed"]
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     outer=st.integers(0, 30),
     inner=st.integers(0, 30),

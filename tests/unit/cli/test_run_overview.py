@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runglass.cli.terminal import rankings
@@ -125,6 +125,7 @@ def test_the_tree_fits_the_width(width: int) -> None:
         assert "$0.03" in tree[1]
 
 
+@settings(deadline=None)
 @given(name=st.text(min_size=1, max_size=80), width=st.integers(30, 200))
 def test_no_name_breaks_the_columns(name: str, width: int) -> None:
     rows = rows_of(

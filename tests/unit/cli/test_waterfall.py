@@ -1,6 +1,6 @@
 """Bars on the time axis: where they begin and end, how states differ, and that they stay inside."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runglass.cli.terminal.waterfall import DASHED, DOTTED, THIN, Bar, TimeAxis
@@ -38,6 +38,7 @@ def test_an_axis_says_from_when_to_when_it_goes() -> None:
     assert TimeAxis(0, 1500, 3).header() == "   "
 
 
+@settings(deadline=None)
 @given(
     begin=st.integers(0, 10**9),
     length=st.integers(1, 10**9),

@@ -13,12 +13,11 @@ from runglass.cli.commands.delete_runs import delete
 from runglass.cli.commands.diff_runs import diff
 from runglass.cli.commands.run_files import export
 from runglass.cli.commands.show_run import show
-from runglass.cli.exit_codes import Exit, UsageError
-from runglass.cli.terminal.event_lines import EventLines
+from runglass.cli.commands.tail_run import tail
+from runglass.cli.exit_codes import UsageError
 from runglass.cli.terminal.output import note, stdout, write_json, write_line
 from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.step_view import attempt_lines
-from runglass.events import FlowCompleted, StreamEvent, UnknownEvent, is_terminal
 from runglass.trace import RunStatus, StepAttempts
 
 
@@ -88,25 +87,6 @@ def list_runs(
 
 @group.command()
 @options.run_id
-@options.as_json
-@options.server
-def tail(run_id: str, as_json: bool, base_url: str | None, api_key: str | None) -> None:
-    """Every event of a run from the first, then live until it ends. Exit code 1 if it does not complete."""
-    console = stdout()
-    lines = EventLines()
-    last: StreamEvent | None = None
-    with connect(base_url, api_key) as client:
-        for last in named_run(client, run_id).live_trace():
-            if as_json:
-                write_json(last.data if isinstance(last, UnknownEvent) else last)
-            else:
-                write_line(console, lines.line(last))
-    if last is not None and is_terminal(last) and not isinstance(last, FlowCompleted):
-        raise click.exceptions.Exit(Exit.FAILED)
-
-
-@group.command()
-@options.run_id
 @options.server
 def cancel(run_id: str, base_url: str | None, api_key: str | None) -> None:
     """End a run that has not ended; its trace so far stays."""
@@ -163,5 +143,6 @@ def step(
 
 group.add_command(diff)
 group.add_command(show)
+group.add_command(tail)
 group.add_command(delete)
 group.add_command(export)

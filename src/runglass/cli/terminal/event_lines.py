@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import assert_never
 
 import msgspec
+from rich.cells import cell_len
 from rich.text import Text
 
 from runglass.cli.terminal import formatting
@@ -57,8 +58,9 @@ class EventLines:
         if isinstance(event, StepEvent):
             where = step_label(event)
             # The steps to come are not known, so the column is as wide as the longest name so far.
-            self._step_width = min(40, max(self._step_width, len(where)))
-            line.append(f"{where:<{self._step_width}}  ", "bold")
+            cells = cell_len(where)
+            self._step_width = min(40, max(self._step_width, cells))
+            line.append(where + " " * (self._step_width - cells) + "  ", "bold")
         line.append(one_line(text, limit=LIMIT), style)
         return line
 

@@ -1,0 +1,255 @@
+"""What goes on in a run, fed with its events: which of them stay on the screen, and the lines that change.
+
+Pure: no terminal, no clock. Memory is bounded by the steps of the flow and those that run at one time.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from runglass.cli.terminal import formatting
+from runglass.cli.terminal.event_lines import EventLines
+from runglass.cli.terminal.output import one_line
+from runglass.events import (
+    StepCompleted,
+    StepError,
+    StepEvent,
+    StepInput,
+    StepModelCall,
+    StepModelReserved,
+    StepOutput,
+    StepPaused,
+    StepPausedForToolCalls,
+    StepProgress,
+    StepRetrying,
+    StepSkipped,
+    StepStarted,
+    StreamEvent,
+)
+from runglass.fold import RunFold
+from runglass.trace import RunSummary, StepTrace
+
+MOST_LINES = 10
+MOST_OF_A_STEP = 10
+"""So many lines about a step in a loop stay for each kind of event; further ones are counted."""
+MOST_NAMED = 4
+TEXT_CHARS = 200
+BAR_CELLS = 10
+NARROW = 60
+
+_PASSING = (StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
+"""Events of what goes on, which the changing lines tell."""
+
+Address = tuple[str, tuple[int, ...] | None]
+
+
+class Retry(NamedTuple):
+    """A failed attempt, and when the next one begins."""
+
+    next_attempt: int
+    due: datetime | None
+    error: str
+
+
+class RunProgress:
+    """The state of one run, after the events that it was given with `add`, in order."""
+
+    def __init__(self) -> None:
+        self._fold = RunFold(RunSummary(id="", flow_id="", status="pending"))
+        self._lines = EventLines()
+        self._begun: datetime | None = None
+        self._last: datetime | None = None
+        self._ended: dict[str, Counter[str]] = defaultdict(Counter)
+        self._told: Counter[tuple[str, str]] = Counter()
+        self._retries: dict[Address, Retry] = {}
+        self._texts: dict[Address, str] = {}
+        self._seen: set[str] = set()
+        self._waits_for = ""
+
+    @property
+    def summary(self) -> RunSummary:
+        """The run as it stands."""
+        return self._fold.summary
+
+    def add(self, event: StreamEvent) -> Iterator[Text]:
+        """Takes an event in; the lines that stay on the screen because of it."""
+        self._fold.apply(event)
+        at = formatting.moment(event.at)
+        self._begun = self._begun or at
+        self._last = at or self._last
+        if isinstance(event, StepEvent):
+            self._add_to_step(event, at)
+        elif isinstance(event, StepPaused | StepPausedForToolCalls):
+            self._waits_for = _waits_for(event)
+        if not isinstance(event, _PASSING):
+            yield from self._staying(event)
+
+    def lines(self, *, now: datetime, width: int, most: int = MOST_LINES) -> Sequence[Text]:
+        """What goes on at a moment: at most so many lines of at most so many cells."""
+        steps = list(self._step_lines(now))
+        room = max(most - 1, 0)
+        if len(steps) > room:
+            hidden = len(steps) - max(room - 1, 0)
+            steps = [
+                *steps[: max(room - 1, 0)],
+                Text(f"  … and {formatting.counted(hidden, 'step')} more", "dim"),
+            ]
+        lines = [self._head(now, is_narrow=width < NARROW), *steps][:most]
+        for line in lines:
+            line.truncate(width, overflow="ellipsis")
+        return lines
+
+    def _add_to_step(self, event: StepEvent, at: datetime | None) -> None:
+        address = (event.step_id, event.loop_path)
+        match event:
+            case StepProgress():
+                self._texts[address] = (self._texts.get(address, "") + event.text)[-TEXT_CHARS:]
+                return
+            case StepRetrying():
+                due = None if at is None else at + timedelta(milliseconds=event.delay_ms)
+                self._retries[address] = Retry(event.next_attempt, due, formatting.error_text(event.error))
+                self._ended[event.step_id]["tried again"] += 1
+            case StepStarted():
+                self._seen.add(event.step_id)
+                self._retries.pop(address, None)
+            case StepCompleted():
+                self._ended[event.step_id]["done"] += 1
+            case StepError():
+                self._ended[event.step_id]["failed"] += 1
+            case StepSkipped():
+                self._seen.add(event.step_id)
+                self._ended[event.step_id]["skipped"] += 1
+        if not isinstance(event, _PASSING) or isinstance(event, StepStarted):
+            self._texts.pop(address, None)
+
+    def _staying(self, event: StreamEvent) -> Iterator[Text]:
+        if isinstance(event, StepEvent) and event.loop_path:
+            kind = (event.step_id, event.event_type)
+            self._told[kind] += 1
+            if self._told[kind] > MOST_OF_A_STEP:
+                return
+            yield self._lines.line(event)
+            if self._told[kind] == MOST_OF_A_STEP:
+                what = event.event_type.rpartition("_")[2]
+                yield Text(
+                    f"{'':>12}… further ones of {one_line(event.step_id, limit=64)} ({what}) are counted",
+                    "dim",
+                )
+            return
+        yield self._lines.line(event)
+
+    def _head(self, now: datetime, *, is_narrow: bool) -> Text:
+        run = self._fold.summary
+        mark, style = {"paused": ("‖", "yellow")}.get(run.status, ("▷", "cyan"))
+        head = Text.assemble((f"{mark} ", style), (one_line(formatting.flow(run), limit=64), "bold"))
+        if run.step_count:
+            seen = min(len(self._seen), run.step_count)
+            filled = seen * BAR_CELLS // run.step_count
+            head.append("  ")
+            if not is_narrow:
+                head.append("█" * filled, "cyan")
+                head.append("░" * (BAR_CELLS - filled) + " ", "dim")
+            head.append(f"{seen}/{run.step_count} steps begun")
+        if self._begun is not None:
+            head.append(f"  {_since(self._begun, now)}")
+        totals = run.totals
+        if totals is not None:
+            for number, what in (
+                (totals.completed, "done"),
+                (totals.retried, "tried again"),
+                (totals.failed, "failed"),
+            ):
+                if number:
+                    head.append(f"  {number:,} {what}", "red" if what == "failed" else "")
+            if totals.tokens is not None:
+                head.append(f"  {formatting.counted(totals.tokens.total, 'token')}")
+            if totals.cost_usd is not None:
+                head.append(f"  {formatting.least_money(totals)}")
+        return head
+
+    def _step_lines(self, now: datetime) -> Iterator[Text]:
+        """A line for each step that goes on; iterations of one step are one line."""
+        by_step: dict[str, list[StepTrace]] = {}
+        for change in self._fold.open_steps:
+            by_step.setdefault(change.step.step_id, []).append(change.step)
+        if self._fold.status == "paused" and not by_step:
+            yield Text(f"  ‖ {self._waits_for}", "yellow")
+        labels = {step_id: one_line(step_id, limit=40) for step_id in by_step}
+        width = max(map(cell_len, labels.values()), default=0)
+        for step_id, steps in by_step.items():
+            label = set_cell_size(labels[step_id], width)
+            if len(steps) == 1 and steps[0].loop_path is None:
+                yield self._one_line(label, steps[0], now)
+            else:
+                yield self._folded_line(label, steps, now)
+
+    def _one_line(self, label: str, step: StepTrace, now: datetime) -> Text:
+        address = (step.step_id, step.loop_path)
+        retry = self._retries.get(address)
+        if retry is not None:
+            return Text(f"  ↻ {label}  {_next_attempt(retry, now)}: {one_line(retry.error)}", "yellow")
+        is_waiting = self._fold.status == "paused"
+        line = Text.assemble(("  ‖ " if is_waiting else "  ▷ ", "yellow" if is_waiting else "cyan"), label)
+        if is_waiting:
+            line.append(f"  {self._waits_for}", "yellow")
+        if step.attempt > 1:
+            line.append(f"  attempt {step.attempt}", "yellow")
+        started = formatting.moment(step.started_at)
+        if started is not None:
+            line.append(f"  {_since(started, now)}")
+        if step.tokens is not None:
+            line.append(f"  {formatting.counted(step.tokens.total, 'token')}")
+        if step.model_used is not None:
+            line.append(f"  {one_line(step.model_used, limit=40)}", "dim")
+        if text := self._texts.get(address):
+            line.append(f"  …{one_line(text, limit=TEXT_CHARS)[-60:]}", "dim")
+        return line
+
+    def _folded_line(self, label: str, steps: Sequence[StepTrace], now: datetime) -> Text:
+        running = [step for step in steps if (step.step_id, step.loop_path) not in self._retries]
+        waiting = len(steps) - len(running)
+        named = " ".join(f"[{formatting.iteration_of(step)}]" for step in running[:MOST_NAMED])
+        more = " …" if len(running) > MOST_NAMED else ""
+        line = Text.assemble(("  ▷ " if running else "  ↻ ", "cyan" if running else "yellow"), label)
+        for what, number in self._ended[steps[0].step_id].items():
+            style = {"failed": "red", "tried again": "yellow"}.get(what, "")
+            line.append(f"  {number:,} {what}", style)
+        if running:
+            oldest = min((at for step in running if (at := formatting.moment(step.started_at))), default=None)
+            since = "" if oldest is None else f" {_since(oldest, now)}"
+            line.append(f"  {len(running):,} running{since}  {named}{more}")
+        if waiting:
+            retries = [self._retries[step.step_id, step.loop_path] for step in steps if step not in running]
+            due = min((retry for retry in retries if retry.due), key=lambda it: it.due or now, default=None)
+            first = "" if due is None else f", {_next_attempt(due, now)}"
+            line.append(f"  {formatting.counted(waiting, 'attempt')} to come{first}", "yellow")
+        return line
+
+
+def _since(then: datetime, now: datetime) -> str:
+    # Tenths, as the line changes ten times a second.
+    seconds = max((now - then).total_seconds(), 0)
+    return f"{seconds:.1f} s" if seconds < 60 else formatting.duration(round(seconds) * 1000)
+
+
+def _next_attempt(retry: Retry, now: datetime) -> str:
+    if retry.due is None or retry.due <= now:
+        return f"attempt {retry.next_attempt} begins"
+    return f"attempt {retry.next_attempt} in {_since(now, retry.due)}"
+
+
+def _waits_for(event: StepPaused | StepPausedForToolCalls) -> str:
+    if isinstance(event, StepPaused):
+        after = "" if event.step_id is None else f"after {one_line(event.step_id, limit=64)}: "
+        return f"{after}waits for the next call of a step-through"
+    names = []
+    for call in event.tool_calls:
+        function = call.get("function", call)
+        names.append(str(function.get("name")) if isinstance(function, dict) else "?")
+    named = f": {one_line(', '.join(names), limit=100)}" if names else ""
+    number = f"{formatting.counted(len(names), 'tool call')}" if names else "tool calls"
+    return f"waits for the results of {number}{named}"
