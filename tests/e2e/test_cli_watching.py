@@ -77,6 +77,7 @@ def test_a_watched_run_shows_its_steps_on_stderr_and_stdout_stays_clean(variable
         text = run.terminal_until("run completed")
         assert run.wait() == Exit.OK
         assert json.loads(run.stdout())["said"] == "Hello you"
+        run.terminal_until("look closer: runglass runs show 01")
     assert text.index("run 01") < text.index("run started") < text.index("attempt 1 failed")
 
 

@@ -107,6 +107,8 @@ def run(
         write_json(completed)
     else:
         write_json(completed.result, indent=2)
+    if is_watched(stderr()):
+        note(f"look closer: runglass runs show {completed.execution_id}")
 
 
 def _message(text: str | None, file: str | None) -> str | None:
