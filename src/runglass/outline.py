@@ -38,7 +38,8 @@ class OutlineColumns(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     `parent` is a row number of the whole outline, -1 at the top. `index` is an iteration's, else -1.
     `attempt` is the number of an attempt, of a step that of its latest one, else 0; `attempts` is how many a
-    step had. `start` and `end` are milliseconds since the run's `startedAt`, -1 where there is none yet.
+    step had. `position` is that by which the store finds a step in its iteration, and its attempts, else 0.
+    `start` and `end` are milliseconds since the run's `startedAt`, -1 where there is none yet.
     `tokens` and `cost`, in US dollars, are sums over everything inside of a row.
     """
 
@@ -49,6 +50,7 @@ class OutlineColumns(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     index: list[int]
     attempt: list[int]
     attempts: list[int]
+    position: list[int]
     status: list[int]
     start: list[int]
     end: list[int]
@@ -104,6 +106,7 @@ class Columns:
         self.sort = array("i")
         self.number = array("i")
         self.attempts = array("i")
+        self.position = array("i")
         self.status = array("b")
         self.start = array("q")
         self.end = array("q")
@@ -129,6 +132,7 @@ class Columns:
         self.sort.append(sort)
         self.number.append(number)
         self.attempts.append(attempts)
+        self.position.append(0)
         status, start, end, tokens, cost = own
         self.status.append(status)
         self.start.append(start)

@@ -166,8 +166,11 @@ class OutlineBuilder:
                 parent = self._parents[number]
             newest = loop_path, self._inside(parent, loop_path, depth)
         if number not in self._has_inner:
-            return self._columns.add(newest[1], number, number * _SORTS, attempt, 1, own)
+            row = self._columns.add(newest[1], number, number * _SORTS, attempt, 1, own)
+            self._columns.position[row] = self._position
+            return row
         row = self._inner(newest[1], number)
+        self._columns.position[row] = self._position
         self._columns.number[row], self._columns.attempts[row] = attempt, 1
         self._columns.set_own(row, own)
         return row
@@ -179,10 +182,12 @@ class OutlineBuilder:
         if self._attempt == step:
             first = columns.number[step]
             self._attempt = self._columns.add(step, first - MOST, sort, first, 0, columns.own(step))
+            columns.position[self._attempt] = self._position
             columns.set_own(step, NOTHING)
         if columns.status[self._attempt] == _FAILED:
             columns.status[self._attempt] = _RETRIED
         self._attempt = self._columns.add(step, attempt - MOST, sort, attempt, 0, own)
+        columns.position[self._attempt] = self._position
         columns.number[step] = attempt
         columns.attempts[step] += 1
 

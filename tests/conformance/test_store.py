@@ -186,6 +186,50 @@ async def test_attempts_are_found_by_key_and_read_in_parts(store: Store) -> None
     assert await store.attempt_data(run.no, [], limit_bytes=1000) == []
 
 
+@pytest.mark.parametrize(
+    ("loop_index", "places"),
+    [
+        (None, [(1, "1,2"), (2, "0,12"), (3, "1,0"), (4, "0,2")]),
+        ("1,0", [(3, "1,0")]),
+        ("2", [(1, "1,2"), (4, "0,2")]),
+        ("12", [(2, "0,12")]),
+        ("1", []),
+        ("1,2", [(1, "1,2")]),
+        ("5,0,2", []),
+    ],
+)
+async def test_attempts_are_found_by_the_end_of_their_iterations_path(
+    store: Store, loop_index: str | None, places: list[tuple[int, str]]
+) -> None:
+    """The last of them is the iteration that began last, whatever its number."""
+    run = await make_run(store)
+    paths = ("1,2", "0,12", "1,0", "0,2")
+    steps = [row(place)._replace(loop_path=path) for place, path in enumerate(paths, 1)]
+    steps.append(row(5, step_id="t"))
+    await store.append(batch(run, 0, b"1", steps=steps))
+    await store.append(
+        batch(run, 1, b"2", steps=[row(3, attempt=2)._replace(loop_path="1,0"), row(6, step_id="t")])
+    )
+    keys = [
+        AttemptKey(place, path, number) for place, path in places for number in range(1, 2 + (place == 3))
+    ]
+    assert await store.attempt_keys(run.no, "s", loop_index=loop_index) == keys
+    newest = places[-1][0] if places else None
+    assert await store.newest_position(run.no, "s", loop_index=loop_index) == newest
+    assert await store.newest_position(run.no, "u", loop_index=loop_index) is None
+    for place in range(1, 7):
+        at = await store.attempt_keys(run.no, "s", position=place, loop_index=loop_index)
+        assert at == [key for key in keys if key.position == place]
+
+
+async def test_a_step_outside_of_loops_is_in_no_iteration(store: Store) -> None:
+    run = await make_run(store)
+    await store.append(batch(run, 0, b"1", steps=[row(1)]))
+    assert await store.newest_position(run.no, "s") == 1
+    assert await store.newest_position(run.no, "s", loop_index="0") is None
+    assert await store.attempt_keys(run.no, "s", loop_index="0") == []
+
+
 @pytest.mark.parametrize("limit_bytes", [1, 30, 1000])
 async def test_the_pages_of_a_trace_are_the_trace(store: Store, limit_bytes: int) -> None:
     run = await make_run(store)

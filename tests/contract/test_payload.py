@@ -121,6 +121,11 @@ def test_attempts_and_iterations_are_found_as_in_the_trace_of_a_step(http: httpx
     assert content(loop_index="0,1") == {"cell": 1, "attempt": 1}
     assert content(loop_index="1,1", attempt=1, part="error")["line"] == 2
     assert content(part="input")["cell"] == 11
+    outline = http.get(f"/flow-runs/{run}/trace/outline").json()["columns"]
+    positions = sorted({position for position in outline["position"] if position})
+    cells = [content(position=position)["cell"] for position in positions]
+    assert cells == [0, 1, 10, 11]
+    assert content(position=positions[3], attempt=1, part="error")["line"] == 2
 
 
 def test_what_there_is_not_is_told_apart(http: httpx2.Client, kept: str) -> None:

@@ -147,6 +147,35 @@ def test_attempt_and_loop_index_select_the_attempt(
     assert attempt(http, cells, query) == expected
 
 
+def test_a_position_of_the_outline_finds_the_same_attempt(http: httpx2.Client, cells: str) -> None:
+    """And only with the step and the iteration that are there."""
+    outline = http.get(cells.replace("steps/cell/trace", "trace/outline")).json()
+    columns, found = outline["columns"], []
+    for row, number in enumerate(columns["attempt"]):
+        position = columns["position"][row]
+        assert (position > 0) == (number > 0)
+        if number:
+            found.append(attempt(http, cells, f"position={position}&attempt={number}"))
+    assert [iteration for iteration, _ in found] == [(0, 0), (0, 1), (1, 0), *[(1, 1)] * 3, (1, 2)]
+    assert [number for _, number in found] == [1, 1, 1, 2, 1, 2, 1]
+    at = next(
+        position
+        for position, tried in zip(columns["position"], columns["attempts"], strict=True)
+        if tried == 2
+    )
+    assert attempt(http, cells, f"position={at}") == ((1, 1), 2)
+    assert attempt(http, cells, f"position={at}&loop_index=1&attempt=all") == [((1, 1), 1), ((1, 1), 2)]
+    for path in (
+        f"{cells}?position={at}&attempt=3",
+        f"{cells}?position={at}&loop_index=0,1",
+        f"{cells}?position=1000",
+        f"{cells.replace('cell', 'rows')}?position={at}",
+    ):
+        answer = http.get(path)
+        assert refusal(answer) == (404, "STEP_NOT_FOUND"), path
+    assert "has no attempt 3 at position" in detail(http.get(f"{cells}?position={at}&attempt=3"))["message"]
+
+
 def test_all_attempts_come_with_the_step_id(http: httpx2.Client, base: str) -> None:
     body = http.get(f"{base}/steps/shout/trace?attempt=all").json()
     assert list(body) == ["stepId", "attempts"]
@@ -200,6 +229,8 @@ def test_an_unknown_step_attempt_or_iteration_is_not_found(http: httpx2.Client, 
         "LoopIndex=1",
         "attempts=1",
         "attempt=%ff",
+        "position=0",
+        "position=x",
     ],
 )
 def test_a_bad_query_value_is_refused_by_name(http: httpx2.Client, base: str, query: str) -> None:

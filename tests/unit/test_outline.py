@@ -204,9 +204,24 @@ def test_the_order_in_which_steps_began_changes_no_row(log: list[JsonObject], da
     other = dict(zip(places, data.draw(st.permutations(places)), strict=True))
     moved = sorted((other[row[0]], *row[1:]) for row in attempts)
     started_at = trace.flow_run.started_at
-    assert rows_of(outline_of(moved, started_at=started_at)) == rows_of(
-        outline_of(attempts, started_at=started_at)
-    )
+    rows = rows_of(outline_of(attempts, started_at=started_at))
+    for row in rows:
+        row["position"] = other.get(row["position"], 0)
+    assert rows_of(outline_of(moved, started_at=started_at)) == rows
+
+
+@given(run_logs())
+def test_a_row_of_an_attempt_has_the_position_at_which_the_store_has_it(log: list[JsonObject]) -> None:
+    trace, attempts = attempts_of(log)
+    rows = rows_of(outline_of(attempts, started_at=trace.flow_run.started_at))
+    tried = [row for number, row in enumerate(rows) if not inside(rows, number)]
+    assert sorted((row["position"], row["name"], row["attempt"]) for row in tried) == [
+        (position, step_id, number) for position, step_id, _, number, _, _ in attempts
+    ]
+    for row in rows:
+        assert (row["position"] > 0) == (row["attempt"] > 0)
+        if row["kind"] == "attempt":
+            assert row["position"] == rows[row["parent"]]["position"]
 
 
 @given(run_logs(), st.integers(1, 5), st.integers(1, 9))

@@ -181,7 +181,7 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             READING,
             "One step's attempts",
             Answer((StepTrace, StepAttempts), "One attempt; with `attempt=all` every one."),
-            query=(runs.ATTEMPT, runs.LOOP_INDEX),
+            query=(runs.ATTEMPT, runs.LOOP_INDEX, runs.POSITION),
             finds=run,
         ),
         Endpoint(
@@ -192,7 +192,7 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             READING,
             "What went into a step or came out of it",
             Answer((dict,), "The content as JSON.", beside=RANGES),
-            query=(payload.PART, payload.ONE_ATTEMPT, runs.LOOP_INDEX),
+            query=(payload.PART, payload.ONE_ATTEMPT, runs.LOOP_INDEX, runs.POSITION),
             headers=(payload.RANGE, payload.IF_RANGE, payload.IF_NONE_MATCH),
             finds=run,
         ),

@@ -289,8 +289,21 @@ class Store(Protocol):
     async def attempts(self, run_no: int, step_id: str) -> list[StepRow]:
         """Every attempt of the step, ordered by position, then attempt number."""
 
-    async def attempt_keys(self, run_no: int, step_id: str) -> list[AttemptKey]:
-        """As `attempts`, without the data: as cheap for large attempts as for small ones."""
+    async def attempt_keys(
+        self, run_no: int, step_id: str, *, position: int | None = None, loop_index: str | None = None
+    ) -> list[AttemptKey]:
+        """As `attempts`, without the data: as cheap for large attempts as for small ones.
+
+        Where they are given, those at `position` alone, and in iterations whose path ends in `loop_index`.
+        """
+
+    async def newest_position(
+        self, run_no: int, step_id: str, *, loop_index: str | None = None
+    ) -> int | None:
+        """The position of the step in that of its iterations that began last, None if there is none.
+
+        Of the iterations whose path ends in `loop_index` where it is given, for which all may be looked at.
+        """
 
     async def attempt_data(self, run_no: int, keys: Sequence[AttemptKey], *, limit_bytes: int) -> list[bytes]:
         """The data of the first of these attempts, in their order: one at least, about `limit_bytes`."""

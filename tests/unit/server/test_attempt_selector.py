@@ -1,8 +1,8 @@
-"""The rules of `attempt` and `loop_index`, where loops run at the same time and nest."""
+"""The rules of `attempt`, where loops run at the same time and nest."""
 
 import pytest
 
-from runglass.server.requests.attempt_selector import choose
+from runglass.server.requests.attempt_selector import SLICE_ROWS, choose
 from runglass.store.records import StepRow
 
 
@@ -23,34 +23,29 @@ ROWS = [
 
 
 @pytest.mark.parametrize(
-    ("attempt", "loop_index", "chosen"),
+    ("attempt", "chosen"),
     [
-        ("latest", None, [("0,2", 2)]),
-        ("1", None, [("0,2", 1)]),
-        ("3", None, []),
-        ("latest", "1,0", [("1,0", 3)]),
-        ("2", "1,0", [("1,0", 2)]),
-        ("latest", "2", [("0,2", 2)]),
-        ("latest", "0", [("1,0", 3)]),
-        ("latest", "1", []),
-        ("latest", "5,0,2", []),
-        ("all", "2", [("0,2", 1), ("0,2", 2), ("1,2", 1)]),
-        (
-            "all",
-            None,
-            [("0,2", 1), ("0,2", 2), ("0,12", 1), ("1,0", 1), ("1,0", 2), ("1,0", 3), ("1,2", 1)],
-        ),
+        ("latest", [("0,2", 2)]),
+        ("1", [("0,2", 1)]),
+        ("3", []),
+        ("all", [("0,2", 1), ("0,2", 2), ("0,12", 1), ("1,0", 1), ("1,0", 2), ("1,0", 3), ("1,2", 1)]),
     ],
 )
-def test_attempt_and_loop_index_select_rows(
-    attempt: str, loop_index: str | None, chosen: list[tuple[str, int]]
+def test_attempts_are_selected_by_number_in_the_iteration_that_began_last(
+    attempt: str, chosen: list[tuple[str, int]]
 ) -> None:
-    found = choose(ROWS, attempt=attempt, loop_index=loop_index)
+    found = choose(ROWS, attempt=attempt)
     assert [(row.loop_path, row.attempt) for row in found] == chosen
+
+
+def test_more_attempts_than_are_sorted_at_a_time_are_in_order() -> None:
+    count = 2 * SLICE_ROWS + 1
+    rows = [row(place, f"{place % 7},{count - place}") for place in range(1, count + 1)]
+    found = [tuple(map(int, row.loop_path.split(","))) for row in choose(rows, attempt="all")]
+    assert found == sorted((place % 7, count - place) for place in range(1, count + 1))
 
 
 def test_a_step_outside_of_loops_has_no_iterations() -> None:
     rows = [row(1, "", 1), row(1, "", 2)]
-    assert choose(rows, attempt="latest", loop_index=None) == rows[1:]
-    assert choose(rows, attempt="latest", loop_index="0") == []
-    assert choose([], attempt="all", loop_index=None) == []
+    assert choose(rows, attempt="latest") == rows[1:]
+    assert choose([], attempt="all") == choose([], attempt="latest") == []

@@ -56,6 +56,7 @@ async def payload(
     part: Part,
     attempt: str,
     loop_index: str | None,
+    position: int | None,
     wanted: str | None,
     if_range: str | None,
     if_none_match: str | None,
@@ -66,7 +67,9 @@ async def payload(
     is answered with 404 CONTENT_NOT_KEPT; what was too large is kept cut, as the trace says (`truncated`).
     """
     store = runtime_of(request).store
-    chosen = await chosen_attempts(store, run, step_id, attempt=attempt, loop_index=loop_index)
+    chosen = await chosen_attempts(
+        store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
+    )
     (data,) = await store.attempt_data(run.no, chosen, limit_bytes=PART_BYTES)
     body = await offload(partial(_content_of, run, data, part), size_bytes=len(data))
     if body is None:

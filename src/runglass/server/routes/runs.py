@@ -41,6 +41,11 @@ LOOP_INDEX = Parameter(
     Annotated[str, Meta(pattern="^[0-9]{1,9}(,[0-9]{1,9})*$")],
     "the index of an iteration from 0 on, in nested loops `I,J` from the outer one in",
 )
+POSITION = Parameter(
+    "position",
+    Annotated[int, Meta(ge=1, le=1 << 31)],
+    "the `position` of a row of the outline, which finds its attempts at once in a run of any size",
+)
 AFTER = Parameter(
     "after",
     Annotated[str, Meta(pattern="^[0-9]{1,18}$")],
@@ -79,14 +84,17 @@ async def step_trace(
     step_id: str,
     attempt: str,
     loop_index: str | None,
+    position: int | None,
 ) -> ASGIApp:
     """One attempt of a step, or all of them ordered by iteration and attempt number.
 
-    Without `loop_index`, `latest` and a number select within the iteration that started last. A `loop_index`
-    with fewer indices than the step has loops around it selects by the innermost loops.
+    Without `loop_index` and `position`, `latest` and a number select within the iteration that started last.
+    A `loop_index` with fewer indices than the step has loops around it selects by the innermost loops.
     """
     store = runtime_of(request).store
-    chosen = await chosen_attempts(store, run, step_id, attempt=attempt, loop_index=loop_index)
+    chosen = await chosen_attempts(
+        store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
+    )
     if attempt.strip() == "all":
         opening = b'{"stepId":%b,"attempts":' % msgspec.json.encode(step_id)
         pages = _data_of(store, run, chosen)

@@ -2,26 +2,41 @@
 
 from functools import partial
 
-from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.engine.scheduling.offloading import offload
 from runglass.errors import api_error
 from runglass.server.requests.attempt_selector import choose
 from runglass.store.base import Store
 from runglass.store.records import AttemptKey, RunRecord
 
+KEY_BYTES = 256
+"""About what a key takes, with what is needed to sort it."""
+
 
 async def chosen_attempts(
-    store: Store, run: RunRecord, step_id: str, *, attempt: str, loop_index: str | None
+    store: Store, run: RunRecord, step_id: str, *, attempt: str, loop_index: str | None, position: int | None
 ) -> list[AttemptKey]:
-    """The attempts that are meant, one at least; see `choose`. Raises STEP_NOT_FOUND."""
+    """The attempts that are meant, one at least. Raises STEP_NOT_FOUND.
+
+    `position` is that of the step in one iteration, as outlines have it: then no other is looked at.
+    `loop_index` is `I`, or `I,J` from the outer loop in. With fewer indices than loops it selects by the
+    innermost loops: `2` for a step in two loops selects every iteration whose `loopIndex` is 2. For `attempt`
+    see `choose`.
+    """
     attempt, loop_index = attempt.strip(), loop_index and loop_index.strip()
-    keys = await store.attempt_keys(run.no, step_id)
-    # A step in a loop may have so many attempts that sorting them would block the event loop.
-    chosen = await offload_in_turn(partial(choose, keys, attempt=attempt, loop_index=loop_index))
+    at = position
+    if at is None and attempt != "all":
+        # All others are passed over where they are stored: a step in a loop may have a million attempts.
+        at = await store.newest_position(run.no, step_id, loop_index=loop_index)
+    keys = []
+    if at is not None or attempt == "all":
+        keys = await store.attempt_keys(run.no, step_id, position=at, loop_index=loop_index)
+    chosen = await offload(partial(choose, keys, attempt=attempt), size_bytes=len(keys) * KEY_BYTES)
     if not chosen:
         message = f"run {run.id!r} has no step {step_id!r}"
-        if keys:
+        if keys or await store.newest_position(run.no, step_id) is not None:
             which = "attempt" if attempt in ("latest", "all") else f"attempt {attempt}"
             iteration = f" in iteration {loop_index}" if loop_index else ""
-            message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}"
+            place = f" at position {position}" if position else ""
+            message = f"step {step_id!r} of run {run.id!r} has no {which}{iteration}{place}"
         raise api_error("STEP_NOT_FOUND", message, execution_id=run.id, step_id=step_id)
     return chosen

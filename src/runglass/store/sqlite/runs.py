@@ -145,12 +145,26 @@ class Runs:
         )
         return await self._db.read(every(StepRow._make, sql, run_no, step_id))
 
-    async def attempt_keys(self, run_no: int, step_id: str) -> list[AttemptKey]:
-        sql = (
-            f"{_KEYS} FROM step WHERE run_no = ?1 AND step_id = ?2 UNION ALL"
-            f" {_KEYS} FROM step_attempt WHERE run_no = ?1 AND step_id = ?2 ORDER BY 1, 3"
-        )
-        return await self._db.read(every(AttemptKey._make, sql, run_no, step_id))
+    async def attempt_keys(
+        self, run_no: int, step_id: str, *, position: int | None = None, loop_index: str | None = None
+    ) -> list[AttemptKey]:
+        where, values = _of_step(run_no, step_id, loop_index)
+        if position is not None:
+            where, values = f"{where} AND position = :position", values | {"position": position}
+        sql = f"{_KEYS} FROM step {where} UNION ALL {_KEYS} FROM step_attempt {where} ORDER BY 1, 3"
+        return await self._db.read(lambda db: [AttemptKey._make(row) for row in db.execute(sql, values)])
+
+    async def newest_position(
+        self, run_no: int, step_id: str, *, loop_index: str | None = None
+    ) -> int | None:
+        where, values = _of_step(run_no, step_id, loop_index)
+        sql = f"SELECT position FROM step {where} ORDER BY position DESC LIMIT 1"
+
+        def work(db: sqlite3.Connection) -> int | None:
+            row = db.execute(sql, values).fetchone()
+            return None if row is None else int(row[0])
+
+        return await self._db.read(work)
 
     async def attempt_data(self, run_no: int, keys: Sequence[AttemptKey], *, limit_bytes: int) -> list[bytes]:
         # An attempt is in one of the two, and moves from the first to the second when the next one starts.
@@ -214,6 +228,17 @@ class Runs:
                 return True
 
         return await self._db.read(work)
+
+
+def _of_step(run_no: int, step_id: str, loop_index: str | None) -> tuple[str, dict[str, int | str]]:
+    """The condition for attempts of a step, and its values."""
+    where = "WHERE run_no = :run_no AND step_id = :step_id"
+    values: dict[str, int | str] = {"run_no": run_no, "step_id": step_id}
+    if loop_index is None:
+        return where, values
+    # Compared by SQLite, which leaves the interpreter to others while it goes through a long loop.
+    ends = "substr(',' || loop_path, -length(:loop_index)) = :loop_index"
+    return f"{where} AND {ends}", values | {"loop_index": f",{loop_index}"}
 
 
 def _require_run(db: sqlite3.Connection, run_no: int) -> None:

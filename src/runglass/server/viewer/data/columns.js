@@ -15,7 +15,7 @@ const FIRST_CAPACITY = 1024;
 const TYPES = {
   parent: Int32Array, first: Int32Array, last: Int32Array, next: Int32Array, prev: Int32Array, children: Int32Array,
   open: Int32Array, kind: Uint8Array, status: Uint8Array, depth: Uint16Array, name: Int32Array, index: Int32Array,
-  attempt: Int32Array, attempts: Int32Array, start: Float64Array, end: Float64Array, tokens: Float64Array,
+  attempt: Int32Array, attempts: Int32Array, position: Int32Array, start: Float64Array, end: Float64Array, tokens: Float64Array,
   cost: Float64Array,
 };
 
@@ -38,7 +38,7 @@ export class Rows {
    * @param {OutlinePage} page */
   addPage(page) {
     if (page.first !== this.count) throw new RangeError(`row ${page.first} does not follow on ${this.count} rows`);
-    const { parent, kind, name, index, attempt, attempts, status, start, end, tokens, cost } = page.columns;
+    const { parent, kind, name, index, attempt, attempts, position, status, start, end, tokens, cost } = page.columns;
     const kinds = page.kinds.map((each) => KINDS.indexOf(each));
     const statuses = page.statuses.map((each) => STATUSES.indexOf(each));
     const names = page.names.map((each) => this.nameId(each));
@@ -48,6 +48,7 @@ export class Rows {
       this.index[row] = index[at];
       this.attempt[row] = attempt[at];
       this.attempts[row] = attempts[at];
+      this.position[row] = position[at];
       this.status[row] = statuses[status[at]];
       this.start[row] = start[at];
       this.end[row] = end[at];

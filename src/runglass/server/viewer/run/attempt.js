@@ -40,6 +40,9 @@ export class AttemptReader {
     this.timer = setTimeout(async () => {
       const parameters = new URLSearchParams({ attempt: String(attempt) });
       if (loopIndex) parameters.set("loop_index", loopIndex);
+      // What has begun since the outline was read has none: it is found by its iteration.
+      const position = this.model.rows.position[row];
+      if (position) parameters.set("position", String(position));
       try {
         const path = `${this.model.path}/steps/${encodeURIComponent(stepId)}/trace?${parameters}`;
         const value = await get(path, abort);
