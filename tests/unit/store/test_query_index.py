@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from runglass.events import StepCompleted, encode_event
-from runglass.run_query import RunQuery, first_id
+from runglass.run_query import RunQuery, Term, first_id
 from runglass.store.records import Append
 from runglass.store.sqlite import connections, query_index, run_lists
 from runglass.store.sqlite.sql_helpers import every
@@ -68,7 +68,7 @@ async def test_no_query_scans_a_table_or_sorts(
             "flow:one status:failed trigger:job",
             "run_by_group (project_id=? AND flow_id=? AND status=? AND trigger_type=? AND version=?",
         ),
-        ("session:00000000-0000-4000-8000-000000000000", "run_by_session (session_id=?"),
+        ("session:00000000-0000-4000-8000-000000000000", "run_by_session (project_id=? AND session_id=?"),
         ("duration:>1h", "run_by_project (project_id=?"),
     ],
 )
@@ -168,6 +168,27 @@ async def test_a_log_that_takes_too_long_is_gone_on_with_where_the_page_before_e
         assert page.runs == []
         assert page.position is not None
         assert (page.position.run_id, page.position.seq) == (first_id(2), 1)
+
+
+async def test_of_another_projects_session_nothing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_index, "LOOK_S", 0.0)
+    monkeypatch.setattr(query_index, "FIRST_ROWS", 0)
+    session = "5e551011-0000-4000-8000-000000000000"
+    query = RunQuery((Term("session", (session,)), Term("model", ("echo",), negated=True)))
+    async with SqliteStore(tmp_path / "db") as store:
+        own = await store.ensure_project("acme", "own")
+        other = await store.ensure_project("acme", "other")
+        flow = await store.put_draft(other.id, "one", name=None, capture=None, source=b"{}")
+        for number in range(1, 6):
+            await store.create_run(new_run(other.id, flow.id, id=first_id(number), session_id=session))
+        found = await store.runs(own.id, query, limit=1)
+        assert (found.runs, found.position) == ([], None)
+        counts = await store.count_runs(own.id, query, until_ms=1000, buckets=10)
+        assert counts.from_ms == 1000
+        assert len((await store.runs(other.id, query, limit=9)).runs) == 5
+        assert (await store.count_runs(other.id, query, until_ms=1000, buckets=10)).from_ms == 1
 
 
 async def test_a_broken_summary_hides_no_other_run(tmp_path: Path) -> None:

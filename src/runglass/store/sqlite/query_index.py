@@ -74,10 +74,9 @@ def sources_of(db: sqlite3.Connection, project_id: int, query: RunQuery) -> list
     own, rest = "project_id = ?", query.without(["created"])
     sessions = query.words_of("session")
     if sessions is not None:
-        meets = condition_of(rest.without(["session"])) or Condition("1")
-        # With the plus sign it is no term for an index.
-        mine = Condition(f"+project_id = ? AND {meets.sql}", (project_id, *meets.values))
-        return [Source("run_by_session", "session_id = ?", (each,), mine) for each in sessions]
+        condition = condition_of(rest.without(["session"]))
+        where = f"{own} AND session_id = ?"
+        return [Source("run_by_session", where, (project_id, each), condition) for each in sessions]
     restricted = {term.field for term in query.terms} & set(_GROUP)
     flows = query.words_of("flow")
     if restricted == {"status"}:
