@@ -263,14 +263,17 @@ def test_a_ticket_signs_in_once_and_leads_to_its_page(server: RunningServer, htt
         {"Host": "10.0.0.1:8080"},
         {"X-Forwarded-For": "10.0.0.1"},
         {"Forwarded": "for=x"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_a_ticket_is_for_this_machine_alone(
+def test_a_ticket_is_for_this_machine_alone_and_for_no_link_of_another_site(
     page: httpx2.Client, http: httpx2.Client, headers: dict[str, str]
 ) -> None:
     path = ticket(http)
     assert refusal(page.get(path, headers=headers)) == (403, "FORBIDDEN")
-    assert page.get(path, headers={"Host": "localhost:8080"}).headers["location"] == "/"
+    opened = page.get(path, headers={"Host": "localhost:8080", "Sec-Fetch-Site": "none"})
+    assert opened.headers["location"] == "/"
 
 
 def test_a_ticket_of_a_revoked_key_is_worth_nothing(

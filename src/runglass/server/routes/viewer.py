@@ -11,6 +11,7 @@ from runglass.server.requests.body import answer, body_of
 from runglass.server.requests.body_parsing import read_body
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.login_tickets import TICKET_S, is_from_this_machine
+from runglass.server.security.same_origin import require_own_navigation
 from runglass.server.security.session_cookie import cookie_with, cookie_without, session_of
 from runglass.server.viewer.assets import PAGE_HEADERS, Asset, Assets, assets
 
@@ -81,6 +82,7 @@ async def redeem_ticket(request: ApiRequest, ticket: str) -> Response:
     if not is_from_this_machine(request.scope):
         message = "a ticket signs in a browser on the server's own machine, and no other: sign in with a key"
         raise api_error("FORBIDDEN", message)
+    require_own_navigation(request.scope)
     found = request.services.tickets.redeem(ticket)
     key = found and await runtime_of(request).store.key(found.project_id, found.key_id)
     headers = {"location": "/?ticket=used", "cache-control": "no-store", **PAGE_HEADERS}

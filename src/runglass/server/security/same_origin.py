@@ -31,6 +31,18 @@ def require_same_origin(scope: Scope) -> None:
         )
 
 
+def require_own_navigation(scope: Scope) -> None:
+    """Raises FORBIDDEN where another site leads the browser here, as far as the browser says so.
+
+    A link that signs in must be opened by whoever is to be signed in: another site would let its readers work
+    under a key of its own.
+    """
+    if header(scope, "sec-fetch-site") in ("cross-site", "same-site"):
+        raise api_error(
+            "FORBIDDEN", "another site has led here: open the link by itself, or sign in with a key"
+        )
+
+
 def is_encrypted(scope: Scope) -> bool:
     """Whether the browser speaks HTTPS, with the server or with what stands before it, as its page tells."""
     return (header(scope, "origin") or "").startswith("https://")
