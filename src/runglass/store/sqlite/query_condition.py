@@ -7,8 +7,6 @@ What a run's own JSON says is read only from rows whose columns do not say it, a
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import msgspec
-
 from runglass.clock import iso
 from runglass.run_query import Range, RunQuery, Term, first_id
 
@@ -27,8 +25,8 @@ _DURATION = (
     f" (julianday(?) - julianday(json_extract({_SUMMARY}, '$.startedAt'))) * 86400000.0 END)"
 )
 _ERROR = (
-    f"json_extract({_SUMMARY}, '$.error.code') || ' '"
-    f" || coalesce(json_extract({_SUMMARY}, '$.error.message'), '') LIKE ? ESCAPE '!'"
+    f"instr(lower(json_extract({_SUMMARY}, '$.error.code') || ' '"
+    f" || coalesce(json_extract({_SUMMARY}, '$.error.message'), '')), ?) > 0"
 )
 _MODEL = (
     f"EXISTS (SELECT 1 FROM json_each({_SUMMARY}, '$.totals.byModel')"
@@ -61,14 +59,9 @@ def condition_of(query: RunQuery) -> Condition | None:
     )
 
 
-def like_anywhere(text: str) -> str:
-    """The LIKE pattern, with the escape `!`, of what has the text in it."""
-    return "%" + text.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
-
-
-def like_in_json(text: str) -> str:
-    """As `like_anywhere`, for the text inside a string of JSON."""
-    return like_anywhere(msgspec.json.encode(text)[1:-1].decode())
+def folded(text: str) -> str:
+    """The text as SQLite's `lower` gives it: capital letters of ASCII are small."""
+    return text.encode().lower().decode()
 
 
 def _term(term: Term) -> Condition:
@@ -88,7 +81,7 @@ def _one_of(term: Term) -> Condition:
         case "model":
             parts = [Condition(_MODEL, (word,)) for word in term.words]
         case "error":
-            parts = [Condition(_ERROR, (like_anywhere(word),)) for word in term.words]
+            parts = [Condition(_ERROR, (folded(word),)) for word in term.words]
         case _:
             parts = [_number(_NUMBERS[term.field], each) for each in term.ranges]
     return Condition(

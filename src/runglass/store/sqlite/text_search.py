@@ -7,8 +7,10 @@ which event it has come to, and which of the texts it has met, and goes on from 
 import sqlite3
 from typing import NamedTuple
 
+import msgspec
+
 from runglass.run_query import RunQuery
-from runglass.store.sqlite.query_condition import like_in_json
+from runglass.store.sqlite.query_condition import folded
 from runglass.store.sqlite.query_index import Look
 
 _CONTENT = (
@@ -29,10 +31,11 @@ _CONTENT = (
 _FIELDS = " || ' ' || ".join(
     f"ifnull(nullif(json_quote(json_extract(data, '$.{path}')), 'null'), '')" for path in _CONTENT
 )
-# First the bytes as they are: few events have the text anywhere, and only those are read as JSON.
+# First the bytes as they are: few events have the text anywhere, and only those are read as JSON. LIKE would
+# begin anew at each character: two thousand times `a` and a `b` in a large event, and it takes 0.3 s.
 _HAS = (
-    "(CAST(data AS TEXT) LIKE ? ESCAPE '!' AND CASE WHEN json_valid(CAST(data AS TEXT)) THEN"
-    f" ({_FIELDS.replace('(data', '(CAST(data AS TEXT)')}) LIKE ? ESCAPE '!' ELSE 0 END)"
+    "(instr(lower(CAST(data AS TEXT)), ?) > 0 AND CASE WHEN json_valid(CAST(data AS TEXT)) THEN"
+    f" instr(lower({_FIELDS.replace('(data', '(CAST(data AS TEXT)')}), ?) > 0 ELSE 0 END)"
 )
 
 
@@ -48,7 +51,7 @@ class TextSearch:
 
     def __init__(self, query: RunQuery) -> None:
         terms = query.of_field("text")
-        self._patterns = [like_in_json(term.words[0]) for term in terms]
+        self._patterns = [_in_json(term.words[0]) for term in terms]
         self._wanted = sum(1 << number for number, term in enumerate(terms) if not term.negated)
         self._unwanted = sum(1 << number for number, term in enumerate(terms) if term.negated)
 
@@ -76,3 +79,8 @@ class TextSearch:
             # An unfinished SELECT would hold its read transaction open, and with it the log of the file.
             rows.close()
         return met & self._wanted == self._wanted
+
+
+def _in_json(text: str) -> str:
+    """The text as it stands inside a string of JSON, in small letters."""
+    return folded(msgspec.json.encode(text)[1:-1].decode())
