@@ -1,5 +1,6 @@
 """`GET /flow-runs?q=` and the histogram: the query language over HTTP, and what a list says of each run."""
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,6 +9,7 @@ import httpx2
 import pytest
 
 from runglass.api_keys import digest_of
+from runglass.server.requests import run_query
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import ANYTHING, BROKEN, detail, execute, refusal
 
@@ -62,6 +64,23 @@ def test_a_flow_in_a_query_is_a_slug_or_an_id_of_the_project(
     theirs = server.push(ANYTHING.replace("anything", "theirs"), project="others")
     for name in ("theirs", str(getattr(theirs, "id", "theirs"))):
         assert refusal(http.get("/flow-runs", params={"q": f"flow:{name}"})) == (422, "INVALID_REQUEST")
+
+
+def test_which_flow_was_meant_is_looked_for_among_so_many_and_off_the_loop(
+    http: httpx2.Client, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[tuple[str, list[str]]] = []
+
+    def suggestion(name: str, known: list[str]) -> str:
+        looked.append((threading.current_thread().name, known))
+        return ""
+
+    monkeypatch.setattr(run_query, "NAMED_FLOWS", 1)
+    monkeypatch.setattr(run_query, "suggestion", suggestion)
+    assert refusal(http.get("/flow-runs?q=flow:borken")) == (422, "INVALID_REQUEST")
+    [(thread, known)] = looked
+    assert thread.startswith("offload")
+    assert known == ["anything"]
 
 
 @pytest.mark.parametrize("path", ["/flow-runs", "/flow-runs/histogram"])

@@ -5,8 +5,10 @@ Flows are named by slug or id in both; here they are looked up.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, NamedTuple
 
+from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import api_error
 from runglass.run_query import Range, RunQuery, Term
 from runglass.run_query_parser import parse_run_query, query_error, suggestion
@@ -26,8 +28,8 @@ SLUG = Parameter("flow", str, "the slug of a flow, instead of its id")
 FILTERS = (QUERY, FLOW_ID, SLUG, STATUS, SINCE, UNTIL)
 """The parameters that say which runs are meant."""
 
-NAMED_FLOWS = 1000
-"""So many flows are looked through for one that was meant."""
+NAMED_FLOWS = 100
+"""So many flows are looked through for one that was meant: 0.2 ms for each long name that is similar."""
 
 
 class RunFilters(NamedTuple):
@@ -81,7 +83,8 @@ async def _with_flow_ids(request: ApiRequest, term: Term) -> Term:
         flow = await store.find_flow(project_id, name) or await store.flow(name)
         if flow is None or flow.project_id != project_id:
             slugs = [each.slug for each in await store.flows(project_id, limit=NAMED_FLOWS)]
-            problem = f"the project has no flow {name!r:.100}{suggestion(name, slugs)}"
+            hint = await offload_in_turn(partial(suggestion, name, slugs))
+            problem = f"the project has no flow {name!r:.100}{hint}"
             raise query_error(term.position, term.source, problem)
         ids.append(flow.id)
     return term._replace(words=tuple(ids))
