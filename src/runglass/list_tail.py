@@ -7,7 +7,8 @@ poll interval. Who follows, and over what, is not known here.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import NamedTuple
 
 from runglass.bus.base import Bus, runs_of
@@ -29,18 +30,27 @@ class ListPage(NamedTuple):
 
 
 async def follow_runs(
-    store: Store, bus: Bus, project_id: int, query: RunQuery, *, after: int, idle_s: float, poll_s: float
+    store: Store,
+    bus: Bus,
+    project_id: int,
+    query: RunQuery,
+    *,
+    after: int,
+    idle_s: float,
+    poll_s: float,
+    turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
 ) -> AsyncGenerator[ListPage, None]:
     """Pages of the changes after number `after`, and an empty page for each `idle_s` seconds without one.
 
-    Never ends by itself. A page has only runs that meet the query, or may have met it before. Raises
-    StoreError.
+    It reads in a `turn`, which may wait. Never ends by itself. A page has only runs that meet the query, or
+    may have met it before. Raises StoreError.
     """
     loop = asyncio.get_running_loop()
     async with bus.listen(runs_of(project_id)) as listener:
         told_at = loop.time()
         while True:
-            changed = await store.changed_runs(project_id, query, after=after, limit=PAGE_RUNS)
+            async with turn():
+                changed = await store.changed_runs(project_id, query, after=after, limit=PAGE_RUNS)
             if changed:
                 after = changed[-1].number
             seen = [each for each in changed if each.could_meet]

@@ -1,13 +1,18 @@
 """Two projects on one server: what one of them does, by its number or its time, costs the other little."""
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import wraps
+from typing import Any
 
 import httpx2
 import pytest
 
+from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, ENDLESS, detail, http_for, refusal, start
+from tests.contract.wire import ANYTHING, ENDLESS, detail, execute, http_for, refusal, start
 
 RUNAWAY = "slug: runaway\nsteps: [{id: run, type: code, code: 'while True: pass'}]\n"
 CODE = "slug: code\nsteps: [{id: sum, type: code, code: 'return {\"n\": 1 + 1}'}]\n"
@@ -74,3 +79,45 @@ def test_each_project_has_a_limit_of_streams_and_is_refused_beyond_it(
             answer = flood.post("/seq/acme/demo/anything/execute", json={})
         assert answer.status_code == 200
     assert flood.delete(f"/flow-runs/{run}").status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("runs", "/flow-runs?q=text:never"),
+        ("count_runs", "/flow-runs/histogram?q=text:never"),
+        ("events", "/flow-runs/{run_id}/export?format=jsonl"),
+    ],
+)
+def test_of_each_project_one_search_or_page_is_read_at_a_time(
+    server: RunningServer,
+    flood: httpx2.Client,
+    guest: httpx2.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    path: str,
+) -> None:
+    """All reads share a few threads, in the order in which they are asked for."""
+    ids = {flood: execute(flood, "anything")}
+    ids[guest] = guest.post("/seq/guests/one/code/execute", json={}).json()["executionId"]
+    read = getattr(SqliteStore, method)
+    going: list[Any] = []
+    most = {"one": 0, "both": 0}
+
+    @wraps(read)
+    async def slowly(store: SqliteStore, first: Any, *args: Any, **kwargs: Any) -> Any:
+        going.append(first)
+        most["one"] = max(most["one"], going.count(first))
+        most["both"] = max(most["both"], len(going))
+        await asyncio.sleep(0.05)
+        going.remove(first)
+        return await read(store, first, *args, **kwargs)
+
+    monkeypatch.setattr(SqliteStore, method, slowly)
+    with ThreadPoolExecutor(8) as callers:
+        asked = [
+            callers.submit(client.get, path.format(run_id=ids[client]))
+            for client in (flood, flood, flood, flood, guest, flood, flood)
+        ]
+        assert {call.result().status_code for call in asked} == {200}
+    assert most == {"one": 1, "both": 2}

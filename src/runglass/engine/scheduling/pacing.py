@@ -36,6 +36,9 @@ MOST_NOTED = 1000
 ABOUT_S = 2.0
 """So long after its last request, or the last event of its runs, a project counts as being about."""
 
+MOST_READING = 3
+"""So many projects may search the store, or read much of it, at a time: one thread less than read from it."""
+
 SWITCH_S, USUAL_SWITCH_S = 0.0005, sys.getswitchinterval()
 """How long a thread keeps the interpreter while others wait for it: while projects are about, and otherwise.
 
@@ -43,7 +46,7 @@ An answer needs the interpreter several times, in several threads, and each time
 work of others. At all times it would cost a small answer a tenth more.
 """
 
-Kind: TypeAlias = Literal["thread", "loop", "writing"]
+Kind: TypeAlias = Literal["thread", "loop", "writing", "reading"]
 
 current_project: ContextVar[int] = ContextVar("current_project", default=0)
 """The id of the project that a task works for; 0 for none."""
@@ -103,13 +106,13 @@ class WorkPiece:
 
 
 def pace_of(kind: Kind) -> "Pacer":
-    """The pace of large work in the thread for it, on the running loop itself, or of the store's writing."""
+    """The pace of large work in the thread for it, on the running loop itself, or with the store."""
     loop = asyncio.get_running_loop()
     paces = _paces.get(loop)
     if paces is None:
         paces = _paces[loop] = {}
     if kind not in paces:
-        paces[kind] = Pacer()
+        paces[kind] = Pacer(most=MOST_READING if kind == "reading" else 1)
     return paces[kind]
 
 
@@ -121,6 +124,15 @@ def paced(kind: Kind, project_id: int) -> "AbstractAsyncContextManager[WorkPiece
 def paced_write(project_id: int, size_bytes: int) -> "AbstractAsyncContextManager[object]":
     """The block writes so much to the store, at a pace if it is much."""
     return paced("writing", project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
+
+
+def paced_read(project_id: int) -> "AbstractAsyncContextManager[WorkPiece]":
+    """The block searches the store or reads a page of much: one at a time of each project.
+
+    It waits also where no other project is about: what waits for a thread already is in the way of all who
+    come.
+    """
+    return pace_of("reading").piece(project_id)
 
 
 async def admit_paced(project_id: int, takes_s: float) -> None:
@@ -156,10 +168,13 @@ _paces: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, "Pacer"]] = WeakK
 
 
 class Pacer:
-    """Of one kind of large work, on one event loop: a piece at a time, and each project rests for itself."""
+    """Of one kind of large work, on one event loop: a piece at a time, and each project rests for itself.
 
-    def __init__(self) -> None:
-        self._turns = FairTurns(Shares(1, most=1))
+    Up to `most` projects may have a piece at a time, each of them one.
+    """
+
+    def __init__(self, *, most: int = 1) -> None:
+        self._turns = FairTurns(Shares(1, most=most))
         self._projects: dict[int, _Resting] = {}
 
     @asynccontextmanager

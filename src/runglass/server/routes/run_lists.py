@@ -1,6 +1,7 @@
 """The runs of a project as lists: pages of them by query, how many there were when, and what changes."""
 
 import time
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -8,6 +9,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from runglass.clock import iso_ms
+from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
 from runglass.list_tail import follow_runs
 from runglass.run_api import RunHistogram, RunsCreated
@@ -45,13 +47,11 @@ async def runs(
     have fewer runs than `limit`, even none, and a `nextCursor`: the next request goes on from there. A stream
     of the list after `lastChange` has every change that the page has not. Unknown parameters are refused.
     """
-    filters = RunFilters(query, flow_id, flow, status, since, until)
-    found = await runtime_of(request).store.runs(
-        request.auth.project_id,
-        await asked_query(request, filters),
-        after=None if cursor is None else position_of(cursor),
-        limit=limit,
-    )
+    asked = await asked_query(request, RunFilters(query, flow_id, flow, status, since, until))
+    after = None if cursor is None else position_of(cursor)
+    project_id = request.auth.project_id
+    async with paced_read(project_id):
+        found = await runtime_of(request).store.runs(project_id, asked, after=after, limit=limit)
     following = None if found.position is None else cursor_of_position(found.position)
     body = b'{"runs":[%b],"nextCursor":%b,"lastChange":%d}' % (
         b",".join([listed(run) for run in found.runs]),
@@ -79,9 +79,11 @@ async def histogram(
     filters = RunFilters(query, flow_id, flow, status, since, until)
     asked = await asked_query(request, filters)
     now_ms = time.time_ns() // 1_000_000 + 1
-    counts = await runtime_of(request).store.count_runs(
-        request.auth.project_id, asked, until_ms=now_ms, buckets=buckets
-    )
+    project_id = request.auth.project_id
+    async with paced_read(project_id):
+        counts = await runtime_of(request).store.count_runs(
+            project_id, asked, until_ms=now_ms, buckets=buckets
+        )
     pairs = zip(counts.runs, counts.failed, strict=True)
     return answer(
         RunHistogram(
@@ -127,6 +129,7 @@ async def stream(
         after=seen,
         idle_s=runtime.settings.ping_s,
         poll_s=runtime.settings.tail_poll_s,
+        turn=partial(paced_read, project_id),
     )
     return event_stream(
         framed_runs(pages, after=seen), open_responses=request.services.open_responses, key_id=request.auth.id

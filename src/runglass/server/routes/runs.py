@@ -13,6 +13,7 @@ from msgspec import Meta
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import RunUnreadable, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
@@ -128,13 +129,16 @@ async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
         yield [data for _, data in steps]
         if sum(len(data) for _, data in steps) < PART_BYTES:
             return
-        steps = await store.trace_page(run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
+        async with paced_read(run.project_id):
+            steps = await store.trace_page(run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
 
 
 async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:
     done = 0
     while done < len(keys):
-        page = await store.attempt_data(run.no, keys[done : done + PART_ATTEMPTS], limit_bytes=PART_BYTES)
+        some = keys[done : done + PART_ATTEMPTS]
+        async with paced_read(run.project_id):
+            page = await store.attempt_data(run.no, some, limit_bytes=PART_BYTES)
         done += len(page)
         _check(run, page)
         yield page

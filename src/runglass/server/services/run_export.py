@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 
 import msgspec
 
+from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import RunUnreadable, StoreError
 from runglass.run_api import ExportFormat
 from runglass.run_files.header import FlowOfRun, RunHeader, encode_header, lines, members
@@ -61,7 +62,8 @@ async def _events(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], N
     """The events of the run up to its head, in pages."""
     after = 0
     while after < run.head:
-        rows = await store.events(run.no, after=after, limit_bytes=PAGE_BYTES)
+        async with paced_read(run.project_id):
+            rows = await store.events(run.no, after=after, limit_bytes=PAGE_BYTES)
         if not rows or rows[-1][0] != after + len(rows):
             raise StoreError(f"the log of run {run.id!r} has a hole after {after}; restore the store")
         after = rows[-1][0]
@@ -72,7 +74,11 @@ async def _events(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], N
 async def _steps(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], None]:
     """The steps of the run's trace, in pages."""
     after = 0
-    while rows := await store.trace_page(run.no, after=after, limit_bytes=PAGE_BYTES):
+    while True:
+        async with paced_read(run.project_id):
+            rows = await store.trace_page(run.no, after=after, limit_bytes=PAGE_BYTES)
+        if not rows:
+            return
         yield _checked(run, [data for _, data in rows])
         after = rows[-1][0]
 
