@@ -15,6 +15,14 @@ test("frames are the same wherever the stream is cut", () => {
   }
 });
 
+test("an id by itself is what the stream is resumed after", () => {
+  const parser = new FrameParser();
+  assert.deepEqual(parser.feed("retry: 1000\n\nid: 41\n\n"), []);
+  assert.equal(parser.lastId, "41");
+  parser.feed("id: 42\ndata: x\n\n: ping\n\n");
+  assert.equal(parser.lastId, "42");
+});
+
 test("a frame that has not ended is no frame yet", () => {
   const parser = new FrameParser();
   assert.deepEqual(parser.feed("data: half"), []);

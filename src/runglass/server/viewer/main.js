@@ -30,7 +30,7 @@ function App() {
       unbind();
     };
   }, []);
-  if (problem) return html`<div class="empty" role="alert"><h2>Nothing can be shown</h2><p>${problem}</p></div>`;
+  if (problem) return html`<main class="empty"><div role="alert"><h1>Nothing can be shown</h1><p>${problem}</p></div></main>`;
   if (me.value === undefined) return null;
   if (me.value === null) return html`<${SignIn} />`;
   return html`<${Marks} />${pageOf(place.value.path)}<${Palette} /><${Help} /><${Toast} />`;
@@ -44,7 +44,7 @@ function pageOf(path) {
   if (kind === "compare" && first && more.length === 1) {
     return html`<${ComparePage} key=${path} a=${decodeURIComponent(first)} b=${decodeURIComponent(more[0])} />`;
   }
-  return html`<${Top} back /><main class="empty"><h2>There is no such page</h2><p><a href="/">All runs</a></p></main>`;
+  return html`<${Top} back /><main class="empty"><h1>There is no such page</h1><p><a href="/">All runs</a></p></main>`;
 }
 
 followLinks();

@@ -52,7 +52,7 @@ export function ComparePage({ a, b }) {
 
   const diff = found.value;
   if (problem.value && !diff) {
-    return html`<${Top} back /><main class="empty" role="alert"><h2>The runs cannot be compared</h2><p>${problem.value.message}</p></main>`;
+    return html`<${Top} back /><main class="empty"><div role="alert"><h1>The runs cannot be compared</h1><p>${problem.value.message}</p></div></main>`;
   }
   if (!diff) return html`<${Top} back /><main class="empty"><p>Comparing …</p></main>`;
   const first = diff.firstDivergence;

@@ -6,19 +6,27 @@
 export class FrameParser {
   constructor() {
     this.rest = "";
+    /** The id that came last, with an event or by itself: what the stream is to be resumed after. */
+    this.lastId = "";
   }
 
   /** @param {string} text @returns {Frame[]} */
   feed(text) {
     const blocks = (this.rest + text).split("\n\n");
     this.rest = blocks.pop() ?? "";
-    return blocks.map(frameOf).filter((frame) => frame !== null);
+    const frames = [];
+    for (const block of blocks) {
+      const frame = frameOf(block);
+      if (frame.id) this.lastId = frame.id;
+      if (frame.hasData) frames.push({ event: frame.event, id: frame.id, data: frame.data });
+    }
+    return frames;
   }
 }
 
-/** @param {string} block @returns {Frame|null} */
+/** @param {string} block */
 function frameOf(block) {
-  const frame = { event: "message", id: "", data: "" };
+  const frame = { event: "message", id: "", data: "", hasData: false };
   const data = [];
   for (const line of block.split("\n")) {
     const colon = line.indexOf(":");
@@ -28,7 +36,7 @@ function frameOf(block) {
     if (name === "data") data.push(value);
     else if (name === "event" || name === "id") frame[name] = value;
   }
-  if (!data.length) return null;
+  frame.hasData = data.length > 0;
   frame.data = data.join("\n");
   return frame;
 }

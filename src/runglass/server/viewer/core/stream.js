@@ -32,7 +32,7 @@ export async function follow(pathAfter, { lastId, abort, onFrames, onState }) {
         const { done, value } = await reader.read();
         if (done) break;
         const frames = parser.feed(value);
-        for (const frame of frames) if (frame.id) lastId = frame.id;
+        lastId = parser.lastId || lastId;
         if (frames.length && onFrames(frames)) {
           onState("ended");
           reader.cancel().catch(() => {});

@@ -8,8 +8,6 @@ import { COMPLETED, FAILED, ITERATION, NONE, SKIPPED, STEP } from "./columns.js"
 const MANY_ITERATIONS = 12;
 const LEAST_OF_GROUP = 3;
 /** Fewer are shown one by one. */
-const FEW_ROWS = 150;
-
 const OPENED = 1;
 const CLOSED = 2;
 
@@ -25,6 +23,8 @@ export class View {
     this.chosen = new Map();
     /** Iterations that were taken out of their group. @type {Set<number>} */
     this.shown = new Set();
+    /** Whether there is so little that iterations are open from the start. */
+    this.isSmall = false;
     /** How deep all is open; null for as it serves best. @type {number|null} */
     this.level = null;
     /** Of a filter: whether each row is shown. @type {Uint8Array|null} */
@@ -69,7 +69,7 @@ export class View {
     if (this.kept) return rows.kind[row] !== STEP || this.kept[row] === 2;
     if (this.level !== null) return rows.depth[row] < this.level;
     if (rows.kind[row] === STEP) return false;
-    if (rows.kind[row] === ITERATION) return rows.count <= FEW_ROWS || rows.status[row] === FAILED;
+    if (rows.kind[row] === ITERATION) return this.isSmall || rows.status[row] === FAILED;
     return true;
   }
 

@@ -14,6 +14,7 @@ import { isEmpty, keep } from "../data/filter.js";
 const FIRST_PAGE = 20_000;
 const PAGE = 100_000;
 export const MOST_ROWS = 2_000_000;
+const FEW_ROWS = 150;
 const STRIP = 1200;
 /** Buckets of the strip of the whole run. */
 const AGAIN_MS = 1000;
@@ -41,6 +42,8 @@ export class RunModel {
     this.said = new Map();
     /** The row that a key for the slowest or costliest led to. @type {{row: number, measure: string}|null} */
     this.lastMost = null;
+    /** Where following has led, and what was open before. */
+    this.followed = { row: -1, chosen: new Map(), shown: new Set() };
     this.startOver(new Rows());
   }
 
@@ -106,6 +109,8 @@ export class RunModel {
       rows.addPage(page);
       if (!isShown && (this.rows.count === 0 || rows.count >= page.rowCount)) {
         this.startOver(rows);
+        // Decided once: what is folded of a run that goes on must not change under the reader.
+        this.view.isSmall = page.rowCount <= FEW_ROWS && hasEnded(this.run.peek());
         isShown = true;
       }
       this.seq = page.seq;

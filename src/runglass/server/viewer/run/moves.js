@@ -15,7 +15,8 @@ export function move(model, by) {
   const { view } = model;
   if (!view.count) return;
   const at = selectedEntry(model);
-  const next = Math.min(view.count - 1, Math.max(0, at < 0 ? (by > 0 ? 0 : view.count - 1) : at + by));
+  const from = at >= 0 ? at : by > 0 ? -1 : view.count;
+  const next = Math.min(view.count - 1, Math.max(0, from + by));
   model.selected.value = view.rowOf(view.entries[next]);
 }
 

@@ -1,5 +1,5 @@
 // One run: its tree, its times, and all that is kept of what is selected.
-import { html, signal, useEffect, useMemo, useRef } from "../core/html.js";
+import { html, signal, useEffect, useLayoutEffect, useMemo, useRef } from "../core/html.js";
 import { bind } from "../core/keys.js";
 import { go, place, setQuery } from "../core/router.js";
 import { addressIn, addressOf, isLeaf, queryOf, rowAt, titleOf } from "../data/address.js";
@@ -50,7 +50,8 @@ export function RunPage({ id }) {
   useEffect(() => { document.title = run ? `${SAID[run.status]}: ${flowOf(run)} – Runglass` : "Runglass"; }, [run]);
   useAddress(model, controls, wanted);
   useEffect(() => {
-    if (controls.follows.value) followNewest(model);
+    if (controls.follows.value) followNewest(model, controls);
+    else model.followed.row = -1;
   }, [model.changes.value, controls.follows.value]);
 
   useEffect(() => {
@@ -99,20 +100,34 @@ function useAddress(model, controls, wanted) {
     const row = rowAt(model.rows, addressIn(query));
     if (row !== NONE) reveal(model, row);
   }, [asked]);
-  useEffect(() => {
+  // Before anything is painted: by the next address that somebody goes to, this one has been written.
+  useLayoutEffect(() => {
     if (wanted.current || model.selected.value < 0) return;
     setQuery(queryOf(addressOf(model.rows, model.selected.value)));
   }, [model.selected.value]);
 }
 
-/** @param {RunModel} model */
-function followNewest(model) {
+/** Selects what has begun last, and folds again what it opened for the one before. Who moves away is left alone.
+ * @param {RunModel} model @param {Controls} controls */
+function followNewest(model, controls) {
+  const { followed, view } = model;
+  if (followed.row >= 0 && model.selected.peek() !== followed.row) {
+    controls.follows.value = false;
+    followed.row = -1;
+    say("Follows no more");
+    return;
+  }
   let newest = NONE;
   for (let row = 0; row < model.rows.count; row += 1) {
     if (STATUSES[model.rows.status[row]] === "running" && isLeaf(model.rows, row)
       && (newest === NONE || model.rows.start[row] >= model.rows.start[newest])) newest = row;
   }
-  if (newest !== NONE && newest !== model.selected.peek()) reveal(model, newest);
+  if (newest === NONE || newest === followed.row) return;
+  if (followed.row < 0) Object.assign(followed, { chosen: new Map(view.chosen), shown: new Set(view.shown) });
+  view.chosen = new Map(followed.chosen);
+  view.shown = new Set(followed.shown);
+  followed.row = newest;
+  reveal(model, newest);
 }
 
 /** @param {RunModel} model @param {Controls} controls @param {any} filterField */
@@ -175,8 +190,8 @@ function NoRows({ model }) {
 
 function Problem({ problem, id }) {
   const isMissing = problem.status === 404;
-  return html`<main class="empty" role="alert">
-    <h2>${isMissing ? "There is no such run" : "The run cannot be shown"}</h2>
-    <p>${isMissing ? html`<code>${id}</code> is not in this project, or was deleted.` : problem.message}</p>
+  return html`<main class="empty"><div role="alert">
+    <h1>${isMissing ? "There is no such run" : "The run cannot be shown"}</h1>
+    <p>${isMissing ? html`<code>${id}</code> is not in this project, or was deleted.` : problem.message}</p></div>
     <p><a href="/">All runs</a></p></main>`;
 }

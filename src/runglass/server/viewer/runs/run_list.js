@@ -30,19 +30,17 @@ export class RunList {
 
   /** Reads the first page and goes on live. */
   async open() {
-    // First the stream and then the page: nothing can fall between the two.
-    const following = this.followLive();
-    await this.more();
-    await following;
+    const change = await this.more();
+    // The stream goes on from the moment that the page is of: nothing falls between the two.
+    if (change !== undefined) await this.followLive(String(change));
   }
 
   close() {
     this.abort.abort();
   }
 
-  /** Reads a further page. */
+  /** Reads a further page; the number of the last change that is in it. */
   async more() {
-    if (this.abort.signal.aborted) return;
     batch(() => {
       this.loading.value = true;
       this.problem.value = null;
@@ -58,6 +56,7 @@ export class RunList {
         this.cursor.value = page.nextCursor ?? "";
         this.loading.value = false;
       });
+      return page.lastChange;
     } catch (error) {
       if (this.abort.signal.aborted) return;
       batch(() => {
@@ -67,14 +66,17 @@ export class RunList {
     }
   }
 
-  async followLive() {
+  /** @param {string} after */
+  async followLive(after) {
     const parameters = this.query ? `?${new URLSearchParams({ q: this.query })}` : "";
     try {
       await follow(() => `/flow-runs/stream${parameters}`, {
-        lastId: "", abort: this.abort.signal,
+        lastId: after, abort: this.abort.signal,
         onState: (state) => { this.stream.value = state; },
         onFrames: (frames) => {
-          this.take(frames.filter((frame) => frame.event === "run").map((frame) => JSON.parse(frame.data)));
+          const told = frames.map((frame) => ({ event: frame.event, run: JSON.parse(frame.data) }));
+          this.take(told.filter((each) => each.event === "run").map((each) => each.run));
+          this.leave(told.filter((each) => each.event === "gone").map((each) => each.run.id));
         },
       });
     } catch {
@@ -95,6 +97,15 @@ export class RunList {
       const waiting = this.arrived.value.filter((run) => !now.has(run.id));
       this.arrived.value = [...further, ...waiting].sort((a, b) => (a.id < b.id ? 1 : -1));
       if (this.mayMove() || this.arrived.value.length > MOST_WAITING) this.showArrived();
+    });
+  }
+
+  /** Takes runs out that the query does not find any more. @param {string[]} ids */
+  leave(ids) {
+    if (!ids.length) return;
+    batch(() => {
+      this.runs.value = this.runs.value.filter((run) => !ids.includes(run.id));
+      this.arrived.value = this.arrived.value.filter((run) => !ids.includes(run.id));
     });
   }
 
