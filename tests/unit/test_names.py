@@ -26,6 +26,7 @@ transform transport types uvicorn validation value view views watch watcher with
 condition index search
 header new
 area compare cookie login origin overview parts progress ranking same show styles tree vendor
+compare cookie link login origin overview parts ranking same show styles tree vendor
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 

@@ -11,6 +11,7 @@ from runglass import __version__
 from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands import data, flow, keys, projects, runs
 from runglass.cli.commands.audit import audit
+from runglass.cli.commands.open_viewer import open_viewer
 from runglass.cli.commands.run import run as run_flow
 from runglass.cli.commands.serve import serve
 from runglass.cli.demo.command import demo
@@ -45,6 +46,7 @@ def app() -> None:
 for command in (
     demo,
     serve,
+    open_viewer,
     run_flow,
     audit,
     runs.group,

@@ -26,6 +26,7 @@ from runglass.server.http.descriptors import connection_limits, raise_descriptor
 from runglass.server.http.loop_watch import watched
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.uvicorn_protocol import HttpProtocol
+from runglass.server.security.login_tickets import LoginTickets
 from runglass.settings import Settings
 
 new_event_loop = auto_loop_factory()
@@ -45,16 +46,23 @@ SETTLE_S = 0.5
 Beside = Callable[[Runtime], Coroutine[None, None, None]]
 
 
-async def serve(settings: Settings, *, ready: Callable[[str], None], beside: Beside | None = None) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    ready: Callable[[str], None],
+    beside: Beside | None = None,
+    tickets: LoginTickets | None = None,
+) -> None:
     """Runs the server until SIGINT or SIGTERM; calls `ready` with its address once it accepts.
 
     `beside` is work that goes on as long as the server does; if it fails, the server stops and its error is
-    raised. Raises RunglassError if the server cannot start. Runs in the main thread, which gets the signals.
+    raised. `tickets` make links that sign a browser in. Raises RunglassError if the server cannot start. Runs
+    in the main thread, which gets the signals.
     """
     raise_descriptor_limit()
     async with (
         open_runtime(settings) as runtime,
-        serving(runtime, host=settings.host, port=settings.port) as address,
+        serving(runtime, host=settings.host, port=settings.port, tickets=tickets) as address,
     ):
         with _stop_signal() as stop:
             ready(address)
@@ -62,7 +70,9 @@ async def serve(settings: Settings, *, ready: Callable[[str], None], beside: Bes
 
 
 @asynccontextmanager
-async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[str]:
+async def serving(
+    runtime: Runtime, *, host: str, port: int, tickets: LoginTickets | None = None
+) -> AsyncIterator[str]:
     """Accepts requests until the block ends; gives `http://HOST:PORT`. Port 0 takes a free one.
 
     At its end steps may end, runs are left for the next start, and streams are closed. Raises RunglassError
@@ -80,7 +90,7 @@ async def serving(runtime: Runtime, *, host: str, port: int) -> AsyncIterator[st
     listener = await _bind(host, port)
     server = _Server(
         uvicorn.Config(
-            create_app(runtime, open_responses=open_responses),
+            create_app(runtime, open_responses=open_responses, tickets=tickets),
             interface="asgi3",
             # uvicorn only calls it, as it would call the class.
             http=cast(type[asyncio.Protocol], partial(HttpProtocol, limiter=limiter)),

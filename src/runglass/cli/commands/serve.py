@@ -3,12 +3,14 @@
 import asyncio
 import ctypes
 import gc
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
 
 from runglass.cli import options
+from runglass.cli.backends.viewer_links import project_links
 from runglass.cli.import_without_gc import loading
 from runglass.cli.terminal.output import log_to_stderr, note, stdout, warn, write_line
 from runglass.run_api import CaptureMode
@@ -17,6 +19,7 @@ from runglass.settings_reader import read_settings
 
 if TYPE_CHECKING:
     from runglass.runtime import Runtime
+    from runglass.server import LoginTickets
 
 LARGE_BLOCK_BYTES = 1 << 20
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
@@ -61,7 +64,8 @@ GC_OBJECTS = 20_000
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Least severe message that is logged.",
 )
-def serve(**flags: str | int | Path | None) -> None:
+@click.option("--open", "opens", is_flag=True, help="Print a link to the viewer, and open it in a browser.")
+def serve(opens: bool, **flags: str | int | Path | None) -> None:
     """Serve flows and runs until Ctrl-C; prints `ready URL` once it accepts connections.
 
     The URL is what RUNGLASS_BASE_URL and --base-url of the other commands take.
@@ -79,7 +83,7 @@ def serve(**flags: str | int | Path | None) -> None:
     gc.set_threshold(GC_OBJECTS, 10, 10)
     _give_back_large_blocks()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, opens=opens))
 
 
 def _give_back_large_blocks() -> None:
@@ -95,28 +99,43 @@ def _give_back_large_blocks() -> None:
         set_option(_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, *, opens: bool) -> None:
+    from runglass.server import LoginTickets
     from runglass.server import serve as serve_http
 
     folder = settings.flows
-    if folder is None:
-        await serve_http(settings, ready=_announce)
-        return
-    if not folder.is_dir():
+    if folder is not None and not folder.is_dir():
         raise SettingsError(f"the folder of flows {str(folder)!r} does not exist")
-    # Imported here, so that a server without such a folder does not hold the modules that read and watch it.
-    from runglass.cli.backends.flow_folder import FlowFolder
-
     address: list[str] = []
+    tickets = LoginTickets()
 
-    async def publish_and_watch(runtime: "Runtime") -> None:
-        flow_folder = FlowFolder(folder, runtime.store, report=note)
-        await flow_folder.scan()
+    async def announce_and_watch(runtime: "Runtime") -> None:
+        flow_folder = None
+        if folder is not None:
+            # Imported here: a server without such a folder does not hold the modules that read and watch it.
+            from runglass.cli.backends.flow_folder import FlowFolder
+
+            flow_folder = FlowFolder(folder, runtime.store, report=note)
+            await flow_folder.scan()
         # `ready` comes after the scan: a caller that waits for it may run the folder's flows.
         _announce(address[0])
-        await flow_folder.watch()
+        if opens:
+            await _open_viewer(runtime, tickets, address[0])
+        if flow_folder is not None:
+            await flow_folder.watch()
 
-    await serve_http(settings, ready=address.append, beside=publish_and_watch)
+    await serve_http(settings, ready=address.append, beside=announce_and_watch, tickets=tickets)
+
+
+async def _open_viewer(runtime: "Runtime", tickets: "LoginTickets", url: str) -> None:
+    links = await project_links(runtime.store, tickets)
+    for project, path in links:
+        note(f"look at {project} in a browser, within a minute: {url}{path}")
+    if not links:
+        note("there is no key yet to look at runs with: runglass keys create ORG/PROJECT, then runglass open")
+    elif len(links) == 1 and stdout().is_terminal:
+        # In a thread: a browser of the terminal keeps its caller waiting.
+        await asyncio.to_thread(webbrowser.open, f"{url}{links[0][1]}")
 
 
 def _announce(url: str) -> None:
@@ -124,6 +143,6 @@ def _announce(url: str) -> None:
     write_line(console, f"ready {url}")
     console.file.flush()
     note(
-        f"look at its runs with: RUNGLASS_BASE_URL={url} runglass runs list"
+        f"look at its runs in a browser at {url}/, or with: RUNGLASS_BASE_URL={url} runglass runs list"
         " (and RUNGLASS_API_KEY from runglass keys create)"
     )

@@ -113,9 +113,9 @@ def _next_steps(shown: "DemoRun", kept: KeptRun, flow: str) -> Iterator[str]:
     command, folder, run_id = _command(), shlex.quote(str(kept.folder)), shown.trace.flow_run.id
     yield f"The run is kept in the folder {folder}. Serve it in one terminal:"
     yield ""
-    yield f"  {command} serve --data {folder}"
+    yield f"  {command} serve --data {folder} --open"
     yield ""
-    yield "and look at it in another:"
+    yield "That opens the runs in a browser. Or look at them in another terminal:"
     yield ""
     yield f"  export RUNGLASS_API_KEY={shown.key}"
     yield f"  {command} runs list"

@@ -9,7 +9,16 @@ from urllib.parse import quote
 
 import msgspec
 
-from runglass.admin_api import FlowHistory, FlowInfo, FlowList, FlowTree, FlowVersionNumber, PushedFlow
+from runglass.admin_api import (
+    FlowHistory,
+    FlowInfo,
+    FlowList,
+    FlowTree,
+    FlowVersionNumber,
+    PushedFlow,
+    TicketRequest,
+    ViewerTicket,
+)
 from runglass.client.core.requests import RequestSpec, following_page, whole
 
 if TYPE_CHECKING:
@@ -78,6 +87,15 @@ def set_production(org: str, project: str, slug: str, version: int) -> RequestSp
     )
 
 
+def ticket(page: str) -> RequestSpec[ViewerTicket]:
+    """Make a link that signs a browser in."""
+    body = msgspec.json.encode(TicketRequest(page=page))
+    headers = {"Content-Type": "application/json"}
+    return AdminRequest(
+        method="POST", path="/viewer/tickets", answer=ViewerTicket, headers=headers, body=body
+    )
+
+
 class Management:
     """The flows that the key of a client may manage."""
 
@@ -128,6 +146,10 @@ class Management:
     ) -> FlowInfo:
         """Makes a published version the production version. Raises ValueError for one below 1."""
         return self._transport.call(set_production(org, project, slug, version), timeout=timeout)
+
+    def ticket(self, page: str = "/", *, timeout: float | None = None) -> ViewerTicket:
+        """A link that opens a page of the viewer in a browser on the server's machine, signed in: once."""
+        return self._transport.call(ticket(page), timeout=timeout)
 
     def _all_flows(self, call: RequestSpec[FlowList], timeout: float | None) -> FlowList:
         page = found = self._transport.call(call, timeout=timeout)
@@ -187,6 +209,10 @@ class AsyncManagement:
     ) -> FlowInfo:
         """Makes a published version the production version. Raises ValueError for one below 1."""
         return await self._transport.call(set_production(org, project, slug, version), timeout=timeout)
+
+    async def ticket(self, page: str = "/", *, timeout: float | None = None) -> ViewerTicket:
+        """A link that opens a page of the viewer in a browser on the server's machine, signed in: once."""
+        return await self._transport.call(ticket(page), timeout=timeout)
 
     async def _all_flows(self, call: RequestSpec[FlowList], timeout: float | None) -> FlowList:
         page = found = await self._transport.call(call, timeout=timeout)

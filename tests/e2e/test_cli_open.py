@@ -1,0 +1,92 @@
+"""`runglass open` and `serve --open`: links that sign a browser in, once, on this machine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from runglass import Client
+from runglass.cli import main
+from runglass.cli.backends.viewer_links import is_this_machine
+from runglass.cli.exit_codes import Exit
+from runglass.testing import RunningServer, running_server
+from tests.e2e.command import started
+
+FLOW = "slug: keep\nsteps: [{id: keep, type: passthrough}]\n"
+
+
+@pytest.fixture
+def at_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
+    with running_server() as server:
+        monkeypatch.setenv("RUNGLASS_BASE_URL", server.address)
+        monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
+        yield server
+
+
+def link_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["open", *arguments]) == Exit.OK
+    return capsys.readouterr().out.strip()
+
+
+def test_open_prints_a_link_that_signs_in_and_leads_to_the_run(
+    at_server: RunningServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_server.push(FLOW)
+    with Client(at_server.key, base_url=at_server.base_url) as client:
+        run_id = client.flow("acme/demo/keep").execute().execution_id
+    for arguments, page in (
+        ((), "/"),
+        (("last",), f"/runs/{run_id}"),
+        ((run_id[-8:], "--print"), f"/runs/{run_id}"),
+    ):
+        link = link_of(capsys, *arguments)
+        assert link.startswith(f"{at_server.address}/viewer/ticket/")
+        with httpx2.Client() as browser:
+            assert browser.get(link).headers["location"] == page
+            assert browser.get(f"{at_server.base_url}/viewer/me").json()["role"] == "admin"
+
+
+def test_open_says_that_there_is_no_such_run(
+    at_server: RunningServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["open", "last"]) == Exit.NOT_FOUND
+    assert "there is no run yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("runs.localhost", True),
+        ("10.0.0.1", False),
+        ("localhost.example", False),
+        ("", False),
+    ],
+)
+def test_a_ticket_is_asked_for_on_this_machine_alone(host: str, expected: bool) -> None:
+    assert is_this_machine(host) == expected
+
+
+def test_serve_prints_a_link_for_each_project_with_a_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    with started("serve", "--port", "0", "--data", data, "--open") as server:
+        server.line()
+        server.line_of_stderr_with("there is no key yet to look at runs with")
+        assert server.interrupt() == Exit.OK
+    for role in ("read", "admin", "run"):
+        assert main(["keys", "create", "acme/shop", "--role", role, "--data", str(data)]) == Exit.OK
+    capsys.readouterr()
+    with started("serve", "--port", "0", "--data", data, "--open") as server:
+        url = server.line().removeprefix("ready ")
+        said = server.line_of_stderr_with("look at acme/shop in a browser")
+        link = said.split()[-1]
+        assert link.startswith(f"{url}/viewer/ticket/")
+        with httpx2.Client(base_url=url) as browser:
+            assert browser.get(link).headers["location"] == "/"
+            assert browser.get("/api/v1/viewer/me").json()["role"] == "admin"
+        assert server.interrupt() == Exit.OK
