@@ -86,7 +86,9 @@ def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", sorted((DOCS / "decisions").glob("*.md")), ids=lambda page: page.name)
 def test_a_decision_names_files_that_are_there(page: Path) -> None:
     there = [
-        file.as_posix() for room in ("src", "tests", "bench", "docs") for file in (ROOT / room).rglob("*.py")
+        file.as_posix()
+        for room in ("src", "tests", "bench", "docs", "tools")
+        for file in (ROOT / room).rglob("*.py")
     ]
     for named in re.findall(r"`([\w./]+\.py)`", page.read_text(encoding="utf-8")):
         assert any(file.endswith(f"/{named}") for file in there), f"{page.name} names {named}"

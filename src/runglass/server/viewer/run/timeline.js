@@ -247,7 +247,8 @@ function paintAmount(pen, scene, entry, y, largest) {
     if (!group || row === group.last) break;
   }
   if (!amount || !largest) return;
-  const room = scene.width - 96;
+  // Beside the longest bar there is its amount, and its share.
+  const room = Math.max(40, scene.width - 152);
   const length = Math.max(LEAST_PX, (amount / largest) * room);
   const isLeaf = entry >= 0 && (rows.kind[entry] === STEP || rows.kind[entry] === ATTEMPT);
   pen.fillStyle = scene.colours["completed-bar"];
