@@ -204,13 +204,13 @@ def test_show_tells_overrides_retries_and_the_true_reason_of_an_unknown_cost(
     text = shown(capsys, "runs", "show", ids["kept"])
     for line in (
         "flow       greet v1",
-        "trigger    job",
         "overrides  say.system",
         "steps      2 completed, 1 attempt failed and retried",
         "tokens     4 prompt + 2 completion = 6",
         "cost       –; 1 model call without a known price",
     ):
         assert line in text.splitlines()
+    assert re.search(r"^trigger    job, by the key nk_live_\w+$", text, re.MULTILINE)
 
 
 def test_step_shows_what_the_model_was_asked_and_answered(

@@ -115,6 +115,11 @@ def test_a_run_that_completed_though_steps_failed_says_so() -> None:
     assert shown(run, rows_of(NODES, []))[-1] == "beware     2 steps failed all the same"
 
 
+def test_it_says_which_key_started_the_run() -> None:
+    run = RunSummary(id="r", flow_id="f", status="completed", trigger_type="api", started_by="night\njobs")
+    assert "trigger    api, by the key night jobs" in shown(run, rows_of(NODES, []))
+
+
 @pytest.mark.parametrize("width", [10, 20, 40, 60, 80, 120, 200])
 def test_the_tree_fits_the_width(width: int) -> None:
     lines = shown(FAILED, ROWS, width=width, error_context={"code": "CODE_ERROR", "message": "long " * 50})

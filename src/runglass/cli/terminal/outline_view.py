@@ -27,11 +27,13 @@ MARKS: dict[str, tuple[str, str]] = {
 """Mark and colour of each status of a row."""
 
 GAP = 2
-LEAST_BAR, GOOD_BAR, USUAL_BAR, MOST_BAR = 10, 20, 40, 100
+LEAST_BAR, GOOD_BAR, USUAL_BAR, MOST_BAR = 8, 20, 40, 100
 """Cells of the time axis: with fewer there is none; labels are cut for so many; without a width; at most."""
-LEAST_LABEL = 18
+LEAST_LABEL = 20
 MOST_INDENT = 20
 NAME_CHARS = 64
+NARROW = 60
+"""Below so many cells numbers of iterations and attempts are told in short."""
 
 
 class Columns(NamedTuple):
@@ -53,7 +55,8 @@ def outline_lines(
 ) -> Iterator[Text]:
     """The tree below a header. Below a row stands its error, where `errors` has one."""
     most_indent = MOST_INDENT if width is None else max(2, min(width // 10, MOST_INDENT))
-    labels = [_label(rows, line, most_indent) for line in tree]
+    is_narrow = width is not None and width < NARROW
+    labels = [_label(rows, line, most_indent, is_narrow=is_narrow) for line in tree]
     numbers = [_numbers(rows, line) for line in tree]
     columns, left_out = _columns(labels, numbers, width)
     axis = TimeAxis(begin_ms, max(end_ms, begin_ms + 1), columns.bar)
@@ -98,12 +101,12 @@ def _columns(
     return Columns(label, min(bar, MOST_BAR), widths), left_out
 
 
-def _label(rows: OutlineRows, line: TreeLine, most_indent: int) -> Text:
+def _label(rows: OutlineRows, line: TreeLine, most_indent: int, *, is_narrow: bool) -> Text:
     label = Text("  " * min(line.depth, most_indent))
     if line.depth > most_indent:
         label.append("> ", "dim")
     if line.folded is not None:
-        label.append(f"⋮ {_folded(line.folded)}", "dim")
+        label.append(f"⋮ {_folded(line.folded, is_narrow=is_narrow)}", "dim")
         return label
     row = line.row
     mark, style = MARKS.get(rows.status(row), ("?", ""))
@@ -119,25 +122,28 @@ def _label(rows: OutlineRows, line: TreeLine, most_indent: int) -> Text:
         name = one_line(rows.name(row), limit=NAME_CHARS)
         is_worst = rows.status(row) == "failed" and rows.size[row] == 1
         label.append(name, "bold red" if is_worst else "dim" if rows.status(row) == "skipped" else "")
-    if note := _note(rows, line):
-        label.append(f"  {note}", "dim")
+    if note := _note(rows, line, is_narrow=is_narrow):
+        label.append(f"{' ' if is_narrow else '  '}{note}", "dim")
     return label
 
 
-def _note(rows: OutlineRows, line: TreeLine) -> str:
+def _note(rows: OutlineRows, line: TreeLine, *, is_narrow: bool) -> str:
     row, kind = line.row, rows.kind(line.row)
     if kind == "loop":
         number = sum(1 for _ in rows.children(row))
-        return f"{formatting.counted(number, 'iteration')}{' …' if line.is_closed else ''}"
+        counted = f"{number:,}x" if is_narrow else formatting.counted(number, "iteration")
+        return f"{counted}{' …' if line.is_closed else ''}"
     if rows.attempts[row] > 1:
-        return f"{rows.attempts[row]} attempts"
+        return f"{rows.attempts[row]}x" if is_narrow else f"{rows.attempts[row]} attempts"
     if rows.status(row) == "skipped" and rows.size[row] == 1:
         return "skipped"
     return f"{rows.size[row] - 1:,} inside …" if line.is_closed else ""
 
 
-def _folded(folded: Folded) -> str:
+def _folded(folded: Folded, *, is_narrow: bool) -> str:
     number = sum(folded.statuses.values())
+    if is_narrow:
+        return f"{number:,} more"
     noun = folded.kind if folded.kind in ("iteration", "attempt", "step") else "row"
     return f"{number:,} more {noun}{'' if number == 1 else 's'}: {counts(folded.statuses)}"
 

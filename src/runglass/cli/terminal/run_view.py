@@ -107,7 +107,8 @@ def summary_lines(run: RunSummary, *, why: Iterable[Text] = ()) -> Iterator[Text
     yield from why
     yield _fact("run", run.id)
     yield _fact("flow", one_line(formatting.flow(run)))
-    yield _fact("trigger", one_line(run.trigger_type or formatting.UNKNOWN))
+    by = "" if run.started_by is None else f", by the key {run.started_by}"
+    yield _fact("trigger", one_line(f"{run.trigger_type or formatting.UNKNOWN}{by}"))
     if run.session_id is not None:
         yield _fact("session", one_line(run.session_id))
     yield _fact("started", formatting.local_time(run.started_at))
