@@ -202,8 +202,8 @@ class StepRow(NamedTuple):
     data: bytes
 
 
-class AttemptKey(NamedTuple):
-    """Which attempt of a step, in which iteration."""
+class AttemptKey(msgspec.Struct, frozen=True, gc=False):
+    """Which attempt of a step, in which iteration. The garbage collector passes over it."""
 
     position: int
     loop_path: str

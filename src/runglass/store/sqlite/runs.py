@@ -152,7 +152,7 @@ class Runs:
         if position is not None:
             where, values = f"{where} AND position = :position", values | {"position": position}
         sql = f"{_KEYS} FROM step {where} UNION ALL {_KEYS} FROM step_attempt {where} ORDER BY 1, 3"
-        return await self._db.read(lambda db: [AttemptKey._make(row) for row in db.execute(sql, values)])
+        return await self._db.read(lambda db: [AttemptKey(*row) for row in db.execute(sql, values)])
 
     async def newest_position(
         self, run_no: int, step_id: str, *, loop_index: str | None = None
