@@ -3,6 +3,7 @@ import { html, useEffect, useMemo } from "../core/html.js";
 import { place, setQuery } from "../core/router.js";
 import { STATUSES } from "../data/columns.js";
 import { isLeaf, titleOf, labelOf } from "../data/address.js";
+import { size } from "../data/format.js";
 import { Mark } from "../parts/status.js";
 import { JsonTree } from "../parts/json_tree.js";
 import { AttemptReader } from "./attempt.js";
@@ -58,6 +59,8 @@ export function Panel({ model, controls }) {
         </div>`}
       <div class="panel-content" id="tab-content" role=${leaf ? "tabpanel" : null} aria-labelledby=${leaf ? `tab-${tab}` : null} tabindex="0">
         ${!leaf && html`<${ContainerFacts} model=${model} row=${row} />`}
+        ${leaf && found.bytes > 0 && html`<p class="notice">${size(found.bytes)} are kept of this attempt.
+          ${" "}<button onClick=${() => reader.read(row, { large: true })}>Load them</button></p>`}
         ${leaf && found.problem && html`<p class="problem" role="alert">${found.problem.message}</p>`}
         ${leaf && tab === "overview" && html`<${Overview} model=${model} row=${row} value=${value} controls=${controls} />`}
         ${leaf && found.loading && !value && tab !== "overview" && html`<p class="muted">Loading …</p>`}
