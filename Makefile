@@ -69,7 +69,7 @@ contract: $(VENV)/dev.stamp $(GENERATOR)/contract.stamp ## two minutes of made-u
 prove: $(VENV)/dev.stamp ## the long tests of what breaks: kills, cuts, power, attacks; ARGS="hostile --family money"
 	$(PY) -m tests.prove $(ARGS)
 
-bench: $(VENV)/server.stamp $(if $(findstring --no-peers,$(ARGS)),,peers) ## every figure beside peers and limit; ARGS="replay latency --json FILE"
+bench: $(VENV)/dev.stamp $(if $(findstring --no-peers,$(ARGS)),,peers) ## every figure beside peers and limit; ARGS="replay latency --json FILE"
 	$(PY) -m bench $(ARGS)
 
 reference: $(VENV)/dev.stamp ## write docs/reference.md and docs/demo-trace.md anew from the code

@@ -23,10 +23,11 @@ def peak(process: int) -> int:
 
 def tree_memory(process: int) -> int:
     """Bytes that the process holds, and those that the processes below it have for themselves."""
-    return _status_bytes(str(process), "VmRSS") + sum(_own_bytes(each) for each in _below(process))
+    return _status_bytes(str(process), "VmRSS") + sum(private_memory(each) for each in _below(process))
 
 
-def _own_bytes(process: int) -> int:
+def private_memory(process: int) -> int:
+    """Bytes that the process shares with no other."""
     lines = (PROC / str(process) / "smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 

@@ -27,9 +27,19 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     growth_steps: int = 50_000
     growth_rounds: int = 5
     listed_runs: int = 200_000
+    viewer_steps: tuple[int, ...] = (100_000,)
+    wheels: int = 300
+    """Turns of the wheel from the beginning of a list to its end."""
+    followed_s: float = 5
+    page_spans: int = 10_000
 
 
-LONG = Sizes(growth_steps=200_000, listed_runs=1_000_000, long_trace_steps=200_000)
+LONG = Sizes(
+    growth_steps=200_000,
+    listed_runs=1_000_000,
+    long_trace_steps=200_000,
+    viewer_steps=(100_000, 1_000_000),
+)
 """As the goals have it; takes several times as long."""
 
 TINY = Sizes(
@@ -51,5 +61,9 @@ TINY = Sizes(
     growth_steps=500,
     growth_rounds=1,
     listed_runs=300,
+    viewer_steps=(300,),
+    wheels=5,
+    followed_s=0.5,
+    page_spans=100,
 )
 """Every line of the bench once; its numbers mean nothing."""

@@ -1,7 +1,7 @@
 """Arize Phoenix on its own SQLite file: started, written to and read over HTTP.
 
 `python -m bench.peers.phoenix_server FOLDER`. It starts the server for the first message; `do` says what:
-`start` (again, on what is there), `write`, `read`, `memory`.
+`start` (again, on what is there), `write`, `write_tree`, `read`, `memory`.
 """
 
 import os
@@ -21,6 +21,8 @@ from bench.answering import Message, answer
 from bench.memory import tree_memory
 
 PAGE = 1000
+ITERATION = 20
+"""Spans of an iteration of a tree, its own included."""
 STOP_S = 10
 POLL_S = 0.1
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -77,10 +79,28 @@ class Phoenix:
     def write(self, count: int) -> str:
         """Sends so many spans of one trace; returns its id once all are acknowledged."""
         trace_id = uuid4().hex
-        spans = [_span(trace_id, number) for number in range(count)]
-        for at in range(0, count, PAGE):
-            self._client.post("/default/spans", json={"data": spans[at : at + PAGE]}).raise_for_status()
+        self._send([_span(trace_id, number) for number in range(count)])
         return trace_id
+
+    def write_tree(self, count: int) -> str:
+        """The same as a tree: below the first span those of iterations, below each of them those of steps."""
+        trace_id = uuid4().hex
+        spans = [_span(trace_id, number) for number in range(count)]
+        for number, span in enumerate(spans[1:]):
+            iteration = number - number % ITERATION + 1
+            above = 0 if number % ITERATION == 0 else iteration
+            span["parent_id"] = spans[above]["context"]["span_id"]
+        self._send(spans)
+        return trace_id
+
+    def page(self, trace_id: str) -> str:
+        """The address at which people look at the trace."""
+        project = self._client.get("/default").raise_for_status().json()["data"]["id"]
+        return str(self._client.base_url.join(f"/projects/{project}/traces/{trace_id}"))
+
+    def _send(self, spans: list[dict[str, Any]]) -> None:
+        for at in range(0, len(spans), PAGE):
+            self._client.post("/default/spans", json={"data": spans[at : at + PAGE]}).raise_for_status()
 
     def read(self, trace_id: str) -> list[dict[str, Any]]:
         """All spans of the trace that can be read, page by page."""
@@ -142,6 +162,10 @@ def main() -> None:
             case "write":
                 trace_id = phoenix.write(message["spans"])
                 return {"trace_id": trace_id, "s": phoenix.wait_for(trace_id, message["spans"])}
+            case "write_tree":
+                trace_id = phoenix.write_tree(message["spans"])
+                phoenix.wait_for(trace_id, message["spans"])
+                return {"page": phoenix.page(trace_id)}
             case "read":
                 began_s = time.perf_counter()
                 found = phoenix.read(message["trace_id"])
