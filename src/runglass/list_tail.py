@@ -7,9 +7,9 @@ poll interval. Who follows, and over what, is not known here.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 from runglass.bus.base import Bus, runs_of
 from runglass.run_query import RunQuery
@@ -22,11 +22,18 @@ PAUSE_S = 0.1
 """After each read, so that tails of a project in which many runs go on cost a bounded part of the store."""
 
 
+Read: TypeAlias = Callable[[], Awaitable[list[ChangedRun]]]
+
+
 class ListPage(NamedTuple):
     """Runs that have changed, up to the change with the number `last`; none where none has for a while."""
 
     changed: list[ChangedRun]
     last: int
+
+
+async def _at_once(read: Read) -> list[ChangedRun]:
+    return await read()
 
 
 async def follow_runs(
@@ -38,19 +45,19 @@ async def follow_runs(
     after: int,
     idle_s: float,
     poll_s: float,
-    turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+    in_turn: Callable[[Read], Awaitable[list[ChangedRun]]] = _at_once,
 ) -> AsyncGenerator[ListPage, None]:
     """Pages of the changes after number `after`, and an empty page for each `idle_s` seconds without one.
 
-    It reads in a `turn`, which may wait. Never ends by itself. A page has only runs that meet the query, or
-    may have met it before. Raises StoreError.
+    Each read goes through `in_turn`, which may wait. Never ends by itself. A page has only runs that meet
+    the query, or may have met it before. Raises StoreError.
     """
     loop = asyncio.get_running_loop()
     async with bus.listen(runs_of(project_id)) as listener:
         told_at = loop.time()
         while True:
-            async with turn():
-                changed = await store.changed_runs(project_id, query, after=after, limit=PAGE_RUNS)
+            read = partial(store.changed_runs, project_id, query, after=after, limit=PAGE_RUNS)
+            changed = await in_turn(read)
             if changed:
                 after = changed[-1].number
             seen = [each for each in changed if each.could_meet]

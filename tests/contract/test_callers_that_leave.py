@@ -3,14 +3,19 @@
 import asyncio
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
+from typing import Any
 
 import httpx2
 import pytest
 
+from runglass.store.list_records import FoundRuns
+from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import (
     ANYTHING,
@@ -162,3 +167,29 @@ def tasks(server: RunningServer) -> int:
         return sum("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
     return server.call(counted())
+
+
+def test_for_a_caller_who_left_nothing_is_searched(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, searched, goes_on = SqliteStore.runs, [], threading.Event()
+
+    async def slowly(store: SqliteStore, *args: Any, **kwargs: Any) -> FoundRuns:
+        searched.append(kwargs["limit"])
+        await asyncio.to_thread(goes_on.wait, WAIT_S)
+        return await search(store, *args, **kwargs)
+
+    monkeypatch.setattr(SqliteStore, "runs", slowly)
+    with ThreadPoolExecutor(1) as stays:
+        with ExitStack() as opened:
+            for limit in (1, 2, 3):
+                connection = opened.enter_context(raw_connection(server))
+                head = f"GET /api/v1/flow-runs?limit={limit} HTTP/1.1\r\nHost: a\r\n"
+                connection.sendall(f"{head}Authorization: Bearer {server.key}\r\n\r\n".encode())
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                until(lambda: bool(searched))
+            last = stays.submit(http.get, "/flow-runs?limit=4")
+        time.sleep(0.3)
+        goes_on.set()
+        assert last.result().status_code == 200
+    assert searched == [1, 4]

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -15,6 +16,7 @@ from runglass.engine.scheduling.pacing import (
     REQUEST_S,
     Pacer,
     admit_paced,
+    paced_read,
     paced_transfer,
     set_project,
 )
@@ -201,3 +203,24 @@ async def test_what_is_read_on_the_loop_is_spread_if_it_is_not_small() -> None:
     for _ in range(PIECES):
         await offload(worked, size_bytes=LARGE_MOVE_BYTES + 1)
     assert time.monotonic() - began_s >= PIECE_S * (3 * PIECES - 2)
+
+
+async def test_a_read_keeps_its_turn_to_its_end_though_nobody_waits_for_it() -> None:
+    ends, reads = asyncio.Event(), []
+
+    async def read(number: int) -> int:
+        reads.append(number)
+        await ends.wait()
+        return number
+
+    first, second, third = (asyncio.create_task(paced_read(1, partial(read, number))) for number in (1, 2, 3))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    second.cancel()
+    await asyncio.sleep(0.01)
+    assert reads == [1]
+    assert second.cancelled()
+    ends.set()
+    assert await third == 3
+    assert first.cancelled()
+    assert reads == [1, 3]

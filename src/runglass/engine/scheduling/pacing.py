@@ -9,10 +9,10 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
@@ -46,6 +46,7 @@ An answer needs the interpreter several times, in several threads, and each time
 work of others. At all times it would cost a small answer a tenth more.
 """
 
+Result = TypeVar("Result")
 Kind: TypeAlias = Literal["thread", "loop", "writing", "reading"]
 
 current_project: ContextVar[int] = ContextVar("current_project", default=0)
@@ -126,13 +127,20 @@ def paced_write(project_id: int, size_bytes: int) -> "AbstractAsyncContextManage
     return paced("writing", project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
 
 
-def paced_read(project_id: int) -> "AbstractAsyncContextManager[WorkPiece]":
-    """The block searches the store or reads a page of much: one at a time of each project.
+async def paced_read(project_id: int, read: Callable[[], Awaitable[Result]]) -> Result:
+    """The result of `read`, which searches the store or reads a page of much: one at a time of each project.
 
     It waits also where no other project is about: what waits for a thread already is in the way of all who
-    come.
+    come. Who is cancelled while it waits for its turn reads nothing.
     """
-    return pace_of("reading").piece(project_id)
+    async with pace_of("reading").piece(project_id):
+        reading = asyncio.ensure_future(read())
+        try:
+            return await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            # A thread reads on all the same, and the turn lasts as long as that.
+            await asyncio.wait({reading})
+            raise
 
 
 async def admit_paced(project_id: int, takes_s: float) -> None:

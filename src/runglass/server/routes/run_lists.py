@@ -1,8 +1,9 @@
 """The runs of a project as lists: pages of them by query, how many there were when, and what changes."""
 
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -21,8 +22,11 @@ from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import cursor_of_position, position_of
 from runglass.server.requests.run_query import RunFilters, asked_query
 from runglass.server.security.authentication import runtime_of
+from runglass.server.security.revocation import while_awaited
 from runglass.server.services.run_frames import framed_runs, listed
 from runglass.trace import RunStatus
+
+Result = TypeVar("Result")
 
 BUCKETS = Parameter(
     "buckets", Annotated[int, Meta(ge=10, le=200)], "a number of intervals from 10 to 200", default=60
@@ -49,9 +53,8 @@ async def runs(
     """
     asked = await asked_query(request, RunFilters(query, flow_id, flow, status, since, until))
     after = None if cursor is None else position_of(cursor)
-    project_id = request.auth.project_id
-    async with paced_read(project_id):
-        found = await runtime_of(request).store.runs(project_id, asked, after=after, limit=limit)
+    search = partial(runtime_of(request).store.runs, request.auth.project_id, asked, after=after, limit=limit)
+    found = await _while_awaited(request, search)
     following = None if found.position is None else cursor_of_position(found.position)
     body = b'{"runs":[%b],"nextCursor":%b,"lastChange":%d}' % (
         b",".join([listed(run) for run in found.runs]),
@@ -79,11 +82,14 @@ async def histogram(
     filters = RunFilters(query, flow_id, flow, status, since, until)
     asked = await asked_query(request, filters)
     now_ms = time.time_ns() // 1_000_000 + 1
-    project_id = request.auth.project_id
-    async with paced_read(project_id):
-        counts = await runtime_of(request).store.count_runs(
-            project_id, asked, until_ms=now_ms, buckets=buckets
-        )
+    count = partial(
+        runtime_of(request).store.count_runs,
+        request.auth.project_id,
+        asked,
+        until_ms=now_ms,
+        buckets=buckets,
+    )
+    counts = await _while_awaited(request, count)
     pairs = zip(counts.runs, counts.failed, strict=True)
     return answer(
         RunHistogram(
@@ -129,8 +135,14 @@ async def stream(
         after=seen,
         idle_s=runtime.settings.ping_s,
         poll_s=runtime.settings.tail_poll_s,
-        turn=partial(paced_read, project_id),
+        in_turn=partial(paced_read, project_id),
     )
     return event_stream(
         framed_runs(pages, after=seen), open_responses=request.services.open_responses, key_id=request.auth.id
     )
+
+
+async def _while_awaited(request: ApiRequest, read: Callable[[], Awaitable[Result]]) -> Result:
+    """What is read in the project's turn. A caller who leaves before that is not read for."""
+    reading = paced_read(request.auth.project_id, read)
+    return await while_awaited(request, None, reading, otherwise="nothing was changed")

@@ -129,16 +129,16 @@ async def _steps_from(store: Store, opened: OpenedTrace) -> Pages:
         yield [data for _, data in steps]
         if sum(len(data) for _, data in steps) < PART_BYTES:
             return
-        async with paced_read(run.project_id):
-            steps = await store.trace_page(run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
+        page = partial(store.trace_page, run.no, after=steps[-1][0], limit_bytes=PART_BYTES)
+        steps = await paced_read(run.project_id, page)
 
 
 async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> Pages:
     done = 0
     while done < len(keys):
         some = keys[done : done + PART_ATTEMPTS]
-        async with paced_read(run.project_id):
-            page = await store.attempt_data(run.no, some, limit_bytes=PART_BYTES)
+        read = partial(store.attempt_data, run.no, some, limit_bytes=PART_BYTES)
+        page = await paced_read(run.project_id, read)
         done += len(page)
         _check(run, page)
         yield page

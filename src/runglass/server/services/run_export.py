@@ -1,6 +1,7 @@
 """Writes a run as a file, part by part: no more than a page of it is in memory."""
 
 from collections.abc import AsyncGenerator
+from functools import partial
 
 import msgspec
 
@@ -62,8 +63,8 @@ async def _events(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], N
     """The events of the run up to its head, in pages."""
     after = 0
     while after < run.head:
-        async with paced_read(run.project_id):
-            rows = await store.events(run.no, after=after, limit_bytes=PAGE_BYTES)
+        page = partial(store.events, run.no, after=after, limit_bytes=PAGE_BYTES)
+        rows = await paced_read(run.project_id, page)
         if not rows or rows[-1][0] != after + len(rows):
             raise StoreError(f"the log of run {run.id!r} has a hole after {after}; restore the store")
         after = rows[-1][0]
@@ -75,8 +76,8 @@ async def _steps(store: Store, run: RunRecord) -> AsyncGenerator[list[bytes], No
     """The steps of the run's trace, in pages."""
     after = 0
     while True:
-        async with paced_read(run.project_id):
-            rows = await store.trace_page(run.no, after=after, limit_bytes=PAGE_BYTES)
+        page = partial(store.trace_page, run.no, after=after, limit_bytes=PAGE_BYTES)
+        rows = await paced_read(run.project_id, page)
         if not rows:
             return
         yield _checked(run, [data for _, data in rows])
