@@ -10,6 +10,7 @@ from runglass.server.security.browser_sessions import (
     MOST_SESSIONS,
     BrowserSessions,
 )
+from runglass.server.security.login_tickets import MOST_OF_KEY as TICKETS_OF_KEY
 from runglass.server.security.login_tickets import MOST_TICKETS, PATH, TICKET_S, LoginTickets
 from runglass.store.records import ApiKey
 
@@ -99,10 +100,18 @@ def test_a_ticket_is_good_once_and_for_a_minute(clock: Clock) -> None:
     assert tickets.redeem(late) is None
 
 
+def test_a_key_has_so_many_tickets_and_takes_none_from_others(clock: Clock) -> None:
+    tickets = LoginTickets(clock=clock)
+    others = tickets.issue(key(2)).removeprefix(PATH)
+    own = [tickets.issue(key(1)).removeprefix(PATH) for _ in range(MOST_TICKETS + 1)]
+    assert tickets.redeem(others) is not None
+    assert [tickets.redeem(each) is not None for each in own].count(True) == TICKETS_OF_KEY
+
+
 def test_there_are_so_many_tickets_at_a_time(clock: Clock) -> None:
     tickets = LoginTickets(clock=clock)
     first = tickets.issue(key()).removeprefix(PATH)
-    last = [tickets.issue(key()) for _ in range(MOST_TICKETS)][-1].removeprefix(PATH)
+    last = [tickets.issue(key(number)) for number in range(2, MOST_TICKETS + 2)][-1].removeprefix(PATH)
     assert tickets.redeem(first) is None
     assert tickets.redeem(last) is not None
 

@@ -19,7 +19,9 @@ from runglass.server.security.same_origin import header, host_of
 from runglass.store.records import ApiKey
 
 TICKET_S = 60.0
-MOST_TICKETS = 100
+MOST_TICKETS = 1000
+MOST_OF_KEY = 10
+"""Tickets of one key; with one more, its oldest is worth nothing."""
 
 PATH = "/viewer/ticket/"
 _PAGE = re.compile(r"/(?![/\\])[\w/.~?&=%,:;+-]{0,500}", re.ASCII)
@@ -46,6 +48,9 @@ class LoginTickets:
         """The path that opens the page, signed in. Raises INVALID_REQUEST for a page elsewhere."""
         if not _PAGE.fullmatch(page):
             raise api_error("INVALID_REQUEST", f"`page` must be a path of this server, not {page:.100}")
+        of_key = [ticket for ticket, issued in self._tickets.items() if issued.key_id == key.id]
+        for ticket in of_key[: max(0, len(of_key) - MOST_OF_KEY + 1)]:
+            del self._tickets[ticket]
         if len(self._tickets) >= MOST_TICKETS:
             self._tickets.popitem(last=False)
         ticket = secrets.token_urlsafe(32)
