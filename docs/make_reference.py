@@ -22,6 +22,7 @@ from runglass.engine.steps import attempt_runner
 from runglass.errors import CODES, STEP_CODES, exception_for
 from runglass.events import KnownEvent
 from runglass.run_api import ExecuteRequest
+from runglass.run_files import file_reader
 from runglass.server.endpoints import ENDPOINTS
 from runglass.server.requests import attachments, body_parsing, messages, tools
 from runglass.server.requests.parameters import MAX_KEY
@@ -136,6 +137,16 @@ def limits() -> list[tuple[str, str, str]]:
     result = shown.code_memory_limit_bytes // sandbox.RESULT_SHARE
     return [
         ("request body", f"`body_limit_bytes`: {bytes_of(shown.body_limit_bytes)}", "`REQUEST_TOO_LARGE`"),
+        (
+            "file with a run to import",
+            f"`import_limit_bytes`: {bytes_of(shown.import_limit_bytes)}",
+            "`REQUEST_TOO_LARGE`",
+        ),
+        (
+            "event of a run to import",
+            bytes_of(file_reader.LARGEST_EVENT_BYTES),
+            "`INVALID_REQUEST`",
+        ),
         ("nesting of a request body", f"{body_parsing.MAX_DEPTH} levels", "`INVALID_REQUEST`"),
         ("`messages`", bytes_of(messages.MAX_MESSAGES_BYTES), "`MESSAGES_TOO_LARGE`"),
         ("`tools` of a call", f"{tools.MAX_TOOLS}", "`TOOLS_INVALID`"),

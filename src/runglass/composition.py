@@ -105,6 +105,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 
             # The data lock shuts out other processes, so all leases in the store belong to dead ones.
             await store.end_lease(None)
+            # Nor does any import a run.
+            await store.abandon_imports()
             async with Engine(
                 store=store,
                 bus=bus,

@@ -12,11 +12,13 @@
     ├── APITimeoutError              the caller's wall-clock bound passed
     ├── ToolCallLimitError           a model asked for tools in more rounds than the caller allowed
     ├── FlowFileError                a flow file is wrong; carries located problems
+    ├── RunFileError                 a file with a run is not one that can be imported
     ├── RunUnreadable                the stored data of a run cannot be decoded
     ├── KeyLimitReached              the project has as many keys as it may have
     ├── StepFailure                  a step attempt ended badly (engine only, recorded as an event)
     └── StoreError                   the store refused or cannot be reached
         ├── DuplicateIdempotencyKey  there has been a call under the same Idempotency-Key
+        ├── ImportConflict           the run, or its flow, cannot be made beside what there is
         ├── RunPurged                the run was deleted while it was read
         ├── CommitUncertain          the commit failed: it may have been made or not
         ├── WrongExpectedVersion     another writer appended first, or this one lost its lease
@@ -179,6 +181,10 @@ class StepFailure(RunglassError):
         return {"code": self.code, "message": self.message, **self.details}
 
 
+class RunFileError(RunglassError):
+    """A file is not one with a run that can be imported; the message says where and why."""
+
+
 class RunUnreadable(RunglassError):
     """The stored data of the run `run_id` cannot be decoded; `runglass data export-raw` hands it out."""
 
@@ -197,6 +203,14 @@ class StoreError(RunglassError):
 
 class DuplicateIdempotencyKey(StoreError):
     """There has been a call under the same Idempotency-Key."""
+
+
+class ImportConflict(StoreError):
+    """The run, or its flow, cannot be made beside what there is; `code` is that of the answer."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class RunPurged(StoreError):
@@ -280,6 +294,8 @@ CODES: dict[str, Code] = {
     "STALE_TREE": Code(409, "the flow changed under a step-through"),
     "RUN_NOT_PAUSED": Code(409, "the run does not wait for this call"),
     "RUN_ENDED": Code(409, "the run has ended and can no longer be cancelled"),
+    "RUN_EXISTS": Code(409, "the run to import is there already"),
+    "FLOW_CONFLICT": Code(409, "the flow of the run to import is another one here"),
     "IDEMPOTENCY_MISMATCH": Code(409, "the same Idempotency-Key came with another request"),
     "TOOL_ITERATION_LIMIT": Code(409, "the model asked for tools more often than allowed"),
     "SESSION_EXPIRED": Code(410, "the session is no longer kept"),

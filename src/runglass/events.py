@@ -8,7 +8,7 @@ client can follow a newer server.
 More than 300 lines: one list.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -317,6 +317,9 @@ EventType = Literal[
     "flow_failed",
     "flow_cancelled",
 ]
+
+EVENT_TYPES: frozenset[str] = frozenset(get_args(EventType))
+"""The types of events that this version knows."""
 
 _TERMINAL = frozenset({FlowCompleted, FlowFailed, FlowCancelled})
 

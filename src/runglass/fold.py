@@ -113,6 +113,11 @@ class RunFold:
         """The steps whose last attempt has not ended well or for good, in order of first start."""
         return sorted(self._open.values(), key=lambda change: change.position)
 
+    @property
+    def open_count(self) -> int:
+        """How many steps are open."""
+        return len(self._open)
+
     def reopen(self, change: StepChange) -> None:
         """Opens a step that had ended for a further attempt, which keeps the position of the step."""
         address = Address(change.step.step_id, change.step.loop_path)

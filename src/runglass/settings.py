@@ -48,6 +48,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = "FULL"
     body_limit_bytes: Annotated[int, Meta(ge=1024, description="largest request body")] = 10_000_000
+    import_limit_bytes: Annotated[
+        int, Meta(ge=1024, description="largest file with a run that can be imported")
+    ] = 256 << 20
     rate_limit_per_minute: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="requests that one key may make in a minute, counted per server; by default any"),

@@ -46,6 +46,7 @@ PATHS = {
     "/api/v1/keys",
     "/api/v1/keys/{key_id}",
     "/api/v1/audit",
+    "/api/v1/flow-runs/import",
     *(f"/api/v1/viewer/{what}" for what in ("session", "me", "tickets")),
     "/api/v1/flow-runs/{execution_id}/diff/{other_id}",
     *BASES,

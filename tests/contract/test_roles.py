@@ -57,6 +57,8 @@ ROWS = [
     # The run has ended, so who may cancel it is told that it is too late.
     Row("DELETE", "/flow-runs/{execution_id}", 403, 409, 409, unseen="RUN_NOT_FOUND"),
     Row("DELETE", f"{FLOW}/runs/{{execution_id}}", 403, 409, 409),
+    # The body is no run.
+    Row("POST", "/flow-runs/import", 403, 403, 422, unseen=None, body={}),
     Row("POST", f"{FLOW}/execute", 403, 200, 200, body={}),
     Row("POST", f"{FLOW}/{{version}}/execute", 403, 200, 200, body={}),
     Row("POST", f"{FLOW}/step", 403, 200, 200, body={}),

@@ -1,8 +1,14 @@
-"""Runs as files, by the client and the command: exported whole, or not at all."""
+"""Runs as files, by the client and the command: exported and imported whole, or not at all."""
 
+import io
 import json
-from collections.abc import Iterator
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -10,9 +16,13 @@ import pytest
 from runglass import AsyncClient, Client
 from runglass.cli import main
 from runglass.cli.exit_codes import Exit
-from runglass.errors import FlowNotFoundError
+from runglass.errors import FlowExecutionError, FlowNotFoundError
+from runglass.run_api import ExportFormat
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import WORDS, execute, http_for
+from tests.e2e.command import started
+
+FORMATS: tuple[ExportFormat, ...] = ("json", "jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +49,15 @@ def environment(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNGLASS_API_KEY", server.key)
 
 
-@pytest.mark.parametrize("format", ["json", "jsonl"])
+@pytest.mark.parametrize("format", FORMATS)
 async def test_both_clients_get_what_the_server_sends(
-    server: RunningServer, http: httpx2.Client, run_id: str, format: str
+    server: RunningServer, http: httpx2.Client, run_id: str, format: ExportFormat
 ) -> None:
     sent = http.get(f"/flow-runs/{run_id}/export", params={"format": format}).content
     with Client() as client:
-        assert b"".join(client.run(run_id).export(format)) == sent  # type: ignore[arg-type]
+        assert b"".join(client.run(run_id).export(format)) == sent
     async with AsyncClient() as client_on_asyncio:
-        parts = [part async for part in client_on_asyncio.run(run_id).export(format)]  # type: ignore[arg-type]
+        parts = [part async for part in client_on_asyncio.run(run_id).export(format)]
     assert b"".join(parts) == sent
 
 
@@ -97,3 +107,105 @@ def test_an_unknown_run_leaves_no_file(tmp_path: Path) -> None:
     nowhere = "01900000-0000-7000-8000-000000000000"
     assert main(["runs", "export", nowhere, "-o", str(file)]) == Exit.NOT_FOUND
     assert not file.exists()
+
+
+async def test_both_clients_import_what_they_have_exported(run_id: str, tmp_path: Path) -> None:
+    with Client() as client:
+        exported = {format: b"".join(client.run(run_id).export(format)) for format in FORMATS}
+        trace = client.run(run_id).trace()
+    for format, data in exported.items():
+        file = tmp_path / format
+        file.write_bytes(data)
+        with (
+            running_server() as other,
+            file.open("rb") as opened,
+            Client(other.key, base_url=other.base_url) as client,
+        ):
+            assert client.import_run(opened) == trace.flow_run
+            assert client.run(run_id).trace() == trace
+        with running_server() as other:
+            async with AsyncClient(other.key, base_url=other.base_url) as client_on_asyncio:
+                with file.open("rb") as opened:
+                    assert await client_on_asyncio.import_run(opened) == trace.flow_run
+                assert await client_on_asyncio.run(run_id).trace() == trace
+
+
+async def test_a_refusal_is_told_by_both_clients(run_id: str) -> None:
+    with Client() as client:
+        data = b"".join(client.run(run_id).export())
+        with pytest.raises(FlowExecutionError, match="RUN_EXISTS"):
+            client.import_run(io.BytesIO(data))
+    async with AsyncClient() as client_on_asyncio:
+        with pytest.raises(FlowExecutionError, match="the file is empty"):
+            await client_on_asyncio.import_run(io.BytesIO(b""))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_command_brings_a_run_to_another_server(
+    run_id: str, format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(tmp_path / "file")
+    assert main(["runs", "export", run_id, "--format", format, "-o", file]) == Exit.OK
+    assert main(["runs", "import", file]) == Exit.FAILED
+    assert "runglass runs delete" in capsys.readouterr().err
+    with running_server() as other:
+        there = ["--base-url", other.base_url, "--api-key", other.key]
+        assert main(["runs", "import", file, *there]) == Exit.OK
+        assert f"imported run {run_id} of flow words: completed" in capsys.readouterr().out
+        again = str(tmp_path / "again")
+        assert main(["runs", "export", run_id, "--format", format, "-o", again, *there]) == Exit.OK
+        reader = other.make_key("acme", "demo", "read")
+        denied = ["--base-url", other.base_url, "--api-key", reader]
+        assert main(["runs", "import", file, *denied]) == Exit.DENIED
+    assert Path(again).read_bytes() == Path(file).read_bytes()
+
+
+def test_the_command_says_which_file_it_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "import", str(tmp_path / "none")]) == Exit.USAGE
+    assert "cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_a_server_that_is_killed_in_the_middle_of_an_import_keeps_nothing_of_it(
+    run_id: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, file = tmp_path / "data", tmp_path / "run.jsonl"
+    assert main(["runs", "export", run_id, "--format", "jsonl", "-o", str(file)]) == Exit.OK
+    assert main(["keys", "create", "acme/demo", "--data", str(data)]) == Exit.OK
+    key = capsys.readouterr().out.strip()
+    whole = file.read_bytes()
+    header, first, _ = whole.split(b"\n", 2)
+    # More than one piece, so that some of it is written before the end has come.
+    padded = b"".join([header, b"\n", first, b"\n", b" " * 600_000])
+    with started("serve", "--port", "0", "--data", data) as server:
+        url = urlsplit(server.line().split()[1])
+        with socket.create_connection((url.hostname, url.port), timeout=30) as connection:
+            connection.sendall(
+                f"POST /api/v1/flow-runs/import HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+                f"Content-Length: {len(padded) + len(whole)}\r\n\r\n".encode()
+                + padded
+            )
+            until(lambda: count(data, "event") == 1)
+            server.kill()
+    assert count(data, "importing_run") == 1
+    with started("serve", "--port", "0", "--data", data) as server:
+        there = ["--base-url", server.line().split()[1], "--api-key", key]
+        until(lambda: count(data, "event") == count(data, "importing_run") == count(data, "purged_run") == 0)
+        assert main(["runs", "import", str(file), *there]) == Exit.OK
+        assert server.interrupt() == Exit.OK
+    assert count(data, "run") == 1
+    assert main(["data", "check", "--data", str(data)]) == Exit.OK
+
+
+def count(data: Path, table: str) -> int:
+    with closing(sqlite3.connect(data / "runglass.db", timeout=10)) as database:
+        found: int = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        return found
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)

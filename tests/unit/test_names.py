@@ -24,9 +24,7 @@ schema schemas security selector serve server service services settings spans sp
 stream streaming syntax table task template terminal terminate testing text threads time token tool
 transform transport types uvicorn validation value view views watch watcher without writer
 condition index search
-header new
-area compare cookie login origin overview parts progress ranking same show styles tree vendor
-compare cookie link login origin overview parts ranking same show styles tree vendor
+area compare cookie document header imported link login new origin overview parts progress ranking same show splitter styles tree vendor
 """
 """Words that need no explanation to whoever knows Python, HTTP and SQL."""
 

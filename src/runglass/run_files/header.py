@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from runglass.errors import RunFileError
 from runglass.run_api import CaptureMode, ExportFormat
 from runglass.trace import written
 
@@ -22,6 +23,9 @@ _SUFFIXES: dict[ExportFormat, str] = {
     "json": "json",
     "jsonl": "jsonl",
 }
+LARGEST_VERSION = 2**31 - 1
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_TRIGGER = re.compile(r"[a-z_]{1,32}")
 _PLAIN = re.compile(r"[a-z0-9-]{1,128}")
 """Slugs that can stand in a header and in the name of a file."""
 
@@ -45,6 +49,20 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     trigger_type: str
     session_id: str | None = None
     flow: FlowOfRun
+
+
+def check_header(header: RunHeader) -> None:
+    """Raises RunFileError for a run that there cannot be."""
+    ids = {"runId": header.run_id, "flow.id": header.flow.id, "sessionId": header.session_id}
+    for name, value in ids.items():
+        if value is not None and not _UUID.fullmatch(value):
+            raise RunFileError(f"`{name}` in the header is not a UUID in lower case: {value!r:.60}")
+    if not _PLAIN.fullmatch(header.flow.slug):
+        raise RunFileError(f"`flow.slug` in the header is not the slug of a flow: {header.flow.slug!r:.60}")
+    if not 0 <= header.version <= LARGEST_VERSION:
+        raise RunFileError(f"`version` in the header is not between 0 and {LARGEST_VERSION:,}")
+    if not _TRIGGER.fullmatch(header.trigger_type):
+        raise RunFileError(f"`triggerType` in the header is not one: {header.trigger_type!r:.60}")
 
 
 def encode_header(header: RunHeader) -> bytes:

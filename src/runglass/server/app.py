@@ -25,6 +25,7 @@ from runglass.server.services.health import HealthCheck
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.request_admission import RequestAdmission
 from runglass.server.services.run_diff import AT_ONCE
+from runglass.server.services.run_import import RunImports
 from runglass.settings import Settings
 
 HTML = "text/html"
@@ -46,6 +47,7 @@ def create_app(
         failure_replay=FailureReplay(),
         health=HealthCheck(runtime),
         outlines=Outlines(runtime),
+        imports=RunImports(runtime),
         sessions=BrowserSessions(),
         tickets=tickets or LoginTickets(),
         diffs=FairTurns(Shares(1, most=AT_ONCE, most_each=1)),

@@ -14,6 +14,7 @@ from runglass.server.services.failure_replay import FailureReplay
 from runglass.server.services.health import HealthCheck
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.request_admission import RequestAdmission
+from runglass.server.services.run_import import RunImports
 
 
 class AppState(NamedTuple):
@@ -26,6 +27,7 @@ class AppState(NamedTuple):
     failure_replay: FailureReplay
     health: HealthCheck
     outlines: Outlines
+    imports: RunImports
     sessions: BrowserSessions
     diffs: FairTurns
     """The turns of diffs, which hold two traces in memory."""

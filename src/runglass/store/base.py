@@ -31,6 +31,7 @@ from runglass.store.records import (
     FlowVersion,
     IdempotencyKey,
     IdempotencyRecord,
+    ImportedRun,
     NewRun,
     Project,
     RawRow,
@@ -363,6 +364,26 @@ class Store(Protocol):
 
         `project_id` None: of every project. `since` is an ISO time as the store writes them.
         """
+
+    async def begin_import(self, project_id: int, run_id: str) -> int:
+        """The number of a run to import. Nobody finds it before `finish_import`.
+
+        Raises ImportConflict where there is a run with this id.
+        """
+
+    async def import_rows(
+        self, run_no: int, events: Sequence[tuple[int, bytes]], steps: Sequence[StepRow]
+    ) -> None:
+        """Writes events, each with its seq, and states of attempts of a run that is being imported."""
+
+    async def finish_import(self, run: ImportedRun, *, by: Actor) -> None:
+        """Makes the run that was imported one of the project's, and its flow where that is new.
+
+        Raises ImportConflict, with nothing done, where the run is there by now, or the flow is another one.
+        """
+
+    async def abandon_imports(self, run_no: int | None = None) -> None:
+        """Purges what was imported of a run, or of all, that `finish_import` has not been called for."""
 
     async def compact(self, *, limit_bytes: int) -> bool:
         """Gives about so much unused space back to the system; False if there is none worth it."""

@@ -32,7 +32,7 @@ TWINS = [
 ]
 
 WAITING = {
-    "Client": ["__enter__", "__exit__", "close"],
+    "Client": ["__enter__", "__exit__", "close", "import_run"],
     "Flow": ["execute", "execute_async"],
     "Job": ["poll", "wait"],
     "PausedResult": ["resume"],

@@ -11,7 +11,7 @@ from runglass.cli.backends.run_lookup import named_run, newest_runs
 from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands.delete_runs import delete
 from runglass.cli.commands.diff_runs import diff
-from runglass.cli.commands.run_files import export
+from runglass.cli.commands.run_files import export, import_run
 from runglass.cli.commands.show_run import show
 from runglass.cli.commands.tail_run import tail
 from runglass.cli.exit_codes import UsageError
@@ -146,3 +146,4 @@ group.add_command(show)
 group.add_command(tail)
 group.add_command(delete)
 group.add_command(export)
+group.add_command(import_run)

@@ -7,16 +7,16 @@ it loads the HTTP library at once, as loading it later would block the event loo
 import uuid
 from collections.abc import AsyncGenerator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from runglass.client.api.async_flows import AsyncFlow
 from runglass.client.api.run_pages import AsyncRunPages
 from runglass.client.api.runs import AsyncRun
-from runglass.client.core import requests
+from runglass.client.core import file_requests, requests
 from runglass.client.core.connection import endpoint
 from runglass.client.core.requests import Time
 from runglass.client.transport.on_asyncio import AsyncTransport
-from runglass.trace import RunStatus
+from runglass.trace import RunStatus, RunSummary
 
 if TYPE_CHECKING:
     from runglass.session import SessionExecution
@@ -141,6 +141,16 @@ class AsyncClient:
             cursor=cursor,
         )
         return AsyncRunPages(self._transport, call, timeout=timeout)
+
+    async def import_run(self, file: IO[bytes]) -> RunSummary:
+        """Makes the run of a file that `run.export()` has written, json or jsonl: same id, same trace.
+
+        All of it or nothing; it must have ended. The key must have the role `admin`. Nothing is tried again.
+
+        Raises FlowExecutionError for a file that is none, or a run or flow that is there already,
+        PermissionDeniedError, APIConnectionError, after which the run may have been imported.
+        """
+        return await self._transport.upload(file_requests.import_run(), file)
 
     async def session(
         self, session_id: str | uuid.UUID, *, limit: int | None = None

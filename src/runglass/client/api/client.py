@@ -8,15 +8,15 @@ import threading
 import uuid
 from collections.abc import Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from runglass.client.api.flows import Flow
 from runglass.client.api.run_pages import RunPages
 from runglass.client.api.runs import Run
-from runglass.client.core import requests
+from runglass.client.core import file_requests, requests
 from runglass.client.core.connection import endpoint
 from runglass.client.core.requests import Time
-from runglass.trace import RunStatus
+from runglass.trace import RunStatus, RunSummary
 
 if TYPE_CHECKING:
     from runglass.client.transport.blocking import SyncTransport
@@ -160,6 +160,16 @@ class Client:
             cursor=cursor,
         )
         return RunPages.starting(self._transport, call, timeout=timeout)
+
+    def import_run(self, file: IO[bytes]) -> RunSummary:
+        """Makes the run of a file that `run.export()` has written, json or jsonl: same id, same trace.
+
+        All of it or nothing; it must have ended. The key must have the role `admin`. Nothing is tried again.
+
+        Raises FlowExecutionError for a file that is none, or a run or flow that is there already,
+        PermissionDeniedError, APIConnectionError, after which the run may have been imported.
+        """
+        return self._transport.upload(file_requests.import_run(), file)
 
     def session(
         self, session_id: str | uuid.UUID, *, limit: int | None = None

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Literal, overload
 
-from runglass.client.core import requests
+from runglass.client.core import file_requests, requests
 from runglass.client.core.connection import seconds_of
 from runglass.client.core.requests import Attempt
 from runglass.client.core.stream_cursor import TailCursor
@@ -153,7 +153,7 @@ class Run:
         Raises ValueError for another format, FlowNotFoundError, and APIConnectionError where the answer
         breaks off: what came of it before is not the whole run.
         """
-        return self._transport.download(requests.export(self._path, format))
+        return self._transport.download(file_requests.export(self._path, format))
 
     def wait(self, timeout: float | None = None) -> RunSummary:
         """The summary of the run once it has ended; waits on the event stream, without polling.
@@ -318,7 +318,7 @@ class AsyncRun:
         Raises ValueError for another format, FlowNotFoundError, and APIConnectionError where the answer
         breaks off: what came of it before is not the whole run.
         """
-        return self._transport.download(requests.export(self._path, format))
+        return self._transport.download(file_requests.export(self._path, format))
 
     async def wait(self, timeout: float | None = None) -> RunSummary:
         """The summary of the run once it has ended; waits on the event stream, without polling.

@@ -2,20 +2,18 @@
 
 Arguments are checked here, before anything is sent. Transports perform a `RequestSpec`, and `responses.py`
 reads the response.
-
-More than 300 lines: one request for each thing that can be asked.
 """
 
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from types import NoneType
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from runglass.run_api import ExportFormat, JobState, RunPage
+from runglass.run_api import JobState, RunPage
 from runglass.safe_text import is_whole
 from runglass.trace import RunStatus, RunSummary, StepAttempts, StepTrace, Trace
 
@@ -166,13 +164,6 @@ def step_trace(
         answer=StepAttempts if attempt == "all" else StepTrace,
         query=tuple(query),
     )
-
-
-def export(run: str, format: ExportFormat) -> RequestSpec[None]:
-    """The run at path `run` as a file. Raises ValueError for a format that there is none of."""
-    if format not in get_args(ExportFormat):
-        raise ValueError(f"format must be one of {', '.join(get_args(ExportFormat))}, not {format!r}")
-    return RequestSpec(method="GET", path=f"{run}/export", answer=NoneType, query=(("format", format),))
 
 
 def diff(run: str, other_id: str | uuid.UUID, *, all: bool) -> RequestSpec["RunDiff"]:

@@ -22,6 +22,8 @@ from runglass.errors import APITimeoutError
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=4.0)
 
 REFUSAL_BYTES = 64 * 1024
+PIECE_BYTES = 64 * 1024
+"""So much of a file is read and sent at a time."""
 SILENT = f"nothing was heard for {SILENCE_S:g} s"
 
 

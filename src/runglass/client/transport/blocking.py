@@ -4,7 +4,7 @@ import math
 import threading
 from collections.abc import Generator
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import httpx2
 
@@ -16,6 +16,7 @@ from runglass.client.core.retries import Retries
 from runglass.client.core.stream_cursor import SILENCE_S, Cursor
 from runglass.client.transport import (
     LIMITS,
+    PIECE_BYTES,
     REFUSAL_BYTES,
     SILENT,
     answer,
@@ -103,6 +104,27 @@ class SyncTransport:
                 finish(call, outcome, attempts=retries.attempts)
                 return
             self.sleep(wait_s)
+
+    def upload(self, call: RequestSpec[T], file: IO[bytes]) -> T:
+        """The answer to `call` with the rest of the file as its body, which is read as it goes out, once.
+
+        Raises as `answers.finish` does.
+        """
+        self._require_open(call)
+        silence = Deadline(SILENCE_S)
+        request = self._http.build_request(
+            call.method,
+            f"{self._base}{call.target}",
+            content=_pieces(file, silence),
+            extensions=_waiting(silence),
+        )
+        try:
+            with closing(self._http.send(request, stream=True)) as response:
+                outcome: Outcome = answer(response, bytearray(response.read()))
+        except httpx2.RequestError as error:
+            self._require_open(call)
+            outcome = ConnectionLost(SILENT, cause=error) if silence.passed() else lost(error, self._base)
+        return finish(call, outcome, attempts=1)
 
     def _require_open(self, what: object) -> None:
         if self._closed.is_set():
@@ -201,6 +223,13 @@ def _keep_deadlines(client: httpx2.Client) -> list[DeadlineBackend]:
             backends.append(DeadlineBackend(transport._pool._network_backend))
             transport._pool._network_backend = backends[-1]
     return backends
+
+
+def _pieces(file: IO[bytes], silence: Deadline) -> Generator[bytes, None, None]:
+    while piece := file.read(PIECE_BYTES):
+        silence.renew()
+        yield piece
+    silence.renew()
 
 
 def _waiting(deadline: Deadline) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import httpcore2  # noqa: F401  # httpx2 would load it with the first client, which may be on the event loop
 import httpx2
@@ -17,6 +17,7 @@ from runglass.client.core.retries import Retries
 from runglass.client.core.stream_cursor import SILENCE_S, Cursor
 from runglass.client.transport import (
     LIMITS,
+    PIECE_BYTES,
     REFUSAL_BYTES,
     SILENT,
     answer,
@@ -116,6 +117,32 @@ class AsyncTransport:
                 return
             await self.sleep(wait_s)
 
+    async def upload(self, call: RequestSpec[T], file: IO[bytes]) -> T:
+        """The answer to `call` with the rest of the file as its body, which is read as it goes out, once.
+
+        Raises as `answers.finish` does.
+        """
+        self._require_open(call)
+        request = self._http.build_request(
+            call.method,
+            f"{self._base}{call.target}",
+            content=_pieces(file),
+            extensions={"timeout": dict.fromkeys(("connect", "read", "write"), SILENCE_S) | {"pool": None}},
+        )
+        try:
+            async with (
+                self._bounded(Deadline(math.inf)),
+                aclosing(await self._http.send(request, stream=True)) as response,
+            ):
+                outcome: Outcome = answer(response, bytearray(await response.aread()))
+        except TimeoutError as error:
+            raise closed(call) from error
+        except httpx2.RequestError as error:
+            self._require_open(call)
+            silent = isinstance(error, httpx2.TimeoutException)
+            outcome = ConnectionLost(SILENT, cause=error) if silent else lost(error, self._base)
+        return finish(call, outcome, attempts=1)
+
     @asynccontextmanager
     async def _bounded(self, deadline: Deadline) -> AsyncGenerator[None, None]:
         """Raises TimeoutError when the deadline passes, or the client is closed."""
@@ -208,3 +235,9 @@ class AsyncTransport:
             yield lost(error, self._base)
             return
         self._require_open(call)
+
+
+async def _pieces(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
+    # A file may be on a disk that takes its time.
+    while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+        yield piece

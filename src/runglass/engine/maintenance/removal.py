@@ -48,8 +48,12 @@ class RunRemoval:
         Its space on disk is given back in the background. Raises StoreError.
         """
         purged = await self._store.purge_run(run.no, by=by)
-        self._woken.set()
+        self.wake()
         return purged
+
+    def wake(self) -> None:
+        """Lets what has become due meanwhile be removed within a moment."""
+        self._woken.set()
 
     async def run_forever(self) -> None:
         """Removes what is due now, every minute, and after each purge, until it is cancelled.

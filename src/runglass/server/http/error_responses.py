@@ -14,8 +14,10 @@ from starlette.responses import Response
 
 from runglass.errors import (
     APIError,
+    ImportConflict,
     PermanentStoreError,
     RateLimitError,
+    RunFileError,
     RunPurged,
     RunUnreadable,
     StoreError,
@@ -62,6 +64,10 @@ def _as_api_error(request: ApiRequest, fault: Exception) -> APIError:
     match fault:
         case APIError():
             return fault
+        case ImportConflict():
+            return api_error(fault.code, str(fault))
+        case RunFileError():
+            return api_error("INVALID_REQUEST", f"the run was not imported: {fault}")
         case RunPurged():
             return api_error("RUN_NOT_FOUND", "the run was deleted while it was read")
         case StoreError() if not isinstance(fault, PermanentStoreError):

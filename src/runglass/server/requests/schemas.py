@@ -168,6 +168,17 @@ FLOW_BODY: dict[str, Schema] = {
     },
     "application/yaml": {"type": "string", "description": "A flow file; read as YAML whatever its type."},
 }
+RUN_FILE_BODY: dict[str, Schema] = {
+    JSON: {
+        "type": "object",
+        "required": ["format", "events"],
+        "description": "A run as `GET …/export` writes it, as `json`.",
+    },
+    "application/jsonl": {
+        "type": "string",
+        "description": "The same as `jsonl`; what it is shows by itself.",
+    },
+}
 PRODUCTION_BODY: dict[str, Schema] = {
     JSON: {
         "type": "object",

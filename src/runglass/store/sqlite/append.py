@@ -44,7 +44,7 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
         "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
         [(batch.run_no, seq, data) for seq, data in enumerate(batch.events, batch.head + 1)],
     )
-    _write_steps(db, batch.run_no, batch.steps)
+    write_steps(db, batch.run_no, batch.steps)
     if batch.owed:
         db.executemany(
             "INSERT INTO owed (run_no, seq, data) VALUES (?, ?, ?)",
@@ -124,7 +124,8 @@ def _spend(db: sqlite3.Connection, batch: Append) -> None:
     )
 
 
-def _write_steps(db: sqlite3.Connection, run_no: int, steps: Sequence[StepRow]) -> None:
+def write_steps(db: sqlite3.Connection, run_no: int, steps: Sequence[StepRow]) -> None:
+    """Writes states of attempts; the latest of each step is apart from those before it."""
     if all(step.attempt == 1 for step in steps):
         db.executemany(_STEP, [(run_no, *step) for step in steps])
         return

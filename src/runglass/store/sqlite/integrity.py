@@ -56,7 +56,8 @@ def _strays(db: sqlite3.Connection) -> Iterator[str]:
     for table in ROWS_OF_RUN:
         found = db.execute(
             f"SELECT run_no, count(*) FROM {table} WHERE run_no NOT IN (SELECT no FROM run)"
-            " AND run_no NOT IN (SELECT run_no FROM purged_run) GROUP BY run_no"
+            " AND run_no NOT IN (SELECT run_no FROM purged_run)"
+            " AND run_no NOT IN (SELECT run_no FROM importing_run) GROUP BY run_no"
         )
         for run_no, count in found:
             yield f"table {table} has {count} rows of run number {run_no}, which is not there"

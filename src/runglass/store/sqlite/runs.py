@@ -31,7 +31,7 @@ from runglass.store.sqlite.sql_helpers import (
 from runglass.trace import TERMINAL
 
 # SQLite would give the number of a deleted row again, and readers and rows of the old run may still be there.
-_NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"
+NEXT_NO = "(SELECT max(coalesce((SELECT max(no) FROM run), 0), last) + 1 FROM run_number)"
 _STEPS = "SELECT position, data FROM step WHERE run_no = ? AND position > ? ORDER BY position"
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
 _KEYS = "SELECT position, loop_path, attempt"
@@ -50,7 +50,7 @@ class Runs:
             db.execute(
                 "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
                 " session_id, summary, owner, key_id, open_bytes, change_no)"
-                f" VALUES ({_NEXT_NO}, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?,"
+                f" VALUES ({NEXT_NO}, ?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?,"
                 " coalesce((SELECT run_changes + 1 FROM project WHERE id = ?), 0))",
                 (
                     run.id,

@@ -15,13 +15,16 @@ from runglass.store.sqlite.catalog import Catalog
 from runglass.store.sqlite.checkpoints import Checkpoints
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.expiry import Expiry
+from runglass.store.sqlite.imports import Imports
 from runglass.store.sqlite.leases import Leases
 from runglass.store.sqlite.removal import Removal
 from runglass.store.sqlite.run_lists import RunLists
 from runglass.store.sqlite.runs import Runs
 
 
-class SqliteStore(Catalog, Runs, RunLists, AttemptPages, Checkpoints, Calls, Leases, Expiry, Removal, Audit):
+class SqliteStore(
+    Catalog, Runs, RunLists, AttemptPages, Checkpoints, Calls, Imports, Leases, Expiry, Removal, Audit
+):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:

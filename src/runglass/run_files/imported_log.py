@@ -1,0 +1,207 @@
+"""The log of a run that comes from a file: each event is checked, and folded to what the run's trace is.
+
+Whoever wrote the file may have meant harm: nothing of an event is believed that others rely on later, such as
+its number, the run that it is of, and the size of amounts and indices.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+
+from runglass.errors import RunFileError
+from runglass.events import (
+    EVENT_TYPES,
+    RunStarted,
+    StepEvent,
+    StepSkipped,
+    StepStarted,
+    StreamEvent,
+    UnknownEvent,
+    decode_event,
+    event_type_of,
+    is_terminal,
+)
+from runglass.fold import Address, RunFold, StepChange
+from runglass.json_weight import too_heavy
+from runglass.run_files.header import RunHeader
+from runglass.trace import RunSummary, StepTrace
+
+LARGE_EVENT_BYTES = 256 * 1024
+"""A larger event is weighed before it is decoded."""
+LARGEST_SUMMARY_BYTES = 1 << 20
+MOST_OPEN_STEPS = 10_000
+"""More than ever go on at once: a thousand iterations are the most of one loop."""
+_LARGEST_NUMBER = 1 << 53
+_LARGEST_INDEX = (1 << 31) - 1
+_ATTEMPTS = 1 << 31
+"""More than a step may have."""
+
+_BEGINNING = b'{"eventType":"'
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+_STEP_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_USD = re.compile(r"[0-9]{1,40}(\.[0-9]{1,80})?", re.ASCII)
+_TIMES = frozenset({"at", "startedAt"})
+_AMOUNTS = frozenset({"costUsd", "usd"})
+_WITH_NUMBERS = frozenset({"tokens", "modelCall", "reservation"})
+"""The members of an event that are objects of ours, and not content."""
+
+
+class LogPart(NamedTuple):
+    """Some events, one after the other, and the states of attempts that follow from them."""
+
+    first_seq: int
+    events: Sequence[bytes]
+    changes: Sequence[StepChange]
+
+
+class ImportedLog:
+    """Of the run that the header tells of. `most_values` is what one event may weigh."""
+
+    def __init__(self, header: RunHeader, *, most_values: int) -> None:
+        self._header = header
+        self._too_heavy = partial(too_heavy, most=most_values)
+        self._fold = RunFold(RunSummary(id=header.run_id, flow_id=header.flow.id, status="pending"))
+        # By the hash of a step's address, position and attempt in one number: a fourth of the memory.
+        self._places: dict[int, int] = {}
+        self._has_ended = False
+        self.head = 0
+        self.ended_at = ""
+
+    @property
+    def summary(self) -> RunSummary:
+        """The run as it ended. Raises RunFileError where it has not."""
+        if not self._has_ended:
+            raise RunFileError(
+                f"run {self._header.run_id!r} has not ended in this file, whose last event is number"
+                f" {self.head}; export it again once it has"
+            )
+        return self._fold.summary
+
+    def take(self, events: Sequence[bytes]) -> LogPart:
+        """Takes further events in. Raises RunFileError, which names the event."""
+        first = self.head + 1
+        changes: dict[tuple[int, int], StepChange] = {}
+        for data in events:
+            try:
+                for change in self._take(data):
+                    changes[change.position, change.step.attempt] = change
+            except (msgspec.MsgspecError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+                raise RunFileError(f"event {self.head + 1} cannot be used: {error}") from error
+            except RecursionError as error:
+                raise RunFileError(
+                    f"event {self.head + 1} cannot be used: it is nested too deeply"
+                ) from error
+        if self._fold.open_count > MOST_OPEN_STEPS:
+            raise RunFileError(f"after event {self.head} more than {MOST_OPEN_STEPS:,} steps go on at once")
+        if len(msgspec.json.encode(self._fold.summary)) > LARGEST_SUMMARY_BYTES:
+            raise RunFileError(
+                f"after event {self.head} the run's summary is larger than {LARGEST_SUMMARY_BYTES:,} bytes"
+            )
+        return LogPart(first, events, list(changes.values()))
+
+    def _take(self, data: bytes) -> Sequence[StepChange]:
+        if self._has_ended:
+            raise ValueError("the run has ended with the event before it")
+        event = self._read(data)
+        if isinstance(event, StepStarted | StepSkipped):
+            self._place(event)
+        changes = self._fold.apply(event)
+        self.head += 1
+        if is_terminal(event):
+            self._has_ended, self.ended_at = True, event.at
+        for change in changes:
+            self._note(change.step, change.position)
+        return changes
+
+    def _read(self, data: bytes) -> StreamEvent:
+        """The event. Raises one of the errors that `take` tells."""
+        if not data.startswith(_BEGINNING) or b"\n" in data or b"\r" in data:
+            raise ValueError(
+                f"it does not begin with {_BEGINNING.decode()!r} on one line: events are taken as Runglass"
+                " wrote them, byte for byte"
+            )
+        if len(data) > LARGE_EVENT_BYTES and (heavy := self._too_heavy(data)):
+            raise ValueError(heavy)
+        # What is decoded only when somebody reads it must be readable, too.
+        members = msgspec.json.decode(data, type=dict[str, Any])
+        event = decode_event(data)
+        if event.event_type != event_type_of(data):
+            raise ValueError("it has two members `eventType`")
+        if isinstance(event, UnknownEvent) and event.event_type in EVENT_TYPES:
+            raise ValueError(f"a member of {event.event_type!r} has a wrong type, or is missing")
+        if event.seq != self.head + 1:
+            raise ValueError(f"its seq is {event.seq}: events are numbered 1, 2, 3 … without gaps")
+        if event.execution_id != self._header.run_id:
+            raise ValueError(
+                f"it is of run {event.execution_id!r:.60}, the header of {self._header.run_id!r}"
+            )
+        if not isinstance(event, UnknownEvent):
+            _check(members)
+        elif not _TIME.fullmatch(event.at):
+            raise ValueError("`at` is not a time as Runglass writes it")
+        if isinstance(event, StepEvent):
+            _check_address(event)
+        if isinstance(event, RunStarted) or self.head == 0:
+            self._check_start(event)
+        return event
+
+    def _check_start(self, event: StreamEvent) -> None:
+        """Raises ValueError for a first event that does not begin the run of the header."""
+        header = self._header
+        if not isinstance(event, RunStarted) or self.head:
+            raise ValueError("a log begins with `run_started`, and has no other")
+        told = (event.run_id, event.flow_id, event.version, event.trigger_type, event.session_id)
+        said = (header.run_id, header.flow.id, header.version, header.trigger_type, header.session_id)
+        if told != said or event.flow_slug not in (None, header.flow.slug):
+            raise ValueError("run, flow, version, trigger or session are not those of the header")
+
+    def _place(self, event: StepStarted | StepSkipped) -> None:
+        """Lets a further attempt of a step that had ended have the place of the one before."""
+        address = Address(event.step_id, event.loop_path)
+        known = self._places.get(hash(address))
+        if known is None:
+            return
+        position, attempt = divmod(known, _ATTEMPTS)
+        if event.attempt <= attempt:
+            raise ValueError(f"attempt {event.attempt} of step {event.step_id!r} follows attempt {attempt}")
+        if self._fold.open_step(*address) is None:
+            before = StepTrace(step_id=event.step_id, loop_path=event.loop_path, attempt=attempt)
+            self._fold.reopen(StepChange(position, before))
+
+    def _note(self, step: StepTrace, position: int) -> None:
+        self._places[hash(Address(step.step_id, step.loop_path))] = position * _ATTEMPTS + step.attempt
+
+
+def _check(members: Mapping[str, Any]) -> None:
+    """Raises ValueError for a number, an amount or a time that others could not work with."""
+    for name, value in members.items():
+        if type(value) is int:
+            if not 0 <= value <= _LARGEST_NUMBER:
+                raise ValueError(f"`{name}` is not between 0 and {_LARGEST_NUMBER:,}")
+        elif name in _AMOUNTS:
+            if isinstance(value, str) and not _USD.fullmatch(value):
+                raise ValueError(f"`{name}` is not an amount of US dollars as Runglass writes it")
+        elif name in _TIMES:
+            if isinstance(value, str):
+                if not _TIME.fullmatch(value):
+                    raise ValueError(f"`{name}` is not a time as Runglass writes it")
+                datetime.fromisoformat(value)
+        elif name in _WITH_NUMBERS and isinstance(value, dict):
+            _check(value)
+
+
+def _check_address(event: StepEvent) -> None:
+    """Raises ValueError for a step or an iteration that there cannot be."""
+    if not _STEP_ID.fullmatch(event.step_id):
+        raise ValueError("`stepId` is not the id of a step")
+    path = event.loop_path or ()
+    if not all(0 <= index <= _LARGEST_INDEX for index in path) or len(path) > 1000:
+        raise ValueError("`loopPath` has an index that there cannot be")
+    if getattr(event, "attempt", 1) not in range(1, _ATTEMPTS):
+        raise ValueError("`attempt` is one that there cannot be")
+    if event.loop_index is not None and event.loop_index > _LARGEST_INDEX:
+        raise ValueError("`loopIndex` is one that there cannot be")

@@ -1,0 +1,222 @@
+"""Imports runs: checks what comes, writes it bit by bit, and makes the run there in one go at its end.
+
+One import of a project goes on at a time, so that what they hold in memory is bounded.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
+
+import msgspec
+
+from runglass.admin_api import Actor
+from runglass.bus.base import runs_of
+from runglass.engine.journal.step_rows import step_rows
+from runglass.engine.scheduling.offloading import offload, offload_in_turn
+from runglass.engine.scheduling.pacing import paced_write
+from runglass.errors import FlowFileError, RateLimitError, RunFileError, StoreError, api_error
+from runglass.flow import Flow, decode_flow
+from runglass.json_weight import too_heavy
+from runglass.run_files.file_reader import RunFileReader
+from runglass.run_files.header import RunHeader
+from runglass.run_files.imported_log import ImportedLog
+from runglass.runtime import Runtime
+from runglass.store.records import ImportedFlow, ImportedRun, Project, Retention, RunNumbers, StepRow
+
+log = logging.getLogger(__name__)
+
+PIECE_BYTES = 256 * 1024
+"""About so many bytes of events are checked, and written, at a time."""
+AT_ONCE = 8
+"""The most imports at a time, of different projects."""
+
+
+class RunImports:
+    """The imports of one server."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._store = runtime.store
+        self._projects: set[int] = set()
+
+    async def take(self, project_id: int, parts: AsyncGenerator[bytes, None], *, by: Actor) -> bytes:
+        """Imports the run in a file that comes in parts; returns its summary as JSON.
+
+        Raises RunFileError for a file that is no run that has ended, ImportConflict where it cannot be made
+        here, RATE_LIMITED beside another import, and UNAVAILABLE where the project is full. Nothing is kept
+        then, nor where it is cancelled.
+        """
+        with self._alone(project_id):
+            async with aclosing(parts):
+                project = await self._project(project_id)
+                reader, waiting = RunFileReader(), list[bytes]()
+                async for part in parts:
+                    waiting += await offload_in_turn(partial(reader.feed, part))
+                    if reader.header is not None:
+                        break
+                else:
+                    waiting += await offload_in_turn(reader.close)
+                header = reader.header
+                if header is None:
+                    raise RunFileError("the file has no header")
+                flow = await self._flow_of(project, header)
+                async with self._reserved(project_id, header.run_id) as run_no:
+                    writing = _Writing(self._runtime, project, header, run_no)
+                    await writing.take(waiting)
+                    async for part in parts:
+                        await writing.take(await offload_in_turn(partial(reader.feed, part)))
+                    await writing.take(await offload_in_turn(reader.close))
+                    run = writing.finished(flow)
+                    await self._store.finish_import(run, by=by)
+        await self._runtime.bus.wake(runs_of(project_id))
+        return run.summary
+
+    @contextmanager
+    def _alone(self, project_id: int) -> Iterator[None]:
+        """Raises RATE_LIMITED where the project imports a run already, or many others do."""
+        if project_id in self._projects or len(self._projects) >= AT_ONCE:
+            error = RateLimitError(
+                "another run is being imported, and one of a project is taken at a time; try again later",
+                code="RATE_LIMITED",
+                status=429,
+            )
+            error.retry_after_s = 1.0
+            raise error
+        self._projects.add(project_id)
+        try:
+            yield
+        finally:
+            self._projects.discard(project_id)
+
+    async def _project(self, project_id: int) -> Project:
+        project = await self._store.project(project_id)
+        if project is None:
+            raise api_error("FLOW_NOT_FOUND", "the project of this key is gone")
+        self._runtime.require_room(project)
+        return project
+
+    @asynccontextmanager
+    async def _reserved(self, project_id: int, run_id: str) -> AsyncIterator[int]:
+        """The number of the run to import. What was written under it is purged where the block fails."""
+        reserving = asyncio.ensure_future(self._store.begin_import(project_id, run_id))
+        try:
+            yield await asyncio.shield(reserving)
+        except BaseException:
+            # Where it was cancelled meanwhile, the number may have been given all the same.
+            await asyncio.wait((reserving,))
+            if reserving.exception() is None:
+                try:
+                    await self._store.abandon_imports(reserving.result())
+                except StoreError as error:
+                    log.warning("an import that was given up is put away at the next start: %s", error)
+                self._runtime.removal.wake()
+            raise
+
+    async def _flow_of(self, project: Project, header: RunHeader) -> ImportedFlow:
+        """The flow of the run, checked where it will be made. Raises RunFileError."""
+        told = header.flow
+        source = bytes(told.source)
+        known = await self._store.flow(told.id)
+        stored = None if known is None else await self._store.flow_source(told.id, header.version)
+        if source == b"null":
+            if known is None or stored is None or known.project_id != project.id:
+                raise RunFileError("the header has no `flow.source`, and the project does not have the flow")
+            return ImportedFlow(told.id, told.slug, stored)
+        flow = await offload(partial(self._read_flow, source), size_bytes=len(source))
+        if stored is None:
+            flow = await self._checked(project, source)
+        if flow.slug != told.slug:
+            raise RunFileError(f"`flow.source` has the slug {flow.slug!r}, the header {told.slug!r}")
+        return ImportedFlow(
+            told.id,
+            told.slug,
+            await offload(flow.encode, size_bytes=len(source)),
+            name=flow.name,
+            capture=flow.capture,
+            retention=Retention(flow.retention_days, flow.content_retention_days),
+        )
+
+    def _read_flow(self, source: bytes) -> Flow:
+        if heavy := too_heavy(source):
+            raise RunFileError(f"`flow.source` is no flow: {heavy}")
+        try:
+            return decode_flow(source)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise RunFileError(f"`flow.source` is no flow: {error}") from error
+
+    async def _checked(self, project: Project, source: bytes) -> Flow:
+        runtime = self._runtime
+        try:
+            checked = await runtime.checks.flow_file(
+                source, own_providers=runtime.settings.providers, project_id=project.id
+            )
+        except FlowFileError as error:
+            raise RunFileError(f"`flow.source` cannot be used: {error.problems[0].message}") from error
+        return checked.flow
+
+
+class _Writing:
+    """A run that is being written."""
+
+    def __init__(self, runtime: Runtime, project: Project, header: RunHeader, run_no: int) -> None:
+        self._store = runtime.store
+        self._project = project
+        self._limit_bytes = runtime.settings.project_data_bytes
+        self._header = header
+        self._run_no = run_no
+        self._log = ImportedLog(header, most_values=runtime.settings.body_values_limit)
+        self._log_bytes = 0
+
+    async def take(self, events: Sequence[bytes]) -> None:
+        """Checks the events and writes them. Raises RunFileError, UNAVAILABLE."""
+        start = 0
+        while start < len(events):
+            stop, size = start, 0
+            while stop < len(events) and size < PIECE_BYTES:
+                size += len(events[stop])
+                stop += 1
+            part, rows = await offload_in_turn(partial(self._checked, events[start:stop]))
+            size += sum(len(row.data) for row in rows)
+            self._require_room()
+            async with paced_write(self._project.id, size):
+                await self._store.import_rows(self._run_no, part, rows)
+            start = stop
+
+    def finished(self, flow: ImportedFlow) -> ImportedRun:
+        """The run, once all of it is written. Raises RunFileError where it has not ended."""
+        header, summary = self._header, self._log.summary
+        return ImportedRun(
+            no=self._run_no,
+            id=header.run_id,
+            project_id=self._project.id,
+            flow=flow,
+            version=header.version,
+            status=summary.status,
+            trigger_type=header.trigger_type,
+            capture=header.capture,
+            session_id=header.session_id,
+            head=self._log.head,
+            summary=msgspec.json.encode(summary),
+            ended_at=self._log.ended_at,
+            numbers=RunNumbers.of(summary),
+            log_bytes=self._log_bytes,
+        )
+
+    def _checked(self, events: Sequence[bytes]) -> tuple[list[tuple[int, bytes]], list[StepRow]]:
+        part = self._log.take(events)
+        rows = step_rows(part.changes)
+        # A state that goes on is followed by another in its place.
+        self._log_bytes += sum(map(len, events))
+        self._log_bytes += sum(len(row.data) for row in rows if row.status != "running")
+        return list(enumerate(events, part.first_seq)), rows
+
+    def _require_room(self) -> None:
+        if self._project.data_bytes + self._log_bytes > self._limit_bytes:
+            raise api_error(
+                "UNAVAILABLE",
+                f"the runs of project {self._project.org}/{self._project.name} may take"
+                f" {self._limit_bytes:,} bytes (setting project_data_bytes), and this run is larger than what"
+                " is left; nothing was imported",
+            )

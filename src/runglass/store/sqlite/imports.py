@@ -1,0 +1,136 @@
+"""Runs that are imported into SQLite: rows come bit by bit, and nobody finds a run before it is whole.
+
+The mirror of a purge: a run that is being imported has rows under a number of its own and no row in `run`.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+from runglass.admin_api import Actor
+from runglass.errors import ImportConflict
+from runglass.store.records import ImportedFlow, ImportedRun, StepRow
+from runglass.store.sqlite.append import write_steps
+from runglass.store.sqlite.audit import note_change
+from runglass.store.sqlite.connections import Connections
+from runglass.store.sqlite.runs import NEXT_NO
+from runglass.store.sqlite.sql_helpers import count_new_run, now_text
+
+
+class Imports:
+    """The part of the store that takes in whole runs of other stores."""
+
+    _db: Connections
+
+    async def begin_import(self, project_id: int, run_id: str) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            _require_new(db, run_id)
+            (number,) = db.execute(f"SELECT {NEXT_NO}").fetchone()
+            db.execute("UPDATE run_number SET last = ?", (number,))
+            db.execute("INSERT INTO importing_run (run_no) VALUES (?)", (number,))
+            return int(number)
+
+        return await self._db.write(work)
+
+    async def import_rows(
+        self, run_no: int, events: Sequence[tuple[int, bytes]], steps: Sequence[StepRow]
+    ) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(
+                "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
+                [(run_no, seq, data) for seq, data in events],
+            )
+            write_steps(db, run_no, steps)
+
+        await self._db.write(work)
+
+    async def finish_import(self, run: ImportedRun, *, by: Actor) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            _require_new(db, run.id)
+            _require_flow(db, run)
+            _make_flow(db, run)
+            db.execute(
+                "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture,"
+                " session_id, head, summary, ended_at, duration_ms, cost_usd, tokens, log_bytes, change_no)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+                " coalesce((SELECT run_changes + 1 FROM project WHERE id = ?), 0))",
+                (
+                    *(run.no, run.id, run.project_id, run.flow.id, run.version, run.status),
+                    *(run.trigger_type, run.capture, run.session_id, run.head, run.summary),
+                    *(run.ended_at, *run.numbers, run.log_bytes, run.project_id),
+                ),
+            )
+            count_new_run(db, run.project_id, run.log_bytes)
+            db.execute("DELETE FROM importing_run WHERE run_no = ?", (run.no,))
+            told = {"flowId": run.flow.id, "status": run.status, "events": run.head}
+            note_change(db, run.project_id, by, "run.imported", run.id, **told)
+
+        await self._db.write(work)
+
+    async def abandon_imports(self, run_no: int | None = None) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            which = "WHERE ?1 IS NULL OR run_no = ?1"
+            db.execute(f"INSERT INTO purged_run SELECT run_no FROM importing_run {which}", (run_no,))
+            db.execute(f"DELETE FROM importing_run {which}", (run_no,))
+
+        await self._db.write(work)
+
+
+def _require_new(db: sqlite3.Connection, run_id: str) -> None:
+    # Of another project's run the same is told: ids are too long to be guessed, and no two runs may have one.
+    if db.execute("SELECT 1 FROM run WHERE id = ?", (run_id,)).fetchone() is not None:
+        raise ImportConflict(
+            "RUN_EXISTS",
+            f"there is a run {run_id!r} on this server already; delete it first (`runglass runs delete`), or"
+            " import the file on another server",
+        )
+
+
+def _require_flow(db: sqlite3.Connection, run: ImportedRun) -> None:
+    """Raises ImportConflict where the flow of the run cannot be, or is not, the one of the project."""
+    flow = run.flow
+    found = db.execute("SELECT project_id, slug FROM flow WHERE id = ?", (flow.id,)).fetchone()
+    if found is None:
+        sql = "SELECT id FROM flow WHERE project_id = ? AND slug = ?"
+        other = db.execute(sql, (run.project_id, flow.slug)).fetchone()
+        if other is not None:
+            raise ImportConflict(
+                "FLOW_CONFLICT",
+                f"the project has a flow {flow.slug!r} of its own ({other[0]}), and the run is of flow"
+                f" {flow.id}; import the file into another project",
+            )
+    elif found != (run.project_id, flow.slug):
+        raise ImportConflict(
+            "FLOW_CONFLICT",
+            f"flow {flow.id} cannot be made in this project; import the file on another server",
+        )
+    elif run.version:
+        source = _source(db, flow, run.version)
+        if source not in (None, flow.source):
+            raise ImportConflict(
+                "FLOW_CONFLICT",
+                f"version {run.version} of flow {flow.slug!r} is another one here than the run is of; import"
+                " the file into another project",
+            )
+
+
+def _make_flow(db: sqlite3.Connection, run: ImportedRun) -> None:
+    """Makes the flow, as a draft, where it is new, and the version that ran."""
+    flow, now = run.flow, now_text()
+    made = db.execute(
+        "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
+        " content_retention_days) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        (flow.id, run.project_id, flow.slug, flow.name, flow.capture, now, *flow.retention),
+    ).rowcount
+    versions = {run.version, 0} if made else {run.version}
+    for version in sorted(versions):
+        db.execute(
+            "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (flow_id, version) DO NOTHING",
+            (flow.id, version, flow.source, now),
+        )
+
+
+def _source(db: sqlite3.Connection, flow: ImportedFlow, version: int) -> bytes | None:
+    sql = "SELECT source FROM flow_version WHERE flow_id = ? AND version = ?"
+    found = db.execute(sql, (flow.id, version)).fetchone()
+    return None if found is None else bytes(found[0])

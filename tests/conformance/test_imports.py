@@ -1,0 +1,197 @@
+"""What every store must do with runs that are imported: nobody sees them before they are whole."""
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runglass.admin_api import SERVER
+from runglass.errors import ImportConflict
+from runglass.run_query import RunQuery
+from runglass.store.base import Store
+from runglass.store.records import ImportedFlow, ImportedRun, Retention, RunNumbers
+from tests.conformance.test_store import STORES, make_run, row
+
+RUN, FLOW = "run-from-afar", "flow-from-afar"
+EVENTS = [(1, b"one"), (2, b"two"), (3, b"three")]
+SOURCE = b'{"slug":"far"}'
+
+
+@pytest.fixture(params=STORES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+def imported(no: int, project_id: int, **fields: Any) -> ImportedRun:
+    anything: dict[str, Any] = {
+        "id": RUN,
+        "flow": ImportedFlow(FLOW, "far", SOURCE, name="Far", retention=Retention(7, None)),
+        "version": 3,
+        "status": "failed",
+        "trigger_type": "job",
+        "capture": "redacted",
+        "session_id": None,
+        "head": len(EVENTS),
+        "summary": b'{"id":"run-from-afar"}',
+        "ended_at": "2026-01-01T00:00:00.000Z",
+        "numbers": RunNumbers(7, 0.5, 11),
+        "log_bytes": 1234,
+    }
+    return ImportedRun(no=no, project_id=project_id, **{**anything, **fields})
+
+
+async def project_id_of(store: Store, name: str = "demo") -> int:
+    return (await store.ensure_project("acme", name)).id
+
+
+async def import_run(store: Store, project_id: int, **fields: Any) -> None:
+    no = await store.begin_import(project_id, fields.get("id", RUN))
+    await store.import_rows(no, EVENTS, [row(1), row(2)])
+    await store.finish_import(imported(no, project_id, **fields), by=SERVER)
+
+
+async def test_an_imported_run_is_read_as_any_other(store: Store) -> None:
+    project_id = await project_id_of(store)
+    no = await store.begin_import(project_id, RUN)
+    await store.import_rows(no, EVENTS[:2], [row(1), row(2)])
+    await store.import_rows(no, EVENTS[2:], [row(1, attempt=2, status="completed")])
+    await store.finish_import(imported(no, project_id), by=SERVER)
+    run = await store.run(RUN)
+    assert run is not None
+    assert (run.no, run.project_id, run.flow_id, run.version, run.head) == (no, project_id, FLOW, 3, 3)
+    assert (run.status, run.trigger_type, run.capture, run.key_id) == ("failed", "job", "redacted", None)
+    assert await store.events(no, after=0, limit_bytes=1000) == EVENTS
+    assert [(step.position, step.attempt) for step in await store.steps(no)] == [(1, 2), (2, 1)]
+    assert [step.attempt for step in await store.attempts_at(no, 1)] == [1, 2]
+    listed = (await store.runs(project_id, RunQuery(), limit=10)).runs
+    assert [listing.id for listing in listed] == [RUN]
+
+
+async def test_nobody_finds_a_run_before_it_is_whole(store: Store) -> None:
+    project_id = await project_id_of(store)
+    no = await store.begin_import(project_id, RUN)
+    await store.import_rows(no, EVENTS, [row(1)])
+    assert await store.run(RUN) is None
+    assert (await store.runs(project_id, RunQuery(), limit=10)).runs == []
+    assert await store.flow(FLOW) is None
+    project = await store.project(project_id)
+    assert project is not None
+    assert project.data_bytes == 0
+
+
+async def test_its_bytes_count_and_its_cost_does_not(store: Store) -> None:
+    project_id = await project_id_of(store)
+    await import_run(store, project_id)
+    project = await store.project(project_id)
+    assert project is not None
+    assert (project.data_bytes, project.spent_usd) == (1234, Decimal(0))
+    run = await store.run(RUN)
+    assert run is not None
+    assert await store.purge_run(run.no)
+    project = await store.project(project_id)
+    assert project is not None
+    assert project.data_bytes == 0
+
+
+async def test_its_flow_is_made_as_a_draft_with_the_version_that_ran(store: Store) -> None:
+    project_id = await project_id_of(store)
+    await import_run(store, project_id)
+    flow = await store.find_flow(project_id, "far")
+    assert flow is not None
+    assert (flow.id, flow.name, flow.production_version, flow.retention_days) == (FLOW, "Far", None, 7)
+    assert [each.version for each in await store.versions(FLOW)] == [0, 3]
+    assert await store.flow_source(FLOW, 0) == await store.flow_source(FLOW, 3) == SOURCE
+    await store.publish(FLOW)
+    assert [each.version for each in await store.versions(FLOW)] == [0, 3, 4]
+
+
+async def test_a_second_run_adds_its_version_and_leaves_the_draft(store: Store) -> None:
+    project_id = await project_id_of(store)
+    await import_run(store, project_id)
+    newer = ImportedFlow(FLOW, "far", b'{"slug":"far","newer":1}')
+    await import_run(store, project_id, id="another", flow=newer, version=4)
+    assert await store.flow_source(FLOW, 4) == newer.source
+    assert await store.flow_source(FLOW, 0) == SOURCE
+    flow = await store.flow(FLOW)
+    assert flow is not None
+    assert (flow.name, flow.production_version) == ("Far", None)
+
+
+async def test_a_run_that_is_there_is_not_imported_again(store: Store) -> None:
+    project_id = await project_id_of(store)
+    await import_run(store, project_id)
+    with pytest.raises(ImportConflict, match="already") as refused:
+        await store.begin_import(project_id, RUN)
+    assert refused.value.code == "RUN_EXISTS"
+
+
+async def test_of_two_imports_of_one_run_the_second_to_end_is_refused(store: Store) -> None:
+    project_id = await project_id_of(store)
+    late = await store.begin_import(project_id, RUN)
+    await import_run(store, project_id)
+    with pytest.raises(ImportConflict, match="already"):
+        await store.finish_import(imported(late, project_id), by=SERVER)
+    run = await store.run(RUN)
+    assert run is not None
+    assert run.no != late
+
+
+async def test_a_flow_that_is_another_one_here_is_refused_and_not_changed(store: Store) -> None:
+    project_id, other_id = await project_id_of(store), await project_id_of(store, "other")
+    own = await store.put_draft(project_id, "far", name=None, capture=None, source=b"own")
+    with pytest.raises(ImportConflict, match="has a flow 'far' of its own") as refused:
+        await import_run(store, project_id)
+    assert refused.value.code == "FLOW_CONFLICT"
+    mine = ImportedFlow(own.id, "far", SOURCE)
+    with pytest.raises(ImportConflict, match="cannot be made in this project"):
+        await import_run(store, other_id, flow=mine)
+    await store.publish(own.id)
+    with pytest.raises(ImportConflict, match="version 1 of flow 'far' is another one here"):
+        await import_run(store, project_id, flow=mine, version=1)
+    assert await store.run(RUN) is None
+    assert await store.flow_source(own.id, 0) == await store.flow_source(own.id, 1) == b"own"
+    assert await store.find_flow(other_id, "far") is None
+
+
+async def test_an_import_that_is_given_up_leaves_nothing(store: Store) -> None:
+    project_id = await project_id_of(store)
+    no = await store.begin_import(project_id, RUN)
+    await store.import_rows(no, EVENTS, [row(1), row(2)])
+    await store.abandon_imports(no)
+    while await store.purge_rows(limit_rows=2, limit_bytes=1 << 20):
+        pass
+    assert await store.steps(no) == []
+    await import_run(store, project_id)
+    run = await store.run(RUN)
+    assert run is not None
+    assert run.no > no, "no number is given twice"
+
+
+async def test_an_import_that_is_done_cannot_be_given_up(store: Store) -> None:
+    project_id = await project_id_of(store)
+    await import_run(store, project_id)
+    run = await store.run(RUN)
+    assert run is not None
+    await store.abandon_imports(run.no)
+    await store.abandon_imports()
+    assert not await store.purge_rows(limit_rows=1000, limit_bytes=1 << 20)
+    assert await store.events(run.no, after=0, limit_bytes=1000) == EVENTS
+
+
+async def test_the_number_of_a_run_that_is_being_imported_is_given_to_no_other(store: Store) -> None:
+    project_id = await project_id_of(store)
+    first = await store.begin_import(project_id, RUN)
+    second = await store.begin_import(project_id, "another")
+    run = await make_run(store, "run-of-our-own")
+    assert len({first, second, run.no}) == 3
+
+
+async def test_who_imported_is_in_the_audit_log(store: Store) -> None:
+    project_id = await project_id_of(store)
+    await import_run(store, project_id)
+    (entry,) = await store.audit(project_id, action="run.imported", limit=10)
+    assert (entry.subject, entry.actor) == (RUN, SERVER)
+    assert entry.details == {"flowId": FLOW, "status": "failed", "events": 3}

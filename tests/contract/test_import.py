@@ -1,0 +1,302 @@
+"""Importing a run: the same run on another server, all of it or nothing, and nobody else's."""
+
+import gzip
+import json
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import httpx2
+import pytest
+
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import (
+    BROKEN,
+    ENDLESS,
+    GRID,
+    WORDS,
+    cancel,
+    detail,
+    execute,
+    http_for,
+    raw_connection,
+    refusal,
+    start,
+)
+
+IMPORT = "/flow-runs/import"
+READS = ("trace", "trace/stream", "trace/outline", "export?format=json", "export?format=jsonl")
+WAIT_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[RunningServer]:
+    with running_server(capture="full") as running:
+        for flow in (WORDS, GRID, BROKEN, ENDLESS):
+            running.push(flow)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def there(source: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(source, source.key) as client:
+        yield client
+
+
+@pytest.fixture
+def target() -> Iterator[RunningServer]:
+    with running_server(import_limit_bytes=2_000_000) as running:
+        yield running
+
+
+@pytest.fixture
+def here(target: RunningServer) -> Iterator[httpx2.Client]:
+    with http_for(target, target.key) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def runs(source: RunningServer, there: httpx2.Client) -> dict[str, str]:
+    """Runs of several kinds, each by a word for it."""
+    failed = there.post("/seq/acme/demo/broken/execute", json={}).json()["detail"]["executionId"]
+    cancelled = start(source, "endless")
+    with there.stream("GET", f"/flow-runs/{cancelled}/trace/stream") as stream:
+        next(line for line in stream.iter_lines() if line == "event: step_completed")
+    cancel(source, cancelled)
+    assert "event: flow_cancelled" in there.get(f"/flow-runs/{cancelled}/trace/stream").text
+    return {
+        "completed": execute(there, "words", message="a bb ccc"),
+        "nested": execute(there, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]}),
+        "failed": failed,
+        "cancelled": cancelled,
+    }
+
+
+@pytest.fixture(scope="module")
+def file(there: httpx2.Client, runs: dict[str, str]) -> bytes:
+    return there.get(f"/flow-runs/{runs['completed']}/export?format=jsonl").content
+
+
+def nothing_is_kept(target: RunningServer, here: httpx2.Client) -> bool:
+    """Whether no run, no flow and no row of one is there."""
+    assert here.get("/flow-runs").json()["runs"] == []
+    assert here.get("/flows").json()["flows"] == []
+
+    target.call(target.runtime.removal.tidy())
+    with closing(sqlite3.connect(target.runtime.settings.database)) as database:
+        tables = ("run", "event", "step", "step_attempt", "importing_run", "purged_run", "flow_version")
+        return not any(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables)
+
+
+@pytest.mark.parametrize("format", ["json", "jsonl"])
+@pytest.mark.parametrize("kind", ["completed", "nested", "failed", "cancelled"])
+def test_a_run_comes_back_byte_for_byte(
+    there: httpx2.Client, here: httpx2.Client, runs: dict[str, str], kind: str, format: str
+) -> None:
+    run_id = runs[kind]
+    file = there.get(f"/flow-runs/{run_id}/export", params={"format": format}).content
+    answer = here.post(IMPORT, content=file)
+    assert answer.status_code == 201, answer.text
+    assert answer.json() == there.get(f"/flow-runs/{run_id}").json()
+    for read in READS:
+        assert (
+            here.get(f"/flow-runs/{run_id}/{read}").content
+            == there.get(f"/flow-runs/{run_id}/{read}").content
+        )
+    steps = {step["stepId"] for step in there.get(f"/flow-runs/{run_id}/trace").json()["steps"]}
+    for step in steps:
+        attempts = f"/flow-runs/{run_id}/steps/{step}/trace?attempt=all"
+        assert here.get(attempts).content == there.get(attempts).content
+    assert [run["id"] for run in here.get("/flow-runs").json()["runs"]] == [run_id]
+
+
+def test_a_document_that_a_program_has_written_again_is_the_same_run(
+    there: httpx2.Client, here: httpx2.Client, runs: dict[str, str]
+) -> None:
+    run_id = runs["completed"]
+    document = there.get(f"/flow-runs/{run_id}/export").json()
+    assert here.post(IMPORT, json=document).status_code == 201
+    assert here.get(f"/flow-runs/{run_id}/export").json() == document
+
+
+def test_into_another_project_it_comes_once_it_is_gone_from_the_first(
+    target: RunningServer, here: httpx2.Client, file: bytes, runs: dict[str, str]
+) -> None:
+    with http_for(target, target.make_key("acme", "other")) as other:
+        assert here.post(IMPORT, content=file).status_code == 201
+        assert refusal(other.post(IMPORT, content=file)) == (409, "RUN_EXISTS")
+        assert other.get(f"/flow-runs/{runs['completed']}").status_code == 404
+        assert here.delete(f"/flow-runs/{runs['completed']}?purge=true").status_code == 202
+        # The flow stays where it is.
+        assert refusal(other.post(IMPORT, content=file)) == (409, "FLOW_CONFLICT")
+        assert here.post(IMPORT, content=file).status_code == 201
+        assert other.get("/flows").json()["flows"] == []
+
+
+def test_its_flow_can_be_looked_at_and_run(here: httpx2.Client, file: bytes) -> None:
+    assert here.post(IMPORT, content=file).status_code == 201
+    assert here.get("/flows/acme/demo/words").json()["productionVersion"] is None
+    assert execute(here, "words", message="x")
+
+
+def test_a_flow_of_the_same_slug_is_refused_and_what_to_do_is_told(
+    target: RunningServer, here: httpx2.Client, file: bytes
+) -> None:
+    target.push(WORDS)
+    answer = here.post(IMPORT, content=file)
+    assert refusal(answer) == (409, "FLOW_CONFLICT")
+    assert "import the file into another project" in detail(answer)["message"]
+    assert here.get("/flow-runs").json()["runs"] == []
+
+
+def test_a_run_that_goes_on_is_refused(
+    source: RunningServer, there: httpx2.Client, target: RunningServer, here: httpx2.Client
+) -> None:
+    run_id = start(source, "endless")
+    try:
+        with there.stream("GET", f"/flow-runs/{run_id}/trace/stream") as stream:
+            next(line for line in stream.iter_lines() if line == "event: step_completed")
+        file = there.get(f"/flow-runs/{run_id}/export").content
+    finally:
+        cancel(source, run_id)
+    answer = here.post(IMPORT, content=file)
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "has not ended in this file" in detail(answer)["message"]
+    assert nothing_is_kept(target, here)
+
+
+def without_line(file: bytes, number: int) -> bytes:
+    lines = file.splitlines(keepends=True)
+    return b"".join(lines[:number] + lines[number + 1 :])
+
+
+def with_other_flow(file: bytes, **fields: Any) -> bytes:
+    header, _, rest = file.partition(b"\n")
+    changed = json.loads(header)
+    changed["flow"]["source"] |= fields
+    return json.dumps(changed).encode() + b"\n" + rest
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda file: b"", "the file is empty"),
+        (lambda file: b"{", "breaks off"),
+        (lambda file: file[: len(file) // 2].rpartition(b"\n")[0], "has not ended"),
+        (lambda file: file[:-10], "cannot be used: "),
+        (lambda file: without_line(file, 0), "does not begin with the header"),
+        (lambda file: without_line(file, 5), "its seq is 6"),
+        (lambda file: file + file.splitlines()[-1], "has ended with the event before it"),
+        (lambda file: file.replace(b'"stepId":"split"', b'"stepId":"\xff"'), "cannot be used"),
+        (lambda file: gzip.compress(file), "compressed"),
+        (lambda file: with_other_flow(file, slug="another"), "has the slug 'another'"),
+        (lambda file: with_other_flow(file, steps=[]), "`flow.source` cannot be used"),
+        (lambda file: with_other_flow(file, steps=5), "`flow.source` is no flow"),
+    ],
+)
+def test_a_file_that_is_no_run_is_refused_and_nothing_is_kept(
+    target: RunningServer, here: httpx2.Client, file: bytes, change: Any, told: str
+) -> None:
+    answer = here.post(IMPORT, content=change(file))
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert told in detail(answer)["message"]
+    assert nothing_is_kept(target, here)
+    assert here.post(IMPORT, content=file).status_code == 201
+
+
+def test_a_compressed_body_is_refused(here: httpx2.Client, file: bytes) -> None:
+    answer = here.post(IMPORT, content=gzip.compress(file), headers={"Content-Encoding": "gzip"})
+    assert refusal(answer) == (422, "INVALID_REQUEST")
+    assert "encoded as 'gzip'" in detail(answer)["message"]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_file_over_the_limit_is_refused(
+    target: RunningServer, here: httpx2.Client, file: bytes, chunked: bool
+) -> None:
+    header, _, rest = file.partition(b"\n")
+    large = header + b"\n" + rest.splitlines(keepends=True)[0] + b" " * 3_000_000
+    answer = here.post(IMPORT, content=iter([large]) if chunked else large)
+    assert refusal(answer) == (413, "REQUEST_TOO_LARGE")
+    assert "import_limit_bytes" in detail(answer)["message"]
+    assert nothing_is_kept(target, here)
+
+
+def test_a_project_without_room_takes_none(source: RunningServer, file: bytes) -> None:
+    with running_server(project_data_bytes=1024) as target, http_for(target, target.key) as here:
+        answer = here.post(IMPORT, content=file)
+        assert refusal(answer) == (503, "UNAVAILABLE")
+        assert "project_data_bytes" in detail(answer)["message"]
+        assert nothing_is_kept(target, here)
+
+
+@contextmanager
+def sending(target: RunningServer, file: bytes, held_back: int) -> Iterator[socket.socket]:
+    """A connection on which all of the file but its end has been sent."""
+    with raw_connection(target) as connection:
+        head = (
+            f"POST /api/v1{IMPORT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {target.key}\r\n"
+            f"Content-Length: {len(file)}\r\n\r\n"
+        )
+        connection.sendall(head.encode() + file[: len(file) - held_back])
+        yield connection
+
+
+def until(holds: Any) -> None:
+    end_s = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def test_a_second_import_of_a_project_is_told_to_wait(
+    target: RunningServer, here: httpx2.Client, file: bytes, runs: dict[str, str]
+) -> None:
+    with sending(target, file, 5) as connection:
+        until(lambda: here.post(IMPORT, content=b"").status_code == 429)
+        answer = here.post(IMPORT, content=file)
+        assert refusal(answer) == (429, "RATE_LIMITED")
+        assert answer.headers["retry-after"] == "1"
+        connection.sendall(file[-5:])
+        until(lambda: here.post(IMPORT, content=b"").status_code == 422)
+    assert here.get(f"/flow-runs/{runs['completed']}").status_code == 200
+    assert refusal(here.post(IMPORT, content=file)) == (409, "RUN_EXISTS")
+
+
+def test_a_caller_who_leaves_in_the_middle_leaves_nothing_behind(
+    target: RunningServer, here: httpx2.Client, file: bytes
+) -> None:
+    with sending(target, file, 5):
+        until(lambda: here.post(IMPORT, content=b"").status_code == 429)
+    until(lambda: here.post(IMPORT, content=b"").status_code == 422)
+    assert nothing_is_kept(target, here)
+
+
+def test_a_key_that_is_revoked_meanwhile_imports_nothing(
+    target: RunningServer, here: httpx2.Client, file: bytes
+) -> None:
+    with http_for(target, target.make_key("acme", "demo")) as another:
+        with sending(target, file, 5) as connection:
+            until(lambda: here.post(IMPORT, content=b"").status_code == 429)
+            (own, _) = another.get("/keys").json()["keys"]
+            assert another.delete(f"/keys/{own['id']}").status_code == 200
+            answer = connection.recv(100_000)
+            assert answer.startswith(b"HTTP/1.1 401")
+            assert b"nothing was imported" in answer
+        assert nothing_is_kept(target, another)
+
+
+def test_lists_queries_and_sessions_know_an_imported_run(here: httpx2.Client, there: httpx2.Client) -> None:
+    session = "01a216ae-0000-730f-a3af-cb1a6577fac3"
+    answer = there.post(
+        "/seq/acme/demo/words/execute", json={"message": "a"}, headers={"X-Session-Id": session}
+    )
+    run_id = answer.json()["executionId"]
+    assert here.post(IMPORT, content=there.get(f"/flow-runs/{run_id}/export").content).status_code == 201
+    for query in ("status:completed", "flow:words", "trigger:api", f"session:{session}", "version:1"):
+        assert [run["id"] for run in here.get("/flow-runs", params={"q": query}).json()["runs"]] == [run_id]
+    told = here.get(f"/seq/sessions/{session}").json()["executions"]
+    assert [each["executionId"] for each in told] == [run_id]

@@ -1,0 +1,267 @@
+"""Files with runs: read back as they were written, whatever the borders of their pieces, or refused."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runglass.errors import RunFileError
+from runglass.events import decode_event
+from runglass.fold import fold
+from runglass.run_files.file_reader import RunFileReader
+from runglass.run_files.header import FlowOfRun, RunHeader, encode_header, file_name, lines, members
+from runglass.run_files.imported_log import ImportedLog
+from runglass.trace import StepTrace
+from tests.run_logs import run_logs
+
+RUN = "01a216ae-3af3-75ae-86e9-2b635727f90f"
+FLOW = "01a216ae-3aa8-730f-a3af-cb1a6577fac3"
+SESSION = "01a216ae-0000-730f-a3af-cb1a6577fac3"
+SOURCE = b'{"slug":"slug","steps":[{"type":"passthrough","id":"a"}]}'
+MOST_VALUES = 1_000_000
+
+
+def encoded(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def as_stored(events: Sequence[dict[str, Any]]) -> list[bytes]:
+    """The events of a generated run, as those of a run with whole ids."""
+    ids = {"executionId": RUN, "runId": RUN, "flowId": FLOW, "sessionId": SESSION}
+    return [encoded(event | {name: ids[name] for name in ids if name in event}) for event in events]
+
+
+def header_of(events: Sequence[bytes]) -> RunHeader:
+    first = json.loads(events[0])
+    return RunHeader(
+        run_id=RUN,
+        version=first["version"],
+        capture="full",
+        trigger_type=first["triggerType"],
+        session_id=first.get("sessionId"),
+        flow=FlowOfRun(id=FLOW, slug="slug", source=msgspec.Raw(SOURCE)),
+    )
+
+
+def as_lines(header: bytes, events: Sequence[bytes]) -> bytes:
+    return header + b"\n" + lines(events)
+
+
+def as_document(header: bytes, events: Sequence[bytes]) -> bytes:
+    trace = b'{"flowRun":{"a":"}]\\""},"steps":[{"b":[1,{}]}]}'
+    return b'%b,\n"trace":%b,\n"events":[%b\n]}\n' % (header[:-1], trace, members(events, first=True))
+
+
+def as_reformatted_document(header: bytes, events: Sequence[bytes]) -> bytes:
+    """As a program leaves it that has read the document and written it again."""
+    return encoded(json.loads(header) | {"trace": {"events": [{}]}, "events": list(map(json.loads, events))})
+
+
+def read(data: bytes, borders: Sequence[int] = ()) -> tuple[RunHeader, list[bytes]]:
+    """What a reader finds in the data, which comes in pieces with these borders."""
+    reader = RunFileReader()
+    events: list[bytes] = []
+    start = 0
+    for border in [*sorted(borders), len(data)]:
+        events += reader.feed(data[start:border])
+        start = border
+    events += reader.close()
+    assert reader.header is not None
+    return reader.header, events
+
+
+def imported(events: Sequence[bytes], header: RunHeader | None = None) -> ImportedLog:
+    log = ImportedLog(header or header_of(events), most_values=MOST_VALUES)
+    log.take(events)
+    return log
+
+
+@given(run_logs(), st.sampled_from([as_lines, as_document, as_reformatted_document]), st.data())
+def test_header_and_events_are_read_as_they_were_written_at_any_borders(
+    events: list[dict[str, Any]], write: Callable[[bytes, Sequence[bytes]], bytes], data: st.DataObject
+) -> None:
+    stored = as_stored(events)
+    header = header_of(stored)
+    file = write(encode_header(header), stored)
+    borders = data.draw(st.lists(st.integers(0, len(file)), max_size=20))
+    assert read(file, borders) == (header, stored)
+
+
+@given(run_logs(), st.data())
+def test_a_log_that_ended_adds_up_to_the_trace_that_its_events_fold_to(
+    events: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    stored = as_stored(events)
+    log = ImportedLog(header_of(stored), most_values=MOST_VALUES)
+    steps: dict[int, StepTrace] = {}
+    start = 0
+    for border in [*sorted(data.draw(st.lists(st.integers(0, len(stored))))), len(stored)]:
+        part = log.take(stored[start:border])
+        assert (part.first_seq, part.events) == (start + 1, stored[start:border])
+        steps |= {change.position: change.step for change in part.changes}
+        start = border
+    trace = fold(map(decode_event, stored))
+    assert [msgspec.json.encode(steps[position]) for position in sorted(steps)] == [
+        msgspec.json.encode(step) for step in trace.steps
+    ]
+    if trace.flow_run.status in ("completed", "failed", "cancelled"):
+        assert msgspec.json.encode(log.summary) == msgspec.json.encode(trace.flow_run)
+        assert log.ended_at == trace.flow_run.completed_at
+    else:
+        with pytest.raises(
+            RunFileError, match=f"has not ended in this file, whose last event is number {start}"
+        ):
+            _ = log.summary
+
+
+STARTED: dict[str, Any] = {
+    "eventType": "run_started",
+    "executionId": RUN,
+    "seq": 1,
+    "at": "2026-01-01T00:00:00.000Z",
+    "runId": RUN,
+    "flowId": FLOW,
+    "stepCount": 1,
+    "triggerType": "api",
+    "version": 1,
+}
+
+
+def event(kind: str, seq: int, **fields: Any) -> dict[str, Any]:
+    at = "2026-01-01T00:00:01.000Z"
+    return {"eventType": kind, "executionId": RUN, "seq": seq, "at": at, **fields}
+
+
+def started(seq: int = 2, **fields: Any) -> dict[str, Any]:
+    return event("step_started", seq, **{"stepId": "a", "name": "A", "stepIndex": 0, "attempt": 1, **fields})
+
+
+def call(**fields: Any) -> dict[str, Any]:
+    model_call = {"number": 1, "model": "echo", "truncated": False, **fields}
+    return event("step_model_call", 3, stepId="a", attempt=1, modelCall=model_call)
+
+
+def completed(seq: int = 2) -> dict[str, Any]:
+    return event("flow_completed", seq, runId=RUN)
+
+
+def raw(text: str) -> bytes:
+    """A third event with this as its input."""
+    return encoded(event("step_input", 3, stepId="a", attempt=1, truncated=False, inputData="?")).replace(
+        b'"?"', text.encode()
+    )
+
+
+HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
+    "no start": ([completed(1)], "event 1 .* begins with `run_started`"),
+    "two starts": ([STARTED, STARTED | {"seq": 2}], "event 2 .* has no other"),
+    "a gap": ([STARTED, completed(3)], "event 2 .* its seq is 3"),
+    "a number twice": ([STARTED, started(), started(2)], "event 3 .* its seq is 2"),
+    "another run": ([STARTED, completed() | {"executionId": FLOW}], "event 2 .* of run '01a216ae-3aa8"),
+    "another flow": ([STARTED | {"flowId": RUN}], "not those of the header"),
+    "another slug": ([STARTED | {"flowSlug": "a\r\nb"}], "not those of the header"),
+    "more behind the end": ([STARTED, completed(), completed(3)], "event 3 .* has ended"),
+    "a wrong type": ([STARTED, started(attempt="1")], "event 2 .* has a wrong type"),
+    "a missing member": ([STARTED, event("step_started", 2)], "event 2 .* or is missing"),
+    "a list": ([STARTED, b"[1]"], "event 2 .* does not begin with"),
+    "a space": ([STARTED, b' {"eventType": "x"}'], "event 2 .* does not begin with"),
+    "a line break": ([STARTED, encoded(started()).replace(b',"seq"', b',\n"seq"')], "on one line"),
+    "two types": (
+        [STARTED, encoded(event("dreamt", 2)).replace(b"}", b',"eventType":"flow_completed"}')],
+        "two members `eventType`",
+    ),
+    "no time": ([STARTED, started(at="yesterday")], "`at` is not a time"),
+    "no time of an unknown event": ([STARTED, event("dreamt", 2) | {"at": "x"}], "`at` is not a time"),
+    "no day": ([STARTED, started(at="2026-02-31T00:00:00.000Z")], "event 2 "),
+    "a time without a zone": ([STARTED, started(at="2026-02-01T00:00:00.000")], "`at` is not a time"),
+    "a negative attempt": ([STARTED, started(attempt=-1)], "event 2 .* `attempt`"),
+    "attempt 0": ([STARTED, started(attempt=0)], "event 2 .* `attempt`"),
+    "a huge number": ([STARTED, started(inputSizeBytes=1 << 60)], "`inputSizeBytes` is not between"),
+    "a negative index": ([STARTED, started(loopIndex=0, loopPath=[-1])], "`loopPath`"),
+    "a huge index": ([STARTED, started(loopIndex=0, loopPath=[1 << 40])], "`loopPath`"),
+    "an id that is none": ([STARTED, started(stepId="../a")], "`stepId`"),
+    "an attempt once more": ([STARTED, started(), started(3)], "attempt 1 of step 'a' follows attempt 1"),
+    "no amount": ([STARTED, started(), call(costUsd="NaN")], "`costUsd` is not an amount"),
+    "a great exponent": ([STARTED, started(), call(costUsd="1e999999")], "`costUsd` is not an amount"),
+    "negative tokens": (
+        [STARTED, started(), call(tokens={"prompt": -1, "completion": 0, "total": -1})],
+        "`prompt` is not between",
+    ),
+    "half a surrogate pair": ([STARTED, started(), raw(r'{"a":"\ud800"}')], "event 3 cannot be used"),
+    "nesting": ([STARTED, started(), raw("[" * 100_000 + "]" * 100_000)], "nested too deeply"),
+    "a number beyond floats": ([STARTED, started(), raw('{"a":1e999}')], "event 3 cannot be used"),
+    "bytes that are no text": (
+        [STARTED, started(), raw('{"a":"x"}').replace(b"x", b"\xff")],
+        "event 3 cannot be used",
+    ),
+    "a value that is none": ([STARTED, started(), raw("{")], "event 3 cannot be used"),
+    "a weight": ([STARTED, started(), raw("[" + "1e300," * 600_000 + "1]")], "takes as long to be read"),
+}
+
+
+@pytest.mark.parametrize(("events", "told"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_an_event_that_cannot_be_is_refused_by_number(
+    events: list[dict[str, Any] | bytes], told: str
+) -> None:
+    stored = [each if isinstance(each, bytes) else encoded(each) for each in events]
+    header = header_of([encoded(STARTED)])
+    with pytest.raises(RunFileError, match=told):
+        imported(stored, header)
+
+
+def test_more_steps_than_can_go_on_at_once_are_refused() -> None:
+    paths = [started(index + 2, loopIndex=index, loopPath=[index]) for index in range(10_001)]
+    with pytest.raises(RunFileError, match="more than 10,000 steps go on at once"):
+        imported([encoded(each) for each in [STARTED, *paths]])
+
+
+def test_a_summary_that_grows_without_end_is_refused() -> None:
+    calls = [call(model="m" * 1000 + str(n)) | {"seq": n + 3} for n in range(1000)]
+    with pytest.raises(RunFileError, match="summary is larger than 1,048,576 bytes"):
+        imported([encoded(each) for each in [STARTED, started(), *calls]])
+
+
+HEADER = encode_header(header_of([encoded(STARTED)]))
+BROKEN_FILES: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "the file is empty"),
+    "blanks": (b" \n\n ", "no JSON object|breaks off|is empty"),
+    "a word": (b"hello", "breaks off|no JSON object"),
+    "compressed": (b"\x1f\x8b\x08\x00", "compressed"),
+    "another object": (b'{"a":1}\n', "does not begin with the header of a run"),
+    "another format": (HEADER.replace(b"runglass-run", b"other"), "has format 'other'"),
+    "a later version": (HEADER.replace(b'"formatVersion":1', b'"formatVersion":2'), "version 2"),
+    "a path for an id": (HEADER.replace(RUN.encode(), b"../run"), "`runId` in the header is not a UUID"),
+    "a slug with a line break": (HEADER.replace(b'"slug":"slug"', b'"slug":"a\\r\\nb"', 1), "`flow.slug`"),
+    "a version below 0": (HEADER.replace(b'"version":1', b'"version":-1'), "`version` in the header"),
+    "another capture mode": (HEADER.replace(b'"full"', b'"some"'), "capture"),
+    "a document that breaks off": (
+        as_document(HEADER, [encoded(STARTED)])[:-3],
+        "its last bracket is missing",
+    ),
+    "a document with more behind it": (as_document(HEADER, []) + b"{}", "more behind the end"),
+    "a document without a header": (b'{"events":[{"eventType":"x"}]}', "does not begin with the header"),
+    "a list": (b"[1]\n", "no JSON object"),
+    "brackets that do not match": (b'{"a":[}', "closes nothing"),
+    "deep nesting": (b'{"trace":' + b"[" * 20_000, "nested more than 10,000 levels"),
+    "a header without an end": (b'{"a":"' + b"x" * (33 << 20), "is larger than"),
+    "a line without an end": (HEADER + b"\n" + b"x" * (33 << 20), "is larger than"),
+}
+
+
+@pytest.mark.parametrize(("data", "told"), BROKEN_FILES.values(), ids=BROKEN_FILES.keys())
+def test_a_file_that_is_none_is_refused(data: bytes, told: str) -> None:
+    with pytest.raises(RunFileError, match=told):
+        read(data, range(0, len(data), 1 << 20))
+
+
+def test_a_file_is_named_by_flow_run_and_format() -> None:
+    assert file_name("jsonl", RUN, "words") == f"words-{RUN}.jsonl"
+    assert file_name("json", RUN) == f"run-{RUN}.json"
+
+
+def test_a_slug_that_could_end_a_header_is_in_no_name() -> None:
+    assert file_name("json", RUN, 'a"\r\nX: y') == f"run-{RUN}.json"
