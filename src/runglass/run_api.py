@@ -15,7 +15,7 @@ Version = int | Literal["production", "draft"]
 
 CaptureMode = Literal["off", "metadata_only", "redacted", "full"]
 
-ExportFormat = Literal["json", "jsonl"]
+ExportFormat = Literal["json", "jsonl", "otlp", "perfetto"]
 """The formats of files with a run."""
 
 

@@ -66,7 +66,7 @@ async def test_an_unknown_run_or_format_is_told_by_both_clients() -> None:
     with Client() as client:
         with pytest.raises(FlowNotFoundError):
             next(client.run(nowhere).export())
-        with pytest.raises(ValueError, match="json, jsonl"):
+        with pytest.raises(ValueError, match="json, jsonl, otlp, perfetto"):
             client.run(nowhere).export("xml")  # type: ignore[arg-type]
     async with AsyncClient() as client_on_asyncio:
         with pytest.raises(FlowNotFoundError):

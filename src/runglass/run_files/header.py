@@ -18,10 +18,14 @@ FORMAT_VERSION = 1
 MEDIA_TYPES: dict[ExportFormat, str] = {
     "json": "application/json",
     "jsonl": "application/jsonl",
+    "otlp": "application/json",
+    "perfetto": "application/json",
 }
 _SUFFIXES: dict[ExportFormat, str] = {
     "json": "json",
     "jsonl": "jsonl",
+    "otlp": "otlp.json",
+    "perfetto": "perfetto.json",
 }
 LARGEST_VERSION = 2**31 - 1
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)

@@ -26,7 +26,7 @@ STANDARD = Path("-")
     "--format",
     type=click.Choice(get_args(ExportFormat)),
     default="json",
-    help="json: one document with events and trace; jsonl: one event a line.",
+    help="json or jsonl, which can be imported; otlp for OpenTelemetry; perfetto for its viewer.",
 )
 @click.option(
     "-o",
@@ -39,7 +39,7 @@ STANDARD = Path("-")
 def export(
     run_id: str, format: ExportFormat, output: Path | None, base_url: str | None, api_key: str | None
 ) -> None:
-    """Write a run to a file, with each event as it is stored."""
+    """Write a run to a file, to be imported on another server, or for other programs."""
     with connect(base_url, api_key) as client:
         run = named_run(client, run_id)
         with closing(run.export(format)) as parts:

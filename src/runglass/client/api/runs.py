@@ -148,7 +148,8 @@ class Run:
         """The run as a file, part by part: write each part out, and no more is in memory than one.
 
         `jsonl` has a header and then each event as it is stored, one on each line; `json` is one document
-        that has the trace, too. Closing the generator closes the connection.
+        that has the trace, too; `client.import_run` takes both. `otlp` is OTLP/JSON, `perfetto` opens in
+        Perfetto's viewer. Closing the generator closes the connection.
 
         Raises ValueError for another format, FlowNotFoundError, and APIConnectionError where the answer
         breaks off: what came of it before is not the whole run.
@@ -313,7 +314,8 @@ class AsyncRun:
         """The run as a file, part by part: write each part out, and no more is in memory than one.
 
         `jsonl` has a header and then each event as it is stored, one on each line; `json` is one document
-        that has the trace, too. Closing the generator closes the connection.
+        that has the trace, too; `client.import_run` takes both. `otlp` is OTLP/JSON, `perfetto` opens in
+        Perfetto's viewer. Closing the generator closes the connection.
 
         Raises ValueError for another format, FlowNotFoundError, and APIConnectionError where the answer
         breaks off: what came of it before is not the whole run.

@@ -1,0 +1,127 @@
+"""A model call as attributes of OpenTelemetry's conventions for generative AI.
+
+Their status is development: what they call messages, parts and reasons is mapped here and nowhere else.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from runglass.trace import ModelCall
+
+_PROVIDERS = {
+    "google-gla": "gcp.gemini",
+    "google-vertex": "gcp.vertex_ai",
+    "google": "gcp.gemini",
+    "azure": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "mistral": "mistral_ai",
+    "grok": "x_ai",
+    "xai": "x_ai",
+}
+"""Names of ours that the conventions have another one for."""
+
+_SETTINGS = {
+    "temperature": "gen_ai.request.temperature",
+    "top_p": "gen_ai.request.top_p",
+    "top_k": "gen_ai.request.top_k",
+    "max_tokens": "gen_ai.request.max_tokens",
+    "frequency_penalty": "gen_ai.request.frequency_penalty",
+    "presence_penalty": "gen_ai.request.presence_penalty",
+    "seed": "gen_ai.request.seed",
+}
+_REASONS = {"tool_calls": "tool_call"}
+
+Attribute = tuple[str, Any]
+
+
+def model_name(call: ModelCall) -> str:
+    """The model that was asked for, without its provider."""
+    return call.model.partition(":")[2] or call.model
+
+
+def call_attributes(call: ModelCall) -> Iterator[Attribute]:
+    """The attributes of a span; content only where it is kept."""
+    provider = call.provider or model_name(call)
+    yield "gen_ai.operation.name", "chat"
+    yield "gen_ai.provider.name", _PROVIDERS.get(provider, provider)
+    yield "gen_ai.request.model", model_name(call)
+    if call.model_used is not None:
+        yield "gen_ai.response.model", call.model_used
+    if call.finish_reason is not None:
+        yield "gen_ai.response.finish_reasons", [call.finish_reason]
+    if call.tokens is not None:
+        yield "gen_ai.usage.input_tokens", call.tokens.prompt
+        yield "gen_ai.usage.output_tokens", call.tokens.completion
+    if call.cached_tokens is not None:
+        yield "gen_ai.usage.cache_read.input_tokens", call.cached_tokens
+    if call.error_code is not None:
+        yield "error.type", call.error_code
+    if call.cost_usd is not None:
+        yield "runglass.cost_usd", call.cost_usd
+    if call.request_id is not None:
+        yield "runglass.provider_request_id", call.request_id
+    if isinstance(call.request, dict):
+        yield from _request_attributes(call.request)
+    if isinstance(call.response, dict):
+        reason = _REASONS.get(call.finish_reason or "", call.finish_reason or "stop")
+        said = {**_message(call.response), "finish_reason": reason}
+        yield "gen_ai.output.messages", _json([said])
+
+
+def _request_attributes(request: dict[str, Any]) -> Iterator[Attribute]:
+    settings = request.get("settings")
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        if name in _SETTINGS and type(value) in (int, float):
+            yield _SETTINGS[name], value
+    if isinstance(system := request.get("system"), str):
+        yield "gen_ai.system_instructions", _json([{"type": "text", "content": system}])
+    # Content that was cut may have another shape.
+    if isinstance(messages := request.get("messages"), list):
+        yield "gen_ai.input.messages", _json([_message(each) for each in messages if isinstance(each, dict)])
+    if isinstance(tools := request.get("tools"), list):
+        yield "gen_ai.tool.definitions", _json(tools)
+
+
+def _message(message: dict[str, Any]) -> dict[str, Any]:
+    role, content = str(message.get("role", "user")), message.get("content")
+    if role == "tool":
+        parts = [{"type": "tool_call_response", "id": message.get("toolCallId"), "response": content}]
+    else:
+        parts = list(_parts(content))
+        calls = message.get("toolCalls")
+        if isinstance(calls, list):
+            parts += [_tool_call(call) for call in calls if isinstance(call, dict)]
+    return {"role": role, "parts": parts}
+
+
+def _parts(content: Any) -> Iterator[dict[str, Any]]:
+    for part in content if isinstance(content, list) else [content]:
+        match part:
+            case None:
+                continue
+            case str():
+                yield {"type": "text", "content": part}
+            case {"type": "text", "text": str(text)}:
+                yield {"type": "text", "content": text}
+            case {"type": "image_url", "image_url": {"url": str(url)}}:
+                yield {"type": "uri", "modality": "image", "uri": url}
+            case _:
+                yield {"type": "text", "content": _json(part)}
+
+
+def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        # A model may have said what is no JSON: it is passed on as it is.
+        with suppress(msgspec.DecodeError, RecursionError):
+            arguments = msgspec.json.decode(arguments)
+    return {"type": "tool_call", "id": call.get("id"), "name": function.get("name"), "arguments": arguments}
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
