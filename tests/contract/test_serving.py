@@ -186,4 +186,4 @@ async def test_running_server_works_in_async_tests() -> None:
     with running_server() as server:
         headers = {"Authorization": f"Bearer {server.key}"}
         async with httpx2.AsyncClient(base_url=server.base_url, headers=headers) as http:
-            assert (await http.get("/flow-runs")).json() == {"runs": [], "nextCursor": None}
+            assert (await http.get("/flow-runs")).json()["runs"] == []

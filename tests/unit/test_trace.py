@@ -49,6 +49,7 @@ BEYOND: dict[type[msgspec.Struct], set[str]] = {
         "flow_slug",
         "version",
         "session_id",
+        "started_by",
         "error",
         "totals",
         "overridden",
