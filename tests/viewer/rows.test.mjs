@@ -110,6 +110,33 @@ test("iterations that come in any order stand by their number", () => {
   assert.deepEqual(order, [0, 1, 2, 3, 4]);
 });
 
+test("a long loop is as bad as the worst of its iterations, one after the other or at once", () => {
+  const shape = new Shape();
+  shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);
+  const at = "1970-01-01T00:00:00Z";
+  for (const atOnce of [1, 4]) {
+    const live = new LiveRows(new Rows(), shape, 0);
+    const { rows } = live;
+    const apply = (/** @type {string} */ eventType, /** @type {number} */ index, attempt = 1) =>
+      live.apply({ eventType, seq: 1, at, stepId: "one", loopPath: [index], attempt });
+    for (let first = 0; first < 400; first += atOnce) {
+      for (let index = first; index < first + atOnce; index += 1) apply("step_started", index);
+      for (let index = first; index < first + atOnce; index += 1) {
+        if (index === 300) {
+          apply("step_retrying", index);
+          apply("step_started", index, 2);
+        }
+        apply("step_completed", index, index === 300 ? 2 : 1);
+      }
+      assert.equal(STATUSES[rows.status[0]], first + atOnce > 300 ? "retried" : "completed");
+    }
+    apply("step_started", 400);
+    assert.equal(STATUSES[rows.status[0]], "running");
+    apply("step_error", 400);
+    assert.equal(STATUSES[rows.status[0]], "failed");
+  }
+});
+
 test("an address that is not there leads to what is around it", () => {
   const rows = rowsOf(recorded("failed").outline);
   const around = rowAt(rows, { step: "each/check", iteration: [99], attempt: 0 });

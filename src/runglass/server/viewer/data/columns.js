@@ -153,7 +153,7 @@ export class Rows {
   /** @param {number} wanted */
   reserve(wanted) {
     if (wanted <= this.capacity) return;
-    while (this.capacity < wanted) this.capacity *= 2;
+    this.capacity = Math.max(wanted, 2 * this.capacity);
     for (const [column, Type] of Object.entries(TYPES)) {
       const larger = new Type(this.capacity);
       larger.set(this[column].subarray(0, this.count));

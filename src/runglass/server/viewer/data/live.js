@@ -7,6 +7,8 @@ import {
 /** @typedef {{eventType: string, seq: number, at: string, stepId?: string, loopIndex?: number, loopPath?: number[],
  *   attempt?: number, durationMs?: number, tokens?: {total: number}, costUsd?: string}} RunEvent */
 
+/** Of so many rows inside of a container the worst is looked for each time, of more it is kept. */
+const FEW_ROWS = 64;
 const ENDS = { step_completed: COMPLETED, step_retrying: RETRIED, step_error: FAILED, step_skipped: SKIPPED };
 
 export class LiveRows {
@@ -18,6 +20,8 @@ export class LiveRows {
     this.rankOf = shape.rankOf(rows);
     /** The row of the attempt that goes on, by step and iteration. @type {Map<string, number>} */
     this.current = new Map();
+    /** The worst status of what has ended inside of a container of many rows. @type {Map<number, number>} */
+    this.worst = new Map();
   }
 
   /** Takes in an event. False where it speaks of a step of which nothing is known: read the outline anew.
@@ -65,29 +69,37 @@ export class LiveRows {
     rows.tokens[row] = tokens;
     rows.cost[row] = cost;
     if (wasGoing) rows.addOpen(row, -1);
+    let inner = row;
     for (let up = rows.parent[row]; up !== NONE; up = rows.parent[up]) {
       rows.tokens[up] += tokens;
       if (!Number.isNaN(cost)) rows.cost[up] = (Number.isNaN(rows.cost[up]) ? 0 : rows.cost[up]) + cost;
+      const worst = this.worstInside(up, inner);
+      inner = up;
       if (rows.open[up] > 0) {
         if (status === FAILED) rows.status[up] = FAILED;
         continue;
       }
-      rows.status[up] = this.worstInside(up, status);
+      if (rows.status[up] !== FAILED) rows.status[up] = Math.max(status, worst);
       if (rows.start[up] >= 0) rows.end[up] = Math.max(rows.end[up], at);
     }
   }
 
-  /** The status of a container in which nothing goes on any more.
-   * @param {number} row @param {number} status of what has ended last */
-  worstInside(row, status) {
+  /** The worst status of what has ended inside of a container, after something has in one of its rows.
+   * @param {number} row @param {number} inner */
+  worstInside(row, inner) {
     const { rows } = this;
-    if (rows.status[row] === FAILED) return FAILED;
-    // Looked through only when the last one ends, so that a long loop is not looked through each time.
-    let worst = status;
-    for (let inner = rows.first[row]; inner !== NONE; inner = rows.next[inner]) {
-      if (rows.status[inner] > worst) worst = rows.status[inner];
-    }
+    const known = this.worst.get(row);
+    let worst = known ?? SKIPPED;
+    // A loop of a hundred thousand iterations is not looked through at the end of each.
+    if (known === undefined) for (let each = rows.first[row]; each !== NONE; each = rows.next[each]) worst = this.worse(worst, each);
+    else worst = this.worse(worst, inner);
+    if (rows.children[row] > FEW_ROWS) this.worst.set(row, worst);
     return worst;
+  }
+
+  /** @param {number} worst @param {number} row */
+  worse(worst, row) {
+    return this.rows.isGoing(row) ? worst : Math.max(worst, this.rows.status[row]);
   }
 
   /** The row of an attempt, made where there is none yet; -1 where the step is not known.

@@ -106,6 +106,7 @@ export class RunModel {
       }
       const page = await get(`${this.path}/trace/outline?${parameters}`, this.abort.signal);
       if (rows.count && page.seq !== this.seq) return this.load();
+      rows.reserve(Math.min(page.rowCount, MOST_ROWS));
       rows.addPage(page);
       if (!isShown && (this.rows.count === 0 || rows.count >= page.rowCount)) {
         this.startOver(rows);

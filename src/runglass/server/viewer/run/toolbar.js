@@ -3,6 +3,9 @@ import { html, useEffect, useState } from "../core/html.js";
 import { exact } from "../data/format.js";
 import { isEmpty } from "../data/filter.js";
 
+const MANY_ROWS = 50_000;
+const PAUSE_MS = 120;
+/** Among so many rows it is looked for once nobody types any more. */
 const LEVELS = [["1", 1], ["2", 2], ["3", 3], ["all", Infinity]];
 const LEAST = [[0, "any length"], [5, "≥ 5 ms"], [100, "≥ 100 ms"], [1000, "≥ 1 s"], [10_000, "≥ 10 s"]];
 
@@ -11,7 +14,7 @@ export function Toolbar({ model, controls, fieldRef }) {
   const filter = model.filter.value;
   const [text, setText] = useState(filter.text);
   useEffect(() => {
-    const timer = setTimeout(() => { if (text !== model.filter.peek().text) model.setFilter({ text }); }, 120);
+    const timer = setTimeout(() => { if (text !== model.filter.peek().text) model.setFilter({ text }); }, model.rows.count > MANY_ROWS ? PAUSE_MS : 0);
     return () => clearTimeout(timer);
   }, [text]);
   useEffect(() => { if (!filter.text) setText(""); }, [filter]);
