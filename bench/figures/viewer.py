@@ -189,7 +189,10 @@ def _followed_rows(
         empty = stack.enter_context(bare_tab(browser))
         for _ in range(rounds):
             before, began_s = _completed(client, job.execution_id), time.monotonic()
+            shown = page.page.url
             found.append(page.frames(lambda: time.sleep(seconds)))
+            if page.page.url == shown:
+                raise BenchError(f"the page showed for {seconds} s the same step of a run that goes on")
             ended = _completed(client, job.execution_id) - before
             rates.append(2 * ended / (time.monotonic() - began_s))
             bare.append(empty.frames(lambda: time.sleep(BARE_S)))
