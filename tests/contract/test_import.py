@@ -275,6 +275,19 @@ def test_a_caller_who_leaves_in_the_middle_leaves_nothing_behind(
     assert nothing_is_kept(target, here)
 
 
+def test_a_caller_of_whom_nothing_comes_any_more_is_dropped(file: bytes) -> None:
+    # By its bytes the whole body may take hours.
+    with (
+        running_server(body_time_limit_s=0.3, min_body_bytes_per_s=1) as target,
+        http_for(target, target.key) as here,
+    ):
+        with sending(target, file, 5) as connection:
+            answer = connection.recv(100_000)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"body_time_limit_s=0.3" in answer
+        assert nothing_is_kept(target, here)
+
+
 def test_a_key_that_is_revoked_meanwhile_imports_nothing(
     target: RunningServer, here: httpx2.Client, file: bytes
 ) -> None:

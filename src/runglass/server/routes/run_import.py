@@ -18,7 +18,8 @@ async def import_run(request: ApiRequest) -> Response:
     with its id; a flow or a version that is another one here, and a run that is there already, are refused
     with 409. Nothing is charged to the project's budget.
     """
-    parts = body_parts(request, limit_bytes=request.services.runtime.settings.import_limit_bytes)
+    settings = request.services.runtime.settings
+    parts = body_parts(request, limit_bytes=settings.import_limit_bytes, silence_s=settings.body_time_limit_s)
     imports = request.services.imports
     work = imports.take(request.auth.project_id, parts, by=actor_of(request))
     summary = await while_allowed(request, None, work, otherwise=NOT_IMPORTED)
