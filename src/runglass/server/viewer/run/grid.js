@@ -102,6 +102,7 @@ export class GridPainter {
   close() {
     this.abort.abort();
     this.resized.disconnect();
+    clearTimeout(this.timer);
     cancelAnimationFrame(this.frame);
   }
 

@@ -1,0 +1,34 @@
+"""The page of a run that goes on."""
+
+from playwright.sync_api import expect
+
+from runglass.testing import RunningServer
+from tests.browser.visitor import Visitor
+from tests.contract.wire import ENDLESS, cancel, start
+
+COUNT_FRAMES = """() => {
+    const { prototype } = CanvasRenderingContext2D;
+    const clearRect = prototype.clearRect;
+    window.frames_painted = 0;
+    prototype.clearRect = function (...box) {
+        window.frames_painted += 1;
+        clearRect.apply(this, box);
+    };
+}"""
+
+
+def test_a_run_is_painted_while_somebody_looks_and_no_longer(server: RunningServer, visitor: Visitor) -> None:
+    server.push(ENDLESS)
+    run_id = start(server, "endless")
+    visitor.page.clock.install()
+    page = visitor.open(f"/runs/{run_id}")
+    expect(page.get_by_role("treeitem").first).to_be_visible()
+    page.evaluate(COUNT_FRAMES)
+    page.clock.run_for(1000)
+    assert page.evaluate("frames_painted") >= 2
+    visitor.keys("u")
+    expect(page.locator(f'a[data-run="{run_id}"]')).to_be_visible()
+    page.evaluate("window.frames_painted = 0")
+    page.clock.run_for(1000)
+    assert page.evaluate("frames_painted") == 0
+    cancel(server, run_id)
