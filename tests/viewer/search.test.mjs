@@ -27,6 +27,11 @@ test("completion offers fields, then their values", () => {
   assert.deepEqual(offered("session:x"), []);
 });
 
+test("what every object has is no field", () => {
+  assert.deepEqual(completion("constructor:x", 13).options, []);
+  assert.equal(withFields("constructor:x", { since: "1h" }), "constructor:x since:1h");
+});
+
 test("completion replaces the term that the caret is in, and no other", () => {
   const text = "since:24h sta text:x";
   const { start, end } = completion(text, 13);

@@ -3,7 +3,7 @@ import { ATTEMPT, FAILED, ITERATION, NONE, RETRIED, RUNNING, SKIPPED, STEP, WAIT
 
 /** @typedef {{text: string, onlyFailed: boolean, leastMs: number}} Filter */
 
-const WORDS = { failed: FAILED, retried: RETRIED, running: RUNNING, waiting: WAITING, skipped: SKIPPED };
+const WORDS = new Map([["failed", FAILED], ["retried", RETRIED], ["running", RUNNING], ["waiting", WAITING], ["skipped", SKIPPED]]);
 
 /** Whether the filter keeps everything. @param {Filter} filter */
 export function isEmpty(filter) {
@@ -16,8 +16,8 @@ export function isEmpty(filter) {
  * @param {import("./columns.js").Rows} rows @param {Filter} filter @param {number} nowMs since the start */
 export function keep(rows, filter, nowMs) {
   const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
-  const statuses = words.filter((word) => word in WORDS).map((word) => WORDS[word]);
-  const texts = words.filter((word) => !(word in WORDS));
+  const statuses = words.flatMap((word) => WORDS.get(word) ?? []);
+  const texts = words.filter((word) => !WORDS.has(word));
   if (filter.onlyFailed) statuses.push(FAILED);
   const named = texts.map((word) => rows.names.map((name) => name.toLowerCase().includes(word)));
   const kept = new Uint8Array(rows.count);

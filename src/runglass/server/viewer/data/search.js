@@ -23,7 +23,7 @@ export const FIELDS = {
   text: "words in what was kept",
 };
 
-const VALUES = {
+const VALUES = new Map(Object.entries({
   status: ["failed", "running", "completed", "paused", "cancelled", "pending"],
   trigger: ["api", "job", "step"],
   since: ["1h", "24h", "7d", "30d"],
@@ -31,7 +31,7 @@ const VALUES = {
   duration: [">1s", ">10s", ">1m"],
   cost: [">0.01", ">0.1", ">1"],
   tokens: [">1000", ">10000"],
-};
+}));
 
 /** The terms of a query, which spaces part; inside quotes they do not. @param {string} text @returns {Term[]} */
 export function terms(text) {
@@ -76,7 +76,7 @@ export function completion(text, caret, known = {}) {
   const sign = typed.startsWith("-") ? "-" : "";
   const { field, value } = termOf(typed, start);
   if (field) {
-    const values = field === "flow" ? (known.flows ?? []) : (VALUES[field] ?? []);
+    const values = field === "flow" ? (known.flows ?? []) : (VALUES.get(field) ?? []);
     const before = value.includes(",") ? value.slice(0, value.lastIndexOf(",") + 1) : "";
     const part = value.slice(before.length).toLowerCase();
     const options = values
@@ -105,7 +105,7 @@ export function toggled(text, wanted) {
 /** The query with each of these fields set anew; a null takes it out.
  * @param {string} text @param {Record<string, string|null>} fields */
 export function withFields(text, fields) {
-  const others = terms(text).filter((each) => !(each.field in fields)).map((each) => each.text);
+  const others = terms(text).filter((each) => !Object.hasOwn(fields, each.field)).map((each) => each.text);
   const set = Object.entries(fields).filter(([, value]) => value !== null).map(([name, value]) => `${name}:${value}`);
   return [...others, ...set].join(" ");
 }
