@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 GENERATOR := .venv-contract
 PEERS := .bench
+TYPES := tools/viewer_types
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
@@ -26,6 +27,17 @@ endef
 define VIEWER_TESTS
 @if command -v node >/dev/null; then node --test tests/viewer/; \
 	else echo "node was not found: the modules of the viewer were not tested"; fi
+endef
+
+# The types of the viewer's modules are in JSDoc; tsc checks them, where there is node.
+define VIEWER_TYPES
+@if ! command -v node >/dev/null || ! command -v npm >/dev/null; then \
+		echo "node and npm were not found: the types of the viewer were not checked"; \
+	elif ! $(MAKE) --no-print-directory --silent $(TYPES)/node_modules/types.stamp; then \
+		echo "tsc could not be installed: the types of the viewer were not checked"; \
+	else \
+		echo "tsc --project $(TYPES)" && cd $(TYPES) && \
+		./node_modules/.bin/tsc && ./node_modules/.bin/tsc --project tsconfig.tests.json; fi
 endef
 
 # The pages of the viewer are tested in the Chromium of the system, one module on each processor.
@@ -53,12 +65,13 @@ test-browser: $(VENV)/dev.stamp ## the viewer's pages in Chromium; ARGS="-k keyb
 	@$(HAS_CHROMIUM)
 	$(BROWSER_TESTS) $(ARGS)
 
-check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing nothing
+check: $(VENV)/dev.stamp ## format, lint, types and import contracts, changing nothing; the viewer's types where node is
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 	$(PY) tools/twins.py
+	$(VIEWER_TYPES)
 
 gains: $(VENV)/dev.stamp ## ratios of processor time that must not get worse; nothing else should run meanwhile
 	$(PY) -m pytest tests/gains $(ARGS)
@@ -87,7 +100,7 @@ lock: $(VENV)/bin/pip ## write requirements/*.txt anew; ARGS=--upgrade takes new
 		--output-file requirements/server.txt
 
 clean: ## remove .venv, caches and build results
-	rm -rf $(VENV) $(GENERATOR) $(PEERS) .venv-fuzz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(GENERATOR) $(PEERS) $(TYPES)/node_modules .venv-fuzz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/pip:
@@ -109,6 +122,12 @@ $(GENERATOR)/contract.stamp: requirements/contract.txt | $(VENV)/bin/pip
 	@$(PYTHON) -m venv --clear $(GENERATOR)
 	@echo "Installing requirements/contract.txt into $(GENERATOR) (once) ..."
 	@$(GENERATOR)/bin/python -m pip --disable-pip-version-check --quiet install $(LOCKED) requirements/contract.txt
+	@touch $@
+
+# The lock has the hash of each package and no address, so that any mirror will do; nothing of a package is run.
+$(TYPES)/node_modules/types.stamp: $(TYPES)/package-lock.json
+	@echo "Installing $< (once) ..."
+	@cd $(TYPES) && npm ci --loglevel=error --fetch-retries=1 >/dev/null
 	@touch $@
 
 # Without its peers the bench still says what Runglass does; their rows then say that they are not installed.

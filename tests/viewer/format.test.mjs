@@ -4,7 +4,7 @@ import {
   ago, duration, exactTime, money, oneLine, short, shortMoney, size,
 } from "../../src/runglass/server/viewer/data/format.js";
 
-/** @param {(value: any) => string} shown @param {[any, string][]} cases */
+/** @template T @param {(value: T) => string} shown @param {[T, string][]} cases */
 function holds(shown, cases) {
   for (const [value, text] of cases) assert.equal(shown(value), text, `of ${value}`);
 }

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { addressIn, addressOf, pythonOf, queryOf, rowAt, titleOf } from "../../src/runglass/server/viewer/data/address.js";
-import { FAILED, ITERATION, KINDS, NONE, RETRIED, Rows, STATUSES } from "../../src/runglass/server/viewer/data/columns.js";
+import { FAILED, ITERATION, KINDS, NONE, RETRIED, Rows, STATUSES, STEP } from "../../src/runglass/server/viewer/data/columns.js";
 import { densityOf, idleTimes } from "../../src/runglass/server/viewer/data/density.js";
 import { keep } from "../../src/runglass/server/viewer/data/filter.js";
 import { LiveRows } from "../../src/runglass/server/viewer/data/live.js";
@@ -16,7 +16,7 @@ function recorded(name) {
   return JSON.parse(readFileSync(new URL(`runs/${name}.json`, import.meta.url), "utf8"));
 }
 
-/** @param {any} outline */
+/** @param {import("../../src/runglass/server/viewer/data/columns.js").OutlinePage} outline */
 function rowsOf(outline) {
   const rows = new Rows();
   rows.addPage(outline);
@@ -95,6 +95,14 @@ test("an event of a step that nobody knows is not taken", () => {
   const live = new LiveRows(new Rows(), new Shape(), 0);
   assert.ok(!live.apply({ eventType: "step_started", seq: 1, at: "2026-01-01T00:00:00Z", stepId: "new", attempt: 1 }));
   assert.equal(live.rows.count, 0);
+});
+
+test("rows stay as they were when their columns have to grow", () => {
+  const rows = new Rows();
+  for (let at = 0; at < 3000; at += 1) rows.insert(NONE, STEP, `step ${at}`, at, (row) => row);
+  assert.deepEqual([rows.count, rows.nameOf(0), rows.nameOf(2999)], [3000, "step 0", "step 2999"]);
+  for (let row = 0; row < rows.count; row += 1) assert.equal(rows.prev[row], row - 1);
+  for (const column of Object.values(rows)) if (ArrayBuffer.isView(column)) assert.ok("length" in column && column.length === rows.capacity);
 });
 
 test("iterations that come in any order stand by their number", () => {
@@ -202,6 +210,12 @@ test("a filter keeps what matches, with all that it is inside of", () => {
   assert.equal(found({ text: "nothing" }).matches, 0);
   assert.equal(found({ text: "check [20] retried" }).matches, 1);
   assert.ok(found({ leastMs: 25 }).matches < found({ leastMs: 1 }).matches);
+});
+
+test("a step may be called as every object calls something", () => {
+  const rows = new Rows();
+  rows.insert(NONE, STEP, "constructor", 0, () => 0);
+  assert.equal(keep(rows, { text: "constructor", onlyFailed: false, leastMs: 0 }, 1000).matches, 1);
 });
 
 test("a failure is in the strip however short it was, and idle times are known", () => {

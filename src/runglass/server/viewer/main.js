@@ -49,4 +49,4 @@ function pageOf(path) {
 
 followLinks();
 listen();
-render(html`<${App} />`, document.getElementById("app"));
+render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById("app")));

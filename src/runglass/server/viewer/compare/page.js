@@ -11,9 +11,15 @@ import { Sides } from "./sides.js";
 
 const PAGE = 100;
 
+/** @typedef {import("../data/run.js").Run} Run */
+/** @typedef {{a: Run, b: Run, flows: "same"|"versions"|"different", firstDivergence?: {sentence: string}, cut?: boolean,
+ *   sameRows: number, differentRows: number, sizeOnlyRows?: number, rows: import("./row.js").DiffRowData[]}} Diff */
+
 /** @param {{a: string, b: string}} props */
 export function ComparePage({ a, b }) {
+  /** @type {import("../vendor/signals.js").Signal<Diff|null>} */
   const found = useSignal(null);
+  /** @type {import("../vendor/signals.js").Signal<Error|null>} */
   const problem = useSignal(null);
   const most = useSignal(PAGE);
   const all = place.value.query.get("all") === "true";
@@ -33,9 +39,10 @@ export function ComparePage({ a, b }) {
     return () => abort.abort();
   }, [path, all]);
 
+  /** @param {number} by */
   function move(by) {
-    const lines = [...document.querySelectorAll(".diff-row > button")];
-    const at = lines.indexOf(document.activeElement);
+    const lines = /** @type {HTMLElement[]} */ ([...document.querySelectorAll(".diff-row > button")]);
+    const at = lines.findIndex((line) => line === document.activeElement);
     lines[Math.min(lines.length - 1, Math.max(0, at < 0 ? 0 : at + by))]?.focus();
   }
   const swap = () => go(`/compare/${b}/${a}`);

@@ -4,6 +4,7 @@ import { duration, exact, money, oneLine, size } from "../data/format.js";
 import { queryOf } from "../data/address.js";
 import { JsonTree } from "../parts/json_tree.js";
 
+/** @type {Record<string, string>} */
 const SAID = {
   input: "input", output: "output", error: "error", status: "status", modelUsed: "model", tokens: "tokens",
   costUsd: "cost", durationMs: "duration", inputSizeBytes: "size of input", outputSizeBytes: "size of output",
@@ -11,8 +12,8 @@ const SAID = {
 };
 const CONTENT = new Set(["input", "output", "error"]);
 
-/** @typedef {{path: string, kind: "added"|"removed"|"changed", a?: any, b?: any, cut?: boolean}} Place */
-/** @typedef {{field: string, a?: any, b?: any, paths?: Place[], cut?: boolean}} Change */
+/** @typedef {{path: string, kind: "added"|"removed"|"changed", a?: Json, b?: Json, cut?: boolean}} Place */
+/** @typedef {{field: string, a?: Json, b?: Json, paths?: Place[], cut?: boolean}} Change */
 /** @typedef {{stepId: string, loopPath?: number[], attempt: number, inA: boolean, inB: boolean, changes: Change[]}} DiffRowData */
 
 /** @param {{row: DiffRowData, a: string, b: string, isOpenAtFirst: boolean}} props */
@@ -45,6 +46,7 @@ function briefly(row) {
     .map((change) => shown(change.field, row.inA ? change.a : change.b)).filter(Boolean).join(" · ");
 }
 
+/** @param {{row: DiffRowData, a: string, b: string}} props */
 function Details({ row, a, b }) {
   const query = new URLSearchParams();
   const address = { step: row.stepId, iteration: row.loopPath ?? [], attempt: row.attempt > 1 ? row.attempt : 0 };
@@ -60,6 +62,7 @@ function Details({ row, a, b }) {
     </div>`;
 }
 
+/** @param {{change: Change}} props */
 function ChangeLines({ change }) {
   if (!change.paths) {
     return html`<tr><th scope="row">${SAID[change.field] ?? change.field}</th>
@@ -76,11 +79,12 @@ function ChangeLines({ change }) {
     ${change.cut && html`<tr><th scope="row" colspan="3" class="muted">${change.field}: there may be more places</th></tr>`}`;
 }
 
+/** @param {{value: Json}} props */
 function Value({ value }) {
   return html`<div class="json mono"><${JsonTree} value=${value ?? null} /></div>`;
 }
 
-/** @param {string} field @param {any} value */
+/** @param {string} field @param {Json} value */
 function shown(field, value) {
   if (value === undefined || value === null) return "–";
   if (field === "durationMs") return duration(value);

@@ -24,6 +24,7 @@ export function Sides({ a, b }) {
     </table>`;
 }
 
+/** @param {{run: Run, name: string}} props */
 function Head({ run, name }) {
   return html`<th scope="col" class="cut">
     <span class="side-name">${name}</span> <${Mark} status=${run.status} />${" "}
@@ -40,7 +41,7 @@ function tokensOf(run) {
 function attemptsOf({ totals }) {
   if (!totals) return "";
   const parts = [`${exact(totals.completed)} completed`];
-  for (const name of ["failed", "retried", "skipped"]) if (totals[name]) parts.push(`${exact(totals[name])} ${name}`);
+  for (const name of /** @type {const} */ (["failed", "retried", "skipped"])) if (totals[name]) parts.push(`${exact(totals[name])} ${name}`);
   return parts.join(", ");
 }
 

@@ -20,6 +20,11 @@ export class ApiError extends Error {
   }
 }
 
+/** What was thrown, as an error. @param {unknown} thrown @returns {Error} */
+export function errorOf(thrown) {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}
+
 /** The answer to a request. Throws ApiError, which has status 0 where no server was reached.
  * @param {string} path below `/api/v1` @param {RequestInit} [options] @returns {Promise<Response>} */
 export async function request(path, options = {}) {
@@ -27,14 +32,14 @@ export async function request(path, options = {}) {
   try {
     answer = await fetch(`${API}${path}`, { credentials: "same-origin", ...options });
   } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (error instanceof Error && error.name === "AbortError") throw error;
     throw new ApiError(0, "UNREACHABLE", "The server cannot be reached. It is asked again once you do something.");
   }
   if (answer.ok) return answer;
   throw await failureOf(answer);
 }
 
-/** The JSON at a path. @param {string} path @param {AbortSignal} [abort] @returns {Promise<any>} */
+/** The JSON at a path. @param {string} path @param {AbortSignal} [abort] @returns {Promise<Json>} */
 export async function get(path, abort) {
   return (await request(path, { signal: abort })).json();
 }
@@ -54,7 +59,7 @@ export async function identify() {
   try {
     me.value = await get("/viewer/me");
   } catch (error) {
-    if (error.status !== 401) throw error;
+    if (!(error instanceof ApiError) || error.status !== 401) throw error;
   }
 }
 

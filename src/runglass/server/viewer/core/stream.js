@@ -27,6 +27,7 @@ export async function follow(pathAfter, { lastId, abort, onFrames, onState }) {
       onState("live");
       waitMs = FIRST_WAIT_MS;
       const parser = new FrameParser();
+      if (!answer.body) throw new TypeError("The stream has no body");
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { done, value } = await reader.read();

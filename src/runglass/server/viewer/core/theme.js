@@ -3,8 +3,10 @@ import { signal } from "./html.js";
 
 const KEY = "runglass.theme";
 
+const { theme: shown } = document.documentElement.dataset;
+
 /** @type {import("../vendor/signals.js").Signal<"system"|"light"|"dark">} */
-export const theme = signal(/** @type {any} */ (document.documentElement.dataset.theme ?? "system"));
+export const theme = signal(shown === "light" || shown === "dark" ? shown : "system");
 
 /** @param {"system"|"light"|"dark"} chosen */
 export function setTheme(chosen) {

@@ -1,12 +1,14 @@
 // The calls of an llm step as the conversation that it was: each turn once, with what was asked of tools. Pure.
 
-/** @typedef {{role: string, text: string, calls: {id: string, name: string, args: any}[], answers: string,
- *   call?: number, other: any}} Turn `answers` is the id of the tool call that it answers */
+/** @typedef {{role: string, text: string, calls: {id: string, name: string, args: Json}[], answers: string,
+ *   call?: number, other: Json}} Turn `answers` is the id of the tool call that it answers */
 
 /** The turns of all calls; those that a call repeats of the one before it are told once.
- * @param {any[]} calls of models @param {string} [streamed] text that comes in still @returns {Turn[]} */
+ * @param {Json[]} calls of models @param {string} [streamed] text that comes in still @returns {Turn[]} */
 export function turnsOf(calls, streamed = "") {
+  /** @type {Turn[]} */
   const turns = [];
+  /** @type {Json[]} */
   let known = [];
   for (const call of calls) {
     const request = call.request ?? {};
@@ -28,7 +30,7 @@ export function turnsOf(calls, streamed = "") {
   return turns;
 }
 
-/** @param {any} message @returns {Turn} */
+/** @param {Json} message @returns {Turn} */
 function turnOf(message) {
   const { content } = message;
   const isText = typeof content === "string";
@@ -37,7 +39,7 @@ function turnOf(message) {
   const rest = Array.isArray(content) ? content.filter((part) => part?.type !== "text") : isText ? null : content;
   return {
     role: String(message.role ?? "assistant"), text,
-    calls: (message.toolCalls ?? []).map((call) => ({
+    calls: (message.toolCalls ?? []).map((/** @type {Json} */ call) => ({
       id: String(call.id ?? ""), name: String(call.function?.name ?? ""), args: parsed(call.function?.arguments),
     })),
     answers: String(message.toolCallId ?? ""),
@@ -45,21 +47,21 @@ function turnOf(message) {
   };
 }
 
-/** How many messages at the start are the same. @param {any[]} before @param {any[]} now */
+/** How many messages at the start are the same. @param {Json[]} before @param {Json[]} now */
 function sharedLength(before, now) {
   let same = 0;
   while (same < before.length && same < now.length && alike(before[same], now[same])) same += 1;
   return same;
 }
 
-/** @param {any} a @param {any} b */
+/** @param {Json} a @param {Json} b */
 function alike(a, b) {
-  const told = (/** @type {any} */ message) => JSON.stringify([message.role ?? "assistant", message.content ?? null,
-    (message.toolCalls ?? []).map((/** @type {any} */ call) => call.id), message.toolCallId ?? null]);
+  const told = (/** @type {Json} */ message) => JSON.stringify([message.role ?? "assistant", message.content ?? null,
+    (message.toolCalls ?? []).map((/** @type {Json} */ call) => call.id), message.toolCallId ?? null]);
   return told(a) === told(b);
 }
 
-/** What a model asked a tool with: JSON where it is some. @param {any} text */
+/** What a model asked a tool with: JSON where it is some. @param {Json} text */
 function parsed(text) {
   if (typeof text !== "string") return text;
   try {

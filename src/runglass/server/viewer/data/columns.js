@@ -4,35 +4,50 @@
 export const KINDS = ["step", "loop", "parallel", "condition", "iteration", "branch", "attempt"];
 export const STATUSES = ["skipped", "completed", "retried", "waiting", "running", "failed"];
 /** Each status is worse than the ones before it. */
-export const [STEP, LOOP, PARALLEL, CONDITION, ITERATION, BRANCH, ATTEMPT] = KINDS.keys();
-export const [SKIPPED, COMPLETED, RETRIED, WAITING, RUNNING, FAILED] = STATUSES.keys();
+export const [STEP, LOOP, PARALLEL, CONDITION, ITERATION, BRANCH, ATTEMPT] = [...KINDS.keys()];
+export const [SKIPPED, COMPLETED, RETRIED, WAITING, RUNNING, FAILED] = [...STATUSES.keys()];
 
 export const NONE = -1;
 const FIRST_CAPACITY = 1024;
 
-/** The columns and their types. `open` counts leaves below that go on. Times are milliseconds, -1 for none;
- * a cost that nobody knows is NaN. */
-const TYPES = {
-  parent: Int32Array, first: Int32Array, last: Int32Array, next: Int32Array, prev: Int32Array, children: Int32Array,
-  open: Int32Array, kind: Uint8Array, status: Uint8Array, depth: Uint16Array, name: Int32Array, index: Int32Array,
-  attempt: Int32Array, attempts: Int32Array, position: Int32Array, start: Float64Array, end: Float64Array, tokens: Float64Array,
-  cost: Float64Array,
-};
-
 /** @typedef {{seq: number, rowCount: number, first: number, names: string[], kinds: string[], statuses: string[],
- *   columns: Record<string, any[]>}} OutlinePage */
+ *   columns: Record<"parent"|"kind"|"name"|"index"|"attempt"|"attempts"|"position"|"status"|"start"|"end"|"tokens", number[]>
+ *     & {cost: (string|null)[]}}} OutlinePage */
+/** @typedef {Int32Array|Uint8Array|Uint16Array|Float64Array} Column */
 
+/** All columns are as long as `capacity`; the first `count` of each are in use. */
 export class Rows {
-  constructor() {
-    this.count = 0;
-    this.capacity = FIRST_CAPACITY;
-    /** @type {string[]} */
-    this.names = [];
-    this.nameIds = new Map();
-    for (const [column, Type] of Object.entries(TYPES)) this[column] = new Type(this.capacity);
-    this.rootFirst = NONE;
-    this.rootLast = NONE;
-  }
+  parent = new Int32Array(FIRST_CAPACITY);
+  first = new Int32Array(FIRST_CAPACITY);
+  last = new Int32Array(FIRST_CAPACITY);
+  next = new Int32Array(FIRST_CAPACITY);
+  prev = new Int32Array(FIRST_CAPACITY);
+  children = new Int32Array(FIRST_CAPACITY);
+  /** Leaves below that go on. */
+  open = new Int32Array(FIRST_CAPACITY);
+  kind = new Uint8Array(FIRST_CAPACITY);
+  status = new Uint8Array(FIRST_CAPACITY);
+  depth = new Uint16Array(FIRST_CAPACITY);
+  name = new Int32Array(FIRST_CAPACITY);
+  index = new Int32Array(FIRST_CAPACITY);
+  attempt = new Int32Array(FIRST_CAPACITY);
+  attempts = new Int32Array(FIRST_CAPACITY);
+  position = new Int32Array(FIRST_CAPACITY);
+  /** Milliseconds since the run started, -1 for none. */
+  start = new Float64Array(FIRST_CAPACITY);
+  end = new Float64Array(FIRST_CAPACITY);
+  tokens = new Float64Array(FIRST_CAPACITY);
+  /** NaN where nobody knows it. */
+  cost = new Float64Array(FIRST_CAPACITY);
+
+  count = 0;
+  capacity = FIRST_CAPACITY;
+  /** @type {string[]} */
+  names = [];
+  /** @type {Map<string, number>} */
+  nameIds = new Map();
+  rootFirst = NONE;
+  rootLast = NONE;
 
   /** Takes in a page of an outline. Throws RangeError where it does not follow on what is there.
    * @param {OutlinePage} page */
@@ -154,10 +169,12 @@ export class Rows {
   reserve(wanted) {
     if (wanted <= this.capacity) return;
     this.capacity = Math.max(wanted, 2 * this.capacity);
-    for (const [column, Type] of Object.entries(TYPES)) {
+    for (const [name, column] of Object.entries(this)) {
+      if (!ArrayBuffer.isView(column)) continue;
+      const Type = /** @type {new (length: number) => Column} */ (column.constructor);
       const larger = new Type(this.capacity);
-      larger.set(this[column].subarray(0, this.count));
-      this[column] = larger;
+      larger.set(/** @type {Column} */ (column));
+      Object.assign(this, { [name]: larger });
     }
   }
 }

@@ -31,9 +31,10 @@ export function densityOf(rows, endMs, buckets) {
   return { busy, worst, most };
 }
 
-/** Times in which nothing went on, as spans. @param {Density} density @param {number} endMs */
+/** Times in which nothing went on. @param {Density} density @param {number} endMs */
 export function idleTimes(density, endMs) {
   const per = endMs / density.busy.length;
+  /** @type {import("./time_axis.js").Span[]} */
   const spans = [];
   let from = -1;
   density.busy.forEach((busy, at) => {

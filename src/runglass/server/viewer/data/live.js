@@ -5,10 +5,12 @@ import {
 
 /** @typedef {import("./columns.js").Rows} Rows */
 /** @typedef {{eventType: string, seq: number, at: string, stepId?: string, loopIndex?: number, loopPath?: number[],
- *   attempt?: number, durationMs?: number, tokens?: {total: number}, costUsd?: string}} RunEvent */
+ *   attempt?: number, durationMs?: number, tokens?: {total: number}, costUsd?: string, text?: string}} RunEvent */
 
 /** Of so many rows inside of a container the worst is looked for each time, of more it is kept. */
 const FEW_ROWS = 64;
+
+/** @type {Record<string, number>} */
 const ENDS = { step_completed: COMPLETED, step_retrying: RETRIED, step_error: FAILED, step_skipped: SKIPPED };
 
 export class LiveRows {
@@ -175,7 +177,7 @@ export class LiveRows {
     const { rows } = this;
     if (rows.kind[step] !== STEP) return;
     const row = this.attemptOf(step, rows.attempt[step]);
-    for (const column of ["status", "start", "end", "tokens", "cost"]) rows[column][row] = rows[column][step];
+    for (const column of /** @type {const} */ (["status", "start", "end", "tokens", "cost"])) rows[column][row] = rows[column][step];
     if (rows.isGoing(step)) rows.open[row] = 1;
   }
 }

@@ -16,10 +16,9 @@ export function hasEnded(run) {
   return ENDED.has(run.status);
 }
 
-/** How long it took, or has taken so far. @param {Run} run @param {number} nowMs */
-export function durationOf(run, nowMs) {
-  if (run.durationMs !== undefined && hasEnded(run)) return run.durationMs;
-  return run.startedAt ? Math.max(0, nowMs - Date.parse(run.startedAt)) : undefined;
+/** How long it has taken so far, in milliseconds of whole seconds. @param {Run} run @param {number} nowMs */
+export function soFarOf(run, nowMs) {
+  return run.startedAt ? Math.floor(Math.max(0, nowMs - Date.parse(run.startedAt)) / 1000) * 1000 : undefined;
 }
 
 /** Attempts that have ended, whichever way. @param {Run} run */

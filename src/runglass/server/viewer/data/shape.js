@@ -3,6 +3,9 @@ import { ATTEMPT, BRANCH, CONDITION, ITERATION, KINDS, LOOP, NONE, PARALLEL, STE
 
 /** @typedef {{kind: number, name: string, rank: number}} Level */
 
+/** @type {Record<string, number>} */
+const CONTAINERS = { loop: LOOP, condition: CONDITION, parallel: PARALLEL };
+
 /** The containers around each step, learned from a flow's tree or from rows that are there. */
 export class Shape {
   constructor() {
@@ -11,10 +14,10 @@ export class Shape {
     this.ranks = new Map();
   }
 
-  /** Learns from a flow's tree as the API gives it. @param {any[]} steps @param {Level[]} around */
+  /** Learns from a flow's tree as the API gives it. @param {Json[]} steps @param {Level[]} around */
   learnTree(steps, around = []) {
     steps.forEach((step, at) => {
-      const kind = { loop: LOOP, condition: CONDITION, parallel: PARALLEL }[step.type] ?? STEP;
+      const kind = CONTAINERS[step.type] ?? STEP;
       const levels = [...around, { kind, name: String(step.id), rank: at }];
       this.levels.set(String(step.id), levels);
       if (kind === LOOP) this.learnTree(step.steps ?? [], levels);

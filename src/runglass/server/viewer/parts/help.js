@@ -1,20 +1,21 @@
 // Which keys there are on this page.
-import { html, signal, useEffect, useRef } from "../core/html.js";
+import { currentOf, html, signal, useEffect, useRef } from "../core/html.js";
 import { bindings } from "../core/keys.js";
 
 export const helpIsOpen = signal(false);
 
 export function Help() {
+  /** @type {import("../core/html.js").Ref<HTMLDialogElement>} */
   const dialog = useRef(null);
   const open = helpIsOpen.value;
   useEffect(() => {
-    if (open) dialog.current.showModal();
-    else dialog.current.close();
+    if (open) currentOf(dialog).showModal();
+    else currentOf(dialog).close();
   }, [open]);
   const shown = bindings.value.flat().filter((each) => each.what);
   return html`
     <dialog ref=${dialog} class="help" aria-label="Keys" onClose=${() => { helpIsOpen.value = false; }}
-      onClick=${(event) => { if (event.target === dialog.current) helpIsOpen.value = false; }}>
+      onClick=${(/** @type {MouseEvent} */ event) => { if (event.target === dialog.current) helpIsOpen.value = false; }}>
       ${open && html`
         <h2>Keys</h2>
         <dl>${shown.map((each) => html`<dt key=${each.key}><kbd>${each.shown ?? each.key}</kbd></dt><dd>${each.what}</dd>`)}</dl>

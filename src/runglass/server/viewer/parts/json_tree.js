@@ -7,7 +7,7 @@ const FIRST = 100;
 const LONG_TEXT = 2000;
 const OPEN_MEMBERS = 30;
 
-/** @param {{value: any, name?: string|number, open?: boolean, level?: number}} props */
+/** @param {{value: Json, name?: string|number, open?: boolean, level?: number}} props */
 export function JsonTree({ value, name, open, level = 0 }) {
   if (value === null || typeof value !== "object") {
     return html`<div class="json-line"><${Name} name=${name} /><${Scalar} value=${value} /></div>`;
@@ -16,6 +16,7 @@ export function JsonTree({ value, name, open, level = 0 }) {
     isOpenAtFirst=${open ?? (level < 2 && sizeOf(value) <= OPEN_MEMBERS)} />`;
 }
 
+/** @param {{value: Json, name?: string|number, level: number, isOpenAtFirst: boolean}} props */
 function Members({ value, name, level, isOpenAtFirst }) {
   const [isOpen, setOpen] = useState(isOpenAtFirst);
   const [most, setMost] = useState(FIRST);
@@ -39,11 +40,13 @@ function Members({ value, name, level, isOpenAtFirst }) {
     </div>`;
 }
 
+/** @param {{name?: string|number}} props */
 function Name({ name }) {
   if (name === undefined) return null;
   return html`<span class="json-name">${typeof name === "number" ? name : html`<bdi>${name}</bdi>`}</span><span class="json-mark">: </span>`;
 }
 
+/** @param {{value: Json}} props no object and no list */
 function Scalar({ value }) {
   const [isWhole, setWhole] = useState(false);
   if (typeof value !== "string") return html`<span class="json-literal">${String(value)}</span>`;

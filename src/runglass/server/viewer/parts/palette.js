@@ -1,5 +1,5 @@
 // Everything that can be done here, found by typing: Ctrl-K.
-import { html, signal, useEffect, useRef, useState } from "../core/html.js";
+import { currentOf, html, signal, useEffect, useRef, useState } from "../core/html.js";
 import { bindings } from "../core/keys.js";
 import { signOut } from "../core/api.js";
 import { go } from "../core/router.js";
@@ -35,6 +35,7 @@ function commandsFor(text) {
 }
 
 export function Palette() {
+  /** @type {import("../core/html.js").Ref<HTMLDialogElement>} */
   const dialog = useRef(null);
   const [text, setText] = useState("");
   const [chosen, setChosen] = useState(0);
@@ -43,16 +44,18 @@ export function Palette() {
     if (open) {
       setText("");
       setChosen(0);
-      dialog.current.showModal();
-    } else dialog.current.close();
+      currentOf(dialog).showModal();
+    } else currentOf(dialog).close();
   }, [open]);
   const commands = open ? commandsFor(text) : [];
+  /** @param {Command|undefined} command */
   function take(command) {
     paletteIsOpen.value = false;
     if (command) setTimeout(command.run);
   }
+  /** @param {KeyboardEvent} event */
   function key(event) {
-    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const by = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
     if (by) {
       event.preventDefault();
       setChosen((chosen + by + commands.length) % Math.max(1, commands.length));
@@ -63,11 +66,11 @@ export function Palette() {
   }
   return html`
     <dialog ref=${dialog} class="palette" aria-label="Everything" onClose=${() => { paletteIsOpen.value = false; }}
-      onClick=${(event) => { if (event.target === dialog.current) paletteIsOpen.value = false; }}>
+      onClick=${(/** @type {MouseEvent} */ event) => { if (event.target === dialog.current) paletteIsOpen.value = false; }}>
       ${open && html`
         <input autofocus role="combobox" aria-label="What to do, or where to go" aria-expanded="true" aria-controls="palette-list"
           aria-activedescendant=${`palette-${chosen}`} placeholder="a step, an action, a run id, a query" value=${text}
-          spellcheck=${false} onKeyDown=${key} onInput=${(event) => { setText(event.target.value); setChosen(0); }} />
+          spellcheck=${false} onKeyDown=${key} onInput=${(/** @type {import("../core/html.js").EventOf<HTMLInputElement>} */ event) => { setText(event.currentTarget.value); setChosen(0); }} />
         <ul id="palette-list" role="listbox" aria-label="What there is">
           ${commands.map((command, at) => html`
             <li key=${at} id=${`palette-${at}`} role="option" aria-selected=${at === chosen} onClick=${() => take(command)}>

@@ -1,18 +1,20 @@
 // The sign-in: a key, once.
-import { html, useRef, useState } from "../core/html.js";
-import { signIn } from "../core/api.js";
+import { currentOf, html, useRef, useState } from "../core/html.js";
+import { ApiError, errorOf, signIn } from "../core/api.js";
 import { place } from "../core/router.js";
 
 /** The form; the page that was asked for is shown once somebody has signed in. */
 export function SignIn() {
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
+  /** @type {import("../core/html.js").Ref<HTMLInputElement>} */
   const field = useRef(null);
   const wasUsed = place.value.query.get("ticket") === "used";
 
+  /** @param {SubmitEvent} event */
   async function submit(event) {
     event.preventDefault();
-    const key = field.current.value.trim();
+    const key = currentOf(field).value.trim();
     if (!key.startsWith("nk_")) {
       setProblem("A key begins with nk_. An administrator makes one: runglass keys create ORG/PROJECT --role read");
       return;
@@ -22,7 +24,8 @@ export function SignIn() {
     try {
       await signIn(key);
     } catch (error) {
-      setProblem(error.status === 401 ? "This key is unknown or revoked." : error.message);
+      const isRefused = error instanceof ApiError && error.status === 401;
+      setProblem(isRefused ? "This key is unknown or revoked." : errorOf(error).message);
       field.current?.select();
     }
     setBusy(false);

@@ -1,7 +1,7 @@
 // The mark of a status: a shape of its own for each, so that colour is never alone.
 import { html } from "../core/html.js";
 
-/** What the statuses are called on the screen. */
+/** What the statuses are called on the screen. @type {Record<string, string>} */
 export const SAID = {
   pending: "waits to start",
   running: "running",
@@ -20,6 +20,7 @@ export function saidOf(status, isAttempt) {
   return isAttempt && status === "retried" ? "failed, and tried again" : SAID[status];
 }
 
+/** @type {Record<string, import("../core/html.js").Children>} */
 const SHAPES = {
   completed: html`<path d="M3 7.5 6 10.5 11 4" />`,
   failed: html`<path d="M3 3 11 11M11 3 3 11" />`,

@@ -2,7 +2,7 @@
 import { html } from "../core/html.js";
 import { me, signOut } from "../core/api.js";
 
-/** @param {{children?: any, back?: boolean}} props `back`: whether this is a page that the runs lead to */
+/** @param {{children?: import("../core/html.js").Children, back?: boolean}} props `back`: whether this is a page that the runs lead to */
 export function Top({ children, back = false }) {
   const who = me.value;
   return html`

@@ -1,6 +1,6 @@
 // What the server keeps of one attempt, asked for when somebody looks at it and not before.
 import { signal } from "../core/html.js";
-import { request } from "../core/api.js";
+import { errorOf, request } from "../core/api.js";
 import { placeOf } from "../data/address.js";
 
 const WAIT_MS = 90;
@@ -11,7 +11,7 @@ const KEPT = 40;
 const LARGE_BYTES = 4_000_000;
 /** What is larger is read only once somebody says so. */
 
-/** @typedef {{key: string, value: any, problem: Error|null, loading: boolean, bytes: number}} Attempt
+/** @typedef {{key: string, value: Json, problem: Error|null, loading: boolean, bytes: number}} Attempt
  *   `bytes` is the size of one that is too large to be read unasked, else 0 */
 
 export class AttemptReader {
@@ -20,6 +20,7 @@ export class AttemptReader {
     this.model = model;
     /** @type {import("../vendor/signals.js").Signal<Attempt>} */
     this.now = signal({ key: "", value: null, problem: null, loading: false, bytes: 0 });
+    /** @type {Map<string, Json>} */
     this.kept = new Map();
   }
 
@@ -61,7 +62,7 @@ export class AttemptReader {
         if (value.status !== "running") this.keep(key, value);
         this.now.value = { key, value, problem: null, loading: false, bytes: 0 };
       } catch (error) {
-        if (!abort.aborted) this.now.value = { key, value: null, problem: error, loading: false, bytes: 0 };
+        if (!abort.aborted) this.now.value = { key, value: null, problem: errorOf(error), loading: false, bytes: 0 };
       }
     }, WAIT_MS);
   }
@@ -71,9 +72,10 @@ export class AttemptReader {
     this.abort?.abort();
   }
 
-  /** @param {string} key @param {any} value */
+  /** @param {string} key @param {Json} value */
   keep(key, value) {
     this.kept.set(key, value);
-    if (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value);
+    const [oldest] = this.kept.keys();
+    if (this.kept.size > KEPT && oldest !== undefined) this.kept.delete(oldest);
   }
 }

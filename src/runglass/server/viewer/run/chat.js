@@ -7,7 +7,7 @@ import { JsonTree } from "../parts/json_tree.js";
 
 const LONG = 4000;
 
-/** @param {{model: import("./model.js").RunModel, row: number, value: any}} props */
+/** @param {{model: import("./model.js").RunModel, row: number, value: Json}} props */
 export function Chat({ model, row, value }) {
   const { stepId, loopIndex, attempt } = placeOf(model.rows, row);
   const streamed = model.changes.value >= 0 ? model.said.get(`${stepId} ${loopIndex} ${attempt}`) : "";
@@ -35,6 +35,7 @@ export function Chat({ model, row, value }) {
     ${calls[0]?.request?.settings && html`<h3>Settings</h3><div class="json mono"><${JsonTree} value=${calls[0].request.settings} /></div>`}`;
 }
 
+/** @param {{text: string}} props */
 function Text({ text }) {
   const [isWhole, setWhole] = useState(false);
   const isCut = text.length > LONG && !isWhole;

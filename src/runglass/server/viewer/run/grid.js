@@ -1,10 +1,13 @@
 // The tree and, beside it, the same rows on the axis of time. One scroller; what is seen is painted, and no more.
-import { html, useEffect, useLayoutEffect, useRef } from "../core/html.js";
+import { currentOf, html, useEffect, useLayoutEffect, useRef } from "../core/html.js";
 import { theme } from "../core/theme.js";
 import { Folding, TimeAxis, within, zoomed } from "../data/time_axis.js";
 import { selectedEntry, toggle } from "./moves.js";
-import { AXIS_PX, coloursOf, paint } from "./timeline.js";
+import { AXIS_PX, coloursOf, paint, penOf } from "./timeline.js";
 import { ROW_PX, TreeRows } from "./tree_rows.js";
+
+/** @template T @typedef {import("../core/html.js").Ref<T>} Ref */
+/** @typedef {{scroller: HTMLElement, sizer: HTMLElement, layer: HTMLElement, tree: HTMLElement, canvas: HTMLCanvasElement}} Parts */
 
 const LARGEST_PX = 12_000_000;
 /** Browsers know no element that is much higher; beyond it a pixel of the scroll bar is several. */
@@ -12,28 +15,34 @@ const DRAG_PX = 4;
 
 /** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls}} props */
 export function Grid({ model, controls }) {
+  /** @type {Ref<HTMLElement>} */
   const scroller = useRef(null);
+  /** @type {Ref<HTMLElement>} */
   const sizer = useRef(null);
+  /** @type {Ref<HTMLElement>} */
   const layer = useRef(null);
+  /** @type {Ref<HTMLElement>} */
   const tree = useRef(null);
+  /** @type {Ref<HTMLCanvasElement>} */
   const canvas = useRef(null);
-  /** @type {import("../vendor/hooks.js").Ref<GridPainter>} */
+  /** @type {Ref<GridPainter>} */
   const painter = useRef(null);
 
   useLayoutEffect(() => {
-    painter.current = new GridPainter(model, controls, {
-      scroller: scroller.current, sizer: sizer.current, layer: layer.current, tree: tree.current, canvas: canvas.current,
+    const made = new GridPainter(model, controls, {
+      scroller: currentOf(scroller), sizer: currentOf(sizer), layer: currentOf(layer), tree: currentOf(tree), canvas: currentOf(canvas),
     });
-    controls.grid.value = painter.current;
-    return () => painter.current.close();
+    painter.current = made;
+    controls.grid.value = made;
+    return () => made.close();
   }, [model]);
 
   // These are read so that a change of one of them paints anew.
   const { value: by } = controls.by;
   const seen = [model.changes.value, model.selected.value, by, controls.window.value, controls.foldIdle.value, controls.hasTime.value, theme.value];
-  useEffect(() => { painter.current.colours = undefined; }, [theme.value]);
-  useEffect(() => painter.current.soon(), seen);
-  useEffect(() => { if (model.selected.value >= 0) painter.current.show(model.selected.value); }, [model.selected.value]);
+  useEffect(() => { currentOf(painter).colours = undefined; }, [theme.value]);
+  useEffect(() => currentOf(painter).soon(), seen);
+  useEffect(() => { if (model.selected.value >= 0) currentOf(painter).show(model.selected.value); }, [model.selected.value]);
   const active = selectedEntry(model);
 
   return html`
@@ -44,7 +53,7 @@ export function Grid({ model, controls }) {
             <div class="tree-head muted"><span>step</span><span>${by === "time" ? "took" : by}</span></div>
             <div class="tree" ref=${tree} role="tree" tabindex="0" aria-label="Steps of the run"
               aria-activedescendant=${active < 0 ? null : `line-${active}`}
-              onClick=${(event) => clicked(event, model, controls)} onDblClick=${(event) => opened(event, model)}></div>
+              onClick=${(/** @type {MouseEvent} */ event) => clicked(event, model, controls)} onDblClick=${(/** @type {MouseEvent} */ event) => opened(event, model)}></div>
           </div>
           <canvas ref=${canvas} aria-hidden="true"></canvas>
         </div>
@@ -52,9 +61,14 @@ export function Grid({ model, controls }) {
     </div>`;
 }
 
+/** The line that an event is in. @param {MouseEvent} event @returns {HTMLElement|null} */
+function lineOf(event) {
+  return /** @type {Element} */ (event.target).closest(".line");
+}
+
 /** @param {MouseEvent} event @param {import("./model.js").RunModel} model @param {import("./page.js").Controls} controls */
 function clicked(event, model, controls) {
-  const line = /** @type {HTMLElement} */ (event.target).closest(".line");
+  const line = lineOf(event);
   if (!line) return;
   const entry = model.view.entries[Number(line.dataset.at)];
   const isTwisty = /** @type {HTMLElement} */ (event.target).closest(".twisty");
@@ -67,43 +81,54 @@ function clicked(event, model, controls) {
 
 /** @param {MouseEvent} event @param {import("./model.js").RunModel} model */
 function opened(event, model) {
-  const line = /** @type {HTMLElement} */ (event.target).closest(".line");
+  const line = lineOf(event);
   if (line) toggle(model, model.view.entries[Number(line.dataset.at)]);
 }
 
 /** Paints tree and canvas, and moves the window of time. */
 export class GridPainter {
   /** @param {import("./model.js").RunModel} model @param {import("./page.js").Controls} controls
-   * @param {Record<string, any>} parts */
+   * @param {Parts} parts */
   constructor(model, controls, parts) {
     this.model = model;
     this.controls = controls;
-    Object.assign(this, parts);
-    this.lines = new TreeRows(this.tree);
-    this.pen = this.canvas.getContext("2d");
+    this.scroller = parts.scroller;
+    this.sizer = parts.sizer;
+    this.layer = parts.layer;
+    this.canvas = parts.canvas;
+    this.lines = new TreeRows(parts.tree);
+    this.pen = penOf(this.canvas);
     this.hover = -1;
+    /** @type {{from: number, to: number, isMoving: boolean}|null} */
     this.drag = null;
+    /** The frame that is asked for. @type {number|undefined} */
+    this.frame = undefined;
+    /** @type {Record<string, string>|undefined} */
+    this.colours = undefined;
+    /** @type {TimeAxis|undefined} */
+    this.axis = undefined;
+    /** Where the reader was in the frame before. @type {{top: number, entry: number|undefined, changes: number}|undefined} */
+    this.seen = undefined;
     this.theme = matchMedia("(prefers-color-scheme: dark)");
     this.resized = new ResizeObserver(() => this.soon());
     this.resized.observe(this.scroller);
     this.abort = new AbortController();
-    const listen = (/** @type {any} */ target, /** @type {string} */ name, /** @type {any} */ hear, options = {}) =>
-      target.addEventListener(name, hear, { signal: this.abort.signal, ...options });
-    listen(this.scroller, "scroll", () => this.soon(), { passive: true });
-    listen(this.theme, "change", () => { this.colours = undefined; this.soon(); });
-    listen(this.canvas, "wheel", (event) => this.wheel(event), { passive: false });
-    listen(this.canvas, "pointerdown", (event) => this.down(event));
-    listen(this.canvas, "pointermove", (event) => this.moved(event));
-    listen(this.canvas, "pointerup", (event) => this.up(event));
-    listen(this.canvas, "pointerleave", () => { this.hover = -1; this.soon(); });
-    listen(this.canvas, "dblclick", () => { this.controls.window.value = null; });
+    const { signal } = this.abort;
+    this.scroller.addEventListener("scroll", () => this.soon(), { signal, passive: true });
+    this.theme.addEventListener("change", () => { this.colours = undefined; this.soon(); }, { signal });
+    this.canvas.addEventListener("wheel", (event) => this.wheel(event), { signal, passive: false });
+    this.canvas.addEventListener("pointerdown", (event) => this.down(event), { signal });
+    this.canvas.addEventListener("pointermove", (event) => this.moved(event), { signal });
+    this.canvas.addEventListener("pointerup", (event) => this.up(event), { signal });
+    this.canvas.addEventListener("pointerleave", () => { this.hover = -1; this.soon(); }, { signal });
+    this.canvas.addEventListener("dblclick", () => { this.controls.window.value = null; }, { signal });
   }
 
   close() {
     this.abort.abort();
     this.resized.disconnect();
     clearTimeout(this.timer);
-    cancelAnimationFrame(this.frame);
+    if (this.frame !== undefined) cancelAnimationFrame(this.frame);
   }
 
   soon() {
@@ -143,7 +168,7 @@ export class GridPainter {
     this.colours ??= coloursOf(this.layer);
     this.axis = this.axisOf(width);
     paint(this.pen, { model, axis: this.axis, top, height, width, by, colours: this.colours, hover: this.hover });
-    if (this.drag?.isMoving) this.paintDrag(height);
+    if (this.drag?.isMoving) this.paintDrag(this.drag, this.colours.accent, height);
     // What goes on grows.
     if (model.rows.rootFirst !== -1 && model.stream.peek() === "live" && model.run.peek()?.status === "running") {
       clearTimeout(this.timer);
@@ -237,10 +262,10 @@ export class GridPainter {
 
   /** @param {PointerEvent} event */
   up(event) {
-    const { drag } = this;
+    const { axis, drag } = this;
     this.drag = null;
-    if (drag?.isMoving) {
-      const [from, to] = [drag.from, drag.to].sort((a, b) => a - b).map((x) => this.axis.ms(x));
+    if (axis && drag?.isMoving) {
+      const [from, to] = [drag.from, drag.to].sort((a, b) => a - b).map((x) => axis.ms(x));
       this.controls.window.value = within({ from, to: Math.max(from + 1, to) }, this.whole());
     } else if (drag && event.offsetY >= AXIS_PX) {
       const entry = this.model.view.entries[this.entryAt(event.offsetY)];
@@ -260,11 +285,11 @@ export class GridPainter {
     return Math.floor((this.scroller.scrollTop * this.ratio() + y - AXIS_PX) / ROW_PX);
   }
 
-  /** @param {number} height */
-  paintDrag(height) {
-    this.pen.fillStyle = this.colours.accent;
+  /** @param {{from: number, to: number}} drag @param {string} colour @param {number} height */
+  paintDrag({ from, to }, colour, height) {
+    this.pen.fillStyle = colour;
     this.pen.globalAlpha = 0.2;
-    this.pen.fillRect(Math.min(this.drag.from, this.drag.to), 0, Math.abs(this.drag.to - this.drag.from), height);
+    this.pen.fillRect(Math.min(from, to), 0, Math.abs(to - from), height);
     this.pen.globalAlpha = 1;
   }
 }

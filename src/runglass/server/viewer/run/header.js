@@ -1,10 +1,10 @@
 // What the run is and what came of it, in two lines.
 import { html, useState } from "../core/html.js";
-import { get, me } from "../core/api.js";
+import { errorOf, get, me } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { go } from "../core/router.js";
 import { clockTime, duration, exact, exactTime, money, oneLine } from "../data/format.js";
-import { durationOf, flowOf, hasEnded } from "../data/run.js";
+import { flowOf, hasEnded, soFarOf } from "../data/run.js";
 import { FAILED } from "../data/columns.js";
 import { titleOf } from "../data/address.js";
 import { Mark, SAID } from "../parts/status.js";
@@ -25,7 +25,7 @@ export function Header({ model, controls }) {
         <span class="cut"><bdi>${flowOf(run)}</bdi></span>
       </h1>
       <span class="run-facts cut">
-        <span>${SAID[run.status]} ${run.startedAt && html`${going ? "for" : "in"} ${duration(going ? Math.floor(durationOf(run, now.value) / 1000) * 1000 : run.durationMs)}`}</span>
+        <span>${SAID[run.status]} ${run.startedAt && html`${going ? "for" : "in"} ${duration(going ? soFarOf(run, now.value) : run.durationMs)}`}</span>
         ${tokens !== undefined && html`<span title="tokens in and out, all attempts">${exact(tokens)} tokens</span>`}
         ${run.totals?.costUsd && html`<span>${money(run.totals.costUsd)}</span>`}
         ${run.startedAt && html`<span class="muted" title=${exactTime(run.startedAt)}>started ${clockTime(run.startedAt)}</span>`}
@@ -33,18 +33,19 @@ export function Header({ model, controls }) {
         ${run.sessionId && html`<a href=${`/?q=session:${run.sessionId}`} title=${run.sessionId}>session ${run.sessionId.slice(0, 4)}…</a>`}
       </span>
       <span class="grow"></span>
-      <${StreamState} model=${model} />
+      ${going && html`<${StreamState} model=${model} />`}
       <${Actions} model=${model} run=${run} controls=${controls} />
     <//>`;
 }
 
+/** @param {{model: import("./model.js").RunModel}} props */
 function StreamState({ model }) {
-  if (hasEnded(model.run.value)) return null;
   return model.stream.value === "lost"
     ? html`<span class="problem" role="status">connection lost, trying again …</span>`
     : html`<span class="going" role="status">live</span>`;
 }
 
+/** @param {{model: import("./model.js").RunModel, run: import("../data/run.js").Run, controls: import("./page.js").Controls}} props */
 function Actions({ model, run, controls }) {
   const [said, setSaid] = useState("");
   const mayCancel = !hasEnded(run) && me.value?.role !== "read";
@@ -53,7 +54,7 @@ function Actions({ model, run, controls }) {
     try {
       await model.cancel();
     } catch (error) {
-      setSaid(error.message);
+      setSaid(errorOf(error).message);
     }
   }
   async function compare() {
@@ -62,7 +63,7 @@ function Actions({ model, run, controls }) {
       if (good) go(`/compare/${good}/${run.id}`);
       else say("No other run of this flow went well");
     } catch (error) {
-      setSaid(error.message);
+      setSaid(errorOf(error).message);
     }
   }
   return html`

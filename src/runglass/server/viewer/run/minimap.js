@@ -1,23 +1,25 @@
 // The whole run in a strip: how much goes on at each time, failures never hidden, and which part is seen.
-import { html, useEffect, useLayoutEffect, useRef } from "../core/html.js";
+import { currentOf, html, useEffect, useLayoutEffect, useRef } from "../core/html.js";
 import { theme } from "../core/theme.js";
 import { FAILED, RETRIED } from "../data/columns.js";
 import { within } from "../data/time_axis.js";
-import { coloursOf } from "./timeline.js";
+import { coloursOf, penOf } from "./timeline.js";
 
 const HEIGHT = 32;
 const LEAST_DRAG_PX = 4;
 
 /** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls}} props */
 export function Minimap({ model, controls }) {
+  /** @type {import("../core/html.js").Ref<HTMLCanvasElement>} */
   const canvas = useRef(null);
+  /** @type {import("../core/html.js").Ref<{x: number, at: number, window: import("../data/time_axis.js").Span|null}>} */
   const drag = useRef(null);
-  const paint = () => paintStrip(canvas.current, model, controls.window.peek());
+  const paint = () => paintStrip(currentOf(canvas), model, controls.window.peek());
   const seen = [model.changes.value, controls.window.value, theme.value];
   useEffect(paint, seen);
   useLayoutEffect(() => {
     const resized = new ResizeObserver(paint);
-    resized.observe(canvas.current);
+    resized.observe(currentOf(canvas));
     const theme = matchMedia("(prefers-color-scheme: dark)");
     theme.addEventListener("change", paint);
     return () => {
@@ -27,15 +29,17 @@ export function Minimap({ model, controls }) {
   }, [model]);
 
   const whole = { from: 0, to: model.endMs() * 1.02 };
-  const ms = (event) => (event.offsetX / canvas.current.clientWidth) * whole.to;
+  const ms = (/** @type {PointerEvent} */ event) => (event.offsetX / currentOf(canvas).clientWidth) * whole.to;
 
+  /** @param {PointerEvent} event */
   function down(event) {
-    canvas.current.setPointerCapture(event.pointerId);
+    currentOf(canvas).setPointerCapture(event.pointerId);
     const window = controls.window.value;
     const at = ms(event);
     const isInside = window && at >= window.from && at <= window.to;
     drag.current = { x: event.offsetX, at, window: isInside ? window : null };
   }
+  /** @param {PointerEvent} event */
   function move(event) {
     const { current } = drag;
     if (!current) return;
@@ -57,12 +61,12 @@ export function Minimap({ model, controls }) {
 /** @param {HTMLCanvasElement} canvas @param {import("./model.js").RunModel} model
  * @param {import("../data/time_axis.js").Span|null} window */
 function paintStrip(canvas, model, window) {
-  const colours = coloursOf(canvas.parentElement);
+  const colours = coloursOf(canvas.parentElement ?? document.body);
   const ratio = devicePixelRatio || 1;
   const width = canvas.clientWidth;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(HEIGHT * ratio);
-  const pen = canvas.getContext("2d");
+  const pen = penOf(canvas);
   pen.scale(ratio, ratio);
   const { busy, worst, most } = model.density;
   const whole = model.endMs() * 1.02;

@@ -1,6 +1,6 @@
 // A run as its page has it: the rows outside of all signals, and signals that say that something has changed.
 import { batch, signal } from "../core/html.js";
-import { get, me, request } from "../core/api.js";
+import { ApiError, errorOf, get, me, request } from "../core/api.js";
 import { follow } from "../core/stream.js";
 import { addressOf, rowAt } from "../data/address.js";
 import { Rows } from "../data/columns.js";
@@ -30,6 +30,7 @@ export class RunModel {
     this.run = signal(null);
     /** @type {import("../vendor/signals.js").Signal<Error|null>} */
     this.problem = signal(null);
+    /** @type {import("../vendor/signals.js").Signal<import("../core/stream.js").StreamState>} */
     this.stream = signal("live");
     /** How many rows there are, and how many of them have come. */
     this.loaded = signal({ have: 0, of: 0 });
@@ -42,15 +43,21 @@ export class RunModel {
     this.said = new Map();
     /** The row that a key for the slowest or costliest led to. @type {{row: number, measure: string}|null} */
     this.lastMost = null;
+    /** The timer of the next refresh. @type {ReturnType<typeof setTimeout>|undefined} */
+    this.due = undefined;
     /** Where following has led, and what was open before. */
     this.followed = { row: -1, chosen: new Map(), shown: new Set() };
-    this.startOver(new Rows());
+    this.rows = new Rows();
+    this.view = new View(this.rows);
+    this.density = densityOf(this.rows, 1, 1);
+    /** The last event that is in the rows. */
+    this.seq = 0;
   }
 
   /** @param {Rows} rows */
   startOver(rows) {
     const view = new View(rows);
-    if (this.view) this.carryOver(view);
+    this.carryOver(view);
     this.rows = rows;
     this.view = view;
     this.density = densityOf(rows, 1, 1);
@@ -74,6 +81,11 @@ export class RunModel {
     return Math.max(1, Date.now() - Date.parse(run.startedAt), this.latest());
   }
 
+  hasEnded() {
+    const run = this.run.peek();
+    return run !== null && hasEnded(run);
+  }
+
   latest() {
     let latest = 0;
     for (let row = this.rows.rootFirst; row !== -1; row = this.rows.next[row]) latest = Math.max(latest, this.rows.end[row]);
@@ -84,9 +96,9 @@ export class RunModel {
     try {
       this.run.value = await get(this.path, this.abort.signal);
       await this.load();
-      if (!hasEnded(this.run.peek())) await this.followLive();
+      if (!this.hasEnded()) await this.followLive();
     } catch (error) {
-      if (!this.abort.signal.aborted) this.problem.value = error;
+      if (!this.abort.signal.aborted) this.problem.value = errorOf(error);
     }
   }
 
@@ -94,7 +106,7 @@ export class RunModel {
     this.abort.abort();
   }
 
-  /** Reads the outline, page by page: the first one is shown while the others come. */
+  /** Reads the outline, page by page: the first one is shown while the others come. @returns {Promise<void>} */
   async load() {
     const rows = new Rows();
     let isShown = false;
@@ -111,7 +123,7 @@ export class RunModel {
       if (!isShown && (this.rows.count === 0 || rows.count >= page.rowCount)) {
         this.startOver(rows);
         // Decided once: what is folded of a run that goes on must not change under the reader.
-        this.view.isSmall = page.rowCount <= FEW_ROWS && hasEnded(this.run.peek());
+        this.view.isSmall = page.rowCount <= FEW_ROWS && this.hasEnded();
         isShown = true;
       }
       this.seq = page.seq;
@@ -171,7 +183,7 @@ export class RunModel {
     });
   }
 
-  /** @param {any} event */
+  /** Keeps the text that a model says meanwhile. @param {import("../data/live.js").RunEvent} event */
   hear(event) {
     if (event.eventType !== "step_progress") return;
     const key = `${event.stepId} ${(event.loopPath ?? []).join(",")} ${event.attempt}`;
@@ -184,7 +196,8 @@ export class RunModel {
       this.run.value = await get(this.path, this.abort.signal);
       if (ended) this.refresh();
     } catch (error) {
-      if (!this.abort.signal.aborted && error.status !== 0) this.problem.value = error;
+      const isUnreachable = error instanceof ApiError && error.status === 0;
+      if (!this.abort.signal.aborted && !isUnreachable) this.problem.value = errorOf(error);
     }
   }
 

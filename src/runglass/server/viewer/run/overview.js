@@ -6,7 +6,7 @@ import { lengthOf } from "../data/filter.js";
 import { duration, exact, exactTime, money, oneLine, size } from "../data/format.js";
 import { SAID, saidOf } from "../parts/status.js";
 
-/** @param {{model: import("./model.js").RunModel, row: number, value: any, controls: any}} props */
+/** @param {{model: import("./model.js").RunModel, row: number, value: Json, controls: import("./page.js").Controls}} props */
 export function Overview({ model, row, value, controls }) {
   const { rows } = model;
   const going = rows.end[row] < 0 && rows.start[row] >= 0;
@@ -58,10 +58,12 @@ export function ContainerFacts({ model, row }) {
     <p class="muted">Tokens and cost are sums of all that is inside, with every attempt.</p>`;
 }
 
+/** @param {{name: string, title?: string, children?: import("../core/html.js").Children}} props */
 function Fact({ name, title, children }) {
   return html`<dt>${name}</dt><dd title=${title}>${children}</dd>`;
 }
 
+/** @param {{calls: Json[]}} props as the API gives them */
 function Calls({ calls }) {
   return html`
     <h3>Model calls</h3>

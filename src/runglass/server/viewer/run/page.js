@@ -1,5 +1,6 @@
 // One run: its tree, its times, and all that is kept of what is selected.
 import { html, signal, useEffect, useLayoutEffect, useMemo, useRef } from "../core/html.js";
+import { ApiError } from "../core/api.js";
 import { bind } from "../core/keys.js";
 import { go, place, setQuery } from "../core/router.js";
 import { addressIn, addressOf, isLeaf, queryOf, rowAt, titleOf } from "../data/address.js";
@@ -18,13 +19,16 @@ import { fold, most, move, nextError, reveal, unfold } from "./moves.js";
 import { Panel, TABS } from "./panel.js";
 import { Toolbar } from "./toolbar.js";
 
+/** @typedef {import("../data/address.js").Address} Address */
+
 const NARROW = "(max-width: 700px)";
 
 /** What is shown and how, beside the rows themselves. @typedef {ReturnType<typeof controlsOf>} Controls */
 function controlsOf() {
   return {
-    by: signal("time"), window: signal(null), foldIdle: signal(false), panel: signal(false), follows: signal(false),
-    hasTime: signal(!matchMedia(NARROW).matches), grid: signal(null), copy,
+    by: signal("time"), window: signal(/** @type {import("../data/time_axis.js").Span|null} */ (null)), foldIdle: signal(false),
+    panel: signal(false), follows: signal(false), hasTime: signal(!matchMedia(NARROW).matches),
+    grid: signal(/** @type {import("./grid.js").GridPainter|null} */ (null)), copy,
   };
 }
 
@@ -32,6 +36,7 @@ function controlsOf() {
 export function RunPage({ id }) {
   const model = useMemo(() => new RunModel(id), [id]);
   const controls = useMemo(controlsOf, [id]);
+  /** @type {import("../core/html.js").Ref<HTMLInputElement>} */
   const filterField = useRef(null);
   const wanted = useRef(addressIn(place.value.query));
 
@@ -79,10 +84,11 @@ export function RunPage({ id }) {
     </main>`;
 }
 
-/** Keeps the address and the selection the same: what is selected is in the address, and Back selects. */
+/** Keeps the address and the selection the same: what is selected is in the address, and Back selects.
+ * @param {RunModel} model @param {Controls} controls @param {import("../core/html.js").Ref<Address>} wanted */
 function useAddress(model, controls, wanted) {
-  const { query } = place.value;
-  const asked = JSON.stringify(addressIn(query));
+  const address = addressIn(place.value.query);
+  const asked = JSON.stringify(address);
   useEffect(() => {
     if (!wanted.current || model.rows.rootFirst === NONE) return;
     const row = rowAt(model.rows, wanted.current);
@@ -96,8 +102,8 @@ function useAddress(model, controls, wanted) {
   useEffect(() => {
     const selected = model.selected.peek();
     const isShown = selected >= 0 && JSON.stringify(addressOf(model.rows, selected)) === asked;
-    if (wanted.current || isShown || asked === "null") return;
-    const row = rowAt(model.rows, addressIn(query));
+    if (wanted.current || isShown || address === null) return;
+    const row = rowAt(model.rows, address);
     if (row !== NONE) reveal(model, row);
   }, [asked]);
   // Before anything is painted: by the next address that somebody goes to, this one has been written.
@@ -130,7 +136,7 @@ function followNewest(model, controls) {
   reveal(model, newest);
 }
 
-/** @param {RunModel} model @param {Controls} controls @param {any} filterField */
+/** @param {RunModel} model @param {Controls} controls @param {import("../core/html.js").Ref<HTMLInputElement>} filterField */
 function keysOf(model, controls, filterField) {
   const open = () => { controls.panel.value = true; };
   const lead = (/** @type {boolean} */ found, /** @type {string} */ otherwise) => (found ? open() : say(otherwise));
@@ -181,6 +187,7 @@ function stepsNamed(model, controls, text) {
   return found;
 }
 
+/** @param {{model: RunModel}} props */
 function NoRows({ model }) {
   const isFiltered = model.view.kept !== null;
   return html`<div class="empty over-grid">
@@ -188,8 +195,9 @@ function NoRows({ model }) {
     ${isFiltered && html`<button onClick=${() => model.setFilter({ text: "", onlyFailed: false, leastMs: 0 })}>Show all</button>`}</div>`;
 }
 
+/** @param {{problem: Error, id: string}} props */
 function Problem({ problem, id }) {
-  const isMissing = problem.status === 404;
+  const isMissing = problem instanceof ApiError && problem.status === 404;
   return html`<main class="empty"><div role="alert">
     <h1>${isMissing ? "There is no such run" : "The run cannot be shown"}</h1>
     <p>${isMissing ? html`<code>${id}</code> is not in this project, or was deleted.` : problem.message}</p></div>

@@ -34,8 +34,9 @@ export function Panel({ model, controls }) {
   const wanted = place.value.query.get("tab") ?? "overview";
   const tab = tabs.includes(wanted) ? wanted : "overview";
 
+  /** @param {KeyboardEvent} event */
   function key(event) {
-    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const by = event.key === "ArrowRight" ? 1 : event.key === "ArrowLeft" ? -1 : 0;
     if (!by) return;
     event.preventDefault();
     const next = tabs[(tabs.indexOf(tab) + by + tabs.length) % tabs.length];
@@ -69,6 +70,7 @@ export function Panel({ model, controls }) {
     </aside>`;
 }
 
+/** @param {{model: import("./model.js").RunModel, row: number, tab: string, value: Json, controls: import("./page.js").Controls}} props */
 function Content({ model, row, tab, value, controls }) {
   if (tab === "chat") return html`<${Chat} model=${model} row=${row} value=${value} />`;
   if (tab === "raw") return html`<${Raw} value=${value} controls=${controls} />`;
@@ -77,6 +79,7 @@ function Content({ model, row, tab, value, controls }) {
   return null;
 }
 
+/** @param {{value: Json, part: "input"|"output", controls: import("./page.js").Controls}} props */
 function Snapshot({ value, part, controls }) {
   const content = value[`${part}Context`];
   if (content === undefined) {
@@ -91,6 +94,7 @@ function Snapshot({ value, part, controls }) {
     <div class="json mono"><${JsonTree} key=${part} value=${content} open=${true} /></div>`;
 }
 
+/** @param {{value: Json}} props the error as the API gives it */
 function ErrorContent({ value }) {
   if (!value || typeof value !== "object") return html`<div class="json mono"><${JsonTree} value=${value} /></div>`;
   const { code, message, traceback, ...others } = value;
@@ -101,13 +105,15 @@ function ErrorContent({ value }) {
     ${Object.keys(others).length > 0 && html`<div class="json mono"><${JsonTree} value=${others} open=${true} /></div>`}`;
 }
 
-/** @param {any} value */
+/** @param {Json} value */
 function tabsOf(value) {
+  /** @type {Record<string, boolean>} */
   const has = { error: value?.errorContext !== undefined, chat: Boolean(value?.modelCalls?.length) };
   return TABS.filter((tab) => has[tab] ?? true);
 }
 
-/** The ways to the attempts before and after, or the same step in other iterations. */
+/** The ways to the attempts before and after, or the same step in other iterations.
+ * @param {{model: import("./model.js").RunModel, row: number}} props */
 function Siblings({ model, row }) {
   const { rows } = model;
   const { prev, next } = rows;

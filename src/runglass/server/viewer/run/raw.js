@@ -1,10 +1,11 @@
 // The attempt as the API gives it.
 import { html, useMemo, useState } from "../core/html.js";
+import { errorOf } from "../core/api.js";
 import { exact } from "../data/format.js";
 
 const FIRST = 50_000;
 
-/** @param {{value: any, controls: any}} props */
+/** @param {{value: Json, controls: import("./page.js").Controls}} props */
 export function Raw({ value, controls }) {
   const [most, setMost] = useState(FIRST);
   const text = useMemo(() => written(value), [value]);
@@ -14,12 +15,12 @@ export function Raw({ value, controls }) {
     ${text.length > most && html`<button onClick=${() => setMost(most * 10)}>${exact(text.length - most)} more characters</button>`}`;
 }
 
-/** @param {any} value */
+/** @param {Json} value */
 function written(value) {
   try {
     return JSON.stringify(value, null, 2);
   } catch (error) {
     // The browser gives up on what is nested thousands of levels deep.
-    return `This value cannot be written as text: ${error.message}. Its tree can be opened level by level.`;
+    return `This value cannot be written as text: ${errorOf(error).message}. Its tree can be opened level by level.`;
   }
 }

@@ -8,6 +8,13 @@ const BAR_PX = 10;
 const LEAST_PX = 2;
 const FONT = "11px system-ui, sans-serif";
 
+/** What paints on a canvas. Throws where the browser has no memory for it. @param {HTMLCanvasElement} canvas */
+export function penOf(canvas) {
+  const pen = canvas.getContext("2d");
+  if (!pen) throw new Error("The browser gives no canvas");
+  return pen;
+}
+
 /** The colours of the page, read anew where the theme has changed. @param {HTMLElement} element */
 export function coloursOf(element) {
   const probe = document.createElement("span");

@@ -6,10 +6,12 @@ import { isEmpty } from "../data/filter.js";
 const MANY_ROWS = 50_000;
 const PAUSE_MS = 120;
 /** Among so many rows it is looked for once nobody types any more. */
+
+/** @type {[string, number][]} */
 const LEVELS = [["1", 1], ["2", 2], ["3", 3], ["all", Infinity]];
 const LEAST = [[0, "any length"], [5, "≥ 5 ms"], [100, "≥ 100 ms"], [1000, "≥ 1 s"], [10_000, "≥ 10 s"]];
 
-/** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls, fieldRef: any}} props */
+/** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls, fieldRef: import("../core/html.js").Ref<HTMLInputElement>}} props */
 export function Toolbar({ model, controls, fieldRef }) {
   const filter = model.filter.value;
   const [text, setText] = useState(filter.text);
@@ -22,15 +24,22 @@ export function Toolbar({ model, controls, fieldRef }) {
   const { changes } = model;
   const level = changes.value >= 0 ? view.level : null;
 
+  /** @param {import("../core/html.js").EventOf<HTMLInputElement, KeyboardEvent>} event */
+  function key(event) {
+    if (event.key !== "Escape" && event.key !== "Enter") return;
+    if (event.key === "Escape") setText("");
+    event.currentTarget.blur();
+  }
+
   return html`
     <div class="toolbar" role="toolbar" aria-label="What is shown">
       <input ref=${fieldRef} type="search" aria-label="Filter inside the run" spellcheck=${false} autocomplete="off"
-        placeholder="filter: step, [3], failed" value=${text} onInput=${(event) => setText(event.target.value)}
-        onKeyDown=${(event) => { if (event.key === "Escape" || event.key === "Enter") { if (event.key === "Escape") setText(""); event.target.blur(); } }} />
+        placeholder="filter: step, [3], failed" value=${text} onInput=${(/** @type {import("../core/html.js").EventOf<HTMLInputElement>} */ event) => setText(event.currentTarget.value)}
+        onKeyDown=${key} />
       ${!isEmpty(filter) && html`<span class="muted" role="status">${exact(model.matches.value)} found</span>`}
       <button aria-pressed=${filter.onlyFailed} onClick=${() => model.setFilter({ onlyFailed: !filter.onlyFailed })}>only failed</button>
       <select aria-label="Least duration" value=${String(filter.leastMs)}
-        onChange=${(event) => model.setFilter({ leastMs: Number(event.target.value) })}>
+        onChange=${(/** @type {import("../core/html.js").EventOf<HTMLSelectElement>} */ event) => model.setFilter({ leastMs: Number(event.currentTarget.value) })}>
         ${LEAST.map(([ms, said]) => html`<option key=${ms} value=${String(ms)}>${said}</option>`)}
       </select>
       <span class="group-of-buttons" role="group" aria-label="Fold to level">

@@ -10,11 +10,15 @@ const INDENT_PX = 14;
 const MOST_INDENT = 14;
 const SVG = "http://www.w3.org/2000/svg";
 
+/** A line, and what it has in it; `shown` tells whether it is filled already.
+ * @typedef {{element: HTMLElement, twisty: HTMLElement, mark: SVGElement, use: SVGElement, label: HTMLElement,
+ *   note: HTMLElement, value: HTMLElement, shown: string}} Line */
+
 export class TreeRows {
   /** @param {HTMLElement} host */
   constructor(host) {
     this.host = host;
-    /** @type {any[]} */
+    /** @type {Line[]} */
     this.pool = [];
   }
 
@@ -35,6 +39,7 @@ export class TreeRows {
     });
   }
 
+  /** @returns {Line} */
   lineElement() {
     const element = document.createElement("div");
     element.className = "line";
@@ -54,7 +59,7 @@ export class TreeRows {
     return { element, twisty, mark, use, label, note, value, shown: "" };
   }
 
-  /** @param {any} line @param {import("./model.js").RunModel} model @param {number} at @param {number} selected @param {string} by */
+  /** @param {Line} line @param {import("./model.js").RunModel} model @param {number} at @param {number} selected @param {string} by */
   fill(line, model, at, selected, by) {
     const { rows, view } = model;
     const entry = view.entries[at];

@@ -1,16 +1,19 @@
 // Runs over time, failed ones red: drag to choose a time.
-import { html, useEffect, useRef, useState } from "../core/html.js";
+import { currentOf, html, useEffect, useRef, useState } from "../core/html.js";
 import { get } from "../core/api.js";
 import { count, duration, exactTime } from "../data/format.js";
 
 const BUCKETS = 90;
 const HEIGHT = 32;
 
+/** @typedef {{from: string, bucketMs: number, buckets: {runs: number, failed: number}[]}} Found */
+
 /** @param {{query: string, seen: number, onTime: (sinceMs: number, untilMs: number) => void}} props
  *   `seen` changes when there may be new runs */
 export function Histogram({ query, seen, onTime }) {
-  const [found, setFound] = useState(null);
-  const [drag, setDrag] = useState(null);
+  const [found, setFound] = useState(/** @type {Found|null} */ (null));
+  const [drag, setDrag] = useState(/** @type {[number, number]|null} */ (null));
+  /** @type {import("../core/html.js").Ref<SVGSVGElement>} */
   const strip = useRef(null);
 
   useEffect(() => {
@@ -22,40 +25,41 @@ export function Histogram({ query, seen, onTime }) {
   }, [query, seen]);
 
   if (!found || !found.buckets.length) return html`<div class="histogram" aria-hidden="true"></div>`;
+  const { buckets, bucketMs } = found;
   const from = Date.parse(found.from);
-  const most = Math.max(1, ...found.buckets.map((bucket) => bucket.runs));
-  const at = (event) => {
-    const box = strip.current.getBoundingClientRect();
-    return Math.min(found.buckets.length, Math.max(0, ((event.clientX - box.left) / box.width) * found.buckets.length));
+  const most = Math.max(1, ...buckets.map((bucket) => bucket.runs));
+  const at = (/** @type {PointerEvent} */ event) => {
+    const box = currentOf(strip).getBoundingClientRect();
+    return Math.min(buckets.length, Math.max(0, ((event.clientX - box.left) / box.width) * buckets.length));
   };
   const chosen = drag && [Math.min(...drag), Math.max(...drag)];
 
   function up() {
     if (chosen && chosen[1] - chosen[0] > 0.3) {
-      onTime(from + Math.floor(chosen[0]) * found.bucketMs, from + Math.ceil(chosen[1]) * found.bucketMs);
+      onTime(from + Math.floor(chosen[0]) * bucketMs, from + Math.ceil(chosen[1]) * bucketMs);
     }
     setDrag(null);
   }
 
-  const total = found.buckets.reduce((sum, bucket) => sum + bucket.runs, 0);
-  const failed = found.buckets.reduce((sum, bucket) => sum + bucket.failed, 0);
+  const total = buckets.reduce((sum, bucket) => sum + bucket.runs, 0);
+  const failed = buckets.reduce((sum, bucket) => sum + bucket.failed, 0);
   return html`
     <div class="histogram">
-      <svg ref=${strip} viewBox=${`0 0 ${found.buckets.length} ${HEIGHT}`} preserveAspectRatio="none" role="img"
-        aria-label=${`${count(total, "run")}, ${failed} failed, ${count(found.buckets.length, "bar")} of ${duration(found.bucketMs)}`}
-        onPointerDown=${(event) => { strip.current.setPointerCapture(event.pointerId); setDrag([at(event), at(event)]); }}
-        onPointerMove=${(event) => drag && setDrag([drag[0], at(event)])}
+      <svg ref=${strip} viewBox=${`0 0 ${buckets.length} ${HEIGHT}`} preserveAspectRatio="none" role="img"
+        aria-label=${`${count(total, "run")}, ${failed} failed, ${count(buckets.length, "bar")} of ${duration(bucketMs)}`}
+        onPointerDown=${(/** @type {PointerEvent} */ event) => { currentOf(strip).setPointerCapture(event.pointerId); setDrag([at(event), at(event)]); }}
+        onPointerMove=${(/** @type {PointerEvent} */ event) => drag && setDrag([drag[0], at(event)])}
         onPointerUp=${up} onPointerCancel=${() => setDrag(null)}>
-        ${found.buckets.map((bucket, number) => bucket.runs > 0 && html`
+        ${buckets.map((bucket, number) => bucket.runs > 0 && html`
           <g key=${number}>
-            <title>${`${exactTime(new Date(from + number * found.bucketMs).toISOString()).slice(0, 16)}: ${count(bucket.runs, "run")}, ${bucket.failed} failed`}</title>
+            <title>${`${exactTime(new Date(from + number * bucketMs).toISOString()).slice(0, 16)}: ${count(bucket.runs, "run")}, ${bucket.failed} failed`}</title>
             <rect class="bar" x=${number + 0.1} width="0.8" y=${HEIGHT - height(bucket.runs, most)} height=${height(bucket.runs, most)} />
             ${bucket.failed > 0 && html`<rect class="bar failed" x=${number + 0.1} width="0.8"
               y=${HEIGHT - height(bucket.failed, most)} height=${height(bucket.failed, most)} />`}
           </g>`)}
         ${chosen && html`<rect class="chosen" x=${chosen[0]} width=${chosen[1] - chosen[0]} y="0" height=${HEIGHT} />`}
       </svg>
-      <span class="muted">per ${duration(found.bucketMs)}</span>
+      <span class="muted">per ${duration(bucketMs)}</span>
     </div>`;
 }
 

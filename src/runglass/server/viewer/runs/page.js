@@ -1,5 +1,6 @@
 // The runs of the project, newest first: what is asked for is in the address.
 import { html, useEffect, useMemo, useRef, useSignal } from "../core/html.js";
+import { ApiError } from "../core/api.js";
 import { bind } from "../core/keys.js";
 import { go, place, setQuery } from "../core/router.js";
 import { count } from "../data/format.js";
@@ -17,8 +18,10 @@ const HEADS = [["c-choose", ""], ["c-status", ""], ["c-flow", "flow"], ["c-start
 export function RunsPage() {
   const query = place.value.query.get("q") ?? "";
   const list = useMemo(() => new RunList(query), [query]);
-  const chosen = useSignal([]);
+  const chosen = useSignal(/** @type {string[]} */ ([]));
+  /** @type {import("../core/html.js").Ref<HTMLInputElement>} */
   const field = useRef(null);
+  /** @type {import("../core/html.js").Ref<HTMLElement>} */
   const scroller = useRef(null);
 
   useEffect(() => { document.title = query ? `${query} – Runglass` : "Runs – Runglass"; }, [query]);
@@ -28,16 +31,17 @@ export function RunsPage() {
     return () => list.close();
   }, [list]);
 
-  const ask = (text) => setQuery({ q: text }, { push: true });
-  const links = () => [...(scroller.current?.querySelectorAll("a[data-run]") ?? [])];
+  const ask = (/** @type {string} */ text) => setQuery({ q: text }, { push: true });
+  /** @param {number} by */
   function move(by) {
-    const all = links();
-    const at = all.indexOf(document.activeElement);
+    const all = /** @type {HTMLElement[]} */ ([...(scroller.current?.querySelectorAll("a[data-run]") ?? [])]);
+    const at = all.findIndex((link) => link === document.activeElement);
     const next = all[Math.min(all.length - 1, Math.max(0, at < 0 ? 0 : at + by))];
     next?.focus();
-    next?.closest("tr").scrollIntoView({ block: "nearest" });
+    next?.closest("tr")?.scrollIntoView({ block: "nearest" });
   }
   const focused = () => document.activeElement?.getAttribute("data-run");
+  /** @param {string} id */
   function choose(id) {
     chosen.value = chosen.value.includes(id) ? chosen.value.filter((each) => each !== id) : [...chosen.value, id].slice(-2);
   }
@@ -62,22 +66,23 @@ export function RunsPage() {
     { key: ".", what: "show runs that have arrived", run: showArrived },
   ]), [list]);
 
-  function scrolled({ target }) {
-    const near = target.scrollHeight - target.scrollTop - target.clientHeight < 600;
+  /** @param {import("../core/html.js").EventOf<HTMLElement>} event */
+  function scrolled({ currentTarget: { scrollHeight, scrollTop, clientHeight } }) {
+    const near = scrollHeight - scrollTop - clientHeight < 600;
     if (near && list.cursor.value && !list.loading.value && !list.problem.value) list.more();
   }
 
   const runs = list.runs.value;
   const problem = list.problem.value;
   const arrived = list.arrived.value.length;
-  const isQueryWrong = problem?.status === 422;
+  const isQueryWrong = problem instanceof ApiError && problem.status === 422;
   return html`
     <${Top}><span class="grow"></span><//>
     <main class="runs">
       <h1 class="hidden-label">Runs</h1>
       <${QueryBox} query=${query} problem=${isQueryWrong ? problem : null} onQuery=${ask} fieldRef=${field} />
       <${Histogram} query=${query} seen=${runs[0]?.id ?? ""}
-        onTime=${(since, until) => ask(withFields(query, { since: iso(since), until: iso(until) }))} />
+        onTime=${(/** @type {number} */ since, /** @type {number} */ until) => ask(withFields(query, { since: iso(since), until: iso(until) }))} />
       <div class="list-bar">
         <span class="muted" role="status">${said(runs.length, list)}</span>
         ${arrived > 0 && html`<button onClick=${showArrived}>${count(arrived, "new run")} <kbd>.</kbd></button>`}
@@ -107,7 +112,7 @@ export function RunsPage() {
     </main>`;
 }
 
-/** What is said where no run was found. */
+/** What is said where no run was found. @param {{query: string, onAll: () => void}} props */
 function Nothing({ query, onAll }) {
   return query
     ? html`<div class="empty"><h2>No run matches</h2><p><code>${query}</code></p>

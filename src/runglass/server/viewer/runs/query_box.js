@@ -8,40 +8,49 @@ const SWITCHES = [["failed", "status:failed"], ["running", "status:running"], ["
 
 const EXAMPLE = 'status:failed  flow:SLUG  since:24h  duration:>3s  text:"refund"';
 
-/** @param {{query: string, problem: Error|null, onQuery: (query: string) => void, fieldRef: any}} props */
+/** @typedef {import("../data/search.js").Completion} Completion */
+/** @typedef {import("../data/search.js").Option} Option */
+/** @typedef {import("../core/html.js").EventOf<HTMLInputElement>} FieldEvent */
+
+/** @param {{query: string, problem: Error|null, onQuery: (query: string) => void, 
+ *   fieldRef: import("../core/html.js").Ref<HTMLInputElement>}} props */
 export function QueryBox({ query, problem, onQuery, fieldRef }) {
   const [text, setText] = useState(query);
-  const [offered, setOffered] = useState(null);
+  const [offered, setOffered] = useState(/** @type {Completion|null} */ (null));
   const [chosen, setChosen] = useState(-1);
-  const flows = useRef(null);
-  const waiting = useRef(0);
+  const flows = useRef(/** @type {string[]|undefined} */ (undefined));
+  const waiting = useRef(/** @type {ReturnType<typeof setTimeout>|undefined} */ (undefined));
 
   // The space after a term stays: the next one is being typed.
   useEffect(() => { setText((was) => (was.trim() === query ? was : query)); }, [query]);
 
-  async function offer(value, caret) {
-    if (flows.current === null) {
+  /** @param {string} value @param {number} caret */
+  function offer(value, caret) {
+    if (flows.current === undefined) {
       flows.current = [];
       get("/flows").then(({ flows: found }) => {
-        flows.current = found.map((flow) => flow.slug);
+        flows.current = found.map((/** @type {{slug: string}} */ flow) => flow.slug);
         // Somebody may have typed on meanwhile, or left.
         const field = fieldRef.current;
-        if (field) setOffered((was) => was && completion(field.value, field.selectionStart, { flows: flows.current }));
+        if (field) setOffered((was) => was && completion(field.value, caretOf(field), { flows: flows.current }));
       }, () => {});
     }
     setOffered(completion(value, caret, { flows: flows.current }));
     setChosen(-1);
   }
 
+  /** @param {FieldEvent} event */
   function typed(event) {
-    const { value, selectionStart } = event.target;
+    const { value } = event.currentTarget;
     setText(value);
-    offer(value, selectionStart);
+    offer(value, caretOf(event.currentTarget));
     clearTimeout(waiting.current);
     waiting.current = setTimeout(() => { if (!/:$/.test(value)) onQuery(value.trim()); }, 400);
   }
 
+  /** @param {Option} option */
   function take(option) {
+    if (!offered) return;
     const done = option.text.endsWith(":") ? option.text : `${option.text} `;
     const value = text.slice(0, offered.start) + done + text.slice(offered.end).trimStart();
     const caret = offered.start + done.length;
@@ -54,6 +63,7 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
     });
   }
 
+  /** @param {KeyboardEvent} event */
   function key(event) {
     const options = offered?.options ?? [];
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
@@ -70,7 +80,7 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
       onQuery(text.trim());
     } else if (event.key === "Escape") {
       if (offered?.options.length) setOffered(null);
-      else fieldRef.current.blur();
+      else fieldRef.current?.blur();
     }
   }
 
@@ -83,12 +93,12 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
           aria-describedby="query-problem" aria-activedescendant=${chosen < 0 ? null : `query-option-${chosen}`}
           placeholder=${EXAMPLE} spellcheck=${false} autocomplete="off"
           value=${text} onInput=${typed} onKeyDown=${key}
-          onFocus=${(event) => offer(text, event.target.selectionStart)} onBlur=${() => setOffered(null)} />
+          onFocus=${(/** @type {FieldEvent} */ event) => offer(text, caretOf(event.currentTarget))} onBlur=${() => setOffered(null)} />
         ${options.length > 0 && html`
           <ul id="query-options" class="options" role="listbox" aria-label="Completions">
             ${options.map((option, at) => html`
               <li id=${`query-option-${at}`} role="option" key=${option.text} aria-selected=${at === chosen}
-                onMouseDown=${(event) => { event.preventDefault(); take(option); }}>
+                onMouseDown=${(/** @type {MouseEvent} */ event) => { event.preventDefault(); take(option); }}>
                 <span class="mono">${option.text}</span><span class="muted cut">${option.about}</span>
               </li>`)}
           </ul>`}
@@ -100,4 +110,9 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
       </div>
     </div>
     <p id="query-problem" class="query-problem problem" role="alert">${problem?.message ?? ""}</p>`;
+}
+
+/** Where the next letter goes. @param {HTMLInputElement} field */
+function caretOf(field) {
+  return field.selectionStart ?? field.value.length;
 }

@@ -2,7 +2,7 @@
 import { html } from "../core/html.js";
 import { now } from "../core/clock.js";
 import { ago, duration, exact, exactTime, money, short, shortMoney } from "../data/format.js";
-import { durationOf, flowOf, hasEnded, outcomeOf, stepsDone } from "../data/run.js";
+import { flowOf, hasEnded, outcomeOf, soFarOf, stepsDone } from "../data/run.js";
 import { Mark } from "../parts/status.js";
 import { go } from "../core/router.js";
 
@@ -14,9 +14,10 @@ export function Row({ run, chosen, onChoose }) {
   const cost = run.totals?.costUsd;
   const retried = run.totals?.retried ?? 0;
 
+  /** @param {MouseEvent} event */
   function open(event) {
     const isText = String(getSelection()) !== "";
-    if (event.target.closest("a, input, label") || isText) return;
+    if (/** @type {Element} */ (event.target).closest("a, input, label") || isText) return;
     if (event.ctrlKey || event.metaKey) window.open(href, "_blank", "noopener");
     else go(href);
   }
@@ -30,7 +31,7 @@ export function Row({ run, chosen, onChoose }) {
         ${" "}<span class="muted">${run.version === 0 ? "draft" : run.version ? `v${run.version}` : ""}</span></a></td>
       <td class="c-started" title=${exactTime(run.startedAt)}>${ago(run.startedAt, now.value)}</td>
       <td class="c-duration num">${going && run.startedAt
-        ? html`<span class=${run.status === "running" ? "going" : "muted"}>${duration(Math.floor(durationOf(run, now.value) / 1000) * 1000)} …</span>` : duration(run.durationMs)}</td>
+        ? html`<span class=${run.status === "running" ? "going" : "muted"}>${duration(soFarOf(run, now.value))} …</span>` : duration(run.durationMs)}</td>
       <td class="c-steps num" title=${`${exact(stepsDone(run))} attempts ended, ${retried} of them to be tried again`}>
         ${short(stepsDone(run))}${retried > 0 && html`<span class="retries"> ↻${short(retried)}</span>`}</td>
       <td class="c-tokens num" title=${tokens ? exact(tokens) : null}>${short(tokens)}</td>

@@ -1,6 +1,6 @@
 // The runs that a query finds: page by page as far as somebody scrolls, and live from then on.
 import { batch, signal } from "../core/html.js";
-import { get } from "../core/api.js";
+import { errorOf, get } from "../core/api.js";
 import { follow } from "../core/stream.js";
 
 const PAGE = 50;
@@ -15,7 +15,7 @@ export class RunList {
     this.query = query;
     /** @type {import("../vendor/signals.js").Signal<Run[]>} */
     this.runs = signal([]);
-    /** Those that arrived at the top and are not shown yet. */
+    /** Those that arrived at the top and are not shown yet. @type {import("../vendor/signals.js").Signal<Run[]>} */
     this.arrived = signal([]);
     this.cursor = signal("");
     this.loading = signal(true);
@@ -61,7 +61,7 @@ export class RunList {
       if (this.abort.signal.aborted) return;
       batch(() => {
         this.loading.value = false;
-        this.problem.value = error;
+        this.problem.value = errorOf(error);
       });
     }
   }

@@ -1,0 +1,2 @@
+// The types of hooks.js for `make check`, from the package that it is of; browsers get none of this.
+export * from "preact/hooks";
