@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -161,17 +162,17 @@ def test_what_the_rows_say_adds_up_to_the_totals_of_the_run(log: list[JsonObject
     rows = rows_of(outline_of(attempts, started_at=trace.flow_run.started_at))
     for parent in range(-1, len(rows)):
         children = inside(rows, parent)
-        costs = [Decimal(row["cost"]) for row in children if row["cost"] is not None]
-        # Integers of the smallest part that an amount has: no sum of decimals rounds anything here.
-        cost = sum(int(each.scaleb(40)) for each in costs)
+        # Fractions, as decimals are rounded to 28 digits.
+        costs = [Fraction(row["cost"]) for row in children if row["cost"] is not None]
+        cost = sum(costs)
         tokens = sum(row["tokens"] for row in children)
         if parent == -1:
             assert tokens == (totals.tokens.total if totals.tokens else 0)
-            assert cost == int(Decimal(totals.cost_usd or 0).scaleb(40))
+            assert cost == Fraction(totals.cost_usd or 0)
             assert bool(costs) == (totals.cost_usd is not None)
         elif children:
             assert rows[parent]["tokens"] == tokens
-            assert int(Decimal(rows[parent]["cost"] or 0).scaleb(40)) == cost
+            assert Fraction(rows[parent]["cost"] or 0) == cost
             assert rows[parent]["cost"] in (None, format_usd(Decimal(rows[parent]["cost"] or 0)))
     tried = [row["status"] for number, row in enumerate(rows) if not inside(rows, number)]
     assert tried.count("completed") == totals.completed
