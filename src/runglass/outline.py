@@ -96,13 +96,14 @@ class Numbers(NamedTuple):
 class Columns:
     """The columns of rows in the order in which they are made; `add_up` makes sums of what rows have.
 
-    `sort` is a number among the sorts, `number` that of an iteration or attempt, 0 where a row is neither.
+    New rows are in lists until `settle` puts them into the arrays, which are slower to append to. `sort` is a
+    number among the sorts, `number` that of an iteration or attempt, 0 where a row is neither.
     Inside of `unsorted` rows, others were made in another order than that of their ranks.
     """
 
     def __init__(self) -> None:
+        self.new: tuple[list[int], ...] = tuple([] for _ in _ARRAYS)
         self.parent = array("i")
-        self.depth = array("i")
         self.sort = array("i")
         self.number = array("i")
         self.attempts = array("i")
@@ -114,41 +115,48 @@ class Columns:
         self.cost: list[str | Decimal | None] = []
         self.unsorted: set[int] = set()
         # Of what is inside of each row the rank of the last one; the first entry is for the top.
-        self._last_rank = array("i", [-MOST])
+        self.last_rank = array("i", [-MOST])
 
     def __len__(self) -> int:
-        return len(self.parent)
+        return len(self.cost)
 
-    def add(self, parent: int, rank: int, sort: int, number: int, attempts: int, own: Own) -> int:
-        """A further row; its number in the order of making. `rank` is its place among its siblings."""
-        if rank < self._last_rank[parent + 1]:
+    def add(self, parent: int, rank: int, sort: int, number: int) -> int:
+        """A further row with nothing of its own; its number in the order of making.
+
+        `rank` is its place among its siblings.
+        """
+        if rank < self.last_rank[parent + 1]:
             self.unsorted.add(parent)
         else:
-            self._last_rank[parent + 1] = rank
-        self._last_rank.append(-MOST)
-        row = len(self.parent)
-        self.parent.append(parent)
-        self.depth.append(0 if parent == NONE else self.depth[parent] + 1)
-        self.sort.append(sort)
-        self.number.append(number)
-        self.attempts.append(attempts)
-        self.position.append(0)
-        status, start, end, tokens, cost = own
-        self.status.append(status)
-        self.start.append(start)
-        self.end.append(end)
-        self.tokens.append(tokens)
-        self.cost.append(cost)
-        return row
+            self.last_rank[parent + 1] = rank
+        self.last_rank.append(-MOST)
+        parents, sorts, numbers, attempts, positions, statuses, starts, ends, tokens = self.new
+        parents.append(parent)
+        sorts.append(sort)
+        numbers.append(number)
+        attempts.append(0)
+        positions.append(0)
+        statuses.append(NONE)
+        starts.append(NONE)
+        ends.append(NONE)
+        tokens.append(0)
+        self.cost.append(None)
+        return len(self.cost) - 1
+
+    def settle(self) -> None:
+        """Puts new rows into the arrays. Raises OverflowError for what is too large for them."""
+        for name, values in zip(_ARRAYS, self.new, strict=True):
+            getattr(self, name).fromlist(values)
+            values.clear()
 
     def own(self, row: int) -> Own:
-        """What a row has of its own, before sums are made."""
+        """What a settled row has of its own, before sums are made."""
         cost = self.cost[row]
         assert not isinstance(cost, Decimal)
         return self.status[row], self.start[row], self.end[row], self.tokens[row], cost
 
     def set_own(self, row: int, own: Own) -> None:
-        """Gives a row something of its own, in place of what it had."""
+        """Gives a settled row something of its own, in place of what it had."""
         self.status[row], self.start[row], self.end[row], self.tokens[row], self.cost[row] = own
 
     def add_up(self, rows: range, sizes: "array[int]") -> None:
@@ -176,6 +184,9 @@ class Columns:
                 end[row] = NONE
             if isinstance(spent, Decimal):
                 cost[row] = format_usd(spent)
+
+
+_ARRAYS = ("parent", "sort", "number", "attempts", "position", "status", "start", "end", "tokens")
 
 
 class Outline:
@@ -230,7 +241,19 @@ class Outline:
                 return [0 if kind == ITERATION else number for kind, number in numbers]
             case "parent" if self._row_of is not None:
                 return [self._row_of[made] for made in self._made("parent", first, count)]
+            case "depth":
+                return self._depths(first, count)
         return list(self._made(column, first, count))
+
+    def _depths(self, first: int, count: int) -> list[int]:
+        depths, above = {NONE: NONE}, [first] if first < self.row_count else []
+        while above and (parent := self.values("parent", above[-1], 1)[0]) != NONE:
+            above.append(parent)
+        depths |= {row: depth for depth, row in enumerate(reversed(above))}
+        # A parent is in the page, too, or one of those above its first row.
+        for row, parent in enumerate(self.values("parent", first, count), first):
+            depths[row] = depths[parent] + 1
+        return [depths[row] for row in range(first, min(first + count, self.row_count))]
 
     def _made(self, column: str, first: int, count: int) -> Iterable[Any]:
         values: Any = getattr(self._columns, column)

@@ -5,8 +5,10 @@ in slices, between which the caller can let others have their turn.
 """
 
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from itertools import repeat, starmap
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -72,6 +74,7 @@ class _Facts(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 
 
 _facts_of = msgspec.json.Decoder(_Facts).decode
+_NO_LEAF: tuple[int, dict[str, int]] = (NONE, {})
 
 
 class OutlineBuilder:
@@ -94,16 +97,22 @@ class OutlineBuilder:
         self._sorts: list[Sort] = []
         self._names: dict[str, int] = {}
         self._has_inner: set[int] = set()
+        # By node and loop path the rows of containers and of iterations: the path of these is one longer.
+        self._rows: dict[int, dict[str, int]] = {NONE: {"": NONE}}
         for node in nodes:
             number = self._add_node(node)
             if node.id is not None:
                 self._number_of[node.id] = number
+        # Of each step that holds no others its node, and the rows inside of which it is by loop path.
+        self._leaves = {
+            step_id: (number, self._rows[self._parents[number]])
+            for step_id, number in self._number_of.items()
+            if number not in self._has_inner
+        }
         self._started_at = None if started_at is None else datetime.fromisoformat(started_at)
         self._seq = seq
         self._status = _STATUS | ({"running": _WAITING} if is_paused else {})
         self._columns = Columns()
-        self._containers: dict[int, int] = {}
-        self._newest: dict[int, tuple[str, int]] = {NONE: ("", NONE)}
         self._position = self._latest_ms = 0
         self._step = self._attempt = NONE
 
@@ -112,7 +121,9 @@ class OutlineBuilder:
 
         Raises ValueError, LookupError, TypeError, ArithmeticError, msgspec.MsgspecError for one that is none.
         """
-        status_of, started_at = self._status, self._started_at
+        columns, status_of, started_at, leaves = self._columns, self._status, self._started_at, self._leaves
+        last_rank, cost = columns.last_rank, columns.cost
+        parents, sorts, numbers, tried, positions, statuses, starts, ends, used = columns.new
         for position, step_id, loop_path, attempt, status, data in attempts:
             facts = _facts_of(data)
             start, end = NONE, NONE
@@ -128,12 +139,36 @@ class OutlineBuilder:
                 if latest > self._latest_ms:
                     self._latest_ms = latest
             tokens = facts.tokens.total if facts.tokens else 0
-            own = status_of[status], start, end, tokens, facts.cost_usd
             if position == self._position:
-                self._add_attempt(attempt, own)
+                self._add_attempt(attempt, (status_of[status], start, end, tokens, facts.cost_usd))
+                continue
+            self._position = position
+            number, rows = leaves.get(step_id, _NO_LEAF)
+            parent = rows.get(loop_path)
+            if parent is None:
+                number, parent, depth = self._place_of(step_id, loop_path)
+                if number in self._has_inner:
+                    own = status_of[status], start, end, tokens, facts.cost_usd
+                    self._give(self._inside(number, loop_path, depth), attempt, own)
+                    continue
+            self._step = self._attempt = len(cost)
+            if number < last_rank[parent + 1]:
+                columns.unsorted.add(parent)
             else:
-                self._position = position
-                self._step = self._attempt = self._add_step(step_id, loop_path, attempt, own)
+                last_rank[parent + 1] = number
+            last_rank.append(-MOST)
+            # As in `Columns.add`: a call for each attempt would take as long as all of this.
+            parents.append(parent)
+            sorts.append(number * _SORTS)
+            numbers.append(attempt)
+            tried.append(1)
+            positions.append(position)
+            statuses.append(status_of[status])
+            starts.append(start)
+            ends.append(end)
+            used.append(tokens)
+            cost.append(facts.cost_usd)
+        columns.settle()
 
     @property
     def size_bytes(self) -> int:
@@ -142,90 +177,84 @@ class OutlineBuilder:
 
     def finish(self) -> Iterator[Outline | None]:
         """Yields None between two slices of the work, and the outline at the end."""
-        columns, count = self._columns, len(self._columns)
-        self._containers.clear()
-        sizes = array("i", [1]) * count
-        for stop in range(count, 0, -SLICE_ROWS):
+        columns = self._columns
+        # Some at a time: all of a long run at once would hold up every other thread.
+        for rows in self._rows.values():
+            while rows:
+                deque(starmap(rows.popitem, repeat((), min(SLICE_ROWS, len(rows)))), maxlen=0)
+                yield None
+        sizes = array("i", [1]) * len(columns)
+        for stop in range(len(columns), 0, -SLICE_ROWS):
             columns.add_up(range(stop - 1, max(stop - SLICE_ROWS, 0) - 1, -1), sizes)
             yield None
         numbers = yield from number_rows(columns.parent, sizes, unsorted=columns.unsorted, rank=self._rank)
         about = columns, self._sorts, list(self._names)
         yield Outline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers)
 
-    def _add_step(self, step_id: str, loop_path: str, attempt: int, own: Own) -> int:
-        """The row of a step in an iteration, with its first attempt."""
+    def _give(self, row: int, attempt: int, own: Own) -> None:
+        """The first attempt of what holds others is that of its row."""
+        columns = self._columns
+        columns.settle()
+        columns.number[row], columns.attempts[row], columns.position[row] = attempt, 1, self._position
+        columns.set_own(row, own)
+        self._step = self._attempt = row
+
+    def _place_of(self, step_id: str, loop_path: str) -> tuple[int, int, int]:
+        """The node of a step, the row inside of which it is in these iterations, and how many these are."""
         number = self._number_of.get(step_id)
         parent = NONE if number is None else self._parents[number]
-        newest = self._newest.get(parent)
-        if number is None or newest is None or newest[0] != loop_path:
-            depth = loop_path.count(",") + 1 if loop_path else 0
-            if number is None or depth > (self._loops[parent] if parent != NONE else 0):
-                number = self._beyond.get((step_id, depth))
-                if number is None:
-                    number = self._add_unknown(step_id, depth)
-                parent = self._parents[number]
-            newest = loop_path, self._inside(parent, loop_path, depth)
-        if number not in self._has_inner:
-            row = self._columns.add(newest[1], number, number * _SORTS, attempt, 1, own)
-            self._columns.position[row] = self._position
-            return row
-        row = self._inner(newest[1], number)
-        self._columns.position[row] = self._position
-        self._columns.number[row], self._columns.attempts[row] = attempt, 1
-        self._columns.set_own(row, own)
-        return row
+        depth = loop_path.count(",") + 1 if loop_path else 0
+        if number is None or depth > (0 if parent == NONE else self._loops[parent]):
+            number = self._beyond.get((step_id, depth))
+            if number is None:
+                number = self._add_unknown(step_id, depth)
+            parent = self._parents[number]
+        return number, self._inside(parent, loop_path, depth), depth
 
     def _add_attempt(self, attempt: int, own: Own) -> None:
         """One more attempt of the newest step, of which the first one gets a row of its own now, too."""
         columns, step = self._columns, self._step
+        columns.settle()
         sort = columns.sort[step] + _ATTEMPT
         if self._attempt == step:
             first = columns.number[step]
-            self._attempt = self._columns.add(step, first - MOST, sort, first, 0, columns.own(step))
-            columns.position[self._attempt] = self._position
+            self._attempt = self._add_row_of_attempt(step, sort, first, columns.own(step))
             columns.set_own(step, NOTHING)
         if columns.status[self._attempt] == _FAILED:
             columns.status[self._attempt] = _RETRIED
-        self._attempt = self._columns.add(step, attempt - MOST, sort, attempt, 0, own)
-        columns.position[self._attempt] = self._position
+        self._attempt = self._add_row_of_attempt(step, sort, attempt, own)
         columns.number[step] = attempt
         columns.attempts[step] += 1
 
+    def _add_row_of_attempt(self, step: int, sort: int, attempt: int, own: Own) -> int:
+        columns = self._columns
+        row = columns.add(step, attempt - MOST, sort, attempt)
+        columns.settle()
+        columns.position[row] = self._position
+        columns.set_own(row, own)
+        return row
+
     def _inside(self, number: int, loop_path: str, depth: int) -> int:
-        """The row inside of which a node's children are in these iterations, which are so many."""
-        if number == NONE:
-            return NONE
-        newest = self._newest.get(number)
-        if newest is not None and newest[0] == loop_path:
-            return newest[1]
-        outer = self._parents[number]
-        # A step that was skipped is in fewer iterations than there are loops around it.
+        """The row inside of which a node's children are in these iterations, which are so many.
+
+        It is that of the node itself where these are fewer than the loops around the children, as for a step
+        that was skipped.
+        """
+        rows = self._rows[number]
+        row = rows.get(loop_path)
+        if row is not None:
+            return row
         if self._is_loop[number] and depth == self._loops[number]:
-            outer_path, _, index = loop_path.rpartition(",")
-            loop = self._inner(self._inside(outer, outer_path, depth - 1), number)
-            row = self._iteration(loop, number, int(index))
+            outer_path, _, text = loop_path.rpartition(",")
+            index = int(text)
+            if not 0 <= index < MOST or str(index) != text:
+                raise ValueError(f"there is no iteration {text!r}")
+            loop = self._inside(number, outer_path, depth - 1)
+            row = self._columns.add(loop, index, number * _SORTS + _ITERATION, index)
         else:
-            row = self._inner(self._inside(outer, loop_path, depth), number)
-        self._newest[number] = loop_path, row
-        return row
-
-    def _inner(self, parent: int, number: int) -> int:
-        """The row of a container, made where there is none yet."""
-        key = (parent + 1) * 2 * MOST + number
-        row = self._containers.get(key)
-        if row is None:
-            row = self._containers[key] = self._columns.add(parent, number, number * _SORTS, 0, 0, NOTHING)
-        return row
-
-    def _iteration(self, loop: int, number: int, index: int) -> int:
-        """The row of an iteration, made where there is none yet."""
-        if not 0 <= index < MOST:
-            raise ValueError(f"there is no iteration {index}")
-        key = (loop + 1) * 2 * MOST + MOST + index
-        row = self._containers.get(key)
-        if row is None:
-            row = self._columns.add(loop, index, number * _SORTS + _ITERATION, index, 0, NOTHING)
-            self._containers[key] = row
+            parent = self._inside(self._parents[number], loop_path, depth)
+            row = self._columns.add(parent, number, number * _SORTS, 0)
+        rows[loop_path] = row
         return row
 
     def _rank(self, row: int) -> int:
@@ -244,6 +273,7 @@ class OutlineBuilder:
         self._parents.append(node.parent)
         self._is_loop.append(node.kind == "loop")
         self._loops.append(loops + (node.kind == "loop"))
+        self._rows[number] = {}
         self._sorts += [Sort(kind, name) for kind in (KINDS.index(node.kind), ITERATION, ATTEMPT)]
         return number
 

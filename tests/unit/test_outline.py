@@ -430,6 +430,7 @@ def test_rows_of_many_slices_are_numbered_through() -> None:
     [
         ((1, "in_loop", "x", 1, "completed", b"{}"), ValueError),
         ((1, "in_loop", "-1", 1, "completed", b"{}"), ValueError),
+        ((1, "in_loop", "01", 1, "completed", b"{}"), ValueError),
         ((1, "in_loop", "9999999999", 1, "completed", b"{}"), ValueError),
         ((1, "a", "", 1, "glowing", b"{}"), LookupError),
         ((1, "a", "", 1, "completed", b"[]"), msgspec.ValidationError),
