@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 BARE_S = 2.0
-READY_S = 600
+READY_S = 1800
 POLL_S = 0.2
 
 
