@@ -93,7 +93,7 @@ def bench(
         ]
         arguments = " ".join([*names, *options])
         command = f'make bench ARGS="{arguments}"' if arguments else "make bench"
-        write_page(write, results, machine=before, peers=found, command=command)
+        write_page(write, results, machine=before, peers=found, command=command, names=names)
     if any(isinstance(result, Failed) for result in results):
         sys.exit(1)
 

@@ -30,13 +30,20 @@ def write_page(
     machine: Mapping[str, str],
     peers: Mapping[str, str],
     command: str,
+    names: Sequence[str] = (),
 ) -> None:
-    """Puts the table between the marks of a page. Raises ValueError if the page has none."""
+    """Puts the table between the marks of a page. Raises ValueError if the page has none.
+
+    A figure that was measured alone, by its name, goes between marks of its own where the page has them.
+    """
     text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{path.name!r} has no {BEGIN} and {END}: add them where the table belongs")
+    begin, end = BEGIN, END
+    if len(names) == 1 and (own := BEGIN.replace("bench", f"bench {names[0]}")) in text:
+        begin, end = own, END.replace("bench", f"bench {names[0]}")
+    before, has_begin, rest = text.partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not has_begin or not has_end:
+        raise ValueError(f"{path.name!r} has no {begin} and {end}: add them where the table belongs")
     lines = [
         f"`{command}` on " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
         "Peers: " + (", ".join(f"{name} {value}" for name, value in peers.items()) or "none installed") + ".",
