@@ -105,6 +105,18 @@ test("rows stay as they were when their columns have to grow", () => {
   for (const column of Object.values(rows)) if (ArrayBuffer.isView(column)) assert.ok("length" in column && column.length === rows.capacity);
 });
 
+test("what still runs when the run is cancelled has ended with it", () => {
+  const shape = new Shape();
+  shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);
+  const live = new LiveRows(new Rows(), shape, 0);
+  for (const index of [0, 1]) {
+    live.apply({ eventType: "step_started", seq: 1, at: "1970-01-01T00:00:00Z", stepId: "one", loopPath: [index], attempt: 1 });
+  }
+  live.apply({ eventType: "flow_cancelled", seq: 3, at: "1970-01-01T00:00:02Z" });
+  const { rows } = live;
+  for (let row = 0; row < rows.count; row += 1) assert.deepEqual([STATUSES[rows.status[row]], rows.end[row]], ["failed", 2000]);
+});
+
 test("iterations that come in any order stand by their number", () => {
   const shape = new Shape();
   shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);

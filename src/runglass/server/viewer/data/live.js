@@ -30,6 +30,7 @@ export class LiveRows {
    * @param {RunEvent} event */
   apply(event) {
     const type = event.eventType;
+    if (type === "flow_cancelled" || type === "flow_failed") this.cutOff(event);
     if (type !== "step_started" && type !== "step_resumed" && !(type in ENDS)) return true;
     const stepId = event.stepId ?? "";
     const path = event.loopPath ?? (event.loopIndex === undefined ? [] : [event.loopIndex]);
@@ -83,6 +84,16 @@ export class LiveRows {
       }
       if (rows.status[up] !== FAILED) rows.status[up] = Math.max(status, worst);
       if (rows.start[up] >= 0) rows.end[up] = Math.max(rows.end[up], at);
+    }
+  }
+
+  /** Ends what still runs, as the run has ended. @param {RunEvent} event */
+  cutOff(event) {
+    const { rows } = this;
+    const at = Math.max(0, Date.parse(event.at) - this.startedMs);
+    for (let row = 0; row < rows.count; row += 1) {
+      const isAttempt = rows.kind[row] === ATTEMPT || (rows.kind[row] === STEP && rows.first[row] === NONE);
+      if (isAttempt && rows.status[row] === RUNNING) this.end(row, at, FAILED, event);
     }
   }
 

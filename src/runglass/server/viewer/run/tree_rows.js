@@ -87,13 +87,15 @@ export class TreeRows {
     const hasInner = group !== undefined || rows.children[row] > 0;
     if (hasInner) element.setAttribute("aria-expanded", String(isOpen));
     else element.removeAttribute("aria-expanded");
-    element.setAttribute("aria-label", [text, KINDS[rows.kind[row]], saidOf(status, rows.kind[row] === ATTEMPT), note, value].filter(Boolean).join(", "));
+    // What is seen comes first, word by word, so that the line can be called by it.
+    const seen = [oneLine(text, 200), note, value].filter(Boolean).join(" ");
+    element.setAttribute("aria-label", `${seen}, ${KINDS[rows.kind[row]]}, ${saidOf(status, rows.kind[row] === ATTEMPT)}`);
     line.twisty.textContent = hasInner ? (isOpen ? "▾" : "▸") : "";
     line.mark.setAttribute("class", `mark ${status}`);
     line.use.setAttribute("href", `#mark-${status}`);
-    line.label.textContent = oneLine(text, 200);
+    line.label.textContent = `${oneLine(text, 200)} `;
     line.label.title = oneLine(text);
-    line.note.textContent = note;
+    line.note.textContent = `${note} `;
     line.value.textContent = value;
   }
 }
