@@ -13,6 +13,10 @@ from tests.browser.visitor import WAIT_MS, Visitor, visiting
 expect.set_options(timeout=WAIT_MS)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", action="store_true", help="write docs/viewer anew")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with launched() as browser:

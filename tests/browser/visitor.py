@@ -22,7 +22,8 @@ WAIT_MS = 15_000
 """How long a page may take to show what is expected, on a machine with much else to do."""
 
 WIDTH, HEIGHT = 1280, 800
-NARROW, NARROW_HEIGHT = 400, 800
+NARROW = 400
+"""As wide as a telephone."""
 
 CANARY = "attacked"
 """The global variable that hostile data would set, if any of it were executed."""
@@ -41,6 +42,7 @@ class Visitor:
         self.address = address
         self.complaints: list[str] = []
         self._statuses: set[int] = set()
+        self._says_yes = False
         context.set_default_timeout(WAIT_MS)
         self.page = context.new_page()
         context.on("page", lambda further: self.complaints.append(f"a window opened: {further.url}"))
@@ -53,6 +55,10 @@ class Visitor:
     def expect(self, *statuses: int) -> None:
         """Requests may be answered with these statuses of error from now on."""
         self._statuses |= set(statuses)
+
+    def accept_dialogs(self) -> None:
+        """Says yes to each question from now on."""
+        self._says_yes = True
 
     def sign_in(self, key: str) -> None:
         """Has the session of a key from now on, without the form."""
@@ -85,6 +91,8 @@ class Visitor:
             self.complaints.append(f"console: {message.text} ({message.location})")
 
     def _asked(self, dialog: Dialog) -> None:
+        if self._says_yes and dialog.type == "confirm":
+            return dialog.accept()
         self.complaints.append(f"a dialog: {dialog.message}")
         dialog.dismiss()
 

@@ -1,0 +1,64 @@
+"""The pictures of `docs/viewer`: which there are, how they are taken, and the page that shows them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from playwright.sync_api import Page
+
+from tests.browser.screens import SCREENS
+from tests.browser.visitor import HEIGHT, NARROW, WIDTH, Theme
+
+FOLDER = Path(__file__).parents[2] / "docs" / "viewer"
+LARGEST_BYTES = 150_000
+
+
+class Kind(NamedTuple):
+    """A size and a theme."""
+
+    theme: Theme
+    width: int
+
+    def file_name(self, screen: str) -> str:
+        """What the picture of a screen is called."""
+        return f"{screen}-{self.width}-{self.theme}.png"
+
+
+_TWO = (Kind("light", WIDTH), Kind("dark", NARROW))
+_FOUR = (Kind("light", WIDTH), Kind("dark", WIDTH), Kind("light", NARROW), Kind("dark", NARROW))
+
+
+def kinds_of(screen: str) -> tuple[Kind, ...]:
+    """The pictures that there are of a screen: all of the most important ones."""
+    return _FOUR if SCREENS[screen].is_important else _TWO
+
+
+def take(page: Page, screen: str) -> None:
+    """Writes the pictures of the screen that a page shows."""
+    FOLDER.mkdir(exist_ok=True)
+    for kind in kinds_of(screen):
+        page.set_viewport_size({"width": kind.width, "height": HEIGHT})
+        page.emulate_media(color_scheme=kind.theme)
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        page.screenshot(path=FOLDER / kind.file_name(screen), caret="hide", animations="disabled")
+
+
+def page_of_all() -> str:
+    """`docs/viewer/README.md`: each screen with its pictures."""
+    return "\n".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    yield "# What the viewer looks like"
+    yield ""
+    yield "Each page and state of the viewer, on runs such as `runglass demo` leaves behind. The browser"
+    yield "tests take these pictures: `make test-browser ARGS=--screenshots` writes them and this page anew."
+    for name, screen in SCREENS.items():
+        yield ""
+        yield f"## {screen.about}"
+        yield ""
+        for kind in kinds_of(name):
+            width = 720 if kind.width == WIDTH else 240
+            alt = f"{screen.about}, {kind.width} pixels wide, {kind.theme}"
+            yield f'<img src="{kind.file_name(name)}" width="{width}" alt="{alt}">'
+    yield ""

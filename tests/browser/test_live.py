@@ -1,0 +1,144 @@
+"""A run that is watched while it goes on: it grows, survives a bad connection, and can be cancelled."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from runglass.testing import RunningServer, running_server
+from tests.browser.cutting_proxy import cutting_proxy
+from tests.browser.run_page import labels, lines, open_run, selected
+from tests.browser.visitor import Visitor, visiting
+from tests.contract.wire import ENDLESS, cancel, http_for, start
+
+STEADY = """
+slug: steady
+steps:
+  - id: each
+    type: loop
+    over: list(range(1000))
+    steps:
+      - {id: hold, type: wait, ms: 60}
+      - {id: say, type: llm, model: echo, prompt: "“Grüße” 日本語 {{ index }}"}
+      - id: check
+        type: code
+        retry: {max_attempts: 2, initial_delay_ms: 10}
+        code: |
+          if attempt == 1 and index % 5 == 3:
+              raise ValueError("not yet")
+          return {"index": index}
+"""
+"""Longer than any test looks at it: whoever has seen enough cancels it."""
+
+STREAMED = """() => {
+    const asked = window.fetch;
+    window.streamed = [];
+    window.fetch = async (...request) => {
+        const answer = await asked(...request);
+        if (!String(request[0]).includes('/trace/stream') || !answer.ok) return answer;
+        const [ours, theirs] = answer.body.tee();
+        let text = '';
+        ours.pipeThrough(new TextDecoderStream()).pipeTo(new WritableStream({write(part) {
+            text += part;
+            const frames = text.split('\\n\\n');
+            text = frames.pop();
+            for (const frame of frames) {
+                const id = /^id: (\\d+)$/m.exec(frame);
+                if (id) window.streamed.push(Number(id[1]));
+            }
+        }})).catch(() => {});
+        return new Response(theirs, {headers: answer.headers});
+    };
+}"""
+"""Notes the number of each event that a stream of a run brings to the page."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server(capture="full", log_level="error") as server:
+        server.push(STEADY)
+        server.push(ENDLESS)
+        yield server
+
+
+def all_labels(page: Page) -> list[str]:
+    """Each line of the tree, whole, once everything is unfolded."""
+    page.get_by_role("button", name="all", exact=True).click()
+    expect(page.get_by_role("button", name="all", exact=True)).to_have_attribute("aria-pressed", "true")
+    return list(labels(page))
+
+
+def test_a_run_grows_while_it_is_watched(server: RunningServer, visitor: Visitor) -> None:
+    run_id = start(server, "steady")
+    page = open_run(visitor, run_id)
+    expect(page.locator("header")).to_contain_text("live")
+    iterations = page.get_by_role("treeitem", name=re.compile("^each .*loop")).locator(".note")
+    for _ in range(6):
+        expect(iterations).not_to_have_text(iterations.inner_text())
+    cancel(server, run_id)
+    expect(page.locator("header")).to_contain_text("cancelled in")
+    expect(page).to_have_title(re.compile("^cancelled"))
+
+
+def test_following_selects_what_runs_until_somebody_moves_away(
+    server: RunningServer, visitor: Visitor
+) -> None:
+    run_id = start(server, "steady")
+    page = open_run(visitor, run_id)
+    visitor.keys(".")
+    expect(page).to_have_url(re.compile("iteration="))
+    for _ in range(3):
+        expect(page).not_to_have_url(page.url)
+        expect(selected(page)).to_be_in_viewport()
+    visitor.keys("k")
+    expect(page.get_by_text("Follows no more")).to_be_visible()
+    cancel(server, run_id)
+
+
+def test_a_page_behind_a_proxy_that_cuts_streams_off_misses_nothing(
+    browser: Browser, server: RunningServer
+) -> None:
+    with (
+        cutting_proxy(server.address, seed=1) as (address, proxy),
+        visiting(browser, address, server.key) as visitor,
+    ):
+        visitor.context.add_init_script(f"({STREAMED})()")
+        run_id = start(server, "steady")
+        page = open_run(visitor, run_id)
+        proxy.heal_after(cuts=4)
+        cancel(server, run_id)
+        expect(page).to_have_title(re.compile("^cancelled"))
+        seen = page.evaluate("window.streamed")
+        with http_for(server, server.key) as http:
+            logged = len(http.get(f"/flow-runs/{run_id}/export?format=jsonl").text.splitlines()) - 1
+        assert seen == list(range(seen[0], logged + 1))
+        live = all_labels(page)
+        page.reload()
+        lines(page).first.wait_for()
+        assert all_labels(page) == live
+
+
+def test_a_run_can_be_cancelled_by_who_may(server: RunningServer, visitor: Visitor) -> None:
+    run_id = start(server, "endless")
+    page = open_run(visitor, run_id)
+    visitor.accept_dialogs()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("header")).to_contain_text("cancelled")
+    expect(page.locator(".why")).to_contain_text("CANCELLED")
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+def test_who_may_only_read_is_offered_no_change(browser: Browser, server: RunningServer) -> None:
+    run_id = start(server, "endless")
+    with visiting(browser, server.address, server.make_key("acme", "demo", "read")) as reader:
+        page = open_run(reader, run_id)
+        expect(page.locator("header")).to_contain_text("live")
+        expect(page.get_by_role("button", name="Compare")).to_be_visible()
+        assert page.get_by_role("button", name="Cancel").count() == 0
+        reader.expect(403)
+        answer = page.evaluate(
+            f"fetch('/api/v1/flow-runs/{run_id}', {{method: 'DELETE'}}).then((answer) => answer.status)"
+        )
+        assert answer == 403
+    cancel(server, run_id)

@@ -1,0 +1,124 @@
+"""The page of one run: why it failed, its tree, and all that is kept of what is selected."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from runglass.testing import RunningServer
+from tests.browser.demo_runs import Runs
+from tests.browser.run_page import labels, lines, open_run, panel, selected, tab
+from tests.browser.visitor import Visitor
+from tests.contract.wire import GRID, execute, http_for
+
+
+@pytest.fixture(scope="module")
+def grid(server: RunningServer) -> str:
+    """A run of nested loops in which one iteration took two attempts."""
+    server.push(GRID)
+    with http_for(server, server.key) as http:
+        return execute(http, "grid", parameters={"rows": [[0, 1], [10, 11, 12]]})
+
+
+def test_a_run_says_what_it_is_and_what_it_did(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.good)
+    expect(page).to_have_title(re.compile("^completed: add-up-orders v1"))
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("add-up-orders v1"))
+    assert labels(page) == [
+        "read_lines, step, completed",
+        "each_order 3 iterations, loop, completed",
+        *(
+            line
+            for index in range(3)
+            for line in (
+                f"[{index}], iteration, completed",
+                "describe, step, completed",
+                "price, step, completed",
+            )
+        ),
+        "total, step, completed",
+    ]
+
+
+def test_why_a_run_failed_comes_first_and_leads_there(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.failed)
+    why = page.locator(".why")
+    expect(why).to_contain_text("price [1] attempt 2 of 2 — CODE_ERROR: ValueError: could not convert string")
+    why.get_by_role("button", name="Go there").click()
+    expect(selected(page)).to_have_attribute("aria-label", re.compile("^attempt 2 .*attempt, failed$"))
+    expect(panel(page).get_by_role("heading", level=2)).to_have_text("price [1] attempt 2 of 2")
+    expect(page).to_have_url(re.compile(r"\?step=each_order/price&iteration=1&attempt=2$"))
+
+
+def test_the_panel_has_each_part_of_an_attempt(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.failed, step="each_order/price", iteration=1, attempt=2)
+    content = panel(page).get_by_role("tabpanel")
+    expect(content).to_contain_text('run.step_trace("price", attempt=2, loop_index=1)')
+    expect(content).to_contain_text(re.compile(r"waited\d+ ms before this attempt"))
+    tab(page, "Input").click()
+    expect(content).to_contain_text('"bread three"')
+    tab(page, "Output").click()
+    expect(content).to_contain_text("No output is kept")
+    tab(page, "Error").click()
+    expect(content).to_contain_text("could not convert string to float: 'three'")
+    tab(page, "Raw").click()
+    expect(content).to_contain_text('"stepId": "price"')
+    expect(page).to_have_url(re.compile("&tab=raw$"))
+    page.reload()
+    expect(panel(page).get_by_role("tabpanel", name="Raw")).to_contain_text('"attempt": 2')
+
+
+def test_an_llm_step_reads_as_the_conversation_that_it_was(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.good, step="each_order/describe", iteration=0, tab="chat")
+    turns = panel(page).locator(".turn")
+    expect(turns).to_have_count(3)
+    expect(turns.nth(0)).to_contain_text("Describe the order that you are given")
+    expect(turns.nth(1)).to_contain_text("tea 4.50")
+    expect(turns.nth(2)).to_contain_text("tea 4.50")
+    assert [turn.inner_text().split("\n")[0].lower() for turn in turns.all()] == [
+        "system",
+        "user",
+        "assistant",
+    ]
+
+
+def test_a_run_that_waits_for_tools_says_so_and_shows_what_was_asked(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.waiting, step="answer", tab="chat")
+    expect(page.locator(".why")).to_contain_text("waits for its caller")
+    expect(panel(page).locator(".tool-call")).to_contain_text("weather")
+
+
+def test_an_attempt_in_nested_iterations_has_an_address(grid: str, visitor: Visitor) -> None:
+    page = open_run(visitor, grid, step="rows/columns/cell", iteration="1,1", attempt=1, tab="error")
+    expect(panel(page).get_by_role("heading", level=2)).to_have_text("cell [1, 1] attempt 1 of 2")
+    expect(panel(page).get_by_role("tabpanel")).to_contain_text("once")
+    expect(selected(page)).to_have_attribute("aria-label", re.compile("^attempt 1 .*tried again"))
+    panel(page).get_by_role("button", name="The next one").click()
+    expect(panel(page).get_by_role("heading", level=2)).to_have_text("cell [1, 1] attempt 2 of 2")
+    expect(page).to_have_url(re.compile("iteration=1,1&attempt=2"))
+
+
+def test_an_address_in_a_run_of_thousands_of_iterations_is_found(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.nested, step="each_row/each_cell/look", iteration="31,47", tab="input")
+    expect(panel(page).get_by_role("heading", level=2)).to_have_text("look [31, 47]")
+    expect(selected(page)).to_be_in_viewport()
+    assert lines(page).count() < 80
+
+
+def test_a_filter_shows_what_matches_and_all_around_it(grid: str, visitor: Visitor) -> None:
+    page = open_run(visitor, grid)
+    visitor.keys("/")
+    page.keyboard.type("[1]")
+    expect(page.get_by_role("toolbar").get_by_role("status")).to_contain_text("found")
+    page.get_by_role("searchbox").fill("nothing like it")
+    expect(page.get_by_role("heading", name="Nothing matches the filter")).to_be_visible()
+    page.get_by_role("button", name="Show all").click()
+    expect(lines(page).first).to_be_visible()
+
+
+def test_a_run_that_is_not_there_leads_back_to_the_runs(visitor: Visitor) -> None:
+    visitor.expect(404)
+    page = visitor.open("/runs/01900000-0000-7000-8000-000000000000?step=a")
+    expect(page.get_by_role("heading", name="There is no such run")).to_be_visible()
+    page.get_by_role("link", name="All runs").click()
+    expect(page.locator("tbody tr").first).to_be_visible()

@@ -1,0 +1,69 @@
+"""Each page and state of the viewer: as axe sees it, in light and dark, at every width; and screenshots."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, Route
+
+from runglass.testing import RunningServer
+from tests.browser import screenshots
+from tests.browser.axe import violations
+from tests.browser.demo_runs import Runs
+from tests.browser.fixed_runs import NOW, fixed_server
+from tests.browser.screens import SCREENS
+from tests.browser.visitor import HEIGHT, NARROW, WIDTH, Theme, Visitor, visiting
+
+THEMES: list[Theme] = ["light", "dark"]
+WIDTHS = (WIDTH, 700, NARROW, 3840)
+WIDER = "Math.max(0, document.documentElement.scrollWidth - innerWidth)"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[RunningServer, Runs]]:
+    with fixed_server() as served:
+        yield served
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_page_is_for_everybody_and_fits_every_screen(
+    browser: Browser, server: RunningServer, runs: Runs, name: str, request: pytest.FixtureRequest
+) -> None:
+    screen = SCREENS[name]
+    with visiting(browser, server.address, server.key if screen.is_signed_in else None) as visitor:
+        visitor.page.clock.set_fixed_time(NOW)
+        visitor.page.route("**/flow-runs/histogram?*", until_now)
+        page = screen.show(visitor, runs)
+        assert [line for theme in THEMES for line in violations_in(page, theme)] == []
+        if request.config.getoption("--screenshots"):
+            screenshots.take(page, name)
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": HEIGHT})
+            assert page.evaluate(WIDER) == 0, f"at {width} px"
+
+
+def test_axe_finds_what_is_wrong(visitor: Visitor) -> None:
+    page = visitor.open("/")
+    page.evaluate("document.querySelector('main').append(document.createElement('input'))")
+    assert [line.partition(" ")[0] for line in violations(page)] == ["label"]
+
+
+def test_each_screen_has_its_screenshots_and_they_are_shown(request: pytest.FixtureRequest) -> None:
+    page = screenshots.FOLDER / "README.md"
+    if request.config.getoption("--screenshots"):
+        page.write_text(screenshots.page_of_all(), "utf-8")
+    again = "run `make test-browser ARGS=--screenshots`"
+    assert page.read_text("utf-8") == screenshots.page_of_all(), again
+    found = {path.name: path.stat().st_size for path in screenshots.FOLDER.glob("*.png")}
+    expected = {kind.file_name(name) for name in SCREENS for kind in screenshots.kinds_of(name)}
+    assert set(found) == expected, again
+    assert {name: size for name, size in found.items() if size > screenshots.LARGEST_BYTES} == {}
+
+
+def violations_in(page: Page, theme: Theme) -> list[str]:
+    page.emulate_media(color_scheme=theme)
+    return [f"{theme}: {line}" for line in violations(page)]
+
+
+def until_now(route: Route) -> None:
+    # The strip of runs over time ends now, which is another time each day.
+    route.continue_(url=f"{route.request.url}&until={NOW:%Y-%m-%dT%H:%M:%SZ}")
