@@ -57,15 +57,7 @@ function Actions({ model, run, controls }) {
       setSaid(errorOf(error).message);
     }
   }
-  async function compare() {
-    try {
-      const good = await lastGood(run);
-      if (good) go(`/compare/${good}/${run.id}`);
-      else say("No other run of this flow went well");
-    } catch (error) {
-      setSaid(errorOf(error).message);
-    }
-  }
+  const compare = () => compareWithGood(run).catch((error) => setSaid(errorOf(error).message));
   return html`
     ${said && html`<span class="problem cut" role="alert" title=${said}>${said}</span>`}
     <span class="actions">
@@ -75,6 +67,13 @@ function Actions({ model, run, controls }) {
       <a class="button wide" href=${`/api/v1/flow-runs/${run.id}/export?format=json`} download=${`${run.id}.json`}>Export</a>
       <button class="wide" onClick=${() => controls.copy(location.href, "The link is copied")}>Copy link</button>
     </span>`;
+}
+
+/** Goes to the comparison with the last run that went well. Throws ApiError. @param {import("../data/run.js").Run} run */
+export async function compareWithGood(run) {
+  const good = await lastGood(run);
+  if (good) go(`/compare/${good}/${run.id}`);
+  else say("No other run of this flow went well");
 }
 
 /** The id of the newest other run of the flow that went well, one from before it if there is one.

@@ -12,7 +12,7 @@ import { SAID } from "../parts/status.js";
 import { copy, say } from "../parts/toast.js";
 import { Top } from "../parts/top.js";
 import { Grid } from "./grid.js";
-import { Header, Why } from "./header.js";
+import { compareWithGood, Header, Why } from "./header.js";
 import { Minimap } from "./minimap.js";
 import { RunModel } from "./model.js";
 import { fold, most, move, nextError, reveal, unfold } from "./moves.js";
@@ -89,6 +89,7 @@ export function RunPage({ id }) {
 function useAddress(model, controls, wanted) {
   const address = addressIn(place.value.query);
   const asked = JSON.stringify(address);
+  const written = useRef("");
   useEffect(() => {
     if (!wanted.current || model.rows.rootFirst === NONE) return;
     const row = rowAt(model.rows, wanted.current);
@@ -100,16 +101,17 @@ function useAddress(model, controls, wanted) {
     if (isExact || have >= of) wanted.current = null;
   }, [model.loaded.value]);
   useEffect(() => {
-    const selected = model.selected.peek();
-    const isShown = selected >= 0 && JSON.stringify(addressOf(model.rows, selected)) === asked;
-    if (wanted.current || isShown || address === null) return;
+    // What was written here is not gone to: by now a further key may have selected something else.
+    if (wanted.current || asked === written.current || address === null) return;
     const row = rowAt(model.rows, address);
     if (row !== NONE) reveal(model, row);
   }, [asked]);
   // Before anything is painted: by the next address that somebody goes to, this one has been written.
   useLayoutEffect(() => {
     if (wanted.current || model.selected.value < 0) return;
-    setQuery(queryOf(addressOf(model.rows, model.selected.value)));
+    const selected = addressOf(model.rows, model.selected.value);
+    written.current = JSON.stringify(selected);
+    setQuery(queryOf(selected));
   }, [model.selected.value]);
 }
 
@@ -170,6 +172,10 @@ function keysOf(model, controls, filterField) {
     ...TABS.map((tab, at) => ({
       key: String(at + 1), what: `${tab} of what is selected`, run: () => { setQuery({ tab: tab === "overview" ? null : tab }); open(); },
     })),
+    { key: "c", what: "compare with the last run that went well", run: () => {
+      const run = model.run.peek();
+      if (run) compareWithGood(run).catch((error) => say(error.message));
+    } },
     { key: "u", what: "back to the runs", run: () => go("/") },
   ];
 }
