@@ -11,6 +11,7 @@ from tests.browser.visitor import HEIGHT, NARROW, WIDTH, Theme
 
 FOLDER = Path(__file__).parents[2] / "docs" / "viewer"
 LARGEST_BYTES = 150_000
+MOST_PICTURES = 20
 
 
 class Kind(NamedTuple):
@@ -39,8 +40,18 @@ def take(page: Page, screen: str) -> None:
     for kind in kinds_of(screen):
         page.set_viewport_size({"width": kind.width, "height": HEIGHT})
         page.emulate_media(color_scheme=kind.theme)
-        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        page.screenshot(path=FOLDER / kind.file_name(screen), caret="hide", animations="disabled")
+        (FOLDER / kind.file_name(screen)).write_bytes(_at_rest(page))
+
+
+def _at_rest(page: Page) -> bytes:
+    """The picture once nothing moves any more: a canvas is painted anew some frames after the theme."""
+    seen = b""
+    for _ in range(MOST_PICTURES):
+        page.evaluate("() => new Promise((done) => setTimeout(done, 60))")
+        before, seen = seen, page.screenshot(caret="hide", animations="disabled")
+        if seen == before:
+            return seen
+    raise AssertionError(f"{page.url} does not come to rest")
 
 
 def page_of_all() -> str:

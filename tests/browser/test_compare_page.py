@@ -10,6 +10,7 @@ from tests.browser.visitor import Visitor
 
 def test_two_runs_of_the_list_are_compared(runs: Runs, visitor: Visitor) -> None:
     page = visitor.open("/?q=flow:add-up-orders")
+    expect(page.locator("tbody tr")).to_have_count(2)
     for box in page.get_by_role("checkbox").all():
         box.check()
     page.get_by_role("button", name="Compare the two").click()

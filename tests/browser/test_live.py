@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from runglass.testing import RunningServer, running_server
 from tests.browser.cutting_proxy import cutting_proxy
@@ -62,10 +62,12 @@ def server() -> Iterator[RunningServer]:
         yield server
 
 
-def all_labels(page: Page) -> list[str]:
-    """Each line of the tree, whole, once everything is unfolded."""
+def all_labels(visitor: Visitor) -> list[str]:
+    """The lines of the tree that fit the screen, once everything is unfolded."""
+    page = visitor.page
     page.get_by_role("button", name="all", exact=True).click()
     expect(page.get_by_role("button", name="all", exact=True)).to_have_attribute("aria-pressed", "true")
+    visitor.settle()
     return list(labels(page))
 
 
@@ -113,10 +115,10 @@ def test_a_page_behind_a_proxy_that_cuts_streams_off_misses_nothing(
         with http_for(server, server.key) as http:
             logged = len(http.get(f"/flow-runs/{run_id}/export?format=jsonl").text.splitlines()) - 1
         assert seen == list(range(seen[0], logged + 1))
-        live = all_labels(page)
+        live = all_labels(visitor)
         page.reload()
         lines(page).first.wait_for()
-        assert all_labels(page) == live
+        assert all_labels(visitor) == live
 
 
 def test_a_run_can_be_cancelled_by_who_may(server: RunningServer, visitor: Visitor) -> None:

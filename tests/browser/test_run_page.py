@@ -122,3 +122,10 @@ def test_a_run_that_is_not_there_leads_back_to_the_runs(visitor: Visitor) -> Non
     expect(page.get_by_role("heading", name="There is no such run")).to_be_visible()
     page.get_by_role("link", name="All runs").click()
     expect(page.locator("tbody tr").first).to_be_visible()
+
+
+def test_keys_in_quick_succession_all_count(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.good)
+    visitor.keys(*"jjjjjjjjk")
+    expect(page).to_have_url(re.compile(r"step=each_order/describe&iteration=1$"))
+    expect(selected(page)).to_have_attribute("aria-posinset", "7")

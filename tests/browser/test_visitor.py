@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from runglass.testing import RunningServer
-from tests.browser.visitor import CANARY, visiting
+from tests.browser.visitor import CANARY, Visitor, visiting
 
 WRONGS = {
     "console: oh no": "console.error('oh no')",
@@ -16,7 +16,6 @@ WRONGS = {
     "script-src": "Object.assign(document.createElement('a'), {href: 'javascript:1'}).click()",
     "TrustedHTML": "try { document.body.innerHTML = '<b>'; } catch { /* the browser has refused it */ }",
     "text was executed": f"window.{CANARY} = 1",
-    "a window opened": "window.open('/')",
 }
 
 
@@ -31,3 +30,13 @@ def test_whatever_goes_wrong_on_a_page_fails_the_test(
 ) -> None:
     with pytest.raises(AssertionError, match=wrong):
         run_on_a_page(browser, server.address, WRONGS[wrong])
+
+
+def test_a_further_window_fails_the_test(browser: Browser, server: RunningServer) -> None:
+    with pytest.raises(AssertionError, match="a window opened"), visiting(browser, server.address) as visitor:
+        open_window(visitor)
+
+
+def open_window(visitor: Visitor) -> None:
+    with visitor.context.expect_page():
+        visitor.open("/").evaluate("() => { window.open('/'); }")

@@ -25,6 +25,12 @@ WIDTH, HEIGHT = 1280, 800
 NARROW = 400
 """As wide as a telephone."""
 
+FOUR_FRAMES = """async () => {
+    for (let frame = 0; frame < 4; frame += 1) {
+        await new Promise((next) => requestAnimationFrame(() => setTimeout(next)));
+    }
+}"""
+
 CANARY = "attacked"
 """The global variable that hostile data would set, if any of it were executed."""
 
@@ -78,9 +84,13 @@ class Visitor:
         for name in names:
             self.page.keyboard.press(name)
 
+    def settle(self) -> None:
+        """Returns once what has been set off so far is painted."""
+        self.page.evaluate(FOUR_FRAMES)
+
     def require_quiet(self) -> None:
         """Raises AssertionError with what has happened on the page and must not."""
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        self.settle()
         if self.page.evaluate(f"'{CANARY}' in window || '{CANARY}' in {{}}"):
             self.complaints.append("text was executed")
         assert not self.complaints, "\n".join(self.complaints)

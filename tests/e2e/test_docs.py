@@ -70,7 +70,9 @@ def rows(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "page", sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")]), ids=lambda page: page.name
+    "page",
+    sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")]),
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_every_link_between_the_pages_leads_somewhere(page: Path) -> None:
     for target, anchor in MENTION.findall(page.read_text(encoding="utf-8")):

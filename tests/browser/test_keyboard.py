@@ -1,0 +1,93 @@
+"""Whoever has no mouse gets in, around and out again; and keys that are typed into a field stay there."""
+
+import re
+
+from playwright.sync_api import expect
+
+from runglass.testing import RunningServer
+from tests.browser.demo_runs import Runs
+from tests.browser.run_page import labels, open_run, panel, selected
+from tests.browser.visitor import Visitor
+
+
+def test_somebody_signs_in_looks_at_a_run_and_signs_out(
+    server: RunningServer, runs: Runs, stranger: Visitor
+) -> None:
+    page = stranger.open("/")
+    expect(page.get_by_label("API key")).to_be_focused()
+    page.keyboard.type(server.key)
+    stranger.keys("Enter")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    stranger.keys("j", "Enter")
+    expect(page.get_by_role("tree")).to_be_visible()
+    stranger.keys("Control+k")
+    expect(page.get_by_role("combobox", name="What to do")).to_be_focused()
+    page.keyboard.type("sign out")
+    stranger.keys("Enter")
+    expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_two_runs_are_chosen_and_compared(runs: Runs, visitor: Visitor) -> None:
+    page = visitor.open("/?q=flow:add-up-orders")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    visitor.keys("j", "x", "j", "x", "c")
+    expect(page.locator(".first")).to_contain_text("first difference")
+    visitor.keys("j", "j", "Enter")
+    expect(page.get_by_role("button", expanded=True)).to_have_count(2)
+    visitor.keys("u")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+
+
+def test_the_tree_is_walked_folded_and_unfolded(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.good)
+    whole = len(labels(page))
+    visitor.keys("j", "j")
+    expect(selected(page)).to_have_attribute("aria-label", re.compile("^each_order"))
+    visitor.keys("ArrowLeft")
+    expect(selected(page)).to_have_attribute("aria-expanded", "false")
+    assert len(labels(page)) == 3
+    visitor.keys("ArrowRight", "ArrowRight", "ArrowRight")
+    expect(selected(page)).to_have_attribute("aria-label", re.compile(r"^describe"))
+    assert len(labels(page)) == whole
+    visitor.keys("Enter")
+    expect(panel(page)).to_be_visible()
+    visitor.keys("Escape", "End")
+    expect(panel(page)).to_have_count(0)
+    expect(selected(page)).to_have_attribute("aria-label", re.compile("^total"))
+
+
+def test_the_keys_of_a_page_are_told_and_a_step_is_found_by_its_name(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.nested)
+    visitor.keys("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_contain_text("next error")
+    visitor.keys("Escape", "g")
+    expect(page.get_by_role("combobox", name="What to do")).to_be_focused()
+    page.keyboard.type("look 31,47")
+    expect(page.get_by_role("dialog").get_by_role("option").first).to_contain_text("look [31, 47]")
+    visitor.keys("Enter")
+    expect(panel(page).get_by_role("heading", level=2)).to_have_text("look [31, 47]")
+
+
+def test_what_is_typed_into_a_field_is_text(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.failed)
+    visitor.keys("/")
+    page.keyboard.type("eu.?")
+    expect(page.get_by_role("searchbox")).to_have_value("eu.?")
+    assert page.url.endswith(f"/runs/{runs.failed}")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_every_control_of_a_run_is_reached_with_tab_and_shows_it(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.failed, step="each_order/price", iteration=1, attempt=2)
+    expect(panel(page).get_by_role("tab")).to_have_count(5)
+    reached = []
+    for _ in range(60):
+        visitor.keys("Tab")
+        reached.append(
+            page.evaluate("document.activeElement.textContent || document.activeElement.ariaLabel")
+        )
+        if page.evaluate("document.activeElement === document.body"):
+            break
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", reached[-1]
+    for name in ("Compare", "Copy link", "Sign out", "only failed", "Filter inside the run", "✕", "overview"):
+        assert any(name in str(each) for each in reached), name
