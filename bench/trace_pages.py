@@ -76,7 +76,9 @@ def rows(stage: Stage) -> Iterator[Row]:
 
 def _is_seen(step: str) -> str:
     """An expression: whether a row of this step is on our page."""
-    return f"[...document.querySelectorAll('{ROW} .label')].some((each) => each.textContent === '{step}')"
+    return (
+        f"[...document.querySelectorAll('{ROW} .label')].some((each) => each.textContent.trim() === '{step}')"
+    )
 
 
 def _rows(spans: int, ours: list[_Looked], theirs: list[_Looked]) -> Iterator[Row]:
