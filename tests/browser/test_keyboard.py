@@ -68,6 +68,28 @@ def test_the_keys_of_a_page_are_told_and_a_step_is_found_by_its_name(runs: Runs,
     expect(panel(page).get_by_role("heading", level=2)).to_have_text("look [31, 47]")
 
 
+def test_the_palette_has_the_key_that_follows_on_the_one_that_opens_it(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.failed)
+    # The browser hands out no further key until what the first one has set off is done.
+    focused = page.evaluate("""async () => {
+        dispatchEvent(new KeyboardEvent("keydown", { key: "k", ctrlKey: true }));
+        await null;
+        return document.activeElement.ariaLabel;
+    }""")
+    assert focused == "What to do, or where to go"
+
+
+def test_a_command_of_the_palette_may_open_it_anew(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.good)
+    visitor.keys("Control+k")
+    page.keyboard.type("go to a step")
+    visitor.keys("Enter")
+    page.keyboard.type("total")
+    expect(page.get_by_role("combobox", name="What to do")).to_have_value("total")
+    visitor.keys("Enter")
+    expect(panel(page).get_by_role("heading", level=2)).to_have_text("total")
+
+
 def test_what_is_typed_into_a_field_is_text(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.failed)
     visitor.keys("/")

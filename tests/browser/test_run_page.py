@@ -116,6 +116,18 @@ def test_a_filter_shows_what_matches_and_all_around_it(grid: str, visitor: Visit
     expect(lines(page).first).to_be_visible()
 
 
+def test_the_frame_that_shows_a_letter_shows_what_it_finds(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.good)
+    found = page.get_by_role("searchbox").evaluate("""async (field) => {
+        field.value = "total";
+        field.dispatchEvent(new Event("input", { bubbles: true }));
+        await new Promise(requestAnimationFrame);
+        const labels = document.querySelectorAll(".line:not([hidden]) .label");
+        return [...labels].map((label) => label.textContent.trim());
+    }""")
+    assert found == ["total"]
+
+
 def test_a_run_that_is_not_there_leads_back_to_the_runs(visitor: Visitor) -> None:
     visitor.expect(404)
     page = visitor.open("/runs/01900000-0000-7000-8000-000000000000?step=a")

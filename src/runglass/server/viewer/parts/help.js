@@ -1,5 +1,5 @@
 // Which keys there are on this page.
-import { currentOf, html, signal, useEffect, useRef } from "../core/html.js";
+import { currentOf, html, signal, useLayoutEffect, useRef } from "../core/html.js";
 import { bindings } from "../core/keys.js";
 
 export const helpIsOpen = signal(false);
@@ -8,7 +8,7 @@ export function Help() {
   /** @type {import("../core/html.js").Ref<HTMLDialogElement>} */
   const dialog = useRef(null);
   const open = helpIsOpen.value;
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (open) currentOf(dialog).showModal();
     else currentOf(dialog).close();
   }, [open]);

@@ -1,5 +1,5 @@
 // Everything that can be done here, found by typing: Ctrl-K.
-import { currentOf, html, signal, useEffect, useRef, useState } from "../core/html.js";
+import { currentOf, html, signal, useLayoutEffect, useRef, useState } from "../core/html.js";
 import { bindings } from "../core/keys.js";
 import { signOut } from "../core/api.js";
 import { go } from "../core/router.js";
@@ -40,7 +40,8 @@ export function Palette() {
   const [text, setText] = useState("");
   const [chosen, setChosen] = useState(0);
   const open = paletteIsOpen.value;
-  useEffect(() => {
+  // Before the next key comes, which is for this dialog.
+  useLayoutEffect(() => {
     if (open) {
       setText("");
       setChosen(0);
@@ -51,7 +52,8 @@ export function Palette() {
   /** @param {Command|undefined} command */
   function take(command) {
     paletteIsOpen.value = false;
-    if (command) setTimeout(command.run);
+    // Closed first: then the focus is where it was, and the command may put it elsewhere.
+    if (command) queueMicrotask(command.run);
   }
   /** @param {KeyboardEvent} event */
   function key(event) {
@@ -65,7 +67,7 @@ export function Palette() {
     }
   }
   return html`
-    <dialog ref=${dialog} class="palette" aria-label="Everything" onClose=${() => { paletteIsOpen.value = false; }}
+    <dialog ref=${dialog} class="palette" aria-label="Everything" onClose=${() => { if (!dialog.current?.open) paletteIsOpen.value = false; }}
       onClick=${(/** @type {MouseEvent} */ event) => { if (event.target === dialog.current) paletteIsOpen.value = false; }}>
       ${open && html`
         <input autofocus role="combobox" aria-label="What to do, or where to go" aria-expanded="true" aria-controls="palette-list"

@@ -1,10 +1,10 @@
 // The tree and, beside it, the same rows on the axis of time. One scroller; what is seen is painted, and no more.
-import { currentOf, html, useEffect, useLayoutEffect, useRef } from "../core/html.js";
+import { currentOf, effect, html, useLayoutEffect, useRef } from "../core/html.js";
 import { theme } from "../core/theme.js";
 import { Folding, TimeAxis, within, zoomed } from "../data/time_axis.js";
 import { selectedEntry, toggle } from "./moves.js";
 import { AXIS_PX, coloursOf, paint, penOf } from "./timeline.js";
-import { ROW_PX, TreeRows } from "./tree_rows.js";
+import { clicked, opened, ROW_PX, TreeRows } from "./tree_rows.js";
 
 /** @template T @typedef {import("../core/html.js").Ref<T>} Ref */
 /** @typedef {{scroller: HTMLElement, sizer: HTMLElement, layer: HTMLElement, tree: HTMLElement, canvas: HTMLCanvasElement}} Parts */
@@ -37,13 +37,9 @@ export function Grid({ model, controls }) {
     return () => made.close();
   }, [model]);
 
-  // These are read so that a change of one of them paints anew.
-  const { value: by } = controls.by;
-  const seen = [model.changes.value, model.selected.value, by, controls.window.value, controls.foldIdle.value, controls.hasTime.value, theme.value];
-  useEffect(() => { currentOf(painter).colours = undefined; }, [theme.value]);
-  useEffect(() => currentOf(painter).soon(), seen);
-  useEffect(() => { if (model.selected.value >= 0) currentOf(painter).show(model.selected.value); }, [model.selected.value]);
-  const active = selectedEntry(model);
+  const [by, selected] = [controls.by.value, model.selected.value];
+  useLayoutEffect(() => { if (selected >= 0) currentOf(painter).show(selected); }, [selected]);
+  const active = model.changes.value >= 0 ? selectedEntry(model) : -1;
 
   return html`
     <div class=${`grid${controls.hasTime.value ? "" : " no-time"}`} ref=${scroller}>
@@ -59,30 +55,6 @@ export function Grid({ model, controls }) {
         </div>
       </div>
     </div>`;
-}
-
-/** The line that an event is in. @param {MouseEvent} event @returns {HTMLElement|null} */
-function lineOf(event) {
-  return /** @type {Element} */ (event.target).closest(".line");
-}
-
-/** @param {MouseEvent} event @param {import("./model.js").RunModel} model @param {import("./page.js").Controls} controls */
-function clicked(event, model, controls) {
-  const line = lineOf(event);
-  if (!line) return;
-  const entry = model.view.entries[Number(line.dataset.at)];
-  const isTwisty = /** @type {HTMLElement} */ (event.target).closest(".twisty");
-  if (isTwisty || model.view.groupOf(entry)) toggle(model, entry);
-  else {
-    model.selected.value = entry;
-    controls.panel.value = true;
-  }
-}
-
-/** @param {MouseEvent} event @param {import("./model.js").RunModel} model */
-function opened(event, model) {
-  const line = lineOf(event);
-  if (line) toggle(model, model.view.entries[Number(line.dataset.at)]);
 }
 
 /** Paints tree and canvas, and moves the window of time. */
@@ -101,7 +73,7 @@ export class GridPainter {
     this.hover = -1;
     /** @type {{from: number, to: number, isMoving: boolean}|null} */
     this.drag = null;
-    /** The frame that is asked for. @type {number|undefined} */
+    /** @type {number|undefined} */
     this.frame = undefined;
     /** @type {Record<string, string>|undefined} */
     this.colours = undefined;
@@ -109,13 +81,17 @@ export class GridPainter {
     this.axis = undefined;
     /** Where the reader was in the frame before. @type {{top: number, entry: number|undefined, changes: number}|undefined} */
     this.seen = undefined;
-    this.theme = matchMedia("(prefers-color-scheme: dark)");
     this.resized = new ResizeObserver(() => this.soon());
     this.resized.observe(this.scroller);
     this.abort = new AbortController();
+    // What changes is seen in the next frame, whatever else the page has to do.
+    this.unwatch = [
+      effect(() => this.soonAfter(model.changes, model.selected, controls.by, controls.window, controls.foldIdle, controls.hasTime)),
+      effect(() => { if (theme.value) this.recolour(); }),
+    ];
     const { signal } = this.abort;
     this.scroller.addEventListener("scroll", () => this.soon(), { signal, passive: true });
-    this.theme.addEventListener("change", () => { this.colours = undefined; this.soon(); }, { signal });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recolour(), { signal });
     this.canvas.addEventListener("wheel", (event) => this.wheel(event), { signal, passive: false });
     this.canvas.addEventListener("pointerdown", (event) => this.down(event), { signal });
     this.canvas.addEventListener("pointermove", (event) => this.moved(event), { signal });
@@ -126,6 +102,7 @@ export class GridPainter {
 
   close() {
     this.abort.abort();
+    for (const unwatch of this.unwatch) unwatch();
     this.resized.disconnect();
     clearTimeout(this.timer);
     if (this.frame !== undefined) cancelAnimationFrame(this.frame);
@@ -136,6 +113,17 @@ export class GridPainter {
       this.frame = undefined;
       this.paint();
     });
+  }
+
+  /** @param {...import("../vendor/signals.js").Signal<any>} signals */
+  soonAfter(...signals) {
+    for (const each of signals) each.value;
+    this.soon();
+  }
+
+  recolour() {
+    this.colours = undefined;
+    this.soon();
   }
 
   /** How many pixels of rows a pixel of the scroller is. */

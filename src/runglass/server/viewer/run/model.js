@@ -210,6 +210,13 @@ export class RunModel {
 
   /** Shows the rows as they are now. */
   refresh() {
+    this.sift();
+    this.density = densityOf(this.rows, this.endMs(), STRIP);
+    this.reshow();
+  }
+
+  /** Finds what the filter keeps of the rows. */
+  sift() {
     const filter = this.filter.peek();
     if (isEmpty(filter)) this.view.kept = null;
     else {
@@ -217,8 +224,6 @@ export class RunModel {
       this.view.kept = found.kept;
       this.matches.value = found.matches;
     }
-    this.density = densityOf(this.rows, this.endMs(), STRIP);
-    this.reshow();
   }
 
   /** Shows the same rows, folded or selected in another way. */
@@ -232,7 +237,8 @@ export class RunModel {
     batch(() => {
       this.filter.value = { ...this.filter.value, ...change };
       this.view.chosen.clear();
-      this.refresh();
+      this.sift();
+      this.reshow();
     });
   }
 

@@ -1,5 +1,5 @@
 // What of the run is shown, and how: filter, folding, the axis.
-import { html, useEffect, useState } from "../core/html.js";
+import { html, useEffect, useRef, useState } from "../core/html.js";
 import { exact } from "../data/format.js";
 import { isEmpty } from "../data/filter.js";
 
@@ -15,26 +15,33 @@ const LEAST = [[0, "any length"], [5, "≥ 5 ms"], [100, "≥ 100 ms"], [1000, "
 export function Toolbar({ model, controls, fieldRef }) {
   const filter = model.filter.value;
   const [text, setText] = useState(filter.text);
-  useEffect(() => {
-    const timer = setTimeout(() => { if (text !== model.filter.peek().text) model.setFilter({ text }); }, model.rows.count > MANY_ROWS ? PAUSE_MS : 0);
-    return () => clearTimeout(timer);
-  }, [text]);
+  const waiting = useRef(/** @type {ReturnType<typeof setTimeout>|undefined} */ (undefined));
+  useEffect(() => () => clearTimeout(waiting.current), []);
   useEffect(() => { if (!filter.text) setText(""); }, [filter]);
   const { view } = model;
   const { changes } = model;
   const level = changes.value >= 0 ? view.level : null;
 
+  /** @param {string} typed */
+  function filterBy(typed) {
+    setText(typed);
+    clearTimeout(waiting.current);
+    // Found at once, so that the frame that shows the letter shows what it finds.
+    if (model.rows.count <= MANY_ROWS) model.setFilter({ text: typed });
+    else waiting.current = setTimeout(() => model.setFilter({ text: typed }), PAUSE_MS);
+  }
+
   /** @param {import("../core/html.js").EventOf<HTMLInputElement, KeyboardEvent>} event */
   function key(event) {
     if (event.key !== "Escape" && event.key !== "Enter") return;
-    if (event.key === "Escape") setText("");
+    if (event.key === "Escape") filterBy("");
     event.currentTarget.blur();
   }
 
   return html`
     <div class="toolbar" role="toolbar" aria-label="What is shown">
       <input ref=${fieldRef} type="search" aria-label="Filter inside the run" spellcheck=${false} autocomplete="off"
-        placeholder="filter: step, [3], failed" value=${text} onInput=${(/** @type {import("../core/html.js").EventOf<HTMLInputElement>} */ event) => setText(event.currentTarget.value)}
+        placeholder="filter: step, [3], failed" value=${text} onInput=${(/** @type {import("../core/html.js").EventOf<HTMLInputElement>} */ event) => filterBy(event.currentTarget.value)}
         onKeyDown=${key} />
       ${!isEmpty(filter) && html`<span class="muted" role="status">${exact(model.matches.value)} found</span>`}
       <button aria-pressed=${filter.onlyFailed} onClick=${() => model.setFilter({ onlyFailed: !filter.onlyFailed })}>only failed</button>

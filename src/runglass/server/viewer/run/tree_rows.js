@@ -4,6 +4,7 @@ import { labelOf } from "../data/address.js";
 import { count, duration, oneLine, short, shortMoney } from "../data/format.js";
 import { lengthOf } from "../data/filter.js";
 import { saidOf } from "../parts/status.js";
+import { toggle } from "./moves.js";
 
 export const ROW_PX = 24;
 const INDENT_PX = 14;
@@ -115,4 +116,28 @@ function valueOf(model, row, by) {
   if (by === "tokens") return rows.tokens[row] ? short(rows.tokens[row]) : "";
   if (rows.start[row] < 0) return "";
   return duration(lengthOf(rows, row, model.endMs())) + (rows.end[row] < 0 ? " …" : "");
+}
+
+/** The line that an event is in. @param {MouseEvent} event @returns {HTMLElement|null} */
+function lineOf(event) {
+  return /** @type {Element} */ (event.target).closest(".line");
+}
+
+/** Selects the line that was clicked, or opens it. @param {MouseEvent} event @param {import("./model.js").RunModel} model @param {import("./page.js").Controls} controls */
+export function clicked(event, model, controls) {
+  const line = lineOf(event);
+  if (!line) return;
+  const entry = model.view.entries[Number(line.dataset.at)];
+  const isTwisty = /** @type {HTMLElement} */ (event.target).closest(".twisty");
+  if (isTwisty || model.view.groupOf(entry)) toggle(model, entry);
+  else {
+    model.selected.value = entry;
+    controls.panel.value = true;
+  }
+}
+
+/** Opens or closes the line. @param {MouseEvent} event @param {import("./model.js").RunModel} model */
+export function opened(event, model) {
+  const line = lineOf(event);
+  if (line) toggle(model, model.view.entries[Number(line.dataset.at)]);
 }
