@@ -3,8 +3,9 @@
 The order of steps is plain from the tree: a list from top to bottom, one branch of a condition, all branches
 of a parallel part at once, and nothing inside a loop is seen once that is over. A reference that can never be
 met is a mistake; a reference that is met on some ways through the flow gets a warning, unless the text tests
-first whether the output is there. A reference that only a run could judge is left alone. Works on plain data,
-which may be malformed anywhere.
+first whether the output is there. A reference that only a run could judge is left alone. An id that stands
+alone, as a name, gets a warning, unless some step may have a field of that name. Works on plain data, which
+may be malformed anywhere.
 """
 
 import re
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 from runglass.diagnostics import Finding, Path
 from runglass.flow_syntax import parts_of
 from runglass.flow_validation import MAX_STEPS
+from runglass.name_references import Name, name_references
 from runglass.schemas import suggestion
 from runglass.step_references import STEPS, Reference, references_of
 from runglass.step_syntax import syntaxes
@@ -55,8 +57,18 @@ class _Walk:
         self._collect(flow.get("steps"), ("steps",), None, "steps", ())
 
     def findings(self) -> Iterator[Finding]:
-        if _is_hiding(self._flow) or any(_is_hiding(data) for _, data, _ in self._texts):
-            return
+        fields = {
+            name for data in (self._flow, *(data for _, data, _ in self._texts)) for name in _fields(data)
+        }
+        # A field called `steps` hides the outputs by step id.
+        if STEPS not in fields:
+            yield from self._references()
+        sought = self._steps.keys() - fields - _NAMES
+        for _, data, path in self._texts:
+            for name, place in name_references(data, path, sought):
+                yield Finding(_advice(name), place, line=name.line, column=name.column, is_warning=True)
+
+    def _references(self) -> Iterator[Finding]:
         for step, data, path in self._texts:
             for reference, place in references_of(data, path):
                 found = self._judged(reference, step)
@@ -163,19 +175,29 @@ def _why_not_always_there(target: _Step, step: _Step) -> str | None:
     return None
 
 
-_FIELD_IN_CODE = re.compile(r"""["']steps["']|\bsteps\s*=""")
+_NAMES = frozenset({STEPS, "initial", "attempt", "item", "index"})
+_FIELD_IN_CODE = re.compile(r"""["'](\w+)["']|\b(\w+)\s*=""")
 
 
-def _is_hiding(step: dict[str, Any]) -> bool:
-    """Whether a step may get, or hand on, a field called `steps`, which hides the outputs by step id."""
+def _advice(name: Name) -> str:
+    output = f"steps.{name.name}" if name.written == "template" else f'steps["{name.name}"]'
+    return (
+        f"no step hands on a field {name.name!r}, as far as is known here; the output of step {name.name!r} "
+        f"is {output}"
+    )
+
+
+def _fields(step: dict[str, Any]) -> Iterator[str]:
+    """The names of the fields that a step, or the flow, may get or hand on, as far as they are written."""
     written = [(syntax, step.get(name)) for name, syntax in syntaxes(step.get("type")).items()]
     for syntax, value in (*written, ("templates", step.get("branches")), ("schema", step.get("inputs"))):
-        if syntax == "templates" and isinstance(value, dict) and STEPS in value:
-            return True
-        if syntax == "code" and isinstance(value, str) and _FIELD_IN_CODE.search(value):
-            return True
+        if syntax == "variable" and isinstance(value, str):
+            yield value
+        if syntax == "templates" and isinstance(value, dict):
+            yield from (name for name in value if isinstance(name, str))
+        if syntax == "code" and isinstance(value, str):
+            yield from (quoted or assigned for quoted, assigned in _FIELD_IN_CODE.findall(value))
         for part, _ in parts_of(value, ()) if syntax == "schema" else ():
             properties = part.get("properties") if isinstance(part, dict) else None
-            if isinstance(properties, dict) and STEPS in properties:
-                return True
-    return False
+            if isinstance(properties, dict):
+                yield from (name for name in properties if isinstance(name, str))

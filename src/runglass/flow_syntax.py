@@ -43,6 +43,17 @@ def python_findings(text: Any, path: Path, *, what: str, mode: Literal["exec", "
     else:
         if isinstance(tree, ast.Module) and not tree.body:
             yield Finding(f"{what} is empty; it must return an object", path)
+        if isinstance(tree, ast.Expression) and _is_in_braces(tree.body):
+            plain = shown(text.strip()[2:-2].strip())
+            yield Finding(f"{what} is Python, which has no {{{{ }}}}: write {plain}", path)
+
+
+def _is_in_braces(expression: ast.expr) -> bool:
+    """Whether an expression is written as in a template: a set that holds a set or dict, which no set can."""
+    match expression:
+        case ast.Set(elts=[ast.Set() | ast.Dict()]):
+            return True
+    return False
 
 
 _OPENING = re.compile(r"\{[{%#]")

@@ -13,6 +13,9 @@ from runglass.flow_syntax import overlong, parse_python, parts_of
 from runglass.step_syntax import syntaxes
 
 STEPS = "steps"
+Written = Literal["template", "exec", "eval"]
+"""What a text is written in: a template, the body of a function in Python, or an expression."""
+
 _METHODS = frozenset(name for name in dir(dict) if not name.startswith("_"))
 
 
@@ -31,18 +34,24 @@ class Reference(NamedTuple):
 
 def references_of(step: dict[str, Any], path: Path) -> Iterator[tuple[Reference, Path]]:
     """The references in a step's own texts, each once per text."""
+    for text, written, place in texts_of(step, path):
+        found = _in_template(text) if written == "template" else _in_python(text, written)
+        yield from _located(found, place)
+
+
+def texts_of(step: dict[str, Any], path: Path) -> Iterator[tuple[Any, Written, Path]]:
+    """The step's own texts that may refer to something, with their places; they may be no texts at all."""
     for name, syntax in syntaxes(step.get("type")).items():
         value, place = step.get(name), (*path, name)
         match syntax:
             case "template":
-                yield from _located(_in_template(value), place)
+                yield value, "template", place
             case "templates":
-                for part, inner in parts_of(value, place):
-                    yield from _located(_in_template(part), inner)
+                yield from ((part, "template", inner) for part, inner in parts_of(value, place))
             case "code":
-                yield from _located(_in_python(value, "exec"), place)
+                yield value, "exec", place
             case "expression":
-                yield from _located(_in_python(value, "eval"), place)
+                yield value, "eval", place
             case "variable" | "model" | "schema":
                 # Nothing in them is evaluated.
                 pass

@@ -80,6 +80,13 @@ def test_keys_are_listed_without_the_key_and_can_be_revoked(capsys: pytest.Captu
         (["run", "acme/shop/x", "--version", "old"], Exit.USAGE, "version 'old'"),
         (["run", "acme/shop/x", "--message-file", "gone.txt"], Exit.USAGE, "gone.txt"),
         (["run", "acme/shop/x", "-m", "a", "--message-file", "b"], Exit.USAGE, "not both"),
+        (["run", "acme/shop/x", "--params-file", "gone.json"], Exit.USAGE, "gone.json"),
+        (["run", "acme/shop/x", "--params-file", __file__], Exit.USAGE, "one JSON object"),
+        (
+            ["run", "acme/shop/x", "--params-file", "-", "--message-file", "-"],
+            Exit.USAGE,
+            "stdin is read once",
+        ),
         (["run", "acme/shop/x", "-m", "\udcff"], Exit.USAGE, "not UTF-8"),
         (["no-such-command"], Exit.USAGE, "no-such-command"),
     ],

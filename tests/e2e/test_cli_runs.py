@@ -121,6 +121,20 @@ def test_run_reads_the_message_from_a_file_or_from_stdin(
     assert _json(capsys)["said"] == "Hello stdin"
 
 
+def test_run_reads_parameters_from_a_file_and_single_ones_go_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "inputs.json").write_text('{"message": "you", "times": 3}', encoding="utf-8")
+    call = ["run", "acme/demo/greet", "--params-file", str(tmp_path / "inputs.json")]
+    assert main(call) == Exit.OK
+    assert _json(capsys) == {"said": "Hello you", "times": 3}
+    assert main([*call, "-p", "times=2"]) == Exit.OK
+    assert _json(capsys) == {"said": "Hello you", "times": 2}
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"message": "stdin"}')))
+    assert main(["run", "acme/demo/greet", "--params-file", "-"]) == Exit.OK
+    assert _json(capsys)["said"] == "Hello stdin"
+
+
 def test_a_run_that_fails_names_its_code_step_and_run_and_the_way_to_its_trace(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

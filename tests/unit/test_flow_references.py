@@ -261,3 +261,88 @@ def test_many_references_are_judged_in_seconds() -> None:
     began = time.process_time()
     assert len(list(unmet_references({"slug": "a", "steps": steps}))) == 15_000
     assert time.process_time() - began < 10
+
+
+def advice(steps: list[dict[str, Any]], **more: Any) -> list[tuple[str, int | None, int | None]]:
+    """The warnings about step ids that stand alone as names."""
+    findings = list(unmet_references({"slug": "a", "steps": steps, **more}))
+    assert all(finding.is_warning for finding in findings)
+    assert all("as far as is known here" in finding.message for finding in findings)
+    return [(finding.message.rpartition(" is ")[2], finding.line, finding.column) for finding in findings]
+
+
+def llm(step_id: str, prompt: str, **more: Any) -> dict[str, Any]:
+    return {"id": step_id, "type": "llm", "model": "echo", "prompt": prompt, **more}
+
+
+def test_an_id_alone_is_no_name_and_the_warning_says_what_to_write() -> None:
+    before = llm("define", "{{ message }}")
+    assert advice([before, llm("grade", "Grade this:\n  {{ define.text }}")]) == [("steps.define", 2, 6)]
+    assert advice([before, step("n", code="x = 1\nreturn {'n': len(define)}")]) == [
+        ('steps["define"]', 2, 18)
+    ]
+    loop = {"id": "each", "type": "loop", "over": "define", "steps": [step("in")]}
+    assert advice([before, loop]) == [('steps["define"]', 1, 1)]
+    assert advice([before, {"id": "keep", "type": "passthrough", "input": {"a": "{{ define }}"}}]) == [
+        ("steps.define", 1, 4)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ steps.define.text }}",
+        "{{ initial.define }}",
+        "{% set define = 1 %}{{ define }}",
+        "{% for define in words %}{{ define }}{% endfor %}",
+        "{% if define is defined %}{{ define }}{% endif %}",
+        "define this: {{ message }}",
+        "{{ define",
+    ],
+)
+def test_a_template_that_means_no_step_gets_no_warning(text: str) -> None:
+    assert advice([llm("define", "{{ message }}"), llm("grade", text)]) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "define = 1\nreturn {'n': define}",
+        "def define(x): return x\nreturn {'n': define(1)}",
+        "import define\nreturn {'n': define.x}",
+        "return {'n': [define for define in words]}",
+        "return {'n': (lambda define: define)(1)}",
+        "return {'n': x.define}",
+        "return {'n': (",
+    ],
+)
+def test_code_that_means_no_step_gets_no_warning(code: str) -> None:
+    assert advice([llm("define", "{{ message }}"), step("n", code=code)]) == []
+
+
+def test_a_field_of_the_same_name_may_be_meant() -> None:
+    use = llm("use", "{{ define }}")
+    field = {"type": "object", "properties": {"define": {}}}
+    before = llm("define", "{{ message }}")
+    assert advice([before, use], inputs=field) == []
+    assert advice([llm("define", "x", output_schema=field), use]) == []
+    assert advice([step("define", code="return {'define': 1}"), use]) == []
+    assert advice([step("define", code="return dict(define=1)"), use]) == []
+    assert advice([{"id": "define", "type": "passthrough", "input": {"define": 1}}, use]) == []
+    branches = {"define": [step("a")], "other": [step("b")]}
+    assert advice([before, {"id": "both", "type": "parallel", "branches": branches}, use]) == []
+    loop = {"id": "each", "type": "loop", "over": "words", "as": "define", "steps": [use]}
+    assert advice([before, loop]) == []
+
+
+def test_what_the_warning_says_to_write_is_met_by_a_run() -> None:
+    steps = [llm("define", "{{ message }}"), llm("use", "<{{ define.text }}>")]
+    ((written, _, _),) = advice(steps)
+    with running_server() as server, http_for(server, server.key) as http:
+        server.push(json.dumps({"slug": "wrong", "steps": steps}))
+        refused = http.post("/seq/acme/demo/wrong/execute", json={"message": "hello"})
+        server.push(
+            json.dumps({"slug": "right", "steps": [steps[0], llm("use", f"<{{{{ {written}.text }}}}>")]})
+        )
+        execute(http, "right", message="hello")
+    assert "`define` does not exist" in refused.text

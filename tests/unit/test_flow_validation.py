@@ -193,6 +193,18 @@ def test_expressions_that_do_not_parse_are_mistakes() -> None:
     ]
 
 
+def test_an_expression_in_the_braces_of_a_template_is_a_mistake() -> None:
+    text = HEAD + (
+        "  - {id: a, type: loop, over: '{{ words }}', steps: [{id: b, type: passthrough}]}\n"
+        "  - {id: c, type: loop, over: '{{}}', steps: [{id: d, type: passthrough}]}\n"
+        "  - {id: e, type: loop, over: '{(1, 2)}', steps: [{id: f, type: passthrough}]}\n"
+    )
+    assert problems(text) == [
+        "f.yaml:3:31: the expression is Python, which has no {{ }}: write 'words' at steps[0].over",
+        "f.yaml:4:31: the expression is Python, which has no {{ }}: write '' at steps[1].over",
+    ]
+
+
 def test_templates_that_do_not_parse_are_mistakes() -> None:
     text = LLM + (
         "    system: |\n      Be kind.\n      Say é {{ a b }}.\n"

@@ -57,6 +57,11 @@ class RunArguments(msgspec.Struct, frozen=True, kw_only=True):
     help="A further input, as JSON or text.",
 )
 @click.option(
+    "--params-file",
+    metavar="FILE",
+    help="Read further inputs from a JSON file, one object; - reads stdin. --param goes before it.",
+)
+@click.option(
     "--version",
     type=argument_parsers.version,
     default="production",
@@ -77,6 +82,7 @@ def run(
     message: str | None,
     message_file: str | None,
     parameters: tuple[tuple[str, Any], ...],
+    params_file: str | None,
     version: Version,
     trace: bool,
     timeout: float | None,
@@ -89,11 +95,13 @@ def run(
     The run's id comes first, on stderr. Ctrl-C stops watching and leaves the run alone, twice cancels it. A
     server that is lost while the run goes on is waited for, as long as --timeout allows.
     """
+    if message_file == "-" == params_file:
+        raise UsageError("stdin is read once: give --message-file or --params-file another file")
     project, slug = flow
     call = RunArguments(
         flow=f"{project}/{slug}",
         message=_message(message, message_file),
-        parameters=dict(parameters),
+        parameters=_parameters(params_file) | dict(parameters),
         version=version,
         trace=trace,
         timeout_s=math.inf if timeout is None else timeout,
@@ -116,13 +124,27 @@ def _message(text: str | None, file: str | None) -> str | None:
         return text
     if text is not None:
         raise UsageError("give --message or --message-file, not both")
+    return _text_of(file, "message file")
+
+
+def _parameters(file: str | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    text = _text_of(file, "file of parameters")
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise UsageError(f"file of parameters {file!r} has to be one JSON object: {error}") from error
+
+
+def _text_of(file: str, kind: str) -> str:
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"message file {file!r} cannot be read: {error.strerror or error}") from error
+        raise UsageError(f"{kind} {file!r} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"message file {file!r} is not UTF-8 text: byte {error.start} is wrong") from error
+        raise UsageError(f"{kind} {file!r} is not UTF-8 text: byte {error.start} is wrong") from error
 
 
 async def _execute(call: RunArguments, base_url: str | None, api_key: str | None) -> CompletedResult:
