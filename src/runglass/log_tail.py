@@ -7,10 +7,11 @@ Knows nothing of the readers and of HTTP.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import TypeAlias
 
 from runglass.bus.base import Bus
 from runglass.errors import StoreError
@@ -26,6 +27,11 @@ WINDOW_BYTES = 4 * PAGE_BYTES
 """About how many bytes of a run's log are kept for slower tails; the newest page always is."""
 
 Rows = Sequence[tuple[int, bytes]]
+Read: TypeAlias = Callable[[], Awaitable[list[tuple[int, bytes]]]]
+
+
+async def _at_once(run: RunRecord, read: Read) -> list[tuple[int, bytes]]:
+    return await read()
 
 
 class Page(tuple[tuple[int, bytes], ...]):
@@ -38,14 +44,25 @@ class Page(tuple[tuple[int, bytes], ...]):
 
 
 class Tails:
-    """All tails on the runs of a store. A wake-up that the bus loses costs them at most `poll_s` seconds."""
+    """All tails on the runs of a store. A wake-up that the bus loses costs them at most `poll_s` seconds.
 
-    def __init__(self, store: Store, bus: Bus, *, poll_s: float) -> None:
+    Each read for a tail that is behind goes through `in_turn`, which may wait.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        *,
+        poll_s: float,
+        in_turn: Callable[[RunRecord, Read], Awaitable[list[tuple[int, bytes]]]] = _at_once,
+    ) -> None:
         self._store = store
+        self._in_turn = in_turn
         self._bus = bus
         self._poll_s = poll_s
         self._windows: dict[int, _Window] = {}
-        self._reads: dict[tuple[int, int], asyncio.Task[Page]] = {}
+        self._reads: dict[tuple[int, int], _Reading] = {}
 
     @property
     def followed_runs(self) -> int:
@@ -130,21 +147,38 @@ class Tails:
         key = (run.no, after)
         reading = self._reads.get(key)
         if reading is None:
-            reading = self._reads[key] = asyncio.create_task(self._read_page(run, after))
-            reading.add_done_callback(partial(self._read_done, key))
-        # All tails that wait share the read, so the cancellation of one must not cancel it.
-        await asyncio.wait({reading})
-        return reading.result()
+            reading = self._reads[key] = _Reading(asyncio.create_task(self._read_page(run, after)))
+            reading.task.add_done_callback(partial(self._read_done, key))
+        # All tails that wait share the read, so only the cancellation of the last one may cancel it.
+        reading.tails += 1
+        try:
+            await asyncio.wait({reading.task})
+        finally:
+            reading.tails -= 1
+            if not reading.tails and not reading.task.done():
+                del self._reads[key]
+                reading.task.cancel()
+        return reading.task.result()
 
     async def _read_page(self, run: RunRecord, after: int) -> Page:
-        page = Page(await self._store.events(run.no, after=after, limit_bytes=PAGE_BYTES))
+        read = partial(self._store.events, run.no, after=after, limit_bytes=PAGE_BYTES)
+        page = Page(await self._in_turn(run, read))
         if not page:
             raise StoreError(f"run {run.id!r} has lost its events after {after}; restore the store")
         return page
 
     def _read_done(self, key: tuple[int, int], reading: asyncio.Task[Page]) -> None:
-        del self._reads[key]
+        if (kept := self._reads.get(key)) is not None and kept.task is reading:
+            del self._reads[key]
         _retrieve_exception(reading)
+
+
+@dataclass(eq=False, slots=True)
+class _Reading:
+    """A page that is being read, and how many tails wait for it."""
+
+    task: "asyncio.Task[Page]"
+    tails: int = 0
 
 
 @dataclass(eq=False, slots=True)

@@ -22,16 +22,17 @@ from runglass.engine.journal.run_spec import RunSpec, Segment
 from runglass.engine.maintenance.removal import RunRemoval
 from runglass.engine.models.provider_check import ProviderCheck
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, offload_in_turn
+from runglass.engine.scheduling.pacing import paced_read
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.engine.supervision import SupervisedTask
 from runglass.errors import api_error
 from runglass.flow import Flow, decode_flow, step_count
-from runglass.log_tail import Tails
+from runglass.log_tail import Read, Tails
 from runglass.run_api import CaptureMode, RunRequest, TraceContext
 from runglass.run_policy import RunPolicy
 from runglass.settings import Settings
 from runglass.store.base import Store
-from runglass.store.records import FlowRecord, IdempotencyKey, Project, Retention, Role
+from runglass.store.records import FlowRecord, IdempotencyKey, Project, Retention, Role, RunRecord
 
 PROMPT_S = 0.2
 """A request that starts its run within this time needs no second check of its key."""
@@ -65,7 +66,7 @@ class Runtime:
         self.checks = checks
         self.store = store
         self.bus = bus
-        self.tails = Tails(store, bus, poll_s=settings.tail_poll_s)
+        self.tails = Tails(store, bus, poll_s=settings.tail_poll_s, in_turn=_read_in_turn)
         self.engine = engine
         self.removal = removal
         self.supervised = supervised
@@ -220,6 +221,10 @@ async def push_flow(store: Store, project: Project, flow: Flow, *, by: Actor = S
         retention=Retention(flow.retention_days, flow.content_retention_days),
         by=by,
     )
+
+
+async def _read_in_turn(run: RunRecord, read: Read) -> list[tuple[int, bytes]]:
+    return await paced_read(run.project_id, read, size_bytes=run.log_bytes)
 
 
 def run_inputs(request: RunRequest) -> dict[str, Any]:

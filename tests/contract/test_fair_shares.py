@@ -10,12 +10,14 @@ from typing import Any
 import httpx2
 import pytest
 
+from runglass.engine.scheduling.pacing import LARGE_READ_BYTES, current_project
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
-from tests.contract.wire import ANYTHING, ENDLESS, detail, execute, http_for, refusal, start
+from tests.contract.wire import ANYTHING, ENDLESS, detail, http_for, refusal, start
 
 RUNAWAY = "slug: runaway\nsteps: [{id: run, type: code, code: 'while True: pass'}]\n"
 CODE = "slug: code\nsteps: [{id: sum, type: code, code: 'return {\"n\": 1 + 1}'}]\n"
+KEEP = "slug: keep\ncapture: full\nsteps: [{id: keep, type: passthrough}]\n"
 
 
 @pytest.fixture
@@ -87,6 +89,12 @@ def test_each_project_has_a_limit_of_streams_and_is_refused_beyond_it(
         ("runs", "/flow-runs?q=text:never"),
         ("count_runs", "/flow-runs/histogram?q=text:never"),
         ("events", "/flow-runs/{run_id}/export?format=jsonl"),
+        ("events", "/flow-runs/{run_id}/trace/stream"),
+        ("trace", "/flow-runs/{run_id}/trace"),
+        ("attempt_page", "/flow-runs/{run_id}/trace/outline"),
+        ("attempt_page", "/flow-runs/{run_id}/trace/timeline"),
+        ("attempt_data", "/flow-runs/{run_id}/steps/keep/trace"),
+        ("attempt_data", "/flow-runs/{run_id}/steps/keep/payload"),
     ],
 )
 def test_of_each_project_one_search_or_page_is_read_at_a_time(
@@ -97,27 +105,39 @@ def test_of_each_project_one_search_or_page_is_read_at_a_time(
     method: str,
     path: str,
 ) -> None:
-    """All reads share a few threads, in the order in which they are asked for."""
-    ids = {flood: execute(flood, "anything")}
-    ids[guest] = guest.post("/seq/guests/one/code/execute", json={}).json()["executionId"]
+    """All reads share a few threads, in the order in which they are asked for. Runs of their own, as readers
+    of the same outline or replay share it."""
+    server.push(KEEP)
+    server.push(KEEP, org="guests", project="one")
+    ids = {flood: [_kept(flood, "acme/demo") for _ in range(2)], guest: [_kept(guest, "guests/one")]}
     read = getattr(SqliteStore, method)
-    going: list[Any] = []
+    going: list[int] = []
     most = {"one": 0, "both": 0}
 
     @wraps(read)
-    async def slowly(store: SqliteStore, first: Any, *args: Any, **kwargs: Any) -> Any:
-        going.append(first)
-        most["one"] = max(most["one"], going.count(first))
+    async def slowly(store: SqliteStore, *args: Any, **kwargs: Any) -> Any:
+        if "most_log_bytes" in kwargs:
+            return await read(store, *args, **kwargs)
+        project_id = current_project.get()
+        going.append(project_id)
+        most["one"] = max(most["one"], going.count(project_id))
         most["both"] = max(most["both"], len(going))
-        await asyncio.sleep(0.05)
-        going.remove(first)
-        return await read(store, first, *args, **kwargs)
+        await asyncio.sleep(0.15)
+        going.remove(project_id)
+        return await read(store, *args, **kwargs)
 
     monkeypatch.setattr(SqliteStore, method, slowly)
     with ThreadPoolExecutor(8) as callers:
         asked = [
-            callers.submit(client.get, path.format(run_id=ids[client]))
-            for client in (flood, flood, flood, flood, guest, flood, flood)
+            callers.submit(client.get, path.format(run_id=run_id))
+            for client in (flood, guest)
+            for run_id in ids[client]
         ]
         assert {call.result().status_code for call in asked} == {200}
     assert most == {"one": 1, "both": 2}
+
+
+def _kept(client: httpx2.Client, project: str) -> str:
+    """A run whose trace and log are long."""
+    body = {"message": "x" * LARGE_READ_BYTES}
+    return str(client.post(f"/seq/{project}/keep/execute", json=body).json()["executionId"])

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus, MemoryListener
 from runglass.errors import StoreError
-from runglass.log_tail import PAGE_BYTES, WINDOW_BYTES, Page, Tails
+from runglass.log_tail import PAGE_BYTES, WINDOW_BYTES, Page, Read, Tails
 from runglass.sse import frame
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
@@ -211,6 +211,33 @@ async def test_tails_that_replay_the_same_page_at_the_same_time_share_the_read(t
         assert await asyncio.gather(*[collect(tails, ended) for _ in range(20)]) == [list(range(1, 12))] * 20
         assert store.reads == 4
         assert tails.reads_under_way == 0
+
+
+async def test_a_read_in_line_lasts_as_long_as_a_tail_waits_for_it(tmp_path: Path) -> None:
+    async with opened(tmp_path / "db") as (store, run):
+        await write(store, MemoryBus(), run, 0, [event(0), LAST])
+        reached, may_read, asked = asyncio.Event(), asyncio.Event(), 0
+
+        async def in_turn(_: RunRecord, read: Read) -> list[tuple[int, bytes]]:
+            nonlocal asked
+            asked += 1
+            reached.set()
+            await may_read.wait()
+            return await read()
+
+        tails = Tails(store, MemoryBus(), poll_s=60, in_turn=in_turn)
+        ended = await current(store, run)
+        leaving, staying = (asyncio.create_task(collect(tails, ended)) for _ in range(2))
+        await reached.wait()
+        leaving.cancel()
+        await asyncio.wait({leaving})
+        assert (asked, tails.reads_under_way) == (1, 1)
+        staying.cancel()
+        await asyncio.wait({staying})
+        assert tails.reads_under_way == 0
+        may_read.set()
+        assert await collect(tails, ended) == [1, 2]
+        assert (asked, store.reads) == (2, 1)
 
 
 async def test_pages_that_are_full_follow_each_other_without_a_wait(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ be. Everything a store returns is already on disk, as far as its durability sett
 More than 300 lines: the protocol is one list.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -263,11 +264,18 @@ class Store(Protocol):
         """Seq and JSON of the events after `after`: one at least if there is one, about `limit_bytes`."""
 
     async def trace(
-        self, run_id: str, *, project_id: int, flow_id: str | None = None, limit_bytes: int
+        self,
+        run_id: str,
+        *,
+        project_id: int,
+        flow_id: str | None = None,
+        limit_bytes: int,
+        most_log_bytes: int = sys.maxsize,
     ) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
         """The run and the first page of its trace, as of one moment.
 
-        None if the project, or the flow where one is given, has no such run; then no step is read either.
+        None if the project, or the flow where one is given, has no such run; then no step is read either. Nor
+        is one of a run with a longer log than `most_log_bytes`.
         """
 
     async def trace_page(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:

@@ -24,6 +24,8 @@ SHORTEST_REST_S = 0.002
 """Less is saved up: a timer is no more exact than about that."""
 LARGE_WRITE_BYTES = 32 * 1024
 """A hundred such writes in one commit would hold up all others for as many milliseconds."""
+LARGE_READ_BYTES = 128 * 1024
+"""Of so much, and no more, each read is over within a millisecond."""
 LARGE_MOVE_BYTES = 32 * 1024
 COPY_S = 1e-9
 """A byte's way from or to the system, in seconds."""
@@ -127,12 +129,17 @@ def paced_write(project_id: int, size_bytes: int) -> "AbstractAsyncContextManage
     return paced("writing", project_id) if size_bytes > LARGE_WRITE_BYTES else nullcontext()
 
 
-async def paced_read(project_id: int, read: Callable[[], Awaitable[Result]]) -> Result:
+async def paced_read(
+    project_id: int, read: Callable[[], Awaitable[Result]], *, size_bytes: float = math.inf
+) -> Result:
     """The result of `read`, which searches the store or reads a page of much: one at a time of each project.
 
-    It waits also where no other project is about: what waits for a thread already is in the way of all who
-    come. Who is cancelled while it waits for its turn reads nothing.
+    `size_bytes` is the most that it can come upon: of little it reads at once. Else it waits also where
+    no other project is about: what waits for a thread already is in the way of all who come. Who is cancelled
+    while it waits for its turn reads nothing.
     """
+    if size_bytes <= LARGE_READ_BYTES:
+        return await read()
     async with pace_of("reading").piece(project_id):
         reading = asyncio.ensure_future(read())
         try:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
+from runglass.engine.scheduling.pacing import paced
 from runglass.errors import api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
@@ -77,7 +78,8 @@ async def outline(
     parts = found.json_parts(first, limit)
     gzip = Gzip() if accepts_gzip(accept_encoding) else None
     if min(limit, found.row_count) <= AT_ONCE_ROWS:
-        return _answer(b"".join(parts), gzip)
+        async with paced("loop", run.project_id):
+            return _answer(b"".join(parts), gzip)
     headers_of_stream = [(b"content-type", JSON.encode()), (b"vary", b"Accept-Encoding")]
     if gzip is not None:
         headers_of_stream.append((b"content-encoding", b"gzip"))

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from runglass.engine.scheduling.offloading import offload
+from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import FlowExecutionError, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
@@ -70,7 +71,8 @@ async def payload(
     chosen = await chosen_attempts(
         store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
     )
-    (data,) = await store.attempt_data(run.no, chosen, limit_bytes=PART_BYTES)
+    read = partial(store.attempt_data, run.no, chosen, limit_bytes=PART_BYTES)
+    (data,) = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
     body = await offload(partial(_content_of, run, data, part), size_bytes=len(data))
     if body is None:
         number = chosen[0].attempt
@@ -79,7 +81,7 @@ async def payload(
             f" or the capture mode of the run, {run.capture!r}, does not keep it"
         )
         raise api_error("CONTENT_NOT_KEPT", message, execution_id=run.id, step_id=step_id)
-    tag = entity_tag(body)
+    tag = await offload(partial(entity_tag, body), size_bytes=len(body))
     headers = {"Accept-Ranges": "bytes", "ETag": tag, "Cache-Control": "private, no-cache"}
     if names_tag(if_none_match, tag):
         return Response(status_code=304, headers=headers)

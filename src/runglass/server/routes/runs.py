@@ -100,7 +100,8 @@ async def step_trace(
         opening = b'{"stepId":%b,"attempts":' % msgspec.json.encode(step_id)
         pages = _data_of(store, run, chosen)
         return await joined(opening, pages, b"}", lasting=partial(parts_while_allowed, request))
-    (data,) = await store.attempt_data(run.no, chosen, limit_bytes=PART_BYTES)
+    read = partial(store.attempt_data, run.no, chosen, limit_bytes=PART_BYTES)
+    (data,) = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
     _check(run, [data])
     return Response(data, media_type=JSON)
 
@@ -138,7 +139,7 @@ async def _data_of(store: Store, run: RunRecord, keys: Sequence[AttemptKey]) -> 
     while done < len(keys):
         some = keys[done : done + PART_ATTEMPTS]
         read = partial(store.attempt_data, run.no, some, limit_bytes=PART_BYTES)
-        page = await paced_read(run.project_id, read)
+        page = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
         done += len(page)
         _check(run, page)
         yield page

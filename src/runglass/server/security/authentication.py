@@ -5,10 +5,12 @@ project's flow or run is word for word the one for an unknown id, after the same
 a revoked key stops at once.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 from runglass.admin_api import Actor
 from runglass.api_keys import PREFIX, digest_of
+from runglass.engine.scheduling.pacing import LARGE_READ_BYTES, paced_read
 from runglass.errors import APIError, api_error
 from runglass.runtime import Runtime
 from runglass.server.api_request import ApiRequest
@@ -128,9 +130,17 @@ async def trace_of_flow(
 
 
 async def _opened(request: ApiRequest, execution_id: str, *, flow_id: str | None) -> OpenedTrace:
-    opened = await runtime_of(request).store.trace(
-        execution_id.lower(), project_id=request.auth.project_id, flow_id=flow_id, limit_bytes=PART_BYTES
+    project_id = request.auth.project_id
+    read = partial(
+        runtime_of(request).store.trace,
+        execution_id.lower(),
+        project_id=project_id,
+        flow_id=flow_id,
+        limit_bytes=PART_BYTES,
     )
+    opened = await read(most_log_bytes=LARGE_READ_BYTES)
+    if opened is not None and opened[0].log_bytes > LARGE_READ_BYTES:
+        opened = await paced_read(project_id, read)
     if opened is None:
         raise no_run(execution_id)
     return OpenedTrace(*opened)

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from runglass.engine.scheduling.offloading import offload
+from runglass.engine.scheduling.pacing import paced_read
 from runglass.flow_nodes import flow_nodes
 from runglass.outline import Outline
 from runglass.outline_builder import AttemptRow, Node, OutlineBuilder
@@ -72,7 +73,8 @@ class Outlines:
     async def _make(self, run: RunRecord) -> _Held:
         store, nodes = self._runtime.store, await self._nodes_of(run)
         limit = PAGE_BYTES if run.ended else MOMENT_BYTES
-        run, rows = await store.attempt_page(run.no, after=(0, 0), limit_bytes=limit)
+        first = partial(store.attempt_page, run.no, after=(0, 0), limit_bytes=limit)
+        run, rows = await paced_read(run.project_id, first, size_bytes=run.log_bytes)
         with decoding(run.id):
             begun = msgspec.json.decode(run.summary, type=_Begun)
             builder = OutlineBuilder(
@@ -93,9 +95,8 @@ class Outlines:
         while rows:
             after = (rows[-1][0], rows[-1][3])
             async with asyncio.TaskGroup() as both:
-                following = both.create_task(
-                    self._runtime.store.attempt_page(run.no, after=after, limit_bytes=PAGE_BYTES)
-                )
+                read = partial(self._runtime.store.attempt_page, run.no, after=after, limit_bytes=PAGE_BYTES)
+                following = both.create_task(paced_read(run.project_id, read))
                 both.create_task(_take_in(builder, rows))
             _, rows = following.result()
 

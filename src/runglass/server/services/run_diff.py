@@ -23,6 +23,7 @@ from runglass.diff.trace_diff import (
     read_digest,
 )
 from runglass.engine.scheduling.offloading import offload, offload_in_turn, yield_to_others
+from runglass.engine.scheduling.pacing import paced_read
 from runglass.flow_nodes import flow_nodes
 from runglass.outline_builder import AttemptRow
 from runglass.runtime import decode_stored_flow
@@ -120,7 +121,8 @@ async def _read(store: Store, run: RunRecord) -> _Read:
     texts: dict[str, str] = {}
     size, after = 0, (0, 0)
     while True:
-        _, page = await store.attempt_page(run.no, after=after, limit_bytes=PART_BYTES)
+        read = partial(store.attempt_page, run.no, after=after, limit_bytes=PART_BYTES)
+        _, page = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
         if not page:
             return _Read(digests, is_whole=True)
         fitting = page[: MOST_ATTEMPTS - len(digests)]
@@ -177,7 +179,8 @@ async def _data(store: Store, run: RunRecord, attempts: Sequence[AttemptDigest])
     keys = [AttemptKey(each.position, "", each.attempt) for each in attempts]
     data: list[bytes] = []
     while len(data) < len(keys):
-        data += await store.attempt_data(run.no, keys[len(data) :], limit_bytes=PART_BYTES)
+        read = partial(store.attempt_data, run.no, keys[len(data) :], limit_bytes=PART_BYTES)
+        data += await paced_read(run.project_id, read, size_bytes=run.log_bytes)
     return data
 
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 from runglass.engine.scheduling.offloading import offload
+from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import api_error
 from runglass.server.requests.attempt_selector import choose
 from runglass.store.base import Store
@@ -26,10 +27,12 @@ async def chosen_attempts(
     at = position
     if at is None and attempt != "all":
         # All others are passed over where they are stored: a step in a loop may have a million attempts.
-        at = await store.newest_position(run.no, step_id, loop_index=loop_index)
+        newest = partial(store.newest_position, run.no, step_id, loop_index=loop_index)
+        at = await paced_read(run.project_id, newest, size_bytes=run.log_bytes)
     keys = []
     if at is not None or attempt == "all":
-        keys = await store.attempt_keys(run.no, step_id, position=at, loop_index=loop_index)
+        read = partial(store.attempt_keys, run.no, step_id, position=at, loop_index=loop_index)
+        keys = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
     chosen = await offload(partial(choose, keys, attempt=attempt), size_bytes=len(keys) * KEY_BYTES)
     if not chosen:
         message = f"run {run.id!r} has no step {step_id!r}"

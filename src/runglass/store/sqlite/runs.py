@@ -5,6 +5,7 @@ claims in `leases.py`.
 """
 
 import sqlite3
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -111,7 +112,13 @@ class Runs:
         return await self._db.read(work)
 
     async def trace(
-        self, run_id: str, *, project_id: int, flow_id: str | None = None, limit_bytes: int
+        self,
+        run_id: str,
+        *,
+        project_id: int,
+        flow_id: str | None = None,
+        limit_bytes: int,
+        most_log_bytes: int = sys.maxsize,
     ) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
         def work(db: sqlite3.Connection) -> tuple[RunRecord, list[tuple[int, bytes]]] | None:
             db.execute("BEGIN")
@@ -121,6 +128,8 @@ class Runs:
                 run = None if row is None else run_of(row)
                 if run is None or run.project_id != project_id or flow_id not in (None, run.flow_id):
                     return None
+                if run.log_bytes > most_log_bytes:
+                    return run, []
                 return run, page(db, _STEPS, run.no, 0, limit_bytes=limit_bytes)
 
         return await self._db.read(work)
