@@ -189,3 +189,22 @@ def test_the_loop_watch_logs_the_task_that_blocked_the_loop(caplog: pytest.LogCa
         server.call(hold_up())
     told = [record.getMessage() for record in caplog.records if "stood still" in record.getMessage()]
     assert any("task 'Task-" in line for line in told)
+
+
+def test_stalls_that_the_process_did_not_make_are_logged_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def wait() -> None:
+        # The loop sleeps as it does where the machine gives the processor to others.
+        time.sleep(0.2)
+
+    async def wait_on_the_loop() -> None:
+        wait()
+
+    with running_server(stall_log_ms=50) as server, caplog.at_level(logging.INFO):
+        for _ in range(4):
+            server.call(wait_on_the_loop())
+            time.sleep(0.1)
+    told = [record for record in caplog.records if "stood still" in record.getMessage()]
+    waiting = [record for record in told if record.levelno == logging.INFO]
+    assert len(waiting) == 1

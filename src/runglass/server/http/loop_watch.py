@@ -7,6 +7,7 @@ of the log out.
 
 import asyncio
 import logging
+import math
 import sys
 import threading
 import time
@@ -18,12 +19,14 @@ log = logging.getLogger(__name__)
 
 _BEATS = 2
 """Heartbeats of the loop within the limit. With a limit of 100 ms they take 0.3 % of a processor."""
+WAITING_PERIOD_S = 60.0
+"""Of stalls in which the process only waited, one is logged in this time: a busy machine has many."""
 _FRAMES = 4
 _OURS = "runglass"
 
 
 class LoopWatch:
-    """The watch of one loop; `stalls` counts the stalls that were logged."""
+    """The watch of one loop; `stalls` counts the stalls, logged or not."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, limit_s: float) -> None:
         self.stalls = 0
@@ -32,6 +35,8 @@ class LoopWatch:
         self._thread_id = threading.get_ident()
         self._beat_s = time.monotonic()
         self._cpu_s = time.process_time()
+        self._waiting_logged_s = -math.inf
+        self._waiting_left_out = 0
         self._timer: asyncio.TimerHandle | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="runglass-loop-watch", daemon=True)
@@ -69,15 +74,19 @@ class LoopWatch:
         stood_ms = (time.monotonic() - beat_s - self._limit_s / _BEATS) * 1000
         busy_ms = (time.process_time() - cpu_s) * 1000
         self.stalls += 1
+        message = f"the event loop stood still for {stood_ms:.0f} ms"
+        if busy_ms * 2 >= self._limit_s * 1000:
+            log.warning("%s (the process computed for %d ms of them): %s", message, busy_ms, cause)
+            return
         # A process that hardly used its processor was waiting: for a disk, or for a busy processor.
-        level = logging.WARNING if busy_ms * 2 >= self._limit_s * 1000 else logging.INFO
-        log.log(
-            level,
-            "the event loop stood still for %d ms (the process computed for %d ms of them): %s",
-            stood_ms,
-            busy_ms,
-            cause,
+        if beat_s - self._waiting_logged_s < WAITING_PERIOD_S:
+            self._waiting_left_out += 1
+            return
+        more = (
+            f"; {self._waiting_left_out} more like this since the last line" if self._waiting_left_out else ""
         )
+        self._waiting_logged_s, self._waiting_left_out = beat_s, 0
+        log.info("%s (the process computed for %d ms of them): %s%s", message, busy_ms, cause, more)
 
     def _cause(self) -> str:
         try:
@@ -86,6 +95,8 @@ class LoopWatch:
             task = None
         frame = sys._current_frames().get(self._thread_id)
         lines = [f"{path}:{line} {name}" for path, line, name in _frames(frame)]
+        if frame is not None and not _is_ours(frame):
+            lines.insert(0, f"{frame.f_globals.get('__name__', '')}:{frame.f_lineno} {frame.f_code.co_name}")
         name = "no task" if task is None else f"task {task.get_name()!r}"
         return f"{name}, at {' < '.join(lines) or 'no line of ours'}"
 
@@ -94,11 +105,14 @@ def _frames(frame: FrameType | None) -> Iterator[tuple[str, int, str]]:
     """The innermost lines of Runglass's own code, the deepest first."""
     found = 0
     while frame is not None and found < _FRAMES:
-        module = frame.f_globals.get("__name__", "")
-        if module.split(".")[0] == _OURS:
-            yield module, frame.f_lineno, frame.f_code.co_name
+        if _is_ours(frame):
+            yield frame.f_globals["__name__"], frame.f_lineno, frame.f_code.co_name
             found += 1
         frame = frame.f_back
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__", "")).split(".")[0] == _OURS
 
 
 @contextmanager
