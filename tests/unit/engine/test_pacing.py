@@ -12,14 +12,18 @@ from runglass.engine.scheduling import pacing as pacing
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload, yield_to_others
 from runglass.engine.scheduling.pacing import (
     AT_ONCE,
+    COPY_S,
     LARGE_MOVE_BYTES,
     REQUEST_S,
+    REST,
+    SHORTEST_REST_S,
     Pacer,
     admit_paced,
     paced_read,
     paced_transfer,
     set_project,
 )
+from tests.fakes import VirtualClock
 
 PIECES = 4
 PIECE_S = 0.02
@@ -33,6 +37,24 @@ def nobody_about(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     pacing.switch_often("others", False)
 
 
+class PacedClock(VirtualClock):
+    """A clock on which work takes as long as it says, and rests are over at once and counted."""
+
+    def work(self) -> None:
+        self._elapsed_s += PIECE_S
+
+    @property
+    def rested_s(self) -> float:
+        return sum(self.slept_s)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> PacedClock:
+    clock = PacedClock()
+    monkeypatch.setattr(pacing, "clock", clock)
+    return clock
+
+
 def worked() -> None:
     """Keeps the processor busy for PIECE_S."""
     began_s = time.thread_time()
@@ -40,28 +62,38 @@ def worked() -> None:
         pass
 
 
-async def seconds_of_pieces(project_id: int) -> float:
-    """From the start of the first piece to the end of the last one."""
-    pace, began_s = Pacer(), time.monotonic()
+async def work_in_pieces(project_id: int) -> None:
+    pace = Pacer()
     for _ in range(PIECES):
         async with pace.piece(project_id) as piece:
             piece.worked_s = PIECE_S
-    return time.monotonic() - began_s
 
 
-async def test_large_work_of_the_only_active_project_never_rests() -> None:
+async def test_large_work_of_the_only_active_project_never_rests(clock: PacedClock) -> None:
     set_project(1)
-    assert await seconds_of_pieces(1) < PIECE_S
+    await work_in_pieces(1)
+    assert clock.slept_s == []
 
 
-async def test_with_other_projects_active_large_work_rests_twice_as_long_as_it_works() -> None:
+async def test_with_other_projects_active_large_work_rests_twice_as_long_as_it_works(
+    clock: PacedClock,
+) -> None:
     set_project(1)
     set_project(2)
     for project_id in (1, 2, 3):
-        assert await seconds_of_pieces(project_id) >= 2 * PIECE_S * (PIECES - 1)
+        clock.slept_s.clear()
+        await work_in_pieces(project_id)
+        assert clock.slept_s == pytest.approx([2 * PIECE_S] * (PIECES - 1))
 
 
-async def test_a_project_does_not_rest_for_the_work_of_another() -> None:
+async def test_a_project_does_not_rest_for_the_work_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(VirtualClock):
+        async def sleep(self, seconds: float) -> None:
+            self.slept_s.append(seconds)
+            await asyncio.Event().wait()
+
+    clock = Endless()
+    monkeypatch.setattr(pacing, "clock", clock)
     set_project(1)
     set_project(2)
     pace = Pacer()
@@ -69,10 +101,9 @@ async def test_a_project_does_not_rest_for_the_work_of_another() -> None:
         piece.worked_s = 10.0
     waiting = asyncio.create_task(pace.piece(1).__aenter__())
     await asyncio.sleep(0)
-    began_s = time.monotonic()
     async with pace.piece(2):
         pass
-    assert time.monotonic() - began_s < PIECE_S
+    assert clock.slept_s == [pacing.LONGEST_REST_S]
     assert not waiting.done()
     waiting.cancel()
     await asyncio.wait({waiting})
@@ -88,7 +119,7 @@ async def test_a_project_that_asks_for_nothing_is_not_active_any_more(
     assert not pacing.others_are_active(1)
 
 
-async def test_work_in_the_thread_rests_between_its_pieces_and_before_the_next() -> None:
+async def test_work_in_the_thread_rests_between_its_pieces_and_before_the_next(clock: PacedClock) -> None:
     def work() -> float:
         began_s = time.monotonic()
         for _ in range(PIECES):
@@ -99,32 +130,33 @@ async def test_work_in_the_thread_rests_between_its_pieces_and_before_the_next()
     set_project(2)
     set_project(1)
     assert await offload(work, size_bytes=LARGE_BYTES + 1) >= 3 * PIECE_S * PIECES
-    began_s = time.monotonic()
+    clock.slept_s.clear()
     await offload(worked, size_bytes=LARGE_BYTES + 1)
     await offload(worked, size_bytes=LARGE_BYTES + 1)
-    assert time.monotonic() - began_s >= 4 * PIECE_S
+    assert clock.slept_s[-1] >= 2 * PIECE_S
 
 
-async def test_on_the_event_loop_nothing_ever_rests() -> None:
+async def test_on_the_event_loop_nothing_ever_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept_s: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept_s.append)
     set_project(2)
     set_project(1)
     worked()
-    began_s = time.monotonic()
     yield_to_others()
-    assert time.monotonic() - began_s < PIECE_S
+    assert slept_s == []
 
 
-async def test_large_answers_are_spread_and_small_ones_are_not() -> None:
+async def test_large_answers_are_spread_and_small_ones_are_not(clock: PacedClock) -> None:
     set_project(2)
     set_project(1)
     many = 2000
-    began_s = time.monotonic()
     for _ in range(many):
         await paced_transfer(LARGE_MOVE_BYTES)
-    small_s = time.monotonic() - began_s
+    assert clock.slept_s == []
     for _ in range(many):
         await paced_transfer(LARGE_MOVE_BYTES + 1)
-    assert time.monotonic() - began_s - small_s > many * LARGE_MOVE_BYTES * pacing.COPY_S
+    owed_s = REST * many * LARGE_MOVE_BYTES * COPY_S
+    assert owed_s - 2 * SHORTEST_REST_S < clock.rested_s < owed_s + SHORTEST_REST_S
 
 
 async def test_a_project_with_much_to_do_waits_its_turn() -> None:
@@ -139,25 +171,24 @@ async def test_a_project_with_much_to_do_waits_its_turn() -> None:
     assert order == [1, 2, 1, 1, 1, 1]
 
 
-async def test_requests_that_come_at_once_take_turns_where_they_are_many() -> None:
+async def test_requests_that_come_at_once_take_turns_where_they_are_many(clock: PacedClock) -> None:
     set_project(2)
     set_project(1)
     many = 100
-    began_s = time.monotonic()
     await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(AT_ONCE)))
-    assert time.monotonic() - began_s < pacing.AT_ONCE_S
+    assert clock.slept_s == []
     await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(many)))
-    assert time.monotonic() - began_s > many * REQUEST_S
-    began_s = time.monotonic()
+    owed_s = REST * many * REQUEST_S
+    assert owed_s - 2 * SHORTEST_REST_S < clock.rested_s < owed_s + SHORTEST_REST_S
+    clock.slept_s.clear()
     await admit_paced(2, REQUEST_S)
-    assert time.monotonic() - began_s < pacing.AT_ONCE_S
+    assert clock.slept_s == []
 
 
-async def test_requests_of_the_only_active_project_are_not_spread() -> None:
+async def test_requests_of_the_only_active_project_are_not_spread(clock: PacedClock) -> None:
     set_project(1)
-    began_s = time.monotonic()
     await asyncio.gather(*(admit_paced(1, REQUEST_S) for _ in range(200)))
-    assert time.monotonic() - began_s < 200 * REQUEST_S
+    assert clock.slept_s == []
 
 
 async def test_threads_switch_often_while_several_projects_are_active_or_beside_large_work(
@@ -177,7 +208,7 @@ async def test_threads_switch_often_while_several_projects_are_active_or_beside_
 
 
 async def test_rests_that_were_not_taken_alone_are_not_made_up_for_later(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, clock: PacedClock
 ) -> None:
     monkeypatch.setattr(pacing, "LONGEST_REST_S", 2 * PIECE_S)
     set_project(1)
@@ -186,23 +217,20 @@ async def test_rests_that_were_not_taken_alone_are_not_made_up_for_later(
         async with pace.piece(1) as piece:
             piece.worked_s = PIECE_S
     set_project(2)
-    began_s = time.monotonic()
     async with pace.piece(1):
         pass
-    assert PIECE_S < time.monotonic() - began_s < 5 * PIECE_S
+    assert clock.slept_s == pytest.approx([2 * PIECE_S])
 
 
-async def test_what_is_read_on_the_loop_is_spread_if_it_is_not_small() -> None:
+async def test_what_is_read_on_the_loop_is_spread_if_it_is_not_small(clock: PacedClock) -> None:
     set_project(2)
     set_project(1)
-    began_s = time.monotonic()
     for _ in range(PIECES):
-        await offload(worked, size_bytes=LARGE_MOVE_BYTES)
-    assert time.monotonic() - began_s < 2 * PIECE_S * PIECES
-    began_s = time.monotonic()
+        await offload(clock.work, size_bytes=LARGE_MOVE_BYTES)
+    assert clock.slept_s == []
     for _ in range(PIECES):
-        await offload(worked, size_bytes=LARGE_MOVE_BYTES + 1)
-    assert time.monotonic() - began_s >= PIECE_S * (3 * PIECES - 2)
+        await offload(clock.work, size_bytes=LARGE_MOVE_BYTES + 1)
+    assert clock.slept_s == pytest.approx([REST * PIECE_S] * (PIECES - 1))
 
 
 async def test_a_read_keeps_its_turn_to_its_end_though_nobody_waits_for_it() -> None:

@@ -8,13 +8,13 @@ one piece.
 import asyncio
 import math
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Literal, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
+from runglass.clock import Clock, SystemClock
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
 
 REST = 2.0
@@ -51,6 +51,9 @@ work of others. At all times it would cost a small answer a tenth more.
 Result = TypeVar("Result")
 Kind: TypeAlias = Literal["thread", "loop", "writing", "reading"]
 
+clock: Clock = SystemClock()
+"""What pieces and rests are measured by."""
+
 current_project: ContextVar[int] = ContextVar("current_project", default=0)
 """The id of the project that a task works for; 0 for none."""
 
@@ -73,7 +76,7 @@ def note_activity(project_id: int) -> None:
     """The project is about: it asks for something, or a run of it goes on."""
     if last_seen[0][0] != project_id:
         last_seen[1] = last_seen[0]
-    last_seen[0] = (project_id, time.monotonic())
+    last_seen[0] = (project_id, clock.monotonic_s())
     switch_often("others", others_are_active(project_id))
 
 
@@ -90,7 +93,7 @@ def switch_often(why: Literal["others", "large work"], holds: bool) -> None:
 
 def others_are_active(project_id: int) -> bool:
     """Whether the project's large work would hold up another project."""
-    since_s = time.monotonic() - ABOUT_S
+    since_s = clock.monotonic_s() - ABOUT_S
     return any(seen_s > since_s for other, seen_s in last_seen if other != project_id)
 
 
@@ -156,7 +159,7 @@ async def admit_paced(project_id: int, takes_s: float) -> None:
     `takes_s` is about how long its beginning keeps the loop busy: a few hundred at once would stop it for as
     many milliseconds.
     """
-    now_s = time.monotonic()
+    now_s = clock.monotonic_s()
     since_s, count = begun_at_once.get(project_id, (-math.inf, 0))
     if now_s - since_s > AT_ONCE_S:
         if len(begun_at_once) > MOST_NOTED:
@@ -201,15 +204,15 @@ class Pacer:
             project = self._projects[project_id] = _Resting()
         # Held while it rests, so that its next pieces wait behind this one, and no other project does.
         async with project.one_at_a_time:
-            still_s = project.until_s - time.monotonic()
+            still_s = project.until_s - clock.monotonic_s()
             if still_s > SHORTEST_REST_S and others_are_active(project_id):
-                await asyncio.sleep(still_s)
+                await clock.sleep(still_s)
             async with self._turns.turn(project_id):
-                piece, began_s = WorkPiece(), time.monotonic()
+                piece, began_s = WorkPiece(), clock.monotonic_s()
                 try:
                     yield piece
                 finally:
-                    now_s = time.monotonic()
+                    now_s = clock.monotonic_s()
                     worked_s = now_s - began_s if piece.worked_s is None else piece.worked_s
                     until_s = max(now_s, project.until_s) + rest_s(worked_s)
                     # Alone it does not rest, and must not have to make up for all of that later.
@@ -222,7 +225,7 @@ class Pacer:
 
     def _forget_rested(self) -> None:
         if len(self._projects) > MOST_NOTED:
-            now_s = time.monotonic()
+            now_s = clock.monotonic_s()
             self._projects = {
                 project_id: project
                 for project_id, project in self._projects.items()
