@@ -10,6 +10,7 @@ import pytest
 from runglass.engine.checks import checks as module
 from runglass.engine.checks.checks import Checks
 from runglass.engine.scheduling.pacing import current_project
+from runglass.engine.workers.limits import PEAK_BYTES
 from runglass.engine.workers.pool import WorkerPool
 from runglass.errors import APIError, FlowFileError, StepFailure
 from runglass.flow import Flow
@@ -102,6 +103,18 @@ async def test_a_process_that_was_killed_is_replaced() -> None:
         os.kill(process.pid, signal.SIGKILL)
         await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
+
+
+async def test_a_process_lives_on_however_much_memory_its_server_has() -> None:
+    of_the_server = b"x" * (PEAK_BYTES + 1)
+    async with Checks() as checks:
+        assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
+        (process,) = checks.pool.processes
+        first = process.pid
+        for _ in range(2):
+            assert await checks.problems({}, RECURSIVE, size_bytes=2) == []
+        assert process.pid == first
+    del of_the_server
 
 
 async def test_a_project_holds_one_process_at_a_time() -> None:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal
 import minijinja
 import msgspec
 
-from runglass.engine.workers.limits import limit_cpu, limit_memory, peak_bytes, serve
+from runglass.engine.workers.limits import has_had_more, limit_cpu, limit_memory, serve
 from runglass.engine.workers.priority import WORKER_NICE
 
 FUEL = 5_000_000
@@ -136,9 +136,9 @@ def _answered(renderer: Renderer, message: bytes) -> bytes:
     try:
         answer = renderer.answer(_decoder.decode(message))
         encoded = msgspec.json.encode(answer)
-        if peak_bytes() <= PEAK_BYTES:
-            return encoded
-        return msgspec.json.encode(msgspec.structs.replace(answer, is_last=True))
+        if has_had_more(PEAK_BYTES):
+            return msgspec.json.encode(msgspec.structs.replace(answer, is_last=True))
+        return encoded
     except MemoryError:
         fault = "the template and its values take too much memory"
         return msgspec.json.encode(RenderReply(fault=fault, is_last=True))

@@ -21,7 +21,7 @@ def work(answer: Callable[[bytes], bytes], *, memory_limit_bytes: int, nice: int
     if sys.platform != "win32":
         os.nice(nice)
     limit_memory(memory_limit_bytes)
-    serve(sys.stdin.buffer, sys.stdout.buffer, answer, is_done=lambda: peak_bytes() > PEAK_BYTES)
+    serve(sys.stdin.buffer, sys.stdout.buffer, answer, is_done=lambda: has_had_more(PEAK_BYTES))
 
 
 def serve(
@@ -72,11 +72,19 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def peak_bytes() -> int:
-    """The most memory that the process has had; 0 where the system does not tell."""
+def has_had_more(limit_bytes: int) -> bool:
+    """Whether the process has had more memory than this; never where the system does not tell."""
     if sys.platform == "win32":
-        return 0
+        return False
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if sys.platform == "darwin":
+        return peak > limit_bytes
+    # Linux counts what was there before this program, too: a copy of the server that has started it.
+    return peak * 1024 > limit_bytes and _program_peak_kib() * 1024 > limit_bytes
+
+
+def _program_peak_kib() -> int:
+    with open("/proc/self/status", "rb") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(b"VmHWM:"))
