@@ -44,6 +44,9 @@ endef
 BROWSER_TESTS = $(PY) -m pytest tests/browser -n 2 --dist loadfile
 HAS_CHROMIUM = $(PY) tests/browser/chromium.py
 
+# With it, as images of containers have it, every process that a test starts would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
