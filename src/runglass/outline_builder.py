@@ -17,19 +17,14 @@ from runglass.outline import (
     ATTEMPT,
     ITERATION,
     KINDS,
-    MOST,
     NONE,
-    NOTHING,
-    OPEN_END,
     ROW_BYTES,
     SLICE_ROWS,
     STATUSES,
-    Columns,
     Kind,
     Outline,
-    Own,
-    Sort,
 )
+from runglass.outline_columns import MOST, NOTHING, OPEN_END, BuiltOutline, Columns, Own, Sort
 from runglass.row_numbers import number_rows
 
 _MS = timedelta(milliseconds=1)
@@ -189,7 +184,7 @@ class OutlineBuilder:
             yield None
         numbers = yield from number_rows(columns.parent, sizes, unsorted=columns.unsorted, rank=self._rank)
         about = columns, self._sorts, list(self._names)
-        yield Outline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers)
+        yield BuiltOutline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers)
 
     def _give(self, row: int, attempt: int, own: Own) -> None:
         """The first attempt of what holds others is that of its row."""

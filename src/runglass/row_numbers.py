@@ -6,7 +6,8 @@ Where rows were made in pre-order, as they are where one thing is done after the
 from array import array
 from collections.abc import Callable, Collection, Generator
 
-from runglass.outline import NONE, SLICE_ROWS, Numbers
+from runglass.outline import NONE, SLICE_ROWS
+from runglass.outline_columns import Numbers
 
 
 def number_rows(

@@ -32,12 +32,16 @@ HTML = "text/html"
 
 
 def create_app(
-    runtime: Runtime, *, open_responses: OpenResponses | None = None, tickets: LoginTickets | None = None
+    runtime: Runtime,
+    *,
+    open_responses: OpenResponses | None = None,
+    outlines: Outlines | None = None,
+    tickets: LoginTickets | None = None,
 ) -> ASGIApp:
     """The ASGI application for a runtime.
 
-    Through `open_responses` its owner ends the responses that are open, and `tickets` make links that sign a
-    browser in.
+    Through `open_responses` its owner ends the responses that are open, `outlines` are those that it has
+    kept, and `tickets` make links that sign a browser in.
     """
     services = AppState(
         runtime=runtime,
@@ -46,7 +50,7 @@ def create_app(
         admission=RequestAdmission(runtime.settings.memory_limit_bytes),
         failure_replay=FailureReplay(),
         health=HealthCheck(runtime),
-        outlines=Outlines(runtime),
+        outlines=outlines or Outlines(runtime),
         imports=RunImports(runtime),
         sessions=BrowserSessions(),
         tickets=tickets or LoginTickets(),

@@ -27,6 +27,8 @@ from runglass.server.http.loop_watch import watched
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.http.uvicorn_protocol import HttpProtocol
 from runglass.server.security.login_tickets import LoginTickets
+from runglass.server.services.kept_outlines import OutlineKeeper
+from runglass.server.services.outlines import Outlines
 from runglass.settings import Settings
 
 new_event_loop = auto_loop_factory()
@@ -78,19 +80,20 @@ async def serving(
     At its end steps may end, runs are left for the next start, and streams are closed. Raises RunglassError
     if the address cannot be had.
     """
-    open_responses = OpenResponses()
-    watch = SupervisedTask(
-        "the watch for revoked keys",
-        partial(open_responses.watch, runtime.store),
-        clock=SystemClock(),
-        vital=False,
-        settled_s=SETTLED_S,
-    )
+    open_responses, outlines, clock = OpenResponses(), Outlines(runtime), SystemClock()
+    keeper = OutlineKeeper(runtime.store, outlines, clock)
+    supervised = [
+        SupervisedTask(name, work, clock=clock, vital=False, settled_s=SETTLED_S)
+        for name, work in (
+            ("the watch for revoked keys", partial(open_responses.watch, runtime.store)),
+            ("the keeper of outlines", keeper.run_forever),
+        )
+    ]
     limiter = ConnectionLimiter(runtime.settings, connection_limits(runtime.settings))
     listener = await _bind(host, port)
     server = _Server(
         uvicorn.Config(
-            create_app(runtime, open_responses=open_responses, tickets=tickets),
+            create_app(runtime, open_responses=open_responses, outlines=outlines, tickets=tickets),
             interface="asgi3",
             # uvicorn only calls it, as it would call the class.
             http=cast(type[asyncio.Protocol], partial(HttpProtocol, limiter=limiter)),
@@ -109,7 +112,7 @@ async def serving(
     running = asyncio.create_task(server.serve(sockets=[listener]))
     watching = {
         asyncio.create_task(limiter.watch()),
-        asyncio.create_task(watch.run_forever(), name=watch.name),
+        *(asyncio.create_task(work.run_forever(), name=work.name) for work in supervised),
     }
     started = asyncio.create_task(server.accepts.wait())
     try:

@@ -292,6 +292,24 @@ class Store(Protocol):
         One at least if there is one, about `limit_bytes`, in order of position and number.
         """
 
+    async def due_outline(self) -> RunRecord | None:
+        """The newest run that has ended with `LARGE_RUN_EVENTS` or more and whose outline is not kept yet.
+
+        None if there is none. Costs no more than what it finds.
+        """
+
+    async def keep_outline(self, run_no: int, part: int, data: bytes) -> None:
+        """Keeps a part of the packed outline of a run that has ended: it counts among the run's bytes.
+
+        Part 0 comes last, and the outline is due no more. Does nothing where the run is not there any more.
+        """
+
+    async def pass_over_outline(self, run_no: int) -> None:
+        """The outline of this run is due no more."""
+
+    async def kept_outline(self, run_no: int) -> list[bytes]:
+        """The parts of the run's outline in their order, from part 0 on; none where it is not whole."""
+
     async def steps(self, run_no: int) -> list[StepRow]:
         """The latest attempt of each step, in order of first start."""
 

@@ -138,13 +138,17 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     key_id: int | None = None
 
 
+LARGE_RUN_EVENTS = 20_000
+"""Of a run with so many events the outline is kept once it has ended: to make it takes some 50 ms."""
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A run's row. `no` is the store's own short name for the run, `head` the seq of its last event.
 
     `fence` counts the writers that have gone on with it: one with an older fence is refused. `claims` counts
-    how often it was taken over without the log having grown. `log_bytes` counts its events and steps,
-    `open_bytes` the data that it needs to go on, or once it has ended its result or error, and the content
-    kept for calls that are sent again; the last 64 KiB may not be in them yet.
+    how often it was taken over without the log having grown. `log_bytes` counts its events and steps, and its
+    outline where that is kept, `open_bytes` the data that it needs to go on, or once it has ended its result
+    or error, and the content kept for calls that are sent again; the last 64 KiB may not be in them yet.
     """
 
     no: int

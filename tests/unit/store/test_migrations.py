@@ -235,3 +235,16 @@ def test_what_ended_runs_add_up_to_is_taken_from_their_summaries() -> None:
             ("live", None, None, None, 0),
         ]
         assert database.execute("SELECT run_changes FROM project").fetchone() == (0,)
+
+
+def test_the_outlines_of_large_runs_that_ended_before_are_due() -> None:
+    runs = [("large", 20_000, "2026"), ("small", 19_999, "2026"), ("live", 50_000, None)]
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_to(database, 17)
+        database.executemany(
+            "INSERT INTO run (no, id, project_id, flow_id, version, status, trigger_type, capture, summary,"
+            " head, ended_at) VALUES (?, ?, 1, 'f', 0, 'completed', 'api', 'off', x'00', ?, ?)",
+            [(no, *run) for no, run in enumerate(runs, 1)],
+        )
+        migrate_sqlite(database)
+        assert database.execute("SELECT run_no FROM due_outline").fetchall() == [(1,)]

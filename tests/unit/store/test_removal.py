@@ -60,7 +60,12 @@ def test_every_table_with_rows_of_a_run_is_known() -> None:
             "SELECT m.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c"
             " WHERE m.type = 'table' AND c.name = 'run_no'"
         )
-        assert {name for (name,) in found} - {"purged_run", "ended_run", "importing_run"} == set(ROWS_OF_RUN)
+        assert {name for (name,) in found} - {
+            "purged_run",
+            "ended_run",
+            "importing_run",
+            "due_outline",
+        } == set(ROWS_OF_RUN)
 
 
 async def test_due_runs_and_leftover_rows_are_found_by_an_index(

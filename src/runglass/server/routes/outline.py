@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced
 from runglass.errors import api_error
+from runglass.outline import ROW_BYTES
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.compression import Gzip, accepts_gzip
@@ -109,7 +110,7 @@ async def timeline(
     slices = timeline_of(found, from_ms=from_ms, to_ms=to_ms, buckets=buckets)
     made = None
     while made is None:
-        made = await offload(partial(next, slices), size_bytes=found.size_bytes)
+        made = await offload(partial(next, slices), size_bytes=found.row_count * ROW_BYTES)
     gzip = Gzip() if accepts_gzip(accept_encoding) else None
     size = len(made.lanes) * buckets * BUCKET_BYTES
     return await offload(lambda: _answer(msgspec.json.encode(made), gzip), size_bytes=size)

@@ -2,9 +2,12 @@
 
 A caller reads a long outline in pages, and each page needs all of it: it is made once. That of a run that
 goes on is made again once something has happened, unless the caller asks for more of the one it began with.
+That of a large run that has ended is kept in the store.
 """
 
 import asyncio
+import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
@@ -13,14 +16,17 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.pacing import paced_read
+from runglass.engine.scheduling.offloading import offload, offload_in_turn
+from runglass.engine.scheduling.pacing import paced_read, paced_write
 from runglass.flow_nodes import flow_nodes
-from runglass.outline import Outline
+from runglass.outline import SLICE_ROWS, Outline
 from runglass.outline_builder import AttemptRow, Node, OutlineBuilder
+from runglass.packed_outline import pack, unpack
 from runglass.runtime import Runtime, decode_stored_flow
 from runglass.store.base import decoding
-from runglass.store.records import RunRecord
+from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
+
+log = logging.getLogger(__name__)
 
 SHARE = 4
 """Outlines that are held may take this part of `memory_limit_bytes`."""
@@ -35,8 +41,11 @@ LOG_BYTES_PER_BYTE = 16
 
 
 class _Held(NamedTuple):
+    """An outline, and the digest of the nodes that it was made with."""
+
     outline: Outline
     is_final: bool
+    nodes: str
 
 
 class _Begun(msgspec.Struct, rename="camel"):
@@ -58,20 +67,57 @@ class Outlines:
 
         Raises RunUnreadable, RunPurged, StoreError.
         """
+        return (await self._found(run, seq)).outline
+
+    async def keep(self, run: RunRecord) -> None:
+        """Keeps the outline of a run that has ended in the store. Raises as `of` does."""
+        store, (outline, _, nodes) = self._runtime.store, await self._found(run, None)
+        pieces = pack(outline, nodes=nodes)
+        parts: list[bytes] = []
+        while (part := await offload_in_turn(partial(next, pieces, None))) is not None:
+            parts.append(part)
+            # The head, which comes last, is part 0.
+            number = 0 if len(parts) > -(-outline.row_count // SLICE_ROWS) else len(parts)
+            async with paced_write(run.project_id, len(part)):
+                await store.keep_outline(run.no, number, part)
+        packed = unpack(parts[-1], parts[:-1], nodes=nodes)
+        assert packed is not None
+        self._hold(run.no, _Held(packed, True, nodes))
+
+    async def _found(self, run: RunRecord, seq: int | None) -> _Held:
         lock = self._locks.setdefault(run.no, asyncio.Lock())
         async with lock:
             held = self._held.get(run.no)
             if held is not None and (held.is_final or held.outline.seq in (seq, run.head)):
                 self._held.move_to_end(run.no)
-                return held.outline
-            memory = self._runtime.engine.memory
-            async with memory.working(run.log_bytes // LOG_BYTES_PER_BYTE):
-                made = await self._make(run)
-            self._hold(run.no, made)
-            return made.outline
+                return held
+            nodes = await self._nodes_of(run)
+            found = await self._kept(run, nodes)
+            if found is None:
+                memory = self._runtime.engine.memory
+                async with memory.working(run.log_bytes // LOG_BYTES_PER_BYTE):
+                    found = await self._make(run, nodes)
+            self._hold(run.no, found)
+            return found
 
-    async def _make(self, run: RunRecord) -> _Held:
-        store, nodes = self._runtime.store, await self._nodes_of(run)
+    async def _kept(self, run: RunRecord, nodes: Sequence[Node]) -> _Held | None:
+        """The outline as the store keeps it, if it does."""
+        if not run.ended or run.head < LARGE_RUN_EVENTS:
+            return None
+        parts = await paced_read(run.project_id, partial(self._runtime.store.kept_outline, run.no))
+        if not parts:
+            return None
+        digest = _digest(nodes)
+        work = partial(unpack, parts[0], parts[1:], nodes=digest)
+        try:
+            outline = await offload(work, size_bytes=sum(map(len, parts)))
+        except (msgspec.MsgspecError, ValueError, LookupError) as error:
+            log.warning("the kept outline of run %r cannot be read and is made anew: %s", run.id, error)
+            return None
+        return None if outline is None else _Held(outline, True, digest)
+
+    async def _make(self, run: RunRecord, nodes: Sequence[Node]) -> _Held:
+        store = self._runtime.store
         limit = PAGE_BYTES if run.ended else MOMENT_BYTES
         first = partial(store.attempt_page, run.no, after=(0, 0), limit_bytes=limit)
         run, rows = await paced_read(run.project_id, first, size_bytes=run.log_bytes)
@@ -88,7 +134,7 @@ class Outlines:
             outline = None
             while outline is None:
                 outline = await offload(partial(next, slices), size_bytes=builder.size_bytes)
-        return _Held(outline, run.ended)
+        return _Held(outline, run.ended, _digest(nodes))
 
     async def _take_in_all(self, builder: OutlineBuilder, run: RunRecord, rows: list[AttemptRow]) -> None:
         """Takes in pages from the one that has been read on; the next one is read meanwhile."""
@@ -116,6 +162,10 @@ class Outlines:
         while self._held_bytes > self._limit_bytes:
             _, oldest = self._held.popitem(last=False)
             self._held_bytes -= oldest.outline.size_bytes
+
+
+def _digest(nodes: Sequence[Node]) -> str:
+    return hashlib.blake2b(msgspec.json.encode(nodes), digest_size=16).hexdigest()
 
 
 async def _take_in(builder: OutlineBuilder, rows: Sequence[AttemptRow]) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from runglass.errors import WrongExpectedVersion
 from runglass.money import add_usd, format_usd
-from runglass.store.records import Append, StepRow
+from runglass.store.records import LARGE_RUN_EVENTS, Append, StepRow
 from runglass.store.sqlite.checkpoints import drop_checkpoints, has_much
 from runglass.store.sqlite.sql_helpers import count_kept, count_open, now_text
 from runglass.trace import TERMINAL
@@ -62,6 +62,8 @@ def write_append(db: sqlite3.Connection, batch: Append) -> None:
             "INSERT OR REPLACE INTO run_outcome (run_no, result, error, ended_at) VALUES (?, ?, ?, ?)",
             (batch.run_no, batch.result, batch.error, now_text()),
         )
+        if batch.head + len(batch.events) >= LARGE_RUN_EVENTS:
+            db.execute("INSERT OR IGNORE INTO due_outline (run_no) VALUES (?)", (batch.run_no,))
         count_kept(db, batch.run_no)
         return
     if batch.dropped:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from runglass.admin_api import Actor
 from runglass.errors import ImportConflict
-from runglass.store.records import ImportedFlow, ImportedRun, StepRow
+from runglass.store.records import LARGE_RUN_EVENTS, ImportedFlow, ImportedRun, StepRow
 from runglass.store.sqlite.append import write_steps
 from runglass.store.sqlite.audit import note_change
 from runglass.store.sqlite.connections import Connections
@@ -61,6 +61,8 @@ class Imports:
             )
             count_new_run(db, run.project_id, run.log_bytes)
             db.execute("DELETE FROM importing_run WHERE run_no = ?", (run.no,))
+            if run.head >= LARGE_RUN_EVENTS:
+                db.execute("INSERT INTO due_outline (run_no) VALUES (?)", (run.no,))
             told = {"flowId": run.flow.id, "status": run.status, "events": run.head}
             note_change(db, run.project_id, by, "run.imported", run.id, **told)
 

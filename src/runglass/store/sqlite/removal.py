@@ -20,6 +20,7 @@ ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
     "event": ("seq",),
     "step": ("position",),
     "step_attempt": ("position", "attempt"),
+    "kept_outline": ("part",),
     "checkpoint": ("step_id", "loop_path"),
     "void_checkpoint": ("step_id",),
     "owed": ("seq",),
@@ -96,6 +97,7 @@ class Removal:
             count_bytes(db, project_id, -size)
             db.execute("INSERT INTO purged_run (run_no) VALUES (?)", (run_no,))
             db.execute("DELETE FROM ended_run WHERE run_no = ?", (run_no,))
+            db.execute("DELETE FROM due_outline WHERE run_no = ?", (run_no,))
             db.execute("UPDATE run_number SET last = max(last, ?)", (run_no,))
             db.execute("DELETE FROM run WHERE no = ?", (run_no,))
             # With the run and not later: a call that is sent again is not to get an answer out of it.

@@ -1,8 +1,8 @@
 """The store of a single machine: one SQLite file.
 
 Threads and transactions are in `connections.py`; the queries, each beside its row mapping, are in
-`catalog.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`, `checkpoints.py`, `calls.py` and `leases.py`; how
-runs and content go again, in `removal.py` and `expiry.py`; the audit log is in `audit.py`.
+`catalog.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`, `kept_outlines.py`, `checkpoints.py`, `calls.py`
+and `leases.py`; how runs and content go again, in `removal.py` and `expiry.py`; the audit log in `audit.py`.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from runglass.store.sqlite.checkpoints import Checkpoints
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.expiry import Expiry
 from runglass.store.sqlite.imports import Imports
+from runglass.store.sqlite.kept_outlines import KeptOutlines
 from runglass.store.sqlite.leases import Leases
 from runglass.store.sqlite.removal import Removal
 from runglass.store.sqlite.run_lists import RunLists
@@ -23,7 +24,18 @@ from runglass.store.sqlite.runs import Runs
 
 
 class SqliteStore(
-    Catalog, Runs, RunLists, AttemptPages, Checkpoints, Calls, Imports, Leases, Expiry, Removal, Audit
+    Catalog,
+    Runs,
+    RunLists,
+    AttemptPages,
+    KeptOutlines,
+    Checkpoints,
+    Calls,
+    Imports,
+    Leases,
+    Expiry,
+    Removal,
+    Audit,
 ):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 

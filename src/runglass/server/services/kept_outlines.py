@@ -1,0 +1,49 @@
+"""Keeps the outlines of large runs once these have ended, so that whoever opens one does not wait for it."""
+
+import logging
+
+from runglass.clock import Clock
+from runglass.engine.scheduling.pacing import current_project
+from runglass.errors import RunPurged, RunUnreadable, StoreError
+from runglass.server.services.outlines import Outlines
+from runglass.store.base import Store
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+"""So long after none was due it is looked again whether one is."""
+
+
+class OutlineKeeper:
+    """Of one server: makes outlines that are due, one after the other, each at the pace of its project."""
+
+    def __init__(self, store: Store, outlines: Outlines, clock: Clock) -> None:
+        self._store = store
+        self._outlines = outlines
+        self._clock = clock
+
+    async def run_forever(self) -> None:
+        """Keeps what becomes due until it is cancelled. A store that fails is tried again."""
+        while True:
+            try:
+                is_done = not await self.keep_next()
+            except StoreError as error:
+                log.warning("the outlines of runs that have ended could not be kept: %s", error)
+                is_done = True
+            if is_done:
+                await self._clock.sleep(INTERVAL_S)
+
+    async def keep_next(self) -> bool:
+        """Keeps one outline; False where none was due. Raises StoreError."""
+        run = await self._store.due_outline()
+        if run is None:
+            return False
+        current_project.set(run.project_id)
+        try:
+            await self._outlines.keep(run)
+        except RunPurged:
+            log.debug("run %r was deleted while its outline was made", run.id)
+        except RunUnreadable as error:
+            log.warning("no outline is kept: %s", error)
+            await self._store.pass_over_outline(run.no)
+        return True

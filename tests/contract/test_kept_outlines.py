@@ -1,0 +1,95 @@
+"""The outline of a large run is kept once it has ended: who opens the run later does not wait for it."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from runglass.outline import Outline
+from runglass.packed_outline import PackedOutline
+from runglass.server.services.outlines import Outlines
+from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import execute, http_for
+
+LOOP = """
+slug: long
+steps:
+  - id: each
+    type: loop
+    over: items
+    max_concurrency: 8
+    steps:
+      - {id: work, type: passthrough}
+"""
+RENAMED = LOOP.replace("id: work", "id: labour")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as running:
+        running.push(LOOP, publish=False)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def run(server: RunningServer) -> RunRecord:
+    """A large run, once its outline is kept."""
+    with http_for(server, server.key) as http:
+        run_id = execute(http, "long", parameters={"items": list(range(LARGE_RUN_EVENTS // 2))})
+    found = server.call(server.runtime.store.run(run_id))
+    assert found is not None
+    deadline = time.monotonic() + 30
+    while not server.call(server.runtime.store.kept_outline(found.no)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def opened(server: RunningServer, run: RunRecord) -> Outline:
+    """The outline as a server has it that was just started."""
+
+    async def of() -> Outline:
+        return await Outlines(server.runtime).of(run)
+
+    return server.call(of())
+
+
+def text(outline: Outline) -> bytes:
+    return b"".join(outline.json_parts(0, outline.row_count))
+
+
+def test_a_kept_outline_has_the_rows_of_one_that_is_made(server: RunningServer, run: RunRecord) -> None:
+    kept = opened(server, run)
+    assert isinstance(kept, PackedOutline)
+    assert kept.row_count == LARGE_RUN_EVENTS + 1
+    # Of a run that goes on nothing is kept.
+    made = opened(server, msgspec.structs.replace(run, status="running"))
+    assert not isinstance(made, PackedOutline)
+    assert text(kept) == text(made)
+
+
+def test_pages_are_of_the_kept_outline(server: RunningServer, run: RunRecord) -> None:
+    with http_for(server, server.key) as http:
+        page: dict[str, Any] = http.get(
+            f"/flow-runs/{run.id}/trace/outline", params={"after": LARGE_RUN_EVENTS - 2, "limit": 9}
+        ).json()
+    assert page["rowCount"] == LARGE_RUN_EVENTS + 1
+    assert page["columns"]["position"] == [LARGE_RUN_EVENTS // 2 - 1, 0, LARGE_RUN_EVENTS // 2][-2:]
+
+
+def test_one_whose_draft_has_another_tree_by_now_is_made_anew(server: RunningServer, run: RunRecord) -> None:
+    server.push(RENAMED, publish=False)
+    assert not isinstance(opened(server, run), PackedOutline)
+    server.push(LOOP, publish=False)
+    assert isinstance(opened(server, run), PackedOutline)
+
+
+def test_one_that_cannot_be_read_is_made_anew(server: RunningServer, run: RunRecord) -> None:
+    head, *_ = server.call(server.runtime.store.kept_outline(run.no))
+    server.call(server.runtime.store.keep_outline(run.no, 0, b"{"))
+    assert not isinstance(opened(server, run), PackedOutline)
+    server.call(server.runtime.store.keep_outline(run.no, 0, head))
+    assert isinstance(opened(server, run), PackedOutline)
