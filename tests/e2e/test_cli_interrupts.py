@@ -12,6 +12,8 @@ from runglass.cli import end_at_once, interrupts, main
 from runglass.cli.exit_codes import Exit
 from tests.e2e.command import environment, hears_ctrl_c
 
+LONG_S = 30.0
+
 WRAPPED = """
 import os, sys
 {0}
@@ -112,8 +114,9 @@ def test_an_interrupt_that_a_callback_swallowed_comes_again(capsys: pytest.Captu
         with interrupts.Interruptible():
             callback = Callback()
             del callback
-            time.sleep(10)
+            time.sleep(LONG_S)
 
+    began_s = time.monotonic()
     handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
     signal.signal(signal.SIGINT, end_at_once)
     try:
@@ -123,3 +126,4 @@ def test_an_interrupt_that_a_callback_swallowed_comes_again(capsys: pytest.Captu
         signal.signal(signal.SIGINT, handler)
         sys.unraisablehook = hook
     assert capsys.readouterr().err == ""
+    assert time.monotonic() - began_s < LONG_S, "it does not wait for what goes on to end"

@@ -3,7 +3,6 @@
 Before and after that, `end_at_once` handles it. Only for the entry point of a process.
 """
 
-import _thread
 import signal
 import sys
 import threading
@@ -42,6 +41,7 @@ def is_interrupt(error: BaseException | None) -> bool:
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         # Python has callbacks that cannot raise, in imports for one; the interrupt is sent again after them.
-        threading.Timer(AGAIN_S, _thread.interrupt_main).start()
+        # As a signal to this thread, which ends a wait as well.
+        threading.Timer(AGAIN_S, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
     else:
         sys.__unraisablehook__(unraisable)
