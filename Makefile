@@ -40,8 +40,13 @@ define VIEWER_TYPES
 		./node_modules/.bin/tsc && ./node_modules/.bin/tsc --project tsconfig.tests.json; fi
 endef
 
+# Tests wait now and then: with three workers on two processors others go on meanwhile.
+WORKERS = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+# Their files are in memory, where it has room: no test is about a disk's flushes, and stores wait for each.
+FILES = $(or $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 2000000 { print "/dev/shm" }'),$(TMPDIR),/tmp)
+
 # The pages of the viewer are tested in the Chromium of the system, one module on each processor.
-BROWSER_TESTS = $(PY) -m pytest tests/browser -n 2 --dist loadfile
+BROWSER_TESTS = TMPDIR=$(FILES) $(PY) -m pytest tests/browser -n 2 --dist loadfile
 HAS_CHROMIUM = $(PY) tests/browser/chromium.py
 
 # With it, as images of containers have it, every process that a test starts would compile all modules anew.
@@ -59,7 +64,7 @@ demo: $(VENV)/server.stamp ## run a real flow and watch it; ARGS="--file my.txt 
 	@$(VENV)/bin/runglass demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## run the tests; ARGS="tests/unit -k fold"
-	$(PY) -m pytest -n auto $(ARGS)
+	TMPDIR=$(FILES) $(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 	$(if $(ARGS),,$(VIEWER_TESTS))
 	$(if $(ARGS),,@if $(HAS_CHROMIUM) 2>/dev/null; then $(BROWSER_TESTS); \
 		else echo "Chromium was not found: the pages of the viewer were not tested"; fi)

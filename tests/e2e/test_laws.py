@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass import Client
 from runglass.flow import Flow
 from runglass.fold import fold
 from runglass.testing import RunningServer, running_server
+from tests.examples import examples
 from tests.flows import flow_trees
 
 
@@ -19,7 +20,7 @@ def server() -> Iterator[RunningServer]:
         yield running
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(12, of=25)
 @given(flow=flow_trees(), live=st.booleans())
 def test_the_trace_is_the_fold_of_the_live_trace(server: RunningServer, flow: Flow, *, live: bool) -> None:
     """With nested loops, parallel branches, retries, skips and failures; afterwards and meanwhile."""

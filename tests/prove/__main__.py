@@ -17,7 +17,7 @@ from rich.console import Console
 
 from runglass.cli.command_group import CommandGroup
 
-PROOFS = ("simulate", "fuzz", "power", "tails", "cuts", "kill", "canary", "hostile")
+PROOFS = ("laws", "simulate", "fuzz", "power", "tails", "cuts", "kill", "canary", "hostile")
 
 COUNT = click.IntRange(min=1)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -37,6 +37,12 @@ def everything(context: click.Context) -> None:
     said = f"in doubt: {', '.join(lied)}" if lied else "nothing lied"
     console.print(f"{len(PROOFS)} proofs in {time.monotonic() - began:.0f} s; {said}")
     sys.exit(1 if lied else 0)
+
+
+@everything.command()
+def laws() -> None:
+    """The laws that `make test` tries on some examples, on all of them."""
+    prove("laws")
 
 
 @everything.command()

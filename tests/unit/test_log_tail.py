@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.bus.base import Bus
@@ -20,6 +20,7 @@ from runglass.log_tail import PAGE_BYTES, WINDOW_BYTES, Page, Read, Tails
 from runglass.sse import frame
 from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.store import SqliteStore
+from tests.examples import examples
 from tests.prove.tails import tails as prove_tails
 from tests.records import new_run
 
@@ -165,7 +166,7 @@ async def test_the_last_tail_that_leaves_ends_the_listening(tmp_path: Path) -> N
         assert tails.followed_runs == 0
 
 
-@settings(max_examples=25, deadline=None)
+@examples(10, of=25)
 @given(batches=st.lists(st.integers(1, 40), min_size=1, max_size=12), data=st.data())
 def test_resuming_anywhere_loses_and_repeats_nothing(batches: list[int], data: st.DataObject) -> None:
     total = sum(batches) + 1
@@ -328,7 +329,7 @@ def record(head: int = 0, *, status: str = "running", run_id: str = "r") -> RunR
     )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(80, of=200)
 @given(
     seed=st.integers(0, 2**32),
     sizes=st.lists(st.sampled_from([0, 0, 10, 20_000, PAGE_BYTES, 3 * PAGE_BYTES]), max_size=40),

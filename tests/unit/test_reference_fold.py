@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, get_args
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.content import strip_event
@@ -23,6 +23,7 @@ from runglass.flow import Flow
 from runglass.fold import TraceFold
 from runglass.run_api import CaptureMode
 from runglass.store.sqlite.store import SqliteStore
+from tests.examples import examples
 from tests.flows import flow_trees
 from tests.reference_fold import JsonObject, reference_trace
 from tests.run_logs import UNKNOWN, run_logs
@@ -30,8 +31,6 @@ from tests.unit.engine.conftest import open_harness
 from tests.unit.engine.test_budget import Costly, budget_of, run_at_once
 from tests.unit.engine.test_crashes import MODES, live_through
 from tests.unit.engine.test_money import DicedModels, flows_of_llm_steps, walk
-
-SLOW = [HealthCheck.too_slow]
 
 
 def canonical(trace: Any) -> str:
@@ -56,7 +55,7 @@ def test_both_folds_agree_on_every_log() -> None:
     """Every known type of event is met, and a type that nobody knows changes nothing."""
     met: set[str] = set()
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=SLOW)
+    @examples(200, of=400)
     @given(events=run_logs())
     def check(events: list[JsonObject]) -> None:
         for event in events:
@@ -69,13 +68,13 @@ def test_both_folds_agree_on_every_log() -> None:
     assert met == {*get_args(EventType), UNKNOWN}
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
+@examples(50, of=100)
 @given(events=run_logs())
 def test_both_folds_agree_when_the_content_is_gone(events: list[JsonObject]) -> None:
     check_agreement([json.loads(strip_event(json.dumps(event).encode())) for event in events])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
+@examples(12, of=25)
 @given(
     flow=flow_trees(),
     mode=st.sampled_from(MODES),
@@ -89,7 +88,7 @@ def test_both_folds_agree_on_runs_whose_process_dies(
         check_agreement(as_sent(ran.events))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
+@examples(12, of=25)
 @given(flow=flows_of_llm_steps(), seed=st.integers(0, 2**32))
 def test_both_folds_agree_on_runs_that_ask_models(flow: Flow, seed: int) -> None:
     """With tools, retries, answers of no use, and models that tell no usage or have no price."""
@@ -103,7 +102,7 @@ def test_both_folds_agree_on_runs_that_ask_models(flow: Flow, seed: int) -> None
     asyncio.run(run())
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=SLOW)
+@examples(5, of=10)
 @given(budget=st.integers(0, 60), seed=st.integers(0, 2**32))
 def test_both_folds_agree_on_runs_on_a_budget(budget: int, seed: int) -> None:
     """Which reserve before they ask, and fail once nothing is left."""

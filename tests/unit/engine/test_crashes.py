@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.clock import iso
@@ -28,6 +28,7 @@ from runglass.log_tail import Tails
 from runglass.run_api import CaptureMode
 from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
+from tests.examples import examples
 from tests.fakes import CRASH_RETRIES, LEASE_S, VirtualClock
 from tests.flows import SUCCEEDS_LATER, flow_trees
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
@@ -143,7 +144,7 @@ def the_end(ran: Ran) -> tuple[Any, ...]:
     )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(40, of=120)
 @given(
     flow=flow_trees(),
     mode=st.sampled_from(MODES),

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.events import StepEvent, decode_event, is_terminal
@@ -15,6 +15,7 @@ from runglass.run_api import CaptureMode
 from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import TERMINAL, RunSummary, Trace
+from tests.examples import examples
 from tests.flows import flow_trees
 from tests.records import whole_trace
 from tests.unit.engine.conftest import Ran, open_harness, read, start
@@ -53,7 +54,7 @@ async def run(flow: Flow, mode: CaptureMode) -> tuple[Ran, CheckingStore]:
             return await read(house, started.id, outcome), store
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(30, of=60)
 @given(flow=flow_trees(), mode=st.sampled_from(MODES))
 def test_the_trace_is_the_fold_of_the_log_after_every_append(flow: Flow, mode: CaptureMode) -> None:
     ran, store = asyncio.run(run(flow, mode))

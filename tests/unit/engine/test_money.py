@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine.journal.run_spec import Segment, ToolOffer
@@ -28,6 +28,7 @@ from runglass.fold import TraceFold, fold
 from runglass.money import add_usd
 from runglass.store.sqlite.store import SqliteStore
 from runglass.trace import RunTotals, StepTrace, TokenBreakdown
+from tests.examples import examples
 from tests.unit.engine.conftest import EngineHarness, Ran, open_harness, read, start
 
 TOOL = {"type": "function", "function": {"name": "look"}}
@@ -194,7 +195,7 @@ async def walk(house: EngineHarness, flow: Flow) -> Ran:
     return await read(house, started.id, outcome)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(50, of=150)
 @given(flow=flows_of_llm_steps(), seed=st.integers(0, 2**32))
 def test_attempts_run_models_stream_and_budget_are_one_sum(flow: Flow, seed: int) -> None:
     async def run() -> None:

@@ -1,0 +1,14 @@
+"""How many examples a law is tried on: some in `make test`, all of them in `make prove ARGS=laws`."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+VARIABLE, ALL = "RUNGLASS_TEST_EXAMPLES", "all"
+"""The variable of the environment that says so, and its value for all examples."""
+
+
+def examples(some: int, *, of: int) -> settings:
+    """Tries a law on `some` examples, drawn anew each time, or on all `of` them. None may be too slow."""
+    number = of if os.environ.get(VARIABLE) == ALL else some
+    return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow])
