@@ -45,8 +45,8 @@ WORKERS = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 # Their files are in memory, where it has room: no test is about a disk's flushes, and stores wait for each.
 FILES = $(or $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 2000000 { print "/dev/shm" }'),$(TMPDIR),/tmp)
 
-# The pages of the viewer are tested in the Chromium of the system, one module on each processor.
-BROWSER_TESTS = TMPDIR=$(FILES) $(PY) -m pytest tests/browser -n 2 --dist loadfile
+# The pages of the viewer are tested in the Chromium of the system, a module at a time on each worker.
+BROWSER_TESTS = TMPDIR=$(FILES) $(PY) -m pytest tests/browser -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 HAS_CHROMIUM = $(PY) tests/browser/chromium.py
 
 # With it, as images of containers have it, every process that a test starts would compile all modules anew.
