@@ -185,7 +185,7 @@ class RunNumbers(NamedTuple):
     def of(cls, summary: RunSummary) -> "RunNumbers":
         """The numbers of a run; none of one that goes on, whose summary still changes."""
         if summary.status not in TERMINAL:
-            return cls()
+            return NO_NUMBERS
         totals = summary.totals or RunTotals()
         return cls(
             # To a store the number says that the run has ended, also if that was before it began.
@@ -193,6 +193,10 @@ class RunNumbers(NamedTuple):
             None if totals.cost_usd is None else float(totals.cost_usd),
             None if totals.tokens is None else totals.tokens.total,
         )
+
+
+NO_NUMBERS = RunNumbers()
+"""Those of a run that goes on."""
 
 
 class ImportedFlow(NamedTuple):
@@ -289,4 +293,4 @@ class Append(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str | None = None
     log_bytes: int = 0
     open_bytes: int = 0
-    numbers: RunNumbers = RunNumbers()
+    numbers: RunNumbers = NO_NUMBERS

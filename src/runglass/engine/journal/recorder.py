@@ -21,7 +21,7 @@ from runglass.events import KnownEvent, RunStarted, encode_event
 from runglass.fold import RunFold, StepChange
 from runglass.money import ZERO, subtract_usd
 from runglass.store.base import Store
-from runglass.store.records import Append, Checkpoint, RunNumbers, RunRecord
+from runglass.store.records import NO_NUMBERS, Append, Checkpoint, RunNumbers, RunRecord
 from runglass.trace import TERMINAL
 
 log = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ class Recorder:
             if reserved_usd is not self._reserved_usd
             else ZERO,
             ended_at=self._at if status in TERMINAL else None,
-            numbers=RunNumbers.of(self._fold.summary),
+            numbers=RunNumbers.of(self._fold.summary) if status in TERMINAL else NO_NUMBERS,
             log_bytes=log_bytes if counted else 0,
             open_bytes=open_bytes if counted else 0,
         )

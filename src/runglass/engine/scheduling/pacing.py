@@ -74,10 +74,13 @@ def set_project(project_id: int) -> None:
 
 def note_activity(project_id: int) -> None:
     """The project is about: it asks for something, or a run of it goes on."""
-    if last_seen[0][0] != project_id:
-        last_seen[1] = last_seen[0]
-    last_seen[0] = (project_id, clock.monotonic_s())
-    switch_often("others", others_are_active(project_id))
+    now_s, newest = clock.monotonic_s(), last_seen[0]
+    if newest[0] != project_id:
+        last_seen[1] = newest
+    last_seen[0] = (project_id, now_s)
+    # With each append: only the other entry can be of another project.
+    other, seen_s = last_seen[1]
+    switch_often("others", seen_s > now_s - ABOUT_S and other != project_id)
 
 
 def switch_often(why: Literal["others", "large work"], holds: bool) -> None:
