@@ -90,6 +90,12 @@ class BareFlowCompleted(BareEvent, tag="flow_completed", rename="camel"):
     result: msgspec.Raw = msgspec.Raw()
 
 
+class BareLoopStarted(BareEvent, tag="loop_started", rename="camel"):
+    step_id: str
+    iterations: int
+    step_ids: list[str]
+
+
 class BareLoopCompleted(BareEvent, tag="loop_completed", rename="camel"):
     step_id: str
     iterations: int
@@ -100,6 +106,7 @@ AnyBareEvent = (
     | BareStepStarted
     | BareStepOutput
     | BareStepCompleted
+    | BareLoopStarted
     | BareLoopCompleted
     | BareFlowCompleted
 )

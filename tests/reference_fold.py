@@ -35,7 +35,7 @@ OF_ATTEMPTS = (
     "step_error",
     "step_skipped",
 )
-GOING_ON = (*OF_ATTEMPTS, "overrides_applied", "loop_completed")
+GOING_ON = (*OF_ATTEMPTS, "overrides_applied", "loop_started", "loop_completed")
 
 
 def reference_trace(events: list[JsonObject]) -> JsonObject:
@@ -92,6 +92,8 @@ def flow_run(events: list[JsonObject], attempts: list[JsonObject]) -> JsonObject
             "durationMs": end and milliseconds(begin["at"], end["at"]),
             "error": end and run_error(end),
             "overridden": sorted(overridden) or None,
+            "expectedSteps": expected_steps(begin["stepCount"], of_type(events, "loop_started")),
+            "loops": outer_loops(events) or None,
             "totals": totals(attempts, retried=len(of_type(events, "step_retrying"))),
         }
     )
@@ -107,6 +109,26 @@ def run_status(events: list[JsonObject]) -> str:
         elif event["eventType"] in GOING_ON:
             status = "running"
     return status
+
+
+def expected_steps(step_count: int, loops: list[JsonObject]) -> int | None:
+    """Every step once, those in a loop once for each iteration; not told where no loop has begun."""
+    if not loops:
+        return None
+    for loop in loops:
+        step_count += (loop["iterations"] - 1) * len(loop["stepIds"])
+    return step_count
+
+
+def outer_loops(events: list[JsonObject]) -> JsonObject:
+    """The iterations of each loop outside of all others that has begun and has not completed since."""
+    found: JsonObject = {}
+    for event in events:
+        if "loopPath" not in event and event["eventType"] == "loop_started":
+            found[event["stepId"]] = event["iterations"]
+        elif "loopPath" not in event and event["eventType"] == "loop_completed":
+            found.pop(event["stepId"], None)
+    return found
 
 
 def run_error(end: JsonObject) -> JsonObject | None:

@@ -262,6 +262,11 @@ class Log:
             )
             self.to_retry.append(attempt.place)
 
+    def start_loop(self) -> None:
+        step, path = self.draw(st.sampled_from([("loop", ()), ("other", ()), ("inner", (2,))]))
+        iterations, step_ids = self.draw(st.integers(0, 99)), self.draw(st.sampled_from([["a"], ["a", "b"]]))
+        self.write("loop_started", **where((step, path)), iterations=iterations, stepIds=step_ids)
+
     def finish_loop(self) -> None:
         self.write("loop_completed", stepId="loop", iterations=3)
 
@@ -293,7 +298,7 @@ def run_logs(draw: st.DrawFn) -> list[JsonObject]:
     for _ in range(draw(st.integers(0, 25))):
         kind = draw(st.sampled_from(["start", "start", "work", "work", "work", "finish", "finish", "rest"]))
         if kind == "rest":
-            draw(st.sampled_from([log.pause, log.pause, log.finish_loop, log.write_unknown]))()
+            draw(st.sampled_from([log.pause, log.start_loop, log.finish_loop, log.write_unknown]))()
             if log.is_waiting_for_tools:
                 break
         elif kind == "start" or not log.going_on:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         FlowCompleted,
         FlowFailed,
         LoopCompleted,
+        LoopStarted,
         OverridesApplied,
         RunStarted,
         StepCompleted,
@@ -104,6 +105,7 @@ __all__ = [
     "Job",
     "JobState",
     "LoopCompleted",
+    "LoopStarted",
     "ModelCall",
     "ModelReservation",
     "ModelTotals",
@@ -159,9 +161,10 @@ _HOMES = {
         "ToolCallLimitError"
     ),
     "events": (
-        "FlowCancelled FlowCompleted FlowFailed LoopCompleted OverridesApplied RunStarted StepCompleted "
-        "StepError StepInput StepModelCall StepModelReserved StepOutput StepPaused StepPausedForToolCalls "
-        "StepProgress StepResumed StepRetrying StepSkipped StepStarted StreamEvent UnknownEvent"
+        "FlowCancelled FlowCompleted FlowFailed LoopCompleted LoopStarted OverridesApplied RunStarted "
+        "StepCompleted StepError StepInput StepModelCall StepModelReserved StepOutput StepPaused "
+        "StepPausedForToolCalls StepProgress StepResumed StepRetrying StepSkipped StepStarted "
+        "StreamEvent UnknownEvent"
     ),
     "run_api": "Attachment CompletedResult JobState RunPage",
     "session": "SessionExecution SessionStep",

@@ -195,6 +195,16 @@ class StepSkipped(StepEvent, frozen=True, kw_only=True, eq=False, tag="step_skip
     reason: str
 
 
+class LoopStarted(StepEvent, frozen=True, kw_only=True, eq=False, tag="loop_started"):
+    """A loop begins, which will have `iterations` iterations unless one of them fails.
+
+    `step_ids` are the leaf steps inside of it, in document order: each runs or is skipped once an iteration.
+    """
+
+    iterations: int
+    step_ids: list[str]
+
+
 class LoopCompleted(StepEvent, frozen=True, kw_only=True, eq=False, tag="loop_completed"):
     """A loop ended after `iterations` iterations."""
 
@@ -287,6 +297,7 @@ KnownEvent = (
     | StepRetrying
     | StepError
     | StepSkipped
+    | LoopStarted
     | LoopCompleted
     | StepPaused
     | StepPausedForToolCalls
@@ -310,6 +321,7 @@ EventType = Literal[
     "step_retrying",
     "step_error",
     "step_skipped",
+    "loop_started",
     "loop_completed",
     "step_paused",
     "step_paused_for_tool_calls",

@@ -19,6 +19,8 @@ from runglass.events import (
     FlowCancelled,
     FlowCompleted,
     FlowFailed,
+    LoopCompleted,
+    LoopStarted,
     OverridesApplied,
     RunStarted,
     StepCompleted,
@@ -284,6 +286,9 @@ class RunFold:
                 change = self._keep(address, step)
                 del self._open[address]
                 return change
+            case LoopStarted() | LoopCompleted():
+                self._apply_to_loop(event)
+                return None
         known = self._open.get(address)
         if known is None:
             return None
@@ -340,6 +345,18 @@ class RunFold:
                 self._end_attempt("failed" if isinstance(event, StepError) else "retried", known.step, step)
                 return change
         return None
+
+    def _apply_to_loop(self, event: LoopStarted | LoopCompleted) -> None:
+        loops = {step_id: number for step_id, number in self._run.loops.items() if step_id != event.step_id}
+        if isinstance(event, LoopStarted):
+            # Until now each step inside was expected once.
+            expected = self._run.expected_steps
+            if expected is None:
+                expected = self._run.step_count or 0
+            self._set(expected_steps=expected + (event.iterations - 1) * len(event.step_ids))
+            loops[event.step_id] = event.iterations
+        if event.loop_path is None:
+            self._set(loops=loops)
 
     def _keep(self, address: Address, step: StepTrace) -> StepChange:
         known = self._open.get(address)

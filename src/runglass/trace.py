@@ -84,6 +84,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
     `version` 0 is the draft. `started_by` is the name of the API key that started the run. `totals` add up
     all attempts and model calls. `overridden` names what the run's callers set anew, as `STEP.FIELD` or, of a
     step's input, `STEP.input.FIELD`; the values are in the event `overrides_applied`, where content is kept.
+    `expected_steps` is `step_count` with the steps in loops counted once for each iteration, as far as loops
+    have begun. `loops` has the iterations of each loop that is in no other and has begun, but not completed.
     `trace_parent` and `trace_state` are the W3C headers that the run was started with.
     """
 
@@ -101,6 +103,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
     started_by: str | None = None
     error: RunError | None = None
     totals: RunTotals | None = None
+    expected_steps: int | None = None
+    loops: dict[str, int] = {}
     overridden: list[str] = []
     trace_parent: str | None = None
     trace_state: str | None = None

@@ -20,7 +20,7 @@ RUN_FIELDS = {
     "totals",
 }
 ENDED_RUN_FIELDS = RUN_FIELDS | {"completedAt", "durationMs", "startedBy"}
-OPTIONAL_RUN_FIELDS = {"error", "overridden", "blockOverrides"}
+OPTIONAL_RUN_FIELDS = {"error", "overridden", "blockOverrides", "expectedSteps", "loops"}
 STEP_FIELDS = {"attempt", "startedAt", "status", "stepId", "truncated", "inputSizeBytes"}
 OPTIONAL_STEP_FIELDS = {
     "completedAt",
@@ -76,7 +76,8 @@ def test_a_trace_has_the_run_and_its_steps_in_order_of_first_start(
     trace = answer.json()
     assert list(trace) == ["flowRun", "steps"]
     run = trace["flowRun"]
-    assert set(run) == ENDED_RUN_FIELDS
+    assert set(run) == ENDED_RUN_FIELDS | {"expectedSteps"}
+    assert run["expectedSteps"] == len(trace["steps"])
     assert (run["id"], run["status"], run["stepCount"]) == (words, "completed", 5)
     assert run["startedAt"].endswith("Z")
     assert isinstance(run["durationMs"], int)

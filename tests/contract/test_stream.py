@@ -71,6 +71,7 @@ def test_a_finished_run_is_replayed_from_the_first_event_to_the_last(
         "step_retrying",
         "step_completed",
         "step_skipped",
+        "loop_started",
         "loop_completed",
         "flow_completed",
     }
@@ -87,6 +88,7 @@ FIELDS = {
     "step_retrying": {"stepId", "attempt", "error", "nextAttempt", "delayMs"},
     "step_error": {"stepId", "attempt", "error"},
     "step_skipped": {"stepId", "reason"},
+    "loop_started": {"stepId", "iterations", "stepIds"},
     "loop_completed": {"stepId", "iterations"},
     "flow_completed": {"runId", "result", "summary"},
     "flow_failed": {"runId", "error", "stepId"},

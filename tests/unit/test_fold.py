@@ -12,6 +12,7 @@ from runglass.events import (
     FlowFailed,
     KnownEvent,
     LoopCompleted,
+    LoopStarted,
     RunStarted,
     StepCompleted,
     StepError,
@@ -205,6 +206,28 @@ def test_iterations_are_told_apart_by_their_whole_path() -> None:
         (0, (1, 0), "completed"),
         (1, (0, 1), "running"),
     ]
+
+
+def test_a_run_expects_each_step_of_a_loop_once_an_iteration() -> None:
+    def begun(
+        step_id: str, iterations: int, *step_ids: str, path: tuple[int, ...] | None = None
+    ) -> LoopStarted:
+        return LoopStarted(
+            **RUN, step_id=step_id, loop_path=path, iterations=iterations, step_ids=list(step_ids)
+        )
+
+    # Step `first`, then a loop with `a` and the loop of `b`.
+    log: list[KnownEvent] = [msgspec.structs.replace(run_started(), step_count=3)]
+    assert fold(log).flow_run.expected_steps is None
+    for event, expected, loops in (
+        (begun("outer", 40, "a", "b"), 1 + 40 * 2, {"outer": 40}),
+        (begun("inner", 5, "b", path=(0,)), 1 + 40 + 39 + 5, {"outer": 40}),
+        (begun("inner", 0, "b", path=(1,)), 1 + 40 + 38 + 5, {"outer": 40}),
+        (LoopCompleted(**RUN, step_id="outer", iterations=40), 84, {}),
+    ):
+        log.append(event)
+        run = fold(log).flow_run
+        assert (run.expected_steps, run.loops) == (expected, loops)
 
 
 def test_a_skipped_leaf_is_listed_where_it_was_skipped() -> None:

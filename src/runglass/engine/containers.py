@@ -29,7 +29,7 @@ from runglass.engine.step_variables import names_for, needed_by
 from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.executor import StepExecutor
 from runglass.errors import StepFailure
-from runglass.events import LoopCompleted, StepSkipped
+from runglass.events import LoopCompleted, LoopStarted, StepSkipped
 from runglass.flow import ConditionStep, LoopStep, ParallelStep, Step, leaves
 
 WalkSteps = Callable[[Sequence[Step], Payload, Scope, StepPosition], Awaitable[Payload]]
@@ -135,7 +135,17 @@ class Containers:
         if failure is not None:
             async with self._memory.using([data], decoded=False):
                 await self._attempts.fail(step, data, failure, place)
-        self._recorder.add_checkpoint(decision_checkpoint(step, place, decision))
+        self._recorder.record_with_next(
+            LoopStarted(
+                execution_id=self._id,
+                step_id=step.id,
+                loop_index=place.loop_index,
+                loop_path=place.loop_path,
+                iterations=len(items),
+                step_ids=[leaf.id for leaf in leaves(step.steps)],
+            ),
+            checkpoint=decision_checkpoint(step, place, decision),
+        )
         return _items(decision) if len(decision) > LARGE_BYTES else items
 
     async def condition(

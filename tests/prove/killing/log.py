@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from runglass.events import (
     FlowCompleted,
     LoopCompleted,
+    LoopStarted,
     RunStarted,
     StepCompleted,
     StepError,
@@ -57,7 +58,7 @@ class Log:
         self.lost: set[tuple[Address, int]] = set()
         self.failures: Counter[Address] = Counter()
         self._over: set[Address] = set()
-        self._loops: set[Address] = set()
+        self._loops: dict[str, set[Address]] = {"loop_started": set(), "loop_completed": set()}
         self._cut: dict[Address, int] = {}
         self._next: dict[Address, int] = {}
         self._at = ""
@@ -80,8 +81,11 @@ class Log:
         if event.at < self._at:
             yield f"event {seq} is dated before the one before it"
         self._at, self.last = event.at, event.event_type
-        if isinstance(event, LoopCompleted):
-            yield from self._once(Address(event.step_id, event.loop_path), self._loops, seq)
+        if isinstance(event, LoopStarted | LoopCompleted):
+            address = Address(event.step_id, event.loop_path)
+            yield from self._once(address, self._loops[event.event_type], seq)
+            if address not in self._loops["loop_started"]:
+                yield f"event {seq} ends a loop that has not begun: {_name(address)}"
         elif isinstance(event, StepSkipped):
             yield from self._once(Address(event.step_id, event.loop_path), self._over, seq)
         elif isinstance(event, StepStarted):

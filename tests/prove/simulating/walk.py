@@ -13,6 +13,7 @@ from runglass.engine.journal.resume import WORKER_LOST
 from runglass.engine.steps.retries import PROVIDER_RETRY
 from runglass.events import (
     LoopCompleted,
+    LoopStarted,
     StepCompleted,
     StepError,
     StepEvent,
@@ -45,6 +46,7 @@ class Pass:
         self.completed: set[Address] = set()
         self.lost: dict[Address, str] = {}
         self.decisions: dict[Address, Any] = {}
+        self._loops: dict[Address, int] = {}
         self._looped: set[Address] = set()
         self._skipped: set[Address] = set()
         self._attempts: Counter[Address] = Counter()
@@ -65,7 +67,7 @@ class Pass:
         dropped = set(step_ids)
         for known in (self.completed, self._looped, self._skipped):
             known.difference_update([address for address in known if address.step_id in dropped])
-        for counted in (self.lost, self._crashes, self._failures):
+        for counted in (self.lost, self._loops, self._crashes, self._failures):
             for address in [address for address in counted if address.step_id in dropped]:
                 if address not in self._running:
                     del counted[address]
@@ -92,7 +94,14 @@ class Pass:
             case StepSkipped():
                 self._begins(address, event.attempt)
                 self._skipped.add(address)
+            case LoopStarted():
+                assert address not in self._loops, f"loop {address} has begun twice"
+                items = self.decisions.get(address)
+                assert items is not None, f"loop {address} has begun and not decided"
+                assert len(items) == event.iterations, f"loop {address} is of {items}"
+                self._loops[address] = event.iterations
             case LoopCompleted():
+                assert self._loops.get(address) == event.iterations, f"loop {address} has not begun so"
                 assert address not in self._looped, f"loop {address} has ended twice"
                 self._looped.add(address)
             case (

@@ -113,12 +113,12 @@ def check(ran: Ran, logs: list[list[bytes]], flow: Flow) -> None:
         (event.step_id, event.loop_path) for event in ran.events if isinstance(event, StepCompleted)
     )
     assert max(done.values(), default=1) == 1, "a finished step is never run again"
-    ends = Counter(
+    once = Counter(
         (event.event_type, getattr(event, "step_id", None), getattr(event, "loop_path", None))
         for event in ran.events
-        if event.event_type in ("loop_completed", "step_skipped")
+        if event.event_type in ("loop_started", "loop_completed", "step_skipped")
     )
-    assert max(ends.values(), default=1) == 1
+    assert max(once.values(), default=1) == 1
     for attempts in ran.attempts.values():
         for path in {step.loop_path for step in attempts}:
             numbers = [step.attempt for step in attempts if step.loop_path == path]

@@ -11,7 +11,15 @@ import pytest
 from runglass.engine.run_outcome import RunOutcome
 from runglass.engine.steps.handlers import perform
 from runglass.errors import StoreError
-from runglass.events import FlowCompleted, FlowFailed, LoopCompleted, StepProgress, StepRetrying, StepSkipped
+from runglass.events import (
+    FlowCompleted,
+    FlowFailed,
+    LoopCompleted,
+    LoopStarted,
+    StepProgress,
+    StepRetrying,
+    StepSkipped,
+)
 from runglass.fold import fold
 from runglass.store.records import Append
 from runglass.store.sqlite.store import SqliteStore
@@ -179,6 +187,17 @@ async def test_nested_loops_have_one_address_per_iteration(execute: Execute) -> 
         if isinstance(event, LoopCompleted)
     ]
     assert loops == [("cells", (0,), 2), ("cells", (1,), 1), ("rows", None, 2)]
+    begun = [
+        (event.step_id, event.loop_path, event.iterations, event.step_ids)
+        for event in ran.events
+        if isinstance(event, LoopStarted)
+    ]
+    assert begun == [
+        ("rows", None, 2, ["square"]),
+        ("cells", (0,), 2, ["square"]),
+        ("cells", (1,), 1, ["square"]),
+    ]
+    assert ran.trace.flow_run.expected_steps == len(ran.trace.steps)
 
 
 async def test_an_empty_loop_has_no_iterations_and_no_steps(execute: Execute) -> None:

@@ -12,7 +12,7 @@ from runglass.bus.memory import MemoryBus
 from runglass.engine.journal.recorder import Recorder
 from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, pace_of, set_project
 from runglass.errors import PermanentStoreError, StoreError
-from runglass.events import FlowCancelled, RunStarted, StepCompleted, StepStarted, decode_event
+from runglass.events import FlowCancelled, LoopStarted, RunStarted, StepCompleted, StepStarted, decode_event
 from runglass.fold import RunFold, fold
 from runglass.store.records import Append, Checkpoint, RunRecord
 from runglass.store.sqlite.store import SqliteStore
@@ -96,6 +96,27 @@ async def test_events_of_one_turn_travel_in_one_append(
     events = [decode_event(data) for data in await stored(store, run)]
     assert [event.seq for event in events] == [1, 2, 3, 4]
     assert await store.checkpoints(run.no) == [Checkpoint("a", "", b"{}")]
+
+
+async def test_an_event_can_wait_for_the_append_of_the_one_that_follows(
+    store: CountingStore, run: RunRecord, recorder: Recorder
+) -> None:
+    recorder.record(run_started())
+    await recorder.commit()
+    begun = LoopStarted(execution_id="r", step_id="l", iterations=2, step_ids=["a"])
+    recorder.record_with_next(begun, checkpoint=Checkpoint("l?", "", b"[1,2]"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(store.batches) == 1
+    recorder.record(started())
+    store.appended.clear()
+    async with asyncio.timeout(5):
+        await store.appended.wait()
+    assert [len(batch.events) for batch in store.batches] == [1, 2]
+    assert await store.checkpoints(run.no) == [Checkpoint("l?", "", b"[1,2]")]
+    recorder.record_with_next(msgspec.structs.replace(begun, seq=0))
+    await recorder.close()
+    assert len(await stored(store, run)) == 4, "none is left behind where no other follows"
 
 
 async def test_events_are_stored_without_a_commit(

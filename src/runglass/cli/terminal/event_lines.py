@@ -14,6 +14,7 @@ from runglass.events import (
     FlowCompleted,
     FlowFailed,
     LoopCompleted,
+    LoopStarted,
     OverridesApplied,
     RunStarted,
     StepCompleted,
@@ -106,6 +107,8 @@ def _line_parts(event: StreamEvent) -> LineParts:
             return "✗", "bold red", f"failed on attempt {event.attempt}: {error}"
         case StepSkipped():
             return "–", "dim", f"skipped: {one_line(event.reason)}"
+        case LoopStarted():
+            return "▷", "cyan", f"loop started, {formatting.counted(event.iterations, 'iteration')}"
         case LoopCompleted():
             return "✓", "green", f"loop completed, {formatting.counted(event.iterations, 'iteration')}"
         case StepPaused():

@@ -66,6 +66,7 @@ class Recorder:
         self._sent = run.head
         self._at = not_before
         self._events: list[bytes] = []
+        self._is_send_due = False
         self._changes: dict[tuple[int, int], StepChange] = {}
         self._checkpoints: list[Checkpoint] = []
         self._dropped: list[str] = []
@@ -117,8 +118,13 @@ class Recorder:
 
         It is sent off at the end of this turn of the event loop, or by `commit`, whichever comes first.
         """
-        if not self._events:
+        if not self._is_send_due:
             asyncio.get_running_loop().call_soon(self._send)
+            self._is_send_due = True
+        self.record_with_next(event, checkpoint=checkpoint)
+
+    def record_with_next(self, event: KnownEvent, *, checkpoint: Checkpoint | None = None) -> None:
+        """Adds an event as `record` does, to travel with the one that follows, or with the next `commit`."""
         self._head += 1
         # Clocks are set back now and then; the log's times are not.
         self._at = max(self._at, iso(self._clock.now()))
@@ -192,6 +198,7 @@ class Recorder:
             await asyncio.wait(set(self._appends))
 
     def _send(self) -> None:
+        self._is_send_due = False
         # An append that the store reports as failed may be in it all the same: nothing may follow on that.
         if not self._events or self._failure is not None:
             return
