@@ -184,6 +184,8 @@ def _orders(kind: str, orders: str) -> _Story:
     lines = orders.split("\n")
     system = "Describe the order that you are given in one friendly sentence."
     story.step("read_lines", {"message": orders}, {"lines": lines}, ms=4)
+    inside = ["describe", "price"]
+    story.add("loop_started", stepId="each_order", iterations=len(lines), stepIds=inside)
     for index, line in enumerate(lines):
         article, price = line.split(" ")
         text = f"Somebody would like some {article}, please, at {price}."
@@ -218,11 +220,16 @@ def _nested() -> _Story:
     story = _Story("nested", "search-a-grid")
     rows = [[(row * 50 + column) % 97 for column in range(50)] for row in range(40)]
     story.step("lay_out", {}, {"rows": rows}, ms=9)
+    story.add("loop_started", stepId="each_row", iterations=len(rows), stepIds=["look", "count_cells"])
     for index, row in enumerate(rows):
+        place: dict[str, Any] = {"loopIndex": index, "loopPath": [index]}
+        story.add("loop_started", stepId="each_cell", **place, iterations=len(row), stepIds=["look"])
         for column, cell in enumerate(row):
             seen = {"cell": cell, "index": column}
             story.step("look", seen, seen, ms=1 + (index * column) % 3, path=[index, column])
+        story.add("loop_completed", stepId="each_cell", **place, iterations=len(row))
         story.step("count_cells", {"items": len(row)}, {"cells": len(row)}, ms=2, path=[index])
+    story.add("loop_completed", stepId="each_row", iterations=len(rows))
     story.step("count_rows", {"items": len(rows)}, {"rows": 40, "cells": 2000}, ms=2)
     story.add("flow_completed", runId=story.run_id, stepId="count_rows", result={"rows": 40, "cells": 2000})
     return story

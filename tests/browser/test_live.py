@@ -78,9 +78,21 @@ def test_a_run_grows_while_it_is_watched(server: RunningServer, visitor: Visitor
     iterations = page.get_by_role("treeitem", name=re.compile("^each .*loop")).locator(".note")
     for _ in range(6):
         expect(iterations).not_to_have_text(iterations.inner_text())
+    loop = page.get_by_role("treeitem", name=re.compile(r"^each \d+ of 1,000\siterations .*loop"))
+    expect(loop.locator(".bar")).to_be_visible()
     cancel(server, run_id)
     expect(page.locator("header")).to_contain_text("cancelled in")
     expect(page).to_have_title(re.compile("^cancelled"))
+
+
+def test_the_list_says_how_far_a_run_is(server: RunningServer, visitor: Visitor) -> None:
+    run_id = start(server, "steady")
+    page = open_run(visitor, run_id)
+    expect(page.get_by_role("treeitem", name=re.compile("of 1,000"))).to_be_visible()
+    page = visitor.open("/")
+    row = page.locator("tr", has=page.locator(f'a[data-run="{run_id}"]'))
+    expect(row.locator(".c-steps")).to_have_text(re.compile(r"^\s*\d+/3k"))
+    cancel(server, run_id)
 
 
 def test_following_selects_what_runs_until_somebody_moves_away(

@@ -347,6 +347,19 @@ def test_how_many_steps_a_run_ran(status: str, count: int, totals: RunTotals | N
     assert formatting.steps(run) == told
 
 
+@pytest.mark.parametrize(
+    ("status", "totals", "told"),
+    [
+        ("running", RunTotals(completed=18, skipped=2), "18/38"),
+        ("paused", RunTotals(completed=41), "41"),
+        ("failed", RunTotals(completed=18, failed=1), "19"),
+    ],
+)
+def test_how_many_steps_a_run_with_loops_ran(status: str, totals: RunTotals, told: str) -> None:
+    run = RunSummary(id="r", flow_id="f", status=status, step_count=3, expected_steps=40, totals=totals)
+    assert formatting.steps(run) == told
+
+
 def test_a_list_marks_runs_with_text_that_was_cut_and_costs_that_are_not_all(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

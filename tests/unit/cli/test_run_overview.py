@@ -92,6 +92,20 @@ def test_the_tree_has_attempts_below_their_step_and_marks_beside_colours() -> No
     assert tree[1].split()[-4:] == ["1.21", "s", "2,100", "$0.03"]
 
 
+def test_a_loop_that_has_not_had_all_of_its_iterations_says_how_many_there_will_be() -> None:
+    running = RunSummary(id="r", flow_id="f", status="running", loops={"each": 40})
+    attempts = [Attempt("ask", (at,)) for at in range(3)]
+    assert shown(running, rows_of(NODES, attempts), most=1)[-2].startswith("✓ each  3 of 40 iterations")
+    assert shown(running, rows_of(NODES, attempts), most=1, width=50)[-2].startswith("✓ each 3/40x")
+    inner = [
+        Node("outer", "outer", "loop", -1),
+        Node("each", "each", "loop", 0),
+        Node("ask", "ask", "step", 1),
+    ]
+    lines = shown(running, rows_of(inner, [Attempt("ask", (7, at)) for at in range(3)]))
+    assert any("each  3 iterations" in line for line in lines), "of a loop in another one nobody knows"
+
+
 def test_a_run_that_waits_says_for_what() -> None:
     paused = RunSummary(id="r", flow_id="f", status="paused")
     rows = rows_of(NODES, [Attempt("answer", status="running", end=None)], is_paused=True)

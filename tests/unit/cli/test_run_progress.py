@@ -93,6 +93,36 @@ def test_iterations_of_a_step_are_one_line_with_counts(run: Watched) -> None:
     assert run.lines(at_ms=1500)[1:] == ["  ▷ look  14 done  6 running 1.5 s  [14] [15] [16] [17] …"]
 
 
+def test_a_loop_has_a_bar_of_the_iterations_that_have_begun(run: Watched) -> None:
+    run.event("loop_started", stepId="each", iterations=40, stepIds=["look", "rest"])
+    assert run.lines()[1:] == ["  ⟳ each  ░░░░░░░░░░ 0 of 40 iterations begun"]
+    for at in range(18):
+        run.begin("look", at)
+        run.complete("look", at)
+    run.begin("beside", 25)
+    run.event("step_skipped", stepId="rest", attempt=1, reason="", **in_loop((18,)))
+    run.event("loop_started", stepId="inner", iterations=3, stepIds=["rest"], **in_loop((18,)))
+    assert run.lines()[1] == "  ⟳ each  ████░░░░░░ 19 of 40 iterations begun"
+    assert run.lines(width=50)[1] == "  ⟳ each  19 of 40 iterations begun"
+    run.event("loop_completed", stepId="each", iterations=40)
+    assert not any("⟳" in line for line in run.lines())
+    assert not any("loop started" in line for line in run.stayed)
+
+
+def test_a_loop_that_failed_has_no_bar_once_the_run_goes_on_behind_it(run: Watched) -> None:
+    run.event("loop_started", stepId="each", iterations=40, stepIds=["look"])
+    run.begin("look", 0)
+    run.begin("beside")
+    assert any("1 of 40" in line for line in run.lines())
+    run.event("step_started", stepId="after", stepIndex=1, attempt=1)
+    assert not any("⟳" in line for line in run.lines())
+
+
+def test_an_empty_loop_has_a_full_bar(run: Watched) -> None:
+    run.event("loop_started", stepId="each", iterations=0, stepIds=["look"])
+    assert run.lines()[1:] == ["  ⟳ each  ██████████ 0 of 0 iterations begun"]
+
+
 def test_many_lines_about_one_step_in_a_loop_are_counted(run: Watched) -> None:
     for at in range(500):
         run.begin("look", at)

@@ -18,6 +18,7 @@ from runglass.cli.terminal.event_lines import EventLines, step_label
 from runglass.cli.terminal.output import complain, is_watched, note, stderr, write_json, write_line
 from runglass.errors import APIError, APITimeoutError
 from runglass.events import (
+    LoopStarted,
     StepInput,
     StepModelCall,
     StepModelReserved,
@@ -176,7 +177,7 @@ async def _within(timeout_s: float, run: "WatchedRun") -> CompletedResult:
         raise APITimeoutError(f"{message}; {goes_on}") from error
 
 
-_NOT_SHOWN = (StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
+_NOT_SHOWN = (LoopStarted, StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
 """Events that are not shown while the command waits for the result."""
 
 

@@ -144,8 +144,9 @@ def steps(run: RunSummary) -> str:
     if run.totals is None:
         return UNKNOWN
     done = run.totals.completed + run.totals.failed
-    total = run.step_count or 0
-    # In loops there are more than the flow has steps, and nobody knows how many.
+    expected = run.step_count if run.expected_steps is None else run.expected_steps
+    # Steps that are run anew, in a step-through, are more than were expected.
+    total = (expected or 0) - run.totals.skipped
     of_total = f"/{total:,}" if run.status not in TERMINAL and done <= total else ""
     retried = f" ({run.totals.retried:,} retried)" if run.totals.retried else ""
     return f"{done:,}{of_total}{retried}"

@@ -51,12 +51,16 @@ def outline_lines(
     begin_ms: int,
     end_ms: int,
     errors: Mapping[int, str],
+    loops: Mapping[str, int],
     width: int | None,
 ) -> Iterator[Text]:
-    """The tree below a header. Below a row stands its error, where `errors` has one."""
+    """The tree below a header. Below a row stands its error, where `errors` has one.
+
+    `loops` has the iterations that loops in no other loop will have, or would have had.
+    """
     most_indent = MOST_INDENT if width is None else max(2, min(width // 10, MOST_INDENT))
     is_narrow = width is not None and width < NARROW
-    labels = [_label(rows, line, most_indent, is_narrow=is_narrow) for line in tree]
+    labels = [_label(rows, line, loops, most_indent, is_narrow=is_narrow) for line in tree]
     numbers = [_numbers(rows, line) for line in tree]
     columns, left_out = _columns(labels, numbers, width)
     axis = TimeAxis(begin_ms, max(end_ms, begin_ms + 1), columns.bar)
@@ -101,7 +105,9 @@ def _columns(
     return Columns(label, min(bar, MOST_BAR), widths), left_out
 
 
-def _label(rows: OutlineRows, line: TreeLine, most_indent: int, *, is_narrow: bool) -> Text:
+def _label(
+    rows: OutlineRows, line: TreeLine, loops: Mapping[str, int], most_indent: int, *, is_narrow: bool
+) -> Text:
     label = Text("  " * min(line.depth, most_indent))
     if line.depth > most_indent:
         label.append("> ", "dim")
@@ -122,16 +128,18 @@ def _label(rows: OutlineRows, line: TreeLine, most_indent: int, *, is_narrow: bo
         name = one_line(rows.name(row), limit=NAME_CHARS)
         is_worst = rows.status(row) == "failed" and rows.size[row] == 1
         label.append(name, "bold red" if is_worst else "dim" if rows.status(row) == "skipped" else "")
-    if note := _note(rows, line, is_narrow=is_narrow):
+    if note := _note(rows, line, loops, is_narrow=is_narrow):
         label.append(f"{' ' if is_narrow else '  '}{note}", "dim")
     return label
 
 
-def _note(rows: OutlineRows, line: TreeLine, *, is_narrow: bool) -> str:
+def _note(rows: OutlineRows, line: TreeLine, loops: Mapping[str, int], *, is_narrow: bool) -> str:
     row, kind = line.row, rows.kind(line.row)
     if kind == "loop":
         number = sum(1 for _ in rows.children(row))
-        counted = f"{number:,}x" if is_narrow else formatting.counted(number, "iteration")
+        total = number if rows.loop_path(row) else loops.get(rows.name(row), number)
+        of_total = "" if total == number else f"{number:,}/" if is_narrow else f"{number:,} of "
+        counted = of_total + (f"{total:,}x" if is_narrow else formatting.counted(total, "iteration"))
         return f"{counted}{' …' if line.is_closed else ''}"
     if rows.attempts[row] > 1:
         return f"{rows.attempts[row]}x" if is_narrow else f"{rows.attempts[row]} attempts"

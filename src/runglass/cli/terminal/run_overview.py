@@ -64,7 +64,13 @@ class RunOverview:
             if attempt.error_context is not None
         }
         yield from outline_lines(
-            rows, self._tree, begin_ms=begin_ms, end_ms=end_ms, errors=errors, width=width
+            rows,
+            self._tree,
+            begin_ms=begin_ms,
+            end_ms=end_ms,
+            errors=errors,
+            loops=run.loops,
+            width=width,
         )
         yield from self._left_out(named)
 

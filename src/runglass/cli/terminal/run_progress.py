@@ -13,8 +13,10 @@ from rich.text import Text
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.event_lines import EventLines
+from runglass.cli.terminal.loop_progress import LoopProgress
 from runglass.cli.terminal.output import one_line
 from runglass.events import (
+    LoopStarted,
     StepCompleted,
     StepError,
     StepEvent,
@@ -41,7 +43,7 @@ TEXT_CHARS = 200
 BAR_CELLS = 10
 NARROW = 60
 
-_PASSING = (StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
+_PASSING = (LoopStarted, StepStarted, StepInput, StepProgress, StepModelReserved, StepModelCall, StepOutput)
 """Events of what goes on, which the changing lines tell."""
 
 Address = tuple[str, tuple[int, ...] | None]
@@ -61,6 +63,7 @@ class RunProgress:
     def __init__(self) -> None:
         self._fold = RunFold(RunSummary(id="", flow_id="", status="pending"))
         self._lines = EventLines()
+        self._loops = LoopProgress()
         self._begun: datetime | None = None
         self._last: datetime | None = None
         self._ended: dict[str, Counter[str]] = defaultdict(Counter)
@@ -90,7 +93,8 @@ class RunProgress:
 
     def lines(self, *, now: datetime, width: int, most: int = MOST_LINES) -> Sequence[Text]:
         """What goes on at a moment: at most so many lines of at most so many cells."""
-        steps = list(self._step_lines(now))
+        is_narrow = width < NARROW
+        steps = [*self._loop_lines(is_narrow=is_narrow), *self._step_lines(now)]
         room = max(most - 1, 0)
         if len(steps) > room:
             hidden = len(steps) - max(room - 1, 0)
@@ -98,13 +102,14 @@ class RunProgress:
                 *steps[: max(room - 1, 0)],
                 Text(f"  … and {formatting.counted(hidden, 'step')} more", "dim"),
             ]
-        lines = [self._head(now, is_narrow=width < NARROW), *steps][:most]
+        lines = [self._head(now, is_narrow=is_narrow), *steps][:most]
         for line in lines:
             line.truncate(width, overflow="ellipsis")
         return lines
 
     def _add_to_step(self, event: StepEvent, at: datetime | None) -> None:
         address = (event.step_id, event.loop_path)
+        self._loops.add(event)
         match event:
             case StepProgress():
                 self._texts[address] = (self._texts.get(address, "") + event.text)[-TEXT_CHARS:]
@@ -148,11 +153,9 @@ class RunProgress:
         head = Text.assemble((f"{mark} ", style), (one_line(formatting.flow(run), limit=64), "bold"))
         if run.step_count:
             seen = min(len(self._seen), run.step_count)
-            filled = seen * BAR_CELLS // run.step_count
             head.append("  ")
             if not is_narrow:
-                head.append("█" * filled, "cyan")
-                head.append("░" * (BAR_CELLS - filled) + " ", "dim")
+                head.append_text(_bar(seen, run.step_count))
             head.append(f"{seen}/{run.step_count} steps begun")
         if self._begun is not None:
             head.append(f"  {_since(self._begun, now)}")
@@ -170,6 +173,15 @@ class RunProgress:
             if totals.cost_usd is not None:
                 head.append(f"  {formatting.least_money(totals)}")
         return head
+
+    def _loop_lines(self, *, is_narrow: bool) -> Iterator[Text]:
+        """A line for each loop that goes on inside of no other one."""
+        for step_id, begun, iterations in self._loops.going():
+            line = Text.assemble(("  ⟳ ", "cyan"), one_line(step_id, limit=40), "  ")
+            if not is_narrow:
+                line.append_text(_bar(begun, iterations))
+            line.append(f"{begun:,} of {formatting.counted(iterations, 'iteration')} begun")
+            yield line
 
     def _step_lines(self, now: datetime) -> Iterator[Text]:
         """A line for each step that goes on; iterations of one step are one line."""
@@ -228,6 +240,11 @@ class RunProgress:
             first = "" if due is None else f", {_next_attempt(due, now)}"
             line.append(f"  {formatting.counted(waiting, 'attempt')} to come{first}", "yellow")
         return line
+
+
+def _bar(done: int, total: int) -> Text:
+    filled = min(done, total) * BAR_CELLS // total if total else BAR_CELLS
+    return Text.assemble(("█" * filled, "cyan"), ("░" * (BAR_CELLS - filled) + " ", "dim"))
 
 
 def _since(then: datetime, now: datetime) -> str:

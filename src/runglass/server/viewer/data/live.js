@@ -5,7 +5,7 @@ import {
 
 /** @typedef {import("./columns.js").Rows} Rows */
 /** @typedef {{eventType: string, seq: number, at: string, stepId?: string, loopIndex?: number, loopPath?: number[],
- *   attempt?: number, durationMs?: number, tokens?: {total: number}, costUsd?: string, text?: string}} RunEvent */
+ *   iterations?: number, attempt?: number, durationMs?: number, tokens?: {total: number}, costUsd?: string, text?: string}} RunEvent */
 
 /** Of so many rows inside of a container the worst is looked for each time, of more it is kept. */
 const FEW_ROWS = 64;

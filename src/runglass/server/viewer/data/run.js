@@ -7,7 +7,7 @@ import { money, oneLine } from "./format.js";
 /** @typedef {{id: string, flowId: string, status: string, triggerType?: string, startedAt?: string,
  *   completedAt?: string, durationMs?: number, stepCount?: number, flowSlug?: string, version?: number,
  *   sessionId?: string, startedBy?: string, error?: {code: string, message?: string, stepId?: string},
- *   totals?: Totals}} Run */
+ *   totals?: Totals, expectedSteps?: number, loops?: Record<string, number>}} Run */
 
 const ENDED = new Set(["completed", "failed", "cancelled"]);
 
@@ -25,6 +25,14 @@ export function soFarOf(run, nowMs) {
 export function stepsDone(run) {
   const totals = run.totals;
   return totals ? totals.completed + totals.failed : 0;
+}
+
+/** How many steps it will have ended, as far as loops have begun; undefined where nobody can tell, or it has ended.
+ * @param {Run} run */
+export function stepsExpected(run) {
+  const expected = (run.expectedSteps ?? run.stepCount ?? 0) - (run.totals?.skipped ?? 0);
+  // Steps that are run anew, in a step-through, are more than were expected.
+  return hasEnded(run) || stepsDone(run) > expected ? undefined : expected;
 }
 
 /** The name of its flow with the version: `grade-3 v4`. @param {Run} run */

@@ -6,6 +6,7 @@ import { addressOf, rowAt } from "../data/address.js";
 import { Rows } from "../data/columns.js";
 import { densityOf, idleTimes } from "../data/density.js";
 import { LiveRows } from "../data/live.js";
+import { LoopTotals } from "../data/loops.js";
 import { Shape } from "../data/shape.js";
 import { hasEnded } from "../data/run.js";
 import { View } from "../data/view.js";
@@ -41,6 +42,7 @@ export class RunModel {
     this.matches = signal(0);
     /** Text of the selected attempt as its model says it. @type {Map<string, string>} */
     this.said = new Map();
+    this.loops = new LoopTotals();
     /** The row that a key for the slowest or costliest led to. @type {{row: number, measure: string}|null} */
     this.lastMost = null;
     /** The timer of the next refresh. @type {ReturnType<typeof setTimeout>|undefined} */
@@ -94,12 +96,18 @@ export class RunModel {
 
   async open() {
     try {
-      this.run.value = await get(this.path, this.abort.signal);
+      this.take(await get(this.path, this.abort.signal));
       await this.load();
       if (!this.hasEnded()) await this.followLive();
     } catch (error) {
       if (!this.abort.signal.aborted) this.problem.value = errorOf(error);
     }
+  }
+
+  /** Takes in a summary. @param {import("../data/run.js").Run} run */
+  take(run) {
+    this.loops.learn(run);
+    this.run.value = run;
   }
 
   close() {
@@ -172,6 +180,7 @@ export class RunModel {
           // An outline that was read anew may be ahead of the stream.
           if (event.seq <= this.seq) continue;
           this.hear(event);
+          this.loops.apply(event);
           if (!live.apply(event) || event.eventType.startsWith("step_paused")) again ||= Date.now();
           ended ||= /^flow_(completed|failed|cancelled)$/.test(event.eventType);
         }
@@ -193,7 +202,7 @@ export class RunModel {
   /** @param {boolean} ended */
   async readSummary(ended) {
     try {
-      this.run.value = await get(this.path, this.abort.signal);
+      this.take(await get(this.path, this.abort.signal));
       if (ended) this.refresh();
     } catch (error) {
       const isUnreachable = error instanceof ApiError && error.status === 0;

@@ -43,6 +43,7 @@ export function Overview({ model, row, value, controls }) {
 export function ContainerFacts({ model, row }) {
   const { rows } = model;
   const going = rows.end[row] < 0 && rows.start[row] >= 0;
+  const far = model.loops.of(rows, row);
   const inner = rows.children[row] > 0 && rows.kind[rows.first[row]] === ITERATION ? "iterations" : "inside";
   return html`
     <dl class="facts">
@@ -51,7 +52,7 @@ export function ContainerFacts({ model, row }) {
       ${rows.start[row] >= 0 && html`
         <${Fact} name="took">${duration(lengthOf(rows, row, model.endMs()))}${going ? " so far" : ""}<//>
         <${Fact} name="started" title=${exactTime(startOf(model, row))}>${duration(rows.start[row])} into the run<//>`}
-      <${Fact} name=${inner}>${exact(rows.children[row])}<//>
+      <${Fact} name=${inner}>${far ? `${exact(far.begun)} of ${exact(far.total)}` : exact(rows.children[row])}<//>
       ${rows.tokens[row] > 0 && html`<${Fact} name="tokens">${exact(rows.tokens[row])}<//>`}
       ${!Number.isNaN(rows.cost[row]) && html`<${Fact} name="cost">${money(rows.cost[row])}<//>`}
     </dl>

@@ -1,7 +1,7 @@
 // The lines of the tree: a pool of elements that are filled anew as the page is scrolled, however many rows there are.
 import { ATTEMPT, ITERATION, KINDS, STATUSES, STEP } from "../data/columns.js";
 import { labelOf } from "../data/address.js";
-import { count, duration, oneLine, short, shortMoney } from "../data/format.js";
+import { count, duration, exact, oneLine, short, shortMoney } from "../data/format.js";
 import { lengthOf } from "../data/filter.js";
 import { saidOf } from "../parts/status.js";
 import { toggle } from "./moves.js";
@@ -13,7 +13,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** A line, and what it has in it; `shown` tells whether it is filled already.
  * @typedef {{element: HTMLElement, twisty: HTMLElement, mark: SVGElement, use: SVGElement, label: HTMLElement,
- *   note: HTMLElement, value: HTMLElement, shown: string}} Line */
+ *   bar: HTMLElement, note: HTMLElement, value: HTMLElement, shown: string}} Line */
 
 export class TreeRows {
   /** @param {HTMLElement} host */
@@ -45,7 +45,7 @@ export class TreeRows {
     const element = document.createElement("div");
     element.className = "line";
     element.setAttribute("role", "treeitem");
-    const [twisty, label, note, value] = ["twisty", "label", "note", "value"].map((name) => {
+    const [twisty, label, bar, note, value] = ["twisty", "label", "bar", "note", "value"].map((name) => {
       const span = document.createElement("span");
       span.className = name;
       return span;
@@ -55,9 +55,10 @@ export class TreeRows {
     mark.setAttribute("aria-hidden", "true");
     const use = document.createElementNS(SVG, "use");
     mark.append(use);
-    element.append(twisty, mark, label, note, value);
+    bar.append(document.createElement("span"));
+    element.append(twisty, mark, label, bar, note, value);
     this.host.append(element);
-    return { element, twisty, mark, use, label, note, value, shown: "" };
+    return { element, twisty, mark, use, label, bar, note, value, shown: "" };
   }
 
   /** @param {Line} line @param {import("./model.js").RunModel} model @param {number} at @param {number} selected @param {string} by */
@@ -70,7 +71,8 @@ export class TreeRows {
     const status = STATUSES[rows.status[row]];
     const isSelected = row === selected || (group !== undefined && selected >= 0 && view.isIn(group, selected));
     const text = group ? `[${rows.index[group.first]}] … [${rows.index[group.last]}]` : labelOf(rows, row);
-    const note = group ? count(group.count, "iteration") : noteOf(rows, row);
+    const far = group ? undefined : model.loops.of(rows, row);
+    const note = group ? count(group.count, "iteration") : noteOf(rows, row, far);
     const value = group ? "" : valueOf(model, row, by);
     // Most lines are the same as in the frame before.
     const shown = `${entry} ${at} ${isOpen} ${status} ${isSelected} ${text} ${note} ${value}`;
@@ -96,13 +98,16 @@ export class TreeRows {
     line.use.setAttribute("href", `#mark-${status}`);
     line.label.textContent = `${oneLine(text, 200)} `;
     line.label.title = oneLine(text);
+    line.bar.hidden = far === undefined || !rows.isGoing(row);
+    if (far) /** @type {HTMLElement} */ (line.bar.firstChild).style.width = `${Math.min(100, (100 * far.begun) / Math.max(1, far.total))}%`;
     line.note.textContent = `${note} `;
     line.value.textContent = value;
   }
 }
 
-/** @param {import("../data/columns.js").Rows} rows @param {number} row */
-function noteOf(rows, row) {
+/** @param {import("../data/columns.js").Rows} rows @param {number} row @param {{begun: number, total: number}|undefined} far */
+function noteOf(rows, row, far) {
+  if (far) return `${exact(far.begun)} of ${count(far.total, "iteration")}`;
   if (rows.kind[row] === STEP) return rows.attempts[row] > 1 ? count(rows.attempts[row], "attempt") : "";
   const isLoop = rows.children[row] > 0 && rows.kind[rows.first[row]] === ITERATION;
   if (isLoop) return count(rows.children[row], "iteration");

@@ -2,7 +2,7 @@
 import { html } from "../core/html.js";
 import { now } from "../core/clock.js";
 import { ago, duration, exact, exactTime, money, short, shortMoney } from "../data/format.js";
-import { flowOf, hasEnded, outcomeOf, soFarOf, stepsDone } from "../data/run.js";
+import { flowOf, hasEnded, outcomeOf, soFarOf, stepsDone, stepsExpected } from "../data/run.js";
 import { Mark } from "../parts/status.js";
 import { go } from "../core/router.js";
 
@@ -13,6 +13,7 @@ export function Row({ run, chosen, onChoose }) {
   const tokens = run.totals?.tokens?.total;
   const cost = run.totals?.costUsd;
   const retried = run.totals?.retried ?? 0;
+  const expected = stepsExpected(run);
 
   /** @param {MouseEvent} event */
   function open(event) {
@@ -32,8 +33,8 @@ export function Row({ run, chosen, onChoose }) {
       <td class="c-started" title=${exactTime(run.startedAt)}>${ago(run.startedAt, now.value)}</td>
       <td class="c-duration num">${going && run.startedAt
         ? html`<span class=${run.status === "running" ? "going" : "muted"}>${duration(soFarOf(run, now.value))} …</span>` : duration(run.durationMs)}</td>
-      <td class="c-steps num" title=${`${exact(stepsDone(run))} attempts ended, ${retried} of them to be tried again`}>
-        ${short(stepsDone(run))}${retried > 0 && html`<span class="retries"> ↻${short(retried)}</span>`}</td>
+      <td class="c-steps num" title=${`${exact(stepsDone(run))} attempts ended, ${retried} of them to be tried again${expected === undefined ? "" : `; ${exact(expected)} steps are expected`}`}>
+        ${short(stepsDone(run))}${expected !== undefined && `/${short(expected)}`}${retried > 0 && html`<span class="retries"> ↻${short(retried)}</span>`}</td>
       <td class="c-tokens num" title=${tokens ? exact(tokens) : null}>${short(tokens)}</td>
       <td class="c-cost num" title=${money(cost)}>${shortMoney(cost)}</td>
       <td class="c-trigger muted cut" title=${run.startedBy ? `started by ${run.startedBy}` : null}>${run.triggerType ?? ""}</td>
