@@ -1,8 +1,9 @@
 """The list of runs: what it shows, what a query finds, and how it lives."""
 
 import re
+from datetime import UTC, datetime, timedelta
 
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, Route, expect
 
 from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
@@ -88,9 +89,60 @@ def test_a_query_that_finds_nothing_leads_back_to_all_runs(runs: Runs, visitor: 
     expect(page.locator("tbody tr")).to_have_count(len(runs))
 
 
-def test_the_field_completes_what_is_typed(visitor: Visitor) -> None:
-    # The query is asked for once nothing was typed for a while, be it finished or not.
+def test_a_query_that_is_being_typed_is_not_wrong_before_a_real_pause(runs: Runs, visitor: Visitor) -> None:
     visitor.expect(422)
+    page = visitor.open("/")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    page.clock.install()
+    page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))
+    query_field(visitor).press_sequentially(" duration:>3")
+    page.clock.run_for(1000)
+    assert page.url.endswith("/")
+    expect(query_field(visitor)).to_have_attribute("aria-invalid", "false")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    page.clock.run_for(1000)
+    expect(page.locator("#query-problem")).to_contain_text("needs a unit")
+    expect(query_field(visitor)).to_have_attribute("aria-invalid", "true")
+    expect(page.locator(".query-wrong u")).to_have_text("duration:>3")
+    page.clock.resume()
+    query_field(visitor).press_sequentially("s")
+    expect(page.locator("#query-problem")).to_be_empty()
+
+
+def test_a_query_that_is_typed_is_one_entry_of_the_history(runs: Runs, visitor: Visitor) -> None:
+    page = visitor.open("/")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    before = page.evaluate("history.length")
+    query_field(visitor).press_sequentially("add-up-orders ")
+    expect(page).to_have_url(re.compile(r"\?q=add-up-orders$"))
+    query_field(visitor).press_sequentially("-status:failed")
+    expect(page).to_have_url(re.compile(r"\?q=add-up-orders\+-status:failed$"))
+    visitor.keys("Enter")
+    assert page.evaluate("history.length") == before + 1
+    query_field(visitor).fill("status:failed")
+    visitor.keys("Enter")
+    expect(page).to_have_url(re.compile(r"\?q=status:failed$"))
+    page.go_back()
+    expect(query_field(visitor)).to_have_value("add-up-orders -status:failed")
+    page.go_back()
+    expect(query_field(visitor)).to_have_value("")
+
+
+def test_the_runs_of_a_query_stay_until_those_of_the_next_have_come(runs: Runs, visitor: Visitor) -> None:
+    page = visitor.open("/")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    held: list[Route] = []
+    page.route("**/api/v1/flow-runs?*", lambda route: held.append(route))
+    query_field(visitor).fill("status:failed")
+    visitor.keys("Enter")
+    expect(page.locator(".scroller")).to_have_attribute("aria-busy", "true")
+    expect(page.locator("tbody tr")).to_have_count(len(runs))
+    held[0].continue_()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator(".scroller")).to_have_attribute("aria-busy", "false")
+
+
+def test_the_field_completes_what_is_typed(visitor: Visitor) -> None:
     page = visitor.open("/")
     query_field(visitor).press_sequentially("flow:add")
     expect(page.get_by_role("option")).to_have_count(1)

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { completion, has, terms, toggled, withFields } from "../../src/runglass/server/viewer/data/search.js";
+import { completion, has, isUnfinished, terms, toggled, withFields, wrongTerm } from "../../src/runglass/server/viewer/data/search.js";
 
 test("terms are parted by spaces, but not inside of quotes", () => {
   const text = 'status:failed  -text:"two words" bare "more words" duration:>3s';
@@ -50,4 +50,27 @@ test("a switch sets a term, replaces another value of its field, and takes it ou
 test("a time that is dragged replaces the one that was there", () => {
   assert.equal(withFields("since:24h status:failed", { since: "A", until: "B" }), "status:failed since:A until:B");
   assert.equal(withFields("since:24h x", { since: null }), "x");
+});
+
+test("a term that is being typed is unfinished, and nothing else is", () => {
+  const known = { flows: ["add-up", "adder"] };
+  for (const text of [
+    "s", "-sta", "status", "status:", "x status:fai", "status:failed,", "status:failed,c", "flow:add", 'text:"no ref', "duration:>",
+    "duration:>3", "since:2", "since:2026-11-2", "cost:0.", "tokens:1..", "-", "session:01900000",
+  ]) assert.ok(isUnfinished(text, known), text);
+  for (const text of [
+    "", "refund", "status:failed", "status:failed,cancelled", "status:fai ", "flow:adder", "flow:none", 'text:"no refund"', "duration:>3s",
+    "since:24h", "since:2026-11-20", "since:2026-11-20T14:30", "cost:>0.01", "statsu:failed", "constructor:x", "error:CODE",
+  ]) assert.ok(!isUnfinished(text, known), text);
+});
+
+test("what an error names is found in the text, by characters and behind leading spaces", () => {
+  const found = (/** @type {string} */ text, /** @type {number} */ position, /** @type {string} */ term) => {
+    const place = wrongTerm(text, { position, term });
+    return place && text.slice(place.start, place.end);
+  };
+  assert.equal(found("  a statsu:x", 2, "statsu:x"), "statsu:x");
+  assert.equal(found("\u{1f600} statsu:x", 2, "statsu:x"), "statsu:x");
+  assert.equal(found("another text", 2, "statsu:x"), null);
+  assert.equal(wrongTerm("a", {}), null);
 });

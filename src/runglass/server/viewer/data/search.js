@@ -91,6 +91,38 @@ export function completion(text, caret, known = {}) {
   return { start, end: term?.end ?? caret, options };
 }
 
+const UNIT = /\d[a-z]+$/i;
+const DATE = /^\d{4}-\d\d-\d\d($|T\d\d:\d\d)/;
+/** What a value looks like once it is whole. @type {Map<string, RegExp>} */
+const WHOLE = new Map(Object.entries({
+  duration: UNIT, since: new RegExp(`${UNIT.source}|${DATE.source}`, "i"), until: new RegExp(`${UNIT.source}|${DATE.source}`, "i"),
+  session: /^.{36}$/,
+}));
+
+/** Whether the query ends in a term that is certainly not typed to its end yet.
+ * @param {string} text @param {{flows?: string[]}} [known] */
+export function isUnfinished(text, known = {}) {
+  const last = terms(text).at(-1);
+  if (!last || last.end < text.length) return false;
+  const { field, value } = last;
+  if ((value.match(/(?<!\\)"/g)?.length ?? 0) % 2) return true;
+  if (/(^|[:,<>=.-])$/.test(value)) return true;
+  if (!field) return Object.keys(FIELDS).some((name) => name.startsWith(value.toLowerCase()));
+  const part = value.slice(value.lastIndexOf(",") + 1);
+  const whole = field === "flow" ? known.flows : field === "status" || field === "trigger" ? VALUES.get(field) : undefined;
+  if (whole) return !whole.includes(part) && whole.some((each) => each.startsWith(part.toLowerCase()));
+  return WHOLE.has(field) && !WHOLE.get(field)?.test(part);
+}
+
+/** Where in a text the term is that an error names, by a position that counts characters; null where it is not there.
+ * @param {string} text @param {{position?: number, term?: string}} detail */
+export function wrongTerm(text, { position, term }) {
+  if (position === undefined || !term) return null;
+  const lead = text.length - text.trimStart().length;
+  const start = lead + [...text.trimStart()].slice(0, position).join("").length;
+  return text.startsWith(term, start) ? { start, end: start + term.length } : null;
+}
+
 /** The query with the term, or without it if it has it. @param {string} text @param {string} wanted */
 export function toggled(text, wanted) {
   const all = terms(text);

@@ -17,7 +17,8 @@ const HEADS = [["c-choose", ""], ["c-status", ""], ["c-flow", "flow"], ["c-start
 
 export function RunsPage() {
   const query = place.value.query.get("q") ?? "";
-  const list = useMemo(() => new RunList(query), [query]);
+  const before = useRef(/** @type {import("../data/run.js").Run[]} */ ([]));
+  const list = useMemo(() => new RunList(query, before.current ?? []), [query]);
   const chosen = useSignal(/** @type {string[]} */ ([]));
   /** @type {import("../core/html.js").Ref<HTMLInputElement>} */
   const field = useRef(null);
@@ -31,7 +32,7 @@ export function RunsPage() {
     return () => list.close();
   }, [list]);
 
-  const ask = (/** @type {string} */ text) => setQuery({ q: text }, { push: true });
+  const ask = (/** @type {string} */ text, { push } = { push: true }) => setQuery({ q: text }, { push });
   /** @param {number} by */
   function move(by) {
     const all = /** @type {HTMLElement[]} */ ([...(scroller.current?.querySelectorAll("a[data-run]") ?? [])]);
@@ -73,6 +74,7 @@ export function RunsPage() {
   }
 
   const runs = list.runs.value;
+  before.current = runs;
   const problem = list.problem.value;
   const arrived = list.arrived.value.length;
   const isQueryWrong = problem instanceof ApiError && problem.status === 422;
@@ -93,7 +95,7 @@ export function RunsPage() {
             ${chosen.value.length === 2 ? "Compare the two" : "Choose one more to compare"}</button>
           <button class="plain" onClick=${() => { chosen.value = []; }}>Clear</button>`}
       </div>
-      <div class="scroller" ref=${scroller} onScroll=${scrolled} tabindex="-1">
+      <div class="scroller" ref=${scroller} onScroll=${scrolled} tabindex="-1" aria-busy=${list.isOld.value}>
         ${runs.length > 0 && html`
           <table>
             <thead><tr>${HEADS.map(([name, title]) => html`<th key=${name} scope="col" class=${name}>
@@ -101,6 +103,8 @@ export function RunsPage() {
             <tbody>${runs.map((run) => html`<${Row} key=${run.id} run=${run}
               chosen=${chosen.value.includes(run.id)} onChoose=${() => choose(run.id)} />`)}</tbody>
           </table>`}
+        ${isQueryWrong && html`<div class="empty"><h2>The query cannot be read</h2>
+          <button onClick=${() => ask("")}>Show all runs</button></div>`}
         ${problem && !isQueryWrong && html`
           <div class="empty" role="alert"><h2>The runs cannot be shown</h2><p>${problem.message}</p>
             <button onClick=${() => list.more()}>Try again</button></div>`}

@@ -1,18 +1,22 @@
 // The query: text with completion, and the terms that are wanted most often as switches.
 import { html, useEffect, useRef, useState } from "../core/html.js";
-import { get } from "../core/api.js";
-import { completion, has, toggled } from "../data/search.js";
+import { ApiError, get } from "../core/api.js";
+import { completion, has, isUnfinished, toggled, wrongTerm } from "../data/search.js";
 
 const SWITCHES = [["failed", "status:failed"], ["running", "status:running"], ["waiting", "status:paused"],
   ["last 24 h", "since:24h"]];
 
 const EXAMPLE = 'status:failed  flow:SLUG  since:24h  duration:>3s  text:"refund"';
 
+const PAUSE_MS = 400;
+const REAL_PAUSE_MS = 1500;
+/** Who does not type for so long wants to know what is wrong. */
+
 /** @typedef {import("../data/search.js").Completion} Completion */
 /** @typedef {import("../data/search.js").Option} Option */
 /** @typedef {import("../core/html.js").EventOf<HTMLInputElement>} FieldEvent */
 
-/** @param {{query: string, problem: Error|null, onQuery: (query: string) => void, 
+/** @param {{query: string, problem: Error|null, onQuery: (query: string, how?: {push: boolean}) => void,
  *   fieldRef: import("../core/html.js").Ref<HTMLInputElement>}} props */
 export function QueryBox({ query, problem, onQuery, fieldRef }) {
   const [text, setText] = useState(query);
@@ -20,9 +24,34 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
   const [chosen, setChosen] = useState(-1);
   const flows = useRef(/** @type {string[]|undefined} */ (undefined));
   const waiting = useRef(/** @type {ReturnType<typeof setTimeout>|undefined} */ (undefined));
+  /** The query that is being typed, as far as it was asked for: what comes next takes its place in the history. */
+  const growing = useRef(/** @type {string|null} */ (null));
+  /** For timers, which outlive the query of their time. */
+  const now = useRef(query);
+  now.current = query;
+  const [scrolled, setScrolled] = useState(0);
 
   // The space after a term stays: the next one is being typed.
-  useEffect(() => { setText((was) => (was.trim() === query ? was : query)); }, [query]);
+  useEffect(() => {
+    setText((was) => (was.trim() === query ? was : query));
+    if (query === growing.current) return;
+    // Somebody has gone elsewhere meanwhile.
+    growing.current = null;
+    clearTimeout(waiting.current);
+  }, [query]);
+  useEffect(() => () => clearTimeout(waiting.current), []);
+
+  /** Asks for what is typed; `settled` where it is typed to its end. @param {string} value @param {boolean} settled */
+  function ask(value, settled) {
+    clearTimeout(waiting.current);
+    const asked = value.trim();
+    if (asked !== now.current) {
+      const isGrowing = growing.current === now.current;
+      growing.current = asked;
+      onQuery(asked, { push: !isGrowing });
+    }
+    if (settled) growing.current = null;
+  }
 
   /** @param {string} value @param {number} caret */
   function offer(value, caret) {
@@ -45,7 +74,13 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
     setText(value);
     offer(value, caretOf(event.currentTarget));
     clearTimeout(waiting.current);
-    waiting.current = setTimeout(() => { if (!/:$/.test(value)) onQuery(value.trim()); }, 400);
+    waiting.current = setTimeout(() => {
+      const known = { flows: flows.current };
+      if (!isUnfinished(value, known)) ask(value, false);
+      // Who is shown how a term may go on has not come to its end.
+      else if (completion(value, value.length, known).options.length) return;
+      waiting.current = setTimeout(() => ask(value, true), REAL_PAUSE_MS - PAUSE_MS);
+    }, PAUSE_MS);
   }
 
   /** @param {Option} option */
@@ -56,14 +91,14 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
     const caret = offered.start + done.length;
     setText(value);
     clearTimeout(waiting.current);
-    if (!done.endsWith(":")) onQuery(value.trim());
+    if (!done.endsWith(":")) ask(value, true);
     requestAnimationFrame(() => {
       fieldRef.current?.setSelectionRange(caret, caret);
       offer(value, caret);
     });
   }
 
-  /** @param {KeyboardEvent} event */
+  /** @param {import("../core/html.js").EventOf<HTMLInputElement, KeyboardEvent>} event */
   function key(event) {
     const options = offered?.options ?? [];
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
@@ -75,25 +110,37 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
       event.preventDefault();
       take(options[chosen]);
     } else if (event.key === "Enter") {
-      clearTimeout(waiting.current);
       setOffered(null);
-      onQuery(text.trim());
+      ask(event.currentTarget.value, true);
     } else if (event.key === "Escape") {
       if (offered?.options.length) setOffered(null);
       else fieldRef.current?.blur();
     }
   }
 
+  function left() {
+    setOffered(null);
+    growing.current = null;
+    clearTimeout(waiting.current);
+    // Not at once, which would take the runs away from under a click.
+    if (text.trim() !== query) waiting.current = setTimeout(() => ask(text, true), REAL_PAUSE_MS);
+  }
+
   const options = offered?.options ?? [];
+  // What is being mended is wrong no more, until it is asked for again.
+  const shown = problem && text.trim() === query ? problem : null;
+  const wrong = shown instanceof ApiError ? wrongTerm(text, shown.detail) : null;
   return html`
     <div class="query">
       <div class="query-field">
+        ${wrong && html`<div class="query-wrong mono" aria-hidden="true"><span style=${{ left: `-${scrolled}px` }}>
+          ${text.slice(0, wrong.start)}<u>${text.slice(wrong.start, wrong.end)}</u></span></div>`}
         <input ref=${fieldRef} type="search" role="combobox" aria-label="Query" aria-expanded=${options.length > 0}
-          aria-controls="query-options" aria-autocomplete="list" aria-invalid=${problem !== null}
+          aria-controls="query-options" aria-autocomplete="list" aria-invalid=${shown !== null}
           aria-describedby="query-problem" aria-activedescendant=${chosen < 0 ? null : `query-option-${chosen}`}
           placeholder=${EXAMPLE} spellcheck=${false} autocomplete="off"
-          value=${text} onInput=${typed} onKeyDown=${key}
-          onFocus=${(/** @type {FieldEvent} */ event) => offer(text, caretOf(event.currentTarget))} onBlur=${() => setOffered(null)} />
+          value=${text} onInput=${typed} onKeyDown=${key} onScroll=${(/** @type {FieldEvent} */ event) => setScrolled(event.currentTarget.scrollLeft)}
+          onFocus=${(/** @type {FieldEvent} */ event) => offer(text, caretOf(event.currentTarget))} onBlur=${left} />
         ${options.length > 0 && html`
           <ul id="query-options" class="options" role="listbox" aria-label="Completions">
             ${options.map((option, at) => html`
@@ -102,14 +149,14 @@ export function QueryBox({ query, problem, onQuery, fieldRef }) {
                 <span class="mono">${option.text}</span><span class="muted cut">${option.about}</span>
               </li>`)}
           </ul>`}
+        <p id="query-problem" class="query-problem problem" role="alert">${shown?.message ?? ""}</p>
       </div>
       <div class="switches" role="group" aria-label="Often wanted">
         ${SWITCHES.map(([name, term]) => html`
           <button key=${term} aria-pressed=${has(query, term)} title=${term}
             onClick=${() => onQuery(toggled(query, term))}>${name}</button>`)}
       </div>
-    </div>
-    <p id="query-problem" class="query-problem problem" role="alert">${problem?.message ?? ""}</p>`;
+    </div>`;
 }
 
 /** Where the next letter goes. @param {HTMLInputElement} field */

@@ -10,11 +10,13 @@ const MOST_WAITING = 500;
 /** @typedef {import("../data/run.js").Run} Run */
 
 export class RunList {
-  /** @param {string} query */
-  constructor(query) {
+  /** @param {string} query @param {Run[]} before what is shown until the first page is there */
+  constructor(query, before) {
     this.query = query;
     /** @type {import("../vendor/signals.js").Signal<Run[]>} */
-    this.runs = signal([]);
+    this.runs = signal(before);
+    /** Whether it is still those from before. */
+    this.isOld = signal(true);
     /** Those that arrived at the top and are not shown yet. @type {import("../vendor/signals.js").Signal<Run[]>} */
     this.arrived = signal([]);
     this.cursor = signal("");
@@ -52,7 +54,8 @@ export class RunList {
       const page = await get(`/flow-runs?${parameters}`, this.abort.signal);
       batch(() => {
         const known = new Set(page.runs.map((/** @type {Run} */ run) => run.id));
-        this.runs.value = [...this.runs.value.filter((run) => !known.has(run.id)), ...page.runs];
+        this.runs.value = [...this.own().filter((run) => !known.has(run.id)), ...page.runs];
+        this.isOld.value = false;
         this.cursor.value = page.nextCursor ?? "";
         this.loading.value = false;
       });
@@ -62,8 +65,15 @@ export class RunList {
       batch(() => {
         this.loading.value = false;
         this.problem.value = errorOf(error);
+        this.runs.value = this.own();
+        this.isOld.value = false;
       });
     }
+  }
+
+  /** The runs that this query has found so far. */
+  own() {
+    return this.isOld.peek() ? [] : this.runs.peek();
   }
 
   /** @param {string} after */
