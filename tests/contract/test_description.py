@@ -21,6 +21,7 @@ OF_A_RUN = [
     "/trace/timeline",
     "/steps/{step_id}/trace",
     "/steps/{step_id}/payload",
+    "/steps/{step_id}/diff",
     "/export",
 ]
 BASES = ["/api/v1/flow-runs/{execution_id}", "/api/v1/seq/{org}/{project}/{slug}/runs/{execution_id}"]

@@ -287,3 +287,43 @@ def test_large_contents_are_compared_up_to_a_bound(
 def test_a_parameter_that_means_nothing_is_refused(http: httpx2.Client) -> None:
     a = run(http, "a")
     assert refusal(http.get(f"/flow-runs/{a}/diff/{a}?all=perhaps")) == (422, "INVALID_REQUEST")
+
+
+def step_diff(http: httpx2.Client, run_id: str, step: str, **query: str) -> JsonObject:
+    answer = http.get(f"/flow-runs/{run_id}/steps/{step}/diff", params=query)
+    assert answer.status_code == 200, answer.text
+    found: JsonObject = answer.json()
+    return found
+
+
+def test_two_iterations_of_a_step_are_compared(http: httpx2.Client) -> None:
+    run_id = run(http, "one", "two", "one")
+    found = step_diff(http, run_id, "say", loop_index="0", with_loop_index="1")
+    assert (found["stepId"], found["same"]) == ("say", False)
+    assert (found["a"]["loopPath"], found["b"]["loopPath"]) == ([0], [1])
+    output = next(change for change in found["changes"] if change["field"] == "output")
+    assert output["paths"] == [{"path": "text", "kind": "changed", "a": "ONE", "b": "TWO"}]
+    places = [
+        change["paths"]
+        for change in step_diff(http, run_id, "say", loop_index="0", with_loop_index="2")["changes"]
+        if change["field"] == "input"
+    ]
+    assert places == [[{"path": "index", "kind": "changed", "a": 0, "b": 2}]]
+
+
+def test_two_attempts_of_a_step_are_compared(http: httpx2.Client) -> None:
+    run_id = run(http, "again")
+    found = step_diff(http, run_id, "say", attempt="1", with_attempt="2")
+    assert [found[side]["status"] for side in "ab"] == ["failed", "completed"]
+    fields = [change["field"] for change in found["changes"] if change["field"] != "durationMs"]
+    assert fields == ["status", "error"]
+    same = step_diff(http, run_id, "say", attempt="2")
+    assert (same["same"], same["changes"]) == (True, [])
+
+
+def test_an_attempt_that_is_not_there_is_compared_with_none(http: httpx2.Client) -> None:
+    run_id = run(http, "one")
+    path = f"/flow-runs/{run_id}/steps/say/diff"
+    for query in ({"with_loop_index": "7"}, {"attempt": "3"}, {"with_position": "900"}):
+        assert refusal(http.get(path, params=query)) == (404, "STEP_NOT_FOUND")
+    assert refusal(http.get(path, params={"with_attempt": "all"})) == (422, "INVALID_REQUEST")

@@ -174,3 +174,19 @@ def test_no_mode_gives_more_than_it_keeps(server: RunningServer, http: httpx2.Cl
 def test_another_project_s_content_is_not_there(server: RunningServer, kept: str) -> None:
     with http_for(server, server.make_key("acme", "strangers", "admin")) as stranger:
         assert refusal(stranger.get(kept)) == (404, "RUN_NOT_FOUND")
+
+
+def test_a_trace_of_an_attempt_leaves_out_what_is_larger_than_asked_for(http: httpx2.Client) -> None:
+    run = execute(http, "big")
+    path = f"/flow-runs/{run}/steps/make/trace"
+    whole = http.get(path)
+    short = http.get(path, params={"part_bytes": "2000"})
+    size = len(http.get(f"/flow-runs/{run}/steps/make/payload").content)
+    expected = {name: value for name, value in whole.json().items() if name != "outputContext"}
+    assert short.json() == expected | {"leftOut": {"output": size}}
+    assert (
+        http.get(path, params={"part_bytes": str(size)}).json()["outputContext"]
+        == whole.json()["outputContext"]
+    )
+    for query in ({"part_bytes": "1023"}, {"part_bytes": "2000", "attempt": "all"}):
+        assert refusal(http.get(path, params=query)) == (422, "INVALID_REQUEST")

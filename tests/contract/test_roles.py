@@ -50,7 +50,7 @@ ROWS = [
         )
         for resource in (
             *("", "/trace", "/trace/stream", "/trace/outline", "/trace/timeline"),
-            *("/steps/{step_id}/trace", "/steps/{step_id}/payload", "/export"),
+            *("/steps/{step_id}/trace", "/steps/{step_id}/payload", "/steps/{step_id}/diff", "/export"),
         )
     ),
     Row("GET", "/flow-runs/{execution_id}/diff/{other_id}", 200, 200, 200, unseen="RUN_NOT_FOUND"),

@@ -55,10 +55,16 @@ def row_of(pair: AttemptPair, content: ContentPair | None, *, allowance: DiffAll
     a, b = pair
     if a is None or b is None:
         return _row(pair, _of_one(a, b))
-    changes = _of_both(a, b, content, allowance)
-    if not changes:
-        return None
-    return _row(pair, [*changes, *_told(_scalar("durationMs", a.duration_ms, b.duration_ms))])
+    changes = changes_between(a, b, content, allowance=allowance)
+    return _row(pair, changes) if any(change.field != "durationMs" for change in changes) else None
+
+
+def changes_between(
+    a: AttemptDigest, b: AttemptDigest, content: ContentPair | None, *, allowance: DiffAllowance
+) -> list[FieldChange]:
+    """In what two attempts differ, the duration last; `content` as in `row_of`."""
+    duration = _scalar("durationMs", a.duration_ms, b.duration_ms)
+    return [*_of_both(a, b, content, allowance), *_told(duration)]
 
 
 def same_row(pair: AttemptPair) -> RowDiff:

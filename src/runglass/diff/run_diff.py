@@ -100,3 +100,24 @@ class RunDiff(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     same_rows: int = written(0)
     size_only_rows: int = written(0)
     cut: bool = written(False)
+
+
+class AttemptsSide(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One of two attempts of a step that are compared."""
+
+    loop_path: tuple[int, ...] | None = None
+    attempt: int = written(1)
+    status: str
+
+
+class AttemptsDiff(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """In what the attempt `b` of a step differs from the attempt `a` of the same run and step.
+
+    `same` says that they differ in nothing but, it may be, in how long they took.
+    """
+
+    step_id: str
+    a: AttemptsSide
+    b: AttemptsSide
+    same: bool
+    changes: list[FieldChange]

@@ -22,7 +22,7 @@ from runglass.admin_api import (
     ViewerIdentity,
     ViewerTicket,
 )
-from runglass.diff.run_diff import RunDiff
+from runglass.diff.run_diff import AttemptsDiff, RunDiff
 from runglass.outline import OutlinePage
 from runglass.run_api import (
     CompletedResult,
@@ -182,7 +182,7 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             READING,
             "One step's attempts",
             Answer((StepTrace, StepAttempts), "One attempt; with `attempt=all` every one."),
-            query=(runs.ATTEMPT, runs.LOOP_INDEX, runs.POSITION),
+            query=(runs.ATTEMPT, runs.LOOP_INDEX, runs.POSITION, runs.PART_BYTES_AT_MOST),
             finds=run,
         ),
         Endpoint(
@@ -196,6 +196,21 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             query=(payload.PART, payload.ONE_ATTEMPT, runs.LOOP_INDEX, runs.POSITION),
             headers=(payload.RANGE, payload.IF_RANGE, payload.IF_NONE_MATCH),
             finds=run,
+        ),
+        Endpoint(
+            "GET",
+            f"{path}/steps/{{step_id}}/diff",
+            diff.step_diff,
+            "read",
+            READING,
+            "What differs between two attempts of a step",
+            Answer((AttemptsDiff,), "The differences."),
+            query=(
+                *(payload.ONE_ATTEMPT, runs.LOOP_INDEX, runs.POSITION),
+                *(diff.WITH_ATTEMPT, diff.WITH_LOOP_INDEX, diff.WITH_POSITION),
+            ),
+            finds=run,
+            is_lasting=True,
         ),
         Endpoint(
             "DELETE",

@@ -1,17 +1,22 @@
-"""What differs between two runs."""
+"""What differs between two runs, and between two attempts of a step."""
 
 from functools import partial
 
 import msgspec
 from starlette.responses import Response
 
-from runglass.diff.run_diff import RunDiff
+from runglass.diff.run_diff import AttemptsDiff, RunDiff
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
+from runglass.server.routes import payload
+from runglass.server.routes import runs as reading
 from runglass.server.security.authentication import ComparedRuns, runtime_of
 from runglass.server.security.revocation import while_allowed
+from runglass.server.services.attempts_diff import diff_attempts
 from runglass.server.services.run_diff import diff_runs
+from runglass.server.services.step_attempts import chosen_attempts
+from runglass.store.records import RunRecord
 
 ALL = Parameter(
     "all",
@@ -20,6 +25,13 @@ ALL = Parameter(
     default=False,
     argument="with_same",
 )
+
+
+WITH_ATTEMPT = payload.ONE_ATTEMPT._replace(name="with_attempt", description="`attempt` of the other one")
+WITH_LOOP_INDEX = reading.LOOP_INDEX._replace(
+    name="with_loop_index", description="`loop_index` of the other one"
+)
+WITH_POSITION = reading.POSITION._replace(name="with_position", description="`position` of the other one")
 
 
 async def diff(request: ApiRequest, runs: ComparedRuns, with_same: bool) -> Response:
@@ -39,3 +51,37 @@ async def _body(request: ApiRequest, runs: ComparedRuns, with_same: bool) -> byt
     async with request.services.diffs.turn(request.auth.project_id):
         found: RunDiff = await diff_runs(store, runs.a, runs.b, with_same=with_same)
         return await offload_in_turn(partial(msgspec.json.encode, found))
+
+
+async def step_diff(
+    request: ApiRequest,
+    run: RunRecord,
+    step_id: str,
+    attempt: str,
+    loop_index: str | None,
+    position: int | None,
+    with_attempt: str,
+    with_loop_index: str | None,
+    with_position: int | None,
+) -> Response:
+    """In what one attempt of a step differs from another of the same run: a retry, or another iteration.
+
+    `a` is the attempt that `attempt`, `loop_index` and `position` find, as in the trace of the step; `b` the
+    one that `with_attempt`, `with_loop_index` and `with_position` find.
+    """
+    store = runtime_of(request).store
+    (a,) = await chosen_attempts(
+        store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
+    )
+    (b,) = await chosen_attempts(
+        store, run, step_id, attempt=with_attempt, loop_index=with_loop_index, position=with_position
+    )
+
+    async def body() -> bytes:
+        async with request.services.diffs.turn(request.auth.project_id):
+            found: AttemptsDiff = await diff_attempts(store, run, a, b)
+            return await offload_in_turn(partial(msgspec.json.encode, found))
+
+    return Response(
+        await while_allowed(request, None, body(), otherwise="nothing was changed"), media_type=JSON
+    )

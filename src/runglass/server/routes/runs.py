@@ -13,6 +13,7 @@ from msgspec import Meta
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from runglass.engine.scheduling.offloading import offload
 from runglass.engine.scheduling.pacing import paced_read
 from runglass.errors import RunUnreadable, api_error
 from runglass.server.api_request import ApiRequest
@@ -22,6 +23,7 @@ from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.http.sse_response import event_stream
 from runglass.server.security.authentication import OpenedTrace, runtime_of
 from runglass.server.security.revocation import parts_while_allowed
+from runglass.server.services.attempt_parts import without_large_parts
 from runglass.server.services.step_attempts import chosen_attempts
 from runglass.store.base import Store, decoding
 from runglass.store.records import AttemptKey, RunRecord
@@ -46,6 +48,12 @@ POSITION = Parameter(
     "position",
     Annotated[int, Meta(ge=1, le=1 << 31)],
     "the `position` of a row of the outline, which finds its attempts at once in a run of any size",
+)
+PART_BYTES_AT_MOST = Parameter(
+    "part_bytes",
+    Annotated[int, Meta(ge=1024, le=1 << 30)],
+    "a number of bytes from 1024 on: input, output, error and what was said in model calls are left out where"
+    " one of them takes more, and `leftOut` says how many it takes",
 )
 AFTER = Parameter(
     "after",
@@ -86,12 +94,16 @@ async def step_trace(
     attempt: str,
     loop_index: str | None,
     position: int | None,
+    part_bytes: int | None,
 ) -> ASGIApp:
     """One attempt of a step, or all of them ordered by iteration and attempt number.
 
     Without `loop_index` and `position`, `latest` and a number select within the iteration that started last.
     A `loop_index` with fewer indices than the step has loops around it selects by the innermost loops.
+    With `part_bytes` one attempt comes without what of it is larger, which `…/payload` has by ranges.
     """
+    if part_bytes is not None and attempt.strip() == "all":
+        raise api_error("INVALID_REQUEST", "`part_bytes` is for one attempt: name it with `attempt`")
     store = runtime_of(request).store
     chosen = await chosen_attempts(
         store, run, step_id, attempt=attempt, loop_index=loop_index, position=position
@@ -103,6 +115,9 @@ async def step_trace(
     read = partial(store.attempt_data, run.no, chosen, limit_bytes=PART_BYTES)
     (data,) = await paced_read(run.project_id, read, size_bytes=run.log_bytes)
     _check(run, [data])
+    if part_bytes is not None:
+        with decoding(run.id):
+            data = await offload(partial(without_large_parts, data, part_bytes), size_bytes=len(data))
     return Response(data, media_type=JSON)
 
 
