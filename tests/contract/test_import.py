@@ -5,7 +5,7 @@ import json
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -48,6 +48,13 @@ def there(source: RunningServer) -> Iterator[httpx2.Client]:
 
 @pytest.fixture
 def target() -> Iterator[RunningServer]:
+    with running_server(import_limit_bytes=2_000_000) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def empty() -> Iterator[RunningServer]:
+    """A server that never keeps a run."""
     with running_server(import_limit_bytes=2_000_000) as running:
         yield running
 
@@ -180,49 +187,55 @@ def with_other_flow(file: bytes, **fields: Any) -> bytes:
     return json.dumps(changed).encode() + b"\n" + rest
 
 
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda file: b"", "the file is empty"),
-        (lambda file: b"{", "breaks off"),
-        (lambda file: file[: len(file) // 2].rpartition(b"\n")[0], "has not ended"),
-        (lambda file: file[:-10], "cannot be used: "),
-        (lambda file: without_line(file, 0), "does not begin with the header"),
-        (lambda file: without_line(file, 5), "its seq is 6"),
-        (lambda file: file + file.splitlines()[-1], "has ended with the event before it"),
-        (lambda file: file.replace(b'"stepId":"split"', b'"stepId":"\xff"'), "cannot be used"),
-        (lambda file: gzip.compress(file), "compressed"),
-        (lambda file: with_other_flow(file, slug="another"), "has the slug 'another'"),
-        (lambda file: with_other_flow(file, steps=[]), "`flow.source` cannot be used"),
-        (lambda file: with_other_flow(file, steps=5), "`flow.source` is no flow"),
-    ],
-)
+NO_RUNS: list[tuple[Callable[[bytes], bytes], str]] = [
+    (lambda file: b"", "the file is empty"),
+    (lambda file: b"{", "breaks off"),
+    (lambda file: file[: len(file) // 2].rpartition(b"\n")[0], "has not ended"),
+    (lambda file: file[:-10], "cannot be used: "),
+    (lambda file: without_line(file, 0), "does not begin with the header"),
+    (lambda file: without_line(file, 5), "its seq is 6"),
+    (lambda file: file + file.splitlines()[-1], "has ended with the event before it"),
+    (lambda file: file.replace(b'"stepId":"split"', b'"stepId":"\xff"'), "cannot be used"),
+    (lambda file: gzip.compress(file), "compressed"),
+    (lambda file: with_other_flow(file, slug="another"), "has the slug 'another'"),
+    (lambda file: with_other_flow(file, steps=[]), "`flow.source` cannot be used"),
+    (lambda file: with_other_flow(file, steps=5), "`flow.source` is no flow"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), NO_RUNS)
 def test_a_file_that_is_no_run_is_refused_and_nothing_is_kept(
-    target: RunningServer, here: httpx2.Client, file: bytes, change: Any, told: str
+    empty: RunningServer, file: bytes, change: Callable[[bytes], bytes], told: str
 ) -> None:
-    answer = here.post(IMPORT, content=change(file))
-    assert refusal(answer) == (422, "INVALID_REQUEST")
-    assert told in detail(answer)["message"]
-    assert nothing_is_kept(target, here)
+    with http_for(empty, empty.key) as here:
+        answer = here.post(IMPORT, content=change(file))
+        assert refusal(answer) == (422, "INVALID_REQUEST")
+        assert told in detail(answer)["message"]
+        assert nothing_is_kept(empty, here)
+
+
+def test_files_that_were_refused_are_not_in_the_way_of_the_run(here: httpx2.Client, file: bytes) -> None:
+    for change, _ in NO_RUNS:
+        assert here.post(IMPORT, content=change(file)).status_code == 422
     assert here.post(IMPORT, content=file).status_code == 201
 
 
-def test_a_compressed_body_is_refused(here: httpx2.Client, file: bytes) -> None:
-    answer = here.post(IMPORT, content=gzip.compress(file), headers={"Content-Encoding": "gzip"})
+def test_a_compressed_body_is_refused(empty: RunningServer, file: bytes) -> None:
+    with http_for(empty, empty.key) as here:
+        answer = here.post(IMPORT, content=gzip.compress(file), headers={"Content-Encoding": "gzip"})
     assert refusal(answer) == (422, "INVALID_REQUEST")
     assert "encoded as 'gzip'" in detail(answer)["message"]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_file_over_the_limit_is_refused(
-    target: RunningServer, here: httpx2.Client, file: bytes, chunked: bool
-) -> None:
+def test_a_file_over_the_limit_is_refused(empty: RunningServer, file: bytes, chunked: bool) -> None:
     header, _, rest = file.partition(b"\n")
     large = header + b"\n" + rest.splitlines(keepends=True)[0] + b" " * 3_000_000
-    answer = here.post(IMPORT, content=iter([large]) if chunked else large)
-    assert refusal(answer) == (413, "REQUEST_TOO_LARGE")
-    assert "import_limit_bytes" in detail(answer)["message"]
-    assert nothing_is_kept(target, here)
+    with http_for(empty, empty.key) as here:
+        answer = here.post(IMPORT, content=iter([large]) if chunked else large)
+        assert refusal(answer) == (413, "REQUEST_TOO_LARGE")
+        assert "import_limit_bytes" in detail(answer)["message"]
+        assert nothing_is_kept(empty, here)
 
 
 def test_a_project_without_room_takes_none(source: RunningServer, file: bytes) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass.engine.capture.truncation import cut
+from tests.examples import examples
 
 
 def cut_value(value: dict[str, Any], limit: int) -> dict[str, Any]:
@@ -31,13 +32,10 @@ values = st.recursive(
 )
 
 
+@examples(40, of=100)
 @given(st.dictionaries(texts, values, max_size=10), st.integers(256, 5000))
-def test_any_object_is_cut_to_any_limit(value: dict[str, Any], limit: int) -> None:
+def test_any_object_is_cut_to_any_limit_and_each_time_alike(value: dict[str, Any], limit: int) -> None:
     cut_value(value, limit)
-
-
-@given(st.dictionaries(texts, values, max_size=10), st.integers(256, 5000))
-def test_cutting_is_deterministic(value: dict[str, Any], limit: int) -> None:
     assert cut(value, limit) == cut(value, limit)
 
 
