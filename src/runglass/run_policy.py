@@ -3,12 +3,13 @@
 The rules are in `override_policy.py` and `provider_settings.py`; this file looks up the data for them.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from glob import escape
 from typing import Any
 
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
+from runglass.engine.scheduling.pacing import paced_read
 from runglass.flow import Flow, decode_flow
 from runglass.override_policy import check_fields, check_flow_models, check_new_models, models_in
 from runglass.provider_settings import SettingRules
@@ -18,6 +19,8 @@ from runglass.store.records import Project, Role
 
 MOST_VERSIONS = 10_000
 """The most published versions whose models are kept."""
+PAGE_FLOWS = 200
+"""Flows that are looked at in one go, which takes some tenths of a millisecond."""
 
 
 class RunPolicy:
@@ -57,21 +60,32 @@ class RunPolicy:
         elif self._allowed_models is not None:
             patterns, source = self._allowed_models, "the server's `allowed_models`"
         else:
-            patterns = await self._published_models(project)
+            patterns = frozenset(map(escape, await self._published_models(project, models)))
             source = "those that the project's published flows name"
         check_new_models(models, patterns, source=source)
 
-    async def _published_models(self, project: Project) -> frozenset[str]:
-        found: set[str] = set()
-        for record in await self._store.flows(project.id):
-            if record.production_version is not None:
-                key = (record.id, record.production_version)
-                if key not in self._models_of_version:
-                    source = await self._store.flow_source(*key)
-                    flow = None if source is None else await offload_in_turn(partial(decode_flow, source))
-                    # A published version never changes, so its models are kept; the oldest entry goes first.
-                    while len(self._models_of_version) >= MOST_VERSIONS:
-                        self._models_of_version.pop(next(iter(self._models_of_version)))
-                    self._models_of_version[key] = frozenset() if flow is None else models_in(flow)
-                found |= self._models_of_version[key]
-        return frozenset(map(escape, found))
+    async def _published_models(self, project: Project, models: Iterable[str]) -> frozenset[str]:
+        """Those of `models` that published flows name. No more flows are read than it takes to find them."""
+        wanted, found, after = set(models), set[str](), ""
+        while not wanted <= found:
+            page = partial(self._store.flows, project.id, after=after, limit=PAGE_FLOWS)
+            # Most projects have no second page, and are not to wait for what else they read.
+            records = await paced_read(project.id, page) if after else await page()
+            for record in records:
+                if record.production_version is not None:
+                    found |= wanted & await self._models_of(record.id, record.production_version)
+            if len(records) < PAGE_FLOWS:
+                break
+            after = records[-1].slug
+        return frozenset(found)
+
+    async def _models_of(self, flow_id: str, version: int) -> frozenset[str]:
+        key = (flow_id, version)
+        if key not in self._models_of_version:
+            source = await self._store.flow_source(flow_id, version)
+            flow = None if source is None else await offload_in_turn(partial(decode_flow, source))
+            # A published version never changes, so its models are kept; the oldest entry goes first.
+            while len(self._models_of_version) >= MOST_VERSIONS:
+                self._models_of_version.pop(next(iter(self._models_of_version)))
+            self._models_of_version[key] = frozenset() if flow is None else models_in(flow)
+        return self._models_of_version[key]

@@ -7,6 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from runglass import run_policy
 from runglass.settings import SettingsError
 from runglass.testing import RunningServer, running_server
 from tests.contract.wire import detail, frames, http_for, raw_connection, read_answer, refusal
@@ -121,7 +122,14 @@ def test_a_field_that_is_offered_can_be_overridden(run: httpx2.Client, overrides
     assert run.post(path("plain"), json={"blockOverrides": overrides}).status_code == 200
 
 
-def test_a_model_that_a_published_flow_names_may_be_set(run: httpx2.Client) -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 200])
+def test_a_model_that_a_published_flow_names_may_be_set(
+    run: httpx2.Client, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """However many flows are looked at in one go."""
+    monkeypatch.setattr(run_policy, "PAGE_FLOWS", at_once)
+    refused = run.post(path("plain"), json={"blockOverrides": {"ask": {"model": "local:unnamed"}}})
+    assert refusal(refused) == (403, "FORBIDDEN")
     answer = run.post(path("plain"), json={"blockOverrides": {"ask": {"model": "local:named"}}})
     assert refusal(answer) == (500, "STEP_FAILED"), "it was asked, and is not there"
 

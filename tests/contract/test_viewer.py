@@ -276,6 +276,16 @@ def test_a_ticket_is_for_this_machine_alone_and_for_no_link_of_another_site(
     assert opened.headers["location"] == "/"
 
 
+def test_who_only_looks_where_a_ticket_leads_does_not_use_it_up(
+    page: httpx2.Client, http: httpx2.Client
+) -> None:
+    path = ticket(http)
+    looked = page.head(path)
+    assert (looked.status_code, looked.headers["cache-control"]) == (204, "no-store")
+    assert "set-cookie" not in looked.headers
+    assert page.get(path).headers["location"] == "/"
+
+
 def test_a_ticket_of_a_revoked_key_is_worth_nothing(
     server: RunningServer, page: httpx2.Client, http: httpx2.Client
 ) -> None:

@@ -25,6 +25,11 @@ class ApiRequest(Request):
         return key
 
     @property
+    def is_head(self) -> bool:
+        """Whether it is a HEAD, which the endpoint of GET answers."""
+        return "is_head" in self.scope["state"]
+
+    @property
     def id(self) -> str:
         """The id of the request, as `X-Request-Id` of the response has it."""
         request_id: str = self.scope["state"]["request_id"]

@@ -103,6 +103,7 @@ class ApiMiddleware:
             if scope["method"] == "HEAD":
                 # Endpoints know GET alone; uvicorn drops the body, as it holds the original scope.
                 scope, send = {**scope, "method": "GET"}, _ended_by_first_part(send)
+                scope["state"]["is_head"] = True
             await self._app(scope, receive, send)
 
     async def _key(self, scope: Scope) -> ApiKey:

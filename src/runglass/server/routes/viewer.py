@@ -12,7 +12,7 @@ from runglass.server.requests.body_parsing import read_body
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.login_tickets import TICKET_S, is_from_this_machine
 from runglass.server.security.same_origin import require_own_navigation
-from runglass.server.security.session_cookie import cookie_with, cookie_without, session_of
+from runglass.server.security.session_cookie import began_of, cookie_with, cookie_without, session_of
 from runglass.server.viewer.assets import PAGE_HEADERS, Asset, Assets, assets
 
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -40,9 +40,10 @@ async def sign_in(request: ApiRequest) -> Response:
     """Begins a session for the browser that asks: its cookie takes the place of the key from then on.
 
     The session ends after twelve hours without a request, after a week, with a restart of the server, and at
-    once when the key is revoked.
+    once when the key is revoked. One that is begun with a cookie ends no later than the one before.
     """
-    session_id = request.services.sessions.begin(request.auth)
+    sessions = request.services.sessions
+    session_id = sessions.begin(request.auth, began_s=began_of(sessions, request.scope))
     return Response(status_code=204, headers={"set-cookie": cookie_with(request.scope, session_id)})
 
 
@@ -73,7 +74,8 @@ async def me(request: ApiRequest) -> Response:
 async def ticket(request: ApiRequest) -> Response:
     """Makes a link that signs a browser on the server's own machine in: once, within a minute."""
     asked = read_body(await body_of(request), TicketRequest)
-    path = request.services.tickets.issue(request.auth, asked.page)
+    began_s = began_of(request.services.sessions, request.scope)
+    path = request.services.tickets.issue(request.auth, asked.page, began_s=began_s)
     return answer(ViewerTicket(path=path, expires_in_s=TICKET_S), status=201)
 
 
@@ -83,11 +85,14 @@ async def redeem_ticket(request: ApiRequest, ticket: str) -> Response:
         message = "a ticket signs in a browser on the server's own machine, and no other: sign in with a key"
         raise api_error("FORBIDDEN", message)
     require_own_navigation(request.scope)
+    if request.is_head:
+        # Who only looks where a link leads, such as a preview of it, must not use it up.
+        return Response(status_code=204, headers={"cache-control": "no-store", **PAGE_HEADERS})
     found = request.services.tickets.redeem(ticket)
     key = found and await runtime_of(request).store.key(found.project_id, found.key_id)
     headers = {"location": "/?ticket=used", "cache-control": "no-store", **PAGE_HEADERS}
     if found is not None and key is not None and key.revoked_at is None:
-        session_id = request.services.sessions.begin(key)
+        session_id = request.services.sessions.begin(key, began_s=found.began_s)
         headers |= {"location": found.page, "set-cookie": cookie_with(request.scope, session_id)}
     return Response(status_code=303, headers=headers)
 

@@ -7,11 +7,11 @@ so a session is worth nothing from the moment on at which its key is revoked.
 
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
 from runglass.api_keys import digest_of
+from runglass.server.security.held_credentials import HeldCredentials
 from runglass.store.records import ApiKey
 
 IDLE_S = 12 * 3600.0
@@ -19,6 +19,7 @@ IDLE_S = 12 * 3600.0
 LIFETIME_S = 7 * 24 * 3600.0
 """How long a session lasts at most."""
 MOST_SESSIONS = 10_000
+MOST_OF_PROJECT = 1000
 MOST_OF_KEY = 50
 """Sessions of one key; with one more, the one that was used longest ago ends."""
 
@@ -37,21 +38,22 @@ class BrowserSessions:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._sessions: OrderedDict[bytes, SignedIn] = OrderedDict()
+        self._sessions = HeldCredentials[SignedIn](
+            most=MOST_SESSIONS, most_of_project=MOST_OF_PROJECT, most_of_key=MOST_OF_KEY
+        )
 
     def __len__(self) -> int:
         """How many are remembered, those that have run out included."""
         return len(self._sessions)
 
-    def begin(self, key: ApiKey) -> str:
-        """A new session of the key: its id, 256 random bits."""
-        of_key = [digest for digest, session in self._sessions.items() if session.key_id == key.id]
-        for digest in of_key[: max(0, len(of_key) - MOST_OF_KEY + 1)]:
-            del self._sessions[digest]
-        if len(self._sessions) >= MOST_SESSIONS:
-            self._sessions.popitem(last=False)
+    def begin(self, key: ApiKey, *, began_s: float | None = None) -> str:
+        """A new session of the key: its id, 256 random bits.
+
+        `began_s` is when the session began that asks for this one, which lasts no longer than that.
+        """
         session_id, now_s = secrets.token_urlsafe(32), self._clock()
-        self._sessions[digest_of(session_id)] = SignedIn(key.project_id, key.id, now_s, now_s)
+        session = SignedIn(key.project_id, key.id, now_s if began_s is None else began_s, now_s)
+        self._sessions.add(digest_of(session_id), session)
         return session_id
 
     def find(self, session_id: str) -> SignedIn | None:
@@ -61,12 +63,11 @@ class BrowserSessions:
         if session is None:
             return None
         if now_s - session.used_s > IDLE_S or now_s - session.began_s > LIFETIME_S:
-            del self._sessions[digest]
+            self._sessions.pop(digest)
             return None
-        self._sessions[digest] = session._replace(used_s=now_s)
-        self._sessions.move_to_end(digest)
+        self._sessions.use(digest, session._replace(used_s=now_s))
         return session
 
     def end(self, session_id: str) -> None:
         """Ends the session, if there is one."""
-        self._sessions.pop(digest_of(session_id), None)
+        self._sessions.pop(digest_of(session_id))

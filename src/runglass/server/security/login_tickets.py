@@ -7,19 +7,21 @@ else reads it there, it is worth nothing.
 import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from starlette.types import Scope
 
+from runglass.api_keys import digest_of
 from runglass.errors import api_error
+from runglass.server.security.held_credentials import HeldCredentials
 from runglass.server.security.same_origin import header, host_of
 from runglass.store.records import ApiKey
 
 TICKET_S = 60.0
 MOST_TICKETS = 1000
+MOST_OF_PROJECT = 100
 MOST_OF_KEY = 10
 """Tickets of one key; with one more, its oldest is worth nothing."""
 
@@ -29,12 +31,16 @@ _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "
 
 
 class Ticket(NamedTuple):
-    """The key that a ticket signs in with, and the page that it opens."""
+    """The key that a ticket signs in with, and the page that it opens.
+
+    `began_s` is when the session began that asked for it, if no key did.
+    """
 
     project_id: int
     key_id: int
     page: str
     ends_s: float
+    began_s: float | None
 
 
 class LoginTickets:
@@ -42,24 +48,22 @@ class LoginTickets:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._tickets: OrderedDict[str, Ticket] = OrderedDict()
+        self._tickets = HeldCredentials[Ticket](
+            most=MOST_TICKETS, most_of_project=MOST_OF_PROJECT, most_of_key=MOST_OF_KEY
+        )
 
-    def issue(self, key: ApiKey, page: str = "/") -> str:
+    def issue(self, key: ApiKey, page: str = "/", *, began_s: float | None = None) -> str:
         """The path that opens the page, signed in. Raises INVALID_REQUEST for a page elsewhere."""
         if not _PAGE.fullmatch(page):
             raise api_error("INVALID_REQUEST", f"`page` must be a path of this server, not {page:.100}")
-        of_key = [ticket for ticket, issued in self._tickets.items() if issued.key_id == key.id]
-        for ticket in of_key[: max(0, len(of_key) - MOST_OF_KEY + 1)]:
-            del self._tickets[ticket]
-        if len(self._tickets) >= MOST_TICKETS:
-            self._tickets.popitem(last=False)
         ticket = secrets.token_urlsafe(32)
-        self._tickets[ticket] = Ticket(key.project_id, key.id, page, self._clock() + TICKET_S)
+        issued = Ticket(key.project_id, key.id, page, self._clock() + TICKET_S, began_s)
+        self._tickets.add(digest_of(ticket), issued)
         return f"{PATH}{ticket}"
 
     def redeem(self, ticket: str) -> Ticket | None:
         """The ticket with this text, which is used up by that; None for an unknown or expired one."""
-        found = self._tickets.pop(ticket, None)
+        found = self._tickets.pop(digest_of(ticket))
         return found if found is not None and self._clock() <= found.ends_s else None
 
 

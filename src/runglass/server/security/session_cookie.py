@@ -29,6 +29,13 @@ async def authenticate_browser(store: Store, sessions: BrowserSessions, scope: S
     return key
 
 
+def began_of(sessions: BrowserSessions, scope: Scope) -> float | None:
+    """When the session began that makes the request; None where a key does."""
+    session_id = None if header(scope, "authorization") is not None else session_of(scope)
+    session = None if session_id is None else sessions.find(session_id)
+    return None if session is None else session.began_s
+
+
 def session_of(scope: Scope) -> str | None:
     """The session id in the request's cookie."""
     wanted = _name(scope)
