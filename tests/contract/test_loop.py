@@ -24,8 +24,8 @@ from runglass.testing import RunningServer
 from tests.contract.wire import frames, refusal
 
 PATH = "/seq/acme/demo/anything"
-ROWS = [{"n": n} for n in range(600_000)]
-"""About 8 MB as JSON, and many small parts."""
+ROWS = [{"n": n} for n in range(100_000)]
+"""Several times what counts as large as JSON, and many small parts."""
 
 TWO = """
 slug: two
