@@ -170,6 +170,7 @@ class Engine:
             self.queue.leave(run_id)
             raise
         self.queue.stored(queued)
+        await self._idle.tell_queued(run)
         if self._gate.closed:
             self.queue.leave(run_id, RunReleased("the process was stopped before there was a place"))
         self._claims.fill()

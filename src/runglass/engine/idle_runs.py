@@ -1,9 +1,11 @@
 """Runs that have no task in this process: reading a pause, and ending a run as it stands."""
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from runglass.bus.base import runs_of
 from runglass.engine.active_runs import ActiveRuns
 from runglass.engine.journal.checkpoints import CheckpointSet, size_of
 from runglass.engine.journal.resume import PausedRun, begun_first
@@ -17,6 +19,8 @@ from runglass.errors import WrongExpectedVersion, api_error
 from runglass.store.base import decoding
 from runglass.store.records import Checkpoint, RunRecord
 
+log = logging.getLogger(__name__)
+
 
 class IdleRuns:
     """Reads and ends runs that are paused, queued or set aside."""
@@ -26,6 +30,14 @@ class IdleRuns:
         self._store = context.store
         self._active = active
         self._queue = queue
+
+    async def tell_queued(self, run: RunRecord) -> None:
+        """Wakes those who follow the list of runs: one that waits for a place has no event yet."""
+        try:
+            await self._context.bus.wake(runs_of(run.project_id))
+        except Exception:
+            # The run is stored, and readers look by themselves after a while.
+            log.exception("readers of the list could not be woken for run %s", run.id)
 
     async def paused(self, run: RunRecord) -> PausedRun:
         """The pause of a run, with the state to resume from. Raises RUN_NOT_PAUSED, RunUnreadable."""

@@ -1,6 +1,7 @@
 """A limit on runs that go on at once: the others wait in the store, begin in order, and survive a crash."""
 
 import asyncio
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from runglass.engine.journal.run_spec import Segment
 from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run_queue import RunQueue
 from runglass.errors import APIError, StoreError
+from runglass.list_tail import follow_runs
 from runglass.run_query import RunQuery
 from runglass.store.records import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
@@ -43,6 +45,24 @@ async def status(house: EngineHarness, started: StartedRun) -> str:
 
 async def begun(house: EngineHarness, started: StartedRun) -> None:
     await follow(house, started.id, until=1)
+
+
+async def test_who_follows_the_list_hears_at_once_of_a_run_that_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(monkeypatch)
+    async with open_harness(db(tmp_path), places=1) as house:
+        first = await start(house, FLOW)
+        await begun(house, first)
+        run = await house.store.run(first.id)
+        assert run is not None
+        pages = follow_runs(
+            house.store, house.bus, run.project_id, RunQuery(), after=0, idle_s=3600.0, poll_s=3600.0
+        )
+        async with asyncio.timeout(10), aclosing(pages):
+            assert [each.run_id for each in (await anext(pages)).changed] == [first.id]
+            second = await start(house, FLOW)
+            assert [each.run_id for each in (await anext(pages)).changed] == [second.id]
 
 
 async def test_runs_beyond_the_places_begin_in_order(tmp_path: Path) -> None:

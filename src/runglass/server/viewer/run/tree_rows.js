@@ -107,6 +107,8 @@ export class TreeRows {
 
 /** @param {import("../data/columns.js").Rows} rows @param {number} row @param {{begun: number, total: number}|undefined} far */
 function noteOf(rows, row, far) {
+  // Beside a bar there is little room, and it says what is counted.
+  if (far && rows.isGoing(row)) return `${exact(far.begun)} of ${exact(far.total)}`;
   if (far) return `${exact(far.begun)} of ${count(far.total, "iteration")}`;
   if (rows.kind[row] === STEP) return rows.attempts[row] > 1 ? count(rows.attempts[row], "attempt") : "";
   const isLoop = rows.children[row] > 0 && rows.kind[rows.first[row]] === ITERATION;
