@@ -72,7 +72,9 @@ def _divergence(a: RunSummary, b: RunSummary, rows: Sequence[RowDiff | None]) ->
     return None if a.status == b.status else different_ends(a.status, b.status)
 
 
-def _flows(a: RunSummary, b: RunSummary) -> Literal["same", "versions", "different"]:
+def _flows(a: RunSummary, b: RunSummary) -> Literal["same", "drafts", "versions", "different"]:
     if a.flow_id != b.flow_id:
         return "different"
-    return "same" if a.version == b.version else "versions"
+    if a.version != b.version:
+        return "versions"
+    return "same" if a.version or a.id == b.id else "drafts"

@@ -84,8 +84,9 @@ class RunDiff(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     """What differs between the runs `a` and `b`, attempt by attempt.
 
     `same` says that all was compared, and nothing differs. `flows` says whether both are runs of the `same`
-    version of a flow, of `versions` of one flow, or of `different` flows. `rows` are the attempts that
-    differ, in the order of the flow; `different_rows` counts them, `same_rows` the others.
+    version of a flow, of its draft (`drafts`), which may have changed between them, of `versions` of one
+    flow, or of `different` flows. `rows` are the attempts that differ, in the order of the flow;
+    `different_rows` counts them, `same_rows` the others.
     `size_only_rows` counts those in both runs of which input or output was not kept in one of them: there the
     size alone was compared, where it is known. With `cut` not all was compared or listed.
     """
@@ -93,7 +94,7 @@ class RunDiff(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     a: RunSummary
     b: RunSummary
     same: bool
-    flows: Literal["same", "versions", "different"]
+    flows: Literal["same", "drafts", "versions", "different"]
     first_divergence: Divergence | None = None
     rows: list[RowDiff]
     different_rows: int = written(0)

@@ -241,10 +241,25 @@ def test_runs_that_end_differently_after_the_same_steps_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "flows"), [({}, "same"), ({"version": 2}, "versions"), ({"flow_id": "other"}, "different")]
+    ("one", "other", "flows"),
+    [
+        ({}, {}, "same"),
+        ({"version": 0}, {"version": 0}, "drafts"),
+        ({"version": 0}, {}, "versions"),
+        ({}, {"version": 2}, "versions"),
+        ({}, {"flow_id": "other"}, "different"),
+        ({"version": 0}, {"version": 0, "flow_id": "other"}, "different"),
+    ],
 )
-def test_it_says_whether_both_are_runs_of_the_same_flow(other: JsonObject, flows: str) -> None:
-    assert diff({}, {}, runs=(summary("a"), summary("b", **other))).flows == flows
+def test_it_says_whether_both_are_runs_of_the_same_flow(
+    one: JsonObject, other: JsonObject, flows: str
+) -> None:
+    assert diff({}, {}, runs=(summary("a", **one), summary("b", **other))).flows == flows
+
+
+def test_a_run_of_a_draft_is_of_the_same_draft_as_itself() -> None:
+    run = summary("a", version=0)
+    assert diff({}, {}, runs=(run, run)).flows == "same"
 
 
 def test_content_that_one_run_alone_has_kept_is_no_difference_and_the_answer_says_so() -> None:

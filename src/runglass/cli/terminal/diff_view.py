@@ -22,6 +22,7 @@ MOST_PLACES = 10
 """Places in one input or output that the table shows."""
 _FLOWS = {
     "same": "",
+    "drafts": "both are runs of the draft, which may have changed between them",
     "versions": "the runs are of different versions of the flow",
     "different": "the runs are of different flows; their attempts are paired by step, iteration and number",
 }

@@ -10,9 +10,14 @@ import { DiffRow } from "./row.js";
 import { Sides } from "./sides.js";
 
 const PAGE = 100;
+const OF_FLOWS = {
+  drafts: "They are runs of the draft, which may have changed between them.",
+  versions: "They are runs of two versions of the flow: steps that only one version has stand as such.",
+  different: "They are runs of different flows: only steps with the same id are paired.",
+};
 
 /** @typedef {import("../data/run.js").Run} Run */
-/** @typedef {{a: Run, b: Run, flows: "same"|"versions"|"different", firstDivergence?: {sentence: string}, cut?: boolean,
+/** @typedef {{a: Run, b: Run, flows: "same"|"drafts"|"versions"|"different", firstDivergence?: {sentence: string}, cut?: boolean,
  *   sameRows: number, differentRows: number, sizeOnlyRows?: number, rows: import("./row.js").DiffRowData[]}} Diff */
 
 /** @param {{a: string, b: string}} props */
@@ -70,9 +75,7 @@ export function ComparePage({ a, b }) {
     <//>
     <main class="compare">
       <${Sides} a=${diff.a} b=${diff.b} />
-      ${diff.flows !== "same" && html`<p class="notice">${diff.flows === "versions"
-        ? "They are runs of two versions of the flow: steps that only one version has stand as such."
-        : "They are runs of different flows: only steps with the same id are paired."}</p>`}
+      ${diff.flows !== "same" && html`<p class="notice">${OF_FLOWS[diff.flows]}</p>`}
       <p class=${`first ${first ? "differs" : ""}`}>
         <b>${first ? "first difference" : "no difference"}</b>
         <span><bdi>${first ? first.sentence : diff.cut ? "in what was compared" : "Every attempt of one is as that of the other, apart from how long it took."}</bdi></span>
