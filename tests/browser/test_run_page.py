@@ -68,6 +68,38 @@ def test_the_panel_has_each_part_of_an_attempt(runs: Runs, visitor: Visitor) -> 
     expect(panel(page).get_by_role("tabpanel", name="Raw")).to_contain_text('"attempt": 2')
 
 
+def test_an_attempt_is_compared_with_the_one_before_it_and_with_other_iterations(
+    grid: str, runs: Runs, visitor: Visitor
+) -> None:
+    page = open_run(visitor, grid, step="rows/columns/cell", iteration="1,1", attempt=2, tab="compare")
+    content = panel(page).get_by_role("tabpanel")
+    choice = content.get_by_role("combobox", name="Compare with")
+    expect(choice.locator("option:checked")).to_have_text("attempt 1: failed, and tried again")
+    expect(content.get_by_role("row").filter(has_text="status")).to_contain_text("failedcompleted")
+    choice.select_option("1,0")
+    expect(content.get_by_role("row").filter(has_text="output cell")).to_contain_text("1011")
+    expect(page).to_have_url(re.compile("tab=compare&with=1,0$"))
+    content.get_by_label("Number of an iteration").fill("0, 1")
+    visitor.keys("Enter")
+    expect(choice.locator("option:checked")).to_have_text("[0, 1]: completed")
+    expect(content.get_by_role("row").filter(has_text="output cell")).to_contain_text("111")
+    content.get_by_role("button", name="Go to it").click()
+    expect(panel(page).get_by_role("heading", level=2)).to_have_text("cell [0, 1]")
+
+
+def test_what_failed_is_compared_with_what_went_well(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.failed, step="each_order/price", iteration=1, attempt=2, tab="compare")
+    choice = panel(page).get_by_role("combobox", name="Compare with")
+    expect(choice.locator("option:checked")).to_have_text("[0]: completed")
+    expect(panel(page).get_by_role("tabpanel")).to_contain_text("CODE_ERROR")
+
+
+def test_the_way_beside_leads_to_the_same_step_of_the_next_iteration(runs: Runs, visitor: Visitor) -> None:
+    page = open_run(visitor, runs.nested, step="each_row/each_cell/look", iteration="31,47")
+    panel(page).get_by_role("button", name="The next one").click()
+    expect(panel(page).get_by_role("heading", level=2)).to_have_text("look [31, 48]")
+
+
 def test_an_llm_step_reads_as_the_conversation_that_it_was(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.good, step="each_order/describe", iteration=0, tab="chat")
     turns = panel(page).locator(".turn")

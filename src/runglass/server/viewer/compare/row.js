@@ -55,11 +55,17 @@ function Details({ row, a, b }) {
     <div class="diff-details">
       <p class="diff-links">${row.inA && html`<a href=${`/runs/${a}?${query}`}>Look at it in A</a>`}
         ${row.inB && html`<a href=${`/runs/${b}?${query}`}>Look at it in B</a>`}</p>
-      <table class="diff-table">
-        <thead><tr><th scope="col">what</th><th scope="col">A</th><th scope="col">B</th></tr></thead>
-        <tbody>${row.changes.map((change) => html`<${ChangeLines} key=${change.field} change=${change} />`)}</tbody>
-      </table>
+      <${ChangeTable} changes=${row.changes} a="A" b="B" />
     </div>`;
+}
+
+/** From what to what each field has changed. @param {{changes: Change[], a: string, b: string}} props what the sides are called */
+export function ChangeTable({ changes, a, b }) {
+  return html`
+    <table class="diff-table">
+      <thead><tr><th scope="col">what</th><th scope="col">${a}</th><th scope="col">${b}</th></tr></thead>
+      <tbody>${changes.map((change) => html`<${ChangeLines} key=${change.field} change=${change} />`)}</tbody>
+    </table>`;
 }
 
 /** @param {{change: Change}} props */

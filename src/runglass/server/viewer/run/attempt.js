@@ -1,68 +1,66 @@
 // What the server keeps of one attempt, asked for when somebody looks at it and not before.
 import { signal } from "../core/html.js";
-import { errorOf, request } from "../core/api.js";
+import { errorOf, get } from "../core/api.js";
 import { placeOf } from "../data/address.js";
+import { FIRST_BYTES } from "./large_content.js";
 
 const WAIT_MS = 90;
 /** Who goes through many rows asks for none of them. */
 const KEPT = 40;
 /** Attempts that have ended and stay in memory. */
 
-const LARGE_BYTES = 4_000_000;
-/** What is larger is read only once somebody says so. */
+/** @typedef {{key: string, value: Json, problem: Error|null, loading: boolean}} Attempt
+ *   `value.leftOut` has the sizes of those parts that are too large to be read unasked */
 
-/** @typedef {{key: string, value: Json, problem: Error|null, loading: boolean, bytes: number}} Attempt
- *   `bytes` is the size of one that is too large to be read unasked, else 0 */
+/** Where the API has a part of an attempt, or with `trace` all of it. @param {import("./model.js").RunModel} model
+ * @param {number} row @param {"trace"|"payload"} what @param {Record<string, string>} [more] */
+export function pathOf(model, row, what, more = {}) {
+  const { stepId, loopIndex, attempt } = placeOf(model.rows, row);
+  const parameters = new URLSearchParams({ ...more, attempt: String(attempt) });
+  if (loopIndex) parameters.set("loop_index", loopIndex);
+  // What has begun since the outline was read has none: it is found by its iteration.
+  const position = model.rows.position[row];
+  if (position) parameters.set("position", String(position));
+  return `${model.path}/steps/${encodeURIComponent(stepId)}/${what}?${parameters}`;
+}
 
 export class AttemptReader {
   /** @param {import("./model.js").RunModel} model */
   constructor(model) {
     this.model = model;
     /** @type {import("../vendor/signals.js").Signal<Attempt>} */
-    this.now = signal({ key: "", value: null, problem: null, loading: false, bytes: 0 });
+    this.now = signal({ key: "", value: null, problem: null, loading: false });
     /** @type {Map<string, Json>} */
     this.kept = new Map();
   }
 
   /** Reads the attempt of a row; how far it is goes to `now`. @param {number} row
-   * @param {{large?: boolean}} [how] `large`: whatever its size */
-  read(row, { large = false } = {}) {
+   * @param {{whole?: boolean}} [how] `whole`: with all of its parts, whatever their size */
+  read(row, { whole = false } = {}) {
     const { stepId, loopIndex, attempt } = placeOf(this.model.rows, row);
     const state = this.model.rows.status[row];
     const key = `${stepId} ${loopIndex} ${attempt} ${state}`;
-    if (key === this.now.peek().key && !large) return;
+    if (key === this.now.peek().key && !whole) return;
     this.stop();
     const known = this.kept.get(key);
-    if (known) {
-      this.now.value = { key, value: known, problem: null, loading: false, bytes: 0 };
+    if (known && !whole) {
+      this.now.value = { key, value: known, problem: null, loading: false };
       return;
     }
     const before = this.now.peek();
     // The same attempt in another state: what is shown stays until the new one is there.
     const isSame = before.key.replace(/ \d+$/, "") === key.replace(/ \d+$/, "");
-    this.now.value = { key, value: isSame ? before.value : null, problem: null, loading: true, bytes: 0 };
+    this.now.value = { key, value: isSame ? before.value : null, problem: null, loading: true };
     this.abort = new AbortController();
     const { signal: abort } = this.abort;
     this.timer = setTimeout(async () => {
-      const parameters = new URLSearchParams({ attempt: String(attempt) });
-      if (loopIndex) parameters.set("loop_index", loopIndex);
-      // What has begun since the outline was read has none: it is found by its iteration.
-      const position = this.model.rows.position[row];
-      if (position) parameters.set("position", String(position));
+      const path = pathOf(this.model, row, "trace", whole ? {} : { part_bytes: String(FIRST_BYTES) });
       try {
-        const path = `${this.model.path}/steps/${encodeURIComponent(stepId)}/trace?${parameters}`;
-        const answer = await request(path, { signal: abort });
-        const bytes = Number(answer.headers.get("content-length") ?? 0);
-        if (bytes > LARGE_BYTES && !large) {
-          this.now.value = { key, value: null, problem: null, loading: false, bytes };
-          this.abort?.abort();
-          return;
-        }
-        const value = await answer.json();
+        const value = await get(path, abort);
         if (value.status !== "running") this.keep(key, value);
-        this.now.value = { key, value, problem: null, loading: false, bytes: 0 };
+        this.now.value = { key, value, problem: null, loading: false };
       } catch (error) {
-        if (!abort.aborted) this.now.value = { key, value: null, problem: errorOf(error), loading: false, bytes: 0 };
+        if (!abort.aborted) this.now.value = { key, value: null, problem: errorOf(error), loading: false };
       }
     }, WAIT_MS);
   }

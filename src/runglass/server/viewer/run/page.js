@@ -170,7 +170,7 @@ function keysOf(model, controls, filterField) {
     { key: "h", what: "earlier", run: () => controls.grid.peek()?.pan(-0.25) },
     { key: "l", what: "later", run: () => controls.grid.peek()?.pan(0.25) },
     ...TABS.map((tab, at) => ({
-      key: String(at + 1), what: `${tab} of what is selected`, run: () => { setQuery({ tab: tab === "overview" ? null : tab }); open(); },
+      key: String(at + 1), what: tab === "compare" ? "compare what is selected with another attempt" : `${tab} of what is selected`, run: () => { setQuery({ tab: tab === "overview" ? null : tab }); open(); },
     })),
     { key: "c", what: "compare with the last run that went well", run: () => {
       const run = model.run.peek();

@@ -6,13 +6,16 @@ import { isLeaf, titleOf, labelOf } from "../data/address.js";
 import { size } from "../data/format.js";
 import { Mark } from "../parts/status.js";
 import { JsonTree } from "../parts/json_tree.js";
-import { AttemptReader } from "./attempt.js";
+import { beside, siblingsOf } from "../data/siblings.js";
+import { AttemptReader, pathOf } from "./attempt.js";
 import { Chat } from "./chat.js";
+import { CompareWith } from "./compare_with.js";
+import { LargeContent } from "./large_content.js";
 import { ContainerFacts, Overview } from "./overview.js";
 import { Raw } from "./raw.js";
 import { reveal } from "./moves.js";
 
-export const TABS = ["overview", "input", "output", "error", "chat", "raw"];
+export const TABS = ["overview", "input", "output", "error", "chat", "raw", "compare"];
 
 /** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls}} props */
 export function Panel({ model, controls }) {
@@ -30,7 +33,7 @@ export function Panel({ model, controls }) {
 
   const found = reader.now.value;
   const value = leaf && STATUSES[state] !== "skipped" ? found.value : null;
-  const tabs = leaf ? tabsOf(value) : ["overview"];
+  const tabs = leaf ? tabsOf(value).filter((each) => each !== "compare" || siblingsOf(rows, row).length) : ["overview"];
   const wanted = place.value.query.get("tab") ?? "overview";
   const tab = tabs.includes(wanted) ? wanted : "overview";
 
@@ -60,20 +63,23 @@ export function Panel({ model, controls }) {
         </div>`}
       <div class="panel-content" id="tab-content" role=${leaf ? "tabpanel" : null} aria-labelledby=${leaf ? `tab-${tab}` : null} tabindex="0">
         ${!leaf && html`<${ContainerFacts} model=${model} row=${row} />`}
-        ${leaf && found.bytes > 0 && html`<p class="notice">${size(found.bytes)} are kept of this attempt.
-          ${" "}<button onClick=${() => reader.read(row, { large: true })}>Load them</button></p>`}
         ${leaf && found.problem && html`<p class="problem" role="alert">${found.problem.message}</p>`}
         ${leaf && tab === "overview" && html`<${Overview} model=${model} row=${row} value=${value} controls=${controls} />`}
-        ${leaf && found.loading && !value && tab !== "overview" && html`<p class="muted">Loading …</p>`}
-        ${value && html`<${Content} model=${model} row=${row} tab=${tab} value=${value} controls=${controls} />`}
+        ${leaf && tab === "compare" && html`<${CompareWith} model=${model} row=${row} />`}
+        ${leaf && found.loading && !value && tab !== "overview" && tab !== "compare" && html`<p class="muted">Loading …</p>`}
+        ${value && html`<${Content} model=${model} row=${row} tab=${tab} value=${value} controls=${controls} onWhole=${() => reader.read(row, { whole: true })} />`}
       </div>
     </aside>`;
 }
 
-/** @param {{model: import("./model.js").RunModel, row: number, tab: string, value: Json, controls: import("./page.js").Controls}} props */
-function Content({ model, row, tab, value, controls }) {
+/** @param {{model: import("./model.js").RunModel, row: number, tab: string, value: Json, controls: import("./page.js").Controls, onWhole: () => void}} props */
+function Content({ model, row, tab, value, controls, onWhole }) {
+  if (tab === "chat" && value.leftOut?.modelCalls) {
+    return html`<p class="notice">What was said takes ${size(value.leftOut.modelCalls)}. <button onClick=${onWhole}>Load all of it</button></p>`;
+  }
+  if (value.leftOut?.[tab]) return html`<${LargeContent} path=${pathOf(model, row, "payload", { part: tab })} name=${`${value.stepId}-${tab}.json`} />`;
   if (tab === "chat") return html`<${Chat} model=${model} row=${row} value=${value} />`;
-  if (tab === "raw") return html`<${Raw} value=${value} controls=${controls} />`;
+  if (tab === "raw") return html`<${Raw} value=${value} path=${pathOf(model, row, "trace")} controls=${controls} />`;
   if (tab === "error") return html`<${ErrorContent} value=${value.errorContext} />`;
   if (tab === "input" || tab === "output") return html`<${Snapshot} value=${value} part=${tab} controls=${controls} />`;
   return null;
@@ -108,19 +114,18 @@ function ErrorContent({ value }) {
 /** @param {Json} value */
 function tabsOf(value) {
   /** @type {Record<string, boolean>} */
-  const has = { error: value?.errorContext !== undefined, chat: Boolean(value?.modelCalls?.length) };
+  const has = { error: Boolean(value?.errorContext !== undefined || value?.leftOut?.error), chat: Boolean(value?.modelCalls?.length) };
   return TABS.filter((tab) => has[tab] ?? true);
 }
 
 /** The ways to the attempts before and after, or the same step in other iterations.
  * @param {{model: import("./model.js").RunModel, row: number}} props */
 function Siblings({ model, row }) {
-  const { rows } = model;
-  const { prev, next } = rows;
-  if (prev[row] < 0 && next[row] < 0) return null;
+  const [before, after] = [beside(model.rows, row, "prev"), beside(model.rows, row, "next")];
+  if (before < 0 && after < 0) return null;
   const go = (/** @type {number} */ to) => () => reveal(model, to);
   return html`<span class="siblings">
-    <button class="plain" disabled=${prev[row] < 0} aria-label="The one before" title="The one before" onClick=${go(prev[row])}>‹</button>
-    <button class="plain" disabled=${next[row] < 0} aria-label="The next one" title="The next one" onClick=${go(next[row])}>›</button>
+    <button class="plain" disabled=${before < 0} aria-label="The one before" title="The one before" onClick=${go(before)}>‹</button>
+    <button class="plain" disabled=${after < 0} aria-label="The next one" title="The next one" onClick=${go(after)}>›</button>
   </span>`;
 }
