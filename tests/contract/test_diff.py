@@ -71,6 +71,20 @@ def addresses(found: JsonObject) -> list[str]:
     ]
 
 
+def test_what_models_were_asked_and_answered_is_compared(server: RunningServer, http: httpx2.Client) -> None:
+    flow = "slug: asking\nsteps: [{id: ask, type: llm, model: echo, system: SYSTEM, prompt: Hi}]\n"
+    runs = []
+    for system in ("Be brief.", "Be brief.", "Be kind."):
+        server.push(flow.replace("SYSTEM", system))
+        runs.append(execute(http, "asking"))
+    assert diff(http, runs[0], runs[1])["same"]
+    (row,) = diff(http, runs[1], runs[2])["rows"]
+    asked = next(change for change in row["changes"] if change["field"] == "modelRequests")
+    assert asked["paths"] == [
+        {"path": "[0].request.system", "kind": "changed", "a": "Be brief.", "b": "Be kind."}
+    ]
+
+
 def test_two_runs_with_the_same_inputs_are_the_same(http: httpx2.Client) -> None:
     a, b = run(http, "a", "b"), run(http, "a", "b")
     found = diff(http, a, b)

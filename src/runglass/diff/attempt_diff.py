@@ -3,12 +3,21 @@
 Content is decoded here, one pair of snapshots at a time. No I/O.
 """
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 
 from runglass.diff.json_diff import compare
 from runglass.diff.json_excerpt import excerpts, path_text
+from runglass.diff.model_calls import (
+    have_content,
+    requests_differ,
+    requests_json,
+    responses_differ,
+    responses_json,
+)
 from runglass.diff.run_diff import DiffField, FieldChange, RowDiff, ValueChange
 from runglass.diff.trace_diff import AttemptContent, AttemptDigest, AttemptPair, differ_if_known
 from runglass.json_weight import weighs_more
@@ -103,14 +112,23 @@ def _of_both(
     a: AttemptDigest, b: AttemptDigest, content: ContentPair | None, allowance: DiffAllowance
 ) -> list[FieldChange]:
     """The changes in the order of `DiffField`, without the duration."""
+    kept = have_content(a.calls, b.calls)
+    told = partial(_content, content, allowance)
     return _told(
-        (differ_if_known(a.input, b.input) and _content("input", content, allowance))
+        (differ_if_known(a.input, b.input) and told("input", lambda of: of.input or _NOTHING))
         or _size("inputSizeBytes", a.input_size_bytes, b.input_size_bytes),
         _scalar("modelUsed", a.model_used, b.model_used),
+        told("modelRequests", lambda of: requests_json(of.calls, with_content=kept))
+        if requests_differ(a.calls, b.calls)
+        else None,
         _scalar("status", a.status, b.status),
-        None if a.error == b.error else _content("error", content, allowance),
-        (differ_if_known(a.output, b.output) and _content("output", content, allowance))
+        # An attempt without an error differs in each field that the error of the other has.
+        None if a.error == b.error else told("error", lambda of: of.error or _NOTHING),
+        (differ_if_known(a.output, b.output) and told("output", lambda of: of.output or _NOTHING))
         or _size("outputSizeBytes", a.output_size_bytes, b.output_size_bytes),
+        told("modelResponses", lambda of: responses_json(of.calls, with_content=kept))
+        if responses_differ(a.calls, b.calls)
+        else None,
         _scalar("finishReason", a.finish_reason, b.finish_reason),
         _scalar("tokens", a.tokens, b.tokens),
         _scalar("costUsd", a.cost_usd, b.cost_usd),
@@ -129,12 +147,14 @@ def _size(field: DiffField, a: int | None, b: int | None) -> FieldChange | None:
 
 
 def _content(
-    field: Literal["input", "output", "error"], content: ContentPair | None, allowance: DiffAllowance
+    content: ContentPair | None,
+    allowance: DiffAllowance,
+    field: DiffField,
+    snapshot_of: Callable[[AttemptContent], bytes],
 ) -> FieldChange | None:
     if content is None or allowance.is_spent:
         return FieldChange(field=field, cut=True)
-    # An attempt without an error differs in each field that the error of the other has.
-    a, b = (getattr(each, field) or _NOTHING for each in content)
+    a, b = map(snapshot_of, content)
     allowance.visits -= (len(a) + len(b)) // BYTES_PER_VISIT
     if weighs_more(a, MOST_WEIGHT) or weighs_more(b, MOST_WEIGHT):
         return FieldChange(field=field, cut=True)

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from runglass.diff.json_excerpt import brief, brief_pair
-from runglass.diff.run_diff import Divergence, FieldChange, RowDiff, ValueChange
+from runglass.diff.run_diff import CONTENT_FIELDS, Divergence, FieldChange, RowDiff, ValueChange
 
 _WORDS = {
     "inputSizeBytes": "size of the input",
     "outputSizeBytes": "size of the output",
     "modelUsed": "model",
+    "modelRequests": "request to the model",
+    "modelResponses": "answer of the model",
     "finishReason": "finish reason",
     "costUsd": "cost",
     "durationMs": "duration",
@@ -70,7 +72,7 @@ def _reason(row: RowDiff) -> str:
 def change_text(change: FieldChange) -> str:
     """A change of a field, such as `output differs at text: "gut" / "good"`."""
     name = field_text(change.field)
-    if change.field in ("input", "output", "error"):
+    if change.field in CONTENT_FIELDS:
         if not change.paths:
             return f"{name} differs, or is too large to tell"
         more = len(change.paths) - 1

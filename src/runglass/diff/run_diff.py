@@ -14,20 +14,30 @@ DiffField = Literal[
     "input",
     "inputSizeBytes",
     "modelUsed",
+    "modelRequests",
     "status",
     "error",
     "output",
     "outputSizeBytes",
+    "modelResponses",
     "finishReason",
     "tokens",
     "costUsd",
     "durationMs",
 ]
-"""What of an attempt is compared, causes first; `durationMs` alone makes no attempt differ."""
+"""What of an attempt is compared, causes first; `durationMs` alone makes no attempt differ.
+
+`modelRequests` is a list of what models were asked, `modelResponses` one of what they answered.
+"""
+
+CONTENT_FIELDS: frozenset[DiffField] = frozenset(
+    ("input", "modelRequests", "error", "output", "modelResponses")
+)
+"""The fields whose values are compared place by place."""
 
 
 class ValueChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A place in an input, an output or an error where two runs differ, such as `items[2].text`.
+    """A place in a field of content where two runs differ, such as `items[2].text`.
 
     `a` is what the first run has there, None where it was `added`; `b` what the second has, None where it was
     `removed`. With `cut` one of them is an excerpt, or a text that says how large it is.
@@ -43,7 +53,7 @@ class ValueChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
 class FieldChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A field in which an attempt differs: `a` is that of the first run, `b` that of the second.
 
-    An input, an output or an error has `paths` instead. With `cut` there may be more of them: it was too
+    One of the `CONTENT_FIELDS` has `paths` instead. With `cut` there may be more of them: it was too
     large to be compared to the end.
     """
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from runglass.diff.flow_order import FlowOrder
+from runglass.diff.model_calls import CallsDigest, StoredCall, requests_differ, responses_differ
 from runglass.trace import TokenBreakdown
 
 
@@ -29,6 +30,7 @@ class _StoredAttempt(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename
     input_context: msgspec.Raw = msgspec.Raw()
     output_context: msgspec.Raw = msgspec.Raw()
     error_context: msgspec.Raw = msgspec.Raw()
+    model_calls: tuple[StoredCall, ...] = ()
 
 
 _stored = msgspec.json.Decoder(_StoredAttempt)
@@ -56,14 +58,16 @@ class AttemptDigest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     input: int | None
     output: int | None
     error: int | None
+    calls: CallsDigest | None
 
 
 class AttemptContent(NamedTuple):
-    """Input, output and error of an attempt as JSON, None where none was kept."""
+    """Input, output and error of an attempt as JSON, None where none was kept, and its model calls."""
 
     input: bytes | None
     output: bytes | None
     error: bytes | None
+    calls: tuple[StoredCall, ...] = ()
 
 
 NO_CONTENT = AttemptContent(None, None, None)
@@ -92,6 +96,7 @@ def read_digest(position: int, data: bytes, texts: dict[str, str]) -> AttemptDig
         input=None if content.input is None else hash(content.input),
         output=None if content.output is None else hash(content.output),
         error=None if content.error is None else hash(content.error),
+        calls=CallsDigest.of(content.calls),
     )
 
 
@@ -102,7 +107,8 @@ def read_content(data: bytes) -> AttemptContent:
 
 def _content(step: _StoredAttempt) -> AttemptContent:
     parts = (bytes(step.input_context), bytes(step.output_context), bytes(step.error_context))
-    return AttemptContent._make(None if part in _NONE else part for part in parts)
+    kept = (None if part in _NONE else part for part in parts)
+    return AttemptContent._make((*kept, step.model_calls))
 
 
 class AttemptPair(NamedTuple):
@@ -137,7 +143,13 @@ class AttemptPair(NamedTuple):
         a, b = self
         if a is None or b is None:
             return False
-        return differ_if_known(a.input, b.input) or differ_if_known(a.output, b.output) or a.error != b.error
+        return (
+            differ_if_known(a.input, b.input)
+            or differ_if_known(a.output, b.output)
+            or a.error != b.error
+            or requests_differ(a.calls, b.calls)
+            or responses_differ(a.calls, b.calls)
+        )
 
     @property
     def is_size_only(self) -> bool:

@@ -37,6 +37,19 @@ ATTEMPTS = st.fixed_dictionaries(
         "outputSizeBytes": st.integers(1, 2),
         "inputContext": SNAPSHOTS,
         "outputContext": SNAPSHOTS,
+        "modelCalls": st.lists(
+            st.fixed_dictionaries(
+                {"number": st.integers(1, 9), "model": st.sampled_from(["m", "n"])},
+                optional={
+                    "startedAt": st.sampled_from(["now", "then"]),
+                    "finishReason": st.sampled_from(["stop", "length"]),
+                    "errorCode": st.just("TIMEOUT"),
+                    "request": st.sampled_from([{"system": "a"}, {"system": "b"}]),
+                    "response": st.sampled_from([{"content": "x"}, {"content": "y"}]),
+                },
+            ),
+            max_size=2,
+        ),
         "errorContext": st.sampled_from([{"code": "TIMEOUT"}, {"code": "TIMEOUT", "message": "late"}]),
     },
 )
@@ -97,6 +110,15 @@ def expected_fields(a: JsonObject, b: JsonObject) -> set[str]:
     fields = {name for name in SCALARS if a.get(name) != b.get(name)}
     if a.get("errorContext") != b.get("errorContext"):
         fields.add("error")
+    calls, others = a.get("modelCalls", []), b.get("modelCalls", [])
+    is_kept = all("request" in call for call in [*calls, *others])
+    for field, names in (
+        ("modelRequests", ["model", *["request"] * is_kept]),
+        ("modelResponses", ["finishReason", "errorCode", *["response"] * is_kept]),
+    ):
+        told = [[[call.get(name) for name in names] for call in each] for each in (calls, others)]
+        if calls and others and told[0] != told[1]:
+            fields.add(field)
     for part in ("input", "output"):
         one, other = a.get(f"{part}Context"), b.get(f"{part}Context")
         sizes = a.get(f"{part}SizeBytes"), b.get(f"{part}SizeBytes")
@@ -208,6 +230,16 @@ B3 = ("b", (3,), 1)
         (OK, OK | {"inputContext": {"q": 1, "r": [1]}}, "input differs at r: only in the second run, [1]"),
         (OK, OK | {"inputContext": {"r": 1}}, "input differs at q: only in the first run, 1 and 1 more"),
         (OK | {"modelUsed": "small"}, OK, "model differs: small / none"),
+        (
+            OK | {"modelCalls": [{"number": 1, "model": "m", "request": {"system": "Be brief."}}]},
+            OK | {"modelCalls": [{"number": 1, "model": "m", "request": {"system": "Be kind."}}]},
+            'request to the model differs at [0].request.system: "Be brief." / "Be kind."',
+        ),
+        (
+            OK | {"modelCalls": [{"number": 1, "model": "m", "errorCode": "TIMEOUT"}]},
+            OK | {"modelCalls": [{"number": 1, "model": "m", "finishReason": "stop"}]},
+            'answer of the model differs at [0].errorCode: only in the first run, "TIMEOUT" and 1 more',
+        ),
         (OK | {"costUsd": "0.1"}, OK | {"costUsd": "0.2"}, "cost differs: $0.1 / $0.2"),
         (
             OK,

@@ -9,7 +9,7 @@ from runglass.cli.terminal.output import one_line
 from runglass.cli.terminal.table import Cell, Column, Row, table_lines
 from runglass.diff.divergence import address_text, field_text, plain_text
 from runglass.diff.json_excerpt import brief, brief_pair
-from runglass.diff.run_diff import FieldChange, RowDiff, RunDiff, ValueChange
+from runglass.diff.run_diff import CONTENT_FIELDS, FieldChange, RowDiff, RunDiff, ValueChange
 from runglass.trace import RunSummary
 
 COLUMNS = (
@@ -90,7 +90,7 @@ def _cells(row: RowDiff) -> Iterator[tuple[Cell, Cell, Cell]]:
     if not row.changes:
         yield Cell("the same", "dim"), Cell(""), Cell("")
     for change in row.changes:
-        if change.field in ("input", "output", "error"):
+        if change.field in CONTENT_FIELDS:
             yield from _places(change)
         else:
             yield _changed(change)
@@ -124,12 +124,12 @@ def _status_style(change: FieldChange, value: object) -> str:
 
 def _places(change: FieldChange) -> Iterator[tuple[Cell, Cell, Cell]]:
     for place in change.paths[:MOST_PLACES]:
-        yield Cell(f"{change.field} {place.path}".rstrip()), *_values(place)
+        yield Cell(f"{field_text(change.field)} {place.path}".rstrip()), *_values(place)
     more = len(change.paths) - MOST_PLACES
     if more > 0:
-        yield Cell(f"{change.field}: {more:,} more places in --json", "dim"), Cell(""), Cell("")
+        yield Cell(f"{field_text(change.field)}: {more:,} more places in --json", "dim"), Cell(""), Cell("")
     if change.cut:
-        yield Cell(f"{change.field}: not compared to the end", "yellow"), Cell(""), Cell("")
+        yield Cell(f"{field_text(change.field)}: not compared to the end", "yellow"), Cell(""), Cell("")
 
 
 def _values(place: ValueChange) -> tuple[Cell, Cell]:

@@ -8,9 +8,9 @@ import { JsonTree } from "../parts/json_tree.js";
 const SAID = {
   input: "input", output: "output", error: "error", status: "status", modelUsed: "model", tokens: "tokens",
   costUsd: "cost", durationMs: "duration", inputSizeBytes: "size of input", outputSizeBytes: "size of output",
-  finishReason: "finish reason",
+  finishReason: "finish reason", modelRequests: "request to the model", modelResponses: "answer of the model",
 };
-const CONTENT = new Set(["input", "output", "error"]);
+const CONTENT = new Set(["input", "modelRequests", "error", "output", "modelResponses"]);
 
 /** @typedef {{path: string, kind: "added"|"removed"|"changed", a?: Json, b?: Json, cut?: boolean}} Place */
 /** @typedef {{field: string, a?: Json, b?: Json, paths?: Place[], cut?: boolean}} Change */
@@ -77,12 +77,12 @@ function ChangeLines({ change }) {
   return html`
     ${change.paths.map((each, at) => html`
       <tr key=${at} class=${each.kind}>
-        <th scope="row">${change.field} <code><bdi>${oneLine(each.path, 300)}</bdi></code>
+        <th scope="row">${SAID[change.field] ?? change.field} <code><bdi>${oneLine(each.path, 300)}</bdi></code>
           <span class="muted"> ${each.kind}${each.cut ? ", cut" : ""}</span></th>
         <td>${each.kind !== "added" && html`<${Value} value=${each.a} />`}</td>
         <td>${each.kind !== "removed" && html`<${Value} value=${each.b} />`}</td>
       </tr>`)}
-    ${change.cut && html`<tr><th scope="row" colspan="3" class="muted">${change.field}: there may be more places</th></tr>`}`;
+    ${change.cut && html`<tr><th scope="row" colspan="3" class="muted">${SAID[change.field] ?? change.field}: there may be more places</th></tr>`}`;
 }
 
 /** @param {{value: Json}} props */

@@ -1,0 +1,97 @@
+"""The model calls of an attempt as a diff compares them: what models were asked, and what they answered.
+
+Tokens, cost and the model that answered are compared as the attempt has them; times and ids always differ.
+What one run kept and the other did not is no difference. No I/O.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+_NONE = (b"", b"null")
+
+
+class StoredCall(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="camel"):
+    """What is compared of a model call in a StepTrace."""
+
+    model: str
+    provider: str | None = None
+    finish_reason: str | None = None
+    error_code: str | None = None
+    request: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
+
+
+class CallsDigest(NamedTuple):
+    """Model calls as hashes: who was asked, how it ended, and the content, None where it was not kept."""
+
+    asked: int
+    ended: int
+    requests: int | None
+    responses: int | None
+
+    @classmethod
+    def of(cls, calls: Sequence[StoredCall]) -> "CallsDigest | None":
+        """None where there are no calls: logs from before calls were told have none."""
+        if not calls:
+            return None
+        requests = tuple(bytes(call.request) for call in calls)
+        is_kept = not any(request in _NONE for request in requests)
+        return cls(
+            asked=hash(tuple((call.model, call.provider) for call in calls)),
+            ended=hash(tuple((call.finish_reason, call.error_code) for call in calls)),
+            requests=hash(requests) if is_kept else None,
+            responses=hash(tuple(bytes(call.response) for call in calls)) if is_kept else None,
+        )
+
+
+def requests_differ(a: CallsDigest | None, b: CallsDigest | None) -> bool:
+    """Whether models were asked otherwise, as far as both are known."""
+    if a is None or b is None:
+        return False
+    return a.asked != b.asked or (None not in (a.requests, b.requests) and a.requests != b.requests)
+
+
+def responses_differ(a: CallsDigest | None, b: CallsDigest | None) -> bool:
+    """Whether models have answered otherwise, as far as both are known."""
+    if a is None or b is None:
+        return False
+    return a.ended != b.ended or (None not in (a.responses, b.responses) and a.responses != b.responses)
+
+
+def have_content(a: CallsDigest | None, b: CallsDigest | None) -> bool:
+    """Whether the content of both was kept."""
+    return all(each is not None and each.requests is not None for each in (a, b))
+
+
+def requests_json(calls: Sequence[StoredCall], *, with_content: bool) -> bytes:
+    """What models were asked, as a list."""
+    return msgspec.json.encode(
+        [
+            _known(model=call.model, provider=call.provider, request=call.request if with_content else None)
+            for call in calls
+        ]
+    )
+
+
+def responses_json(calls: Sequence[StoredCall], *, with_content: bool) -> bytes:
+    """What models answered, as a list."""
+    return msgspec.json.encode(
+        [
+            _known(
+                finishReason=call.finish_reason,
+                errorCode=call.error_code,
+                response=call.response if with_content else None,
+            )
+            for call in calls
+        ]
+    )
+
+
+def _known(**members: Any) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in members.items()
+        if value is not None and (not isinstance(value, msgspec.Raw) or bytes(value) not in _NONE)
+    }
