@@ -11,6 +11,12 @@ ITEMS = 20
 BATCH_STEPS = 6 * ITEMS + 2
 """What a batch of items comes to."""
 
+OUTER = "each_batch"
+OF_BATCH = frozenset(
+    ["each_item", "load", "clean", "measure", "weigh", "compare", "keep", "check", "summarise"]
+)
+"""The loop over batches, and the steps inside of it."""
+
 _BATCHES = """
   - id: each_batch
     type: loop

@@ -9,20 +9,20 @@ from contextlib import ExitStack
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench import flows, nested, trace_pages
+from bench import nested, trace_pages
 from bench.browsing import Frames, Memory, Opened, bare_tab, chromium, obstacle, tab
 from bench.children import BenchError
+from bench.long_runs import finished_run, forget_outline, going_run, wait_for_outline
 from bench.rows import Goal, Row
-from bench.run_page import SCROLLER, UNFOLD_ALL, Finished, finished, open_run, scroll, zoom
+from bench.run_page import SCROLLER, UNFOLD_ALL, Finished, open_run, scroll, zoom
 from bench.stage import Stage, serve
 from runglass import Client
-from runglass.errors import APIError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 BARE_S = 2.0
-READY_S = 1800
+READY_S = 120
 POLL_S = 0.2
 
 
@@ -41,8 +41,12 @@ LONG_GOALS = _Goals(None, 3000, 2 * FRAME_MS, 400)
 
 
 class _Round(NamedTuple):
-    """What is measured of one run in one turn, and of an empty page beside it."""
+    """What is measured of one run in one turn, and of an empty page beside it.
 
+    `unmade` was opened while the server made the outline, `first` by the first caller of a server.
+    """
+
+    unmade: Opened
     first: Opened
     again: Opened
     received_kb: float
@@ -59,14 +63,18 @@ def rows(stage: Stage) -> Iterator[Row]:
         raise BenchError(reason)
     for steps in stage.sizes.viewer_steps:
         with stage.new_folder() as folder:
-            run = finished(folder, "nested", nested.request(steps), nested.NESTED, nested.FOLLOWED)
+            run = finished_run(folder, steps)
             name = f"a run of {steps:,} steps in the viewer"
             goals = LONG_GOALS if steps >= LONG_STEPS else GOALS
             with chromium() as browser:
-                yield from _opened_rows(
-                    name, goals, [_round(stage, browser, run) for _ in range(stage.sizes.rounds)]
-                )
-                yield from _followed_rows(stage, browser, run, name, goals, steps)
+                found = [_round(stage, browser, run) for _ in range(stage.sizes.rounds)]
+            yield from _opened_rows(name, goals, found)
+            # Some minutes of waits more than are needed, for a machine on which all takes longer.
+            rest_s = 2 * stage.sizes.rounds * (stage.sizes.followed_s + BARE_S) + 60
+            waits = min(nested.MOST_WAITS, int(rest_s) * nested.WAITS_PER_S)
+            going = run._replace(run_id=going_run(folder, steps, waits=waits))
+            with chromium() as browser:
+                yield from _followed_rows(stage, browser, going, name, goals)
     yield from trace_pages.rows(stage)
 
 
@@ -74,12 +82,17 @@ def _round(stage: Stage, browser: "Browser", run: Finished) -> _Round:
     with bare_tab(browser) as bare:
         at_most = bare.frames(lambda: time.sleep(BARE_S))
         bare_memory = bare.memory()
+    forget_outline(run.folder)
     with serve(run.folder) as server:
         with tab(browser) as page:
-            # The server has to make the outline of the run; who comes later finds it made.
+            unmade = open_run(page, server.address, run.key, run.run_id)
+        wait_for_outline(run.folder)
+    with serve(run.folder) as server:
+        with tab(browser) as page:
             first = open_run(page, server.address, run.key, run.run_id)
         with tab(browser) as page:
             return _Round(
+                unmade=unmade,
                 first=first,
                 again=open_run(page, server.address, run.key, run.run_id),
                 received_kb=page.received_kb(),
@@ -110,11 +123,16 @@ def _opened_rows(name: str, goals: _Goals, found: list[_Round]) -> Iterator[Row]
         goal=Goal(at=goals.opened_ms),
     )
     yield Row(
-        figure=f"{name}: the same, where the server has yet to make the outline",
+        figure=f"{name}: the same, for the first caller after the start of the server",
         unit="ms",
         ours=values(lambda each: each.first.first_row_ms),
         goal=Goal(at=goals.opened_ms),
-        note="the first caller after the start of the server",
+    )
+    yield Row(
+        figure=f"{name}: the same, a moment after its end",
+        unit="ms",
+        ours=values(lambda each: each.unmade.first_row_ms),
+        note="while the server still makes the outline that it keeps",
     )
     yield Row(
         figure=f"{name}: all rows have come, after the navigation",
@@ -169,34 +187,36 @@ def _frame_rows(
 
 
 def _followed_rows(
-    stage: Stage, browser: "Browser", run: Finished, name: str, goals: _Goals, steps: int
+    stage: Stage, browser: "Browser", run: Finished, name: str, goals: _Goals
 ) -> Iterator[Row]:
-    """Of a run that has recorded as many steps before."""
+    """Of a run that has as many steps behind it, and goes on when it has a server. Its page is the first."""
     seconds, rounds = stage.sizes.followed_s, stage.sizes.rounds
     found, bare, rates = [], [], []
     with ExitStack() as stack:
         address = stack.enter_context(serve(run.folder)).address
         client = stack.enter_context(Client(run.key, base_url=f"{address}/api/v1"))
-        # Some minutes of waits more than are needed, for a machine on which all takes longer.
-        waits = min(nested.MOST_WAITS, int(2 * rounds * (seconds + BARE_S) + 60) * nested.WAITS_PER_S)
-        job = client.flow(f"{flows.ORG}/{flows.PROJECT}/followed").execute_async(
-            parameters=nested.parameters(steps, waits=waits), version="draft"
-        )
-        _wait_until_ready(client, job.execution_id)
+        _wait_until_resumed(client, run.run_id)
         page = stack.enter_context(tab(browser))
-        open_run(page, address, run.key, job.execution_id)
+        opened = open_run(page, address, run.key, run.run_id)
         page.page.keyboard.press(".")
         empty = stack.enter_context(bare_tab(browser))
         for _ in range(rounds):
-            before, began_s = _completed(client, job.execution_id), time.monotonic()
+            before, began_s = _completed(client, run.run_id), time.monotonic()
             shown = page.page.url
             found.append(page.frames(lambda: time.sleep(seconds)))
             if page.page.url == shown:
                 raise BenchError(f"the page showed for {seconds} s the same step of a run that goes on")
-            ended = _completed(client, job.execution_id) - before
+            ended = _completed(client, run.run_id) - before
             rates.append(2 * ended / (time.monotonic() - began_s))
             bare.append(empty.frames(lambda: time.sleep(BARE_S)))
-        client.run(job.execution_id).cancel()
+        client.run(run.run_id).cancel()
+    yield Row(
+        figure=f"{name}: first rows painted, after the navigation, while it goes on",
+        unit="ms",
+        ours=[opened.first_row_ms],
+        goal=Goal(at=goals.opened_ms),
+        note="for the first caller, once; beside what it records",
+    )
     yield from _frame_rows(
         f"{name}: frames while following {2 * nested.WAITS_PER_S:,} events/s",
         found,
@@ -211,16 +231,13 @@ def _completed(client: Client, run_id: str) -> int:
     return totals.completed if totals else 0
 
 
-def _wait_until_ready(client: Client, run_id: str) -> None:
-    """Returns once the steps before the waits have been recorded."""
-    until_s = time.monotonic() + READY_S
+def _wait_until_resumed(client: Client, run_id: str) -> None:
+    """Returns once the run has recorded more than it had when the server began."""
+    until_s, before = time.monotonic() + READY_S, None
     while time.monotonic() < until_s:
-        try:
-            client.run(run_id).step_trace("ready")
-        except APIError as error:
-            if error.code != "STEP_NOT_FOUND":
-                raise
-            time.sleep(POLL_S)
-        else:
+        completed = _completed(client, run_id)
+        if before is not None and completed > before:
             return
-    raise BenchError(f"the run {run_id!r} that was to be followed was not ready after {READY_S} s")
+        before = completed
+        time.sleep(POLL_S)
+    raise BenchError(f"the run {run_id!r} that was to be followed did not go on within {READY_S} s")

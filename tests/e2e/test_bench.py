@@ -1,14 +1,20 @@
 """The bench itself: every figure can be measured, and a machine without peers is told so."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
+from bench import long_runs, nested
 from bench.__main__ import FIGURES, IN_A_BROWSER
 from bench.browsing import obstacle
+from runglass.settings import Settings
+from runglass.store.sqlite import integrity
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,3 +64,19 @@ def _bench(*arguments: str | Path) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, timeout=100, check=False
     )
+
+
+def test_a_run_that_is_repeated_is_what_its_log_adds_up_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_runs, "EXECUTED_STEPS", 2 * nested.BATCH_STEPS)
+    run = long_runs.finished_run(tmp_path, 8 * nested.BATCH_STEPS)
+    going = long_runs.going_run(tmp_path, 8 * nested.BATCH_STEPS, waits=1000)
+    database = Settings(data=tmp_path).database
+    assert integrity.check(database, every_run=True) == (2, 2, [])
+    with closing(sqlite3.connect(database)) as connection:
+        steps = dict(
+            connection.execute("SELECT id, count(*) FROM run JOIN step ON run_no = no GROUP BY id").fetchall()
+        )
+    assert steps[run.run_id] == 8 * nested.BATCH_STEPS
+    assert steps[going] > steps[run.run_id]
