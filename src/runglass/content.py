@@ -13,11 +13,12 @@ import msgspec
 from msgspec import NODEFAULT
 from msgspec.structs import fields, replace
 
+from runglass.errors import RETRY_AFTER
 from runglass.events import KnownEvent, UnknownEvent, decode_event, encode_event
 from runglass.lazy_json import Json, encoded
 from runglass.trace import ModelCall, StepTrace
 
-_ERROR_LEFT = ("code", "type", "line")
+_ERROR_LEFT = ("code", "type", "line", RETRY_AFTER)
 
 
 def _whole(value: Any) -> Any:

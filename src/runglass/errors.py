@@ -153,11 +153,15 @@ class FlowFileError(RunglassError):
         super().__init__("\n".join(problem.located(file) for problem in problems))
 
 
+RETRY_AFTER = "retryAfterMs"
+"""Of a recorded error: the wait that a provider asked for."""
+
+
 class StepFailure(RunglassError):
     """A step attempt ended badly.
 
     `code` is a key of `STEP_CODES`; `may_retry` is false where another attempt cannot end differently;
-    `retry_after_ms` is the wait that a provider asked for; `details` joins the recorded error.
+    `retry_after_ms` is the wait that a provider asked for. It and `details` join the recorded error.
     """
 
     def __init__(
@@ -175,6 +179,8 @@ class StepFailure(RunglassError):
         self.may_retry = may_retry
         self.retry_after_ms = retry_after_ms
         self.details = dict(details or {})
+        if retry_after_ms is not None:
+            self.details[RETRY_AFTER] = retry_after_ms
 
     def as_json(self) -> dict[str, Any]:
         """The error as it is recorded."""

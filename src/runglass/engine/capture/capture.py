@@ -113,7 +113,8 @@ class Capture:
         """An error as it is kept: like the input that led to it, and cut to the same limit.
 
         `given` is the input of the step: a secret under one of its keys must not come back in the error.
-        In mode `off` only `code`, `line` and, where Python itself has it, the exception's `type` are kept.
+        In mode `off` only `code`, `line`, `retryAfterMs` and, where Python itself has it, the exception's
+        `type` are kept.
         """
         if not self.keeps_failures:
             return msgspec.Raw(msgspec.json.encode(without_content(detail)))

@@ -10,6 +10,7 @@ import msgspec
 
 from runglass.engine.capture.redaction import Redactor
 from runglass.engine.capture.truncation import cut
+from runglass.errors import RETRY_AFTER
 
 _EXCEPTIONS = frozenset(
     name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)
@@ -59,11 +60,12 @@ def without_printed(detail: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_content(detail: dict[str, Any]) -> dict[str, Any]:
-    """Only `code`, `line` and, where Python itself has it, the exception's `type`."""
+    """Only `code`, `line`, `retryAfterMs` and, where Python itself has it, the exception's `type`."""
     harmless = {"code": detail.get("code")}
-    exception, line = detail.get("exception"), detail.get("line")
+    exception = detail.get("exception")
     if isinstance(exception, str) and exception in _EXCEPTIONS:
         harmless["type"] = exception
-    if type(line) is int:
-        harmless["line"] = line
+    for name in ("line", RETRY_AFTER):
+        if type(number := detail.get(name)) is int:
+            harmless[name] = number
     return harmless

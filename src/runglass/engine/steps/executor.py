@@ -22,7 +22,7 @@ from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.handlers import AttemptResult, LlmContext
 from runglass.engine.steps.interrupted_attempts import InterruptedAttempts
 from runglass.engine.steps.outcomes import StepFailedPermanently, out_of_credit
-from runglass.engine.steps.retries import PROVIDER_RETRY, retry_or_fail
+from runglass.engine.steps.retries import PROVIDER_RETRY, delay_after, retry_or_fail
 from runglass.errors import StepFailure, without_traceback
 from runglass.flow import ForwardingStep, LeafStep, Step, WaitStep
 from runglass.fold import Address, StepChange
@@ -201,7 +201,7 @@ class StepExecutor:
         if before.status != "running":
             # It had failed and was to be tried again after a while, which has passed in part or as a whole.
             retry = step.retry or PROVIDER_RETRY
-            delay_s = retry.delay_ms(max(1, cut_off.failures)) / 1000
+            delay_s = delay_after(before.error_context or {}, retry, max(1, cut_off.failures)) / 1000
             passed_s = self._seconds_since(before.completed_at or before.started_at or "")
             await self._dependencies.clock.sleep(min(delay_s, max(0.0, delay_s - passed_s)))
             return

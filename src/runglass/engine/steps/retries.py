@@ -1,8 +1,11 @@
 """Whether a failed attempt is followed by another, and after how long."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from runglass.engine.steps.attempt_recorder import AttemptRecorder
 from runglass.engine.steps.outcomes import StepFailedPermanently
-from runglass.errors import StepFailure
+from runglass.errors import RETRY_AFTER, StepFailure
 from runglass.flow import LeafStep, LlmStep, Retry
 
 NO_RETRY = Retry(max_attempts=1)
@@ -20,6 +23,11 @@ def retry_or_fail(attempt: AttemptRecorder, failure: StepFailure) -> int:
         retry = PROVIDER_RETRY
     if not failure.may_retry or attempt.tried >= retry.max_attempts:
         raise StepFailedPermanently(attempt.record_failure(failure)) from failure
-    delay_ms = max(retry.delay_ms(attempt.tried), min(failure.retry_after_ms or 0, retry.max_delay_ms))
+    delay_ms = delay_after(failure.as_json(), retry, attempt.tried)
     attempt.retry(failure, delay_ms=delay_ms)
     return delay_ms
+
+
+def delay_after(error: Mapping[str, Any], retry: Retry, tried: int) -> int:
+    """Ms from a failure to the next attempt: at least what a provider asked for, which `error` has."""
+    return max(retry.delay_ms(tried), min(error.get(RETRY_AFTER) or 0, retry.max_delay_ms))
