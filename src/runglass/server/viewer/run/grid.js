@@ -115,7 +115,7 @@ export class GridPainter {
     });
   }
 
-  /** @param {...import("../vendor/signals.js").Signal<any>} signals */
+  /** @param {...import("../vendor/signals.js").Signal<unknown>} signals */
   soonAfter(...signals) {
     for (const each of signals) each.value;
     this.soon();
