@@ -60,7 +60,7 @@ class _Tokens(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Facts(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """What an outline needs of an attempt's data; all else is passed over, and not decoded."""
+    """The part of an attempt's data that an outline needs; all else is passed over, and not decoded."""
 
     started_at: datetime | None = None
     completed_at: datetime | None = None

@@ -19,14 +19,14 @@ OPEN_END = 1 << 62
 
 
 class Sort(NamedTuple):
-    """What the rows of one place in the tree have in common; `name` is a number among the names."""
+    """Kind and name of all rows of one place in the tree; `name` is a number among the names."""
 
     kind: int
     name: int
 
 
 Own: TypeAlias = tuple[int, int, int, int, str | None]
-"""What a row has of its own, beside what is inside of it: status, start, end, tokens and cost."""
+"""Status, start, end, tokens and cost of a row itself, without what is inside of it."""
 
 NOTHING: Own = (NONE, NONE, NONE, 0, None)
 
@@ -95,7 +95,7 @@ class Columns:
             values.clear()
 
     def own(self, row: int) -> Own:
-        """What a settled row has of its own, before sums are made."""
+        """The values of a settled row itself, before sums are made."""
         cost = self.cost[row]
         assert not isinstance(cost, Decimal)
         return self.status[row], self.start[row], self.end[row], self.tokens[row], cost

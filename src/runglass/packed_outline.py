@@ -23,7 +23,7 @@ _columns_of = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
 class PackedHead(msgspec.Struct, frozen=True, kw_only=True):
-    """What a packed outline is besides its rows. `nodes` is a digest of the nodes that it was made with."""
+    """The head of a packed outline, without rows. `nodes` is a digest of the nodes that it was made with."""
 
     version: int
     nodes: str

@@ -15,7 +15,7 @@ LANES = 50
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What stands in one row at the top of the outline, `row`, or in several from that one on.
+    """A row at the top of the outline, `row`, or several from that one on, as a strip of the timeline.
 
     `name` is that of its step, and None where there are several, which `row_count` says. For each bucket
     `worst` is a status and `longest` the row of an attempt, -1 where nothing went on.
@@ -43,7 +43,7 @@ class Timeline(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from
 
 
 class _Cover:
-    """What covers each bucket of a lane best.
+    """The best cover of each bucket of a lane.
 
     In `_levels[k]` what is at bucket `b` covers 2^k buckets from `b` on. Two entries are enough for any time,
     and `settle` hands down what there is to single buckets.

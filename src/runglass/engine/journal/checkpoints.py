@@ -79,12 +79,12 @@ class CheckpointSet:
         if data is None or data == ENDED:
             return None
         if data.startswith(b"["):
-            lost = msgspec.json.decode(data, type=FailureCheckpoint)
+            failure = msgspec.json.decode(data, type=FailureCheckpoint)
             # Earlier versions kept one error for both.
             return (
-                lost
-                if lost.captured
-                else lost._replace(captured=msgspec.Raw(msgspec.json.encode(lost.error)))
+                failure
+                if failure.captured
+                else failure._replace(captured=msgspec.Raw(msgspec.json.encode(failure.error)))
             )
         return Payload.encoded(data)
 
@@ -114,11 +114,11 @@ def output_checkpoint(step: Step, place: StepPosition, output: bytes) -> Checkpo
     return Checkpoint(step.id, path_text(place.loop_path), output)
 
 
-def lost_checkpoints(flow: Flow, lost: FailureCheckpoint, place: StepPosition) -> list[Checkpoint]:
+def lost_checkpoints(flow: Flow, failure: FailureCheckpoint, place: StepPosition) -> list[Checkpoint]:
     """The step that is lost, and the containers around it up to one with `on_error: continue`."""
-    data = msgspec.json.encode(lost)
+    data = msgspec.json.encode(failure)
     checkpoints = []
-    for step, loops in _outwards(flow.steps, lost.step_id):
+    for step, loops in _outwards(flow.steps, failure.step_id):
         goes_on = step.on_error == "continue"
         path = path_text((place.loop_path or ())[:loops])
         checkpoints.append(Checkpoint(step.id, path, b"null" if goes_on else data))

@@ -42,18 +42,18 @@ class StreamedResponse:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = list(self._headers)
         await send({"type": "http.response.start", "status": self._status, "headers": headers})
-        writing = asyncio.create_task(self._write(scope, send))
-        leaving = asyncio.create_task(_caller_left(receive))
-        with self._ended_by(writing.cancel):
+        write_task = asyncio.create_task(self._write(scope, send))
+        leave_task = asyncio.create_task(_caller_left(receive))
+        with self._ended_by(write_task.cancel):
             try:
-                await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({write_task, leave_task}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (writing, leaving):
+                for task in (write_task, leave_task):
                     task.cancel()
-                await asyncio.gather(writing, leaving, return_exceptions=True)
+                await asyncio.gather(write_task, leave_task, return_exceptions=True)
                 if self._at_end is not None:
                     self._at_end()
-        if writing.cancelled() or writing.result():
+        if write_task.cancelled() or write_task.result():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             connection_of(scope).cut_off()

@@ -14,7 +14,7 @@ from runglass.server.requests.attachments import url_mistake
 
 PARTS = ("text", "image_url")
 USUAL_TYPE = "image/jpeg"
-"""The type of an image whose URL has no known ending; most providers detect it for themselves."""
+"""The type of an image whose URL has no known suffix; most providers detect it for themselves."""
 
 _TYPES = {
     ".jpg": "image/jpeg",
@@ -77,5 +77,5 @@ def _image(part: dict[str, Any], place: str) -> Attachment:
         raise api_error("INVALID_ATTACHMENT", f"`{place}.url` {message}")
     if (mistake := url_mistake(url)) is not None:
         raise api_error("INVALID_ATTACHMENT", f"`{place}.url` {mistake}")
-    ending = PurePosixPath(urlsplit(url).path).suffix.lower()
-    return Attachment(url=url, mime_type=_TYPES.get(ending, USUAL_TYPE))
+    suffix = PurePosixPath(urlsplit(url).path).suffix.lower()
+    return Attachment(url=url, mime_type=_TYPES.get(suffix, USUAL_TYPE))

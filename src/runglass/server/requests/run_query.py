@@ -43,7 +43,7 @@ class RunFilters(NamedTuple):
     until: str | None = None
 
 
-async def asked_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
+async def read_run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
     """The query of all filters together.
 
     Raises INVALID_REQUEST, and FLOW_NOT_FOUND for an unknown flow in the parameter `flow`.

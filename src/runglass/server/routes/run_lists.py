@@ -20,7 +20,7 @@ from runglass.server.http.response_stream import StreamedResponse
 from runglass.server.http.sse_response import event_stream
 from runglass.server.requests.body import answer
 from runglass.server.requests.pagination import cursor_of_position, position_of
-from runglass.server.requests.run_query import RunFilters, asked_query
+from runglass.server.requests.run_query import RunFilters, read_run_query
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.revocation import while_awaited
 from runglass.server.services.run_frames import framed_runs, listed
@@ -51,7 +51,7 @@ async def runs(
     have fewer runs than `limit`, even none, and a `nextCursor`: the next request goes on from there. A stream
     of the list after `lastChange` has every change that the page has not. Unknown parameters are refused.
     """
-    asked = await asked_query(request, RunFilters(query, flow_id, flow, status, since, until))
+    asked = await read_run_query(request, RunFilters(query, flow_id, flow, status, since, until))
     after = None if cursor is None else position_of(cursor)
     search = partial(runtime_of(request).store.runs, request.auth.project_id, asked, after=after, limit=limit)
     found = await _while_awaited(request, search)
@@ -80,7 +80,7 @@ async def histogram(
     are too many runs to count in time, those created before `countedFrom` are not in it.
     """
     filters = RunFilters(query, flow_id, flow, status, since, until)
-    asked = await asked_query(request, filters)
+    asked = await read_run_query(request, filters)
     now_ms = time.time_ns() // 1_000_000 + 1
     count = partial(
         runtime_of(request).store.count_runs,
@@ -119,7 +119,7 @@ async def stream(
     `lastChange` of a list, every change since then. A run that changed several times meanwhile comes once, as
     it is now. A run that changed and does not meet the query, though it may have before, is a `gone`.
     """
-    asked = await asked_query(request, RunFilters(query, flow_id, flow, status, since, until))
+    asked = await read_run_query(request, RunFilters(query, flow_id, flow, status, since, until))
     runtime, project_id = runtime_of(request), request.auth.project_id
     newest = await runtime.store.last_change(project_id)
     start = last_event_id or after

@@ -63,12 +63,12 @@ class RunImports:
                     raise RunFileError("the file has no header")
                 flow = await self._flow_of(project, header)
                 async with self._reserved(project_id, header.run_id) as run_no:
-                    writing = _Writing(self._runtime, project, header, run_no)
-                    await writing.take(waiting)
+                    writer = _ImportWriter(self._runtime, project, header, run_no)
+                    await writer.take(waiting)
                     async for part in parts:
-                        await writing.take(await offload_in_turn(partial(reader.feed, part)))
-                    await writing.take(await offload_in_turn(reader.close))
-                    run = writing.finished(flow)
+                        await writer.take(await offload_in_turn(partial(reader.feed, part)))
+                    await writer.take(await offload_in_turn(reader.close))
+                    run = writer.finished(flow)
                     await self._store.finish_import(run, by=by)
         await self._runtime.bus.wake(runs_of(project_id))
         return run.summary
@@ -157,7 +157,7 @@ class RunImports:
         return checked.flow
 
 
-class _Writing:
+class _ImportWriter:
     """A run that is being written."""
 
     def __init__(self, runtime: Runtime, project: Project, header: RunHeader, run_no: int) -> None:

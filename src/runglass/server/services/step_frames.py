@@ -150,8 +150,10 @@ class StepFrames:
             case FlowFailed():
                 whole = await self._content.error()
                 end = event if whole is None else replace(event, error=encoded(whole))
-                ending = [(seq, encode_event(end))]
-                return ending if self._is_reported(event) else [*await self._bad_end(end), *ending]
+                final_frames = [(seq, encode_event(end))]
+                return (
+                    final_frames if self._is_reported(event) else [*await self._bad_end(end), *final_frames]
+                )
             case FlowCancelled():
                 return [*await self._bad_end(event), (seq, data)]
         return [(seq, data)]

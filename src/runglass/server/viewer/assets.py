@@ -44,8 +44,8 @@ PAGE_HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
-"""What a browser may do with a page of run data, in which any text may be an attack: load our own files, and
-nothing else, and make no markup of text."""
+"""Headers that let a page of run data, in which any text may be an attack, load our own files and nothing
+else, and make no markup of text."""
 
 
 class Asset(NamedTuple):
