@@ -4,9 +4,18 @@ import re
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.visitor import Visitor
+
+TABS = ["Overview", "Input", "Output", "Error", "Chat", "Raw"]
+
+FOREIGN_ELEMENTS = """() => document.querySelectorAll([
+    'script:not([src^="/viewer/"])', 'link:not([href^="/viewer/"])', 'form:not([method=dialog])',
+    'iframe', 'img', 'object', 'embed', 'base', 'style', 'meta[http-equiv]', 'video', 'marquee', 'x-y',
+    '[onerror]', '[onload]', '[onclick]', '[onfocus]', '[onbegin]',
+].join()).length"""
+"""Elements that the viewer never makes."""
 
 
 def open_run(visitor: Visitor, run_id: str, **address: object) -> Page:
@@ -41,3 +50,13 @@ def labels(page: Page) -> Sequence[str]:
     """The lines of the tree without what changes from run to run: name, kind, status and counts."""
     found: list[str] = lines(page).evaluate_all("all => all.map((line) => line.getAttribute('aria-label'))")
     return [re.sub(r" (\d+ m )?[\d.]+ m?s( …)?(?=, )", "", label.replace("\xa0", " ")) for label in found]
+
+
+def look_at_each_tab(visitor: Visitor) -> None:
+    """Shows each tab of the panel by its key. None has elements that the viewer never makes."""
+    for number, name in enumerate(TABS, 1):
+        wanted = tab(visitor.page, name)
+        if wanted.count():
+            visitor.keys(str(number))
+            expect(wanted).to_have_attribute("aria-selected", "true")
+            assert visitor.page.evaluate(FOREIGN_ELEMENTS) == 0
