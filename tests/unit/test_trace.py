@@ -55,6 +55,8 @@ BEYOND: dict[type[msgspec.Struct], set[str]] = {
         "overridden",
         "trace_parent",
         "trace_state",
+        "expected_steps",
+        "loops",
     },
 }
 """What the contract lets us add; all of it is optional."""

@@ -48,7 +48,7 @@ test("of each loop that goes on it is known how many of its iterations have begu
 
 test("a summary tells of loops that began before anybody looked", () => {
   const run = new Watched();
-  run.loops.learn(/** @type {any} */ ({ ...RUN, loops: { outer: 40 } }));
+  run.loops.learn(/** @type {Json} */ ({ ...RUN, loops: { outer: 40 } }));
   run.event("step_started", "one", [3, 0]);
   assert.deepEqual(run.far("outer"), [{ begun: 4, total: 40 }]);
   run.event("loop_completed", "outer", []);
