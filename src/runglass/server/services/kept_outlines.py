@@ -11,7 +11,7 @@ from runglass.store.base import Store
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
-"""So long after none was due it is looked again whether one is."""
+"""So often it is looked whether an outline is due; after one that took longer, as long as that took."""
 
 
 class OutlineKeeper:
@@ -25,19 +25,19 @@ class OutlineKeeper:
     async def run_forever(self) -> None:
         """Keeps what becomes due until it is cancelled. A store that fails is tried again."""
         while True:
+            since_s = self._clock.monotonic_s()
             try:
-                is_done = not await self.keep_next()
+                await self.keep_next()
             except StoreError as error:
                 log.warning("the outlines of runs that have ended could not be kept: %s", error)
-                is_done = True
-            if is_done:
-                await self._clock.sleep(INTERVAL_S)
+            # Others have half of the time at least, also those of the same project.
+            await self._clock.sleep(max(INTERVAL_S, self._clock.monotonic_s() - since_s))
 
-    async def keep_next(self) -> bool:
-        """Keeps one outline; False where none was due. Raises StoreError."""
+    async def keep_next(self) -> None:
+        """Keeps the outline that is due first, if one is. Raises StoreError."""
         run = await self._store.due_outline()
         if run is None:
-            return False
+            return
         current_project.set(run.project_id)
         try:
             await self._outlines.keep(run)
@@ -46,4 +46,3 @@ class OutlineKeeper:
         except RunUnreadable as error:
             log.warning("no outline is kept: %s", error)
             await self._store.pass_over_outline(run.no)
-        return True
