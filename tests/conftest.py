@@ -16,6 +16,15 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     side.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_server_is_left() -> Iterator[None]:
+    """The PostgreSQL of the tests, where they have started one, is stopped with the last of them."""
+    yield
+    from tests.postgres_server import stop_postgres
+
+    stop_postgres()
+
+
 @pytest.fixture(autouse=True)
 def _log_level() -> Iterator[None]:
     """Commands that are called in this process set the level of the log, for good."""

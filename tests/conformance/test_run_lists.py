@@ -19,6 +19,8 @@ from runglass.run_query import RunQuery, Term, first_id
 from runglass.run_query_parser import parse_run_query
 from runglass.store.base import Store
 from runglass.store.list_records import ListPosition
+from runglass.store.postgres import query_index as postgres_index
+from runglass.store.postgres import run_lists as postgres_lists
 from runglass.store.records import Append, RunNumbers, StepRow
 from runglass.store.sqlite import query_index, run_lists
 from runglass.trace import TERMINAL
@@ -62,8 +64,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 @pytest.fixture(autouse=True)
 def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A store may give up what takes it long; here all is wanted, however busy the machine is."""
-    monkeypatch.setattr(query_index, "LOOK_S", 60.0)
-    monkeypatch.setattr(run_lists, "COUNT_S", 60.0)
+    for index, lists in ((query_index, run_lists), (postgres_index, postgres_lists)):
+        monkeypatch.setattr(index, "LOOK_S", 60.0)
+        monkeypatch.setattr(lists, "COUNT_S", 60.0)
 
 
 @pytest.fixture

@@ -25,17 +25,26 @@ from runglass.store.records import (
     StepRow,
 )
 from runglass.store.sqlite.store import SqliteStore
+from tests.postgres_server import FolderStore
 from tests.records import new_run, whole_trace
 
-STORES: dict[str, Callable[[Path], Any]] = {
+FILE_STORES: dict[str, Callable[[Path], Any]] = {
     "sqlite-full": lambda folder: SqliteStore(folder / "runglass.db", synchronous="FULL"),
     "sqlite-normal": lambda folder: SqliteStore(folder / "runglass.db", synchronous="NORMAL"),
 }
+"""The stores whose files are their own."""
+STORES = {**FILE_STORES, "postgres": FolderStore}
 
 
 @pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     async with STORES[request.param](tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture(params=FILE_STORES)
+async def file_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    async with FILE_STORES[request.param](tmp_path) as opened:
         yield opened
 
 
@@ -514,6 +523,24 @@ async def test_attempts_of_one_iteration_come_in_order(store: Store) -> None:
     ]
 
 
+async def test_every_row_of_a_run_is_handed_out_as_it_is(store: Store) -> None:
+    run, other = await make_run(store), await make_run(store, "run-2")
+    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    for each in (run, other):
+        await store.append(
+            batch(each, 0, b"1", b"2", steps=[row(1)], checkpoints=[Checkpoint("s", "", b"{}")])
+        )
+    taken: list[tuple[str, Any]] = []
+    assert await store.raw_rows(run.id, lambda table, values: taken.append((table, values)))
+    tables = ["call", "checkpoint", "event", "event", "run", "run_request", "step"]
+    assert sorted(table for table, _ in taken if table != "queue") == tables
+    assert [values["data"] for table, values in taken if table == "event"] == [b"1", b"2"]
+    kinds = (int, float, str, bytes, type(None))
+    assert all(isinstance(value, kinds) for _, values in taken for value in values.values())
+    assert not await store.raw_rows("unknown", lambda table, values: taken.clear())
+    assert taken
+
+
 async def test_publishing_freezes_the_draft_as_the_next_version(store: Store) -> None:
     project = await store.ensure_project("acme", "demo")
     flow = await store.put_draft(project.id, "f", name="One", capture=None, source=b"first")
@@ -771,51 +798,51 @@ def files_with(canary: bytes, folder: Path) -> list[str]:
     return [path.name for path in sorted(folder.iterdir()) if canary in path.read_bytes()]
 
 
-async def test_what_was_deleted_is_in_no_file_after_a_scrub(store: Store, tmp_path: Path) -> None:
-    run = await make_run(store)
+async def test_what_was_deleted_is_in_no_file_after_a_scrub(file_store: Store, tmp_path: Path) -> None:
+    run = await make_run(file_store)
     kept = [Checkpoint("s", "", b'"%s"' % CANARY)]
-    await store.append(batch(run, 0, b"1", checkpoints=kept))
-    await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
-    await store.answer_call(run.project_id, "key", status=200, answer=CANARY)
+    await file_store.append(batch(run, 0, b"1", checkpoints=kept))
+    await file_store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    await file_store.answer_call(run.project_id, "key", status=200, answer=CANARY)
     ended = batch(run, 1, b"2", status="completed", result=b'"%s"' % CANARY)
-    await store.append(msgspec.structs.replace(ended, owed=[(2, b'"%s"' % CANARY)]))
-    await store.expire_answers(before="9999", limit=10)
+    await file_store.append(msgspec.structs.replace(ended, owed=[(2, b'"%s"' % CANARY)]))
+    await file_store.expire_answers(before="9999", limit=10)
     assert files_with(CANARY, tmp_path) == ["runglass.db-wal"], "the log has pages as they were"
-    assert await store.scrub()
+    assert await file_store.scrub()
     assert files_with(CANARY, tmp_path) == []
-    assert await store.scrub(), "nothing to do"
+    assert await file_store.scrub(), "nothing to do"
 
 
-async def test_a_reader_in_the_way_of_a_scrub_only_puts_it_off(store: Store, tmp_path: Path) -> None:
-    run = await make_run(store)
-    await store.append(batch(run, 0, b"1", status="completed", result=b'"%s"' % CANARY))
+async def test_a_reader_in_the_way_of_a_scrub_only_puts_it_off(file_store: Store, tmp_path: Path) -> None:
+    run = await make_run(file_store)
+    await file_store.append(batch(run, 0, b"1", status="completed", result=b'"%s"' % CANARY))
     with closing(sqlite3.connect(tmp_path / "runglass.db", isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM run").fetchone()
-        await store.expire_answers(before="9999", limit=10)
-        assert not await store.scrub()
-        await store.append(batch(await make_run(store, "run-2"), 0, b"1"))
-    assert await store.scrub()
+        await file_store.expire_answers(before="9999", limit=10)
+        assert not await file_store.scrub()
+        await file_store.append(batch(await make_run(file_store, "run-2"), 0, b"1"))
+    assert await file_store.scrub()
     assert files_with(CANARY, tmp_path) == []
 
 
-async def test_copies_that_moving_rows_left_are_scrubbed_too(store: Store, tmp_path: Path) -> None:
+async def test_copies_that_moving_rows_left_are_scrubbed_too(file_store: Store, tmp_path: Path) -> None:
     """Many runs at a time, with checkpoints of all sizes; one in ten runs stays, and its pages with it."""
     chance = random.Random(4)
     alive: list[RunRecord] = []
     for number in range(300):
-        run = await make_run(store, f"run-{number}")
+        run = await make_run(file_store, f"run-{number}")
         text = b"plain" if number % 10 == 0 else CANARY
         if number % 10:
             alive.append(run)
         kept = [Checkpoint(f"s{s}", "", text * chance.choice([3, 10, 20, 45, 150])) for s in range(4)]
-        await store.append(batch(run, 0, b"1", checkpoints=kept))
+        await file_store.append(batch(run, 0, b"1", checkpoints=kept))
         if len(alive) > 30:
             over = alive.pop(chance.randrange(len(alive)))
-            await store.append(batch(over, 1, b"2", status="completed", result=b"{}"))
+            await file_store.append(batch(over, 1, b"2", status="completed", result=b"{}"))
     for run in alive:
-        await store.append(batch(run, 1, b"2", status="completed", result=b"{}"))
-    assert await store.scrub()
+        await file_store.append(batch(run, 1, b"2", status="completed", result=b"{}"))
+    assert await file_store.scrub()
     assert files_with(CANARY, tmp_path) == []
 
 

@@ -1,0 +1,124 @@
+"""Appends of many runs, written together: one statement for all that wait, and a few statements at a time.
+
+Each append is refused or written by itself, whatever becomes of those beside it. A statement whose answer
+is lost is sent again: the database tells by the id of each batch what it has already written.
+"""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from runglass.errors import CommitUncertain, WrongExpectedVersion
+from runglass.store.postgres.append_columns import COLUMNS, columns_of
+from runglass.store.postgres.connections import ConnectionLost, Connections, Db, GaveWay
+from runglass.store.postgres.sql_helpers import as_int, now_text
+from runglass.store.records import LARGE_RUN_EVENTS, Append
+
+WRITERS = 3
+"""Most statements on their way at once."""
+MOST_RUNS = 256
+MOST_BYTES = 4 << 20
+"""One statement has no more: it bounds how long the first append in it waits."""
+
+_APPEND = f"SELECT append_batches({', '.join(f'${number}' for number in range(1, sum(COLUMNS) + 3))})"
+
+
+class _Waiting(NamedTuple):
+    """A batch, with an id of this one append of it."""
+
+    id: bytes
+    batch: Append
+    written: "asyncio.Future[None]"
+
+
+class AppendQueue:
+    """The appends of this process. Those of one run are written one after the other."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._db = connections
+        self._waiting: list[_Waiting] = []
+        self._busy_runs: set[int] = set()
+        self._writers: set[asyncio.Task[None]] = set()
+
+    async def append(self, batch: Append) -> None:
+        """Writes the batch. Raises WrongExpectedVersion, StoreError."""
+        waiting = _Waiting(os.urandom(16), batch, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if len(self._writers) < WRITERS:
+            writer = asyncio.create_task(self._write_waiting())
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        await waiting.written
+
+    async def aclose(self) -> None:
+        """Returns when everything that waits has been written or refused."""
+        while self._writers:
+            await asyncio.wait(self._writers)
+
+    async def _write_waiting(self) -> None:
+        while together := self._take():
+            runs = {each.batch.run_no for each in together}
+            self._busy_runs |= runs
+            try:
+                await self._write(together)
+            finally:
+                self._busy_runs -= runs
+
+    def _take(self) -> list[_Waiting]:
+        """The first appends that wait, one for each run that nobody writes to."""
+        taken: list[_Waiting] = []
+        left: list[_Waiting] = []
+        runs, size = set(self._busy_runs), 0
+        for each in self._waiting:
+            if each.batch.run_no in runs or len(taken) >= MOST_RUNS or size >= MOST_BYTES:
+                left.append(each)
+            else:
+                taken.append(each)
+                size += _size(each.batch)
+            # Also of one that is left: what came first for a run is written first.
+            runs.add(each.batch.run_no)
+        self._waiting = left
+        return taken
+
+    async def _write(self, together: Sequence[_Waiting]) -> None:
+        batches = [(each.id, each.batch) for each in together]
+        try:
+            written = await self._db.repeat(lambda db: _append(db, batches))
+        # Any error belongs to the appends that it is about: others wait for this task, and it must go on.
+        except Exception as error:  # noqa: BLE001
+            if len(together) > 1 and not isinstance(error, (CommitUncertain, ConnectionLost, GaveWay)):
+                # One of them cannot be stored: alone, each gets the answer that is its own.
+                for each in together:
+                    await self._write([each])
+                return
+            for each in together:
+                if not each.written.done():
+                    each.written.set_exception(error)
+            return
+        for each in together:
+            if each.written.done():
+                continue
+            if each.batch.run_no in written:
+                each.written.set_result(None)
+            else:
+                each.written.set_exception(_refusal(each.batch))
+
+
+async def _append(db: Db, batches: Sequence[tuple[bytes, Append]]) -> set[int]:
+    """The numbers of the runs whose batch is written."""
+    return {
+        as_int(row) for row in await db.fetch(_APPEND, now_text(), LARGE_RUN_EVENTS, *columns_of(batches))
+    }
+
+
+def _refusal(batch: Append) -> WrongExpectedVersion:
+    return WrongExpectedVersion(
+        f"run number {batch.run_no} is not at seq {batch.head} with fence {batch.fence} any more: "
+        "another process goes on with it"
+    )
+
+
+def _size(batch: Append) -> int:
+    data = (*batch.events, *(step.data for step in batch.steps), *(each.data for each in batch.checkpoints))
+    return sum(map(len, data)) + sum(len(content) for _, content in batch.owed)

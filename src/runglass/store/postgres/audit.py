@@ -1,0 +1,97 @@
+"""The audit log in PostgreSQL: changes of a project, each with its actor and its origin.
+
+An entry is written in the transaction of its change, so neither stands without the other. A trigger of the
+table refuses to change or delete one.
+"""
+
+from typing import Any
+
+import msgspec
+
+from runglass.admin_api import Actor, ActorKind, AuditEntry
+from runglass.store.postgres.connections import Connections, Db, Work
+from runglass.store.postgres.sql_helpers import every, now_text, numbered
+
+_ENTRY = "SELECT no, at, project, actor, key_id, name, address, action, subject, details FROM audit"
+_LABEL = "(SELECT org || '/' || name FROM project WHERE id = $2)"
+
+
+class Audit:
+    """The part of the store that remembers changes."""
+
+    _db: Connections
+
+    async def audit(
+        self,
+        project_id: int | None,
+        *,
+        before: int | None = None,
+        since: str | None = None,
+        action: str | None = None,
+        limit: int,
+    ) -> list[AuditEntry]:
+        where, values = ["true"], list[int | str]()
+        filters = (
+            ("project_id = ?", project_id),
+            ("no < ?", before),
+            ("at >= ?", since),
+            ("action = ?", action),
+        )
+        for condition, value in filters:
+            if value is not None:
+                where.append(condition)
+                values.append(value)
+        sql = numbered(f"{_ENTRY} WHERE {' AND '.join(where)} ORDER BY no DESC LIMIT ?")
+        return await self._db.read(every(_entry, sql, *values, limit))
+
+
+async def note_change(
+    db: Db,
+    project_id: int,
+    by: Actor,
+    action: str,
+    subject: str | None = None,
+    **details: Any,
+) -> None:
+    """Writes an entry, as a part of the change that it is about. `subject` None is the project itself."""
+    await db.execute(
+        "INSERT INTO audit (at, project_id, project, actor, key_id, name, address, action, subject, details)"
+        f" VALUES ($1, $2, coalesce({_LABEL}, ''), $3, $4, $5, $6, $7, coalesce($8, {_LABEL}, ''), $9)",
+        *(now_text(), project_id, by.kind, by.key_id, by.name, by.address, action, subject),
+        msgspec.json.encode(details),
+    )
+
+
+def change_project(project_id: int, by: Actor, action: str, **columns: Any) -> Work[None]:
+    """Sets columns of the project; where one has another value then, an entry tells both."""
+
+    async def work(db: Db) -> None:
+        sql = f"SELECT {', '.join(columns)} FROM project WHERE id = $1 FOR NO KEY UPDATE"
+        row = await db.fetchrow(sql, project_id)
+        if row is None or tuple(row) == tuple(columns.values()):
+            return
+        settings = ", ".join(f"{name} = ${number}" for number, name in enumerate(columns, 2))
+        await db.execute(f"UPDATE project SET {settings} WHERE id = $1", project_id, *columns.values())
+        names = [_camel(name) for name in columns]
+        before, after = (dict(zip(names, values, strict=True)) for values in (row, columns.values()))
+        await note_change(db, project_id, by, action, before=before, after=after)
+
+    return work
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _entry(row: Any) -> AuditEntry:
+    no, at, project, kind, key_id, name, address, action, subject, details = row
+    return AuditEntry(
+        id=no,
+        at=at,
+        project=project,
+        actor=Actor(kind=msgspec.convert(kind, ActorKind), key_id=key_id, name=name, address=address),
+        action=action,
+        subject=subject,
+        details=msgspec.json.decode(details),
+    )

@@ -1,0 +1,224 @@
+"""Connections to one PostgreSQL: reads, and transactions that end known.
+
+A connection may die between a COMMIT and its answer. So each transaction leaves a mark, and whoever has
+lost the answer asks for it: what was committed is never done again, and what was not is never taken for
+done. Nothing is kept in a session (no prepared statements, no settings, no locks), so a pooler may stand
+between that hands out connections for one transaction each. The meaning of the statements is not known
+here.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, ValueTooLarge
+
+Result = TypeVar("Result")
+
+CONNECTIONS = 10
+"""Most connections of one process."""
+STATEMENT_S = 30.0
+"""An answer that takes longer is given up: the server may be gone without a word."""
+PAUSE_S = 0.05
+"""Before a lost connection's work is tried again; twice as long each time, up to a second."""
+LONGEST_PAUSE_S = 1.0
+
+_LOST = (
+    # With the time-outs, of which one may be the network's.
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TooManyConnectionsError,
+    # A primary that has become a standby, or the pooler has not noticed yet.
+    asyncpg.ReadOnlySQLTransactionError,
+)
+_ROLLED_BACK = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+"""A transaction that had to give way to another one."""
+
+
+class Db(Protocol):
+    """What the statements of the store need of a connection."""
+
+    async def execute(self, query: str, *values: Any) -> str: ...
+    async def executemany(self, query: str, values: Sequence[Sequence[Any]]) -> None: ...
+    async def fetch(self, query: str, *values: Any) -> list[Any]: ...
+    async def fetchrow(self, query: str, *values: Any) -> Any: ...
+    async def fetchval(self, query: str, *values: Any) -> Any: ...
+    def cursor(self, query: str, *values: Any, prefetch: int) -> AsyncIterable[Any]: ...
+
+
+Work = Callable[[Db], Awaitable[Result]]
+
+
+class ConnectionLost(StoreError):
+    """No answer, or no connection: what was sent may have been done or not."""
+
+
+class GaveWay(StoreError):
+    """Nothing was done, for another transaction's sake."""
+
+
+class Connections:
+    """The connections to one database. `patience_s`: how long a call waits for a database that is away."""
+
+    def __init__(self, address: str, *, patience_s: float = 10.0) -> None:
+        parts = urlsplit(address)
+        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        """The address without user and password, for messages."""
+        self._address = address
+        self._patience_s = patience_s
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        """Lets calls connect, each when it needs to. Raises StoreError for an address that is none."""
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._address,
+                min_size=0,
+                max_size=CONNECTIONS,
+                statement_cache_size=0,
+                command_timeout=STATEMENT_S,
+                reset=_end_transaction,
+            )
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise self._store_error(error) from error
+
+    async def close(self) -> None:
+        """Closes every connection once it is idle."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Runs `work` on a connection, and again on another one where that is lost."""
+        return await self._patiently(lambda: self._perform(work))
+
+    async def read_at_one_moment(self, work: Work[Result]) -> Result:
+        """`read`, in which all statements see the store as of one moment."""
+
+        async def snapshot(db: Db) -> Result:
+            await db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            result = await work(db)
+            await db.execute("COMMIT")
+            return result
+
+        return await self.read(snapshot)
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Runs `work` in a transaction; returns its result after the commit.
+
+        `work` may be run again, after a transaction that is sure to have done nothing. Raises CommitUncertain
+        if the database stays away before it has said whether there was a commit.
+        """
+        return await self._patiently(lambda: self._transaction(work))
+
+    async def repeat(self, work: Work[Result]) -> Result:
+        """Runs `work` until there is an answer: one statement that, sent again, says what the first one did.
+
+        Raises CommitUncertain if there is none.
+        """
+        sent = False
+
+        async def send(db: Db) -> Result:
+            nonlocal sent
+            sent = True
+            return await work(db)
+
+        try:
+            return await self._patiently(lambda: self._perform(send))
+        except ConnectionLost as error:
+            if not sent:
+                raise
+            raise CommitUncertain(str(error)) from error
+
+    async def _transaction(self, work: Work[Result]) -> Result:
+        mark = uuid.uuid4()
+        results: list[Result] = []
+
+        async def transaction(db: Db) -> None:
+            await db.execute("BEGIN")
+            results.append(await work(db))
+            # One message, so that the mark takes no round trip of its own.
+            await db.execute(f"INSERT INTO commit_mark (id, is_committed) VALUES ('{mark}', true); COMMIT")
+
+        try:
+            await self._perform(transaction)
+        except ConnectionLost:
+            if not results or not await self._is_committed(mark):
+                raise
+        return results[0]
+
+    async def _is_committed(self, mark: uuid.UUID) -> bool:
+        """Whether the transaction with this mark was committed; if not, it never will be."""
+
+        async def work(db: Db) -> bool:
+            # Waits for the end of the transaction where that goes on, on a connection which is lost to us
+            # alone.
+            await db.execute(
+                "INSERT INTO commit_mark (id, is_committed) VALUES ($1, false) ON CONFLICT DO NOTHING", mark
+            )
+            return bool(await db.fetchval("SELECT is_committed FROM commit_mark WHERE id = $1", mark))
+
+        try:
+            return await self.read(work)
+        except ConnectionLost as error:
+            raise CommitUncertain(str(error)) from error
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """The result of the attempt, made again while the database is away and the patience lasts."""
+        until_s = time.monotonic() + self._patience_s
+        pause_s = PAUSE_S
+        while True:
+            try:
+                return await attempt()
+            except (ConnectionLost, GaveWay):
+                if time.monotonic() + pause_s > until_s:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+
+    async def _perform(self, work: Work[Result]) -> Result:
+        """Runs `work` on a connection of the pool. Raises ConnectionLost, GaveWay, StoreError."""
+        if self._pool is None:
+            raise StoreError(f"the store {self.name!r} is not open")
+        try:
+            async with self._pool.acquire(timeout=self._patience_s) as connection:
+                return await work(connection)
+        except _LOST as error:
+            if self._pool is not None:
+                # The others are lost for the same reason; each is made anew before it is used again.
+                await self._pool.expire_connections()
+            raise self._store_error(error, ConnectionLost) from error
+        except _ROLLED_BACK as error:
+            raise self._store_error(error, GaveWay) from error
+        except (asyncpg.PostgresError, OverflowError, UnicodeError) as error:
+            raise self._store_error(error) from error
+
+    def _store_error(self, error: Exception, kind: type[StoreError] | None = None) -> StoreError:
+        text = str(error) or type(error).__name__
+        return (kind or _kind_of(error))(f"the store {self.name!r} cannot be used: {text}")
+
+
+def _kind_of(error: Exception) -> type[StoreError]:
+    """Whether the same could ever be stored: a server comes back, a value stays as it is."""
+    match error:
+        case asyncpg.ProgramLimitExceededError():
+            return ValueTooLarge
+        case asyncpg.DataError() | OverflowError() | UnicodeError():
+            return PermanentStoreError
+    return StoreError
+
+
+async def _end_transaction(connection: Any) -> None:
+    """What is done with a connection that goes back to the pool: no session has anything else to be reset."""
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK")

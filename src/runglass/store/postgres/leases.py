@@ -1,0 +1,107 @@
+"""Which process goes on with which run: leases, and the runs that are claimed under them.
+
+Runs that nobody has stand in the narrow table `queue`; those of an owner without a lease are found by the
+owner. A row that another claim or an append has locked is passed over, so that claims never wait for each
+other.
+"""
+
+from runglass.store.postgres.connections import Connections, Db
+from runglass.store.postgres.run_rows import RUN, run_of
+from runglass.store.postgres.sql_helpers import changed, every
+from runglass.store.records import RunRecord
+
+# There are few owners and many runs: the index is stepped through from one owner to the next.
+_DEAD = (
+    "RECURSIVE owners AS (SELECT min(owner) AS owner FROM run WHERE owner IS NOT NULL UNION ALL"
+    " SELECT (SELECT min(owner) FROM run WHERE owner > owners.owner) FROM owners"
+    " WHERE owners.owner IS NOT NULL),"
+    # No process takes over from itself, though its lease may have run out while it waited for the store.
+    " dead AS (SELECT owner FROM owners WHERE owner IS NOT NULL AND owner <> $1 AND NOT EXISTS"
+    " (SELECT FROM lease WHERE lease.owner = owners.owner AND expires_at > $2))"
+)
+_CLAIM = (
+    f"WITH {_DEAD},"
+    " waiting AS (SELECT run.no FROM queue JOIN run ON run.no = run_no WHERE {of_queue} run.owner IS NULL"
+    " AND run.status IN ('pending', 'running') ORDER BY run_no LIMIT $3"
+    " FOR NO KEY UPDATE OF queue, run SKIP LOCKED),"
+    " lost AS (SELECT no FROM run WHERE {of_run} owner = ANY (ARRAY(SELECT owner FROM dead)) ORDER BY no"
+    " LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED),"
+    " chosen AS (SELECT no FROM (SELECT no FROM waiting UNION ALL SELECT no FROM lost) AS free"
+    " ORDER BY no LIMIT $3),"
+    " gone AS (DELETE FROM queue USING chosen WHERE run_no = chosen.no),"
+    " claimed AS (UPDATE run SET owner = $1, fence = fence + 1, claimed_head = head,"
+    # A run that no process has had only waited for its turn: that is no claim against it.
+    " claims = CASE WHEN claimed_head = head THEN claims + 1"
+    " WHEN status = 'pending' AND owner IS NULL AND claimed_head < 0 THEN 0 ELSE 1 END"
+    " FROM chosen WHERE run.no = chosen.no RETURNING run.*)"
+    f" {RUN.replace('FROM run', 'FROM claimed')} ORDER BY no"
+)
+_CLAIM_ANY = _CLAIM.format(of_queue="", of_run="")
+_CLAIM_OF_PROJECT = _CLAIM.format(of_queue="queue.project_id = $4 AND", of_run="project_id = $4 AND")
+# A process that lets a run go has survived it: that claim says nothing against the run.
+_LET_GO = (
+    "WITH free AS (UPDATE run SET owner = NULL, claims = greatest(claims - 1, 0) WHERE {}"
+    " RETURNING no, project_id) INSERT INTO queue (run_no, project_id) SELECT no, project_id FROM free"
+    " ON CONFLICT DO NOTHING"
+)
+
+
+class Leases:
+    """The part of the store that ties runs to processes."""
+
+    _db: Connections
+
+    async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
+        sql = "UPDATE lease SET expires_at = $1 WHERE owner = $2"
+        if not renew:
+            sql = "INSERT INTO lease (expires_at, owner) VALUES ($1, $2)"
+        return await self._db.write(changed(sql, until, owner)) == 1
+
+    async def end_lease(self, owner: str | None) -> None:
+        async def work(db: Db) -> None:
+            if owner is None:
+                await db.execute("DELETE FROM lease")
+            else:
+                await db.execute("DELETE FROM lease WHERE owner = $1", owner)
+                await db.execute(_LET_GO.format("owner = $1"), owner)
+
+        await self._db.write(work)
+
+    async def claim_runs(
+        self, owner: str, *, now: str, limit: int, project_id: int | None = None
+    ) -> list[RunRecord]:
+        async def work(db: Db) -> list[RunRecord]:
+            # First: a process whose lease has run out and is not renewed by now finds that out before it has
+            # a run to append to. One that renews it at this moment keeps its runs.
+            await db.execute("DELETE FROM lease WHERE expires_at <= $1 AND owner <> $2", now, owner)
+            if project_id is None:
+                rows = await db.fetch(_CLAIM_ANY, owner, now, limit)
+            else:
+                rows = await db.fetch(_CLAIM_OF_PROJECT, owner, now, limit, project_id)
+            return [run_of(row) for row in rows]
+
+        return await self._db.write(work)
+
+    async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
+        sql = (
+            f"WITH {_DEAD} SELECT project_id, count(*) FROM (SELECT project_id FROM queue UNION ALL"
+            " SELECT project_id FROM run WHERE owner = ANY (ARRAY(SELECT owner FROM dead))) AS free"
+            " GROUP BY project_id"
+        )
+        return dict(await self._db.read(every(lambda row: (int(row[0]), int(row[1])), sql, owner, now)))
+
+    async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
+        sql = (
+            "UPDATE run SET fence = fence + 1"
+            " WHERE no = $1 AND (status = 'paused' OR status = 'pending' AND owner IS NULL)"
+            f" AND head = $2 AND fence = $3 RETURNING {RUN.removeprefix('SELECT ').removesuffix(' FROM run')}"
+        )
+
+        async def work(db: Db) -> RunRecord | None:
+            row = await db.fetchrow(sql, run.no, run.head, run.fence)
+            return None if row is None else run_of(row)
+
+        return await self._db.write(work)
+
+    async def release_run(self, run_id: str, owner: str) -> None:
+        await self._db.write(changed(_LET_GO.format("id = $1 AND owner = $2"), run_id, owner))

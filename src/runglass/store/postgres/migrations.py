@@ -1,0 +1,94 @@
+"""Numbered SQL files to database schema, and partitions to months.
+
+A database remembers which migrations it has had, and gets the missing ones, each in a transaction of its
+own and by one process at a time. Programs of the version before may go on beside it: a migration says in
+its first line which programs it would break, and those do not open the database any more.
+"""
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import NamedTuple
+
+from runglass.errors import StoreError
+from runglass.store.postgres.connections import Connections, Db
+
+LOCK = 5_242_880_717
+"""The advisory lock of migrations and partitions. Transactions hold it: a pooler lets no session do so."""
+MONTHS_AHEAD = 2
+"""Partitions are made for this month and as many after it: as long a process may run without making any."""
+
+_BREAKS = re.compile(r"-- Breaks programs that know no more than migration (\d+)\.")
+
+
+class Migration(NamedTuple):
+    """`breaks` is the number of the last migration whose programs cannot work with this one; 0 for none."""
+
+    number: int
+    name: str
+    sql: str
+    breaks: int
+
+
+def migrations() -> list[Migration]:
+    """All migrations of this version, in order."""
+    found = []
+    for file in files("runglass.store.postgres").joinpath("sql").iterdir():
+        if file.name[:4].isdigit() and file.name.endswith(".sql"):
+            sql = file.read_text(encoding="utf-8")
+            breaks = _BREAKS.match(sql)
+            found.append(Migration(int(file.name[:4]), file.name, sql, int(breaks[1]) if breaks else 0))
+    return sorted(found)
+
+
+async def migrate_postgres(connections: Connections, known: Sequence[Migration]) -> None:
+    """Brings the database to the schema of the `known` migrations, and makes partitions.
+
+    Safe while other processes do the same. Raises StoreError for a database of a version that is too new.
+    """
+
+    async def next_one(db: Db) -> bool:
+        """Applies one migration; False if there is none to apply."""
+        await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+        await db.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL,"
+            " breaks integer NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        rows = await db.fetch("SELECT number, breaks FROM schema_migration")
+        if max((breaks for _, breaks in rows), default=0) >= known[-1].number:
+            newest = max(number for number, _ in rows)
+            raise StoreError(
+                f"the database {connections.name!r} has schema {newest}, which this version of Runglass, of"
+                f" schema {known[-1].number}, cannot work with; use the version that wrote it, or a newer one"
+            )
+        applied = {number for number, _ in rows}
+        missing = [each for each in known if each.number not in applied]
+        if not missing:
+            return False
+        await db.execute(missing[0].sql)
+        await db.execute(
+            "INSERT INTO schema_migration (number, name, breaks) VALUES ($1, $2, $3)",
+            *(missing[0].number, missing[0].name, missing[0].breaks),
+        )
+        return True
+
+    async def transaction(db: Db) -> bool:
+        # Says itself what was done before, so it needs no mark, for which there may be no table yet.
+        await db.execute("BEGIN")
+        is_one = await next_one(db)
+        await db.execute("COMMIT")
+        return is_one
+
+    while await connections.repeat(transaction):
+        pass
+    await make_months(connections)
+
+
+async def make_months(connections: Connections) -> None:
+    """Makes the partitions of this month and of those ahead, where they are missing."""
+
+    async def work(db: Db) -> None:
+        await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+        await db.execute(f"SELECT make_months({MONTHS_AHEAD})")
+
+    await connections.write(work)

@@ -1,0 +1,255 @@
+"""Removal from PostgreSQL for good: whole runs, the content of runs, and the space that they took.
+
+In bites, so that no transaction lasts long. Where a whole month has no run left, its partitions are
+dropped, which takes no longer for a large month than for a small one.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, NamedTuple
+
+from runglass.admin_api import SERVER, Actor
+from runglass.content import strip_error, strip_event, strip_step, strip_summary
+from runglass.store.postgres.audit import change_project, note_change
+from runglass.store.postgres.connections import Connections, Db
+from runglass.store.postgres.migrations import make_months
+from runglass.store.postgres.run_rows import RunFacts
+from runglass.store.postgres.sql_helpers import as_int, every, one
+from runglass.store.records import ContentPlace, Retention, RetentionOfFlow
+from runglass.trace import TERMINAL
+
+ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
+    "event": ("seq",),
+    "step": ("position",),
+    "step_attempt": ("position", "attempt"),
+    "kept_outline": ("part",),
+    "checkpoint": ("step_id", "loop_path"),
+    "void_checkpoint": ("step_id",),
+    "owed": ("seq",),
+    "run_request": (),
+    "run_outcome": (),
+    "call_answer": ("no",),
+}
+"""The tables with rows of a run, each with the condition for those of one run."""
+
+_SIZES = {
+    "void_checkpoint": "length(step_id)",
+    "run_request": "length(request)",
+    "run_outcome": "coalesce(length(result), 0) + coalesce(length(error), 0)",
+    "call_answer": "length(answer)",
+}
+_ENDED = f"status IN ({', '.join(repr(status) for status in sorted(TERMINAL))})"
+
+_CONTENT: dict[str, Callable[[bytes], bytes]] = {
+    "event": strip_event,
+    "step": strip_step,
+    "step_attempt": strip_step,
+}
+"""The tables with content, and the function that takes it out of a row's data."""
+
+
+class _Stripped(NamedTuple):
+    """Rows without their content, where to go on, None at the end, and how many bytes are saved."""
+
+    rows: list[tuple[str, tuple[int, ...], bytes]]
+    outcome: bytes | None
+    summary: bytes | None
+    place: ContentPlace | None
+    freed: int
+
+
+class Removal:
+    """The part of the store that removes runs and their content."""
+
+    _db: Connections
+
+    async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
+        columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
+        await self._db.write(change_project(project_id, by, "project.retention", **columns))
+
+    async def retentions(self) -> list[RetentionOfFlow]:
+        sql = (
+            "SELECT flow.id, coalesce(flow.retention_days, project.retention_days),"
+            " coalesce(flow.content_retention_days, project.content_retention_days)"
+            " FROM flow JOIN project ON project.id = project_id"
+        )
+        return await self._db.read(every(lambda row: RetentionOfFlow(row[0], Retention(row[1], row[2])), sql))
+
+    async def ended_runs(self, flow_id: str, *, before: str, with_content: bool, limit: int) -> list[int]:
+        sql = "SELECT no FROM run WHERE flow_id = $1 AND ended_at < $2"
+        if with_content:
+            sql += " AND has_content"
+        return await self._db.read(
+            every(as_int, f"{sql} ORDER BY ended_at, no LIMIT $3", flow_id, before, limit)
+        )
+
+    async def purge_run(self, run_no: int, *, by: Actor | None = None) -> bool:
+        async def work(db: Db) -> bool:
+            row = await db.fetchrow(
+                f"DELETE FROM run WHERE no = $1 AND {_ENDED}"
+                " RETURNING id, project_id, flow_id, status, log_bytes + open_bytes",
+                run_no,
+            )
+            if row is None:
+                return False
+            run_id, project_id, flow_id, status, size = row
+            await db.execute("SELECT count_bytes($1, $2)", project_id, -size)
+            await db.execute("INSERT INTO purged_run (run_no) VALUES ($1)", run_no)
+            await db.execute("DELETE FROM ended_run WHERE run_no = $1", run_no)
+            await db.execute("DELETE FROM due_outline WHERE run_no = $1", run_no)
+            # With the run and not later: a call that is sent again is not to get an answer out of it.
+            await db.execute("DELETE FROM call WHERE run_id = $1", run_id)
+            if by is not None:
+                await note_change(db, project_id, by, "run.purged", run_id, flowId=flow_id, status=status)
+            return True
+
+        return await self._db.write(work)
+
+    async def purge_rows(self, *, limit_rows: int, limit_bytes: int) -> bool:
+        async def work(db: Db) -> bool:
+            run_no = await db.fetchval(
+                "SELECT run_no FROM purged_run ORDER BY run_no LIMIT 1 FOR UPDATE SKIP LOCKED"
+            )
+            if run_no is None:
+                return False
+            # In the first place: what goes with its month need not go row by row.
+            await db.fetchval("SELECT drop_month_of($1)", run_no)
+            rows, size = limit_rows, limit_bytes
+            for table in ROWS_OF_RUN:
+                gone, freed = await delete_some(db, table, run_no, limit_rows=rows, limit_bytes=size)
+                rows, size = rows - gone, size - freed
+                if rows <= 0 or size <= 0:
+                    return True
+            await db.execute("DELETE FROM purged_run WHERE run_no = $1", run_no)
+            return True
+
+        purged = await self._db.read(one(as_int, "SELECT 1 FROM purged_run LIMIT 1"))
+        return purged is not None and await self._db.write(work)
+
+    async def strip_content(
+        self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
+    ) -> ContentPlace | None:
+        async def strip(db: Db) -> _Stripped:
+            return await _strip_some(db, run_no, place, limit_rows=limit_rows, limit_bytes=limit_bytes)
+
+        # What is read here changes no more, as the run has ended.
+        stripped = await self._db.read(strip)
+
+        async def work(db: Db) -> None:
+            if stripped.freed:
+                project_id = await db.fetchval(
+                    "UPDATE run SET log_bytes = log_bytes - $1 WHERE no = $2 RETURNING project_id",
+                    *(stripped.freed, run_no),
+                )
+                if project_id is not None:
+                    await db.execute("SELECT count_bytes($1, $2)", project_id, -stripped.freed)
+            for table, key, data in stripped.rows:
+                same_row = " AND ".join(
+                    f"{column} = ${number}"
+                    for number, column in enumerate(("run_no", *ROWS_OF_RUN[table]), 2)
+                )
+                await db.execute(f"UPDATE {table} SET data = $1 WHERE {same_row}", data, run_no, *key)
+            if stripped.place is None:
+                await _finish(db, run_no, stripped)
+
+        await self._db.write(work)
+        return stripped.place
+
+    async def compact(self, *, limit_bytes: int) -> bool:
+        # Months that are due are dropped with their last run, and all other space is the database's. Marks
+        # are asked for within seconds.
+        async def work(db: Db) -> None:
+            await db.execute("DELETE FROM commit_mark WHERE made_at < now() - interval '1 day'")
+
+        await self._db.write(work)
+        await make_months(self._db)
+        return False
+
+
+async def _finish(db: Db, run_no: int, stripped: _Stripped) -> None:
+    """Takes the content out of what a run has once."""
+    await db.execute(
+        "UPDATE run_outcome SET result = NULL, error = $1 WHERE run_no = $2", stripped.outcome, run_no
+    )
+    await db.execute("SELECT count_kept(ARRAY[$1::bigint])", run_no)
+    error = None if stripped.summary is None else RunFacts.of(stripped.summary).error
+    await db.execute(
+        "UPDATE run SET has_content = false, summary = coalesce($1, summary), error = $2"
+        f" WHERE no = $3 AND {_ENDED}",
+        *(stripped.summary, error, run_no),
+    )
+
+
+async def delete_some(
+    db: Db, table: str, run_no: int, *, limit_rows: int, limit_bytes: int
+) -> tuple[int, int]:
+    """Deletes the first rows of the run: one at least if there is one. Returns how many, and their bytes."""
+    key = ROWS_OF_RUN[table]
+    size = _SIZES.get(table, "length(data)")
+    columns, order = ", ".join((size, *key)), ", ".join(("run_no", *key))
+    found = await db.fetch(
+        f"SELECT {columns} FROM {table} WHERE run_no = $1 ORDER BY {order} LIMIT $2", run_no, limit_rows
+    )
+    first = first_rows(found, limit_bytes=limit_bytes)
+    if first:
+        marks = ", ".join(f"${number}" for number in range(2, 2 + len(key)))
+        upto = f" AND ({', '.join(key)}) <= ({marks})" if key else ""
+        await db.execute(f"DELETE FROM {table} WHERE run_no = $1{upto}", run_no, *tuple(first[-1])[1:])
+    return len(first), sum(row[0] for row in first)
+
+
+def first_rows(rows: Sequence[Any], *, limit_bytes: int) -> list[Any]:
+    """The first rows, each with its bytes in front: one at least if there is one, about `limit_bytes`."""
+    found, size = [], 0
+    for row in rows:
+        found.append(row)
+        size += row[0]
+        if size >= limit_bytes:
+            break
+    return found
+
+
+async def _strip_some(
+    db: Db, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
+) -> _Stripped:
+    rows: list[tuple[str, tuple[int, ...], bytes]] = []
+    seen = size = freed = 0
+    async for table, key, data in _content_of(db, run_no, place, limit_rows, limit_bytes):
+        stripped = _CONTENT[table](data)
+        seen, size = seen + 1, size + len(data)
+        if stripped != data:
+            rows.append((table, key, stripped))
+            freed += len(data) - len(stripped)
+        if seen >= limit_rows or size >= limit_bytes:
+            return _Stripped(rows, None, None, ContentPlace(table, key), freed)
+    outcome = await db.fetchrow("SELECT error FROM run_outcome WHERE run_no = $1", run_no)
+    summary = await db.fetchval("SELECT summary FROM run WHERE no = $1", run_no)
+    return _Stripped(
+        rows,
+        strip_error(outcome[0]) if outcome else None,
+        strip_summary(summary) if summary is not None else None,
+        None,
+        freed,
+    )
+
+
+async def _content_of(
+    db: Db, run_no: int, place: ContentPlace | None, limit_rows: int, limit_bytes: int
+) -> AsyncIterator[tuple[str, tuple[int, ...], bytes]]:
+    """The first rows with content after that place, each with its table and its key in its run."""
+    tables: Sequence[str] = list(_CONTENT)
+    after: tuple[int, ...] = ()
+    if place is not None:
+        tables, after = tables[tables.index(place.table) :], place.key
+    for table in tables:
+        columns = ", ".join(ROWS_OF_RUN[table])
+        marks = ", ".join(f"${number}" for number in range(4, 4 + len(after)))
+        beyond = f" AND ({columns}) > ({marks})" if after else ""
+        found = await db.fetch(
+            f"SELECT data, {columns} FROM (SELECT *, sum(length(data)) OVER (ORDER BY {columns})"
+            f" - length(data) AS before FROM (SELECT * FROM {table} WHERE run_no = $1{beyond}"
+            f" ORDER BY {columns} LIMIT $2) AS rows) AS sized WHERE before < $3 ORDER BY {columns}",
+            *(run_no, limit_rows, limit_bytes, *after),
+        )
+        for data, *numbers in found:
+            yield table, tuple(numbers), data
+        after = ()

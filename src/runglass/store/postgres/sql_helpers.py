@@ -1,0 +1,90 @@
+"""How the PostgreSQL store asks: a statement and the shape of its rows become work for a connection."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any, TypeVar
+
+from runglass.store.postgres.connections import Db, Work
+
+Shape = TypeVar("Shape")
+
+PIECE_ROWS = 500
+"""Rows whose sizes are added up at once, to find those that fit into a page."""
+
+
+def one(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Work[Shape | None]:
+    """The first row."""
+
+    async def work(db: Db) -> Shape | None:
+        row = await db.fetchrow(sql, *values)
+        return None if row is None else shape(row)
+
+    return work
+
+
+def every(shape: Callable[[Any], Shape], sql: str, *values: Any) -> Work[list[Shape]]:
+    """All rows."""
+
+    async def work(db: Db) -> list[Shape]:
+        return [shape(row) for row in await db.fetch(sql, *values)]
+
+    return work
+
+
+def changed(sql: str, *values: Any) -> Work[int]:
+    """How many rows the statement changed."""
+
+    async def work(db: Db) -> int:
+        return rows_of(await db.execute(sql, *values))
+
+    return work
+
+
+def rows_of(status: str) -> int:
+    """How many rows a statement with this answer changed, as `UPDATE 3`."""
+    return int(status.rpartition(" ")[2])
+
+
+async def page(db: Db, sql: str, run_no: int, after: int, *, limit_bytes: int) -> list[tuple[int, bytes]]:
+    """The first rows, each a number and its data: one at least if there is one, about `limit_bytes`.
+
+    `sql` selects number and data of the run `$1` behind number `$2`, in order.
+    """
+    sized = (
+        "SELECT number, data FROM (SELECT number, data, sum(length(data)) OVER (ORDER BY number)"
+        f" - length(data) AS before FROM ({sql} LIMIT {PIECE_ROWS}) AS rows (number, data)) AS sized"
+        " WHERE before < $3 ORDER BY number"
+    )
+    found: list[tuple[int, bytes]] = []
+    left = limit_bytes
+    while True:
+        rows = await db.fetch(sized, run_no, after, left)
+        found += [(number, data) for number, data in rows]
+        left -= sum(len(data) for _, data in rows)
+        if len(rows) < PIECE_ROWS or left <= 0:
+            return found
+        after = found[-1][0]
+
+
+def numbered(sql: str) -> str:
+    """The statement with `$1`, `$2`, … for the question marks in it."""
+    numbers = count(1)
+    return "".join(
+        f"${next(numbers)}" if part == "?" else part for part in sql.replace("?", "\0?\0").split("\0")
+    )
+
+
+def as_bytes(row: Any) -> bytes:
+    """The value of a row that has only one."""
+    return bytes(row[0])
+
+
+def as_int(row: Any) -> int:
+    """The value of a row that has only one."""
+    return int(row[0])
+
+
+def now_text() -> str:
+    """The time as the store keeps it: ISO, UTC, in milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

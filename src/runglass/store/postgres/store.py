@@ -1,0 +1,63 @@
+"""The store of many machines: one PostgreSQL, which any number of processes share.
+
+Connections and transactions are in `connections.py`, the schema in `sql/` and `migrations.py`. Appends are
+written together (`append.py`), by a function of the database. The queries, each beside its row mapping, are
+in `catalog.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`, `kept_outlines.py`, `checkpoints.py`,
+`calls.py` and `leases.py`; how runs and content go again, in `removal.py` and `expiry.py`; the audit log is
+in `audit.py`.
+"""
+
+from typing import Self
+
+from runglass.store.postgres.append import AppendQueue
+from runglass.store.postgres.attempt_pages import AttemptPages
+from runglass.store.postgres.audit import Audit
+from runglass.store.postgres.calls import Calls
+from runglass.store.postgres.catalog import Catalog
+from runglass.store.postgres.checkpoints import Checkpoints
+from runglass.store.postgres.connections import Connections
+from runglass.store.postgres.expiry import Expiry
+from runglass.store.postgres.imports import Imports
+from runglass.store.postgres.kept_outlines import KeptOutlines
+from runglass.store.postgres.leases import Leases
+from runglass.store.postgres.migrations import migrate_postgres, migrations
+from runglass.store.postgres.removal import Removal
+from runglass.store.postgres.run_lists import RunLists
+from runglass.store.postgres.runs import Runs
+
+
+class PostgresStore(
+    Catalog,
+    Runs,
+    RunLists,
+    AttemptPages,
+    KeptOutlines,
+    Checkpoints,
+    Calls,
+    Imports,
+    Leases,
+    Expiry,
+    Removal,
+    Audit,
+):
+    """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
+
+    `patience_s`: how long a call waits for a database that is away.
+    """
+
+    def __init__(self, address: str, *, patience_s: float = 10.0) -> None:
+        self._db = Connections(address, patience_s=patience_s)
+        self._appends = AppendQueue(self._db)
+
+    async def __aenter__(self) -> Self:
+        await self._db.open()
+        try:
+            await migrate_postgres(self._db, migrations())
+        except BaseException:
+            await self._db.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._appends.aclose()
+        await self._db.close()

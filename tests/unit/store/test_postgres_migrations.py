@@ -1,0 +1,125 @@
+"""Migrations of PostgreSQL: two processes at once, a database from the future; partitions of months."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from runglass.errors import RunPurged, StoreError
+from runglass.store.postgres.connections import Connections
+from runglass.store.postgres.migrations import Migration, migrate_postgres, migrations
+from runglass.store.postgres.store import PostgresStore
+from tests.conformance.test_store import batch, make_run, row
+from tests.postgres_server import PostgresServer, postgres_server
+
+EMPTY = "runglass_empty"
+
+
+@pytest.fixture
+async def server() -> PostgresServer:
+    return await asyncio.to_thread(postgres_server)
+
+
+@pytest.fixture
+async def empty(server: PostgresServer) -> AsyncIterator[Connections]:
+    """An empty database."""
+    await server.execute(f"DROP DATABASE IF EXISTS {EMPTY}", f"CREATE DATABASE {EMPTY}")
+    connections = Connections(server.address(EMPTY), patience_s=5)
+    await connections.open()
+    yield connections
+    await connections.close()
+
+
+async def applied(connections: Connections) -> list[int]:
+    sql = "SELECT number FROM schema_migration ORDER BY number"
+    return [number for (number,) in await connections.read(lambda db: db.fetch(sql))]
+
+
+def test_migrations_are_numbered_from_one_without_gaps() -> None:
+    assert [migration.number for migration in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+async def test_two_processes_may_migrate_at_once_and_again(empty: Connections) -> None:
+    known = migrations()
+    await asyncio.gather(*(migrate_postgres(empty, known) for _ in range(4)))
+    assert await applied(empty) == [migration.number for migration in known]
+    await migrate_postgres(empty, known)
+    assert await applied(empty) == [migration.number for migration in known]
+
+
+async def test_programs_of_the_version_before_go_on_beside_a_migration_that_does_not_break_them(
+    empty: Connections,
+) -> None:
+    known = migrations()
+    last = known[-1].number
+    newer = Migration(last + 1, "newer.sql", "CREATE TABLE newer ()", breaks=0)
+    breaking = Migration(last + 2, "breaking.sql", "CREATE TABLE breaking ()", breaks=last)
+    await migrate_postgres(empty, [*known, newer])
+    await migrate_postgres(empty, known)
+    await migrate_postgres(empty, [*known, newer, breaking])
+    with pytest.raises(StoreError, match=f"has schema {last + 2}, which this version .* cannot work with"):
+        await migrate_postgres(empty, known)
+    await migrate_postgres(empty, [*known, newer])
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(empty: Connections) -> None:
+    broken = Migration(1, "broken.sql", "CREATE TABLE half (); SELECT 1 / 0", breaks=0)
+    with pytest.raises(StoreError, match="division by zero"):
+        await migrate_postgres(empty, [broken])
+    await migrate_postgres(empty, migrations())
+    assert await empty.read(lambda db: db.fetchval("SELECT to_regclass('half')")) is None
+
+
+async def partitions(address: str) -> list[str]:
+    connection = await asyncpg.connect(address)
+    try:
+        rows = await connection.fetch("SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'")
+    finally:
+        await connection.close()
+    return [name for (name,) in rows]
+
+
+async def test_the_rows_of_a_month_go_as_a_whole_when_its_last_run_does(
+    server: PostgresServer, tmp_path: Path
+) -> None:
+    address = await server.database_of(tmp_path)
+    connection = await asyncpg.connect(address)
+    # Runs are made as they were three months ago, in partitions of that time.
+    await connection.execute(
+        "ALTER FUNCTION month_of RENAME TO true_month_of;"
+        "CREATE FUNCTION month_of(at timestamptz) RETURNS bigint LANGUAGE sql"
+        " AS 'SELECT true_month_of(at) - 3';"
+        "SELECT make_months(0)"
+    )
+    async with PostgresStore(address) as store:
+        runs = [await make_run(store, f"run-{number}") for number in range(2)]
+        for run in runs:
+            await store.append(batch(run, 0, b"1", status="completed", steps=[row(1)], ended_at="2026"))
+        await connection.execute(
+            "DROP FUNCTION month_of; ALTER FUNCTION true_month_of RENAME TO month_of; SELECT make_months(0)"
+        )
+        await connection.close()
+        later = await make_run(store, "run-later")
+        assert later.no >> 40 == (runs[0].no >> 40) + 3
+        before = await partitions(address)
+        assert await store.purge_run(runs[0].no)
+        while await store.purge_rows(limit_rows=9, limit_bytes=1 << 20):
+            pass
+        assert await partitions(address) == before, "there is a run left"
+        assert await store.events(runs[1].no, after=0, limit_bytes=9) == [(1, b"1")]
+        assert await store.purge_run(runs[1].no)
+        while await store.purge_rows(limit_rows=9, limit_bytes=1 << 20):
+            pass
+        assert len(await partitions(address)) == len(before) - 3
+        with pytest.raises(RunPurged):
+            await store.events(runs[1].no, after=0, limit_bytes=9)
+        await store.append(batch(later, 0, b"1"))
+
+
+async def test_an_address_that_nobody_answers_is_told_without_its_password(tmp_path: Path) -> None:
+    store = PostgresStore(f"postgresql://me:secret@/runs?host={tmp_path}", patience_s=0.1)
+    with pytest.raises(StoreError, match="'postgresql:///runs' cannot be used") as refused:
+        await store.__aenter__()
+    assert "secret" not in str(refused.value)
