@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         StreamEvent,
         UnknownEvent,
     )
-    from runglass.run_api import Attachment, CompletedResult, JobState, RunPage
+    from runglass.run_api import Attachment, CompletedResult, JobState, RunChange, RunPage
     from runglass.session import SessionExecution, SessionStep
     from runglass.trace import (
         ModelCall,
@@ -115,6 +115,7 @@ __all__ = [
     "RateLimitError",
     "RowDiff",
     "Run",
+    "RunChange",
     "RunDiff",
     "RunError",
     "RunPage",
@@ -166,7 +167,7 @@ _HOMES = {
         "StepPausedForToolCalls StepProgress StepResumed StepRetrying StepSkipped StepStarted "
         "StreamEvent UnknownEvent"
     ),
-    "run_api": "Attachment CompletedResult JobState RunPage",
+    "run_api": "Attachment CompletedResult JobState RunChange RunPage",
     "session": "SessionExecution SessionStep",
     "trace": (
         "ModelCall ModelReservation ModelTotals RunError RunSummary RunTotals StepAttempts StepTrace "

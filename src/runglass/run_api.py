@@ -162,6 +162,18 @@ class RunPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     last_change: int | None = None
 
 
+class RunChange(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A run that was created, or whose status has changed, as `client.live_runs()` tells it.
+
+    `number` is that of the change: who passes it as `after` goes on behind it. `run` is the run as it is now;
+    None for one that does not meet the query, though it may have before.
+    """
+
+    number: int
+    run_id: str
+    run: RunSummary | None = None
+
+
 class RunsCreated(msgspec.Struct, frozen=True, kw_only=True):
     """How many runs were created in an interval of time, and how many of these have failed."""
 

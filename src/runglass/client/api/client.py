@@ -15,7 +15,9 @@ from runglass.client.api.run_pages import RunPages
 from runglass.client.api.runs import Run
 from runglass.client.core import file_requests, requests
 from runglass.client.core.connection import endpoint
+from runglass.client.core.list_cursor import ListCursor, live_runs
 from runglass.client.core.requests import Time
+from runglass.run_api import RunChange
 from runglass.trace import RunStatus, RunSummary
 
 if TYPE_CHECKING:
@@ -160,6 +162,33 @@ class Client:
             cursor=cursor,
         )
         return RunPages.starting(self._transport, call, timeout=timeout)
+
+    def live_runs(
+        self,
+        *,
+        query: str | None = None,
+        flow_id: str | uuid.UUID | None = None,
+        flow: str | None = None,
+        status: RunStatus | None = None,
+        since: Time | None = None,
+        until: Time | None = None,
+        after: int | None = None,
+    ) -> Generator[RunChange, None, None]:
+        """Each run of the query when it is created and when its status changes, for as long as you listen.
+
+        What is asked for is said as with `runs`. It begins with what changes from now on; with `after`, the
+        `last_change` of a page or the `number` of a change, behind that, so that nothing is missed. Of a run
+        that changed several times meanwhile comes the newest state alone. A lost connection is opened again
+        behind the last change. Closing the generator closes the connection.
+
+        Raises ValueError at once; FlowNotFoundError, FlowExecutionError for a query that cannot be read, and
+        their like from the first change on, and APIConnectionError when the stream cannot be had back.
+        """
+        call = live_runs(
+            query=query, flow_id=flow_id, flow=flow, status=status, since=since, until=until, after=after
+        )
+        attempts = self._transport.endpoint.max_retries + 1
+        return self._transport.follow(ListCursor(call, after=after, first_attempts=attempts))
 
     def import_run(self, file: IO[bytes]) -> RunSummary:
         """Makes the run of a file that `run.export()` has written, json or jsonl: same id, same trace.

@@ -1,14 +1,15 @@
-"""The cursor of a live trace: which events it has had, and when a broken stream is given up.
+"""The cursor of a stream that can be resumed: what it has had, and when a broken one is given up.
 
 No I/O: a transport opens `path` with `headers()`, feeds the bytes in and reports each loss. Across any number
-of connections every event comes out once, in order, with the terminal event last.
+of connections each thing comes out once, in order: of a live trace every event, with the terminal one last.
 """
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from types import NoneType
-from typing import Protocol
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -36,7 +37,11 @@ _AT_ONCE_S = 0.05
 """The wait after a stream that brought events, as the next stream will probably bring more."""
 
 
-class Cursor(Protocol):
+News_co = TypeVar("News_co", covariant=True)
+News = TypeVar("News")
+
+
+class Cursor(Protocol[News_co]):
     """The interface through which a transport follows a stream."""
 
     ended: bool
@@ -47,20 +52,23 @@ class Cursor(Protocol):
 
     def opened(self) -> None: ...
 
-    def feed(self, chunk: bytes) -> Iterator[StreamEvent]: ...
+    def feed(self, chunk: bytes) -> Iterator[News_co]: ...
 
     def lost(self, outcome: Outcome) -> float | None:
         """Seconds to wait before the stream is opened again; None where it is complete."""
 
 
-class TailCursor:
-    """Follows one run.
+class ResumingCursor(ABC, Generic[News]):
+    """Follows a stream over any number of connections; what a frame says is for those that derive from it.
 
     Gives up after `first_attempts` connections where none has ever opened, and later after `attempts` in a
     row (about half a minute, enough for a server to restart). A connection counts against that unless it
     brought an event or kept talking for as long as a ping takes. After one that brought an event the next is
     opened at once.
     """
+
+    about: ClassVar[str]
+    """What the stream is called in messages."""
 
     def __init__(
         self,
@@ -103,8 +111,8 @@ class TailCursor:
         self._brought_news = False
         self._opened_at = self._heard_at = self._now()
 
-    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
-        """The new events that end in these bytes.
+    def feed(self, chunk: bytes) -> Iterator[News]:
+        """What is new and ends in these bytes.
 
         Afterwards `ended` says whether the run is over, and `gap` is set where the stream left out an event
         and must be opened again. Raises APIConnectionError for a fault that no new connection can mend.
@@ -116,24 +124,11 @@ class TailCursor:
             raise APIConnectionError(f"{self}: {error}") from error
         if self._decoder.retry_ms is not None:
             self._retry_s = self._decoder.retry_ms / 1000
-        for frame in frames:
-            event, seq = read_frame(frame, self)
-            if seq == 0:
-                raise APIConnectionError(
-                    f"{self}: an event {event.event_type!r} after {self.last} has no number"
-                )
-            if seq <= self.last:
-                continue
-            if seq > self.last + 1:
-                self.gap = ConnectionLost(f"event {seq} came where {self.last + 1} was due")
-                return
-            self.last = seq
-            self._brought_news = True
-            self._failures = 0
-            self.ended = is_terminal(event)
-            yield event
-            if self.ended:
-                return
+        return self._news(frames)
+
+    @abstractmethod
+    def _news(self, frames: Sequence[Frame]) -> Iterator[News]:
+        """What the frames say that is new; moves `last` on, and says that there was news."""
 
     def lost(self, outcome: Outcome) -> float:
         """Seconds to wait before the stream is opened again.
@@ -165,13 +160,39 @@ class TailCursor:
         return wait_s if asked_s is None else max(wait_s, min(asked_s, SILENCE_S))
 
     def __str__(self) -> str:
-        return f"live trace {self.path!r}"
+        return f"{self.about} {self.path!r}"
 
     def _last_words(self, outcome: Outcome) -> tuple[str, Exception | None]:
         if isinstance(outcome, ConnectionLost):
             return outcome.reason, outcome.cause
         error = error_of(str(self), outcome)
         return str(error), error
+
+
+class TailCursor(ResumingCursor[StreamEvent]):
+    """Follows one run."""
+
+    about = "live trace"
+
+    def _news(self, frames: Sequence[Frame]) -> Iterator[StreamEvent]:
+        for frame in frames:
+            event, seq = read_frame(frame, self)
+            if seq == 0:
+                raise APIConnectionError(
+                    f"{self}: an event {event.event_type!r} after {self.last} has no number"
+                )
+            if seq <= self.last:
+                continue
+            if seq > self.last + 1:
+                self.gap = ConnectionLost(f"event {seq} came where {self.last + 1} was due")
+                return
+            self.last = seq
+            self._brought_news = True
+            self._failures = 0
+            self.ended = is_terminal(event)
+            yield event
+            if self.ended:
+                return
 
 
 def read_frame(frame: Frame, what: object) -> tuple[StreamEvent, int]:

@@ -48,7 +48,7 @@ def silence_within(deadline: Deadline) -> Deadline:
     return Deadline(SILENCE_S, within=deadline)
 
 
-def not_ended(cursor: Cursor, deadline: Deadline) -> APITimeoutError:
+def not_ended(cursor: Cursor[object], deadline: Deadline) -> APITimeoutError:
     """The exception for a run that outlasts the wait for its end."""
     return APITimeoutError(f"{cursor}: the run did not end within {deadline.seconds:g} s; it still goes on")
 

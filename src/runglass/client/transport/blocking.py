@@ -29,7 +29,6 @@ from runglass.client.transport import (
     verification,
 )
 from runglass.client.transport.deadline_backend import DeadlineBackend
-from runglass.events import StreamEvent
 
 T = TypeVar("T")
 
@@ -66,8 +65,8 @@ class SyncTransport:
                 return finish(call, outcome, attempts=retries.attempts, sent_before=retries.sent)
             self.sleep(wait_s)
 
-    def follow(self, cursor: Cursor, *, timeout: float = math.inf) -> Generator[StreamEvent, None, None]:
-        """The events that `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
+    def follow(self, cursor: Cursor[T], *, timeout: float = math.inf) -> Generator[T, None, None]:
+        """What `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
         deadline = Deadline(timeout)
         while True:
             with closing(self._parts(cursor, deadline)) as parts:
@@ -154,7 +153,7 @@ class SyncTransport:
         self._require_open(call)
         return answer(response, body)
 
-    def _parts(self, cursor: Cursor, deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
+    def _parts(self, cursor: Cursor[object], deadline: Deadline) -> Generator[bytes | Outcome, None, None]:
         """The bytes of one connection, and last its outcome."""
         self._require_open(cursor)
         silence = silence_within(deadline)

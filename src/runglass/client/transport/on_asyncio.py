@@ -29,7 +29,6 @@ from runglass.client.transport import (
     silence_within,
     verification,
 )
-from runglass.events import StreamEvent
 
 T = TypeVar("T")
 
@@ -77,8 +76,8 @@ class AsyncTransport:
             self._require_open(call)
             raise timed_out(call, deadline.seconds) from error
 
-    async def follow(self, cursor: Cursor, *, timeout: float = math.inf) -> AsyncGenerator[StreamEvent, None]:
-        """The events that `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
+    async def follow(self, cursor: Cursor[T], *, timeout: float = math.inf) -> AsyncGenerator[T, None]:
+        """What `cursor` reads, until it has enough. Raises as it does, and APITimeoutError."""
         deadline = Deadline(timeout)
         while True:
             async with aclosing(self._parts(cursor, deadline)) as parts:
@@ -176,7 +175,9 @@ class AsyncTransport:
             return lost(error, self._base)
         return answer(response, body)
 
-    async def _parts(self, cursor: Cursor, deadline: Deadline) -> AsyncGenerator[bytes | Outcome, None]:
+    async def _parts(
+        self, cursor: Cursor[object], deadline: Deadline
+    ) -> AsyncGenerator[bytes | Outcome, None]:
         """The bytes of one connection, and last its outcome."""
         self._require_open(cursor)
         call = cursor.call()

@@ -1,0 +1,99 @@
+"""The cursor of the live list of runs: which changes it has had, across any number of connections.
+
+No I/O, as with every cursor.
+"""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from types import NoneType
+
+import msgspec
+
+from runglass.client.core import requests
+from runglass.client.core.requests import RequestSpec, Time, is_count
+from runglass.client.core.stream_cursor import STREAM_HEADERS, ResumingCursor
+from runglass.errors import APIConnectionError
+from runglass.run_api import RunChange
+from runglass.sse import Frame
+from runglass.trace import RunStatus, RunSummary
+
+BEGINS_NOW = -1
+"""In place of a number, until the server says where the stream begins."""
+
+
+def live_runs(
+    *,
+    flow_id: str | uuid.UUID | None,
+    status: RunStatus | None,
+    query: str | None,
+    flow: str | None,
+    since: Time | None,
+    until: Time | None,
+    after: int | None,
+) -> RequestSpec[None]:
+    """The live list of runs; `after` is only checked here. Raises ValueError for invalid arguments."""
+    if after is not None and not is_count(after, 0):
+        raise ValueError(f"after must be the number of a change or a page's last_change, not {after!r:.100}")
+    page = requests.runs(
+        flow_id=flow_id, status=status, query=query, flow=flow, since=since, until=until, limit=1, cursor=None
+    )
+    asked = tuple(pair for pair in page.query if pair[0] != "limit")
+    return RequestSpec(method="GET", path="/flow-runs/stream", answer=NoneType, query=asked)
+
+
+class _Gone(msgspec.Struct):
+    id: str
+
+
+class ListCursor(ResumingCursor[RunChange]):
+    """Follows the runs of a query, which never ends by itself.
+
+    `after` is the number of a change, behind which it begins; None for now.
+    """
+
+    about = "live list"
+
+    def __init__(self, request: RequestSpec[None], *, after: int | None, first_attempts: int) -> None:
+        super().__init__(request.path, first_attempts=first_attempts)
+        self.last = BEGINS_NOW if after is None else after
+        self._request = request
+
+    def call(self) -> RequestSpec[None]:
+        """The request for the stream, behind the last change that has come."""
+        return msgspec.structs.replace(self._request, headers=self.headers())
+
+    def headers(self) -> dict[str, str]:
+        """The headers of that request."""
+        resumed = {} if self.last == BEGINS_NOW else {"Last-Event-ID": str(self.last)}
+        return STREAM_HEADERS | resumed
+
+    def feed(self, chunk: bytes) -> Iterator[RunChange]:
+        """The changes that end in these bytes. Raises APIConnectionError for bytes that cannot be read."""
+        yield from super().feed(chunk)
+        # A block without data says where the stream is, though there is nothing to tell.
+        place = self._decoder.last_event_id
+        if place.isdecimal():
+            self.last = max(self.last, int(place))
+
+    def _news(self, frames: Sequence[Frame]) -> Iterator[RunChange]:
+        for frame in frames:
+            if frame.event not in ("run", "gone"):
+                continue
+            change = self._change(frame)
+            if change.number > self.last:
+                self.last = change.number
+                self._brought_news = True
+                self._failures = 0
+                yield change
+
+    def _change(self, frame: Frame) -> RunChange:
+        try:
+            number = int(frame.id)
+            if frame.event == "gone":
+                return RunChange(number=number, run_id=msgspec.json.decode(frame.data, type=_Gone).id)
+            run = msgspec.json.decode(frame.data, type=RunSummary)
+        except (ValueError, msgspec.DecodeError) as error:
+            raise APIConnectionError(
+                f"{self}: change {frame.id or '(without id)'} is not readable ({error}): {frame.data[:100]!r}"
+            ) from error
+        return RunChange(number=number, run_id=run.id, run=run)

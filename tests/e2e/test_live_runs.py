@@ -1,0 +1,99 @@
+"""The live list of runs as a program has it: behind a page, by query, and across connections that are cut."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing, closing
+from itertools import islice
+
+import pytest
+
+from runglass import AsyncClient, Client
+from runglass.errors import FlowExecutionError
+from runglass.run_api import RunChange
+from runglass.testing import RunningServer, running_server
+from tests.browser.cutting_proxy import cutting_proxy
+
+BRIEF = "slug: brief\nsteps: [{id: only, type: passthrough}]\n"
+BROKEN = "slug: broken\nsteps: [{id: only, type: code, code: 'raise ValueError(1)'}]\n"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server() as running:
+        for text in (BRIEF, BROKEN):
+            running.push(text)
+        yield running
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[Client]:
+    with Client(server.key, base_url=server.base_url) as client:
+        yield client
+
+
+def ended(changes: Iterator[RunChange], number: int) -> list[str]:
+    """The ids of the next so many runs that have completed."""
+    done = (each.run_id for each in changes if each.run is not None and each.run.status == "completed")
+    return list(islice(done, number))
+
+
+def execute(client: Client, slug: str = "brief") -> str:
+    found: str = client.flow(f"acme/demo/{slug}").execute().execution_id
+    return found
+
+
+def test_what_changes_behind_a_page_comes_in_order_and_a_number_resumes(client: Client) -> None:
+    after = client.runs().last_change
+    ids = [execute(client) for _ in range(3)]
+    with closing(client.live_runs(after=after)) as changes:
+        first = next(changes)
+        assert (first.run_id, first.run is not None) == (ids[0], True)
+        assert ended(changes, 2) == ids[1:]
+    with closing(client.live_runs(after=first.number)) as changes:
+        assert ended(changes, 2) == ids[1:]
+
+
+def test_on_asyncio_a_run_is_told_when_it_has_ended(server: RunningServer) -> None:
+    async def follow() -> tuple[str, str]:
+        async with AsyncClient(server.key, base_url=server.base_url) as client:
+            after = (await client.runs()).last_change
+            result = await client.flow("acme/demo/brief").execute()
+            async with aclosing(client.live_runs(query="flow:brief", after=after)) as changes:
+                async for change in changes:
+                    if change.run is not None and change.run.status == "completed":
+                        return change.run_id, result.execution_id
+        raise AssertionError("the stream ended")
+
+    told, started = asyncio.run(follow())
+    assert told == started
+
+
+def test_a_run_that_does_not_meet_the_query_any_more_is_gone(client: Client) -> None:
+    after = client.runs().last_change
+    with pytest.raises(FlowExecutionError):
+        execute(client, "broken")
+    ids = [execute(client)]
+    with closing(client.live_runs(status="completed", after=after)) as changes:
+        gone = next(changes)
+        assert (gone.run, gone.run_id != ids[0]) == (None, True)
+        assert ended(changes, 1) == ids
+
+
+def test_a_stream_that_is_cut_off_again_and_again_loses_nothing_and_repeats_nothing(
+    server: RunningServer, client: Client
+) -> None:
+    after = client.runs().last_change
+    ids = [execute(client) for _ in range(60)]
+    with (
+        cutting_proxy(server.address, seed=7) as (address, _),
+        Client(server.key, base_url=address) as cut,
+        closing(cut.live_runs(after=after)) as changes,
+    ):
+        assert ended(changes, 60) == ids
+
+
+def test_what_cannot_be_asked_for_is_said(client: Client) -> None:
+    with pytest.raises(ValueError, match="after must be"):
+        client.live_runs(after=-1)
+    with pytest.raises(FlowExecutionError, match="statsu"):
+        next(client.live_runs(query="statsu:failed"))
