@@ -70,6 +70,7 @@ def _attempt(name: str, tab: str, **address: object) -> Callable[[Visitor, Runs]
         page = open_run(visitor, getattr(runs, name), **address, tab=tab)
         expect(panel(page).get_by_role("tab", name=tab, selected=True)).to_be_visible()
         expect(panel(page)).not_to_contain_text("Loading")
+        expect(panel(page)).not_to_contain_text("Comparing")
         return page
 
     return show
@@ -118,6 +119,7 @@ SCREENS: dict[str, Screen] = {
     ),
     "run-input": Screen("What went in", _attempt("failed", "input", **_FAILED)),
     "run-error": Screen("What went wrong", _attempt("failed", "error", **_FAILED)),
+    "run-compared": Screen("An attempt beside the one before it", _attempt("failed", "compare", **_FAILED)),
     "run-raw": Screen("An attempt as the API has it", _attempt("failed", "raw", **_FAILED)),
     "run-chat": Screen(
         "A step of a model, as the conversation it was",

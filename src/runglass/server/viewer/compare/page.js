@@ -53,8 +53,8 @@ export function ComparePage({ a, b }) {
   const swap = () => go(`/compare/${b}/${a}`);
   const toggleSame = () => setQuery({ all: all ? null : "true" });
   useEffect(() => bind([
-    { key: "j", what: "next difference", run: () => move(1) },
-    { key: "k", what: "difference before", run: () => move(-1) },
+    { key: "j", isMotion: true, what: "next difference", run: () => move(1) },
+    { key: "k", isMotion: true, what: "difference before", run: () => move(-1) },
     { key: "ArrowDown", what: "", run: () => move(1) },
     { key: "ArrowUp", what: "", run: () => move(-1) },
     { key: "x", what: "swap the two runs", run: swap },

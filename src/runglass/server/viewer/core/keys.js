@@ -1,7 +1,8 @@
 // The keyboard: each page says which keys it knows, and the help shows what is in force.
 import { signal } from "./html.js";
 
-/** @typedef {{key: string, shown?: string, what: string, run: (event: KeyboardEvent) => void}} Binding */
+/** `isMotion`: it leads a step further, and is no command that somebody would look for by its name.
+ * @typedef {{key: string, shown?: string, what: string, isMotion?: boolean, run: (event: KeyboardEvent) => void}} Binding */
 
 /** The bindings in force, of the page first. @type {import("../vendor/signals.js").Signal<Binding[][]>} */
 export const bindings = signal([]);

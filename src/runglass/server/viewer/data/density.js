@@ -1,9 +1,9 @@
 // A whole run in a strip: how many leaves go on at each time, and the worst that happened then. Pure.
-import { ATTEMPT, NONE, SKIPPED, STEP } from "./columns.js";
+import { ATTEMPT, COMPLETED, FAILED, NONE, SKIPPED, STEP } from "./columns.js";
 
 /** @typedef {{busy: Uint32Array, worst: Uint8Array, most: number}} Density */
 
-/** The density of a run in so many buckets. A failure is in its bucket however short it was.
+/** The density of a run in so many buckets. A failure is in the bucket in which it happened, however short it was.
  * @param {import("./columns.js").Rows} rows @param {number} endMs @param {number} buckets @returns {Density} */
 export function densityOf(rows, endMs, buckets) {
   const change = new Int32Array(buckets + 1);
@@ -17,9 +17,9 @@ export function densityOf(rows, endMs, buckets) {
     const to = Math.min(buckets - 1, Math.max(from, Math.ceil(until * per) - 1));
     change[from] += 1;
     change[to + 1] -= 1;
-    // What went well is all the same wherever it is: only what did not marks all of its time.
-    const mark = Math.min(to, rows.status[row] > 1 ? to : from);
-    for (let at = from; at <= mark; at += 1) if (rows.status[row] > worst[at]) worst[at] = rows.status[row];
+    // What went well is all the same wherever it is, and a failure is where it happened, at the end.
+    const [first, last] = rows.status[row] === FAILED ? [to, to] : [from, rows.status[row] > COMPLETED ? to : from];
+    for (let at = first; at <= last; at += 1) if (rows.status[row] > worst[at]) worst[at] = rows.status[row];
   }
   const busy = new Uint32Array(buckets);
   let [going, most] = [0, 0];

@@ -18,7 +18,7 @@ export function Help() {
       onClick=${(/** @type {MouseEvent} */ event) => { if (event.target === dialog.current) helpIsOpen.value = false; }}>
       ${open && html`
         <h2>Keys</h2>
-        <dl>${shown.map((each) => html`<dt key=${each.key}><kbd>${each.shown ?? each.key}</kbd></dt><dd>${each.what}</dd>`)}</dl>
+        <dl>${shown.map((each) => html`<div key=${each.key}><dt><kbd>${each.shown ?? each.key}</kbd></dt><dd>${each.what}</dd></div>`)}</dl>
         <form method="dialog"><button autofocus>Close</button></form>`}
     </dialog>`;
 }

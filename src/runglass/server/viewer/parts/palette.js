@@ -25,7 +25,7 @@ function commandsFor(text) {
     { what: "theme: dark", run: () => setTheme("dark") },
     { what: "sign out", run: () => { signOut(); } },
   ];
-  const keyed = bindings.peek().flat().filter((each) => each.what)
+  const keyed = bindings.peek().flat().filter((each) => each.what && !each.isMotion)
     .map((each) => ({ what: each.what, key: each.shown ?? each.key, run: () => each.run(new KeyboardEvent("keydown", { key: each.key })) }));
   const words = typed.toLowerCase().split(/\s+/);
   const found = [...keyed, ...always].filter((each) => words.every((word) => each.what.toLowerCase().includes(word)));

@@ -143,16 +143,16 @@ function keysOf(model, controls, filterField) {
   const open = () => { controls.panel.value = true; };
   const lead = (/** @type {boolean} */ found, /** @type {string} */ otherwise) => (found ? open() : say(otherwise));
   return [
-    { key: "j", what: "down", run: () => move(model, 1) },
-    { key: "k", what: "up", run: () => move(model, -1) },
+    { key: "j", isMotion: true, what: "down", run: () => move(model, 1) },
+    { key: "k", isMotion: true, what: "up", run: () => move(model, -1) },
     { key: "ArrowDown", what: "", run: () => move(model, 1) },
     { key: "ArrowUp", what: "", run: () => move(model, -1) },
     { key: "PageDown", what: "", run: () => move(model, 20) },
     { key: "PageUp", what: "", run: () => move(model, -20) },
     { key: "Home", what: "", run: () => move(model, -1e9) },
     { key: "End", what: "", run: () => move(model, 1e9) },
-    { key: "ArrowRight", shown: "→", what: "unfold, go into", run: () => unfold(model) },
-    { key: "ArrowLeft", shown: "←", what: "fold, go out of", run: () => fold(model) },
+    { key: "ArrowRight", isMotion: true, shown: "→", what: "unfold, go into", run: () => unfold(model) },
+    { key: "ArrowLeft", isMotion: true, shown: "←", what: "fold, go out of", run: () => fold(model) },
     { key: "Enter", what: "show all that is kept", run: open },
     { key: "Escape", what: "close the panel", run: () => { controls.panel.value = false; } },
     { key: "e", what: "next error", run: () => lead(nextError(model), "Nothing failed in this run") },
@@ -164,11 +164,11 @@ function keysOf(model, controls, filterField) {
       controls.follows.value = !controls.follows.value;
       say(controls.follows.value ? "Follows what runs" : "Follows no more");
     } },
-    { key: "+", what: "nearer in time", run: () => controls.grid.peek()?.zoom(0.5) },
-    { key: "-", what: "farther in time", run: () => controls.grid.peek()?.zoom(2) },
+    { key: "+", isMotion: true, what: "nearer in time", run: () => controls.grid.peek()?.zoom(0.5) },
+    { key: "-", isMotion: true, what: "farther in time", run: () => controls.grid.peek()?.zoom(2) },
     { key: "0", what: "the whole run", run: () => { controls.window.value = null; } },
-    { key: "h", what: "earlier", run: () => controls.grid.peek()?.pan(-0.25) },
-    { key: "l", what: "later", run: () => controls.grid.peek()?.pan(0.25) },
+    { key: "h", isMotion: true, what: "earlier", run: () => controls.grid.peek()?.pan(-0.25) },
+    { key: "l", isMotion: true, what: "later", run: () => controls.grid.peek()?.pan(0.25) },
     ...TABS.map((tab, at) => ({
       key: String(at + 1), what: tab === "compare" ? "compare what is selected with another attempt" : `${tab} of what is selected`, run: () => { setQuery({ tab: tab === "overview" ? null : tab }); open(); },
     })),

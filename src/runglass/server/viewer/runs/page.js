@@ -56,8 +56,8 @@ export function RunsPage() {
   }
 
   useEffect(() => bind([
-    { key: "j", what: "next run", run: () => move(1) },
-    { key: "k", what: "run before", run: () => move(-1) },
+    { key: "j", isMotion: true, what: "next run", run: () => move(1) },
+    { key: "k", isMotion: true, what: "run before", run: () => move(-1) },
     { key: "ArrowDown", what: "", run: () => move(1) },
     { key: "ArrowUp", what: "", run: () => move(-1) },
     { key: "Enter", what: "open the run", run: () => { const id = focused(); if (id) go(`/runs/${id}`); } },
