@@ -21,23 +21,23 @@ _DEAD = (
 )
 _CLAIM = (
     f"WITH {_DEAD},"
-    " waiting AS (SELECT run.no FROM queue JOIN run ON run.no = run_no WHERE {of_queue} run.owner IS NULL"
-    " AND run.status IN ('pending', 'running') ORDER BY run_no LIMIT $3"
-    " FOR NO KEY UPDATE OF queue, run SKIP LOCKED),"
-    " lost AS (SELECT no FROM run WHERE {of_run} owner = ANY (ARRAY(SELECT owner FROM dead)) ORDER BY no"
-    " LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED),"
+    " waiting AS (SELECT run.no FROM (SELECT run_no FROM queue {of_queue} ORDER BY run_no LIMIT $3"
+    " FOR UPDATE SKIP LOCKED) AS first JOIN run ON run.no = first.run_no WHERE run.owner IS NULL"
+    " AND run.status IN ('pending', 'running') FOR NO KEY UPDATE OF run SKIP LOCKED),"
+    " lost AS (SELECT own.no FROM dead CROSS JOIN LATERAL (SELECT no FROM run WHERE {of_run}"
+    " owner = dead.owner ORDER BY no LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED) AS own),"
     " chosen AS (SELECT no FROM (SELECT no FROM waiting UNION ALL SELECT no FROM lost) AS free"
     " ORDER BY no LIMIT $3),"
-    " gone AS (DELETE FROM queue USING chosen WHERE run_no = chosen.no),"
+    " gone AS (DELETE FROM queue WHERE run_no = ANY (ARRAY(SELECT no FROM chosen))),"
     " claimed AS (UPDATE run SET owner = $1, fence = fence + 1, claimed_head = head,"
     # A run that no process has had only waited for its turn: that is no claim against it.
     " claims = CASE WHEN claimed_head = head THEN claims + 1"
     " WHEN status = 'pending' AND owner IS NULL AND claimed_head < 0 THEN 0 ELSE 1 END"
-    " FROM chosen WHERE run.no = chosen.no RETURNING run.*)"
+    " WHERE no = ANY (ARRAY(SELECT no FROM chosen)) RETURNING run.*)"
     f" {RUN.replace('FROM run', 'FROM claimed')} ORDER BY no"
 )
 _CLAIM_ANY = _CLAIM.format(of_queue="", of_run="")
-_CLAIM_OF_PROJECT = _CLAIM.format(of_queue="queue.project_id = $4 AND", of_run="project_id = $4 AND")
+_CLAIM_OF_PROJECT = _CLAIM.format(of_queue="WHERE project_id = $4", of_run="project_id = $4 AND")
 # A process that lets a run go has survived it: that claim says nothing against the run.
 _LET_GO = (
     "WITH free AS (UPDATE run SET owner = NULL, claims = greatest(claims - 1, 0) WHERE {}"
