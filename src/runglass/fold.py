@@ -44,6 +44,8 @@ from runglass.trace import RunError, RunSummary, StepTrace, Trace
 
 ERROR_CHARS = 300
 """The most characters of an error's message in a run's summary, which stands in every list."""
+MOST_LOOPS = 100
+"""Loops that go on of which a run's summary tells; it is written with each append."""
 
 
 class Address(NamedTuple):
@@ -347,16 +349,20 @@ class RunFold:
         return None
 
     def _apply_to_loop(self, event: LoopStarted | LoopCompleted) -> None:
-        loops = {step_id: number for step_id, number in self._run.loops.items() if step_id != event.step_id}
         if isinstance(event, LoopStarted):
             # Until now each step inside was expected once.
             expected = self._run.expected_steps
             if expected is None:
                 expected = self._run.step_count or 0
             self._set(expected_steps=expected + (event.iterations - 1) * len(event.step_ids))
-            loops[event.step_id] = event.iterations
-        if event.loop_path is None:
-            self._set(loops=loops)
+        if event.loop_path is not None:
+            return
+        loops = self._run.loops
+        if isinstance(event, LoopCompleted):
+            if event.step_id in loops:
+                self._set(loops={step_id: loops[step_id] for step_id in loops if step_id != event.step_id})
+        elif event.step_id in loops or len(loops) < MOST_LOOPS:
+            self._set(loops=loops | {event.step_id: event.iterations})
 
     def _keep(self, address: Address, step: StepTrace) -> StepChange:
         known = self._open.get(address)

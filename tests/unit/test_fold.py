@@ -230,6 +230,21 @@ def test_a_run_expects_each_step_of_a_loop_once_an_iteration() -> None:
         assert (run.expected_steps, run.loops) == (expected, loops)
 
 
+def test_a_summary_tells_of_a_hundred_loops_that_go_on_and_expects_the_steps_of_all() -> None:
+    def begun(number: int) -> LoopStarted:
+        return LoopStarted(**RUN, step_id=f"loop{number}", iterations=2, step_ids=["a"])
+
+    log: list[KnownEvent] = [msgspec.structs.replace(run_started(), step_count=150), *map(begun, range(150))]
+    told = fold(log).flow_run
+    assert list(told.loops) == [f"loop{number}" for number in range(100)]
+    assert told.expected_steps == 300
+    ended = [LoopCompleted(**RUN, step_id=step_id, iterations=2) for step_id in ("loop0", "loop149")]
+    assert list(fold([*log, *ended, begun(150)]).flow_run.loops) == [
+        *(f"loop{number}" for number in range(1, 100)),
+        "loop150",
+    ]
+
+
 def test_a_skipped_leaf_is_listed_where_it_was_skipped() -> None:
     steps = fold(
         [run_started(), started("a"), StepSkipped(**RUN, step_id="b", reason="r"), started("c")]
