@@ -85,8 +85,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="ca
     all attempts and model calls. `overridden` names what the run's callers set anew, as `STEP.FIELD` or, of a
     step's input, `STEP.input.FIELD`; the values are in the event `overrides_applied`, where content is kept.
     `expected_steps` is `step_count` with the steps in loops counted once for each iteration, as far as loops
-    have begun. `loops` has the iterations of each loop that is in no other and has begun, but not completed, of
-    at most 100.
+    have begun. `loops` has the iterations of each loop that is in no other and has begun, but not completed,
+    of at most 100.
     `trace_parent` and `trace_state` are the W3C headers that the run was started with.
     """
 

@@ -185,6 +185,8 @@ class Containers:
         outputs = dict.fromkeys(step.branches, data)
 
         async def work(name: str, steps: Sequence[Step]) -> None:
+            await self._attempts.turn()
+            await admit_paced(self._project_id, ITERATION_S)
             outputs[name] = await walk(steps, data, scope, place)
 
         await side_by_side([partial(work, name, steps) for name, steps in step.branches.items()])

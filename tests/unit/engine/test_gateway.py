@@ -296,6 +296,8 @@ async def test_the_wait_that_a_provider_asks_for_is_passed_on(bench: Bench) -> N
     assert 90_000 < by_date.retry_after_ms <= 100_000
     unsaid = await bench.failure(error_reply(429, "slow"))
     assert unsaid.retry_after_ms is None
+    for_ever = await bench.failure(error_reply(429, "slow", headers={"retry-after": "9" * 308}))
+    assert for_ever.retry_after_ms == 7 * 24 * 3600 * 1000
 
 
 @pytest.mark.parametrize(

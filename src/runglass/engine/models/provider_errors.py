@@ -31,6 +31,8 @@ from runglass.safe_text import replace_surrogates
 
 EXCERPT = 2048
 """Characters of a provider's or a model's text that an error keeps."""
+MOST_WAIT_S = 7 * 24 * 3600
+"""A provider that asks for a longer wait is taken to have asked for a week."""
 
 CALL_ERRORS = (ModelAPIError, UnexpectedModelBehavior, UserError, OSError, NotImplementedError)
 """Exceptions of a call to a provider that are due to the provider or the network."""
@@ -83,7 +85,7 @@ def call_failure(error: Exception, *, model: str, secrets: Iterable[str] = ()) -
         f"provider {provider!r} {what} (model {model!r}): {said[:500]}",
         may_be_charged=_may_be_charged(error, status),
         may_retry=may_retry,
-        retry_after_ms=None if waited is None else round(waited * 1000),
+        retry_after_ms=None if waited is None else round(min(waited, MOST_WAIT_S) * 1000),
         details=details,
     )
 

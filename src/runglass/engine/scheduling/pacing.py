@@ -30,9 +30,9 @@ LARGE_MOVE_BYTES = 32 * 1024
 COPY_S = 1e-9
 """A byte's way from or to the system, in seconds."""
 AT_ONCE, AT_ONCE_S = 16, 0.01
-"""So many requests and iterations of a project may begin within so many seconds."""
+"""So many requests, iterations and branches of a project may begin within so many seconds."""
 REQUEST_S, ITERATION_S = 0.001, 0.0006
-"""Seconds of the event loop that a request, and the first step of an iteration, take."""
+"""Seconds of the event loop that a request, and the first step of an iteration or a branch, take."""
 MOST_NOTED = 1000
 """Projects that are noted before those are forgotten of which there is nothing to know any more."""
 ABOUT_S = 2.0
@@ -60,7 +60,7 @@ current_project: ContextVar[int] = ContextVar("current_project", default=0)
 _reasons: set[str] = set()
 
 begun_at_once: dict[int, tuple[float, int]] = {}
-"""By project: since when, and how many, requests and iterations have begun at once."""
+"""By project: since when, and how many, requests, iterations and branches have begun at once."""
 
 last_seen = [(0, -math.inf), (0, -math.inf)]
 """The two projects that were active last, the last one first, each with the time."""
@@ -157,7 +157,7 @@ async def paced_read(
 
 
 async def admit_paced(project_id: int, takes_s: float) -> None:
-    """Returns when it is the turn of one more request or iteration of the project, if many begin at once.
+    """Returns when it is the turn of one more beginning of the project, if there are many at once.
 
     `takes_s` is about how long its beginning keeps the loop busy: a few hundred at once would stop it for as
     many milliseconds.

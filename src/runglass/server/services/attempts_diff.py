@@ -10,6 +10,7 @@ from runglass.diff.attempt_diff import ContentPair, DiffAllowance, changes_betwe
 from runglass.diff.run_diff import AttemptsDiff, AttemptsSide
 from runglass.diff.trace_diff import AttemptDigest, AttemptPair, read_content, read_digest
 from runglass.engine.scheduling.offloading import offload_in_turn
+from runglass.engine.scheduling.pacing import paced_read
 from runglass.server.http.json_streaming import PART_BYTES
 from runglass.server.services.run_diff import MOST_TOLD_BYTES, MOST_VISITS
 from runglass.store.base import Store, decoding
@@ -20,7 +21,8 @@ async def diff_attempts(store: Store, run: RunRecord, a: AttemptKey, b: AttemptK
     """In what attempt `b` differs from attempt `a`. Raises StoreError, RunUnreadable."""
     data: list[bytes] = []
     while len(data) < 2:
-        data += await store.attempt_data(run.no, [a, b][len(data) :], limit_bytes=PART_BYTES)
+        read = partial(store.attempt_data, run.no, [a, b][len(data) :], limit_bytes=PART_BYTES)
+        data += await paced_read(run.project_id, read, size_bytes=run.log_bytes)
     return await offload_in_turn(partial(_diff, run, [a.position, b.position], data))
 
 
