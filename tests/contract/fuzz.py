@@ -17,7 +17,7 @@ from tests.contract.wire import http_for
 
 ROOT = Path(__file__).parents[2]
 CASES_PER_OPERATION = 100
-LONGEST_S = 180
+LONGEST_S = 300
 FLOW = """
 slug: fuzzed
 steps:
@@ -51,7 +51,9 @@ def main(generator: str) -> int:
         command = [generator, "run", f"{server.address}/docs/openapi.json"]
         command += ["--header", f"Authorization: Bearer {server.key}"]
         command += ["--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing"]
-        command += ["--max-examples", str(CASES_PER_OPERATION), "--workers", "2", "--seed", "2"]
+        # One worker: Python 3.11 counts the depth of its parser for all threads at once, and the generator
+        # parses code in each of them.
+        command += ["--max-examples", str(CASES_PER_OPERATION), "--workers", "1", "--seed", "2"]
         command += ["--exclude-path-regex", "/(stream|step)$", "--warnings", "off", "--no-color"]
         done = subprocess.run(command, cwd=ROOT, env=environment, timeout=LONGEST_S, check=False)
     return done.returncode
