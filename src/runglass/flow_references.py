@@ -4,8 +4,9 @@ The order of steps is plain from the tree: a list from top to bottom, one branch
 of a parallel part at once, and nothing inside a loop is seen once that is over. A reference that can never be
 met is a mistake; a reference that is met on some ways through the flow gets a warning, unless the text tests
 first whether the output is there. A reference that only a run could judge is left alone. An id that stands
-alone, as a name, gets a warning, unless some step may have a field of that name. Works on plain data, which
-may be malformed anywhere.
+alone, as a name, gets a warning, unless some step may have a field of that name, and so does an input of the
+run where a step gets the output of one before it that surely lacks it. Works on plain data, which may be
+malformed anywhere.
 """
 
 import re
@@ -53,6 +54,7 @@ class _Walk:
         self._flow = flow
         self._steps: dict[str, _Step] = {}
         self._texts: list[tuple[_Step, dict[str, Any], Path]] = []
+        self._before: dict[Path, dict[str, Any]] = {}
         self._suggestions: dict[str, str] = {}
         self._collect(flow.get("steps"), ("steps",), None, "steps", ())
 
@@ -67,6 +69,24 @@ class _Walk:
         for _, data, path in self._texts:
             for name, place in name_references(data, path, sought):
                 yield Finding(_advice(name), place, line=name.line, column=name.column, is_warning=True)
+        yield from self._lost_inputs()
+
+    def _lost_inputs(self) -> Iterator[Finding]:
+        schema = self._flow.get("inputs")
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        inputs = (
+            {name for name in properties if isinstance(name, str)} if isinstance(properties, dict) else set()
+        )
+        variables = {name for _, data, _ in self._texts if isinstance(name := data.get("as"), str)}
+        inputs -= _NAMES | variables | self._steps.keys()
+        for _, data, path in self._texts if inputs else ():
+            before = self._before.get(path)
+            handed_on = None if before is None or "input" in data else _handed_on(before)
+            if before is None or handed_on is None:
+                continue
+            for name, place in name_references(data, path, inputs - handed_on):
+                message = _lost(name, before.get("id"), handed_on)
+                yield Finding(message, place, line=name.line, column=name.column, is_warning=True)
 
     def _references(self) -> Iterator[Finding]:
         for step, data, path in self._texts:
@@ -95,6 +115,8 @@ class _Walk:
             if isinstance(step_id, str):
                 self._steps.setdefault(step_id, step)
             self._texts.append((step, data, (*path, index)))
+            if index > 0 and isinstance(steps[index - 1], dict):
+                self._before[(*path, index)] = steps[index - 1]
             for name in _LISTS:
                 self._collect(data.get(name), (*path, index, name), step, name, step.around)
             branches = data.get("branches")
@@ -184,6 +206,27 @@ def _advice(name: Name) -> str:
     return (
         f"no step hands on a field {name.name!r}, as far as is known here; the output of step {name.name!r} "
         f"is {output}"
+    )
+
+
+def _handed_on(step: dict[str, Any]) -> set[str] | None:
+    """The fields of a step's output; None where only a run could tell."""
+    match step:
+        case {"type": "llm"} if "output_schema" not in step:
+            return {"text"}
+        case {"type": "loop"}:
+            return {"items"}
+        case {"type": "parallel", "branches": dict(branches)}:
+            return {name for name in branches if isinstance(name, str)}
+    return None
+
+
+def _lost(name: Name, before: Any, handed_on: set[str]) -> str:
+    fields = ", ".join(f"`{field}`" for field in sorted(handed_on)[:MAX_SUGGESTIONS]) or "nothing"
+    whole = f"initial.{name.name}" if name.written == "template" else f'initial["{name.name}"]'
+    return (
+        f"{name.name!r} is an input of the run, but this step gets the output of step {before!r}, which has "
+        f"{fields}; the run's input is {whole}"
     )
 
 

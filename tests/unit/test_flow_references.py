@@ -346,3 +346,85 @@ def test_what_the_warning_says_to_write_is_met_by_a_run() -> None:
         )
         execute(http, "right", message="hello")
     assert "`define` does not exist" in refused.text
+
+
+RUN_INPUTS = {"type": "object", "properties": {"message": {"type": "string"}, "text": {}, "word": {}}}
+ASKED = {"id": "ask", "type": "llm", "model": "echo", "prompt": "{{ message }}"}
+
+
+def lost(use: dict[str, Any], *, before: dict[str, Any] = ASKED) -> list[Finding]:
+    """What is found in a step behind another, in a flow whose run has three inputs."""
+    return list(unmet_references({"slug": "a", "inputs": RUN_INPUTS, "steps": [before, use]}))
+
+
+def test_an_input_of_the_run_is_not_there_for_a_step_behind_a_model() -> None:
+    (finding,) = lost({"id": "b", "type": "llm", "model": "echo", "prompt": "Of {{ message }}: {{ text }}"})
+    assert finding.is_warning
+    assert (finding.path, finding.column) == (("steps", 1, "prompt"), 7)
+    assert finding.message == (
+        "'message' is an input of the run, but this step gets the output of step 'ask', which has `text`; "
+        "the run's input is initial.message"
+    )
+
+
+@pytest.mark.parametrize(
+    ("use", "place"),
+    [
+        (step("b", code="return {'a': message}"), ("steps", 1, "code")),
+        ({"id": "b", "type": "loop", "over": "message", "steps": [step("c")]}, ("steps", 1, "over")),
+    ],
+)
+def test_python_is_told_how_python_reads_an_input_of_the_run(
+    use: dict[str, Any], place: tuple[Any, ...]
+) -> None:
+    (finding,) = lost(use)
+    assert finding.path == place
+    assert 'initial["message"]' in finding.message
+
+
+def test_loops_and_parallel_parts_hand_on_their_own_fields() -> None:
+    use = step("b", code="return {'a': message}")
+    loop = {"id": "each", "type": "loop", "over": "[1]", "steps": [step("c")]}
+    both = {"id": "both", "type": "parallel", "branches": {"x": [step("c")], "y": [step("d")]}}
+    assert "which has `items`;" in lost(use, before=loop)[0].message
+    assert "which has `x`, `y`;" in lost(use, before=both)[0].message
+    assert lost(step("b", code="return {'a': x}"), before=both) == []
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        step("b", code="return {'a': message}", input={"message": "{{ initial.message }}"}),
+        step("b", code="message = text\nreturn {'a': message}"),
+        step("b", code="return {'a': initial['message']}"),
+        {
+            "id": "b",
+            "type": "llm",
+            "model": "echo",
+            "prompt": "{% if message is defined %}{{ message }}{% endif %}",
+        },
+    ],
+    ids=["given", "bound", "initial", "asked"],
+)
+def test_an_input_of_the_run_that_a_step_can_have_is_left_alone(use: dict[str, Any]) -> None:
+    assert lost(use) == []
+
+
+@pytest.mark.parametrize(
+    "before",
+    [step("ask"), ASKED | {"output_schema": {"type": "object"}}, {"id": "w", "type": "wait", "ms": 1}],
+)
+def test_a_step_that_may_hand_on_any_field_is_no_reason_to_warn(before: dict[str, Any]) -> None:
+    assert lost(step("b", code="return {'a': message}"), before=before) == []
+
+
+def test_a_variable_of_a_loop_may_have_the_name_of_an_input() -> None:
+    inside = [ASKED | {"prompt": "{{ word }}"}, step("b", code="return {'a': word}")]
+    loop = {"id": "each", "type": "loop", "over": "[1]", "as": "word", "steps": inside}
+    assert list(unmet_references({"slug": "a", "inputs": RUN_INPUTS, "steps": [loop]})) == []
+
+
+@pytest.mark.parametrize("properties", [None, 7, [], "message"])
+def test_inputs_without_properties_are_no_reason_to_warn(properties: Any) -> None:
+    flow = {"slug": "a", "inputs": {"properties": properties}, "steps": [ASKED, step("b", code="message")]}
+    assert list(unmet_references(flow)) == []
