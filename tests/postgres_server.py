@@ -6,6 +6,9 @@ import asyncio
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,17 +45,24 @@ class PostgresServer:
 
     async def database_of(self, folder: Path) -> str:
         """The address of the folder's database; a new one where it was not the last folder asked for."""
-        if self._last is None:
-            await self._make_template()
         if self._last is None or self._last[0] != folder:
-            before = self._last
-            self._made += 1
-            self._last = folder, f"runglass_{self._made}"
-            statements = [f"CREATE DATABASE {self._last[1]} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY"]
-            if before is not None:
-                statements.insert(0, f"DROP DATABASE {before[1]} WITH (FORCE)")
-            await self.execute(*statements)
+            if self._last is not None:
+                await self.drop_database(self._last[1])
+            self._last = folder, await self.make_database()
         return self.address(self._last[1])
+
+    async def make_database(self) -> str:
+        """The name of a new database with the schema."""
+        if not self._made:
+            await self._make_template()
+        self._made += 1
+        name = f"runglass_{self._made}"
+        await self.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY FILE_COPY")
+        return name
+
+    async def drop_database(self, name: str) -> None:
+        """Drops the database, whoever is connected to it."""
+        await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     async def execute(self, *statements: str, database: str = "postgres") -> None:
         """Runs statements, each in a transaction of its own, as the superuser."""
@@ -83,6 +93,19 @@ def stop_postgres() -> None:
     """Stops the server where it was started."""
     if postgres_server.cache_info().currsize:
         postgres_server().stop()
+
+
+@contextmanager
+def postgres_database() -> Iterator[str]:
+    """The address of a new database, until the block ends; for tests that run servers on one."""
+    server = postgres_server()
+    # Tests may have an event loop in their own thread.
+    with ThreadPoolExecutor(1) as thread:
+        name = thread.submit(asyncio.run, server.make_database()).result()
+        try:
+            yield server.address(name)
+        finally:
+            thread.submit(asyncio.run, server.drop_database(name)).result()
 
 
 class FolderStore:

@@ -5,10 +5,11 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from runglass.bus.memory import MemoryBus
 from runglass.byte_cache import limit_caches
-from runglass.clock import SystemClock
+from runglass.clock import Clock, SystemClock
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.checks.checks import Checks
@@ -29,18 +30,59 @@ from runglass.runtime import Runtime
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import Store
 from runglass.store.data_lock import exclusive
+from runglass.store.postgres.process_watch import ProcessWatch
 from runglass.store.records import Retention
 from runglass.store.sqlite.store import SqliteStore
 
+if TYPE_CHECKING:
+    from runglass.store.postgres.store import PostgresStore
+
+PATIENCE_S = 5.0
+"""How long a call waits for a PostgreSQL that has just gone away, and a start for one that is not there."""
 SETTLED_S = 60.0
 """Housekeeping must have run for this long after a failure to count as healthy again."""
 
 
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """The store alone, for commands that work on the data beside a running server."""
-    async with SqliteStore(settings.database, synchronous=settings.synchronous) as store:
+    """The store alone, for commands that work on the data beside a running server. Raises SettingsError."""
+    async with _store(settings) as store:
         yield store
+
+
+def _store(settings: Settings) -> Store:
+    address = settings.postgres
+    if address is None:
+        return SqliteStore(settings.database, synchronous=settings.synchronous)
+    return _postgres(address)
+
+
+def _postgres(address: str) -> "PostgresStore":
+    try:
+        # Imported here, as its driver is installed only where it is needed.
+        from runglass.store.postgres.store import PostgresStore
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"a store on PostgreSQL needs {error.name}: pip install 'runglass[server,postgres]'"
+        ) from error
+    return PostgresStore(address, patience_s=PATIENCE_S)
+
+
+@asynccontextmanager
+async def _own_store(settings: Settings, clock: Clock) -> AsyncIterator[tuple[Store, ProcessWatch | None]]:
+    """The store, for the one process that runs flows on it, and a watch where others cannot be locked out."""
+    address = settings.postgres
+    if address is None:
+        with exclusive(settings.database):
+            async with _store(settings) as store:
+                # The data lock shuts out other processes, so all leases in the store belong to dead ones.
+                await store.end_lease(None)
+                yield store, None
+        return
+    async with _postgres(address) as store:
+        watch = ProcessWatch(store, clock, name=settings.store_name, lease_s=settings.lease_s)
+        await watch.wait_until_alone()
+        yield store, watch
 
 
 @asynccontextmanager
@@ -60,119 +102,116 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     except ValueError as error:
         raise SettingsError(f"allowed_settings: {error}") from error
     limit_caches(settings.cache_limit_bytes)
-    with exclusive(settings.database):
-        async with (
-            SqliteStore(settings.database, synchronous=settings.synchronous) as store,
-            Sandbox(
-                time_limit_ms=settings.code_time_limit_ms,
-                memory_limit_bytes=settings.code_memory_limit_bytes,
-                most_each=_limit(settings.max_concurrent_steps_per_project),
-            ) as sandbox,
-            _checks(settings) as checks,
-            RedactionClient(
-                time_limit_ms=settings.redaction_time_limit_ms,
-                memory_limit_bytes=settings.redaction_memory_limit_bytes,
-            ) as redactions,
-            Templates(most_each=_limit(settings.max_concurrent_steps_per_project)) as templates,
-            ModelGateway(
-                base_urls=settings.providers,
-                api_keys=settings.provider_keys,
-                prices=settings.prices,
-                rules=rules,
-                default_max_tokens=settings.default_max_tokens,
-                image_tokens=settings.image_tokens,
-                checks=checks,
-            ) as models,
-        ):
-            bus = MemoryBus()
-            dependencies = StepDependencies(
-                sandbox=sandbox,
-                templates=templates,
-                models=models,
-                clock=SystemClock(),
-                model_turns=FairTurns(
-                    Shares(math.inf, most_each=_limit(settings.max_concurrent_model_calls_per_project))
-                ),
+    clock = SystemClock()
+    async with (
+        _own_store(settings, clock) as (store, watch),
+        Sandbox(
+            time_limit_ms=settings.code_time_limit_ms,
+            memory_limit_bytes=settings.code_memory_limit_bytes,
+            most_each=_limit(settings.max_concurrent_steps_per_project),
+        ) as sandbox,
+        _checks(settings) as checks,
+        RedactionClient(
+            time_limit_ms=settings.redaction_time_limit_ms,
+            memory_limit_bytes=settings.redaction_memory_limit_bytes,
+        ) as redactions,
+        Templates(most_each=_limit(settings.max_concurrent_steps_per_project)) as templates,
+        ModelGateway(
+            base_urls=settings.providers,
+            api_keys=settings.provider_keys,
+            prices=settings.prices,
+            rules=rules,
+            default_max_tokens=settings.default_max_tokens,
+            image_tokens=settings.image_tokens,
+            checks=checks,
+        ) as models,
+    ):
+        bus = MemoryBus()
+        dependencies = StepDependencies(
+            sandbox=sandbox,
+            templates=templates,
+            models=models,
+            clock=clock,
+            model_turns=FairTurns(
+                Shares(math.inf, most_each=_limit(settings.max_concurrent_model_calls_per_project))
+            ),
+        )
+
+        def make_capture(mode: CaptureMode) -> Capture:
+            return Capture(
+                mode,
+                limit_bytes=settings.snapshot_limit_bytes,
+                redactor=redactor,
+                redactions=redactions,
             )
 
-            def make_capture(mode: CaptureMode) -> Capture:
-                return Capture(
-                    mode,
-                    limit_bytes=settings.snapshot_limit_bytes,
-                    redactor=redactor,
-                    redactions=redactions,
-                )
-
-            # The data lock shuts out other processes, so all leases in the store belong to dead ones.
-            await store.end_lease(None)
-            # Nor does any import a run.
-            await store.abandon_imports()
-            async with Engine(
+        # No other process imports a run.
+        await store.abandon_imports()
+        async with Engine(
+            store=store,
+            bus=bus,
+            dependencies=dependencies,
+            make_capture=make_capture,
+            crash_retries=settings.crash_retries,
+            lease_s=settings.lease_s,
+            max_concurrent_runs=settings.max_concurrent_runs,
+            max_queued_runs=settings.max_queued_runs,
+            max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
+            max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
+            weights=await _weights(store, settings),
+            memory=MemoryBudget(limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes),
+            limits=RunLimits(
+                iterations=settings.run_iterations,
+                output_bytes=settings.run_output_bytes,
+                log_bytes=settings.run_log_bytes,
+            ),
+        ) as engine:
+            housekeeping = Maintenance(
                 store=store,
-                bus=bus,
-                dependencies=dependencies,
-                make_capture=make_capture,
-                crash_retries=settings.crash_retries,
-                lease_s=settings.lease_s,
-                max_concurrent_runs=settings.max_concurrent_runs,
-                max_queued_runs=settings.max_queued_runs,
-                max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
-                max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
-                weights=await _weights(store, settings),
-                memory=MemoryBudget(
-                    limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes
-                ),
-                limits=RunLimits(
-                    iterations=settings.run_iterations,
-                    output_bytes=settings.run_output_bytes,
-                    log_bytes=settings.run_log_bytes,
-                ),
-            ) as engine:
-                housekeeping = Maintenance(
-                    store=store,
-                    engine=engine,
+                engine=engine,
+                clock=dependencies.clock,
+                pause_limit=timedelta(hours=settings.pause_limit_h),
+                answer_ttl=timedelta(seconds=settings.answer_ttl_s),
+            )
+            removal = RunRemoval(
+                store=store,
+                clock=dependencies.clock,
+                default=Retention(settings.retention_days, settings.content_retention_days),
+            )
+            supervised = [
+                SupervisedTask(
+                    "the lease keeper",
+                    engine.run_forever,
                     clock=dependencies.clock,
-                    pause_limit=timedelta(hours=settings.pause_limit_h),
-                    answer_ttl=timedelta(seconds=settings.answer_ttl_s),
-                )
-                removal = RunRemoval(
-                    store=store,
-                    clock=dependencies.clock,
-                    default=Retention(settings.retention_days, settings.content_retention_days),
-                )
-                supervised = [
-                    SupervisedTask(
-                        "the lease keeper",
-                        engine.run_forever,
-                        clock=dependencies.clock,
-                        vital=True,
-                        settled_s=settings.lease_s,
-                    ),
-                    *(
-                        SupervisedTask(name, work, clock=dependencies.clock, vital=False, settled_s=SETTLED_S)
-                        for name, work in (
-                            ("housekeeping", housekeeping.run_forever),
-                            ("the expiry of answers", housekeeping.expire_forever),
-                            ("the removal of runs", removal.run_forever),
-                        )
-                    ),
-                ]
-                beside = {asyncio.create_task(work.run_forever(), name=work.name) for work in supervised}
-                try:
-                    yield Runtime(
-                        settings=settings,
-                        store=store,
-                        bus=bus,
-                        engine=engine,
-                        removal=removal,
-                        checks=checks,
-                        supervised=supervised,
+                    vital=True,
+                    settled_s=settings.lease_s,
+                ),
+                *(
+                    SupervisedTask(name, work, clock=dependencies.clock, vital=False, settled_s=SETTLED_S)
+                    for name, work in (
+                        ("housekeeping", housekeeping.run_forever),
+                        ("the expiry of answers", housekeeping.expire_forever),
+                        ("the removal of runs", removal.run_forever),
+                        *((("the watch for other servers", watch.watch_forever),) if watch else ()),
                     )
-                finally:
-                    await engine.stop(grace_s=settings.stop_grace_s)
-                    for task in beside:
-                        task.cancel()
-                    await asyncio.wait(beside)
+                ),
+            ]
+            beside = {asyncio.create_task(work.run_forever(), name=work.name) for work in supervised}
+            try:
+                yield Runtime(
+                    settings=settings,
+                    store=store,
+                    bus=bus,
+                    engine=engine,
+                    removal=removal,
+                    checks=checks,
+                    supervised=supervised,
+                )
+            finally:
+                await engine.stop(grace_s=settings.stop_grace_s)
+                for task in beside:
+                    task.cancel()
+                await asyncio.wait(beside)
 
 
 def _checks(settings: Settings) -> Checks:

@@ -207,6 +207,10 @@ class StoreError(RunglassError):
     """The store cannot be reached, is full, or refused to write."""
 
 
+class StoreUnreachable(StoreError):
+    """The database does not answer, or cannot be connected to."""
+
+
 class DuplicateIdempotencyKey(StoreError):
     """There has been a call under the same Idempotency-Key."""
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from runglass.errors import RunglassError
+from runglass.store_address import is_postgres, is_well_formed, shown_address
 
 
 class SettingsError(RunglassError):
@@ -37,9 +38,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     flows: Annotated[
         Path | None, Meta(description="folder of flow files that are published when they change")
     ] = None
-    store: Annotated[str | None, Meta(description="`sqlite:///path`; by default `runglass.db` in `data`")] = (
-        None
-    )
+    store: Annotated[
+        str | None,
+        Meta(
+            description="`sqlite:///path`, or `postgresql://user@host/database` of one server; by default"
+            " `runglass.db` in `data`"
+        ),
+    ] = None
     bus: Annotated[str, Meta(description="`memory://`: wake-ups within this process")] = "memory://"
     synchronous: Annotated[
         Literal["FULL", "NORMAL"],
@@ -336,7 +341,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
         shown["provider_keys"] = dict.fromkeys(self.provider_keys, "…")
+        shown["store"] = None if self.store is None else shown_address(self.store)
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @property
+    def postgres(self) -> str | None:
+        """Address of the PostgreSQL database, None for a store of another kind. Raises SettingsError."""
+        if self.store is None or not is_postgres(self.store):
+            return None
+        if not is_well_formed(self.store):
+            raise SettingsError(
+                "store is no address as postgresql://user:password@host:5432/database (it is not shown here,"
+                " as it may hold a password); in user and password write / as %2F, @ as %40, : as %3A,"
+                " ? as %3F, # as %23 and % as %25"
+            )
+        return self.store
 
     @property
     def database(self) -> Path:
@@ -345,5 +364,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             return self.data / "runglass.db"
         scheme, _, path = self.store.partition(":///")
         if scheme != "sqlite" or not path:
-            raise SettingsError(f"store {self.store!r} is not supported here; use sqlite:///path")
+            shown = shown_address(self.store)
+            if self.postgres is not None:
+                raise SettingsError(
+                    f"this is for SQLite files alone, and the store is {shown!r};"
+                    " PostgreSQL has tools of its own, as pg_dump and psql"
+                )
+            raise SettingsError(
+                f"store {shown!r} is not supported here; use sqlite:///path or postgresql://user@host/database"
+            )
         return Path(path)
+
+    @property
+    def store_name(self) -> str:
+        """The SQLite file or the PostgreSQL database, for messages. Raises SettingsError."""
+        return str(self.database) if self.postgres is None else shown_address(self.postgres)

@@ -5,13 +5,45 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
+from tests.contract.stores import STORES, server_on
 from tests.contract.wire import FLOWS, http_for
+
+ON_EVERY_STORE = frozenset(
+    {
+        "test_cancel",
+        "test_execute",
+        "test_idempotency",
+        "test_jobs",
+        "test_lists",
+        "test_reading",
+        "test_run_queries",
+        "test_sessions",
+        "test_stepping",
+        "test_stream",
+        "test_tool_calls",
+    }
+)
+"""The modules whose server runs on each kind of store in turn; that of all others is on SQLite."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Gives the tests of these modules the kinds of stores."""
+    name = metafunc.module.__name__.rpartition(".")[2]
+    if name in ON_EVERY_STORE and "store_kind" in metafunc.fixturenames:
+        metafunc.parametrize("store_kind", STORES, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
-    with running_server(capture="full") as running:
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """The kind of store that the server of the module has."""
+    kind: str = getattr(request, "param", STORES[0])
+    return kind
+
+
+@pytest.fixture(scope="module")
+def server(store_kind: str) -> Iterator[RunningServer]:
+    with server_on(store_kind, capture="full") as running:
         for flow in FLOWS:
             running.push(flow)
         yield running

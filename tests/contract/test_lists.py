@@ -9,16 +9,17 @@ import httpx2
 import pytest
 
 from runglass import Client, FlowNotFoundError
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
+from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, BROKEN, ENDLESS, detail, execute, refusal
 
 JOBS = "/seq/acme/demo/{}/jobs"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
+def server(store_kind: str) -> Iterator[RunningServer]:
     """One of its own: the lists are compared as wholes."""
-    with running_server(capture="full") as running:
+    with server_on(store_kind, capture="full") as running:
         for flow in (ANYTHING, BROKEN, ENDLESS):
             running.push(flow)
         yield running

@@ -10,14 +10,15 @@ import pytest
 
 from runglass.api_keys import digest_of
 from runglass.server.requests import run_query
-from runglass.testing import RunningServer, running_server
+from runglass.testing import RunningServer
+from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, BROKEN, detail, execute, refusal
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RunningServer]:
+def server(store_kind: str) -> Iterator[RunningServer]:
     """One of its own: the lists are compared as wholes."""
-    with running_server(capture="full") as running:
+    with server_on(store_kind, capture="full") as running:
         for flow in (ANYTHING, BROKEN):
             running.push(flow)
         yield running

@@ -9,14 +9,14 @@ SOURCE = Path(runglass.__file__).parent
 GLOSSARY = Path(__file__).parents[2] / "docs" / "concepts.md"
 
 COMMON = """
-access admin answer api app append argument async asyncio attachments authentication backend backends
+access address admin answer api app append argument async asyncio attachments authentication backend backends
 base batcher blocking body bootstrap bound builder byte cache caller cancel catalog check checks cli client
 clock code columns command commands composition compression concurrency connection connections context core
 cost cursor data
 database deadline defaults delete demo driver encoded endpoint endpoints engine error errors example
 execute exit expiry export failure fast file files folder formatting frames framing gc group handlers health
 helpers http import integrity interrupt interrupts json keywords lazy limit limits lines list live local
-lock log loop mapping memory message messages middleware migrations money note numbers openapi options
+lock log loop mapping memory message messages middleware migrate migrations money note numbers openapi options
 output outputs own page pagination parameters parser parsers parsing path patterns policy pool postgres price
 priority process processes protocol query quick range rate raw reader records redactor references refusals
 removal request requests response responses result retries routes routing rows runner runtime safe

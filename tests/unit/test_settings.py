@@ -145,3 +145,51 @@ def test_keys_of_providers_are_not_shown() -> None:
     assert "sk-a-very" not in shown
     assert "port=9" in shown
     assert "openai" in shown
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (
+            "postgresql://me:top5ecret@db.example:5433/shop?sslmode=require",
+            "postgresql://db.example:5433/shop",
+        ),
+        ("postgres://me:top5ecret@one,two:6/shop", "postgresql://one,two:6/shop"),
+        ("postgresql://me@[::1]:5432/shop?password=top5ecret", "postgresql://[::1]:5432/shop"),
+        ("postgresql:///shop?host=/run/postgresql", "postgresql:///shop"),
+    ],
+)
+def test_of_a_database_s_address_its_place_alone_is_shown(address: str, shown: str) -> None:
+    settings = Settings(store=address)
+    assert settings.postgres == address
+    assert settings.store_name == shown
+    assert "top5ecret" not in repr(settings)
+    assert shown in repr(settings)
+    with pytest.raises(SettingsError, match="SQLite") as raised:
+        _ = settings.database
+    assert "top5ecret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:top5ecret/x@host/shop",
+        "postgresql://me:x?top5ecret@host/shop",
+        "postgresql://me:x#top5ecret@host/shop",
+        "postgresql://me:x@top5ecret@host/shop",
+        "postgresql://me:top5ecret/shop",
+        "postgresql://me@host/shop?password=x@top5ecret",
+    ],
+)
+def test_an_address_whose_password_cannot_be_told_from_the_rest_is_refused(address: str) -> None:
+    settings = Settings(store=address)
+    with pytest.raises(SettingsError, match="%2F") as raised:
+        _ = settings.postgres
+    assert "top5ecret" not in str(raised.value) + repr(settings)
+
+
+def test_a_store_of_an_unknown_kind_shows_no_password() -> None:
+    settings = Settings(store="mysql://me:top5ecret@host/shop")
+    with pytest.raises(SettingsError, match="mysql") as raised:
+        _ = settings.database
+    assert "top5ecret" not in str(raised.value) + repr(settings)

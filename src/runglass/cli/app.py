@@ -11,6 +11,7 @@ from runglass import __version__
 from runglass.cli.command_group import CommandGroup
 from runglass.cli.commands import data, flow, keys, projects, runs
 from runglass.cli.commands.audit import audit
+from runglass.cli.commands.migrate import migrate
 from runglass.cli.commands.open_viewer import open_viewer
 from runglass.cli.commands.run import run as run_flow
 from runglass.cli.commands.serve import serve
@@ -54,6 +55,7 @@ for command in (
     keys.group,
     projects.group,
     data.group,
+    migrate,
 ):
     app.add_command(command)
 

@@ -9,6 +9,7 @@ from runglass.errors import (
     FlowNotFoundError,
     PermissionDeniedError,
     RunglassError,
+    StoreUnreachable,
 )
 from runglass.settings import SettingsError
 
@@ -36,7 +37,7 @@ MEANINGS: dict[Exit, str] = {
     " is wrong or not there",
     Exit.USAGE: "the command line or a setting is wrong, or another file that it names cannot be read",
     Exit.NOT_FOUND: "no such project, flow, version, run, step, attempt, iteration or key",
-    Exit.UNREACHABLE: "the server cannot be reached, or did not answer in time",
+    Exit.UNREACHABLE: "the server, or its PostgreSQL, cannot be reached or did not answer in time",
     Exit.DENIED: "the API key is missing, unknown or revoked, or its role forbids the action",
     Exit.INTERRUPTED: "stopped with Ctrl-C",
     Exit.PIPE_CLOSED: "the reader of the output went away, as `head` does",
@@ -54,7 +55,7 @@ def exit_of(error: RunglassError) -> Exit:
             return Exit.NOT_FOUND
         case AuthenticationError() | PermissionDeniedError():
             return Exit.DENIED
-        case APIConnectionError() | APITimeoutError():
+        case APIConnectionError() | APITimeoutError() | StoreUnreachable():
             return Exit.UNREACHABLE
         case UsageError() | SettingsError():
             return Exit.USAGE

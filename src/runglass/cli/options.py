@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from runglass.cli import argument_parsers
+from runglass.store_address import has_password, is_postgres
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -20,7 +21,25 @@ class WholeNumber(click.IntRange):
     name = "whole number"
 
 
+class StoreAddress(click.ParamType[str]):
+    """The address of a store, without a password: other users can see the arguments of a process."""
+
+    name = "address"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The address. Raises BadParameter for one that may hold a password."""
+        if is_postgres(value) and has_password(value):
+            self.fail(
+                "a password here could be seen by others on this machine; give the address in RUNGLASS_STORE"
+                " or runglass.toml, or the password alone in PGPASSWORD or in the file ~/.pgpass",
+                param,
+                ctx,
+            )
+        return value
+
+
 FILE = click.Path(path_type=Path)
+STORE = StoreAddress()
 
 project = click.argument(
     "project",
@@ -53,7 +72,9 @@ def data_folder(command: Function) -> Function:
         metavar="FOLDER",
         help="Folder of the database; by default as `runglass serve` takes it.",
     )
-    store = click.option("--store", metavar="URL", help="The database, where it is not in the data folder.")
+    store = click.option(
+        "--store", type=STORE, metavar="URL", help="The database, where it is not in the data folder."
+    )
     return data(store(command))
 
 

@@ -44,7 +44,9 @@ async def any_store(settings: Settings) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def existing_store(settings: Settings) -> AsyncIterator[Store]:
     """The store, which must be there: a mistyped folder is not to become an empty database."""
-    require_database(settings)
+    # A PostgreSQL makes no database for whoever connects to one.
+    if settings.postgres is None:
+        require_database(settings)
     async with any_store(settings) as store:
         yield store
 

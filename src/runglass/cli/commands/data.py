@@ -46,6 +46,7 @@ def usage(data: Path | None, store: str | None, as_json: bool) -> None:
     from runglass.store.sqlite.database_file import usage as usage_of
 
     settings = local_store.data_settings(data, store)
+    local_store.require_database(settings)
     asyncio.run(_bring_up_to_date(settings))
     found = usage_of(settings.database)
     if as_json:

@@ -33,7 +33,7 @@ def export_raw(run_id: str, file: Path, data: Path | None, store: str | None) ->
 async def _export(settings: Settings, run_id: str, file: Path) -> int:
     async with local_store.existing_store(settings) as store:
         if await store.run(run_id) is None:
-            raise NotFound(f"there is no run {run_id!r} in {str(settings.database)!r}")
+            raise NotFound(f"there is no run {run_id!r} in {settings.store_name!r}")
         with new_file(file) as written:
             lines = _Lines(written)
             await store.raw_rows(run_id, lines.take)

@@ -48,7 +48,12 @@ GC_OBJECTS = 20_000
     metavar="FOLDER",
     help="Folder of flow files ORG/PROJECT/*.yaml that are published when they change.",
 )
-@click.option("--store", metavar="URL", help="sqlite:///path, for a database elsewhere.")
+@click.option(
+    "--store",
+    type=options.STORE,
+    metavar="URL",
+    help="sqlite:///path or postgresql://user@host/database, for a database elsewhere.",
+)
 @click.option(
     "--synchronous",
     type=click.Choice(["FULL", "NORMAL"]),

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 import runglass
-from runglass.errors import StoreError
+from runglass.errors import StoreError, StoreUnreachable
 from runglass.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -87,8 +87,10 @@ class HealthCheck:
         try:
             await self._runtime.store.check_write()
             self._fault = None
-            folder = self._runtime.settings.database.parent
-            self._free_bytes = await asyncio.to_thread(_free_bytes, folder)
+            settings = self._runtime.settings
+            # The disk of a PostgreSQL is on a machine of its own.
+            if settings.postgres is None:
+                self._free_bytes = await asyncio.to_thread(_free_bytes, settings.database.parent)
         except StoreError as error:
             self._fault = _public_reason("the store takes no writes", error)
         finally:
@@ -104,6 +106,8 @@ def _free_bytes(folder: Path) -> int | None:
 
 
 def _public_reason(what: str, error: StoreError) -> str:
-    """The reason without paths of this machine, which go to the log alone."""
+    """The reason without paths of this machine and addresses of others, which go to the log alone."""
     log.error("%s: %s", what, error)
-    return f"{what}: {error.__cause__}" if error.__cause__ is not None else what
+    if isinstance(error, StoreUnreachable) or error.__cause__ is None:
+        return what
+    return f"{what}: {error.__cause__}"

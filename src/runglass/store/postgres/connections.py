@@ -12,11 +12,11 @@ import time
 import uuid
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import asyncpg
 
-from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, ValueTooLarge
+from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, StoreUnreachable, ValueTooLarge
+from runglass.store_address import shown_address
 
 Result = TypeVar("Result")
 
@@ -56,10 +56,42 @@ class Db(Protocol):
     def cursor(self, query: str, *values: Any, prefetch: int) -> AsyncIterable[Any]: ...
 
 
+class Reader:
+    """A connection to read on. A text with a zero byte is NULL to it: no stored text is equal to that."""
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+
+    async def execute(self, query: str, *values: Any) -> str:
+        return await self._db.execute(query, *map(_stored, values))
+
+    async def executemany(self, query: str, values: Sequence[Sequence[Any]]) -> None:
+        await self._db.executemany(query, [[*map(_stored, row)] for row in values])
+
+    async def fetch(self, query: str, *values: Any) -> list[Any]:
+        return await self._db.fetch(query, *map(_stored, values))
+
+    async def fetchrow(self, query: str, *values: Any) -> Any:
+        return await self._db.fetchrow(query, *map(_stored, values))
+
+    async def fetchval(self, query: str, *values: Any) -> Any:
+        return await self._db.fetchval(query, *map(_stored, values))
+
+    def cursor(self, query: str, *values: Any, prefetch: int) -> AsyncIterable[Any]:
+        return self._db.cursor(query, *map(_stored, values), prefetch=prefetch)
+
+
+def _stored(value: Any) -> Any:
+    """The value; NULL for a text that no column can hold, in lists as well."""
+    if isinstance(value, list):
+        return [_stored(each) for each in value]
+    return None if isinstance(value, str) and "\0" in value else value
+
+
 Work = Callable[[Db], Awaitable[Result]]
 
 
-class ConnectionLost(StoreError):
+class ConnectionLost(StoreUnreachable):
     """No answer, or no connection: what was sent may have been done or not."""
 
 
@@ -71,12 +103,12 @@ class Connections:
     """The connections to one database. `patience_s`: how long a call waits for a database that is away."""
 
     def __init__(self, address: str, *, patience_s: float = 10.0) -> None:
-        parts = urlsplit(address)
-        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        self.name = shown_address(address)
         """The address without user and password, for messages."""
         self._address = address
         self._patience_s = patience_s
         self._pool: Any = None
+        self._is_away = False
 
     async def open(self) -> None:
         """Lets calls connect, each when it needs to. Raises StoreError for an address that is none."""
@@ -100,7 +132,7 @@ class Connections:
 
     async def read(self, work: Work[Result]) -> Result:
         """Runs `work` on a connection, and again on another one where that is lost."""
-        return await self._patiently(lambda: self._perform(work))
+        return await self._patiently(lambda: self._perform(lambda db: work(Reader(db))))
 
     async def read_at_one_moment(self, work: Work[Result]) -> Result:
         """`read`, in which all statements see the store as of one moment."""
@@ -174,15 +206,25 @@ class Connections:
             raise CommitUncertain(str(error)) from error
 
     async def _patiently(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
-        """The result of the attempt, made again while the database is away and the patience lasts."""
+        """The result of the attempt, made again while the database is away and the patience lasts.
+
+        Once that was in vain, one attempt has to do, until one succeeds: callers hear at once.
+        """
         until_s = time.monotonic() + self._patience_s
         pause_s = PAUSE_S
         while True:
             try:
-                return await attempt()
-            except (ConnectionLost, GaveWay):
+                result = await attempt()
+            except (ConnectionLost, GaveWay) as error:
+                is_lost = isinstance(error, ConnectionLost)
                 if time.monotonic() + pause_s > until_s:
+                    self._is_away = self._is_away or is_lost
                     raise
+                if self._is_away and is_lost:
+                    raise
+            else:
+                self._is_away = False
+                return result
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
 

@@ -50,12 +50,20 @@ class Leases:
     """The part of the store that ties runs to processes."""
 
     _db: Connections
+    _own_leases: set[str]
 
     async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
         sql = "UPDATE lease SET expires_at = $1 WHERE owner = $2"
         if not renew:
+            self._own_leases.add(owner)
             sql = "INSERT INTO lease (expires_at, owner) VALUES ($1, $2)"
         return await self._db.write(changed(sql, until, owner)) == 1
+
+    async def other_leases(self, *, now: str) -> dict[str, str]:
+        """Owners that have leases now, but those of this store; and the ISO times at which these end."""
+        sql = "SELECT owner, expires_at FROM lease WHERE expires_at > $1 AND NOT owner = ANY ($2)"
+        read = every(lambda row: (str(row[0]), str(row[1])), sql, now, list(self._own_leases))
+        return dict(await self._db.read(read))
 
     async def end_lease(self, owner: str | None) -> None:
         async def work(db: Db) -> None:

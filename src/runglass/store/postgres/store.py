@@ -4,7 +4,7 @@ Connections and transactions are in `connections.py`, the schema in `sql/` and `
 written together (`append.py`), by a function of the database. The queries, each beside its row mapping, are
 in `catalog.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`, `kept_outlines.py`, `checkpoints.py`,
 `calls.py` and `leases.py`; how runs and content go again, in `removal.py` and `expiry.py`; the audit log is
-in `audit.py`.
+in `audit.py`. A server asks `process_watch.py` whether it is alone.
 """
 
 from typing import Self
@@ -48,6 +48,7 @@ class PostgresStore(
     def __init__(self, address: str, *, patience_s: float = 10.0) -> None:
         self._db = Connections(address, patience_s=patience_s)
         self._appends = AppendQueue(self._db)
+        self._own_leases = set()
 
     async def __aenter__(self) -> Self:
         await self._db.open()

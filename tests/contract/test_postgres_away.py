@@ -1,0 +1,149 @@
+"""A PostgreSQL that goes away under a real server: 503 meanwhile, and all is well when it is back."""
+
+import asyncio
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from runglass import composition
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ANYTHING, execute, frames, refusal, start
+from tests.postgres_proxy import CuttingProxy, cutting_proxy
+from tests.postgres_server import postgres_database
+
+LASTING = """
+slug: lasting
+steps:
+  - {id: hold, type: wait, ms: 300}
+  - {id: say, type: code, code: 'return {"text": "hi"}'}
+"""
+PATIENCE_S = 1.0
+LEASE_S = 3.0
+WAIT_S = 20.0
+
+Call = Callable[[Callable[[], None]], object]
+
+
+@contextmanager
+def proxy_in_a_thread(address: str) -> Iterator[tuple[CuttingProxy, str, Call]]:
+    """A proxy, the address by way of it, and what calls its methods on its own event loop."""
+    is_up = threading.Event()
+    found: list[tuple[CuttingProxy, str, asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve(folder: Path) -> None:
+        async with cutting_proxy(address, folder) as (proxy, by_way_of_it):
+            stop = asyncio.Event()
+            found.append((proxy, by_way_of_it, asyncio.get_running_loop(), stop))
+            is_up.set()
+            await stop.wait()
+
+    # Sockets have short names.
+    with tempfile.TemporaryDirectory(prefix="runglass-") as folder:
+        thread = threading.Thread(target=lambda: asyncio.run(serve(Path(folder))))
+        thread.start()
+        assert is_up.wait(WAIT_S)
+        proxy, by_way_of_it, loop, stop = found[0]
+        try:
+            yield proxy, by_way_of_it, loop.call_soon_threadsafe
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join(WAIT_S)
+
+
+class Database:
+    """The database of a server, which can be taken away from it."""
+
+    def __init__(self, proxy: CuttingProxy, call: Call) -> None:
+        self._proxy = proxy
+        self._call = call
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """The database answers nobody until the block ends."""
+        self._call(self._proxy.go_away)
+        try:
+            yield
+        finally:
+            self._call(self._proxy.come_back)
+
+
+@pytest.fixture(scope="module")
+def around() -> Iterator[tuple[RunningServer, Database]]:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        postgres_database() as address,
+        proxy_in_a_thread(address) as (proxy, by_way_of_it, call),
+    ):
+        patch.setattr(composition, "PATIENCE_S", PATIENCE_S)
+        with running_server(store=by_way_of_it, lease_s=LEASE_S) as running:
+            for flow in (ANYTHING, LASTING):
+                running.push(flow)
+            yield running, Database(proxy, call)
+
+
+@pytest.fixture(scope="module")
+def server(around: tuple[RunningServer, Database]) -> RunningServer:
+    return around[0]
+
+
+@pytest.fixture(scope="module")
+def database(around: tuple[RunningServer, Database]) -> Database:
+    return around[1]
+
+
+def until_health(server: RunningServer, status: int) -> httpx2.Response:
+    deadline = time.monotonic() + WAIT_S
+    while (answer := httpx2.get(f"{server.address}/health", timeout=10)).status_code != status:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.05)
+    return answer
+
+
+def test_while_it_is_away_nothing_is_started_and_callers_hear_so_at_once(
+    server: RunningServer, http: httpx2.Client, database: Database
+) -> None:
+    execute(http, "anything")
+    before = http.get("/flow-runs").json()
+    path = "/seq/acme/demo/anything"
+    with database.away():
+        assert refusal(http.post(f"{path}/execute", json={})) == (503, "UNAVAILABLE")
+        began_s = time.monotonic()
+        for way in ("execute", "jobs", "v1/step"):
+            assert refusal(http.post(f"{path}/{way}", json={})) == (503, "UNAVAILABLE"), way
+        assert refusal(http.get("/flow-runs")) == (503, "UNAVAILABLE")
+        # Four calls, of which none waited.
+        assert time.monotonic() - began_s < 2 * PATIENCE_S
+        health = until_health(server, 503)
+        assert "the store cannot be read" in health.json()["reasons"]
+    until_health(server, 200)
+    assert http.get("/flow-runs").json() == before
+    execute(http, "anything")
+
+
+def test_a_connection_that_is_lost_for_a_moment_is_not_noticed(
+    http: httpx2.Client, database: Database
+) -> None:
+    with database.away():
+        pass
+    execute(http, "anything")
+
+
+@pytest.mark.parametrize("away_s", [0.5, 2 * PATIENCE_S, LEASE_S + 1])
+def test_a_run_in_the_middle_ends_once_it_is_back(
+    server: RunningServer, http: httpx2.Client, database: Database, away_s: float
+) -> None:
+    run = start(server, "lasting")
+    with database.away():
+        time.sleep(away_s)
+    until_health(server, 200)
+    events = frames(http.get(f"/flow-runs/{run}/trace/stream").text)
+    assert [int(event.id) for event in events] == list(range(1, len(events) + 1))
+    assert events[-1].event == "flow_completed"
+    trace = http.get(f"/flow-runs/{run}/trace").json()
+    assert trace["flowRun"]["status"] == "completed"

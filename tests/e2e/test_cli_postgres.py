@@ -1,0 +1,103 @@
+"""The commands on a PostgreSQL: one server, its keys and flows, and a password that nobody gets to see."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.e2e.command import Process, runglass, started
+from tests.postgres_server import postgres_database
+
+PASSWORD = "top5ecret"
+FLOW = """
+slug: greet
+steps:
+  - {id: hello, type: code, code: 'return {"text": "hi"}'}
+"""
+NOBODY = f"postgresql://me:{PASSWORD}@127.0.0.1:1/shop"
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[dict[str, str]]:
+    """The environment that names a new database; the server of the tests takes any password."""
+    with postgres_database() as address:
+        yield {
+            "RUNGLASS_STORE": address.replace("postgres:@", f"postgres:{PASSWORD}@"),
+            "RUNGLASS_LEASE_S": "1.5",
+        }
+
+
+def of_process(process: Process, name: str) -> str:
+    return Path(f"/proc/{process.pid}/{name}").read_text()
+
+
+def test_projects_keys_and_flows_are_in_the_database_and_a_server_runs_them(
+    store: dict[str, str], tmp_path: Path
+) -> None:
+    migrated = runglass("migrate", env=store, cwd=tmp_path)
+    assert (migrated.returncode, migrated.stderr) == (0, "")
+    assert migrated.stdout.startswith("postgresql:///runglass_")
+    assert runglass("migrate", env=store, cwd=tmp_path).stdout == migrated.stdout
+    assert runglass("projects", "create", "acme/shop", env=store, cwd=tmp_path).returncode == 0
+    key = runglass("keys", "create", "acme/shop", env=store, cwd=tmp_path).stdout.strip()
+    (tmp_path / "greet.yaml").write_text(FLOW)
+    pushed = runglass("flow", "push", "greet.yaml", "--to", "acme/shop", env=store, cwd=tmp_path)
+    assert pushed.returncode == 0, pushed.stderr
+    published = runglass("flow", "publish", "acme/shop/greet", env=store, cwd=tmp_path)
+    assert published.returncode == 0, published.stderr
+    keys = json.loads(runglass("keys", "list", "acme/shop", "--json", env=store, cwd=tmp_path).stdout)
+    assert [each["hint"] for each in keys] == [key[: len(keys[0]["hint"])]]
+    with started("serve", "--port", "0", "--log-level", "debug", env=store, cwd=tmp_path) as server:
+        url = server.line().removeprefix("ready ")
+        at_the_server = {"RUNGLASS_BASE_URL": url, "RUNGLASS_API_KEY": key}
+        done = runglass("run", "acme/shop/greet", env=at_the_server, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert httpx2.get(f"{url}/health").json()["status"] == "ok"
+        assert PASSWORD not in of_process(server, "cmdline") + of_process(server, "comm")
+
+        second = runglass("serve", "--port", "0", env=store, cwd=tmp_path)
+        assert second.returncode == 1
+        assert "another process runs flows on 'postgresql:///runglass_" in second.stderr
+
+        raw = runglass("data", "usage", env=store, cwd=tmp_path)
+        assert raw.returncode == 2
+        assert "for SQLite files alone" in raw.stderr
+        assert server.terminate() == 0
+        told = [*server.rest_of_stderr(), second.stderr, raw.stderr, pushed.stderr, published.stderr]
+    assert PASSWORD not in "".join(told)
+    # Nothing was kept in a data folder, which is where SQLite's files would be.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["greet.yaml"]
+
+
+def test_after_a_kill_the_next_server_starts_by_itself(store: dict[str, str], tmp_path: Path) -> None:
+    with started("serve", "--port", "0", env=store, cwd=tmp_path) as first:
+        assert first.line().startswith("ready ")
+        first.kill()
+    with started("serve", "--port", "0", env=store, cwd=tmp_path) as second:
+        assert second.line().startswith("ready ")
+
+
+def test_a_database_that_is_away_is_a_message_and_an_exit_code(tmp_path: Path) -> None:
+    done = runglass("serve", "--port", "0", env={"RUNGLASS_STORE": NOBODY}, cwd=tmp_path)
+    assert done.returncode == 4
+    assert "the store 'postgresql://127.0.0.1:1/shop' cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_a_password_in_an_argument_is_refused(tmp_path: Path) -> None:
+    for command in (("serve",), ("keys", "list", "acme/shop"), ("migrate",)):
+        done = runglass(*command, "--store", NOBODY, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "RUNGLASS_STORE" in done.stderr
+        assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_an_address_that_is_none_is_refused_and_not_shown(tmp_path: Path) -> None:
+    address = f"postgresql://me:{PASSWORD}/x@host/shop"
+    done = runglass("serve", env={"RUNGLASS_STORE": address}, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "%2F" in done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
