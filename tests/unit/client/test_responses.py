@@ -97,9 +97,10 @@ def test_a_code_of_a_newer_server_is_kept() -> None:
     assert (type(error), error.code, error.message) == (FlowExecutionError, "BRAND_NEW", "m")
 
 
-def test_a_detail_that_is_a_text_is_the_message() -> None:
+def test_a_detail_that_is_a_text_is_quoted_and_the_base_url_doubted() -> None:
     error = error_of("GET '/x'", answer(404, {"detail": "Not Found"}))
-    assert (error.message, error.code) == ("Not Found", "HTTP_404")
+    assert error.code == "HTTP_404"
+    assert error.message == "GET '/x' was answered with status 404: 'Not Found'; is the base URL right?"
 
 
 def test_a_redirect_names_its_target() -> None:

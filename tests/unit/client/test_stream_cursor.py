@@ -1,12 +1,15 @@
 """Laws of the tail cursor: any cut, any chunk border, any repeat; every event once, in order."""
 
 from collections.abc import Iterable
+from types import NoneType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runglass import APIConnectionError, AuthenticationError, FlowNotFoundError, StreamEvent, UnknownEvent
+from runglass.client.core.list_cursor import ListCursor
+from runglass.client.core.requests import RequestSpec
 from runglass.client.core.responses import Answer, ConnectionLost
 from runglass.client.core.stream_cursor import TailCursor
 from runglass.sse import PING, RETRY, frame
@@ -111,6 +114,13 @@ def test_the_cursor_gives_up_soon_on_a_server_that_never_answered() -> None:
     with pytest.raises(APIConnectionError, match=r"gave up after 3 attempts.*event 0.*refused") as caught:
         cursor.lost(REFUSED)
     assert caught.value.__cause__ is REFUSED.cause
+
+
+def test_a_list_that_never_answered_names_no_event() -> None:
+    asked = RequestSpec(method="GET", path="/flow-runs/stream", answer=NoneType)
+    cursor = ListCursor(asked, after=None, first_attempts=1)
+    with pytest.raises(APIConnectionError, match="brought nothing new; the last one: "):
+        cursor.lost(REFUSED)
 
 
 def test_the_cursor_is_patient_with_a_server_that_has_answered() -> None:

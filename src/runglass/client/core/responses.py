@@ -105,6 +105,9 @@ def error_of(what: str, answer: Answer) -> APIError:
     message = detail.pop("message", None)
     if not isinstance(code, str):
         code = f"HTTP_{answer.status}"
+        if isinstance(message, str):
+            # Other web servers answer so, and what they say alone would not lead to the cause.
+            message = f"{what} was answered with status {answer.status}: {message!r}; is the base URL right?"
     if not isinstance(message, str):
         to = f" (redirect to {answer.headers['location']!r})" if "location" in answer.headers else ""
         message = f"{what} was answered with status {answer.status}{to} and no reason: {answer.excerpt!r}"

@@ -149,9 +149,10 @@ class ResumingCursor(ABC, Generic[News]):
         if self._failures >= (self._attempts if self._ever_opened else self._first_attempts):
             reason, cause = self._last_words(outcome)
             tries = f"{self._failures} attempt{'' if self._failures == 1 else 's'}"
+            # A list that never answered has no number yet.
+            at = f", at event {self.last}" if self.last >= 0 else ""
             raise APIConnectionError(
-                f"{self}: gave up after {tries} that brought nothing new, at event {self.last}; "
-                f"the last one: {reason}"
+                f"{self}: gave up after {tries} that brought nothing new{at}; the last one: {reason}"
             ) from cause
         wait_s = backoff_s(
             self._failures, first_s=self._retry_s, most_s=max(_MOST_S, self._retry_s), chance=self._chance
