@@ -1,9 +1,10 @@
 // What a run's summary says, as the pages show it. Pure.
-import { money, oneLine } from "./format.js";
+import { count, money, oneLine } from "./format.js";
 
 /** @typedef {{prompt: number, completion: number, total: number}} Tokens */
 /** @typedef {{completed: number, failed: number, retried: number, skipped: number, tokens?: Tokens, costUsd?: string,
- *   failedCostUsd?: string, byModel?: Record<string, object>}} Totals */
+ *   failedCostUsd?: string, byModel?: Record<string, object>, finishReasons?: Record<string, number>,
+ *   unmeteredCalls?: number}} Totals */
 /** @typedef {{id: string, flowId: string, status: string, triggerType?: string, startedAt?: string,
  *   completedAt?: string, durationMs?: number, stepCount?: number, flowSlug?: string, version?: number,
  *   sessionId?: string, startedBy?: string, error?: {code: string, message?: string, stepId?: string},
@@ -49,6 +50,16 @@ export function outcomeOf(run) {
   }
   if (run.status === "paused") return "waits for its caller";
   if (run.status === "pending") return "waits for a place";
-  if (run.totals?.failedCostUsd) return `${money(run.totals.failedCostUsd)} went into failed attempts`;
-  return "";
+  return remarksOf(run);
+}
+
+/** What its numbers do not tell, or tell too well; empty where there is nothing to beware of. @param {Run} run */
+export function remarksOf(run) {
+  const cut = run.totals?.finishReasons?.length ?? 0;
+  const unmetered = run.totals?.unmeteredCalls ?? 0;
+  return [
+    run.totals?.failedCostUsd && `${money(run.totals.failedCostUsd)} went into failed attempts`,
+    cut > 0 && `${count(cut, "text")} cut at the token limit`,
+    unmetered > 0 && `${count(unmetered, "model call")} without usage told`,
+  ].filter(Boolean).join("; ");
 }

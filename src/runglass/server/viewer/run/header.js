@@ -4,7 +4,7 @@ import { errorOf, get, me } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { go } from "../core/router.js";
 import { clockTime, duration, exact, exactTime, money, oneLine } from "../data/format.js";
-import { flowOf, hasEnded, soFarOf } from "../data/run.js";
+import { flowOf, hasEnded, remarksOf, soFarOf } from "../data/run.js";
 import { FAILED } from "../data/columns.js";
 import { titleOf } from "../data/address.js";
 import { Mark, SAID } from "../parts/status.js";
@@ -88,13 +88,15 @@ async function lastGood(run) {
   return "";
 }
 
-/** Why the run failed, and the way there. @param {{model: import("./model.js").RunModel, onGo: () => void}} props */
+/** Why the run failed, and the way there; or what to beware of in one that went well. @param {{model: import("./model.js").RunModel, onGo: () => void}} props */
 export function Why({ model, onGo }) {
   const run = model.run.value;
   const { rows } = model;
   const isKnown = model.changes.value >= 0 && rows.rootFirst !== -1;
   if (!run?.error) {
-    return run?.status === "paused" ? html`<p class="why muted">It waits for its caller: for the results of tools, or for the next step.</p>` : null;
+    if (run?.status === "paused") return html`<p class="why muted">It waits for its caller: for the results of tools, or for the next step.</p>`;
+    const remarks = run ? remarksOf(run) : "";
+    return remarks ? html`<p class="why muted"><span class="cut" title=${remarks}>${remarks}</span></p>` : null;
   }
   const row = isKnown ? firstFailed(rows, run.error.stepId) : -1;
   const where = row >= 0 ? titleOf(rows, row) : run.error.stepId;
