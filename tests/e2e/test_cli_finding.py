@@ -311,6 +311,20 @@ def test_a_list_takes_a_query(ids: dict[str, str], capsys: pytest.CaptureFixture
     assert "query, character 12: `statsu:failed`: unknown field 'statsu'; did you mean 'status'?" in told
 
 
+def test_a_list_of_nothing_says_so_and_where_texts_are_found(
+    ids: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "list", "--since", "2100-01-01"]) == Exit.OK
+    assert capsys.readouterr().err == "no run was found\n"
+    assert main(["runs", "list", "text:nobody-wrote-this"]) == Exit.OK
+    assert (
+        "no run was found; inputs and outputs are searched only where they were kept"
+        in capsys.readouterr().err
+    )
+    assert main(["runs", "list", "status:failed"]) == Exit.OK
+    assert "no run" not in capsys.readouterr().err
+
+
 def test_a_list_that_takes_too_long_shows_what_was_found_and_says_so(
     ids: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

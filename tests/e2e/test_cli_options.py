@@ -45,6 +45,16 @@ def test_a_value_that_cannot_be_is_told_with_its_option(
     assert told in output.err
 
 
+def test_a_query_that_was_taken_for_options_is_told_how_it_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command in (["runs", "list"], ["runs", "delete"]):
+        assert main([*command, "-status:completed since:2h"]) == Exit.USAGE
+        assert "put -- before it: -- '-status:completed since:2h'" in capsys.readouterr().err
+    assert main(["runs", "list", "--stat", "failed"]) == Exit.USAGE
+    assert "put --" not in capsys.readouterr().err
+
+
 def test_a_time_to_wait_is_a_number_of_seconds() -> None:
     assert argument_parsers.seconds("0.001") == 0.001
     assert argument_parsers.seconds("90") == 90

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -18,10 +19,11 @@ from runglass.cli.commands.serve import serve
 from runglass.cli.demo.command import demo
 from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.interrupts import Interruptible, is_interrupt
-from runglass.cli.terminal.output import PipeClosed, complain
+from runglass.cli.terminal.output import PipeClosed, complain, note
 from runglass.errors import RunglassError
 
 HELP_WIDTH = 100
+_NEGATED_TERM = re.compile(r"-[a-z]+:")
 
 # The line with \b keeps click from filling the lines after it up to a paragraph.
 COMPLETION = """\
@@ -93,11 +95,20 @@ def _call(arguments: Sequence[str]) -> int:
         return ended.code if isinstance(ended.code, int) else Exit.OK
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption):
+            _advise(arguments)
         return error.exit_code
     except RunglassError as error:
         complain(str(error))
         return exit_of(error)
     return Exit.OK if code is None else code
+
+
+def _advise(arguments: Sequence[str]) -> None:
+    """Says how a query that begins with a minus sign is written, where one was taken for options."""
+    query = next((each for each in arguments if _NEGATED_TERM.match(each)), None)
+    if query is not None:
+        note(f"if that is a query, put -- before it: -- '{query}'")
 
 
 def _check_text(arguments: Sequence[str]) -> None:

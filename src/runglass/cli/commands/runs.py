@@ -83,6 +83,13 @@ def list_runs(
             note("there may be older ones: looking through all takes long; name a time or a flow as well")
         elif page.next_cursor is not None:
             note(f"there are older ones; --limit shows more than these {len(page.runs)}")
+        elif not page.runs:
+            kept = (
+                "; inputs and outputs are searched only where they were kept, as --trace does"
+                if query
+                else ""
+            )
+            note(f"no run was found{kept}")
 
 
 @group.command()
