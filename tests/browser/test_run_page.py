@@ -87,6 +87,14 @@ def test_an_attempt_is_compared_with_the_one_before_it_and_with_other_iterations
     expect(panel(page).get_by_role("heading", level=2)).to_have_text("cell [0, 1]")
 
 
+def test_a_step_that_went_well_when_it_was_tried_again_is_compared_with_what_failed_before(
+    grid: str, visitor: Visitor
+) -> None:
+    page = open_run(visitor, grid, step="rows/columns/cell", iteration="1,1", tab="compare")
+    choice = panel(page).get_by_role("combobox", name="Compare with")
+    expect(choice.locator("option:checked")).to_have_text("attempt 1: failed, and tried again")
+
+
 def test_what_failed_is_compared_with_what_went_well(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.failed, step="each_order/price", iteration=1, attempt=2, tab="compare")
     choice = panel(page).get_by_role("combobox", name="Compare with")

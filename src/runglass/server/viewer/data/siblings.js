@@ -62,6 +62,8 @@ export function chosenSibling(rows, row, siblings, name) {
     const there = far === NONE ? null : addressOf(rows, far);
     if (far !== row && there?.step === step && there.iteration.join(",") === name) return siblingAt(rows, far);
   }
-  const hasFailed = rows.status[row] === FAILED || rows.status[row] === RETRIED;
+  // A step is shown as its last attempt, which may have gone well though the step was tried again.
+  const shown = rows.last[row] === NONE ? row : rows.last[row];
+  const hasFailed = rows.status[shown] === FAILED || rows.status[shown] === RETRIED;
   return (hasFailed ? siblings.find((each) => rows.status[each.row] === COMPLETED) : undefined) ?? siblings[0];
 }
