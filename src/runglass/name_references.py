@@ -13,6 +13,7 @@ from runglass.flow_syntax import overlong, parse_python
 from runglass.step_references import Written, texts_of
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
+_OWN_WORD = re.compile(rf"(?<![\w.]){_WORD.pattern}")
 _QUESTION = re.compile(r"\b(?:defined|undefined|default)\b")
 _BINDING = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -45,10 +46,13 @@ def _in_template(text: str, sought: AbstractSet[str]) -> Iterator[Name]:
     except minijinja.TemplateError:
         # A finding of `flow_syntax.py`.
         return
+    begin = max(text.find("{{"), 0)
+    # The library tells no place; the first such word that is no field of another stands for it.
+    first: dict[str, int] = {}
+    for word in _OWN_WORD.finditer(text, begin):
+        first.setdefault(word[0], word.start())
     for name in sorted(sought & names):
-        # The library tells no place; the first such word that is no field of another stands for it.
-        first = re.search(rf"(?<![\w.]){name}\b", text[max(text.find("{{"), 0) :])
-        offset = max(text.find("{{"), 0) + (first.start() if first else 0)
+        offset = first.get(name, begin)
         yield Name(name, text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
 
 

@@ -175,6 +175,7 @@ HOSTILE: dict[str, tuple[list[dict[str, Any] | bytes], str]] = {
         "two members `eventType`",
     ),
     "no time": ([STARTED, started(at="yesterday")], "`at` is not a time"),
+    "no time at all": ([STARTED, {k: v for k, v in started().items() if k != "at"}], "`at` is not a time"),
     "no time of an unknown event": ([STARTED, event("dreamt", 2) | {"at": "x"}], "`at` is not a time"),
     "no day": ([STARTED, started(at="2026-02-31T00:00:00.000Z")], "event 2 "),
     "a time without a zone": ([STARTED, started(at="2026-02-01T00:00:00.000")], "`at` is not a time"),

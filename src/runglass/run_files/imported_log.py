@@ -141,7 +141,8 @@ class ImportedLog:
             )
         if not isinstance(event, UnknownEvent):
             _check(members)
-        elif not _TIME.fullmatch(event.at):
+        # Also where it is missing.
+        if not _TIME.fullmatch(event.at):
             raise ValueError("`at` is not a time as Runglass writes it")
         if isinstance(event, StepEvent):
             _check_address(event)
