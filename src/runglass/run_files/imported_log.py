@@ -67,6 +67,8 @@ class ImportedLog:
         self._fold = RunFold(RunSummary(id=header.run_id, flow_id=header.flow.id, status="pending"))
         # By the hash of a step's address, position and attempt in one number: a fourth of the memory.
         self._places: dict[int, int] = {}
+        # By position; told once they have ended: each state of an attempt has all of its model calls.
+        self._going: dict[int, StepChange] = {}
         self._has_ended = False
         self.head = 0
         self.ended_at = ""
@@ -88,7 +90,13 @@ class ImportedLog:
         for data in events:
             try:
                 for change in self._take(data):
-                    changes[change.position, change.step.attempt] = change
+                    before = self._going.pop(change.position, None)
+                    if before is not None and before.step.attempt != change.step.attempt:
+                        changes[before.position, before.step.attempt] = before
+                    if change.step.status == "running":
+                        self._going[change.position] = change
+                    else:
+                        changes[change.position, change.step.attempt] = change
             except (msgspec.MsgspecError, ValueError, LookupError, TypeError, ArithmeticError) as error:
                 raise RunFileError(f"event {self.head + 1} cannot be used: {error}") from error
             except RecursionError as error:
@@ -101,6 +109,8 @@ class ImportedLog:
             raise RunFileError(
                 f"after event {self.head} the run's summary is larger than {LARGEST_SUMMARY_BYTES:,} bytes"
             )
+        if self._has_ended:
+            changes |= {(each.position, each.step.attempt): each for each in self._going.values()}
         return LogPart(first, events, list(changes.values()))
 
     def _take(self, data: bytes) -> Sequence[StepChange]:
