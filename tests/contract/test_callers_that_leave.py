@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import count
@@ -14,9 +14,18 @@ from typing import Any
 import httpx2
 import pytest
 
+from runglass.diff.run_diff import RunDiff
+from runglass.outline import Outline
+from runglass.server.routes import diff, outline
+from runglass.server.services.outlines import Outlines
+from runglass.server.services.run_diff import diff_runs
+from runglass.store.base import Store
 from runglass.store.list_records import FoundRuns
+from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from runglass.testing import RunningServer, running_server
+from runglass.timeline import Timeline
+from runglass.timeline import timeline as make_timeline
 from tests.contract.wire import (
     ANYTHING,
     ENDLESS,
@@ -180,16 +189,74 @@ def test_for_a_caller_who_left_nothing_is_searched(
         return await search(store, *args, **kwargs)
 
     monkeypatch.setattr(SqliteStore, "runs", slowly)
+    leave_all_but_the_last(
+        server, http, [f"/flow-runs?limit={limit}" for limit in (1, 2, 3, 4)], searched, goes_on
+    )
+    assert searched == [1, 4]
+
+
+def leave_all_but_the_last(
+    server: RunningServer,
+    http: httpx2.Client,
+    paths: Sequence[str],
+    begun: Sequence[object],
+    goes_on: threading.Event,
+) -> None:
+    """Asks for the paths; once work for the first has `begun`, all but the last leave, and it goes on."""
     with ThreadPoolExecutor(1) as stays:
         with ExitStack() as opened:
-            for limit in (1, 2, 3):
+            for path in paths[:-1]:
                 connection = opened.enter_context(raw_connection(server))
-                head = f"GET /api/v1/flow-runs?limit={limit} HTTP/1.1\r\nHost: a\r\n"
+                head = f"GET /api/v1{path} HTTP/1.1\r\nHost: a\r\n"
                 connection.sendall(f"{head}Authorization: Bearer {server.key}\r\n\r\n".encode())
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                until(lambda: bool(searched))
-            last = stays.submit(http.get, "/flow-runs?limit=4")
+                until(lambda: bool(begun))
+        time.sleep(0.3)
+        last = stays.submit(http.get, paths[-1])
         time.sleep(0.3)
         goes_on.set()
-        assert last.result().status_code == 200
-    assert searched == [1, 4]
+        answer = last.result()
+        assert answer.status_code == 200, answer.text
+
+
+def test_for_a_caller_who_left_nothing_is_compared(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [
+        http.post("/seq/acme/demo/anything/execute", json={}).json()["executionId"] for _ in range(PLACES + 2)
+    ]
+    compared, begun, goes_on = list[str](), list[object](), threading.Event()
+
+    async def slowly(store: Store, a: RunRecord, b: RunRecord, *, with_same: bool) -> RunDiff:
+        begun.append(b.id)
+        await asyncio.to_thread(goes_on.wait, WAIT_S)
+        compared.append(b.id)
+        return await diff_runs(store, a, b, with_same=with_same)
+
+    monkeypatch.setattr(diff, "diff_runs", slowly)
+    paths = [f"/flow-runs/{runs[0]}/diff/{other}" for other in runs[1:]]
+    leave_all_but_the_last(server, http, paths, begun, goes_on)
+    assert compared == runs[-1:]
+
+
+def test_for_a_caller_who_left_no_timeline_is_made(
+    server: RunningServer, http: httpx2.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = http.post("/seq/acme/demo/anything/execute", json={}).json()["executionId"]
+    find, begun, goes_on = Outlines.of, list[object](), threading.Event()
+    made = list[int]()
+
+    async def slowly(outlines: Outlines, run: RunRecord, *, seq: int | None = None) -> Outline:
+        begun.append(run.id)
+        await asyncio.to_thread(goes_on.wait, WAIT_S)
+        return await find(outlines, run, seq=seq)
+
+    def noted(found: Outline, *, from_ms: int, to_ms: int, buckets: int) -> Iterator[Timeline | None]:
+        made.append(buckets)
+        return make_timeline(found, from_ms=from_ms, to_ms=to_ms, buckets=buckets)
+
+    monkeypatch.setattr(Outlines, "of", slowly)
+    monkeypatch.setattr(outline, "timeline_of", noted)
+    paths = [f"/flow-runs/{run}/trace/timeline?buckets={buckets}" for buckets in (1, 2, 3, 4)]
+    leave_all_but_the_last(server, http, paths, begun, goes_on)
+    assert made == [4]

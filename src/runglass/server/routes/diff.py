@@ -12,7 +12,7 @@ from runglass.server.endpoint import JSON, Parameter
 from runglass.server.routes import payload
 from runglass.server.routes import runs as reading
 from runglass.server.security.authentication import ComparedRuns, runtime_of
-from runglass.server.security.revocation import while_allowed
+from runglass.server.security.revocation import while_awaited
 from runglass.server.services.attempts_diff import diff_attempts
 from runglass.server.services.run_diff import diff_runs
 from runglass.server.services.step_attempts import chosen_attempts
@@ -41,7 +41,7 @@ async def diff(request: ApiRequest, runs: ComparedRuns, with_same: bool) -> Resp
     themselves. Where there is too much to compare or to tell, the answer says that it is `cut`.
     """
     return Response(
-        await while_allowed(request, None, _body(request, runs, with_same), otherwise="nothing was changed"),
+        await while_awaited(request, None, _body(request, runs, with_same), otherwise="nothing was changed"),
         media_type=JSON,
     )
 
@@ -83,5 +83,5 @@ async def step_diff(
             return await offload_in_turn(partial(msgspec.json.encode, found))
 
     return Response(
-        await while_allowed(request, None, body(), otherwise="nothing was changed"), media_type=JSON
+        await while_awaited(request, None, body(), otherwise="nothing was changed"), media_type=JSON
     )

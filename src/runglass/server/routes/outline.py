@@ -17,7 +17,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.compression import Gzip, accepts_gzip
 from runglass.server.http.response_stream import StreamedResponse
-from runglass.server.security.revocation import parts_while_allowed
+from runglass.server.security.revocation import parts_while_allowed, while_awaited
 from runglass.store.records import RunRecord
 from runglass.timeline import timeline as timeline_of
 
@@ -101,6 +101,19 @@ async def timeline(
     A lane is a row at the top of the outline; beyond fifty, the last lane has all others. Rows are those of
     the outline with the same `seq`.
     """
+    body = _timeline(request, run, from_ms, to_ms, buckets, seq, accept_encoding)
+    return await while_awaited(request, run.id, body, otherwise="nothing was changed")
+
+
+async def _timeline(
+    request: ApiRequest,
+    run: RunRecord,
+    from_ms: int,
+    to_ms: int | None,
+    buckets: int,
+    seq: int | None,
+    accept_encoding: str | None,
+) -> Response:
     found = await request.services.outlines.of(run, seq=seq)
     if to_ms is None:
         to_ms = max(found.latest_ms, from_ms) + 1
