@@ -145,8 +145,8 @@ def _term(token: _Token, now: datetime) -> Term:
     if read is None:
         known = ", ".join(_FIELDS)
         hint = suggestion(token.name, _FIELDS)
-        quote = '; put "…" around it to search for it as text' if not hint else ""
-        _refuse(token, f"unknown field {token.name!r}{hint or quote}; fields are {known}")
+        advice = f"{hint} Fields" if hint else '; put "…" around it to search for it as text; fields'
+        _refuse(token, f"unknown field {token.name!r}{advice} are {known}")
     return read(token, now)
 
 

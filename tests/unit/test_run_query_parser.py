@@ -110,7 +110,9 @@ def test_what_cannot_be_read_is_said_with_its_place(text: str, position: int, te
 
 def test_an_unknown_field_is_told_all_that_there_are() -> None:
     message, _, _ = refusal("colour:red")
-    assert "fields are status, flow, version, trigger, session, since, until, duration, cost" in message
+    assert "; fields are status, flow, version, trigger, session, since, until, duration, cost" in message
+    message, _, _ = refusal("statsu:failed")
+    assert "did you mean 'status'? Fields are status, flow, version, trigger" in message
 
 
 def test_a_query_is_bounded() -> None:
