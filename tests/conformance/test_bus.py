@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import pytest
 
-from runglass.bus.base import Bus
+from runglass.bus.base import WORK, Bus, requests_to, runs_of
 from runglass.bus.memory import MemoryBus
 
 BUSES: dict[str, Callable[[], Bus]] = {"memory": MemoryBus}
@@ -58,3 +59,18 @@ async def test_waking_a_run_without_listeners_does_nothing(bus: Bus) -> None:
     async with bus.listen("run"):
         await bus.wake("run")
     await bus.wake("run")
+
+
+async def test_subjects_of_different_kinds_do_not_wake_each_other(bus: Bus) -> None:
+    subjects = [WORK, runs_of(1), runs_of(11), requests_to("run"), requests_to("runs of 1"), "run", "1"]
+    async with AsyncExitStack() as stack:
+        listeners = {each: await stack.enter_async_context(bus.listen(each)) for each in subjects}
+        for subject in subjects:
+            waiting = {each: asyncio.create_task(listeners[each].wait(1000)) for each in subjects}
+            await bus.wake(subject)
+            async with asyncio.timeout(5):
+                await waiting[subject]
+            await asyncio.sleep(0)
+            assert [each for each, task in waiting.items() if task.done()] == [subject]
+            for task in waiting.values():
+                task.cancel()

@@ -209,13 +209,13 @@ class WatchedBus:
         self.listening = threading.Event()
         self.left = threading.Event()
 
-    async def wake(self, run_id: str) -> None:
-        await self._bus.wake(run_id)
+    async def wake(self, subject: str) -> None:
+        await self._bus.wake(subject)
 
     @asynccontextmanager
-    async def listen(self, run_id: str) -> AsyncIterator[Listener]:
+    async def listen(self, subject: str) -> AsyncIterator[Listener]:
         try:
-            async with self._bus.listen(run_id) as listener:
+            async with self._bus.listen(subject) as listener:
                 self.listening.set()
                 yield listener
         finally:

@@ -159,7 +159,7 @@ async def test_nothing_is_missed_while_others_write_and_no_wake_up_arrives(proje
     assert {run_id: status for _, run_id, status in heard} == dict(project.changes)
 
 
-async def deaf(run_id: str) -> None:
+async def deaf(subject: str) -> None:
     """Loses the wake-up."""
 
 

@@ -35,7 +35,7 @@ def event(number: int, *, size: int = 0) -> bytes:
 class DeafBus(MemoryBus):
     """Loses every wake-up."""
 
-    async def wake(self, run_id: str) -> None:
+    async def wake(self, subject: str) -> None:
         return
 
 
@@ -144,8 +144,8 @@ async def test_what_is_written_between_the_last_read_and_the_wait_is_not_missed(
 
         class Worst(MemoryBus):
             @asynccontextmanager
-            async def listen(self, run_id: str) -> AsyncIterator[MemoryListener]:
-                async with super().listen(run_id) as listener:
+            async def listen(self, subject: str) -> AsyncIterator[MemoryListener]:
+                async with super().listen(subject) as listener:
                     yield WritesBeforeItWaits(listener)
 
         bus = Worst()
@@ -161,8 +161,8 @@ async def test_the_last_tail_that_leaves_ends_the_listening(tmp_path: Path) -> N
             assert await anext(first)
             async with aclosing(tails.follow(run)) as second:
                 assert await anext(second)
-            assert bus.listened_runs == 1
-        assert bus.listened_runs == 0
+            assert bus.subjects == 1
+        assert bus.subjects == 0
         assert tails.followed_runs == 0
 
 
@@ -391,7 +391,7 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
                 group.create_task(read(tails, store))
             group.create_task(append(store, bus))
         assert tails.followed_runs == 0
-        assert bus.listened_runs == 0
+        assert bus.subjects == 0
 
     asyncio.run(run_once())
 
@@ -513,7 +513,7 @@ async def test_a_tail_that_comes_after_a_failure_reads_anew() -> None:
         with pytest.raises(StoreError, match="the disk is gone"):
             await anext(first)
     assert tails.followed_runs == 0
-    assert bus.listened_runs == 0
+    assert bus.subjects == 0
 
 
 async def test_a_log_with_a_hole_is_an_error() -> None:

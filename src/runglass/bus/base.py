@@ -1,29 +1,45 @@
 """The bus carries wake-ups, not truth: losing or repeating one costs a moment, never an event.
 
-A tail first listens, then reads the store, then waits here for the next reason to read again.
+Who waits first listens, then reads the store, then waits here for the next reason to read again. A wake-up
+has a subject and nothing else: the id of a run, or one of the names below.
 """
 
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+WORK = "work"
+"""Woken when a run waits in the queue that any process may claim."""
+
 
 def runs_of(project_id: int) -> str:
-    """What is woken, in place of a run's id, when a run of the project is created or changes its status."""
+    """What is woken when a run of the project is created or changes its status."""
     return f"runs of {project_id}"
 
 
+def requests_to(name: str) -> str:
+    """What is woken when the store holds a request, such as a cancel, to the process or run of that name."""
+    return f"requests to {name}"
+
+
 class Listener(Protocol):
-    """One waiting reader of one run, or of the runs of a project."""
+    """One who waits for wake-ups of one subject."""
 
     async def wait(self, timeout_s: float) -> None:
         """Returns after a wake-up that came since the last return, or after `timeout_s` seconds."""
 
 
 class Bus(Protocol):
-    """Wake-ups by run id, and by `runs_of` a project."""
+    """Wake-ups by subject. Any text is a subject; one that is not well-formed Unicode, too."""
 
-    async def wake(self, run_id: str) -> None:
-        """Tells all listeners of the run that the store holds something new. Call after the commit."""
+    async def wake(self, subject: str) -> None:
+        """Tells all listeners of the subject that the store holds something new. Call after the commit.
 
-    def listen(self, run_id: str) -> AbstractAsyncContextManager[Listener]:
-        """A listener that hears each wake-up from now on, until the block ends."""
+        Listeners in this process hear it before the return, others soon. Never waits for the network, and
+        raises nothing where the bus is away: others then look by themselves.
+        """
+
+    def listen(self, subject: str) -> AbstractAsyncContextManager[Listener]:
+        """A listener that hears each wake-up from now on, until the block ends.
+
+        It may also be woken for no reason, as after the bus was away.
+        """

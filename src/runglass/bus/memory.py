@@ -30,23 +30,23 @@ class MemoryBus:
         self._listeners: dict[str, set[MemoryListener]] = {}
 
     @property
-    def listened_runs(self) -> int:
-        """How many runs have listeners."""
+    def subjects(self) -> int:
+        """How many subjects have listeners."""
         return len(self._listeners)
 
-    async def wake(self, run_id: str) -> None:
-        for listener in self._listeners.get(run_id, ()):
+    async def wake(self, subject: str) -> None:
+        for listener in self._listeners.get(subject, ()):
             listener.wake()
 
     @asynccontextmanager
-    async def listen(self, run_id: str) -> AsyncIterator[MemoryListener]:
+    async def listen(self, subject: str) -> AsyncIterator[MemoryListener]:
         listener = MemoryListener()
-        listeners = self._listeners.setdefault(run_id, set())
+        listeners = self._listeners.setdefault(subject, set())
         listeners.add(listener)
         try:
             yield listener
         finally:
             listeners.discard(listener)
             # Only the set that is still registered: another listener may have come and gone meanwhile.
-            if not listeners and self._listeners.get(run_id) is listeners:
-                del self._listeners[run_id]
+            if not listeners and self._listeners.get(subject) is listeners:
+                del self._listeners[subject]

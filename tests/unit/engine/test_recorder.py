@@ -176,8 +176,8 @@ async def test_listeners_hear_of_an_event_after_it_is_stored(store: CountingStor
     heard: list[tuple[str, int]] = []
 
     class Listening(MemoryBus):
-        async def wake(self, run_id: str) -> None:
-            heard.append((run_id, len(await stored(store, run))))
+        async def wake(self, subject: str) -> None:
+            heard.append((subject, len(await stored(store, run))))
 
     fold_state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
     recorder = Recorder(store, Listening(), run, fold_state, VirtualClock())
@@ -243,7 +243,7 @@ async def test_a_stored_append_is_good_though_the_bus_fails(
     store: CountingStore, run: RunRecord, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Mute(MemoryBus):
-        async def wake(self, run_id: str) -> None:
+        async def wake(self, subject: str) -> None:
             raise ConnectionError("the broker is away")
 
     state = RunFold(RunSummary(id="r", flow_id="f", status="pending"))
