@@ -376,6 +376,84 @@ async def test_only_one_process_resumes_a_paused_run(store: Store) -> None:
     await store.append(batch(taken, 1, b"2"))
 
 
+async def paused_run(store: Store, run_id: str = "run") -> RunRecord:
+    run = await make_run(store, run_id)
+    await store.append(batch(run, 0, b"1", status="paused"))
+    paused = await store.run(run_id)
+    assert paused is not None
+    return paused
+
+
+NEXT_SEGMENT = Checkpoint("", "stretch", b"next")
+
+
+async def test_a_stored_segment_makes_a_paused_run_one_that_can_be_claimed(store: Store) -> None:
+    assert await store.hold_lease("me", until="2030", renew=False)
+    paused, other = await paused_run(store), await paused_run(store, "other")
+    resumed = await store.resume_run(paused, NEXT_SEGMENT, owner=None)
+    assert resumed is not None
+    assert (resumed.status, resumed.is_resuming, paused.is_resuming) == ("paused", True, False)
+    assert await store.checkpoints(paused.no) == [NEXT_SEGMENT]
+    assert await store.free_runs("me", now="2026") == {paused.project_id: 1}
+    (claimed,) = await store.claim_runs("me", now="2026", limit=10, project_id=paused.project_id)
+    assert (claimed.id, claimed.is_resuming, claimed.claims) == (paused.id, True, 0)
+    assert await store.free_runs("me", now="2026") == {}
+    with pytest.raises(WrongExpectedVersion):
+        await store.append(batch(resumed, 1, b"2"))
+    await store.append(batch(claimed, 1, b"2", status="paused"))
+    again = await store.run(paused.id)
+    assert again is not None
+    assert not again.is_resuming, "it waits for another call now"
+    assert await store.claim_runs("you", now="2026", limit=10) == []
+    assert await store.resume_run(again, NEXT_SEGMENT, owner=None) is not None
+    assert [run.id for run in await store.claim_runs("me", now="2026", limit=10)] == [again.id]
+    assert [run.id for run in await store.paused_runs()] == [paused.id, other.id]
+
+
+async def test_of_two_that_resume_a_paused_run_one_does(store: Store) -> None:
+    paused = await paused_run(store)
+    assert await store.resume_run(paused, NEXT_SEGMENT, owner="one") is not None
+    assert await store.resume_run(paused, NEXT_SEGMENT, owner="two") is None
+    seen_later = await store.run(paused.id)
+    assert seen_later is not None
+    assert await store.resume_run(seen_later, NEXT_SEGMENT, owner="two") is None
+
+
+async def test_a_run_that_is_resumed_by_a_process_that_dies_is_claimed_by_another(store: Store) -> None:
+    assert await store.hold_lease("one", until="2027", renew=False)
+    assert await store.resume_run(await paused_run(store), NEXT_SEGMENT, owner="one") is not None
+    assert await store.claim_runs("two", now="2026", limit=10) == []
+    (claimed,) = await store.claim_runs("two", now="2028", limit=10)
+    assert (claimed.is_resuming, claimed.claims) == (True, 1)
+
+
+async def test_a_run_that_ends_before_its_next_segment_is_not_claimed(store: Store) -> None:
+    resumed = await store.resume_run(await paused_run(store), NEXT_SEGMENT, owner=None)
+    assert resumed is not None
+    taken = await store.claim_waiting(resumed)
+    assert taken is not None
+    await store.append(batch(taken, 1, b"2", status="cancelled"))
+    assert await store.free_runs("me", now="2026") == {}
+    assert await store.claim_runs("me", now="2026", limit=10) == []
+
+
+async def test_a_request_to_cancel_is_told_to_who_has_the_run(store: Store) -> None:
+    assert await store.hold_lease("me", until="2030", renew=False)
+    run, other = await make_run(store, "run-1"), await make_run(store, "run-2")
+    assert await store.request_cancel(other.id, reason="why") == "", "nobody has it"
+    claimed, waited = await store.claim_runs("me", now="2026", limit=10)
+    assert (claimed.cancel_reason, waited.cancel_reason) == (None, "why"), "whoever claims it is told"
+    assert await store.cancel_requests("me") == {other.id: "why"}
+    assert await store.request_cancel(run.id, reason="because") == "me"
+    assert await store.request_cancel(run.id, reason="again") == "me"
+    assert await store.cancel_requests("me") == {run.id: "because", other.id: "why"}
+    assert await store.cancel_requests("you") == {}
+    await store.append(batch(claimed, 0, b"1", status="cancelled"))
+    assert await store.cancel_requests("me") == {other.id: "why"}
+    assert await store.request_cancel(run.id, reason="too late") is None
+    assert await store.request_cancel("nothing", reason="why") is None
+
+
 async def test_only_one_process_takes_a_waiting_run(store: Store) -> None:
     run, other = await make_run(store, "run-1"), await make_run(store, "run-2")
     taken = await store.claim_waiting(run)

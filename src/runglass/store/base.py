@@ -199,10 +199,10 @@ class Store(Protocol):
     async def claim_runs(
         self, owner: str, *, now: str, limit: int, project_id: int | None = None
     ) -> list[RunRecord]:
-        """Takes over pending and running runs whose owner has no lease, or that have none, oldest first.
+        """Takes over runs that can go on and whose owner has no lease, or that have none, oldest first.
 
-        Of one project that takes no longer where another has many. Their owners before can append nothing
-        more.
+        They are pending or running, or paused with a next segment that `resume_run` has stored. Of one
+        project that takes no longer where another has many. Their owners before can append nothing more.
         """
 
     async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
@@ -210,6 +210,22 @@ class Store(Protocol):
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         """Takes up a run that is paused, or pending without an owner; None if it is neither any more."""
+
+    async def resume_run(self, run: RunRecord, segment: Checkpoint, *, owner: str | None) -> RunRecord | None:
+        """Stores the next segment of a paused run for `owner`, or without one for whoever claims it.
+
+        From then on the run goes on whatever becomes of the caller, and is paused until the first event of
+        the segment. None if the run is not paused as `run` says any more, or is being resumed already.
+        """
+
+    async def request_cancel(self, run_id: str, *, reason: str) -> str | None:
+        """Notes for whoever has the run, or claims it, that it is to be cancelled; an earlier note stays.
+
+        Returns the owner, empty where nobody has the run; None if it has ended or is not there.
+        """
+
+    async def cancel_requests(self, owner: str) -> dict[str, str]:
+        """The runs of `owner` that are to be cancelled, and the reasons, by run id."""
 
     async def release_run(self, run_id: str, owner: str) -> None:
         """Frees a run of `owner` for the next claim; the claim by `owner` does not count."""

@@ -149,6 +149,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     how often it was taken over without the log having grown. `log_bytes` counts its events and steps, and its
     outline where that is kept, `open_bytes` the data that it needs to go on, or once it has ended its result
     or error, and the content kept for calls that are sent again; the last 64 KiB may not be in them yet.
+    `resume_head` is where the head was when a next segment was stored for the paused run, -1 before any was;
+    `cancel_reason` says that the run is to be cancelled by whoever goes on with it.
     """
 
     no: int
@@ -167,11 +169,18 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     key_id: int | None = None
     log_bytes: int = 0
     open_bytes: int = 0
+    resume_head: int = -1
+    cancel_reason: str | None = None
 
     @property
     def ended(self) -> bool:
         """Whether nothing will be appended any more."""
         return self.status in TERMINAL
+
+    @property
+    def is_resuming(self) -> bool:
+        """Whether its next segment is stored: it is paused until the first event of that, and goes on."""
+        return self.status == "paused" and self.resume_head == self.head
 
 
 class RunNumbers(NamedTuple):

@@ -91,6 +91,10 @@ CALLS: dict[str, Call] = {
     ),
     "release_run": lambda store, known: store.release_run(known.run.id, "me"),
     "renew_lease": lambda store, known: store.hold_lease("me", until="2029", renew=True),
+    "request_cancel": lambda store, known: store.request_cancel(known.run.id, reason="why"),
+    "resume_run": lambda store, known: store.resume_run(
+        known.paused, Checkpoint("", "stretch", b"next"), owner=None
+    ),
     "revoke_key": lambda store, known: store.revoke_key(known.run.project_id, known.key),
     "set_budget": lambda store, known: store.set_budget(known.run.project_id, Decimal(3)),
     "set_production": lambda store, known: store.set_production(known.run.flow_id, 1),

@@ -8,7 +8,7 @@ other.
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import changed, every
-from runglass.store.records import RunRecord
+from runglass.store.records import Checkpoint, RunRecord
 
 # There are few owners and many runs: the index is stepped through from one owner to the next.
 _DEAD = (
@@ -23,7 +23,8 @@ _CLAIM = (
     f"WITH {_DEAD},"
     " waiting AS (SELECT run.no FROM (SELECT run_no FROM queue {of_queue} ORDER BY run_no LIMIT $3"
     " FOR UPDATE SKIP LOCKED) AS first JOIN run ON run.no = first.run_no WHERE run.owner IS NULL"
-    " AND run.status IN ('pending', 'running') FOR NO KEY UPDATE OF run SKIP LOCKED),"
+    " AND (run.status IN ('pending', 'running') OR run.status = 'paused' AND run.resume_head = run.head)"
+    " FOR NO KEY UPDATE OF run SKIP LOCKED),"
     " lost AS (SELECT own.no FROM dead CROSS JOIN LATERAL (SELECT no FROM run WHERE {of_run}"
     " owner = dead.owner ORDER BY no LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED) AS own),"
     " chosen AS (SELECT no FROM (SELECT no FROM waiting UNION ALL SELECT no FROM lost) AS free"
@@ -32,7 +33,7 @@ _CLAIM = (
     " claimed AS (UPDATE run SET owner = $1, fence = fence + 1, claimed_head = head,"
     # A run that no process has had only waited for its turn: that is no claim against it.
     " claims = CASE WHEN claimed_head = head THEN claims + 1"
-    " WHEN status = 'pending' AND owner IS NULL AND claimed_head < 0 THEN 0 ELSE 1 END"
+    " WHEN status IN ('pending', 'paused') AND owner IS NULL AND claimed_head < 0 THEN 0 ELSE 1 END"
     " WHERE no = ANY (ARRAY(SELECT no FROM chosen)) RETURNING run.*)"
     f" {RUN.replace('FROM run', 'FROM claimed')} ORDER BY no"
 )
@@ -43,6 +44,13 @@ _LET_GO = (
     "WITH free AS (UPDATE run SET owner = NULL, claims = greatest(claims - 1, 0) WHERE {}"
     " RETURNING no, project_id) INSERT INTO queue (run_no, project_id) SELECT no, project_id FROM free"
     " ON CONFLICT DO NOTHING"
+)
+
+_RESUME = (
+    "UPDATE run SET fence = fence + 1, resume_head = head, owner = $4::text, claims = 0,"
+    " claimed_head = CASE WHEN $4::text IS NULL THEN -1 ELSE head END"
+    " WHERE no = $1 AND status = 'paused' AND resume_head <> head AND head = $2 AND fence = $3"
+    f" RETURNING {RUN.removeprefix('SELECT ').removesuffix(' FROM run')}"
 )
 
 
@@ -110,6 +118,43 @@ class Leases:
             return None if row is None else run_of(row)
 
         return await self._db.write(work)
+
+    async def resume_run(self, run: RunRecord, segment: Checkpoint, *, owner: str | None) -> RunRecord | None:
+        async def work(db: Db) -> RunRecord | None:
+            row = await db.fetchrow(_RESUME, run.no, run.head, run.fence, owner)
+            if row is None:
+                return None
+            await db.execute(
+                "INSERT INTO checkpoint (run_no, step_id, loop_path, seq, data) VALUES ($1, $2, $3, $4, $5)"
+                " ON CONFLICT (run_no, step_id, loop_path)"
+                " DO UPDATE SET seq = excluded.seq, data = excluded.data",
+                *(run.no, segment.step_id, segment.loop_path, run.head, segment.data),
+            )
+            await db.execute("SELECT count_open($1, $2)", run.no, len(segment.data))
+            if owner is None:
+                await db.execute(
+                    "INSERT INTO queue (run_no, project_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                    *(run.no, run.project_id),
+                )
+            return run_of(row)
+
+        return await self._db.write(work)
+
+    async def request_cancel(self, run_id: str, *, reason: str) -> str | None:
+        sql = (
+            "UPDATE run SET cancel_reason = coalesce(cancel_reason, $2) WHERE id = $1"
+            " AND status IN ('pending', 'running', 'paused') RETURNING coalesce(owner, '')"
+        )
+
+        async def work(db: Db) -> str | None:
+            owner = await db.fetchval(sql, run_id, reason)
+            return None if owner is None else str(owner)
+
+        return await self._db.write(work)
+
+    async def cancel_requests(self, owner: str) -> dict[str, str]:
+        sql = "SELECT id, cancel_reason FROM run WHERE owner = $1 AND cancel_reason IS NOT NULL"
+        return dict(await self._db.read(every(lambda row: (str(row[0]), str(row[1])), sql, owner)))
 
     async def release_run(self, run_id: str, owner: str) -> None:
         await self._db.write(changed(_LET_GO.format("id = $1 AND owner = $2"), run_id, owner))

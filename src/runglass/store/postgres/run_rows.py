@@ -9,7 +9,7 @@ from runglass.store.records import RunRecord
 
 RUN = (
     "SELECT no, id, project_id, flow_id, version, status, trigger_type, capture, session_id, head, fence,"
-    " claims, summary, key_id, log_bytes, open_bytes FROM run"
+    " claims, summary, key_id, log_bytes, open_bytes, resume_head, cancel_reason FROM run"
 )
 
 

@@ -2,24 +2,37 @@
 
 import sqlite3
 
-from runglass.store.records import RunRecord
+from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.run_rows import RUN, run_of
-from runglass.store.sqlite.sql_helpers import changed, every
+from runglass.store.sqlite.sql_helpers import changed, count_open, every
 
 _FREE = (
     "status IN ('pending', 'running') AND (owner IS NULL OR"
     # No process takes over from itself, though its lease may have run out while it waited for the store.
     " (owner <> ? AND owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?)))"
 )
+# A paused run whose next segment is stored can go on as well; the index has those that ever had one.
+_FREE_PAUSED = (
+    "resume_head >= 0 AND status = 'paused' AND resume_head = head AND (owner IS NULL OR"
+    " (owner <> ? AND owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?)))"
+)
+_ALL_FREE = (
+    f"SELECT no, project_id FROM run WHERE {_FREE} UNION ALL"
+    f" SELECT no, project_id FROM run INDEXED BY run_resumed WHERE {_FREE_PAUSED}"
+)
 # A process that lets a run go has survived it: that claim says nothing against the run.
 _LET_GO = "UPDATE run SET owner = NULL, claims = max(claims - 1, 0)"
 # By status and id, as the index of a project's runs has them: ids are in the order of time.
 _FREE_OF = " UNION ALL ".join(
-    f"SELECT * FROM (SELECT no FROM run WHERE project_id = ?3 AND status = '{status}' AND"
+    f"SELECT * FROM (SELECT no FROM run {status} AND project_id = ?3 AND"
     " (owner IS NULL OR (owner <> ?1 AND owner NOT IN (SELECT owner FROM lease WHERE expires_at > ?2)))"
     " ORDER BY id LIMIT ?4)"
-    for status in ("pending", "running")
+    for status in (
+        "WHERE status = 'pending'",
+        "WHERE status = 'running'",
+        "INDEXED BY run_resumed WHERE resume_head >= 0 AND status = 'paused' AND resume_head = head",
+    )
 )
 
 
@@ -46,8 +59,8 @@ class Leases:
     ) -> list[RunRecord]:
         def work(db: sqlite3.Connection) -> list[RunRecord]:
             if project_id is None:
-                sql = f"SELECT no FROM run WHERE {_FREE} ORDER BY no LIMIT ?"
-                free = db.execute(sql, (owner, now, limit)).fetchall()
+                sql = f"SELECT no FROM ({_ALL_FREE}) ORDER BY no LIMIT ?"
+                free = db.execute(sql, (owner, now, owner, now, limit)).fetchall()
             else:
                 found = db.execute(_FREE_OF, (owner, now, project_id, limit)).fetchall()
                 free = sorted(found)[:limit]
@@ -56,7 +69,7 @@ class Leases:
                     "UPDATE run SET owner = ?, fence = fence + 1, claimed_head = head,"
                     # A run that no process has had only waited for its turn: that is no claim against it.
                     " claims = CASE WHEN claimed_head = head THEN claims + 1"
-                    " WHEN status = 'pending' AND owner IS NULL AND claimed_head < 0 THEN 0"
+                    " WHEN status IN ('pending', 'paused') AND owner IS NULL AND claimed_head < 0 THEN 0"
                     " ELSE 1 END WHERE no = ?",
                     (owner, no),
                 )
@@ -67,8 +80,9 @@ class Leases:
         return await self._db.write(work)
 
     async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
-        sql = f"SELECT project_id, count(*) FROM run WHERE {_FREE} GROUP BY project_id"
-        return dict(await self._db.read(every(lambda row: (int(row[0]), int(row[1])), sql, owner, now)))
+        sql = f"SELECT project_id, count(*) FROM ({_ALL_FREE}) GROUP BY project_id"
+        free = every(lambda row: (int(row[0]), int(row[1])), sql, owner, now, owner, now)
+        return dict(await self._db.read(free))
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         def work(db: sqlite3.Connection) -> RunRecord | None:
@@ -83,6 +97,44 @@ class Leases:
             return run_of(db.execute(f"{RUN} WHERE no = ?", (run.no,)).fetchone())
 
         return await self._db.write(work)
+
+    async def resume_run(self, run: RunRecord, segment: Checkpoint, *, owner: str | None) -> RunRecord | None:
+        def work(db: sqlite3.Connection) -> RunRecord | None:
+            resumed = db.execute(
+                "UPDATE run SET fence = fence + 1, resume_head = head, owner = ?1, claims = 0,"
+                " claimed_head = CASE WHEN ?1 IS NULL THEN -1 ELSE head END"
+                " WHERE no = ? AND status = 'paused' AND resume_head <> head AND head = ? AND fence = ?",
+                (owner, run.no, run.head, run.fence),
+            ).rowcount
+            if resumed != 1:
+                return None
+            db.execute(
+                "INSERT OR REPLACE INTO checkpoint (run_no, step_id, loop_path, seq, data)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (run.no, segment.step_id, segment.loop_path, run.head, segment.data),
+            )
+            count_open(db, run.no, len(segment.data))
+            return run_of(db.execute(f"{RUN} WHERE no = ?", (run.no,)).fetchone())
+
+        return await self._db.write(work)
+
+    async def request_cancel(self, run_id: str, *, reason: str) -> str | None:
+        def work(db: sqlite3.Connection) -> str | None:
+            noted = db.execute(
+                "UPDATE run SET cancel_reason = coalesce(cancel_reason, ?) WHERE id = ?"
+                " AND status IN ('pending', 'running', 'paused') RETURNING coalesce(owner, '')",
+                (reason, run_id),
+            ).fetchone()
+            return None if noted is None else str(noted[0])
+
+        return await self._db.write(work)
+
+    async def cancel_requests(self, owner: str) -> dict[str, str]:
+        sql = " UNION ALL ".join(
+            f"SELECT id, cancel_reason FROM run WHERE {status} AND owner = ?1 AND cancel_reason IS NOT NULL"
+            for status in ("status IN ('pending', 'running')", "status = 'paused'")
+        )
+        return dict(await self._db.read(every(lambda row: (str(row[0]), str(row[1])), sql, owner)))
 
     async def release_run(self, run_id: str, owner: str) -> None:
         await self._db.write(changed(f"{_LET_GO} WHERE id = ? AND owner = ?", run_id, owner))
