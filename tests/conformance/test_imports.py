@@ -11,7 +11,8 @@ from runglass.admin_api import SERVER
 from runglass.errors import ImportConflict
 from runglass.run_query import RunQuery
 from runglass.store.base import Store
-from runglass.store.records import ImportedFlow, ImportedRun, Retention, RunNumbers
+from runglass.store.import_records import ImportedFlow, ImportedRun
+from runglass.store.records import Retention, RunNumbers
 from tests.conformance.test_store import STORES, make_run, row
 
 RUN, FLOW = "run-from-afar", "flow-from-afar"

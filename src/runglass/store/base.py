@@ -20,6 +20,7 @@ from runglass.errors import RunUnreadable
 from runglass.outline_builder import AttemptRow
 from runglass.run_api import CaptureMode
 from runglass.run_query import RunQuery
+from runglass.store.import_records import ImportedRun
 from runglass.store.list_records import ChangedRun, FoundRuns, ListPosition, RunCounts
 from runglass.store.records import (
     NO_RETENTION,
@@ -32,7 +33,6 @@ from runglass.store.records import (
     FlowVersion,
     IdempotencyKey,
     IdempotencyRecord,
-    ImportedRun,
     NewRun,
     Project,
     RawRow,

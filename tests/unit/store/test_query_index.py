@@ -14,7 +14,8 @@ from runglass.store.sqlite import connections, query_index, run_lists
 from runglass.store.sqlite.query_index import Look
 from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
-from runglass.store.sqlite.text_search import Progress, TextSearch
+from runglass.store.sqlite.text_search import TextSearch
+from runglass.store.text_query import Progress
 from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, expected, known_runs
 from tests.records import new_run
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from runglass.store.records import Append, RunRecord, StepRow
+from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.store.sqlite import connections
 from runglass.store.sqlite.migrations import add_functions, migrate_sqlite, migrations
-from runglass.store.sqlite.removal import ROWS_OF_RUN
 from runglass.store.sqlite.sql_helpers import every
 from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run

@@ -23,7 +23,8 @@ from runglass.run_files.file_reader import RunFileReader
 from runglass.run_files.header import RunHeader
 from runglass.run_files.imported_log import ImportedLog
 from runglass.runtime import Runtime
-from runglass.store.records import ImportedFlow, ImportedRun, Project, Retention, RunNumbers, StepRow
+from runglass.store.import_records import ImportedFlow, ImportedRun
+from runglass.store.records import Project, Retention, RunNumbers, StepRow
 
 log = logging.getLogger(__name__)
 

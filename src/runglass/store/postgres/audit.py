@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from runglass.admin_api import Actor, ActorKind, AuditEntry
+from runglass.admin_api import Actor, AuditEntry
+from runglass.store.catalog_records import entry_of, told_of
 from runglass.store.postgres.connections import Connections, Db, Work
 from runglass.store.postgres.sql_helpers import every, now_text, numbered
 
@@ -42,7 +43,7 @@ class Audit:
                 where.append(condition)
                 values.append(value)
         sql = numbered(f"{_ENTRY} WHERE {' AND '.join(where)} ORDER BY no DESC LIMIT ?")
-        return await self._db.read(every(_entry, sql, *values, limit))
+        return await self._db.read(every(entry_of, sql, *values, limit))
 
 
 async def note_change(
@@ -72,26 +73,7 @@ def change_project(project_id: int, by: Actor, action: str, **columns: Any) -> W
             return
         settings = ", ".join(f"{name} = ${number}" for number, name in enumerate(columns, 2))
         await db.execute(f"UPDATE project SET {settings} WHERE id = $1", project_id, *columns.values())
-        names = [_camel(name) for name in columns]
-        before, after = (dict(zip(names, values, strict=True)) for values in (row, columns.values()))
+        before, after = (told_of(list(columns), values) for values in (row, list(columns.values())))
         await note_change(db, project_id, by, action, before=before, after=after)
 
     return work
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
-
-
-def _entry(row: Any) -> AuditEntry:
-    no, at, project, kind, key_id, name, address, action, subject, details = row
-    return AuditEntry(
-        id=no,
-        at=at,
-        project=project,
-        actor=Actor(kind=msgspec.convert(kind, ActorKind), key_id=key_id, name=name, address=address),
-        action=action,
-        subject=subject,
-        details=msgspec.json.decode(details),
-    )

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 from uuid_utils import uuid7
@@ -12,6 +11,15 @@ from runglass.admin_api import SERVER, Actor
 from runglass.errors import KeyLimitReached, StoreError
 from runglass.money import format_usd
 from runglass.run_api import CaptureMode
+from runglass.store.catalog_records import (
+    DRAFT_COLUMNS,
+    flow_of,
+    key_name,
+    key_of,
+    project_of,
+    told_of_draft,
+    version_of,
+)
 from runglass.store.postgres.audit import change_project, note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.sql_helpers import as_bytes, as_int, every, now_text, one
@@ -46,7 +54,7 @@ class Catalog:
             if project_id is not None:
                 await db.execute("INSERT INTO project_change (project_id, last) VALUES ($1, 0)", project_id)
                 await note_change(db, project_id, by, "project.created")
-            return _project(await db.fetchrow(sql, org, name))
+            return project_of(await db.fetchrow(sql, org, name))
 
         # Nearly always it is there, and nothing is to be written.
         found = await self.find_project(org, name)
@@ -61,7 +69,7 @@ class Catalog:
         await self._db.write(work)
 
     async def project(self, project_id: int) -> Project | None:
-        return await self._db.read(one(_project, f"{_PROJECT} WHERE id = $1", project_id))
+        return await self._db.read(one(project_of, f"{_PROJECT} WHERE id = $1", project_id))
 
     async def set_allowed_models(
         self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
@@ -70,10 +78,10 @@ class Catalog:
         await self._db.write(change_project(project_id, by, "project.models", allowed_models=text))
 
     async def find_project(self, org: str, name: str) -> Project | None:
-        return await self._db.read(one(_project, f"{_PROJECT} WHERE org = $1 AND name = $2", org, name))
+        return await self._db.read(one(project_of, f"{_PROJECT} WHERE org = $1 AND name = $2", org, name))
 
     async def projects(self) -> list[Project]:
-        return await self._db.read(every(_project, f"{_PROJECT} ORDER BY org, name"))
+        return await self._db.read(every(project_of, f"{_PROJECT} ORDER BY org, name"))
 
     async def set_capture(self, project_id: int, mode: CaptureMode | None, *, by: Actor = SERVER) -> None:
         await self._db.write(change_project(project_id, by, "project.capture", capture=mode))
@@ -106,21 +114,23 @@ class Catalog:
                 " RETURNING id, project_id, role, hint, created_at, revoked_at",
                 *(project_id, role, digest, hint, now_text()),
             )
-            key = _key(row)
-            await note_change(db, project_id, by, "key.created", _name_of(key.id, hint), role=role)
+            key = key_of(row)
+            await note_change(db, project_id, by, "key.created", key_name(key.id, hint), role=role)
             return key
 
         return await self._db.write(work)
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
-        return await self._db.read(one(_key, f"{_KEY} WHERE digest = $1", digest))
+        return await self._db.read(one(key_of, f"{_KEY} WHERE digest = $1", digest))
 
     async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
         sql = f"{_KEY} WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3"
-        return await self._db.read(every(_key, sql, project_id, after, limit))
+        return await self._db.read(every(key_of, sql, project_id, after, limit))
 
     async def key(self, project_id: int, key_id: int) -> ApiKey | None:
-        return await self._db.read(one(_key, f"{_KEY} WHERE project_id = $1 AND id = $2", project_id, key_id))
+        return await self._db.read(
+            one(key_of, f"{_KEY} WHERE project_id = $1 AND id = $2", project_id, key_id)
+        )
 
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
         sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id = ANY ($1)"
@@ -136,7 +146,7 @@ class Catalog:
             if row is None:
                 return False
             hint, role = row
-            await note_change(db, project_id, by, "key.revoked", _name_of(key_id, hint), role=role)
+            await note_change(db, project_id, by, "key.revoked", key_name(key_id, hint), role=role)
             return True
 
         return await self._db.write(work)
@@ -168,7 +178,7 @@ class Catalog:
                 f" RETURNING {_FLOW.removeprefix('SELECT ').removesuffix(' FROM flow')}",
                 *(flow_id, project_id, slug, name, capture, now, *retention),
             )
-            flow = _flow(row)
+            flow = flow_of(row)
             await db.execute(
                 "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES ($1, 0, $2, $3)"
                 " ON CONFLICT (flow_id, version) DO UPDATE SET source = excluded.source,"
@@ -225,28 +235,23 @@ class Catalog:
             "SELECT version, created_at FROM flow_version WHERE flow_id = $1 AND version > $2"
             " ORDER BY version LIMIT $3"
         )
-        return await self._db.read(every(_version, sql, flow_id, after, limit))
+        return await self._db.read(every(version_of, sql, flow_id, after, limit))
 
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
         return await self._db.read(
-            one(_flow, f"{_FLOW} WHERE project_id = $1 AND slug = $2", project_id, slug)
+            one(flow_of, f"{_FLOW} WHERE project_id = $1 AND slug = $2", project_id, slug)
         )
 
     async def flow(self, flow_id: str) -> FlowRecord | None:
-        return await self._db.read(one(_flow, f"{_FLOW} WHERE id = $1", flow_id))
+        return await self._db.read(one(flow_of, f"{_FLOW} WHERE id = $1", flow_id))
 
     async def flows(self, project_id: int, *, after: str = "", limit: int | None = None) -> list[FlowRecord]:
         sql = f"{_FLOW} WHERE project_id = $1 AND slug > $2 ORDER BY slug LIMIT $3"
-        return await self._db.read(every(_flow, sql, project_id, after, limit))
+        return await self._db.read(every(flow_of, sql, project_id, after, limit))
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
         sql = "SELECT source FROM flow_version WHERE flow_id = $1 AND version = $2"
         return await self._db.read(one(as_bytes, sql, flow_id, version))
-
-
-def _name_of(key_id: int, hint: str) -> str:
-    """The name of a key in the audit log."""
-    return f"key {key_id} ({hint})"
 
 
 async def _lock_flow(db: Db, flow_id: str) -> None:
@@ -257,7 +262,7 @@ async def _lock_flow(db: Db, flow_id: str) -> None:
 async def _draft(db: Db, project_id: int, slug: str) -> tuple[dict[str, object] | None, bytes | None]:
     """The fields of a draft for the audit log, and its source, which that leaves out."""
     row = await db.fetchrow(
-        "SELECT source, name, capture, retention_days, content_retention_days FROM flow"
+        f"SELECT source, {DRAFT_COLUMNS} FROM flow"
         " JOIN flow_version ON flow_id = id AND version = 0 WHERE project_id = $1 AND slug = $2"
         " FOR NO KEY UPDATE OF flow",
         *(project_id, slug),
@@ -265,8 +270,7 @@ async def _draft(db: Db, project_id: int, slug: str) -> tuple[dict[str, object] 
     if row is None:
         return None, None
     source, *told = row
-    names = ("name", "capture", "retentionDays", "contentRetentionDays")
-    return dict(zip(names, told, strict=True)), source
+    return told_of_draft(told), source
 
 
 async def _put_in_production(db: Db, flow_id: str, version: int, *, by: Actor, action: str) -> None:
@@ -276,25 +280,3 @@ async def _put_in_production(db: Db, flow_id: str, version: int, *, by: Actor, a
         return
     await db.execute("UPDATE flow SET production_version = $1 WHERE id = $2", version, flow_id)
     await note_change(db, project_id, by, action, slug, before=before, after=version)
-
-
-def _project(row: Any) -> Project:
-    known = dict(zip(Project.__struct_fields__, row, strict=True))
-    budget_usd, patterns = known.pop("budget_usd"), known.pop("allowed_models")
-    return Project(
-        **known,
-        budget_usd=None if budget_usd is None else Decimal(budget_usd),
-        allowed_models=None if patterns is None else msgspec.json.decode(patterns, type=tuple[str, ...]),
-    )
-
-
-def _key(row: Any) -> ApiKey:
-    return ApiKey(**dict(zip(ApiKey.__struct_fields__, row, strict=True)))
-
-
-def _flow(row: Any) -> FlowRecord:
-    return FlowRecord(**dict(zip(FlowRecord.__struct_fields__, row, strict=True)))
-
-
-def _version(row: Any) -> FlowVersion:
-    return FlowVersion(version=row[0], created_at=row[1])

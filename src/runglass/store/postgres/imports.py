@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from runglass.admin_api import Actor
 from runglass.errors import ImportConflict
+from runglass.store.import_records import ImportedFlow, ImportedRun
 from runglass.store.postgres.append_columns import split_attempts
 from runglass.store.postgres.audit import note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_rows import RunFacts
 from runglass.store.postgres.sql_helpers import now_text
-from runglass.store.records import LARGE_RUN_EVENTS, ImportedFlow, ImportedRun, StepRow
+from runglass.store.records import LARGE_RUN_EVENTS, StepRow
 
 _STEP = "(run_no, position, step_id, loop_path, attempt, status, data) VALUES ($1, $2, $3, $4, $5, $6, $7)"
 

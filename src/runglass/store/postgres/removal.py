@@ -4,57 +4,18 @@ In bites, so that no transaction lasts long. Where a whole month has no run left
 dropped, which takes no longer for a large month than for a small one.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from runglass.admin_api import SERVER, Actor
-from runglass.content import strip_error, strip_event, strip_step, strip_summary
+from runglass.content import strip_error, strip_summary
 from runglass.store.postgres.audit import change_project, note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import make_months
 from runglass.store.postgres.run_rows import RunFacts
 from runglass.store.postgres.sql_helpers import as_int, every, one
 from runglass.store.records import ContentPlace, Retention, RetentionOfFlow
-from runglass.trace import TERMINAL
-
-ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
-    "event": ("seq",),
-    "step": ("position",),
-    "step_attempt": ("position", "attempt"),
-    "kept_outline": ("part",),
-    "checkpoint": ("step_id", "loop_path"),
-    "void_checkpoint": ("step_id",),
-    "owed": ("seq",),
-    "run_request": (),
-    "run_outcome": (),
-    "call_answer": ("no",),
-}
-"""The tables with rows of a run, each with the condition for those of one run."""
-
-_SIZES = {
-    "void_checkpoint": "length(step_id)",
-    "run_request": "length(request)",
-    "run_outcome": "coalesce(length(result), 0) + coalesce(length(error), 0)",
-    "call_answer": "length(answer)",
-}
-_ENDED = f"status IN ({', '.join(repr(status) for status in sorted(TERMINAL))})"
-
-_CONTENT: dict[str, Callable[[bytes], bytes]] = {
-    "event": strip_event,
-    "step": strip_step,
-    "step_attempt": strip_step,
-}
-"""The tables with content, and the function that takes it out of a row's data."""
-
-
-class _Stripped(NamedTuple):
-    """Rows without their content, where to go on, None at the end, and how many bytes are saved."""
-
-    rows: list[tuple[str, tuple[int, ...], bytes]]
-    outcome: bytes | None
-    summary: bytes | None
-    place: ContentPlace | None
-    freed: int
+from runglass.store.run_tables import CONTENT, ENDED, ROWS_OF_RUN, SIZES, Stripped
 
 
 class Removal:
@@ -85,7 +46,7 @@ class Removal:
     async def purge_run(self, run_no: int, *, by: Actor | None = None) -> bool:
         async def work(db: Db) -> bool:
             row = await db.fetchrow(
-                f"DELETE FROM run WHERE no = $1 AND {_ENDED}"
+                f"DELETE FROM run WHERE no = $1 AND {ENDED}"
                 " RETURNING id, project_id, flow_id, status, log_bytes + open_bytes",
                 run_no,
             )
@@ -128,7 +89,7 @@ class Removal:
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
     ) -> ContentPlace | None:
-        async def strip(db: Db) -> _Stripped:
+        async def strip(db: Db) -> Stripped:
             return await _strip_some(db, run_no, place, limit_rows=limit_rows, limit_bytes=limit_bytes)
 
         # What is read here changes no more, as the run has ended.
@@ -165,7 +126,7 @@ class Removal:
         return False
 
 
-async def _finish(db: Db, run_no: int, stripped: _Stripped) -> None:
+async def _finish(db: Db, run_no: int, stripped: Stripped) -> None:
     """Takes the content out of what a run has once."""
     await db.execute(
         "UPDATE run_outcome SET result = NULL, error = $1 WHERE run_no = $2", stripped.outcome, run_no
@@ -174,7 +135,7 @@ async def _finish(db: Db, run_no: int, stripped: _Stripped) -> None:
     error = None if stripped.summary is None else RunFacts.of(stripped.summary).error
     await db.execute(
         "UPDATE run SET has_content = false, summary = coalesce($1, summary), error = $2"
-        f" WHERE no = $3 AND {_ENDED}",
+        f" WHERE no = $3 AND {ENDED}",
         *(stripped.summary, error, run_no),
     )
 
@@ -184,7 +145,7 @@ async def delete_some(
 ) -> tuple[int, int]:
     """Deletes the first rows of the run: one at least if there is one. Returns how many, and their bytes."""
     key = ROWS_OF_RUN[table]
-    size = _SIZES.get(table, "length(data)")
+    size = SIZES.get(table, "length(data)")
     columns, order = ", ".join((size, *key)), ", ".join(("run_no", *key))
     found = await db.fetch(
         f"SELECT {columns} FROM {table} WHERE run_no = $1 ORDER BY {order} LIMIT $2", run_no, limit_rows
@@ -210,20 +171,20 @@ def first_rows(rows: Sequence[Any], *, limit_bytes: int) -> list[Any]:
 
 async def _strip_some(
     db: Db, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
-) -> _Stripped:
+) -> Stripped:
     rows: list[tuple[str, tuple[int, ...], bytes]] = []
     seen = size = freed = 0
     async for table, key, data in _content_of(db, run_no, place, limit_rows, limit_bytes):
-        stripped = _CONTENT[table](data)
+        stripped = CONTENT[table](data)
         seen, size = seen + 1, size + len(data)
         if stripped != data:
             rows.append((table, key, stripped))
             freed += len(data) - len(stripped)
         if seen >= limit_rows or size >= limit_bytes:
-            return _Stripped(rows, None, None, ContentPlace(table, key), freed)
+            return Stripped(rows, None, None, ContentPlace(table, key), freed)
     outcome = await db.fetchrow("SELECT error FROM run_outcome WHERE run_no = $1", run_no)
     summary = await db.fetchval("SELECT summary FROM run WHERE no = $1", run_no)
-    return _Stripped(
+    return Stripped(
         rows,
         strip_error(outcome[0]) if outcome else None,
         strip_summary(summary) if summary is not None else None,
@@ -236,7 +197,7 @@ async def _content_of(
     db: Db, run_no: int, place: ContentPlace | None, limit_rows: int, limit_bytes: int
 ) -> AsyncIterator[tuple[str, tuple[int, ...], bytes]]:
     """The first rows with content after that place, each with its table and its key in its run."""
-    tables: Sequence[str] = list(_CONTENT)
+    tables: Sequence[str] = list(CONTENT)
     after: tuple[int, ...] = ()
     if place is not None:
         tables, after = tables[tables.index(place.table) :], place.key

@@ -11,7 +11,8 @@ from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.query_condition import condition_of
 from runglass.store.postgres.query_index import Look, after_itself, bounds_of, count, hits, oldest, source_of
 from runglass.store.postgres.sql_helpers import numbered
-from runglass.store.postgres.text_search import Progress, TextSearch
+from runglass.store.postgres.text_search import TextSearch
+from runglass.store.text_query import Progress
 
 COUNT_S = 0.1
 """So long one request counts runs."""

@@ -1,31 +1,11 @@
-"""Looks for texts in what is kept of a run: in the fields of its events that have content.
-
-Capital and small letters of ASCII are the same. A log may be too long for one request: the search then says
-which event it has come to, and which of the texts it has met, and goes on from there.
-"""
-
-from typing import NamedTuple
+"""Looks for texts in the log of a run that PostgreSQL holds: piece by piece."""
 
 import msgspec
 
 from runglass.run_query import RunQuery
 from runglass.store.postgres.connections import Db
 from runglass.store.postgres.query_index import Look
-
-_CONTENT = (
-    "inputData",
-    "output",
-    "outputData",
-    "result",
-    "error",
-    "reason",
-    "modelCall.request",
-    "modelCall.response",
-    "toolCallMessages",
-    "blockOverrides",
-    "inputOverrides",
-)
-"""Where events have content. Fields that repeat what another one has are left out."""
+from runglass.store.text_query import SEARCHED_FIELDS, Progress, SearchedTexts
 
 _PIECE_ROWS = 200
 _PIECE_BYTES = 1 << 20
@@ -40,26 +20,16 @@ _EVENTS = (
 )
 
 
-class Progress(NamedTuple):
-    """How far the log of a run was searched: up to event `seq`, with the texts met as bits of `met`."""
-
-    seq: int = 0
-    met: int = 0
-
-
 class TextSearch:
     """The texts that a query looks for, and those that a run must not have."""
 
     def __init__(self, query: RunQuery) -> None:
-        terms = query.of_field("text")
-        self._patterns = [_in_json(term.words[0]) for term in terms]
-        self._escaped = [_escaped(pattern) for pattern in self._patterns]
-        self._wanted = sum(1 << number for number, term in enumerate(terms) if not term.negated)
-        self._unwanted = sum(1 << number for number, term in enumerate(terms) if term.negated)
+        self._texts = SearchedTexts(query)
+        self._escaped = [_escaped(pattern) for pattern in self._texts.patterns]
 
     @property
     def is_needed(self) -> bool:
-        return bool(self._patterns)
+        return bool(self._escaped)
 
     async def meets(self, db: Db, run_no: int, progress: Progress, look: Look) -> bool | Progress:
         """Whether the run meets the terms; or how far it was searched when `look` was over."""
@@ -70,18 +40,17 @@ class TextSearch:
                 seq = number
                 if data is not None:
                     met |= self._met_in(data)
-                if met & self._unwanted:
-                    return False
-                if not self._unwanted and met & self._wanted == self._wanted:
-                    return True
+                verdict = self._texts.verdict(met)
+                if verdict is not None:
+                    return verdict
             if not rows:
-                return met & self._wanted == self._wanted
+                return self._texts.at_the_end(met)
             if look.is_over:
                 return Progress(seq, met)
 
     def _met_in(self, data: bytes) -> int:
         content = _content_of(data).lower()
-        return sum(1 << number for number, pattern in enumerate(self._patterns) if pattern in content)
+        return sum(1 << number for number, pattern in enumerate(self._texts.patterns) if pattern in content)
 
 
 def _content_of(data: bytes) -> bytes:
@@ -92,17 +61,12 @@ def _content_of(data: bytes) -> bytes:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return b""
     fields |= {f"modelCall.{name}": value for name, value in call.items()}
-    found = [bytes(fields[name]) for name in _CONTENT if name in fields]
+    found = [bytes(fields[name]) for name in SEARCHED_FIELDS if name in fields]
     return b" ".join(each for each in found if each != b"null")
 
 
 def _fields(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     return msgspec.json.decode(data, type=dict[str, msgspec.Raw] | None) or {}
-
-
-def _in_json(text: str) -> bytes:
-    """The text as it stands inside a string of JSON, in small letters."""
-    return msgspec.json.encode(text)[1:-1].lower()
 
 
 def _escaped(data: bytes) -> str:

@@ -4,7 +4,6 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 from uuid_utils import uuid7
@@ -13,6 +12,15 @@ from runglass.admin_api import SERVER, Actor
 from runglass.errors import KeyLimitReached, StoreError
 from runglass.money import format_usd
 from runglass.run_api import CaptureMode
+from runglass.store.catalog_records import (
+    DRAFT_COLUMNS,
+    flow_of,
+    key_name,
+    key_of,
+    project_of,
+    told_of_draft,
+    version_of,
+)
 from runglass.store.records import NO_RETENTION, ApiKey, FlowRecord, FlowVersion, Project, Retention, Role
 from runglass.store.sqlite.audit import change_project, note_change
 from runglass.store.sqlite.connections import Connections
@@ -40,7 +48,7 @@ class Catalog:
                 "INSERT OR IGNORE INTO project (org, name) VALUES (?, ?)", (org, name)
             ).rowcount
             row = db.execute(f"{_PROJECT} WHERE org = ? AND name = ?", (org, name)).fetchone()
-            project = _project(row)
+            project = project_of(row)
             if added:
                 note_change(db, project.id, by, "project.created")
             return project
@@ -56,7 +64,7 @@ class Catalog:
         await self._db.write(work)
 
     async def project(self, project_id: int) -> Project | None:
-        return await self._db.read_inline(one(_project, f"{_PROJECT} WHERE id = ?", project_id))
+        return await self._db.read_inline(one(project_of, f"{_PROJECT} WHERE id = ?", project_id))
 
     async def set_allowed_models(
         self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
@@ -65,10 +73,10 @@ class Catalog:
         await self._db.write(change_project(project_id, by, "project.models", allowed_models=text))
 
     async def find_project(self, org: str, name: str) -> Project | None:
-        return await self._db.look_up(one(_project, f"{_PROJECT} WHERE org = ? AND name = ?", org, name))
+        return await self._db.look_up(one(project_of, f"{_PROJECT} WHERE org = ? AND name = ?", org, name))
 
     async def projects(self) -> list[Project]:
-        return await self._db.look_up(every(_project, f"{_PROJECT} ORDER BY org, name"))
+        return await self._db.look_up(every(project_of, f"{_PROJECT} ORDER BY org, name"))
 
     async def set_capture(self, project_id: int, mode: CaptureMode | None, *, by: Actor = SERVER) -> None:
         await self._db.write(change_project(project_id, by, "project.capture", capture=mode))
@@ -98,22 +106,22 @@ class Catalog:
                 "INSERT INTO api_key (project_id, role, digest, hint, created_at) VALUES (?, ?, ?, ?, ?)",
                 (project_id, role, digest, hint, now_text()),
             )
-            key = _key(db.execute(f"{_KEY} WHERE id = ?", (inserted.lastrowid,)).fetchone())
-            note_change(db, project_id, by, "key.created", _name_of(key.id, hint), role=role)
+            key = key_of(db.execute(f"{_KEY} WHERE id = ?", (inserted.lastrowid,)).fetchone())
+            note_change(db, project_id, by, "key.created", key_name(key.id, hint), role=role)
             return key
 
         return await self._db.write(work)
 
     async def find_key(self, digest: bytes) -> ApiKey | None:
-        return await self._db.read_inline(one(_key, f"{_KEY} WHERE digest = ?", digest))
+        return await self._db.read_inline(one(key_of, f"{_KEY} WHERE digest = ?", digest))
 
     async def keys(self, project_id: int, *, after: int = 0, limit: int | None = None) -> list[ApiKey]:
         sql = f"{_KEY} WHERE project_id = ? AND id > ? ORDER BY id LIMIT ?"
-        return await self._db.read(every(_key, sql, project_id, after, _most(limit)))
+        return await self._db.read(every(key_of, sql, project_id, after, _most(limit)))
 
     async def key(self, project_id: int, key_id: int) -> ApiKey | None:
         sql = f"{_KEY} WHERE project_id = ? AND id = ?"
-        return await self._db.look_up(one(_key, sql, project_id, key_id))
+        return await self._db.look_up(one(key_of, sql, project_id, key_id))
 
     async def live_keys(self, key_ids: Iterable[int]) -> set[int]:
         sql = "SELECT id FROM api_key WHERE revoked_at IS NULL AND id IN (SELECT value FROM json_each(?))"
@@ -129,7 +137,7 @@ class Catalog:
             ).fetchone()
             if row is None:
                 return False
-            note_change(db, project_id, by, "key.revoked", _name_of(key_id, row[0]), role=row[1])
+            note_change(db, project_id, by, "key.revoked", key_name(key_id, row[0]), role=row[1])
             return True
 
         return await self._db.write(work)
@@ -160,7 +168,7 @@ class Catalog:
                 " content_retention_days = excluded.content_retention_days",
                 (str(uuid7()), project_id, slug, name, capture, now, *retention),
             )
-            flow = _flow(
+            flow = flow_of(
                 db.execute(f"{_FLOW} WHERE project_id = ? AND slug = ?", (project_id, slug)).fetchone()
             )
             db.execute(
@@ -217,19 +225,19 @@ class Catalog:
             "SELECT version, created_at FROM flow_version WHERE flow_id = ? AND version > ?"
             " ORDER BY version LIMIT ?"
         )
-        return await self._db.read(every(_version, sql, flow_id, after, _most(limit)))
+        return await self._db.read(every(version_of, sql, flow_id, after, _most(limit)))
 
     async def find_flow(self, project_id: int, slug: str) -> FlowRecord | None:
         return await self._db.look_up(
-            one(_flow, f"{_FLOW} WHERE project_id = ? AND slug = ?", project_id, slug)
+            one(flow_of, f"{_FLOW} WHERE project_id = ? AND slug = ?", project_id, slug)
         )
 
     async def flow(self, flow_id: str) -> FlowRecord | None:
-        return await self._db.look_up(one(_flow, f"{_FLOW} WHERE id = ?", flow_id))
+        return await self._db.look_up(one(flow_of, f"{_FLOW} WHERE id = ?", flow_id))
 
     async def flows(self, project_id: int, *, after: str = "", limit: int | None = None) -> list[FlowRecord]:
         sql = f"{_FLOW} WHERE project_id = ? AND slug > ? ORDER BY slug LIMIT ?"
-        return await self._db.read(every(_flow, sql, project_id, after, _most(limit)))
+        return await self._db.read(every(flow_of, sql, project_id, after, _most(limit)))
 
     async def flow_source(self, flow_id: str, version: int) -> bytes | None:
         sql = "SELECT source FROM flow_version WHERE flow_id = ? AND version = ?"
@@ -241,25 +249,19 @@ def _most(limit: int | None) -> int:
     return -1 if limit is None else limit
 
 
-def _name_of(key_id: int, hint: str) -> str:
-    """The name of a key in the audit log."""
-    return f"key {key_id} ({hint})"
-
-
 def _draft(
     db: sqlite3.Connection, project_id: int, slug: str
 ) -> tuple[dict[str, object] | None, bytes | None]:
     """The fields of a draft for the audit log, and its source, which that leaves out."""
     row = db.execute(
-        "SELECT source, name, capture, retention_days, content_retention_days FROM flow"
+        f"SELECT source, {DRAFT_COLUMNS} FROM flow"
         " JOIN flow_version ON flow_id = id AND version = 0 WHERE project_id = ? AND slug = ?",
         (project_id, slug),
     ).fetchone()
     if row is None:
         return None, None
     source, *told = row
-    names = ("name", "capture", "retentionDays", "contentRetentionDays")
-    return dict(zip(names, told, strict=True)), source
+    return told_of_draft(told), source
 
 
 def _put_in_production(db: sqlite3.Connection, flow_id: str, version: int, *, by: Actor, action: str) -> None:
@@ -269,30 +271,3 @@ def _put_in_production(db: sqlite3.Connection, flow_id: str, version: int, *, by
         return
     db.execute("UPDATE flow SET production_version = ? WHERE id = ?", (version, flow_id))
     note_change(db, project_id, by, action, slug, before=before, after=version)
-
-
-def _project(row: Any) -> Project:
-    known = dict(zip(Project.__struct_fields__, row, strict=True))
-    budget_usd, patterns = known.pop("budget_usd"), known.pop("allowed_models")
-    spent_usd, reserved_usd = known.pop("spent_usd"), known.pop("reserved_usd")
-    return Project(
-        **known,
-        budget_usd=None if budget_usd is None else Decimal(budget_usd),
-        spent_usd=Decimal(spent_usd),
-        reserved_usd=Decimal(reserved_usd),
-        allowed_models=None if patterns is None else msgspec.json.decode(patterns, type=tuple[str, ...]),
-    )
-
-
-def _key(row: Any) -> ApiKey:
-    return ApiKey(
-        id=row[0], project_id=row[1], role=row[2], hint=row[3], created_at=row[4], revoked_at=row[5]
-    )
-
-
-def _flow(row: Any) -> FlowRecord:
-    return FlowRecord(**dict(zip(FlowRecord.__struct_fields__, row, strict=True)))
-
-
-def _version(row: Any) -> FlowVersion:
-    return FlowVersion(version=row[0], created_at=row[1])

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from runglass.admin_api import Actor
 from runglass.errors import ImportConflict
-from runglass.store.records import LARGE_RUN_EVENTS, ImportedFlow, ImportedRun, StepRow
+from runglass.store.import_records import ImportedFlow, ImportedRun
+from runglass.store.records import LARGE_RUN_EVENTS, StepRow
 from runglass.store.sqlite.append import write_steps
 from runglass.store.sqlite.audit import note_change
 from runglass.store.sqlite.connections import Connections

@@ -9,8 +9,8 @@ import msgspec
 
 from runglass.events import decode_event
 from runglass.fold import TraceFold
+from runglass.store.run_tables import ROWS_OF_RUN
 from runglass.store.sqlite.database_file import opened
-from runglass.store.sqlite.removal import ROWS_OF_RUN
 from runglass.trace import RunSummary, StepTrace
 
 SAMPLE = 200

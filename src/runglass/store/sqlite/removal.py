@@ -5,58 +5,18 @@ made with `secure_delete`, so each byte that goes is also written; that is why b
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from runglass.admin_api import SERVER, Actor
-from runglass.content import strip_error, strip_event, strip_step, strip_summary
+from runglass.content import strip_error, strip_summary
 from runglass.store.records import ContentPlace, Retention, RetentionOfFlow
+from runglass.store.run_tables import CONTENT, ENDED, ROWS_OF_RUN, SIZES, Stripped
 from runglass.store.sqlite.audit import change_project, note_change
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import count_bytes, count_kept, every
-from runglass.trace import TERMINAL
-
-ROWS_OF_RUN: dict[str, tuple[str, ...]] = {
-    "event": ("seq",),
-    "step": ("position",),
-    "step_attempt": ("position", "attempt"),
-    "kept_outline": ("part",),
-    "checkpoint": ("step_id", "loop_path"),
-    "void_checkpoint": ("step_id",),
-    "owed": ("seq",),
-    "run_request": (),
-    "run_outcome": (),
-    "call_answer": ("no",),
-}
-"""The tables with rows of a run, each with the condition for those of one run."""
-
-_SIZES = {
-    "void_checkpoint": "length(step_id)",
-    "run_request": "length(request)",
-    "run_outcome": "coalesce(length(result), 0) + coalesce(length(error), 0)",
-    "call_answer": "length(answer)",
-}
-_ENDED = f"status IN ({', '.join(repr(status) for status in sorted(TERMINAL))})"
-
-_CONTENT: dict[str, Callable[[bytes], bytes]] = {
-    "event": strip_event,
-    "step": strip_step,
-    "step_attempt": strip_step,
-}
-"""The tables with content, and the function that takes it out of a row's data."""
 
 SPARE = 20
 """One page in so many may be free: pages given back to the system are soon asked for again."""
-
-
-class _Stripped(NamedTuple):
-    """Rows without their content, where to go on, None at the end, and how many bytes are saved."""
-
-    rows: list[tuple[str, tuple[int, ...], bytes]]
-    outcome: bytes | None
-    summary: bytes | None
-    place: ContentPlace | None
-    freed: int
 
 
 class Removal:
@@ -88,7 +48,7 @@ class Removal:
         def work(db: sqlite3.Connection) -> bool:
             sql = (
                 "SELECT id, project_id, flow_id, status, log_bytes + open_bytes FROM run"
-                f" WHERE no = ? AND {_ENDED}"
+                f" WHERE no = ? AND {ENDED}"
             )
             row = db.execute(sql, (run_no,)).fetchone()
             if row is None:
@@ -148,7 +108,7 @@ class Removal:
                 count_kept(db, run_no)
                 db.execute(
                     "UPDATE run SET has_content = 0, summary = coalesce(?, summary)"
-                    f" WHERE no = ? AND {_ENDED}",
+                    f" WHERE no = ? AND {ENDED}",
                     (stripped.summary, run_no),
                 )
 
@@ -186,7 +146,7 @@ def delete_some(
 ) -> tuple[int, int]:
     """Deletes the first rows of the run: one at least if there is one. Returns how many, and their bytes."""
     key = ROWS_OF_RUN[table]
-    size = _SIZES.get(table, "length(data)")
+    size = SIZES.get(table, "length(data)")
     columns, order = ", ".join((size, *key)), ", ".join(("run_no", *key))
     found = db.execute(
         f"SELECT {columns} FROM {table} WHERE run_no = ? ORDER BY {order} LIMIT ?", (run_no, limit_rows)
@@ -213,20 +173,20 @@ def first_rows(rows: sqlite3.Cursor, *, limit_bytes: int) -> list[tuple[int, ...
 
 def _strip_some(
     db: sqlite3.Connection, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
-) -> _Stripped:
+) -> Stripped:
     rows: list[tuple[str, tuple[int, ...], bytes]] = []
     seen = size = freed = 0
     for table, key, data in _content_of(db, run_no, place):
-        stripped = _CONTENT[table](data)
+        stripped = CONTENT[table](data)
         seen, size = seen + 1, size + len(data)
         if stripped != data:
             rows.append((table, key, stripped))
             freed += len(data) - len(stripped)
         if seen >= limit_rows or size >= limit_bytes:
-            return _Stripped(rows, None, None, ContentPlace(table, key), freed)
+            return Stripped(rows, None, None, ContentPlace(table, key), freed)
     outcome = db.execute("SELECT error FROM run_outcome WHERE run_no = ?", (run_no,)).fetchone()
     run = db.execute("SELECT summary FROM run WHERE no = ?", (run_no,)).fetchone()
-    return _Stripped(
+    return Stripped(
         rows,
         strip_error(outcome[0]) if outcome else None,
         strip_summary(run[0]) if run else None,
@@ -239,7 +199,7 @@ def _content_of(
     db: sqlite3.Connection, run_no: int, place: ContentPlace | None
 ) -> Iterator[tuple[str, tuple[int, ...], bytes]]:
     """The rows with content after that place, each with its table and its key in its run."""
-    tables: Sequence[str] = list(_CONTENT)
+    tables: Sequence[str] = list(CONTENT)
     after: tuple[int, ...] = ()
     if place is not None:
         tables, after = tables[tables.index(place.table) :], place.key

@@ -22,7 +22,8 @@ from runglass.store.sqlite.query_index import (
     oldest,
     sources_of,
 )
-from runglass.store.sqlite.text_search import Progress, TextSearch
+from runglass.store.sqlite.text_search import TextSearch
+from runglass.store.text_query import Progress
 
 COUNT_S = 0.1
 """So long one request counts runs."""

@@ -1,35 +1,13 @@
-"""Looks for texts in what is kept of a run: in the fields of its events that have content.
-
-Capital and small letters of ASCII are the same. A log may be too long for one request: the search then says
-which event it has come to, and which of the texts it has met, and goes on from there.
-"""
+"""Looks for texts in the log of a run that an SQLite file holds: event by event, in SQL."""
 
 import sqlite3
-from typing import NamedTuple
-
-import msgspec
 
 from runglass.run_query import RunQuery
-from runglass.store.sqlite.query_condition import folded
 from runglass.store.sqlite.query_index import Look
-
-_CONTENT = (
-    "inputData",
-    "output",
-    "outputData",
-    "result",
-    "error",
-    "reason",
-    "modelCall.request",
-    "modelCall.response",
-    "toolCallMessages",
-    "blockOverrides",
-    "inputOverrides",
-)
-"""Where events have content. Fields that repeat what another one has are left out."""
+from runglass.store.text_query import SEARCHED_FIELDS, Progress, SearchedTexts
 
 _FIELDS = " || ' ' || ".join(
-    f"ifnull(nullif(json_quote(json_extract(data, '$.{path}')), 'null'), '')" for path in _CONTENT
+    f"ifnull(nullif(json_quote(json_extract(data, '$.{path}')), 'null'), '')" for path in SEARCHED_FIELDS
 )
 # First the bytes as they are: few events have the text anywhere, and only those are read as JSON. LIKE would
 # begin anew at each character: two thousand times `a` and a `b` in a large event, and it takes 0.3 s.
@@ -42,21 +20,12 @@ _HAS_LONG = _HAS.replace("instr(lower(", "has_bytes(CAST(lower(").replace("), ?)
 _LONG = 64
 
 
-class Progress(NamedTuple):
-    """How far the log of a run was searched: up to event `seq`, with the texts met as bits of `met`."""
-
-    seq: int = 0
-    met: int = 0
-
-
 class TextSearch:
     """The texts that a query looks for, and those that a run must not have."""
 
     def __init__(self, query: RunQuery) -> None:
-        terms = query.of_field("text")
-        self._patterns = [_in_json(term.words[0]) for term in terms]
-        self._wanted = sum(1 << number for number, term in enumerate(terms) if not term.negated)
-        self._unwanted = sum(1 << number for number, term in enumerate(terms) if term.negated)
+        self._texts = SearchedTexts(query)
+        self._patterns = [_parameter(pattern) for pattern in self._texts.patterns]
 
     @property
     def is_needed(self) -> bool:
@@ -73,22 +42,21 @@ class TextSearch:
         try:
             for seq, *found in rows:
                 met |= sum(1 << number for number, has in enumerate(found) if has)
-                if met & self._unwanted:
-                    return False
-                if not self._unwanted and met & self._wanted == self._wanted:
-                    return True
+                verdict = self._texts.verdict(met)
+                if verdict is not None:
+                    return verdict
                 if look.is_over:
                     return Progress(seq, met)
         finally:
             # An unfinished SELECT would hold its read transaction open, and with it the log of the file.
             rows.close()
-        return met & self._wanted == self._wanted
+        return self._texts.at_the_end(met)
 
 
-def _in_json(text: str) -> str | bytes:
-    """The text as it stands inside a string of JSON, in small letters; as bytes where it is long."""
-    pattern = folded(msgspec.json.encode(text)[1:-1].decode())
-    return pattern.encode() if len(pattern) > _LONG else pattern
+def _parameter(pattern: bytes) -> str | bytes:
+    """The text as SQLite is to have it: as bytes where it is long."""
+    text = pattern.decode()
+    return pattern if len(text) > _LONG else text
 
 
 def _has_bytes(data: bytes, pattern: bytes) -> bool:

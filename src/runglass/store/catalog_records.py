@@ -1,0 +1,75 @@
+"""Rows of projects, keys, flows and the audit log as records, the same whichever database they come from."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from runglass.admin_api import Actor, ActorKind, AuditEntry
+from runglass.store.records import ApiKey, FlowRecord, FlowVersion, Project
+
+DRAFT_COLUMNS = "name, capture, retention_days, content_retention_days"
+
+
+def project_of(row: Any) -> Project:
+    """A project from a row with its fields in their order; money may come as texts."""
+    known = dict(zip(Project.__struct_fields__, row, strict=True))
+    budget_usd, patterns = known.pop("budget_usd"), known.pop("allowed_models")
+    spent_usd, reserved_usd = known.pop("spent_usd"), known.pop("reserved_usd")
+    return Project(
+        **known,
+        budget_usd=None if budget_usd is None else Decimal(budget_usd),
+        spent_usd=Decimal(spent_usd),
+        reserved_usd=Decimal(reserved_usd),
+        allowed_models=None if patterns is None else msgspec.json.decode(patterns, type=tuple[str, ...]),
+    )
+
+
+def key_of(row: Any) -> ApiKey:
+    """A key from a row with its fields in their order."""
+    return ApiKey(**dict(zip(ApiKey.__struct_fields__, row, strict=True)))
+
+
+def flow_of(row: Any) -> FlowRecord:
+    """A flow from a row with its fields in their order."""
+    return FlowRecord(**dict(zip(FlowRecord.__struct_fields__, row, strict=True)))
+
+
+def version_of(row: Any) -> FlowVersion:
+    """A version from a row with its number and when it was made."""
+    return FlowVersion(version=row[0], created_at=row[1])
+
+
+def key_name(key_id: int, hint: str) -> str:
+    """The name of a key in the audit log."""
+    return f"key {key_id} ({hint})"
+
+
+def told_of_draft(columns: Sequence[Any]) -> dict[str, object]:
+    """What the audit log tells of a draft, from its `DRAFT_COLUMNS`."""
+    return told_of(DRAFT_COLUMNS.split(", "), columns)
+
+
+def told_of(columns: Sequence[str], values: Sequence[Any]) -> dict[str, object]:
+    """Columns as the audit log has them, under their names on the wire."""
+    return dict(zip(map(_camel, columns), values, strict=True))
+
+
+def entry_of(row: Any) -> AuditEntry:
+    """An entry of the audit log from its row."""
+    no, at, project, kind, key_id, name, address, action, subject, details = row
+    return AuditEntry(
+        id=no,
+        at=at,
+        project=project,
+        actor=Actor(kind=msgspec.convert(kind, ActorKind), key_id=key_id, name=name, address=address),
+        action=action,
+        subject=subject,
+        details=msgspec.json.decode(details),
+    )
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
