@@ -165,6 +165,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 output_bytes=settings.run_output_bytes,
                 log_bytes=settings.run_log_bytes,
             ),
+            shares_store=settings.postgres is not None,
         ) as engine:
             housekeeping = Maintenance(
                 store=store,
@@ -192,6 +193,11 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                         ("housekeeping", housekeeping.run_forever),
                         ("the expiry of answers", housekeeping.expire_forever),
                         ("the removal of runs", removal.run_forever),
+                        *(
+                            (("the watch for requests", engine.watch_requests),)
+                            if engine.shares_store
+                            else ()
+                        ),
                         *((("the watch for other servers", watch.watch_forever),) if watch else ()),
                     )
                 ),

@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 
 from runglass.engine.drain import StopRequest
 from runglass.engine.journal.resume import ResumeState
-from runglass.engine.run_outcome import RunOutcome, RunReleased
+from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext, RunTask
 from runglass.engine.steps.live_outputs import LiveOutputs
@@ -26,12 +26,23 @@ class StartedRun(NamedTuple):
     """A run that goes on by itself; `outcome` waits for the end of its segment.
 
     `head` is the seq that the segment began after. `outcome` raises RunReleased if the run goes on without
-    this engine, StoreError if it cannot be recorded.
+    this engine, StoreError if it cannot be recorded. A run that `is_shared` may be executed by any process on
+    the store: then `outcome` raises LeaseLost at once, and the store alone tells the end.
     """
 
     id: str
     head: int
     outcome: Callable[[], Awaitable[RunOutcome]]
+    is_shared: bool = False
+
+
+def shared_run(run: RunRecord) -> StartedRun:
+    """A run that waits in the store for whichever process has a place for it."""
+
+    async def outcome() -> RunOutcome:
+        raise LeaseLost(f"run {run.id!r} is executed by whichever process claims it")
+
+    return StartedRun(run.id, run.head, outcome, is_shared=True)
 
 
 class ActiveRuns:
@@ -86,7 +97,7 @@ class ActiveRuns:
         # under a lease that has run out since waits for the process that claims it.
         running.ending.left = self._gate.closed or owner != self.owner
         orphaned = self.orphaned.pop(run.id, None)
-        running.ending.cancelled = None if orphaned is None else orphaned.cancelled
+        running.ending.cancelled = (orphaned and orphaned.cancelled) or run.cancel_reason
         task = asyncio.create_task(running.walk(), name=f"run {run.id}")
         self._running[run.id], self.tasks[run.id] = running, task
         self._queue.hold(run.project_id)

@@ -197,8 +197,8 @@ class RunClaims:
         log.error("run %s was cut off and is ended: %s", run.id, error["message"])
         ending = active.orphaned.pop(run.id, None) or StopRequest()
         try:
-            if ending.cancelled is not None:
-                await self._idle.end(run, cancelled=ending.cancelled)
+            if cancelled := ending.cancelled or run.cancel_reason:
+                await self._idle.end(run, cancelled=cancelled)
             else:
                 await self._idle.end(run, error=error)
         except StoreError:

@@ -15,13 +15,13 @@ import msgspec
 from uuid_utils import uuid7
 
 from runglass.bus.base import Bus
-from runglass.engine.active_runs import ActiveRuns, StartedRun
+from runglass.engine.active_runs import ActiveRuns, StartedRun, shared_run
+from runglass.engine.cancel_requests import CancelRequests
 from runglass.engine.capture.capture import Capture
 from runglass.engine.claims import RunClaims
-from runglass.engine.drain import DrainGate, StopRequest
+from runglass.engine.drain import DrainGate
 from runglass.engine.idle_runs import IdleRuns
-from runglass.engine.journal.checkpoints import segment_checkpoint
-from runglass.engine.journal.resume import PausedRun, last_time, new_state, paused_state
+from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets
 from runglass.engine.run_outcome import RunReleased
@@ -29,12 +29,12 @@ from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.offloading import offload
-from runglass.engine.scheduling.pacing import paced_write
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.scheduling.store_turns import ProjectTurns
+from runglass.engine.segments import NextSegments, with_stored_content
 from runglass.engine.steps.dependencies import StepDependencies
 from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.errors import APIError, CommitUncertain, PermanentStoreError, StoreError, api_error
+from runglass.errors import APIError, api_error
 from runglass.run_api import CaptureMode
 from runglass.store.base import Store
 from runglass.store.records import FlowRecord, IdempotencyKey, NewRun, RunRecord
@@ -49,7 +49,8 @@ class Engine:
     `lease_s` seconds at a time: `keep_lease` must be called more often than that. At most
     `max_concurrent_runs` go on at once, of one project at most `max_concurrent_runs_per_project`; of the
     others up to `max_queued_runs`, or `max_queued_runs_per_project`, wait for their turn. `weights` are by
-    project.
+    project. With `shares_store` other processes execute runs of the same store, too, and a run that has no
+    place here at once goes to whichever process claims it; one that does not `executes` has no places.
     """
 
     def __init__(
@@ -68,9 +69,13 @@ class Engine:
         weights: Mapping[int, float] | None = None,
         memory: MemoryBudget | None = None,
         limits: RunLimits | None = None,
+        shares_store: bool = False,
+        executes: bool = True,
     ) -> None:
         self.memory = memory or MemoryBudget()
         self._store = store
+        self.shares_store = shares_store
+        self._executes = executes
         self._gate = DrainGate()
         context = EngineContext(
             store=store,
@@ -93,10 +98,21 @@ class Engine:
         )
         self._active = ActiveRuns(context, self.queue, free_place=self._free_place)
         self._idle = IdleRuns(context, self._active, self.queue)
+        self._segments = NextSegments(
+            context,
+            self._active,
+            self._idle,
+            self.queue,
+            free_place=self._free_place,
+            shares_store=shares_store,
+            executes=executes,
+        )
+        self._requests = CancelRequests(store, bus, self._active)
         self._claims = RunClaims(context, self._active, self._idle, self.queue, lease_s=lease_s)
 
     async def __aenter__(self) -> Self:
-        await self._claims.open()
+        if self._executes:
+            await self._claims.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -137,66 +153,49 @@ class Engine:
         DuplicateIdempotencyKey where `call` has been made before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
-        begun = SegmentSpec(plan=plan, segment=segment or Segment())
-        request = await offload(partial(msgspec.json.encode, begun), size_bytes=size_bytes)
-        run_id, owner = str(uuid7()), self._active.owner
-        queue, project_id = self.queue, record.project_id
-        queued = None if queue.take(project_id) else queue.queue(run_id, project_id, outputs)
-        new = NewRun(
-            id=run_id,
-            project_id=record.project_id,
-            flow_id=record.id,
-            version=plan.version,
-            trigger_type=plan.trigger_type,
-            capture=plan.capture,
-            session_id=session_id,
-            request=request,
-            summary=msgspec.json.encode(plan.summary(run_id, record.id, session_id, started_by)),
-            # In the queue it has no owner: the first process with a place for it may claim it.
-            owner=owner if queued is None else None,
-            call=call,
-            key_id=key_id,
-        )
-        if queued is None:
-            try:
-                run = await self._create(new)
+        run_id, owner, project_id = str(uuid7()), self._active.owner, record.project_id
+        has_place = self._executes and self.queue.take(project_id)
+        segment = segment or Segment()
+        if self.shares_store and not has_place:
+            segment, outputs = with_stored_content(segment, outputs), None
+        waits_here = self._executes and not has_place
+        queued = self.queue.queue(run_id, project_id, outputs) if waits_here else None
+        begun = SegmentSpec(plan=plan, segment=segment)
+        try:
+            new = NewRun(
+                id=run_id,
+                project_id=project_id,
+                flow_id=record.id,
+                version=plan.version,
+                trigger_type=plan.trigger_type,
+                capture=plan.capture,
+                session_id=session_id,
+                request=await offload(partial(msgspec.json.encode, begun), size_bytes=size_bytes),
+                summary=msgspec.json.encode(plan.summary(run_id, record.id, session_id, started_by)),
+                # In the queue it has no owner: the first process with a place for it may claim it.
+                owner=owner if has_place else None,
+                call=call,
+                key_id=key_id,
+            )
+            run = await self._idle.create(new)
+            if has_place:
                 state = new_state(run, begun, request_bytes=size_bytes)
                 return self._active.begin(run, state, owner=owner, outputs=outputs)
-            finally:
-                self._free_place(project_id)
-        try:
-            run = await self._create(new)
         except BaseException:
             self.queue.leave(run_id)
             raise
-        self.queue.stored(queued)
+        finally:
+            if has_place:
+                self._free_place(project_id)
+        if queued is not None:
+            self.queue.stored(queued)
         await self._idle.tell_queued(run)
         if self._gate.closed:
             self.queue.leave(run_id, RunReleased("the process was stopped before there was a place"))
         self._claims.fill()
+        if queued is None or self.shares_store:
+            return shared_run(run)
         return StartedRun(run.id, run.head, queued.outcome)
-
-    async def _create(self, new: NewRun) -> RunRecord:
-        """The run in the store. Raises StoreError only where it is sure not to be there."""
-        try:
-            async with paced_write(new.project_id, len(new.request)):
-                return await self._store.create_run(new)
-        except PermanentStoreError:
-            raise
-        except StoreError as refused:
-            # A commit that fails may have been made. Tried again, its call then looks like one made before.
-            try:
-                run = await self._store.run(new.id)
-            except StoreError as unknown:
-                if not isinstance(refused, CommitUncertain):
-                    raise refused from None
-                self._active.orphaned[new.id] = StopRequest()
-                message = "the store failed while the run was created: whether it goes on is not known yet"
-                raise api_error("INTERNAL_ERROR", message, execution_id=new.id) from unknown
-            if run is None:
-                raise
-            log.warning("run %s was created, though the store failed: %s", new.id, refused)
-            return run
 
     async def paused(self, run: RunRecord) -> PausedRun:
         """The pause of a run, with the state to resume from. Raises RUN_NOT_PAUSED, RunUnreadable."""
@@ -216,31 +215,7 @@ class Engine:
         Raises RUN_NOT_PAUSED if another call has taken it up, UNAVAILABLE where too many wait, StoreError.
         """
         self._refuse_when_stopping()
-        run_id = paused.run.id
-        if plan.flow == paused.plan.flow:
-            # Callers repeat the overrides that they began with; there is nothing new to tell of those.
-            segment = msgspec.structs.replace(segment, block_overrides={})
-        if self.is_active(run_id):
-            raise _taken_up(run_id)
-        # The store calls it paused until its first event is in, and would let a second call claim it.
-        self._active.resuming.add(run_id)
-        try:
-            await self.queue.resume(paused.run.project_id)
-        except BaseException:
-            self._active.resuming.discard(run_id)
-            raise
-        try:
-            run = await self._store.claim_waiting(paused.run)
-            if run is None:
-                raise _taken_up(run_id)
-            begun = SegmentSpec(plan=plan, segment=segment)
-            checkpoint = await offload(partial(segment_checkpoint, begun), size_bytes=size_bytes)
-            state = await paused_state(self._store, paused, begun, checkpoint)
-            not_before = await last_time(self._store, run)
-            return self._active.begin(run, state, not_before=not_before, outputs=outputs)
-        finally:
-            self._active.resuming.discard(run_id)
-            self._free_place(paused.run.project_id)
+        return await self._segments.resume(paused, plan, segment, outputs=outputs, size_bytes=size_bytes)
 
     def cancel(self, run_id: str, *, reason: str) -> bool:
         """Ends a run of this engine as cancelled; False if it goes on in none of its tasks."""
@@ -252,6 +227,13 @@ class Engine:
         Raises StoreError, and RunUnreadable where too little of it can be read for an end.
         """
         return await self._idle.cancel(run, reason=reason)
+
+    async def request_cancel(self, run_id: str, *, reason: str) -> bool:
+        """Asks the process that has the run, or claims it next, to end it as cancelled; it does so soon.
+
+        False if the run has ended, or where no other process can have it. Raises StoreError.
+        """
+        return self.shares_store and await self._requests.make(run_id, reason=reason)
 
     @property
     def orphaned(self) -> int:
@@ -279,6 +261,10 @@ class Engine:
         """Keeps the lease until it is cancelled. A store that fails is tried again."""
         await self._claims.run_forever()
 
+    async def watch_requests(self) -> None:
+        """Ends runs that other processes were asked to cancel, until it is cancelled itself."""
+        await self._requests.watch_forever()
+
     async def keep_lease(self) -> None:
         """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
         await self._claims.keep_lease()
@@ -294,7 +280,3 @@ class Engine:
 
 def _stopping() -> APIError:
     return api_error("UNAVAILABLE", "the server is being stopped; nothing was started")
-
-
-def _taken_up(run_id: str) -> APIError:
-    return api_error("RUN_NOT_PAUSED", f"run {run_id!r} has been taken up already", execution_id=run_id)

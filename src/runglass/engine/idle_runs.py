@@ -1,12 +1,13 @@
-"""Runs that have no task in this process: reading a pause, and ending a run as it stands."""
+"""Runs that have no task in this process: making one, reading a pause, and ending a run as it stands."""
 
 import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from runglass.bus.base import runs_of
+from runglass.bus.base import WORK, runs_of
 from runglass.engine.active_runs import ActiveRuns
+from runglass.engine.drain import StopRequest
 from runglass.engine.journal.checkpoints import CheckpointSet, size_of
 from runglass.engine.journal.resume import PausedRun, begun_first
 from runglass.engine.journal.run_spec import Pause, SegmentSpec
@@ -14,16 +15,17 @@ from runglass.engine.run_outcome import LeaseLost
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
 from runglass.engine.scheduling.offloading import offload
+from runglass.engine.scheduling.pacing import paced_write
 from runglass.engine.terminate import end_run
-from runglass.errors import WrongExpectedVersion, api_error
+from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, WrongExpectedVersion, api_error
 from runglass.store.base import decoding
-from runglass.store.records import Checkpoint, RunRecord
+from runglass.store.records import Checkpoint, NewRun, RunRecord
 
 log = logging.getLogger(__name__)
 
 
 class IdleRuns:
-    """Reads and ends runs that are paused, queued or set aside."""
+    """Makes runs, and reads and ends those that are paused, queued or set aside."""
 
     def __init__(self, context: EngineContext, active: ActiveRuns, queue: RunQueue) -> None:
         self._context = context
@@ -31,9 +33,32 @@ class IdleRuns:
         self._active = active
         self._queue = queue
 
-    async def tell_queued(self, run: RunRecord) -> None:
-        """Wakes those who follow the list of runs: one that waits for a place has no event yet."""
+    async def create(self, new: NewRun) -> RunRecord:
+        """The run in the store. Raises StoreError only where it is sure not to be there."""
         try:
+            async with paced_write(new.project_id, len(new.request)):
+                return await self._store.create_run(new)
+        except PermanentStoreError:
+            raise
+        except StoreError as refused:
+            # A commit that fails may have been made. Tried again, its call then looks like one made before.
+            try:
+                run = await self._store.run(new.id)
+            except StoreError as unknown:
+                if not isinstance(refused, CommitUncertain):
+                    raise refused from None
+                self._active.orphaned[new.id] = StopRequest()
+                message = "the store failed while the run was created: whether it goes on is not known yet"
+                raise api_error("INTERNAL_ERROR", message, execution_id=new.id) from unknown
+            if run is None:
+                raise
+            log.warning("run %s was created, though the store failed: %s", new.id, refused)
+            return run
+
+    async def tell_queued(self, run: RunRecord) -> None:
+        """Wakes processes that have a place for a run, and those who follow the list: it has no event yet."""
+        try:
+            await self._context.bus.wake(WORK)
             await self._context.bus.wake(runs_of(run.project_id))
         except Exception:
             # The run is stored, and readers look by themselves after a while.
@@ -46,7 +71,8 @@ class IdleRuns:
         begun = await begun_first(self._store, run)
         with decoding(run.id):
             later, pause, outputs = await offload(partial(_rest_of, rows), size_bytes=size_of(rows))
-        if run.status != "paused" or self._active.is_active(run.id) or begun is None or pause is None:
+        waits = run.status == "paused" and not run.is_resuming and not self._active.is_active(run.id)
+        if not waits or begun is None or pause is None:
             raise api_error(
                 "RUN_NOT_PAUSED", f"run {run.id!r} is {run.status} and waits for no call", execution_id=run.id
             )

@@ -13,7 +13,7 @@ class RunReleased(RunglassError):
 
 
 class LeaseLost(RunReleased):
-    """Another process goes on with the run: the lease of this one ran out."""
+    """Another process goes on with the run: this one has lost its lease, or never had the run."""
 
 
 class RunOutcome(NamedTuple):

@@ -194,7 +194,8 @@ class RunTask:
             self._recorder.begin()
         elif self.run.status == "paused":
             # With the first event: until that is stored the run still waits, and nothing has happened.
-            self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(begun))
+            if not self.run.is_resuming:
+                self._recorder.add_checkpoint(self._state.checkpoint or segment_checkpoint(begun))
             self._recorder.invalidate_checkpoints(kept_ids(begun.plan.flow.steps[begun.segment.first :]))
         else:
             return

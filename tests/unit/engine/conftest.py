@@ -21,6 +21,7 @@ from runglass.engine.sandbox.templates import Templates
 from runglass.engine.scheduling.memory_budget import MemoryBudget
 from runglass.engine.scheduling.run_limits import RunLimits
 from runglass.engine.steps.dependencies import StepDependencies
+from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.events import StreamEvent, decode_event
 from runglass.flow import Flow
 from runglass.flow_parser import parse_flow
@@ -71,21 +72,28 @@ async def open_harness(
     line: int = 1000,
     memory: MemoryBudget | None = None,
     limits: RunLimits | None = None,
+    beside: EngineHarness | None = None,
+    shares_store: bool = False,
+    executes: bool = True,
 ) -> AsyncIterator[EngineHarness]:
-    """An engine on this store, which is opened here; `models` stand in for the real ones."""
-    clock = clock or VirtualClock()
+    """An engine on this store, which is opened here; `models` stand in for the real ones.
+
+    With `beside` it has the store, the bus and the clock of another.
+    """
+    clock = beside.clock if beside else clock or VirtualClock()
     redactor = Redactor()
 
     def make_capture(mode: CaptureMode) -> Capture:
         return Capture(mode, limit_bytes=4096, redactor=redactor)
 
     async with AsyncExitStack() as opened:
-        await opened.enter_async_context(store)
+        if beside is None:
+            await opened.enter_async_context(store)
         sandbox = await opened.enter_async_context(Sandbox(time_limit_ms=2000))
         templates = await opened.enter_async_context(Templates())
         models = await opened.enter_async_context(ModelGateway(prices=prices) if models is None else models)
         dependencies = StepDependencies(sandbox=sandbox, templates=templates, models=models, clock=clock)
-        bus = MemoryBus()
+        bus = beside.bus if beside else MemoryBus()
         engine = Engine(
             store=store,
             bus=bus,
@@ -97,6 +105,8 @@ async def open_harness(
             max_queued_runs=line,
             memory=memory,
             limits=limits,
+            shares_store=shares_store,
+            executes=executes,
         )
         yield EngineHarness(store, bus, await opened.enter_async_context(engine), clock)
 
@@ -114,6 +124,7 @@ async def start(
     *,
     capture: CaptureMode = "full",
     segment: Segment | None = None,
+    outputs: LiveOutputs | None = None,
 ) -> StartedRun:
     """Starts a run of the flow, a struct or the `steps` of a file, and returns the engine's handle."""
     if isinstance(flow, str):
@@ -121,7 +132,7 @@ async def start(
     project = await house.store.ensure_project("acme", "demo")
     record = await house.store.put_draft(project.id, flow.slug, name=None, capture=None, source=flow.encode())
     plan = RunSpec(flow=flow, version=0, inputs=inputs or {}, capture=capture, trigger_type="api")
-    return await house.engine.start(record, plan, segment)
+    return await house.engine.start(record, plan, segment, outputs=outputs)
 
 
 async def follow(house: EngineHarness, run_id: str, *, until: int | None = None) -> None:

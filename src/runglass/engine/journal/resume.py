@@ -51,9 +51,9 @@ class ResumeState(NamedTuple):
     `tool_loop` is the one that it goes on with, `left_behind` that of a step that its caller went back from.
     `outputs` are those by step id before the segment, `checkpoints` the finished steps of the segment itself.
     `earlier` are steps that may be run once more though they have ended: `reached` is how far they go.
-    `checkpoint` keeps `begun` where that follows a pause. `iterations` and `output_bytes` are the parts of
-    its limits that the run has used, but for those that the walk counts once more. `request_bytes` is about
-    the size of the inputs as JSON.
+    `checkpoint` keeps `begun` where that follows a pause and is not stored yet. `iterations` and
+    `output_bytes` are the parts of its limits that the run has used, but for those that the walk counts once
+    more. `request_bytes` is about the size of the inputs as JSON.
     """
 
     begun: SegmentSpec
@@ -79,9 +79,9 @@ def new_state(run: RunRecord, begun: SegmentSpec, *, request_bytes: int = 0) -> 
 
 
 async def paused_state(
-    store: Store, paused: PausedRun, begun: SegmentSpec, checkpoint: Checkpoint
+    store: Store, paused: PausedRun, begun: SegmentSpec, checkpoint: Checkpoint | None = None
 ) -> ResumeState:
-    """Of a run that goes on after its pause with `begun`, which `checkpoint` keeps.
+    """Of a run that goes on after its pause with `begun`; `checkpoint` keeps that where it is not stored yet.
 
     Raises StoreError, RunUnreadable.
     """
@@ -120,6 +120,11 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
             return None
         if run.status == "pending":
             return new_state(run, begun)
+        if run.status == "paused":
+            if pause is None:
+                return None
+            paused = PausedRun(run, begun.plan, pause, outputs, begun.segment.step_inputs, size_of(rows))
+            return await paused_state(store, paused, begun)
         state = await stored_fold(store, run)
         cut_off = {}
         for change in state.open_steps:

@@ -64,6 +64,8 @@ class Maintenance:
         now = self._clock.now()
         await self._store.forget_calls(before=iso(now - CALLS_KEPT))
         for run in await self._store.paused_runs():
+            if run.is_resuming:
+                continue
             try:
                 since = datetime.fromisoformat(await last_time(self._store, run))
                 if now - since > self._pause_limit:

@@ -1,5 +1,7 @@
 """Cancelling a run, or deleting it for good, in both path forms."""
 
+import asyncio
+from contextlib import aclosing, suppress
 from typing import Literal
 
 import msgspec
@@ -11,6 +13,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.security.authentication import actor_of, no_run, runtime_of
+from runglass.server.security.revocation import while_awaited
 from runglass.store.records import RunRecord
 
 PURGE = Parameter(
@@ -21,6 +24,9 @@ PURGE = Parameter(
 )
 
 REASON = "cancelled by a caller"
+ENDS_SOON = "the run is cancelled all the same, by the process that has it"
+CLAIMED_S = 5.0
+"""How long after the end of a lease another process has claimed the runs under it."""
 
 
 class CancelResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -45,7 +51,7 @@ async def cancel(request: ApiRequest, run: RunRecord, purge: bool) -> Response:
     try:
         if not await _request_end(runtime, run):
             raise _has_ended(run)
-        ended = await _ended_run(runtime, run)
+        ended = await _ended_run(request, run)
     except StoreError as error:
         raise _not_recorded(run) from error
     if ended.status != "cancelled":
@@ -62,21 +68,34 @@ async def _purge(request: ApiRequest, run: RunRecord) -> Response:
     runtime = runtime_of(request)
     if not run.ended:
         await _request_end(runtime, run)
-    run = await _ended_run(runtime, run)
+    run = await _ended_run(request, run)
     if not await runtime.removal.purge(run, by=actor_of(request)):
         raise no_run(run.id)
     return answer(CancelResult(execution_id=run.id, status="purged"), status=202)
 
 
-async def _ended_run(runtime: Runtime, run: RunRecord) -> RunRecord:
+async def _ended_run(request: ApiRequest, run: RunRecord) -> RunRecord:
     """The run after its end is stored. Until the log has the end, a crash would let the run go on."""
+    runtime = runtime_of(request)
     await runtime.engine.join(run.id)
     now = await runtime.store.run(run.id)
+    if now is not None and not now.ended and runtime.engine.shares_store:
+        now = await while_awaited(request, None, _followed_end(runtime, now), otherwise=ENDS_SOON)
     if now is None:
         raise no_run(run.id)
     if not now.ended:
         raise _not_recorded(run)
     return now
+
+
+async def _followed_end(runtime: Runtime, run: RunRecord) -> RunRecord | None:
+    """The run once another process has ended it; as it is where that takes longer than to lose a process."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(runtime.settings.lease_s + CLAIMED_S):
+            async with aclosing(runtime.tails.follow(run, after=run.head)) as pages:
+                async for _ in pages:
+                    pass
+    return await runtime.store.run(run.id)
 
 
 def _has_ended(run: RunRecord) -> APIError:
@@ -98,4 +117,6 @@ async def _request_end(runtime: Runtime, run: RunRecord) -> bool:
     now = await runtime.store.run(run.id)
     if now is None or now.ended:
         return False
-    return engine.cancel(run.id, reason=REASON) or await engine.cancel_paused(now, reason=REASON)
+    if engine.cancel(run.id, reason=REASON) or await engine.cancel_paused(now, reason=REASON):
+        return True
+    return await engine.request_cancel(run.id, reason=REASON)

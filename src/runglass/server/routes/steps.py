@@ -103,7 +103,8 @@ async def _step(
         if call is None:
             outputs = LiveOutputs()
             started = await begin(outputs)
-            return await _stream(request, started.id, started.head, (started, outputs))
+            live = None if started.is_shared else (started, outputs)
+            return await _stream(request, started.id, started.head, live)
         async with hold_idempotency_lock(request, own, call) as before:
             if before is None:
                 try:

@@ -11,7 +11,6 @@ from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.errors import APIError, api_error
 from runglass.run_api import ToolCallsRequired
-from runglass.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.error_responses import error_body, once_started
 from runglass.server.security.authentication import no_run, runtime_of
@@ -32,17 +31,33 @@ async def outcome_of(
             outcome = await while_allowed(request, started.id, _await_outcome(started))
     except LeaseLost:
         with once_started(started.id):
-            runtime = runtime_of(request)
-            run = await runtime.store.run(started.id)
-            if run is None:
-                raise no_run(started.id) from None
-            return await response_of(request, await wait_until_idle(request, run))
+            return await _followed_response(request, started)
     except RunReleased as left:
-        message = "the server is being stopped; the run goes on after its next start"
-        # UNAVAILABLE lets clients call again: under a key they get this run's outcome, else a second run.
-        code = "UNAVAILABLE" if "idempotency-key" in request.headers else "INTERNAL_ERROR"
-        raise api_error(code, message, execution_id=started.id) from left
+        raise _released(request, started.id) from left
     return await _response(started.id, flow_id, block_count, outcome)
+
+
+async def _followed_response(request: ApiRequest, started: StartedRun) -> StoredResponse:
+    """The response for a run that another process executes, once the store has its end."""
+    run = await runtime_of(request).store.run(started.id)
+    if run is None:
+        raise no_run(started.id)
+    # While the segment has not begun, the run is still in the pause before it.
+    beyond = started.head if run.is_resuming else -1
+    try:
+        run = await wait_until_idle(request, run, beyond=beyond)
+    except APIError as error:
+        if error.code != "UNAVAILABLE":
+            raise
+        raise _released(request, started.id) from error
+    return await response_of(request, run)
+
+
+def _released(request: ApiRequest, run_id: str) -> APIError:
+    message = "the server is being stopped; the run goes on after its next start"
+    # UNAVAILABLE lets clients call again: under a key they get this run's outcome, else a second run.
+    code = "UNAVAILABLE" if "idempotency-key" in request.headers else "INTERNAL_ERROR"
+    return api_error(code, message, execution_id=run_id)
 
 
 async def _await_outcome(started: StartedRun) -> RunOutcome:
@@ -95,7 +110,7 @@ def tool_calls_required(
 
 async def response_of(request: ApiRequest, run: RunRecord) -> StoredResponse:
     """The response for a run of an earlier call, from its stored data."""
-    runtime: Runtime = runtime_of(request)
+    runtime = runtime_of(request)
     with decoding(run.id):
         block_count = msgspec.json.decode(run.summary, type=RunSummary).step_count or 0
     if run.status == "completed":

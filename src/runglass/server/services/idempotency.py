@@ -170,7 +170,7 @@ async def _never_resumed(request: ApiRequest, call: IdempotencyRecord) -> bool:
     if call.status is not None or runtime.engine.is_active(call.run_id):
         return False
     run = await runtime.store.run(call.run_id)
-    return run is not None and run.status == "paused" and run.head == call.head
+    return run is not None and run.status == "paused" and run.head == call.head and not run.is_resuming
 
 
 async def _repeated_answer(

@@ -58,7 +58,7 @@ class LiveContent:
 
 
 class StoredContent:
-    """Content for a call under an Idempotency-Key: kept with its events, and the same for each repeat."""
+    """Content that the store keeps with the events: the same for repeats of a call, and on each server."""
 
     def __init__(self, store: Store, run: RunRecord) -> None:
         self._store = store

@@ -1,0 +1,271 @@
+"""Several processes on one store: a run is executed by any of them, and reached from each."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from runglass.engine.active_runs import StartedRun
+from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.engine.run_outcome import LeaseLost, RunOutcome
+from runglass.engine.steps.live_outputs import LiveOutputs
+from runglass.errors import FlowExecutionError
+from runglass.events import FlowCancelled, StepCompleted, decode_event
+from runglass.log_tail import Tails
+from runglass.store.records import RunRecord
+from runglass.store.sqlite.store import SqliteStore
+from tests.fakes import LEASE_S, VirtualClock
+from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
+from tests.unit.engine.test_segments import TALK, TOOLS, WALK
+
+HOLD = "- {id: hold, type: wait, ms: 60000}\n- {id: after, type: passthrough}\n"
+PAUSES = {"step_paused", "step_paused_for_tool_calls"}
+NO_OUTCOME = RunOutcome("")
+
+
+class HeldClock(VirtualClock):
+    """A clock on which a wait of a flow takes until it is cut off."""
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds == 60:
+            await asyncio.Event().wait()
+        await super().sleep(seconds)
+
+
+class Machines(NamedTuple):
+    """A process that only takes calls, and two that execute runs, on one store."""
+
+    front: EngineHarness
+    worker: EngineHarness
+    other: EngineHarness
+
+
+@pytest.fixture
+async def machines(tmp_path: Path) -> AsyncIterator[Machines]:
+    async with AsyncExitStack() as opened:
+        store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+        front = await opened.enter_async_context(
+            open_harness(store, clock=HeldClock(), shares_store=True, executes=False)
+        )
+        worker, other = [
+            await opened.enter_async_context(open_harness(store, beside=front, shares_store=True))
+            for _ in range(2)
+        ]
+        yield Machines(front, worker, other)
+
+
+async def stored(house: EngineHarness, run_id: str) -> RunRecord:
+    run = await house.store.run(run_id)
+    assert run is not None
+    return run
+
+
+async def until_idle(house: EngineHarness, run_id: str) -> RunRecord:
+    """The run once its segment has ended, wherever."""
+    run = await stored(house, run_id)
+    while not run.ended and (run.status != "paused" or run.is_resuming):
+        pages = Tails(house.store, house.bus, poll_s=0.01).follow(run, after=run.head, until=PAUSES)
+        async with asyncio.timeout(10), aclosing(pages):
+            async for _ in pages:
+                pass
+        run = await stored(house, run_id)
+    return run
+
+
+async def until_going_on(house: EngineHarness, run_id: str) -> None:
+    await follow(house, run_id, until=2)
+
+
+async def resume(house: EngineHarness, run_id: str, segment: Segment, **more: Any) -> StartedRun:
+    paused = await house.engine.paused(await stored(house, run_id))
+    return await house.engine.resume(paused, paused.plan, segment, **more)
+
+
+async def types(house: EngineHarness, run_id: str) -> list[str]:
+    return (await read(house, run_id, NO_OUTCOME)).types()
+
+
+async def test_a_run_is_executed_by_the_process_that_claims_it(machines: Machines, tmp_path: Path) -> None:
+    started = await start(machines.front, WALK, {"n": 3})
+    assert started.is_shared
+    with pytest.raises(LeaseLost):
+        await started.outcome()
+    assert (await stored(machines.front, started.id)).status == "pending"
+    await machines.worker.engine.keep_lease()
+    await until_idle(machines.front, started.id)
+    ran = await read(machines.front, started.id, NO_OUTCOME)
+    async with open_harness(SqliteStore(tmp_path / "alone", synchronous="NORMAL")) as alone:
+        local = await start(alone, WALK, {"n": 3})
+        assert ran.types() == (await read(alone, local.id, await local.outcome())).types()
+    result, _ = await machines.front.store.outcome((await stored(machines.front, started.id)).no)
+    assert msgspec.json.decode(result or b"") == {"n": 40, "a": 4}
+
+
+async def test_what_the_log_may_not_keep_goes_to_the_caller_through_the_store(machines: Machines) -> None:
+    outputs = LiveOutputs()
+    front = machines.front
+    run_id = (await start(front, WALK, {"n": 3}, capture="off", outputs=outputs)).id
+    await machines.worker.engine.keep_lease()
+    run = await until_idle(front, run_id)
+    owed = {
+        event.step_id: await front.store.owed(run.no, seq)
+        for seq, data in await front.store.events(run.no, after=0, limit_bytes=1 << 20)
+        if isinstance(event := decode_event(data), StepCompleted)
+    }
+    assert owed == {"a": b'{"n":4}', "small": b'{"n":4}', "z": b'{"n":40,"a":4}'}
+    assert not outputs.held_bytes
+
+
+async def test_a_run_that_nobody_follows_by_steps_leaves_no_content_behind(machines: Machines) -> None:
+    run_id = (await start(machines.front, WALK, {"n": 3}, capture="off")).id
+    await machines.worker.engine.keep_lease()
+    run = await until_idle(machines.front, run_id)
+    assert [await machines.front.store.owed(run.no, seq) for seq in range(1, run.head + 1)] == [
+        None
+    ] * run.head
+
+
+async def test_tool_results_reach_a_run_from_a_process_that_executes_nothing(
+    machines: Machines, tmp_path: Path
+) -> None:
+    async def answered(house: EngineHarness, worker: EngineHarness) -> list[str]:
+        segment = Segment(offer=ToolOffer(tools=TOOLS))
+        run_id = (await start(house, TALK, {"message": "hello"}, segment=segment)).id
+        for _ in range(2):
+            await worker.engine.keep_lease()
+            run = await until_idle(house, run_id)
+            assert run.status == "paused"
+            pause = (await house.engine.paused(run)).pause
+            assert pause.tool_loop is not None
+            [call] = pause.tool_loop.calls
+            results = [{"role": "tool", "toolCallId": call["id"], "content": "so"}]
+            started = await resume(house, run_id, Segment(first=pause.cursor, results=results))
+            assert started.head == run.head
+            if house.engine.shares_store:
+                assert started.is_shared
+                assert (await stored(house, run_id)).is_resuming
+                continue
+            await started.outcome()
+        await worker.engine.keep_lease()
+        assert (await until_idle(house, run_id)).status == "completed"
+        return await types(house, run_id)
+
+    shared = await answered(machines.front, machines.worker)
+    async with open_harness(SqliteStore(tmp_path / "alone", synchronous="NORMAL")) as alone:
+        assert shared == await answered(alone, alone)
+
+
+async def test_going_back_to_an_earlier_step_is_the_same_on_another_process(
+    machines: Machines, tmp_path: Path
+) -> None:
+    async def walked(house: EngineHarness, worker: EngineHarness) -> list[str]:
+        run_id = (await start(house, WALK, {"n": 3}, segment=Segment(last=1))).id
+        for segment in (Segment(first=0, last=1), Segment(first=2)):
+            await worker.engine.keep_lease()
+            assert (await until_idle(house, run_id)).status == "paused"
+            started = await resume(house, run_id, segment)
+            if not started.is_shared:
+                await started.outcome()
+        await worker.engine.keep_lease()
+        assert (await until_idle(house, run_id)).status == "completed"
+        return await types(house, run_id)
+
+    shared = await walked(machines.front, machines.worker)
+    async with open_harness(SqliteStore(tmp_path / "alone", synchronous="NORMAL")) as alone:
+        assert shared == await walked(alone, alone)
+
+
+async def paused_run(machines: Machines) -> RunRecord:
+    run_id = (await start(machines.front, WALK, {"n": 3}, segment=Segment(last=0))).id
+    await machines.worker.engine.keep_lease()
+    return await until_idle(machines.front, run_id)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (1, 2), (0, 0)])
+async def test_of_two_processes_that_resume_one_pause_one_does(
+    machines: Machines, order: tuple[int, int]
+) -> None:
+    run = await paused_run(machines)
+    houses = [machines[place] for place in order]
+    both = [await house.engine.paused(run) for house in houses]
+    got = await asyncio.gather(
+        *(
+            house.engine.resume(paused, paused.plan, Segment(first=1))
+            for house, paused in zip(houses, both, strict=True)
+        ),
+        return_exceptions=True,
+    )
+    [refused] = [each for each in got if isinstance(each, BaseException)]
+    assert isinstance(refused, FlowExecutionError)
+    assert refused.code == "RUN_NOT_PAUSED"
+    await machines.worker.engine.keep_lease()
+    await until_idle(machines.front, run.id)
+    assert (await types(machines.front, run.id)).count("flow_completed") == 1
+
+
+async def test_a_run_whose_next_segment_is_stored_waits_for_no_call(machines: Machines) -> None:
+    run = await paused_run(machines)
+    await resume(machines.front, run.id, Segment(first=1))
+    with pytest.raises(FlowExecutionError, match="waits for no call"):
+        await machines.other.engine.paused(await stored(machines.front, run.id))
+
+
+async def test_a_resumed_run_goes_on_elsewhere_if_its_process_dies_at_once(machines: Machines) -> None:
+    run = await paused_run(machines)
+    paused = await machines.worker.engine.paused(run)
+    begin = machines.worker.engine.resume(paused, paused.plan, Segment(first=1))
+    await begin
+    await machines.worker.engine.stop()
+    await machines.other.engine.keep_lease()
+    assert (await until_idle(machines.front, run.id)).status == "completed"
+
+
+async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines) -> None:
+    watch = asyncio.create_task(machines.worker.engine.watch_requests())
+    run_id = (await start(machines.front, HOLD)).id
+    await machines.worker.engine.keep_lease()
+    await until_going_on(machines.front, run_id)
+    engine = machines.front.engine
+    assert not engine.cancel(run_id, reason="why")
+    assert not await engine.cancel_paused(await stored(machines.front, run_id), reason="why")
+    async with asyncio.timeout(0.5):
+        assert await engine.request_cancel(run_id, reason="why")
+        await follow(machines.front, run_id)
+    end = (await read(machines.front, run_id, NO_OUTCOME)).events[-1]
+    assert isinstance(end, FlowCancelled)
+    assert end.reason == "why"
+    assert not await engine.request_cancel(run_id, reason="again"), "it has ended"
+    watch.cancel()
+
+
+async def test_a_run_whose_process_died_is_cancelled_by_the_one_that_claims_it(machines: Machines) -> None:
+    run_id = (await start(machines.front, HOLD)).id
+    await machines.worker.engine.keep_lease()
+    await until_going_on(machines.front, run_id)
+    assert await machines.front.engine.request_cancel(run_id, reason="why")
+    machines.front.clock.set_back(-2 * LEASE_S)
+    await machines.other.engine.keep_lease()
+    await follow(machines.front, run_id)
+    assert (await types(machines.front, run_id))[-1] == "flow_cancelled"
+    assert "after" not in {step[0] for step in (await read(machines.front, run_id, NO_OUTCOME)).steps()}
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+async def test_a_resumed_run_is_cancelled_before_its_segment_begins(
+    machines: Machines, claimed: bool
+) -> None:
+    run = await paused_run(machines)
+    if claimed:
+        await machines.front.engine.request_cancel(run.id, reason="why")
+    await resume(machines.front, run.id, Segment(first=1))
+    if not claimed:
+        resuming = await stored(machines.front, run.id)
+        assert await machines.front.engine.cancel_paused(resuming, reason="why")
+    await machines.worker.engine.keep_lease()
+    await follow(machines.front, run.id)
+    assert (await types(machines.front, run.id))[-1] == "flow_cancelled"
+    assert {step[0] for step in (await read(machines.front, run.id, NO_OUTCOME)).steps()} == {"a"}
