@@ -93,6 +93,11 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """
     if settings.bus != "memory://":
         raise SettingsError(f"bus {settings.bus!r} is not supported here; use memory://")
+    if settings.postgres is None and not settings.executes_runs:
+        raise SettingsError(
+            "executes_runs is false, and no other process executes the runs of a SQLite file; leave it true,"
+            " or name a store on PostgreSQL"
+        )
     try:
         redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
     except ValueError as error:
@@ -166,6 +171,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 log_bytes=settings.run_log_bytes,
             ),
             shares_store=settings.postgres is not None,
+            executes=settings.executes_runs,
         ) as engine:
             housekeeping = Maintenance(
                 store=store,
@@ -180,12 +186,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 default=Retention(settings.retention_days, settings.content_retention_days),
             )
             supervised = [
-                SupervisedTask(
-                    "the lease keeper",
-                    engine.run_forever,
-                    clock=dependencies.clock,
-                    vital=True,
-                    settled_s=settings.lease_s,
+                *(
+                    SupervisedTask(name, work, clock=clock, vital=True, settled_s=settings.lease_s)
+                    for name, work in (("the lease keeper", engine.run_forever),)
+                    if settings.executes_runs
                 ),
                 *(
                     SupervisedTask(name, work, clock=dependencies.clock, vital=False, settled_s=SETTLED_S)
@@ -195,7 +199,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                         ("the removal of runs", removal.run_forever),
                         *(
                             (("the watch for requests", engine.watch_requests),)
-                            if engine.shares_store
+                            if engine.shares_store and settings.executes_runs
                             else ()
                         ),
                         *((("the watch for other servers", watch.watch_forever),) if watch else ()),

@@ -128,6 +128,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float,
         Meta(gt=0, description="seconds after which others go on with the runs of a process that is gone"),
     ] = 10.0
+    executes_runs: Annotated[
+        bool,
+        Meta(
+            description="whether the server executes runs itself; false leaves them to other processes on the"
+            " same PostgreSQL"
+        ),
+    ] = True
     max_concurrent_runs: Annotated[
         int,
         Meta(
