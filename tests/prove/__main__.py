@@ -82,8 +82,9 @@ def tails(**options: object) -> None:
 @everything.command()
 @click.option("--seeds", type=COUNT)
 @click.option("--first", type=click.IntRange(min=0))
+@click.option("--engines", type=COUNT)
 def simulate(**options: object) -> None:
-    """The engine on a virtual clock, with failures, cancellations and crashes: the laws of the log hold."""
+    """Engines on one store and a virtual clock, with failures and crashes: the laws of the log hold."""
     prove("simulate", **options)
 
 

@@ -1,8 +1,9 @@
 """`prove simulate`: the engine on a virtual clock, in a world where a seed decides on all that happens.
 
-It decides on flows, durations and failures, on when callers start, resume and cancel runs, when processes
-crash (at any moment and around any commit), stop, and sleep until another machine has their runs, when the
-disk is full or gone, and when clocks are set back. After each commit the laws of the log are checked
+It decides on flows, durations and failures, on when callers start, resume, cancel and follow runs, when
+processes crash (at any moment and around any commit), stop, and sleep until another machine has their runs,
+when the disk is full or gone, when clocks are set back, and which wake-ups are lost, late or repeated. One to
+three engines work on one store. After each commit the laws of the log are checked
 (`simulating/laws.py`). To replay a seed that lies: `python -m tests.prove simulate --first SEED --seeds 1`.
 """
 
@@ -19,13 +20,16 @@ CONTROL_FROM = 1000
 """With so many seeds, those of a store with a fault must show it; the rarest shows in one of 150."""
 
 
-def simulate(seeds: int = 2000, first: int = 0) -> list[str]:
-    """What was tried with the seeds from `first` on. Raises AssertionError for the first seed with a lie."""
+def simulate(seeds: int = 2000, first: int = 0, engines: int | None = None) -> list[str]:
+    """What was tried with the seeds from `first` on. Raises AssertionError for the first seed with a lie.
+
+    Each seed has its own number of engines, unless `engines` says how many they are.
+    """
     began_s = time.monotonic()
     seen: Counter[str] = Counter()
     digest = hashlib.sha256()
     for seed in range(first, first + seeds):
-        lived = _lived(seed)
+        lived = _lived(seed, engines)
         seen += lived.seen
         digest.update(lived.digest.encode())
     per_s = seeds / (time.monotonic() - began_s)
@@ -35,6 +39,9 @@ def simulate(seeds: int = 2000, first: int = 0) -> list[str]:
         _told("runs", seen),
         _told("callers", seen),
         _told("trouble", seen),
+        _told("wake-ups", seen),
+        _told("readers", seen),
+        _told("engines", seen),
         f"all logs together: {digest.hexdigest()[:12]}",
     ]
     if seeds >= CONTROL_FROM:
@@ -42,11 +49,12 @@ def simulate(seeds: int = 2000, first: int = 0) -> list[str]:
     return report
 
 
-def _lived(seed: int) -> Lived:
+def _lived(seed: int, engines: int | None) -> Lived:
     try:
-        return live(seed)
+        return live(seed, engines=engines)
     except AssertionError as lie:
         replay = f"python -m tests.prove simulate --first {seed} --seeds 1"
+        replay += "" if engines is None else f" --engines {engines}"
         raise AssertionError(f"seed {seed}: {lie}; replay it with `{replay}`") from lie
 
 

@@ -72,7 +72,9 @@ class Callers:
             life = chance.choice(lives)
             done = life.process.start(self._call(life, plan, segment))
             await asyncio.wait({done}, timeout=5.0)
-            if world.laws.named(f"r{self._labels}") is not None:
+            log = world.laws.named(f"r{self._labels}")
+            if log is not None:
+                world.readers.follow(log)
                 return
             await asyncio.sleep(0.1)
 

@@ -5,7 +5,7 @@ that. When something happens, and why, is not known here.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -212,13 +212,17 @@ def _firsts(rows: Sequence[Any]) -> list[Any]:
 
 
 class Laws:
-    """The laws for one database; `watch` hears of each commit."""
+    """The laws for one database; `watch` hears of each commit.
+
+    `on_takeover` hears of each process that has just lost a run to another one.
+    """
 
     def __init__(self) -> None:
         self.logs: dict[int, Log] = {}
         self.late_effects = 0
         self.budgeted = False
         self.db: sqlite3.Connection | None = None
+        self.on_takeover: Callable[[Process], None] = lambda _: None
 
     def named(self, label: str) -> Log | None:
         return next((log for log in self.logs.values() if log.label == label), None)
@@ -244,7 +248,10 @@ class Laws:
                 log = self.logs[no] = Log(no, run_id, begun, budgeted=self.budgeted)
                 log.fence, log.holder = fence, process
             elif fence != log.fence:
+                before = log.holder
                 log.claim(fence, process)
+                if before is not None and before is not process:
+                    self.on_takeover(before)
 
     def effect(self, label: str, address: Address, process: Process) -> None:
         """Something was done for a step. Raises AssertionError if the log says that it has ended well."""

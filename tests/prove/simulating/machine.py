@@ -1,13 +1,14 @@
 """A machine of the simulation, and the processes that live and die on it, one after another."""
 
 import asyncio
+from contextvars import Context
 from typing import TYPE_CHECKING
 
-from runglass.bus.memory import MemoryBus
 from runglass.engine.engine import Engine
 from runglass.engine.steps.dependencies import StepDependencies
 from runglass.errors import StoreError
 from runglass.fold import Address
+from runglass.log_tail import Tails
 from tests.fakes import CRASH_RETRIES, LEASE_S
 from tests.prove.simulating.disk import Inline, Store
 from tests.prove.simulating.virtual import Clock, Process
@@ -15,6 +16,10 @@ from tests.prove.simulating.work import SimulatedModels, SimulatedSandbox, Simul
 
 if TYPE_CHECKING:
     from tests.prove.simulating.world import World
+
+
+TAIL_POLL_S = 5.0
+LONGEST_SLEEP_S = 4 * LEASE_S
 
 
 class Life:
@@ -26,6 +31,7 @@ class Life:
         self.over = asyncio.Event()
         self.engine: Engine | None = None
         self.died = False
+        self._linger_s: float | None = None
         self._world = world
         self._stop: asyncio.Future[float] = world.loop.create_future()
         chance = world.chance
@@ -38,6 +44,8 @@ class Life:
             die=self._die_in_commit,
         )
         self.store = Store(self.connections)
+        self.bus = world.wires.bus()
+        self.tails = Tails(self.store, self.bus, poll_s=TAIL_POLL_S)
         self._main = self.process.start(self._work())
         self._main.add_done_callback(self._end)
 
@@ -56,6 +64,19 @@ class Life:
         """As by SIGSTOP, and SIGCONT after a while."""
         self.process.halt()
         self._world.loop.call_later(seconds, self.wake)
+
+    def sleep_until_takeover(self, linger_s: float) -> None:
+        """As by SIGSTOP, and SIGCONT so long after another process has got one of its runs."""
+        self.process.halt()
+        self._linger_s = linger_s
+        self._world.loop.call_later(LONGEST_SLEEP_S, self.wake)
+
+    def lose_run(self) -> None:
+        """Another process has one of its runs."""
+        if self._linger_s is not None:
+            # Not in the process that has got the run, which may be halted meanwhile.
+            self._world.loop.call_later(self._linger_s, self.wake, context=Context())
+            self._linger_s = None
 
     def wake(self) -> None:
         if not self.died:
@@ -87,10 +108,9 @@ class Life:
                 models=SimulatedModels(chance),
                 clock=self.clock,
             )
-            bus = MemoryBus()
             async with Engine(
                 store=self.store,
-                bus=bus,
+                bus=self.bus,
                 dependencies=dependencies,
                 make_capture=world.capture,
                 crash_retries=CRASH_RETRIES,
@@ -131,6 +151,7 @@ class Machine:
             self.life = Life(world, f"{self._name}, life {len(self.past) + 1}")
             self.past.append(self.life)
             await self.life.over.wait()
+            world.wires.unplug(self.life.bus)
             if not world.closing:
                 await asyncio.sleep(world.chance.choice((0.1, 1.0, 1.0, 15.0)))
 

@@ -27,8 +27,11 @@ class Lived(NamedTuple):
     digest: str
 
 
-def live(seed: int, *, fault: Fault | None = None) -> Lived:
-    """Lives through the world of a seed, on a store with a fault or none. Raises AssertionError for a lie."""
+def live(seed: int, *, fault: Fault | None = None, engines: int | None = None, naps: bool = False) -> Lived:
+    """Lives through the world of a seed, on a store with a fault or none. Raises AssertionError for a lie.
+
+    `engines` and `naps` are as in `World`.
+    """
     numbers = itertools.count(1)
 
     def next_id() -> str:
@@ -39,7 +42,8 @@ def live(seed: int, *, fault: Fault | None = None) -> Lived:
         patch("runglass.store.sqlite.catalog.uuid7", next_id),
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
-        world = World(seed, cast(VirtualLoop, runner.get_loop()), fault=fault)
+        loop = cast(VirtualLoop, runner.get_loop())
+        world = World(seed, loop, fault=fault, engines=engines, naps=naps)
         runner.get_loop().set_exception_handler(_Troubles(world).take)
         try:
             with _heard(world):

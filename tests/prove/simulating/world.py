@@ -18,38 +18,60 @@ from tests.prove.simulating.disk import Disk, Fault, Inline, Mood, Store
 from tests.prove.simulating.flows import make_flow
 from tests.prove.simulating.laws import Laws, demand
 from tests.prove.simulating.machine import Life, Machine
+from tests.prove.simulating.readers import Readers
 from tests.prove.simulating.virtual import Process, VirtualLoop
+from tests.prove.simulating.wires import Wires
 
 CALM_S = 3600.0
 """How long runs may take once nothing happens to them any more; the longest flow takes some minutes."""
 BUDGET_USD = Decimal("0.00001")
 """A few answers of a model."""
+NAPS_SHARE, NAPS_PER_MINUTE = 0.1, 20.0
 MOODS: tuple[Mood, ...] = ("full", "full", "tight", "gone", "moody", "mute")
 
 _REDACTOR = Redactor()
 
 
 class World:
-    """Everything of one seed, and what happened in it, counted by name in `seen`."""
+    """Everything of one seed, and what happened in it, counted by name in `seen`.
 
-    def __init__(self, seed: int, loop: VirtualLoop, *, fault: Fault | None = None) -> None:
+    `engines` is how many there are, where the seed does not decide that; with `naps` they often sleep until
+    others have their runs.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        loop: VirtualLoop,
+        *,
+        fault: Fault | None = None,
+        engines: int | None = None,
+        naps: bool = False,
+    ) -> None:
         self.chance = Random(seed)
         self.loop = loop
         self.seen: Counter[str] = Counter()
         self.laws = Laws()
         self.disk = Disk(self.chance, self.laws.watch, fault)
         self.laws.db = self.disk.connection
+        self.laws.on_takeover = self._tell_loser
         self.lie: asyncio.Future[None] = loop.create_future()
         self.calm = False
         self.closing = False
-        self.machines = [Machine(self, number) for number in range(self.chance.choice((1, 2)))]
+        self.wires = Wires(loop, self.chance, self.seen)
+        count = engines or self.chance.choice((1, 2, 2, 3))
+        self.machines = [Machine(self, number) for number in range(count)]
         self.callers = Callers(self)
+        self.readers = Readers(self)
         self.wild_s = self.chance.choice((10.0, 30.0, 90.0))
         # Each seed has its own kind of weather: how often what happens, in events a minute.
         self._weather = {
             name: self.chance.choice((0.0, 0.0, 2.0, 10.0))
             for name in ("crash", "stop", "sleep", "disk", "clock", "budget")
         }
+        self._naps = naps or self.chance.random() < NAPS_SHARE
+        if self._naps:
+            self._weather["sleep"] = NAPS_PER_MINUTE
         self.commits_to_death = self.chance.choice((None, 5, 15, 40))
 
     @property
@@ -71,6 +93,7 @@ class World:
         if self.lie.done():
             self.lie.result()
         going.result()
+        self.seen[f"engines: worlds with {len(self.machines)}"] += 1
         self.seen["virtual seconds"] = round(self.loop.time())
         self.seen["events"] = sum(len(log.events) for log in self.laws.logs.values())
         self.seen["commits"] = self.disk.commits
@@ -101,6 +124,7 @@ class World:
         except TimeoutError:
             open_runs = {log.id: log.status for log in self.laws.logs.values() if not log.ended}
             raise AssertionError(f"{CALM_S} s after the last trouble there still are {open_runs}") from None
+        await self.readers.close()
         # Time enough for each engine to find out that it has nothing left to do.
         await asyncio.sleep(60.0)
         for life in self.lives():
@@ -159,12 +183,22 @@ class World:
                         life.stop(self.chance.choice((0.0, 0.5, 10.0)))
                     case "sleep":
                         self.seen["trouble: sleeping processes"] += 1
-                        life.sleep(self.chance.choice((0.5, 12.0, 15.0, 30.0)))
+                        seconds = self.chance.choice((0.5, 12.0, 15.0, 30.0, None))
+                        if seconds is None or self._naps:
+                            # The worst moment to go on: what it was about to write is as new as can be.
+                            life.sleep_until_takeover(self.chance.choice((0.0, 0.0, 0.001, 0.02)))
+                        else:
+                            life.sleep(seconds)
                     case "clock":
                         self.seen["trouble: jumping clocks"] += 1
                         # An hour may cost two machines an hour, as long as a lease then seems to last.
                         far_s = -3600.0 if self.alone else -60.0
                         life.clock.ahead_s += self.chance.choice((far_s, -5.0, -0.01, 5.0, 60.0))
+
+    def _tell_loser(self, process: Process) -> None:
+        for life in self.lives():
+            if life.process is process:
+                life.lose_run()
 
     def tell(self, check: Callable[[], None]) -> None:
         """Makes a check whose failure is a lie of this world, and nobody else's business."""

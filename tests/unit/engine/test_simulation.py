@@ -6,7 +6,7 @@ from tests.prove.simulate import simulate
 from tests.prove.simulating.disk import Fault
 from tests.prove.simulating.seed import live
 
-SEEDS = 80
+SEEDS = 60
 """`make prove` lives through 2,000."""
 
 
@@ -24,6 +24,12 @@ def test_a_seed_is_replayed_exactly() -> None:
 def test_a_store_that_does_not_keep_its_word_is_found_out(fault: Fault) -> None:
     with pytest.raises(AssertionError):
         [live(seed, fault=fault) for seed in range(20)]
+
+
+@pytest.mark.parametrize("engines", [2, 3])
+def test_a_store_that_ignores_the_fence_is_found_out(engines: int) -> None:
+    with pytest.raises(AssertionError, match=r"an append with fence \d+, not|there is more after that"):
+        [live(seed, fault="writers with an old fence", engines=engines, naps=True) for seed in range(80)]
 
 
 def test_a_lie_names_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
