@@ -1,5 +1,8 @@
 """The viewer: its page and files, and how a browser signs in with a key and out again."""
 
+import re
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
 import runglass
@@ -12,17 +15,40 @@ from runglass.server.requests.body_parsing import read_body
 from runglass.server.security.authentication import runtime_of
 from runglass.server.security.login_tickets import TICKET_S, is_from_this_machine
 from runglass.server.security.same_origin import require_own_navigation
-from runglass.server.security.session_cookie import began_of, cookie_with, cookie_without, session_of
+from runglass.server.security.session_cookie import (
+    began_of,
+    cookie_with,
+    cookie_without,
+    has_session,
+    session_of,
+)
 from runglass.server.viewer.assets import PAGE_HEADERS, Asset, Assets, assets
+
+ME = "/api/v1/viewer/me"
+FIRST_ROWS = "limit=20000"
+"""What the module `run/model.js` asks for first, to the letter."""
+_ID = re.compile("[0-9a-f-]{36}").fullmatch
 
 FOR_EVER = "public, max-age=31536000, immutable"
 ASK_AGAIN = "no-cache"
 
 
-async def page(request: ApiRequest, **_: str) -> Response:
-    """The viewer, whichever of its pages is asked for: the browser makes them of the API's answers."""
-    found = await _assets()
-    return _file(request, found.shell, etag=found.digest, cache=ASK_AGAIN)
+async def runs_page(request: ApiRequest) -> Response:
+    """The page of all runs: the browser makes it of the API's answers, as all pages."""
+    return await _page(request, "runs", ())
+
+
+async def run_page(request: ApiRequest, execution_id: str) -> Response:
+    """The page of a run."""
+    run = f"/api/v1/flow-runs/{execution_id}"
+    return await _page(
+        request, "run", (run, f"{run}/trace/outline?{FIRST_ROWS}") if _ID(execution_id) else ()
+    )
+
+
+async def compare_page(request: ApiRequest, a: str, b: str) -> Response:
+    """The page that compares two runs."""
+    return await _page(request, "compare", ())
 
 
 async def file(request: ApiRequest, digest: str, file: str) -> Response:
@@ -95,6 +121,17 @@ async def redeem_ticket(request: ApiRequest, ticket: str) -> Response:
         session_id = request.services.sessions.begin(key, began_s=found.began_s)
         headers |= {"location": found.page, "set-cookie": cookie_with(request.scope, session_id)}
     return Response(status_code=303, headers=headers)
+
+
+async def _page(request: ApiRequest, name: str, reads: Sequence[str]) -> Response:
+    """A page, which asks for what it `reads` at once where a browser is signed in.
+
+    One that is not would get refusals, and take them for the answers once it is.
+    """
+    found = await _assets()
+    is_signed_in = await has_session(runtime_of(request).store, request.services.sessions, request.scope)
+    shell = found.page(name, (ME, *reads) if is_signed_in else ())
+    return _file(request, shell, etag=f"{found.digest}-{is_signed_in:d}", cache=ASK_AGAIN)
 
 
 async def _assets() -> Assets:

@@ -29,6 +29,14 @@ async def authenticate_browser(store: Store, sessions: BrowserSessions, scope: S
     return key
 
 
+async def has_session(store: Store, sessions: BrowserSessions, scope: Scope) -> bool:
+    """Whether the request has the cookie of a session whose key is good. Raises StoreError."""
+    session_id = session_of(scope)
+    session = None if session_id is None else sessions.find(session_id)
+    key = None if session is None else await store.key(session.project_id, session.key_id)
+    return key is not None and key.revoked_at is None
+
+
 def began_of(sessions: BrowserSessions, scope: Scope) -> float | None:
     """When the session began that makes the request; None where a key does."""
     session_id = None if header(scope, "authorization") is not None else session_of(scope)

@@ -1,11 +1,16 @@
 """The files of the viewer as they are sent: under one hash of them all, so that a browser may keep them.
 
-A page of one version never gets a module of another, and nothing is asked for twice. Which modules there are
-is in the page itself, so that a browser fetches all of them at once.
+A page of one version never gets a module of another, and nothing is asked for twice. Which modules a page
+begins with is in the page itself, so that a browser fetches all of them at once; it has the others once it is
+seen.
 """
 
 import gzip
 import hashlib
+import html
+import posixpath
+import re
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -13,7 +18,11 @@ from typing import NamedTuple
 
 SHELL = "shell.html"
 MAIN = "main.js"
-STYLES = "styles"
+STYLES = "styles.css"
+"""All of `styles/`, joined: each further request takes a browser longer than its bytes."""
+PAGES = {"runs": "runs/page.js", "run": "run/page.js", "compare": "compare/page.js"}
+"""The module of each page; that of another one is loaded when somebody goes there."""
+_IMPORTED = re.compile(rb'\bfrom *"(\.[^"]+)"')
 
 MEDIA_TYPES = {
     "js": "text/javascript; charset=utf-8",
@@ -57,26 +66,38 @@ class Asset(NamedTuple):
 
 
 class Assets(NamedTuple):
-    """All files: `shell` is the page, `by_path` has what it loads, `digest` is the hash in its links."""
+    """All files: `by_path` has what pages load, `digest` is the hash in their links."""
 
     digest: str
-    shell: Asset
     by_path: dict[str, Asset]
+    shells: dict[str, bytes]
+
+    def page(self, name: str, reads: Iterable[str]) -> Asset:
+        """A page of `PAGES`. What it `reads` of the API is on its way before a script asks for it."""
+        links = "".join(
+            f'<link rel="preload" as="fetch" crossorigin href="{html.escape(path)}">\n    ' for path in reads
+        )
+        return _asset(SHELL, self.shells[name].replace(b"{reads}", links.encode()))
 
 
 @cache
 def assets() -> Assets:
     """The files, read once in the life of the process: some ten milliseconds."""
     found = dict(sorted(_files(files(__package__), "")))
-    page = found.pop(SHELL)
-    digest = hashlib.sha256(page)
+    shell = found.pop(SHELL)
+    sheets = [path for path in found if path.endswith(".css")]
+    found[STYLES] = b"".join(found.pop(path) for path in sheets)
+    digest = hashlib.sha256(shell)
     for path, content in found.items():
         digest.update(b"%b %d " % (path.encode(), len(content)) + content)
     name = digest.hexdigest()[:16]
     return Assets(
         digest=name,
-        shell=_asset(SHELL, _with_links(page, name, list(found))),
         by_path={path: _asset(path, content) for path, content in found.items()},
+        shells={
+            page: _with_links(shell, f"/viewer/{name}", _modules(found, [MAIN, module]))
+            for page, module in PAGES.items()
+        },
     )
 
 
@@ -90,15 +111,23 @@ def _files(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
     return found
 
 
-def _with_links(page: bytes, digest: str, paths: list[str]) -> bytes:
-    base = f"/viewer/{digest}"
-    links = [f'<link rel="stylesheet" href="{base}/{path}">' for path in paths if path.endswith(".css")]
-    links += [
-        f'<link rel="modulepreload" href="{base}/{path}">'
-        for path in paths
-        if path.endswith(".js") and "/" in path
-    ]
-    text = page.decode().replace("{base}", base).replace("{links}", "\n    ".join(links))
+def _modules(found: dict[str, bytes], entries: list[str]) -> list[str]:
+    """The modules that are loaded before the first of them runs."""
+    wanted: dict[str, None] = {}
+    while entries:
+        path = entries.pop(0)
+        if path not in wanted:
+            wanted[path] = None
+            folder = posixpath.dirname(path)
+            imported = _IMPORTED.findall(found[path])
+            entries += [posixpath.normpath(posixpath.join(folder, name.decode())) for name in imported]
+    return list(wanted)
+
+
+def _with_links(shell: bytes, base: str, modules: list[str]) -> bytes:
+    links = [f'<link rel="stylesheet" href="{base}/{STYLES}">']
+    links += [f'<link rel="modulepreload" href="{base}/{path}">' for path in modules if path != MAIN]
+    text = shell.decode().replace("{base}", base).replace("{links}", "\n    ".join(links))
     return text.encode()
 
 

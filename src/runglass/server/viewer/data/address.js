@@ -4,6 +4,9 @@ import { ATTEMPT, ITERATION, NONE, STEP } from "./columns.js";
 /** @typedef {import("./columns.js").Rows} Rows */
 /** @typedef {{step: string, iteration: number[], attempt: number}} Address `attempt` 0 where none is meant */
 
+/** The parts of the panel, of which an address names one. */
+export const TABS = ["overview", "input", "output", "error", "chat", "raw", "compare"];
+
 /** The address of a row. @param {Rows} rows @param {number} row @returns {Address} */
 export function addressOf(rows, row) {
   const step = [];

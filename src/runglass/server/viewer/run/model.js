@@ -96,8 +96,11 @@ export class RunModel {
 
   async open() {
     try {
+      const first = this.readPage(new Rows());
+      // Whoever reads the rows is told of it.
+      first.catch(() => {});
       this.take(await get(this.path, this.abort.signal));
-      await this.load();
+      await this.load(first);
       if (!this.hasEnded()) await this.followLive();
     } catch (error) {
       if (!this.abort.signal.aborted) this.problem.value = errorOf(error);
@@ -114,17 +117,23 @@ export class RunModel {
     this.abort.abort();
   }
 
-  /** Reads the outline, page by page: the first one is shown while the others come. @returns {Promise<void>} */
-  async load() {
+  /** The page of the outline that follows on these rows. @param {Rows} rows */
+  readPage(rows) {
+    const parameters = new URLSearchParams({ limit: String(rows.count ? PAGE : FIRST_PAGE) });
+    if (rows.count) {
+      parameters.set("after", String(rows.count - 1));
+      parameters.set("seq", String(this.seq));
+    }
+    return get(`${this.path}/trace/outline?${parameters}`, this.abort.signal);
+  }
+
+  /** Reads the outline, page by page: the first one is shown while the others come.
+   * @param {Promise<Json>} [first] that page, where it is on its way already @returns {Promise<void>} */
+  async load(first) {
     const rows = new Rows();
     let isShown = false;
     for (;;) {
-      const parameters = new URLSearchParams({ limit: String(rows.count ? PAGE : FIRST_PAGE) });
-      if (rows.count) {
-        parameters.set("after", String(rows.count - 1));
-        parameters.set("seq", String(this.seq));
-      }
-      const page = await get(`${this.path}/trace/outline?${parameters}`, this.abort.signal);
+      const page = await (rows.count || !first ? this.readPage(rows) : first);
       if (rows.count && page.seq !== this.seq) return this.load();
       rows.reserve(Math.min(page.rowCount, MOST_ROWS));
       rows.addPage(page);

@@ -2,8 +2,9 @@
 import { html, signal, useEffect, useLayoutEffect, useMemo, useRef } from "../core/html.js";
 import { ApiError } from "../core/api.js";
 import { bind } from "../core/keys.js";
+import { lazy } from "../core/lazy.js";
 import { go, place, setQuery } from "../core/router.js";
-import { addressIn, addressOf, isLeaf, queryOf, rowAt, titleOf } from "../data/address.js";
+import { addressIn, addressOf, isLeaf, queryOf, rowAt, TABS, titleOf } from "../data/address.js";
 import { NONE, STATUSES } from "../data/columns.js";
 import { exact } from "../data/format.js";
 import { flowOf } from "../data/run.js";
@@ -16,10 +17,11 @@ import { compareWithGood, Header, Why } from "./header.js";
 import { Minimap } from "./minimap.js";
 import { RunModel } from "./model.js";
 import { fold, most, move, nextError, reveal, unfold } from "./moves.js";
-import { Panel, TABS } from "./panel.js";
 import { Toolbar } from "./toolbar.js";
 
 /** @typedef {import("../data/address.js").Address} Address */
+
+const Panel = lazy(async () => (await import("./panel.js")).Panel);
 
 const NARROW = "(max-width: 700px)";
 
@@ -40,7 +42,8 @@ export function RunPage({ id }) {
   const filterField = useRef(null);
   const wanted = useRef(addressIn(place.value.query));
 
-  useEffect(() => {
+  // Before the first paint: what it asks for is on its way.
+  useLayoutEffect(() => {
     model.open();
     return () => model.close();
   }, [model]);

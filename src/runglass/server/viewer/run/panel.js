@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo } from "../core/html.js";
 import { place, setQuery } from "../core/router.js";
 import { STATUSES } from "../data/columns.js";
-import { isLeaf, titleOf, labelOf } from "../data/address.js";
+import { isLeaf, labelOf, TABS, titleOf } from "../data/address.js";
 import { size } from "../data/format.js";
 import { Mark } from "../parts/status.js";
 import { JsonTree } from "../parts/json_tree.js";
@@ -14,8 +14,6 @@ import { LargeContent } from "./large_content.js";
 import { ContainerFacts, Overview } from "./overview.js";
 import { Raw } from "./raw.js";
 import { reveal } from "./moves.js";
-
-export const TABS = ["overview", "input", "output", "error", "chat", "raw", "compare"];
 
 /** @param {{model: import("./model.js").RunModel, controls: import("./page.js").Controls}} props */
 export function Panel({ model, controls }) {
