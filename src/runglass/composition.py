@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runglass.bus.memory import MemoryBus
 from runglass.byte_cache import limit_caches
-from runglass.clock import Clock, SystemClock
+from runglass.clock import SystemClock
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.checks.checks import Checks
@@ -30,7 +30,6 @@ from runglass.runtime import Runtime
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import Store
 from runglass.store.data_lock import exclusive
-from runglass.store.postgres.process_watch import ProcessWatch
 from runglass.store.records import Retention
 from runglass.store.sqlite.store import SqliteStore
 
@@ -69,27 +68,24 @@ def _postgres(address: str) -> "PostgresStore":
 
 
 @asynccontextmanager
-async def _own_store(settings: Settings, clock: Clock) -> AsyncIterator[tuple[Store, ProcessWatch | None]]:
-    """The store, for the one process that runs flows on it, and a watch where others cannot be locked out."""
-    address = settings.postgres
-    if address is None:
-        with exclusive(settings.database):
-            async with _store(settings) as store:
-                # The data lock shuts out other processes, so all leases in the store belong to dead ones.
-                await store.end_lease(None)
-                yield store, None
+async def _runtime_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store of a process that runs flows on it; one in a file is for this process alone."""
+    if settings.postgres is not None:
+        async with _store(settings) as store:
+            yield store
         return
-    async with _postgres(address) as store:
-        watch = ProcessWatch(store, clock, name=settings.store_name, lease_s=settings.lease_s)
-        await watch.wait_until_alone()
-        yield store, watch
+    with exclusive(settings.database):
+        async with _store(settings) as store:
+            # The data lock shuts out other processes, so all leases in the store belong to dead ones.
+            await store.end_lease(None)
+            yield store
 
 
 @asynccontextmanager
 async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     """The runtime, until the block ends; runs that are not finished then go on after the next start.
 
-    Raises SettingsError, StoreError, and DataInUse while another process runs flows on the same data.
+    Raises SettingsError, StoreError, and DataInUse while another process has the same file.
     """
     if settings.bus != "memory://":
         raise SettingsError(f"bus {settings.bus!r} is not supported here; use memory://")
@@ -109,7 +105,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     limit_caches(settings.cache_limit_bytes)
     clock = SystemClock()
     async with (
-        _own_store(settings, clock) as (store, watch),
+        _runtime_store(settings) as store,
         Sandbox(
             time_limit_ms=settings.code_time_limit_ms,
             memory_limit_bytes=settings.code_memory_limit_bytes,
@@ -150,8 +146,6 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 redactions=redactions,
             )
 
-        # No other process imports a run.
-        await store.abandon_imports()
         async with Engine(
             store=store,
             bus=bus,
@@ -202,7 +196,6 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                             if engine.shares_store and settings.executes_runs
                             else ()
                         ),
-                        *((("the watch for other servers", watch.watch_forever),) if watch else ()),
                     )
                 ),
             ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runglass.admin_api import SERVER
-from runglass.errors import ImportConflict
+from runglass.errors import ImportConflict, StoreError
 from runglass.run_query import RunQuery
 from runglass.store.base import Store
 from runglass.store.import_records import ImportedFlow, ImportedRun
@@ -169,6 +169,26 @@ async def test_an_import_that_is_given_up_leaves_nothing(store: Store) -> None:
     run = await store.run(RUN)
     assert run is not None
     assert run.no > no, "no number is given twice"
+
+
+async def test_an_import_that_goes_on_is_not_taken_for_one_whose_process_is_gone(store: Store) -> None:
+    project_id = await project_id_of(store)
+    no = await store.begin_import(project_id, RUN)
+    await store.abandon_imports()
+    await store.import_rows(no, EVENTS, [row(1)])
+    await store.finish_import(imported(no, project_id), by=SERVER)
+    assert await store.events(no, after=0, limit_bytes=1000) == EVENTS
+
+
+async def test_an_import_that_was_given_up_cannot_go_on(store: Store) -> None:
+    project_id = await project_id_of(store)
+    no = await store.begin_import(project_id, RUN)
+    await store.abandon_imports(no)
+    with pytest.raises(StoreError, match="given up"):
+        await store.import_rows(no, EVENTS, [row(1)])
+    with pytest.raises(StoreError, match="given up"):
+        await store.finish_import(imported(no, project_id), by=SERVER)
+    assert await store.run(RUN) is None
 
 
 async def test_an_import_that_is_done_cannot_be_given_up(store: Store) -> None:

@@ -328,7 +328,7 @@ async def test_a_lease_keeps_runs_from_others_until_it_runs_out(store: Store) ->
     assert await store.claim_runs("two", now="2026-01-01T00:00:09Z", limit=10) == []
     assert await store.hold_lease("one", until="2026-01-01T00:00:20Z", renew=True)
     assert await store.claim_runs("two", now="2026-01-01T00:00:19Z", limit=10) == []
-    (taken,) = await store.claim_runs("two", now="2026-01-01T00:00:20Z", limit=10)
+    (taken,) = await store.claim_runs("two", now="2026-01-01T00:00:21Z", limit=10)
     assert (taken.id, taken.fence, taken.head) == (run.id, 3, 1)
     assert not await store.hold_lease("one", until="2026-01-01T00:00:30Z", renew=True), (
         "it knows that it lost"
@@ -342,25 +342,31 @@ async def test_a_run_is_free_at_once_when_its_lease_ends_or_is_released(store: S
     await make_run(store, "run-1")
     await make_run(store, "run-2")
     for owner in ("one", "two"):
-        assert await store.hold_lease(owner, until="2027", renew=False)
-    assert len(await store.claim_runs("one", now="2026", limit=10)) == 2
+        assert await store.hold_lease(owner, until="2027-01-01", renew=False)
+    assert len(await store.claim_runs("one", now="2026-01-01", limit=10)) == 2
     await store.release_run("run-1", "two")
-    assert await store.claim_runs("two", now="2026", limit=10) == [], "only its owner lets a run go"
+    assert await store.claim_runs("two", now="2026-01-01", limit=10) == [], "only its owner lets a run go"
     await store.release_run("run-1", "one")
-    assert [run.id for run in await store.claim_runs("two", now="2026", limit=10)] == ["run-1"]
+    assert [run.id for run in await store.claim_runs("two", now="2026-01-01", limit=10)] == ["run-1"]
     await store.end_lease("one")
-    assert [run.id for run in await store.claim_runs("two", now="2026", limit=10)] == ["run-2"]
+    assert [run.id for run in await store.claim_runs("two", now="2026-01-01", limit=10)] == ["run-2"]
     await store.end_lease(None)
-    assert len(await store.claim_runs("three", now="2026", limit=1)) == 1, "not more than asked for"
+    assert len(await store.claim_runs("three", now="2026-01-01", limit=1)) == 1, "not more than asked for"
+
+
+async def test_a_task_of_maintenance_is_kept_by_whoever_claims_it_again(store: Store) -> None:
+    for _ in range(2):
+        assert await store.claim_maintenance("removal", for_s=60)
+        assert await store.claim_maintenance("another", for_s=60)
 
 
 async def test_claims_are_counted_until_the_log_grows(store: Store) -> None:
     run = claimed = await make_run(store)
     for count in (0, 1, 2):
-        (claimed,) = await store.claim_runs(f"owner-{count}", now="2026", limit=1)
+        (claimed,) = await store.claim_runs(f"owner-{count}", now="2026-01-01", limit=1)
         assert claimed.claims == count
     await store.append(batch(claimed, 0, b"1"))
-    (claimed,) = await store.claim_runs("owner", now="2026", limit=1)
+    (claimed,) = await store.claim_runs("owner", now="2026-01-01", limit=1)
     assert (claimed.id, claimed.claims) == (run.id, 1)
 
 
@@ -388,25 +394,25 @@ NEXT_SEGMENT = Checkpoint("", "stretch", b"next")
 
 
 async def test_a_stored_segment_makes_a_paused_run_one_that_can_be_claimed(store: Store) -> None:
-    assert await store.hold_lease("me", until="2030", renew=False)
+    assert await store.hold_lease("me", until="2030-01-01", renew=False)
     paused, other = await paused_run(store), await paused_run(store, "other")
     resumed = await store.resume_run(paused, NEXT_SEGMENT, owner=None)
     assert resumed is not None
     assert (resumed.status, resumed.is_resuming, paused.is_resuming) == ("paused", True, False)
     assert await store.checkpoints(paused.no) == [NEXT_SEGMENT]
-    assert await store.free_runs("me", now="2026") == {paused.project_id: 1}
-    (claimed,) = await store.claim_runs("me", now="2026", limit=10, project_id=paused.project_id)
+    assert await store.free_runs("me", now="2026-01-01") == {paused.project_id: 1}
+    (claimed,) = await store.claim_runs("me", now="2026-01-01", limit=10, project_id=paused.project_id)
     assert (claimed.id, claimed.is_resuming, claimed.claims) == (paused.id, True, 0)
-    assert await store.free_runs("me", now="2026") == {}
+    assert await store.free_runs("me", now="2026-01-01") == {}
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(resumed, 1, b"2"))
     await store.append(batch(claimed, 1, b"2", status="paused"))
     again = await store.run(paused.id)
     assert again is not None
     assert not again.is_resuming, "it waits for another call now"
-    assert await store.claim_runs("you", now="2026", limit=10) == []
+    assert await store.claim_runs("you", now="2026-01-01", limit=10) == []
     assert await store.resume_run(again, NEXT_SEGMENT, owner=None) is not None
-    assert [run.id for run in await store.claim_runs("me", now="2026", limit=10)] == [again.id]
+    assert [run.id for run in await store.claim_runs("me", now="2026-01-01", limit=10)] == [again.id]
     assert [run.id for run in await store.paused_runs()] == [paused.id, other.id]
 
 
@@ -420,10 +426,10 @@ async def test_of_two_that_resume_a_paused_run_one_does(store: Store) -> None:
 
 
 async def test_a_run_that_is_resumed_by_a_process_that_dies_is_claimed_by_another(store: Store) -> None:
-    assert await store.hold_lease("one", until="2027", renew=False)
+    assert await store.hold_lease("one", until="2027-01-01", renew=False)
     assert await store.resume_run(await paused_run(store), NEXT_SEGMENT, owner="one") is not None
-    assert await store.claim_runs("two", now="2026", limit=10) == []
-    (claimed,) = await store.claim_runs("two", now="2028", limit=10)
+    assert await store.claim_runs("two", now="2026-01-01", limit=10) == []
+    (claimed,) = await store.claim_runs("two", now="2028-01-01", limit=10)
     assert (claimed.is_resuming, claimed.claims) == (True, 1)
 
 
@@ -433,15 +439,15 @@ async def test_a_run_that_ends_before_its_next_segment_is_not_claimed(store: Sto
     taken = await store.claim_waiting(resumed)
     assert taken is not None
     await store.append(batch(taken, 1, b"2", status="cancelled"))
-    assert await store.free_runs("me", now="2026") == {}
-    assert await store.claim_runs("me", now="2026", limit=10) == []
+    assert await store.free_runs("me", now="2026-01-01") == {}
+    assert await store.claim_runs("me", now="2026-01-01", limit=10) == []
 
 
 async def test_a_request_to_cancel_is_told_to_who_has_the_run(store: Store) -> None:
-    assert await store.hold_lease("me", until="2030", renew=False)
+    assert await store.hold_lease("me", until="2030-01-01", renew=False)
     run, other = await make_run(store, "run-1"), await make_run(store, "run-2")
     assert await store.request_cancel(other.id, reason="why") == "", "nobody has it"
-    claimed, waited = await store.claim_runs("me", now="2026", limit=10)
+    claimed, waited = await store.claim_runs("me", now="2026-01-01", limit=10)
     assert (claimed.cancel_reason, waited.cancel_reason) == (None, "why"), "whoever claims it is told"
     assert await store.cancel_requests("me") == {other.id: "why"}
     assert await store.request_cancel(run.id, reason="because") == "me"
@@ -462,41 +468,43 @@ async def test_only_one_process_takes_a_waiting_run(store: Store) -> None:
     with pytest.raises(WrongExpectedVersion):
         await store.append(batch(run, 0, b"1"))
     await store.append(batch(taken, 0, b"1", status="cancelled"))
-    (claimed,) = await store.claim_runs("me", now="2026", limit=10)
+    (claimed,) = await store.claim_runs("me", now="2026-01-01", limit=10)
     assert claimed.id == other.id
     assert await store.claim_waiting(claimed) is None, "somebody goes on with it"
 
 
 async def test_the_runs_that_can_be_claimed_are_counted(store: Store) -> None:
-    for owner, until in (("me", "2030"), ("other", "2027")):
+    for owner, until in (("me", "2030-01-01"), ("other", "2027-01-01")):
         assert await store.hold_lease(owner, until=until, renew=False)
     for number in range(5):
         await make_run(store, f"run-{number}")
-    assert sum((await store.free_runs("me", now="2026")).values()) == 5
-    await store.claim_runs("me", now="2026", limit=1)
-    await store.claim_runs("other", now="2026", limit=1)
-    assert sum((await store.free_runs("me", now="2026")).values()) == 3
-    assert sum((await store.free_runs("me", now="2028")).values()) == 4, "the lease of the other has run out"
+    assert sum((await store.free_runs("me", now="2026-01-01")).values()) == 5
+    await store.claim_runs("me", now="2026-01-01", limit=1)
+    await store.claim_runs("other", now="2026-01-01", limit=1)
+    assert sum((await store.free_runs("me", now="2026-01-01")).values()) == 3
+    assert sum((await store.free_runs("me", now="2028-01-01")).values()) == 4, (
+        "the lease of the other has run out"
+    )
 
 
 async def test_the_runs_of_one_project_are_claimed_past_those_of_another(store: Store) -> None:
-    assert await store.hold_lease("me", until="2030", renew=False)
+    assert await store.hold_lease("me", until="2030-01-01", renew=False)
     runs = [await make_run(store, f"run-{number}") for number in range(3)]
     other = await make_run(store, "run-other", project="other")
-    assert await store.free_runs("me", now="2026") == {runs[0].project_id: 3, other.project_id: 1}
-    (claimed,) = await store.claim_runs("me", now="2026", limit=10, project_id=other.project_id)
+    assert await store.free_runs("me", now="2026-01-01") == {runs[0].project_id: 3, other.project_id: 1}
+    (claimed,) = await store.claim_runs("me", now="2026-01-01", limit=10, project_id=other.project_id)
     assert claimed.id == "run-other"
     await store.append(batch(runs[1], 0, b"1"))
-    two = await store.claim_runs("me", now="2026", limit=2, project_id=runs[0].project_id)
+    two = await store.claim_runs("me", now="2026-01-01", limit=2, project_id=runs[0].project_id)
     assert [run.id for run in two] == ["run-0", "run-1"], "oldest first, begun or not"
-    assert await store.claim_runs("me", now="2026", limit=10, project_id=other.project_id) == []
+    assert await store.claim_runs("me", now="2026-01-01", limit=10, project_id=other.project_id) == []
 
 
 async def test_a_write_that_is_tried_leaves_nothing_behind(store: Store) -> None:
     await make_run(store)
     for _ in range(3):
         await store.check_write()
-    assert sum((await store.free_runs("me", now="2026")).values()) == 1
+    assert sum((await store.free_runs("me", now="2026-01-01")).values()) == 1
 
 
 async def test_owed_content_is_kept_as_long_as_its_call(store: Store) -> None:

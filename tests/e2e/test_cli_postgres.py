@@ -1,4 +1,4 @@
-"""The commands on a PostgreSQL: one server, its keys and flows, and a password that nobody gets to see."""
+"""The commands on a PostgreSQL: servers, their keys and flows, and a password that nobody gets to see."""
 
 import json
 from collections.abc import Iterator
@@ -29,6 +29,10 @@ def store() -> Iterator[dict[str, str]]:
         }
 
 
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
 def of_process(process: Process, name: str) -> str:
     return Path(f"/proc/{process.pid}/{name}").read_text()
 
@@ -57,15 +61,18 @@ def test_projects_keys_and_flows_are_in_the_database_and_a_server_runs_them(
         assert httpx2.get(f"{url}/health").json()["status"] == "ok"
         assert PASSWORD not in of_process(server, "cmdline") + of_process(server, "comm")
 
-        second = runglass("serve", "--port", "0", env=store, cwd=tmp_path)
-        assert second.returncode == 1
-        assert "another process runs flows on 'postgresql:///runglass_" in second.stderr
+        with started("serve", "--port", "0", env=store, cwd=tmp_path) as second:
+            other = second.line().removeprefix("ready ")
+            [run] = httpx2.get(f"{other}/api/v1/flow-runs", headers=bearer(key)).json()["runs"]
+            assert run["status"] == "completed", "each server has the runs of all"
+            assert second.terminate() == 0
+            told = second.rest_of_stderr()
 
         raw = runglass("data", "usage", env=store, cwd=tmp_path)
         assert raw.returncode == 2
         assert "for SQLite files alone" in raw.stderr
         assert server.terminate() == 0
-        told = [*server.rest_of_stderr(), second.stderr, raw.stderr, pushed.stderr, published.stderr]
+        told += [*server.rest_of_stderr(), raw.stderr, pushed.stderr, published.stderr]
     assert PASSWORD not in "".join(told)
     # Nothing was kept in a data folder, which is where SQLite's files would be.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["greet.yaml"]

@@ -190,7 +190,15 @@ class Store(Protocol):
     async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
         """Makes the lease of `owner`, or lets it last until a later ISO time.
 
-        False if there is none to renew: it ran out, and another process has taken the owner's runs over.
+        False if there is none to renew: it ran out, and another process has taken the owner's runs over. A
+        store of several machines measures leases by a clock of its own: to it, a time in a call about leases
+        says how long that is from now.
+        """
+
+    async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
+        """Whether this process is to do the task for the next `for_s` seconds, and no other one is.
+
+        Who has it may claim it again before that, and so keep it.
         """
 
     async def end_lease(self, owner: str | None) -> None:
@@ -425,7 +433,10 @@ class Store(Protocol):
         """
 
     async def abandon_imports(self, run_no: int | None = None) -> None:
-        """Purges what was imported of a run, or of all, that `finish_import` has not been called for."""
+        """Purges what was imported of a run, or of all that no living process imports any more.
+
+        Of these none can be finished after that: `import_rows` and `finish_import` raise StoreError.
+        """
 
     async def compact(self, *, limit_bytes: int) -> bool:
         """Gives about so much unused space back to the system; False if there is none worth it."""

@@ -39,7 +39,7 @@ async def prepared(store: Store) -> Known:
     await store.publish(run.flow_id)
     await store.put_draft(run.project_id, "flow", name="two", capture=None, source=b"2")
     key = await store.add_key(run.project_id, "read", b"digest", "nk_")
-    await store.hold_lease("me", until="2027", renew=False)
+    await store.hold_lease("me", until="2027-01-01", renew=False)
     await store.begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
     large = [Checkpoint("s", "", b"x" * 2_000_000)]
     await store.append(batch(ended, 0, b"{}", checkpoints=large, open_bytes=2_000_000))
@@ -67,7 +67,8 @@ CALLS: dict[str, Call] = {
     ),
     "begin_import": lambda store, known: store.begin_import(known.run.project_id, "another"),
     "check_write": lambda store, known: store.check_write(),
-    "claim_runs": lambda store, known: store.claim_runs("me", now="2026", limit=5),
+    "claim_maintenance": lambda store, known: store.claim_maintenance("removal", for_s=60),
+    "claim_runs": lambda store, known: store.claim_runs("me", now="2026-01-01", limit=5),
     "claim_waiting": lambda store, known: store.claim_waiting(known.paused),
     "create_run": lambda store, known: store.create_run(
         new_run(known.run.project_id, known.run.flow_id, id="new", call=IdempotencyKey("new", b"d"))
@@ -80,7 +81,7 @@ CALLS: dict[str, Call] = {
         imported(known.importing, known.run.project_id), by=SERVER
     ),
     "forget_calls": lambda store, known: store.forget_calls(before="9999"),
-    "hold_lease": lambda store, known: store.hold_lease("other", until="2028", renew=False),
+    "hold_lease": lambda store, known: store.hold_lease("other", until="2028-01-01", renew=False),
     "import_rows": lambda store, known: store.import_rows(known.importing, EVENTS, [row(1)]),
     "keep_outline": lambda store, known: store.keep_outline(known.ended.no, 0, b"outline"),
     "pass_over_outline": lambda store, known: store.pass_over_outline(known.ended.no),
@@ -90,7 +91,7 @@ CALLS: dict[str, Call] = {
         known.run.project_id, "flow", name="three", capture=None, source=b"3"
     ),
     "release_run": lambda store, known: store.release_run(known.run.id, "me"),
-    "renew_lease": lambda store, known: store.hold_lease("me", until="2029", renew=True),
+    "renew_lease": lambda store, known: store.hold_lease("me", until="2029-01-01", renew=True),
     "request_cancel": lambda store, known: store.request_cancel(known.run.id, reason="why"),
     "resume_run": lambda store, known: store.resume_run(
         known.paused, Checkpoint("", "stretch", b"next"), owner=None
@@ -108,7 +109,17 @@ STATEMENTS = {"append": "append_batches(", "create_run": "create_run("}
 
 UNLIKE = {
     *("id", "no", "run_no", "run_id", "flow_id", "batch", "slot", "project_id", "subject", "details"),
-    *("at", "updated_at", "created_at", "revoked_at", "answered_at", "ended_at"),
+    *(
+        "at",
+        "expires_at",
+        "held_until",
+        "holder",
+        "updated_at",
+        "created_at",
+        "revoked_at",
+        "answered_at",
+        "ended_at",
+    ),
 }
 """What differs each time: ids that are made up, numbers that are counted on, times and connections."""
 

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from runglass.errors import WrongExpectedVersion
+from runglass.clock import Clock, SystemClock, iso
+from runglass.errors import StoreError, WrongExpectedVersion
 from runglass.run_query import RunQuery
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
@@ -32,10 +34,10 @@ async def test_no_run_is_claimed_twice_and_each_is_claimed(stores: list[Postgres
     claimed: list[str] = []
 
     async def claim(store: PostgresStore, owner: str) -> None:
-        await store.hold_lease(owner, until="2030", renew=False)
+        await store.hold_lease(owner, until="2030-01-01", renew=False)
         # What others have locked at this moment is passed over, so an empty answer is not the end.
         while len(claimed) < RUNS + 1:
-            claimed.extend(run.id for run in await store.claim_runs(owner, now="2026", limit=3))
+            claimed.extend(run.id for run in await store.claim_runs(owner, now="2026-01-01", limit=3))
 
     await asyncio.gather(*(claim(store, str(number)) for number, store in enumerate(stores * 2)))
     assert len(claimed) == len(set(claimed)) == RUNS + 1
@@ -104,3 +106,88 @@ async def test_what_cannot_be_stored_fails_alone(stores: list[PostgresStore]) ->
         return_exceptions=True,
     )
     assert [outcome is None for outcome in outcomes] == [True, False, True]
+
+
+class SkewedClock(SystemClock):
+    """The clock of a machine that is wrong by so much."""
+
+    def __init__(self, by: timedelta) -> None:
+        self._by = by
+
+    def now(self) -> datetime:
+        return super().now() + self._by
+
+
+async def test_clocks_that_do_not_agree_take_no_lease_away_and_keep_none_alive(
+    stores: list[PostgresStore], tmp_path: Path
+) -> None:
+    address = await postgres_server().database_of(tmp_path)
+    await make_run(stores[0])
+    early, late = SkewedClock(timedelta(hours=-1)), SkewedClock(timedelta(hours=1))
+    async with PostgresStore(address, clock=early) as one, PostgresStore(address, clock=late) as two:
+
+        async def hold(store: PostgresStore, clock: Clock, owner: str, for_s: float) -> None:
+            until = iso(clock.now() + timedelta(seconds=for_s))
+            assert await store.hold_lease(owner, until=until, renew=False)
+
+        await hold(one, early, "early", 60)
+        await hold(two, late, "late", 60)
+        assert len(await one.claim_runs("early", now=iso(early.now()), limit=9)) == 1
+        assert await two.claim_runs("late", now=iso(late.now()), limit=9) == []
+        await one.end_lease("early")
+        await hold(two, late, "gone", -1)
+        assert len(await two.claim_runs("gone", now=iso(late.now()), limit=9)) == 1
+        assert len(await one.claim_runs("new", now=iso(early.now()), limit=9)) == 1
+
+
+async def test_a_task_of_maintenance_is_done_by_one_process_until_that_is_gone(
+    stores: list[PostgresStore],
+) -> None:
+    claims = await asyncio.gather(*(store.claim_maintenance("removal", for_s=60) for store in stores))
+    assert sorted(claims) == [False, False, True]
+    first, other = stores[claims.index(True)], stores[claims.index(False)]
+    assert await other.claim_maintenance("another", for_s=60), "each task is claimed for itself"
+    assert await first.claim_maintenance("removal", for_s=0)
+    assert await other.claim_maintenance("removal", for_s=60)
+    assert not await first.claim_maintenance("removal", for_s=60)
+
+
+async def test_the_import_of_a_process_is_given_up_by_others_once_it_is_gone(
+    stores: list[PostgresStore],
+) -> None:
+    ours, theirs, _ = stores
+    project_id = (await ours.ensure_project("acme", "demo")).id
+    await theirs.hold_lease("theirs", until="2999-01-01", renew=False)
+    no = await theirs.begin_import(project_id, "from-afar")
+    await ours.abandon_imports()
+    await theirs.import_rows(no, [(1, b"1")], [])
+    await ours.end_lease("theirs")
+    await ours.abandon_imports()
+    with pytest.raises(StoreError, match="given up"):
+        await theirs.import_rows(no, [(2, b"2")], [])
+
+
+async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[PostgresStore]) -> None:
+    run = await make_run(stores[0])
+    event = b'{"type":"step_output","seq":1,"at":"2026-01-01T00:00:00.000Z","output":"%s"}' % (b"x" * 1000)
+    result = b'"%s"' % (b"r" * 500)
+    counted_bytes = {"log_bytes": len(event), "open_bytes": len(result)}
+    ended = batch(run, 0, event, status="completed", result=result, ended_at="2026", **counted_bytes)
+    await stores[0].append(ended)
+
+    async def counted() -> tuple[int, int, int]:
+        found, project = await stores[0].run(run.id), await stores[0].project(run.project_id)
+        assert found is not None
+        assert project is not None
+        return found.log_bytes, found.open_bytes, project.data_bytes
+
+    assert (await counted())[0] == len(event)
+    await asyncio.gather(
+        *(store.strip_content(run.no, None, limit_rows=9, limit_bytes=1 << 20) for store in stores)
+    )
+    [(_, left)] = await stores[0].events(run.no, after=0, limit_bytes=9)
+    log_bytes, open_bytes, data_bytes = await counted()
+    assert log_bytes == len(left) < len(event)
+    assert data_bytes == log_bytes + open_bytes
+    await asyncio.gather(*(store.expire_answers(before="9999", limit=9) for store in stores))
+    assert await counted() == (len(left), 0, len(left))

@@ -1,4 +1,8 @@
-"""Removes stale state: paused runs that no caller resumes, and calls and answers past their time."""
+"""Removes stale state: paused runs that no caller resumes, and calls and answers past their time.
+
+Of several processes on one store one at a time does each of this. What it does is right also where two do
+it, as after one stood still: they only do it twice.
+"""
 
 import asyncio
 import logging
@@ -23,6 +27,8 @@ BITE_ROWS = 250
 BITE_BYTES = 1 << 20
 BITE_PAUSE_S = 0.01
 """After each bite others have the writer."""
+SPARE_S = 30.0
+"""So long after its turn another process waits before it does what one that is gone has done."""
 LONGEST_S = 1.0
 """So long deleting goes on before what is gone is scrubbed, and what else is due gets its turn."""
 
@@ -54,7 +60,8 @@ class Maintenance:
         interval_s = min(max(self._pause_limit.total_seconds() / 4, shortest), longest)
         while True:
             try:
-                await self.tidy()
+                if await self._store.claim_maintenance("housekeeping", for_s=interval_s + SPARE_S):
+                    await self.tidy()
             except StoreError as error:
                 log.warning("stale runs and calls could not be put away: %s", error)
             await self._clock.sleep(interval_s)
@@ -62,6 +69,7 @@ class Maintenance:
     async def tidy(self) -> None:
         """Puts away what is stale now. Raises StoreError."""
         now = self._clock.now()
+        await self._store.abandon_imports()
         await self._store.forget_calls(before=iso(now - CALLS_KEPT))
         for run in await self._store.paused_runs():
             if run.is_resuming:
@@ -84,7 +92,8 @@ class Maintenance:
         while True:
             is_done = True
             try:
-                is_done = await self.expire()
+                if await self._store.claim_maintenance("expiry", for_s=interval_s + SPARE_S):
+                    is_done = await self.expire()
             except StoreError as error:
                 log.warning("what callers were owed could not be dropped: %s", error)
             await self._clock.sleep(interval_s if is_done else BITE_PAUSE_S)

@@ -23,6 +23,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 60.0
+CLAIM_S = 3 * INTERVAL_S
+"""So long other processes leave the removal to this one, from each time that it says so."""
 GRACE_S = 1.0
 """How long the rows of a run that was just purged stay: a reader that follows it hears of its end."""
 BITE_ROWS = 250
@@ -41,6 +43,7 @@ class RunRemoval:
         self._default = default
         self._woken = asyncio.Event()
         self._unreadable: set[int] = set()
+        self._claimed_s = clock.monotonic_s()
 
     async def purge(self, run: RunRecord, *, by: Actor) -> bool:
         """Deletes a run that has ended, for `by`: no request finds it any more. False if it is not there.
@@ -63,7 +66,9 @@ class RunRemoval:
         while True:
             self._woken.clear()
             try:
-                await self.tidy()
+                if await self._store.claim_maintenance("removal", for_s=CLAIM_S):
+                    self._claimed_s = self._clock.monotonic_s()
+                    await self.tidy()
             except StoreError as error:
                 log.warning("runs that are due could not be removed: %s", error)
             await self._idle()
@@ -134,6 +139,10 @@ class RunRemoval:
 
     async def _bite(self, work: Awaitable[T]) -> T:
         started_s = self._clock.monotonic_s()
+        if started_s - self._claimed_s > INTERVAL_S:
+            # Much to remove takes longer than a turn; where another process has begun, both go on.
+            await self._store.claim_maintenance("removal", for_s=CLAIM_S)
+            self._claimed_s = started_s
         result = await work
         # As long as it took: others have the writer for half of the time at least.
         await self._clock.sleep(max(self._clock.monotonic_s() - started_s, LEAST_PAUSE_S))

@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
 """So often it is looked whether an outline is due; after one that took longer, as long as that took."""
+CLAIM_S = 30.0
+"""So long other servers on the store leave it to this one, from each time that it looks."""
 
 
 class OutlineKeeper:
@@ -27,7 +29,8 @@ class OutlineKeeper:
         while True:
             since_s = self._clock.monotonic_s()
             try:
-                await self.keep_next()
+                if await self._store.claim_maintenance("outlines", for_s=CLAIM_S):
+                    await self.keep_next()
             except StoreError as error:
                 log.warning("the outlines of runs that have ended could not be kept: %s", error)
             # Others have half of the time at least, also those of the same project.

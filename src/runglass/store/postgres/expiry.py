@@ -20,6 +20,8 @@ _DUE_OUTCOMES = (
     "SELECT run_no, coalesce(length(result), 0) + coalesce(length(error), 0)"
     " FROM run_outcome WHERE ended_at < $1 ORDER BY ended_at, run_no LIMIT $2"
 )
+_NOT_TAKEN = "FOR UPDATE SKIP LOCKED"
+"""Passes over what another process deletes at this moment: its bytes are to be counted once."""
 _BITE_ROWS, _BITE_BYTES = 250, 1 << 20
 
 
@@ -31,7 +33,7 @@ class Expiry:
     async def expire_answers(self, *, before: str, limit: int) -> int:
         async def work(db: Db) -> int:
             gone, room = 0, _BITE_BYTES
-            for run_no, size in await db.fetch(_DUE_OUTCOMES, before, limit):
+            for run_no, size in await db.fetch(f"{_DUE_OUTCOMES} {_NOT_TAKEN}", before, limit):
                 if room <= 0:
                     break
                 rows, freed = await delete_some(db, "owed", run_no, limit_rows=_BITE_ROWS, limit_bytes=room)
@@ -44,7 +46,7 @@ class Expiry:
                 await db.execute("SELECT count_open($1, $2)", run_no, -freed - size)
                 await db.execute("SELECT count_kept(ARRAY[$1::bigint])", run_no)
                 room -= size
-            for number, run_no, size in await db.fetch(_DUE_ANSWERS, before, limit):
+            for number, run_no, size in await db.fetch(f"{_DUE_ANSWERS} {_NOT_TAKEN}", before, limit):
                 if room > 0:
                     await db.execute("DELETE FROM call_answer WHERE no = $1", number)
                     await db.execute("SELECT count_open($1, $2)", run_no, -size)

@@ -6,7 +6,7 @@ The mirror of a purge: a run that is being imported has rows under a number of i
 from collections.abc import Sequence
 
 from runglass.admin_api import Actor
-from runglass.errors import ImportConflict
+from runglass.errors import ImportConflict, StoreError
 from runglass.store.import_records import ImportedFlow, ImportedRun
 from runglass.store.postgres.append_columns import split_attempts
 from runglass.store.postgres.audit import note_change
@@ -22,14 +22,19 @@ class Imports:
     """The part of the store that takes in whole runs of other stores."""
 
     _db: Connections
+    _owner: str | None
+    _importing: set[int]
+    """Runs that are imported by way of this store."""
 
     async def begin_import(self, project_id: int, run_id: str) -> int:
         async def work(db: Db) -> int:
             await _require_new(db, run_id)
-            sql = "INSERT INTO importing_run (run_no) VALUES (new_run_no()) RETURNING run_no"
-            return int(await db.fetchval(sql))
+            sql = "INSERT INTO importing_run (run_no, owner) VALUES (new_run_no(), $1) RETURNING run_no"
+            return int(await db.fetchval(sql, self._owner))
 
-        return await self._db.write(work)
+        run_no = await self._db.write(work)
+        self._importing.add(run_no)
+        return run_no
 
     async def import_rows(
         self, run_no: int, events: Sequence[tuple[int, bytes]], steps: Sequence[StepRow]
@@ -37,6 +42,7 @@ class Imports:
         latest, earlier = split_attempts(steps)
 
         async def work(db: Db) -> None:
+            await _require_import(db, run_no)
             await db.executemany(
                 "INSERT INTO event (run_no, seq, data) VALUES ($1, $2, $3)",
                 [(run_no, seq, data) for seq, data in events],
@@ -61,6 +67,7 @@ class Imports:
 
     async def finish_import(self, run: ImportedRun, *, by: Actor) -> None:
         async def work(db: Db) -> None:
+            await _require_import(db, run.no)
             await _require_new(db, run.id)
             await _require_flow(db, run)
             await _make_flow(db, run)
@@ -86,17 +93,31 @@ class Imports:
             await note_change(db, run.project_id, by, "run.imported", run.id, **told)
 
         await self._db.write(work)
+        self._importing.discard(run.no)
 
     async def abandon_imports(self, run_no: int | None = None) -> None:
+        where, values = "run_no = $1", [run_no] if run_no is not None else [list(self._importing)]
+        if run_no is None:
+            where = (
+                "run_no <> ALL ($1::bigint[])"
+                " AND NOT EXISTS (SELECT FROM lease WHERE lease.owner = importing_run.owner)"
+            )
         sql = (
-            "WITH gone AS (DELETE FROM importing_run WHERE $1::bigint IS NULL OR run_no = $1"
-            " RETURNING run_no) INSERT INTO purged_run SELECT run_no FROM gone"
+            f"WITH gone AS (DELETE FROM importing_run WHERE {where} RETURNING run_no)"
+            " INSERT INTO purged_run SELECT run_no FROM gone"
         )
 
         async def work(db: Db) -> None:
-            await db.execute(sql, run_no)
+            await db.execute(sql, *values)
 
         await self._db.write(work)
+        self._importing.discard(run_no or 0)
+
+
+async def _require_import(db: Db, run_no: int) -> None:
+    """Raises StoreError where the import was given up. Nobody gives it up before the transaction ends."""
+    if await db.fetchval("SELECT 1 FROM importing_run WHERE run_no = $1 FOR SHARE", run_no) is None:
+        raise StoreError("the import was given up, as its process stood still for too long; begin it again")
 
 
 async def _require_new(db: Db, run_id: str) -> None:

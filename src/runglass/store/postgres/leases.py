@@ -2,9 +2,14 @@
 
 Runs that nobody has stand in the narrow table `queue`; those of an owner without a lease are found by the
 owner. A row that another claim or an append has locked is passed over, so that claims never wait for each
-other.
+other. Leases run by the clock of the database: a time that a caller names is taken as so long from now, and
+so the clocks of processes need not agree.
 """
 
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from runglass.clock import Clock
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import changed, every
@@ -17,7 +22,7 @@ _DEAD = (
     " WHERE owners.owner IS NOT NULL),"
     # No process takes over from itself, though its lease may have run out while it waited for the store.
     " dead AS (SELECT owner FROM owners WHERE owner IS NOT NULL AND owner <> $1 AND NOT EXISTS"
-    " (SELECT FROM lease WHERE lease.owner = owners.owner AND expires_at > $2))"
+    " (SELECT FROM lease WHERE lease.owner = owners.owner AND expires_at > now() + $2::interval))"
 )
 _CLAIM = (
     f"WITH {_DEAD},"
@@ -58,20 +63,26 @@ class Leases:
     """The part of the store that ties runs to processes."""
 
     _db: Connections
-    _own_leases: set[str]
+    _clock: Clock
+    _owner: str | None
+    """Who holds the newest lease that was taken by way of this store."""
+    _holder: uuid.UUID
+    """The name of this store among those that do maintenance on the database."""
 
     async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
-        sql = "UPDATE lease SET expires_at = $1 WHERE owner = $2"
+        sql = "UPDATE lease SET expires_at = now() + $1::interval WHERE owner = $2"
         if not renew:
-            self._own_leases.add(owner)
-            sql = "INSERT INTO lease (expires_at, owner) VALUES ($1, $2)"
-        return await self._db.write(changed(sql, until, owner)) == 1
+            self._owner = owner
+            sql = "INSERT INTO lease (expires_at, owner) VALUES (now() + $1::interval, $2)"
+        return await self._db.write(changed(sql, self._from_now(until), owner)) == 1
 
-    async def other_leases(self, *, now: str) -> dict[str, str]:
-        """Owners that have leases now, but those of this store; and the ISO times at which these end."""
-        sql = "SELECT owner, expires_at FROM lease WHERE expires_at > $1 AND NOT owner = ANY ($2)"
-        read = every(lambda row: (str(row[0]), str(row[1])), sql, now, list(self._own_leases))
-        return dict(await self._db.read(read))
+    async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
+        sql = (
+            "INSERT INTO maintenance (task, holder, held_until) VALUES ($1, $2, now() + $3::interval)"
+            " ON CONFLICT (task) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until"
+            " WHERE maintenance.holder = excluded.holder OR maintenance.held_until <= now()"
+        )
+        return await self._db.write(changed(sql, task, self._holder, timedelta(seconds=for_s))) == 1
 
     async def end_lease(self, owner: str | None) -> None:
         async def work(db: Db) -> None:
@@ -86,14 +97,18 @@ class Leases:
     async def claim_runs(
         self, owner: str, *, now: str, limit: int, project_id: int | None = None
     ) -> list[RunRecord]:
+        at = self._from_now(now)
+
         async def work(db: Db) -> list[RunRecord]:
             # First: a process whose lease has run out and is not renewed by now finds that out before it has
             # a run to append to. One that renews it at this moment keeps its runs.
-            await db.execute("DELETE FROM lease WHERE expires_at <= $1 AND owner <> $2", now, owner)
+            await db.execute(
+                "DELETE FROM lease WHERE expires_at <= now() + $1::interval AND owner <> $2", at, owner
+            )
             if project_id is None:
-                rows = await db.fetch(_CLAIM_ANY, owner, now, limit)
+                rows = await db.fetch(_CLAIM_ANY, owner, at, limit)
             else:
-                rows = await db.fetch(_CLAIM_OF_PROJECT, owner, now, limit, project_id)
+                rows = await db.fetch(_CLAIM_OF_PROJECT, owner, at, limit, project_id)
             return [run_of(row) for row in rows]
 
         return await self._db.write(work)
@@ -104,7 +119,8 @@ class Leases:
             " SELECT project_id FROM run WHERE owner = ANY (ARRAY(SELECT owner FROM dead))) AS free"
             " GROUP BY project_id"
         )
-        return dict(await self._db.read(every(lambda row: (int(row[0]), int(row[1])), sql, owner, now)))
+        counted = every(lambda row: (int(row[0]), int(row[1])), sql, owner, self._from_now(now))
+        return dict(await self._db.read(counted))
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         sql = (
@@ -158,3 +174,8 @@ class Leases:
 
     async def release_run(self, run_id: str, owner: str) -> None:
         await self._db.write(changed(_LET_GO.format("id = $1 AND owner = $2"), run_id, owner))
+
+    def _from_now(self, at: str) -> timedelta:
+        """How long it is until then by the clock of this process, which told the time."""
+        moment = datetime.fromisoformat(at)
+        return moment.replace(tzinfo=moment.tzinfo or UTC) - self._clock.now()

@@ -89,13 +89,10 @@ class Removal:
     async def strip_content(
         self, run_no: int, place: ContentPlace | None, *, limit_rows: int, limit_bytes: int
     ) -> ContentPlace | None:
-        async def strip(db: Db) -> Stripped:
-            return await _strip_some(db, run_no, place, limit_rows=limit_rows, limit_bytes=limit_bytes)
-
-        # What is read here changes no more, as the run has ended.
-        stripped = await self._db.read(strip)
-
-        async def work(db: Db) -> None:
+        async def work(db: Db) -> ContentPlace | None:
+            # Locked before it is read: two processes that do the same would count twice what they save.
+            await db.execute("SELECT FROM run WHERE no = $1 FOR NO KEY UPDATE", run_no)
+            stripped = await _strip_some(db, run_no, place, limit_rows=limit_rows, limit_bytes=limit_bytes)
             if stripped.freed:
                 project_id = await db.fetchval(
                     "UPDATE run SET log_bytes = log_bytes - $1 WHERE no = $2 RETURNING project_id",
@@ -111,9 +108,9 @@ class Removal:
                 await db.execute(f"UPDATE {table} SET data = $1 WHERE {same_row}", data, run_no, *key)
             if stripped.place is None:
                 await _finish(db, run_no, stripped)
+            return stripped.place
 
-        await self._db.write(work)
-        return stripped.place
+        return await self._db.write(work)
 
     async def compact(self, *, limit_bytes: int) -> bool:
         # Months that are due are dropped with their last run, and all other space is the database's. Marks

@@ -4,11 +4,13 @@ Connections and transactions are in `connections.py`, the schema in `sql/` and `
 written together (`append.py`), by a function of the database. The queries, each beside its row mapping, are
 in `catalog.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`, `kept_outlines.py`, `checkpoints.py`,
 `calls.py` and `leases.py`; how runs and content go again, in `removal.py` and `expiry.py`; the audit log is
-in `audit.py`. A server asks `process_watch.py` whether it is alone.
+in `audit.py`.
 """
 
+import uuid
 from typing import Self
 
+from runglass.clock import Clock, SystemClock
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.attempt_pages import AttemptPages
 from runglass.store.postgres.audit import Audit
@@ -42,13 +44,16 @@ class PostgresStore(
 ):
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 
-    `patience_s`: how long a call waits for a database that is away.
+    `patience_s`: how long a call waits for a database that is away; `clock` is that of its callers.
     """
 
-    def __init__(self, address: str, *, patience_s: float = 10.0) -> None:
+    def __init__(self, address: str, *, patience_s: float = 10.0, clock: Clock | None = None) -> None:
         self._db = Connections(address, patience_s=patience_s)
         self._appends = AppendQueue(self._db)
-        self._own_leases = set()
+        self._clock = clock or SystemClock()
+        self._owner = None
+        self._importing = set()
+        self._holder = uuid.uuid4()
 
     async def __aenter__(self) -> Self:
         await self._db.open()

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from runglass.admin_api import Actor
-from runglass.errors import ImportConflict
+from runglass.errors import ImportConflict, StoreError
 from runglass.store.import_records import ImportedFlow, ImportedRun
 from runglass.store.records import LARGE_RUN_EVENTS, StepRow
 from runglass.store.sqlite.append import write_steps
@@ -21,6 +21,8 @@ class Imports:
     """The part of the store that takes in whole runs of other stores."""
 
     _db: Connections
+    _importing: set[int]
+    """Runs that are imported by way of this store."""
 
     async def begin_import(self, project_id: int, run_id: str) -> int:
         def work(db: sqlite3.Connection) -> int:
@@ -30,12 +32,15 @@ class Imports:
             db.execute("INSERT INTO importing_run (run_no) VALUES (?)", (number,))
             return int(number)
 
-        return await self._db.write(work)
+        run_no = await self._db.write(work)
+        self._importing.add(run_no)
+        return run_no
 
     async def import_rows(
         self, run_no: int, events: Sequence[tuple[int, bytes]], steps: Sequence[StepRow]
     ) -> None:
         def work(db: sqlite3.Connection) -> None:
+            _require_import(db, run_no)
             db.executemany(
                 "INSERT INTO event (run_no, seq, data) VALUES (?, ?, ?)",
                 [(run_no, seq, data) for seq, data in events],
@@ -46,6 +51,7 @@ class Imports:
 
     async def finish_import(self, run: ImportedRun, *, by: Actor) -> None:
         def work(db: sqlite3.Connection) -> None:
+            _require_import(db, run.no)
             _require_new(db, run.id)
             _require_flow(db, run)
             _make_flow(db, run)
@@ -68,14 +74,26 @@ class Imports:
             note_change(db, run.project_id, by, "run.imported", run.id, **told)
 
         await self._db.write(work)
+        self._importing.discard(run.no)
 
     async def abandon_imports(self, run_no: int | None = None) -> None:
+        # One process has the file: what it does not import itself, nobody does.
+        own = set(self._importing)
+
         def work(db: sqlite3.Connection) -> None:
-            which = "WHERE ?1 IS NULL OR run_no = ?1"
-            db.execute(f"INSERT INTO purged_run SELECT run_no FROM importing_run {which}", (run_no,))
-            db.execute(f"DELETE FROM importing_run {which}", (run_no,))
+            begun = {each for (each,) in db.execute("SELECT run_no FROM importing_run")}
+            for given_up in sorted(begun - own if run_no is None else begun & {run_no}):
+                db.execute("INSERT INTO purged_run (run_no) VALUES (?)", (given_up,))
+                db.execute("DELETE FROM importing_run WHERE run_no = ?", (given_up,))
 
         await self._db.write(work)
+        self._importing.discard(run_no or 0)
+
+
+def _require_import(db: sqlite3.Connection, run_no: int) -> None:
+    """Raises StoreError where the import was given up."""
+    if db.execute("SELECT 1 FROM importing_run WHERE run_no = ?", (run_no,)).fetchone() is None:
+        raise StoreError("the import was given up; begin it again")
 
 
 def _require_new(db: sqlite3.Connection, run_id: str) -> None:

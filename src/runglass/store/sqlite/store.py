@@ -41,6 +41,7 @@ class SqliteStore(
 
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
         self._db = Connections(path, synchronous=synchronous)
+        self._importing = set()
 
     @property
     def connections(self) -> Connections:
