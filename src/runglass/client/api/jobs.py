@@ -117,9 +117,11 @@ def _poll_s(deadline: Deadline, job: Job | AsyncJob) -> float | None:
 
 
 def _failure(state: JobState) -> APIError:
+    # The whole error of a job whose run was cancelled; that of a failed one is a sentence.
+    how = "was cancelled" if state.error == "cancelled" else f"failed: {state.error}"
     return api_error(
         "STEP_FAILED",
-        f"job {state.execution_id!r} failed: {state.error}",
+        f"job {state.execution_id!r} {how}",
         execution_id=state.execution_id,
         details={"error": state.error},
     )
