@@ -94,7 +94,7 @@ def flow_run(events: list[JsonObject], attempts: list[JsonObject]) -> JsonObject
             "overridden": sorted(overridden) or None,
             "expectedSteps": expected_steps(begin["stepCount"], of_type(events, "loop_started")),
             "loops": outer_loops(events) or None,
-            "totals": totals(attempts, retried=len(of_type(events, "step_retrying"))),
+            "totals": totals(attempts, of_type(events, "step_retrying")),
         }
     )
 
@@ -255,7 +255,7 @@ def open_reservation(events: list[JsonObject]) -> JsonObject | None:
 # What a run adds up to.
 
 
-def totals(attempts: list[JsonObject], *, retried: int) -> JsonObject:
+def totals(attempts: list[JsonObject], retried: list[JsonObject]) -> JsonObject:
     """`flowRun.totals`: every attempt and every model call, those that failed included."""
     calls = [call for attempt in attempts for call in attempt.get("modelCalls", [])]
     failed = [attempt for attempt in attempts if attempt["status"] == "failed"]
@@ -264,8 +264,9 @@ def totals(attempts: list[JsonObject], *, retried: int) -> JsonObject:
     return without_nulls(
         {
             "completed": sum(attempt["status"] == "completed" for attempt in attempts),
-            "failed": len(failed) - retried,
-            "retried": retried,
+            "failed": len(failed) - len(retried),
+            "retried": len(retried),
+            "cancelled": sum(map(is_cut_off, failed)) - sum(map(is_cut_off, retried)) or None,
             "skipped": sum(attempt["status"] == "skipped" for attempt in attempts),
             "tokens": sum_of_tokens(attempt.get("tokens") for attempt in attempts),
             "costUsd": sum_of_money(attempt.get("costUsd") for attempt in attempts),
@@ -282,6 +283,11 @@ def totals(attempts: list[JsonObject], *, retried: int) -> JsonObject:
             "finishReasons": {reason: reasons.count(reason) for reason in reasons} or None,
         }
     )
+
+
+def is_cut_off(told: JsonObject) -> bool:
+    error = told.get("errorContext", told.get("error"))
+    return isinstance(error, dict) and error.get("code") == "CANCELLED"
 
 
 def model_totals(calls: list[JsonObject]) -> JsonObject:

@@ -345,6 +345,11 @@ STEP_CODES: dict[str, str] = {
 """The values of `code` in the error of a step attempt or of a failed run."""
 
 
+def is_cancellation(error: object) -> bool:
+    """Whether the error of an attempt tells that it was cut off, and did not fail by itself."""
+    return isinstance(error, dict) and error.get("code") == "CANCELLED"
+
+
 def api_error(
     code: str,
     message: str,

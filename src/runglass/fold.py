@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from runglass.errors import is_cancellation
 from runglass.events import (
     FlowCancelled,
     FlowCompleted,
@@ -212,6 +213,7 @@ class RunFold:
             self._totals.retried += 1
         else:
             self._totals.failed += 1
+            self._totals.cancelled += is_cancellation(attempt.error_context)
         if how != "completed":
             self._totals.add_failed(attempt)
         self._summary = None

@@ -14,7 +14,7 @@ import msgspec
 Kind: TypeAlias = Literal["step", "loop", "parallel", "condition", "iteration", "branch", "attempt"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-STATUSES = ("skipped", "completed", "retried", "waiting", "running", "failed")
+STATUSES = ("skipped", "completed", "retried", "cancelled", "waiting", "running", "failed")
 """Each is worse than the ones before it."""
 SLICE_ROWS = 16_384
 """Rows that are worked on in one go: 5 to 30 ms."""

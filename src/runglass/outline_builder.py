@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from runglass.errors import is_cancellation
 from runglass.outline import (
     ATTEMPT,
     ITERATION,
@@ -29,7 +30,8 @@ from runglass.row_numbers import number_rows
 
 _MS = timedelta(milliseconds=1)
 _STATUS = {name: number for number, name in enumerate(STATUSES)}
-_RETRIED, _WAITING, _FAILED = _STATUS["retried"], _STATUS["waiting"], _STATUS["failed"]
+_RETRIED, _CANCELLED, _WAITING = _STATUS["retried"], _STATUS["cancelled"], _STATUS["waiting"]
+_FAILED = _STATUS["failed"]
 _SORTS, _ITERATION, _ATTEMPT = 3, 1, 2
 """Each node has so many sorts of rows: its own, those of its iterations, and those of its attempts."""
 
@@ -66,6 +68,7 @@ class _Facts(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     completed_at: datetime | None = None
     tokens: _Tokens | None = None
     cost_usd: str | None = None
+    error_context: msgspec.Raw = msgspec.Raw()
 
 
 _facts_of = msgspec.json.Decoder(_Facts).decode
@@ -134,8 +137,11 @@ class OutlineBuilder:
                 if latest > self._latest_ms:
                     self._latest_ms = latest
             tokens = facts.tokens.total if facts.tokens else 0
+            number_of_status = status_of[status]
+            if number_of_status == _FAILED and _is_cancellation(facts.error_context):
+                number_of_status = _CANCELLED
             if position == self._position:
-                self._add_attempt(attempt, (status_of[status], start, end, tokens, facts.cost_usd))
+                self._add_attempt(attempt, (number_of_status, start, end, tokens, facts.cost_usd))
                 continue
             self._position = position
             number, rows = leaves.get(step_id, _NO_LEAF)
@@ -143,7 +149,7 @@ class OutlineBuilder:
             if parent is None:
                 number, parent, depth = self._place_of(step_id, loop_path)
                 if number in self._has_inner:
-                    own = status_of[status], start, end, tokens, facts.cost_usd
+                    own = number_of_status, start, end, tokens, facts.cost_usd
                     self._give(self._inside(number, loop_path, depth), attempt, own)
                     continue
             self._step = self._attempt = len(cost)
@@ -158,7 +164,7 @@ class OutlineBuilder:
             numbers.append(attempt)
             tried.append(1)
             positions.append(position)
-            statuses.append(status_of[status])
+            statuses.append(number_of_status)
             starts.append(start)
             ends.append(end)
             used.append(tokens)
@@ -215,7 +221,7 @@ class OutlineBuilder:
             first = columns.number[step]
             self._attempt = self._add_row_of_attempt(step, sort, first, columns.own(step))
             columns.set_own(step, NOTHING)
-        if columns.status[self._attempt] == _FAILED:
+        if columns.status[self._attempt] in (_CANCELLED, _FAILED):
             columns.status[self._attempt] = _RETRIED
         self._attempt = self._add_row_of_attempt(step, sort, attempt, own)
         columns.number[step] = attempt
@@ -278,3 +284,7 @@ class OutlineBuilder:
             parent = self._add_node(Node(None, step_id, "loop", parent))
         number = self._beyond[step_id, loops] = self._add_node(Node(step_id, step_id, "step", parent))
         return number
+
+
+def _is_cancellation(error: msgspec.Raw) -> bool:
+    return bool(bytes(error)) and is_cancellation(msgspec.json.decode(error))

@@ -12,7 +12,7 @@ import msgspec
 
 from runglass.outline import SLICE_ROWS, Outline, OutlineColumns
 
-VERSION = 1
+VERSION = 2
 """Goes up where the same run would have another outline than before, or its parts another form."""
 LEVEL = 6
 COLUMNS = {name: number for number, name in enumerate(OutlineColumns.__struct_fields__)}

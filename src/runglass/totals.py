@@ -79,6 +79,7 @@ class Totals:
         self.failed = known.failed
         self.retried = known.retried
         self.skipped = known.skipped
+        self.cancelled = known.cancelled
         self.spent = Spent.read(known.tokens, known.cost_usd)
         self.failed_spent = Spent.read(known.failed_tokens, known.failed_cost_usd)
         self._unmetered = known.unmetered_calls
@@ -119,6 +120,7 @@ class Totals:
             failed=self.failed,
             retried=self.retried,
             skipped=self.skipped,
+            cancelled=self.cancelled,
             tokens=self.spent.tokens,
             cost_usd=self.spent.cost_text,
             failed_tokens=self.failed_spent.tokens,

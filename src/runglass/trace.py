@@ -49,7 +49,8 @@ class RunTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="cam
     """The totals of a run so far: every attempt and every model call is in them, failed ones included.
 
     `cost_usd` is exact, the sum of the known costs, None if none is known; of that, `failed_cost_usd` went
-    into attempts that failed. `unmetered_calls` are model calls for which the provider told no usage,
+    into attempts that failed. Of the `failed` ones, so many as `cancelled` says were cut off as the run or a
+    branch beside them ended. `unmetered_calls` are model calls for which the provider told no usage,
     `unpriced_calls` those for which no price is known. Where the project has a budget those are charged as
     they were reserved: `estimated_cost_usd` is that part of `cost_usd`. `finish_reasons` counts how model
     calls ended.
@@ -59,6 +60,7 @@ class RunTotals(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename="cam
     failed: int = written(0)
     retried: int = written(0)
     skipped: int = written(0)
+    cancelled: int = 0
     tokens: TokenBreakdown | None = None
     cost_usd: str | None = None
     failed_tokens: TokenBreakdown | None = None

@@ -240,7 +240,9 @@ def _letter() -> _Story:
     letter = "Dear reader, thank you for looking at this run. It waits until it is cancelled."
     story.ask("draft", "Write a short, kind letter.", letter, letter, ms=1310)
     story.begin("reading_time", {"text": letter})
-    story.add("flow_cancelled", after_ms=312_000, runId=story.run_id, reason="cancelled by a caller")
+    story.add(
+        "flow_cancelled", after_ms=312_000, runId=story.run_id, reason="cancelled by the key nk_live_5f3a91c2"
+    )
     return story
 
 

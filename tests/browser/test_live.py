@@ -139,7 +139,7 @@ def test_a_run_can_be_cancelled_by_who_may(server: RunningServer, visitor: Visit
     visitor.accept_dialogs()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("header")).to_contain_text("cancelled")
-    expect(page.locator(".why")).to_contain_text("CANCELLED")
+    expect(page.locator(".why")).to_contain_text("cancelled by the key nk_live_")
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 

@@ -23,7 +23,7 @@ def test_a_run_that_goes_on_is_cancelled(server: RunningServer, http: httpx2.Cli
     assert answer.json() == {"executionId": run, "status": "cancelled"}
     last = frames(http.get(f"/flow-runs/{run}/trace/stream").text)[-1]
     assert last.event == "flow_cancelled"
-    assert last.data["reason"] == "cancelled by a caller"
+    assert last.data["reason"] == f"cancelled by the key {server.key[:16]}"
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "cancelled"
 
 
@@ -58,7 +58,7 @@ def test_a_paused_run_is_cancelled_though_no_task_executes_it(
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "paused"
     assert http.delete(form.format(run)).status_code == 202
     last = frames(http.get(f"/flow-runs/{run}/trace/stream").text)[-1]
-    assert (last.event, last.data["reason"]) == ("flow_cancelled", "cancelled by a caller")
+    assert (last.event, last.data["reason"]) == ("flow_cancelled", f"cancelled by the key {server.key[:16]}")
     assert http.get(f"/flow-runs/{run}/trace").json()["flowRun"]["status"] == "cancelled"
     assert refusal(http.delete(form.format(run))) == (409, "RUN_ENDED")
 

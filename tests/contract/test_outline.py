@@ -166,7 +166,7 @@ def test_a_run_that_was_cancelled_has_nothing_that_goes_on(
         time.sleep(0.01)
     cancel(server, run)
     http.get(f"/flow-runs/{run}/trace/stream")
-    assert lines(http, run) == ["first#1 step completed", "hold#1 step failed"]
+    assert lines(http, run) == ["first#1 step completed", "hold#1 step cancelled"]
 
 
 def test_a_run_without_a_step_has_no_row(http: httpx2.Client, server: RunningServer) -> None:

@@ -95,6 +95,7 @@ def attempt(
     at: tuple[int, int | None] | None = (1, 2),
     tokens: int | None = None,
     cost: str | None = None,
+    error: Any = None,
 ) -> AttemptRow:
     """`at` are the seconds at which it began and ended."""
     start, end = at or (None, None)
@@ -106,6 +107,7 @@ def attempt(
         completed_at=None if end is None else f"2026-01-01T00:00:{end:02d}.000Z",
         tokens=None if tokens is None else TokenBreakdown(prompt=tokens, completion=0, total=tokens),
         cost_usd=cost,
+        error_context=error,
         input_context={"startedAt": "not a time", "tokens": [{}]},
     )
     return position, step_id, path, number, status, msgspec.json.encode(step)
@@ -178,7 +180,7 @@ def test_what_the_rows_say_adds_up_to_the_totals_of_the_run(log: list[JsonObject
     assert tried.count("completed") == totals.completed
     assert tried.count("skipped") == totals.skipped
     # The trace does not tell of the newest attempt whether one more is to follow.
-    assert tried.count("failed") + tried.count("retried") == totals.failed + totals.retried
+    assert sum(map(tried.count, ("failed", "cancelled", "retried"))) == totals.failed + totals.retried
 
 
 @given(run_logs())
@@ -257,6 +259,38 @@ def test_the_nodes_of_a_flow_are_its_steps_and_branches_in_document_order(flow: 
         holder = None if node.parent == -1 else nodes[node.parent].kind
         in_branches = holder in ("condition", "parallel")
         assert in_branches == (node.kind == "branch")
+
+
+def test_an_attempt_that_was_cut_off_is_cancelled_and_no_failure() -> None:
+    cut_off, error = {"code": "CANCELLED", "message": "m"}, {"code": "CODE_ERROR", "message": "CANCELLED"}
+    attempts = [
+        attempt(1, "a", status="failed", error=error),
+        attempt(2, "in_loop", "0", status="completed"),
+        attempt(3, "in_loop", "1", 1, status="failed", error=error),
+        attempt(3, "in_loop", "1", 2, status="failed", error=cut_off),
+        attempt(4, "left", status="failed", error=cut_off),
+        attempt(5, "right", status="failed", error="CANCELLED"),
+        attempt(6, "ask", number=1, status="failed", error=cut_off),
+        attempt(6, "ask", number=2, status="completed"),
+    ]
+    assert lines(outline_of(attempts)) == [
+        "a#1 failed",
+        "ask#2 retried",
+        "  ask#1 retried",
+        "  ask#2 completed",
+        "outer cancelled",
+        "  outer[0] completed",
+        "    in_loop#1 completed",
+        "  outer[1] cancelled",
+        "    in_loop#2 cancelled",
+        "      in_loop#1 retried",
+        "      in_loop#2 cancelled",
+        "sides failed",
+        "  left side cancelled",
+        "    left#1 cancelled",
+        "  right side failed",
+        "    right#1 failed",
+    ]
 
 
 def test_a_run_of_every_kind_of_step_reads_like_its_flow() -> None:

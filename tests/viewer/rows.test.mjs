@@ -114,7 +114,22 @@ test("what still runs when the run is cancelled has ended with it", () => {
   }
   live.apply({ eventType: "flow_cancelled", seq: 3, at: "1970-01-01T00:00:02Z" });
   const { rows } = live;
-  for (let row = 0; row < rows.count; row += 1) assert.deepEqual([STATUSES[rows.status[row]], rows.end[row]], ["failed", 2000]);
+  for (let row = 0; row < rows.count; row += 1) assert.deepEqual([STATUSES[rows.status[row]], rows.end[row]], ["cancelled", 2000]);
+});
+
+test("a branch that is cut off as the one beside it failed is cancelled, and what is around both has failed", () => {
+  const shape = new Shape();
+  const branches = { left: [{ type: "code", id: "one" }], right: [{ type: "code", id: "two" }] };
+  shape.learnTree([{ type: "parallel", id: "both", branches }]);
+  const live = new LiveRows(new Rows(), shape, 0);
+  const at = "1970-01-01T00:00:00Z";
+  for (const stepId of ["one", "two"]) live.apply({ eventType: "step_started", seq: 1, at, stepId, attempt: 1 });
+  live.apply({ eventType: "step_error", seq: 3, at, stepId: "two", attempt: 1, error: { code: "CODE_ERROR" } });
+  live.apply({ eventType: "step_error", seq: 4, at, stepId: "one", attempt: 1, error: { code: "CANCELLED" } });
+  const { rows } = live;
+  const found = [];
+  for (let row = rows.rootFirst; row !== NONE; row = rows.following(row)) found.push(`${rows.nameOf(row)} ${STATUSES[rows.status[row]]}`);
+  assert.deepEqual(found, ["both failed", "left cancelled", "one cancelled", "right failed", "two failed"]);
 });
 
 test("iterations that come in any order stand by their number", () => {

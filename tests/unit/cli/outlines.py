@@ -24,6 +24,7 @@ class Attempt(NamedTuple):
     end: int | None = 10
     cost: str | None = None
     tokens: int = 0
+    code: str = "CODE_ERROR"
 
 
 def outline_of(nodes: Iterable[Node], attempts: Iterable[Attempt], *, is_paused: bool = False) -> Outline:
@@ -56,6 +57,8 @@ def _row(attempt: Attempt, positions: dict[tuple[str, tuple[int, ...]], int]) ->
         data["startedAt"] = (START + timedelta(milliseconds=attempt.start)).isoformat()
         if attempt.end is not None:
             data["completedAt"] = (START + timedelta(milliseconds=attempt.end)).isoformat()
+    if attempt.status == "failed":
+        data["errorContext"] = {"code": attempt.code}
     if attempt.tokens:
         data["tokens"] = {"prompt": attempt.tokens, "completion": 0, "total": attempt.tokens}
     if attempt.cost is not None:

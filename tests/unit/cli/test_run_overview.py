@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from runglass.cli.terminal import rankings
 from runglass.cli.terminal.outline_rows import OutlineRows
@@ -57,6 +58,26 @@ def shown(
         for row, address in overview.wanted
     }
     return [line.plain for line in overview.lines(attempts, named="00aa", width=width)]
+
+
+def test_a_cancelled_run_says_by_whom_and_where_it_was_and_counts_no_failure() -> None:
+    cut_off = Attempt("answer", (), 1, "failed", 1000, 1210, code="CANCELLED")
+    rows = rows_of(NODES, [Attempt("ask", (0,), end=700), cut_off])
+    run = replace(
+        FAILED,
+        status="cancelled",
+        error=RunError(code="CANCELLED", message="cancelled by the key nk_live_5f3a91c2"),
+        totals=RunTotals(completed=1, failed=1, cancelled=1),
+    )
+    lines = shown(run, rows, error_context={"code": "CANCELLED", "message": "m"})
+    assert lines[:3] == [
+        "status     ⊘ cancelled in 1.21 s",
+        "why        cancelled by the key nk_live_5f3a91c2; it was in answer",
+        "           runglass runs step 00aa answer",
+    ]
+    assert "steps      1 completed, 1 cancelled" in lines
+    assert lines[-1].startswith("⊘ answer")
+    assert rankings.failed(rows) == []
 
 
 def test_a_failed_run_says_first_where_and_why_and_how_to_look_closer() -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import one_line
+from runglass.errors import is_cancellation
 from runglass.events import (
     FlowCancelled,
     FlowCompleted,
@@ -102,6 +103,8 @@ def _line_parts(event: StreamEvent) -> LineParts:
             error = one_line(formatting.error_text(event.error), limit=120)
             wait = formatting.duration(event.delay_ms)
             return "↻", "yellow", f"attempt {event.attempt} failed, next in {wait}: {error}"
+        case StepError() if is_cancellation(event.error):
+            return "⊘", "dim", f"cut off on attempt {event.attempt}"
         case StepError():
             error = one_line(formatting.error_text(event.error), limit=160)
             return "✗", "bold red", f"failed on attempt {event.attempt}: {error}"
@@ -126,7 +129,7 @@ def _line_parts(event: StreamEvent) -> LineParts:
             where = f" in step {event.step_id}" if event.step_id else ""
             return "■", "bold red", f"run failed{where}: {one_line(formatting.error_text(event.error))}"
         case FlowCancelled():
-            return "■", "red", f"run cancelled: {one_line(event.reason)}"
+            return "■", "bold", one_line(f"run {formatting.cancelled(event.reason)}")
         case UnknownEvent():
             data = msgspec.json.encode(event.data).decode()
             return "?", "dim", f"{one_line(event.event_type)} {one_line(data, limit=120)}"

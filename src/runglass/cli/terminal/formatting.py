@@ -5,6 +5,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Literal
 
 from runglass.cli.terminal.output import one_line
+from runglass.errors import is_cancellation
 from runglass.money import format_usd
 from runglass.trace import TERMINAL, ModelTotals, RunError, RunSummary, RunTotals, StepTrace, TokenBreakdown
 
@@ -14,7 +15,7 @@ CUT = "text cut at the token limit"
 STYLES: dict[str, str] = {
     "completed": "green",
     "failed": "bold red",
-    "cancelled": "red",
+    "cancelled": "dim",
     "skipped": "dim",
     "running": "cyan",
     "pending": "cyan",
@@ -25,7 +26,7 @@ STYLES: dict[str, str] = {
 MARKS: dict[str, str] = {
     "completed": "✓",
     "failed": "✗",
-    "cancelled": "✗",
+    "cancelled": "⊘",
     "running": "▷",
     "pending": "▷",
     "paused": "‖",
@@ -154,8 +155,17 @@ def steps(run: RunSummary) -> str:
 
 def run_error(error: RunError) -> str:
     """The error of a run: `CODE_ERROR in step count: division by zero`."""
+    if is_cancellation({"code": error.code}):
+        return cancelled(error.message)
     where = "" if error.step_id is None else f" in step {error.step_id}"
     return f"{error.code}{where}" + ("" if error.message is None else f": {error.message}")
+
+
+def cancelled(reason: str | None) -> str:
+    """Why a run was cancelled: `cancelled by the key nk_live_5f3a91c2`."""
+    if not reason:
+        return "cancelled"
+    return reason if reason.startswith("cancelled") else f"cancelled: {reason}"
 
 
 def finish(reason: str) -> str:

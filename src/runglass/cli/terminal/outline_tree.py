@@ -17,7 +17,7 @@ from runglass.outline import NONE
 MOST_SIBLINGS = 12
 """Of more rows at one place the first, the one that took longest and the last one are shown."""
 MOST_NOTABLE = 16
-"""So many of those that failed are shown, so many that go on, and so many that were tried again."""
+"""So many of those that failed are shown, and so many that go on, were cut off, or were tried again."""
 
 
 class Folded(NamedTuple):
@@ -83,7 +83,7 @@ def choose_rows(rows: OutlineRows, *, most: int, within: int = NONE) -> set[int]
     if stop - first <= most:
         return set(range(first, stop))
     shown: set[int] = set() if within == NONE else {within}
-    for statuses in (("failed",), ("running", "waiting"), ("retried",)):
+    for statuses in (("failed",), ("running", "waiting"), ("cancelled",), ("retried",)):
         notable = (row for row in rows.rows_with(*statuses) if first <= row < stop)
         for row in islice(notable, MOST_NOTABLE):
             _show(rows, row, shown, within)

@@ -19,6 +19,7 @@ from runglass.outline import NONE
 MARKS: dict[str, tuple[str, str]] = {
     "completed": ("✓", "green"),
     "retried": ("↻", "yellow"),
+    "cancelled": ("⊘", "dim"),
     "failed": ("✗", "bold red"),
     "running": ("▷", "cyan"),
     "waiting": ("‖", "yellow"),
@@ -160,7 +161,7 @@ def counts(statuses: Mapping[str, int]) -> str:
     """How many there are of each status, the worst first: `2 failed, 1,996 completed`."""
     if len(statuses) == 1:
         return next(iter(statuses))
-    order = ("failed", "running", "waiting", "retried", "completed", "skipped")
+    order = ("failed", "running", "waiting", "cancelled", "retried", "completed", "skipped")
     return ", ".join(f"{statuses[name]:,} {name}" for name in order if name in statuses)
 
 

@@ -82,7 +82,7 @@ def failed_lines(
 
 
 def _attempts(rows: OutlineRows) -> Iterator[int]:
-    return rows.rows_with("completed", "retried", "failed", "running", "waiting")
+    return rows.rows_with("completed", "retried", "cancelled", "failed", "running", "waiting")
 
 
 def _ended(rows: OutlineRows) -> Iterator[int]:

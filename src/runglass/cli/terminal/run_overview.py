@@ -61,7 +61,7 @@ class RunOverview:
         errors = {
             row: formatting.error_text(attempt.error_context)
             for row, attempt in attempts.items()
-            if attempt.error_context is not None
+            if attempt.error_context is not None and _has_error(rows, row)
         }
         yield from outline_lines(
             rows,

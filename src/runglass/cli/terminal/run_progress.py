@@ -15,6 +15,7 @@ from runglass.cli.terminal import formatting
 from runglass.cli.terminal.event_lines import EventLines
 from runglass.cli.terminal.loop_progress import LoopProgress
 from runglass.cli.terminal.output import one_line
+from runglass.errors import is_cancellation
 from runglass.events import (
     LoopStarted,
     StepCompleted,
@@ -124,7 +125,8 @@ class RunProgress:
             case StepCompleted():
                 self._ended[event.step_id]["done"] += 1
             case StepError():
-                self._ended[event.step_id]["failed"] += 1
+                how = "cut off" if is_cancellation(event.error) else "failed"
+                self._ended[event.step_id][how] += 1
             case StepSkipped():
                 self._seen.add(event.step_id)
                 self._ended[event.step_id]["skipped"] += 1
@@ -164,7 +166,7 @@ class RunProgress:
             for number, what in (
                 (totals.completed, "done"),
                 (totals.retried, "tried again"),
-                (totals.failed, "failed"),
+                (totals.failed - totals.cancelled, "failed"),
             ):
                 if number:
                     head.append(f"  {number:,} {what}", "red" if what == "failed" else "")

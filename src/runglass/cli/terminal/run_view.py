@@ -17,11 +17,11 @@ WHY_CHARS = 600
 
 
 def reason_row(run: RunSummary, rows: OutlineRows) -> int:
-    """The row that says why the run is as it is: what failed last, or what waits; -1 where there is none."""
+    """The row that tells why the run is as it is: what failed or was cut off last, or what waits; else -1."""
     if run.status in ("failed", "cancelled"):
         step_id = None if run.error is None else run.error.step_id
-        failed = [row for row in rows.rows_with("failed") if step_id in (None, rows.name(row))]
-        return max(failed, key=lambda row: rows.end[row], default=NONE)
+        found = [row for row in rows.rows_with(run.status) if step_id in (None, rows.name(row))]
+        return max(found, key=lambda row: rows.end[row], default=NONE)
     if run.status == "paused":
         return next(rows.rows_with("waiting"), NONE)
     return NONE
@@ -34,7 +34,8 @@ def why_lines(run: RunSummary, rows: OutlineRows, attempt: StepTrace | None, *, 
     """
     row = reason_row(run, rows)
     if run.status in ("failed", "cancelled"):
-        yield _fact("why", _why_ended(run, rows, row, attempt), formatting.STYLES[run.status])
+        style = formatting.STYLES["failed"] if run.status == "failed" else ""
+        yield _fact("why", _why_ended(run, rows, row, attempt), style)
     elif run.status == "paused":
         yield _fact("why", _why_paused(rows, row, attempt), "yellow")
     elif run.status in ("running", "pending"):
@@ -139,7 +140,8 @@ def _step_total(totals: RunTotals) -> str:
         f"{number:,} {name}"
         for number, name in (
             (totals.completed, "completed"),
-            (totals.failed, "failed"),
+            (totals.failed - totals.cancelled, "failed"),
+            (totals.cancelled, "cancelled"),
             (totals.skipped, "skipped"),
         )
         if number

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.output import one_line
+from runglass.errors import is_cancellation
 from runglass.trace import ModelCall, StepTrace
 
 NOT_KEPT = "not kept, or removed since; capture mode full keeps it, for one run: runglass run … --trace"
@@ -21,7 +22,9 @@ def attempt_lines(step: StepTrace) -> Iterator[Text]:
     if where := formatting.iteration_of(step):
         yield _fact("iteration", where)
     yield _fact("attempt", str(step.attempt))
-    yield _fact("status", step.status, formatting.STYLES.get(step.status, ""))
+    is_cut_off = is_cancellation(step.error_context)
+    status = "cancelled" if is_cut_off else step.status
+    yield _fact("status", status, formatting.STYLES.get(status, ""))
     yield _fact("started", formatting.local_time(step.started_at, timespec="milliseconds"))
     yield _fact("completed", formatting.local_time(step.completed_at, timespec="milliseconds"))
     yield _fact("duration", formatting.duration(step.duration_ms))
@@ -37,7 +40,8 @@ def attempt_lines(step: StepTrace) -> Iterator[Text]:
     if step.output_context is not None or step.status == "completed":
         yield from _snapshot("output", step.output_context, step.output_size_bytes, cut)
     if step.error_context is not None:
-        yield _fact("error", one_line(formatting.error_text(step.error_context)), "red")
+        style = "" if is_cut_off else "red"
+        yield _fact("error", one_line(formatting.error_text(step.error_context)), style)
         yield from _json_lines(step.error_context)
     for call in step.model_calls:
         yield Text()

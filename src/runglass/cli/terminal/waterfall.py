@@ -17,6 +17,7 @@ THICK, THIN, DASHED, DOTTED = ("━", "╸", "╺"), ("─", "╴", "╶"), ("�
 STYLES: dict[str, str] = {
     "failed": "red",
     "retried": "yellow",
+    "cancelled": "dim",
     "running": "cyan",
     "waiting": "yellow",
 }

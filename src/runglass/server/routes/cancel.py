@@ -23,7 +23,6 @@ PURGE = Parameter(
     default=False,
 )
 
-REASON = "cancelled by a caller"
 ENDS_SOON = "the run is cancelled all the same, by the process that has it"
 CLAIMED_S = 5.0
 """How long after the end of a lease another process has claimed the runs under it."""
@@ -45,11 +44,10 @@ async def cancel(request: ApiRequest, run: RunRecord, purge: bool) -> Response:
     """
     if purge:
         return await _purge(request, run)
-    runtime = runtime_of(request)
     if run.ended:
         raise _has_ended(run)
     try:
-        if not await _request_end(runtime, run):
+        if not await _request_end(request, run):
             raise _has_ended(run)
         ended = await _ended_run(request, run)
     except StoreError as error:
@@ -67,7 +65,7 @@ async def _purge(request: ApiRequest, run: RunRecord) -> Response:
         raise api_error("FORBIDDEN", message, execution_id=run.id)
     runtime = runtime_of(request)
     if not run.ended:
-        await _request_end(runtime, run)
+        await _request_end(request, run)
     run = await _ended_run(request, run)
     if not await runtime.removal.purge(run, by=actor_of(request)):
         raise no_run(run.id)
@@ -109,14 +107,15 @@ def _not_recorded(run: RunRecord) -> APIError:
     return api_error("UNAVAILABLE", message, execution_id=run.id)
 
 
-async def _request_end(runtime: Runtime, run: RunRecord) -> bool:
-    engine = runtime.engine
-    if engine.cancel(run.id, reason=REASON) or await engine.cancel_paused(run, reason=REASON):
+async def _request_end(request: ApiRequest, run: RunRecord) -> bool:
+    runtime = runtime_of(request)
+    engine, reason = runtime.engine, f"cancelled by the key {request.auth.hint}"
+    if engine.cancel(run.id, reason=reason) or await engine.cancel_paused(run, reason=reason):
         return True
     # The run may have paused, or been resumed, since it was read.
     now = await runtime.store.run(run.id)
     if now is None or now.ended:
         return False
-    if engine.cancel(run.id, reason=REASON) or await engine.cancel_paused(now, reason=REASON):
+    if engine.cancel(run.id, reason=reason) or await engine.cancel_paused(now, reason=reason):
         return True
-    return await engine.request_cancel(run.id, reason=REASON)
+    return await engine.request_cancel(run.id, reason=reason)

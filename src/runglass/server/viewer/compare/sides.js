@@ -41,7 +41,11 @@ function tokensOf(run) {
 function attemptsOf({ totals }) {
   if (!totals) return "";
   const parts = [`${exact(totals.completed)} completed`];
-  for (const name of /** @type {const} */ (["failed", "retried", "skipped"])) if (totals[name]) parts.push(`${exact(totals[name])} ${name}`);
+  const cancelled = totals.cancelled ?? 0;
+  const { retried, skipped } = totals;
+  for (const [name, number] of Object.entries({ failed: totals.failed - cancelled, cancelled, retried, skipped })) {
+    if (number) parts.push(`${exact(number)} ${name}`);
+  }
   return parts.join(", ");
 }
 

@@ -2,10 +2,10 @@
 // Rows come in pages of an outline, in pre-order, and later one by one as events tell of them. Pure.
 
 export const KINDS = ["step", "loop", "parallel", "condition", "iteration", "branch", "attempt"];
-export const STATUSES = ["skipped", "completed", "retried", "waiting", "running", "failed"];
+export const STATUSES = ["skipped", "completed", "retried", "cancelled", "waiting", "running", "failed"];
 /** Each status is worse than the ones before it. */
 export const [STEP, LOOP, PARALLEL, CONDITION, ITERATION, BRANCH, ATTEMPT] = [...KINDS.keys()];
-export const [SKIPPED, COMPLETED, RETRIED, WAITING, RUNNING, FAILED] = [...STATUSES.keys()];
+export const [SKIPPED, COMPLETED, RETRIED, CANCELLED, WAITING, RUNNING, FAILED] = [...STATUSES.keys()];
 
 export const NONE = -1;
 const FIRST_CAPACITY = 1024;

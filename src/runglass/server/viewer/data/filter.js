@@ -1,9 +1,11 @@
 // What a filter inside a run keeps: rows that match, what is inside of them, and what they are inside of. Pure.
-import { ATTEMPT, FAILED, ITERATION, NONE, RETRIED, RUNNING, SKIPPED, STEP, WAITING } from "./columns.js";
+import { ATTEMPT, CANCELLED, FAILED, ITERATION, NONE, RETRIED, RUNNING, SKIPPED, STEP, WAITING } from "./columns.js";
 
 /** @typedef {{text: string, onlyFailed: boolean, leastMs: number}} Filter */
 
-const WORDS = new Map([["failed", FAILED], ["retried", RETRIED], ["running", RUNNING], ["waiting", WAITING], ["skipped", SKIPPED]]);
+const WORDS = new Map([
+  ["failed", FAILED], ["retried", RETRIED], ["running", RUNNING], ["waiting", WAITING], ["skipped", SKIPPED], ["cancelled", CANCELLED],
+]);
 
 /** Whether the filter keeps everything. @param {Filter} filter */
 export function isEmpty(filter) {

@@ -1,11 +1,12 @@
 // What events make of the rows: attempts begin and end, and all that they are inside of adds up. Pure.
 import {
-  ATTEMPT, COMPLETED, FAILED, ITERATION, LOOP, NONE, RETRIED, RUNNING, SKIPPED, STEP,
+  ATTEMPT, CANCELLED, COMPLETED, FAILED, ITERATION, LOOP, NONE, RETRIED, RUNNING, SKIPPED, STEP,
 } from "./columns.js";
 
 /** @typedef {import("./columns.js").Rows} Rows */
 /** @typedef {{eventType: string, seq: number, at: string, stepId?: string, loopIndex?: number, loopPath?: number[],
- *   iterations?: number, attempt?: number, durationMs?: number, tokens?: {total: number}, costUsd?: string, text?: string}} RunEvent */
+ *   iterations?: number, attempt?: number, durationMs?: number, tokens?: {total: number}, costUsd?: string, text?: string,
+ *   error?: {code?: string}}} RunEvent */
 
 /** Of so many rows inside of a container the worst is looked for each time, of more it is kept. */
 const FEW_ROWS = 64;
@@ -38,7 +39,7 @@ export class LiveRows {
     if (row === NONE) return false;
     const at = Math.max(0, Date.parse(event.at) - this.startedMs);
     if (type in ENDS) {
-      this.end(row, at, ENDS[type], event);
+      this.end(row, at, event.error?.code === "CANCELLED" && type === "step_error" ? CANCELLED : ENDS[type], event);
       this.current.delete(keyOf(stepId, path));
     } else this.begin(row, at);
     return true;
@@ -91,9 +92,10 @@ export class LiveRows {
   cutOff(event) {
     const { rows } = this;
     const at = Math.max(0, Date.parse(event.at) - this.startedMs);
+    const status = event.eventType === "flow_cancelled" ? CANCELLED : FAILED;
     for (let row = 0; row < rows.count; row += 1) {
       const isAttempt = rows.kind[row] === ATTEMPT || (rows.kind[row] === STEP && rows.first[row] === NONE);
-      if (isAttempt && rows.status[row] === RUNNING) this.end(row, at, FAILED, event);
+      if (isAttempt && rows.status[row] === RUNNING) this.end(row, at, status, event);
     }
   }
 

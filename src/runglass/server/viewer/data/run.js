@@ -2,7 +2,7 @@
 import { count, money, oneLine } from "./format.js";
 
 /** @typedef {{prompt: number, completion: number, total: number}} Tokens */
-/** @typedef {{completed: number, failed: number, retried: number, skipped: number, tokens?: Tokens, costUsd?: string,
+/** @typedef {{completed: number, failed: number, retried: number, skipped: number, cancelled?: number, tokens?: Tokens, costUsd?: string,
  *   failedCostUsd?: string, byModel?: Record<string, object>, finishReasons?: Record<string, number>,
  *   unmeteredCalls?: number}} Totals */
 /** @typedef {{id: string, flowId: string, status: string, triggerType?: string, startedAt?: string,
@@ -43,6 +43,7 @@ export function flowOf(run) {
 
 /** What came of it, in a line; empty where it simply went well. @param {Run} run */
 export function outcomeOf(run) {
+  if (run.status === "cancelled") return cancelledBy(run);
   if (run.error) {
     const where = run.error.stepId ? `${run.error.stepId}: ` : "";
     const message = run.error.message ? ` ${run.error.message}` : "";
@@ -51,6 +52,12 @@ export function outcomeOf(run) {
   if (run.status === "paused") return "waits for its caller";
   if (run.status === "pending") return "waits for a place";
   return remarksOf(run);
+}
+
+/** That it was cancelled, and by whom or why. @param {Run} run */
+export function cancelledBy(run) {
+  const reason = oneLine(run.error?.message ?? "");
+  return reason.startsWith("cancelled") ? reason : `cancelled${reason && `: ${reason}`}`;
 }
 
 /** What its numbers do not tell, or tell too well; empty where there is nothing to beware of. @param {Run} run */

@@ -4,8 +4,8 @@ import { errorOf, get, me } from "../core/api.js";
 import { now } from "../core/clock.js";
 import { go } from "../core/router.js";
 import { clockTime, duration, exact, exactTime, money, oneLine } from "../data/format.js";
-import { flowOf, hasEnded, remarksOf, soFarOf } from "../data/run.js";
-import { FAILED } from "../data/columns.js";
+import { cancelledBy, flowOf, hasEnded, remarksOf, soFarOf } from "../data/run.js";
+import { CANCELLED, FAILED } from "../data/columns.js";
 import { titleOf } from "../data/address.js";
 import { Mark, SAID } from "../parts/status.js";
 import { say } from "../parts/toast.js";
@@ -88,7 +88,8 @@ async function lastGood(run) {
   return "";
 }
 
-/** Why the run failed, and the way there; or what to beware of in one that went well. @param {{model: import("./model.js").RunModel, onGo: () => void}} props */
+/** Why the run failed or was cancelled, and the way there; or what to beware of in one that went well.
+ * @param {{model: import("./model.js").RunModel, onGo: (row: number) => void}} props */
 export function Why({ model, onGo }) {
   const run = model.run.value;
   const { rows } = model;
@@ -98,7 +99,18 @@ export function Why({ model, onGo }) {
     const remarks = run ? remarksOf(run) : "";
     return remarks ? html`<p class="why muted"><span class="cut" title=${remarks}>${remarks}</span></p>` : null;
   }
-  const row = isKnown ? firstFailed(rows, run.error.stepId) : -1;
+  const isCancelled = run.status === "cancelled";
+  const row = isKnown ? firstWith(rows, isCancelled ? CANCELLED : FAILED, run.error.stepId) : -1;
+  if (isCancelled) {
+    const reason = cancelledBy(run);
+    return html`
+    <p class="why cancelled">
+      <b>why</b>
+      <span class="cut" title=${reason}><bdi>${reason}</bdi>${
+        row >= 0 && html`; it was in <bdi>${oneLine(titleOf(rows, row))}</bdi>`}</span>
+      ${row >= 0 && html`<button onClick=${() => onGo(row)}>Go there</button>`}
+    </p>`;
+  }
   const where = row >= 0 ? titleOf(rows, row) : run.error.stepId;
   return html`
     <p class=${`why ${run.status}`}>
@@ -106,15 +118,17 @@ export function Why({ model, onGo }) {
       <span class="cut" title=${oneLine(run.error.message ?? "", 2000)}>
         ${where && html`<bdi>${oneLine(where)}</bdi> — `}<span class="mono">${run.error.code}</span>
         ${run.error.message && html`: <bdi>${oneLine(run.error.message)}</bdi>`}</span>
-      ${row >= 0 && html`<button onClick=${onGo}>Go there <kbd>e</kbd></button>`}
+      ${row >= 0 && html`<button onClick=${() => onGo(row)}>Go there <kbd>e</kbd></button>`}
     </p>`;
 }
 
-/** @param {import("../data/columns.js").Rows} rows @param {string|undefined} stepId */
-function firstFailed(rows, stepId) {
+/** The first leaf with a status. @param {import("../data/columns.js").Rows} rows @param {number} status
+ * @param {string|undefined} stepId */
+function firstWith(rows, status, stepId) {
   for (let row = rows.rootFirst; row !== -1;) {
-    if (rows.status[row] !== FAILED) row = rows.after(row);
-    else if (rows.children[row] === 0 && (!stepId || rows.nameOf(row) === stepId)) return row;
+    // What is inside of a row is no worse than the row.
+    if (rows.status[row] < status) row = rows.after(row);
+    else if (rows.status[row] === status && rows.children[row] === 0 && (!stepId || rows.nameOf(row) === stepId)) return row;
     else row = rows.following(row);
   }
   return -1;

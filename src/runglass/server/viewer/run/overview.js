@@ -16,7 +16,7 @@ export function Overview({ model, row, value, controls }) {
   const error = value?.errorContext;
   const python = pythonOf(rows, row);
   return html`
-    ${error && html`<p class="error-message problem"><span class="mono">${String(error.code ?? "")}</span> <bdi>${oneLine(String(error.message ?? ""))}</bdi></p>`}
+    ${error && html`<p class=${`error-message ${status === "cancelled" ? "muted" : "problem"}`}><span class="mono">${String(error.code ?? "")}</span> <bdi>${oneLine(String(error.message ?? ""))}</bdi></p>`}
     <dl class="facts">
       <${Fact} name="status">${saidOf(status, rows.kind[row] === ATTEMPT)}${value?.finishReason ? ` · finish reason ${oneLine(value.finishReason, 60)}` : ""}<//>
       ${status !== "skipped" && html`

@@ -74,7 +74,7 @@ export function RunPage({ id }) {
   return html`
     <${Header} model=${model} controls=${controls} />
     <main class=${`run${controls.panel.value && model.selected.value >= 0 ? " with-panel" : ""}`}>
-      <${Why} model=${model} onGo=${() => { nextError(model); controls.panel.value = true; }} />
+      <${Why} model=${model} onGo=${(/** @type {number} */ row) => { reveal(model, row); controls.panel.value = true; }} />
       <${Toolbar} model=${model} controls=${controls} fieldRef=${filterField} />
       <${Minimap} model=${model} controls=${controls} />
       ${have < of && html`<p class="progress muted" role="status">${exact(have)} of ${exact(of)} rows have come</p>`}

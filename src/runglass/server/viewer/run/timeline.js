@@ -1,5 +1,5 @@
 // The rows on the axis of time, or their cost or tokens as bars: one canvas, painted anew for each frame that differs.
-import { ATTEMPT, FAILED, ITERATION, NONE, RETRIED, RUNNING, SKIPPED, STEP, WAITING } from "../data/columns.js";
+import { ATTEMPT, CANCELLED, FAILED, ITERATION, NONE, RETRIED, RUNNING, SKIPPED, STEP, WAITING } from "../data/columns.js";
 import { duration, short, shortMoney } from "../data/format.js";
 import { ROW_PX } from "./tree_rows.js";
 
@@ -124,6 +124,7 @@ function bar(pen, scene, start, end, status, y) {
   const middle = y + (ROW_PX - BAR_PX) / 2;
   pen.fillStyle = { [FAILED]: colours.failed, [RETRIED]: colours.retried, [RUNNING]: colours.running }[status] ?? colours["completed-bar"];
   if (status === WAITING) stripes(pen, left, middle, length, colours.waiting);
+  else if (status === CANCELLED) cutBar(pen, left, middle, length, colours.muted);
   else if (status === RETRIED) {
     // Hollow: it came to nothing.
     pen.strokeStyle = colours.retried;
@@ -143,6 +144,21 @@ function bar(pen, scene, start, end, status, y) {
     pen.lineTo(right, middle + BAR_PX);
     pen.fill();
   }
+}
+
+/** What was cut off: hollow, and open where it would have gone on. @param {CanvasRenderingContext2D} pen @param {number} x
+ * @param {number} y @param {number} length @param {string} colour */
+function cutBar(pen, x, y, length, colour) {
+  const right = x + Math.max(1, length - 0.5);
+  pen.strokeStyle = colour;
+  pen.beginPath();
+  pen.moveTo(right, y + 0.5);
+  pen.lineTo(x + 0.5, y + 0.5);
+  pen.lineTo(x + 0.5, y + BAR_PX - 0.5);
+  pen.lineTo(right, y + BAR_PX - 0.5);
+  pen.moveTo(right - 2, y + BAR_PX + 2);
+  pen.lineTo(right + 2, y - 2);
+  pen.stroke();
 }
 
 /** A container: a bracket around what is inside of it. @param {CanvasRenderingContext2D} pen @param {Scene} scene
