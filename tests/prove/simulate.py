@@ -1,10 +1,11 @@
 """`prove simulate`: the engine on a virtual clock, in a world where a seed decides on all that happens.
 
-It decides on flows, durations and failures, on when callers start, resume, cancel and follow runs, when
-processes crash (at any moment and around any commit), stop, and sleep until another machine has their runs,
-when the disk is full or gone, when clocks are set back, and which wake-ups are lost, late or repeated. One to
-three engines work on one store. After each commit the laws of the log are checked
-(`simulating/laws.py`). To replay a seed that lies: `python -m tests.prove simulate --first SEED --seeds 1`.
+It decides on flows, durations and failures, on when callers start, resume, cancel and follow runs, and at
+which process, when processes crash (at any moment and around any commit), stop, and sleep until another
+machine has their runs, when the disk is full or gone, when clocks are set back, and which wake-ups are lost,
+late or repeated. One to three engines work on one store, where some may only take calls. After each commit
+the laws of the log are checked (`simulating/laws.py`). To replay a seed that lies: `python -m tests.prove
+simulate --first SEED --seeds 1`.
 """
 
 import hashlib

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MODES: tuple[CaptureMode, ...] = ("off", "metadata_only", "redacted", "full")
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("look", "find")]
 REFUSALS = frozenset({"RUN_NOT_PAUSED", "UNAVAILABLE"})
+ONCE_RESUMED = "INTERNAL_ERROR"
+"""The store failed once the next segment of a run was in it: the run goes on."""
 
 
 class Callers:
@@ -161,7 +163,8 @@ class Callers:
             started = await life.engine.resume(paused, paused.plan, segment)
         except APIError as error:
             code = error.code
-            world.tell(lambda: demand(code in REFUSALS, f"{run_id} cannot be taken up: {code}"))
+            told = code in REFUSALS or code == ONCE_RESUMED
+            world.tell(lambda: demand(told, f"{run_id} cannot be taken up: {code}"))
             return
         except StoreError:
             return
@@ -189,6 +192,8 @@ class Callers:
                 assert log is not None
                 status = log.status
                 world.tell(lambda: demand(status == "cancelled", f"{run_id} was cancelled and is {status}"))
+            elif await life.engine.request_cancel(run_id, reason="the seed"):
+                world.seen["callers: cancelled at another process"] += 1
         except StoreError:
             return
 

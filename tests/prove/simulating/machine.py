@@ -25,8 +25,9 @@ LONGEST_SLEEP_S = 4 * LEASE_S
 class Life:
     """A process with an engine, from its start to its end; `over` is set when it has ended, in any way."""
 
-    def __init__(self, world: "World", name: str) -> None:
+    def __init__(self, world: "World", name: str, *, executes: bool) -> None:
         self.process = Process(name)
+        self._executes = executes
         self.clock = Clock(world.loop)
         self.over = asyncio.Event()
         self.engine: Engine | None = None
@@ -116,13 +117,23 @@ class Life:
                 crash_retries=CRASH_RETRIES,
                 lease_s=LEASE_S,
                 max_concurrent_runs=chance.choice((1, 2, 1000)),
+                shares_store=not world.alone,
+                executes=self._executes,
             ) as engine:
-                keeping = asyncio.create_task(engine.run_forever())
+                keeping = asyncio.create_task(self._keep(engine))
                 self.engine = engine
                 grace_s = await self._stop
                 await engine.stop(grace_s=grace_s)
                 keeping.cancel()
                 await asyncio.wait({keeping})
+
+    async def _keep(self, engine: Engine) -> None:
+        if not self._executes:
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(engine.run_forever())
+            if engine.shares_store:
+                group.create_task(engine.watch_requests())
 
     def _end(self, main: "asyncio.Task[None]") -> None:
         if self.over.is_set():
@@ -137,18 +148,19 @@ class Life:
 
 
 class Machine:
-    """Starts a process whenever there is none."""
+    """Starts a process whenever there is none; in some worlds one that only takes calls."""
 
     def __init__(self, world: "World", number: int) -> None:
         self.life: Life | None = None
         self.past: list[Life] = []
         self._world = world
         self._name = f"machine {number}"
+        self._executes = number == 0 or world.chance.random() < 0.8
 
     async def work(self) -> None:
         world = self._world
         while not world.closing:
-            self.life = Life(world, f"{self._name}, life {len(self.past) + 1}")
+            self.life = Life(world, f"{self._name}, life {len(self.past) + 1}", executes=self._executes)
             self.past.append(self.life)
             await self.life.over.wait()
             world.wires.unplug(self.life.bus)

@@ -75,6 +75,10 @@ class Maintenance:
             if run.is_resuming:
                 continue
             try:
+                if run.cancel_reason is not None:
+                    # It paused before its process read the request, and who made that has left.
+                    await self._engine.cancel_paused(run, reason=run.cancel_reason)
+                    continue
                 since = datetime.fromisoformat(await last_time(self._store, run))
                 if now - since > self._pause_limit:
                     hours = self._pause_limit.total_seconds() / 3600

@@ -8,12 +8,12 @@ import msgspec
 from starlette.responses import Response
 
 from runglass.errors import APIError, StoreError, api_error
-from runglass.runtime import Runtime
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import Parameter
 from runglass.server.requests.body import answer
 from runglass.server.security.authentication import actor_of, no_run, runtime_of
 from runglass.server.security.revocation import while_awaited
+from runglass.server.services.idempotency import PAUSE_EVENTS
 from runglass.store.records import RunRecord
 
 PURGE = Parameter(
@@ -78,7 +78,7 @@ async def _ended_run(request: ApiRequest, run: RunRecord) -> RunRecord:
     await runtime.engine.join(run.id)
     now = await runtime.store.run(run.id)
     if now is not None and not now.ended and runtime.engine.shares_store:
-        now = await while_awaited(request, None, _followed_end(runtime, now), otherwise=ENDS_SOON)
+        now = await while_awaited(request, None, _followed_end(request, now), otherwise=ENDS_SOON)
     if now is None:
         raise no_run(run.id)
     if not now.ended:
@@ -86,14 +86,24 @@ async def _ended_run(request: ApiRequest, run: RunRecord) -> RunRecord:
     return now
 
 
-async def _followed_end(runtime: Runtime, run: RunRecord) -> RunRecord | None:
+async def _followed_end(request: ApiRequest, run: RunRecord) -> RunRecord | None:
     """The run once another process has ended it; as it is where that takes longer than to lose a process."""
+    runtime, now = runtime_of(request), await runtime_of(request).store.run(run.id)
     with suppress(TimeoutError):
         async with asyncio.timeout(runtime.settings.lease_s + CLAIMED_S):
-            async with aclosing(runtime.tails.follow(run, after=run.head)) as pages:
-                async for _ in pages:
-                    pass
-    return await runtime.store.run(run.id)
+            while now is not None and not now.ended:
+                # The run may have paused before its process read the request.
+                if not await runtime.engine.cancel_paused(now, reason=_reason_of(request)):
+                    pages = runtime.tails.follow(now, after=now.head, until=PAUSE_EVENTS)
+                    async with aclosing(pages):
+                        async for _ in pages:
+                            pass
+                now = await runtime.store.run(run.id)
+    return now
+
+
+def _reason_of(request: ApiRequest) -> str:
+    return f"cancelled by the key {request.auth.hint}"
 
 
 def _has_ended(run: RunRecord) -> APIError:
@@ -109,7 +119,7 @@ def _not_recorded(run: RunRecord) -> APIError:
 
 async def _request_end(request: ApiRequest, run: RunRecord) -> bool:
     runtime = runtime_of(request)
-    engine, reason = runtime.engine, f"cancelled by the key {request.auth.hint}"
+    engine, reason = runtime.engine, _reason_of(request)
     if engine.cancel(run.id, reason=reason) or await engine.cancel_paused(run, reason=reason):
         return True
     # The run may have paused, or been resumed, since it was read.
