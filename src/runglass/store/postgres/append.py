@@ -1,7 +1,10 @@
-"""Appends of many runs, written together: one statement for all that wait, and a few statements at a time.
+"""Appends of many runs, written together: one statement for all that wait.
 
-Each append is refused or written by itself, whatever becomes of those beside it. A statement whose answer
-is lost is sent again: the database tells by the id of each batch what it has already written.
+Most of what a statement costs it costs once, with a sync of the disk behind it. So the next one waits for the
+one before and takes all that came meanwhile. A few go at a time where that is worth it: with many runs, or
+beside one that takes long. Each append is refused or written by itself, whatever becomes of those beside it.
+A statement whose answer is lost is sent again: the database tells by the id of each batch what it has
+already written.
 """
 
 import asyncio
@@ -17,6 +20,10 @@ from runglass.store.records import LARGE_RUN_EVENTS, Append
 
 WRITERS = 3
 """Most statements on their way at once."""
+WORTH_RUNS = 64
+"""So many runs that wait are worth a statement beside the one that is on its way."""
+LONG_S = 0.02
+"""After so long an append waits no longer for the statement before it."""
 MOST_RUNS = 256
 MOST_BYTES = 4 << 20
 """One statement has no more: it bounds how long the first append in it waits."""
@@ -39,46 +46,94 @@ class AppendQueue:
         self._db = connections
         self._waiting: list[_Waiting] = []
         self._busy_runs: set[int] = set()
+        self._ready = 0
+        """Those that have come since, and whose run nobody writes to."""
+        self._ready_since_s = 0.0
+        self._hurry: asyncio.TimerHandle | None = None
+        self._at_work = 0
         self._writers: set[asyncio.Task[None]] = set()
 
     async def append(self, batch: Append) -> None:
         """Writes the batch. Raises WrongExpectedVersion, StoreError."""
         waiting = _Waiting(os.urandom(16), batch, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        if len(self._writers) < WRITERS:
-            writer = asyncio.create_task(self._write_waiting())
-            self._writers.add(writer)
-            writer.add_done_callback(self._writers.discard)
+        if batch.run_no not in self._busy_runs:
+            self._see_to(self._ready + 1)
         await waiting.written
 
     async def aclose(self) -> None:
         """Returns when everything that waits has been written or refused."""
         while self._writers:
             await asyncio.wait(self._writers)
+        if self._hurry is not None:
+            self._hurry.cancel()
+
+    def _see_to(self, ready: int) -> None:
+        """Has so many appends that are ready written: at once, or with the statement that is next."""
+        loop = asyncio.get_running_loop()
+        if not self._ready:
+            self._ready_since_s = loop.time()
+        self._ready = ready
+        if ready and (not self._at_work or (ready >= WORTH_RUNS and self._at_work < WRITERS)):
+            self._begin()
+        elif ready and self._hurry is None:
+            self._hurry = loop.call_later(LONG_S, self._hurry_up)
+
+    def _begin(self) -> None:
+        self._at_work += 1
+        # It takes all with its first step.
+        self._ready = 0
+        writer = asyncio.create_task(self._write_waiting())
+        self._writers.add(writer)
+        writer.add_done_callback(self._writers.discard)
+
+    def _hurry_up(self) -> None:
+        self._hurry = None
+        if not self._ready:
+            return
+        loop = asyncio.get_running_loop()
+        due_s = self._ready_since_s + LONG_S
+        if due_s <= loop.time() and self._at_work < WRITERS:
+            self._begin()
+        else:
+            self._hurry = loop.call_at(max(due_s, loop.time() + LONG_S / 2), self._hurry_up)
 
     async def _write_waiting(self) -> None:
-        while together := self._take():
-            runs = {each.batch.run_no for each in together}
-            self._busy_runs |= runs
-            try:
-                await self._write(together)
-            finally:
-                self._busy_runs -= runs
+        """Writes all that wait; beside other statements one, and more only where that is worth it."""
+        try:
+            is_next = True
+            while is_next and (together := self._take()):
+                runs = {each.batch.run_no for each in together}
+                self._busy_runs |= runs
+                try:
+                    await self._write(together)
+                finally:
+                    self._busy_runs -= runs
+                is_next = self._at_work == 1 or self._count_ready() >= WORTH_RUNS
+        finally:
+            # Whoever hears of the last append may come with the next one before this task counts as done.
+            self._at_work -= 1
+        self._see_to(self._count_ready())
+
+    def _count_ready(self) -> int:
+        return sum(each.batch.run_no not in self._busy_runs for each in self._waiting)
 
     def _take(self) -> list[_Waiting]:
         """The first appends that wait, one for each run that nobody writes to."""
         taken: list[_Waiting] = []
         left: list[_Waiting] = []
-        runs, size = set(self._busy_runs), 0
+        runs, size, ready = set(self._busy_runs), 0, 0
         for each in self._waiting:
             if each.batch.run_no in runs or len(taken) >= MOST_RUNS or size >= MOST_BYTES:
                 left.append(each)
+                ready += each.batch.run_no not in runs
             else:
                 taken.append(each)
                 size += _size(each.batch)
             # Also of one that is left: what came first for a run is written first.
             runs.add(each.batch.run_no)
-        self._waiting = left
+        self._waiting, self._ready = left, 0
+        self._see_to(ready)
         return taken
 
     async def _write(self, together: Sequence[_Waiting]) -> None:
