@@ -16,7 +16,7 @@ from runglass.engine.journal.resume import PausedRun
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.scheduling.offloading import LARGE_BYTES, offload
 from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.errors import APIError, api_error
+from runglass.errors import APIError, DuplicateIdempotencyKey, api_error
 from runglass.flow import Flow, within
 from runglass.run_api import StepRequest
 from runglass.server.api_request import ApiRequest
@@ -37,9 +37,12 @@ from runglass.server.services.execute_service import with_overrides, without_for
 from runglass.server.services.failure_replay import REPLAYED
 from runglass.server.services.idempotency import (
     REST_EVENTS,
+    NoteCall,
+    dropped,
+    earlier_call,
     hold_idempotency_lock,
     keep_refusal,
-    note_call,
+    resuming_call,
 )
 from runglass.server.services.request_admission import Admission, admission_of
 from runglass.server.services.run_failure import answer_expired, require_outcome
@@ -98,7 +101,10 @@ async def _step(
         async def begin(outputs: LiveOutputs | None) -> StartedRun:
             if call_body.execution_id is None:
                 return await _first_call(request, own, flow, call_body, current, session, call, outputs, size)
-            return await _later_call(request, own, slug, call_body, number, call, outputs, size, admitted)
+            async with resuming_call(request, own, call) as note:
+                return await _later_call(
+                    request, own, slug, call_body, number, call, note, outputs, size, admitted
+                )
 
         if call is None:
             outputs = LiveOutputs()
@@ -109,10 +115,15 @@ async def _step(
             if before is None:
                 try:
                     started = await begin(None)
+                except DuplicateIdempotencyKey:
+                    before = await earlier_call(request, own, call)
                 except APIError as error:
                     await keep_refusal(request, own, call, error)
                     raise
-                return await _stream(request, started.id, started.head, None)
+                else:
+                    return await _stream(request, started.id, started.head, None)
+        if before is None:
+            raise dropped(call)
         run = await run_of_flow(request, org, project, slug, before.run_id)
         require_owed(request.auth, run, what="the answer to this call")
         if before.status is not None:
@@ -173,6 +184,7 @@ async def _later_call(
     call_body: StepRequest,
     number: int | None,
     call: IdempotencyKey | None,
+    note: NoteCall,
     outputs: LiveOutputs | None,
     size: int,
     admitted: Admission,
@@ -210,7 +222,7 @@ async def _later_call(
     await runtime.check_models(own, plan.flow)
     runtime.require_credit(own)
     await runtime.require_key(request.auth.id, waited=size > LARGE_BYTES)
-    await note_call(request, own, call, run)
+    await note(run)
     # The segment may have to wait for a place.
     await admitted.admit_next()
     resuming = runtime.engine.resume(paused, plan, segment, outputs=outputs, size_bytes=size)

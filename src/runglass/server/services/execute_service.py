@@ -26,8 +26,9 @@ from runglass.server.security.revocation import STILL_PAUSED, while_allowed
 from runglass.server.services.execute_responses import outcome_of, response_of
 from runglass.server.services.idempotency import (
     Finish,
+    NoteCall,
     StoredResponse,
-    note_call,
+    resuming_call,
     wait_until_idle,
     with_idempotency,
 )
@@ -64,7 +65,8 @@ async def execute_flow(
                 forget_body(request)
                 call_body = held.pop()
                 if call_body.execution_id is not None:
-                    return await _resume(request, own, slug, call_body, call, size, admitted)
+                    async with resuming_call(request, own, call) as note:
+                        return await _resume(request, own, slug, call_body, note, size, admitted)
                 return await _start(request, own, flow, call_body, number, session, call, size)
 
         async def repeated(run: RunRecord, head: int) -> StoredResponse:
@@ -117,7 +119,7 @@ async def _resume(
     own: Project,
     slug: str,
     call_body: ExecuteRequest,
-    call: IdempotencyKey | None,
+    note: NoteCall,
     size: int,
     admitted: Admission,
 ) -> Finish:
@@ -153,7 +155,7 @@ async def _resume(
     await runtime.check_models(own, plan.flow)
     runtime.require_credit(own)
     await runtime.require_key(request.auth.id, waited=size > LARGE_BYTES)
-    await note_call(request, own, call, run)
+    await note(run)
     # The segment may have to wait for a place.
     await admitted.admit_next()
     resuming = runtime.engine.resume(paused, plan, segment, size_bytes=size)

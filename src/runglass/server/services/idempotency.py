@@ -40,6 +40,9 @@ NO_ANSWERS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
 Finish = Callable[[], Awaitable["StoredResponse"]]
 """Waits for the response of a call that has begun. Raises APIError."""
 
+NoteCall = Callable[[RunRecord], Awaitable[None]]
+"""Notes a call that is about to resume this run. Raises DuplicateIdempotencyKey."""
+
 
 class StoredResponse(NamedTuple):
     """A response as it is sent, and as it is kept for repeats of the call."""
@@ -72,13 +75,13 @@ async def with_idempotency(
             return _response(await (await begin(None))())
 
         return await replay_failure(request, run, resumes=resumes)
-    key, finish = call.key, None
+    finish = None
     async with hold_idempotency_lock(request, project, call) as before:
         if before is None:
             try:
                 finish = await begin(call)
             except DuplicateIdempotencyKey:
-                before = await _earlier_call(request, project, call)
+                before = await earlier_call(request, project, call)
             except APIError as error:
                 await keep_refusal(request, project, call, error)
                 raise
@@ -86,7 +89,7 @@ async def with_idempotency(
         with once_started(before.run_id):
             return _response(await _repeated_answer(request, before, repeated), {REPLAYED: "true"})
     if finish is None:
-        raise api_error("UNAVAILABLE", f"the call {key!r} was dropped while it was repeated; send it again")
+        raise dropped(call)
     try:
         answered = await finish()
     except APIError as error:
@@ -94,6 +97,11 @@ async def with_idempotency(
         raise
     await _keep(request, project, call, answered)
     return _response(answered)
+
+
+def dropped(call: IdempotencyKey) -> APIError:
+    """The error for a call that was noted, and is not any more."""
+    return api_error("UNAVAILABLE", f"the call {call.key!r} was dropped while it was repeated; send it again")
 
 
 @asynccontextmanager
@@ -113,7 +121,7 @@ async def hold_idempotency_lock(
     else:
         await lock.acquire()
     try:
-        before = await _earlier_call(request, project, call)
+        before = await earlier_call(request, project, call)
         if before is not None and await _never_resumed(request, before):
             before = None
         yield before
@@ -144,20 +152,36 @@ async def _keep(
         log.warning("the answer to the call %r is not kept: %s", call.key, error)
 
 
-async def note_call(
-    request: ApiRequest, project: Project, call: IdempotencyKey | None, run: RunRecord
-) -> None:
-    """Notes a call with a key that is about to resume a run. Raises DuplicateIdempotencyKey."""
-    if call is None:
-        return
-    store = runtime_of(request).store
-    if await store.call(project.id, call.key) is None:
-        await store.begin_call(project.id, call, run)
+@asynccontextmanager
+async def resuming_call(
+    request: ApiRequest, project: Project, call: IdempotencyKey | None
+) -> AsyncIterator[NoteCall]:
+    """For a block that resumes a run: the function that it calls when all is checked, to note the call.
+
+    Raises DuplicateIdempotencyKey where another server resumes the run for the same call at this moment.
+    """
+    store, is_own = runtime_of(request).store, False
+
+    async def note(run: RunRecord) -> None:
+        nonlocal is_own
+        if call is not None and await store.call(project.id, call.key) is None:
+            await store.begin_call(project.id, call, run)
+            is_own = True
+
+    try:
+        yield note
+    except APIError as error:
+        if call is None or is_own or error.code != "RUN_NOT_PAUSED":
+            raise
+        if await store.call(project.id, call.key) is None:
+            raise
+        raise DuplicateIdempotencyKey(f"the call {call.key!r} is made elsewhere") from error
 
 
-async def _earlier_call(
+async def earlier_call(
     request: ApiRequest, project: Project, call: IdempotencyKey
 ) -> IdempotencyRecord | None:
+    """The same call as it was noted before, by any server. Raises IDEMPOTENCY_MISMATCH."""
     before = await runtime_of(request).store.call(project.id, call.key)
     if before is not None and before.digest != call.digest:
         message = f"something else was asked under the Idempotency-Key {call.key!r}; use a new one"
