@@ -21,6 +21,7 @@ from runglass import Client
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+OF_ENDS = ". Of a long run these are its beginning and its end"
 BARE_S = 2.0
 READY_S = 120
 POLL_S = 0.2
@@ -132,7 +133,13 @@ def _opened_rows(name: str, goals: _Goals, found: list[_Round]) -> Iterator[Row]
         figure=f"{name}: the same, a moment after its end",
         unit="ms",
         ours=values(lambda each: each.unmade.first_row_ms),
-        note="while the server still makes the outline that it keeps",
+        note=f"while the server still makes the outline that it keeps{OF_ENDS}",
+    )
+    yield Row(
+        figure=f"{name}: all rows have come, after the navigation, a moment after its end",
+        unit="ms",
+        ours=values(lambda each: each.unmade.whole_ms),
+        note="once the server has made the outline",
     )
     yield Row(
         figure=f"{name}: all rows have come, after the navigation",
@@ -215,7 +222,13 @@ def _followed_rows(
         unit="ms",
         ours=[opened.first_row_ms],
         goal=Goal(at=goals.opened_ms),
-        note="for the first caller, once; beside what it records",
+        note=f"for the first caller, once; beside what it records{OF_ENDS}",
+    )
+    yield Row(
+        figure=f"{name}: all rows have come, after the navigation, while it goes on",
+        unit="ms",
+        ours=[opened.whole_ms],
+        note="the server makes the outline meanwhile",
     )
     yield from _frame_rows(
         f"{name}: frames while following {2 * nested.WAITS_PER_S:,} events/s",

@@ -54,7 +54,8 @@ class OutlineColumns(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class OutlinePage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Rows of the outline of a run, as of event `seq`, from row `first` on. `row_count` is that of all.
 
-    Of `statuses` each is worse than the ones before it; a row that holds others has the worst of theirs.
+    A `partial` outline has the beginning and the end of the run, and was asked for as such. Of `statuses`
+    each is worse than the ones before it; a row that holds others has the worst of theirs.
     """
 
     seq: int
@@ -64,6 +65,7 @@ class OutlinePage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     kinds: list[str]
     statuses: list[str]
     columns: OutlineColumns
+    partial: bool = False
 
 
 class Outline(ABC):
@@ -87,9 +89,10 @@ class Outline(ABC):
     def values(self, column: str, first: int, count: int) -> list[Any]:
         """The values of so many rows, from row `first` on: `cost` is text or None, all else are numbers."""
 
-    def json_parts(self, first: int, count: int) -> Iterator[bytes]:
+    def json_parts(self, first: int, count: int, *, partial: bool = False) -> Iterator[bytes]:
         """So many rows as JSON, in parts that take a few milliseconds each."""
         about = {
+            "partial": partial,
             "seq": self.seq,
             "rowCount": self.row_count,
             "first": first,

@@ -11,7 +11,8 @@ from tests.browser.visitor import Visitor
 TABS = ["Overview", "Input", "Output", "Error", "Chat", "Raw"]
 
 FOREIGN_ELEMENTS = """() => document.querySelectorAll([
-    'script:not([src^="/viewer/"])', 'link:not([href^="/viewer/"])', 'form:not([method=dialog])',
+    'script:not([src^="/viewer/"])', 'form:not([method=dialog])',
+    'link:not([href^="/viewer/"]):not([rel=preload][href^="/api/v1/"])',
     'iframe', 'img', 'object', 'embed', 'base', 'style', 'meta[http-equiv]', 'video', 'marquee', 'x-y',
     '[onerror]', '[onload]', '[onclick]', '[onfocus]', '[onbegin]',
 ].join()).length"""

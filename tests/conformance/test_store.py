@@ -599,6 +599,15 @@ async def test_all_attempts_of_a_run_come_in_pages_in_order_of_position_and_numb
     assert (found.head, [attempt[-1] for attempt in rest]) == (2, [b"3.2 running"])
 
 
+async def test_the_last_position_is_that_of_the_step_that_began_last(store: Store) -> None:
+    run, other = await make_run(store), await make_run(store, "run-2")
+    assert await store.last_position(run.no) == 0
+    await store.append(batch(run, 0, b"1", steps=[row(1, status="failed"), row(2), row(1, attempt=2)]))
+    await store.append(batch(other, 0, b"1", steps=[row(1), row(2), row(3)]))
+    assert await store.last_position(run.no) == 2
+    assert await store.last_position(other.no + 1) == 0
+
+
 async def test_attempts_of_one_iteration_come_in_order(store: Store) -> None:
     run = await make_run(store)
     await store.append(batch(run, 0, b"1", steps=[row(1, status="failed"), row(2)]))

@@ -9,6 +9,7 @@ import pytest
 
 from runglass.outline import Outline
 from runglass.packed_outline import PackedOutline
+from runglass.server.services import outlines
 from runglass.server.services.outlines import Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 from runglass.testing import RunningServer, running_server
@@ -46,6 +47,19 @@ def run(server: RunningServer) -> RunRecord:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return found
+
+
+@pytest.fixture
+def long_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of some size already count as ones whose outline takes long."""
+    monkeypatch.setattr(outlines, "LONG_RUN_EVENTS", LARGE_RUN_EVENTS)
+
+
+def partial(server: RunningServer, run: RunRecord, outlines: Outlines) -> Outline | None:
+    async def ends() -> Outline | None:
+        return await outlines.ends_of(run)
+
+    return server.call(ends())
 
 
 def opened(server: RunningServer, run: RunRecord) -> Outline:
@@ -93,3 +107,51 @@ def test_one_that_cannot_be_read_is_made_anew(server: RunningServer, run: RunRec
     assert not isinstance(opened(server, run), PackedOutline)
     server.call(server.runtime.store.keep_outline(run.no, 0, head))
     assert isinstance(opened(server, run), PackedOutline)
+
+
+@pytest.mark.usefixtures("long_runs")
+def test_of_a_run_that_goes_on_the_ends_are_had_first(server: RunningServer, run: RunRecord) -> None:
+    going = msgspec.structs.replace(run, status="running")
+    ends = partial(server, going, Outlines(server.runtime))
+    assert ends is not None
+    numbers = [number for number in ends.values("index", 0, ends.row_count) if number >= 0]
+    count = len(numbers)
+    assert 100 < count < 2000
+    assert ends.row_count == 1 + 2 * count
+    half = next(place for place, number in enumerate(numbers) if number != place)
+    assert numbers[half:] == list(range(LARGE_RUN_EVENTS // 2 - count + half, LARGE_RUN_EVENTS // 2))
+    assert min(half, count - half) > 100
+    assert ends.seq == run.head
+
+
+@pytest.mark.usefixtures("long_runs")
+def test_the_ends_alone_are_of_no_use_where_all_is_there(server: RunningServer, run: RunRecord) -> None:
+    going, held = msgspec.structs.replace(run, status="running"), Outlines(server.runtime)
+    assert partial(server, run, held) is None
+    server.call(outline_of(held, going))
+    assert partial(server, going, held) is None
+    small = msgspec.structs.replace(going, head=LARGE_RUN_EVENTS - 1)
+    assert partial(server, small, Outlines(server.runtime)) is None
+
+
+async def outline_of(held: Outlines, run: RunRecord) -> Outline:
+    return await held.of(run)
+
+
+@pytest.mark.usefixtures("long_runs")
+def test_the_ends_come_to_who_asks_for_them_and_say_so(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none_due() -> None:
+        return None
+
+    monkeypatch.setattr(server.runtime.store, "due_outline", none_due)
+    with http_for(server, server.key) as http:
+        unkept = execute(http, "long", parameters={"items": list(range(LARGE_RUN_EVENTS // 2))})
+        path = f"/flow-runs/{unkept}/trace/outline"
+        first = http.get(path, params={"partial": True, "limit": 5}).json()
+        whole = http.get(path, params={"limit": 5}).json()
+        again = http.get(path, params={"partial": True, "limit": 5}).json()
+    assert (first["partial"], whole["partial"], again["partial"]) == (True, False, False)
+    assert first["rowCount"] < whole["rowCount"] == LARGE_RUN_EVENTS + 1
+    assert first["columns"]["index"] == whole["columns"]["index"]

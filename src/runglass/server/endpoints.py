@@ -147,7 +147,7 @@ def _of_a_run(path: str, run: Lookup, trace: Lookup) -> list[Endpoint]:
             READING,
             "The outline",
             Answer((OutlinePage,), "Rows of the tree, as columns."),
-            query=(outline.AFTER_ROW, outline.ROWS, outline.OF_SEQ),
+            query=(outline.AFTER_ROW, outline.ROWS, outline.OF_SEQ, outline.PARTIAL),
             headers=(outline.ACCEPT_ENCODING,),
             finds=run,
         ),

@@ -316,6 +316,9 @@ class Store(Protocol):
         One at least if there is one, about `limit_bytes`, in order of position and number.
         """
 
+    async def last_position(self, run_no: int) -> int:
+        """The position of the step and iteration that began last; 0 where none has."""
+
     async def due_outline(self) -> RunRecord | None:
         """The newest run that has ended with `LARGE_RUN_EVENTS` or more and whose outline is not kept yet.
 

@@ -42,6 +42,14 @@ OF_SEQ = Parameter(
     Annotated[int, Meta(ge=0, le=1 << 62)],
     "the `seq` of an earlier page: rows of the same outline, as long as the server has it",
 )
+PARTIAL = Parameter(
+    "partial",
+    bool,
+    "true or false: whether, where all rows would take long, the answer may have the beginning and the end of"
+    " the run alone",
+    default=False,
+    argument="is_partial",
+)
 FROM_MS = Parameter(
     "from",
     Annotated[int, Meta(ge=0, le=MOST_MS)],
@@ -67,16 +75,21 @@ async def outline(
     after: int | None,
     limit: int,
     seq: int | None,
+    is_partial: bool,
     accept_encoding: str | None,
 ) -> ASGIApp:
     """Rows of the run's tree in pre-order, as columns.
 
+    With `partial` a long run is answered at once: `partial` of the answer says whether rows are missing in
+    between. All are those of a second request without it, whose row numbers are others.
+
     While the run goes on, `trace/stream?after=SEQ` with the `seq` of the answer tells all that happens next.
     A page whose `seq` is another than that of the page before is of another outline: begin again.
     """
-    found = await request.services.outlines.of(run, seq=seq)
+    ends = await request.services.outlines.ends_of(run) if is_partial else None
+    found = ends or await request.services.outlines.of(run, seq=seq)
     first = 0 if after is None else after + 1
-    parts = found.json_parts(first, limit)
+    parts = found.json_parts(first, limit, partial=ends is not None)
     gzip = Gzip() if accepts_gzip(accept_encoding) else None
     if min(limit, found.row_count) <= AT_ONCE_ROWS:
         async with paced("loop", run.project_id):

@@ -25,7 +25,7 @@ from runglass.server.security.session_cookie import (
 from runglass.server.viewer.assets import PAGE_HEADERS, Asset, Assets, assets
 
 ME = "/api/v1/viewer/me"
-FIRST_ROWS = "limit=20000"
+FIRST_ROWS = "limit=20000&partial=true"
 """What the module `run/model.js` asks for first, to the letter."""
 _ID = re.compile("[0-9a-f-]{36}").fullmatch
 

@@ -44,6 +44,10 @@ class AttemptPages:
 
         return await self._db.read_at_one_moment(work)
 
+    async def last_position(self, run_no: int) -> int:
+        sql = "SELECT coalesce(max(position), 0) FROM step WHERE run_no = $1"
+        return int(await self._db.read(lambda db: db.fetchval(sql, run_no)))
+
 
 def _attempt(row: AttemptRow) -> AttemptRow:
     position, step_id, loop_path, attempt, status, data = row

@@ -36,6 +36,10 @@ class AttemptPages:
 
         return await self._db.read(work)
 
+    async def last_position(self, run_no: int) -> int:
+        sql = "SELECT coalesce(max(position), 0) FROM step WHERE run_no = ?"
+        return int((await self._db.read(lambda db: db.execute(sql, (run_no,)).fetchone()))[0])
+
 
 def _first(rows: sqlite3.Cursor, limit_bytes: int) -> list[AttemptRow]:
     found: list[AttemptRow] = []

@@ -33,8 +33,8 @@ export class RunModel {
     this.problem = signal(null);
     /** @type {import("../vendor/signals.js").Signal<import("../core/stream.js").StreamState>} */
     this.stream = signal("live");
-    /** How many rows there are, and how many of them have come. */
-    this.loaded = signal({ have: 0, of: 0 });
+    /** How many rows there are, and how many of them have come: as long as it `isPartial`, of the run's two ends. */
+    this.loaded = signal({ have: 0, of: 0, isPartial: false });
     /** Counts changes of the rows, and of what is shown of them. */
     this.changes = signal(0);
     this.selected = signal(-1);
@@ -96,11 +96,13 @@ export class RunModel {
 
   async open() {
     try {
-      const first = this.readPage(new Rows());
+      const first = this.readPage(new Rows(), { partial: "true" });
       // Whoever reads the rows is told of it.
       first.catch(() => {});
       this.take(await get(this.path, this.abort.signal));
-      await this.load(first);
+      const isPartial = (await first).partial;
+      if (isPartial) this.showEnds(await first);
+      await this.load(isPartial ? undefined : first);
       if (!this.hasEnded()) await this.followLive();
     } catch (error) {
       if (!this.abort.signal.aborted) this.problem.value = errorOf(error);
@@ -117,9 +119,18 @@ export class RunModel {
     this.abort.abort();
   }
 
-  /** The page of the outline that follows on these rows. @param {Rows} rows */
-  readPage(rows) {
-    const parameters = new URLSearchParams({ limit: String(rows.count ? PAGE : FIRST_PAGE) });
+  /** Shows the beginning and the end of a long run until all of it has come. @param {Json} page */
+  showEnds(page) {
+    const rows = new Rows();
+    rows.addPage(page);
+    this.startOver(rows);
+    this.loaded.value = { have: rows.count, of: rows.count, isPartial: true };
+    this.refresh();
+  }
+
+  /** The page of the outline that follows on these rows. @param {Rows} rows @param {Record<string, string>} [how] */
+  readPage(rows, how) {
+    const parameters = new URLSearchParams({ limit: String(rows.count ? PAGE : FIRST_PAGE), ...how });
     if (rows.count) {
       parameters.set("after", String(rows.count - 1));
       parameters.set("seq", String(this.seq));
@@ -144,7 +155,7 @@ export class RunModel {
         isShown = true;
       }
       this.seq = page.seq;
-      this.loaded.value = { have: rows.count, of: page.rowCount };
+      this.loaded.value = { have: rows.count, of: page.rowCount, isPartial: false };
       if (isShown) this.refresh();
       if (rows.count >= Math.min(page.rowCount, MOST_ROWS) || page.columns.parent.length === 0) break;
     }

@@ -70,13 +70,14 @@ export function RunPage({ id }) {
 
   const problem = model.problem.value;
   if (problem && !run) return html`<${Top} back /><${Problem} problem=${problem} id=${id} />`;
-  const { have, of } = model.loaded.value;
+  const { have, of, isPartial } = model.loaded.value;
   return html`
     <${Header} model=${model} controls=${controls} />
     <main class=${`run${controls.panel.value && model.selected.value >= 0 ? " with-panel" : ""}`}>
       <${Why} model=${model} onGo=${(/** @type {number} */ row) => { reveal(model, row); controls.panel.value = true; }} />
       <${Toolbar} model=${model} controls=${controls} fieldRef=${filterField} />
       <${Minimap} model=${model} controls=${controls} />
+      ${isPartial && html`<p class="progress muted" role="status">The beginning and the end of the run: counts and sums are of these rows until all have come</p>`}
       ${have < of && html`<p class="progress muted" role="status">${exact(have)} of ${exact(of)} rows have come</p>`}
       ${problem && html`<p class="progress problem" role="alert">${problem.message}</p>`}
       <div class="run-body">
@@ -100,8 +101,7 @@ function useAddress(model, controls, wanted) {
     if (row !== NONE) controls.panel.value = true;
     // What is not there yet may come with a further page.
     const isExact = row !== NONE && JSON.stringify(addressOf(model.rows, row)) === JSON.stringify(wanted.current);
-    const { have, of } = model.loaded.peek();
-    if (isExact || have >= of) wanted.current = null;
+    if (isExact || isWhole(model)) wanted.current = null;
   }, [model.loaded.value]);
   useEffect(() => {
     // What was written here is not gone to: by now a further key may have selected something else.
@@ -116,6 +116,12 @@ function useAddress(model, controls, wanted) {
     written.current = JSON.stringify(selected);
     setQuery(queryOf(selected));
   }, [model.selected.value]);
+}
+
+/** Whether all rows have come. @param {RunModel} model */
+function isWhole(model) {
+  const { have, of, isPartial } = model.loaded.peek();
+  return !isPartial && have >= of;
 }
 
 /** Selects what has begun last, and folds again what it opened for the one before. Who moves away is left alone.
@@ -144,7 +150,10 @@ function followNewest(model, controls) {
 /** @param {RunModel} model @param {Controls} controls @param {import("../core/html.js").Ref<HTMLInputElement>} filterField */
 function keysOf(model, controls, filterField) {
   const open = () => { controls.panel.value = true; };
-  const lead = (/** @type {boolean} */ found, /** @type {string} */ otherwise) => (found ? open() : say(otherwise));
+  const lead = (/** @type {boolean} */ found, /** @type {string} */ otherwise) => {
+    if (found) open();
+    else say(isWhole(model) ? otherwise : "None in the rows that have come so far");
+  };
   return [
     { key: "j", isMotion: true, what: "down", run: () => move(model, 1) },
     { key: "k", isMotion: true, what: "up", run: () => move(model, -1) },
