@@ -103,7 +103,7 @@ lock: $(VENV)/bin/pip ## write requirements/*.txt anew; ARGS=--upgrade takes new
 	$(LOCK) --group contract --output-file requirements/contract.txt
 	$(LOCK) --group fuzz --output-file requirements/fuzz.txt
 	$(LOCK) --group bench --output-file requirements/bench.txt
-	$(LOCK) pyproject.toml --extra server --extra postgres --group dev --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --extra postgres --extra nats --group dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server --group build --constraint requirements/dev.txt \
 		--output-file requirements/server.txt
 

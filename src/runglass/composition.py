@@ -7,7 +7,10 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
+from runglass.bus.process_bus import ProcessBus
+from runglass.bus_address import is_nats, parse_nats_address
 from runglass.byte_cache import limit_caches
 from runglass.clock import SystemClock
 from runglass.engine.capture.capture import Capture, Redactor
@@ -67,6 +70,26 @@ def _postgres(address: str) -> "PostgresStore":
     return PostgresStore(address, patience_s=PATIENCE_S)
 
 
+def _bus(settings: Settings) -> Bus:
+    address = settings.bus_address
+    if address is None:
+        return MemoryBus()
+    try:
+        # Imported here, as the drivers are installed only where they are needed.
+        if is_nats(address):
+            from runglass.bus.nats import NatsCarrier
+
+            return ProcessBus(NatsCarrier(parse_nats_address(address)))
+        from runglass.bus.postgres import PostgresCarrier
+
+        return ProcessBus(PostgresCarrier(address))
+    except ModuleNotFoundError as error:
+        extra = "nats" if is_nats(address) else "postgres"
+        raise SettingsError(f"this bus needs {error.name}: pip install 'runglass[server,{extra}]'") from error
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"bus: {error}") from error
+
+
 @asynccontextmanager
 async def _runtime_store(settings: Settings) -> AsyncIterator[Store]:
     """The store of a process that runs flows on it; one in a file is for this process alone."""
@@ -87,8 +110,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
 
     Raises SettingsError, StoreError, and DataInUse while another process has the same file.
     """
-    if settings.bus != "memory://":
-        raise SettingsError(f"bus {settings.bus!r} is not supported here; use memory://")
+    bus = _bus(settings)
     if settings.postgres is None and not settings.executes_runs:
         raise SettingsError(
             "executes_runs is false, and no other process executes the runs of a SQLite file; leave it true,"
@@ -127,7 +149,6 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             checks=checks,
         ) as models,
     ):
-        bus = MemoryBus()
         dependencies = StepDependencies(
             sandbox=sandbox,
             templates=templates,
@@ -196,6 +217,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                             if engine.shares_store and settings.executes_runs
                             else ()
                         ),
+                        *((("the bus", bus.run_forever),) if isinstance(bus, ProcessBus) else ()),
                     )
                 ),
             ]

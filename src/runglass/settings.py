@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from runglass.bus_address import is_nats
 from runglass.errors import RunglassError
 from runglass.store_address import is_postgres, is_well_formed, shown_address
 
@@ -45,7 +46,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             " `runglass.db` in `data`"
         ),
     ] = None
-    bus: Annotated[str, Meta(description="`memory://`: wake-ups within this process")] = "memory://"
+    bus: Annotated[
+        str | None,
+        Meta(
+            description="how processes wake each other: `nats://user:password@host:4222`, `tls://…`, or,"
+            " past a pooler, `postgresql://…`; `memory://` for not at all. By default what the store brings"
+        ),
+    ] = None
     synchronous: Annotated[
         Literal["FULL", "NORMAL"],
         Meta(
@@ -349,6 +356,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         shown = {name: getattr(self, name) for name in self.__struct_fields__}
         shown["provider_keys"] = dict.fromkeys(self.provider_keys, "…")
         shown["store"] = None if self.store is None else shown_address(self.store)
+        shown["bus"] = None if self.bus is None else shown_address(self.bus)
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
@@ -363,6 +371,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 " ? as %3F, # as %23 and % as %25"
             )
         return self.store
+
+    @property
+    def bus_address(self) -> str | None:
+        """Address of what carries wake-ups between processes, None for nothing. Raises SettingsError."""
+        if self.bus is None:
+            return self.postgres
+        if self.bus == "memory://":
+            return None
+        if is_nats(self.bus):
+            return self.bus
+        if not is_postgres(self.bus):
+            raise SettingsError("bus is of no known kind; use nats://host:4222, postgresql://… or memory://")
+        if self.postgres is None:
+            raise SettingsError(
+                "bus is a PostgreSQL and store is not; leave bus out, or use nats://host:4222"
+            )
+        if not is_well_formed(self.bus):
+            raise SettingsError("bus is no address as postgresql://user:password@host:5432/database")
+        return self.bus
 
     @property
     def database(self) -> Path:

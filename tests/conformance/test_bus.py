@@ -1,20 +1,61 @@
-"""What every bus must do. A new bus joins by a line in `BUSES`."""
+"""What every bus must do. A new bus joins by a line in `BUSES`; one between processes in `SHARED`, too."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 
 import pytest
 
 from runglass.bus.base import WORK, Bus, requests_to, runs_of
 from runglass.bus.memory import MemoryBus
+from runglass.bus.nats import NatsCarrier
+from runglass.bus.postgres import PostgresCarrier
+from runglass.bus.process_bus import ProcessBus
+from runglass.bus_address import parse_nats_address
+from tests.nats_server import nats_server
+from tests.postgres_server import postgres_database
+from tests.unit.bus.fake_carrier import running
 
-BUSES: dict[str, Callable[[], Bus]] = {"memory": MemoryBus}
+Make = Callable[[], ProcessBus]
 
 
-@pytest.fixture(params=BUSES)
-def bus(request: pytest.FixtureRequest) -> Bus:
-    return BUSES[request.param]()
+@contextmanager
+def on_postgres() -> Iterator[Make]:
+    """Buses on one database."""
+    with postgres_database() as address:
+        yield lambda: ProcessBus(PostgresCarrier(address))
+
+
+@contextmanager
+def on_nats() -> Iterator[Make]:
+    """Buses on one NATS."""
+    with nats_server() as server:
+        yield lambda: ProcessBus(NatsCarrier(parse_nats_address(server.address)))
+
+
+SHARED: dict[str, Callable[[], AbstractContextManager[Make]]] = {"postgres": on_postgres, "nats": on_nats}
+BUSES = {"memory", *SHARED}
+
+
+@pytest.fixture(params=sorted(BUSES))
+async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
+    """One bus."""
+    if request.param == "memory":
+        yield MemoryBus()
+        return
+    with SHARED[request.param]() as make:
+        own = make()
+        async with running(own):
+            yield own
+
+
+@pytest.fixture(params=sorted(SHARED))
+async def two(request: pytest.FixtureRequest) -> AsyncIterator[tuple[ProcessBus, ProcessBus]]:
+    """The buses of two processes."""
+    with SHARED[request.param]() as make:
+        here, there = make(), make()
+        async with running(here, there):
+            yield here, there
 
 
 async def test_a_wake_up_between_two_waits_is_not_missed(bus: Bus) -> None:
@@ -74,3 +115,61 @@ async def test_subjects_of_different_kinds_do_not_wake_each_other(bus: Bus) -> N
             assert [each for each, task in waiting.items() if task.done()] == [subject]
             for task in waiting.values():
                 task.cancel()
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "run",
+        WORK,
+        "",
+        "a'; DROP TABLE run; --",
+        "run.*.>",
+        "\0",
+        "\r\nPUB x 0\r\n",
+        "\ud800",
+        "ü" * 1_000_000,
+    ],
+    ids=range(9),
+)
+async def test_any_text_is_a_subject_and_wakes_no_other(bus: Bus, subject: str) -> None:
+    async with bus.listen(subject) as listener, bus.listen(f"{subject}2") as stranger, asyncio.timeout(10):
+        asleep = asyncio.create_task(stranger.wait(1000))
+        await bus.wake(subject)
+        await listener.wait(1000)
+        assert not asleep.done()
+        asleep.cancel()
+    assert bus.fault is None
+
+
+async def test_another_process_is_woken(two: tuple[ProcessBus, ProcessBus]) -> None:
+    here, there = two
+    for subject in (WORK, "run", "\ud800\0'"):
+        async with (
+            there.listen(subject) as listener,
+            there.listen("other") as stranger,
+            asyncio.timeout(10),
+        ):
+            asleep = asyncio.create_task(stranger.wait(1000))
+            await here.wake(subject)
+            await listener.wait(1000)
+            await asyncio.sleep(0.05)
+            assert not asleep.done()
+            asleep.cancel()
+
+
+@pytest.mark.parametrize("subjects", [600, 5000])
+async def test_many_subjects_at_once_reach_another_process(
+    two: tuple[ProcessBus, ProcessBus], subjects: int
+) -> None:
+    here, there = two
+    async with AsyncExitStack() as stack, asyncio.timeout(20):
+        listeners = [
+            await stack.enter_async_context(there.listen(f"run-{number}")) for number in range(subjects)
+        ]
+        for number in range(subjects):
+            await here.wake(f"run-{number}")
+        for listener in listeners:
+            await listener.wait(1000)
+    assert here.fault is None
+    assert there.fault is None

@@ -208,6 +208,7 @@ class WatchedBus:
         self._bus = bus
         self.listening = threading.Event()
         self.left = threading.Event()
+        self.fault = bus.fault
 
     async def wake(self, subject: str) -> None:
         await self._bus.wake(subject)

@@ -24,7 +24,12 @@ def test_an_extra_has_code_that_needs_it() -> None:
         for file in (ROOT / "src").rglob("*.py")
         for name in re.findall(r"^\s*(?:import|from) ([\w.]+)", file.read_text("utf-8"), re.M)
     }
-    modules = {"genai-prices": "genai_prices", "pydantic-ai-slim": "pydantic_ai", "ruamel.yaml": "ruamel"}
+    modules = {
+        "genai-prices": "genai_prices",
+        "nats-py": "nats",
+        "pydantic-ai-slim": "pydantic_ai",
+        "ruamel.yaml": "ruamel",
+    }
     # Those that are looked for by name, and done without where they are not.
     unseen = {"httptools", "uvloop"}
     for extra, requirements in project()["optional-dependencies"].items():

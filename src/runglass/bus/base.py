@@ -31,6 +31,10 @@ class Listener(Protocol):
 class Bus(Protocol):
     """Wake-ups by subject. Any text is a subject; one that is not well-formed Unicode, too."""
 
+    @property
+    def fault(self) -> str | None:
+        """Why wake-ups of other processes do not come at the moment, without secrets; None if they do."""
+
     async def wake(self, subject: str) -> None:
         """Tells all listeners of the subject that the store holds something new. Call after the commit.
 

@@ -26,6 +26,8 @@ class MemoryListener:
 class MemoryBus:
     """The bus of a single process."""
 
+    fault: str | None = None
+
     def __init__(self) -> None:
         self._listeners: dict[str, set[MemoryListener]] = {}
 
@@ -35,8 +37,18 @@ class MemoryBus:
         return len(self._listeners)
 
     async def wake(self, subject: str) -> None:
+        self.wake_here(subject)
+
+    def wake_here(self, subject: str) -> None:
+        """`wake`, for callbacks."""
         for listener in self._listeners.get(subject, ()):
             listener.wake()
+
+    def wake_all(self) -> None:
+        """Wakes every listener of every subject."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.wake()
 
     @asynccontextmanager
     async def listen(self, subject: str) -> AsyncIterator[MemoryListener]:

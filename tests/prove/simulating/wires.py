@@ -64,5 +64,4 @@ class ProcessBus(MemoryBus):
 
     def hear(self, subject: str) -> None:
         """Takes a wake-up that comes from another process."""
-        for listener in self._listeners.get(subject, ()):
-            listener.wake()
+        self.wake_here(subject)

@@ -52,6 +52,8 @@ class HealthCheck:
         weak = [f"{work.name} has failed and is begun again" for work in failing if not work.vital]
         if self._free_bytes is not None and self._free_bytes < LOW_DISK_BYTES:
             weak.append(f"the disk has {self._free_bytes // 1_000_000} MB left")
+        if (fault := self._runtime.bus.fault) is not None:
+            weak.append(fault)
         set_aside = self._runtime.engine.set_aside
         if set_aside:
             weak.append(f"runs that cannot be read and are set aside: {set_aside}; the log names them")

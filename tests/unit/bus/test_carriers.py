@@ -1,0 +1,240 @@
+"""What carries wake-ups, on real servers that are killed, refuse and pass nothing on."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from runglass.bus.base import Bus
+from runglass.bus.carrier import BusAway
+from runglass.bus.nats import NatsCarrier
+from runglass.bus.postgres import PostgresCarrier
+from runglass.bus.process_bus import ProcessBus
+from runglass.bus_address import parse_nats_address
+from tests.nats_server import NatsServer, nats_server
+from tests.postgres_proxy import cutting_proxy, deaf_proxy
+from tests.postgres_server import postgres_database
+from tests.unit.bus.fake_carrier import connected, running, until
+
+TLS = Path(__file__).parent / "tls"
+SERVER_TLS = ("--tls", "--tlscert", str(TLS / "cert.pem"), "--tlskey", str(TLS / "key.pem"))
+
+
+@pytest.fixture
+def database() -> Iterator[str]:
+    with postgres_database() as address:
+        yield address
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Short, as the names of sockets have to be.
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def on_nats(address: str) -> ProcessBus:
+    return ProcessBus(NatsCarrier(parse_nats_address(address)))
+
+
+async def woken(bus: Bus, by: Bus) -> None:
+    """Returns when a wake-up by another process has come."""
+    async with bus.listen("run") as listener, asyncio.timeout(10):
+        await by.wake("run")
+        await listener.wait(1000)
+
+
+async def refusal(carrier: NatsCarrier | PostgresCarrier) -> str:
+    """Why the carrier does not connect."""
+    with pytest.raises(BusAway) as refused:
+        async with carrier.connect(hear=lambda _: None, lost=lambda _: None):
+            pass
+    return str(refused.value)
+
+
+async def test_a_nats_that_is_killed_is_found_again() -> None:
+    with nats_server() as server:
+        here, there = on_nats(server.address), on_nats(server.address)
+        async with running(here, there), there.listen("quiet") as quiet:
+            for _ in range(2):
+                server.kill()
+                await until(lambda: here.fault and there.fault)
+                await here.wake("run")
+                asleep = asyncio.create_task(quiet.wait(1000))
+                await asyncio.sleep(0)
+                assert not asleep.done()
+                server.start()
+                await connected(here, there)
+                async with asyncio.timeout(10):
+                    await asleep
+                await woken(there, here)
+                await woken(here, there)
+
+
+async def test_of_several_nats_one_that_is_there_is_taken() -> None:
+    away = NatsServer()
+    with nats_server() as server:
+        there = on_nats(server.address)
+        here = on_nats(f"nats://127.0.0.1:{away.port},127.0.0.1:{server.port}")
+        async with running(here, there):
+            await woken(there, here)
+
+
+async def test_nats_lets_in_who_has_the_password_and_messages_do_not_have_it() -> None:
+    with nats_server("--user", "me", "--pass", "p@ss") as server:
+        good = f"nats://me:p%40ss@127.0.0.1:{server.port}"
+        here, there = on_nats(good), on_nats(good)
+        async with running(here, there):
+            await woken(there, here)
+        for bad in ("me:wrong-secret@", "wrong-secret@", ""):
+            why = await refusal(NatsCarrier(parse_nats_address(f"nats://{bad}127.0.0.1:{server.port}")))
+            assert "Authorization Violation" in why
+            assert f"127.0.0.1:{server.port}" in why
+            assert "secret" not in why
+
+
+async def test_nats_lets_in_who_has_the_token() -> None:
+    with nats_server("--auth", "tok:en") as server:
+        address = f"nats://tok%3Aen@127.0.0.1:{server.port}"
+        here, there = on_nats(address), on_nats(address)
+        async with running(here, there):
+            await woken(there, here)
+
+
+async def test_two_installations_on_one_nats_do_not_wake_each_other() -> None:
+    with nats_server() as server:
+        one, two, other = (
+            on_nats(f"{server.address}/a"),
+            on_nats(f"{server.address}/a"),
+            on_nats(server.address),
+        )
+        async with running(one, two, other), other.listen("run") as stranger:
+            asleep = asyncio.create_task(stranger.wait(1000))
+            await woken(two, one)
+            await asyncio.sleep(0.05)
+            assert not asleep.done()
+            asleep.cancel()
+
+
+async def test_nats_over_tls_with_a_certificate_of_our_own(tmp_path: Path) -> None:
+    config = tmp_path / "nats.conf"
+    config.write_text(
+        f'tls {{ cert_file: "{TLS}/cert.pem", key_file: "{TLS}/key.pem", ca_file: "{TLS}/cert.pem",'
+        " verify: true, handshake_first: true }"
+    )
+    files = f"ca={TLS}/cert.pem&cert={TLS}/cert.pem&key={TLS}/key.pem"
+    with nats_server("--config", str(config)) as server:
+        address = f"tls://localhost:{server.port}?{files}"
+        here, there = on_nats(address), on_nats(address)
+        async with running(here, there):
+            await woken(there, here)
+        stranger = NatsCarrier(parse_nats_address(f"tls://localhost:{server.port}"))
+        assert "certificate verify failed" in await refusal(stranger)
+
+
+async def test_tls_is_used_where_nats_asks_for_it() -> None:
+    with nats_server(*SERVER_TLS) as server:
+        address = f"nats://localhost:{server.port}?ca={TLS}/cert.pem"
+        here, there = on_nats(address), on_nats(address)
+        async with running(here, there):
+            await woken(there, here)
+
+
+async def test_over_tls_no_password_goes_to_a_server_that_speaks_none() -> None:
+    heard = b""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal heard
+        writer.write(b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576}\r\n')
+        heard += await reader.read(1 << 16)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        await refusal(NatsCarrier(parse_nats_address(f"tls://me:secret@127.0.0.1:{port}")))
+    assert heard
+    assert b"secret" not in heard
+
+
+def test_a_certificate_that_is_not_there_is_told_at_once() -> None:
+    with pytest.raises(OSError, match="No such file"):
+        NatsCarrier(parse_nats_address("tls://host?ca=/nowhere/ca.pem"))
+
+
+async def test_a_postgres_that_was_away_is_found_again(database: str, folder: Path) -> None:
+    async with cutting_proxy(database, folder) as (proxy, address):
+        here, there = ProcessBus(PostgresCarrier(address)), ProcessBus(PostgresCarrier(database))
+        async with running(here, there), here.listen("quiet") as quiet:
+            proxy.go_away()
+            await until(lambda: here.fault)
+            await here.wake("run")
+            asleep = asyncio.create_task(quiet.wait(1000))
+            await asyncio.sleep(0)
+            assert not asleep.done()
+            async with there.listen("run") as listener, asyncio.timeout(20):
+                proxy.come_back()
+                await listener.wait(1000)
+                await asleep
+            await connected(here)
+            await woken(here, there)
+
+
+@pytest.mark.parametrize("said", ["LISTEN", "pg_notify"])
+async def test_each_of_the_two_sessions_may_be_ended(
+    database: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = ProcessBus(PostgresCarrier(database)), ProcessBus(PostgresCarrier(database))
+    async with running(here, there):
+        administrator = await asyncpg.connect(database)
+        ended = await administrator.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND position($1 IN query) > 0",
+            said,
+        )
+        await administrator.close()
+        assert len(ended) == 2
+        await until(lambda: len(caplog.records) == 2)
+        await connected(here, there)
+        await woken(here, there)
+        await woken(there, here)
+
+
+async def test_behind_a_pooler_the_log_says_what_to_set_and_a_direct_address_works(
+    database: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with deaf_proxy(database, folder) as address:
+        pooled = ProcessBus(PostgresCarrier(address), echo_s=0.1)
+        task = asyncio.create_task(pooled.run_forever())
+        await until(lambda: caplog.records)
+        assert "pooler" in caplog.records[0].message
+        assert pooled.fault
+        here, there = ProcessBus(PostgresCarrier(database)), ProcessBus(PostgresCarrier(database))
+        async with running(here, there):
+            await woken(here, there)
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_installations_in_two_schemas_do_not_wake_each_other(database: str) -> None:
+    administrator = await asyncpg.connect(database)
+    await administrator.execute('CREATE SCHEMA "it\'s another"')
+    await administrator.close()
+    other = ProcessBus(PostgresCarrier(f"{database}&search_path=%22it%27s%20another%22"))
+    here, there = ProcessBus(PostgresCarrier(database)), ProcessBus(PostgresCarrier(database))
+    async with running(here, there, other), other.listen("run") as stranger:
+        asleep = asyncio.create_task(stranger.wait(1000))
+        await woken(there, here)
+        await asyncio.sleep(0.05)
+        assert not asleep.done()
+        asleep.cancel()
+
+
+async def test_a_database_that_is_not_there_is_told_without_a_password(database: str) -> None:
+    address = database.replace("/runglass_", "/nowhere_").replace("postgres:@", "postgres:secret@")
+    why = await refusal(PostgresCarrier(address))
+    assert "does not exist" in why
+    assert "secret" not in why

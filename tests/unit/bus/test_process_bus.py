@@ -1,0 +1,205 @@
+"""Wake-ups between processes, over networks that delay, lose and repeat."""
+
+import asyncio
+import logging
+import random
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import pytest
+
+from runglass.bus.carrier import Hear
+from runglass.bus.process_bus import ProcessBus
+from runglass.bus.wake_up_batch import KEY_LENGTH
+from runglass.events import event_type_of
+from runglass.log_tail import Tails
+from runglass.store.sqlite.store import SqliteStore
+from tests.conformance.test_store import batch, make_run
+from tests.unit.bus.fake_carrier import FakeCarrier, connected, deliver, running, until
+
+
+@pytest.fixture
+def carrier() -> FakeCarrier:
+    return FakeCarrier()
+
+
+async def woken(bus: ProcessBus, subject: str, by: ProcessBus) -> None:
+    """Returns when a wake-up by another bus has come."""
+    async with bus.listen(subject) as listener, asyncio.timeout(10):
+        await by.wake(subject)
+        await listener.wait(1000)
+
+
+async def test_wake_ups_of_a_moment_go_as_one_text_and_the_first_of_them_at_once(
+    carrier: FakeCarrier,
+) -> None:
+    here, there = ProcessBus(carrier, join_s=0.05), ProcessBus(carrier)
+    async with running(here, there):
+        await asyncio.sleep(0.06)
+        carrier.sent.clear()
+        async with there.listen("last") as listener, asyncio.timeout(10):
+            await here.wake("first")
+            await asyncio.sleep(0.01)
+            assert len(carrier.sent) == 1
+            for number in range(100):
+                await here.wake(str(number))
+            await here.wake("last")
+            await listener.wait(1000)
+        assert [len(text) // KEY_LENGTH for text in carrier.sent] == [2, 102]
+
+
+async def test_listeners_of_the_same_process_hear_without_any_carrier(carrier: FakeCarrier) -> None:
+    carrier.away = True
+    bus = ProcessBus(carrier)
+    async with bus.listen("run") as listener, asyncio.timeout(5):
+        await bus.wake("run")
+        await listener.wait(1000)
+
+
+async def test_a_process_is_not_woken_by_its_own_text_a_second_time(carrier: FakeCarrier) -> None:
+    bus = ProcessBus(carrier)
+    async with running(bus), bus.listen("run") as listener:
+        await bus.wake("run")
+        await listener.wait(1000)
+        carrier.sent.clear()
+        again = asyncio.create_task(listener.wait(1000))
+        await until(lambda: carrier.sent)
+        await asyncio.sleep(0)
+        assert not again.done()
+        again.cancel()
+
+
+async def test_after_a_gap_everybody_looks_and_what_was_woken_meanwhile_is_sent(
+    carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "runglass")
+    here, there = ProcessBus(carrier), ProcessBus(carrier)
+    async with running(here, there), there.listen("quiet") as quiet, asyncio.timeout(30):
+        carrier.cut()
+        await until(lambda: here.fault and there.fault)
+        assert "noticed late" in (here.fault or "")
+        async with there.listen("run") as listener:
+            await here.wake("run")
+            asleep = asyncio.create_task(quiet.wait(1000))
+            await asyncio.sleep(0.05)
+            assert not asleep.done()
+            carrier.away = False
+            await listener.wait(1000)
+            await asleep
+        await connected(here, there)
+        await woken(there, "other", here)
+    told = [record.levelname for record in caplog.records if "bus is away" in record.message]
+    assert told == ["WARNING", "WARNING"]
+
+
+async def test_a_bus_that_is_away_at_the_start_is_told_once_and_found_when_it_comes(
+    carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
+) -> None:
+    carrier.away = True
+    bus, other = ProcessBus(carrier), ProcessBus(carrier)
+    tasks = [asyncio.create_task(each.run_forever()) for each in (bus, other)]
+    await asyncio.sleep(0.5)
+    assert len([each for each in caplog.records if "bus is away" in each.message]) == 2
+    carrier.away = False
+    await connected(bus, other)
+    await woken(other, "run", bus)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_a_connection_that_has_gone_silent_is_made_anew(carrier: FakeCarrier) -> None:
+    here, there = ProcessBus(carrier, echo_s=0.05), ProcessBus(carrier)
+    async with running(here, there), there.listen("run") as listener, asyncio.timeout(30):
+        before = carrier.connections
+        carrier.network = lambda text, hear: None
+        while carrier.connections == before:
+            await here.wake("run")
+            await asyncio.sleep(0.01)
+        carrier.network = deliver
+        # Whoever missed the lost texts looks.
+        await listener.wait(1000)
+        await connected(here)
+
+
+async def test_where_nothing_ever_comes_back_the_log_says_what_may_stand_between(
+    carrier: FakeCarrier, caplog: pytest.LogCaptureFixture
+) -> None:
+    carrier.network = lambda text, hear: None
+    bus = ProcessBus(carrier, echo_s=0.02, silent_pause_s=1000)
+    task = asyncio.create_task(bus.run_forever())
+    await until(lambda: caplog.records)
+    (record,) = caplog.records
+    assert "pooler" in record.message
+    assert "set RUNGLASS_BUS to an address of the database without the pooler" in record.message
+    assert bus.fault
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_an_idle_bus_notices_that_it_hears_nothing_any_more(carrier: FakeCarrier) -> None:
+    bus = ProcessBus(carrier, echo_s=0.02)
+    async with running(bus):
+        carrier.network = lambda text, hear: None
+        await until(lambda: bus.fault)
+        carrier.network = deliver
+        await connected(bus)
+
+
+async def test_the_last_wake_ups_of_a_process_are_sent_before_it_goes(carrier: FakeCarrier) -> None:
+    here, there = ProcessBus(carrier, join_s=1000), ProcessBus(carrier)
+    async with running(there), there.listen("run") as listener:
+        async with running(here):
+            await asyncio.sleep(0.01)
+            await here.wake("run")
+        async with asyncio.timeout(5):
+            await listener.wait(1000)
+
+
+async def test_texts_of_strangers_wake_nobody_and_break_nothing(carrier: FakeCarrier) -> None:
+    bus = ProcessBus(carrier)
+    async with running(bus), bus.listen("run") as listener:
+        asleep = asyncio.create_task(listener.wait(1000))
+        for text in ("", "x", "\0" * 5000, "{}" * 100_000, "\udcff" * 30, "run"):
+            await carrier.send(text)
+        await asyncio.sleep(0)
+        assert not asleep.done()
+        asleep.cancel()
+        with suppress(asyncio.CancelledError):
+            await asleep
+        assert bus.fault is None
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_tail_in_another_process_has_every_event_whatever_the_network_does(
+    seed: int, carrier: FakeCarrier, tmp_path: Path
+) -> None:
+    chance = random.Random(seed)
+    loop = asyncio.get_running_loop()
+
+    def unreliable(text: str, hear: Hear) -> None:
+        for _ in range(chance.choice([0, 1, 1, 2])):
+            loop.call_later(chance.choice([0, 0.001, 0.03]), hear, text)
+
+    here, there = ProcessBus(carrier, join_s=0.001, echo_s=0.2), ProcessBus(carrier, echo_s=0.2)
+    async with SqliteStore(tmp_path / "runglass.db") as store, running(here, there), asyncio.timeout(60):
+        run = await make_run(store)
+        carrier.network = unreliable
+
+        async def write() -> None:
+            for head in range(40):
+                name = b"flow_completed" if head == 39 else b"step_started"
+                await store.append(batch(run, head, b'{"eventType":"%b"}' % name))
+                await here.wake(run.id)
+                await asyncio.sleep(chance.choice([0, 0, 0.005]))
+                if chance.random() < 0.1:
+                    carrier.cut()
+                    carrier.away = chance.random() < 0.5
+            carrier.away = False
+
+        writing = asyncio.create_task(write())
+        async with aclosing(Tails(store, there, poll_s=0.1).follow(run)) as pages:
+            got = [event async for page in pages for event in page]
+        await writing
+    assert [seq for seq, _ in got] == list(range(1, 41))
+    assert event_type_of(got[-1][1]) == "flow_completed"
