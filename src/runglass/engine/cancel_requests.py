@@ -7,7 +7,8 @@ import logging
 
 from runglass.bus.base import WORK, Bus, requests_to
 from runglass.engine.active_runs import ActiveRuns
-from runglass.errors import StoreError
+from runglass.engine.idle_runs import IdleRuns
+from runglass.errors import RunUnreadable, StoreError
 from runglass.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -19,10 +20,11 @@ POLL_S = 1.0
 class CancelRequests:
     """Requests to cancel runs, made to other processes and looked for in this one."""
 
-    def __init__(self, store: Store, bus: Bus, active: ActiveRuns) -> None:
+    def __init__(self, store: Store, bus: Bus, active: ActiveRuns, idle: IdleRuns) -> None:
         self._store = store
         self._bus = bus
         self._active = active
+        self._idle = idle
 
     async def make(self, run_id: str, *, reason: str) -> bool:
         """Asks whoever has the run, or claims it next; False if it has ended. Raises StoreError."""
@@ -48,4 +50,13 @@ class CancelRequests:
     async def look(self) -> None:
         """Cancels the runs of this process that are to be cancelled now. Raises StoreError."""
         for run_id, reason in (await self._store.cancel_requests(self._active.owner)).items():
-            self._active.cancel(run_id, reason=reason)
+            if not self._active.cancel(run_id, reason=reason) and run_id in self._active.set_aside:
+                await self._end_set_aside(run_id, reason)
+
+    async def _end_set_aside(self, run_id: str, reason: str) -> None:
+        run = await self._store.run(run_id)
+        try:
+            if run is not None:
+                await self._idle.cancel(run, reason=reason)
+        except RunUnreadable as error:
+            self._active.put_aside(run_id, error)

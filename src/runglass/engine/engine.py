@@ -107,7 +107,7 @@ class Engine:
             shares_store=shares_store,
             executes=executes,
         )
-        self._requests = CancelRequests(store, bus, self._active)
+        self._requests = CancelRequests(store, bus, self._active, self._idle)
         self._claims = RunClaims(context, self._active, self._idle, self.queue, lease_s=lease_s)
 
     async def __aenter__(self) -> Self:

@@ -269,3 +269,21 @@ async def test_a_resumed_run_is_cancelled_before_its_segment_begins(
     await follow(machines.front, run.id)
     assert (await types(machines.front, run.id))[-1] == "flow_cancelled"
     assert {step[0] for step in (await read(machines.front, run.id, NO_OUTCOME)).steps()} == {"a"}
+
+
+async def test_a_run_that_another_process_has_set_aside_is_cancelled(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*args: Any) -> None:
+        raise ValueError("it cannot be gone on with")
+
+    run_id = (await start(machines.front, WALK, {"n": 3})).id
+    with monkeypatch.context() as patch:
+        patch.setattr("runglass.engine.claims.left_state", broken)
+        await machines.worker.engine.keep_lease()
+    assert machines.worker.engine.set_aside == 1
+    watch = asyncio.create_task(machines.worker.engine.watch_requests())
+    assert await machines.front.engine.request_cancel(run_id, reason="why")
+    await follow(machines.front, run_id)
+    assert (await types(machines.front, run_id)) == ["run_started", "flow_cancelled"]
+    watch.cancel()
