@@ -13,10 +13,16 @@ SOCKET = ".s.PGSQL.5432"
 
 
 class CuttingProxy:
-    """Passes everything on, but for what `cut` and `go_away` say."""
+    """Passes everything on, but for what `cut` and `go_away` say.
 
-    def __init__(self, server: str) -> None:
+    `names_itself`: as a pooler does, it makes up the number of the server's process.
+    """
+
+    def __init__(self, server: str, *, names_itself: bool = False) -> None:
         self._server = server
+        self._names_itself = names_itself
+        self.prepared: list[str] = []
+        """The statements that were prepared under a name, in the order in which they came."""
         self._statement = b""
         self._when: Literal["before", "after"] = "after"
         self._for_good = False
@@ -48,10 +54,13 @@ class CuttingProxy:
         below, above = await asyncio.open_unix_connection(self._server)
         self._writers |= {writer, above}
         is_cut, has_answered = asyncio.Event(), asyncio.Event()
+        if self._names_itself:
+            writer.write(await _with_another_number(below, reader, above))
         answers = asyncio.create_task(_answers(below, writer, is_cut, has_answered))
+        named: dict[bytes, bytes] = {}
         with suppress(OSError):
             while data := await reader.read(1 << 20):
-                if not self._is_decisive(data):
+                if not self._is_decisive(data, named):
                     above.write(data)
                     continue
                 is_cut.set()
@@ -66,16 +75,34 @@ class CuttingProxy:
             self._writers.discard(each)
         await answers
 
-    def _is_decisive(self, data: bytes) -> bool:
-        """Whether the message is the one to be lost."""
-        if not self._statement or self._statement not in data:
-            return False
-        # A statement with values is parsed to be described, and then again, with its values bound behind it.
+    def _is_decisive(self, data: bytes, named: dict[bytes, bytes]) -> bool:
+        """Whether the message is the one to be lost. `named`: the statements prepared on this connection."""
+        kind, (first, second, *_) = data[:1], [*data[5:].split(b"\0", 2), b""]
+        if kind == b"P" and first:
+            named[first] = second
+            self.prepared.append(second.decode())
+        # A statement with values is parsed to be described. Then its values are bound: under its name, or
+        # behind the statement once more.
         behind = 1 + int.from_bytes(data[1:5], "big")
-        if data[:1] == b"Q" or (data[:1] == b"P" and data[behind : behind + 1] == b"B"):
-            self._statement, self.cuts = b"", 1
-            return True
-        return False
+        executed = {
+            b"Q": data,
+            b"P": data if data[behind : behind + 1] == b"B" else b"",
+            b"B": named.get(second, b""),
+        }
+        if not self._statement or self._statement not in executed.get(kind, b""):
+            return False
+        self._statement, self.cuts = b"", 1
+        return True
+
+
+async def _with_another_number(
+    below: asyncio.StreamReader, reader: asyncio.StreamReader, above: asyncio.StreamWriter
+) -> bytes:
+    """Lets a client log in; the server's last answer to that, with another number of its process."""
+    above.write(await reader.read(1 << 20))
+    answer = await below.readuntil(b"K\0\0\0\x0c")
+    number = int.from_bytes(await below.readexactly(4), "big")
+    return answer + (number + 1).to_bytes(4, "big")
 
 
 async def _answers(
@@ -94,10 +121,12 @@ async def _answers(
 
 
 @asynccontextmanager
-async def cutting_proxy(address: str, folder: Path) -> AsyncIterator[tuple[CuttingProxy, str]]:
+async def cutting_proxy(
+    address: str, folder: Path, *, names_itself: bool = False
+) -> AsyncIterator[tuple[CuttingProxy, str]]:
     """A proxy to the server at this address, and the address of the same database by way of it."""
     parts = urlsplit(address)
-    proxy = CuttingProxy(f"{parse_qs(parts.query)['host'][0]}/{SOCKET}")
+    proxy = CuttingProxy(f"{parse_qs(parts.query)['host'][0]}/{SOCKET}", names_itself=names_itself)
     server = await asyncio.start_unix_server(proxy.serve, folder / SOCKET)
     try:
         yield proxy, parts._replace(query=f"host={folder}").geturl()

@@ -2,9 +2,8 @@
 
 A connection may die between a COMMIT and its answer. So each transaction leaves a mark, and whoever has
 lost the answer asks for it: what was committed is never done again, and what was not is never taken for
-done. Nothing is kept in a session (no prepared statements, no settings, no locks), so a pooler may stand
-between that hands out connections for one transaction each. The meaning of the statements is not known
-here.
+done. Nothing that is needed is kept in a session (no settings, no locks), so a pooler may stand between that
+hands out connections for one transaction each. The meaning of the statements is not known here.
 """
 
 import asyncio
@@ -16,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import asyncpg
 
 from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, StoreUnreachable, ValueTooLarge
+from runglass.store.postgres.prepared_statements import PreparingConnect
 from runglass.store_address import shown_address
 
 Result = TypeVar("Result")
@@ -41,7 +41,12 @@ _LOST = (
     # A primary that has become a standby, or the pooler has not noticed yet.
     asyncpg.ReadOnlySQLTransactionError,
 )
-_ROLLED_BACK = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_ROLLED_BACK = (
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    # A migration has changed what the statement returns; it is prepared anew the next time.
+    asyncpg.InvalidCachedStatementError,
+)
 """A transaction that had to give way to another one."""
 
 
@@ -117,7 +122,7 @@ class Connections:
                 self._address,
                 min_size=0,
                 max_size=CONNECTIONS,
-                statement_cache_size=0,
+                connect=PreparingConnect(),
                 command_timeout=STATEMENT_S,
                 reset=_end_transaction,
             )
