@@ -43,6 +43,8 @@ FIGURES = (
     "run_list",
     "viewer",
 )
+ON_POSTGRES = ("steps_on_postgres",)
+"""Measured by their names alone: they take minutes, and a machine with more than two processors."""
 IN_A_BROWSER = "viewer"
 
 FILE = click.Path(path_type=Path)
@@ -53,7 +55,11 @@ progress = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @click.command()
 @click.argument(
-    "names", type=click.Choice(FIGURES), nargs=-1, metavar="[FIGURE]...", help=f"{', '.join(FIGURES)}."
+    "names",
+    type=click.Choice(FIGURES + ON_POSTGRES),
+    nargs=-1,
+    metavar="[FIGURE]...",
+    help=f"{', '.join(FIGURES)}; by their names alone {', '.join(ON_POSTGRES)}.",
 )
 @click.option("--json", type=FILE, metavar="FILE", help="Write every sample to this file.")
 @click.option("--write", type=FILE, metavar="FILE", help="Put the table between the marks of this page.")

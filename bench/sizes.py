@@ -16,6 +16,9 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     steps_at_once: int = 4000
     """In all, over the runs that go on at once."""
     runs_at_once: tuple[int, ...] = (20, 200)
+    workers: tuple[int, ...] = (1, 2, 4)
+    peer_steps: int = 1000
+    """Of the peer on PostgreSQL, in all: it takes ten times as long."""
     requests: int = 5000
     calls: int = 300
     tails: tuple[int, ...] = (1, 100)
@@ -51,6 +54,8 @@ TINY = Sizes(
     steps_alone=20,
     steps_at_once=40,
     runs_at_once=(2,),
+    workers=(1, 2),
+    peer_steps=20,
     requests=40,
     calls=5,
     tails=(2,),

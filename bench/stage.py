@@ -17,6 +17,7 @@ import uvloop
 
 from bench import flows
 from bench.children import ROOT, BenchError, Child, Server, child, server
+from bench.postgres import PostgresServer
 from bench.sizes import Sizes
 from runglass.api_keys import make_key
 from runglass.composition import open_runtime
@@ -86,6 +87,13 @@ class Stage:
         """The peer that is a server, shared because it takes half a minute to start; None without peers."""
         folder = self._stack.enter_context(self.new_folder())
         return self._stack.enter_context(self.peer("phoenix_server", folder))
+
+    @cached_property
+    def postgres(self) -> PostgresServer:
+        """A PostgreSQL that syncs each commit, shared by ours and the peers."""
+        started = PostgresServer()
+        self._stack.callback(started.close)
+        return started
 
     @cached_property
     def data(self) -> Data:

@@ -1,6 +1,7 @@
-"""No-op steps in DBOS on SQLite, in one workflow or in several at once.
+"""No-op steps in DBOS, in one workflow or in several at once.
 
-`python -m bench.peers.dbos_steps FOLDER NORMAL|FULL`
+`python -m bench.peers.dbos_steps FOLDER NORMAL|FULL` on SQLite, or with the address of a database, which it
+makes, on PostgreSQL.
 """
 
 import asyncio
@@ -38,19 +39,14 @@ async def together(runs: int, steps: int) -> None:
 
 
 def main() -> None:
-    folder, synchronous = Path(sys.argv[1]), sys.argv[2]
-    folder.mkdir()
-    database = folder / "dbos.db"
-
-    def set_up(connection: sqlite3.Connection, _: object) -> None:
-        # By default it keeps SQLite's rollback journal, which is slower: the peer gets what we have.
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
-
-    sqlalchemy.event.listen(sqlalchemy.pool.Pool, "connect", set_up)
+    if sys.argv[1].startswith("postgresql://"):
+        address, database = sys.argv[1], None
+    else:
+        database = _own_file(Path(sys.argv[1]), sys.argv[2])
+        address = f"sqlite:///{database}"
     config: DBOSConfig = {
         "name": "bench",
-        "system_database_url": f"sqlite:///{database}",
+        "system_database_url": address,
         "log_level": "ERROR",
         "run_admin_server": False,
     }
@@ -69,7 +65,23 @@ def main() -> None:
     answer(measure)
 
 
-def _size(database: Path) -> int:
+def _own_file(folder: Path, synchronous: str) -> Path:
+    """The path of its SQLite file, which it will use with the settings that we use."""
+    folder.mkdir()
+
+    def set_up(connection: sqlite3.Connection, _: object) -> None:
+        # By default it keeps SQLite's rollback journal, which is slower: the peer gets what we have.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+
+    sqlalchemy.event.listen(sqlalchemy.pool.Pool, "connect", set_up)
+    return folder / "dbos.db"
+
+
+def _size(database: Path | None) -> int:
+    """Bytes of its file; 0 of a database on a server."""
+    if database is None:
+        return 0
     with sqlite3.connect(database) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
