@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from runglass.cli.demo.example_runs import BAD_ORDERS, GOOD_ORDERS, WEATHER, example_flows
+from runglass.flow import leaves
 from runglass.testing import RunningServer, running_server
-from tests.browser.demo_runs import Runs
-from tests.browser.stored_runs import Log, store_runs
+from tests.browser.stored_runs import Log, append_events, store_runs
 
 NOW = datetime(2026, 11, 20, 14, 10, tzinfo=UTC)
 """When somebody looks at them."""
@@ -32,7 +32,18 @@ _NAMES = {
     "count_cells": "Count the cells",
     "count_rows": "Count the rows",
 }
-_AGO_S = {"good": 700, "failed": 120, "retried": 1500, "nested": 5400, "cancelled": 9000, "waiting": 40}
+_AGO_S = {
+    "good": 700,
+    "failed": 120,
+    "retried": 1500,
+    "nested": 5400,
+    "cancelled": 9000,
+    "waiting": 40,
+    "going": 95,
+    "recovered": 3100,
+    "uncaptured": 4000,
+    "expired": 16_000,
+}
 """How long ago each run began."""
 
 
@@ -46,7 +57,25 @@ def _id(kind: str) -> str:
     return f"{time[:8]}-{time[8:]}-7000-8000-000000000001"
 
 
-_IDS = Runs(**{kind: _id(kind) for kind in _AGO_S})
+class FixedRuns:
+    """The ids of the runs, by what came of them; `going` goes on, and in it a model says something."""
+
+    def __init__(self, server: RunningServer, going: "_Story") -> None:
+        self.good, self.failed = _id("good"), _id("failed")
+        self.retried, self.nested = _id("retried"), _id("nested")
+        self.cancelled, self.waiting = _id("cancelled"), _id("waiting")
+        self.going, self.recovered = _id("going"), _id("recovered")
+        self.uncaptured, self.expired = _id("uncaptured"), _id("expired")
+        self._server = server
+        self._story = going
+
+    def __len__(self) -> int:
+        return len(_AGO_S)
+
+    def say(self, text: str) -> None:
+        """The model that is asked in `going` says something."""
+        self._story.add("step_progress", **self._story.place, text=text)
+        append_events(self._server, self._story)
 
 
 class _Story(Log):
@@ -55,12 +84,14 @@ class _Story(Log):
     def __init__(self, kind: str, slug: str, *, trigger: str = "api") -> None:
         super().__init__(_id(kind), start_ms=_start_ms(kind))
         self.slug = slug
+        self.place: dict[str, Any] = {}
+        """Of the attempt that began last, what its events say."""
         self.add(
             "run_started",
             runId=self.run_id,
             flowId=slug,
             flowSlug=slug,
-            stepCount=4,
+            stepCount=sum(1 for _ in leaves(_FLOWS[slug].steps)),
             triggerType=trigger,
             version=1,
             startedBy="nk_live_5f3a91c2",
@@ -71,6 +102,7 @@ class _Story(Log):
         place: dict[str, Any] = {"stepId": step, "attempt": attempt, "stepIndex": 0}
         if path:
             place |= {"loopIndex": path[-1], "loopPath": list(path)}
+        self.place = place
         size = len(msgspec.json.encode(given))
         self.add("step_started", **place, name=_NAMES[step], inputSizeBytes=size)
         self.add("step_input", **place, inputData=given, inputSizeBytes=size)
@@ -275,9 +307,72 @@ def _tools() -> _Story:
     return story
 
 
+def _going() -> _Story:
+    story = _Story("going", "add-up-orders", trigger="job")
+    articles = [
+        "tea",
+        "bread",
+        "cheese",
+        "apples",
+        "rice",
+        "milk",
+        "butter",
+        "salt",
+        "pears",
+        "plums",
+        "honey",
+        "oats",
+    ]
+    lines = [f"{article} {2 + number}.50" for number, article in enumerate(articles)]
+    story.step("read_lines", {"message": "\n".join(lines)}, {"lines": lines}, ms=4)
+    story.add("loop_started", stepId="each_order", iterations=len(lines), stepIds=["describe", "price"])
+    system = "Describe the order that you are given in one friendly sentence."
+    for index, line in enumerate(lines[:5]):
+        article, price = line.split(" ")
+        given = {"line": line, "index": index, "__rendered_prompt__": line}
+        if index == 4:
+            story.begin("describe", given, path=[index])
+            return story
+        text = f"Somebody would like some {article}, please, at {price}."
+        story.ask("describe", system, line, text, ms=17_000 + 2500 * index, path=[index], given=given)
+        story.step("price", {"text": text}, {"order": text, "price": float(price)}, ms=3, path=[index])
+    raise AssertionError("it goes on")
+
+
+def _recovered() -> _Story:
+    story = _Story("recovered", "ask-a-flaky-source")
+    place = story.begin("ask", {})
+    message = "the process that ran the attempt has died"
+    story.add(
+        "step_retrying",
+        after_ms=4100,
+        **place,
+        error={"code": "WORKER_LOST", "message": message},
+        nextAttempt=2,
+        delayMs=0,
+        durationMs=4100,
+    )
+    rate = {"rate": 1.0842, "asked": 1}
+    story.step("ask", {}, rate, ms=1350, attempt=2)
+    text = "One euro is 1.0842 dollars; it took 1 question."
+    story.ask("tell", "Tell the exchange rate in one sentence.", text, text, ms=912, given=rate)
+    story.add("flow_completed", runId=story.run_id, stepId="tell", result={"text": text})
+    return story
+
+
+def _uncaptured() -> _Story:
+    """Under `capture: off`."""
+    story = _orders("uncaptured", GOOD_ORDERS).without_content()
+    for event in story.events:
+        for name in ("inputSizeBytes", "outputSizeBytes"):
+            event.pop(name, None)
+    return story
+
+
 @contextmanager
-def fixed_server() -> Iterator[tuple[RunningServer, Runs]]:
+def fixed_server() -> Iterator[tuple[RunningServer, FixedRuns]]:
     """A server with these runs, and their ids."""
+    going = _going()
     stories = [
         _orders("good", GOOD_ORDERS),
         _orders("failed", BAD_ORDERS),
@@ -285,8 +380,12 @@ def fixed_server() -> Iterator[tuple[RunningServer, Runs]]:
         _nested(),
         _letter(),
         _tools(),
+        going,
+        _recovered(),
+        _uncaptured(),
+        _orders("expired", BAD_ORDERS).without_content(),
     ]
     with running_server(log_level="error") as server:
         for story in sorted(stories, key=lambda each: each.events[0]["at"]):
             store_runs(server, [story], flow=_FLOWS[story.slug])
-        yield server, _IDS
+        yield server, FixedRuns(server, going)

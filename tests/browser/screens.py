@@ -1,11 +1,12 @@
 """Each page and state of the viewer that somebody may see, and how to get there."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.browser.demo_runs import Runs
+from runglass.testing import PROJECT
+from tests.browser.fixed_runs import FixedRuns
 from tests.browser.run_page import open_run, panel
 from tests.browser.visitor import Visitor
 
@@ -14,59 +15,99 @@ class Screen(NamedTuple):
     """A state of a page: `show` brings a visitor there and returns once all of it is shown."""
 
     about: str
-    show: Callable[[Visitor, Runs], Page]
-    is_signed_in: bool = True
+    show: Callable[[Visitor, FixedRuns], Page]
+    role: Literal["admin", "read"] | None = "admin"
+    project: str = PROJECT
     is_important: bool = False
+    is_wide: bool = False
 
 
-def _sign_in(visitor: Visitor, _: Runs) -> Page:
+def _sign_in(visitor: Visitor, _: FixedRuns) -> Page:
     page = visitor.open("/")
     expect(page.get_by_label("API key")).to_be_visible()
     return page
 
 
-def _used_ticket(visitor: Visitor, _: Runs) -> Page:
+def _used_ticket(visitor: Visitor, _: FixedRuns) -> Page:
     page = visitor.open("/?ticket=used")
     expect(page.get_by_text("used already")).to_be_visible()
     return page
 
 
-def _runs(visitor: Visitor, runs: Runs) -> Page:
+def _refused(visitor: Visitor, _: FixedRuns) -> Page:
+    page = visitor.open("/")
+    page.get_by_label("API key").fill("nk_live_that-nobody-has-made")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_have_text("This key is unknown or revoked.")
+    return page
+
+
+def _runs(visitor: Visitor, runs: FixedRuns) -> Page:
     page = visitor.open("/")
     expect(page.locator("tbody tr")).to_have_count(len(runs))
     expect(page.locator(".histogram svg")).to_be_visible()
     return page
 
 
-def _completions(visitor: Visitor, runs: Runs) -> Page:
+def _completions(visitor: Visitor, runs: FixedRuns) -> Page:
     page = _runs(visitor, runs)
     page.get_by_role("combobox", name="Query").press_sequentially("status:")
     expect(page.get_by_role("option").first).to_be_visible()
     return page
 
 
-def _nothing_found(visitor: Visitor, _: Runs) -> Page:
+def _nothing_found(visitor: Visitor, _: FixedRuns) -> Page:
     page = visitor.open("/?q=cost:%3E1000")
     expect(page.get_by_role("heading", name="No run matches")).to_be_visible()
     return page
 
 
-def _wrong_query(visitor: Visitor, _: Runs) -> Page:
+def _unknown_names(visitor: Visitor, _: FixedRuns) -> Page:
+    page = visitor.open("/?q=step:nosuch+model:gpt-9")
+    expect(page.get_by_text("gpt-9", exact=True)).to_be_visible()
+    return page
+
+
+def _no_runs(visitor: Visitor, _: FixedRuns) -> Page:
+    page = visitor.open("/")
+    expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
+    return page
+
+
+def _unanswered(_: Route) -> None:
+    """The server takes its time."""
+
+
+def _slow_list(visitor: Visitor, _: FixedRuns) -> Page:
+    visitor.page.route("**/flow-runs?*", _unanswered)
+    page = visitor.open("/")
+    expect(page.get_by_text("Loading …")).to_be_visible()
+    return page
+
+
+def _lost_list(visitor: Visitor, runs: FixedRuns) -> Page:
+    visitor.page.route("**/flow-runs/stream*", lambda route: route.abort())
+    page = _runs(visitor, runs)
+    expect(page.get_by_text("connection lost")).to_be_visible()
+    return page
+
+
+def _wrong_query(visitor: Visitor, _: FixedRuns) -> Page:
     visitor.expect(422)
     page = visitor.open("/?q=statsu:failed")
     expect(page.locator("#query-problem")).not_to_be_empty()
     return page
 
 
-def _two_chosen(visitor: Visitor, runs: Runs) -> Page:
+def _two_chosen(visitor: Visitor, runs: FixedRuns) -> Page:
     page = _runs(visitor, runs)
     visitor.keys("j", "x", "j", "x")
     expect(page.get_by_role("button", name="Compare the two")).to_be_enabled()
     return page
 
 
-def _attempt(name: str, tab: str, **address: object) -> Callable[[Visitor, Runs], Page]:
-    def show(visitor: Visitor, runs: Runs) -> Page:
+def _attempt(name: str, tab: str, **address: object) -> Callable[[Visitor, FixedRuns], Page]:
+    def show(visitor: Visitor, runs: FixedRuns) -> Page:
         page = open_run(visitor, getattr(runs, name), **address, tab=tab)
         expect(panel(page).get_by_role("tab", name=tab, selected=True)).to_be_visible()
         expect(panel(page)).not_to_contain_text("Loading")
@@ -76,25 +117,55 @@ def _attempt(name: str, tab: str, **address: object) -> Callable[[Visitor, Runs]
     return show
 
 
-def _run(name: str) -> Callable[[Visitor, Runs], Page]:
+def _run(name: str) -> Callable[[Visitor, FixedRuns], Page]:
     return lambda visitor, runs: open_run(visitor, getattr(runs, name))
 
 
-def _no_run(visitor: Visitor, _: Runs) -> Page:
+def _slow_run(visitor: Visitor, runs: FixedRuns) -> Page:
+    visitor.page.route("**/trace/outline?*", _unanswered)
+    page = visitor.open(f"/runs/{runs.failed}")
+    expect(page.get_by_text("Loading the run …")).to_be_visible()
+    return page
+
+
+def _lost_run(visitor: Visitor, runs: FixedRuns) -> Page:
+    visitor.page.route("**/trace/stream?*", lambda route: route.abort())
+    page = open_run(visitor, runs.going)
+    expect(page.get_by_role("button", name="Try now")).to_be_visible()
+    return page
+
+
+def _going_run(visitor: Visitor, runs: FixedRuns) -> Page:
+    page = open_run(visitor, runs.going)
+    expect(page.locator("header")).to_contain_text("live")
+    expect(page.get_by_role("treeitem", name="5 of 12")).to_be_visible()
+    return page
+
+
+def _streaming(visitor: Visitor, runs: FixedRuns) -> Page:
+    page = open_run(visitor, runs.going, step="each_order/describe", iteration=4, tab="chat")
+    expect(page.locator("header")).to_contain_text("live")
+    runs.say("Somebody would like some rice, please, ")
+    expect(panel(page).get_by_role("tab", name="chat")).to_have_attribute("aria-selected", "true")
+    expect(panel(page)).to_contain_text("some rice, please")
+    return page
+
+
+def _no_run(visitor: Visitor, _: FixedRuns) -> Page:
     visitor.expect(404)
     page = visitor.open("/runs/01900000-0000-7000-8000-000000000000")
     expect(page.get_by_role("heading", name="There is no such run")).to_be_visible()
     return page
 
 
-def _compare(visitor: Visitor, runs: Runs) -> Page:
+def _compare(visitor: Visitor, runs: FixedRuns) -> Page:
     page = visitor.open(f"/compare/{runs.good}/{runs.failed}")
     expect(page.locator(".diff-row").first).to_be_visible()
     return page
 
 
-def _dialog(key: str) -> Callable[[Visitor, Runs], Page]:
-    def show(visitor: Visitor, runs: Runs) -> Page:
+def _dialog(key: str) -> Callable[[Visitor, FixedRuns], Page]:
+    def show(visitor: Visitor, runs: FixedRuns) -> Page:
         page = open_run(visitor, runs.failed)
         visitor.keys(key)
         expect(page.get_by_role("dialog")).to_be_visible()
@@ -106,20 +177,28 @@ def _dialog(key: str) -> Callable[[Visitor, Runs], Page]:
 _FAILED = {"step": "each_order/price", "iteration": 1, "attempt": 2}
 
 SCREENS: dict[str, Screen] = {
-    "sign-in": Screen("The sign-in: a key, once", _sign_in, is_signed_in=False, is_important=True),
-    "used-ticket": Screen("The sign-in after a link that was used", _used_ticket, is_signed_in=False),
-    "runs": Screen("The runs of a project", _runs, is_important=True),
+    "sign-in": Screen("The sign-in: a key, once", _sign_in, role=None, is_important=True),
+    "used-ticket": Screen("The sign-in after a link that was used", _used_ticket, role=None),
+    "key-refused": Screen("A key that nobody has", _refused, role=None),
+    "runs": Screen("The runs of a project", _runs, is_important=True, is_wide=True),
+    "runs-none": Screen("A project without runs", _no_runs, project="empty"),
+    "runs-loading": Screen("The runs, as the server takes its time", _slow_list),
+    "runs-lost": Screen("The runs, as the connection is lost", _lost_list),
     "runs-completions": Screen("A query is completed while it is typed", _completions),
     "runs-nothing": Screen("A query that finds nothing", _nothing_found),
+    "runs-unknown-names": Screen("A query with names that no run knows", _unknown_names),
     "runs-wrong-query": Screen("A query that cannot be read", _wrong_query),
     "runs-two-chosen": Screen("Two runs are chosen, to be compared", _two_chosen),
     "run-good": Screen("A run that went well", _run("good")),
     "run-failed": Screen(
-        "A run that failed, and why", _attempt("failed", "overview", **_FAILED), is_important=True
+        "A run that failed, and why",
+        _attempt("failed", "overview", **_FAILED),
+        is_important=True,
+        is_wide=True,
     ),
     "run-input": Screen("What went in", _attempt("failed", "input", **_FAILED)),
     "run-error": Screen("What went wrong", _attempt("failed", "error", **_FAILED)),
-    "run-compared": Screen("An attempt beside the one before it", _attempt("failed", "compare", **_FAILED)),
+    "run-compared": Screen("An attempt beside one that went well", _attempt("failed", "compare", **_FAILED)),
     "run-raw": Screen("An attempt as the API has it", _attempt("failed", "raw", **_FAILED)),
     "run-chat": Screen(
         "A step of a model, as the conversation it was",
@@ -133,11 +212,25 @@ SCREENS: dict[str, Screen] = {
         "Two thousand iterations of nested loops",
         _attempt("nested", "output", step="each_row/each_cell/look", iteration="31,47"),
         is_important=True,
+        is_wide=True,
     ),
     "run-cancelled": Screen("A run that was cancelled", _run("cancelled")),
     "run-waiting": Screen(
         "A run that waits for the results of tools", _attempt("waiting", "chat", step="answer")
     ),
+    "run-going": Screen("A run that goes on", _going_run, is_important=True, is_wide=True),
+    "run-streaming": Screen("What a model says, as it says it", _streaming, is_important=True),
+    "run-lost": Screen("A run that goes on, as the connection is lost", _lost_run),
+    "run-read-only": Screen("A run that goes on, for who may only read", _going_run, role="read"),
+    "run-loading": Screen("A run, as the server takes its time", _slow_run),
+    "run-recovered": Screen(
+        "An attempt that was cut off with its process, and tried again",
+        _attempt("recovered", "error", step="ask", attempt=1),
+    ),
+    "run-uncaptured": Screen(
+        "A run under capture mode off", _attempt("uncaptured", "input", step="each_order/price", iteration=0)
+    ),
+    "run-expired": Screen("A run whose content has expired", _attempt("expired", "input", **_FAILED)),
     "run-missing": Screen("A run that is not there", _no_run),
     "keys": Screen("All keys of a page", _dialog("?")),
     "palette": Screen("Everything, found by typing", _dialog("Control+k")),

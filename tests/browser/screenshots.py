@@ -26,12 +26,14 @@ class Kind(NamedTuple):
 
 
 _TWO = (Kind("light", WIDTH), Kind("dark", NARROW))
+_VERY_WIDE = Kind("light", 2560)
 _FOUR = (Kind("light", WIDTH), Kind("dark", WIDTH), Kind("light", NARROW), Kind("dark", NARROW))
 
 
 def kinds_of(screen: str) -> tuple[Kind, ...]:
     """The pictures that there are of a screen: all of the most important ones."""
-    return _FOUR if SCREENS[screen].is_important else _TWO
+    kinds = _FOUR if SCREENS[screen].is_important else _TWO
+    return (*kinds, _VERY_WIDE) if SCREENS[screen].is_wide else kinds
 
 
 def take(page: Page, screen: str) -> None:
@@ -69,7 +71,7 @@ def _lines() -> Iterator[str]:
         yield f"## {screen.about}"
         yield ""
         for kind in kinds_of(name):
-            width = 720 if kind.width == WIDTH else 240
+            width = 240 if kind.width == NARROW else 720
             alt = f"{screen.about}, {kind.width} pixels wide, {kind.theme}"
             yield f'<img src="{kind.file_name(name)}" width="{width}" alt="{alt}">'
     yield ""

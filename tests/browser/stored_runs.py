@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
+from runglass.content import strip_event
 from runglass.engine.journal.step_rows import step_rows
 from runglass.events import decode_event
 from runglass.flow import Flow
@@ -15,6 +16,8 @@ from runglass.store.records import Append, RunNumbers
 from runglass.testing import ORG, PROJECT, RunningServer
 from runglass.trace import TERMINAL, RunSummary
 from tests.records import new_run
+
+ENDED_OR_PAUSED = TERMINAL | {"paused"}
 
 Event = dict[str, Any]
 """A member that is `msgspec.Raw` is JSON as it stands."""
@@ -41,6 +44,11 @@ class Log:
             }
         )
 
+    def without_content(self) -> Self:
+        """The log after its content has been taken out."""
+        self.events = [msgspec.json.decode(strip_event(msgspec.json.encode(event))) for event in self.events]
+        return self
+
 
 def iso(ms: int) -> str:
     """Milliseconds since 1970 as events have their times."""
@@ -62,8 +70,13 @@ def store_runs(server: RunningServer, logs: Sequence[Log], *, flow: Flow | None 
             version = await store.publish(record.id)
         for log in logs:
             fold, changes, lines = _folded(log)
+            # A run that goes on does so in a process that this server knows nothing of.
+            owner = None
+            if fold.status not in ENDED_OR_PAUSED:
+                owner = _process_of(log)
+                await store.hold_lease(owner, until="2999-01-01T00:00:00.000Z", renew=False)
             run = await store.create_run(
-                new_run(project.id, record.id, id=log.run_id, version=version, summary=b"{}")
+                new_run(project.id, record.id, id=log.run_id, version=version, summary=b"{}", owner=owner)
             )
             await store.append(
                 Append(
@@ -76,10 +89,40 @@ def store_runs(server: RunningServer, logs: Sequence[Log], *, flow: Flow | None 
                     summary=msgspec.json.encode(fold.summary),
                     ended_at=log.events[-1]["at"] if fold.status in TERMINAL else None,
                     numbers=RunNumbers.of(fold.summary),
+                    owner=owner,
                 )
             )
 
     server.call(put())
+
+
+def append_events(server: RunningServer, log: Log) -> None:
+    """Stores what was added to the log of a run that goes on."""
+
+    async def put() -> None:
+        store = server.runtime.store
+        run = await store.run(log.run_id)
+        assert run is not None
+        fold, changes, lines = _folded(log)
+        await store.append(
+            Append(
+                run_no=run.no,
+                head=run.head,
+                fence=run.fence,
+                events=lines[run.head :],
+                steps=step_rows(changes),
+                status=fold.status,
+                summary=msgspec.json.encode(fold.summary),
+                owner=_process_of(log),
+            )
+        )
+        await server.runtime.bus.wake(log.run_id)
+
+    server.call(put())
+
+
+def _process_of(log: Log) -> str:
+    return f"the process of {log.run_id}"
 
 
 def _folded(log: Log) -> tuple[RunFold, list[StepChange], list[bytes]]:

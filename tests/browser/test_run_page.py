@@ -58,7 +58,7 @@ def test_the_panel_has_each_part_of_an_attempt(runs: Runs, visitor: Visitor) -> 
     tab(page, "Input").click()
     expect(content).to_contain_text('"bread three"')
     tab(page, "Output").click()
-    expect(content).to_contain_text("No output is kept")
+    expect(content).to_contain_text("There is no output")
     tab(page, "Error").click()
     expect(content).to_contain_text("could not convert string to float: 'three'")
     tab(page, "Raw").click()
@@ -124,7 +124,7 @@ def test_an_llm_step_reads_as_the_conversation_that_it_was(runs: Runs, visitor: 
 
 def test_a_run_that_waits_for_tools_says_so_and_shows_what_was_asked(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.waiting, step="answer", tab="chat")
-    expect(page.locator(".why")).to_contain_text("waits for its caller")
+    expect(page.locator(".why")).to_contain_text("answer has asked for tools")
     expect(panel(page).locator(".tool-call")).to_contain_text("weather")
 
 

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, Route
 
-from runglass.testing import RunningServer
+from runglass.testing import ORG, RunningServer
 from tests.browser import screenshots
 from tests.browser.axe import violations
-from tests.browser.demo_runs import Runs
-from tests.browser.fixed_runs import NOW, fixed_server
+from tests.browser.fixed_runs import NOW, FixedRuns, fixed_server
 from tests.browser.screens import SCREENS
 from tests.browser.visitor import HEIGHT, NARROW, WIDTH, Theme, Visitor, visiting
 
@@ -19,17 +18,21 @@ WIDER = "Math.max(0, document.documentElement.scrollWidth - innerWidth)"
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[RunningServer, Runs]]:
+def served() -> Iterator[tuple[RunningServer, FixedRuns]]:
     with fixed_server() as served:
         yield served
 
 
 @pytest.mark.parametrize("name", SCREENS)
 def test_a_page_is_for_everybody_and_fits_every_screen(
-    browser: Browser, server: RunningServer, runs: Runs, name: str, request: pytest.FixtureRequest
+    browser: Browser,
+    served: tuple[RunningServer, FixedRuns],
+    name: str,
+    request: pytest.FixtureRequest,
 ) -> None:
-    screen = SCREENS[name]
-    with visiting(browser, server.address, server.key if screen.is_signed_in else None) as visitor:
+    screen, (server, runs) = SCREENS[name], served
+    key = None if screen.role is None else server.make_key(ORG, screen.project, screen.role)
+    with visiting(browser, server.address, key) as visitor:
         visitor.page.clock.set_fixed_time(NOW)
         visitor.page.route("**/flow-runs/histogram?*", until_now)
         page = screen.show(visitor, runs)

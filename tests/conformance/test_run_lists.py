@@ -324,6 +324,23 @@ async def test_counts_are_those_of_the_list(store: Store, known: list[Known]) ->
         assert (counts.runs, counts.failed) == (runs, failed), text
 
 
+async def test_round_intervals_begin_at_their_multiples_and_count_nothing_from_before_the_query(
+    store: Store, known: list[Known]
+) -> None:
+    project = await store.ensure_project("acme", "demo")
+    until_ms = round(NOW.timestamp() * 1000)
+    lengths = (1000, 7_000, 60_000, 3_600_000, 86_400_000)
+    for text, meets in CASES:
+        wanted = set(await expected(store, known, meets))
+        query = await asked(store, text)
+        counts = await store.count_runs(project.id, query, until_ms=until_ms, buckets=50, lengths_ms=lengths)
+        assert counts.bucket_ms in lengths, text
+        assert counts.from_ms % counts.bucket_ms == 0
+        assert len(counts.runs) == len(counts.failed) <= 50
+        found = [(run.created_ms - counts.from_ms) // counts.bucket_ms for run in known if run.id in wanted]
+        assert counts.runs == [found.count(number) for number in range(len(counts.runs))], text
+
+
 async def test_a_page_says_whether_there_is_another(store: Store, known: list[Known]) -> None:
     project = await store.ensure_project("acme", "demo")
     whole = await store.runs(project.id, RunQuery(), limit=RUNS)

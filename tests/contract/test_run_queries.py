@@ -153,6 +153,18 @@ def test_the_histogram_counts_the_runs_of_a_query(http: httpx2.Client, runs: dic
     assert sum(bucket["runs"] for bucket in none["buckets"]) == 0
 
 
+def test_intervals_may_have_a_round_length(http: httpx2.Client, runs: dict[str, str]) -> None:
+    query: dict[str, Any] = {"q": "since:95m", "buckets": 90, "round": "true"}
+    found = http.get("/flow-runs/histogram", params=query).json()
+    begin, end = (datetime.fromisoformat(found[name]) for name in ("from", "to"))
+    assert found["bucketMs"] == 5 * 60_000
+    assert (begin.minute % 5, begin.second, begin.microsecond) == (0, 0, 0)
+    assert 19 <= len(found["buckets"]) <= 21
+    assert end - begin == timedelta(minutes=5 * len(found["buckets"]))
+    assert timedelta(0) < end - datetime.now(UTC) + timedelta(seconds=30) < timedelta(minutes=6)
+    assert sum(bucket["runs"] for bucket in found["buckets"]) == 3
+
+
 @pytest.mark.parametrize("buckets", ["0", "9", "201", "many"])
 def test_how_many_intervals_there_may_be(http: httpx2.Client, buckets: str) -> None:
     answer = http.get("/flow-runs/histogram", params={"buckets": buckets})

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { completion, has, isUnfinished, terms, toggled, withFields, wrongTerm } from "../../src/runglass/server/viewer/data/search.js";
+import { completion, has, isUnfinished, namesIn, terms, toggled, withFields, wrongTerm } from "../../src/runglass/server/viewer/data/search.js";
 
 test("terms are parted by spaces, but not inside of quotes", () => {
   const text = 'status:failed  -text:"two words" bare "more words" duration:>3s';
@@ -73,4 +73,11 @@ test("what an error names is found in the text, by characters and behind leading
   assert.equal(found("\u{1f600} statsu:x", 2, "statsu:x"), "statsu:x");
   assert.equal(found("another text", 2, "statsu:x"), null);
   assert.equal(wrongTerm("a", {}), null);
+});
+
+test("steps and models that a query names are found in it, each by itself", () => {
+  assert.deepEqual(namesIn('status:failed step:a,"b c" -step:d model:gpt-9 text:"step:e"'), [
+    { field: "step", name: "a" }, { field: "step", name: "b c" }, { field: "model", name: "gpt-9" },
+  ]);
+  assert.deepEqual(namesIn("step:"), []);
 });

@@ -237,7 +237,7 @@ ENDPOINTS: list[Endpoint] = [
         READING,
         "How many runs there were when",
         Answer((RunHistogram,), "Counts of runs by time."),
-        query=(*run_query.FILTERS, run_lists.BUCKETS),
+        query=(*run_query.FILTERS, run_lists.BUCKETS, run_lists.IS_ROUND),
         refuses_unknown=True,
     ),
     Endpoint(

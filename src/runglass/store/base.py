@@ -264,11 +264,19 @@ class Store(Protocol):
         Takes some hundredths of a second at most: a page of a query that would take longer is not full.
         """
 
-    async def count_runs(self, project_id: int, query: RunQuery, *, until_ms: int, buckets: int) -> RunCounts:
+    async def count_runs(
+        self,
+        project_id: int,
+        query: RunQuery,
+        *,
+        until_ms: int,
+        buckets: int,
+        lengths_ms: Sequence[int] = (),
+    ) -> RunCounts:
         """How many runs meet the query, in intervals of equal length by when they were created.
 
         From the time that the query names, or else that of the first run that may meet it, up to before
-        `until_ms`. Takes some tenths of a second at most.
+        `until_ms`. The intervals are `Intervals.over` this time. Takes some tenths of a second at most.
         """
 
     async def last_change(self, project_id: int) -> int:

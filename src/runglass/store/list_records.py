@@ -1,5 +1,6 @@
 """What every store hands out where it is asked for runs by a query."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -47,6 +48,26 @@ class ChangedRun(NamedTuple):
     run_id: str
     listing: RunListing | None
     could_meet: bool
+
+
+class Intervals(NamedTuple):
+    """So many intervals of one length that follow each other."""
+
+    from_ms: int
+    length_ms: int
+    number: int
+
+    @classmethod
+    def over(cls, since_ms: int, until_ms: int, *, most: int, lengths_ms: Sequence[int]) -> "Intervals":
+        """Intervals that cover the time: `most` of them, or, where one of the lengths is long enough, as few
+        as that one takes, which begin at its multiples.
+        """
+        for length_ms in lengths_ms:
+            from_ms = since_ms // length_ms * length_ms
+            number = max(1, -(-(until_ms - from_ms) // length_ms))
+            if number <= most:
+                return cls(from_ms, length_ms, number)
+        return cls(since_ms, max(1, -(-(until_ms - since_ms) // most)), most)
 
 
 class RunCounts(NamedTuple):

@@ -32,6 +32,17 @@ BUCKETS = Parameter(
     "buckets", Annotated[int, Meta(ge=10, le=200)], "a number of intervals from 10 to 200", default=60
 )
 
+IS_ROUND = Parameter(
+    "round", bool, "true or false: whether intervals have a round length", default=False, argument="is_round"
+)
+_S, _M, _H = 1000, 60_000, 3_600_000
+ROUND_MS = (
+    *(1, 5, 10, 50, 100, 500),
+    *(number * _S for number in (1, 5, 10, 30)),
+    *(number * _M for number in (1, 5, 10, 30)),
+    *(number * _H for number in (1, 3, 6, 12, 24, 7 * 24, 28 * 24, 364 * 24)),
+)
+
 
 async def runs(
     request: ApiRequest,
@@ -73,11 +84,14 @@ async def histogram(
     since: str | None,
     until: str | None,
     buckets: int,
+    is_round: bool,
 ) -> Response:
     """How many runs were created in each of `buckets` intervals, and how many of these have failed.
 
-    The intervals have one length, from `since`, or else the oldest run, to `until`, or else now. Where there
-    are too many runs to count in time, those created before `countedFrom` are not in it.
+    The intervals have one length, from `since`, or else the oldest run, to `until`, or else now. With
+    `round` that is a length such as 10 s, 5 min or 1 h, and there may be fewer: the first interval begins at
+    a multiple of it, and the last one may go beyond the end. Where there are too many runs to count in time,
+    those created before `countedFrom` are not in it.
     """
     filters = RunFilters(query, flow_id, flow, status, since, until)
     asked = await read_run_query(request, filters)
@@ -88,13 +102,14 @@ async def histogram(
         asked,
         until_ms=now_ms,
         buckets=buckets,
+        lengths_ms=ROUND_MS if is_round else (),
     )
     counts = await _while_awaited(request, count)
     pairs = zip(counts.runs, counts.failed, strict=True)
     return answer(
         RunHistogram(
             from_=iso_ms(counts.from_ms),
-            to=iso_ms(counts.from_ms + buckets * counts.bucket_ms),
+            to=iso_ms(counts.from_ms + len(counts.runs) * counts.bucket_ms),
             bucket_ms=counts.bucket_ms,
             buckets=[RunsCreated(runs=created, failed=failed) for created, failed in pairs],
             counted_from=None if counts.counted_from_ms is None else iso_ms(counts.counted_from_ms),

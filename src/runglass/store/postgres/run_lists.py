@@ -6,7 +6,7 @@ How a query is searched for is in `query_index.py`, what it asks of a row in `qu
 from collections.abc import AsyncIterator, Sequence
 
 from runglass.run_query import FIXED, RunQuery, Term, created_ms, first_id
-from runglass.store.list_records import ChangedRun, FoundRuns, ListPosition, RunCounts, RunListing
+from runglass.store.list_records import ChangedRun, FoundRuns, Intervals, ListPosition, RunCounts, RunListing
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.query_condition import condition_of
 from runglass.store.postgres.query_index import Look, after_itself, bounds_of, count, hits, oldest, source_of
@@ -36,9 +36,17 @@ class RunLists:
 
         return await self._db.read_at_one_moment(work)
 
-    async def count_runs(self, project_id: int, query: RunQuery, *, until_ms: int, buckets: int) -> RunCounts:
+    async def count_runs(
+        self,
+        project_id: int,
+        query: RunQuery,
+        *,
+        until_ms: int,
+        buckets: int,
+        lengths_ms: Sequence[int] = (),
+    ) -> RunCounts:
         async def work(db: Db) -> RunCounts:
-            return await _counts(db, project_id, query, until_ms, buckets)
+            return await _counts(db, project_id, query, until_ms, buckets, lengths_ms)
 
         return await self._db.read_at_one_moment(work)
 
@@ -146,7 +154,9 @@ async def _meeting(db: Db, query: RunQuery, ids: Sequence[str]) -> set[str]:
     return {row[0] for row in await db.fetch(sql, list(ids), *condition.values)}
 
 
-async def _counts(db: Db, project_id: int, query: RunQuery, until_ms: int, buckets: int) -> RunCounts:
+async def _counts(
+    db: Db, project_id: int, query: RunQuery, until_ms: int, buckets: int, lengths_ms: Sequence[int]
+) -> RunCounts:
     look = Look(COUNT_S)
     since_ms, bound_ms = query.created_bounds_ms()
     until_ms = until_ms if bound_ms is None else min(until_ms, bound_ms)
@@ -156,13 +166,13 @@ async def _counts(db: Db, project_id: int, query: RunQuery, until_ms: int, bucke
     if not since_ms:
         first = await oldest(db, source, since=since)
         since_ms = until_ms if first is None else min(created_ms(first), until_ms)
-    bucket_ms = max(1, -(-(until_ms - since_ms) // buckets))
-    counts = RunCounts(since_ms, bucket_ms, [0] * buckets, [0] * buckets)
+    from_ms, bucket_ms, number_of = Intervals.over(since_ms, until_ms, most=buckets, lengths_ms=lengths_ms)
+    counts = RunCounts(from_ms, bucket_ms, [0] * number_of, [0] * number_of)
     if query.of_field("text"):
         return await _counts_one_by_one(db, project_id, query, counts)
-    for number in range(buckets - 1, -1, -1):
-        low = first_id(since_ms + number * bucket_ms)
-        high = first_id(min(since_ms + (number + 1) * bucket_ms, until_ms))
+    for number in range(number_of - 1, -1, -1):
+        low = first_id(max(from_ms + number * bucket_ms, since_ms))
+        high = first_id(min(from_ms + (number + 1) * bucket_ms, until_ms))
         met, reached = await count(db, source, since=low, before=high, look=look)
         # Those that failed are among them: what was not reached there is not to be counted here.
         failures, _ = await count(db, failed, since=reached or low, before=high, look=Look(COUNT_S))

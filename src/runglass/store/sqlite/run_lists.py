@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from runglass.run_query import FIXED, RunQuery, Term, created_ms, first_id
-from runglass.store.list_records import ChangedRun, FoundRuns, ListPosition, RunCounts, RunListing
+from runglass.store.list_records import ChangedRun, FoundRuns, Intervals, ListPosition, RunCounts, RunListing
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.query_condition import condition_of
 from runglass.store.sqlite.query_index import (
@@ -51,9 +51,17 @@ class RunLists:
 
         return await self._at_one_moment(work)
 
-    async def count_runs(self, project_id: int, query: RunQuery, *, until_ms: int, buckets: int) -> RunCounts:
+    async def count_runs(
+        self,
+        project_id: int,
+        query: RunQuery,
+        *,
+        until_ms: int,
+        buckets: int,
+        lengths_ms: Sequence[int] = (),
+    ) -> RunCounts:
         def work(db: sqlite3.Connection) -> RunCounts:
-            return _counts(db, project_id, query, until_ms, buckets)
+            return _counts(db, project_id, query, until_ms, buckets, lengths_ms)
 
         return await self._at_one_moment(work)
 
@@ -182,7 +190,12 @@ def _meeting(db: sqlite3.Connection, query: RunQuery, ids: Sequence[str]) -> set
 
 
 def _counts(
-    db: sqlite3.Connection, project_id: int, query: RunQuery, until_ms: int, buckets: int
+    db: sqlite3.Connection,
+    project_id: int,
+    query: RunQuery,
+    until_ms: int,
+    buckets: int,
+    lengths_ms: Sequence[int],
 ) -> RunCounts:
     look = Look(COUNT_S)
     since_ms, bound_ms = query.created_bounds_ms()
@@ -193,13 +206,13 @@ def _counts(
     if not since_ms:
         first = oldest(db, sources, since=since)
         since_ms = until_ms if first is None else min(created_ms(first), until_ms)
-    bucket_ms = max(1, -(-(until_ms - since_ms) // buckets))
-    counts = RunCounts(since_ms, bucket_ms, [0] * buckets, [0] * buckets)
-    if query.of_field("text") or (len(sources) + len(failed)) * buckets > MOST_COUNTS:
+    from_ms, bucket_ms, number_of = Intervals.over(since_ms, until_ms, most=buckets, lengths_ms=lengths_ms)
+    counts = RunCounts(from_ms, bucket_ms, [0] * number_of, [0] * number_of)
+    if query.of_field("text") or (len(sources) + len(failed)) * number_of > MOST_COUNTS:
         return _counts_one_by_one(db, project_id, query, counts)
-    for number in range(buckets - 1, -1, -1):
-        low = first_id(since_ms + number * bucket_ms)
-        high = first_id(min(since_ms + (number + 1) * bucket_ms, until_ms))
+    for number in range(number_of - 1, -1, -1):
+        low = first_id(max(from_ms + number * bucket_ms, since_ms))
+        high = first_id(min(from_ms + (number + 1) * bucket_ms, until_ms))
         met, reached = _count(db, sources, since=low, before=high, look=look)
         # Those that failed are among them: what was not reached there is not to be counted here.
         failures, _ = _count(db, failed, since=reached or low, before=high, look=Look(COUNT_S))

@@ -5,6 +5,9 @@ import { FrameParser } from "./frames.js";
 /** @typedef {import("./frames.js").Frame} Frame */
 /** @typedef {"live"|"lost"|"ended"} StreamState */
 
+/** The event upon which all streams that are lost try again at once. */
+export const RETRY = "runglass-retry";
+
 const FIRST_WAIT_MS = 500;
 const MOST_WAIT_MS = 10_000;
 
@@ -52,17 +55,17 @@ export async function follow(pathAfter, { lastId, abort, onFrames, onState }) {
   }
 }
 
-/** Waits, or less where the network or the page comes back. @param {number} ms @param {AbortSignal} abort */
+/** Waits, or less where the network comes back or somebody asks for it. @param {number} ms @param {AbortSignal} abort */
 function pause(ms, abort) {
   return new Promise((resolve) => {
     const end = () => {
       clearTimeout(timer);
-      removeEventListener("online", end);
+      for (const name of ["online", RETRY]) removeEventListener(name, end);
       abort.removeEventListener("abort", end);
       resolve(undefined);
     };
     const timer = setTimeout(end, ms);
-    addEventListener("online", end);
+    for (const name of ["online", RETRY]) addEventListener(name, end);
     abort.addEventListener("abort", end);
   });
 }

@@ -4,8 +4,9 @@
  *   call?: number, other: Json}} Turn `answers` is the id of the tool call that it answers */
 
 /** The turns of all calls; those that a call repeats of the one before it are told once.
- * @param {Json[]} calls of models @param {string} [streamed] text that comes in still @returns {Turn[]} */
-export function turnsOf(calls, streamed = "") {
+ * @param {Json[]} calls of models @param {string} [streamed] text that comes in still
+ * @param {unknown} [prompt] what the first call asks, where that one is not told yet @returns {Turn[]} */
+export function turnsOf(calls, streamed = "", prompt = undefined) {
   /** @type {Turn[]} */
   const turns = [];
   /** @type {Json[]} */
@@ -26,6 +27,7 @@ export function turnsOf(calls, streamed = "") {
     }
   }
   const last = calls.at(-1);
+  if (streamed && !last && typeof prompt === "string") turns.push(turnOf({ role: "user", content: prompt }));
   if (streamed && !last?.response) turns.push(turnOf({ role: "assistant", content: streamed }));
   return turns;
 }

@@ -12,6 +12,16 @@ export function duration(ms) {
   return `${Math.floor(minutes / 1440)} d ${Math.floor((minutes % 1440) / 60)} h`;
 }
 
+/** A duration without parts that are nothing: `5 m`, `1 h`, `10 s`. @param {number} ms */
+export function round(ms) {
+  return duration(ms).replace(/\.0+ s$/, " s").replace(/ 00? [smh]$/, "");
+}
+
+/** How long something has taken so far, in whole seconds once it is one: `842 ms`, `40 s`. @param {number|undefined} ms */
+export function soFar(ms) {
+  return ms === undefined || ms < 1000 ? duration(ms) : duration(Math.floor(ms / 1000) * 1000).replace(/\.0+ s$/, " s");
+}
+
 /** Whole numbers with the thousands apart. @param {number} number */
 export function exact(number) {
   return number.toLocaleString("en-US");

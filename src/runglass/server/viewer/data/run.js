@@ -17,9 +17,9 @@ export function hasEnded(run) {
   return ENDED.has(run.status);
 }
 
-/** How long it has taken so far, in milliseconds of whole seconds. @param {Run} run @param {number} nowMs */
+/** How many milliseconds it has taken so far. @param {Run} run @param {number} nowMs */
 export function soFarOf(run, nowMs) {
-  return run.startedAt ? Math.floor(Math.max(0, nowMs - Date.parse(run.startedAt)) / 1000) * 1000 : undefined;
+  return run.startedAt ? Math.max(0, nowMs - Date.parse(run.startedAt)) : undefined;
 }
 
 /** Attempts that have ended, whichever way. @param {Run} run */

@@ -54,6 +54,15 @@ export function terms(text) {
   return found;
 }
 
+const MOST_NAMES = 4;
+
+/** Steps and models that a query asks for by name, the first ones of many. @param {string} query */
+export function namesIn(query) {
+  const asked = terms(query).filter(({ field, negated }) => !negated && (field === "step" || field === "model"));
+  const named = asked.flatMap(({ field, value }) => value.split(",").map((each) => ({ field, name: each.replace(/["\\]/g, "") })));
+  return named.filter(({ name }) => name).slice(0, MOST_NAMES);
+}
+
 /** @param {string} text @param {number} start @returns {Term} */
 function termOf(text, start) {
   const negated = text.startsWith("-") && text.length > 1;

@@ -17,8 +17,7 @@ export function Help() {
     <dialog ref=${dialog} class="help" aria-label="Keys" onClose=${() => { helpIsOpen.value = false; }}
       onClick=${(/** @type {MouseEvent} */ event) => { if (event.target === dialog.current) helpIsOpen.value = false; }}>
       ${open && html`
-        <h2>Keys</h2>
-        <dl>${shown.map((each) => html`<div key=${each.key}><dt><kbd>${each.shown ?? each.key}</kbd></dt><dd>${each.what}</dd></div>`)}</dl>
-        <form method="dialog"><button autofocus>Close</button></form>`}
+        <form method="dialog"><h2>Keys</h2><button class="plain" autofocus aria-label="Close" title="Close (Esc)">✕</button></form>
+        <dl>${shown.map((each) => html`<div key=${each.key}><dt><kbd>${each.shown ?? each.key}</kbd></dt><dd>${each.what}</dd></div>`)}</dl>`}
     </dialog>`;
 }

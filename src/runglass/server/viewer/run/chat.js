@@ -1,6 +1,5 @@
 // An llm step read as the conversation that it was.
 import { html, useState } from "../core/html.js";
-import { placeOf } from "../data/address.js";
 import { exact } from "../data/format.js";
 import { turnsOf } from "../data/chat.js";
 import { JsonTree } from "../parts/json_tree.js";
@@ -9,10 +8,9 @@ const LONG = 4000;
 
 /** @param {{model: import("./model.js").RunModel, row: number, value: Json}} props */
 export function Chat({ model, row, value }) {
-  const { stepId, loopIndex, attempt } = placeOf(model.rows, row);
-  const streamed = model.changes.value >= 0 ? model.said.get(`${stepId} ${loopIndex} ${attempt}`) : "";
+  const streamed = model.changes.value >= 0 ? model.saidIn(row) : "";
   const calls = value.modelCalls ?? [];
-  const turns = turnsOf(calls, value.status === "running" ? streamed : "");
+  const turns = turnsOf(calls, value.status === "running" ? streamed : "", value.inputContext?.__rendered_prompt__);
   if (!turns.length) {
     return html`<div class="empty"><h2>What was said is not kept</h2>
       <p>The capture mode of the run keeps no content of model calls.</p></div>`;
@@ -31,8 +29,14 @@ export function Chat({ model, row, value }) {
               <div class="json mono"><${JsonTree} value=${call.args} /></div></div>`)}
         </li>`)}
     </ol>
-    ${calls[0]?.request?.tools && html`<h3>Tools that were offered</h3><div class="json mono"><${JsonTree} value=${calls[0].request.tools} open=${false} /></div>`}
+    ${calls[0]?.request?.tools && html`<h3>Tools that were offered</h3>
+      <div class="json mono">${toolsOf(calls[0].request.tools).map((tool) => html`<${JsonTree} key=${tool.name} name=${tool.name} value=${tool.about} open=${false} />`)}</div>`}
     ${calls[0]?.request?.settings && html`<h3>Settings</h3><div class="json mono"><${JsonTree} value=${calls[0].request.settings} /></div>`}`;
+}
+
+/** @param {Json} tools as the model was told of them */
+function toolsOf(tools) {
+  return [tools].flat().map((tool, at) => ({ name: String(tool?.function?.name ?? tool?.name ?? at), about: tool?.function ?? tool }));
 }
 
 /** @param {{text: string}} props */

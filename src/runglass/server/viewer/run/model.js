@@ -2,7 +2,7 @@
 import { batch, signal } from "../core/html.js";
 import { ApiError, errorOf, get, me, request } from "../core/api.js";
 import { follow } from "../core/stream.js";
-import { addressOf, rowAt } from "../data/address.js";
+import { addressOf, placeOf, rowAt } from "../data/address.js";
 import { Rows } from "../data/columns.js";
 import { densityOf, idleTimes } from "../data/density.js";
 import { LiveRows } from "../data/live.js";
@@ -212,11 +212,19 @@ export class RunModel {
     });
   }
 
+  /** What the model of a row's attempt has said since somebody looks. @param {number} row */
+  saidIn(row) {
+    if (!this.said.size) return "";
+    const { stepId, loopIndex, attempt } = placeOf(this.rows, row);
+    return this.said.get(`${stepId} ${loopIndex} ${attempt}`) ?? "";
+  }
+
   /** Keeps the text that a model says meanwhile. @param {import("../data/live.js").RunEvent} event */
   hear(event) {
-    if (event.eventType !== "step_progress") return;
+    if (event.eventType !== "step_progress" && event.eventType !== "step_started") return;
     const key = `${event.stepId} ${(event.loopPath ?? []).join(",")} ${event.attempt}`;
-    this.said.set(key, (this.said.get(key) ?? "") + event.text);
+    // Of an attempt that had begun before, the first words may be missing.
+    this.said.set(key, event.eventType === "step_started" ? "" : (this.said.get(key) ?? "… ") + event.text);
   }
 
   /** @param {boolean} ended */

@@ -13,11 +13,12 @@ import { SAID } from "../parts/status.js";
 import { copy, say } from "../parts/toast.js";
 import { Top } from "../parts/top.js";
 import { Grid } from "./grid.js";
-import { compareWithGood, Header, Why } from "./header.js";
+import { compareWithGood, Header } from "./header.js";
 import { Minimap } from "./minimap.js";
 import { RunModel } from "./model.js";
 import { fold, most, move, nextError, reveal, unfold } from "./moves.js";
 import { Toolbar } from "./toolbar.js";
+import { Why } from "./why.js";
 
 /** @typedef {import("../data/address.js").Address} Address */
 
@@ -82,6 +83,7 @@ export function RunPage({ id }) {
       ${problem && html`<p class="progress problem" role="alert">${problem.message}</p>`}
       <div class="run-body">
         <${Grid} model=${model} controls=${controls} />
+        ${model.changes.value === 0 && !problem && html`<p class="tree-loading late muted" role="status">Loading the run …</p>`}
         ${model.changes.value > 0 && model.view.count === 0 && html`<${NoRows} model=${model} />`}
         ${controls.panel.value && html`<${Panel} model=${model} controls=${controls} />`}
       </div>

@@ -31,7 +31,7 @@ export function Panel({ model, controls }) {
 
   const found = reader.now.value;
   const value = leaf && STATUSES[state] !== "skipped" ? found.value : null;
-  const tabs = leaf ? tabsOf(value).filter((each) => each !== "compare" || siblingsOf(rows, row).length) : ["overview"];
+  const tabs = leaf ? tabsOf(value, isSaying(model, row)).filter((each) => each !== "compare" || siblingsOf(rows, row).length) : ["overview"];
   const wanted = place.value.query.get("tab") ?? "overview";
   const tab = tabs.includes(wanted) ? wanted : "overview";
 
@@ -87,8 +87,7 @@ function Content({ model, row, tab, value, controls, onWhole }) {
 function Snapshot({ value, part, controls }) {
   const content = value[`${part}Context`];
   if (content === undefined) {
-    return html`<div class="empty"><h2>No ${part} is kept</h2>
-      <p>${value.status === "running" ? "The step still runs." : html`The capture mode of the run keeps none; flows and projects set it with <code>capture: full</code>.`}</p></div>`;
+    return html`<${NotKept} value=${value} part=${part} />`;
   }
   return html`
     <div class="content-bar">
@@ -96,6 +95,19 @@ function Snapshot({ value, part, controls }) {
       <button class="plain" onClick=${() => controls.copy(JSON.stringify(content, null, 2), `The ${part} is copied`)}>Copy</button>
     </div>
     <div class="json mono"><${JsonTree} key=${part} value=${content} open=${true} /></div>`;
+}
+
+/** Why there is no content. @param {{value: Json, part: "input"|"output"}} props */
+function NotKept({ value, part }) {
+  const bytes = value[`${part}SizeBytes`];
+  const isLost = part === "output" && value.status === "failed";
+  // Capture mode off alone records no size.
+  const why = value.status === "running" ? "The step still runs."
+    : isLost ? "The attempt came to none."
+      : value.inputSizeBytes === undefined ? html`The run was made under <code>capture: off</code>, which keeps no content and no sizes.`
+        : html`It had ${size(bytes)}. The capture mode of the run keeps no content, or what was kept has expired. Flows and
+          projects keep it with <code>capture: full</code>, a single run with <code class="option">--trace</code>.`;
+  return html`<div class="empty"><h2>${isLost ? "There is no output" : `No ${part} is kept`}</h2><p>${why}</p></div>`;
 }
 
 /** @param {{value: Json}} props the error as the API gives it */
@@ -109,10 +121,15 @@ function ErrorContent({ value }) {
     ${Object.keys(others).length > 0 && html`<div class="json mono"><${JsonTree} value=${others} open=${true} /></div>`}`;
 }
 
-/** @param {Json} value */
-function tabsOf(value) {
+/** Whether its model says something at the moment. @param {import("./model.js").RunModel} model @param {number} row */
+function isSaying(model, row) {
+  return model.changes.value >= 0 && model.saidIn(row) !== "";
+}
+
+/** @param {Json} value @param {boolean} isSaid whether text comes in still */
+function tabsOf(value, isSaid) {
   /** @type {Record<string, boolean>} */
-  const has = { error: Boolean(value?.errorContext !== undefined || value?.leftOut?.error), chat: Boolean(value?.modelCalls?.length) };
+  const has = { error: Boolean(value?.errorContext !== undefined || value?.leftOut?.error), chat: Boolean(value?.modelCalls?.length) || isSaid };
   return TABS.filter((tab) => has[tab] ?? true);
 }
 

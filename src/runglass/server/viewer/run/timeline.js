@@ -1,6 +1,6 @@
 // The rows on the axis of time, or their cost or tokens as bars: one canvas, painted anew for each frame that differs.
 import { ATTEMPT, CANCELLED, FAILED, ITERATION, NONE, RETRIED, RUNNING, SKIPPED, STEP, WAITING } from "../data/columns.js";
-import { duration, short, shortMoney } from "../data/format.js";
+import { duration, round, short, shortMoney, soFar } from "../data/format.js";
 import { ROW_PX } from "./tree_rows.js";
 
 export const AXIS_PX = 24;
@@ -74,7 +74,7 @@ function paintGrid(pen, { axis, height, width, colours }) {
   for (const { ms, x } of axis.ticks()) {
     pen.fillStyle = colours.line;
     pen.fillRect(Math.round(x), AXIS_PX, 1, height);
-    const text = ms === 0 ? "0" : duration(ms).replace(/\.0 s$/, " s");
+    const text = ms === 0 ? "0" : round(ms);
     if (x + pen.measureText(text).width + 4 > width) continue;
     pen.fillStyle = colours.muted;
     pen.fillText(text, Math.round(x) + 4, AXIS_PX / 2);
@@ -94,7 +94,8 @@ function paintRow(pen, scene, row, y, nowMs) {
     if (rows.status[row] === SKIPPED) paintSkipped(pen, scene, row, y);
     return;
   }
-  const end = rows.end[row] < 0 ? nowMs : rows.end[row];
+  const going = rows.end[row] < 0;
+  const end = going ? nowMs : rows.end[row];
   if (isStep && rows.children[row] && !view.isOpen(row)) {
     // A folded step shows its attempts, and the times between them in which it waited.
     pen.fillStyle = scene.colours.retried;
@@ -103,13 +104,13 @@ function paintRow(pen, scene, row, y, nowMs) {
     for (let each = rows.first[row]; each !== NONE; each = rows.next[each]) {
       bar(pen, scene, rows.start[each], rows.end[each] < 0 ? nowMs : rows.end[each], rows.status[each], y);
     }
-    label(pen, scene, rows.start[row], end, y);
+    label(pen, scene, rows.start[row], end, y, going);
   } else if (isStep && !rows.children[row] || rows.kind[row] === ATTEMPT) {
     bar(pen, scene, rows.start[row], end, rows.status[row], y);
-    label(pen, scene, rows.start[row], end, y);
+    label(pen, scene, rows.start[row], end, y, going);
   } else {
     span(pen, scene, rows.start[row], end, rows.status[row], y);
-    if (rows.kind[row] !== ITERATION || !view.isOpen(row)) label(pen, scene, rows.start[row], end, y);
+    if (rows.kind[row] !== ITERATION || !view.isOpen(row)) label(pen, scene, rows.start[row], end, y, going);
   }
 }
 
@@ -124,7 +125,7 @@ function bar(pen, scene, start, end, status, y) {
   const middle = y + (ROW_PX - BAR_PX) / 2;
   pen.fillStyle = { [FAILED]: colours.failed, [RETRIED]: colours.retried, [RUNNING]: colours.running }[status] ?? colours["completed-bar"];
   if (status === WAITING) stripes(pen, left, middle, length, colours.waiting);
-  else if (status === CANCELLED) cutBar(pen, left, middle, length, colours.muted);
+  else if (status === CANCELLED) cutBar(pen, left, middle, length, colours["completed-bar"], colours["bg-3"]);
   else if (status === RETRIED) {
     // Hollow: it came to nothing.
     pen.strokeStyle = colours.retried;
@@ -147,9 +148,11 @@ function bar(pen, scene, start, end, status, y) {
 }
 
 /** What was cut off: hollow, and open where it would have gone on. @param {CanvasRenderingContext2D} pen @param {number} x
- * @param {number} y @param {number} length @param {string} colour */
-function cutBar(pen, x, y, length, colour) {
+ * @param {number} y @param {number} length @param {string} colour @param {string} fill */
+function cutBar(pen, x, y, length, colour, fill) {
   const right = x + Math.max(1, length - 0.5);
+  pen.fillStyle = fill;
+  pen.fillRect(x, y, right - x, BAR_PX);
   pen.strokeStyle = colour;
   pen.beginPath();
   pen.moveTo(right, y + 0.5);
@@ -217,12 +220,12 @@ function paintSkipped(pen, scene, row, y) {
 }
 
 /** How long it took, beside the bar where there is room. @param {CanvasRenderingContext2D} pen @param {Scene} scene
- * @param {number} start @param {number} end @param {number} y */
-function label(pen, scene, start, end, y) {
+ * @param {number} start @param {number} end @param {number} y @param {boolean} [going] */
+function label(pen, scene, start, end, y, going = false) {
   const { axis, width, colours } = scene;
   const [left, right] = [axis.x(start), axis.x(end)];
   if (right < 0 || left > width) return;
-  const text = duration(end - start);
+  const text = going ? soFar(end - start) : duration(end - start);
   const length = pen.measureText(text).width;
   pen.fillStyle = colours.muted;
   if (right + length + 12 < width) pen.fillText(text, Math.max(right, left + LEAST_PX) + 8, y + ROW_PX / 2);

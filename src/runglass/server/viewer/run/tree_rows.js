@@ -1,7 +1,7 @@
 // The lines of the tree: a pool of elements that are filled anew as the page is scrolled, however many rows there are.
 import { ATTEMPT, ITERATION, KINDS, STATUSES, STEP } from "../data/columns.js";
 import { labelOf } from "../data/address.js";
-import { count, duration, exact, oneLine, short, shortMoney } from "../data/format.js";
+import { count, duration, exact, oneLine, short, shortMoney, soFar } from "../data/format.js";
 import { lengthOf } from "../data/filter.js";
 import { saidOf } from "../parts/status.js";
 import { toggle } from "./moves.js";
@@ -122,7 +122,8 @@ function valueOf(model, row, by) {
   if (by === "cost") return Number.isNaN(rows.cost[row]) ? "" : shortMoney(rows.cost[row]);
   if (by === "tokens") return rows.tokens[row] ? short(rows.tokens[row]) : "";
   if (rows.start[row] < 0) return "";
-  return duration(lengthOf(rows, row, model.endMs())) + (rows.end[row] < 0 ? " …" : "");
+  const ms = lengthOf(rows, row, model.endMs());
+  return rows.end[row] < 0 ? `${soFar(ms)} …` : duration(ms);
 }
 
 /** The line that an event is in. @param {MouseEvent} event @returns {HTMLElement|null} */

@@ -1,7 +1,7 @@
 // Runs over time, failed ones red: drag to choose a time.
 import { currentOf, html, useEffect, useRef, useState } from "../core/html.js";
 import { get } from "../core/api.js";
-import { count, duration, exactTime } from "../data/format.js";
+import { count, exactTime, round } from "../data/format.js";
 
 const BUCKETS = 90;
 const HEIGHT = 32;
@@ -18,7 +18,7 @@ export function Histogram({ query, seen, onTime }) {
 
   useEffect(() => {
     const abort = new AbortController();
-    const parameters = new URLSearchParams({ buckets: String(BUCKETS) });
+    const parameters = new URLSearchParams({ buckets: String(BUCKETS), round: "true" });
     if (query) parameters.set("q", query);
     get(`/flow-runs/histogram?${parameters}`, abort.signal).then(setFound, () => {});
     return () => abort.abort();
@@ -42,11 +42,12 @@ export function Histogram({ query, seen, onTime }) {
   }
 
   const total = buckets.reduce((sum, bucket) => sum + bucket.runs, 0);
+  if (!total) return html`<div class="histogram" aria-hidden="true"></div>`;
   const failed = buckets.reduce((sum, bucket) => sum + bucket.failed, 0);
   return html`
     <div class="histogram">
       <svg ref=${strip} viewBox=${`0 0 ${buckets.length} ${HEIGHT}`} preserveAspectRatio="none" role="img"
-        aria-label=${`${count(total, "run")}, ${failed} failed, ${count(buckets.length, "bar")} of ${duration(bucketMs)}`}
+        aria-label=${`${count(total, "run")}, ${failed} failed, ${count(buckets.length, "bar")} of ${round(bucketMs)}`}
         onPointerDown=${(/** @type {PointerEvent} */ event) => { currentOf(strip).setPointerCapture(event.pointerId); setDrag([at(event), at(event)]); }}
         onPointerMove=${(/** @type {PointerEvent} */ event) => drag && setDrag([drag[0], at(event)])}
         onPointerUp=${up} onPointerCancel=${() => setDrag(null)}>
@@ -59,7 +60,7 @@ export function Histogram({ query, seen, onTime }) {
           </g>`)}
         ${chosen && html`<rect class="chosen" x=${chosen[0]} width=${chosen[1] - chosen[0]} y="0" height=${HEIGHT} />`}
       </svg>
-      <span class="muted">per ${duration(bucketMs)}</span>
+      <span class="muted">per ${round(bucketMs)}</span>
     </div>`;
 }
 

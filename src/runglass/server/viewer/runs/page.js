@@ -5,8 +5,10 @@ import { bind } from "../core/keys.js";
 import { go, place, setQuery } from "../core/router.js";
 import { count } from "../data/format.js";
 import { withFields } from "../data/search.js";
+import { Lost } from "../parts/lost.js";
 import { Top } from "../parts/top.js";
 import { Histogram } from "./histogram.js";
+import { Nothing } from "./nothing.js";
 import { QueryBox } from "./query_box.js";
 import { Row } from "./row.js";
 import { RunList } from "./run_list.js";
@@ -88,7 +90,7 @@ export function RunsPage() {
       <div class="list-bar">
         <span class="muted" role="status">${said(runs.length, list)}</span>
         ${arrived > 0 && html`<button onClick=${showArrived}>${count(arrived, "new run")} <kbd>.</kbd></button>`}
-        ${list.stream.value === "lost" && html`<span class="problem">connection lost, trying again …</span>`}
+        ${list.stream.value === "lost" && html`<${Lost} />`}
         <span class="grow"></span>
         ${chosen.value.length > 0 && html`
           <button class="primary" disabled=${chosen.value.length !== 2} onClick=${compare}>
@@ -114,16 +116,6 @@ export function RunsPage() {
             ${list.loading.value ? "Loading …" : runs.length ? "More" : "Look further back"}</button></p>`}
       </div>
     </main>`;
-}
-
-/** What is said where no run was found. @param {{query: string, onAll: () => void}} props */
-function Nothing({ query, onAll }) {
-  return query
-    ? html`<div class="empty"><h2>No run matches</h2><p><code>${query}</code></p>
-        <button onClick=${onAll}>Show all runs</button></div>`
-    : html`<div class="empty"><h2>No runs yet</h2>
-        <p>Runs of this project appear here as they start. From a terminal:</p>
-        <p><code>runglass run ORG/PROJECT/FLOW --message "Hello"</code></p></div>`;
 }
 
 /** @param {number} number @param {RunList} list */

@@ -1,7 +1,7 @@
 // One run in the list.
 import { html } from "../core/html.js";
 import { now } from "../core/clock.js";
-import { ago, duration, exact, exactTime, money, short, shortMoney } from "../data/format.js";
+import { ago, duration, exact, exactTime, money, short, shortMoney, soFar } from "../data/format.js";
 import { flowOf, hasEnded, outcomeOf, soFarOf, stepsDone, stepsExpected } from "../data/run.js";
 import { Mark } from "../parts/status.js";
 import { go } from "../core/router.js";
@@ -32,7 +32,7 @@ export function Row({ run, chosen, onChoose }) {
         ${" "}<span class="muted">${run.version === 0 ? "draft" : run.version ? `v${run.version}` : ""}</span></a></td>
       <td class="c-started" title=${exactTime(run.startedAt)}>${ago(run.startedAt, now.value)}</td>
       <td class="c-duration num">${going && run.startedAt
-        ? html`<span class=${run.status === "running" ? "going" : "muted"}>${duration(soFarOf(run, now.value))} …</span>` : duration(run.durationMs)}</td>
+        ? html`<span class=${run.status === "running" ? "going" : "muted"}>${soFar(soFarOf(run, now.value))} …</span>` : duration(run.durationMs)}</td>
       <td class="c-steps num" title=${`${exact(stepsDone(run))} attempts ended, ${retried} of them to be tried again${expected === undefined ? "" : `; ${exact(expected)} steps are expected`}`}>
         ${short(stepsDone(run))}${expected !== undefined && `/${short(expected)}`}${retried > 0 && html`<span class="retries"> ↻${short(retried)}</span>`}</td>
       <td class="c-tokens num" title=${tokens ? exact(tokens) : null}>${short(tokens)}</td>

@@ -1,0 +1,8 @@
+// What is said where the connection to the server is lost.
+import { html } from "../core/html.js";
+import { RETRY } from "../core/stream.js";
+
+export function Lost() {
+  return html`<span class="lost problem" role="status">connection lost, trying again …
+    <button onClick=${() => dispatchEvent(new Event(RETRY))}>Try now</button></span>`;
+}
