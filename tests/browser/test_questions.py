@@ -59,7 +59,7 @@ def test_each_question_is_answered_with_few_keys(
             expect(content).to_contain_text('"bread three"')
         with keyboard.answering("What came out?", "3") as keys:
             visitor.keys(*keys)
-            expect(content).to_contain_text("No output is kept")
+            expect(content).to_contain_text("There is no output")
         with keyboard.answering("Why?", "4") as keys:
             visitor.keys(*keys)
             expect(content).to_contain_text("could not convert string to float: 'three'")
