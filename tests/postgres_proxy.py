@@ -15,7 +15,8 @@ SOCKET = ".s.PGSQL.5432"
 class CuttingProxy:
     """Passes everything on, but for what `cut` and `go_away` say.
 
-    `names_itself`: as a pooler does, it makes up the number of the server's process.
+    Where it `keeps_open`, a client does not hear that the server has closed its connection, which sets
+    `was_ended`. `names_itself`: as a pooler does, it makes up the number of the server's process.
     """
 
     def __init__(self, server: str, *, names_itself: bool = False) -> None:
@@ -27,6 +28,8 @@ class CuttingProxy:
         self._when: Literal["before", "after"] = "after"
         self._for_good = False
         self._is_away = False
+        self.keeps_open = False
+        self.was_ended = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self.cuts = 0
 
@@ -56,7 +59,7 @@ class CuttingProxy:
         is_cut, has_answered = asyncio.Event(), asyncio.Event()
         if self._names_itself:
             writer.write(await _with_another_number(below, reader, above))
-        answers = asyncio.create_task(_answers(below, writer, is_cut, has_answered))
+        answers = asyncio.create_task(self._answers(below, writer, is_cut, has_answered))
         named: dict[bytes, bytes] = {}
         with suppress(OSError):
             while data := await reader.read(1 << 20):
@@ -74,6 +77,23 @@ class CuttingProxy:
             each.close()
             self._writers.discard(each)
         await answers
+
+    async def _answers(
+        self,
+        below: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        is_cut: asyncio.Event,
+        has_answered: asyncio.Event,
+    ) -> None:
+        with suppress(OSError):
+            while data := await below.read(1 << 20):
+                if is_cut.is_set():
+                    break
+                writer.write(data)
+        has_answered.set()
+        self.was_ended.set()
+        if not self.keeps_open:
+            writer.close()
 
     def _is_decisive(self, data: bytes, named: dict[bytes, bytes]) -> bool:
         """Whether the message is the one to be lost. `named`: the statements prepared on this connection."""
@@ -103,21 +123,6 @@ async def _with_another_number(
     answer = await below.readuntil(b"K\0\0\0\x0c")
     number = int.from_bytes(await below.readexactly(4), "big")
     return answer + (number + 1).to_bytes(4, "big")
-
-
-async def _answers(
-    below: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    is_cut: asyncio.Event,
-    has_answered: asyncio.Event,
-) -> None:
-    with suppress(OSError):
-        while data := await below.read(1 << 20):
-            if is_cut.is_set():
-                break
-            writer.write(data)
-    has_answered.set()
-    writer.close()
 
 
 @asynccontextmanager

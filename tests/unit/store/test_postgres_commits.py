@@ -243,6 +243,33 @@ async def test_while_the_database_is_away_calls_wait_and_then_say_so(tmp_path: P
             assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
 
 
+async def test_a_session_that_the_server_has_ended_is_replaced_before_the_network_tells(
+    proxied: tuple[CuttingProxy, PostgresStore, str],
+) -> None:
+    proxy, store, address = proxied
+    projects = await store.projects()
+    proxy.keeps_open = True
+    await ended_by_the_server(address)
+    await proxy.was_ended.wait()
+    # The driver has read the server's last words then, on this event loop.
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert await store.projects() == projects
+    proxy.go_away()
+
+
+async def ended_by_the_server(address: str) -> None:
+    """Ends all sessions of the database but its own, as a server does that is told to stop."""
+    connection = await asyncpg.connect(address)
+    try:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    finally:
+        await connection.close()
+
+
 async def test_a_commit_of_which_nothing_can_be_learned_is_uncertain(tmp_path: Path) -> None:
     address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
     with tempfile.TemporaryDirectory(prefix="runglass-") as folder:

@@ -37,6 +37,8 @@ _LOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.CrashShutdownError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    # The server has ended the session, and the network has not told yet: nothing can be sent any more.
+    asyncpg.InternalClientError,
     asyncpg.TooManyConnectionsError,
     # A primary that has become a standby, or the pooler has not noticed yet.
     asyncpg.ReadOnlySQLTransactionError,
