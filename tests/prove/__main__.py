@@ -17,7 +17,7 @@ from rich.console import Console
 
 from runglass.cli.command_group import CommandGroup
 
-PROOFS = ("laws", "simulate", "fuzz", "power", "tails", "cuts", "kill", "canary", "hostile")
+PROOFS = ("laws", "simulate", "fuzz", "power", "tails", "cuts", "kill", "cluster", "canary", "hostile")
 
 COUNT = click.IntRange(min=1)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -110,6 +110,15 @@ def canary() -> None:
 def hostile(**options: object) -> None:
     """Attacks of every kind on a server with one well-behaved neighbour, who must hardly notice."""
     prove("hostile", **options)
+
+
+@everything.command()
+@click.option("--faults", type=COUNT)
+@click.option("--seed", type=int)
+@click.option("--control/--no-control", default=True)
+def cluster(**options: object) -> None:
+    """Servers and workers on one PostgreSQL, while all of it breaks: nothing acknowledged is lost."""
+    prove("cluster", **options)
 
 
 def prove(name: str, **options: object) -> None:

@@ -9,14 +9,16 @@ that a kill comes between every two writes, also those that are added later.
 import asyncio
 import contextlib
 import ctypes
+import mmap
 import os
 import signal
 import sqlite3
+import struct
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -24,7 +26,7 @@ import msgspec
 import pydantic_monty  # noqa: F401  # what the first code step of a run would wait for
 
 from runglass.bus.memory import MemoryBus
-from runglass.clock import iso
+from runglass.clock import SystemClock, iso
 from runglass.engine.models.gateway import ModelGateway, ModelRequest
 from runglass.errors import StepFailure
 from runglass.server.bootstrap import new_event_loop, serve
@@ -35,6 +37,8 @@ WRITER = "runglass-writer"
 WRITING = ("create_run", "begin_call", "answer_call", "append")
 """Methods of the store that a run goes through; what other writes do is known by their statements."""
 
+AHEAD_S = struct.Struct("d")
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -42,6 +46,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     """A server to fork; it kills itself when it passes `point` for the `nth` time, if that is given.
 
     At a point of the writer thread it lingers: the other threads may say meanwhile what they should not yet.
+    `clock`, if given, is a file that says by how many seconds its time of day is wrong, see `write_clock`.
     """
 
     settings: Settings
@@ -49,6 +54,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     point: str | None = None
     nth: int = 1
     linger_s: float = 0.0
+    clock: Path | None = None
 
     def line(self) -> bytes:
         return msgspec.json.encode(self, enc_hook=str) + b"\n"
@@ -155,6 +161,24 @@ def named(sql: str) -> str | None:
     return f"{verb} {table.strip('(),').lower()}"
 
 
+def write_clock(file: Path, ahead_s: float) -> None:
+    """From now on the time of day of whoever has this clock is so much ahead."""
+    with file.open("r+b" if file.exists() else "w+b") as clock:
+        # One write: who reads it has the old time or the new one.
+        clock.write(AHEAD_S.pack(ahead_s))
+
+
+def set_clock(file: Path) -> None:
+    """Lets the time of day of this process be wrong as the file says, for good."""
+    with file.open("rb") as clock:
+        ahead = mmap.mmap(clock.fileno(), AHEAD_S.size, prot=mmap.PROT_READ)
+
+    def now(_: SystemClock) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=AHEAD_S.unpack(ahead)[0])
+
+    SystemClock.now = now  # type: ignore[assignment, method-assign]
+
+
 def die_with_parent() -> None:
     """Whoever started this process may be killed itself, and then nobody is left to end it."""
     if sys.platform == "linux":
@@ -167,6 +191,8 @@ def run_server(start: Start) -> NoReturn:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
     install(Points(start))
+    if start.clock is not None:
+        set_clock(start.clock)
     status = 1
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:

@@ -16,10 +16,10 @@ import msgspec
 
 from runglass.events import TERMINAL_EVENTS
 from runglass.sse import Frame
+from runglass.trace import TERMINAL
 from tests.prove.killing.book import PLACE, Asked, Book
 from tests.prove.killing.flows import TOOL, parameters
-from tests.prove.killing.line import BROKEN, UNAVAILABLE, Answer, Line, is_interrupted
-from tests.prove.killing.server import KilledServer
+from tests.prove.killing.line import BROKEN, UNAVAILABLE, Answer, Line, Upstream, is_interrupted
 
 PAUSES = frozenset({"step_paused", "step_paused_for_tool_calls"})
 STRAIGHT = ["line", "nest", "fork", "again", "fails"]
@@ -28,9 +28,12 @@ KEYED, ABANDONS, CANCELS, WATCHES = 0.7, 0.05, 0.3, 0.6
 
 
 class Callers:
-    """`call` asks for one run after the other until `closing` is set; `watch` follows runs of others."""
+    """`call` asks for one run after the other until `closing` is set; `watch` follows runs of others.
 
-    def __init__(self, server: KilledServer, line: Line, book: Book, *, seed: str) -> None:
+    A caller thinks for `pause_s` in the mean before it asks for the next run.
+    """
+
+    def __init__(self, server: Upstream, line: Line, book: Book, *, seed: str, pause_s: float = 0.0) -> None:
         self.closing = asyncio.Event()
         self.watched: Counter[str] = Counter()
         self._reached: Counter[str] = Counter()
@@ -38,6 +41,7 @@ class Callers:
         self._line = line
         self._book = book
         self._random = random.Random(seed)
+        self._pause_s = pause_s
         self._live: dict[str, Asked] = {}
 
     async def call(self) -> None:
@@ -52,6 +56,7 @@ class Callers:
             self._use_tools,
         ]
         while not self.closing.is_set():
+            await asyncio.sleep(self._random.uniform(0, 2 * self._pause_s))
             await self._random.choice(scripts)()
 
     async def watch(self) -> None:
@@ -193,7 +198,14 @@ class Callers:
                 # Nothing is left to be said: that must be so because the run has ended with this event.
                 self._book.ended_at.append((run_id, seq))
                 return
+            elif said is None and await self._has_ended(run_id):
+                return
             self._book.resumes += not ended
+
+    async def _has_ended(self, run_id: str) -> bool:
+        """Whether there is nothing to follow, after a stream without a word from a server that may stop."""
+        trace = await self._line.insist("GET", f"/flow-runs/{run_id}/trace")
+        return trace.body["flowRun"]["status"] in TERMINAL
 
     def _in_order(self, frame: Frame, seq: int, what: str) -> int:
         if int(frame.id) != seq + 1:

@@ -5,12 +5,11 @@ Raw HTTP, without our client: a lie of the server must not be hidden by the kind
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import httpx2
 
 from runglass.sse import Decoder, Frame
-from tests.prove.killing.server import KilledServer
 
 TIMEOUT_S = 30.0
 BROKEN, UNAVAILABLE = 0, 503
@@ -24,12 +23,35 @@ class Answer(NamedTuple):
     body: Any
 
 
-class Line:
-    """Requests to a killed server; each waits until it is up."""
+class Signal(Protocol):
+    async def wait(self) -> object: ...
 
-    def __init__(self, server: KilledServer, http: httpx2.AsyncClient) -> None:
+
+class Upstream(Protocol):
+    """Whoever answers: a server, or several behind one address.
+
+    `stopping` says that it may end answers in order that are not complete, `gone` that the one which has done
+    so will not do it again.
+    """
+
+    @property
+    def up(self) -> Signal: ...
+    @property
+    def gone(self) -> Signal: ...
+    @property
+    def stopping(self) -> bool: ...
+
+
+class Line:
+    """Requests to an upstream that comes and goes; each waits until it is up.
+
+    After an answer that is none it waits for `retry_s`.
+    """
+
+    def __init__(self, server: Upstream, http: httpx2.AsyncClient, *, retry_s: float = RETRY_S) -> None:
         self._server = server
         self._http = http
+        self._retry_s = retry_s
 
     async def ask(
         self, method: str, path: str, body: Any = None, *, headers: dict[str, str] | None = None
@@ -79,7 +101,7 @@ class Line:
 
     async def _noticed(self) -> None:
         # The connection breaks a moment before the process is known to be gone.
-        await asyncio.sleep(RETRY_S)
+        await asyncio.sleep(self._retry_s)
 
 
 def is_interrupted(answer: Answer) -> bool:

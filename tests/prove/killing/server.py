@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from signal import SIGKILL, SIGTERM, pidfd_send_signal
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, pidfd_send_signal
 from typing import Self
 
 import msgspec
@@ -20,7 +20,7 @@ from runglass.settings import Settings
 from tests.prove.child import Start, Told
 
 ROOT = Path(__file__).parents[3]
-WARM_LIMIT_S = 60.0
+WARM_LIMIT_S = 180.0
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 10.0
 
@@ -30,11 +30,12 @@ class KilledServer:
 
     `up` is set while it accepts, `stopping` from the moment that it is told to stop. `points` are all crash
     points that it has been seen to pass; `crashed` is the one at which the last one killed itself, None if it
-    was killed from outside.
+    was killed from outside. `clock` is the file with the error of its clock, if it has one.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, settings: Settings) -> None:
         self.settings = settings
+        self.clock: Path | None = None
         self.base_url = f"http://127.0.0.1:{settings.port}/api/v1"
         self.log = settings.data / "server.log"
         self.points: set[str] = set()
@@ -84,7 +85,9 @@ class KilledServer:
         self.stopping = False
         self.gone.clear()
         self._known.clear()
-        start = Start(settings=self.settings, log=self.log, point=point, nth=nth, linger_s=linger_s)
+        start = Start(
+            settings=self.settings, log=self.log, point=point, nth=nth, linger_s=linger_s, clock=self.clock
+        )
         assert self._process.stdin is not None
         self._process.stdin.write(start.line())
         async with asyncio.timeout(START_LIMIT_S):
@@ -108,6 +111,13 @@ class KilledServer:
     def kill(self) -> None:
         """SIGKILL, to this server and no other; nothing if it has died by itself."""
         self._signal(SIGKILL)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it does nothing more, until `thaw`."""
+        self._signal(SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(SIGCONT)
 
     async def stop(self) -> None:
         """SIGTERM; returns when the process has ended in good order. Raises AssertionError if it does not."""

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -22,6 +22,28 @@ class RunRow(NamedTuple):
     tag: str
     trigger: str
     summary: bytes
+
+
+class Data(Protocol):
+    """What a store has of the runs under trial, at one moment at which nobody writes."""
+
+    def runs(self) -> list[RunRow]: ...
+
+    def events(self, run: RunRow, *, after: int = 0) -> list[tuple[int, bytes]]: ...
+
+    def steps(self, run: RunRow) -> list[bytes]:
+        """The latest attempt of each step, in order of first start."""
+
+    def attempts(self, run: RunRow) -> list[bytes]: ...
+
+    def result(self, run: RunRow) -> object:
+        """What the run's caller is owed, decoded; None where there is nothing."""
+
+    def leftovers(self) -> list[tuple[str, str]]:
+        """What should have been dropped with the end of its run: what it is, and the run's id."""
+
+    def faults(self) -> list[str]:
+        """What the database finds wrong with itself."""
 
 
 _RUNS = (
@@ -67,7 +89,6 @@ class Snapshot:
         return self._database.execute(sql, (run.no, after)).fetchall()
 
     def steps(self, run: RunRow) -> list[bytes]:
-        """The latest attempt of each step, in order of first start."""
         sql = "SELECT data FROM step WHERE run_no = ? ORDER BY position"
         return [data for (data,) in self._database.execute(sql, (run.no,))]
 
@@ -75,16 +96,13 @@ class Snapshot:
         return [data for (data,) in self._database.execute(_ATTEMPTS, (run.no,))]
 
     def result(self, run: RunRow) -> object:
-        """What the run's caller is owed, decoded; None where there is nothing."""
         sql = "SELECT result FROM run_outcome WHERE run_no = ?"
         row = self._database.execute(sql, (run.no,)).fetchone()
         return None if row is None or row[0] is None else msgspec.json.decode(row[0])
 
     def leftovers(self) -> list[tuple[str, str]]:
-        """What should have been dropped with the end of its run: what it is, and the run's id."""
         return self._database.execute(_LEFTOVERS).fetchall()
 
     def faults(self) -> list[str]:
-        """What SQLite finds wrong with its file."""
         found = [str(row[0]) for row in self._database.execute("PRAGMA integrity_check")]
         return [] if found == ["ok"] else found

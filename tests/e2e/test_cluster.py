@@ -1,0 +1,124 @@
+"""The parts of `prove cluster`: what is planned, what breaks between processes, and what would be seen."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from runglass.clock import SystemClock
+from tests.prove.child import set_clock, write_clock
+from tests.prove.clustering.hands import Hand, zombies
+from tests.prove.clustering.network import Balancer, Link
+from tests.prove.clustering.plan import Kind, OfService, plan
+
+MEMBERS, SERVICES = ["server 1", "worker 1", "worker 2"], ["postgres"]
+TIMEOUT_S = 5.0
+
+
+def test_a_seed_has_one_plan() -> None:
+    first = plan(7, 50, members=MEMBERS, services=SERVICES)
+    assert plan(7, 50, members=MEMBERS, services=SERVICES) == first
+    assert plan(8, 50, members=MEMBERS, services=SERVICES) != first
+
+
+def test_everything_happens_to_everybody() -> None:
+    planned = plan(0, 2000, members=MEMBERS, services=SERVICES)
+    expected = {(name, kind) for name in MEMBERS for kind in get_args(Kind)}
+    expected |= {(name, kind) for name in SERVICES for kind in get_args(OfService)}
+    assert {(fault.target, fault.kind) for fault in planned} == expected
+
+
+def test_some_are_frozen_and_cut_off_for_longer_than_their_lease() -> None:
+    planned = plan(0, 200, members=MEMBERS, services=SERVICES, lease_s=1.0)
+    for kind in ("freeze", "cut up", "cut down", "cut both"):
+        lasting = [fault.lasts_s for fault in planned if fault.kind == kind and fault.target in MEMBERS]
+        assert min(lasting) < 1.0 < max(lasting)
+
+
+@pytest.mark.parametrize(
+    ("hands", "lies"),
+    [
+        ([Hand(1, 1, 0, "a"), Hand(1, 1, 3, "a"), Hand(1, 2, 3, "b"), Hand(1, 2, 5, "b")], 0),
+        ([Hand(1, 1, 0, "a"), Hand(1, 2, 0, "b"), Hand(1, 2, 2, "a")], 1),
+        ([Hand(1, 1, 0, "a"), Hand(2, 1, 0, "b"), Hand(2, 1, 1, "a")], 1),
+        ([Hand(1, 2, 4, "a"), Hand(1, 1, 4, "a")], 1),
+        ([Hand(1, 1, 4, "a"), Hand(1, 1, 3, "a")], 1),
+    ],
+)
+def test_only_who_has_a_run_may_write_to_it(hands: list[Hand], lies: int) -> None:
+    assert len([*zombies(hands)]) == lies
+
+
+@asynccontextmanager
+async def echo() -> AsyncIterator[int]:
+    """The port of a service that sends back what it is sent."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(100):
+                writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_what_is_cut_comes_when_the_link_is_whole_again() -> None:
+    async with echo() as port, Link.to(port) as link, asyncio.timeout(TIMEOUT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        for up, down in ((True, False), (False, True), (True, True)):
+            link.cut(up=up, down=down)
+            writer.write(b"hello")
+            answer = asyncio.create_task(reader.readexactly(5))
+            other, other_writer = await asyncio.open_connection("127.0.0.1", link.port)
+            other_writer.write(b"other")
+            # Whatever is not held would have come by then.
+            _, pending = await asyncio.wait({answer}, timeout=0.05)
+            assert pending == {answer}
+            link.heal()
+            assert await answer == b"hello"
+            assert await other.readexactly(5) == b"other"
+            other_writer.close()
+        writer.close()
+
+
+async def test_a_link_that_is_reset_ends_its_connections() -> None:
+    async with echo() as port, Link.to(port) as link, asyncio.timeout(TIMEOUT_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        writer.write(b"hello")
+        await reader.readexactly(5)
+        link.reset()
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
+async def test_connections_go_to_servers_that_accept() -> None:
+    async with echo() as port, asyncio.timeout(TIMEOUT_S):
+        ports = [port]
+        async with Balancer.before(lambda: ports, seed=1) as balancer:
+            reader, writer = await asyncio.open_connection("127.0.0.1", balancer.port)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            writer.close()
+            ports.clear()
+            reader, writer = await asyncio.open_connection("127.0.0.1", balancer.port)
+            assert await reader.read() == b""
+            writer.close()
+
+
+def test_the_clock_of_a_process_is_set_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SystemClock, "now", SystemClock.now)
+    clock = tmp_path / "clock"
+    write_clock(clock, 0.0)
+    set_clock(clock)
+    ahead = random.Random(1).choice((3600.0, -60.0))
+    for far_s in (0.0, ahead):
+        write_clock(clock, far_s)
+        assert abs((SystemClock().now() - datetime.now(UTC)).total_seconds() - far_s) < 1.0

@@ -1,0 +1,239 @@
+"""`prove cluster`: three servers and four workers on one PostgreSQL, under load, while everything breaks.
+
+Processes are killed, stopped, frozen beyond their lease, cut off from the database one way or both, and given
+wrong clocks; the database is killed, frozen and restarted. What breaks when follows from the seed
+(`clustering/plan.py`). After each round all is well again, every run must come to its end, and the laws of
+`prove kill` must hold of it, whichever server is asked; and no process may have written to a run that another
+one had got. At the end a store that ignores fences must be found out.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from runglass.trace import TERMINAL
+from tests.prove.clustering.cluster import NAMES, SERVICES, Cluster, Servers
+from tests.prove.clustering.fairness import BOUND_S, JOBS, neighbour_waits
+from tests.prove.clustering.hands import zombies
+from tests.prove.clustering.plan import LEASE_S, Fault, plan
+from tests.prove.clustering.snapshot import ClusterData
+from tests.prove.killing.book import Book
+from tests.prove.killing.callers import Callers
+from tests.prove.killing.laws import Laws
+from tests.prove.killing.line import Line
+from tests.prove.killing.reading import all_ended, disagreements, listed_runs
+
+ROUND = 50
+"""Faults after which all must be well again: bounds what is read at a time."""
+CALLERS, WATCHERS, PAUSE_S = 16, 4, 0.1
+"""A load that two processors bear beside the faults: a cluster that is only slow says nothing."""
+END_LIMIT_S = 90.0
+"""How long runs and callers may take to come to an end after the last fault of a round."""
+READ = 30
+"""Runs of a round that are read from every server; the data of all is checked."""
+CONTROL_FAULTS = 200
+PROJECT = "demo"
+
+
+class Findings:
+    """What all rounds add up to."""
+
+    def __init__(self) -> None:
+        self.faults: Counter[str] = Counter()
+        self.statuses: Counter[str] = Counter()
+        self.events = self.told = self.resumes = self.repeats = self.effects = 0
+        self.lost = self.takeovers = 0
+        self.end_s: list[float] = []
+        self.waits_s: list[float] = []
+
+    def add(self, laws: Laws, book: Book, data: ClusterData, effects: int) -> None:
+        self.statuses.update(run.status for run in data.runs())
+        self.events += sum(len(log.events) for log in laws.logs.values())
+        self.lost += sum(len(log.lost) for log in laws.logs.values())
+        self.takeovers += sum(hand.was_lost for hand in data.hands)
+        self.told += book.events
+        self.resumes += book.resumes
+        self.repeats += book.repeats
+        self.effects += effects
+
+
+async def cluster(faults: int = 500, seed: int = 0, control: bool = True) -> list[str]:
+    """Lets so many faults happen; the lines of a report. Raises AssertionError that names seed and faults."""
+    began_s = time.monotonic()
+    findings = Findings()
+    planned = plan(seed, faults, members=NAMES, services=SERVICES)
+    async with Cluster.running(seed) as running:
+        after = 0
+        for first in range(0, faults, ROUND):
+            part = planned[first : first + ROUND]
+            place = f"seed {seed}, faults {first + 1} to {first + len(part)}"
+            after = await _round(running, part, place, after, findings)
+        ended = [said for member in running.members.values() for said in member.ended]
+    report = _report(findings, planned, seed, time.monotonic() - began_s)
+    report += [f"{len(ended)} processes ended by themselves, and were started again", *ended[:5]]
+    if control:
+        report.append(await _control(seed))
+    return report
+
+
+async def _round(
+    running: Cluster, faults: Sequence[Fault], place: str, after: int, findings: Findings
+) -> int:
+    """Load and faults, until all has come to its end; the number of the last run."""
+    book = Book()
+    running.outside.calls.clear()
+    laws = Laws(book, running.outside, late_ms=None)
+    async with Load(running, book, place) as load:
+        await breaking(running, faults, load)
+        calm_s = time.monotonic()
+        await load.end()
+        findings.end_s.append(time.monotonic() - calm_s)
+    data = await ClusterData.read(running.address, PROJECT, after=after)
+    judge([*laws.after_kill(data, ""), *laws.at_end(data), *zombies(data.hands), *book.lies], place)
+    await read_everywhere(running, book, place)
+    findings.faults.update(fault.kind for fault in faults)
+    findings.add(laws, book, data, running.outside.total)
+    waits_s = await neighbour_waits(running.crowd, running.line)
+    findings.waits_s += waits_s
+    judge([f"a job waited {wait_s:.1f} s behind others'" for wait_s in waits_s if wait_s > BOUND_S], place)
+    behind = await ClusterData.read(running.address, PROJECT, after=after)
+    return max((run.no for run in behind.runs()), default=after)
+
+
+class Load:
+    """Callers and watchers of a cluster, until the block ends."""
+
+    def __init__(self, running: Cluster, book: Book, place: str) -> None:
+        self._running = running
+        self._book = book
+        self._place = place
+        self._callers = Callers(Servers(), running.line, book, seed=place, pause_s=PAUSE_S)
+
+    async def __aenter__(self) -> "Load":
+        callers = self._callers
+        self._calling = [asyncio.create_task(callers.call()) for _ in range(CALLERS)]
+        self._watching = [asyncio.create_task(callers.watch()) for _ in range(WATCHERS)]
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        tasks = [*self._calling, *self._watching]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def check(self) -> None:
+        """Raises what a caller has found out."""
+        judge(self._book.lies, self._place)
+        for task in (*self._calling, *self._watching):
+            if task.done():
+                task.result()
+
+    async def end(self) -> None:
+        """Returns when every caller has its answer and nothing goes on any more. Raises AssertionError."""
+        callers, line = self._callers, self._running.line
+        await self._running.all_up()
+        callers.closing.set()
+        try:
+            async with asyncio.timeout(END_LIMIT_S):
+                await asyncio.wait(self._calling)
+                await all_ended(line)
+                paused = await listed_runs(line, status="paused")
+                followed = {run_id for run_id, readers in callers.watched.items() if readers}
+                # Who follows a run that stays paused follows it for ever.
+                if not followed & paused.keys():
+                    await asyncio.wait(self._watching)
+        except TimeoutError:
+            async with asyncio.timeout(END_LIMIT_S):
+                runs = await listed_runs(line)
+            tasks = [*self._calling, *self._watching]
+            ids = {asked.tag: asked.run_id for asked in self._book.asked.values()}
+            odd = [
+                f"{run_id} is {run['status']}"
+                for run_id, run in runs.items()
+                if run["status"] not in TERMINAL
+            ]
+            names = [task.get_name() for task in tasks if not task.done()]
+            judge(
+                [
+                    f"not everything came to an end within {END_LIMIT_S:g} s of the last fault",
+                    *(f"a caller still {name}, run {ids.get(name[-36:])}" for name in names),
+                    *odd,
+                ],
+                self._place,
+            )
+        self.check()
+
+
+async def breaking(running: Cluster, faults: Iterable[Fault], load: Load) -> None:
+    """Lets the faults happen, those of one process one by one; returns when the last one is over."""
+    going: dict[str, asyncio.Task[None]] = {}
+    try:
+        for fault in faults:
+            await asyncio.sleep(fault.gap_s)
+            load.check()
+            if (before := going.get(fault.target)) is not None:
+                await before
+            going[fault.target] = asyncio.create_task(running.suffer(fault), name=str(fault))
+        await asyncio.gather(*going.values())
+    finally:
+        for task in going.values():
+            task.cancel()
+        await asyncio.gather(*going.values(), return_exceptions=True)
+
+
+async def read_everywhere(running: Cluster, book: Book, place: str) -> None:
+    """Every server must tell the same of the last runs. Raises AssertionError."""
+    known = [asked for asked in book.asked.values() if asked.run_id is not None][-READ:]
+    for server in running.servers:
+        async with running.client_of(server.process.base_url) as http:
+            judge(await disagreements(Line(server.process, http), known), f"{place}, {server.name}")
+
+
+def judge(lies: Iterable[str], place: str) -> None:
+    """Raises AssertionError with the first lies, if there are any."""
+    found = list(lies)
+    if found:
+        raise AssertionError("\n".join([f"{place}: {len(found)} lies", *found[:20]]))
+
+
+async def _control(seed: int) -> str:
+    """With a store that ignores fences the laws must be broken, by processes that wake as they lose runs."""
+    waking = [
+        fault._replace(kind="freeze until takeover", lasts_s=3 * LEASE_S)
+        for fault in plan(
+            seed, CONTROL_FAULTS, members=[name for name in NAMES if "worker" in name], services=[]
+        )
+    ]
+    began_s = time.monotonic()
+    async with Cluster.running(seed, ignores_fence=True) as running:
+        after = 0
+        for first in range(0, CONTROL_FAULTS, 20):
+            place = f"control, seed {seed}, faults {first + 1} to {first + 20}"
+            try:
+                after = await _round(running, waking[first : first + 20], place, after, Findings())
+            except AssertionError as lie:
+                told = str(lie).partition("\n")[2].partition("\n")[0]
+                return f"control, a store that ignores fences: {time.monotonic() - began_s:.0f} s: {told}"
+    raise AssertionError(
+        f"seed {seed}: {CONTROL_FAULTS} faults, and nobody sees that the store ignores fences"
+    )
+
+
+def _report(findings: Findings, planned: Sequence[Fault], seed: int, took_s: float) -> list[str]:
+    statuses = ", ".join(f"{count} {status}" for status, count in findings.statuses.most_common())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in findings.faults.most_common())
+    waits_ms = sorted(1000 * wait_s for wait_s in findings.waits_s)
+    middle_s, most_s = median(findings.end_s), max(findings.end_s)
+    return [
+        f"cluster, seed {seed}: {len(planned)} faults in {took_s:.0f} s; no lie",
+        f"faults: {kinds}",
+        f"{findings.statuses.total()} runs ({statuses}) with {findings.events} events; {findings.takeovers}"
+        f" takeovers, {findings.lost} attempts lost and told as WORKER_LOST",
+        f"{findings.told} events sent to readers, through {findings.resumes} resumes; {findings.repeats}"
+        f" calls sent again; {findings.effects} calls outside, each by an attempt of its own",
+        f"all was at its end {middle_s:.1f} s after the last fault of a round, {most_s:.1f} at most",
+        f"a job behind {JOBS} of another project began after {median(waits_ms):.0f} ms,"
+        f" {waits_ms[-1]:.0f} at most",
+    ]

@@ -1,0 +1,230 @@
+"""A whole cluster: PostgreSQL, servers behind one address, workers, and the load that they bear."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from shutil import rmtree
+from typing import Self
+
+import asyncpg
+import httpx2
+
+from runglass.api_keys import make_key
+from runglass.flow_parser import parse_flow
+from runglass.runtime import push_flow
+from runglass.settings import Settings
+from runglass.store.postgres.store import PostgresStore
+from tests.prove.clustering.database import NOTES, Postgres, plant_ignored_fence
+from tests.prove.clustering.fairness import CROWD, CROWD_FLOW
+from tests.prove.clustering.member import Member
+from tests.prove.clustering.network import Balancer
+from tests.prove.clustering.plan import LEASE_S, Fault
+from tests.prove.clustering.polling import until
+from tests.prove.killing.book import PLACE
+from tests.prove.killing.flows import FLOWS
+from tests.prove.killing.line import TIMEOUT_S, Line, Signal
+from tests.prove.killing.outside import Outside
+from tests.prove.killing.server import free_port
+
+SERVERS, WORKERS = 3, 4
+DATABASE = "runglass"
+PLACES = 8
+"""Runs that a worker executes at once."""
+STOP_GRACE_S = 0.5
+RETRY_S = 0.1
+MANY = 1_000_000
+UP_LIMIT_S = 60.0
+NAMES = [*(f"server {n}" for n in range(1, SERVERS + 1)), *(f"worker {n}" for n in range(1, WORKERS + 1))]
+SERVICES = ["postgres"]
+
+
+class _Pause:
+    """Whoever waits for a server to be gone goes to another one, in a moment."""
+
+    async def wait(self) -> None:
+        await asyncio.sleep(RETRY_S)
+
+
+class Servers:
+    """All servers behind one address, as callers have them: any of them may be about to stop."""
+
+    up: Signal = _Pause()
+    gone: Signal = _Pause()
+    stopping = True
+
+
+class Cluster:
+    """The processes, by their names, and ways to speak to them."""
+
+    def __init__(self, postgres: Postgres, outside: Outside, keys: dict[str, str]) -> None:
+        self.postgres = postgres
+        self.outside = outside
+        self.members: dict[str, Member] = {}
+        self.line: Line
+        self.crowd: Line
+        self._keys = keys
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, seed: int, *, ignores_fence: bool = False) -> AsyncIterator[Self]:
+        """All processes, ready, until the block ends. `ignores_fence` plants that fault in the store."""
+        folder = Path(tempfile.mkdtemp(prefix="runglass-cluster-"))
+        try:
+            async with AsyncExitStack() as stack:
+                outside = await stack.enter_async_context(Outside.serving(seed))
+                postgres = await stack.enter_async_context(Postgres.serving())
+                cluster = cls(postgres, outside, await _furnish(postgres, ignores_fence=ignores_fence))
+                await cluster._start(stack, folder)
+                await cluster._connect(stack, seed)
+                yield cluster
+        except AssertionError as lie:
+            lie.add_note(f"the logs of all processes are kept in {folder}")
+            raise
+        except BaseException:
+            rmtree(folder)
+            raise
+        rmtree(folder)
+
+    @property
+    def servers(self) -> list[Member]:
+        return [member for name, member in self.members.items() if name.startswith("server")]
+
+    @property
+    def address(self) -> str:
+        """The database, for the proof's own statements."""
+        return self.postgres.address(DATABASE)
+
+    async def suffer(self, fault: Fault) -> None:
+        """Lets a fault come and go."""
+        member = self.members.get(fault.target)
+        if member is not None:
+            await member.suffer(fault)
+            return
+        postgres = self.postgres
+        match fault.kind:
+            case "kill":
+                await postgres.kill()
+                await asyncio.sleep(fault.lasts_s)
+                await postgres.start()
+            case "restart":
+                await postgres.stop()
+                await asyncio.sleep(fault.lasts_s)
+                await postgres.start()
+            case _:
+                postgres.freeze()
+                await asyncio.sleep(fault.lasts_s)
+                postgres.thaw()
+
+    async def all_up(self) -> None:
+        """Returns when nothing is wrong with any process. Raises AssertionError if that takes too long."""
+        for member in self.members.values():
+            member.be_well()
+        try:
+            async with asyncio.timeout(UP_LIMIT_S):
+                await until(lambda: all(each.is_up for each in self.members.values()), every_s=0.05)
+        except TimeoutError:
+            down = [f"{name}: {each.process.said()}" for name, each in self.members.items() if not each.is_up]
+            raise AssertionError(
+                f"{UP_LIMIT_S:g} s after the last fault there still are down: {down}"
+            ) from None
+
+    def line_to(self, member: Member, http: httpx2.AsyncClient) -> Line:
+        """A line to one server alone."""
+        return Line(member.process, http, retry_s=RETRY_S)
+
+    @asynccontextmanager
+    async def client_of(self, base_url: str, place: str = PLACE) -> AsyncIterator[httpx2.AsyncClient]:
+        """HTTP with the key of a project; each request has a connection of its own, to any server."""
+        async with httpx2.AsyncClient(
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {self._keys[place]}"},
+            timeout=TIMEOUT_S,
+            limits=httpx2.Limits(max_keepalive_connections=0),
+        ) as http:
+            yield http
+
+    async def _start(self, stack: AsyncExitStack, folder: Path) -> None:
+        async def start(name: str) -> None:
+            settings = Settings(
+                data=folder / name.replace(" ", "-"),
+                port=free_port(),
+                executes_runs=name.startswith("worker"),
+                lease_s=LEASE_S,
+                max_concurrent_runs=PLACES,
+                providers={"outside": self.outside.base_url},
+                provider_keys={"outside": "none"},
+                crash_retries=MANY,
+                stop_grace_s=STOP_GRACE_S,
+                log_level="warning",
+            )
+            made = Member.made(name, settings, {"postgres": self.postgres.port}, self._database)
+            self.members[name] = await stack.enter_async_context(made)
+
+        async with asyncio.TaskGroup() as starting:
+            for name in NAMES:
+                starting.create_task(start(name))
+        await self.all_up()
+        watching = asyncio.create_task(self._watch_takeovers())
+        stack.callback(watching.cancel)
+
+    async def _connect(self, stack: AsyncExitStack, seed: int) -> None:
+        def accepting() -> list[int]:
+            return [each.process.settings.port for each in self.servers if each.is_up]
+
+        balancer = await stack.enter_async_context(Balancer.before(accepting, seed=seed))
+        base_url = f"http://127.0.0.1:{balancer.port}/api/v1"
+        http = await stack.enter_async_context(self.client_of(base_url))
+        self.line = Line(Servers(), http, retry_s=RETRY_S)
+        http = await stack.enter_async_context(self.client_of(base_url, CROWD))
+        self.crowd = Line(Servers(), http, retry_s=RETRY_S)
+
+    def _database(self, port: int, who: str) -> str:
+        return self.postgres.address(DATABASE, port=port, who=who)
+
+    async def _watch_takeovers(self) -> None:
+        """Tells members when another process has one of their runs, as far as the database lives."""
+
+        def take(*notified: object) -> None:
+            name, _, life = str(notified[-1]).partition(", life ")
+            member = self.members.get(name)
+            if member is not None and life == str(member.lives):
+                member.was_lost.set()
+
+        while True:
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                connection = await asyncpg.connect(self.address, timeout=2.0)
+                try:
+                    await connection.add_listener("takeover", take)
+                    await until(connection.is_closed, every_s=RETRY_S)
+                finally:
+                    connection.terminate()
+            await asyncio.sleep(RETRY_S)
+
+
+async def _furnish(postgres: Postgres, *, ignores_fence: bool) -> dict[str, str]:
+    """Makes the database with two projects and all flows, published; the keys of the projects."""
+    connection = await asyncpg.connect(postgres.address("postgres"))
+    try:
+        await connection.execute(f"CREATE DATABASE {DATABASE}")
+    finally:
+        await connection.close()
+    keys = {}
+    async with PostgresStore(postgres.address(DATABASE), patience_s=5.0) as store:
+        for place, flows in ((PLACE, [flow.text for flow in FLOWS.values()]), (CROWD, [CROWD_FLOW])):
+            new = make_key()
+            project = await store.ensure_project(*place.split("/"))
+            await store.add_key(project.id, "admin", new.digest, new.hint)
+            for text in flows:
+                record = await push_flow(store, project, parse_flow(text))
+                await store.publish(record.id)
+            keys[place] = new.key
+    connection = await asyncpg.connect(postgres.address(DATABASE))
+    try:
+        await connection.execute(NOTES)
+    finally:
+        await connection.close()
+    if ignores_fence:
+        await plant_ignored_fence(postgres.address(DATABASE))
+    return keys

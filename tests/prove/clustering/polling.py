@@ -1,0 +1,20 @@
+"""Waiting for what nobody tells of."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+async def until(holds: Callable[[], bool], *, every_s: float) -> None:
+    """Returns when it holds."""
+    while True:
+        if holds():
+            return
+        await asyncio.sleep(every_s)
+
+
+async def until_told(holds: Callable[[], Awaitable[bool]], *, every_s: float) -> None:
+    """Returns when the answer is that it holds."""
+    while True:
+        if await holds():
+            return
+        await asyncio.sleep(every_s)
