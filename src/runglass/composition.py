@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from decimal import getcontext
 from typing import TYPE_CHECKING
 
 from runglass.bus.base import Bus
@@ -125,6 +126,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     except ValueError as error:
         raise SettingsError(f"allowed_settings: {error}") from error
     limit_caches(settings.cache_limit_bytes)
+    # All tasks inherit it: else each that reads an amount of money makes one, and a run keeps it to its end.
+    getcontext()
     clock = SystemClock()
     async with (
         _runtime_store(settings) as store,

@@ -1,6 +1,7 @@
 """The recorder: seq and time, one append per turn, and what happens when the store refuses."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -299,3 +300,17 @@ async def test_a_second_writer_of_the_same_run_is_refused(
     with pytest.raises(StoreError, match="another process"):
         await other.commit()
     assert len(await stored(store, run)) == 1
+
+
+async def test_what_was_stored_is_not_held_while_the_run_waits(recorder: Recorder) -> None:
+    def ended() -> set[asyncio.Task[object]]:
+        gc.collect()
+        return {each for each in gc.get_objects() if isinstance(each, asyncio.Task) and each.done()}
+
+    before = ended()
+    recorder.begin()
+    await recorder.commit()
+    recorder.begin()
+    await recorder.await_previous_append()
+    await recorder.commit()
+    assert ended() <= before

@@ -40,6 +40,42 @@ class Recorder:
     in the same way.
     """
 
+    # For so many attributes Python has no compact form: a dictionary would take 1.5 kB for each run.
+    __slots__ = (
+        "_append",
+        "_appends",
+        "_at",
+        "_bus",
+        "_changes",
+        "_charged_usd",
+        "_checkpoints",
+        "_clock",
+        "_counted_log",
+        "_counted_open",
+        "_dropped",
+        "_error",
+        "_events",
+        "_failure",
+        "_fold",
+        "_head",
+        "_is_send_due",
+        "_large",
+        "_open_bytes",
+        "_owed",
+        "_owner",
+        "_reserved_usd",
+        "_result",
+        "_run",
+        "_sent",
+        "_sent_bytes",
+        "_store",
+        "_stored_bytes",
+        "_stored_status",
+        "_summary",
+        "_summary_json",
+        "log_bytes",
+    )
+
     def __init__(
         self,
         store: Store,
@@ -254,7 +290,15 @@ class Recorder:
         else:
             self._append = asyncio.create_task(self._write(batch, upto_bytes))
         self._appends.add(self._append)
-        self._append.add_done_callback(self._appends.discard)
+        self._append.add_done_callback(self._forget)
+
+    def _forget(self, append: asyncio.Task[None]) -> None:
+        # A run may wait for days, and a task that is done takes as much memory as one that is not.
+        self._appends.discard(append)
+        if append is self._append:
+            self._append = None
+        if append is self._large:
+            self._large = None
 
     def _encoded_summary(self) -> bytes:
         # It travels with each append, and not each append changes it.

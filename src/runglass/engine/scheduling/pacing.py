@@ -68,7 +68,9 @@ last_seen = [(0, -math.inf), (0, -math.inf)]
 
 def set_project(project_id: int) -> None:
     """From now on this task works for the project, which is about."""
-    current_project.set(project_id)
+    # A task inherits it from who began it; set anew, it would take memory as long as the task lives.
+    if current_project.get() != project_id:
+        current_project.set(project_id)
     note_activity(project_id)
 
 

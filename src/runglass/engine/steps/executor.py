@@ -73,8 +73,8 @@ class StepExecutor:
         self._memory = memory
         self._allowance = allowance
         self._store_turns = store_turns
-        self._earlier = earlier or {}
-        self._step_inputs = step_inputs or {}
+        self._earlier = {} if earlier is None else earlier
+        self._step_inputs = {} if step_inputs is None else step_inputs
 
     async def run(
         self,
