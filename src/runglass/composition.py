@@ -170,6 +170,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 redactions=redactions,
             )
 
+        weights = await _weights(store, settings)
+        await store.set_weights(weights)
         async with Engine(
             store=store,
             bus=bus,
@@ -181,7 +183,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             max_queued_runs=settings.max_queued_runs,
             max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
             max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
-            weights=await _weights(store, settings),
+            weights=weights,
             memory=MemoryBudget(limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes),
             limits=RunLimits(
                 iterations=settings.run_iterations,
@@ -204,10 +206,12 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 default=Retention(settings.retention_days, settings.content_retention_days),
             )
             supervised = [
-                *(
-                    SupervisedTask(name, work, clock=clock, vital=True, settled_s=settings.lease_s)
-                    for name, work in (("the lease keeper", engine.run_forever),)
-                    if settings.executes_runs
+                SupervisedTask(
+                    "the lease keeper",
+                    engine.run_forever,
+                    clock=clock,
+                    vital=True,
+                    settled_s=settings.lease_s,
                 ),
                 *(
                     SupervisedTask(name, work, clock=dependencies.clock, vital=False, settled_s=SETTLED_S)
@@ -216,7 +220,10 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                         ("the expiry of answers", housekeeping.expire_forever),
                         ("the removal of runs", removal.run_forever),
                         *(
-                            (("the watch for requests", engine.watch_requests),)
+                            (
+                                ("the watch for requests", engine.watch_requests),
+                                ("the watch for work", engine.watch_work),
+                            )
                             if engine.shares_store and settings.executes_runs
                             else ()
                         ),

@@ -42,8 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store: Annotated[
         str | None,
         Meta(
-            description="`sqlite:///path`, or `postgresql://user@host/database` of one server; by default"
-            " `runglass.db` in `data`"
+            description="`sqlite:///path`, or `postgresql://user@host/database`, which processes share; by"
+            " default `runglass.db` in `data`"
         ),
     ] = None
     bus: Annotated[
@@ -146,8 +146,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(
             ge=1,
-            description="runs that go on at once; paused ones do not count, further ones wait, but for those"
-            " of a project that has less than its equal share of this number",
+            description="runs that go on at once in one process; paused ones do not count, further ones wait,"
+            " but for those of a project that has less than its equal share of this number",
         ),
     ] = 1000
     max_queued_runs: Annotated[
@@ -287,7 +287,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 100
     max_concurrent_runs_per_project: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="runs of one project that go on at once; by default all that may"),
+        Meta(
+            description="runs of one project that go on at once, in all processes on the store together; by"
+            " default all that may"
+        ),
     ] = None
     max_queued_runs_per_project: Annotated[
         Annotated[int, Meta(ge=0)] | None,

@@ -500,6 +500,41 @@ async def test_the_runs_of_one_project_are_claimed_past_those_of_another(store: 
     assert await store.claim_runs("me", now="2026-01-01", limit=10, project_id=other.project_id) == []
 
 
+async def test_no_project_gets_more_runs_than_it_may_have_in_all_processes(store: Store) -> None:
+    for owner in ("one", "two"):
+        assert await store.hold_lease(owner, until="2030-01-01", renew=False)
+    for number in range(4):
+        await make_run(store, f"many-{number}")
+        await make_run(store, f"few-{number}", project="few")
+
+    async def claim(owner: str, *, limit: int = 10, at: str = "2026-01-01") -> list[str]:
+        return sorted(run.id for run in await store.claim_runs(owner, now=at, limit=limit, most_each=2))
+
+    assert await claim("one", limit=3) in (
+        ["few-0", "many-0", "many-1"],
+        ["few-0", "few-1", "many-0"],
+    )
+    assert len(await claim("two")) == 1
+    assert await claim("one") == await claim("two") == []
+    ended = await store.run("few-0")
+    assert ended is not None
+    await store.append(batch(ended, 0, b"1", status="completed", ended_at="2026"))
+    assert await claim("one") == ["few-2"]
+    assert len(await claim("later", at="2031-01-01")) == 4, "what others have left off has its place already"
+
+
+async def test_the_runs_that_wait_are_counted_up_to_a_number(store: Store) -> None:
+    assert await store.hold_lease("one", until="2030-01-01", renew=False)
+    first = await make_run(store)
+    assert await store.queued_runs(first.project_id, most=10) == (1, 1, 1)
+    [other, *_] = [await make_run(store, f"other-{number}", project="other") for number in range(3)]
+    assert await store.queued_runs(first.project_id, most=10) == (4, 1, 2)
+    assert (await store.queued_runs(other.project_id, most=2)).waiting == 2
+    await store.set_weights({first.project_id: 2.0})
+    await store.claim_runs("one", now="2026-01-01", limit=9)
+    assert await store.queued_runs(first.project_id, most=10) == (0, 0, 0)
+
+
 async def test_a_write_that_is_tried_leaves_nothing_behind(store: Store) -> None:
     await make_run(store)
     for _ in range(3):

@@ -16,6 +16,7 @@ from runglass.cli.commands.migrate import migrate
 from runglass.cli.commands.open_viewer import open_viewer
 from runglass.cli.commands.run import run as run_flow
 from runglass.cli.commands.serve import serve
+from runglass.cli.commands.worker import worker
 from runglass.cli.demo.command import demo
 from runglass.cli.exit_codes import Exit, UsageError, exit_of
 from runglass.cli.interrupts import Interruptible, is_interrupt
@@ -49,6 +50,7 @@ def app() -> None:
 for command in (
     demo,
     serve,
+    worker,
     open_viewer,
     run_flow,
     audit,

@@ -1,14 +1,17 @@
 """The lease that an engine holds on its runs, and the runs of the store that it claims under it.
 
-Claimed are the runs that the engine has put in its own queue, and those of a process whose lease has ended.
+On a store of its own it claims the runs that it has put in its own queue, and those of a process whose lease
+has ended. On a store that processes share, any that wait: which are next is up to the store.
 """
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 from uuid_utils import uuid7
 
+from runglass.bus.base import WORK
 from runglass.clock import iso
 from runglass.engine.active_runs import ActiveRuns
 from runglass.engine.drain import StopRequest
@@ -23,15 +26,29 @@ from runglass.store.records import RunRecord
 log = logging.getLogger(__name__)
 
 CLAIMED_AT_ONCE = 100
+POLL_S = 1.0
+"""So long a run may wait whose wake-up was lost."""
 CLAIM_WAIT_S = 1.0
 """So long a start waits for the runs that another process has left unfinished."""
 
 
 class RunClaims:
-    """Keeps the lease and fills free places. The lease lasts `lease_s` seconds from each renewal."""
+    """Keeps the lease and fills free places. The lease lasts `lease_s` seconds from each renewal.
+
+    `most_each` is how many runs a project may have in all processes of a store that they share.
+    """
 
     def __init__(
-        self, context: EngineContext, active: ActiveRuns, idle: IdleRuns, queue: RunQueue, *, lease_s: float
+        self,
+        context: EngineContext,
+        active: ActiveRuns,
+        idle: IdleRuns,
+        queue: RunQueue,
+        *,
+        lease_s: float,
+        shares_store: bool = False,
+        executes: bool = True,
+        most_each: int | None = None,
     ) -> None:
         self._store = context.store
         self._clock = context.dependencies.clock
@@ -44,10 +61,18 @@ class RunClaims:
         self._keeping = asyncio.Lock()
         self._filling: asyncio.Task[None] | None = None
         self._fill_again = False
+        self._bus = context.bus
+        self._shares_store = shares_store
+        self._executes = executes
+        self._most_each = most_each
+        self._may_wait = True
+        """Whether runs may wait in a store that others use, too: the last claim did not find too few."""
 
     async def open(self) -> None:
         """Takes the first lease, and begins to claim; waits for that a moment, and not for large runs."""
         await self._hold_lease(renew=False)
+        if not self._executes:
+            return
         await self._count_free()
         self._fill_again = True
         self._filling = asyncio.create_task(self._fill(), name="the queue of runs")
@@ -80,21 +105,36 @@ class RunClaims:
 
     async def keep_lease(self) -> None:
         """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
+        # While a claim goes on, and while a stop lets steps end: the lease must not run out meanwhile.
+        is_held = await self._hold_lease(renew=True)
         async with self._keeping:
             if not self._gate.closed:
-                await self._keep_lease()
+                await self._keep_lease(is_held=is_held)
+
+    async def watch_work(self) -> None:
+        """Claims what others have put into the store, until it is cancelled: at each wake-up, or soon."""
+        async with self._bus.listen(WORK) as listener:
+            while True:
+                self.look()
+                await listener.wait(POLL_S)
+
+    def look(self) -> None:
+        """Lets runs begin that may have come into a store that others use, too."""
+        self._may_wait = True
+        self.fill()
 
     def fill(self) -> None:
         """Lets the runs begin that are next in the queue, if there are any."""
-        if not self._queue.waiting or self._gate.closed:
+        is_wanted = self._may_wait and self._queue.free > 0 if self._shares_store else self._queue.waiting
+        if not is_wanted or self._gate.closed or not self._executes:
             return
         self._fill_again = True
         if self._filling is None or self._filling.done():
             self._filling = asyncio.create_task(self._fill(), name="the queue of runs")
 
-    async def _keep_lease(self) -> None:
+    async def _keep_lease(self, *, is_held: bool) -> None:
         active = self._active
-        if not await self._hold_lease(renew=True):
+        if not is_held:
             log.error("the lease ran out: other processes go on with the runs of this one")
             await active.release_all()
             active.owner = str(uuid7())
@@ -106,7 +146,7 @@ class RunClaims:
                 await self._store.release_run(run_id, active.owner)
         await self._count_free()
         claimed = await self._claim()
-        if self._queue.backlog:
+        if self._queue.backlog and not self._shares_store:
             # A run that was let go may still wait for a place.
             return
         for run_id, ending in orphaned.items():
@@ -118,12 +158,16 @@ class RunClaims:
         return await self._store.hold_lease(self._active.owner, until=until, renew=renew)
 
     async def _count_free(self) -> None:
-        """Tells the queue how many runs of the store no process has."""
+        """Tells the queue how many runs of the store no process has, where it is what orders them."""
+        if self._shares_store:
+            return
         free = await self._store.free_runs(self._active.owner, now=iso(self._clock.now()))
         self._queue.found(free)
 
     async def _claim(self) -> set[str]:
         """Goes on with the runs that no process has, as far as there are places; returns their ids."""
+        if self._shares_store:
+            return await self._claim_shared()
         ids: set[str] = set()
         exhausted: set[int] = set()
         active, queue = self._active, self._queue
@@ -142,23 +186,7 @@ class RunClaims:
                 if len(claimed) < limit:
                     queue.give_back(project_id, unused=limit - len(claimed))
             queue.claimed(project_id, limit, [run.id for run in claimed])
-            for run in claimed:
-                # Until the run goes on, it can be cancelled; one that cannot be read yet is let go again.
-                active.orphaned.setdefault(run.id, StopRequest())
-            for run in claimed:
-                if self._gate.closed:
-                    queue.give_back(project_id)
-                    continue
-                ids.add(run.id)
-                try:
-                    await self._go_on(run)
-                except StoreError as error:
-                    log.warning("run %s cannot be gone on with yet: %s", run.id, error)
-                except Exception as error:
-                    # The run is still this engine's, so it is not claimed again before the next start.
-                    active.put_aside(run.id, error)
-                finally:
-                    queue.give_back(project_id)
+            ids |= await self._go_on_with(claimed)
             if len(claimed) < limit:
                 exhausted.add(project_id)
                 for run_id in queue.missing(project_id, claim):
@@ -166,13 +194,56 @@ class RunClaims:
                         queue.leave(run_id, LeaseLost(f"run {run_id!r} was taken by another process"))
         return ids
 
+    async def _claim_shared(self) -> set[str]:
+        """One claim of as many as there are places for; there may be more."""
+        limit = min(CLAIMED_AT_ONCE, self._queue.free)
+        if limit <= 0 or not self._executes:
+            return set()
+        # Also where the claim fails: what waits is looked for again.
+        self._may_wait = True
+        now = iso(self._clock.now())
+        with self._queue.claiming(limit):
+            claimed = await self._store.claim_runs(
+                self._active.owner, now=now, limit=limit, most_each=self._most_each
+            )
+            self._may_wait = len(claimed) == limit
+            for run in claimed:
+                self._queue.reserve(run.project_id, 1)
+        return await self._go_on_with(claimed)
+
+    async def _go_on_with(self, claimed: Sequence[RunRecord]) -> set[str]:
+        """Goes on with claimed runs, for which there are places; returns their ids."""
+        ids: set[str] = set()
+        active, queue = self._active, self._queue
+        for run in claimed:
+            # Until the run goes on, it can be cancelled; one that cannot be read yet is let go again.
+            active.orphaned.setdefault(run.id, StopRequest())
+        for run in claimed:
+            if self._gate.closed:
+                queue.give_back(run.project_id)
+                continue
+            ids.add(run.id)
+            try:
+                await self._go_on(run)
+            except StoreError as error:
+                log.warning("run %s cannot be gone on with yet: %s", run.id, error)
+            except Exception as error:
+                # The run is still this engine's, so it is not claimed again before the next start.
+                active.put_aside(run.id, error)
+            finally:
+                queue.give_back(run.project_id)
+        return ids
+
     async def _fill(self) -> None:
         while self._fill_again:
             self._fill_again = False
             try:
                 async with self._keeping:
-                    if not self._gate.closed:
-                        await self._claim()
+                    if self._gate.closed:
+                        return
+                    await self._claim()
+                # Between two claims the lease is kept.
+                self._fill_again |= self._shares_store and self._may_wait and self._queue.free > 0
             except StoreError as error:
                 log.warning("runs that wait for a place are not begun yet: %s", error)
             except Exception:
@@ -211,8 +282,11 @@ class RunClaims:
         run = await self._store.run(run_id)
         if run is not None and ending.cancelled is not None:
             try:
-                await self._idle.cancel(run, reason=ending.cancelled)
+                is_ended = await self._idle.cancel(run, reason=ending.cancelled)
             except RunUnreadable as error:
                 self._active.put_aside(run_id, error)
+                return
+            if not is_ended and self._shares_store:
+                await self._store.request_cancel(run_id, reason=ending.cancelled)
         if self._active.orphaned.get(run_id) is ending:
             del self._active.orphaned[run_id]

@@ -75,7 +75,6 @@ class Engine:
         self.memory = memory or MemoryBudget()
         self._store = store
         self.shares_store = shares_store
-        self._executes = executes
         self._gate = DrainGate()
         context = EngineContext(
             store=store,
@@ -89,7 +88,10 @@ class Engine:
             limits=limits or RunLimits(),
             project_turns=ProjectTurns(),
         )
+        # With a limit over all processes the store alone tells whether a project has room.
+        begins_at_once = not shares_store or max_concurrent_runs_per_project == math.inf
         self.queue = RunQueue(
+            begins_at_once=begins_at_once and executes,
             places=max_concurrent_runs,
             most_waiting=max_queued_runs,
             most_each=max_concurrent_runs_per_project,
@@ -105,14 +107,21 @@ class Engine:
             self.queue,
             free_place=self._free_place,
             shares_store=shares_store,
-            executes=executes,
         )
         self._requests = CancelRequests(store, bus, self._active, self._idle)
-        self._claims = RunClaims(context, self._active, self._idle, self.queue, lease_s=lease_s)
+        self._claims = RunClaims(
+            context,
+            self._active,
+            self._idle,
+            self.queue,
+            lease_s=lease_s,
+            shares_store=shares_store,
+            executes=executes,
+            most_each=None if begins_at_once else int(max_concurrent_runs_per_project),
+        )
 
     async def __aenter__(self) -> Self:
-        if self._executes:
-            await self._claims.open()
+        await self._claims.open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -154,11 +163,13 @@ class Engine:
         """
         self._refuse_when_stopping()
         run_id, owner, project_id = str(uuid7()), self._active.owner, record.project_id
-        has_place = self._executes and self.queue.take(project_id)
+        has_place = self.queue.take(project_id)
         segment = segment or Segment()
         if self.shares_store and not has_place:
+            most = self.queue.most_counted
             segment, outputs = with_stored_content(segment, outputs), None
-        waits_here = self._executes and not has_place
+            self.queue.require_room(project_id, await self._store.queued_runs(project_id, most=most))
+        waits_here = not has_place and not self.shares_store
         queued = self.queue.queue(run_id, project_id, outputs) if waits_here else None
         begun = SegmentSpec(plan=plan, segment=segment)
         try:
@@ -192,9 +203,10 @@ class Engine:
         await self._idle.tell_queued(run)
         if self._gate.closed:
             self.queue.leave(run_id, RunReleased("the process was stopped before there was a place"))
-        self._claims.fill()
-        if queued is None or self.shares_store:
+        if queued is None:
+            self._claims.look()
             return shared_run(run)
+        self._claims.fill()
         return StartedRun(run.id, run.head, queued.outcome)
 
     async def paused(self, run: RunRecord) -> PausedRun:
@@ -234,6 +246,10 @@ class Engine:
         False if the run has ended, or where no other process can have it. Raises StoreError.
         """
         return self.shares_store and await self._requests.make(run_id, reason=reason)
+
+    async def watch_work(self) -> None:
+        """Claims runs that other processes have put into the store, until it is cancelled."""
+        await self._claims.watch_work()
 
     @property
     def orphaned(self) -> int:

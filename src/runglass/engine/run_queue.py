@@ -7,13 +7,15 @@ the shares decide (`fair_share.py`), so a long one does not stand before a short
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 
 from runglass.engine.run_outcome import RunOutcome
 from runglass.engine.scheduling.fair_share import Shares
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, api_error
+from runglass.store.records import QueuedRuns
 
 Begun = asyncio.Task[RunOutcome]
 
@@ -60,23 +62,27 @@ class RunQueue:
     """So many `places`, and lines of at most `most_waiting` altogether.
 
     One project holds at most `most_each` places and has at most `most_waiting_each` in its line. Where others
-    hold all places, or fill the lines, one that has less than its equal share gets in all the same.
+    hold all places, or fill the lines, one that has less than its equal share gets in all the same. Without
+    `begins_at_once` each run waits for a claim.
     """
 
     def __init__(
         self,
         *,
         places: int,
+        begins_at_once: bool = True,
         most_waiting: int,
         most_each: float = math.inf,
         most_waiting_each: float = math.inf,
         weights: Mapping[int, float] | None = None,
     ) -> None:
         self.takeovers = 0
+        self._begins_at_once = begins_at_once
         self._most_waiting = most_waiting
         self._most_waiting_each = most_waiting_each
         self._shares = Shares(places, most_each=most_each, weights=weights)
         self._order = 0
+        self._claiming = 0
         self._lines: dict[int, _Line] = {}
         self._line_of: dict[str, _Line] = {}
 
@@ -95,9 +101,41 @@ class RunQueue:
         """How many there are in the lines."""
         return sum(map(len, self._lines.values()))
 
+    @property
+    def free(self) -> int:
+        """Places that nobody has."""
+        return self._shares.free - self._claiming
+
+    @property
+    def most_counted(self) -> int:
+        """So many that wait have to be counted to know whether there is room."""
+        each = self._most_waiting_each
+        return self._most_waiting if each == math.inf else max(self._most_waiting, int(each))
+
+    @contextmanager
+    def claiming(self, count: int) -> Iterator[None]:
+        """Keeps so many free places for a claim, of whatever projects its runs turn out to be."""
+        self._claiming = count
+        try:
+            yield
+        finally:
+            self._claiming = 0
+
+    def require_room(self, project_id: int, queued: QueuedRuns) -> None:
+        """Raises UNAVAILABLE where so many wait, in all processes, that no further run of the project may."""
+        if queued.own >= self._most_waiting_each:
+            raise self._full(
+                project_id, queued.own, "max_queued_runs_per_project", int(self._most_waiting_each)
+            )
+        projects = queued.projects + (not queued.own)
+        if queued.waiting >= self._most_waiting and queued.own >= self._most_waiting / projects:
+            raise self._full(project_id, queued.own, "max_queued_runs", self._most_waiting)
+
     def take(self, project_id: int) -> bool:
         """Takes a place for a run that has just come; False where there is none, or others came before."""
-        if project_id in self._lines or not self._shares.may_take(project_id):
+        if not self._begins_at_once or self._claiming or project_id in self._lines:
+            return False
+        if not self._shares.may_take(project_id):
             return False
         self.reserve(project_id, 1)
         return True
@@ -232,11 +270,7 @@ class RunQueue:
     def _next(self, project_id: int) -> int:
         line = self._lines.get(project_id)
         own = 0 if line is None else len(line)
-        if own >= self._most_waiting_each:
-            raise self._full(project_id, own, "max_queued_runs_per_project", int(self._most_waiting_each))
-        lines = len(self._lines) + (line is None)
-        if self.waiting >= self._most_waiting and own >= self._most_waiting / lines:
-            raise self._full(project_id, own, "max_queued_runs", self._most_waiting)
+        self.require_room(project_id, QueuedRuns(self.waiting, own, len(self._lines)))
         self._order += 1
         return self._order
 

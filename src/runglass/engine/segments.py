@@ -36,7 +36,6 @@ class NextSegments:
         *,
         free_place: Callable[[int], None],
         shares_store: bool,
-        executes: bool,
     ) -> None:
         self._store = context.store
         self._active = active
@@ -44,7 +43,6 @@ class NextSegments:
         self._queue = queue
         self._free_place = free_place
         self._shares_store = shares_store
-        self._executes = executes
 
     async def resume(
         self,
@@ -65,7 +63,7 @@ class NextSegments:
             return await self._resume_alone(
                 paused, SegmentSpec(plan=plan, segment=segment), outputs, size_bytes
             )
-        has_place = self._executes and self._queue.take(paused.run.project_id)
+        has_place = self._queue.take(paused.run.project_id)
         if has_place:
             try:
                 begun = SegmentSpec(plan=plan, segment=segment)

@@ -9,7 +9,6 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from signal import SIGINT, SIGTERM
 from typing import cast
 
 import uvicorn
@@ -30,6 +29,7 @@ from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.services.kept_outlines import OutlineKeeper
 from runglass.server.services.outlines import Outlines
 from runglass.settings import Settings
+from runglass.signals import stop_signal
 
 new_event_loop = auto_loop_factory()
 """Makes the fastest event loop there is: `asyncio.Runner(loop_factory=new_event_loop)`."""
@@ -66,7 +66,7 @@ async def serve(
         open_runtime(settings) as runtime,
         serving(runtime, host=settings.host, port=settings.port, tickets=tickets) as address,
     ):
-        with _stop_signal() as stop:
+        with stop_signal() as stop:
             ready(address)
             await _until(stop, beside and beside(runtime))
 
@@ -183,19 +183,6 @@ async def _bind(host: str, port: int) -> socket.socket:
 def _address(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-@contextmanager
-def _stop_signal() -> Iterator[asyncio.Event]:
-    """An event that the first SIGINT or SIGTERM sets; after the block, a further one ends the process."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for signal in (SIGINT, SIGTERM):
-        loop.add_signal_handler(signal, stop.set)
-    try:
-        yield stop
-    finally:
-        for signal in (SIGINT, SIGTERM):
-            loop.remove_signal_handler(signal)
 
 
 async def _until(stop: asyncio.Event, beside: Coroutine[None, None, None] | None) -> None:

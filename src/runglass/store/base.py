@@ -8,7 +8,7 @@ More than 300 lines: the protocol is one list.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Protocol, Self
@@ -35,6 +35,7 @@ from runglass.store.records import (
     IdempotencyRecord,
     NewRun,
     Project,
+    QueuedRuns,
     RawRow,
     Retention,
     RetentionOfFlow,
@@ -205,16 +206,32 @@ class Store(Protocol):
         """Ends the lease of `owner`, which lets go of its runs, or all of them: the runs are free."""
 
     async def claim_runs(
-        self, owner: str, *, now: str, limit: int, project_id: int | None = None
+        self,
+        owner: str,
+        *,
+        now: str,
+        limit: int,
+        project_id: int | None = None,
+        most_each: int | None = None,
     ) -> list[RunRecord]:
         """Takes over runs that can go on and whose owner has no lease, or that have none, oldest first.
 
         They are pending or running, or paused with a next segment that `resume_run` has stored. Of one
         project that takes no longer where another has many. Their owners before can append nothing more.
+
+        A store that processes share takes them in turns between projects, by `set_weights`, and those first
+        that were begun. With `most_each` no project then has more runs that have an owner, in all processes
+        together; but runs of an owner without a lease are always taken over. It is for claims of no project.
         """
 
     async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
         """How many there are for `claim_runs` to take over, by the project."""
+
+    async def queued_runs(self, project_id: int, *, most: int) -> QueuedRuns:
+        """How many runs wait for a claim, counted up to `most`."""
+
+    async def set_weights(self, weights: Mapping[int, float]) -> None:
+        """Sets the shares of projects, by their ids, in the order of the runs that wait from now on."""
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         """Takes up a run that is paused, or pending without an owner; None if it is neither any more."""

@@ -183,6 +183,14 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.status == "paused" and self.resume_head == self.head
 
 
+class QueuedRuns(NamedTuple):
+    """How many runs wait that no process has: all, the project's `own`, and in how many projects."""
+
+    waiting: int
+    own: int
+    projects: int
+
+
 class RunNumbers(NamedTuple):
     """What a run that has ended adds up to, for finding it by that; None for what is not known."""
 

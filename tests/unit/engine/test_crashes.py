@@ -490,6 +490,32 @@ async def test_an_engine_that_finds_its_lease_gone_stops_its_runs_at_once(tmp_pa
             assert not stopped.engine.is_active(started.id)
 
 
+async def test_while_a_stop_lets_steps_end_nobody_takes_their_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, held = asyncio.Event(), asyncio.Event()
+
+    async def performing(*step: Any, **more: Any) -> Any:
+        reached.set()
+        await held.wait()
+        return await perform(*step, **more)
+
+    monkeypatch.setattr("runglass.engine.steps.attempt_runner.perform", performing)
+    async with next_life(SqliteStore(tmp_path / "db", synchronous="NORMAL")) as house:
+        started = await start(house, "- {id: a, type: passthrough}", {"n": 1})
+        await reached.wait()
+        stopping = asyncio.create_task(house.engine.stop(grace_s=30))
+        for _ in range(3):
+            await house.clock.sleep(LEASE_S / 2)
+            await house.engine.keep_lease()
+        async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as other:
+            assert await other.claim_runs("other", now=iso(house.clock.now()), limit=10) == []
+        held.set()
+        await stopping
+        await house.engine.keep_lease()
+        assert (await started.outcome()).status == "completed"
+
+
 async def test_a_stop_lets_steps_end_and_begins_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reached, held = asyncio.Event(), asyncio.Event()
 

@@ -100,6 +100,7 @@ CALLS: dict[str, Call] = {
     "set_budget": lambda store, known: store.set_budget(known.run.project_id, Decimal(3)),
     "set_production": lambda store, known: store.set_production(known.run.flow_id, 1),
     "set_retention": lambda store, known: store.set_retention(known.run.project_id, Retention(3, None)),
+    "set_weights": lambda store, known: store.set_weights({known.run.project_id: 2.0}),
     "strip_content": lambda store, known: store.strip_content(
         known.ended.no, None, limit_rows=99, limit_bytes=1 << 20
     ),

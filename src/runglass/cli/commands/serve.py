@@ -1,8 +1,6 @@
 """`runglass serve`: the server, and the folder of flow files that it keeps published."""
 
 import asyncio
-import ctypes
-import gc
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -12,6 +10,7 @@ import click
 from runglass.cli import options
 from runglass.cli.backends.viewer_links import project_links
 from runglass.cli.import_without_gc import loading
+from runglass.cli.process_memory import tune_memory
 from runglass.cli.terminal.output import log_to_stderr, note, stdout, warn, write_line
 from runglass.run_api import CaptureMode
 from runglass.settings import Settings, SettingsError
@@ -20,12 +19,6 @@ from runglass.settings_reader import read_settings
 if TYPE_CHECKING:
     from runglass.runtime import Runtime
     from runglass.server import LoginTickets
-
-LARGE_BLOCK_BYTES = 1 << 20
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
-"""The names of these options in malloc.h."""
-GC_OBJECTS = 20_000
-"""New objects before the garbage collector looks at them."""
 
 
 @click.command()
@@ -55,6 +48,12 @@ GC_OBJECTS = 20_000
     help="sqlite:///path or postgresql://user@host/database, for a database elsewhere.",
 )
 @click.option(
+    "--worker/--no-worker",
+    "executes_runs",
+    default=None,
+    help="Whether this server executes runs; without, workers on the same PostgreSQL do. By default it does.",
+)
+@click.option(
     "--synchronous",
     type=click.Choice(["FULL", "NORMAL"]),
     help="What is safe: FULL through a power cut, NORMAL a crash.",
@@ -70,7 +69,7 @@ GC_OBJECTS = 20_000
     help="Least severe message that is logged.",
 )
 @click.option("--open", "opens", is_flag=True, help="Print a link to the viewer, and open it in a browser.")
-def serve(opens: bool, **flags: str | int | Path | None) -> None:
+def serve(opens: bool, **flags: str | int | bool | Path | None) -> None:
     """Serve flows and runs until Ctrl-C; prints `ready URL` once it accepts connections.
 
     The URL is what RUNGLASS_BASE_URL and --base-url of the other commands take.
@@ -83,25 +82,9 @@ def serve(opens: bool, **flags: str | int | Path | None) -> None:
     # Imported here, so that no other command waits for the web framework.
     with loading():
         from runglass.server import new_event_loop
-    # Runs make next to no garbage. By default the collector walks through their objects after every 700 new
-    # ones; with 200 runs that was a tenth of all work.
-    gc.set_threshold(GC_OBJECTS, 10, 10)
-    _give_back_large_blocks()
+    tune_memory()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_serve(settings, opens=opens))
-
-
-def _give_back_large_blocks() -> None:
-    """Lets the C library, where it is that of GNU, give back large blocks as soon as they are freed.
-
-    By itself the library takes the first large block that is freed for a sign of more, and from then on keeps
-    such blocks in a heap with holes: the memory of results of megabytes would never be given back.
-    """
-    if (set_option := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        set_option(_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-        # The option above keeps this threshold from growing by itself; as small as it begins, the library
-        # would ask the system anew for each part of a long answer.
-        set_option(_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES)
 
 
 async def _serve(settings: Settings, *, opens: bool) -> None:

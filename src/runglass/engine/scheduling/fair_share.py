@@ -50,6 +50,11 @@ class Shares:
         # The use of the project that was served last: one that comes anew has no credit from before.
         self._floor = 0.0
 
+    @property
+    def free(self) -> int:
+        """Places that no project holds."""
+        return int(max(0, self._places - self.held))
+
     def held_by(self, project_id: int) -> int:
         """How many places the project holds."""
         account = self._accounts.get(project_id)

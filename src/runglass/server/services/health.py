@@ -26,10 +26,14 @@ LOW_DISK_BYTES = 100_000_000
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """`ok`, `degraded` where the server does its work and an operator should look, or `unavailable`."""
+    """`ok`, `degraded` where the server does its work and an operator should look, or `unavailable`.
+
+    `executes_runs` says whether this process does, or leaves them to workers.
+    """
 
     status: Literal["ok", "degraded", "unavailable"]
     version: str = ""
+    executes_runs: bool
     reasons: list[str] = []
     set_aside: int = 0
 
@@ -61,6 +65,7 @@ class HealthCheck:
         return Health(
             status="unavailable" if stopped else "degraded" if weak else "ok",
             version=runglass.__version__,
+            executes_runs=self._runtime.settings.executes_runs,
             reasons=[*stopped, *weak],
             set_aside=set_aside,
         )

@@ -7,13 +7,14 @@ so the clocks of processes need not agree.
 """
 
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from runglass.clock import Clock
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_rows import RUN, run_of
-from runglass.store.postgres.sql_helpers import changed, every
-from runglass.store.records import Checkpoint, RunRecord
+from runglass.store.postgres.sql_helpers import changed, every, one
+from runglass.store.records import Checkpoint, QueuedRuns, RunRecord
 
 # There are few owners and many runs: the index is stepped through from one owner to the next.
 _DEAD = (
@@ -24,30 +25,48 @@ _DEAD = (
     " dead AS (SELECT owner FROM owners WHERE owner IS NOT NULL AND owner <> $1 AND NOT EXISTS"
     " (SELECT FROM lease WHERE lease.owner = owners.owner AND expires_at > now() + $2::interval))"
 )
+_FIRST = "SELECT run_no, pick FROM queue {} ORDER BY pick, run_no LIMIT $3 FOR UPDATE SKIP LOCKED"
+# Goes through the projects that wait, and not through all that waits.
+_FIRST_WITH_ROOM = (
+    "SELECT run_no, pick FROM queue WHERE run_no = ANY (ARRAY("
+    "WITH RECURSIVE projects AS (SELECT min(project_id) AS id FROM queue UNION ALL"
+    " SELECT (SELECT min(project_id) FROM queue WHERE project_id > projects.id) FROM projects"
+    " WHERE projects.id IS NOT NULL),"
+    " rooms AS (SELECT id, $4 - (SELECT count(*) FROM (SELECT FROM run WHERE project_id = projects.id"
+    " AND owner IS NOT NULL LIMIT $4) AS begun) AS room FROM projects WHERE id IS NOT NULL)"
+    " SELECT first.run_no FROM rooms CROSS JOIN LATERAL (SELECT run_no, pick FROM queue"
+    " WHERE project_id = rooms.id ORDER BY pick, run_no LIMIT least(rooms.room, $3)) AS first"
+    " WHERE rooms.room > 0 ORDER BY first.pick, first.run_no LIMIT $3)) FOR UPDATE SKIP LOCKED"
+)
 _CLAIM = (
     f"WITH {_DEAD},"
-    " waiting AS (SELECT run.no FROM (SELECT run_no FROM queue {of_queue} ORDER BY run_no LIMIT $3"
-    " FOR UPDATE SKIP LOCKED) AS first JOIN run ON run.no = first.run_no WHERE run.owner IS NULL"
+    " waiting AS (SELECT run.no, first.pick FROM ({first}) AS first JOIN run ON run.no = first.run_no"
+    " WHERE run.owner IS NULL"
     " AND (run.status IN ('pending', 'running') OR run.status = 'paused' AND run.resume_head = run.head)"
     " FOR NO KEY UPDATE OF run SKIP LOCKED),"
-    " lost AS (SELECT own.no FROM dead CROSS JOIN LATERAL (SELECT no FROM run WHERE {of_run}"
+    # Those that were begun come first; each has its place among its project's already.
+    " lost AS (SELECT own.no, -1 AS pick FROM dead CROSS JOIN LATERAL (SELECT no FROM run WHERE {of_run}"
     " owner = dead.owner ORDER BY no LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED) AS own),"
-    " chosen AS (SELECT no FROM (SELECT no FROM waiting UNION ALL SELECT no FROM lost) AS free"
-    " ORDER BY no LIMIT $3),"
+    " chosen AS MATERIALIZED (SELECT no, pick FROM (SELECT no, pick FROM waiting UNION ALL"
+    " SELECT no, pick FROM lost) AS free ORDER BY pick, no LIMIT $3),"
     " gone AS (DELETE FROM queue WHERE run_no = ANY (ARRAY(SELECT no FROM chosen))),"
     " claimed AS (UPDATE run SET owner = $1, fence = fence + 1, claimed_head = head,"
     # A run that no process has had only waited for its turn: that is no claim against it.
     " claims = CASE WHEN claimed_head = head THEN claims + 1"
     " WHEN status IN ('pending', 'paused') AND owner IS NULL AND claimed_head < 0 THEN 0 ELSE 1 END"
     " WHERE no = ANY (ARRAY(SELECT no FROM chosen)) RETURNING run.*)"
-    f" {RUN.replace('FROM run', 'FROM claimed')} ORDER BY no"
+    f" {RUN.replace('FROM run', 'FROM claimed')} JOIN chosen USING (no) ORDER BY pick, no"
 )
-_CLAIM_ANY = _CLAIM.format(of_queue="", of_run="")
-_CLAIM_OF_PROJECT = _CLAIM.format(of_queue="WHERE project_id = $4", of_run="project_id = $4 AND")
+_CLAIM_ANY = _CLAIM.format(first=_FIRST.format(""), of_run="")
+_CLAIM_OF_PROJECT = _CLAIM.format(first=_FIRST.format("WHERE project_id = $4"), of_run="project_id = $4 AND")
+_CLAIM_WITH_ROOM = _CLAIM.format(first=_FIRST_WITH_ROOM, of_run="")
+CLAIMS_LOCK = 5_242_880_718
+"""The advisory lock of claims with a limit for each project: two at once would each see the same room."""
 # A process that lets a run go has survived it: that claim says nothing against the run.
 _LET_GO = (
     "WITH free AS (UPDATE run SET owner = NULL, claims = greatest(claims - 1, 0) WHERE {}"
-    " RETURNING no, project_id) INSERT INTO queue (run_no, project_id) SELECT no, project_id FROM free"
+    " RETURNING no, project_id) INSERT INTO queue (run_no, project_id, pick)"
+    " SELECT no, project_id, 0 FROM free"
     " ON CONFLICT DO NOTHING"
 )
 
@@ -95,7 +114,13 @@ class Leases:
         await self._db.write(work)
 
     async def claim_runs(
-        self, owner: str, *, now: str, limit: int, project_id: int | None = None
+        self,
+        owner: str,
+        *,
+        now: str,
+        limit: int,
+        project_id: int | None = None,
+        most_each: int | None = None,
     ) -> list[RunRecord]:
         at = self._from_now(now)
 
@@ -105,10 +130,13 @@ class Leases:
             await db.execute(
                 "DELETE FROM lease WHERE expires_at <= now() + $1::interval AND owner <> $2", at, owner
             )
-            if project_id is None:
-                rows = await db.fetch(_CLAIM_ANY, owner, at, limit)
-            else:
+            if most_each is not None:
+                await db.execute(f"SELECT pg_advisory_xact_lock({CLAIMS_LOCK})")
+                rows = await db.fetch(_CLAIM_WITH_ROOM, owner, at, limit, most_each)
+            elif project_id is not None:
                 rows = await db.fetch(_CLAIM_OF_PROJECT, owner, at, limit, project_id)
+            else:
+                rows = await db.fetch(_CLAIM_ANY, owner, at, limit)
             return [run_of(row) for row in rows]
 
         return await self._db.write(work)
@@ -121,6 +149,27 @@ class Leases:
         )
         counted = every(lambda row: (int(row[0]), int(row[1])), sql, owner, self._from_now(now))
         return dict(await self._db.read(counted))
+
+    async def queued_runs(self, project_id: int, *, most: int) -> QueuedRuns:
+        sql = (
+            "WITH RECURSIVE projects AS (SELECT min(project_id) AS id FROM queue UNION ALL"
+            " SELECT (SELECT min(project_id) FROM queue WHERE project_id > projects.id) FROM projects"
+            " WHERE projects.id IS NOT NULL)"
+            " SELECT (SELECT count(*) FROM (SELECT FROM queue LIMIT $2) AS waiting),"
+            " (SELECT count(*) FROM (SELECT FROM queue WHERE project_id = $1 LIMIT $2) AS own),"
+            " (SELECT count(id) FROM projects)"
+        )
+        counted = await self._db.read(one(lambda row: QueuedRuns(*map(int, row)), sql, project_id, most))
+        assert counted is not None
+        return counted
+
+    async def set_weights(self, weights: Mapping[int, float]) -> None:
+        sql = (
+            "UPDATE project_change SET weight = new.weight FROM unnest($1::bigint[], $2::double precision[])"
+            " AS new (project_id, weight) WHERE project_change.project_id = new.project_id"
+            " AND project_change.weight <> new.weight"
+        )
+        await self._db.write(changed(sql, list(weights), list(weights.values())))
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         sql = (

@@ -1,8 +1,9 @@
 """Which process goes on with which run: leases, and the runs that are claimed under them."""
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 
-from runglass.store.records import Checkpoint, RunRecord
+from runglass.store.records import Checkpoint, QueuedRuns, RunRecord
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.run_rows import RUN, run_of
 from runglass.store.sqlite.sql_helpers import changed, count_open, every
@@ -20,6 +21,11 @@ _FREE_PAUSED = (
 _ALL_FREE = (
     f"SELECT no, project_id FROM run WHERE {_FREE} UNION ALL"
     f" SELECT no, project_id FROM run INDEXED BY run_resumed WHERE {_FREE_PAUSED}"
+)
+_WAITING = (
+    "SELECT project_id FROM run WHERE status IN ('pending', 'running') AND owner IS NULL UNION ALL"
+    " SELECT project_id FROM run INDEXED BY run_resumed"
+    " WHERE resume_head >= 0 AND status = 'paused' AND resume_head = head AND owner IS NULL"
 )
 # A process that lets a run go has survived it: that claim says nothing against the run.
 _LET_GO = "UPDATE run SET owner = NULL, claims = max(claims - 1, 0)"
@@ -59,12 +65,20 @@ class Leases:
         await self._db.write(work)
 
     async def claim_runs(
-        self, owner: str, *, now: str, limit: int, project_id: int | None = None
+        self,
+        owner: str,
+        *,
+        now: str,
+        limit: int,
+        project_id: int | None = None,
+        most_each: int | None = None,
     ) -> list[RunRecord]:
         def work(db: sqlite3.Connection) -> list[RunRecord]:
             if project_id is None:
                 sql = f"SELECT no FROM ({_ALL_FREE}) ORDER BY no LIMIT ?"
-                free = db.execute(sql, (owner, now, owner, now, limit)).fetchall()
+                free = db.execute(sql, (owner, now, owner, now, -1 if most_each else limit)).fetchall()
+                if most_each is not None:
+                    free = _with_room(db, [no for (no,) in free], most_each)[:limit]
             else:
                 found = db.execute(_FREE_OF, (owner, now, project_id, limit)).fetchall()
                 free = sorted(found)[:limit]
@@ -87,6 +101,17 @@ class Leases:
         sql = f"SELECT project_id, count(*) FROM ({_ALL_FREE}) GROUP BY project_id"
         free = every(lambda row: (int(row[0]), int(row[1])), sql, owner, now, owner, now)
         return dict(await self._db.read(free))
+
+    async def queued_runs(self, project_id: int, *, most: int) -> QueuedRuns:
+        def work(db: sqlite3.Connection) -> QueuedRuns:
+            waiting = db.execute(f"SELECT project_id FROM ({_WAITING}) LIMIT ?", (most,)).fetchall()
+            own = sum(each == project_id for (each,) in waiting)
+            return QueuedRuns(len(waiting), own, len(set(waiting)))
+
+        return await self._db.read(work)
+
+    async def set_weights(self, weights: Mapping[int, float]) -> None:
+        """Does nothing: the one process on the file orders its runs itself."""
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         def work(db: sqlite3.Connection) -> RunRecord | None:
@@ -142,3 +167,19 @@ class Leases:
 
     async def release_run(self, run_id: str, owner: str) -> None:
         await self._db.write(changed(f"{_LET_GO} WHERE id = ? AND owner = ?", run_id, owner))
+
+
+def _with_room(db: sqlite3.Connection, free: Sequence[int], most_each: int) -> list[tuple[int]]:
+    """Those of the free runs that leave no project with more than so many runs that have an owner."""
+    room: dict[int, int] = {}
+    chosen = []
+    for no in free:
+        project_id, owner = db.execute("SELECT project_id, owner FROM run WHERE no = ?", (no,)).fetchone()
+        if project_id not in room:
+            sql = "SELECT count(*) FROM run WHERE project_id = ? AND owner IS NOT NULL AND status NOT IN"
+            (begun,) = db.execute(f"{sql} ('completed', 'failed', 'cancelled')", (project_id,)).fetchone()
+            room[project_id] = most_each - begun
+        if owner is not None or room[project_id] > 0:
+            chosen.append((no,))
+            room[project_id] -= owner is None
+    return chosen

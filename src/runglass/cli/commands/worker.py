@@ -1,0 +1,64 @@
+"""`runglass worker`: a process that executes runs beside the servers of a PostgreSQL."""
+
+import asyncio
+from typing import get_args
+
+import click
+
+from runglass.cli import options
+from runglass.cli.import_without_gc import loading
+from runglass.cli.process_memory import tune_memory
+from runglass.cli.terminal.output import log_to_stderr, stdout, warn, write_line
+from runglass.run_api import CaptureMode
+from runglass.settings import Settings
+from runglass.settings_reader import read_settings
+
+
+@click.command()
+@click.option(
+    "--store",
+    type=options.STORE,
+    metavar="URL",
+    help="postgresql://user@host/database, which the servers share.",
+)
+@click.option(
+    "--concurrency",
+    "max_concurrent_runs",
+    type=options.WholeNumber(min=1),
+    metavar="N",
+    help="Runs that go on at once. By default 1000.",
+)
+@click.option(
+    "--capture",
+    type=click.Choice(get_args(CaptureMode)),
+    help="What traces keep where neither flow nor project says.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Least severe message that is logged.",
+)
+def worker(**flags: str | int | None) -> None:
+    """Execute runs that servers on the same PostgreSQL take in.
+
+    At SIGTERM it claims no more, lets steps end for `stop_grace_s`, and leaves its runs to others. Every
+    other setting comes from RUNGLASS_… variables or runglass.toml, as for `runglass serve`.
+    """
+    # Each flag is the setting of that name.
+    settings = read_settings(flags, warn=warn)
+    log_to_stderr(settings.log_level)
+    with loading():
+        from runglass.worker.process import new_event_loop, work
+    tune_memory()
+
+    def announce() -> None:
+        console = stdout()
+        write_line(console, f"ready {_place(settings)}")
+        console.file.flush()
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(work(settings, ready=announce))
+
+
+def _place(settings: Settings) -> str:
+    return f"worker on {settings.store_name}, {settings.max_concurrent_runs:,} runs at once"

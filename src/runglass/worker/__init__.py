@@ -1,0 +1,1 @@
+"""A process that executes runs beside servers on the same store. Knows no HTTP and no SQL."""
