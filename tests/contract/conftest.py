@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from runglass.testing import RunningServer
-from tests.contract.stores import STORES, server_on
+from tests.contract.stores import STORES, WORKERS, server_on
 from tests.contract.wire import FLOWS, http_for
 
 ON_EVERY_STORE = frozenset(
@@ -26,12 +26,25 @@ ON_EVERY_STORE = frozenset(
 )
 """The modules whose server runs on each kind of store in turn; that of all others is on SQLite."""
 
+ON_WORKERS = frozenset(
+    {
+        "test_cancel",
+        "test_execute",
+        "test_idempotency",
+        "test_jobs",
+        "test_stepping",
+        "test_tool_calls",
+    }
+)
+"""Those of them that also have a server that executes nothing, and a worker beside it."""
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Gives the tests of these modules the kinds of stores."""
     name = metafunc.module.__name__.rpartition(".")[2]
     if name in ON_EVERY_STORE and "store_kind" in metafunc.fixturenames:
-        metafunc.parametrize("store_kind", STORES, indirect=True, scope="module")
+        kinds = (*STORES, WORKERS) if name in ON_WORKERS else STORES
+        metafunc.parametrize("store_kind", kinds, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")

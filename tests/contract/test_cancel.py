@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from runglass.engine.journal.run_spec import Segment
 from runglass.run_api import RunRequest
+from runglass.server.services.idempotency import idle_run
 from runglass.store.records import RunRecord
 from runglass.testing import RunningServer
 from tests.contract.wire import detail, execute, frames, http_for, refusal, start
@@ -44,8 +45,11 @@ def paused(server: RunningServer) -> str:
         submitted = await runtime.submit(
             project, "endless", RunRequest(), version=None, trigger_type="step", segment=Segment(last=0)
         )
-        assert (await submitted.run.outcome()).status == "paused"
-        return submitted.run.id
+        run = await runtime.store.run(submitted.run.id)
+        assert run is not None
+        assert (await idle_run(runtime, run, beyond=0)).status == "paused"
+        await runtime.engine.join(run.id)
+        return run.id
 
     return server.call(submit())
 

@@ -1,11 +1,287 @@
-"""Servers that leave the execution of runs to other processes on the same database."""
+"""Servers that leave the execution of runs to another process on the same database."""
 
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import asyncpg
+import httpx2
 import pytest
 
+from runglass.api_keys import digest_of
 from runglass.settings import SettingsError
-from runglass.testing import running_server
+from runglass.testing import RunningServer, running_server
+from tests.contract.test_tool_calls import TALK, results_of, resumption
+from tests.contract.test_tool_calls import paused as paused_for_tools
+from tests.contract.wire import ENDLESS, WORDS, Frame, cancel, detail, frames, http_for, refusal, start
+from tests.postgres_server import postgres_database
+
+SECRET = "only for the caller"
+OFF = """
+slug: off
+capture: "off"
+steps:
+  - {id: one, type: code, code: 'return {"said": message}'}
+  - id: many
+    type: loop
+    over: '[1, 2, 3]'
+    steps: [{id: each, type: code, code: 'return {"said": initial["message"]}'}]
+  - id: bad
+    type: code
+    code: 'raise ValueError(initial["message"])'
+    retry: {max_attempts: 2, initial_delay_ms: 0}
+"""
+BRISK = "slug: brisk\nsteps:\n" + "".join(f"  - {{id: s{n}, type: wait, ms: 5}}\n" for n in range(40))
+FLOWS = (ENDLESS, WORDS, TALK, OFF, BRISK)
+REACHED_S = 15.0
+
+
+class Machines(NamedTuple):
+    """Two servers that execute nothing, and a process that executes their runs."""
+
+    one: RunningServer
+    other: RunningServer
+    worker: RunningServer
+    address: str
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    with ExitStack() as opened:
+        patch = opened.enter_context(pytest.MonkeyPatch.context())
+        # A cancel that came by the poll would be told as not recorded.
+        patch.setattr("runglass.engine.cancel_requests.POLL_S", 60.0)
+        address = opened.enter_context(postgres_database())
+        worker = opened.enter_context(running_server(store=address, capture="full"))
+        one, other = (
+            opened.enter_context(running_server(store=address, capture="full", executes_runs=False))
+            for _ in range(2)
+        )
+        for flow in FLOWS:
+            one.push(flow)
+        yield Machines(one, other, worker, address)
+
+
+@pytest.fixture(scope="module")
+def http(machines: Machines) -> Iterator[httpx2.Client]:
+    with http_for(machines.one, machines.one.key) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def other(machines: Machines) -> Iterator[httpx2.Client]:
+    with http_for(machines.other, machines.one.key) as client:
+        yield client
+
+
+def lasting(found: list[Frame]) -> list[tuple[str, str, dict[str, Any]]]:
+    """The frames without what differs from run to run."""
+    passing = {"executionId", "runId", "flowId", "startedBy", "at", "durationMs", "summary"}
+    return [
+        (frame.id, frame.event, {name: value for name, value in frame.data.items() if name not in passing})
+        for frame in found
+    ]
+
+
+def until_running(http: httpx2.Client, session: str) -> str:
+    """The id of the one run with this session, once it has begun."""
+    deadline = time.monotonic() + REACHED_S
+    path = f"/seq/sessions/{session}"
+    while (answer := http.get(path)).status_code == 404 or not answer.json()["executions"][0].get(
+        "startedAt"
+    ):
+        assert time.monotonic() < deadline
+    return str(answer.json()["executions"][0]["executionId"])
+
+
+def begun(http: httpx2.Client, run: str) -> None:
+    """Returns when a step of the run goes on."""
+    with http.stream("GET", f"/flow-runs/{run}/trace/stream") as stream:
+        assert any("step_started" in line for line in stream.iter_lines())
 
 
 def test_a_server_on_a_file_of_its_own_must_execute_runs() -> None:
     with pytest.raises(SettingsError, match="executes_runs"), running_server(executes_runs=False):
         pytest.fail("it started")
+
+
+@pytest.mark.parametrize("key", [None, "key"])
+def test_the_stream_of_a_step_through_is_the_same_wherever_its_run_is_executed(
+    http: httpx2.Client, key: str | None
+) -> None:
+    headers = {"Idempotency-Key": str(uuid4())} if key else {}
+    body = {"message": SECRET, "runRemaining": True}
+    elsewhere = frames(http.post("/seq/acme/demo/off/step", json=body, headers=headers).text)
+    with running_server(capture="full") as alone, http_for(alone, alone.key) as here:
+        alone.push(OFF)
+        assert lasting(elsewhere) == lasting(frames(here.post("/seq/acme/demo/off/step", json=body).text))
+    assert SECRET in str(elsewhere[-1].data["error"])
+
+
+async def places_of(address: str, text: str) -> set[str]:
+    """The tables of the database in which the text stands, as text or as bytes."""
+    connection = await asyncpg.connect(address)
+    try:
+        names = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        found = set()
+        for (name,) in names:
+            sql = f'SELECT count(*) FROM "{name}" AS row WHERE row::text LIKE ANY ($1)'
+            if await connection.fetchval(sql, [f"%{text}%", f"%{text.encode().hex()}%"]):
+                found.add(name)
+        return found
+    finally:
+        await connection.close()
+
+
+def test_content_that_the_log_may_not_keep_is_in_the_database_for_its_caller_alone(
+    machines: Machines, http: httpx2.Client
+) -> None:
+    secret = f"canary {uuid4()}"
+    answer = http.post("/seq/acme/demo/off/step", json={"message": secret, "runRemaining": True})
+    assert answer.text.count(secret) > 8
+    assert asyncio.run(places_of(machines.address, secret)) == {"owed", "run_outcome"}
+    run = frames(answer.text)[0].data["executionId"]
+    assert secret not in http.get(f"/flow-runs/{run}/trace/stream").text
+
+    async def expire() -> None:
+        while await machines.worker.runtime.store.expire_answers(before="9999", limit=50):
+            pass
+
+    machines.worker.call(expire())
+    assert asyncio.run(places_of(machines.address, secret)) == set()
+
+
+def test_a_tail_on_each_server_has_every_event_once(machines: Machines, http: httpx2.Client) -> None:
+    tails: list[list[str]] = []
+
+    def follow(server: RunningServer, run: str) -> None:
+        with http_for(server, machines.one.key) as client:
+            ids = [frame.id for frame in frames(client.get(f"/flow-runs/{run}/trace/stream").text)]
+        tails.append(ids)
+
+    run = start(machines.other, "brisk")
+    threads = [
+        threading.Thread(target=follow, args=(server, run)) for server in (*machines[:3], *machines[:3])
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    head = len(frames(http.get(f"/flow-runs/{run}/trace/stream").text))
+    assert tails == [[str(seq) for seq in range(1, head + 1)]] * 6
+
+
+def test_of_two_servers_that_answer_one_pause_one_does(http: httpx2.Client, other: httpx2.Client) -> None:
+    waiting = paused_for_tools(http)
+    body = resumption(waiting, results_of(waiting))
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(
+            pool.map(
+                lambda client: client.post("/seq/acme/demo/talk/execute", json=body),
+                (http, other, http, other),
+            )
+        )
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+    assert {detail(answer)["code"] for answer in answers if answer.status_code == 409} == {"RUN_NOT_PAUSED"}
+
+
+@pytest.mark.parametrize("kind", ["execute", "step"])
+def test_a_call_that_is_sent_to_two_servers_at_once_starts_one_run(
+    http: httpx2.Client, other: httpx2.Client, kind: str
+) -> None:
+    path, body, headers = (
+        f"/seq/acme/demo/words/{kind}",
+        {"message": "a b"},
+        {"Idempotency-Key": str(uuid4())},
+    )
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(
+            pool.map(lambda client: client.post(path, json=body, headers=headers), (http, other, http, other))
+        )
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("kind", ["execute", "step"])
+def test_a_call_that_is_sent_to_two_servers_at_once_resumes_its_run_once(
+    http: httpx2.Client, other: httpx2.Client, kind: str
+) -> None:
+    waiting = paused_for_tools(http)
+    body, headers = resumption(waiting, results_of(waiting)), {"Idempotency-Key": str(uuid4())}
+    if kind == "step":
+        del body["pausedAtStep"]
+    path = f"/seq/acme/demo/talk/{kind}"
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(
+            pool.map(lambda client: client.post(path, json=body, headers=headers), (http, other, http, other))
+        )
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+
+
+def test_a_run_is_cancelled_from_any_server(
+    machines: Machines, http: httpx2.Client, other: httpx2.Client
+) -> None:
+    run = start(machines.one, "endless")
+    begun(http, run)
+    assert other.delete(f"/flow-runs/{run}").json() == {"executionId": run, "status": "cancelled"}
+    assert refusal(http.delete(f"/flow-runs/{run}")) == (409, "RUN_ENDED")
+    last = frames(http.get(f"/flow-runs/{run}/trace/stream").text)[-1]
+    assert (last.event, last.data["reason"]) == (
+        "flow_cancelled",
+        f"cancelled by the key {machines.one.key[:16]}",
+    )
+
+
+def test_a_call_whose_key_is_revoked_ends_and_its_run_goes_on(
+    machines: Machines, http: httpx2.Client
+) -> None:
+    key = machines.one.make_key("acme", "demo", "run")
+
+    async def revoke() -> None:
+        store = machines.other.runtime.store
+        found = await store.find_key(digest_of(key))
+        assert found is not None
+        await store.revoke_key(found.project_id, found.id)
+
+    with http_for(machines.one, key) as client, ThreadPoolExecutor(1) as pool:
+        session = str(uuid4())
+        called = pool.submit(
+            client.post, "/seq/acme/demo/endless/execute", json={}, headers={"X-Session-Id": session}
+        )
+        until_running(http, session)
+        machines.other.call(revoke())
+        refused = detail(called.result(REACHED_S))
+    assert refused["code"] == "UNAUTHENTICATED"
+    assert http.get(f"/flow-runs/{refused['executionId']}").json()["status"] == "running"
+    cancel(machines.one, refused["executionId"])
+
+
+@pytest.mark.parametrize(("key", "code"), [(None, "INTERNAL_ERROR"), ("key", "UNAVAILABLE")])
+def test_a_server_that_stops_tells_its_callers_and_their_runs_go_on(
+    machines: Machines, other: httpx2.Client, key: str | None, code: str
+) -> None:
+    session = str(uuid4())
+    headers = {"X-Session-Id": session} | ({"Idempotency-Key": str(uuid4())} if key else {})
+    with ThreadPoolExecutor(2) as pool, ExitStack() as stopping:
+        server = stopping.enter_context(running_server(store=machines.address, executes_runs=False))
+        http = http_for(server, machines.one.key)
+        called = pool.submit(http.post, "/seq/acme/demo/endless/execute", json={}, headers=headers)
+        run = until_running(other, session)
+        streamed = pool.submit(http.get, f"/flow-runs/{run}/trace/stream")
+        begun(http, run)
+        stopping.close()
+        refused = detail(called.result(REACHED_S))
+        assert (refused["code"], refused["executionId"]) == (code, run)
+        assert frames(streamed.result(REACHED_S).text)[-1].event == "step_started"
+        http.close()
+    assert other.get(f"/flow-runs/{run}").json()["status"] == "running"
+    assert other.delete(f"/flow-runs/{run}").status_code == 202
+    if key:
+        again = other.post("/seq/acme/demo/endless/execute", json={}, headers=headers)
+        assert (again.status_code, detail(again)["executionId"]) == (500, run)

@@ -125,7 +125,10 @@ def start(server: RunningServer, slug: str, **parameters: Any) -> str:
 
 def cancel(server: RunningServer, execution_id: str) -> None:
     async def end() -> bool:
-        return server.runtime.engine.cancel(execution_id, reason="the test is over")
+        engine, reason = server.runtime.engine, "the test is over"
+        return engine.cancel(execution_id, reason=reason) or await engine.request_cancel(
+            execution_id, reason=reason
+        )
 
     assert server.call(end())
 
