@@ -1,6 +1,8 @@
 """Servers that leave the execution of runs to another process on the same database."""
 
 import asyncio
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +15,25 @@ import asyncpg
 import httpx2
 import pytest
 
+from runglass import composition
 from runglass.api_keys import digest_of
 from runglass.settings import SettingsError
 from runglass.testing import RunningServer, running_server
+from tests.contract.test_postgres_away import proxy_in_a_thread
 from tests.contract.test_tool_calls import TALK, results_of, resumption
 from tests.contract.test_tool_calls import paused as paused_for_tools
-from tests.contract.wire import ENDLESS, WORDS, Frame, cancel, detail, frames, http_for, refusal, start
+from tests.contract.wire import (
+    ENDLESS,
+    WORDS,
+    Frame,
+    cancel,
+    detail,
+    frames,
+    http_for,
+    raw_connection,
+    refusal,
+    start,
+)
 from tests.postgres_server import postgres_database
 
 SECRET = "only for the caller"
@@ -37,7 +52,8 @@ steps:
     retry: {max_attempts: 2, initial_delay_ms: 0}
 """
 BRISK = "slug: brisk\nsteps:\n" + "".join(f"  - {{id: s{n}, type: wait, ms: 5}}\n" for n in range(40))
-FLOWS = (ENDLESS, WORDS, TALK, OFF, BRISK)
+LASTING = "slug: lasting\nsteps: [{id: hold, type: wait, ms: 500}]\n"
+FLOWS = (ENDLESS, WORDS, TALK, OFF, BRISK, LASTING)
 REACHED_S = 15.0
 
 
@@ -97,6 +113,12 @@ def until_running(http: httpx2.Client, session: str) -> str:
     ):
         assert time.monotonic() < deadline
     return str(answer.json()["executions"][0]["executionId"])
+
+
+def until_nothing_is_followed(server: RunningServer) -> None:
+    deadline = time.monotonic() + REACHED_S
+    while server.runtime.tails.followed_runs:
+        assert time.monotonic() < deadline
 
 
 def begun(http: httpx2.Client, run: str) -> None:
@@ -285,3 +307,46 @@ def test_a_server_that_stops_tells_its_callers_and_their_runs_go_on(
     if key:
         again = other.post("/seq/acme/demo/endless/execute", json={}, headers=headers)
         assert (again.status_code, detail(again)["executionId"]) == (500, run)
+
+
+def test_a_caller_who_leaves_is_not_followed_for_any_more_and_the_run_goes_on(
+    machines: Machines, http: httpx2.Client
+) -> None:
+    session = str(uuid4())
+    with raw_connection(machines.one) as connection:
+        connection.sendall(
+            b"POST /api/v1/seq/acme/demo/endless/execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+            + f"Authorization: Bearer {machines.one.key}\r\nX-Session-Id: {session}\r\n\r\n{{}}".encode()
+        )
+        run = until_running(http, session)
+        assert machines.one.runtime.tails.followed_runs >= 1
+        # Without it the caller might have closed one direction alone, which takes seconds to tell.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until_nothing_is_followed(machines.one)
+    assert http.get(f"/flow-runs/{run}").json()["status"] == "running"
+    cancel(machines.one, run)
+
+
+def test_a_call_waits_for_its_run_while_the_database_is_away_from_its_server(
+    machines: Machines, other: httpx2.Client
+) -> None:
+    session = str(uuid4())
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        proxy_in_a_thread(machines.address) as (proxy, by_way_of_it, call),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        patch.setattr(composition, "PATIENCE_S", 0.5)
+        with (
+            running_server(store=by_way_of_it, executes_runs=False, tail_poll_s=0.1) as server,
+            http_for(server, machines.one.key) as http,
+        ):
+            headers = {"X-Session-Id": session}
+            called = pool.submit(http.post, "/seq/acme/demo/lasting/execute", json={}, headers=headers)
+            run = until_running(other, session)
+            call(proxy.go_away)
+            # The log could not be read.
+            until_nothing_is_followed(server)
+            call(proxy.come_back)
+            answer = called.result(REACHED_S)
+            assert (answer.status_code, answer.json()["executionId"]) == (200, run)

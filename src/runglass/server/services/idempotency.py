@@ -6,6 +6,7 @@ start one. A later request under the same key gets the response of the first, or
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple
@@ -14,7 +15,13 @@ from weakref import WeakValueDictionary
 from starlette.responses import Response
 
 from runglass.engine.scheduling.pacing import paced_write
-from runglass.errors import APIError, DuplicateIdempotencyKey, StoreError, api_error
+from runglass.errors import (
+    APIError,
+    DuplicateIdempotencyKey,
+    StoreError,
+    StoreUnreachable,
+    api_error,
+)
 from runglass.events import TERMINAL_EVENTS
 from runglass.runtime import Runtime
 from runglass.server.api_request import ApiRequest
@@ -33,6 +40,9 @@ log = logging.getLogger(__name__)
 PAUSE_EVENTS = frozenset({"step_paused", "step_paused_for_tool_calls"})
 REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
 """Events after which a run goes on only if a call resumes it."""
+
+AGAIN_S = 0.5
+"""How soon a database that is away is asked again."""
 
 NO_ANSWERS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
 """Codes of errors that are not the outcome of a call, and so are not kept."""
@@ -222,16 +232,28 @@ async def wait_until_idle(request: ApiRequest, run: RunRecord, *, beyond: int = 
 
 
 async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecord:
-    """Like `wait_until_idle`, without an end for the server's stop and the revocation of the key."""
+    """Like `wait_until_idle`, without an end for the server's stop and the revocation of the key.
+
+    The process that has the run waits for a database that is away, and so does this, up to `lease_s` seconds.
+    """
+    away_since_s: float | None = None
     while not run.ended and not (run.status == "paused" and run.head > beyond):
-        pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS)
-        async with aclosing(pages):
-            async for _ in pages:
-                pass
-        now = await runtime.store.run(run.id)
+        try:
+            pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS)
+            async with aclosing(pages):
+                async for _ in pages:
+                    pass
+            now = await runtime.store.run(run.id)
+        except StoreUnreachable:
+            now_s = time.monotonic()
+            away_since_s = away_since_s or now_s
+            if now_s - away_since_s > runtime.settings.lease_s:
+                raise
+            await asyncio.sleep(AGAIN_S)
+            continue
         if now is None:
             raise no_run(run.id)
-        run = now
+        run, away_since_s = now, None
     return run
 
 
