@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import pytest
 
 from runglass.engine.active_runs import StartedRun
 from runglass.engine.journal.run_spec import Segment, ToolOffer
+from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run_outcome import LeaseLost, RunOutcome
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import FlowExecutionError
@@ -287,3 +289,28 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
     await follow(machines.front, run_id)
     assert (await types(machines.front, run_id)) == ["run_started", "flow_cancelled"]
     watch.cancel()
+
+
+async def test_housekeeping_ends_a_run_that_paused_before_its_cancel_was_read(machines: Machines) -> None:
+    front = machines.front
+    waiting, other = await paused_run(machines), await paused_run(machines)
+    assert await front.engine.request_cancel(waiting.id, reason="why")
+    day = timedelta(hours=24)
+    await Maintenance(
+        store=front.store, engine=front.engine, clock=front.clock, pause_limit=day, answer_ttl=day
+    ).tidy()
+    assert (await types(front, waiting.id))[-1] == "flow_cancelled"
+    assert (await stored(front, other.id)).status == "paused"
+
+
+async def test_housekeeping_leaves_a_run_that_is_being_resumed(machines: Machines) -> None:
+    front = machines.front
+    run = await paused_run(machines)
+    await resume(front, run.id, Segment(first=1))
+    front.clock.set_back(-48 * 3600)
+    day = timedelta(hours=24)
+    await Maintenance(
+        store=front.store, engine=front.engine, clock=front.clock, pause_limit=day, answer_ttl=day
+    ).tidy()
+    await machines.worker.engine.keep_lease()
+    assert (await until_idle(front, run.id)).status == "completed"
