@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -66,23 +66,27 @@ def child(module: str, *arguments: str | Path | int, python: str | Path = sys.ex
 
 
 @contextmanager
-def server(*command: str | Path | int) -> Iterator[Server]:
-    """Starts `python -m` with this command, which prints `ready URL` once it accepts."""
-    with _started([sys.executable, "-m", *command], stdin=subprocess.DEVNULL) as (process, errors):
+def server(*command: str | Path | int, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Starts `python -m` with this command, which prints `ready URL` once it accepts.
+
+    `settings` are variables of its environment.
+    """
+    whole = [sys.executable, "-m", *command]
+    with _started(whole, stdin=subprocess.DEVNULL, settings=settings) as (process, errors):
         line = _line(process, str(command[0]), errors, READY_S)
         yield Server(process.pid, line.decode().removeprefix("ready ").strip())
 
 
 @contextmanager
 def _started(
-    command: Sequence[str | Path | int], *, stdin: int
+    command: Sequence[str | Path | int], *, stdin: int, settings: Mapping[str, str] | None = None
 ) -> "Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]":
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
             [str(part) for part in command],
             cwd=ROOT,
-            env=environment(),
+            env=environment() | dict(settings or {}),
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -35,11 +35,11 @@ class PostgresServer:
             if (value := self.ask(f"SHOW {name}")) != "on":
                 raise BenchError(f"PostgreSQL has {name} = {value}")
 
-    def ask(self, sql: str, *values: Any, database: str = "postgres") -> Any:
-        """The first value of the first row."""
+    def ask(self, sql: str, *values: Any, database: str | None = None) -> Any:
+        """The first value of the first row, in the database at this address."""
 
         async def asked() -> Any:
-            connection = await asyncpg.connect(self.address(database))
+            connection = await asyncpg.connect(database or self.address("postgres"))
             try:
                 return await connection.fetchval(sql, *values)
             finally:

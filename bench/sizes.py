@@ -19,6 +19,15 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     workers: tuple[int, ...] = (1, 2, 4)
     peer_steps: int = 1000
     """Of the peer on PostgreSQL, in all: it takes ten times as long."""
+    queued_runs: int = 100_000
+    claims: int = 100
+    claimers: tuple[int, ...] = (1, 4)
+    server_tails: int = 1000
+    """Over two servers."""
+    wake_ups: int = 100
+    wake_up_rate: int = 10
+    flood_runs: int = 50_000
+    jobs: int = 10
     requests: int = 5000
     calls: int = 300
     tails: tuple[int, ...] = (1, 100)
@@ -56,6 +65,14 @@ TINY = Sizes(
     runs_at_once=(2,),
     workers=(1, 2),
     peer_steps=20,
+    queued_runs=200,
+    claims=4,
+    claimers=(1, 2),
+    server_tails=4,
+    wake_ups=8,
+    wake_up_rate=20,
+    flood_runs=50,
+    jobs=2,
     requests=40,
     calls=5,
     tails=(2,),

@@ -1,7 +1,9 @@
 """Bare sockets that follow one run: when did each event arrive, and how late was that?
 
 The first message says what to follow; the answer comes once all are connected and have the run's first
-event. The second says when each further event is due; the answer comes when all have arrived.
+event. The second says when each further event is due; the answer comes when all have arrived. Or it says
+nothing, and a third one says when each was committed. With `more` in the first message its tails are beside
+those that there are.
 """
 
 import asyncio
@@ -63,11 +65,17 @@ class Tails:
 
     def work(self, message: Message) -> Message:
         if "address" in message:
-            self._tails = []
+            if not message.get("more"):
+                self._tails = []
             self._runner.run(self._connect(message))
             return {"connected": len(self._tails)}
+        if "committed_s" in message:
+            return self._lateness(message["committed_s"])
         self._runner.run(self._until_the_last())
-        return self._lateness(message["start_s"], message["rate"])
+        if "rate" not in message:
+            return {}
+        start_s, rate = message["start_s"], message["rate"]
+        return self._lateness([start_s + number / rate for number in range(self._tails[0].expected - 1)])
 
     async def _connect(self, message: Message) -> None:
         loop = asyncio.get_running_loop()
@@ -83,13 +91,15 @@ class Tails:
         async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*[tail.last for tail in self._tails])
 
-    def _lateness(self, start_s: float, rate: int) -> Message:
+    def _lateness(self, due_s: list[float]) -> Message:
         late_ms = []
         for tail in self._tails:
             before = 0
             for at_s, seen in tail.arrivals:
-                # The run's first event is there before the clock starts; the others are due one by one.
-                late_ms += [(at_s - start_s - (seq - 1) / rate) * 1000 for seq in range(max(before, 1), seen)]
+                # The run's first event is there before the clock starts; the others are due one by one, and
+                # that which ends it is none of them.
+                seqs = range(max(before, 1), min(seen, len(due_s) + 1))
+                late_ms += [(at_s - due_s[seq - 1]) * 1000 for seq in seqs]
                 before = seen
         cuts = quantiles(late_ms, n=100)
         return {"p50": cuts[49], "p99": cuts[98], "most": max(late_ms), "arrivals": len(late_ms)}

@@ -1,0 +1,100 @@
+"""From an event's commit until very many tails over two servers have it, by each way to wake the servers."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from bench.children import Child, Server, child, server
+from bench.nats import nats_server
+from bench.rows import Goal, Row
+from bench.stage import Stage
+
+NOTIFY, NATS, POLL = "NOTIFY", "NATS", "the poll alone"
+LIMIT = "sending alone"
+SERVERS = 2
+ROUNDS = 3
+LEAD_S = 0.3
+
+
+class _Side(NamedTuple):
+    """A process that records, and the servers, which share a store and are woken in one way."""
+
+    committer: Child
+    servers: list[Server]
+
+
+def rows(stage: Stage) -> Iterator[Row]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    with ExitStack() as stack:
+        tails = stack.enter_context(child("bench.workers.tails"))
+        buses = {NOTIFY: None, NATS: stack.enter_context(nats_server()), POLL: "memory://"}
+        sides = {name: _side(stage, stack, bus) for name, bus in buses.items()}
+        sending = stack.enter_context(child("bench.workers.fanout"))
+        pacer = stack.enter_context(child("bench.workers.pacer"))
+        for _ in range(min(stage.sizes.rounds, ROUNDS)):
+            for name, side in sides.items():
+                found.setdefault(name, []).append(_followed(stage, side, tails))
+            found.setdefault(LIMIT, []).append(_sent(stage, sending, pacer, tails))
+    limit = found.pop(LIMIT)
+    for name, samples in found.items():
+        for cut in ("p50", "p99"):
+            yield Row(
+                figure=f"from an event's commit until {stage.sizes.server_tails:,} tails over"
+                f" {SERVERS} servers have it, {name}, {cut}",
+                unit="ms",
+                ours=[sample[cut] for sample in samples],
+                limit=[sample[cut] for sample in limit],
+                goal=Goal(at=30) if cut == "p99" and name != POLL else Goal(),
+                note=f"one run, {stage.sizes.wake_up_rate} events/s, recorded by a third process; the limit"
+                " is a process that sends ready bytes to as many tails, on the same processors",
+            )
+
+
+def _side(stage: Stage, stack: ExitStack, bus: str | None) -> _Side:
+    database = stack.enter_context(stage.postgres.database())
+    committer = stack.enter_context(child("bench.workers.committer", database, *([bus] if bus else [])))
+    settings = {"RUNGLASS_STORE": database} | ({"RUNGLASS_BUS": bus} if bus else {})
+    command = ("runglass", "serve", "--port", 0, "--log-level", "error")
+    return _Side(
+        committer, [stack.enter_context(server(*command, settings=settings)) for _ in range(SERVERS)]
+    )
+
+
+def _followed(stage: Stage, side: _Side, tails: Child) -> dict[str, Any]:
+    """How late the events of one run arrive at the tails."""
+    events = stage.sizes.wake_ups
+    run = side.committer.ask(do="begin")
+    for number, each in enumerate(side.servers):
+        tails.ask(
+            address=each.address,
+            key=run["key"],
+            target=run["target"],
+            tails=stage.sizes.server_tails // SERVERS,
+            # With the one that ends the run.
+            events=events + 1,
+            more=number > 0,
+        )
+    tails.tell()
+    recorded = side.committer.ask(do="record", events=events, rate=stage.sizes.wake_up_rate)
+    tails.heard()
+    return tails.ask(committed_s=recorded["committed_s"])
+
+
+def _sent(stage: Stage, sending: Child, pacer: Child, tails: Child) -> dict[str, Any]:
+    """How late bytes arrive at as many tails that nobody has to record, store or read."""
+    events, rate = stage.sizes.wake_ups, stage.sizes.wake_up_rate
+    run = sending.ask(do="begin")
+    tails.ask(
+        address=run["address"],
+        key=run["key"],
+        target=run["target"],
+        tails=stage.sizes.server_tails,
+        events=events,
+    )
+    start_s = time.monotonic() + LEAD_S
+    tails.tell(start_s=start_s, rate=rate)
+    pacer.ask(port=run["port"], start_s=start_s, rate=rate, events=events)
+    late = tails.heard()
+    sending.ask(do="end")
+    return late

@@ -1,0 +1,151 @@
+"""Records events of runs at a pace, in a process that serves nobody, and says when each was committed.
+
+`python -m bench.workers.committer STORE [BUS]`. `do` is `begin`, which answers with a run that has its first
+event, or `record`: so many more events of it, so many in a second, and then its end.
+"""
+
+import asyncio
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from uuid_utils import uuid7
+
+from bench import flows
+from bench.answering import Message, answer
+from bench.children import READY_S
+from bench.stage import add_key
+from runglass.bus.base import Bus
+from runglass.bus.process_bus import ProcessBus
+from runglass.clock import SystemClock
+from runglass.composition import open_runtime
+from runglass.engine.journal.recorder import Recorder
+from runglass.events import FlowCompleted, RunStarted, StepStarted
+from runglass.fold import RunFold
+from runglass.runtime import Runtime
+from runglass.settings import Settings
+from runglass.store.records import NewRun
+from runglass.trace import RunSummary
+
+OWNER = "bench"
+
+
+class NotingBus:
+    """Keeps the times at which it was told of events of a run, which is right after their commit."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self.fault = bus.fault
+        self.run_id = ""
+        self.committed_s: list[float] = []
+
+    async def wake(self, subject: str) -> None:
+        if subject == self.run_id:
+            self.committed_s.append(time.monotonic())
+        await self._bus.wake(subject)
+
+    def listen(self, subject: str) -> Any:
+        return self._bus.listen(subject)
+
+
+class Runs:
+    """The run that is being recorded, one after the other."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._bus = NotingBus(runtime.bus)
+        self._recorder: Recorder | None = None
+
+    async def work(self, message: Message) -> Message:
+        return await (self._begin() if message["do"] == "begin" else self._record(**message))
+
+    async def _begin(self) -> Message:
+        store = self._runtime.store
+        key = await add_key(self._runtime)
+        project = await store.ensure_project(flows.ORG, flows.PROJECT)
+        flow = await store.put_draft(project.id, "paced", name=None, capture=None, source=b"{}")
+        run = await store.create_run(
+            NewRun(
+                id=str(uuid7()),
+                project_id=project.id,
+                flow_id=flow.id,
+                version=0,
+                trigger_type="api",
+                capture="metadata_only",
+                session_id=None,
+                request=b"{}",
+                summary=b"{}",
+                owner=OWNER,
+            )
+        )
+        fold = RunFold(RunSummary(id=run.id, flow_id=flow.id, status="pending"))
+        self._recorder = Recorder(store, self._bus, run, fold, SystemClock(), owner=OWNER)
+        self._recorder.record(
+            RunStarted(
+                execution_id=run.id,
+                run_id=run.id,
+                flow_id=flow.id,
+                step_count=1,
+                trigger_type="api",
+                version=0,
+            )
+        )
+        await self._recorder.commit()
+        self._bus.run_id, self._bus.committed_s = run.id, []
+        return {"key": key, "target": f"/api/v1/flow-runs/{run.id}/trace/stream"}
+
+    async def _record(self, do: str, events: int, rate: int) -> Message:
+        assert self._recorder is not None
+        run_id, start_s = self._bus.run_id, time.monotonic()
+        for number in range(events):
+            await asyncio.sleep(start_s + number / rate - time.monotonic())
+            self._recorder.record(
+                StepStarted(
+                    execution_id=run_id,
+                    step_id="work",
+                    loop_index=number,
+                    loop_path=(number,),
+                    step_index=0,
+                    attempt=1,
+                )
+            )
+            # One event in each commit, so that it is known which one a wake-up is for.
+            await self._recorder.commit()
+        committed_s = list(self._bus.committed_s)
+        self._recorder.record(FlowCompleted(execution_id=run_id, run_id=run_id))
+        await self._recorder.close()
+        return {"committed_s": committed_s}
+
+
+async def _serve(runs: "queue.SimpleQueue[Runs]", stop: asyncio.Event) -> None:
+    store, bus = [*sys.argv[1:], None][:2]
+    async with open_runtime(Settings(store=store, bus=bus, data=Path("unused"))) as runtime:
+        # The servers must not take the runs for ones that nobody goes on with.
+        await runtime.store.hold_lease(OWNER, until="9999-01-01T00:00:00.000Z", renew=False)
+        if isinstance(runtime.bus, ProcessBus) and not runtime.bus.is_connected:
+            # Every listener is woken once the bus carries.
+            async with runtime.bus.listen("anything") as listener:
+                await listener.wait(READY_S / 2)
+        runs.put(Runs(runtime))
+        await stop.wait()
+
+
+def main() -> None:
+    # The bus lives on between the messages.
+    loop, stop, runs = uvloop.new_event_loop(), asyncio.Event(), queue.SimpleQueue[Runs]()
+    thread = threading.Thread(target=loop.run_until_complete, args=(_serve(runs, stop),))
+    thread.start()
+    try:
+        own = runs.get(timeout=READY_S)
+        answer(lambda message: asyncio.run_coroutine_threadsafe(own.work(message), loop).result())
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
