@@ -1,7 +1,8 @@
 """Runs in PostgreSQL: created, appended to, and read back as logs and traces.
 
-How appends are written is in `append.py` and in the function `append_batches` of the database; lists are in
-`run_lists.py`, calls in `calls.py`, leases and claims in `leases.py`.
+How appends are written is in `append.py` and in the function `append_batches` of the database; how runs are
+created, in `run_creation.py` and in `create_run`; lists are in `run_lists.py`, calls in `calls.py`, leases
+and claims in `leases.py`.
 """
 
 import asyncio
@@ -15,11 +16,11 @@ import msgspec
 from runglass.errors import DuplicateIdempotencyKey, RunPurged, StoreError
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.connections import Connections, Db
+from runglass.store.postgres.run_creation import RunCreation
 from runglass.store.postgres.run_rows import RUN, run_of
-from runglass.store.postgres.sql_helpers import as_bytes, every, now_text, one, page
+from runglass.store.postgres.sql_helpers import as_bytes, every, one, page
 from runglass.store.records import Append, AttemptKey, NewRun, RawRow, RunRecord, StepRow
 
-_CREATE = RUN.replace("FROM run", f"FROM create_run({', '.join(f'${number}' for number in range(1, 15))})")
 _EVENTS = "SELECT seq, data FROM event WHERE run_no = $1 AND seq > $2 ORDER BY seq"
 _STEPS = "SELECT position, data FROM step WHERE run_no = $1 AND position > $2 ORDER BY position"
 _STEP = "SELECT position, step_id, loop_path, attempt, status, data"
@@ -36,19 +37,13 @@ class Runs:
 
     _db: Connections
     _appends: AppendQueue
+    _creation: RunCreation
 
     async def create_run(self, run: NewRun) -> RunRecord:
-        now, call = now_text(), run.call or (None, None)
-        created = await self._db.repeat(
-            one(
-                run_of,
-                _CREATE,
-                *(now, run.id, run.project_id, run.flow_id, run.version, run.trigger_type, run.capture),
-                *(run.session_id, run.request, run.summary, run.owner, run.key_id, *call),
-            )
-        )
+        created = await self._creation.create(run)
         if created is None:
-            raise DuplicateIdempotencyKey(f"there has been a call under the Idempotency-Key {call[0]!r}")
+            key = None if run.call is None else run.call.key
+            raise DuplicateIdempotencyKey(f"there has been a call under the Idempotency-Key {key!r}")
         return created
 
     async def append(self, batch: Append) -> None:

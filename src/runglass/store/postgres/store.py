@@ -1,10 +1,10 @@
 """The store of many machines: one PostgreSQL, which any number of processes share.
 
 Connections and transactions are in `connections.py`, the schema in `sql/` and `migrations.py`. Appends are
-written together (`append.py`), by a function of the database. The queries, each beside its row mapping, are
-in `catalog.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`, `kept_outlines.py`, `checkpoints.py`,
-`calls.py` and `leases.py`; how runs and content go again, in `removal.py` and `expiry.py`; the audit log is
-in `audit.py`.
+written together (`append.py`), by a function of the database, and new runs as well (`run_creation.py`). The
+queries, each beside its row mapping, are in `catalog.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`,
+`kept_outlines.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and content go again, in
+`removal.py` and `expiry.py`; the audit log is in `audit.py`.
 """
 
 import uuid
@@ -24,6 +24,7 @@ from runglass.store.postgres.kept_outlines import KeptOutlines
 from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations
 from runglass.store.postgres.removal import Removal
+from runglass.store.postgres.run_creation import RunCreation
 from runglass.store.postgres.run_lists import RunLists
 from runglass.store.postgres.runs import Runs
 
@@ -50,6 +51,7 @@ class PostgresStore(
     def __init__(self, address: str, *, patience_s: float = 10.0, clock: Clock | None = None) -> None:
         self._db = Connections(address, patience_s=patience_s)
         self._appends = AppendQueue(self._db)
+        self._creation = RunCreation(self._db)
         self._clock = clock or SystemClock()
         self._owner = None
         self._importing = set()
@@ -65,5 +67,6 @@ class PostgresStore(
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await self._creation.aclose()
         await self._appends.aclose()
         await self._db.close()

@@ -1,0 +1,105 @@
+"""New runs, created together: those of a project that come during one statement go in the next one.
+
+A new run takes the number of a change of its project, whose row is then held until the commit. One by one,
+each would wait until the disk has the one before.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from runglass.errors import CommitUncertain
+from runglass.store.postgres.connections import ConnectionLost, Connections, Db, GaveWay
+from runglass.store.postgres.run_rows import RUN, run_of
+from runglass.store.postgres.sql_helpers import now_text
+from runglass.store.records import NewRun, RunRecord
+
+MOST_RUNS = 100
+MOST_BYTES = 4 << 20
+"""One statement has no more: it bounds how long the first run in it waits."""
+
+_TYPES = (
+    *("text", "bigint", "text", "bigint", "text", "text"),
+    *("text", "bytea", "bytea", "text", "bigint", "text", "bytea"),
+)
+_VALUES = ", ".join(f"new_{number}" for number in range(len(_TYPES)))
+_ARRAYS = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, 2))
+_CREATE = RUN.replace("FROM run", f"FROM unnest({_ARRAYS}) AS new ({_VALUES}), create_run($1, {_VALUES})")
+
+
+class _Waiting(NamedTuple):
+    run: NewRun
+    created: "asyncio.Future[RunRecord | None]"
+
+
+class RunCreation:
+    """The new runs of this process. Those of one project are created by one statement at a time."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._db = connections
+        self._waiting: dict[int, list[_Waiting]] = {}
+        self._at_work: dict[int, asyncio.Task[None]] = {}
+
+    async def create(self, run: NewRun) -> RunRecord | None:
+        """The run; None where another one was begun under the same call. Raises StoreError."""
+        waiting = _Waiting(run, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(run.project_id, []).append(waiting)
+        if run.project_id not in self._at_work:
+            self._at_work[run.project_id] = asyncio.create_task(self._create_waiting(run.project_id))
+        return await waiting.created
+
+    async def aclose(self) -> None:
+        """Returns when everything that waits has been created or refused."""
+        while self._at_work:
+            await asyncio.wait(self._at_work.values())
+
+    async def _create_waiting(self, project_id: int) -> None:
+        try:
+            while together := self._take(project_id):
+                await self._create(together)
+        finally:
+            del self._at_work[project_id]
+
+    def _take(self, project_id: int) -> list[_Waiting]:
+        """The first that wait, but for those whose callers have left."""
+        waiting = [each for each in self._waiting.pop(project_id, ()) if not each.created.done()]
+        count = size = 0
+        while count < min(len(waiting), MOST_RUNS) and size < MOST_BYTES:
+            size += len(waiting[count].run.request)
+            count += 1
+        if waiting[count:]:
+            self._waiting[project_id] = waiting[count:]
+        return waiting[:count]
+
+    async def _create(self, together: Sequence[_Waiting]) -> None:
+        runs = [each.run for each in together]
+        try:
+            created = await self._db.repeat(lambda db: _create(db, runs))
+        # Any error belongs to the runs that it is about: others wait for this task, and it must go on.
+        except Exception as error:  # noqa: BLE001
+            if len(together) > 1 and not isinstance(error, (CommitUncertain, ConnectionLost, GaveWay)):
+                # One of them cannot be stored: alone, each gets the answer that is its own.
+                for each in together:
+                    await self._create([each])
+                return
+            for each in together:
+                if not each.created.done():
+                    each.created.set_exception(error)
+            return
+        for each in together:
+            if not each.created.done():
+                each.created.set_result(created.get(each.run.id))
+
+
+async def _create(db: Db, runs: Sequence[NewRun]) -> Mapping[str, RunRecord]:
+    """The runs that are there now, by their ids. Sent again, it finds those that it has created."""
+    columns = [list(column) for column in zip(*map(_row, runs), strict=True)]
+    return {run.id: run for run in map(run_of, await db.fetch(_CREATE, now_text(), *columns))}
+
+
+def _row(run: NewRun) -> tuple[Any, ...]:
+    return (
+        *(run.id, run.project_id, run.flow_id, run.version, run.trigger_type, run.capture),
+        *(run.session_id, run.request, run.summary, run.owner, run.key_id),
+        *(run.call or (None, None)),
+    )

@@ -1,0 +1,76 @@
+"""Runs that are created at the same time: together, and each with an answer of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError
+from runglass.store.postgres.store import PostgresStore
+from runglass.store.records import IdempotencyKey, RunRecord
+from tests.conformance.test_store import make_run
+from tests.postgres_server import postgres_server
+from tests.records import new_run
+
+RUNS = 30
+
+
+@pytest.fixture
+async def address(tmp_path: Path) -> str:
+    return await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+
+
+@pytest.fixture
+async def store(address: str) -> AsyncIterator[PostgresStore]:
+    async with PostgresStore(address) as opened:
+        yield opened
+
+
+async def test_those_that_come_during_a_commit_share_the_next_one(store: PostgresStore, address: str) -> None:
+    first = await make_run(store)
+    new = [new_run(first.project_id, first.flow_id, id=f"new-{number}") for number in range(RUNS)]
+    created = await asyncio.gather(*map(store.create_run, new))
+    assert [run.id for run in created] == [run.id for run in new]
+    assert [run.no for run in created] == sorted({run.no for run in created})
+    connection = await asyncpg.connect(address)
+    try:
+        transactions = await connection.fetchval(
+            "SELECT count(DISTINCT xmin::text) FROM run WHERE id LIKE 'new-%'"
+        )
+    finally:
+        await connection.close()
+    assert transactions <= 2
+
+
+async def test_one_that_cannot_be_created_leaves_those_beside_it_alone(store: PostgresStore) -> None:
+    first = await make_run(store)
+    new = [new_run(first.project_id, first.flow_id, id=f"new-{number}") for number in range(RUNS)]
+    call = IdempotencyKey("key", b"digest")
+    new[3] = new_run(first.project_id, first.flow_id, id="new-3", session_id="no\0text")
+    new[4] = new_run(first.project_id, first.flow_id, id="new-4", call=call)
+    new[5] = new_run(first.project_id, first.flow_id, id="new-5", call=call)
+    created = await asyncio.gather(*map(store.create_run, new), return_exceptions=True)
+    assert [number for number, each in enumerate(created) if not isinstance(each, RunRecord)] == [3, 5]
+    assert isinstance(created[3], PermanentStoreError)
+    assert isinstance(created[5], DuplicateIdempotencyKey)
+
+
+async def test_a_run_whose_caller_has_left_before_its_turn_is_not_created(store: PostgresStore) -> None:
+    first = await make_run(store)
+
+    def create(name: str) -> "asyncio.Task[RunRecord]":
+        return asyncio.create_task(store.create_run(new_run(first.project_id, first.flow_id, id=name)))
+
+    under_way = create("under-way")
+    # It is taken in the second of these.
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    left, kept = create("left"), create("kept")
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.gather(under_way, kept)
+    assert left.cancelled()
+    assert await store.run("left") is None
+    assert await store.run("kept") is not None
