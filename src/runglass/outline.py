@@ -6,6 +6,7 @@ of what was packed of an earlier one.
 """
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -20,6 +21,9 @@ SLICE_ROWS = 16_384
 """Rows that are worked on in one go: 5 to 30 ms."""
 ROW_BYTES = 160
 """About what a row takes while an outline is made; half of that is kept."""
+
+CUT = "length"
+"""The finish reason of a model that was stopped at its limit of tokens."""
 
 ITERATION, ATTEMPT = KINDS.index("iteration"), KINDS.index("attempt")
 
@@ -56,6 +60,7 @@ class OutlinePage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     A `partial` outline has the beginning and the end of the run, and was asked for as such. Of `statuses`
     each is worse than the ones before it; a row that holds others has the worst of theirs.
+    `cut` are the rows whose model was stopped at its limit of tokens.
     """
 
     seq: int
@@ -66,16 +71,21 @@ class OutlinePage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     statuses: list[str]
     columns: OutlineColumns
     partial: bool = False
+    cut: list[int] = []
 
 
 class Outline(ABC):
     """The rows of a run in pre-order, as of event `seq`: what is inside of a row follows it.
 
-    `latest_ms` is the last time at which anything began or ended.
+    `latest_ms` is the last time at which anything began or ended. `cut` are the rows of attempts whose model
+    was stopped at its limit of tokens, in their order.
     """
 
-    def __init__(self, names: Sequence[str], *, seq: int, latest_ms: int, row_count: int) -> None:
+    def __init__(
+        self, names: Sequence[str], *, seq: int, latest_ms: int, row_count: int, cut: Sequence[int] = ()
+    ) -> None:
         self.names = names
+        self.cut = cut
         self.seq = seq
         self.latest_ms = latest_ms
         self.row_count = row_count
@@ -91,7 +101,7 @@ class Outline(ABC):
 
     def json_parts(self, first: int, count: int, *, partial: bool = False) -> Iterator[bytes]:
         """So many rows as JSON, in parts that take a few milliseconds each."""
-        about = {
+        about: dict[str, Any] = {
             "partial": partial,
             "seq": self.seq,
             "rowCount": self.row_count,
@@ -100,8 +110,9 @@ class Outline(ABC):
             "kinds": KINDS,
             "statuses": STATUSES,
         }
-        before = msgspec.json.encode(about)[:-1] + b',"columns":{'
         stop = max(first, min(first + count, self.row_count))
+        about["cut"] = self.cut[bisect_left(self.cut, first) : bisect_left(self.cut, stop)]
+        before = msgspec.json.encode(about)[:-1] + b',"columns":{'
         for column in OutlineColumns.__struct_fields__:
             before += b'"%b":[' % column.encode()
             for start in range(first, stop, SLICE_ROWS):

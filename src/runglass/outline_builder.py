@@ -16,6 +16,7 @@ import msgspec
 from runglass.errors import is_cancellation
 from runglass.outline import (
     ATTEMPT,
+    CUT,
     ITERATION,
     KINDS,
     NONE,
@@ -69,6 +70,7 @@ class _Facts(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     tokens: _Tokens | None = None
     cost_usd: str | None = None
     error_context: msgspec.Raw = msgspec.Raw()
+    finish_reason: str | None = None
 
 
 _facts_of = msgspec.json.Decoder(_Facts).decode
@@ -113,6 +115,7 @@ class OutlineBuilder:
         self._columns = Columns()
         self._position = self._latest_ms = 0
         self._step = self._attempt = NONE
+        self._cut: list[int] = []
 
     def add(self, attempts: Iterable[AttemptRow]) -> None:
         """Takes attempts in.
@@ -142,6 +145,8 @@ class OutlineBuilder:
                 number_of_status = _CANCELLED
             if position == self._position:
                 self._add_attempt(attempt, (number_of_status, start, end, tokens, facts.cost_usd))
+                if facts.finish_reason == CUT:
+                    self._cut.append(self._attempt)
                 continue
             self._position = position
             number, rows = leaves.get(step_id, _NO_LEAF)
@@ -153,6 +158,8 @@ class OutlineBuilder:
                     self._give(self._inside(number, loop_path, depth), attempt, own)
                     continue
             self._step = self._attempt = len(cost)
+            if facts.finish_reason == CUT:
+                self._cut.append(self._step)
             if number < last_rank[parent + 1]:
                 columns.unsorted.add(parent)
             else:
@@ -190,7 +197,7 @@ class OutlineBuilder:
             yield None
         numbers = yield from number_rows(columns.parent, sizes, unsorted=columns.unsorted, rank=self._rank)
         about = columns, self._sorts, list(self._names)
-        yield BuiltOutline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers)
+        yield BuiltOutline(*about, seq=self._seq, latest_ms=self._latest_ms, numbers=numbers, cut=self._cut)
 
     def _give(self, row: int, attempt: int, own: Own) -> None:
         """The first attempt of what holds others is that of its row."""
@@ -221,6 +228,8 @@ class OutlineBuilder:
             first = columns.number[step]
             self._attempt = self._add_row_of_attempt(step, sort, first, columns.own(step))
             columns.set_own(step, NOTHING)
+            if self._cut and self._cut[-1] == step:
+                self._cut[-1] = self._attempt
         if columns.status[self._attempt] in (_CANCELLED, _FAILED):
             columns.status[self._attempt] = _RETRIED
         self._attempt = self._add_row_of_attempt(step, sort, attempt, own)

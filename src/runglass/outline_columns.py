@@ -135,7 +135,10 @@ _ARRAYS = ("parent", "sort", "number", "attempts", "position", "status", "start"
 
 
 class BuiltOutline(Outline):
-    """An outline as it was made. `numbers` is None where its rows were made in pre-order."""
+    """An outline as it was made. `numbers` is None where its rows were made in pre-order.
+
+    `cut` are rows by the order of making.
+    """
 
     def __init__(
         self,
@@ -146,8 +149,10 @@ class BuiltOutline(Outline):
         seq: int,
         latest_ms: int = 0,
         numbers: Numbers | None = None,
+        cut: Sequence[int] = (),
     ) -> None:
-        super().__init__(names, seq=seq, latest_ms=latest_ms, row_count=len(columns))
+        rows = cut if numbers is None else sorted(map(numbers.row_of.__getitem__, cut))
+        super().__init__(names, seq=seq, latest_ms=latest_ms, row_count=len(columns), cut=rows)
         self._columns = columns
         self._kinds = [sort.kind for sort in sorts]
         self._name_numbers = [sort.name for sort in sorts]

@@ -12,7 +12,7 @@ import msgspec
 
 from runglass.outline import SLICE_ROWS, Outline, OutlineColumns
 
-VERSION = 2
+VERSION = 3
 """Goes up where the same run would have another outline than before, or its parts another form."""
 LEVEL = 6
 COLUMNS = {name: number for number, name in enumerate(OutlineColumns.__struct_fields__)}
@@ -31,6 +31,7 @@ class PackedHead(msgspec.Struct, frozen=True, kw_only=True):
     latest_ms: int
     row_count: int
     names: list[str]
+    cut: list[int]
 
 
 def pack(outline: Outline, *, nodes: str) -> Iterator[bytes]:
@@ -46,6 +47,7 @@ def pack(outline: Outline, *, nodes: str) -> Iterator[bytes]:
             latest_ms=outline.latest_ms,
             row_count=outline.row_count,
             names=list(outline.names),
+            cut=list(outline.cut),
         )
     )
 
@@ -65,7 +67,9 @@ class PackedOutline(Outline):
     """An outline that stays packed."""
 
     def __init__(self, head: PackedHead, parts: Sequence[bytes]) -> None:
-        super().__init__(head.names, seq=head.seq, latest_ms=head.latest_ms, row_count=head.row_count)
+        super().__init__(
+            head.names, seq=head.seq, latest_ms=head.latest_ms, row_count=head.row_count, cut=head.cut
+        )
         self._parts = [_columns_of(part) for part in parts]
         self._size_bytes = sum(map(len, parts))
         wanted = -(-head.row_count // SLICE_ROWS)
@@ -74,7 +78,7 @@ class PackedOutline(Outline):
 
     @property
     def size_bytes(self) -> int:
-        return 1000 + self._size_bytes + 200 * len(self.names)
+        return 1000 + self._size_bytes + 200 * len(self.names) + 8 * len(self.cut)
 
     def values(self, column: str, first: int, count: int) -> list[Any]:
         stop = min(first + count, self.row_count)

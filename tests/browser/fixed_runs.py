@@ -1,6 +1,6 @@
 """The demo's runs as they might have been one day in November: the same in every millisecond, each time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -43,6 +43,7 @@ _AGO_S = {
     "recovered": 3100,
     "uncaptured": 4000,
     "expired": 16_000,
+    "cut": 2300,
 }
 """How long ago each run began."""
 
@@ -65,7 +66,7 @@ class FixedRuns:
         self.retried, self.nested = _id("retried"), _id("nested")
         self.cancelled, self.waiting = _id("cancelled"), _id("waiting")
         self.going, self.recovered = _id("going"), _id("recovered")
-        self.uncaptured, self.expired = _id("uncaptured"), _id("expired")
+        self.uncaptured, self.expired, self.cut = _id("uncaptured"), _id("expired"), _id("cut")
         self._server = server
         self._story = going
 
@@ -173,12 +174,13 @@ class _Story(Log):
         ms: int,
         path: Sequence[int] = (),
         given: Any = None,
+        finish: str = "stop",
     ) -> None:
         """A model is asked, and answers."""
         place = self.begin(step, {**(given or {}), "__rendered_prompt__": prompt}, path=path)
-        call = self.call(place, system, prompt, {"content": answer}, ms=ms)
+        call = self.call(place, system, prompt, {"content": answer}, ms=ms, finish=finish)
         spent = {"tokens": call["tokens"], "costUsd": call["costUsd"], "modelUsed": call["modelUsed"]}
-        self.end(place, {"text": answer}, after_ms=0, before_ms=ms, finishReason="stop", **spent)
+        self.end(place, {"text": answer}, after_ms=0, before_ms=ms, finishReason=finish, **spent)
 
     def call(
         self,
@@ -188,6 +190,7 @@ class _Story(Log):
         response: dict[str, Any],
         *,
         ms: int,
+        finish: str = "stop",
         **more: Any,
     ) -> dict[str, Any]:
         """A model call; returns what was told of it."""
@@ -201,7 +204,7 @@ class _Story(Log):
             "durationMs": ms,
             "timeToFirstTokenMs": ms // 3,
             "streamed": True,
-            "finishReason": "tool_call" if "toolCalls" in response else "stop",
+            "finishReason": "tool_call" if "toolCalls" in response else finish,
             "tokens": {"prompt": tokens[0], "completion": tokens[1], "total": sum(tokens)},
             "costUsd": f"{cost:f}",
             "request": {"system": system, "messages": [{"role": "user", "content": prompt}], **more},
@@ -211,7 +214,7 @@ class _Story(Log):
         return call
 
 
-def _orders(kind: str, orders: str) -> _Story:
+def _orders(kind: str, orders: str, *, cut: Collection[int] = ()) -> _Story:
     story = _Story(kind, "add-up-orders")
     lines = orders.split("\n")
     system = "Describe the order that you are given in one friendly sentence."
@@ -222,7 +225,10 @@ def _orders(kind: str, orders: str) -> _Story:
         article, price = line.split(" ")
         text = f"Somebody would like some {article}, please, at {price}."
         given = {"line": line, "index": index}
-        story.ask("describe", system, line, text, ms=640 + 130 * index, path=[index], given=given)
+        ms, finish = 640 + 130 * index, "stop"
+        if index in cut:
+            text, finish = text.partition(",")[0], "length"
+        story.ask("describe", system, line, text, ms=ms, path=[index], given=given, finish=finish)
         if price == "three":
             message = "could not convert string to float: 'three'"
             story.fail("price", {"text": text}, message, ms=3, path=[index], attempt=1, pause_ms=100)
@@ -383,6 +389,7 @@ def fixed_server() -> Iterator[tuple[RunningServer, FixedRuns]]:
         going,
         _recovered(),
         _uncaptured(),
+        _orders("cut", GOOD_ORDERS, cut=(0, 2)),
         _orders("expired", BAD_ORDERS).without_content(),
     ]
     with running_server(log_level="error") as server:

@@ -151,6 +151,14 @@ def _streaming(visitor: Visitor, runs: FixedRuns) -> Page:
     return page
 
 
+def _cut_run(visitor: Visitor, runs: FixedRuns) -> Page:
+    page = open_run(visitor, runs.cut)
+    page.get_by_role("button", name="Show what was cut").click()
+    expect(page.get_by_role("status").filter(has_text="2 found")).to_be_visible()
+    expect(page.get_by_role("treeitem", name="describe text cut")).to_have_count(2)
+    return page
+
+
 def _no_run(visitor: Visitor, _: FixedRuns) -> Page:
     visitor.expect(404)
     page = visitor.open("/runs/01900000-0000-7000-8000-000000000000")
@@ -231,6 +239,7 @@ SCREENS: dict[str, Screen] = {
         "A run under capture mode off", _attempt("uncaptured", "input", step="each_order/price", iteration=0)
     ),
     "run-expired": Screen("A run whose content has expired", _attempt("expired", "input", **_FAILED)),
+    "run-cut": Screen("A run in which texts were cut, and only these of its steps", _cut_run),
     "run-missing": Screen("A run that is not there", _no_run),
     "keys": Screen("All keys of a page", _dialog("?")),
     "palette": Screen("Everything, found by typing", _dialog("Control+k")),

@@ -15,6 +15,7 @@ from runglass.cli.backends import run_lookup
 from runglass.cli.exit_codes import Exit, UsageError
 from runglass.cli.terminal import formatting
 from runglass.cli.terminal.event_lines import EventLines
+from runglass.cli.terminal.outline_rows import OutlineRows
 from runglass.cli.terminal.run_table import print_runs
 from runglass.cli.terminal.run_view import summary_lines
 from runglass.cli.terminal.step_view import attempt_lines
@@ -286,7 +287,7 @@ FAILED = RunSummary(
 
 
 def test_totals_are_those_of_the_run_with_what_failed_and_by_model() -> None:
-    lines = [line.plain for line in summary_lines(FAILED)]
+    lines = [line.plain for line in summary_lines(FAILED, OutlineRows())]
     assert lines[0] == "status     ✗ failed"
     assert lines[-4:] == [
         "cost       ≥ $0.3; $0.1 of it in attempts that failed; "

@@ -96,6 +96,7 @@ def attempt(
     tokens: int | None = None,
     cost: str | None = None,
     error: Any = None,
+    finish: str | None = None,
 ) -> AttemptRow:
     """`at` are the seconds at which it began and ended."""
     start, end = at or (None, None)
@@ -108,6 +109,7 @@ def attempt(
         tokens=None if tokens is None else TokenBreakdown(prompt=tokens, completion=0, total=tokens),
         cost_usd=cost,
         error_context=error,
+        finish_reason=finish,
         input_context={"startedAt": "not a time", "tokens": [{}]},
     )
     return position, step_id, path, number, status, msgspec.json.encode(step)
@@ -291,6 +293,30 @@ def test_an_attempt_that_was_cut_off_is_cancelled_and_no_failure() -> None:
         "  right side failed",
         "    right#1 failed",
     ]
+
+
+def test_attempts_whose_model_was_stopped_are_told_by_their_rows() -> None:
+    attempts = [
+        attempt(1, "in_loop", "1", finish="length"),
+        attempt(2, "in_loop", "0", finish="stop"),
+        attempt(3, "ask", number=1, status="failed", finish="length"),
+        attempt(3, "ask", number=2, finish="length"),
+        attempt(3, "ask", number=3, finish="stop"),
+    ]
+    outline = outline_of(attempts)
+    assert lines(outline) == [
+        "ask#3 retried",
+        "  ask#1 retried",
+        "  ask#2 completed",
+        "  ask#3 completed",
+        "outer completed",
+        "  outer[0] completed",
+        "    in_loop#1 completed",
+        "  outer[1] completed",
+        "    in_loop#1 completed",
+    ]
+    assert page_of(outline).cut == [1, 2, 8]
+    assert [page_of(outline, first, 3).cut for first in (0, 3, 6, 9)] == [[1, 2], [], [8], []]
 
 
 def test_a_run_of_every_kind_of_step_reads_like_its_flow() -> None:

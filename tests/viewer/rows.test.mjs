@@ -132,6 +132,27 @@ test("a branch that is cut off as the one beside it failed is cancelled, and wha
   assert.deepEqual(found, ["both failed", "left cancelled", "one cancelled", "right failed", "two failed"]);
 });
 
+test("a text that was cut is found by a word, and so it is when its attempt gets a row of its own", () => {
+  const shape = new Shape();
+  shape.learnTree([{ type: "llm", id: "ask" }, { type: "llm", id: "tell" }]);
+  const live = new LiveRows(new Rows(), shape, 0);
+  const at = "1970-01-01T00:00:00Z";
+  const apply = (/** @type {string} */ eventType, /** @type {string} */ stepId, attempt = 1, /** @type {object} */ more = {}) =>
+    live.apply({ eventType, seq: 1, at, stepId, attempt, ...more });
+  apply("step_started", "ask");
+  apply("step_model_call", "ask", 1, { modelCall: { finishReason: "length" } });
+  apply("step_retrying", "ask");
+  apply("step_started", "ask", 2);
+  apply("step_model_call", "ask", 2, { modelCall: { finishReason: "stop" } });
+  apply("step_started", "tell");
+  apply("step_model_call", "tell", 1, { modelCall: { finishReason: "tool_call" } });
+  const { rows } = live;
+  const { kept, matches } = keep(rows, { text: "cut", onlyFailed: false, leastMs: 0 }, 1000);
+  assert.equal(matches, 1);
+  const found = [...rows.cut];
+  assert.deepEqual(found.map((row) => [rows.nameOf(row), rows.attempt[row], kept[row]]), [["ask", 1, 1]]);
+});
+
 test("iterations that come in any order stand by their number", () => {
   const shape = new Shape();
   shape.learnTree([{ type: "loop", id: "each", steps: [{ type: "code", id: "one" }] }]);

@@ -25,6 +25,7 @@ class Attempt(NamedTuple):
     cost: str | None = None
     tokens: int = 0
     code: str = "CODE_ERROR"
+    finish: str | None = None
 
 
 def outline_of(nodes: Iterable[Node], attempts: Iterable[Attempt], *, is_paused: bool = False) -> Outline:
@@ -59,6 +60,8 @@ def _row(attempt: Attempt, positions: dict[tuple[str, tuple[int, ...]], int]) ->
             data["completedAt"] = (START + timedelta(milliseconds=attempt.end)).isoformat()
     if attempt.status == "failed":
         data["errorContext"] = {"code": attempt.code}
+    if attempt.finish is not None:
+        data["finishReason"] = attempt.finish
     if attempt.tokens:
         data["tokens"] = {"prompt": attempt.tokens, "completion": 0, "total": attempt.tokens}
     if attempt.cost is not None:

@@ -80,6 +80,18 @@ def test_a_cancelled_run_says_by_whom_and_where_it_was_and_counts_no_failure() -
     assert rankings.failed(rows) == []
 
 
+def test_texts_that_were_cut_are_told_with_the_first_of_their_steps() -> None:
+    rows = rows_of(NODES, [Attempt("ask", (index,), finish="length") for index in range(6)])
+    run = replace(
+        FAILED,
+        status="completed",
+        error=None,
+        totals=RunTotals(completed=6, finish_reasons={"length": 6}),
+    )
+    told = "beware     6 texts cut at the token limit: ask [0], ask [1], ask [2], ask [3] and 2 more"
+    assert told in shown(run, rows)
+
+
 def test_a_failed_run_says_first_where_and_why_and_how_to_look_closer() -> None:
     lines = shown(FAILED, ROWS, error_context={"code": "CODE_ERROR", "message": "the whole\nreason"})
     assert lines[:3] == [

@@ -40,6 +40,7 @@ class OutlineRows:
         self.end = array("q")
         self.tokens = array("q")
         self.cost: list[str | None] = []
+        self.cut: list[int] = []
         self.size = array("i")
         self._kinds: list[str] = []
         self._statuses: list[str] = []
@@ -70,6 +71,7 @@ class OutlineRows:
         ):
             mine.extend(others)
         self.cost.extend(columns.cost)
+        self.cut.extend(page.cut)
 
     def finish(self) -> None:
         """Counts the rows in and below each row."""

@@ -50,7 +50,7 @@ class RunOverview:
         begin_ms, end_ms = 0, max(rows.last_ms(), run.duration_ms or 0)
         if self._within == NONE:
             why = why_lines(run, rows, attempts.get(self._reason), named=named)
-            yield from summary_lines(run, why=why)
+            yield from summary_lines(run, rows, why=why)
             if self._tree:
                 yield Text()
         else:

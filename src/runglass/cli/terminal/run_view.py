@@ -13,6 +13,7 @@ from runglass.outline import NONE
 from runglass.trace import ModelTotals, RunSummary, RunTotals, StepTrace
 
 MOST_RUNNING = 3
+MOST_CUT = 4
 WHY_CHARS = 600
 
 
@@ -100,7 +101,7 @@ def _spoken(rows: OutlineRows, row: int) -> str:
     return one_line(str(rows.address(row)), limit=100) + (f", attempt {number} of {of}" if of > 1 else "")
 
 
-def summary_lines(run: RunSummary, *, why: Iterable[Text] = ()) -> Iterator[Text]:
+def summary_lines(run: RunSummary, rows: OutlineRows, *, why: Iterable[Text] = ()) -> Iterator[Text]:
     """The status of the run, why it is so, its fields, and its totals."""
     took = "" if run.duration_ms is None else f" in {formatting.duration(run.duration_ms)}"
     status = f"{formatting.MARKS.get(run.status, '?')} {run.status}{took}"
@@ -124,11 +125,18 @@ def summary_lines(run: RunSummary, *, why: Iterable[Text] = ()) -> Iterator[Text
         for name, model in run.totals.by_model.items():
             yield _fact("", f"{one_line(name, limit=60)}: {_of_model(model)}")
     if cut := formatting.cut_short(run.totals):
-        yield _fact("beware", cut, "yellow")
+        yield _fact("beware", f"{cut}{_which(rows)}", "yellow")
     if run.status == "completed" and run.totals.failed:
         yield _fact(
             "beware", f"{formatting.counted(run.totals.failed, 'step')} failed all the same", "yellow"
         )
+
+
+def _which(rows: OutlineRows) -> str:
+    """The first attempts whose text was cut: `: ask [0], ask [3] and 2 more`."""
+    shown = [_spoken(rows, row) for row in rows.cut[:MOST_CUT]]
+    more = f" and {len(rows.cut) - MOST_CUT:,} more" if len(rows.cut) > MOST_CUT else ""
+    return f": {', '.join(shown)}{more}" if shown else ""
 
 
 def _fact(name: str, value: str, style: str = "") -> Text:

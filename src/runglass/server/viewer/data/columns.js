@@ -10,7 +10,7 @@ export const [SKIPPED, COMPLETED, RETRIED, CANCELLED, WAITING, RUNNING, FAILED] 
 export const NONE = -1;
 const FIRST_CAPACITY = 1024;
 
-/** @typedef {{seq: number, rowCount: number, first: number, names: string[], kinds: string[], statuses: string[],
+/** @typedef {{seq: number, rowCount: number, first: number, names: string[], kinds: string[], statuses: string[], cut: number[],
  *   columns: Record<"parent"|"kind"|"name"|"index"|"attempt"|"attempts"|"position"|"status"|"start"|"end"|"tokens", number[]>
  *     & {cost: (string|null)[]}}} OutlinePage */
 /** @typedef {Int32Array|Uint8Array|Uint16Array|Float64Array} Column */
@@ -39,6 +39,9 @@ export class Rows {
   tokens = new Float64Array(FIRST_CAPACITY);
   /** NaN where nobody knows it. */
   cost = new Float64Array(FIRST_CAPACITY);
+
+  /** Rows of attempts whose model was stopped at its limit of tokens. @type {Set<number>} */
+  cut = new Set();
 
   count = 0;
   capacity = FIRST_CAPACITY;
@@ -70,6 +73,7 @@ export class Rows {
       this.tokens[row] = tokens[at];
       this.cost[row] = cost[at] === null ? NaN : Number(cost[at]);
     }
+    for (const row of page.cut) this.cut.add(row);
     for (let row = page.first; row < this.count; row += 1) {
       if (this.children[row] === 0 && this.isGoing(row)) this.addOpen(row, 1);
     }

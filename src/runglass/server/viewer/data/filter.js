@@ -7,6 +7,8 @@ const WORDS = new Map([
   ["failed", FAILED], ["retried", RETRIED], ["running", RUNNING], ["waiting", WAITING], ["skipped", SKIPPED], ["cancelled", CANCELLED],
 ]);
 
+export const CUT = "cut";
+
 /** Whether the filter keeps everything. @param {Filter} filter */
 export function isEmpty(filter) {
   return !filter.text.trim() && !filter.onlyFailed && !filter.leastMs;
@@ -14,20 +16,22 @@ export function isEmpty(filter) {
 
 /** Of each row 0 where it goes, 1 where it stays, 2 where something inside of it matches by itself; and how many
  * match. Words must all be in the name of the row or of what it is inside of; `[3]` is an iteration; a status
- * is one too, such as `failed`.
+ * is one too, such as `failed`, and `cut` is what a model did not say to its end.
  * @param {import("./columns.js").Rows} rows @param {Filter} filter @param {number} nowMs since the start */
 export function keep(rows, filter, nowMs) {
   const words = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
   const statuses = words.flatMap((word) => WORDS.get(word) ?? []);
-  const texts = words.filter((word) => !WORDS.has(word));
+  const isOnlyCut = words.includes(CUT);
+  const texts = words.filter((word) => !WORDS.has(word) && word !== CUT);
   if (filter.onlyFailed) statuses.push(FAILED);
   const named = texts.map((word) => rows.names.map((name) => name.toLowerCase().includes(word)));
   const kept = new Uint8Array(rows.count);
   let matches = 0;
   for (let row = 0; row < rows.count; row += 1) {
     const isLeaf = rows.kind[row] === STEP || rows.kind[row] === ATTEMPT;
-    if (!isLeaf && (statuses.length || filter.leastMs)) continue;
+    if (!isLeaf && (statuses.length || filter.leastMs || isOnlyCut)) continue;
     if (!statuses.every((status) => rows.status[row] === status)) continue;
+    if (isOnlyCut && !rows.cut.has(row)) continue;
     if (filter.leastMs && lengthOf(rows, row, nowMs) < filter.leastMs) continue;
     if (!texts.every((word, at) => hasWord(rows, row, word, named[at]))) continue;
     matches += 1;

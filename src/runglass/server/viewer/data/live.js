@@ -6,7 +6,7 @@ import {
 /** @typedef {import("./columns.js").Rows} Rows */
 /** @typedef {{eventType: string, seq: number, at: string, stepId?: string, loopIndex?: number, loopPath?: number[],
  *   iterations?: number, attempt?: number, durationMs?: number, tokens?: {total: number}, costUsd?: string, text?: string,
- *   error?: {code?: string}}} RunEvent */
+ *   error?: {code?: string}, modelCall?: {finishReason?: string}}} RunEvent */
 
 /** Of so many rows inside of a container the worst is looked for each time, of more it is kept. */
 const FEW_ROWS = 64;
@@ -32,9 +32,10 @@ export class LiveRows {
   apply(event) {
     const type = event.eventType;
     if (type === "flow_cancelled" || type === "flow_failed") this.cutOff(event);
+    if (type === "step_model_call") this.noteEnd(event);
     if (type !== "step_started" && type !== "step_resumed" && !(type in ENDS)) return true;
     const stepId = event.stepId ?? "";
-    const path = event.loopPath ?? (event.loopIndex === undefined ? [] : [event.loopIndex]);
+    const path = pathOf(event);
     const row = this.attemptRow(stepId, path, event.attempt ?? 1);
     if (row === NONE) return false;
     const at = Math.max(0, Date.parse(event.at) - this.startedMs);
@@ -43,6 +44,14 @@ export class LiveRows {
       this.current.delete(keyOf(stepId, path));
     } else this.begin(row, at);
     return true;
+  }
+
+  /** Notes whether a model was stopped at its limit of tokens. @param {RunEvent} event */
+  noteEnd(event) {
+    const row = this.current.get(keyOf(event.stepId ?? "", pathOf(event)));
+    if (row === undefined) return;
+    if (event.modelCall?.finishReason === "length") this.rows.cut.add(row);
+    else this.rows.cut.delete(row);
   }
 
   /** @param {number} row @param {number} at */
@@ -192,7 +201,13 @@ export class LiveRows {
     const row = this.attemptOf(step, rows.attempt[step]);
     for (const column of /** @type {const} */ (["status", "start", "end", "tokens", "cost"])) rows[column][row] = rows[column][step];
     if (rows.isGoing(step)) rows.open[row] = 1;
+    if (rows.cut.delete(step)) rows.cut.add(row);
   }
+}
+
+/** @param {RunEvent} event */
+function pathOf(event) {
+  return event.loopPath ?? (event.loopIndex === undefined ? [] : [event.loopIndex]);
 }
 
 /** @param {string} stepId @param {number[]} path */

@@ -17,7 +17,7 @@ export function Toolbar({ model, controls, fieldRef }) {
   const [text, setText] = useState(filter.text);
   const waiting = useRef(/** @type {ReturnType<typeof setTimeout>|undefined} */ (undefined));
   useEffect(() => () => clearTimeout(waiting.current), []);
-  useEffect(() => { if (!filter.text) setText(""); }, [filter]);
+  useEffect(() => setText(filter.text), [filter]);
   const { view } = model;
   const { changes } = model;
   const level = changes.value >= 0 ? view.level : null;

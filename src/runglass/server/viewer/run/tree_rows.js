@@ -110,7 +110,9 @@ function noteOf(rows, row, far) {
   // Beside a bar there is little room, and it says what is counted.
   if (far && rows.isGoing(row)) return `${exact(far.begun)} of ${exact(far.total)}`;
   if (far) return `${exact(far.begun)} of ${count(far.total, "iteration")}`;
-  if (rows.kind[row] === STEP) return rows.attempts[row] > 1 ? count(rows.attempts[row], "attempt") : "";
+  const isCut = rows.cut.has(row);
+  if (rows.kind[row] === STEP) return isCut ? "text cut" : rows.attempts[row] > 1 ? count(rows.attempts[row], "attempt") : "";
+  if (isCut) return "text cut";
   const isLoop = rows.children[row] > 0 && rows.kind[rows.first[row]] === ITERATION;
   if (isLoop) return count(rows.children[row], "iteration");
   return KINDS[rows.kind[row]] === "parallel" ? count(rows.children[row], "branch", "branches") : "";

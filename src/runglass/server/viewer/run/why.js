@@ -2,6 +2,7 @@
 import { html } from "../core/html.js";
 import { titleOf } from "../data/address.js";
 import { CANCELLED, FAILED, NONE, RUNNING, WAITING } from "../data/columns.js";
+import { CUT } from "../data/filter.js";
 import { oneLine } from "../data/format.js";
 import { cancelledBy, remarksOf } from "../data/run.js";
 import { SAID } from "../parts/status.js";
@@ -27,7 +28,10 @@ export function Why({ model, onGo }) {
         ${running >= 0 && html`<button onClick=${() => onGo(running)}>Go there</button>`}</p>`;
     }
     const remarks = run ? remarksOf(run) : "";
-    if (remarks) return html`<p class="why muted"><span class="cut" title=${remarks}>${remarks}</span></p>`;
+    if (remarks) {
+      return html`<p class="why"><b>beware</b> <span class="cut" title=${remarks}>${remarks}</span>
+        ${isKnown && rows.cut.size > 0 && html`<button onClick=${() => model.setFilter({ text: CUT })}>Show what was cut</button>`}</p>`;
+    }
     // Who has followed it has a line here, which is not taken away under the cursor.
     return run && model.stream.value === "ended" ? html`<p class="why muted">It ended while you looked: ${SAID[run.status]}</p>` : null;
   }
