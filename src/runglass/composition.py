@@ -198,7 +198,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 engine=engine,
                 clock=dependencies.clock,
                 pause_limit=timedelta(hours=settings.pause_limit_h),
-                answer_ttl=timedelta(seconds=settings.answer_ttl_s),
+                answer_ttl=timedelta(seconds=settings.kept_for_callers_s),
             )
             removal = RunRemoval(
                 store=store,

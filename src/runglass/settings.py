@@ -30,6 +30,10 @@ class Price(msgspec.Struct, frozen=True):
     cached_input_per_mtok: Decimal | None = None
 
 
+FOLLOWED_S = 10.0
+"""The least time for which content waits in a PostgreSQL for a server whose caller is owed it."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One value of each setting."""
 
@@ -118,7 +122,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(
             ge=0,
             description="seconds after a run's end for which its result is kept for its caller, who may ask"
-            " for a job's or repeat a call",
+            " for a job's or repeat a call; on PostgreSQL no less than 10",
         ),
     ] = 3600.0
     crash_retries: Annotated[
@@ -393,6 +397,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if not is_well_formed(self.bus):
             raise SettingsError("bus is no address as postgresql://user:password@host:5432/database")
         return self.bus
+
+    @property
+    def kept_for_callers_s(self) -> float:
+        """How long after a run's end its result is kept: a server may hear of the end some seconds late."""
+        return self.answer_ttl_s if self.postgres is None else max(self.answer_ttl_s, FOLLOWED_S)
 
     @property
     def database(self) -> Path:

@@ -193,3 +193,10 @@ def test_a_store_of_an_unknown_kind_shows_no_password() -> None:
     with pytest.raises(SettingsError, match="mysql") as raised:
         _ = settings.database
     assert "top5ecret" not in str(raised.value) + repr(settings)
+
+
+def test_answers_on_postgresql_are_kept_longer_than_a_lost_wake_up_costs() -> None:
+    shared = "postgresql://runglass@db.example/runglass"
+    assert Settings(answer_ttl_s=0).kept_for_callers_s == 0
+    assert Settings(answer_ttl_s=0, store=shared).kept_for_callers_s > 2 * Settings().tail_poll_s
+    assert Settings(answer_ttl_s=3600, store=shared).kept_for_callers_s == 3600
