@@ -32,6 +32,7 @@ from runglass.errors import StepFailure
 from runglass.server.bootstrap import new_event_loop, serve
 from runglass.settings import Settings
 from runglass.store.sqlite.store import SqliteStore
+from runglass.worker.process import work
 
 WRITER = "runglass-writer"
 WRITING = ("create_run", "begin_call", "answer_call", "append")
@@ -43,10 +44,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
-    """A server to fork; it kills itself when it passes `point` for the `nth` time, if that is given.
+    """A process to fork; it kills itself when it passes `point` for the `nth` time, if that is given.
 
     At a point of the writer thread it lingers: the other threads may say meanwhile what they should not yet.
-    `clock`, if given, is a file that says by how many seconds its time of day is wrong, see `write_clock`.
+    Where it `serves` nothing it is a worker. `clock`, if given, is a file that says by how many seconds its
+    time of day is wrong, see `write_clock`.
     """
 
     settings: Settings
@@ -54,6 +56,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     point: str | None = None
     nth: int = 1
     linger_s: float = 0.0
+    serves: bool = True
     clock: Path | None = None
 
     def line(self) -> bytes:
@@ -196,7 +199,10 @@ def run_server(start: Start) -> NoReturn:
     status = 1
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(serve(start.settings, ready=_ready))
+            if start.serves:
+                runner.run(serve(start.settings, ready=_ready))
+            else:
+                runner.run(work(start.settings, ready=lambda: _ready("")))
         status = 0
     finally:
         # Not `sys.exit`: what the parent process has open is not this one's to close.

@@ -22,6 +22,7 @@ from tests.prove.clustering.member import Member
 from tests.prove.clustering.network import Balancer
 from tests.prove.clustering.plan import LEASE_S, Fault
 from tests.prove.clustering.polling import until
+from tests.prove.clustering.service import Nats, Service, suffer
 from tests.prove.killing.book import PLACE
 from tests.prove.killing.flows import FLOWS
 from tests.prove.killing.line import TIMEOUT_S, Line, Signal
@@ -37,7 +38,15 @@ RETRY_S = 0.1
 MANY = 1_000_000
 UP_LIMIT_S = 60.0
 NAMES = [*(f"server {n}" for n in range(1, SERVERS + 1)), *(f"worker {n}" for n in range(1, WORKERS + 1))]
-SERVICES = ["postgres"]
+
+
+def has_nats(seed: int) -> bool:
+    """Whether wake-ups go by NATS; in every other seed they go by the database."""
+    return seed % 2 == 0
+
+
+def services(seed: int) -> list[str]:
+    return ["postgres", "nats"] if has_nats(seed) else ["postgres"]
 
 
 class _Pause:
@@ -58,8 +67,11 @@ class Servers:
 class Cluster:
     """The processes, by their names, and ways to speak to them."""
 
-    def __init__(self, postgres: Postgres, outside: Outside, keys: dict[str, str]) -> None:
+    def __init__(self, postgres: Postgres, nats: Nats | None, outside: Outside, keys: dict[str, str]) -> None:
         self.postgres = postgres
+        self._services: dict[str, Service] = {"postgres": postgres}
+        if nats is not None:
+            self._services["nats"] = nats
         self.outside = outside
         self.members: dict[str, Member] = {}
         self.line: Line
@@ -75,7 +87,9 @@ class Cluster:
             async with AsyncExitStack() as stack:
                 outside = await stack.enter_async_context(Outside.serving(seed))
                 postgres = await stack.enter_async_context(Postgres.serving())
-                cluster = cls(postgres, outside, await _furnish(postgres, ignores_fence=ignores_fence))
+                nats = await stack.enter_async_context(Nats.serving()) if has_nats(seed) else None
+                keys = await _furnish(postgres, ignores_fence=ignores_fence)
+                cluster = cls(postgres, nats, outside, keys)
                 await cluster._start(stack, folder)
                 await cluster._connect(stack, seed)
                 yield cluster
@@ -102,20 +116,7 @@ class Cluster:
         if member is not None:
             await member.suffer(fault)
             return
-        postgres = self.postgres
-        match fault.kind:
-            case "kill":
-                await postgres.kill()
-                await asyncio.sleep(fault.lasts_s)
-                await postgres.start()
-            case "restart":
-                await postgres.stop()
-                await asyncio.sleep(fault.lasts_s)
-                await postgres.start()
-            case _:
-                postgres.freeze()
-                await asyncio.sleep(fault.lasts_s)
-                postgres.thaw()
+        await suffer(self._services[fault.target], fault)
 
     async def all_up(self) -> None:
         """Returns when nothing is wrong with any process. Raises AssertionError if that takes too long."""
@@ -159,7 +160,8 @@ class Cluster:
                 stop_grace_s=STOP_GRACE_S,
                 log_level="warning",
             )
-            made = Member.made(name, settings, {"postgres": self.postgres.port}, self._database)
+            ports = {service: each.port for service, each in self._services.items()}
+            made = Member.made(name, settings, ports, self._database)
             self.members[name] = await stack.enter_async_context(made)
 
         async with asyncio.TaskGroup() as starting:

@@ -35,6 +35,7 @@ class Member:
         self._down_s = AGAIN_S
         self._closing = False
         self._is_due = False
+        process.serves = name.startswith("server")
         process.clock = process.settings.data / "clock"
         write_clock(process.clock, 0.0)
 
@@ -114,7 +115,9 @@ class Member:
             self.lives += 1
             who = f"{self.name}, life {self.lives}"
             address = self._address(self._links["postgres"].port, who)
-            process.settings = msgspec.structs.replace(process.settings, store=address)
+            nats = self._links.get("nats")
+            bus = None if nats is None else f"nats://127.0.0.1:{nats.port}"
+            process.settings = msgspec.structs.replace(process.settings, store=address, bus=bus)
             self._is_due = False
             await process.start()
             await process.gone.wait()

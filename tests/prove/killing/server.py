@@ -30,11 +30,13 @@ class KilledServer:
 
     `up` is set while it accepts, `stopping` from the moment that it is told to stop. `points` are all crash
     points that it has been seen to pass; `crashed` is the one at which the last one killed itself, None if it
-    was killed from outside. `clock` is the file with the error of its clock, if it has one.
+    was killed from outside. Where it `serves` nothing it is a worker. `clock` is the file with the error of
+    its clock, if it has one.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, settings: Settings) -> None:
         self.settings = settings
+        self.serves = True
         self.clock: Path | None = None
         self.base_url = f"http://127.0.0.1:{settings.port}/api/v1"
         self.log = settings.data / "server.log"
@@ -86,7 +88,13 @@ class KilledServer:
         self.gone.clear()
         self._known.clear()
         start = Start(
-            settings=self.settings, log=self.log, point=point, nth=nth, linger_s=linger_s, clock=self.clock
+            settings=self.settings,
+            log=self.log,
+            point=point,
+            nth=nth,
+            linger_s=linger_s,
+            serves=self.serves,
+            clock=self.clock,
         )
         assert self._process.stdin is not None
         self._process.stdin.write(start.line())
