@@ -134,6 +134,20 @@ def test_the_ends_alone_are_of_no_use_where_all_is_there(server: RunningServer, 
     assert partial(server, small, Outlines(server.runtime)) is None
 
 
+@pytest.mark.usefixtures("long_runs")
+def test_one_of_a_little_while_ago_is_recent_as_long_as_the_run_goes_on(
+    server: RunningServer, run: RunRecord
+) -> None:
+    going, held = msgspec.structs.replace(run, status="running"), Outlines(server.runtime)
+    assert held.recent(going) is None
+    made = server.call(outline_of(held, going))
+    later, most = run.head + 1, run.head + run.head // outlines.RECENT_PART
+    assert held.recent(msgspec.structs.replace(going, head=later)) is made
+    assert held.recent(msgspec.structs.replace(going, head=most)) is made
+    assert held.recent(msgspec.structs.replace(going, head=2 * most)) is None
+    assert held.recent(msgspec.structs.replace(run, head=later)) is None
+
+
 async def outline_of(held: Outlines, run: RunRecord) -> Outline:
     return await held.of(run)
 

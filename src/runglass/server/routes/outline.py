@@ -45,8 +45,8 @@ OF_SEQ = Parameter(
 PARTIAL = Parameter(
     "partial",
     bool,
-    "true or false: whether, where all rows would take long, the answer may have the beginning and the end of"
-    " the run alone",
+    "true or false: whether, where all rows would take long, the answer may be of a little earlier, or have"
+    " the beginning and the end of the run alone",
     default=False,
     argument="is_partial",
 )
@@ -80,14 +80,17 @@ async def outline(
 ) -> ASGIApp:
     """Rows of the run's tree in pre-order, as columns.
 
-    With `partial` a long run is answered at once: `partial` of the answer says whether rows are missing in
-    between. All are those of a second request without it, whose row numbers are others.
+    With `partial` a long run is answered at once: with rows of a little earlier where the server has
+    these, or else with its beginning and its end, where `partial` of the answer is true. Then all rows are
+    those of a second request without it, whose row numbers are others.
 
     While the run goes on, `trace/stream?after=SEQ` with the `seq` of the answer tells all that happens next.
     A page whose `seq` is another than that of the page before is of another outline: begin again.
     """
-    ends = await request.services.outlines.ends_of(run) if is_partial else None
-    found = ends or await request.services.outlines.of(run, seq=seq)
+    outlines = request.services.outlines
+    recent = outlines.recent(run) if is_partial else None
+    ends = await outlines.ends_of(run) if is_partial and recent is None else None
+    found = recent or ends or await outlines.of(run, seq=seq)
     first = 0 if after is None else after + 1
     parts = found.json_parts(first, limit, partial=ends is not None)
     gzip = Gzip() if accepts_gzip(accept_encoding) else None

@@ -39,6 +39,8 @@ PIECE_ROWS = 2000
 """Attempts that are taken in at a time, which takes some milliseconds."""
 LONG_RUN_EVENTS = 5 * LARGE_RUN_EVENTS
 """Of a run with fewer events the outline is made within some tenths of a second."""
+RECENT_PART = 20
+"""An outline that lacks this part of the events is brought up to date by them sooner than it is made anew."""
 ENDS_BYTES = 128 * 1024
 """About how much is read of the beginning of such a run, and of its end."""
 LOG_BYTES_PER_BYTE = 16
@@ -73,6 +75,13 @@ class Outlines:
         Raises RunUnreadable, RunPurged, StoreError.
         """
         return (await self._found(run, seq)).outline
+
+    def recent(self, run: RunRecord) -> Outline | None:
+        """One that is held of a long run that goes on, and lacks few events; None if there is none."""
+        held = self._held.get(run.no)
+        if held is None or run.ended or run.head < LONG_RUN_EVENTS:
+            return None
+        return held.outline if run.head - held.outline.seq <= run.head // RECENT_PART else None
 
     async def ends_of(self, run: RunRecord) -> Outline | None:
         """That of the first and last attempts alone, some hundreds; None where `of` takes no longer.

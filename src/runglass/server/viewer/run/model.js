@@ -88,6 +88,12 @@ export class RunModel {
     return run !== null && hasEnded(run);
   }
 
+  /** Whether a row has not ended. */
+  goesOn() {
+    for (let row = this.rows.rootFirst; row !== -1; row = this.rows.next[row]) if (this.rows.isGoing(row)) return true;
+    return false;
+  }
+
   latest() {
     let latest = 0;
     for (let row = this.rows.rootFirst; row !== -1; row = this.rows.next[row]) latest = Math.max(latest, this.rows.end[row]);
@@ -103,6 +109,8 @@ export class RunModel {
       const isPartial = (await first).partial;
       if (isPartial) this.showEnds(await first);
       await this.load(isPartial ? undefined : first);
+      // It may have ended after its rows were read, and before its summary was.
+      if (this.hasEnded() && this.goesOn()) await this.load();
       if (!this.hasEnded()) await this.followLive();
     } catch (error) {
       if (!this.abort.signal.aborted) this.problem.value = errorOf(error);
