@@ -154,5 +154,5 @@ def test_the_schema_of_flow_files_is_the_one_that_checks_them(nobody: httpx2.Cli
 
 def test_health_tells_the_version(server: RunningServer, nobody: httpx2.Client) -> None:
     answer = nobody.get(f"{server.address}/health")
-    assert answer.json() == {"status": "ok", "version": runglass.__version__}
+    assert answer.json() == {"status": "ok", "version": runglass.__version__, "executesRuns": True}
     assert answer.headers["x-request-id"]

@@ -212,5 +212,9 @@ def test_a_server_whose_disk_fails_lives_and_recovers(tmp_path: Path) -> None:
             events = frames(http.get(f"/flow-runs/{job}/trace/stream").text)
             assert events[-1].event in ("flow_completed", "flow_failed")
             execute(http, "anything")
-            assert until_health(url, 200) == {"status": "ok", "version": runglass_version}
+            assert until_health(url, 200) == {
+                "status": "ok",
+                "version": runglass_version,
+                "executesRuns": True,
+            }
         assert process.interrupt() == 0

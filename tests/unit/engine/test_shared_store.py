@@ -244,6 +244,20 @@ async def test_a_cancel_cuts_off_a_run_of_another_process(machines: Machines) ->
     watch.cancel()
 
 
+async def test_a_cancel_whose_wake_up_is_lost_is_found_by_the_poll(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runglass.engine.cancel_requests.POLL_S", 0.01)
+    watch = asyncio.create_task(machines.worker.engine.watch_requests())
+    run_id = (await start(machines.front, HOLD)).id
+    await machines.worker.engine.keep_lease()
+    await until_going_on(machines.front, run_id)
+    await machines.front.store.request_cancel(run_id, reason="why")
+    await follow(machines.front, run_id)
+    assert (await types(machines.front, run_id))[-1] == "flow_cancelled"
+    watch.cancel()
+
+
 async def test_a_run_whose_process_died_is_cancelled_by_the_one_that_claims_it(machines: Machines) -> None:
     run_id = (await start(machines.front, HOLD)).id
     await machines.worker.engine.keep_lease()
