@@ -35,6 +35,8 @@ More than 300 lines: one list of classes and one table.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 Failed = TypeVar("Failed", bound=BaseException)
 
 
@@ -348,6 +350,24 @@ STEP_CODES: dict[str, str] = {
 def is_cancellation(error: object) -> bool:
     """Whether the error of an attempt tells that it was cut off, and did not fail by itself."""
     return isinstance(error, dict) and error.get("code") == "CANCELLED"
+
+
+class _Coded(msgspec.Struct, frozen=True):
+    code: msgspec.Raw = msgspec.Raw()
+
+
+_coded = msgspec.json.Decoder(_Coded).decode
+
+
+def is_cancellation_json(error: bytes) -> bool:
+    """As `is_cancellation`, of an error as JSON, of which nothing but the code is decoded."""
+    if b'"CANCELLED"' not in error:
+        return False
+    try:
+        return bytes(_coded(error).code) == b'"CANCELLED"'
+    except (msgspec.ValidationError, RecursionError):
+        # It is a text or a list, or deeper than any error of our own.
+        return False
 
 
 def api_error(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from runglass.errors import is_cancellation
+from runglass.errors import is_cancellation_json
 from runglass.events import (
     FlowCancelled,
     FlowCompleted,
@@ -213,7 +213,8 @@ class RunFold:
             self._totals.retried += 1
         else:
             self._totals.failed += 1
-            self._totals.cancelled += is_cancellation(attempt.error_context)
+            error: Any = json_bytes(attempt, "error_context")
+            self._totals.cancelled += error is not None and is_cancellation_json(bytes(error))
         if how != "completed":
             self._totals.add_failed(attempt)
         self._summary = None

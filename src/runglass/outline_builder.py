@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from runglass.errors import is_cancellation
+from runglass.errors import is_cancellation_json
 from runglass.outline import (
     ATTEMPT,
     CUT,
@@ -141,7 +141,7 @@ class OutlineBuilder:
                     self._latest_ms = latest
             tokens = facts.tokens.total if facts.tokens else 0
             number_of_status = status_of[status]
-            if number_of_status == _FAILED and _is_cancellation(facts.error_context):
+            if number_of_status == _FAILED and is_cancellation_json(bytes(facts.error_context)):
                 number_of_status = _CANCELLED
             if position == self._position:
                 self._add_attempt(attempt, (number_of_status, start, end, tokens, facts.cost_usd))
@@ -293,7 +293,3 @@ class OutlineBuilder:
             parent = self._add_node(Node(None, step_id, "loop", parent))
         number = self._beyond[step_id, loops] = self._add_node(Node(step_id, step_id, "step", parent))
         return number
-
-
-def _is_cancellation(error: msgspec.Raw) -> bool:
-    return bool(bytes(error)) and is_cancellation(msgspec.json.decode(error))

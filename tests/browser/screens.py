@@ -153,7 +153,7 @@ def _streaming(visitor: Visitor, runs: FixedRuns) -> Page:
 
 def _cut_run(visitor: Visitor, runs: FixedRuns) -> Page:
     page = open_run(visitor, runs.cut)
-    page.get_by_role("button", name="Show what was cut").click()
+    page.get_by_role("button", name="Only what was cut").click()
     expect(page.get_by_role("status").filter(has_text="2 found")).to_be_visible()
     expect(page.get_by_role("treeitem", name="describe text cut")).to_have_count(2)
     return page

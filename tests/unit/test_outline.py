@@ -266,13 +266,13 @@ def test_the_nodes_of_a_flow_are_its_steps_and_branches_in_document_order(flow: 
 def test_an_attempt_that_was_cut_off_is_cancelled_and_no_failure() -> None:
     cut_off, error = {"code": "CANCELLED", "message": "m"}, {"code": "CODE_ERROR", "message": "CANCELLED"}
     attempts = [
-        attempt(1, "a", status="failed", error=error),
+        attempt(1, "a", status="failed", error=error | {"line": msgspec.Raw(b"1e999"), "code": "CANCELLED?"}),
         attempt(2, "in_loop", "0", status="completed"),
         attempt(3, "in_loop", "1", 1, status="failed", error=error),
         attempt(3, "in_loop", "1", 2, status="failed", error=cut_off),
         attempt(4, "left", status="failed", error=cut_off),
         attempt(5, "right", status="failed", error="CANCELLED"),
-        attempt(6, "ask", number=1, status="failed", error=cut_off),
+        attempt(6, "ask", number=1, status="failed", error=cut_off | {"line": msgspec.Raw(b"1e999")}),
         attempt(6, "ask", number=2, status="completed"),
     ]
     assert lines(outline_of(attempts)) == [

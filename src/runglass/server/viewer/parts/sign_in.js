@@ -34,7 +34,7 @@ export function SignIn() {
   return html`
     <main class="sign-in">
       <h1>runglass</h1>
-      <p class="muted">Look into the runs of a project. Its API key opens them.</p>
+      <p class="muted">Look into the runs of a project, with its API key.</p>
       ${wasUsed && html`<p class="notice">That link was used already, or is older than a minute.
         ${" "}<code>runglass open</code> makes a new one.</p>`}
       <form onSubmit=${submit}>

@@ -30,7 +30,7 @@ export function Why({ model, onGo }) {
     const remarks = run ? remarksOf(run) : "";
     if (remarks) {
       return html`<p class="why"><b>beware</b> <span class="cut" title=${remarks}>${remarks}</span>
-        ${isKnown && rows.cut.size > 0 && html`<button onClick=${() => model.setFilter({ text: CUT })}>Show what was cut</button>`}</p>`;
+        ${isKnown && rows.cut.size > 0 && html`<${OnlyCut} model=${model} />`}</p>`;
     }
     // Who has followed it has a line here, which is not taken away under the cursor.
     return run && model.stream.value === "ended" ? html`<p class="why muted">It ended while you looked: ${SAID[run.status]}</p>` : null;
@@ -56,6 +56,12 @@ export function Why({ model, onGo }) {
         ${run.error.message && html`: <bdi>${oneLine(run.error.message)}</bdi>`}</span>
       ${row >= 0 && html`<button onClick=${() => onGo(row)}>Go there <kbd>e</kbd></button>`}
     </p>`;
+}
+
+/** Shows those alone of which the text was cut, or all again. @param {{model: import("./model.js").RunModel}} props */
+function OnlyCut({ model }) {
+  const isOn = model.filter.value.text === CUT;
+  return html`<button aria-pressed=${isOn} onClick=${() => model.setFilter({ text: isOn ? "" : CUT })}>Only what was cut</button>`;
 }
 
 /** The first leaf with a status. @param {import("../data/columns.js").Rows} rows @param {number} status

@@ -1,6 +1,6 @@
 // What is said where no run was found, and of which names in the query no run knows.
 import { html, useEffect, useState } from "../core/html.js";
-import { get } from "../core/api.js";
+import { get, me } from "../core/api.js";
 import { namesIn } from "../data/search.js";
 
 /** @typedef {{field: string, name: string}} Named */
@@ -23,7 +23,7 @@ export function Nothing({ query, onAll }) {
         <button onClick=${onAll}>Show all runs</button></div>`
     : html`<div class="empty"><h2>No runs yet</h2>
         <p>Runs of this project appear here as they start. From a terminal:</p>
-        <p><code>runglass run ORG/PROJECT/FLOW --message "Hello"</code></p></div>`;
+        <p><code>${`runglass run ${me.value?.org ?? "ORG"}/${me.value?.project ?? "PROJECT"}/FLOW --message "Hello"`}</code></p></div>`;
 }
 
 /** The names that no run has, as far as one request for each can tell. @param {string} query @param {AbortSignal} abort */
