@@ -282,6 +282,7 @@ def test_an_answer_is_compressed_for_who_can_read_it(
     assert (head.status_code, head.content) == (200, b"")
 
 
+@pytest.mark.usefixtures("long_run")
 def test_a_long_run_is_made_an_outline_of_once(server: RunningServer, http: httpx2.Client) -> None:
     """Made in threads, its rows are in the order of the loop; for the second page no step is read."""
     run = execute(http, "long")
