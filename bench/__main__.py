@@ -43,7 +43,7 @@ FIGURES = (
     "run_list",
     "viewer",
 )
-ON_POSTGRES = ("steps_on_postgres", "claims", "wake_ups")
+ON_POSTGRES = ("steps_on_postgres", "claims", "wake_ups", "failover", "flood")
 """Measured by their names alone: they take minutes, and a machine with more than two processors."""
 IN_A_BROWSER = "viewer"
 

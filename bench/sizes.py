@@ -22,7 +22,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     queued_runs: int = 100_000
     claims: int = 100
     claimers: tuple[int, ...] = (1, 4)
-    server_tails: int = 1000
+    server_tails: tuple[int, ...] = (2, 1000)
     """Over two servers."""
     wake_ups: int = 100
     wake_up_rate: int = 10
@@ -68,11 +68,11 @@ TINY = Sizes(
     queued_runs=200,
     claims=4,
     claimers=(1, 2),
-    server_tails=4,
+    server_tails=(4,),
     wake_ups=8,
     wake_up_rate=20,
-    flood_runs=50,
-    jobs=2,
+    flood_runs=1000,
+    jobs=1,
     requests=40,
     calls=5,
     tails=(2,),

@@ -25,23 +25,28 @@ class _Side(NamedTuple):
 
 
 def rows(stage: Stage) -> Iterator[Row]:
-    found: dict[str, list[dict[str, Any]]] = {}
     with ExitStack() as stack:
         tails = stack.enter_context(child("bench.workers.tails"))
         buses = {NOTIFY: None, NATS: stack.enter_context(nats_server()), POLL: "memory://"}
         sides = {name: _side(stage, stack, bus) for name, bus in buses.items()}
         sending = stack.enter_context(child("bench.workers.fanout"))
         pacer = stack.enter_context(child("bench.workers.pacer"))
-        for _ in range(min(stage.sizes.rounds, ROUNDS)):
-            for name, side in sides.items():
-                found.setdefault(name, []).append(_followed(stage, side, tails))
-            found.setdefault(LIMIT, []).append(_sent(stage, sending, pacer, tails))
+        for count in stage.sizes.server_tails:
+            found: dict[str, list[dict[str, Any]]] = {}
+            for _ in range(min(stage.sizes.rounds, ROUNDS)):
+                for name, side in sides.items():
+                    found.setdefault(name, []).append(_followed(stage, side, tails, count))
+                found.setdefault(LIMIT, []).append(_sent(stage, sending, pacer, tails, count))
+            yield from _rows(stage, count, found)
+
+
+def _rows(stage: Stage, count: int, found: dict[str, list[dict[str, Any]]]) -> Iterator[Row]:
     limit = found.pop(LIMIT)
+    what = f"from an event's commit until {count:,} tails over {SERVERS} servers have it"
     for name, samples in found.items():
         for cut in ("p50", "p99"):
             yield Row(
-                figure=f"from an event's commit until {stage.sizes.server_tails:,} tails over"
-                f" {SERVERS} servers have it, {name}, {cut}",
+                figure=f"{what}, {name}, {cut}",
                 unit="ms",
                 ours=[sample[cut] for sample in samples],
                 limit=[sample[cut] for sample in limit],
@@ -61,7 +66,7 @@ def _side(stage: Stage, stack: ExitStack, bus: str | None) -> _Side:
     )
 
 
-def _followed(stage: Stage, side: _Side, tails: Child) -> dict[str, Any]:
+def _followed(stage: Stage, side: _Side, tails: Child, count: int) -> dict[str, Any]:
     """How late the events of one run arrive at the tails."""
     events = stage.sizes.wake_ups
     run = side.committer.ask(do="begin")
@@ -70,7 +75,7 @@ def _followed(stage: Stage, side: _Side, tails: Child) -> dict[str, Any]:
             address=each.address,
             key=run["key"],
             target=run["target"],
-            tails=stage.sizes.server_tails // SERVERS,
+            tails=count // SERVERS,
             # With the one that ends the run.
             events=events + 1,
             more=number > 0,
@@ -81,7 +86,7 @@ def _followed(stage: Stage, side: _Side, tails: Child) -> dict[str, Any]:
     return tails.ask(committed_s=recorded["committed_s"])
 
 
-def _sent(stage: Stage, sending: Child, pacer: Child, tails: Child) -> dict[str, Any]:
+def _sent(stage: Stage, sending: Child, pacer: Child, tails: Child, count: int) -> dict[str, Any]:
     """How late bytes arrive at as many tails that nobody has to record, store or read."""
     events, rate = stage.sizes.wake_ups, stage.sizes.wake_up_rate
     run = sending.ask(do="begin")
@@ -89,7 +94,7 @@ def _sent(stage: Stage, sending: Child, pacer: Child, tails: Child) -> dict[str,
         address=run["address"],
         key=run["key"],
         target=run["target"],
-        tails=stage.sizes.server_tails,
+        tails=count,
         events=events,
     )
     start_s = time.monotonic() + LEAD_S

@@ -8,11 +8,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-import uvloop
-
 from bench import flows
-from bench.answering import Message, answer
-from runglass.composition import open_runtime
+from bench.answering import Message
+from bench.live_runtime import Work, answer_with
 from runglass.runtime import Runtime
 from runglass.settings import Settings
 
@@ -23,24 +21,17 @@ def _settings(where: str) -> Settings:
     return Settings(data=Path(where), synchronous="FULL")
 
 
-async def _work(runtime: Runtime, message: Message) -> Message:
-    if "steps" in message:
-        await flows.push(runtime, flows.chain(message["steps"]))
+async def _begin(runtime: Runtime) -> Work:
+    async def work(message: Message) -> Message:
+        if "steps" in message:
+            await flows.push(runtime, flows.chain(message["steps"]))
+            return {}
+        project = await runtime.store.ensure_project(flows.ORG, flows.PROJECT)
+        await asyncio.gather(*[flows.run(runtime, project, "chain") for _ in range(message["runs"])])
         return {}
-    project = await runtime.store.ensure_project(flows.ORG, flows.PROJECT)
-    await asyncio.gather(*[flows.run(runtime, project, "chain") for _ in range(message["runs"])])
-    return {}
 
-
-def main() -> None:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        opening = open_runtime(_settings(sys.argv[1]))
-        runtime = runner.run(opening.__aenter__())
-        try:
-            answer(lambda message: runner.run(_work(runtime, message)))
-        finally:
-            runner.run(opening.__aexit__(None, None, None))
+    return work
 
 
 if __name__ == "__main__":
-    main()
+    answer_with(_settings(sys.argv[1]), _begin)

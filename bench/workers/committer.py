@@ -5,24 +5,19 @@ event, or `record`: so many more events of it, so many in a second, and then its
 """
 
 import asyncio
-import queue
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from uuid_utils import uuid7
 
 from bench import flows
-from bench.answering import Message, answer
-from bench.children import READY_S
+from bench.answering import Message
+from bench.live_runtime import Work, answer_with
 from bench.stage import add_key
 from runglass.bus.base import Bus
-from runglass.bus.process_bus import ProcessBus
 from runglass.clock import SystemClock
-from runglass.composition import open_runtime
 from runglass.engine.journal.recorder import Recorder
 from runglass.events import FlowCompleted, RunStarted, StepStarted
 from runglass.fold import RunFold
@@ -121,31 +116,12 @@ class Runs:
         return {"committed_s": committed_s}
 
 
-async def _serve(runs: "queue.SimpleQueue[Runs]", stop: asyncio.Event) -> None:
-    store, bus = [*sys.argv[1:], None][:2]
-    async with open_runtime(Settings(store=store, bus=bus, data=Path("unused"))) as runtime:
-        # The servers must not take the runs for ones that nobody goes on with.
-        await runtime.store.hold_lease(OWNER, until="9999-01-01T00:00:00.000Z", renew=False)
-        if isinstance(runtime.bus, ProcessBus) and not runtime.bus.is_connected:
-            # Every listener is woken once the bus carries.
-            async with runtime.bus.listen("anything") as listener:
-                await listener.wait(READY_S / 2)
-        runs.put(Runs(runtime))
-        await stop.wait()
-
-
-def main() -> None:
-    # The bus lives on between the messages.
-    loop, stop, runs = uvloop.new_event_loop(), asyncio.Event(), queue.SimpleQueue[Runs]()
-    thread = threading.Thread(target=loop.run_until_complete, args=(_serve(runs, stop),))
-    thread.start()
-    try:
-        own = runs.get(timeout=READY_S)
-        answer(lambda message: asyncio.run_coroutine_threadsafe(own.work(message), loop).result())
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
+async def _begin(runtime: Runtime) -> Work:
+    # The servers must not take the runs for ones that nobody goes on with.
+    await runtime.store.hold_lease(OWNER, until="9999-01-01T00:00:00.000Z", renew=False)
+    return Runs(runtime).work
 
 
 if __name__ == "__main__":
-    main()
+    own_store, own_bus = [*sys.argv[1:], None][:2]
+    answer_with(Settings(store=own_store, bus=own_bus, data=Path("unused")), _begin)

@@ -1,0 +1,54 @@
+"""A process that takes runs in and executes none: others do, on the same PostgreSQL.
+
+`python -m bench.workers.submitter STORE`. `flow` stores one in a project, by its text. `submit` queues so
+many runs of a flow and answers with their ids; `jobs` waits for the end of each before the next one, and says
+how long each took.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from bench import flows
+from bench.answering import Message
+from bench.live_runtime import Work, answer_with
+from runglass.flow_parser import parse_flow
+from runglass.run_api import RunRequest
+from runglass.runtime import Runtime, push_flow
+from runglass.settings import Settings
+from runglass.store.records import Project
+from runglass.trace import TERMINAL
+
+
+async def _begin(runtime: Runtime) -> Work:
+    async def work(message: Message) -> Message:
+        project = await runtime.store.ensure_project(flows.ORG, message["project"])
+        if "flow" in message:
+            await push_flow(runtime.store, project, parse_flow(message["flow"]))
+            return {}
+        slug = message["slug"]
+        if "jobs" in message:
+            took_ms = []
+            for _ in range(message["jobs"]):
+                began_s = time.monotonic()
+                await _until_ended(runtime, await _submit(runtime, project, slug))
+                took_ms.append((time.monotonic() - began_s) * 1000)
+            return {"ms": took_ms}
+        return {"ids": [await _submit(runtime, project, slug) for _ in range(message["submit"])]}
+
+    return work
+
+
+async def _submit(runtime: Runtime, project: Project, slug: str) -> str:
+    submitted = await runtime.submit(project, slug, RunRequest(), version=None, trigger_type="api")
+    return submitted.run.id
+
+
+async def _until_ended(runtime: Runtime, run_id: str) -> None:
+    async with runtime.bus.listen(run_id) as listener:
+        while (run := await runtime.store.run(run_id)) is None or run.status not in TERMINAL:
+            await listener.wait(runtime.settings.tail_poll_s)
+
+
+if __name__ == "__main__":
+    answer_with(Settings(store=sys.argv[1], executes_runs=False, data=Path("unused")), _begin)
