@@ -7,6 +7,7 @@ from runglass.flow_parser import parse_flow
 from runglass.run_api import RunRequest
 from runglass.runtime import Runtime, push_flow
 from runglass.store.records import Project
+from runglass.trace import TERMINAL
 
 ORG, PROJECT = "bench", "bench"
 
@@ -58,7 +59,16 @@ async def push(runtime: Runtime, *texts: str) -> Project:
 
 
 async def run(runtime: Runtime, project: Project, slug: str, request: RunRequest | None = None) -> str:
-    """Runs a flow to its end; returns the run's id."""
+    """Runs a flow to its end, here or in a process that shares the store; returns the run's id."""
     submitted = await runtime.submit(project, slug, request or RunRequest(), version=None, trigger_type="api")
-    await submitted.run.outcome()
+    if submitted.run.is_shared:
+        await _until_ended(runtime, submitted.run.id)
+    else:
+        await submitted.run.outcome()
     return submitted.run.id
+
+
+async def _until_ended(runtime: Runtime, run_id: str) -> None:
+    async with runtime.bus.listen(run_id) as listener:
+        while (found := await runtime.store.run(run_id)) is None or found.status not in TERMINAL:
+            await listener.wait(runtime.settings.tail_poll_s)

@@ -16,8 +16,6 @@ from runglass.flow_parser import parse_flow
 from runglass.run_api import RunRequest
 from runglass.runtime import Runtime, push_flow
 from runglass.settings import Settings
-from runglass.store.records import Project
-from runglass.trace import TERMINAL
 
 
 async def _begin(runtime: Runtime) -> Work:
@@ -31,23 +29,16 @@ async def _begin(runtime: Runtime) -> Work:
             took_ms = []
             for _ in range(message["jobs"]):
                 began_s = time.monotonic()
-                await _until_ended(runtime, await _submit(runtime, project, slug))
+                await flows.run(runtime, project, slug)
                 took_ms.append((time.monotonic() - began_s) * 1000)
             return {"ms": took_ms}
-        return {"ids": [await _submit(runtime, project, slug) for _ in range(message["submit"])]}
+        submitted = [
+            await runtime.submit(project, slug, RunRequest(), version=None, trigger_type="api")
+            for _ in range(message["submit"])
+        ]
+        return {"ids": [each.run.id for each in submitted]}
 
     return work
-
-
-async def _submit(runtime: Runtime, project: Project, slug: str) -> str:
-    submitted = await runtime.submit(project, slug, RunRequest(), version=None, trigger_type="api")
-    return submitted.run.id
-
-
-async def _until_ended(runtime: Runtime, run_id: str) -> None:
-    async with runtime.bus.listen(run_id) as listener:
-        while (run := await runtime.store.run(run_id)) is None or run.status not in TERMINAL:
-            await listener.wait(runtime.settings.tail_poll_s)
 
 
 if __name__ == "__main__":
