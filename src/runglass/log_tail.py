@@ -75,6 +75,12 @@ class Tails:
         return sum(window.held_bytes for window in self._windows.values())
 
     @property
+    def lag(self) -> int:
+        """How many events that are read here the slowest tail has yet to take."""
+        windows = self._windows.values()
+        return max((window.head - place.after for window in windows for place in window.places), default=0)
+
+    @property
     def reads_under_way(self) -> int:
         """How many pages are being read from the store for tails that are behind."""
         return len(self._reads)

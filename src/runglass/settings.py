@@ -39,6 +39,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="port to listen on; 0 takes a free one")] = 8080
+    metrics_host: Annotated[
+        str, Meta(description="address on which `/metrics`, `/health` and `/ready` answer without a key")
+    ] = "127.0.0.1"
+    metrics_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        Meta(
+            description="port of `/metrics`; 0 takes a free one. By default none, and there is no `/metrics`"
+        ),
+    ] = None
     data: Annotated[Path, Meta(description="folder of the database")] = Path("runglass-data")
     flows: Annotated[
         Path | None, Meta(description="folder of flow files that are published when they change")
@@ -358,6 +367,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="least severe message that is logged")
     ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"],
+        Meta(description="lines of text, or a JSON object on each line, with the ids of request and run"),
+    ] = "text"
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in self.__struct_fields__}

@@ -114,12 +114,14 @@ def running_server(**settings: Any) -> Iterator[RunningServer]:
 def _serve(settings: Settings, started: "Future[_Started]") -> None:
     # Imported here, so that a test module that only mentions this one does not wait for the web framework.
     from runglass.composition import open_runtime
+    from runglass.metrics.listener import listening
     from runglass.server import new_event_loop, serving
 
     async def until_stopped() -> None:
         stop = asyncio.Event()
         async with (
             open_runtime(settings) as runtime,
+            listening(runtime),
             serving(runtime, host=settings.host, port=settings.port) as address,
         ):
             started.set_result(_Started(address, runtime, asyncio.get_running_loop(), stop))

@@ -4,6 +4,7 @@ import asyncio
 import random
 import sqlite3
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from decimal import Decimal
@@ -1086,3 +1087,28 @@ async def test_a_text_with_a_zero_byte_is_found_nowhere(store: Store) -> None:
     assert await store.attempt_keys(run.no, "s\0") == []
     assert await store.newest_position(run.no, "\0s") is None
     assert await store.session_runs(run.project_id, "\0", after="", limit=9) == []
+
+
+async def test_the_overview_tells_what_has_not_ended(store: Store) -> None:
+    before = await store.overview()
+    assert (before.open_runs, before.waiting, before.oldest_waiting_s, before.leases) == ({}, 0, 0.0, 0)
+    old = str(uuid.UUID(int=(int(time.time() * 1000) - 60_000) << 80))
+    await make_run(store, old)
+    await make_run(store, "run-2", project="other")
+    ended, paused = await make_run(store, "run-3"), await make_run(store, "run-4")
+    await store.append(batch(ended, 0, b"{}", status="completed", ended_at="2026"))
+    await store.append(batch(paused, 0, b"{}", status="paused"))
+    waiting = await store.overview()
+    assert waiting.waiting == 2
+    assert 59 < waiting.oldest_waiting_s < 120
+    await store.hold_lease("me", until="2100-01-01T00:00:00.000Z", renew=False)
+    await store.claim_runs("me", now="2026-01-01T00:00:00.000Z", limit=5)
+    told = await store.overview()
+    assert told.open_runs == {
+        ("acme/demo", "pending"): 1,
+        ("acme/demo", "paused"): 1,
+        ("acme/other", "pending"): 1,
+    }
+    assert (told.waiting, told.oldest_waiting_s, told.leases) == (0, 0.0, 1)
+    pool = store.pool
+    assert pool is None or 0 <= pool.busy <= pool.open <= pool.most

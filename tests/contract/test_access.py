@@ -93,7 +93,7 @@ def test_a_revoked_key_stops_at_once(server: RunningServer) -> None:
 
 
 def test_open_endpoints_need_no_key(server: RunningServer, nobody: httpx2.Client) -> None:
-    for path in ("/health", "/docs", "/docs/openapi.json", "/api/v1/schemas/flow.json"):
+    for path in ("/health", "/ready", "/docs", "/docs/openapi.json", "/api/v1/schemas/flow.json"):
         assert nobody.get(f"{server.address}{path}").status_code == 200
 
 

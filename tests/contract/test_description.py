@@ -28,6 +28,7 @@ BASES = ["/api/v1/flow-runs/{execution_id}", "/api/v1/seq/{org}/{project}/{slug}
 MANAGED = ["", "/versions/{number}", "/publish", "/production"]
 PATHS = {
     "/health",
+    "/ready",
     "/api/v1/flow-runs",
     "/api/v1/flow-runs/histogram",
     "/api/v1/flow-runs/stream",
@@ -75,7 +76,7 @@ def test_every_operation_says_what_an_error_looks_like_and_which_need_a_key(docu
         for operation in item.values():
             assert operation["responses"]["default"] == {"$ref": "#/components/responses/Error"}
             assert "400" not in operation["responses"]
-            open_to_all = path in ("/health", "/api/v1/schemas/flow.json")
+            open_to_all = path in ("/health", "/ready", "/api/v1/schemas/flow.json")
             assert operation.get("security", document["security"]) == ([{}] if open_to_all else [{"key": []}])
     error = document["components"]["responses"]["Error"]["content"]["application/json"]["schema"]
     assert set(error["properties"]["detail"]["properties"]["code"]["enum"]) == set(CODES)

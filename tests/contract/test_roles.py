@@ -17,7 +17,7 @@ from tests.contract.wire import ANYTHING, detail, http_for
 API = "/api/v1"
 FLOW = "/seq/{org}/{project}/{slug}"
 MANAGED = "/flows/{org}/{project}/{slug}"
-OPEN = {("get", "/health"), ("get", f"{API}/schemas/flow.json")}
+OPEN = {("get", "/health"), ("get", "/ready"), ("get", f"{API}/schemas/flow.json")}
 
 
 class Row(NamedTuple):

@@ -21,6 +21,7 @@ from runglass.engine.run_outcome import LeaseLost
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
 from runglass.errors import RunUnreadable, StoreError
+from runglass.measurements import measured
 from runglass.store.records import RunRecord
 
 log = logging.getLogger(__name__)
@@ -185,6 +186,7 @@ class RunClaims:
             finally:
                 if len(claimed) < limit:
                     queue.give_back(project_id, unused=limit - len(claimed))
+            measured.claimed_runs += len(claimed)
             queue.claimed(project_id, limit, [run.id for run in claimed])
             ids |= await self._go_on_with(claimed)
             if len(claimed) < limit:

@@ -257,6 +257,16 @@ class Engine:
         return len(self._active.orphaned)
 
     @property
+    def active(self) -> int:
+        """How many segments go on in this engine."""
+        return len(self._active.tasks)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether runs are being left, and no new ones begun."""
+        return self._gate.closed
+
+    @property
     def set_aside(self) -> int:
         """How many runs this engine has given up on since it began, as they cannot be read."""
         return len(self._active.set_aside)

@@ -45,6 +45,7 @@ from runglass.errors import (
 from runglass.events import FlowCancelled, FlowCompleted, FlowFailed
 from runglass.flow import find_step, step_index
 from runglass.lazy_json import encoded
+from runglass.log_context import run_id
 from runglass.run_api import CaptureMode
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
@@ -110,6 +111,7 @@ class RunTask:
         """Goes on to the end of the segment. Raises RunReleased, and StoreError if it cannot be recorded."""
         self.begun = True
         set_project(self.run.project_id)
+        run_id.set(self.run.id)
         try:
             outcome = await self._outcome()
             self.ended = True

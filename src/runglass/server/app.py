@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 from starlette.types import ASGIApp
 
 from runglass.engine.scheduling.fair_share import FairTurns, Shares
+from runglass.health import HealthCheck
 from runglass.runtime import Runtime
 from runglass.server.app_state import AppState
 from runglass.server.endpoint import Answer, Endpoint
@@ -21,7 +22,6 @@ from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.security.rate_limit import KeyRate, ProjectRate, Rates
 from runglass.server.services.failure_replay import FailureReplay
-from runglass.server.services.health import HealthCheck
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.request_admission import RequestAdmission
 from runglass.server.services.run_diff import AT_ONCE

@@ -5,13 +5,13 @@ from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 from runglass.engine.scheduling.fair_share import FairTurns
+from runglass.health import HealthCheck
 from runglass.runtime import Runtime
 from runglass.server.http.open_calls import OpenCalls
 from runglass.server.http.open_responses import OpenResponses
 from runglass.server.security.browser_sessions import BrowserSessions
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.services.failure_replay import FailureReplay
-from runglass.server.services.health import HealthCheck
 from runglass.server.services.outlines import Outlines
 from runglass.server.services.request_admission import RequestAdmission
 from runglass.server.services.run_import import RunImports

@@ -18,6 +18,7 @@ from runglass.clock import SystemClock
 from runglass.composition import SETTLED_S, open_runtime
 from runglass.engine.supervision import SupervisedTask
 from runglass.errors import RunglassError
+from runglass.metrics.listener import listening
 from runglass.runtime import Runtime
 from runglass.server.app import create_app
 from runglass.server.http.connection_limits import ConnectionLimiter
@@ -64,6 +65,7 @@ async def serve(
     raise_descriptor_limit()
     async with (
         open_runtime(settings) as runtime,
+        listening(runtime),
         serving(runtime, host=settings.host, port=settings.port, tickets=tickets) as address,
     ):
         with stop_signal() as stop:

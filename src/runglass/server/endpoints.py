@@ -23,6 +23,7 @@ from runglass.admin_api import (
     ViewerTicket,
 )
 from runglass.diff.run_diff import AttemptsDiff, RunDiff
+from runglass.health import Health, Readiness
 from runglass.outline import OutlinePage
 from runglass.run_api import (
     CompletedResult,
@@ -64,7 +65,6 @@ from runglass.server.security.authentication import (
     trace_by_id,
     trace_of_flow,
 )
-from runglass.server.services.health import Health
 from runglass.session import SessionPage
 from runglass.timeline import Timeline
 from runglass.trace import RunSummary, StepAttempts, StepTrace, Trace
@@ -565,5 +565,14 @@ ENDPOINTS: list[Endpoint] = [
         SERVER,
         "Whether the server can work",
         Answer((Health,), "The server works; `degraded` says that somebody should look."),
+    ),
+    Endpoint(
+        "GET",
+        "/ready",
+        execute.ready,
+        "open",
+        SERVER,
+        "Whether calls should come here",
+        Answer((Readiness,), "The server takes calls."),
     ),
 ]

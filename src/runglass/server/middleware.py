@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runglass import log_context
 from runglass.engine.scheduling.pacing import REQUEST_S, admit_paced, paced_transfer, set_project
 from runglass.errors import APIError, StoreError, api_error
 from runglass.safe_text import printable
@@ -65,6 +66,7 @@ class ApiMiddleware:
         if scope["type"] != "http":
             raise NotImplementedError(f"this server speaks HTTP only, not {scope['type']}")
         request_id = _request_id(scope)
+        log_context.request_id.set(request_id)
         scope["state"] = {"request_id": request_id}
         answer = _ResponseSender(send, (b"x-request-id", request_id.encode()))
         receive, send = _paced(receive), answer.send

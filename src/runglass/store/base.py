@@ -22,6 +22,7 @@ from runglass.run_api import CaptureMode
 from runglass.run_query import RunQuery
 from runglass.store.import_records import ImportedRun
 from runglass.store.list_records import ChangedRun, FoundRuns, ListPosition, RunCounts
+from runglass.store.overview import PoolUse, StoreOverview
 from runglass.store.records import (
     NO_RETENTION,
     ApiKey,
@@ -70,6 +71,13 @@ class Store(Protocol):
 
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc: object) -> None: ...
+
+    @property
+    def pool(self) -> PoolUse | None:
+        """The connections of this process; None where a store has none that could run out."""
+
+    async def overview(self) -> StoreOverview:
+        """How much has not ended, over all processes; costs a look-up for each project and status."""
 
     async def check_write(self) -> None:
         """Writes something that needs room, commits it and leaves nothing behind. Raises StoreError."""

@@ -68,6 +68,17 @@ if TYPE_CHECKING:
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Least severe message that is logged.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Lines of text, or a JSON object on each line.",
+)
+@click.option(
+    "--metrics-port",
+    type=options.WholeNumber(min=0, max=65535),
+    metavar="PORT",
+    help="Port of /metrics, which asks for no key, on 127.0.0.1. By default none.",
+)
 @click.option("--open", "opens", is_flag=True, help="Print a link to the viewer, and open it in a browser.")
 def serve(opens: bool, **flags: str | int | bool | Path | None) -> None:
     """Serve flows and runs until Ctrl-C; prints `ready URL` once it accepts connections.
@@ -78,7 +89,7 @@ def serve(opens: bool, **flags: str | int | bool | Path | None) -> None:
     """
     # Each flag is the setting of that name.
     settings = read_settings(flags, warn=warn)
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     # Imported here, so that no other command waits for the web framework.
     with loading():
         from runglass.server import new_event_loop

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from rich.console import Console
@@ -112,10 +112,16 @@ class _Plain(logging.Formatter):
         return clean(super().format(record)).replace("\n", "\n    ")
 
 
-def log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str, form: Literal["text", "json"] = "text") -> None:
     """Sends the log of Runglass from `level` on, and warnings of the libraries under it, to stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if form == "json":
+        # Imported here: most commands have no such log.
+        from runglass.cli.terminal.json_log import JsonLog
+
+        handler.setFormatter(JsonLog())
+    else:
+        handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("runglass").setLevel(level.upper())
 

@@ -19,6 +19,7 @@ from runglass.engine.scheduling.pacing import LARGE_WRITE_BYTES, note_activity, 
 from runglass.errors import PermanentStoreError, StoreError
 from runglass.events import KnownEvent, RunStarted, encode_event
 from runglass.fold import RunFold, StepChange
+from runglass.measurements import measured
 from runglass.money import ZERO, subtract_usd
 from runglass.store.base import Store
 from runglass.store.records import NO_NUMBERS, Append, Checkpoint, RunNumbers, RunRecord
@@ -169,6 +170,7 @@ class Recorder:
         data = encode_event(event)
         self.log_bytes += len(data)
         self._events.append(data)
+        measured.note(event)
         for change in self._fold.apply(event):
             self._changes[change.position, change.step.attempt] = change
         if checkpoint is not None:
@@ -319,7 +321,7 @@ class Recorder:
         # The store takes appends in the order in which they are made, so they need not wait for each other;
         # one behind another that failed is refused by its head.
         try:
-            await self._store.append(batch)
+            await measured.append(self._store.append(batch))
         except StoreError as error:
             self.fail(error)
             return

@@ -23,7 +23,7 @@ from runglass.server.http.request_connection import EXTENSION, RequestConnection
 from runglass.server.http.request_framing import WATCHED, fault_of
 from runglass.server.http.response_writer import HeadBufferingTransport, UnchunkedTransport
 
-HEALTH = b"/health"
+PROBES = (b"/health", b"/ready")
 
 MOST_AHEAD = 16
 """The most requests that wait on one connection for the responses before them."""
@@ -73,7 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._probe: asyncio.TimerHandle | None = None
         """The next probe of a half-closed connection."""
         self._is_for_health = False
-        """Whether the request is for `/health` and so beyond the limits. The request behind it is not."""
+        """Whether the request is a probe and so beyond the limits. The request behind it is not."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, HeadBufferingTransport(transport, self.loop)))
@@ -173,7 +173,7 @@ class HttpProtocol(HttpToolsProtocol):
         first = self._answering is None
         try:
             if first:
-                self._is_for_health = self.url.startswith(HEALTH) and self.url.partition(b"?")[0] == HEALTH
+                self._is_for_health = self.url.startswith(PROBES) and self.url.partition(b"?")[0] in PROBES
                 self._limiter.begin(self, always=self._is_for_health)
             elif self._is_for_health:
                 self._limiter.begin_next(self)

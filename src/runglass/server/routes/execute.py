@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from runglass.errors import api_error
 from runglass.flow import flow_schema
+from runglass.health import Health, Readiness
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, error_headers
@@ -43,7 +44,17 @@ async def health(request: ApiRequest) -> Response:
     A write is tried, at most once a second. `setAside` counts runs whose rows cannot be read.
     """
     found = await request.services.health.report()
-    if found.status != "unavailable":
+    return _state(request, found, is_well=found.status != "unavailable")
+
+
+async def ready(request: ApiRequest) -> Response:
+    """200 where calls should come here, 503 while the store does not answer or the server stops."""
+    found = await request.services.health.readiness()
+    return _state(request, found, is_well=found.status == "ready")
+
+
+def _state(request: ApiRequest, found: Health | Readiness, *, is_well: bool) -> Response:
+    if is_well:
         return answer(found)
     message = "; ".join(found.reasons)
     log.error("request %s: unavailable: %s", request.id, message)

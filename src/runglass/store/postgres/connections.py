@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import asyncpg
 
 from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, StoreUnreachable, ValueTooLarge
+from runglass.store.overview import PoolUse
 from runglass.store.postgres.prepared_statements import PreparingConnect
 from runglass.store_address import shown_address
 
@@ -136,6 +137,14 @@ class Connections:
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
+
+    @property
+    def pool(self) -> PoolUse | None:
+        """How many connections there are, None while the store is not open."""
+        if self._pool is None:
+            return None
+        size = self._pool.get_size()
+        return PoolUse(size - self._pool.get_idle_size(), size, CONNECTIONS)
 
     async def read(self, work: Work[Result]) -> Result:
         """Runs `work` on a connection, and again on another one where that is lost."""

@@ -23,6 +23,7 @@ from runglass.store.postgres.imports import Imports
 from runglass.store.postgres.kept_outlines import KeptOutlines
 from runglass.store.postgres.leases import Leases
 from runglass.store.postgres.migrations import migrate_postgres, migrations
+from runglass.store.postgres.overview import Overview
 from runglass.store.postgres.removal import Removal
 from runglass.store.postgres.run_creation import RunCreation
 from runglass.store.postgres.run_lists import RunLists
@@ -42,6 +43,7 @@ class PostgresStore(
     Expiry,
     Removal,
     Audit,
+    Overview,
 ):
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 

@@ -18,6 +18,7 @@ from runglass.store.sqlite.expiry import Expiry
 from runglass.store.sqlite.imports import Imports
 from runglass.store.sqlite.kept_outlines import KeptOutlines
 from runglass.store.sqlite.leases import Leases
+from runglass.store.sqlite.overview import Overview
 from runglass.store.sqlite.removal import Removal
 from runglass.store.sqlite.run_lists import RunLists
 from runglass.store.sqlite.runs import Runs
@@ -36,6 +37,7 @@ class SqliteStore(
     Expiry,
     Removal,
     Audit,
+    Overview,
 ):
     """A store in one file. `synchronous`: a commit survives a power cut (FULL) or a crash of the process."""
 

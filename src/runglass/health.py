@@ -1,4 +1,4 @@
-"""The health of the server, as `/health` reports it.
+"""The health of a process, as `/health` reports it, and whether calls should come to it, as `/ready` does.
 
 A store that can be read may still refuse writes, as on a full disk, so a write is tried.
 """
@@ -38,6 +38,13 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     set_aside: int = 0
 
 
+class Readiness(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """`ready`, or `unready` with the reasons for which calls should go to another process."""
+
+    status: Literal["ready", "unready"]
+    reasons: list[str] = []
+
+
 class HealthCheck:
     """Checks the health of a runtime."""
 
@@ -69,6 +76,12 @@ class HealthCheck:
             reasons=[*stopped, *weak],
             set_aside=set_aside,
         )
+
+    async def readiness(self) -> Readiness:
+        """Whether the process takes calls or claims runs: its store answers, and it is not stopping."""
+        reasons = ["the process is being stopped"] if self._runtime.engine.is_stopping else []
+        reasons += filter(None, [await self._read_fault(), await self._write_fault()])
+        return Readiness(status="unready" if reasons else "ready", reasons=reasons)
 
     async def _read_fault(self) -> str | None:
         try:

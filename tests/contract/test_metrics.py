@@ -1,0 +1,227 @@
+"""`/metrics`, on a listener of its own, and whether calls should come to a process."""
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from runglass import health
+from runglass.api_keys import ROLES
+from runglass.errors import RunglassError, StoreError
+from runglass.metrics import listener
+from runglass.testing import RunningServer, running_server
+from tests.contract.wire import ANYTHING, execute, http_for
+from tests.prove.killing.server import free_port
+
+FAILS = """
+slug: fails
+steps:
+  - {id: ask, type: llm, model: echo, prompt: "hello"}
+  - {id: bad, type: code, code: 'raise ValueError("no")', retry: {max_attempts: 2, initial_delay_ms: 0}}
+"""
+
+
+class Watched:
+    """A server and the address of its metrics."""
+
+    def __init__(self, server: RunningServer, port: int) -> None:
+        self.server = server
+        self.port = port
+        self.address = f"http://127.0.0.1:{port}"
+
+    def samples(self) -> dict[str, float]:
+        """Each sample of Runglass, by its name with labels."""
+        answer = httpx2.get(f"{self.address}/metrics", timeout=10)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain; version=")
+        return {
+            f"{sample.name}{sorted(sample.labels.items()) or ''}": sample.value
+            for family in text_string_to_metric_families(answer.text)
+            for sample in family.samples
+        }
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Watched]:
+    port = free_port()
+    with running_server(metrics_port=port) as server:
+        server.push(ANYTHING)
+        server.push(FAILS)
+        yield Watched(server, port)
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the store said is not taken for true a moment later, nor what a write told."""
+    monkeypatch.setattr(listener, "OVERVIEW_S", 0.0)
+    monkeypatch.setattr(health, "CHECK_EVERY_S", 0.0)
+
+
+def ask(port: int, sent: bytes) -> bytes:
+    """What comes back until the connection is closed."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(sent)
+        got = b""
+        while part := connection.recv(1 << 16):
+            got += part
+        return got
+
+
+def test_runs_attempts_appends_and_model_calls_are_counted(watched: Watched) -> None:
+    before = watched.samples()
+    key = watched.server.make_key("acme", "demo", "run")
+    with http_for(watched.server, key) as http:
+        http.post("/seq/acme/demo/fails/execute", json={"parameters": {}})
+    after = watched.samples()
+    new = {name: value - before.get(name, 0.0) for name, value in after.items()}
+    assert new["runglass_ended_runs_total[('status', 'failed')]"] == 1
+    assert new["runglass_attempt_seconds_count[('outcome', 'completed')]"] == 1
+    assert new["runglass_attempt_seconds_count[('outcome', 'retrying')]"] == 1
+    assert new["runglass_attempt_seconds_count[('outcome', 'failed')]"] == 1
+    assert new["runglass_append_seconds_count"] > 2
+    assert new["runglass_append_seconds_bucket[('le', '+Inf')]"] == new["runglass_append_seconds_count"]
+    assert new["runglass_append_seconds_sum"] > 0
+    assert new["runglass_model_calls_total[('outcome', 'ok'), ('provider', 'other')]"] == 1
+    assert new["runglass_tokens_total[('kind', 'prompt'), ('provider', 'other')]"] > 0
+    assert after["runglass_ready"] == after["runglass_store_up"] == after["runglass_bus_connected"] == 1
+
+
+def test_no_label_is_of_a_run_a_flow_or_a_step(watched: Watched) -> None:
+    key = watched.server.make_key("acme", "demo", "run")
+    with http_for(watched.server, key) as http:
+        run = execute(http, "anything")
+    samples = watched.samples()
+    labels = {
+        name.partition("[")[2].split("'")[1]
+        for name in samples
+        if name.startswith("runglass_") and "[" in name
+    }
+    assert labels <= {"le", "outcome", "status", "provider", "project", "kind", "task", "version"}
+    text = " ".join(samples)
+    assert not any(word in text for word in (run, "anything", "fails", key))
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_store_that_is_away_is_told_and_the_rest_goes_on(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> Any:
+        raise StoreError("the store is away")
+
+    assert httpx2.get(f"{watched.server.address}/ready").json() == {"status": "ready"}
+    assert "runglass_queue_runs" in watched.samples()
+    with monkeypatch.context() as patch:
+        for name in ("overview", "project", "check_write"):
+            patch.setattr(watched.server.runtime.store, name, away)
+        samples = watched.samples()
+        assert samples["runglass_store_up"] == samples["runglass_ready"] == 0
+        assert "runglass_queue_runs" not in samples
+        assert samples["runglass_append_seconds_count"] > 0
+        for address in (watched.address, watched.server.address):
+            answer = httpx2.get(f"{address}/ready")
+            assert answer.status_code == 503
+            assert answer.json()["status"] == "unready"
+            assert answer.json()["reasons"] == ["the store cannot be read", "the store takes no writes"]
+    assert watched.samples()["runglass_store_up"] == 1
+    for address in (watched.address, watched.server.address):
+        assert httpx2.get(f"{address}/ready").json() == {"status": "ready"}
+
+
+def test_a_process_that_is_being_stopped_is_well_and_not_ready() -> None:
+    port = free_port()
+    with running_server(metrics_port=port) as server:
+        server.call(server.runtime.engine.stop())
+        for address in (server.address, f"http://127.0.0.1:{port}"):
+            assert httpx2.get(f"{address}/health").status_code == 200
+            answer = httpx2.get(f"{address}/ready")
+            assert answer.status_code == 503
+            assert answer.json()["reasons"] == ["the process is being stopped"]
+
+
+def test_the_api_has_no_metrics_whatever_the_key(watched: Watched) -> None:
+    for role in ROLES:
+        with http_for(watched.server, watched.server.make_key("acme", "demo", role)) as http:
+            for path in (f"{watched.server.address}/metrics", "/metrics"):
+                assert http.get(path).status_code == 404
+
+
+def test_health_is_the_same_on_both(watched: Watched) -> None:
+    here = httpx2.get(f"{watched.address}/health")
+    assert here.status_code == 200
+    assert here.json() == httpx2.get(f"{watched.server.address}/health").json()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /other HTTP/1.1\r\n\r\n", 404),
+        (b"GET /metrics/../../etc/passwd HTTP/1.1\r\n\r\n", 404),
+        (b"POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 405),
+        (b"\x16\x03\x01 \xff\xfe\r\n\r\n", 400),
+        (b"GET /metrics\r\n\r\n", 400),
+        (b"GET /health?x=1 HTTP/1.0\r\nHost: \x00\xff\r\n\r\n", 200),
+    ],
+)
+def test_odd_requests_are_answered(watched: Watched, sent: bytes, status: int) -> None:
+    head, _, body = ask(watched.port, sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Content-Length: %d\r\n" % len(body) in head
+
+
+def test_a_head_has_no_body(watched: Watched) -> None:
+    head, _, body = ask(watched.port, b"HEAD /metrics HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert body == b""
+
+
+def test_who_talks_too_much_is_slow_or_comes_in_crowds_is_dropped(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ask(watched.port, b"GET / HTTP/1.1\r\nx: " + b"y" * 20_000) == b""
+    monkeypatch.setattr(listener, "REQUEST_S", 0.2)
+    assert ask(watched.port, b"GET /metrics HTTP/1.1\r\n") == b""
+    monkeypatch.undo()
+    crowd = [socket.create_connection(("127.0.0.1", watched.port)) for _ in range(listener.CONNECTIONS)]
+    try:
+        assert ask(watched.port, b"GET /metrics HTTP/1.1\r\n\r\n") == b""
+    finally:
+        for each in crowd:
+            each.close()
+    assert watched.samples()["runglass_store_up"] == 1
+
+
+def test_an_address_in_use_is_told_with_the_settings(watched: Watched) -> None:
+    with (
+        pytest.raises(
+            RunglassError, match=r"for metrics: .*; stop what uses .* metrics_host and metrics_port"
+        ),
+        running_server(metrics_port=watched.port),
+    ):
+        pass
+
+
+def test_each_metric_of_the_dashboard_is_there(watched: Watched) -> None:
+    page = msgspec.json.decode((Path(__file__).parents[2] / "deploy/grafana/runglass.json").read_bytes())
+    text = httpx2.get(f"{watched.address}/metrics").text
+    parts = {"counter": [("total",)], "histogram": [("bucket",), ("count",), ("sum",)]}
+    told = {
+        "_".join((family.name, *part))
+        for family in text_string_to_metric_families(text)
+        for part in parts.get(family.type, [()])
+    }
+    expressions = [target["expr"] for panel in page["panels"] for target in panel.get("targets", [])]
+    named = {name for each in expressions for name in re.findall(r"\b(?:runglass|process)_\w+", each)}
+    assert len(expressions) > 15
+    assert named - told == ON_POSTGRES
+    ids = [panel["id"] for panel in page["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+ON_POSTGRES = {"runglass_store_pool_busy", "runglass_store_pool_open", "runglass_store_pool_most"}
+"""What a SQLite file does not have; `test_store.py` has it on PostgreSQL."""

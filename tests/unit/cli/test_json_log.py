@@ -1,0 +1,89 @@
+"""The log as JSON."""
+
+import json
+import logging
+import sys
+from typing import Any
+
+import pytest
+
+from runglass import log_context
+from runglass.cli.terminal.json_log import JsonLog
+from runglass.engine.scheduling.pacing import current_project
+from runglass.testing import running_server
+from tests.contract.wire import http_for
+
+FAILS = """
+slug: fails
+steps: [{id: bad, type: code, code: 'raise ValueError("a secret sk-1234567890abcdef")'}]
+"""
+
+
+def line(message: str, *arguments: object, failure: bool = False) -> dict[str, Any]:
+    about = sys.exc_info() if failure else None
+    record = logging.LogRecord("runglass.x", logging.WARNING, "x.py", 1, message, arguments, about)
+    text = JsonLog().format(record)
+    assert text.isascii()
+    assert "\n" not in text
+    told: dict[str, Any] = json.loads(text)
+    return told
+
+
+def test_a_line_is_an_object_without_what_is_not_known() -> None:
+    told = line("%s is away", "it")
+    assert told.pop("at").endswith("Z")
+    assert told == {"level": "warning", "logger": "runglass.x", "message": "it is away"}
+
+
+def test_a_line_has_the_ids_of_what_it_is_about() -> None:
+    kept = log_context.request_id.set("req-1"), log_context.run_id.set("run-1"), current_project.set(7)
+    try:
+        told = line("x")
+    finally:
+        log_context.request_id.reset(kept[0])
+        log_context.run_id.reset(kept[1])
+        current_project.reset(kept[2])
+    assert (told["requestId"], told["runId"], told["projectId"]) == ("req-1", "run-1", 7)
+
+
+def test_a_failure_and_hostile_text_stay_on_one_line() -> None:
+    try:
+        raise ValueError("first\n2026 ERROR forged \x1b[31m\ud800")
+    except ValueError:
+        told = line('quote " and\nline \u202e', failure=True)
+    assert told["message"] == 'quote " and\nline \u202e'
+    assert "ValueError: first\n2026 ERROR forged" in told["failure"]
+
+
+def test_what_a_server_logs_names_the_request_and_the_run_and_has_no_content(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines: list[dict[str, Any]] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(json.loads(JsonLog().format(record)))
+
+    async def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a fault of the server")
+
+    log, handler = logging.getLogger("runglass"), Kept()
+    log.addHandler(handler)
+    try:
+        with running_server() as server:
+            server.push(FAILS)
+            with http_for(server, server.key) as http:
+                headers = {"X-Request-Id": "mine-1"}
+                http.post("/seq/acme/demo/fails/execute", json={"parameters": {}}, headers=headers)
+                monkeypatch.setattr(server.runtime.store, "runs", fail)
+                answer = http.get("/flow-runs", headers=headers)
+                assert answer.status_code == 500
+                assert answer.headers["x-request-id"] == "mine-1"
+                insane = http.get("/flow-runs/x", headers={"X-Request-Id": "a b\tc"})
+                assert insane.headers["x-request-id"] != "a b\tc"
+    finally:
+        log.removeHandler(handler)
+    (failed,) = [each for each in lines if "a fault of the server" in each.get("failure", "")]
+    assert failed["requestId"] == "mine-1"
+    assert failed["projectId"] > 0
+    assert "sk-1234567890abcdef" not in json.dumps(lines)
