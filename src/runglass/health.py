@@ -79,7 +79,7 @@ class HealthCheck:
 
     async def readiness(self) -> Readiness:
         """Whether the process takes calls or claims runs: its store answers, and it is not stopping."""
-        reasons = ["the process is being stopped"] if self._runtime.engine.is_stopping else []
+        reasons = ["the process is being stopped"] if self._runtime.engine.gate.closed else []
         reasons += filter(None, [await self._read_fault(), await self._write_fault()])
         return Readiness(status="unready" if reasons else "ready", reasons=reasons)
 

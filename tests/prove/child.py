@@ -202,7 +202,7 @@ def run_server(start: Start) -> NoReturn:
             if start.serves:
                 runner.run(serve(start.settings, ready=_ready))
             else:
-                runner.run(work(start.settings, ready=lambda: _ready("")))
+                runner.run(work(start.settings, ready=lambda _: _ready("")))
         status = 0
     finally:
         # Not `sys.exit`: what the parent process has open is not this one's to close.

@@ -23,7 +23,7 @@ removal request requests response responses result retries routes routing rows r
 schema schemas security selector serve server service services settings spans spec sql sqlite sse state
 stream streaming syntax table task template terminal terminate testing text threads time token tool
 transform transport types uvicorn validation value view views watch watcher without writer
-condition credentials held index search signals
+condition creation credentials held index prepared search signals statements
 ai area columns compare cookie document gen header imported link login metrics nats new origin
 otlp overview parts perfetto progress ranking same show splitter styles tree vendor
 """

@@ -186,7 +186,6 @@ class RunClaims:
             finally:
                 if len(claimed) < limit:
                     queue.give_back(project_id, unused=limit - len(claimed))
-            measured.claimed_runs += len(claimed)
             queue.claimed(project_id, limit, [run.id for run in claimed])
             ids |= await self._go_on_with(claimed)
             if len(claimed) < limit:
@@ -217,6 +216,7 @@ class RunClaims:
         """Goes on with claimed runs, for which there are places; returns their ids."""
         ids: set[str] = set()
         active, queue = self._active, self._queue
+        measured.claimed_runs += len(claimed)
         for run in claimed:
             # Until the run goes on, it can be cancelled; one that cannot be read yet is let go again.
             active.orphaned.setdefault(run.id, StopRequest())

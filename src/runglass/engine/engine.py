@@ -75,13 +75,13 @@ class Engine:
         self.memory = memory or MemoryBudget()
         self._store = store
         self.shares_store = shares_store
-        self._gate = DrainGate()
+        self.gate = DrainGate()
         context = EngineContext(
             store=store,
             bus=bus,
             dependencies=dependencies,
             make_capture=make_capture,
-            gate=self._gate,
+            gate=self.gate,
             crash_retries=crash_retries,
             budgets=Budgets(store),
             memory=self.memory,
@@ -132,11 +132,11 @@ class Engine:
 
         The process that claims them next, be it after a restart, goes on with them.
         """
-        if self._gate.closed and not self._active.tasks:
+        if self.gate.closed and not self._active.tasks:
             return
-        if self._gate.inside and grace_s:
-            log.info("stopping: %d steps have up to %g s to end", self._gate.inside, grace_s)
-        await self._gate.close(grace_s)
+        if self.gate.inside and grace_s:
+            log.info("stopping: %d steps have up to %g s to end", self.gate.inside, grace_s)
+        await self.gate.close(grace_s)
         await self._claims.release()
         self.queue.close(
             RunReleased("the process was stopped before there was a place for the run"), _stopping()
@@ -201,7 +201,7 @@ class Engine:
         if queued is not None:
             self.queue.stored(queued)
         await self._idle.tell_queued(run)
-        if self._gate.closed:
+        if self.gate.closed:
             self.queue.leave(run_id, RunReleased("the process was stopped before there was a place"))
         if queued is None:
             self._claims.look()
@@ -257,16 +257,6 @@ class Engine:
         return len(self._active.orphaned)
 
     @property
-    def active(self) -> int:
-        """How many segments go on in this engine."""
-        return len(self._active.tasks)
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether runs are being left, and no new ones begun."""
-        return self._gate.closed
-
-    @property
     def set_aside(self) -> int:
         """How many runs this engine has given up on since it began, as they cannot be read."""
         return len(self._active.set_aside)
@@ -300,7 +290,7 @@ class Engine:
         self._claims.fill()
 
     def _refuse_when_stopping(self) -> None:
-        if self._gate.closed:
+        if self.gate.closed:
             raise _stopping()
 
 

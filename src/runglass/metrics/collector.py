@@ -64,7 +64,9 @@ class RuntimeCollector(Collector):
             return
         yield _gauge("queue_runs", "Runs that wait for a process, over all.", overview.waiting)
         yield _gauge("queue_oldest_seconds", "Age of the oldest of them.", overview.oldest_waiting_s)
-        yield _gauge("leases", "Processes that hold a lease on runs.", overview.leases)
+        yield _gauge(
+            "leases", "Processes, by their leases: those that only take calls have one, too.", overview.leases
+        )
         runs = GaugeMetricFamily(
             "runglass_runs", "Runs that have not ended, over all processes.", labels=("project", "status")
         )
@@ -76,7 +78,7 @@ class RuntimeCollector(Collector):
         runtime = self._runtime
         engine, tails, pool = runtime.engine, runtime.tails, runtime.store.pool
         yield _gauge("executes_runs", "1 where this process executes runs.", runtime.settings.executes_runs)
-        yield _gauge("active_runs", "Runs that go on in this process.", engine.active)
+        yield _gauge("active_runs", "Runs that go on in this process.", engine.queue.held)
         yield _gauge("set_aside_runs", "Runs that this process cannot read.", engine.set_aside)
         yield _gauge("tails", "Runs that are followed from this process.", tails.followed_runs)
         yield _gauge("tail_held_bytes", "Events kept for slow followers.", tails.held_bytes)

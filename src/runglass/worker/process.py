@@ -5,6 +5,7 @@ from collections.abc import Callable
 from uvicorn.loops.auto import auto_loop_factory
 
 from runglass.composition import open_runtime
+from runglass.metrics.listener import listening
 from runglass.settings import Settings, SettingsError
 from runglass.signals import stop_signal
 
@@ -12,8 +13,10 @@ new_event_loop = auto_loop_factory()
 """Makes the fastest event loop there is: `asyncio.Runner(loop_factory=new_event_loop)`."""
 
 
-async def work(settings: Settings, *, ready: Callable[[], None]) -> None:
+async def work(settings: Settings, *, ready: Callable[[str | None], None]) -> None:
     """Executes runs until SIGINT or SIGTERM; calls `ready` once it claims them.
+
+    What is handed to `ready` is the address of `/metrics`, `/health` and `/ready`, where there is one.
 
     Steps that go on then may end for `stop_grace_s`, and the runs are left to other processes. Raises
     RunglassError where the worker cannot start. Runs in the main thread, which gets the signals.
@@ -26,7 +29,9 @@ async def work(settings: Settings, *, ready: Callable[[], None]) -> None:
         )
     if not settings.executes_runs:
         raise SettingsError("executes_runs is false, and to execute runs is all that a worker does")
-    async with open_runtime(settings):
+    async with open_runtime(settings) as runtime, listening(runtime) as watched_at:
         with stop_signal() as stop:
-            ready()
+            ready(watched_at)
             await stop.wait()
+        # While steps end, those who watch are told so.
+        await runtime.engine.stop(grace_s=settings.stop_grace_s)

@@ -8,7 +8,7 @@ import click
 from runglass.cli import options
 from runglass.cli.import_without_gc import loading
 from runglass.cli.process_memory import tune_memory
-from runglass.cli.terminal.output import log_to_stderr, stdout, warn, write_line
+from runglass.cli.terminal.output import log_to_stderr, note, stdout, warn, write_line
 from runglass.run_api import CaptureMode
 from runglass.settings import Settings
 from runglass.settings_reader import read_settings
@@ -38,6 +38,24 @@ from runglass.settings_reader import read_settings
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Least severe message that is logged.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Lines of text, or a JSON object on each line.",
+)
+@click.option(
+    "--host",
+    "metrics_host",
+    metavar="ADDRESS",
+    help="Address of /metrics, /health and /ready, which ask for no key. By default 127.0.0.1.",
+)
+@click.option(
+    "--port",
+    "metrics_port",
+    type=options.WholeNumber(min=0, max=65535),
+    metavar="PORT",
+    help="Their port; 0 takes a free one. By default none.",
+)
 def worker(**flags: str | int | None) -> None:
     """Execute runs that servers on the same PostgreSQL take in.
 
@@ -46,15 +64,17 @@ def worker(**flags: str | int | None) -> None:
     """
     # Each flag is the setting of that name.
     settings = read_settings(flags, warn=warn)
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     with loading():
         from runglass.worker.process import new_event_loop, work
     tune_memory()
 
-    def announce() -> None:
+    def announce(watched_at: str | None) -> None:
         console = stdout()
         write_line(console, f"ready {_place(settings)}")
         console.file.flush()
+        if watched_at is not None:
+            note(f"{watched_at} has /metrics, /health and /ready")
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(work(settings, ready=announce))
