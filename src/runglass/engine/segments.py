@@ -20,8 +20,8 @@ from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
 from runglass.engine.scheduling.offloading import offload
 from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.errors import APIError, StoreError, api_error
-from runglass.store.records import Checkpoint
+from runglass.errors import APIError, CommitUncertain, StoreError, api_error
+from runglass.store.records import Checkpoint, RunRecord
 
 
 class NextSegments:
@@ -71,9 +71,7 @@ class NextSegments:
             finally:
                 self._free_place(paused.run.project_id)
         begun = SegmentSpec(plan=plan, segment=with_stored_content(segment, outputs))
-        run = await self._store.resume_run(paused.run, await _checkpoint(begun, size_bytes), owner=None)
-        if run is None:
-            raise _taken_up(paused.run.id)
+        run = await self._stored(paused, begun, size_bytes, owner=None)
         await self._idle.tell_queued(run)
         return shared_run(run)
 
@@ -104,15 +102,29 @@ class NextSegments:
         self, paused: PausedRun, begun: SegmentSpec, outputs: LiveOutputs | None, size_bytes: int
     ) -> StartedRun:
         owner = self._active.owner
-        run = await self._store.resume_run(paused.run, await _checkpoint(begun, size_bytes), owner=owner)
-        if run is None:
-            raise _taken_up(paused.run.id)
+        run = await self._stored(paused, begun, size_bytes, owner=owner)
         # Where the store fails now, the run is let go with the next renewal of the lease.
         self._active.orphaned.setdefault(run.id, StopRequest())
         with _once_resumed(run.id):
             state = await paused_state(self._store, paused, begun)
             not_before = await last_time(self._store, run)
         return self._active.begin(run, state, owner=owner, not_before=not_before, outputs=outputs)
+
+    async def _stored(
+        self, paused: PausedRun, begun: SegmentSpec, size_bytes: int, *, owner: str | None
+    ) -> RunRecord:
+        """The run once its next segment is in the store."""
+        checkpoint = await _checkpoint(begun, size_bytes)
+        try:
+            run = await self._store.resume_run(paused.run, checkpoint, owner=owner)
+        except CommitUncertain as unknown:
+            if owner is not None:
+                self._active.orphaned.setdefault(paused.run.id, StopRequest())
+            message = "the store failed while the run was resumed: whether it goes on is not known yet"
+            raise api_error("INTERNAL_ERROR", message, execution_id=paused.run.id) from unknown
+        if run is None:
+            raise _taken_up(paused.run.id)
+        return run
 
 
 def with_stored_content(segment: Segment, outputs: LiveOutputs | None) -> Segment:

@@ -15,7 +15,7 @@ from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run_outcome import LeaseLost, RunOutcome
 from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.errors import FlowExecutionError
+from runglass.errors import CommitUncertain, FlowExecutionError
 from runglass.events import FlowCancelled, StepCompleted, decode_event
 from runglass.log_tail import Tails
 from runglass.store.records import RunRecord
@@ -223,6 +223,26 @@ async def test_a_resumed_run_goes_on_elsewhere_if_its_process_dies_at_once(machi
     await begin
     await machines.worker.engine.stop()
     await machines.other.engine.keep_lease()
+    assert (await until_idle(machines.front, run.id)).status == "completed"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_segment_of_which_nobody_knows_whether_it_is_stored_is_walked_if_it_is(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    run = await paused_run(machines)
+    store = machines.front.store
+    resume_run = store.resume_run
+
+    async def lost_answer(*args: Any, **more: Any) -> RunRecord | None:
+        await resume_run(*args, **more)
+        raise CommitUncertain("the answer is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "resume_run", lost_answer)
+        with pytest.raises(FlowExecutionError, match="INTERNAL_ERROR"):
+            await resume(machines[place], run.id, Segment(first=1))
+    await machines.worker.engine.keep_lease()
     assert (await until_idle(machines.front, run.id)).status == "completed"
 
 
