@@ -137,14 +137,14 @@ def _lost_run(visitor: Visitor, runs: FixedRuns) -> Page:
 
 def _going_run(visitor: Visitor, runs: FixedRuns) -> Page:
     page = open_run(visitor, runs.going)
-    expect(page.locator("header")).to_contain_text("live")
+    expect(page.locator("header.top")).to_contain_text("live")
     expect(page.get_by_role("treeitem", name="5 of 12")).to_be_visible()
     return page
 
 
 def _streaming(visitor: Visitor, runs: FixedRuns) -> Page:
     page = open_run(visitor, runs.going, step="each_order/describe", iteration=4, tab="chat")
-    expect(page.locator("header")).to_contain_text("live")
+    expect(page.locator("header.top")).to_contain_text("live")
     runs.say("Somebody would like some rice, please, ")
     expect(panel(page).get_by_role("tab", name="chat")).to_have_attribute("aria-selected", "true")
     expect(panel(page)).to_contain_text("some rice, please")
