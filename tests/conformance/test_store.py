@@ -10,6 +10,7 @@ from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -534,6 +535,34 @@ async def test_the_runs_that_wait_are_counted_up_to_a_number(store: Store) -> No
     await store.set_weights({first.project_id: 2.0})
     await store.claim_runs("one", now="2026-01-01", limit=9)
     assert await store.queued_runs(first.project_id, most=10) == (0, 0, 0)
+
+
+async def test_a_budget_is_held_once_until_it_is_given_back_or_its_run_is_taken_over(store: Store) -> None:
+    assert await store.hold_lease("one", until="2027-01-01", renew=False)
+    made = await make_run(store)
+    (run,) = await store.claim_runs("one", now="2026-01-01", limit=1)
+    assert (await store.hold_budget(uuid4(), run, Decimal(99))).has_room_for(Decimal(99)), (
+        "there is no budget"
+    )
+    first, second = uuid4(), uuid4()
+    await store.append(batch(run, 0, b"1", owner="one"))
+    (run,) = await store.claim_runs("other", now="2028-01-01", limit=1)
+    await store.set_budget(made.project_id, Decimal(10))
+
+    async def is_held(hold: UUID, usd: int) -> bool:
+        return (await store.hold_budget(hold, run, Decimal(usd))).has_room_for(Decimal(usd))
+
+    assert await is_held(first, 6), "who held something before has lost the run"
+    assert not await is_held(second, 5)
+    assert await is_held(second, 4)
+    await store.release_budget(first)
+    await store.append(batch(run, 1, b"2", owner="other", spent_usd=Decimal(2), reserved_usd=Decimal(3)))
+    assert not await is_held(first, 2)
+    assert await is_held(first, 1)
+    await store.append(batch(run, 2, b"3", status="completed", ended_at="2026", reserved_usd=Decimal(-3)))
+    decision = await store.hold_budget(uuid4(), run, Decimal(8))
+    assert decision.held_usd == 0, "a run that has ended holds nothing"
+    assert decision.has_room_for(Decimal(8))
 
 
 async def test_a_write_that_is_tried_leaves_nothing_behind(store: Store) -> None:

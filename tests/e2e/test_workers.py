@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +29,36 @@ FLOW = {
 }
 
 
+ASK = {
+    "slug": "ask",
+    "steps": [{"id": "ask", "type": "llm", "model": "echo", "prompt": "word", "settings": {"max_tokens": 1}}],
+}
+CALL_USD = Decimal("0.01")
+"""What a call of the flow `ask` costs, and may cost: one token."""
+PRICES = {"echo": {"input_per_mtok": "0", "output_per_mtok": str(CALL_USD * 1_000_000)}}
+CALLS_PAID = 15
+GOING = ("pending", "running")
+
+
 class Shop:
-    """A database with a flow, a server that executes nothing, and workers."""
+    """A database with flows, a server that executes nothing, and workers."""
 
     def __init__(self, folder: Path, address: str, lease: dict[str, str]) -> None:
-        self.env = {"RUNGLASS_STORE": address, **lease}
+        self.env = {"RUNGLASS_STORE": address, "RUNGLASS_PRICES": json.dumps(PRICES), **lease}
         self._folder = folder
-        flow = folder / "flows" / "acme" / "shop" / "work.json"
-        flow.parent.mkdir(parents=True)
-        flow.write_text(json.dumps(FLOW))
+        flows = folder / "flows" / "acme" / "shop"
+        flows.mkdir(parents=True)
+        for flow in (FLOW, ASK):
+            (flows / f"{flow['slug']}.json").write_text(json.dumps(flow))
         self._open = ExitStack()
+        self._workers = ExitStack()
 
     def __enter__(self) -> "Shop":
         server = self._open.enter_context(
             started("serve", "--port", "0", "--no-worker", "--flows", "flows", env=self.env, cwd=self._folder)
         )
         self.url = server.line().removeprefix("ready ")
-        key = runglass("keys", "create", "acme/shop", env=self.env, cwd=self._folder).stdout.strip()
+        key = self.run("keys", "create", "acme/shop").strip()
         self.http = self._open.enter_context(
             httpx2.Client(
                 base_url=f"{self.url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=WAIT_S
@@ -52,18 +67,28 @@ class Shop:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.kill_workers()
         self._open.close()
+
+    def kill_workers(self) -> None:
+        self._workers.close()
+
+    def run(self, *arguments: str) -> str:
+        """What the command prints."""
+        done = runglass(*arguments, env=self.env, cwd=self._folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def worker(self) -> Process:
         """A worker that claims runs by now."""
-        worker = self._open.enter_context(
+        worker = self._workers.enter_context(
             started("worker", "--concurrency", "10", env=self.env, cwd=self._folder)
         )
         assert worker.line().startswith("ready worker on postgresql:///runglass_")
         return worker
 
-    def start(self, count: int) -> list[str]:
-        answers = [self.http.post("/seq/acme/shop/work/jobs", json={}) for _ in range(count)]
+    def start(self, count: int, slug: str = "work") -> list[str]:
+        answers = [self.http.post(f"/seq/acme/shop/{slug}/jobs", json={}) for _ in range(count)]
         return [str(answer.json()["executionId"]) for answer in answers]
 
     def trace(self, run_id: str) -> dict[str, Any]:
@@ -98,10 +123,17 @@ def completions(log: list[dict[str, Any]]) -> list[str]:
     return [event["stepId"] for event in log if event["eventType"] == "step_completed"]
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    with postgres_database() as address, Shop(tmp_path, address, {"RUNGLASS_LEASE_S": "1.5"}) as opened:
+@pytest.fixture(scope="module")
+def shop_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("shop")
+    with postgres_database() as address, Shop(folder, address, {"RUNGLASS_LEASE_S": "1.5"}) as opened:
         yield opened
+
+
+@pytest.fixture
+def shop(shop_of_all: Shop) -> Iterator[Shop]:
+    yield shop_of_all
+    shop_of_all.kill_workers()
 
 
 @pytest.fixture
@@ -161,6 +193,21 @@ def test_a_worker_that_is_asked_to_stop_leaves_its_runs_to_another_and_repeats_n
         # The wait alone is left and goes on elsewhere, with the deadline that it had.
         lost = {event["stepId"] for event in log if event["eventType"] in ("step_retrying", "step_failed")}
         assert lost <= {"long"}
+
+
+def test_workers_that_ask_for_one_budget_at_once_spend_no_more_and_no_less(shop: Shop) -> None:
+    shop.run("projects", "budget", "acme/shop", str(CALLS_PAID * CALL_USD))
+    # All of them wait before the first one is asked for.
+    run_ids = shop.start(3 * CALLS_PAID, "ask")
+    for _ in range(2):
+        shop.worker()
+    until(lambda: all(shop.trace(run_id)["flowRun"]["status"] not in GOING for run_id in run_ids), "the end")
+    ended = [shop.trace(run_id)["flowRun"] for run_id in run_ids]
+    codes = Counter((run.get("error") or {}).get("code") for run in ended)
+    assert codes == {None: CALLS_PAID, "CREDITS_EXHAUSTED": 2 * CALLS_PAID}
+    budget = json.loads(shop.run("projects", "budget", "acme/shop", "--json"))
+    shop.run("projects", "budget", "acme/shop", "none")
+    assert Decimal(budget["spentUsd"]) == CALLS_PAID * CALL_USD
 
 
 def test_a_worker_on_a_file_is_told_what_to_do(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from runglass.engine.drain import DrainGate
 from runglass.engine.idle_runs import IdleRuns
 from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
-from runglass.engine.models.budget import Budgets
+from runglass.engine.models.budget import Budgets, SharedBudgets
 from runglass.engine.run_outcome import RunReleased
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
@@ -83,7 +83,7 @@ class Engine:
             make_capture=make_capture,
             gate=self.gate,
             crash_retries=crash_retries,
-            budgets=Budgets(store),
+            budgets=SharedBudgets(store) if shares_store else Budgets(store),
             memory=self.memory,
             limits=limits or RunLimits(),
             project_turns=ProjectTurns(),

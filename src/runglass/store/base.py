@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Protocol, Self
+from uuid import UUID
 
 import msgspec
 
@@ -28,6 +29,7 @@ from runglass.store.records import (
     ApiKey,
     Append,
     AttemptKey,
+    BudgetDecision,
     Checkpoint,
     ContentPlace,
     FlowRecord,
@@ -234,6 +236,15 @@ class Store(Protocol):
 
     async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:
         """How many there are for `claim_runs` to take over, by the project."""
+
+    async def hold_budget(self, hold: UUID, run: RunRecord, usd: Decimal) -> BudgetDecision:
+        """Holds so much of the budget of the run's project, where there is room for it, beside other holds.
+
+        Until `release_budget`, or until the run goes on with another fence or without an owner.
+        """
+
+    async def release_budget(self, hold: UUID) -> None:
+        """Ends a hold, once the store has what it was held for, or nothing is to come of it."""
 
     async def queued_runs(self, project_id: int, *, most: int) -> QueuedRuns:
         """How many runs wait for a claim, counted up to `most`."""

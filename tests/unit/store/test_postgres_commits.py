@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -81,6 +82,7 @@ CALLS: dict[str, Call] = {
         imported(known.importing, known.run.project_id), by=SERVER
     ),
     "forget_calls": lambda store, known: store.forget_calls(before="9999"),
+    "hold_budget": lambda store, known: store.hold_budget(UUID(int=1), known.run, Decimal(1)),
     "hold_lease": lambda store, known: store.hold_lease("other", until="2028-01-01", renew=False),
     "import_rows": lambda store, known: store.import_rows(known.importing, EVENTS, [row(1)]),
     "keep_outline": lambda store, known: store.keep_outline(known.ended.no, 0, b"outline"),
@@ -90,6 +92,7 @@ CALLS: dict[str, Call] = {
     "put_draft": lambda store, known: store.put_draft(
         known.run.project_id, "flow", name="three", capture=None, source=b"3"
     ),
+    "release_budget": lambda store, known: store.release_budget(UUID(int=1)),
     "release_run": lambda store, known: store.release_run(known.run.id, "me"),
     "renew_lease": lambda store, known: store.hold_lease("me", until="2029-01-01", renew=True),
     "request_cancel": lambda store, known: store.request_cancel(known.run.id, reason="why"),

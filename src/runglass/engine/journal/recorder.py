@@ -122,6 +122,11 @@ class Recorder:
         self._error: bytes | None = None
 
     @property
+    def run(self) -> RunRecord:
+        """The run, as it was when this recorder began."""
+        return self._run
+
+    @property
     def head(self) -> int:
         """Seq of the last recorded event."""
         return self._head

@@ -1,21 +1,28 @@
 """The rest of a project's budget, and how a request to a model takes its part of it before it is made.
 
 A reservation is an event of its run: the store has it before the request goes out, so a process that dies
-loses none. Between the decision and the store's word that it has it, this file remembers it. That is enough,
-because one process runs the flows of a database.
+loses none. Between the decision and the store's word that it has it, this file remembers it where one process
+runs the flows of a store, and else the store does.
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from uuid import UUID, uuid4
 
 from runglass.engine.journal.recorder import Recorder
 from runglass.errors import StoreError
 from runglass.money import ZERO, add_usd, format_usd, subtract_usd
 from runglass.store.base import Store
-from runglass.store.records import Project
+from runglass.store.records import BudgetDecision, Project, RunRecord
 
+log = logging.getLogger(__name__)
+
+HELD_S, HOLD_POLL_S = 2.0, 0.02
+"""So long a request waits for parts of the budget that others hold for a moment, and so often it asks."""
 LOOK_S = 1.0
 """How often a run looks whether a budget has been set since. One that is set is asked before each step."""
 
@@ -56,6 +63,7 @@ class Budgets:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._unstored: dict[int, _Unstored] = {}
+        self._releasing: set[asyncio.Future[None]] = set()
 
     async def project(self, project_id: int) -> Project | None:
         """The project as it stands. Raises StoreError."""
@@ -67,14 +75,14 @@ class Budgets:
         return None if project is None else RunBudget(self, project, recorder)
 
     @asynccontextmanager
-    async def reserved(self, project_id: int, usd: Decimal) -> AsyncIterator[None]:
+    async def reserved(self, run: RunRecord, usd: Decimal) -> AsyncIterator[None]:
         """Inside of the block no other request gets this part; at its end the store must have it.
 
         Raises BudgetExceeded, and StoreError.
         """
-        unstored = self._unstored.setdefault(project_id, _Unstored())
+        unstored = self._unstored.setdefault(run.project_id, _Unstored())
         async with unstored.lock:
-            project = await self._with_room_for(usd, project_id, unstored)
+            project = await self._with_room_for(usd, run.project_id, unstored)
             if project is not None:
                 raise BudgetExceeded(_refusal(project, usd))
             unstored.add(usd)
@@ -95,6 +103,37 @@ class Budgets:
         await unstored.stored()
         project = await self.project(project_id)
         return None if project is None or _fits(project, usd, ZERO) else project
+
+
+class SharedBudgets(Budgets):
+    """The budgets of all projects, as the runs of several processes share them."""
+
+    @asynccontextmanager
+    async def reserved(self, run: RunRecord, usd: Decimal) -> AsyncIterator[None]:
+        hold, until_s = uuid4(), time.monotonic() + HELD_S
+        while True:
+            decision = await self._store.hold_budget(hold, run, usd)
+            if decision.has_room_for(usd):
+                break
+            if not decision.held_usd or time.monotonic() > until_s:
+                assert decision.project is not None
+                raise BudgetExceeded(_refusal(decision.project, usd))
+            # What others hold is stored in a moment, or given back; until then some of it counts twice.
+            await asyncio.sleep(HOLD_POLL_S)
+        try:
+            yield
+        finally:
+            # Also where the step is cut off: the run may go on for long, and with it the hold.
+            releasing = asyncio.ensure_future(self._release(hold))
+            self._releasing.add(releasing)
+            releasing.add_done_callback(self._releasing.discard)
+            await asyncio.shield(releasing)
+
+    async def _release(self, hold: UUID) -> None:
+        try:
+            await self._store.release_budget(hold)
+        except StoreError as error:
+            log.warning("a part of a budget is held until its run ends or is taken over: %s", error)
 
 
 class RunBudget:
@@ -143,7 +182,7 @@ class RunBudget:
     async def reserved(self, usd: Decimal) -> AsyncIterator[None]:
         """As `Budgets.reserved`: the block records the reservation, which is stored at its end."""
         try:
-            async with self._budgets.reserved(self._project_id, usd):
+            async with self._budgets.reserved(self._recorder.run, usd):
                 yield
                 await self._recorder.commit()
         except StoreError as error:
@@ -152,10 +191,7 @@ class RunBudget:
 
 
 def _fits(project: Project, usd: Decimal, pending: Decimal) -> bool:
-    if project.budget_usd is None:
-        return True
-    taken = add_usd(add_usd(project.spent_usd, project.reserved_usd), pending)
-    return add_usd(taken, usd) <= project.budget_usd
+    return BudgetDecision(project, pending).has_room_for(usd)
 
 
 def _refusal(project: Project, usd: Decimal) -> str:

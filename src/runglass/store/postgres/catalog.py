@@ -26,7 +26,7 @@ from runglass.store.postgres.sql_helpers import as_bytes, as_int, every, now_tex
 from runglass.store.records import NO_RETENTION, ApiKey, FlowRecord, FlowVersion, Project, Retention, Role
 
 _TOTAL = "coalesce((SELECT sum({0}) FROM project_total WHERE project_id = project.id), 0)"
-_PROJECT = (
+PROJECT = (
     f"SELECT id, org, name, capture, budget_usd, {_TOTAL.format('spent_usd')}, retention_days,"
     f" content_retention_days, {_TOTAL.format('reserved_usd')}, allowed_models,"
     f" {_TOTAL.format('data_bytes')}::bigint FROM project"
@@ -44,7 +44,7 @@ class Catalog:
     _db: Connections
 
     async def ensure_project(self, org: str, name: str, *, by: Actor = SERVER) -> Project:
-        sql = f"{_PROJECT} WHERE org = $1 AND name = $2"
+        sql = f"{PROJECT} WHERE org = $1 AND name = $2"
 
         async def work(db: Db) -> Project:
             project_id = await db.fetchval(
@@ -69,7 +69,7 @@ class Catalog:
         await self._db.write(work)
 
     async def project(self, project_id: int) -> Project | None:
-        return await self._db.read(one(project_of, f"{_PROJECT} WHERE id = $1", project_id))
+        return await self._db.read(one(project_of, f"{PROJECT} WHERE id = $1", project_id))
 
     async def set_allowed_models(
         self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
@@ -78,10 +78,10 @@ class Catalog:
         await self._db.write(change_project(project_id, by, "project.models", allowed_models=text))
 
     async def find_project(self, org: str, name: str) -> Project | None:
-        return await self._db.read(one(project_of, f"{_PROJECT} WHERE org = $1 AND name = $2", org, name))
+        return await self._db.read(one(project_of, f"{PROJECT} WHERE org = $1 AND name = $2", org, name))
 
     async def projects(self) -> list[Project]:
-        return await self._db.read(every(project_of, f"{_PROJECT} ORDER BY org, name"))
+        return await self._db.read(every(project_of, f"{PROJECT} ORDER BY org, name"))
 
     async def set_capture(self, project_id: int, mode: CaptureMode | None, *, by: Actor = SERVER) -> None:
         await self._db.write(change_project(project_id, by, "project.capture", capture=mode))

@@ -2,9 +2,9 @@
 
 Connections and transactions are in `connections.py`, the schema in `sql/` and `migrations.py`. Appends are
 written together (`append.py`), by a function of the database, and new runs as well (`run_creation.py`). The
-queries, each beside its row mapping, are in `catalog.py`, `runs.py`, `run_lists.py`, `attempt_pages.py`,
-`kept_outlines.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and content go again, in
-`removal.py` and `expiry.py`; the audit log is in `audit.py`.
+queries, each beside its row mapping, are in `catalog.py`, `budgets.py`, `runs.py`, `run_lists.py`,
+`attempt_pages.py`, `kept_outlines.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and content go
+again, in `removal.py` and `expiry.py`; the audit log is in `audit.py`.
 """
 
 import uuid
@@ -14,6 +14,7 @@ from runglass.clock import Clock, SystemClock
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.attempt_pages import AttemptPages
 from runglass.store.postgres.audit import Audit
+from runglass.store.postgres.budgets import Budgets
 from runglass.store.postgres.calls import Calls
 from runglass.store.postgres.catalog import Catalog
 from runglass.store.postgres.checkpoints import Checkpoints
@@ -38,6 +39,7 @@ class PostgresStore(
     KeptOutlines,
     Checkpoints,
     Calls,
+    Budgets,
     Imports,
     Leases,
     Expiry,

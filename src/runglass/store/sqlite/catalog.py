@@ -26,7 +26,7 @@ from runglass.store.sqlite.audit import change_project, note_change
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import as_bytes, every, now_text, one
 
-_PROJECT = (
+PROJECT = (
     "SELECT id, org, name, capture, budget_usd, spent_usd, retention_days, content_retention_days,"
     " reserved_usd, allowed_models, data_bytes FROM project"
 )
@@ -47,7 +47,7 @@ class Catalog:
             added = db.execute(
                 "INSERT OR IGNORE INTO project (org, name) VALUES (?, ?)", (org, name)
             ).rowcount
-            row = db.execute(f"{_PROJECT} WHERE org = ? AND name = ?", (org, name)).fetchone()
+            row = db.execute(f"{PROJECT} WHERE org = ? AND name = ?", (org, name)).fetchone()
             project = project_of(row)
             if added:
                 note_change(db, project.id, by, "project.created")
@@ -64,7 +64,7 @@ class Catalog:
         await self._db.write(work)
 
     async def project(self, project_id: int) -> Project | None:
-        return await self._db.read_inline(one(project_of, f"{_PROJECT} WHERE id = ?", project_id))
+        return await self._db.read_inline(one(project_of, f"{PROJECT} WHERE id = ?", project_id))
 
     async def set_allowed_models(
         self, project_id: int, patterns: Sequence[str] | None, *, by: Actor = SERVER
@@ -73,10 +73,10 @@ class Catalog:
         await self._db.write(change_project(project_id, by, "project.models", allowed_models=text))
 
     async def find_project(self, org: str, name: str) -> Project | None:
-        return await self._db.look_up(one(project_of, f"{_PROJECT} WHERE org = ? AND name = ?", org, name))
+        return await self._db.look_up(one(project_of, f"{PROJECT} WHERE org = ? AND name = ?", org, name))
 
     async def projects(self) -> list[Project]:
-        return await self._db.look_up(every(project_of, f"{_PROJECT} ORDER BY org, name"))
+        return await self._db.look_up(every(project_of, f"{PROJECT} ORDER BY org, name"))
 
     async def set_capture(self, project_id: int, mode: CaptureMode | None, *, by: Actor = SERVER) -> None:
         await self._db.write(change_project(project_id, by, "project.capture", capture=mode))

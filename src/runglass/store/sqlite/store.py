@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from runglass.store.sqlite.attempt_pages import AttemptPages
 from runglass.store.sqlite.audit import Audit
+from runglass.store.sqlite.budgets import Budgets
 from runglass.store.sqlite.calls import Calls
 from runglass.store.sqlite.catalog import Catalog
 from runglass.store.sqlite.checkpoints import Checkpoints
@@ -32,6 +33,7 @@ class SqliteStore(
     KeptOutlines,
     Checkpoints,
     Calls,
+    Budgets,
     Imports,
     Leases,
     Expiry,
@@ -44,6 +46,7 @@ class SqliteStore(
     def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
         self._db = Connections(path, synchronous=synchronous)
         self._importing = set()
+        self._holds = {}
 
     @property
     def connections(self) -> Connections:

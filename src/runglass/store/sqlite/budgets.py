@@ -1,0 +1,47 @@
+"""Parts of budgets that are held between the decision about a reservation and its event.
+
+One process has the file, so it remembers them itself.
+"""
+
+import sqlite3
+import uuid
+from decimal import Decimal
+from typing import NamedTuple
+
+from runglass.money import ZERO, add_usd
+from runglass.store.catalog_records import project_of
+from runglass.store.records import BudgetDecision, RunRecord
+from runglass.store.sqlite.catalog import PROJECT
+from runglass.store.sqlite.connections import Connections
+
+
+class _Hold(NamedTuple):
+    run: RunRecord
+    usd: Decimal
+
+
+class Budgets:
+    """The part of the store that decides who gets a part of a budget."""
+
+    _db: Connections
+    _holds: dict[uuid.UUID, _Hold]
+
+    async def hold_budget(self, hold: uuid.UUID, run: RunRecord, usd: Decimal) -> BudgetDecision:
+        def work(db: sqlite3.Connection) -> BudgetDecision:
+            held = ZERO
+            for other, (of_run, part) in list(self._holds.items()):
+                sql = "SELECT 1 FROM run WHERE no = ? AND fence = ? AND owner IS NOT NULL"
+                if db.execute(sql, (of_run.no, of_run.fence)).fetchone() is None:
+                    del self._holds[other]
+                elif of_run.project_id == run.project_id:
+                    held = add_usd(held, part)
+            row = db.execute(f"{PROJECT} WHERE id = ?", (run.project_id,)).fetchone()
+            decision = BudgetDecision(None if row is None else project_of(row), held)
+            if decision.has_room_for(usd):
+                self._holds[hold] = _Hold(run, usd)
+            return decision
+
+        return await self._db.write(work)
+
+    async def release_budget(self, hold: uuid.UUID) -> None:
+        self._holds.pop(hold, None)

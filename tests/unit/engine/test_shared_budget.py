@@ -1,0 +1,73 @@
+"""A budget that several processes take from at once: none of it is given out twice, and none is withheld."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from runglass.engine.models.budget import BudgetExceeded, SharedBudgets
+from runglass.store.postgres.store import PostgresStore
+from runglass.store.records import RunRecord
+from tests.conformance.test_store import batch, make_run
+from tests.postgres_server import postgres_server
+
+BUDGET, RUNS = 7, 20
+UNHELD = uuid4()
+
+
+@pytest.fixture
+async def stores(tmp_path: Path) -> AsyncIterator[list[PostgresStore]]:
+    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+    async with PostgresStore(address) as one, PostgresStore(address) as two:
+        yield [one, two]
+
+
+async def claimed_runs(store: PostgresStore) -> list[RunRecord]:
+    [run, *_] = [await make_run(store, f"run-{number}") for number in range(RUNS)]
+    await store.set_budget(run.project_id, Decimal(BUDGET))
+    await store.hold_lease("me", until="2999-01-01", renew=False)
+    return await store.claim_runs("me", now="2026-01-01", limit=RUNS)
+
+
+async def test_processes_that_reserve_at_once_are_given_the_budget_and_no_more(
+    stores: list[PostgresStore],
+) -> None:
+    runs = await claimed_runs(stores[0])
+    budgets = [SharedBudgets(store) for store in stores]
+    refused: list[str] = []
+
+    async def reserve(number: int, run: RunRecord) -> None:
+        try:
+            async with budgets[number % 2].reserved(run, Decimal(1)):
+                await stores[number % 2].append(batch(run, 0, b"1", owner="me", reserved_usd=Decimal(1)))
+        except BudgetExceeded as error:
+            refused.append(str(error))
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(reserve(number, run) for number, run in enumerate(runs)))
+    project = await stores[1].project(runs[0].project_id)
+    assert project is not None
+    assert project.reserved_usd == BUDGET
+    assert len(refused) == RUNS - BUDGET
+    assert all(f"of the project's budget of ${BUDGET}" in each for each in refused)
+    assert (await stores[0].hold_budget(UNHELD, runs[0], Decimal(1))).held_usd == 0, "all were given back"
+
+
+async def test_a_step_that_is_cut_off_gives_back_what_it_held(stores: list[PostgresStore]) -> None:
+    [run, *_] = await claimed_runs(stores[0])
+    reached = asyncio.Event()
+
+    async def cut_off() -> None:
+        async with SharedBudgets(stores[0]).reserved(run, Decimal(BUDGET)):
+            reached.set()
+            await asyncio.Event().wait()
+
+    reserving = asyncio.create_task(cut_off())
+    await reached.wait()
+    assert not (await stores[1].hold_budget(UNHELD, run, Decimal(1))).has_room_for(Decimal(1))
+    reserving.cancel()
+    await asyncio.wait({reserving})
+    assert (await stores[1].hold_budget(UNHELD, run, Decimal(1))).held_usd == 0
