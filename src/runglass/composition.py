@@ -2,12 +2,15 @@
 
 import asyncio
 import math
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from decimal import getcontext
 from typing import TYPE_CHECKING
 
+import runglass
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus
 from runglass.bus.process_bus import ProcessBus
@@ -34,6 +37,7 @@ from runglass.runtime import Runtime
 from runglass.settings import Settings, SettingsError
 from runglass.store.base import Store
 from runglass.store.data_lock import exclusive
+from runglass.store.process_records import ProcessFacts
 from runglass.store.records import Retention
 from runglass.store.sqlite.store import SqliteStore
 
@@ -57,10 +61,10 @@ def _store(settings: Settings) -> Store:
     address = settings.postgres
     if address is None:
         return SqliteStore(settings.database, synchronous=settings.synchronous)
-    return _postgres(address)
+    return _postgres(address, append_patience_s=settings.lease_s)
 
 
-def _postgres(address: str) -> "PostgresStore":
+def _postgres(address: str, *, append_patience_s: float) -> "PostgresStore":
     try:
         # Imported here, as its driver is installed only where it is needed.
         from runglass.store.postgres.store import PostgresStore
@@ -68,7 +72,8 @@ def _postgres(address: str) -> "PostgresStore":
         raise SettingsError(
             f"a store on PostgreSQL needs {error.name}: pip install 'runglass[server,postgres]'"
         ) from error
-    return PostgresStore(address, patience_s=PATIENCE_S)
+    # A run that goes on waits as long as nobody else may go on with it.
+    return PostgresStore(address, patience_s=PATIENCE_S, append_patience_s=append_patience_s)
 
 
 def _bus(settings: Settings) -> Bus:
@@ -117,6 +122,8 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             "executes_runs is false, and no other process executes the runs of a SQLite file; leave it true,"
             " or name a store on PostgreSQL"
         )
+    if settings.postgres is None and settings.max_concurrent_runs_per_flow:
+        raise SettingsError("max_concurrent_runs_per_flow is for a store on PostgreSQL; leave it out")
     try:
         redactor = Redactor(extra_keys=settings.redact_keys, extra_patterns=settings.redact_patterns)
     except ValueError as error:
@@ -182,6 +189,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             max_concurrent_runs=settings.max_concurrent_runs,
             max_queued_runs=settings.max_queued_runs,
             max_concurrent_runs_per_project=_limit(settings.max_concurrent_runs_per_project),
+            max_concurrent_runs_per_flow=settings.max_concurrent_runs_per_flow,
             max_queued_runs_per_project=_limit(settings.max_queued_runs_per_project),
             weights=weights,
             memory=MemoryBudget(limit_bytes=settings.memory_limit_bytes, run_bytes=settings.run_memory_bytes),
@@ -192,6 +200,9 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             ),
             shares_store=settings.postgres is not None,
             executes=settings.executes_runs,
+            process=ProcessFacts(
+                socket.gethostname(), os.getpid(), runglass.__version__, settings.executes_runs
+            ),
         ) as engine:
             housekeeping = Maintenance(
                 store=store,

@@ -305,6 +305,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             " default all that may"
         ),
     ] = None
+    max_concurrent_runs_per_flow: Annotated[
+        dict[str, Annotated[int, Meta(ge=1)]],
+        Meta(
+            description="runs of a flow, as in `acme/demo/greet`, that go on at once, in all processes on the"
+            " store together; on PostgreSQL alone"
+        ),
+    ] = {}
     max_queued_runs_per_project: Annotated[
         Annotated[int, Meta(ge=0)] | None,
         Meta(description="runs of one project that may wait for a place; by default all that may"),

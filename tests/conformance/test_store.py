@@ -17,6 +17,7 @@ import pytest
 
 from runglass.errors import DuplicateIdempotencyKey, StoreError, WrongExpectedVersion
 from runglass.store.base import Store
+from runglass.store.process_records import ProcessFacts
 from runglass.store.records import (
     Append,
     AttemptKey,
@@ -356,6 +357,21 @@ async def test_a_run_is_free_at_once_when_its_lease_ends_or_is_released(store: S
     assert len(await store.claim_runs("three", now="2026-01-01", limit=1)) == 1, "not more than asked for"
 
 
+async def test_a_lease_says_whose_it_is_and_how_many_runs_that_has(store: Store) -> None:
+    await make_run(store, "run-1")
+    worker = ProcessFacts("there", 7, "1.0", executes_runs=True)
+    server = ProcessFacts("here", 8, "1.1", executes_runs=False)
+    assert await store.hold_lease("one", until="2999-01-01T00:00:00Z", renew=False, process=worker)
+    assert await store.hold_lease("two", until="2999-01-01T00:00:00Z", renew=False, process=server)
+    await store.claim_runs("one", now="2026-01-01", limit=9)
+    assert await store.hold_lease("one", until="2999-01-02T00:00:00Z", renew=True)
+    held = {each.owner: each for each in await store.leases()}
+    assert [(each.process, each.runs) for each in held.values()] == [(worker, 1), (server, 0)]
+    assert held["one"].expires_at > held["two"].expires_at > held["two"].since
+    await store.end_lease("one")
+    assert [each.owner for each in await store.leases()] == ["two"]
+
+
 async def test_a_task_of_maintenance_is_kept_by_whoever_claims_it_again(store: Store) -> None:
     for _ in range(2):
         assert await store.claim_maintenance("removal", for_s=60)
@@ -523,6 +539,30 @@ async def test_no_project_gets_more_runs_than_it_may_have_in_all_processes(store
     await store.append(batch(ended, 0, b"1", status="completed", ended_at="2026"))
     assert await claim("one") == ["few-2"]
     assert len(await claim("later", at="2031-01-01")) == 4, "what others have left off has its place already"
+
+
+async def test_no_flow_gets_more_runs_than_it_may_have_in_all_processes(store: Store) -> None:
+    for owner in ("one", "two"):
+        assert await store.hold_lease(owner, until="2030-01-01", renew=False)
+    for number in range(4):
+        await make_run(store, f"slow-{number}", slug="slow")
+        await make_run(store, f"free-{number}", slug="free")
+
+    async def claim(owner: str, *, limit: int, most_each: int | None = None) -> list[str]:
+        limits = {"acme/demo/slow": 2, "acme/demo/none": 1}
+        claimed = await store.claim_runs(
+            owner, now="2026-01-01", limit=limit, most_of_flows=limits, most_each=most_each
+        )
+        return sorted(run.id for run in claimed)
+
+    assert await claim("one", limit=2) == ["free-0", "slow-0"]
+    assert await claim("two", limit=10) == ["free-1", "free-2", "free-3", "slow-1"]
+    assert await claim("one", limit=10) == []
+    ended = await store.run("slow-0")
+    assert ended is not None
+    await store.append(batch(ended, 0, b"1", status="completed", ended_at="2026"))
+    assert await claim("one", limit=10, most_each=5) == []
+    assert await claim("one", limit=10, most_each=6) == ["slow-2"]
 
 
 async def test_the_runs_that_wait_are_counted_up_to_a_number(store: Store) -> None:

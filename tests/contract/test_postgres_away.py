@@ -147,3 +147,5 @@ def test_a_run_in_the_middle_ends_once_it_is_back(
     assert events[-1].event == "flow_completed"
     trace = http.get(f"/flow-runs/{run}/trace").json()
     assert trace["flowRun"]["status"] == "completed"
+    if away_s < LEASE_S - 1:
+        assert [step["attempt"] for step in trace["steps"]] == [1, 1], "what went on has waited for it"

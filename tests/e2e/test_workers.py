@@ -23,7 +23,7 @@ FLOW = {
     "slug": "work",
     "steps": [
         {"id": "first", "type": "code", "code": 'return {"done": 1}'},
-        {"id": "long", "type": "wait", "ms": 2500},
+        {"id": "long", "type": "wait", "ms": 3000},
         {"id": "last", "type": "code", "code": 'return {"done": 2}'},
     ],
 }
@@ -151,10 +151,10 @@ def test_the_runs_of_a_worker_that_is_killed_go_on_elsewhere_in_fifteen_seconds(
     first = shop.worker()
     run_ids = shop.start(3)
     shop.until_long(run_ids)
-    shop.worker()
     killed_s = time.monotonic()
     first.kill()
     heads = {run_id: len(shop.log(run_id)) for run_id in run_ids}
+    shop.worker()
     until(lambda: all(len(shop.log(run_id)) > heads[run_id] for run_id in run_ids), "the takeover")
     assert time.monotonic() - killed_s < TAKEOVER_S
     until(lambda: all(map(shop.completed, run_ids)), "the end")
@@ -167,6 +167,10 @@ def test_a_worker_that_stood_still_writes_nothing_to_runs_that_others_have(shop:
     run_ids = shop.start(3)
     shop.until_long(run_ids)
     os.kill(stopped.pid, signal.SIGSTOP)
+    found = json.loads(shop.run("processes", "--json"))
+    [runs] = [each["runs"] for each in found if each["pid"] == stopped.pid]
+    assert runs == 3
+    assert f":{stopped.pid} " in shop.run("processes")
     other = shop.worker()
     until(lambda: all(map(shop.completed, run_ids)), "the end")
     ended = {run_id: shop.log(run_id) for run_id in run_ids}

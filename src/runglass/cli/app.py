@@ -14,6 +14,7 @@ from runglass.cli.commands import data, flow, keys, projects, runs
 from runglass.cli.commands.audit import audit
 from runglass.cli.commands.migrate import migrate
 from runglass.cli.commands.open_viewer import open_viewer
+from runglass.cli.commands.processes import processes
 from runglass.cli.commands.run import run as run_flow
 from runglass.cli.commands.serve import serve
 from runglass.cli.commands.worker import worker
@@ -60,6 +61,7 @@ for command in (
     projects.group,
     data.group,
     migrate,
+    processes,
 ):
     app.add_command(command)
 

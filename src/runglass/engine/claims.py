@@ -6,8 +6,7 @@ has ended. On a store that processes share, any that wait: which are next is up 
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 
 from uuid_utils import uuid7
 
@@ -17,11 +16,13 @@ from runglass.engine.active_runs import ActiveRuns
 from runglass.engine.drain import StopRequest
 from runglass.engine.idle_runs import IdleRuns
 from runglass.engine.journal.resume import WORKER_LOST, last_time, left_state
+from runglass.engine.lease import Lease
 from runglass.engine.run_outcome import LeaseLost
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
 from runglass.errors import RunUnreadable, StoreError
 from runglass.measurements import measured
+from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
 from runglass.store.records import RunRecord
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ CLAIM_WAIT_S = 1.0
 class RunClaims:
     """Keeps the lease and fills free places. The lease lasts `lease_s` seconds from each renewal.
 
-    `most_each` is how many runs a project may have in all processes of a store that they share.
+    `most_each` and `most_of_flows` are how many runs a project and a flow may have in all processes of a
+    store that they share, and `process` is what its lease says of this one.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class RunClaims:
         shares_store: bool = False,
         executes: bool = True,
         most_each: int | None = None,
+        most_of_flows: Mapping[str, int] = NO_LIMITS,
+        process: ProcessFacts = UNTOLD,
     ) -> None:
         self._store = context.store
         self._clock = context.dependencies.clock
@@ -58,7 +62,7 @@ class RunClaims:
         self._active = active
         self._idle = idle
         self._queue = queue
-        self._lease = timedelta(seconds=lease_s)
+        self._lease = Lease(context.store, self._clock, active, lease_s=lease_s, process=process)
         self._keeping = asyncio.Lock()
         self._filling: asyncio.Task[None] | None = None
         self._fill_again = False
@@ -66,12 +70,13 @@ class RunClaims:
         self._shares_store = shares_store
         self._executes = executes
         self._most_each = most_each
+        self._most_of_flows = most_of_flows
         self._may_wait = True
         """Whether runs may wait in a store that others use, too: the last claim did not find too few."""
 
     async def open(self) -> None:
         """Takes the first lease, and begins to claim; waits for that a moment, and not for large runs."""
-        await self._hold_lease(renew=False)
+        await self._lease.hold(renew=False)
         if not self._executes:
             return
         await self._count_free()
@@ -97,17 +102,12 @@ class RunClaims:
 
     async def run_forever(self) -> None:
         """Keeps the lease until it is cancelled. A store that fails is tried again."""
-        while True:
-            await self._clock.sleep(self._lease.total_seconds() / 3)
-            try:
-                await self.keep_lease()
-            except StoreError as error:
-                log.warning("the lease could not be renewed: %s", error)
+        await self._lease.keep_forever(self.keep_lease)
 
     async def keep_lease(self) -> None:
         """Renews the lease, and claims runs that no process has any more. Raises StoreError."""
         # While a claim goes on, and while a stop lets steps end: the lease must not run out meanwhile.
-        is_held = await self._hold_lease(renew=True)
+        is_held = await self._lease.hold(renew=True)
         async with self._keeping:
             if not self._gate.closed:
                 await self._keep_lease(is_held=is_held)
@@ -139,7 +139,7 @@ class RunClaims:
             log.error("the lease ran out: other processes go on with the runs of this one")
             await active.release_all()
             active.owner = str(uuid7())
-            await self._hold_lease(renew=False)
+            await self._lease.hold(renew=False)
         orphaned = dict(active.orphaned)
         for run_id in orphaned:
             # A run that has been taken up again meanwhile goes on here, and is not let go.
@@ -153,10 +153,6 @@ class RunClaims:
         for run_id, ending in orphaned.items():
             if run_id not in claimed and active.orphaned.get(run_id) is ending:
                 await self._drop(run_id, ending)
-
-    async def _hold_lease(self, *, renew: bool) -> bool:
-        until = iso(self._clock.now() + self._lease)
-        return await self._store.hold_lease(self._active.owner, until=until, renew=renew)
 
     async def _count_free(self) -> None:
         """Tells the queue how many runs of the store no process has, where it is what orders them."""
@@ -205,7 +201,11 @@ class RunClaims:
         now = iso(self._clock.now())
         with self._queue.claiming(limit):
             claimed = await self._store.claim_runs(
-                self._active.owner, now=now, limit=limit, most_each=self._most_each
+                self._active.owner,
+                now=now,
+                limit=limit,
+                most_each=self._most_each,
+                most_of_flows=self._most_of_flows,
             )
             self._may_wait = len(claimed) == limit
             for run in claimed:

@@ -3,6 +3,8 @@
 A run belongs to the engine and not to its caller: a caller that hangs up does not end it. Between two
 segments a paused run has no owner; it waits in the store until it is taken up again or cancelled. A run
 whose engine is gone goes on with the engine that claims it.
+
+More than 300 lines: this is where all parts of an engine are put together, and what callers see of it.
 """
 
 import logging
@@ -37,6 +39,7 @@ from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, api_error
 from runglass.run_api import CaptureMode
 from runglass.store.base import Store
+from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
 from runglass.store.records import FlowRecord, IdempotencyKey, NewRun, RunRecord
 
 log = logging.getLogger(__name__)
@@ -65,12 +68,14 @@ class Engine:
         max_concurrent_runs: int = 1000,
         max_queued_runs: int = 10_000,
         max_concurrent_runs_per_project: float = math.inf,
+        max_concurrent_runs_per_flow: Mapping[str, int] = NO_LIMITS,
         max_queued_runs_per_project: float = math.inf,
         weights: Mapping[int, float] | None = None,
         memory: MemoryBudget | None = None,
         limits: RunLimits | None = None,
         shares_store: bool = False,
         executes: bool = True,
+        process: ProcessFacts = UNTOLD,
     ) -> None:
         self.memory = memory or MemoryBudget()
         self._store = store
@@ -89,7 +94,8 @@ class Engine:
             project_turns=ProjectTurns(),
         )
         # With a limit over all processes the store alone tells whether a project has room.
-        begins_at_once = not shares_store or max_concurrent_runs_per_project == math.inf
+        most_each, most_of_flows = max_concurrent_runs_per_project, max_concurrent_runs_per_flow
+        begins_at_once = not shares_store or (most_each == math.inf and not most_of_flows)
         self.queue = RunQueue(
             begins_at_once=begins_at_once and executes,
             places=max_concurrent_runs,
@@ -117,7 +123,9 @@ class Engine:
             lease_s=lease_s,
             shares_store=shares_store,
             executes=executes,
-            most_each=None if begins_at_once else int(max_concurrent_runs_per_project),
+            most_each=None if most_each == math.inf else int(most_each),
+            most_of_flows=most_of_flows,
+            process=process,
         )
 
     async def __aenter__(self) -> Self:

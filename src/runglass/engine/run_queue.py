@@ -15,7 +15,7 @@ from runglass.engine.run_outcome import RunOutcome
 from runglass.engine.scheduling.fair_share import Shares
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import APIError, api_error
-from runglass.store.records import QueuedRuns
+from runglass.store.process_records import QueuedRuns
 
 Begun = asyncio.Task[RunOutcome]
 

@@ -24,12 +24,19 @@ from runglass.run_query import RunQuery
 from runglass.store.import_records import ImportedRun
 from runglass.store.list_records import ChangedRun, FoundRuns, ListPosition, RunCounts
 from runglass.store.overview import PoolUse, StoreOverview
+from runglass.store.process_records import (
+    NO_LIMITS,
+    UNTOLD,
+    BudgetDecision,
+    HeldLease,
+    ProcessFacts,
+    QueuedRuns,
+)
 from runglass.store.records import (
     NO_RETENTION,
     ApiKey,
     Append,
     AttemptKey,
-    BudgetDecision,
     Checkpoint,
     ContentPlace,
     FlowRecord,
@@ -38,7 +45,6 @@ from runglass.store.records import (
     IdempotencyRecord,
     NewRun,
     Project,
-    QueuedRuns,
     RawRow,
     Retention,
     RetentionOfFlow,
@@ -198,13 +204,18 @@ class Store(Protocol):
         Costs nothing where no content was deleted since.
         """
 
-    async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
+    async def hold_lease(
+        self, owner: str, *, until: str, renew: bool, process: ProcessFacts = UNTOLD
+    ) -> bool:
         """Makes the lease of `owner`, or lets it last until a later ISO time.
 
         False if there is none to renew: it ran out, and another process has taken the owner's runs over. A
         store of several machines measures leases by a clock of its own: to it, a time in a call about leases
         says how long that is from now.
         """
+
+    async def leases(self) -> list[HeldLease]:
+        """The leases of all processes, oldest first; also of one that is gone, until others take its runs."""
 
     async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
         """Whether this process is to do the task for the next `for_s` seconds, and no other one is.
@@ -223,6 +234,7 @@ class Store(Protocol):
         limit: int,
         project_id: int | None = None,
         most_each: int | None = None,
+        most_of_flows: Mapping[str, int] = NO_LIMITS,
     ) -> list[RunRecord]:
         """Takes over runs that can go on and whose owner has no lease, or that have none, oldest first.
 
@@ -231,7 +243,8 @@ class Store(Protocol):
 
         A store that processes share takes them in turns between projects, by `set_weights`, and those first
         that were begun. With `most_each` no project then has more runs that have an owner, in all processes
-        together; but runs of an owner without a lease are always taken over. It is for claims of no project.
+        together; but runs of an owner without a lease are always taken over. `most_of_flows` does the same
+        for flows, by `org/project/slug`. Both are for claims of no project.
         """
 
     async def free_runs(self, owner: str, *, now: str) -> dict[int, int]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from runglass.money import ZERO, add_usd
+from runglass.money import ZERO
 from runglass.run_api import CaptureMode
 from runglass.trace import TERMINAL, RunSummary, RunTotals
 
@@ -181,29 +181,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     def is_resuming(self) -> bool:
         """Whether its next segment is stored: it is paused until the first event of that, and goes on."""
         return self.status == "paused" and self.resume_head == self.head
-
-
-class BudgetDecision(NamedTuple):
-    """What a budget had before a part of it was asked for: the project, if it is there, and what was held."""
-
-    project: Project | None
-    held_usd: Decimal
-
-    def has_room_for(self, usd: Decimal) -> bool:
-        """Whether the part that was asked for is held now."""
-        project = self.project
-        if project is None or project.budget_usd is None:
-            return True
-        taken = add_usd(add_usd(project.spent_usd, project.reserved_usd), self.held_usd)
-        return add_usd(taken, usd) <= project.budget_usd
-
-
-class QueuedRuns(NamedTuple):
-    """How many runs wait that no process has: all, the project's `own`, and in how many projects."""
-
-    waiting: int
-    own: int
-    projects: int
 
 
 class RunNumbers(NamedTuple):

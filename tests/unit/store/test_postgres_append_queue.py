@@ -16,7 +16,7 @@ class Held:
         self.statements: list[tuple[list[int], asyncio.Event]] = []
         self._sent = asyncio.Condition()
 
-    async def repeat(self, work: Callable[["Held"], Awaitable[Any]]) -> Any:
+    async def repeat(self, work: Callable[["Held"], Awaitable[Any]], *, patience_s: float) -> Any:
         return await work(self)
 
     async def fetch(self, _: str, *values: Any) -> list[tuple[int]]:
@@ -39,7 +39,7 @@ class Held:
 
 def queue() -> tuple[Held, AppendQueue]:
     held = Held()
-    return held, AppendQueue(cast(Connections, held))
+    return held, AppendQueue(cast(Connections, held), patience_s=5.0)
 
 
 async def test_what_comes_during_a_statement_goes_together_in_the_next() -> None:

@@ -115,6 +115,7 @@ UNLIKE = {
     *("id", "no", "run_no", "run_id", "flow_id", "batch", "slot", "project_id", "subject", "details"),
     *(
         "at",
+        "since",
         "expires_at",
         "held_until",
         "holder",

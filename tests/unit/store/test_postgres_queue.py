@@ -34,8 +34,8 @@ async def enqueue(store: PostgresStore, project: str, *numbers: int) -> int:
     return runs[0].project_id
 
 
-async def claim(store: PostgresStore, limit: int, **more: int) -> list[str]:
-    claimed = await store.claim_runs("me", now="2026-01-01", limit=limit, **more)
+async def claim(store: PostgresStore, limit: int, *, most_each: int | None = None) -> list[str]:
+    claimed = await store.claim_runs("me", now="2026-01-01", limit=limit, most_each=most_each)
     return [run.id for run in claimed]
 
 
@@ -103,11 +103,10 @@ async def test_fifty_thousand_runs_of_one_project_do_not_keep_another_waiting(
         await connection.execute(f"SELECT setval('run_number', {FLOOD} + 10)")
     finally:
         await connection.close()
-    more = {} if most_each is None else {"most_each": most_each}
-    assert len(await claim(store, 100, **more)) == 100
+    assert len(await claim(store, 100, most_each=most_each)) == 100
     began_s = time.monotonic()
     other = await enqueue(store, "other", 0)
-    assert "other-0" in await claim(store, 2, **more)
+    assert "other-0" in await claim(store, 2, most_each=most_each)
     assert (await store.queued_runs(other, most=100_000)).projects == 1
     assert time.monotonic() - began_s < MOST_S
 

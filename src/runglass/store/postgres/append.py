@@ -40,10 +40,15 @@ class _Waiting(NamedTuple):
 
 
 class AppendQueue:
-    """The appends of this process. Those of one run are written one after the other."""
+    """The appends of this process. Those of one run are written one after the other.
 
-    def __init__(self, connections: Connections) -> None:
+    `patience_s`: how long they wait for a database that is away, though other calls wait no more. What goes
+    on meanwhile is done, and would be done again.
+    """
+
+    def __init__(self, connections: Connections, *, patience_s: float) -> None:
         self._db = connections
+        self._patience_s = patience_s
         self._waiting: list[_Waiting] = []
         self._busy_runs: set[int] = set()
         self._ready = 0
@@ -139,7 +144,7 @@ class AppendQueue:
     async def _write(self, together: Sequence[_Waiting]) -> None:
         batches = [(each.id, each.batch) for each in together]
         try:
-            written = await self._db.repeat(lambda db: _append(db, batches))
+            written = await self._db.repeat(lambda db: _append(db, batches), patience_s=self._patience_s)
         # Any error belongs to the appends that it is about: others wait for this task, and it must go on.
         except Exception as error:  # noqa: BLE001
             if len(together) > 1 and not isinstance(error, (CommitUncertain, ConnectionLost, GaveWay)):

@@ -11,7 +11,8 @@ from runglass.store.catalog_records import project_of
 from runglass.store.postgres.catalog import PROJECT
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.sql_helpers import changed
-from runglass.store.records import BudgetDecision, RunRecord
+from runglass.store.process_records import BudgetDecision
+from runglass.store.records import RunRecord
 
 _ENDED_HOLDS = (
     "DELETE FROM budget_hold WHERE project_id = $1 AND NOT EXISTS (SELECT FROM run"

@@ -169,10 +169,10 @@ class Connections:
         """
         return await self._patiently(lambda: self._transaction(work))
 
-    async def repeat(self, work: Work[Result]) -> Result:
+    async def repeat(self, work: Work[Result], *, patience_s: float | None = None) -> Result:
         """Runs `work` until there is an answer: one statement that, sent again, says what the first one did.
 
-        Raises CommitUncertain if there is none.
+        With a patience of its own it waits that long in any case. Raises CommitUncertain if there is none.
         """
         sent = False
 
@@ -182,7 +182,7 @@ class Connections:
             return await work(db)
 
         try:
-            return await self._patiently(lambda: self._perform(send))
+            return await self._patiently(lambda: self._perform(send), patience_s)
         except ConnectionLost as error:
             if not sent:
                 raise
@@ -221,12 +221,15 @@ class Connections:
         except ConnectionLost as error:
             raise CommitUncertain(str(error)) from error
 
-    async def _patiently(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+    async def _patiently(
+        self, attempt: Callable[[], Awaitable[Result]], patience_s: float | None = None
+    ) -> Result:
         """The result of the attempt, made again while the database is away and the patience lasts.
 
-        Once that was in vain, one attempt has to do, until one succeeds: callers hear at once.
+        Once that was in vain, one attempt has to do, until one succeeds: callers hear at once. But those with
+        a patience of their own do not.
         """
-        until_s = time.monotonic() + self._patience_s
+        until_s = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
         pause_s = PAUSE_S
         while True:
             try:
@@ -236,7 +239,7 @@ class Connections:
                 if time.monotonic() + pause_s > until_s:
                     self._is_away = self._is_away or is_lost
                     raise
-                if self._is_away and is_lost:
+                if self._is_away and is_lost and patience_s is None:
                     raise
             else:
                 self._is_away = False

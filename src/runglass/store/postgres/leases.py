@@ -9,12 +9,14 @@ so the clocks of processes need not agree.
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from runglass.clock import Clock
+from runglass.clock import Clock, iso
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import changed, every, one
-from runglass.store.records import Checkpoint, QueuedRuns, RunRecord
+from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
+from runglass.store.records import Checkpoint, RunRecord
 
 # There are few owners and many runs: the index is stepped through from one owner to the next.
 _DEAD = (
@@ -26,18 +28,29 @@ _DEAD = (
     " (SELECT FROM lease WHERE lease.owner = owners.owner AND expires_at > now() + $2::interval))"
 )
 _FIRST = "SELECT run_no, pick FROM queue {} ORDER BY pick, run_no LIMIT $3 FOR UPDATE SKIP LOCKED"
-# Goes through the projects that wait, and not through all that waits.
+# Goes through the projects that wait, and not through all that waits. The runs of a flow with no room are
+# passed over, and of one with some as many are taken.
 _FIRST_WITH_ROOM = (
     "SELECT run_no, pick FROM queue WHERE run_no = ANY (ARRAY("
     "WITH RECURSIVE projects AS (SELECT min(project_id) AS id FROM queue UNION ALL"
     " SELECT (SELECT min(project_id) FROM queue WHERE project_id > projects.id) FROM projects"
     " WHERE projects.id IS NOT NULL),"
     " rooms AS (SELECT id, $4 - (SELECT count(*) FROM (SELECT FROM run WHERE project_id = projects.id"
-    " AND owner IS NOT NULL LIMIT $4) AS begun) AS room FROM projects WHERE id IS NOT NULL)"
-    " SELECT first.run_no FROM rooms CROSS JOIN LATERAL (SELECT run_no, pick FROM queue"
-    " WHERE project_id = rooms.id ORDER BY pick, run_no LIMIT least(rooms.room, $3)) AS first"
-    " WHERE rooms.room > 0 ORDER BY first.pick, first.run_no LIMIT $3)) FOR UPDATE SKIP LOCKED"
+    " AND owner IS NOT NULL LIMIT $4) AS begun) AS room FROM projects WHERE id IS NOT NULL),"
+    " limits AS MATERIALIZED (SELECT flow.id, most - (SELECT count(*) FROM run WHERE owner IS NOT NULL"
+    " AND run.project_id = flow.project_id AND run.flow_id = flow.id) AS room"
+    " FROM unnest($5::text[], $6::bigint[]) AS told (path, most)"
+    " JOIN project ON org = split_part(path, '/', 1) AND project.name = split_part(path, '/', 2)"
+    " JOIN flow ON flow.project_id = project.id AND slug = split_part(path, '/', 3)),"
+    " candidates AS (SELECT first.* FROM rooms CROSS JOIN LATERAL (SELECT run_no, pick, flow_id FROM queue"
+    " WHERE project_id = rooms.id AND (flow_id = ANY (ARRAY(SELECT id FROM limits WHERE room <= 0)))"
+    " IS NOT TRUE ORDER BY pick, run_no LIMIT least(rooms.room, $3)) AS first WHERE rooms.room > 0)"
+    " SELECT run_no FROM (SELECT run_no, pick, coalesce(limits.room, $3) AS room, row_number() OVER"
+    " (PARTITION BY flow_id ORDER BY pick, run_no) AS place FROM candidates"
+    " LEFT JOIN limits ON limits.id = flow_id) AS ranked WHERE place <= room"
+    " ORDER BY pick, run_no LIMIT $3)) FOR UPDATE SKIP LOCKED"
 )
+ANY_NUMBER = 1 << 40
 _CLAIM = (
     f"WITH {_DEAD},"
     " waiting AS (SELECT run.no, first.pick FROM ({first}) AS first JOIN run ON run.no = first.run_no"
@@ -88,12 +101,26 @@ class Leases:
     _holder: uuid.UUID
     """The name of this store among those that do maintenance on the database."""
 
-    async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
+    async def hold_lease(
+        self, owner: str, *, until: str, renew: bool, process: ProcessFacts = UNTOLD
+    ) -> bool:
+        values: tuple[object, ...] = self._from_now(until), owner
         sql = "UPDATE lease SET expires_at = now() + $1::interval WHERE owner = $2"
         if not renew:
             self._owner = owner
-            sql = "INSERT INTO lease (expires_at, owner) VALUES (now() + $1::interval, $2)"
-        return await self._db.write(changed(sql, self._from_now(until), owner)) == 1
+            sql = (
+                "INSERT INTO lease (expires_at, owner, host, pid, version, executes_runs)"
+                " VALUES (now() + $1::interval, $2, $3, $4, $5, $6)"
+            )
+            values = *values, *process
+        return await self._db.write(changed(sql, *values)) == 1
+
+    async def leases(self) -> list[HeldLease]:
+        sql = (
+            "SELECT owner, since, expires_at, (SELECT count(*) FROM run WHERE run.owner = lease.owner), host,"
+            " pid, version, executes_runs FROM lease ORDER BY since, owner"
+        )
+        return await self._db.read(every(_lease_of, sql))
 
     async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
         sql = (
@@ -121,6 +148,7 @@ class Leases:
         limit: int,
         project_id: int | None = None,
         most_each: int | None = None,
+        most_of_flows: Mapping[str, int] = NO_LIMITS,
     ) -> list[RunRecord]:
         at = self._from_now(now)
 
@@ -130,9 +158,11 @@ class Leases:
             await db.execute(
                 "DELETE FROM lease WHERE expires_at <= now() + $1::interval AND owner <> $2", at, owner
             )
-            if most_each is not None:
+            if most_each is not None or most_of_flows:
                 await db.execute(f"SELECT pg_advisory_xact_lock({CLAIMS_LOCK})")
-                rows = await db.fetch(_CLAIM_WITH_ROOM, owner, at, limit, most_each)
+                most = ANY_NUMBER if most_each is None else most_each
+                flows = [*most_of_flows], [*most_of_flows.values()]
+                rows = await db.fetch(_CLAIM_WITH_ROOM, owner, at, limit, most, *flows)
             elif project_id is not None:
                 rows = await db.fetch(_CLAIM_OF_PROJECT, owner, at, limit, project_id)
             else:
@@ -228,3 +258,8 @@ class Leases:
         """How long it is until then by the clock of this process, which told the time."""
         moment = datetime.fromisoformat(at)
         return moment.replace(tzinfo=moment.tzinfo or UTC) - self._clock.now()
+
+
+def _lease_of(row: Any) -> HeldLease:
+    owner, since, expires_at, runs, *facts = row
+    return HeldLease(owner, ProcessFacts(*facts), iso(since), iso(expires_at), runs)

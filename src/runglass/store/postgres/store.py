@@ -49,12 +49,20 @@ class PostgresStore(
 ):
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 
-    `patience_s`: how long a call waits for a database that is away; `clock` is that of its callers.
+    `patience_s`: how long a call waits for a database that is away, and `append_patience_s` an append; by
+    default as long. `clock` is that of its callers.
     """
 
-    def __init__(self, address: str, *, patience_s: float = 10.0, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        patience_s: float = 10.0,
+        append_patience_s: float | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._db = Connections(address, patience_s=patience_s)
-        self._appends = AppendQueue(self._db)
+        self._appends = AppendQueue(self._db, patience_s=append_patience_s or patience_s)
         self._creation = RunCreation(self._db)
         self._clock = clock or SystemClock()
         self._owner = None

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from runglass.money import ZERO, add_usd
 from runglass.store.catalog_records import project_of
-from runglass.store.records import BudgetDecision, RunRecord
+from runglass.store.process_records import BudgetDecision
+from runglass.store.records import RunRecord
 from runglass.store.sqlite.catalog import PROJECT
 from runglass.store.sqlite.connections import Connections
 

@@ -1,12 +1,15 @@
 """Which process goes on with which run: leases, and the runs that are claimed under them."""
 
+import math
 import sqlite3
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from runglass.store.records import Checkpoint, QueuedRuns, RunRecord
+from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
+from runglass.store.records import Checkpoint, RunRecord
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.run_rows import RUN, run_of
-from runglass.store.sqlite.sql_helpers import changed, count_open, every
+from runglass.store.sqlite.sql_helpers import changed, count_open, every, now_text
 
 _FREE = (
     "status IN ('pending', 'running') AND (owner IS NULL OR"
@@ -26,6 +29,14 @@ _WAITING = (
     "SELECT project_id FROM run WHERE status IN ('pending', 'running') AND owner IS NULL UNION ALL"
     " SELECT project_id FROM run INDEXED BY run_resumed"
     " WHERE resume_head >= 0 AND status = 'paused' AND resume_head = head AND owner IS NULL"
+)
+_PLACE = (
+    "SELECT run.project_id, flow_id, owner, org || '/' || project.name || '/' || slug FROM run"
+    " JOIN project ON project.id = run.project_id JOIN flow ON flow.id = flow_id WHERE no = ?"
+)
+_BEGUN = (
+    "SELECT count(*) FROM run WHERE project_id = ?1 AND owner IS NOT NULL AND ?2 IN ('', flow_id)"
+    " AND status NOT IN ('completed', 'failed', 'cancelled')"
 )
 # A process that lets a run go has survived it: that claim says nothing against the run.
 _LET_GO = "UPDATE run SET owner = NULL, claims = max(claims - 1, 0)"
@@ -47,11 +58,25 @@ class Leases:
 
     _db: Connections
 
-    async def hold_lease(self, owner: str, *, until: str, renew: bool) -> bool:
-        sql = "UPDATE lease SET expires_at = ? WHERE owner = ?"
+    async def hold_lease(
+        self, owner: str, *, until: str, renew: bool, process: ProcessFacts = UNTOLD
+    ) -> bool:
+        sql, values = "UPDATE lease SET expires_at = ? WHERE owner = ?", (until, owner)
         if not renew:
-            sql = "INSERT INTO lease (expires_at, owner) VALUES (?, ?)"
-        return await self._db.write(changed(sql, until, owner)) == 1
+            sql = (
+                "INSERT INTO lease (expires_at, owner, since, host, pid, version, executes_runs)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)"
+            )
+            return await self._db.write(changed(sql, *values, now_text(), *process)) == 1
+        return await self._db.write(changed(sql, *values)) == 1
+
+    async def leases(self) -> list[HeldLease]:
+        sql = (
+            "SELECT owner, since, expires_at, (SELECT count(*) FROM run WHERE run.owner = lease.owner"
+            " AND status IN ('pending', 'running')), host, pid, version, executes_runs FROM lease"
+            " ORDER BY since, owner"
+        )
+        return await self._db.read(every(_lease_of, sql))
 
     async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
         # One process has the file to itself.
@@ -72,13 +97,16 @@ class Leases:
         limit: int,
         project_id: int | None = None,
         most_each: int | None = None,
+        most_of_flows: Mapping[str, int] = NO_LIMITS,
     ) -> list[RunRecord]:
+        is_limited = most_each is not None or bool(most_of_flows)
+
         def work(db: sqlite3.Connection) -> list[RunRecord]:
             if project_id is None:
                 sql = f"SELECT no FROM ({_ALL_FREE}) ORDER BY no LIMIT ?"
-                free = db.execute(sql, (owner, now, owner, now, -1 if most_each else limit)).fetchall()
-                if most_each is not None:
-                    free = _with_room(db, [no for (no,) in free], most_each)[:limit]
+                free = db.execute(sql, (owner, now, owner, now, -1 if is_limited else limit)).fetchall()
+                if is_limited:
+                    free = _with_room(db, [no for (no,) in free], most_each, most_of_flows)[:limit]
             else:
                 found = db.execute(_FREE_OF, (owner, now, project_id, limit)).fetchall()
                 free = sorted(found)[:limit]
@@ -169,17 +197,27 @@ class Leases:
         await self._db.write(changed(f"{_LET_GO} WHERE id = ? AND owner = ?", run_id, owner))
 
 
-def _with_room(db: sqlite3.Connection, free: Sequence[int], most_each: int) -> list[tuple[int]]:
-    """Those of the free runs that leave no project with more than so many runs that have an owner."""
-    room: dict[int, int] = {}
+def _with_room(
+    db: sqlite3.Connection, free: Sequence[int], most_each: int | None, most_of_flows: Mapping[str, int]
+) -> list[tuple[int]]:
+    """Those of the free runs that give no project and no flow more runs with an owner than it may have."""
+    room: dict[tuple[int, str], float] = {}
     chosen = []
     for no in free:
-        project_id, owner = db.execute("SELECT project_id, owner FROM run WHERE no = ?", (no,)).fetchone()
-        if project_id not in room:
-            sql = "SELECT count(*) FROM run WHERE project_id = ? AND owner IS NOT NULL AND status NOT IN"
-            (begun,) = db.execute(f"{sql} ('completed', 'failed', 'cancelled')", (project_id,)).fetchone()
-            room[project_id] = most_each - begun
-        if owner is not None or room[project_id] > 0:
+        project_id, flow_id, owner, path = db.execute(_PLACE, (no,)).fetchone()
+        limits = {(project_id, ""): most_each, (project_id, flow_id): most_of_flows.get(path)}
+        for (_, flow), most in limits.items():
+            if (project_id, flow) not in room:
+                (begun,) = db.execute(_BEGUN, (project_id, flow)).fetchone()
+                room[project_id, flow] = math.inf if most is None else most - begun
+        if owner is not None or all(room[each] > 0 for each in limits):
             chosen.append((no,))
-            room[project_id] -= owner is None
+            for each in limits:
+                room[each] -= owner is None
     return chosen
+
+
+def _lease_of(row: Any) -> HeldLease:
+    owner, since, expires_at, runs, host, pid, version, executes_runs = row
+    process = ProcessFacts(host, pid, version, bool(executes_runs))
+    return HeldLease(owner, process, since, expires_at, runs)

@@ -1,0 +1,6 @@
+-- Who holds a lease: for people, who look which processes there are.
+ALTER TABLE lease ADD COLUMN host TEXT NOT NULL DEFAULT '';
+ALTER TABLE lease ADD COLUMN pid INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE lease ADD COLUMN version TEXT NOT NULL DEFAULT '';
+ALTER TABLE lease ADD COLUMN executes_runs INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE lease ADD COLUMN since TEXT NOT NULL DEFAULT '';
