@@ -13,7 +13,10 @@ import msgspec
 from runglass.outline import SLICE_ROWS, Outline, OutlineColumns
 
 VERSION = 3
-"""Goes up where the same run would have another outline than before, or its parts another form."""
+"""Goes up where the same run would have another outline than before, or its parts another form.
+
+A migration then makes the outlines due again that are kept: else each is made anew whenever it is opened.
+"""
 LEVEL = 6
 COLUMNS = {name: number for number, name in enumerate(OutlineColumns.__struct_fields__)}
 

@@ -248,3 +248,12 @@ def test_the_outlines_of_large_runs_that_ended_before_are_due() -> None:
         )
         migrate_sqlite(database)
         assert database.execute("SELECT run_no FROM due_outline").fetchall() == [(1,)]
+
+
+def test_outlines_that_were_kept_with_fewer_columns_are_due_again() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        migrate_to(database, 20)
+        kept = [(1, 0, b"head"), (1, 1, b"rows"), (2, 1, b"rows of one that is not whole")]
+        database.executemany("INSERT INTO kept_outline (run_no, part, data) VALUES (?, ?, ?)", kept)
+        migrate_sqlite(database)
+        assert database.execute("SELECT run_no FROM due_outline").fetchall() == [(1,)]
