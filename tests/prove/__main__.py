@@ -17,7 +17,19 @@ from rich.console import Console
 
 from runglass.cli.command_group import CommandGroup
 
-PROOFS = ("laws", "simulate", "fuzz", "power", "tails", "cuts", "kill", "cluster", "canary", "hostile")
+PROOFS = (
+    "laws",
+    "simulate",
+    "fuzz",
+    "power",
+    "tails",
+    "cuts",
+    "kill",
+    "cluster",
+    "rolling",
+    "canary",
+    "hostile",
+)
 
 COUNT = click.IntRange(min=1)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -119,6 +131,13 @@ def hostile(**options: object) -> None:
 def cluster(**options: object) -> None:
     """Servers and workers on one PostgreSQL, while all of it breaks: nothing acknowledged is lost."""
     prove("cluster", **options)
+
+
+@everything.command()
+@click.option("--seed", type=int)
+def rolling(**options: object) -> None:
+    """Each process of a cluster is replaced in turn, under load: no event is lost, no step begun again."""
+    prove("rolling", **options)
 
 
 def prove(name: str, **options: object) -> None:

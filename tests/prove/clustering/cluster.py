@@ -36,6 +36,7 @@ PLACES = 8
 STOP_GRACE_S = 0.5
 RETRY_S = 0.1
 MANY = 1_000_000
+ANSWER_TTL_S = 86400.0
 UP_LIMIT_S = 60.0
 NAMES = [*(f"server {n}" for n in range(1, SERVERS + 1)), *(f"worker {n}" for n in range(1, WORKERS + 1))]
 
@@ -80,7 +81,14 @@ class Cluster:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, seed: int, *, ignores_fence: bool = False) -> AsyncIterator[Self]:
+    async def running(
+        cls,
+        seed: int,
+        *,
+        ignores_fence: bool = False,
+        lease_s: float = LEASE_S,
+        stop_grace_s: float = STOP_GRACE_S,
+    ) -> AsyncIterator[Self]:
         """All processes, ready, until the block ends. `ignores_fence` plants that fault in the store."""
         folder = Path(tempfile.mkdtemp(prefix="runglass-cluster-"))
         try:
@@ -90,7 +98,7 @@ class Cluster:
                 nats = await stack.enter_async_context(Nats.serving()) if has_nats(seed) else None
                 keys = await _furnish(postgres, ignores_fence=ignores_fence)
                 cluster = cls(postgres, nats, outside, keys)
-                await cluster._start(stack, folder)
+                await cluster._start(stack, folder, lease_s, stop_grace_s)
                 await cluster._connect(stack, seed)
                 yield cluster
         except AssertionError as lie:
@@ -146,18 +154,20 @@ class Cluster:
         ) as http:
             yield http
 
-    async def _start(self, stack: AsyncExitStack, folder: Path) -> None:
+    async def _start(self, stack: AsyncExitStack, folder: Path, lease_s: float, stop_grace_s: float) -> None:
         async def start(name: str) -> None:
             settings = Settings(
                 data=folder / name.replace(" ", "-"),
                 port=free_port(),
                 executes_runs=name.startswith("worker"),
-                lease_s=LEASE_S,
+                lease_s=lease_s,
                 max_concurrent_runs=PLACES,
                 providers={"outside": self.outside.base_url},
                 provider_keys={"outside": "none"},
                 crash_retries=MANY,
-                stop_grace_s=STOP_GRACE_S,
+                stop_grace_s=stop_grace_s,
+                # By clocks that are wrong by an hour answers would seem to be old.
+                answer_ttl_s=ANSWER_TTL_S,
                 log_level="warning",
             )
             ports = {service: each.port for service, each in self._services.items()}
@@ -173,7 +183,7 @@ class Cluster:
 
     async def _connect(self, stack: AsyncExitStack, seed: int) -> None:
         def accepting() -> list[int]:
-            return [each.process.settings.port for each in self.servers if each.is_up]
+            return [each.process.settings.port for each in self.servers if each.takes_calls]
 
         balancer = await stack.enter_async_context(Balancer.before(accepting, seed=seed))
         base_url = f"http://127.0.0.1:{balancer.port}/api/v1"

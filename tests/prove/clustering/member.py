@@ -1,6 +1,7 @@
 """A process of the cluster: started again whenever it is gone, on a link of its own to the database."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
@@ -63,6 +64,11 @@ class Member:
     def is_up(self) -> bool:
         return self.process.up.is_set()
 
+    @property
+    def takes_calls(self) -> bool:
+        """Whether a balancer may give it connections: it accepts, and is not about to end."""
+        return self.is_up and not self.process.stopping
+
     async def suffer(self, fault: Fault) -> None:
         """Lets the fault come and go."""
         process = self.process
@@ -73,8 +79,12 @@ class Member:
                 await process.gone.wait()
             case "stop":
                 self._is_due, self._down_s = True, fault.lasts_s
-                if not process.gone.is_set():
+                if self.is_up:
                     await process.stop()
+                else:
+                    # Before it is ready a signal to stop ends it as any program.
+                    process.kill()
+                    await process.gone.wait()
             case "freeze":
                 process.freeze()
                 await asyncio.sleep(fault.lasts_s)
@@ -102,12 +112,17 @@ class Member:
         assert self.process.clock is not None
         write_clock(self.process.clock, 0.0)
 
-    async def replace(self) -> None:
-        """Stops the process in order and starts another one; returns when that is ready."""
+    async def replace(self) -> float:
+        """Stops the process in order and starts another one; returns when that is ready.
+
+        Returns the seconds that the first one took to end.
+        """
         self._is_due, self._down_s = True, 0.0
+        before, began_s = self.lives, time.monotonic()
         await self.process.stop()
-        before = self.lives
+        ended_s = time.monotonic() - began_s
         await until(lambda: self.lives > before and self.is_up, every_s=0.01)
+        return ended_s
 
     async def _keep(self) -> None:
         process = self.process
