@@ -34,6 +34,11 @@ class PostgresServer:
         self._last: tuple[Path, str] | None = None
         self._made = 0
 
+    @property
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's programs."""
+        return Path(self._server.bin_path)
+
     def stop(self) -> None:
         """Stops the server and deletes its data."""
         self._server.stop()

@@ -19,6 +19,7 @@
     └── StoreError                   the store refused or cannot be reached
         ├── DuplicateIdempotencyKey  there has been a call under the same Idempotency-Key
         ├── ImportConflict           the run, or its flow, cannot be made beside what there is
+        ├── StoreWentBack            the store may lack what it had before: it was restarted or replaced
         ├── RunPurged                the run was deleted while it was read
         ├── CommitUncertain          the commit failed: it may have been made or not
         ├── WrongExpectedVersion     another writer appended first, or this one lost its lease
@@ -211,6 +212,10 @@ class StoreError(RunglassError):
 
 class StoreUnreachable(StoreError):
     """The database does not answer, or cannot be connected to."""
+
+
+class StoreWentBack(StoreError):
+    """The store was restarted or replaced, and may lack what was read of it before."""
 
 
 class DuplicateIdempotencyKey(StoreError):

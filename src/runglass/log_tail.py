@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from typing import TypeAlias
 
 from runglass.bus.base import Bus
-from runglass.errors import StoreError
+from runglass.errors import StoreError, StoreWentBack
 from runglass.events import TERMINAL_EVENTS, event_type_of
 from runglass.sse import frames
 from runglass.store.base import Store
@@ -119,13 +119,14 @@ class Tails:
         async with self._place(run, after, known) as place:
             window = place.window
             while True:
+                if window.reading.done():
+                    window.reading.result()
                 behind = place.after < window.start
                 page = await self._read(run, place.after) if behind else window.page(place.after)
                 if page:
                     place.after = page[-1][0]
                     yield page
                 elif window.reading.done():
-                    window.reading.result()
                     return
                 elif not await window.grown(idle_s):
                     yield page
@@ -242,9 +243,14 @@ class _Window:
         _retrieve_exception(self.reading)
 
     async def _read_on(self, store: Store, bus: Bus, run: RunRecord, poll_s: float) -> None:
+        generation = store.generation
         async with bus.listen(run.id) as listener:
             while True:
                 rows = await store.events(run.no, after=self.head, limit_bytes=PAGE_BYTES)
+                if store.generation != generation:
+                    generation = store.generation
+                    await self._require_unchanged(store, run)
+                    continue
                 size = sum(len(data) for _, data in rows)
                 if rows:
                     if rows[-1][0] != self.head + len(rows):
@@ -254,6 +260,19 @@ class _Window:
                         return
                 if size < PAGE_BYTES:
                     await listener.wait(poll_s)
+
+    async def _require_unchanged(self, store: Store, run: RunRecord) -> None:
+        """Raises StoreWentBack unless the store still has the last event that was read here, as it was."""
+        found, last = await store.run(run.id), self._rows[-1:]
+        is_same_run = found is not None and found.no == run.no
+        if (
+            not last
+            or not is_same_run
+            or last != await store.events(run.no, after=last[0][0] - 1, limit_bytes=1)
+        ):
+            raise StoreWentBack(
+                f"the store was restarted or replaced, and may lack events of run {run.id!r}; follow it again"
+            )
 
     def _add(self, rows: Rows, size: int) -> None:
         passed = min((place.after for place in self.places), default=self.head)

@@ -317,10 +317,22 @@ async def test_runs_without_a_lease_are_claimed_oldest_first(store: Store) -> No
         if status != "pending":
             await store.append(batch(run, 0, b"1", status=status))
     claimed = await store.claim_runs("me", now="2026-01-01", limit=10)
-    assert [(run.id, run.fence, run.claims) for run in claimed] == [("run-0", 2, 0), ("run-1", 2, 1)], (
+    assert [(run.id, run.claims) for run in claimed] == [("run-0", 0), ("run-1", 1)], (
         "who waited for its turn has not been lost by anybody"
     )
+    assert all(run.fence > 1 for run in claimed)
     assert [run.id for run in await store.paused_runs()] == ["run-2"]
+
+
+async def test_an_owner_is_told_its_runs_with_the_head_of_each(store: Store) -> None:
+    going, ended, _ = [await make_run(store, f"run-{number}") for number in range(3)]
+    await store.hold_lease("me", until="2027-01-01", renew=False)
+    await store.append(msgspec.structs.replace(batch(going, 0, b"1", b"2"), owner="me"))
+    await store.append(msgspec.structs.replace(batch(ended, 0, b"1"), owner="me"))
+    assert await store.owned_runs("me") == {"run-0": 2, "run-1": 1}
+    await store.append(batch(ended, 1, b"2", status="completed"))
+    assert await store.owned_runs("me") == {"run-0": 2}
+    assert await store.owned_runs("you") == {}
 
 
 async def test_a_lease_keeps_runs_from_others_until_it_runs_out(store: Store) -> None:
@@ -332,7 +344,8 @@ async def test_a_lease_keeps_runs_from_others_until_it_runs_out(store: Store) ->
     assert await store.hold_lease("one", until="2026-01-01T00:00:20Z", renew=True)
     assert await store.claim_runs("two", now="2026-01-01T00:00:19Z", limit=10) == []
     (taken,) = await store.claim_runs("two", now="2026-01-01T00:00:21Z", limit=10)
-    assert (taken.id, taken.fence, taken.head) == (run.id, 3, 1)
+    assert (taken.id, taken.head) == (run.id, 1)
+    assert taken.fence > mine.fence > run.fence
     assert not await store.hold_lease("one", until="2026-01-01T00:00:30Z", renew=True), (
         "it knows that it lost"
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from runglass.bus.base import Bus
 from runglass.bus.memory import MemoryBus, MemoryListener
-from runglass.errors import StoreError
+from runglass.errors import StoreError, StoreWentBack
 from runglass.log_tail import PAGE_BYTES, WINDOW_BYTES, Page, Read, Tails
 from runglass.sse import frame
 from runglass.store.records import Append, RunRecord
@@ -40,9 +40,14 @@ class DeafBus(MemoryBus):
 
 
 class Store(SqliteStore):
-    """Counts the reads of events."""
+    """Counts the reads of events, and may have gone back."""
 
     reads = 0
+    times_replaced = 0
+
+    @property
+    def generation(self) -> int:
+        return self.times_replaced
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         self.reads += 1
@@ -92,6 +97,42 @@ async def test_an_ended_run_is_replayed_and_the_tail_ends(tmp_path: Path) -> Non
         for after in range(10):
             assert await collect(tails, await current(store, run), after=after) == list(range(after + 1, 11))
             assert await collect(tails, run, after=after) == list(range(after + 1, 11))
+
+
+async def first_page(pages: AsyncGenerator[Page, None]) -> list[int]:
+    async with asyncio.timeout(10):
+        return [seq for seq, _ in await anext(pages)]
+
+
+async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    async with (
+        opened(tmp_path / "db") as (store, run),
+        aclosing(following(store, bus).follow(run)) as pages,
+    ):
+        await write(store, bus, run, 0, [event(1), event(2)])
+        assert await first_page(pages) == [1, 2]
+        store.times_replaced += 1
+        await write(store, bus, run, 2, [event(3)])
+        assert await first_page(pages) == [3]
+
+
+async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(tmp_path: Path) -> None:
+    bus = MemoryBus()
+    async with (
+        opened(tmp_path / "db") as (store, run),
+        aclosing(following(store, bus).follow(run)) as pages,
+    ):
+        await write(store, bus, run, 0, [event(1), event(2)])
+        assert await first_page(pages) == [1, 2]
+        other = event(7)
+        await store.connections.write(
+            lambda db: db.execute("UPDATE event SET data = ? WHERE seq = 2", (other,))
+        )
+        store.times_replaced += 1
+        await write(store, bus, run, 2, [event(3)])
+        with pytest.raises(StoreWentBack, match="may lack events"):
+            await first_page(pages)
 
 
 @pytest.mark.parametrize("after", [10, 11, 1000])

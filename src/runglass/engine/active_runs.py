@@ -5,6 +5,7 @@ A run without a task is `idle_runs.py`'s; which run gets a task next is decided 
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from uuid_utils import uuid7
 
 from runglass.engine.drain import StopRequest
 from runglass.engine.journal.resume import ResumeState
-from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run_outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext, RunTask
 from runglass.engine.steps.live_outputs import LiveOutputs
@@ -20,6 +21,9 @@ from runglass.errors import RunUnreadable, StoreError
 from runglass.store.records import RunRecord
 
 log = logging.getLogger(__name__)
+
+LATEST = 1000
+"""So many segments that have ended are compared with a store that may have gone back."""
 
 
 class StartedRun(NamedTuple):
@@ -50,7 +54,8 @@ class ActiveRuns:
 
     `owner` is the name that the engine has in the store, a new one after each lease that was lost. `resuming`
     are paused runs that wait for a place. `orphaned` are runs that the store counts as the owner's though
-    they have no task: just claimed, or left because the store failed. Their stop requests are kept.
+    they have no task: just claimed, or left because the store failed. Their stop requests are kept. `latest`
+    are the segments that ended last: run id, and the seq of the last event that the store has said to have.
     """
 
     def __init__(self, context: EngineContext, queue: RunQueue, *, free_place: Callable[[int], None]) -> None:
@@ -59,6 +64,7 @@ class ActiveRuns:
         self.resuming: set[str] = set()
         self.orphaned: dict[str, StopRequest] = {}
         self.set_aside: set[str] = set()
+        self.latest: deque[tuple[str, int]] = deque(maxlen=LATEST)
         self._context = context
         self._gate = context.gate
         self._queue = queue
@@ -120,6 +126,21 @@ class ActiveRuns:
             self._cut_off(run_id)
         return True
 
+    def knows(self, run_id: str) -> bool:
+        """Whether a run that the store counts as this engine's is in any of its lists."""
+        return self.is_active(run_id) or run_id in self.orphaned or run_id in self.set_aside
+
+    def stored_heads(self) -> dict[str, int]:
+        """By run id, the last event of each segment that goes on which the store has said to have."""
+        return {run_id: task.stored_head for run_id, task in self._running.items() if not task.ended}
+
+    def leave_behind(self, run_id: str) -> None:
+        """Cuts off the segment of a run of which the store has less than it said; the run is let go soon."""
+        running = self._running.get(run_id)
+        if running is not None and not running.ended and not running.ending.requested:
+            running.ending.left = running.ending.is_behind = True
+            self._cut_off(run_id)
+
     def put_aside(self, run_id: str, error: Exception) -> None:
         """Leaves a run as it is stored, until the next start, and logs that once: it may not stop others."""
         if run_id not in self.set_aside:
@@ -168,6 +189,7 @@ class ActiveRuns:
 
     def _forget(self, run_id: str) -> None:
         task, running = self.tasks.pop(run_id), self._running.pop(run_id)
+        self.latest.append((run_id, running.stored_head))
         # The exception is fetched, so that a failure without a waiting caller is logged here and not by the
         # garbage collector.
         error = task.exception() if not task.cancelled() else None
@@ -176,6 +198,9 @@ class ActiveRuns:
             self.orphaned[run_id] = running.ending
         elif isinstance(error, RunReleased):
             log.info("run %s: %s", run_id, error)
+            if isinstance(error, AppendRefused) or running.ending.is_behind:
+                # Where the store has gone back the run is still this process's, and it alone can free it.
+                self.orphaned[run_id] = running.ending
         elif isinstance(error, Exception):
             self.put_aside(run_id, error)
         self._free_place(running.run.project_id)

@@ -20,6 +20,7 @@ from runglass.engine.lease import Lease
 from runglass.engine.run_outcome import LeaseLost
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
+from runglass.engine.store_check import StoreCheck
 from runglass.errors import RunUnreadable, StoreError
 from runglass.measurements import measured
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
@@ -71,6 +72,7 @@ class RunClaims:
         self._executes = executes
         self._most_each = most_each
         self._most_of_flows = most_of_flows
+        self._check = StoreCheck(context.store, active)
         self._may_wait = True
         """Whether runs may wait in a store that others use, too: the last claim did not find too few."""
 
@@ -140,6 +142,8 @@ class RunClaims:
             await active.release_all()
             active.owner = str(uuid7())
             await self._lease.hold(renew=False)
+        if self._shares_store:
+            await self._check.compare()
         orphaned = dict(active.orphaned)
         for run_id in orphaned:
             # A run that has been taken up again meanwhile goes on here, and is not let go.

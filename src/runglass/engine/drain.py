@@ -10,12 +10,14 @@ class StopRequest:
     """Asks a segment that goes on to end as cancelled, or to leave the run to the process that claims it.
 
     `spent_at` is the step for which there was no credit, and `spent` the message; `limit` is the limit that
-    the run has reached. Then the run fails, and all its steps that go on fail with it.
+    the run has reached. Then the run fails, and all its steps that go on fail with it. `is_behind` is why it
+    is left: the store has less of it than it said.
     """
 
     def __init__(self) -> None:
         self.cancelled: str | None = None
         self.left = False
+        self.is_behind = False
         self.spent_at: str | None = None
         self.spent = ""
         self.limit: LimitReached | None = None

@@ -16,6 +16,14 @@ class LeaseLost(RunReleased):
     """Another process goes on with the run: this one has lost its lease, or never had the run."""
 
 
+class AppendRefused(LeaseLost):
+    """The store refused what this process recorded: another one has the run, or the store has gone back.
+
+    It goes back where PostgreSQL has been replaced by a standby that lacks the newest commits. The run may
+    then be this process's still.
+    """
+
+
 class RunOutcome(NamedTuple):
     """How a segment ended: `status` as in the trace, and the `error` of a run that failed.
 

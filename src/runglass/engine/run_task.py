@@ -19,7 +19,7 @@ from runglass.engine.journal.run_spec import ToolLoopState
 from runglass.engine.models.budget import Budgets
 from runglass.engine.pauses import SegmentResult
 from runglass.engine.payload import Payload
-from runglass.engine.run_outcome import LeaseLost, RunOutcome, RunReleased
+from runglass.engine.run_outcome import AppendRefused, LeaseLost, RunOutcome, RunReleased
 from runglass.engine.scheduling.memory_budget import MemoryBudget, RunMemory
 from runglass.engine.scheduling.pacing import set_project
 from runglass.engine.scheduling.run_limits import Allowance, LimitReached, RunLimits
@@ -107,6 +107,11 @@ class RunTask:
         )
         self._memory.hold_inputs(state.request_bytes)
 
+    @property
+    def stored_head(self) -> int:
+        """Seq of the last event that the store has said to have."""
+        return self._recorder.stored_head
+
     async def walk(self) -> RunOutcome:
         """Goes on to the end of the segment. Raises RunReleased, and StoreError if it cannot be recorded."""
         self.begun = True
@@ -117,7 +122,7 @@ class RunTask:
             self.ended = True
             await self._recorder.commit()
         except WrongExpectedVersion as taken:
-            raise LeaseLost(f"run {self.run.id!r} was taken over by another process") from taken
+            raise AppendRefused(f"run {self.run.id!r} goes on elsewhere or from an earlier event") from taken
         except PermanentStoreError as error:
             # Another process that went on with the run would come to the same place, and so for ever.
             return await self._given_up(error)

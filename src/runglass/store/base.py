@@ -204,6 +204,13 @@ class Store(Protocol):
         Costs nothing where no content was deleted since.
         """
 
+    @property
+    def generation(self) -> int:
+        """Rises where the store may have lost its newest commits: it was restarted, or replaced by a standby.
+
+        Whoever holds something that it has read compares it then. 0 for ever where that cannot be.
+        """
+
     async def hold_lease(
         self, owner: str, *, until: str, renew: bool, process: ProcessFacts = UNTOLD
     ) -> bool:
@@ -283,6 +290,9 @@ class Store(Protocol):
 
     async def cancel_requests(self, owner: str) -> dict[str, str]:
         """The runs of `owner` that are to be cancelled, and the reasons, by run id."""
+
+    async def owned_runs(self, owner: str) -> dict[str, int]:
+        """The head of each run that is the owner's, by run id."""
 
     async def release_run(self, run_id: str, owner: str) -> None:
         """Frees a run of `owner` for the next claim; the claim by `owner` does not count."""

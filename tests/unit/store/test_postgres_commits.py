@@ -112,7 +112,19 @@ STATEMENTS = {"append": "append_batches(", "create_run": "create_run("}
 """Those that are one statement, and no transaction of several."""
 
 UNLIKE = {
-    *("id", "no", "run_no", "run_id", "flow_id", "batch", "slot", "project_id", "subject", "details"),
+    *(
+        "id",
+        "no",
+        "run_no",
+        "run_id",
+        "flow_id",
+        "batch",
+        "fence",
+        "slot",
+        "project_id",
+        "subject",
+        "details",
+    ),
     *(
         "at",
         "since",
@@ -124,6 +136,7 @@ UNLIKE = {
         "revoked_at",
         "answered_at",
         "ended_at",
+        "noticed_at",
     ),
 }
 """What differs each time: ids that are made up, numbers that are counted on, times and connections."""

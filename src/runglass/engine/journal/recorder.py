@@ -77,6 +77,7 @@ class Recorder:
         "_summary",
         "_summary_json",
         "log_bytes",
+        "stored_head",
     )
 
     def __init__(
@@ -100,6 +101,8 @@ class Recorder:
         self._counted_log = run.log_bytes
         self._open_bytes = self._counted_open = 0
         self._stored_bytes = run.log_bytes
+        self.stored_head = run.head
+        """Seq of the last event that the store has said to have."""
         self._stored_status = run.status
         self._head = run.head
         self._sent = run.head
@@ -341,6 +344,7 @@ class Recorder:
             return
         finally:
             self._stored_bytes = upto_bytes
+        self.stored_head = batch.head + len(batch.events)
         is_change, self._stored_status = batch.status != self._stored_status, batch.status
         try:
             await self._bus.wake(self._run.id)

@@ -130,8 +130,11 @@ async def stream(
     """
     runtime = runtime_of(request)
     seen = int(last_event_id or after or 0)
-    if seen > run.head and not run.ended:
-        message = f"run {run.id!r} has no event {seen} yet; its last one is {run.head}"
+    if seen > run.head:
+        message = (
+            f"run {run.id!r} has no event {seen}; its last one is {run.head}: read the stream from its start,"
+            " as the server's store has lost events if there was such a one"
+        )
         raise api_error("INVALID_REQUEST", message, execution_id=run.id)
     pages = runtime.tails.follow(run, after=seen, idle_s=runtime.settings.ping_s)
     return event_stream(pages, open_responses=request.services.open_responses, key_id=request.auth.id)

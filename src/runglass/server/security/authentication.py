@@ -146,6 +146,15 @@ async def _opened(request: ApiRequest, execution_id: str, *, flow_id: str | None
     return OpenedTrace(*opened)
 
 
+def lost_run(execution_id: str) -> APIError:
+    """The error for a run that was there a moment ago."""
+    message = (
+        f"run {execution_id!r} is not in the store any more: it was deleted, or PostgreSQL was replaced by a"
+        " standby that lacks the run; nothing of it goes on"
+    )
+    return api_error("INTERNAL_ERROR", message, execution_id=execution_id)
+
+
 def no_run(execution_id: str) -> APIError:
     """The error for a run that does not exist or belongs to another project."""
     return api_error("RUN_NOT_FOUND", f"there is no run {execution_id!r}", execution_id=execution_id)

@@ -13,7 +13,7 @@ from runglass.errors import APIError, api_error
 from runglass.run_api import ToolCallsRequired
 from runglass.server.api_request import ApiRequest
 from runglass.server.http.error_responses import error_body, once_started
-from runglass.server.security.authentication import no_run, runtime_of
+from runglass.server.security.authentication import lost_run, runtime_of
 from runglass.server.security.revocation import while_allowed
 from runglass.server.services.idempotency import StoredResponse, wait_until_idle
 from runglass.server.services.run_failure import failure_of, result_of
@@ -41,7 +41,7 @@ async def _followed_response(request: ApiRequest, started: StartedRun) -> Stored
     """The response for a run that another process executes, once the store has its end."""
     run = await runtime_of(request).store.run(started.id)
     if run is None:
-        raise no_run(started.id)
+        raise lost_run(started.id)
     # While the segment has not begun, the run is still in the pause before it.
     beyond = started.head if run.is_resuming else -1
     try:

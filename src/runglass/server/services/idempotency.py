@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -20,6 +20,7 @@ from runglass.errors import (
     DuplicateIdempotencyKey,
     StoreError,
     StoreUnreachable,
+    StoreWentBack,
     api_error,
 )
 from runglass.events import TERMINAL_EVENTS
@@ -28,7 +29,7 @@ from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON
 from runglass.server.http.error_responses import error_body, once_started
 from runglass.server.requests.idempotency_key import idempotency_key_of
-from runglass.server.security.authentication import no_run, runtime_of
+from runglass.server.security.authentication import lost_run, no_run, runtime_of
 from runglass.server.security.content_access import require_owed
 from runglass.server.security.revocation import while_awaited
 from runglass.server.services.failure_replay import REPLAYED, replay_failure
@@ -235,14 +236,23 @@ async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecor
     """Like `wait_until_idle`, without an end for the server's stop and the revocation of the key.
 
     The process that has the run waits for a database that is away, and so does this, up to `lease_s` seconds.
+    Where the store goes back to the pause that the run was resumed from, it is paused by that one again.
     """
     away_since_s: float | None = None
-    while not run.ended and not (run.status == "paused" and run.head > beyond):
+    has_begun = False
+    while not run.ended and not (
+        run.status == "paused" and (run.head > beyond or (has_begun and not run.is_resuming))
+    ):
+        has_begun = run.status != "paused" or run.is_resuming
+        ping_s = runtime.settings.ping_s
         try:
-            pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS)
+            pages = runtime.tails.follow(run, after=run.head, until=REST_EVENTS, idle_s=ping_s)
             async with aclosing(pages):
-                async for _ in pages:
-                    pass
+                with suppress(StoreWentBack):
+                    async for page in pages:
+                        # Once in a while: where the store goes back, no event says that the run waits again.
+                        if not page:
+                            break
             now = await runtime.store.run(run.id)
         except StoreUnreachable:
             now_s = time.monotonic()
@@ -252,7 +262,7 @@ async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecor
             await asyncio.sleep(AGAIN_S)
             continue
         if now is None:
-            raise no_run(run.id)
+            raise lost_run(run.id)
         run, away_since_s = now, None
     return run
 

@@ -67,6 +67,7 @@ class Outlines:
         self._limit_bytes = runtime.settings.memory_limit_bytes // SHARE
         self._held: OrderedDict[int, _Held] = OrderedDict()
         self._held_bytes = 0
+        self._generation = runtime.store.generation
         self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, run: RunRecord, *, seq: int | None = None) -> Outline:
@@ -88,6 +89,7 @@ class Outlines:
 
         Its sums are those of the rows that it has. Raises as `of` does.
         """
+        self._drop_outdated()
         held = self._held.get(run.no)
         if run.head < LONG_RUN_EVENTS or (held and (held.is_final or held.outline.seq == run.head)):
             return None
@@ -130,6 +132,7 @@ class Outlines:
     async def _found(self, run: RunRecord, seq: int | None) -> _Held:
         lock = self._locks.setdefault(run.no, asyncio.Lock())
         async with lock:
+            self._drop_outdated()
             held = self._held.get(run.no)
             if held is not None and (held.is_final or held.outline.seq in (seq, run.head)):
                 self._held.move_to_end(run.no)
@@ -142,6 +145,13 @@ class Outlines:
                     found = await self._make(run, nodes)
             self._hold(run.no, found)
             return found
+
+    def _drop_outdated(self) -> None:
+        """Lets go of all outlines where the store may have gone back, and runs with it."""
+        if self._generation != self._runtime.store.generation:
+            self._generation = self._runtime.store.generation
+            self._held.clear()
+            self._held_bytes = 0
 
     async def _kept(self, run: RunRecord, nodes: Sequence[Node]) -> _Held | None:
         """The outline as the store keeps it, if it does."""

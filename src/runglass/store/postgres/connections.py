@@ -17,6 +17,7 @@ import asyncpg
 from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, StoreUnreachable, ValueTooLarge
 from runglass.store.overview import PoolUse
 from runglass.store.postgres.prepared_statements import PreparingConnect
+from runglass.store.postgres.server_watch import ServerWatch
 from runglass.store_address import shown_address
 
 Result = TypeVar("Result")
@@ -113,6 +114,7 @@ class Connections:
     def __init__(self, address: str, *, patience_s: float = 10.0) -> None:
         self.name = shown_address(address)
         """The address without user and password, for messages."""
+        self.starts = ServerWatch(self.name)
         self._address = address
         self._patience_s = patience_s
         self._pool: Any = None
@@ -126,6 +128,7 @@ class Connections:
                 min_size=0,
                 max_size=CONNECTIONS,
                 connect=PreparingConnect(),
+                init=self.starts.initialize,
                 command_timeout=STATEMENT_S,
                 reset=_end_transaction,
             )

@@ -18,6 +18,9 @@ from runglass.store.postgres.sql_helpers import changed, every, one
 from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
 from runglass.store.records import Checkpoint, RunRecord
 
+# After a standby has taken over without the newest commits a claim may be made anew, and no fence of a claim
+# that was lost may come again: its process lives, and would write into the log of the next one.
+_NEXT_FENCE = "fence + 1 + floor(random() * 1000000000)::bigint"
 # There are few owners and many runs: the index is stepped through from one owner to the next.
 _DEAD = (
     "RECURSIVE owners AS (SELECT min(owner) AS owner FROM run WHERE owner IS NOT NULL UNION ALL"
@@ -63,7 +66,7 @@ _CLAIM = (
     " chosen AS MATERIALIZED (SELECT no, pick FROM (SELECT no, pick FROM waiting UNION ALL"
     " SELECT no, pick FROM lost) AS free ORDER BY pick, no LIMIT $3),"
     " gone AS (DELETE FROM queue WHERE run_no = ANY (ARRAY(SELECT no FROM chosen))),"
-    " claimed AS (UPDATE run SET owner = $1, fence = fence + 1, claimed_head = head,"
+    f" claimed AS (UPDATE run SET owner = $1, fence = {_NEXT_FENCE}, claimed_head = head,"
     # A run that no process has had only waited for its turn: that is no claim against it.
     " claims = CASE WHEN claimed_head = head THEN claims + 1"
     " WHEN status IN ('pending', 'paused') AND owner IS NULL AND claimed_head < 0 THEN 0 ELSE 1 END"
@@ -84,7 +87,7 @@ _LET_GO = (
 )
 
 _RESUME = (
-    "UPDATE run SET fence = fence + 1, resume_head = head, owner = $4::text, claims = 0,"
+    f"UPDATE run SET fence = {_NEXT_FENCE}, resume_head = head, owner = $4::text, claims = 0,"
     " claimed_head = CASE WHEN $4::text IS NULL THEN -1 ELSE head END"
     " WHERE no = $1 AND status = 'paused' AND resume_head <> head AND head = $2 AND fence = $3"
     f" RETURNING {RUN.removeprefix('SELECT ').removesuffix(' FROM run')}"
@@ -113,7 +116,13 @@ class Leases:
                 " VALUES (now() + $1::interval, $2, $3, $4, $5, $6)"
             )
             values = *values, *process
-        return await self._db.write(changed(sql, *values)) == 1
+        hold = changed(sql, *values)
+
+        async def work(db: Db) -> int:
+            await self._db.starts.look(db)
+            return await hold(db)
+
+        return await self._db.write(work) == 1
 
     async def leases(self) -> list[HeldLease]:
         sql = (
@@ -203,7 +212,7 @@ class Leases:
 
     async def claim_waiting(self, run: RunRecord) -> RunRecord | None:
         sql = (
-            "UPDATE run SET fence = fence + 1"
+            f"UPDATE run SET fence = {_NEXT_FENCE}"
             " WHERE no = $1 AND (status = 'paused' OR status = 'pending' AND owner IS NULL)"
             f" AND head = $2 AND fence = $3 RETURNING {RUN.removeprefix('SELECT ').removesuffix(' FROM run')}"
         )
@@ -250,6 +259,10 @@ class Leases:
     async def cancel_requests(self, owner: str) -> dict[str, str]:
         sql = "SELECT id, cancel_reason FROM run WHERE owner = $1 AND cancel_reason IS NOT NULL"
         return dict(await self._db.read(every(lambda row: (str(row[0]), str(row[1])), sql, owner)))
+
+    async def owned_runs(self, owner: str) -> dict[str, int]:
+        sql = "SELECT id, head FROM run WHERE owner = $1"
+        return dict(await self._db.read(every(lambda row: (str(row[0]), int(row[1])), sql, owner)))
 
     async def release_run(self, run_id: str, owner: str) -> None:
         await self._db.write(changed(_LET_GO.format("id = $1 AND owner = $2"), run_id, owner))

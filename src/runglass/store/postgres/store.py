@@ -73,10 +73,15 @@ class PostgresStore(
         await self._db.open()
         try:
             await migrate_postgres(self._db, migrations())
+            await self._db.read(self._db.starts.begin)
         except BaseException:
             await self._db.close()
             raise
         return self
+
+    @property
+    def generation(self) -> int:
+        return self._db.starts.generation
 
     async def __aexit__(self, *exc: object) -> None:
         await self._creation.aclose()

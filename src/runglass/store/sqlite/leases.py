@@ -193,6 +193,13 @@ class Leases:
         )
         return dict(await self._db.read(every(lambda row: (str(row[0]), str(row[1])), sql, owner)))
 
+    async def owned_runs(self, owner: str) -> dict[str, int]:
+        sql = " UNION ALL ".join(
+            f"SELECT id, head FROM run WHERE {status} AND owner = ?1"
+            for status in ("status IN ('pending', 'running')", "status = 'paused'")
+        )
+        return dict(await self._db.read(every(lambda row: (str(row[0]), int(row[1])), sql, owner)))
+
     async def release_run(self, run_id: str, owner: str) -> None:
         await self._db.write(changed(f"{_LET_GO} WHERE id = ? AND owner = ?", run_id, owner))
 

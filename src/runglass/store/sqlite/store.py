@@ -49,6 +49,11 @@ class SqliteStore(
         self._holds = {}
 
     @property
+    def generation(self) -> int:
+        # The file is of one process, which ends before another file is put in its place.
+        return 0
+
+    @property
     def connections(self) -> Connections:
         """The connections to the file, for statements that are of SQLite alone, such as pragmas."""
         return self._db

@@ -1,0 +1,203 @@
+"""A standby without the newest commits takes the place of the PostgreSQL that two servers work on.
+
+Nothing hangs, nothing that is acknowledged afterwards is lost, and what was lost is said.
+"""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import httpx2
+import pytest
+
+from runglass import Client, RunglassError
+from runglass.testing import RunningServer, running_server
+from tests.contract.test_tool_calls import paused, results_of, resumption
+from tests.contract.wire import execute, frames, http_for, refusal, start
+from tests.postgres_replication import replicated, until
+
+LEASE_S = 3.0
+SHORT_MS, LONG_MS = 1_500, 60_000
+STEPS = """
+slug: {slug}
+steps:
+  - {{id: first, type: wait, ms: {first}}}
+  - {{id: second, type: passthrough}}
+  - {{id: third, type: wait, ms: {third}}}
+"""
+FLOWS = (
+    STEPS.format(slug="long", first=SHORT_MS, third=2 * SHORT_MS),
+    STEPS.format(slug="short", first=SHORT_MS, third=1),
+    STEPS.format(slug="endless", first=1, third=LONG_MS),
+    "slug: quick\nsteps: [{id: keep, type: passthrough}]\n",
+    f"""
+slug: talk
+steps:
+  - {{id: ask, type: llm, model: echo, prompt: "{{{{ message }}}}"}}
+  - {{id: hold, type: wait, ms: {LONG_MS}}}
+""",
+)
+
+
+class After(NamedTuple):
+    """What was there before the standby took over, and the servers, which have the standby now."""
+
+    one: RunningServer
+    other: RunningServer
+    http: httpx2.Client
+    going: str
+    """A run of which the standby has the beginning."""
+    going_head: int
+    ended: str
+    """A run that had ended, and goes on at the standby."""
+    lost: str
+    """A run that had ended, and that the standby does not have."""
+    lost_call: "Future[httpx2.Response]"
+    """The call of a run that went on, and that the standby does not have."""
+    resumed: dict[str, Any]
+    """A pause that was resumed, and at the standby is not."""
+    resumed_call: "Future[httpx2.Response]"
+    tail: "Future[list[int]]"
+    """Who followed the run that goes on."""
+    change_before: int
+    log: list[str]
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+
+@pytest.fixture(scope="module")
+def after() -> Iterator[After]:
+    log: list[str] = []
+    handler = Lines(log)
+    logging.getLogger("runglass").addHandler(handler)
+    with ExitStack() as opened:
+        opened.callback(logging.getLogger("runglass").removeHandler, handler)
+        database = opened.enter_context(replicated())
+        database.primary.execute("CREATE DATABASE runglass")
+        address = database.address("runglass")
+        one, other = [
+            opened.enter_context(running_server(store=address, lease_s=LEASE_S, tail_poll_s=0.5))
+            for _ in range(2)
+        ]
+        http = opened.enter_context(http_for(one, one.key))
+        for flow in FLOWS:
+            one.push(flow)
+        threads = opened.enter_context(ThreadPoolExecutor(4))
+        waiting = paused(http, "/seq/acme/demo/talk/execute")
+        going, ended = start(one, "long"), start(one, "short")
+        until(lambda: head_of(one, going) == 2 and head_of(one, ended) == 2)
+        database.cut_off()
+
+        lost = execute(http, "quick")
+        lost_call = threads.submit(http.post, "/seq/acme/demo/endless/execute", json={})
+        resumed_call = threads.submit(
+            http.post, "/seq/acme/demo/talk/execute", json=resumption(waiting, results_of(waiting))
+        )
+        tail = threads.submit(followed, other, going)
+        until(lambda: status_of(one, ended) == "completed" and head_of(one, going) > 4)
+        until(lambda: status_of(one, waiting["executionId"]) == "running")
+        going_head = head_of(one, going)
+        change_before = http.get("/flow-runs").json()["lastChange"]
+        database.fail_over()
+        yield After(
+            one,
+            other,
+            http,
+            going,
+            going_head,
+            ended,
+            lost,
+            lost_call,
+            waiting,
+            resumed_call,
+            tail,
+            change_before,
+            log,
+        )
+
+
+def head_of(server: RunningServer, run_id: str) -> int:
+    run = server.call(server.runtime.store.run(run_id))
+    return -1 if run is None else run.head
+
+
+def status_of(server: RunningServer, run_id: str) -> str:
+    run = server.call(server.runtime.store.run(run_id))
+    return "" if run is None else run.status
+
+
+def followed(server: RunningServer, run_id: str) -> list[int]:
+    """The numbers of the events that a client of the server gets, until its stream has ended for good."""
+    seen: list[int] = []
+    with Client(base_url=server.base_url, api_key=server.key) as client:
+        try:
+            seen.extend(event.seq for event in client.run(run_id).live_trace())
+        except RunglassError:
+            seen.append(-1)
+    return seen
+
+
+def test_every_run_that_is_left_ends_with_its_log_whole(after: After) -> None:
+    for run_id in (after.going, after.ended):
+        until(lambda run_id=run_id: status_of(after.one, run_id) == "completed")
+        for server in (after.one, after.other):
+            with http_for(server, after.one.key) as http:
+                events = frames(http.get(f"/flow-runs/{run_id}/trace/stream").text)
+            assert [int(event.id) for event in events] == list(range(1, len(events) + 1))
+            assert events[-1].event == "flow_completed"
+            ends = [event.data["stepId"] for event in events if event.event == "step_completed"]
+            assert ends == ["first", "second", "third"]
+
+
+def test_a_run_that_the_standby_lacks_is_not_there_and_its_caller_hears_so(after: After) -> None:
+    assert refusal(after.http.get(f"/flow-runs/{after.lost}/trace")) == (404, "RUN_NOT_FOUND")
+    answer = after.lost_call.result(30)
+    assert refusal(answer) == (500, "INTERNAL_ERROR")
+    assert "is not in the store any more" in answer.text
+
+
+def test_a_resumption_that_the_standby_lacks_is_answered_by_the_pause_and_can_be_made_again(
+    after: After,
+) -> None:
+    answer = after.resumed_call.result(30)
+    assert answer.status_code == 200, answer.text
+    again = answer.json()
+    assert again["status"] == "tool_calls_required"
+    assert again["toolCalls"] == after.resumed["toolCalls"]
+
+
+def test_what_is_acknowledged_afterwards_is_kept(after: After) -> None:
+    run_id = execute(after.http, "quick")
+    with http_for(after.other, after.one.key) as http:
+        trace = http.get(f"/flow-runs/{run_id}/trace").json()
+    assert trace["flowRun"]["status"] == "completed"
+
+
+def test_a_tail_ends_and_has_no_number_twice_and_leaves_none_out(after: After) -> None:
+    """It is refused, or the run has passed its last number again by the time that it comes back."""
+    seen = after.tail.result(30)
+    numbers = seen[:-1] if seen[-1] == -1 else seen
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= after.going_head
+
+
+def test_numbers_of_changes_that_were_given_and_lost_do_not_come_again(after: After) -> None:
+    assert after.http.get("/flow-runs").json()["lastChange"] > after.change_before
+
+
+def test_what_was_lost_is_said(after: After) -> None:
+    until(lambda: any(f"run {after.lost} is lost: " in line for line in after.log))
+    assert any(
+        "where a standby has taken over, the last commits may be missing" in line for line in after.log
+    )

@@ -1,0 +1,169 @@
+"""PostgreSQL servers that a test may break: copies of the tests' server, one as the other's standby."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from tests.postgres_server import postgres_server
+
+T = TypeVar("T")
+
+SYSTEM_USER = "pgserver"
+"""Who the wheel lets PostgreSQL run as, where the tests run as root."""
+LIMIT_S = 60.0
+
+
+class OwnServer:
+    """A server on the data in `folder`, which is there already."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        self.folder = folder
+        self._programs = programs
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, **options: str) -> None:
+        """Starts the server; returns when it answers."""
+        fixed = {"port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+        words = (word for name, value in (fixed | options).items() for word in ("-c", f"{name}={value}"))
+        with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._programs / "postgres", "-D", self.folder, *words],
+                stdout=log,
+                stderr=log,
+                user=SYSTEM_USER if os.geteuid() == 0 else None,
+            )
+        until(self._answers)
+
+    def kill(self) -> None:
+        """Ends the server and its processes at once, as a crash does."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(LIMIT_S)
+
+    def execute(self, *statements: str, database: str = "postgres") -> list[Any]:
+        """Runs statements as the superuser; the rows of the last one."""
+        return run_apart(self._execute(statements, database))
+
+    def address(self, database: str) -> str:
+        """Where a client finds the database."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}?sslmode=disable"
+
+    async def _execute(self, statements: tuple[str, ...], database: str) -> list[Any]:
+        connection = await asyncpg.connect(self.address(database), timeout=5.0)
+        try:
+            rows: list[Any] = []
+            for statement in statements:
+                rows = await connection.fetch(statement)
+            return rows
+        finally:
+            await connection.close()
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.folder.parent / f"{self.folder.name}.log").read_text()
+        try:
+            self.execute("SELECT 1")
+        except (OSError, asyncpg.PostgresError, TimeoutError):
+            return False
+        return True
+
+
+class Replicated(NamedTuple):
+    """A primary and the standby that follows it."""
+
+    primary: OwnServer
+    standby: OwnServer
+
+    def address(self, database: str) -> str:
+        """Where a client finds the database on whichever of the two takes writes."""
+        hosts = f"127.0.0.1:{self.primary.port},127.0.0.1:{self.standby.port}"
+        return f"postgresql://postgres@{hosts}/{database}?sslmode=disable&target_session_attrs=read-write"
+
+    def cut_off(self) -> None:
+        """Lets the standby have all commits of this moment, and none that follow."""
+        ((position,),) = self.primary.execute("SELECT pg_current_wal_flush_lsn()::text")
+        reached = f"SELECT pg_last_wal_replay_lsn() >= '{position}'::pg_lsn"
+        until(lambda: bool(self.standby.execute(reached)[0][0]))
+        self.standby.execute("ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
+        until(lambda: not self.standby.execute("SELECT FROM pg_stat_wal_receiver"))
+
+    def fail_over(self) -> None:
+        """The primary is gone for good, and the standby takes its place."""
+        self.primary.kill()
+        self.standby.execute("SELECT pg_promote()")
+
+
+def until(is_so: Any) -> None:
+    """Returns when it is so. Raises AssertionError if that takes too long."""
+    deadline = time.monotonic() + LIMIT_S
+    while not is_so():
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.02)
+
+
+def run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine; the thread of the test may have an event loop already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+@contextmanager
+def own_server() -> Iterator[OwnServer]:
+    """A copy of the tests' server, not started yet, until the block ends."""
+    of_tests = postgres_server()
+    socket_folder = parse_qs(urlsplit(of_tests.address("postgres")).query)["host"][0]
+    # Not below the folder of pytest, which the user that PostgreSQL runs as may not enter.
+    folder = Path(tempfile.mkdtemp(prefix="runglass-own-"))
+    if os.geteuid() == 0:
+        shutil.chown(folder, SYSTEM_USER)
+    data = folder / "data"
+    try:
+        _run(
+            of_tests.programs / "pg_basebackup",
+            *("-D", data, "-h", socket_folder, "-U", "postgres", "-c", "fast", "-X", "fetch", "-N"),
+        )
+        server = OwnServer(of_tests.programs, data)
+        try:
+            yield server
+        finally:
+            server.kill()
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def replicated() -> Iterator[Replicated]:
+    """A primary with an asynchronous standby, until the block ends."""
+    with own_server() as primary:
+        folder = primary.folder.with_name("standby")
+        _run("cp", "-a", primary.folder, folder)
+        standby = OwnServer(primary._programs, folder)
+        (folder / "standby.signal").touch()
+        with (folder / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"primary_conninfo = 'host=127.0.0.1 port={primary.port} user=postgres'\n")
+        primary.start()
+        standby.start()
+        try:
+            yield Replicated(primary, standby)
+        finally:
+            standby.kill()
+
+
+def _run(program: Path | str, *words: Path | str) -> None:
+    user = SYSTEM_USER if os.geteuid() == 0 else None
+    subprocess.run([program, *words], check=True, capture_output=True, user=user)
