@@ -50,10 +50,12 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
     async def next_one(db: Db) -> bool:
         """Applies one migration; False if there is none to apply."""
         await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
-        await db.execute(
-            "CREATE TABLE IF NOT EXISTS schema_migration (number integer PRIMARY KEY, name text NOT NULL,"
-            " breaks integer NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
+        # A role that may make no tables may not say IF NOT EXISTS either.
+        if await db.fetchval("SELECT to_regclass('schema_migration')") is None:
+            await db.execute(
+                "CREATE TABLE schema_migration (number integer PRIMARY KEY, name text NOT NULL,"
+                " breaks integer NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+            )
         rows = await db.fetch("SELECT number, breaks FROM schema_migration")
         if max((breaks for _, breaks in rows), default=0) >= known[-1].number:
             newest = max(number for number, _ in rows)
