@@ -10,6 +10,7 @@ More than 300 lines: the protocol is one list.
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from decimal import Decimal
 from typing import Protocol, Self
 from uuid import UUID
@@ -229,6 +230,9 @@ class Store(Protocol):
 
         Who has it may claim it again before that, and so keep it.
         """
+
+    async def clock_error(self) -> timedelta:
+        """By how much the clock of this process is ahead of the one that all processes share."""
 
     async def end_lease(self, owner: str | None) -> None:
         """Ends the lease of `owner`, which lets go of its runs, or all of them: the runs are free."""

@@ -5,13 +5,17 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from runglass.clock import Clock, SystemClock, iso
+from runglass.engine.engine import Engine
+from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.errors import StoreError, WrongExpectedVersion
 from runglass.run_query import RunQuery
 from runglass.store.postgres.store import PostgresStore
+from runglass.store.records import IdempotencyKey
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server
 from tests.records import new_run
@@ -191,3 +195,24 @@ async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[Po
     assert data_bytes == log_bytes + open_bytes
     await asyncio.gather(*(store.expire_answers(before="9999", limit=9) for store in stores))
     assert await counted() == (len(left), 0, len(left))
+
+
+@pytest.mark.parametrize("hours", [-25, 25])
+async def test_a_process_with_a_wrong_clock_forgets_no_call_before_its_time(
+    stores: list[PostgresStore], tmp_path: Path, hours: int
+) -> None:
+    run = await make_run(stores[0])
+    await stores[0].begin_call(run.project_id, IdempotencyKey("key", b"digest"), run)
+    wrong = SkewedClock(timedelta(hours=hours))
+    async with PostgresStore(await postgres_server().database_of(tmp_path), clock=wrong) as store:
+        assert abs(await store.clock_error() - timedelta(hours=hours)) < timedelta(minutes=1)
+        maintenance = Maintenance(
+            store=store,
+            # Of which nothing is asked where no run is paused.
+            engine=cast(Engine, None),
+            clock=wrong,
+            pause_limit=timedelta(hours=1),
+            answer_ttl=timedelta(hours=1),
+        )
+        await maintenance.tidy()
+    assert await stores[0].call(run.project_id, "key") is not None

@@ -101,7 +101,7 @@ class RunRemoval:
         """Does it to each run of the flow that ended longer ago than that, oldest first."""
         if days is None:
             return
-        before = self._before(days)
+        before = await self._before(days)
         passed_over = self._unreadable if with_content else set()
         while True:
             # Those that cannot be read are found again; there must be room for others beside them.
@@ -114,9 +114,11 @@ class RunRemoval:
             if len(due) < AT_ONCE:
                 return
 
-    def _before(self, days: float) -> str:
+    async def _before(self, days: float) -> str:
+        # By the clock of all processes: one whose own is wrong may not remove what is not due.
+        now = self._clock.now() - await self._store.clock_error()
         try:
-            return iso(self._clock.now() - timedelta(days=days))
+            return iso(now - timedelta(days=days))
         except OverflowError:
             # Longer ago than there are dates: nothing is due.
             return ""

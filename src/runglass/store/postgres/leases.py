@@ -94,6 +94,11 @@ _RESUME = (
 )
 
 
+def _moment(row: Any) -> datetime:
+    moment: datetime = row[0]
+    return moment
+
+
 class Leases:
     """The part of the store that ties runs to processes."""
 
@@ -138,6 +143,10 @@ class Leases:
             " WHERE maintenance.holder = excluded.holder OR maintenance.held_until <= now()"
         )
         return await self._db.write(changed(sql, task, self._holder, timedelta(seconds=for_s))) == 1
+
+    async def clock_error(self) -> timedelta:
+        shared = await self._db.read(every(_moment, "SELECT now()"))
+        return self._clock.now() - shared[0]
 
     async def end_lease(self, owner: str | None) -> None:
         async def work(db: Db) -> None:
