@@ -197,6 +197,7 @@ class Store(SqliteStore):
     """The store of one process."""
 
     def __init__(self, connections: Inline) -> None:
+        super().__init__(Path("simulated"), synchronous="NORMAL")
         self._db = connections
         self._fault = connections.disk.fault
         self._process = connections.process
