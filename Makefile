@@ -106,6 +106,8 @@ lock: $(VENV)/bin/pip ## write requirements/*.txt anew; ARGS=--upgrade takes new
 	$(LOCK) pyproject.toml --extra server --extra postgres --extra nats --group dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server --group build --constraint requirements/dev.txt \
 		--output-file requirements/server.txt
+	$(LOCK) pyproject.toml --extra server --extra postgres --extra nats --group build --constraint requirements/dev.txt \
+		--output-file requirements/image.txt
 
 clean: ## remove .venv, caches and build results
 	rm -rf $(VENV) $(GENERATOR) $(PEERS) $(TYPES)/node_modules .venv-fuzz build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
