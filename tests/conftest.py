@@ -3,9 +3,14 @@
 import logging
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.unit.client.sides import Asyncio, Blocking, Side
+
+# A busy machine stops a process for longer than Hypothesis allows for an example; speed has tests of its own.
+hypothesis.settings.register_profile("without deadlines", deadline=None)
+hypothesis.settings.load_profile("without deadlines")
 
 
 @pytest.fixture(params=[Blocking, Asyncio], ids=lambda side: side.name)

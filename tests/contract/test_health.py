@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runglass import health
-from runglass.engine.claims import RunClaims
+from runglass.engine.lease import Lease
 from runglass.testing import RunningServer, running_server
 from tests.contract.test_disk_faults import until_health
 from tests.contract.wire import ENDLESS, start
@@ -24,7 +24,7 @@ def test_a_lease_keeper_that_fails_is_503_until_it_is_well_again(
 ) -> None:
     with running_server(lease_s=0.3) as server:
         with monkeypatch.context() as patch:
-            patch.setattr(RunClaims, "keep_lease", fail)
+            patch.setattr(Lease, "hold", fail)
             sick = until_health(server.address, 503)
             assert sick["reasons"] == ["the lease keeper has failed and is begun again"]
         well = until_health(server.address, 200)

@@ -57,8 +57,8 @@ def test_a_job_is_queued_and_waited_for(server: ScriptedServer, side: Side) -> N
 
 
 def test_a_job_that_fails_raises_what_the_server_says(server: ScriptedServer, side: Side) -> None:
-    server.plays(answers(ACCEPTED, status=202), state("failed", error="cancelled"))
-    with pytest.raises(FlowExecutionError, match="failed: cancelled") as caught:
+    server.plays(answers(ACCEPTED, status=202), state("failed", error="out of paper"))
+    with pytest.raises(FlowExecutionError, match="failed: out of paper") as caught:
         side.value(job(side, server).wait())
     assert (caught.value.code, caught.value.execution_id) == ("STEP_FAILED", RUN)
 
