@@ -5,11 +5,12 @@ A command takes them as decorators, in the order in which its help shows them.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from runglass.cli import argument_parsers
+from runglass.run_api import CaptureMode
 from runglass.store_address import has_password, is_postgres
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -76,6 +77,26 @@ def data_folder(command: Function) -> Function:
         "--store", type=STORE, metavar="URL", help="The database, where it is not in the data folder."
     )
     return data(store(command))
+
+
+def recording_and_log(command: Function) -> Function:
+    """`--capture`, `--log-level` and `--log-format`: what a server or worker writes down."""
+    capture = click.option(
+        "--capture",
+        type=click.Choice(get_args(CaptureMode)),
+        help="What traces keep where neither flow nor project says.",
+    )
+    log_level = click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="Least severe message that is logged.",
+    )
+    log_format = click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        help="Lines of text, or a JSON object on each line.",
+    )
+    return capture(log_level(log_format(command)))
 
 
 def server(command: Function) -> Function:

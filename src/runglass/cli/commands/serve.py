@@ -3,7 +3,7 @@
 import asyncio
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +12,6 @@ from runglass.cli.backends.viewer_links import project_links
 from runglass.cli.import_without_gc import loading
 from runglass.cli.process_memory import tune_memory
 from runglass.cli.terminal.output import log_to_stderr, note, stdout, warn, write_line
-from runglass.run_api import CaptureMode
 from runglass.settings import Settings, SettingsError
 from runglass.settings_reader import read_settings
 
@@ -58,21 +57,7 @@ if TYPE_CHECKING:
     type=click.Choice(["FULL", "NORMAL"]),
     help="What is safe: FULL through a power cut, NORMAL a crash.",
 )
-@click.option(
-    "--capture",
-    type=click.Choice(get_args(CaptureMode)),
-    help="What traces keep where neither flow nor project says.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Least severe message that is logged.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    help="Lines of text, or a JSON object on each line.",
-)
+@options.recording_and_log
 @click.option(
     "--metrics-port",
     type=options.WholeNumber(min=0, max=65535),

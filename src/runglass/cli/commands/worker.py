@@ -1,7 +1,6 @@
 """`runglass worker`: a process that executes runs beside the servers of a PostgreSQL."""
 
 import asyncio
-from typing import get_args
 
 import click
 
@@ -9,7 +8,6 @@ from runglass.cli import options
 from runglass.cli.import_without_gc import loading
 from runglass.cli.process_memory import tune_memory
 from runglass.cli.terminal.output import log_to_stderr, note, stdout, warn, write_line
-from runglass.run_api import CaptureMode
 from runglass.settings import Settings
 from runglass.settings_reader import read_settings
 
@@ -28,21 +26,7 @@ from runglass.settings_reader import read_settings
     metavar="N",
     help="Runs that go on at once. By default 1000.",
 )
-@click.option(
-    "--capture",
-    type=click.Choice(get_args(CaptureMode)),
-    help="What traces keep where neither flow nor project says.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Least severe message that is logged.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    help="Lines of text, or a JSON object on each line.",
-)
+@options.recording_and_log
 @click.option(
     "--host",
     "metrics_host",
