@@ -39,6 +39,8 @@ class OwnServer:
     def start(self, **options: str) -> None:
         """Starts the server; returns when it answers."""
         fixed = {"port": str(self.port), "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+        # The tests' server, which this is a copy of, shows commits that are not written yet.
+        fixed["synchronous_commit"] = "on"
         words = (word for name, value in (fixed | options).items() for word in ("-c", f"{name}={value}"))
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -147,10 +147,10 @@ async def _opened(request: ApiRequest, execution_id: str, *, flow_id: str | None
 
 
 def lost_run(execution_id: str) -> APIError:
-    """The error for a run that was there a moment ago."""
+    """The error for a run that was there before the store was restarted or replaced."""
     message = (
-        f"run {execution_id!r} is not in the store any more: it was deleted, or PostgreSQL was replaced by a"
-        " standby that lacks the run; nothing of it goes on"
+        f"run {execution_id!r} is not in the store any more: PostgreSQL was replaced by a standby that lacks"
+        " the run, or it was deleted meanwhile; nothing of it goes on"
     )
     return api_error("INTERNAL_ERROR", message, execution_id=execution_id)
 

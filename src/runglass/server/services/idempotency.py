@@ -172,12 +172,16 @@ async def resuming_call(
     Raises DuplicateIdempotencyKey where another server resumes the run for the same call at this moment.
     """
     store, is_own = runtime_of(request).store, False
+    # One that a server noted before it crashed; this block makes it then.
+    was_noted = call is not None and await store.call(project.id, call.key) is not None
 
     async def note(run: RunRecord) -> None:
         nonlocal is_own
-        if call is not None and await store.call(project.id, call.key) is None:
-            await store.begin_call(project.id, call, run)
-            is_own = True
+        if call is None or was_noted:
+            return
+        # Raises where another server has noted it meanwhile, and so resumes the run.
+        await store.begin_call(project.id, call, run)
+        is_own = True
 
     try:
         yield note
@@ -238,6 +242,7 @@ async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecor
     The process that has the run waits for a database that is away, and so does this, up to `lease_s` seconds.
     Where the store goes back to the pause that the run was resumed from, it is paused by that one again.
     """
+    generation = runtime.store.generation
     away_since_s: float | None = None
     has_begun = False
     while not run.ended and not (
@@ -262,7 +267,7 @@ async def idle_run(runtime: Runtime, run: RunRecord, *, beyond: int) -> RunRecor
             await asyncio.sleep(AGAIN_S)
             continue
         if now is None:
-            raise lost_run(run.id)
+            raise no_run(run.id) if runtime.store.generation == generation else lost_run(run.id)
         run, away_since_s = now, None
     return run
 
