@@ -6,7 +6,8 @@ from runglass.flow import Flow
 from runglass.flow_parser import parse_flow
 from runglass.run_api import RunRequest
 from runglass.runtime import Runtime, push_flow
-from runglass.store.records import Project
+from runglass.store.base import Store
+from runglass.store.records import NewRun, Project, RunRecord
 from runglass.trace import TERMINAL
 
 ORG, PROJECT = "bench", "bench"
@@ -66,6 +67,26 @@ async def run(runtime: Runtime, project: Project, slug: str, request: RunRequest
     else:
         await submitted.run.outcome()
     return submitted.run.id
+
+
+async def create_run(
+    store: Store, project: Project, slug: str, run_id: str, *, owner: str | None
+) -> RunRecord:
+    """A run of a flow without steps, which nothing executes; without an owner it waits to be claimed."""
+    flow = await store.put_draft(project.id, slug, name=None, capture=None, source=b"{}")
+    new = NewRun(
+        id=run_id,
+        project_id=project.id,
+        flow_id=flow.id,
+        version=0,
+        trigger_type="api",
+        capture="metadata_only",
+        session_id=None,
+        request=b"{}",
+        summary=b"{}",
+        owner=owner,
+    )
+    return await store.create_run(new)
 
 
 async def _until_ended(runtime: Runtime, run_id: str) -> None:

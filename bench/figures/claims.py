@@ -9,12 +9,12 @@ from statistics import quantiles
 
 import uvloop
 
+from bench import flows
 from bench.queued import add_runs
 from bench.rows import Row
 from bench.stage import Stage
 from runglass.clock import iso
 from runglass.store.postgres.store import PostgresStore
-from runglass.store.records import NewRun
 
 PROJECTS = 100
 """The waiting runs are of so many."""
@@ -32,7 +32,7 @@ def rows(stage: Stage) -> Iterator[Row]:
                 runner.run(_claims_ms(database, claimers, stage.sizes.claims))
                 for _ in range(stage.sizes.rounds)
             ]
-            who = "" if claimers == 1 else f", {claimers} processes at once"
+            who = "" if claimers == 1 else f", {claimers} claimers at once"
             for name, cut in (("p50", 49), ("p99", 98)):
                 yield Row(
                     figure=f"claim {AT_ONCE} of {queued:,} waiting runs{who}, {name}",
@@ -48,26 +48,14 @@ async def _first_runs(database: str) -> list[str]:
         found = []
         for number in range(PROJECTS):
             project = await store.ensure_project("bench", f"bench-{number}")
-            flow = await store.put_draft(project.id, "any", name=None, capture=None, source=b"{}")
-            run = await store.create_run(
-                NewRun(
-                    id=f"019a0000-0000-7000-8000-{number:012d}",
-                    project_id=project.id,
-                    flow_id=flow.id,
-                    version=0,
-                    trigger_type="api",
-                    capture="metadata_only",
-                    session_id=None,
-                    request=b"{}",
-                    summary=b"{}",
-                )
-            )
+            run_id = f"019a0000-0000-7000-8000-{number:012d}"
+            run = await flows.create_run(store, project, "any", run_id, owner=None)
             found.append(run.id)
         return found
 
 
 async def _claims_ms(database: str, claimers: int, claims: int) -> list[float]:
-    """Of claims by so many processes at once: each has connections of its own."""
+    """Of claims by so many stores of this process at once: each has connections of its own."""
     async with AsyncExitStack() as stack:
         stores = [await stack.enter_async_context(PostgresStore(database)) for _ in range(claimers)]
         for number, store in enumerate(stores):

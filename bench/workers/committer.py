@@ -23,7 +23,6 @@ from runglass.events import FlowCompleted, RunStarted, StepStarted
 from runglass.fold import RunFold
 from runglass.runtime import Runtime
 from runglass.settings import Settings
-from runglass.store.records import NewRun
 from runglass.trace import RunSummary
 
 OWNER = "bench"
@@ -62,28 +61,14 @@ class Runs:
         store = self._runtime.store
         key = await add_key(self._runtime)
         project = await store.ensure_project(flows.ORG, flows.PROJECT)
-        flow = await store.put_draft(project.id, "paced", name=None, capture=None, source=b"{}")
-        run = await store.create_run(
-            NewRun(
-                id=str(uuid7()),
-                project_id=project.id,
-                flow_id=flow.id,
-                version=0,
-                trigger_type="api",
-                capture="metadata_only",
-                session_id=None,
-                request=b"{}",
-                summary=b"{}",
-                owner=OWNER,
-            )
-        )
-        fold = RunFold(RunSummary(id=run.id, flow_id=flow.id, status="pending"))
+        run = await flows.create_run(store, project, "paced", str(uuid7()), owner=OWNER)
+        fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
         self._recorder = Recorder(store, self._bus, run, fold, SystemClock(), owner=OWNER)
         self._recorder.record(
             RunStarted(
                 execution_id=run.id,
                 run_id=run.id,
-                flow_id=flow.id,
+                flow_id=run.flow_id,
                 step_count=1,
                 trigger_type="api",
                 version=0,

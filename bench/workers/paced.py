@@ -6,13 +6,13 @@ The events take the way of every event: recorder, store, bus, tails, sockets. `d
 import asyncio
 from itertools import count
 
+from bench import flows
 from bench.answering import Message, answer
 from bench.samples import TOKENS
 from runglass.clock import SystemClock
 from runglass.engine.journal.recorder import Recorder
 from runglass.events import FlowCompleted, RunStarted, StepCompleted, StepStarted
 from runglass.fold import RunFold
-from runglass.store.records import NewRun
 from runglass.testing import ORG, PROJECT, RunningServer, running_server
 from runglass.trace import RunSummary
 
@@ -78,31 +78,17 @@ class Runs:
         number = next(self._numbers)
         self._run_id = f"019a0000-0000-7000-8000-{number:012d}"
         project = await runtime.store.ensure_project(ORG, PROJECT)
-        flow = await runtime.store.put_draft(project.id, "paced", name=None, capture=None, source=b"{}")
         if number == 0:
             # The server must not take the runs for ones that nobody goes on with.
             await runtime.store.hold_lease(OWNER, until="9999-01-01T00:00:00.000Z", renew=False)
-        run = await runtime.store.create_run(
-            NewRun(
-                id=self._run_id,
-                project_id=project.id,
-                flow_id=flow.id,
-                version=0,
-                trigger_type="api",
-                capture="metadata_only",
-                session_id=None,
-                request=b"{}",
-                summary=b"{}",
-                owner=OWNER,
-            )
-        )
-        fold = RunFold(RunSummary(id=run.id, flow_id=flow.id, status="pending"))
+        run = await flows.create_run(runtime.store, project, "paced", self._run_id, owner=OWNER)
+        fold = RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending"))
         recorder = Recorder(runtime.store, runtime.bus, run, fold, SystemClock(), owner=OWNER)
         recorder.record(
             RunStarted(
                 execution_id=run.id,
                 run_id=run.id,
-                flow_id=flow.id,
+                flow_id=run.flow_id,
                 step_count=1,
                 trigger_type="api",
                 version=0,
