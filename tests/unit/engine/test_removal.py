@@ -2,21 +2,25 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from runglass.admin_api import SERVER
+from runglass.clock import SystemClock
 from runglass.content import strip_event, strip_step
 from runglass.engine.maintenance.removal import INTERVAL_S, RunRemoval
 from runglass.errors import StoreError
 from runglass.events import decode_event
 from runglass.fold import fold
 from runglass.store.records import NO_RETENTION, Append, Retention, RunRecord
+from runglass.store.sqlite.store import SqliteStore
 from tests.records import new_run, whole_trace
 from tests.unit.engine.conftest import EngineHarness, Ran, start
 
@@ -301,3 +305,16 @@ async def test_what_ended_before_all_dates_is_nothing(house: EngineHarness, exec
     ran = await execute(STEPS, {"x": "sesame"})
     await removal_in(house, Retention(days=timedelta.max.days)).tidy()
     assert await house.store.run(ran.id) is not None
+
+
+async def test_an_import_whose_process_died_is_gone_after_one_turn(tmp_path: Path) -> None:
+    path = tmp_path / "runglass.db"
+    async with SqliteStore(path) as store:
+        project_id = (await store.ensure_project("acme", "demo")).id
+        run_no = await store.begin_import(project_id, "00000000-0000-7000-8000-000000000001")
+        await store.import_rows(run_no, [(1, b"{}")], [])
+    async with SqliteStore(path) as store:
+        await RunRemoval(store=store, clock=SystemClock(), default=NO_RETENTION).tidy()
+    with closing(sqlite3.connect(path)) as db:
+        for table in ("event", "importing_run", "purged_run"):
+            assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table

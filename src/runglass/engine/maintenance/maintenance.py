@@ -69,7 +69,6 @@ class Maintenance:
     async def tidy(self) -> None:
         """Puts away what is stale now. Raises StoreError."""
         now = await self._shared_now()
-        await self._store.abandon_imports()
         await self._store.forget_calls(before=iso(now - CALLS_KEPT))
         for run in await self._store.paused_runs():
             if run.is_resuming:

@@ -1,5 +1,7 @@
 """Removes ended runs when their retention is over, or on request; their content may go before them.
 
+Imports that nobody goes on with are removed as well.
+
 Rows go in small bites, and other writers have the store for themselves in between. A bite is a
 transaction of its own, so a process that dies leaves nothing half done: the next one goes on.
 """
@@ -81,6 +83,8 @@ class RunRemoval:
         ]
         for flow_id, days, _ in due:
             await self._each_due(flow_id, _or(days, self._default.days), self._purge)
+        # What a process was importing when it died becomes due here, and goes in the same turn.
+        await self._store.abandon_imports()
         while await self._bite(self._store.purge_rows(limit_rows=BITE_ROWS, limit_bytes=BITE_BYTES)):
             pass
         for flow_id, _, days in due:
