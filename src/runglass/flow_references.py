@@ -9,6 +9,7 @@ run where a step gets the output of one before it that surely lacks it. Works on
 malformed anywhere.
 """
 
+import builtins
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from runglass.flow_syntax import parts_of
 from runglass.flow_validation import MAX_STEPS
 from runglass.name_references import Name, name_references
 from runglass.schemas import suggestion
-from runglass.step_references import STEPS, Reference, references_of
+from runglass.step_references import INITIAL, STEPS, Reference, references_of
 from runglass.step_syntax import syntaxes
 
 MAX_SUGGESTIONS = 20
@@ -70,6 +71,8 @@ class _Walk:
             for name, place in name_references(data, path, sought):
                 yield Finding(_advice(name), place, line=name.line, column=name.column, is_warning=True)
         yield from self._lost_inputs()
+        if self._texts and INITIAL not in fields:
+            yield from self._unknown_inputs()
 
     def _lost_inputs(self) -> Iterator[Finding]:
         schema = self._flow.get("inputs")
@@ -87,6 +90,37 @@ class _Walk:
             for name, place in name_references(data, path, inputs - handed_on):
                 message = _lost(name, before.get("id"), handed_on)
                 yield Finding(message, place, line=name.line, column=name.column, is_warning=True)
+
+    def _unknown_inputs(self) -> Iterator[Finding]:
+        """A warning for each input that `inputs` lacks, where that is a slip as far as is known here."""
+        schema = self._flow.get("inputs")
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        if not isinstance(schema, dict) or not isinstance(properties, dict) or not properties:
+            return
+        declared = [name for name in properties if isinstance(name, str)]
+        is_closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+        compared = 0
+        for name, place, line, column in self._named_inputs():
+            if name in properties:
+                continue
+            hint = suggestion(name, declared) if compared < MAX_SUGGESTIONS else ""
+            compared += 1
+            if hint or is_closed:
+                message = f"`inputs` declares no {name!r}{hint}"
+                yield Finding(message, place, line=line, column=column, is_warning=True)
+
+    def _named_inputs(self) -> Iterator[tuple[str, Path, int | None, int]]:
+        """The inputs of the run that texts name: in `initial`, and in the first step also alone."""
+        for _, data, path in self._texts:
+            for reference, place in references_of(data, path, INITIAL):
+                if not reference.asked and not reference.as_field:
+                    yield reference.key, place, reference.line, reference.column
+        _, first, path = self._texts[0]
+        if "input" not in first:
+            known = _NAMES | self._steps.keys() | set(dir(builtins))
+            for name, place in name_references(first, path):
+                if name.name not in known:
+                    yield name.name, place, name.line, name.column
 
     def _references(self) -> Iterator[Finding]:
         for step, data, path in self._texts:
@@ -124,14 +158,14 @@ class _Walk:
                 self._collect(inner, (*path, index, "branches", name), step, name, step.around)
 
     def _judged(self, reference: Reference, step: _Step) -> tuple[str, bool] | None:
-        target = self._steps.get(reference.step_id)
+        target = self._steps.get(reference.key)
         if target is None:
             return (
-                f"the flow has no step {reference.step_id!r}{self._hint(reference.step_id)}",
+                f"the flow has no step {reference.key!r}{self._hint(reference.key)}",
                 reference.asked,
             )
         if reference.as_field:
-            name = reference.step_id
+            name = reference.key
             return f'`steps` is an object: write steps["{name}"], not steps.{name}', reference.asked
         never = _why_never_there(target, step)
         if never is not None:
@@ -197,7 +231,7 @@ def _why_not_always_there(target: _Step, step: _Step) -> str | None:
     return None
 
 
-_NAMES = frozenset({STEPS, "initial", "attempt", "item", "index"})
+_NAMES = frozenset({STEPS, INITIAL, "attempt", "item", "index"})
 _FIELD_IN_CODE = re.compile(r"""["'](\w+)["']|\b(\w+)\s*=""")
 
 

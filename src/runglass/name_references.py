@@ -28,12 +28,15 @@ class Name(NamedTuple):
 
 
 def name_references(
-    step: dict[str, Any], path: Path, sought: AbstractSet[str]
+    step: dict[str, Any], path: Path, sought: AbstractSet[str] | None = None
 ) -> Iterator[tuple[Name, Path]]:
-    """The names among `sought` that a step's own texts use, each once per text."""
+    """The names among `sought`, or all, that a step's own texts use, each once per text."""
     for text, written, place in texts_of(step, path):
         # Most texts have none of the words; only the others are parsed.
-        if isinstance(text, str) and (words := sought & set(_WORD.findall(text))):
+        words = set(_WORD.findall(text)) if isinstance(text, str) else set()
+        if sought is not None:
+            words &= sought
+        if words:
             found = _in_template(text, words) if written == "template" else _in_python(text, written, words)
             yield from ((name, place) for name in found)
 

@@ -1,4 +1,7 @@
-"""The references to outputs of steps, `steps["id"]`, in templates, code and expressions."""
+"""The references to outputs of steps and inputs of the run in templates, code and expressions.
+
+They are `steps["id"]` and `initial["name"]`.
+"""
 
 import ast
 import re
@@ -13,6 +16,7 @@ from runglass.flow_syntax import overlong, parse_python, parts_of
 from runglass.step_syntax import syntaxes
 
 STEPS = "steps"
+INITIAL = "initial"
 Written = Literal["template", "exec", "eval"]
 """What a text is written in: a template, the body of a function in Python, or an expression."""
 
@@ -20,9 +24,9 @@ _METHODS = frozenset(name for name in dir(dict) if not name.startswith("_"))
 
 
 class Reference(NamedTuple):
-    """A step's id in a text. `asked` is true where the text makes sure first that the output is there."""
+    """A key in a text. `asked` is true where the text makes sure first that it is there."""
 
-    step_id: str
+    key: str
     line: int | None
     column: int = 1
     asked: bool = False
@@ -32,10 +36,10 @@ class Reference(NamedTuple):
     """Whether it is written as `steps.id`, which Python's dictionaries do not have."""
 
 
-def references_of(step: dict[str, Any], path: Path) -> Iterator[tuple[Reference, Path]]:
-    """The references in a step's own texts, each once per text."""
+def references_of(step: dict[str, Any], path: Path, root: str = STEPS) -> Iterator[tuple[Reference, Path]]:
+    """The references to keys of `root` in a step's own texts, each once per text."""
     for text, written, place in texts_of(step, path):
-        found = _in_template(text) if written == "template" else _in_python(text, written)
+        found = _in_template(text, root) if written == "template" else _in_python(text, written, root)
         yield from _located(found, place)
 
 
@@ -62,7 +66,7 @@ def texts_of(step: dict[str, Any], path: Path) -> Iterator[tuple[Any, Written, P
 def _located(references: Iterator[Reference], path: Path) -> Iterator[tuple[Reference, Path]]:
     known = set()
     for reference in references:
-        mentioned = reference.step_id, reference.as_field
+        mentioned = reference.key, reference.as_field
         if mentioned not in known:
             known.add(mentioned)
             yield reference, path
@@ -85,27 +89,27 @@ class _Token(NamedTuple):
     offset: int
 
 
-def _in_template(text: Any) -> Iterator[Reference]:
-    if not isinstance(text, str) or STEPS not in text or overlong(text) is not None:
+def _in_template(text: Any, root: str) -> Iterator[Reference]:
+    if not isinstance(text, str) or root not in text or overlong(text) is not None:
         return
     try:
         names = minijinja.Environment().undeclared_variables_in_str(text, nested=True)
     except minijinja.TemplateError:
         # A finding of `flow_syntax.py`.
         return
-    # A template may have a variable of its own called `steps`; minijinja knows.
-    fields = {parts[1] for name in names if len(parts := name.split(".")) > 1 and parts[0] == STEPS}
+    # A template may have a variable of its own of that name; minijinja knows.
+    fields = {parts[1] for name in names if len(parts := name.split(".")) > 1 and parts[0] == root}
     tags = list(_tags(text))
     words = {token.text for tag in tags for token in tag if token.kind == "name"}
-    asked = not words.isdisjoint(_QUESTIONS) or any(_asks_in_tag(tag) for tag in tags)
+    asked = not words.isdisjoint(_QUESTIONS) or any(_asks_in_tag(tag, root) for tag in tags)
     depends = not words.isdisjoint(_CONDITIONS)
     at, line, start = 0, 1, 0
-    for name, is_key, offset in (found for tag in tags for found in _mentioned(tag)):
+    for name, is_key, offset in (found for tag in tags for found in _mentioned(tag, root)):
         # The search goes on from the last mention, so that a long text is read once.
         line += text.count("\n", at, offset)
         start = max(start, text.rfind("\n", at, offset) + 1)
         at = offset
-        if name in fields or (is_key and STEPS in names):
+        if name in fields or (is_key and root in names):
             yield Reference(name, line, offset - start + 1, asked, depends)
 
 
@@ -132,15 +136,15 @@ def _tags(text: str) -> Iterator[list[_Token]]:
         yield tag
 
 
-def _asks_in_tag(tag: list[_Token]) -> bool:
+def _asks_in_tag(tag: list[_Token], root: str) -> bool:
     pairs = [(a.text, b.text) for a, b in pairwise(tag)]
-    return ("in", STEPS) in pairs or ("|", "d") in pairs
+    return ("in", root) in pairs or ("|", "d") in pairs
 
 
-def _mentioned(tag: list[_Token]) -> Iterator[tuple[str, bool, int]]:
+def _mentioned(tag: list[_Token], root: str) -> Iterator[tuple[str, bool, int]]:
     """`steps.name` and `steps["name"]`: the name, whether it is a key, and where it stands."""
     for position, token in enumerate(tag):
-        if token.kind != "name" or token.text != STEPS:
+        if token.kind != "name" or token.text != root:
             continue
         if position and tag[position - 1].text in (".", "|"):
             continue
@@ -155,8 +159,8 @@ def _mentioned(tag: list[_Token]) -> Iterator[tuple[str, bool, int]]:
 _CONDITIONAL = (ast.If, ast.IfExp, ast.BoolOp, ast.Try, ast.While, ast.Match, ast.comprehension, ast.For)
 
 
-def _in_python(text: Any, mode: Literal["exec", "eval"]) -> Iterator[Reference]:
-    if not isinstance(text, str) or STEPS not in text:
+def _in_python(text: Any, mode: Literal["exec", "eval"], root: str) -> Iterator[Reference]:
+    if not isinstance(text, str) or root not in text:
         return
     try:
         tree = parse_python(text, mode)
@@ -164,9 +168,9 @@ def _in_python(text: Any, mode: Literal["exec", "eval"]) -> Iterator[Reference]:
         # A finding of `flow_syntax.py`.
         return
     nodes = list(ast.walk(tree))
-    if any(_binds_steps(node) for node in nodes):
+    if any(_binds(node, root) for node in nodes):
         return
-    asked = any(isinstance(node, ast.Try) or _asks(node) for node in nodes)
+    asked = any(isinstance(node, ast.Try) or _asks(node, root) for node in nodes)
     depends = any(isinstance(node, _CONDITIONAL) for node in nodes)
     lines = text.encode().split(b"\n")
     known = set()
@@ -174,47 +178,47 @@ def _in_python(text: Any, mode: Literal["exec", "eval"]) -> Iterator[Reference]:
     for node in nodes:
         match node:
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str() as key)) if (
-                name == STEPS and isinstance(node.ctx, ast.Load)
+                name == root and isinstance(node.ctx, ast.Load)
             ):
                 found = Reference(key, node.lineno, asked=asked, depends=depends)
             case ast.Call(
                 func=ast.Attribute(value=ast.Name(id=name), attr="get"),
                 args=[ast.Constant(value=str() as key), *_],
-            ) if name == STEPS:
+            ) if name == root:
                 found = Reference(key, node.lineno, asked=True, depends=True)
-            case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name == STEPS and not (
+            case ast.Attribute(value=ast.Name(id=name), attr=attribute) if name == root and not (
                 id(node) in called and attribute in _METHODS
             ):
                 found = Reference(attribute, node.lineno, asked=asked, depends=depends, as_field=True)
             case _:
                 continue
-        if (mentioned := (found.step_id, found.as_field)) in known:
+        if (mentioned := (found.key, found.as_field)) in known:
             continue
         known.add(mentioned)
         before = lines[node.lineno - 1][: node.col_offset] if node.lineno <= len(lines) else b""
         yield found._replace(column=len(before.decode(errors="ignore")) + 1)
 
 
-def _binds_steps(node: ast.AST) -> bool:
-    """Whether the code has a variable of its own called `steps`."""
+def _binds(node: ast.AST, root: str) -> bool:
+    """Whether the code has a variable of its own of that name."""
     match node:
         case ast.Name(id=name):
-            return name == STEPS and not isinstance(node.ctx, ast.Load)
+            return name == root and not isinstance(node.ctx, ast.Load)
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            return node.name == STEPS
+            return node.name == root
         case ast.arg(arg=name):
-            return name == STEPS
+            return name == root
         case ast.alias(name=name, asname=other):
-            return STEPS in (other or name.partition(".")[0], name)
+            return root in (other or name.partition(".")[0], name)
         case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name):
-            return name == STEPS
+            return name == root
         case ast.MatchMapping(rest=name):
-            return name == STEPS
+            return name == root
     return False
 
 
-def _asks(node: ast.AST) -> bool:
+def _asks(node: ast.AST, root: str) -> bool:
     return isinstance(node, ast.Compare) and any(
-        isinstance(operator, ast.In | ast.NotIn) and isinstance(right, ast.Name) and right.id == STEPS
+        isinstance(operator, ast.In | ast.NotIn) and isinstance(right, ast.Name) and right.id == root
         for operator, right in zip(node.ops, node.comparators, strict=True)
     )

@@ -439,3 +439,54 @@ def test_a_text_that_names_thousands_of_steps_is_read_once() -> None:
     # A search for each name by itself takes some twenty seconds.
     assert time.process_time() - began_s < 5
     assert found == {1: 7} | dict.fromkeys(range(2, 9001), 4)
+
+
+def slips(*steps: dict[str, Any], **schema: Any) -> list[tuple[str, Any, int | None, int | None]]:
+    """The warnings about inputs that are not declared; `message` and `language` are."""
+    inputs = {"properties": {"message": {}, "language": {}}, **schema}
+    findings = list(unmet_references({"slug": "a", "inputs": inputs, "steps": list(steps)}))
+    assert all(finding.is_warning for finding in findings)
+    return [(each.message, each.path, each.line, each.column) for each in findings]
+
+
+def test_an_input_that_is_nearly_a_declared_one_is_told() -> None:
+    said = "`inputs` declares no 'mesage'; did you mean 'message'?"
+    first = ("steps", 0, "prompt")
+    assert slips(llm("a", "Say\n {{ mesage }}")) == [(said, first, 2, 5)]
+    assert slips(llm("a", "{{ initial.mesage }}")) == [(said, first, 1, 4)]
+    assert slips(step("a", code="return initial['mesage']")) == [(said, ("steps", 0, "code"), 1, 8)]
+    assert slips(step("a", code="return {'x': mesage}")) == [(said, ("steps", 0, "code"), 1, 14)]
+    late = [llm("a", "{{ message }}"), llm("b", "{{ initial.mesage }} {{ text }}")]
+    assert [each[:2] for each in slips(*late)] == [(said, ("steps", 1, "prompt"))]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [llm("a", "{{ message }} {{ initial.language }}")],
+        [llm("a", "{{ initial.customer }} {{ customer }}")],
+        [llm("a", "{{ initial.mesage | default('x') }} {{ mesage | default('x') }}")],
+        [llm("a", "{% set mesage = 1 %}{{ mesage }}")],
+        [step("a", code="mesage = 1\nreturn {'x': mesage, 'y': initial.get('mesage')}")],
+        [llm("a", "{{ mesage }}", input={"mesage": "x"})],
+        [step("a"), llm("b", "{{ mesage }}")],
+        [step("a", code="initial = {'mesage': 1}\nreturn initial['mesage']")],
+        [step("a", code="return {'initial': {}}"), llm("b", "{{ initial.mesage }}")],
+    ],
+)
+def test_an_input_that_may_be_given_is_left_alone(steps: list[dict[str, Any]]) -> None:
+    assert slips(*steps) == []
+
+
+def test_where_callers_may_give_no_other_input_each_other_is_told() -> None:
+    asked = [llm("a", "{{ initial.customer }} {{ message }}")]
+    assert [each[0] for each in slips(*asked, additionalProperties=False)] == [
+        "`inputs` declares no 'customer'"
+    ]
+    assert slips(*asked, additionalProperties=False, patternProperties={"^c": {}}) == []
+
+
+@pytest.mark.parametrize("steps", [None, [], [7]])
+def test_inputs_without_steps_are_no_reason_to_warn(steps: Any) -> None:
+    schema: dict[str, Any] = {"properties": {"message": {}}}
+    assert list(unmet_references({"slug": "a", "inputs": schema, "steps": steps})) == []
