@@ -9,6 +9,7 @@ from runglass.bus.base import WORK, Bus, requests_to
 from runglass.engine.active_runs import ActiveRuns
 from runglass.engine.idle_runs import IdleRuns
 from runglass.errors import RunUnreadable, StoreError
+from runglass.failure_log import FailureLog
 from runglass.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class CancelRequests:
         self._bus = bus
         self._active = active
         self._idle = idle
+        self._failures = FailureLog(log, "asking whether runs are to be cancelled failed")
 
     async def make(self, run_id: str, *, reason: str) -> bool:
         """Asks whoever has the run, or claims it next; False if it has ended. Raises StoreError."""
@@ -43,8 +45,9 @@ class CancelRequests:
                 while owner == self._active.owner:
                     try:
                         await self.look()
+                        self._failures.worked()
                     except StoreError as error:
-                        log.warning("whether runs are to be cancelled cannot be told: %s", error)
+                        self._failures.failed(error)
                     await listener.wait(POLL_S)
 
     async def look(self) -> None:

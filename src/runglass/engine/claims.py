@@ -22,6 +22,7 @@ from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
 from runglass.engine.store_check import StoreCheck
 from runglass.errors import RunUnreadable, StoreError
+from runglass.failure_log import FailureLog
 from runglass.measurements import measured
 from runglass.store.process_records import NO_LIMITS, UNTOLD, ProcessFacts
 from runglass.store.records import RunRecord
@@ -73,6 +74,7 @@ class RunClaims:
         self._most_each = most_each
         self._most_of_flows = most_of_flows
         self._check = StoreCheck(context.store, active)
+        self._failures = FailureLog(log, "beginning the runs that wait for a place failed")
         self._may_wait = True
         """Whether runs may wait in a store that others use, too: the last claim did not find too few."""
 
@@ -248,12 +250,13 @@ class RunClaims:
                     if self._gate.closed:
                         return
                     await self._claim()
+                self._failures.worked()
                 # Between two claims the lease is kept.
                 self._fill_again |= self._shares_store and self._may_wait and self._queue.free > 0
             except StoreError as error:
-                log.warning("runs that wait for a place are not begun yet: %s", error)
+                self._failures.failed(error)
             except Exception:
-                log.exception("runs that wait for a place are not begun yet")
+                log.exception("beginning the runs that wait for a place failed")
 
     async def _go_on(self, run: RunRecord) -> None:
         """Goes on with a claimed run, or ends it where that cannot be done."""

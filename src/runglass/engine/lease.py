@@ -7,6 +7,7 @@ from datetime import timedelta
 from runglass.clock import Clock, iso
 from runglass.engine.active_runs import ActiveRuns
 from runglass.errors import StoreError
+from runglass.failure_log import FailureLog
 from runglass.store.base import Store
 from runglass.store.process_records import ProcessFacts
 
@@ -38,13 +39,14 @@ class Lease:
     async def keep_forever(self, keep: Callable[[], Awaitable[None]]) -> None:
         """Calls `keep` three times in a lease, and sooner after a failure, until it is cancelled."""
         pause_s = interval_s = self._lasts.total_seconds() / 3
+        failures = FailureLog(log, "renewing the lease failed")
         while True:
             await self._clock.sleep(pause_s)
             try:
                 await keep()
                 pause_s = interval_s
+                failures.worked()
             except StoreError as error:
-                if pause_s == interval_s:
-                    log.warning("the lease could not be renewed, and is tried again and again: %s", error)
+                failures.failed(error)
                 # Before others take the runs over, once the store is back.
                 pause_s = min(interval_s, RETRY_S)

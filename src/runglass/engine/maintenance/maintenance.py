@@ -13,6 +13,7 @@ from runglass.clock import Clock, iso
 from runglass.engine.engine import Engine
 from runglass.engine.journal.resume import last_time
 from runglass.errors import RunUnreadable, StoreError
+from runglass.failure_log import FailureLog
 from runglass.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -58,12 +59,14 @@ class Maintenance:
         """Tidies up again and again until it is cancelled. A store that fails is tried again."""
         shortest, longest = INTERVAL_S
         interval_s = min(max(self._pause_limit.total_seconds() / 4, shortest), longest)
+        failures = FailureLog(log, "putting stale runs and calls away failed")
         while True:
             try:
                 if await self._store.claim_maintenance("housekeeping", for_s=interval_s + SPARE_S):
                     await self.tidy()
+                failures.worked()
             except StoreError as error:
-                log.warning("stale runs and calls could not be put away: %s", error)
+                failures.failed(error)
             await self._clock.sleep(interval_s)
 
     async def tidy(self) -> None:
@@ -92,13 +95,15 @@ class Maintenance:
         """Drops answers, again and again until it is cancelled. A store that fails is tried again."""
         shortest, longest = EXPIRY_INTERVAL_S
         interval_s = min(max(self._answer_ttl.total_seconds() / 4, shortest), longest)
+        failures = FailureLog(log, "dropping what callers were owed failed")
         while True:
             is_done = True
             try:
                 if await self._store.claim_maintenance("expiry", for_s=interval_s + SPARE_S):
                     is_done = await self.expire()
+                failures.worked()
             except StoreError as error:
-                log.warning("what callers were owed could not be dropped: %s", error)
+                failures.failed(error)
             await self._clock.sleep(interval_s if is_done else BITE_PAUSE_S)
 
     async def expire(self) -> bool:

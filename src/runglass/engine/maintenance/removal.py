@@ -17,6 +17,7 @@ import msgspec
 from runglass.admin_api import Actor
 from runglass.clock import Clock, iso
 from runglass.errors import StoreError
+from runglass.failure_log import FailureLog
 from runglass.store.base import Store
 from runglass.store.records import ContentPlace, Retention, RunRecord
 
@@ -65,14 +66,16 @@ class RunRemoval:
 
         A store that fails is tried again.
         """
+        failures = FailureLog(log, "removing runs that are due failed")
         while True:
             self._woken.clear()
             try:
                 if await self._store.claim_maintenance("removal", for_s=CLAIM_S):
                     self._claimed_s = self._clock.monotonic_s()
                     await self.tidy()
+                failures.worked()
             except StoreError as error:
-                log.warning("runs that are due could not be removed: %s", error)
+                failures.failed(error)
             await self._idle()
 
     async def tidy(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from runglass.errors import StoreError
+from runglass.failure_log import FailureLog
 from runglass.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class OpenResponses:
         Each round asks for the present state and not for changes, so that no revocation is missed between two
         rounds. A store that fails is asked again.
         """
-        fails = False
+        failures = FailureLog(log, "asking whether keys are revoked failed")
         while True:
             await self._some_last.wait()
             await asyncio.sleep(LOOK_S)
@@ -97,10 +98,8 @@ class OpenResponses:
             try:
                 revoked = keys - await store.live_keys(keys)
             except StoreError as error:
-                if not fails:
-                    log.warning("whether keys are revoked cannot be told for now: %s", error)
-                fails = True
+                failures.failed(error)
                 continue
-            fails = False
+            failures.worked()
             for key_id in revoked:
                 await self.end_key(key_id)

@@ -5,6 +5,7 @@ import logging
 from runglass.clock import Clock
 from runglass.engine.scheduling.pacing import current_project
 from runglass.errors import RunPurged, RunUnreadable, StoreError
+from runglass.failure_log import FailureLog
 from runglass.server.services.outlines import Outlines
 from runglass.store.base import Store
 
@@ -23,6 +24,7 @@ class OutlineKeeper:
         self._store = store
         self._outlines = outlines
         self._clock = clock
+        self._failures = FailureLog(log, "keeping the outlines of runs that have ended failed")
 
     async def run_forever(self) -> None:
         """Keeps what becomes due until it is cancelled. A store that fails is tried again."""
@@ -31,8 +33,9 @@ class OutlineKeeper:
             try:
                 if await self._store.claim_maintenance("outlines", for_s=CLAIM_S):
                     await self.keep_next()
+                self._failures.worked()
             except StoreError as error:
-                log.warning("the outlines of runs that have ended could not be kept: %s", error)
+                self._failures.failed(error)
             # Others have half of the time at least, also those of the same project.
             await self._clock.sleep(max(INTERVAL_S, self._clock.monotonic_s() - since_s))
 
