@@ -15,7 +15,7 @@ from runglass.outline import SLICE_ROWS, Outline, OutlineColumns
 VERSION = 3
 """Goes up where the same run would have another outline than before, or its parts another form.
 
-A migration then makes the outlines due again that are kept: else each is made anew whenever it is opened.
+A migration then makes the outlines due again that are kept: else each is made anew when it is opened first.
 """
 LEVEL = 6
 COLUMNS = {name: number for number, name in enumerate(OutlineColumns.__struct_fields__)}
@@ -64,6 +64,12 @@ def unpack(head: bytes, parts: Sequence[bytes], *, nodes: str) -> Outline | None
     if about["version"] != VERSION or about["nodes"] != nodes:
         return None
     return PackedOutline(msgspec.convert(about, PackedHead), parts)
+
+
+def is_of_version_before(head: bytes) -> bool:
+    """Whether an older program packed this one, as it may beside this program. Raises as `unpack` does."""
+    version: int = msgspec.json.decode(head)["version"]
+    return version < VERSION
 
 
 class PackedOutline(Outline):

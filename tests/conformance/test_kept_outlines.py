@@ -60,6 +60,18 @@ async def test_the_newest_outline_is_due_first_and_one_that_is_passed_over_no_mo
     assert await due(store) == "older"
 
 
+async def test_one_that_is_kept_is_due_once_more_where_it_is_to_be_renewed(store: Store) -> None:
+    run = await ended_run(store, "large")
+    await store.keep_outline(run.no, 0, b"head")
+    for _ in range(2):
+        await store.renew_outline(run.no)
+        assert await due(store) == "large"
+    await store.keep_outline(run.no, 0, b"newer")
+    assert (await due(store), await store.kept_outline(run.no)) == (None, [b"newer"])
+    await store.renew_outline(run.no + 1)
+    assert await due(store) is None
+
+
 async def test_the_outline_of_a_large_run_that_was_imported_is_due(store: Store) -> None:
     project = await store.ensure_project("acme", "demo")
     await import_run(store, project.id, id="large", head=LARGE_RUN_EVENTS)

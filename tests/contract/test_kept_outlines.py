@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from runglass.outline import Outline
-from runglass.packed_outline import PackedOutline
+from runglass.packed_outline import VERSION, PackedOutline
 from runglass.server.services import outlines
 from runglass.server.services.outlines import Outlines
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
@@ -106,6 +106,20 @@ def test_one_that_cannot_be_read_is_made_anew(server: RunningServer, run: RunRec
     server.call(server.runtime.store.keep_outline(run.no, 0, b"{"))
     assert not isinstance(opened(server, run), PackedOutline)
     server.call(server.runtime.store.keep_outline(run.no, 0, head))
+    assert isinstance(opened(server, run), PackedOutline)
+
+
+def test_one_that_an_older_program_has_kept_is_kept_anew_once_it_was_opened(
+    server: RunningServer, run: RunRecord
+) -> None:
+    head, *_ = server.call(server.runtime.store.kept_outline(run.no))
+    older = head.replace(b'"version":%d' % VERSION, b'"version":%d' % (VERSION - 1))
+    server.call(server.runtime.store.keep_outline(run.no, 0, older))
+    assert not isinstance(opened(server, run), PackedOutline)
+    deadline = time.monotonic() + 30
+    while server.call(server.runtime.store.kept_outline(run.no))[0] == older:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert isinstance(opened(server, run), PackedOutline)
 
 

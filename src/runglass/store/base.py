@@ -405,6 +405,9 @@ class Store(Protocol):
     async def pass_over_outline(self, run_no: int) -> None:
         """The outline of this run is due no more."""
 
+    async def renew_outline(self, run_no: int) -> None:
+        """The outline of this run, which has ended, is due once more. Does nothing where it is not there."""
+
     async def kept_outline(self, run_no: int) -> list[bytes]:
         """The parts of the run's outline in their order, from part 0 on; none where it is not whole."""
 

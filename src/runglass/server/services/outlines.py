@@ -19,10 +19,11 @@ import msgspec
 
 from runglass.engine.scheduling.offloading import offload, offload_in_turn
 from runglass.engine.scheduling.pacing import paced_read, paced_write
+from runglass.errors import StoreError
 from runglass.flow_nodes import flow_nodes
 from runglass.outline import SLICE_ROWS, Outline
 from runglass.outline_builder import AttemptRow, Node, OutlineBuilder
-from runglass.packed_outline import pack, unpack
+from runglass.packed_outline import is_of_version_before, pack, unpack
 from runglass.runtime import Runtime, decode_stored_flow
 from runglass.store.base import decoding
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
@@ -167,7 +168,16 @@ class Outlines:
         except (msgspec.MsgspecError, ValueError, LookupError) as error:
             log.warning("the kept outline of run %r cannot be read and is made anew: %s", run.id, error)
             return None
+        if outline is None and is_of_version_before(parts[0]):
+            await self._renew(run)
         return None if outline is None else _Held(outline, True, digest)
+
+    async def _renew(self, run: RunRecord) -> None:
+        """Has an outline kept anew that is of an older program, which went on beside this one for a while."""
+        try:
+            await self._runtime.store.renew_outline(run.no)
+        except StoreError as error:
+            log.warning("the outline of run %r is not kept anew: %s", run.id, error)
 
     async def _make(self, run: RunRecord, nodes: Sequence[Node]) -> _Held:
         store = self._runtime.store

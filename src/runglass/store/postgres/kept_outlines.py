@@ -9,6 +9,11 @@ from runglass.store.postgres.sql_helpers import as_bytes, changed, every, one
 from runglass.store.records import RunRecord
 
 _DUE = f"{RUN} WHERE no = (SELECT max(run_no) FROM due_outline)"
+# Locked, so that no purge comes between.
+_DUE_AGAIN = (
+    "INSERT INTO due_outline (run_no) SELECT no FROM run WHERE no = $1 FOR NO KEY UPDATE"
+    " ON CONFLICT DO NOTHING"
+)
 _NO_MORE_DUE = "DELETE FROM due_outline WHERE run_no = $1"
 
 
@@ -43,6 +48,9 @@ class KeptOutlines:
 
     async def pass_over_outline(self, run_no: int) -> None:
         await self._db.write(changed(_NO_MORE_DUE, run_no))
+
+    async def renew_outline(self, run_no: int) -> None:
+        await self._db.write(changed(_DUE_AGAIN, run_no))
 
     async def kept_outline(self, run_no: int) -> list[bytes]:
         sql = (

@@ -12,6 +12,7 @@ from runglass.store.sqlite.sql_helpers import changed, count_bytes, one
 
 _DUE = f"{RUN} WHERE no = (SELECT max(run_no) FROM due_outline)"
 _WHOLE = "SELECT 1 FROM kept_outline WHERE run_no = ? AND part = 0"
+_DUE_AGAIN = "INSERT OR IGNORE INTO due_outline (run_no) SELECT no FROM run WHERE no = ?"
 _NO_MORE_DUE = "DELETE FROM due_outline WHERE run_no = ?"
 
 
@@ -45,6 +46,9 @@ class KeptOutlines:
 
     async def pass_over_outline(self, run_no: int) -> None:
         await self._db.write(changed(_NO_MORE_DUE, run_no))
+
+    async def renew_outline(self, run_no: int) -> None:
+        await self._db.write(changed(_DUE_AGAIN, run_no))
 
     async def kept_outline(self, run_no: int) -> list[bytes]:
         def work(db: sqlite3.Connection) -> list[bytes]:
