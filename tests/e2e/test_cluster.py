@@ -1,6 +1,7 @@
 """The parts of `prove cluster`: what is planned, what breaks between processes, and what would be seen."""
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -11,10 +12,12 @@ from typing import get_args
 import pytest
 
 from runglass.clock import SystemClock
-from tests.prove.child import set_clock, write_clock
+from runglass.settings import Settings
+from tests.prove.child import Start, set_clock, write_clock
 from tests.prove.clustering.hands import Hand, zombies
 from tests.prove.clustering.network import Balancer, Link
 from tests.prove.clustering.plan import Kind, OfService, plan
+from tests.prove.killing.program import THIS, taken_from_history
 
 MEMBERS, SERVICES = ["server 1", "worker 1", "worker 2"], ["postgres"]
 TIMEOUT_S = 5.0
@@ -52,6 +55,26 @@ def test_some_are_frozen_and_cut_off_for_longer_than_their_lease() -> None:
 )
 def test_only_who_has_a_run_may_write_to_it(hands: list[Hand], lies: int) -> None:
     assert len([*zombies(hands)]) == lies
+
+
+def test_an_older_program_is_the_tree_of_its_commit() -> None:
+    with taken_from_history("HEAD") as program:
+        assert program.root != THIS.root
+        assert (program.root / "src/runglass/__init__.py").exists()
+        places = program.environment(tests=THIS.root)["PYTHONPATH"].split(os.pathsep)
+        assert places == [str(program.root / "src"), str(THIS.root)]
+    assert not program.root.exists()
+
+
+def test_a_commit_that_is_not_in_the_history_is_told() -> None:
+    with pytest.raises(AssertionError, match="has no commit '12345678'"), taken_from_history("12345678"):
+        raise AssertionError("there is one")
+
+
+def test_a_process_is_told_no_setting_that_has_its_default() -> None:
+    start = Start(settings=Settings(lease_s=3.5), log=Path("log"))
+    assert b'"settings":{"lease_s":3.5}' in start.line()
+    assert Start.read(start.line()) == start
 
 
 @asynccontextmanager

@@ -135,8 +135,12 @@ def cluster(**options: object) -> None:
 
 @everything.command()
 @click.option("--seed", type=int)
+@click.option("--from", "older", metavar="COMMIT")
 def rolling(**options: object) -> None:
-    """Each process of a cluster is replaced in turn, under load: no event is lost, no step begun again."""
+    """Each process of a cluster is replaced in turn, under load: no event is lost, no step begun again.
+
+    With --from an older program is replaced by this one, after a migration, and this one by the older again.
+    """
     prove("rolling", **options)
 
 

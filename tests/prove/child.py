@@ -60,7 +60,15 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     clock: Path | None = None
 
     def line(self) -> bytes:
-        return msgspec.json.encode(self, enc_hook=str) + b"\n"
+        # Only what was set: an older program refuses settings that it does not know.
+        defaults = Settings()
+        told = {
+            name: value
+            for name, value in msgspec.structs.asdict(self.settings).items()
+            if value != getattr(defaults, name)
+        }
+        start = msgspec.structs.asdict(self) | {"settings": told}
+        return msgspec.json.encode(start, enc_hook=str) + b"\n"
 
     @classmethod
     def read(cls, line: bytes) -> Self:

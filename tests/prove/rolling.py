@@ -1,11 +1,17 @@
 """`prove rolling`: each process of a cluster is replaced in its turn, under load, and nobody notices.
 
 No event may be lost or repeated, no step begun again, and no call may fail that is sent again under its key.
-What comes out is a transcript, of which `docs/rolling-restart.md` has one.
+With an older program, out of the history of the repository, the cluster begins with that; the database is
+migrated beside it, and its processes are replaced by those of this program, and these by older ones again.
+What comes out is a transcript, of which `docs/rolling-restart.md` has some.
 """
 
 import asyncio
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import asyncpg
 
 from tests.prove.clustering.cluster import NAMES, Cluster
 from tests.prove.clustering.hands import zombies
@@ -13,48 +19,66 @@ from tests.prove.clustering.load import CALLERS, WATCHERS, Load, judge, read_eve
 from tests.prove.clustering.snapshot import ClusterData
 from tests.prove.killing.book import Book
 from tests.prove.killing.laws import Laws
+from tests.prove.killing.program import THIS, Program, taken_from_history
 
 GRACE_S = 5.0
 """Longer than any step of the load takes: what had begun ends where it was."""
-LEASE_S = 10.0
+LEASE_S = 60.0
+"""Longer than any process stands still on a machine that does other things: a lease that ran out says nothing
+of a restart."""
 BETWEEN_S = 1.0
 WAITS = ("hold", "rest")
 """Steps that only wait: a stop leaves them at once, and their deadline stays."""
 PROJECT = "demo"
+FEWER_NAMES = ("server 1", "server 2", "worker 1", "worker 2")
+"""Where each process is replaced twice."""
+
+_NOW = "SELECT clock_timestamp()"
+# Between two events of any runs, of which one at least is younger.
+_LONGEST_PAUSE = (
+    "SELECT coalesce(max(extract(epoch FROM at - before)), 0)::float8 FROM"
+    " (SELECT at, lag(at) OVER (ORDER BY at) AS before FROM prove.hand) AS hand WHERE at > $1"
+)
+_SCHEMA = "SELECT max(number) FROM schema_migration"
+
+Say = Callable[[str], None]
 
 
-async def rolling(seed: int = 0) -> list[str]:
-    """Replaces every process once; the lines of a transcript. Raises AssertionError for a lie."""
+async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
+    """Replaces every process; the lines of a transcript. Raises AssertionError for a lie.
+
+    Once, or, with the commit of an `older` program, once by this program and once by the older one again.
+    """
     book, lines = Book(), []
-    async with Cluster.running(seed, lease_s=LEASE_S, stop_grace_s=GRACE_S) as running:
-        laws = Laws(book, running.outside)
-        began_s = time.monotonic()
+    began_s = time.monotonic()
 
-        def say(what: str) -> None:
-            lines.append(f"{time.monotonic() - began_s:5.1f} s  {what}")
+    def say(what: str) -> None:
+        lines.append(f"{time.monotonic() - began_s:5.1f} s  {what}")
 
-        async with Load(running, book, f"rolling {seed}") as load:
-            say(f"{CALLERS} callers and {WATCHERS} readers on {', '.join(NAMES)}")
-            for name in NAMES:
+    with ExitStack() as stack:
+        first = THIS if older is None else stack.enter_context(taken_from_history(older))
+        stack.enter_context(_telling(lines))
+        names = NAMES if first is THIS else FEWER_NAMES
+        async with Cluster.running(
+            seed, lease_s=LEASE_S, stop_grace_s=GRACE_S, program=first, names=names
+        ) as running:
+            laws = Laws(book, running.outside)
+            began_s = time.monotonic()
+            async with Load(running, book, f"rolling {seed}") as load:
+                say(f"{CALLERS} callers and {WATCHERS} readers on {', '.join(names)}, of {first.name}")
+                if first is not THIS:
+                    await _migrate(running, say)
+                for program in (THIS,) if first is THIS else (THIS, first):
+                    await _replace_all(running, program, load, say)
                 await asyncio.sleep(BETWEEN_S)
-                load.check()
-                ended_s = await running.members[name].replace()
-                say(f"{name}: SIGTERM, gone after {ended_s:.2f} s; another one is ready")
-            await asyncio.sleep(BETWEEN_S)
-            await load.end()
-            say("no more calls; every run has ended")
-        data = await ClusterData.read(running.address, PROJECT, after=0)
-        judge([*laws.after_kill(data, ""), *laws.at_end(data), *zombies(data.hands), *book.lies], "rolling")
-        lost = [
-            f"{address} of run {log.run_id}"
-            for log in laws.logs.values()
-            for address, _ in log.lost
-            if address.step_id not in WAITS
-        ]
-        judge([f"attempts were lost: {lost}"] if lost else [], "rolling")
-        taken = [hand for hand in data.hands if hand.was_lost]
-        judge([f"runs were taken from who had them: {taken}"] if taken else [], "rolling")
-        await read_everywhere(running, book, "rolling")
+                await load.end()
+                say("no more calls; every run has ended")
+            data = await ClusterData.read(running.address, PROJECT, after=0)
+            judge(
+                [*laws.after_kill(data, ""), *laws.at_end(data), *zombies(data.hands), *book.lies], "rolling"
+            )
+            judge(_lost(laws, data), "rolling")
+            await read_everywhere(running, book, "rolling")
     runs, events = len(laws.logs), sum(len(log.events) for log in laws.logs.values())
     return [
         *lines,
@@ -64,3 +88,50 @@ async def rolling(seed: int = 0) -> list[str]:
         f"{book.repeats} calls were sent again under their key: none was done twice",
         f"{running.outside.total} calls of a model, each by an attempt of its own; no step was begun again",
     ]
+
+
+@contextmanager
+def _telling(lines: list[str]) -> Iterator[None]:
+    """Adds the lines to a lie: they say what went on when it was found."""
+    try:
+        yield
+    except AssertionError as lie:
+        lie.add_note("\n".join(lines))
+        raise
+
+
+async def _replace_all(running: Cluster, program: Program, load: Load, say: Say) -> None:
+    for name in sorted(running.members):
+        await asyncio.sleep(BETWEEN_S)
+        load.check()
+        ended_s = await running.members[name].replace(program)
+        say(f"{name}: SIGTERM, gone after {ended_s:.2f} s; another one is ready, of {program.name}")
+
+
+async def _migrate(running: Cluster, say: Say) -> None:
+    """`runglass migrate` of this program, while processes of an older one go on."""
+    await asyncio.sleep(BETWEEN_S)
+    connection = await asyncpg.connect(running.address)
+    try:
+        before, began_at = await connection.fetchval(_SCHEMA), await connection.fetchval(_NOW)
+        await THIS.run("runglass", "migrate", "--store", running.address)
+        after = await connection.fetchval(_SCHEMA)
+        await asyncio.sleep(BETWEEN_S)
+        pause_s = await connection.fetchval(_LONGEST_PAUSE, began_at)
+    finally:
+        await connection.close()
+    say(
+        f"runglass migrate: from schema {before} to {after}; no event was written for"
+        f" {1000 * pause_s:.0f} ms at most"
+    )
+
+
+def _lost(laws: Laws, data: ClusterData) -> list[str]:
+    """Attempts that were cut off and runs that were taken from who had them, of which there is none."""
+    attempts = [
+        f"attempt {address} of run {log.run_id} was lost"
+        for log in laws.logs.values()
+        for address, _ in log.lost
+        if address.step_id not in WAITS
+    ]
+    return attempts + [f"a run was taken from who had it: {hand}" for hand in data.hands if hand.was_lost]

@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
@@ -10,23 +10,20 @@ from typing import Self
 
 import asyncpg
 import httpx2
+import msgspec
 
-from runglass.api_keys import make_key
-from runglass.flow_parser import parse_flow
-from runglass.runtime import push_flow
 from runglass.settings import Settings
-from runglass.store.postgres.store import PostgresStore
 from tests.prove.clustering.database import NOTES, Postgres, plant_ignored_fence
-from tests.prove.clustering.fairness import CROWD, CROWD_FLOW
+from tests.prove.clustering.fairness import CROWD
 from tests.prove.clustering.member import Member
 from tests.prove.clustering.network import Balancer
 from tests.prove.clustering.plan import LEASE_S, Fault
 from tests.prove.clustering.polling import until
 from tests.prove.clustering.service import Nats, Service, suffer
 from tests.prove.killing.book import PLACE
-from tests.prove.killing.flows import FLOWS
 from tests.prove.killing.line import TIMEOUT_S, Line, Signal
 from tests.prove.killing.outside import Outside
+from tests.prove.killing.program import ROOT, THIS, Program
 from tests.prove.killing.server import free_port
 
 SERVERS, WORKERS = 3, 4
@@ -88,17 +85,22 @@ class Cluster:
         ignores_fence: bool = False,
         lease_s: float = LEASE_S,
         stop_grace_s: float = STOP_GRACE_S,
+        program: Program = THIS,
+        names: Sequence[str] = NAMES,
     ) -> AsyncIterator[Self]:
-        """All processes, ready, until the block ends. `ignores_fence` plants that fault in the store."""
+        """Processes of these names, ready, until the block ends, on a database of their `program`'s schema.
+
+        `ignores_fence` plants that fault in the store.
+        """
         folder = Path(tempfile.mkdtemp(prefix="runglass-cluster-"))
         try:
             async with AsyncExitStack() as stack:
                 outside = await stack.enter_async_context(Outside.serving(seed))
                 postgres = await stack.enter_async_context(Postgres.serving())
                 nats = await stack.enter_async_context(Nats.serving()) if has_nats(seed) else None
-                keys = await _furnish(postgres, ignores_fence=ignores_fence)
+                keys = await _furnish(postgres, program, ignores_fence=ignores_fence)
                 cluster = cls(postgres, nats, outside, keys)
-                await cluster._start(stack, folder, lease_s, stop_grace_s)
+                await cluster._start(stack, folder, names, lease_s, stop_grace_s, program)
                 await cluster._connect(stack, seed)
                 yield cluster
         except AssertionError as lie:
@@ -154,7 +156,15 @@ class Cluster:
         ) as http:
             yield http
 
-    async def _start(self, stack: AsyncExitStack, folder: Path, lease_s: float, stop_grace_s: float) -> None:
+    async def _start(
+        self,
+        stack: AsyncExitStack,
+        folder: Path,
+        names: Sequence[str],
+        lease_s: float,
+        stop_grace_s: float,
+        program: Program,
+    ) -> None:
         async def start(name: str) -> None:
             settings = Settings(
                 data=folder / name.replace(" ", "-"),
@@ -171,11 +181,11 @@ class Cluster:
                 log_level="warning",
             )
             ports = {service: each.port for service, each in self._services.items()}
-            made = Member.made(name, settings, ports, self._database)
+            made = Member.made(name, settings, ports, self._database, program)
             self.members[name] = await stack.enter_async_context(made)
 
         async with asyncio.TaskGroup() as starting:
-            for name in NAMES:
+            for name in names:
                 starting.create_task(start(name))
         await self.all_up()
         watching = asyncio.create_task(self._watch_takeovers())
@@ -215,28 +225,20 @@ class Cluster:
             await asyncio.sleep(RETRY_S)
 
 
-async def _furnish(postgres: Postgres, *, ignores_fence: bool) -> dict[str, str]:
+async def _furnish(postgres: Postgres, program: Program, *, ignores_fence: bool) -> dict[str, str]:
     """Makes the database with two projects and all flows, published; the keys of the projects."""
     connection = await asyncpg.connect(postgres.address("postgres"))
     try:
         await connection.execute(f"CREATE DATABASE {DATABASE}")
     finally:
         await connection.close()
-    keys = {}
-    async with PostgresStore(postgres.address(DATABASE), patience_s=5.0) as store:
-        for place, flows in ((PLACE, [flow.text for flow in FLOWS.values()]), (CROWD, [CROWD_FLOW])):
-            new = make_key()
-            project = await store.ensure_project(*place.split("/"))
-            await store.add_key(project.id, "admin", new.digest, new.hint)
-            for text in flows:
-                record = await push_flow(store, project, parse_flow(text))
-                await store.publish(record.id)
-            keys[place] = new.key
-    connection = await asyncpg.connect(postgres.address(DATABASE))
+    address = postgres.address(DATABASE)
+    printed = await program.run("tests.prove.clustering.furnish", address, tests=ROOT)
+    connection = await asyncpg.connect(address)
     try:
         await connection.execute(NOTES)
     finally:
         await connection.close()
     if ignores_fence:
-        await plant_ignored_fence(postgres.address(DATABASE))
-    return keys
+        await plant_ignored_fence(address)
+    return msgspec.json.decode(printed, type=dict[str, str])

@@ -26,7 +26,8 @@ SYSTEM_USER = "pgserver"
 NOTES = """
 CREATE SCHEMA prove;
 CREATE TABLE prove.hand (
-  no bigserial PRIMARY KEY, run_no bigint, fence bigint, head bigint, who text, was_lost boolean
+  no bigserial PRIMARY KEY, run_no bigint, fence bigint, head bigint, who text, was_lost boolean,
+  at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX ON prove.hand (run_no, no);
 CREATE FUNCTION prove.note() RETURNS trigger LANGUAGE plpgsql AS $$

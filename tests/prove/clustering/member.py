@@ -13,6 +13,7 @@ from tests.prove.child import write_clock
 from tests.prove.clustering.network import Link
 from tests.prove.clustering.plan import Fault
 from tests.prove.clustering.polling import until
+from tests.prove.killing.program import Program
 from tests.prove.killing.server import KilledServer
 
 AGAIN_S = 0.5
@@ -22,41 +23,60 @@ AddressOf = Callable[[int, str], str]
 """The database's address by way of a port, for a client with this name."""
 
 
+class Processes:
+    """What forks the processes of a member: one parent for each program, `of` that."""
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
+        self.settings = settings
+        self.of: dict[Program, KilledServer] = {}
+        self._stack = stack
+
+    async def prepare(self, program: Program) -> None:
+        """Returns when a process of the program can be forked."""
+        if program not in self.of:
+            made = KilledServer.made(self.settings, program)
+            self.of[program] = await self._stack.enter_async_context(made)
+
+
 class Member:
     """One server or worker. `lives` counts its processes; `ended` are those that ended by themselves."""
 
-    def __init__(self, name: str, process: KilledServer, links: dict[str, Link], address: AddressOf) -> None:
+    def __init__(
+        self, name: str, processes: Processes, program: Program, links: dict[str, Link], address: AddressOf
+    ) -> None:
         self.name = name
-        self.process = process
+        self.program = program
+        self.process = processes.of[program]
         self.lives = 0
         self.ended: list[str] = []
         self.was_lost = asyncio.Event()
+        self._processes = processes
         self._links = links
         self._address = address
         self._down_s = AGAIN_S
         self._closing = False
         self._is_due = False
-        process.serves = name.startswith("server")
-        process.clock = process.settings.data / "clock"
-        write_clock(process.clock, 0.0)
+        self._clock = processes.settings.data / "clock"
+        write_clock(self._clock, 0.0)
 
     @classmethod
     @asynccontextmanager
     async def made(
-        cls, name: str, settings: Settings, services: dict[str, int], address: AddressOf
+        cls, name: str, settings: Settings, services: dict[str, int], address: AddressOf, program: Program
     ) -> AsyncIterator[Self]:
         """A member that is kept running until the block ends; `services` are ports by their names."""
         settings.data.mkdir()
         async with AsyncExitStack() as stack:
-            process = await stack.enter_async_context(KilledServer.made(settings))
+            processes = Processes(settings, stack)
+            await processes.prepare(program)
             links = {name: await stack.enter_async_context(Link.to(port)) for name, port in services.items()}
-            member = cls(name, process, links, address)
+            member = cls(name, processes, program, links, address)
             keeping = asyncio.create_task(member._keep())
             try:
                 yield member
             finally:
                 member._closing = True
-                process.kill()
+                member.process.kill()
                 keeping.cancel()
                 await asyncio.wait({keeping})
 
@@ -104,29 +124,31 @@ class Member:
                 for link in self._links.values():
                     link.reset()
             case "clock":
-                assert process.clock is not None
-                write_clock(process.clock, fault.far_s)
+                write_clock(self._clock, fault.far_s)
 
     def be_well(self) -> None:
         """Nothing is wrong with it any more, but that it may be on its way up."""
-        assert self.process.clock is not None
-        write_clock(self.process.clock, 0.0)
+        write_clock(self._clock, 0.0)
 
-    async def replace(self) -> float:
-        """Stops the process in order and starts another one; returns when that is ready.
+    async def replace(self, program: Program | None = None) -> float:
+        """Stops the process in order and starts another one, of a `program` if given, and waits for it.
 
         Returns the seconds that the first one took to end.
         """
-        self._is_due, self._down_s = True, 0.0
+        if program is not None:
+            await self._processes.prepare(program)
+            self.program = program
         before, began_s = self.lives, time.monotonic()
+        self._is_due, self._down_s = True, 0.0
         await self.process.stop()
         ended_s = time.monotonic() - began_s
         await until(lambda: self.lives > before and self.is_up, every_s=0.01)
         return ended_s
 
     async def _keep(self) -> None:
-        process = self.process
         while not self._closing:
+            process = self.process = self._processes.of[self.program]
+            process.serves, process.clock = self.name.startswith("server"), self._clock
             self.lives += 1
             who = f"{self.name}, life {self.lives}"
             address = self._address(self._links["postgres"].port, who)

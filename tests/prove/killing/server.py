@@ -18,9 +18,9 @@ import msgspec
 
 from runglass.settings import Settings
 from tests.prove.child import Start, Told
+from tests.prove.killing.program import THIS, Program
 
-ROOT = Path(__file__).parents[3]
-WARM_LIMIT_S = 180.0
+WARM_LIMIT_S = 600.0
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 10.0
 
@@ -55,7 +55,7 @@ class KilledServer:
 
     @classmethod
     @asynccontextmanager
-    async def made(cls, settings: Settings) -> AsyncIterator[Self]:
+    async def made(cls, settings: Settings, program: Program = THIS) -> AsyncIterator[Self]:
         """A server that can be started, until the block ends, and then lives no more."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -63,8 +63,8 @@ class KilledServer:
             "tests.prove.child",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
+            cwd=program.root,
+            env=program.environment(),
         )
         server = cls(process, settings)
         listening = asyncio.create_task(server._listen())
