@@ -2,17 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from runglass.errors import RunPurged, StoreError
+from runglass.store.postgres import connections
+from runglass.store.postgres import migrations as migrating
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.migrations import Migration, migrate_postgres, migrations
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run, row
 from tests.postgres_server import PostgresServer, postgres_server
+from tests.prove.clustering.polling import until_told
 
 EMPTY = "runglass_empty"
 
@@ -70,6 +74,75 @@ async def test_a_migration_that_fails_leaves_nothing_behind(empty: Connections) 
         await migrate_postgres(empty, [broken])
     await migrate_postgres(empty, migrations())
     assert await empty.read(lambda db: db.fetchval("SELECT to_regclass('half')")) is None
+
+
+@asynccontextmanager
+async def reading_runs(server: PostgresServer) -> AsyncIterator[None]:
+    """A long transaction that has read the table of runs, as that of a dump, until the block ends."""
+    reader = await asyncpg.connect(server.address(EMPTY))
+    try:
+        await reader.execute("BEGIN; SELECT FROM run")
+        yield
+    finally:
+        await reader.close()
+
+
+def changing_runs() -> list[Migration]:
+    known = migrations()
+    sql = "ALTER TABLE run ADD COLUMN note text"
+    return [*known, Migration(known[-1].number + 1, "note.sql", sql, breaks=0)]
+
+
+async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
+    server: PostgresServer, empty: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrating, "LOCK_MS", 100)
+    monkeypatch.setattr(migrating, "BUSY_PAUSE_S", 0.01)
+    await migrate_postgres(empty, migrations())
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'run'::regclass"
+    other = await asyncpg.connect(server.address(EMPTY))
+    try:
+        async with reading_runs(server):
+            changing = asyncio.create_task(migrate_postgres(empty, changing_runs()))
+            async with asyncio.timeout(20):
+                await until_told(lambda: other.fetchval(waits), every_s=0.01)
+                await other.execute("UPDATE run SET head = 0")
+            assert not changing.done()
+        await changing
+    finally:
+        await other.close()
+    assert await empty.read(lambda db: db.fetch("SELECT note FROM run")) == []
+
+
+async def test_a_migration_that_never_gets_its_table_says_why(
+    server: PostgresServer, empty: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrating, "LOCK_MS", 10)
+    monkeypatch.setattr(migrating, "BUSY_S", 0)
+    known = migrations()
+    await migrate_postgres(empty, known)
+    async with reading_runs(server):
+        with pytest.raises(StoreError, match=r"/runglass_empty' cannot be migrated: .* pg_dump"):
+            await migrate_postgres(empty, changing_runs())
+    assert await applied(empty) == [migration.number for migration in known]
+
+
+async def test_a_migration_may_take_longer_than_a_statement_and_who_migrates_too_waits_for_it(
+    server: PostgresServer, empty: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STATEMENT_S", 0.1)
+    known = migrations()
+    await migrate_postgres(empty, known)
+    slow = [*known, Migration(known[-1].number + 1, "slow.sql", "SELECT pg_sleep(0.5)", breaks=0)]
+    two = [Connections(server.address(EMPTY), patience_s=0.1) for _ in range(2)]
+    for each in two:
+        await each.open()
+    try:
+        await asyncio.gather(*(migrate_postgres(each, slow) for each in two))
+    finally:
+        for each in two:
+            await each.close()
+    assert await applied(empty) == [migration.number for migration in slow]
 
 
 async def partitions(address: str) -> list[str]:

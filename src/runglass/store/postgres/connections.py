@@ -55,9 +55,9 @@ _ROLLED_BACK = (
 
 
 class Db(Protocol):
-    """What the statements of the store need of a connection."""
+    """What the statements of the store need of a connection. `timeout` is in place of STATEMENT_S."""
 
-    async def execute(self, query: str, *values: Any) -> str: ...
+    async def execute(self, query: str, *values: Any, timeout: float | None = None) -> str: ...
     async def executemany(self, query: str, values: Sequence[Sequence[Any]]) -> None: ...
     async def fetch(self, query: str, *values: Any) -> list[Any]: ...
     async def fetchrow(self, query: str, *values: Any) -> Any: ...
@@ -71,8 +71,8 @@ class Reader:
     def __init__(self, db: Db) -> None:
         self._db = db
 
-    async def execute(self, query: str, *values: Any) -> str:
-        return await self._db.execute(query, *map(_stored, values))
+    async def execute(self, query: str, *values: Any, timeout: float | None = None) -> str:
+        return await self._db.execute(query, *map(_stored, values), timeout=timeout)
 
     async def executemany(self, query: str, values: Sequence[Sequence[Any]]) -> None:
         await self._db.executemany(query, [[*map(_stored, row)] for row in values])

@@ -2,13 +2,18 @@
 
 A database remembers which migrations it has had, and gets the missing ones, each in a transaction of its
 own and by one process at a time. Programs of the version before may go on beside it: a migration says in
-its first line which programs it would break, and those do not open the database any more.
+its first line which programs it would break, and those do not open the database any more. They wait for a
+table that a migration changes, but not behind one that waits for it itself.
 """
 
+import asyncio
 import re
+import time
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import NamedTuple
+
+import asyncpg
 
 from runglass.errors import StoreError
 from runglass.store.postgres.connections import Connections, Db
@@ -17,6 +22,14 @@ LOCK = 5_242_880_717
 """The advisory lock of migrations and partitions. Transactions hold it: a pooler lets no session do so."""
 MONTHS_AHEAD = 2
 """Partitions are made for this month and as many after it: as long a process may run without making any."""
+MIGRATION_S = 3600.0
+"""A migration may take as long, and the wait for another process that migrates."""
+LOCK_MS = 500
+"""So long a migration waits for a table, and everybody who comes behind it waits as well."""
+BUSY_PAUSE_S = 1.0
+"""Before it is tried again, so that the others get on."""
+BUSY_S = 60.0
+"""So long it is tried again."""
 
 _BREAKS = re.compile(r"-- Breaks programs that know no more than migration (\d+)\.")
 
@@ -44,12 +57,13 @@ def migrations() -> list[Migration]:
 async def migrate_postgres(connections: Connections, known: Sequence[Migration]) -> None:
     """Brings the database to the schema of the `known` migrations, and makes partitions.
 
-    Safe while other processes do the same. Raises StoreError for a database of a version that is too new.
+    Safe while other processes do the same. Raises StoreError for a database of a version that is too new, and
+    where others keep a table for so long that no migration gets it.
     """
 
     async def next_one(db: Db) -> bool:
         """Applies one migration; False if there is none to apply."""
-        await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+        await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})", timeout=MIGRATION_S)
         # A role that may make no tables may not say IF NOT EXISTS either.
         if await db.fetchval("SELECT to_regclass('schema_migration')") is None:
             await db.execute(
@@ -67,22 +81,37 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
         missing = [each for each in known if each.number not in applied]
         if not missing:
             return False
-        await db.execute(missing[0].sql)
+        await db.execute(f"SET LOCAL lock_timeout = {LOCK_MS}; {missing[0].sql}", timeout=MIGRATION_S)
         await db.execute(
             "INSERT INTO schema_migration (number, name, breaks) VALUES ($1, $2, $3)",
             *(missing[0].number, missing[0].name, missing[0].breaks),
         )
         return True
 
-    async def transaction(db: Db) -> bool:
+    async def transaction(db: Db) -> bool | None:
+        """Whether there was one to apply; None where it did not get a table."""
         # Says itself what was done before, so it needs no mark, for which there may be no table yet.
         await db.execute("BEGIN")
-        is_one = await next_one(db)
+        try:
+            is_one = await next_one(db)
+        except asyncpg.LockNotAvailableError:
+            await db.execute("ROLLBACK")
+            return None
         await db.execute("COMMIT")
         return is_one
 
-    while await connections.repeat(transaction):
-        pass
+    began_s = time.monotonic()
+    while (is_one := await connections.repeat(transaction)) is not False:
+        if is_one:
+            began_s = time.monotonic()
+        elif time.monotonic() - began_s < BUSY_S:
+            await asyncio.sleep(BUSY_PAUSE_S)
+        else:
+            raise StoreError(
+                f"the database {connections.name!r} cannot be migrated: for {BUSY_S:g} s others have used its"
+                " tables without a pause; nothing is half done, so end long transactions, such as that of"
+                " pg_dump, and try it again"
+            )
     await make_months(connections)
 
 
@@ -90,7 +119,7 @@ async def make_months(connections: Connections) -> None:
     """Makes the partitions of this month and of those ahead, where they are missing."""
 
     async def work(db: Db) -> None:
-        await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+        await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})", timeout=MIGRATION_S)
         await db.execute(f"SELECT make_months({MONTHS_AHEAD})")
 
     await connections.write(work)
