@@ -233,6 +233,21 @@ def test_services_budgets_and_deployments_select_pods_that_there_are() -> None:
             assert each["spec"]["template"]["metadata"]["labels"] == each["spec"]["selector"]["matchLabels"]
 
 
+def test_a_new_version_migrates_before_it_replaces_anything() -> None:
+    page = (DEPLOY / "README.md").read_text("utf-8")
+    (left_out,) = re.findall(r"--selector 'app.kubernetes.io/component notin \((.+)\)'", page)
+    for each in MANIFESTS:
+        component = each["metadata"].get("labels", {}).get("app.kubernetes.io/component")
+        assert (component in left_out.split(", ")) == (each["kind"] == "Deployment")
+    migrations = [each["metadata"]["name"] for each in MANIFESTS if each["kind"] == "Job"]
+    assert re.findall(r"^ *kubectl (?:delete job |wait job/)(\S+)", page, re.M) == migrations * 2
+    migrate, *replaced = re.findall(
+        r"^docker compose (?:run --rm|up --detach --no-deps --wait) (\S+)", page, re.M
+    )
+    found = {each.name: each.goes_on for each in IN_COMPOSE}
+    assert {migrate: False, **dict.fromkeys(replaced, True)} == found
+
+
 def test_prometheus_and_grafana_find_what_they_show() -> None:
     (prometheus,) = FILES["prometheus.yaml"]
     ((found,),) = [each["dns_sd_configs"] for each in prometheus["scrape_configs"]]
