@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from runglass.clock import iso
 from runglass.errors import RunPurged, StoreError
 from runglass.store.postgres import connections
 from runglass.store.postgres import migrations as migrating
 from runglass.store.postgres.connections import Connections
 from runglass.store.postgres.migrations import Migration, migrate_postgres, migrations
 from runglass.store.postgres.store import PostgresStore
+from runglass.store.process_records import ProcessFacts
 from tests.conformance.test_store import batch, make_run, row
 from tests.postgres_server import PostgresServer, postgres_server
 from tests.prove.clustering.polling import until_told
@@ -66,6 +69,25 @@ async def test_programs_of_the_version_before_go_on_beside_a_migration_that_does
     with pytest.raises(StoreError, match=f"has schema {last + 2}, which this version .* cannot work with"):
         await migrate_postgres(empty, known)
     await migrate_postgres(empty, [*known, newer])
+
+
+async def test_a_migration_is_not_applied_while_a_process_lives_that_it_would_break(
+    server: PostgresServer, empty: Connections
+) -> None:
+    known = migrations()
+    last = known[-1].number
+    newer = Migration(last + 1, "newer.sql", "CREATE TABLE newer ()", breaks=0)
+    breaking = Migration(last + 2, "breaking.sql", "CREATE TABLE breaking ()", breaks=last)
+    async with PostgresStore(server.address(EMPTY)) as store:
+        until = iso(datetime.now(UTC) + timedelta(hours=1))
+        await store.hold_lease("old", until=until, renew=False, process=ProcessFacts("here", 7, "0.1", True))
+        with pytest.raises(
+            StoreError, match=rf"cannot have schema {last + 2} yet.*: 7 on here, version 0\.1\."
+        ):
+            await migrate_postgres(empty, [*known, newer, breaking])
+        assert await applied(empty) == [migration.number for migration in [*known, newer]]
+        await store.end_lease("old")
+        await migrate_postgres(empty, [*known, newer, breaking])
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(empty: Connections) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from runglass.clock import Clock, iso
 from runglass.store.postgres.connections import Connections, Db
+from runglass.store.postgres.migrations import migrations
 from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import changed, every, one
 from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
@@ -117,10 +118,10 @@ class Leases:
         if not renew:
             self._owner = owner
             sql = (
-                "INSERT INTO lease (expires_at, owner, host, pid, version, executes_runs)"
-                " VALUES (now() + $1::interval, $2, $3, $4, $5, $6)"
+                "INSERT INTO lease (expires_at, owner, host, pid, version, executes_runs, knows_migration)"
+                " VALUES (now() + $1::interval, $2, $3, $4, $5, $6, $7)"
             )
-            values = *values, *process
+            values = *values, *process, migrations()[-1].number
         hold = changed(sql, *values)
 
         async def work(db: Db) -> int:

@@ -31,6 +31,9 @@ BUSY_PAUSE_S = 1.0
 BUSY_S = 60.0
 """So long it is tried again."""
 
+LEASES_TELL = 12
+"""The migration from which on leases say what the programs of their processes know."""
+
 _BREAKS = re.compile(r"-- Breaks programs that know no more than migration (\d+)\.")
 
 
@@ -57,8 +60,9 @@ def migrations() -> list[Migration]:
 async def migrate_postgres(connections: Connections, known: Sequence[Migration]) -> None:
     """Brings the database to the schema of the `known` migrations, and makes partitions.
 
-    Safe while other processes do the same. Raises StoreError for a database of a version that is too new, and
-    where others keep a table for so long that no migration gets it.
+    Safe while other processes do the same. Raises StoreError for a database of a version that is too new,
+    where a process lives that a migration would break, and where others keep a table for so long that none
+    gets it.
     """
 
     async def next_one(db: Db) -> bool:
@@ -81,6 +85,8 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
         missing = [each for each in known if each.number not in applied]
         if not missing:
             return False
+        if missing[0].breaks and LEASES_TELL in applied:
+            await _require_none_alive(db, connections.name, missing[0])
         await db.execute(f"SET LOCAL lock_timeout = {LOCK_MS}; {missing[0].sql}", timeout=MIGRATION_S)
         await db.execute(
             "INSERT INTO schema_migration (number, name, breaks) VALUES ($1, $2, $3)",
@@ -113,6 +119,19 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
                 " pg_dump, and try it again"
             )
     await make_months(connections)
+
+
+async def _require_none_alive(db: Db, database: str, migration: Migration) -> None:
+    """Raises StoreError where processes hold a lease whose programs the migration would break."""
+    sql = "SELECT host, pid, version FROM lease WHERE knows_migration <= $1 AND expires_at > now()"
+    alive = [
+        f"{pid} on {host}, version {version}" for host, pid, version in await db.fetch(sql, migration.breaks)
+    ]
+    if alive:
+        raise StoreError(
+            f"the database {database!r} cannot have schema {migration.number} yet, with which the programs of"
+            f" these processes cannot work: {'; '.join(alive)}. Stop them first"
+        )
 
 
 async def make_months(connections: Connections) -> None:
