@@ -21,6 +21,14 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
     side.close()
 
 
+@pytest.fixture
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may give up what takes it long; here all is wanted, however busy the machine is."""
+    for store in ("sqlite", "postgres"):
+        monkeypatch.setattr(f"runglass.store.{store}.query_index.LOOK_S", 60.0)
+        monkeypatch.setattr(f"runglass.store.{store}.run_lists.COUNT_S", 60.0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_server_is_left() -> Iterator[None]:
     """The PostgreSQL of the tests, where they have started one, is stopped with the last of them."""

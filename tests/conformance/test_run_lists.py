@@ -19,13 +19,12 @@ from runglass.run_query import RunQuery, Term, first_id
 from runglass.run_query_parser import parse_run_query
 from runglass.store.base import Store
 from runglass.store.list_records import ListPosition
-from runglass.store.postgres import query_index as postgres_index
-from runglass.store.postgres import run_lists as postgres_lists
 from runglass.store.records import Append, RunNumbers, StepRow
-from runglass.store.sqlite import query_index, run_lists
 from runglass.trace import TERMINAL
 from tests.conformance.test_store import STORES
 from tests.records import new_run
+
+pytestmark = pytest.mark.usefixtures("no_hurry")
 
 NOW = datetime(2025, 11, 20, 12, tzinfo=UTC)
 FIRST_MS = round((NOW - timedelta(days=2)).timestamp() * 1000)
@@ -59,14 +58,6 @@ class Known:
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     async with STORES[request.param](tmp_path) as opened:
         yield opened
-
-
-@pytest.fixture(autouse=True)
-def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store may give up what takes it long; here all is wanted, however busy the machine is."""
-    for index, lists in ((query_index, run_lists), (postgres_index, postgres_lists)):
-        monkeypatch.setattr(index, "LOOK_S", 60.0)
-        monkeypatch.setattr(lists, "COUNT_S", 60.0)
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from runglass.testing import RunningServer
 from tests.contract.stores import server_on
 from tests.contract.wire import ANYTHING, BROKEN, detail, execute, refusal
 
+pytestmark = pytest.mark.usefixtures("no_hurry")
+
 
 @pytest.fixture(scope="module")
 def server(store_kind: str) -> Iterator[RunningServer]:
