@@ -38,6 +38,14 @@ def _no_server_is_left() -> Iterator[None]:
     stop_postgres()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _schemas_are_copied() -> Iterator[None]:
+    from tests.sqlite_template import copied_schemas
+
+    with copied_schemas():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _log_level() -> Iterator[None]:
     """Commands that are called in this process set the level of the log, for good."""
