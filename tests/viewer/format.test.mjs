@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import {
-  ago, duration, exactTime, money, oneLine, short, shortMoney, size,
+  ago, duration, exact, exactTime, money, oneLine, short, shortMoney, size,
 } from "../../src/runglass/server/viewer/data/format.js";
 
 /** @template T @param {(value: T) => string} shown @param {[T, string][]} cases */
@@ -16,6 +16,10 @@ test("a duration is in the unit that reads best, and never 60 s or 1000 ms", () 
     [3_599_600, "1 h 00 m"], [5_400_000, "1 h 30 m"], [90_000_000, "1 d 1 h"], [null, ""], [undefined, ""], [-1, ""],
     [Number.NaN, ""],
   ]);
+});
+
+test("exact numbers have their thousands apart", () => {
+  holds(exact, [[0, "0"], [999, "999"], [1000, "1,000"], [-123_456, "-123,456"], [1_180_553, "1,180,553"]]);
 });
 
 test("counts are short", () => {

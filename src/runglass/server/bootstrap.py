@@ -16,6 +16,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from runglass.clock import SystemClock
 from runglass.composition import SETTLED_S, open_runtime
+from runglass.engine.scheduling.offloading import offload_in_turn
 from runglass.engine.supervision import SupervisedTask
 from runglass.errors import RunglassError
 from runglass.metrics.listener import listening
@@ -29,6 +30,7 @@ from runglass.server.http.uvicorn_protocol import HttpProtocol
 from runglass.server.security.login_tickets import LoginTickets
 from runglass.server.services.kept_outlines import OutlineKeeper
 from runglass.server.services.outlines import Outlines
+from runglass.server.viewer.assets import assets
 from runglass.settings import Settings
 from runglass.signals import stop_signal
 
@@ -36,6 +38,8 @@ new_event_loop = auto_loop_factory()
 """Makes the fastest event loop there is: `asyncio.Runner(loop_factory=new_event_loop)`."""
 
 BACKLOG = 2048
+PAGES_AFTER_S = 0.5
+"""How long after the start the files of the viewer are made, unless somebody asks for a page before."""
 GRACE_S = 1
 """How long a response may still take after its `end` was called."""
 CUT_OFF_S = 0.5
@@ -114,6 +118,7 @@ async def serving(
     running = asyncio.create_task(server.serve(sockets=[listener]))
     watching = {
         asyncio.create_task(limiter.watch()),
+        asyncio.create_task(_make_pages()),
         *(asyncio.create_task(work.run_forever(), name=work.name) for work in supervised),
     }
     started = asyncio.create_task(server.accepts.wait())
@@ -132,6 +137,12 @@ async def serving(
         for task in watching:
             task.cancel()
         await asyncio.wait(watching)
+
+
+async def _make_pages() -> None:
+    """Has the files of the viewer ready for the first page, and out of the way of the first calls."""
+    await asyncio.sleep(PAGES_AFTER_S)
+    await offload_in_turn(assets)
 
 
 class _Server(uvicorn.Server):

@@ -1,7 +1,6 @@
 """The viewer: its page and files, and how a browser signs in with a key and out again."""
 
 import re
-from collections.abc import Sequence
 
 from starlette.responses import Response
 
@@ -35,20 +34,18 @@ ASK_AGAIN = "no-cache"
 
 async def runs_page(request: ApiRequest) -> Response:
     """The page of all runs: the browser makes it of the API's answers, as all pages."""
-    return await _page(request, "runs", ())
+    return await _page(request)
 
 
 async def run_page(request: ApiRequest, execution_id: str) -> Response:
     """The page of a run."""
     run = f"/api/v1/flow-runs/{execution_id}"
-    return await _page(
-        request, "run", (run, f"{run}/trace/outline?{FIRST_ROWS}") if _ID(execution_id) else ()
-    )
+    return await _page(request, *((run, f"{run}/trace/outline?{FIRST_ROWS}") if _ID(execution_id) else ()))
 
 
 async def compare_page(request: ApiRequest, a: str, b: str) -> Response:
     """The page that compares two runs."""
-    return await _page(request, "compare", ())
+    return await _page(request)
 
 
 async def file(request: ApiRequest, digest: str, file: str) -> Response:
@@ -123,14 +120,14 @@ async def redeem_ticket(request: ApiRequest, ticket: str) -> Response:
     return Response(status_code=303, headers=headers)
 
 
-async def _page(request: ApiRequest, name: str, reads: Sequence[str]) -> Response:
+async def _page(request: ApiRequest, *reads: str) -> Response:
     """A page, which asks for what it `reads` at once where a browser is signed in.
 
     One that is not would get refusals, and take them for the answers once it is.
     """
     found = await _assets()
     is_signed_in = await has_session(runtime_of(request).store, request.services.sessions, request.scope)
-    shell = found.page(name, (ME, *reads) if is_signed_in else ())
+    shell = found.page((ME, *reads) if is_signed_in else ())
     return _file(request, shell, etag=f"{found.digest}-{is_signed_in:d}", cache=ASK_AGAIN)
 
 
@@ -143,6 +140,6 @@ def _file(request: ApiRequest, asset: Asset, *, etag: str, cache: str) -> Respon
     if f'"{etag}"' in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     content = asset.content
-    if "gzip" in request.headers.get("accept-encoding", ""):
+    if asset.gzipped is not None and "gzip" in request.headers.get("accept-encoding", ""):
         headers["content-encoding"], content = "gzip", asset.gzipped
     return Response(content, media_type=asset.media_type, headers=headers)

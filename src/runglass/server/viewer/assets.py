@@ -1,31 +1,32 @@
 """The files of the viewer as they are sent: under one hash of them all, so that a browser may keep them.
 
-A page of one version never gets a module of another, and nothing is asked for twice. Which modules a page
-begins with is in the page itself, so that a browser fetches all of them at once; it has the others once it is
-seen.
+A page of one version never gets a script of another, and nothing is asked for twice. Browsers load the
+modules as one script; for whoever looks into it, its map leads to the modules themselves.
 """
 
 import gzip
 import hashlib
 import html
-import posixpath
-import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
+from runglass.server.viewer.bundle import bundle, source_map
+
 SHELL = "shell.html"
 MAIN = "main.js"
 STYLES = "styles.css"
 """All of `styles/`, joined: each further request takes a browser longer than its bytes."""
-PAGES = {"runs": "runs/page.js", "run": "run/page.js", "compare": "compare/page.js"}
-"""The module of each page; that of another one is loaded when somebody goes there."""
-_IMPORTED = re.compile(rb'\bfrom *"(\.[^"]+)"')
+SCRIPT = "viewer.js"
+SOURCE_MAP = "viewer.js.map"
+LOADED = (SHELL, STYLES, SCRIPT, "icon.svg")
+"""What browsers load. The rest is for who looks into the script, or wants to read a licence."""
 
 MEDIA_TYPES = {
     "js": "text/javascript; charset=utf-8",
+    "map": "application/json",
     "css": "text/css; charset=utf-8",
     "svg": "image/svg+xml",
     "txt": "text/plain; charset=utf-8",
@@ -58,10 +59,10 @@ else, and make no markup of text."""
 
 
 class Asset(NamedTuple):
-    """A file, plain and compressed."""
+    """A file, plain and, if it is one that browsers load, compressed."""
 
     content: bytes
-    gzipped: bytes
+    gzipped: bytes | None
     media_type: str
 
 
@@ -70,14 +71,14 @@ class Assets(NamedTuple):
 
     digest: str
     by_path: dict[str, Asset]
-    shells: dict[str, bytes]
+    shell: bytes
 
-    def page(self, name: str, reads: Iterable[str]) -> Asset:
-        """A page of `PAGES`. What it `reads` of the API is on its way before a script asks for it."""
+    def page(self, reads: Iterable[str]) -> Asset:
+        """The page, whatever it shows. What it `reads` of the API is on its way before the script asks."""
         links = "".join(
             f'<link rel="preload" as="fetch" crossorigin href="{html.escape(path)}">\n    ' for path in reads
         )
-        return _asset(SHELL, self.shells[name].replace(b"{reads}", links.encode()))
+        return _asset(SHELL, self.shell.replace(b"{reads}", links.encode()))
 
 
 @cache
@@ -87,6 +88,10 @@ def assets() -> Assets:
     shell = found.pop(SHELL)
     sheets = [path for path in found if path.endswith(".css")]
     found[STYLES] = b"".join(found.pop(path) for path in sheets)
+    modules = {path: content.decode() for path, content in found.items() if path.endswith(".js")}
+    script, order = bundle(modules, MAIN)
+    found[SCRIPT] = f"{script}//# sourceMappingURL={SOURCE_MAP}\n".encode()
+    found[SOURCE_MAP] = source_map(modules, order).encode()
     digest = hashlib.sha256(shell)
     for path, content in found.items():
         digest.update(b"%b %d " % (path.encode(), len(content)) + content)
@@ -94,10 +99,7 @@ def assets() -> Assets:
     return Assets(
         digest=name,
         by_path={path: _asset(path, content) for path, content in found.items()},
-        shells={
-            page: _with_links(shell, f"/viewer/{name}", _modules(found, [MAIN, module]))
-            for page, module in PAGES.items()
-        },
+        shell=shell.replace(b"{base}", f"/viewer/{name}".encode()),
     )
 
 
@@ -111,25 +113,6 @@ def _files(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
     return found
 
 
-def _modules(found: dict[str, bytes], entries: list[str]) -> list[str]:
-    """The modules that are loaded before the first of them runs."""
-    wanted: dict[str, None] = {}
-    while entries:
-        path = entries.pop(0)
-        if path not in wanted:
-            wanted[path] = None
-            folder = posixpath.dirname(path)
-            imported = _IMPORTED.findall(found[path])
-            entries += [posixpath.normpath(posixpath.join(folder, name.decode())) for name in imported]
-    return list(wanted)
-
-
-def _with_links(shell: bytes, base: str, modules: list[str]) -> bytes:
-    links = [f'<link rel="stylesheet" href="{base}/{STYLES}">']
-    links += [f'<link rel="modulepreload" href="{base}/{path}">' for path in modules if path != MAIN]
-    text = shell.decode().replace("{base}", base).replace("{links}", "\n    ".join(links))
-    return text.encode()
-
-
 def _asset(path: str, content: bytes) -> Asset:
-    return Asset(content, gzip.compress(content, mtime=0), MEDIA_TYPES[path.rpartition(".")[2]])
+    gzipped = gzip.compress(content, mtime=0) if path in LOADED else None
+    return Asset(content, gzipped, MEDIA_TYPES[path.rpartition(".")[2]])

@@ -2,25 +2,21 @@
 import { html, render, useEffect, useState } from "./core/html.js";
 import { errorOf, identify, me } from "./core/api.js";
 import { bind, listen } from "./core/keys.js";
-import { lazy, loadAll } from "./core/lazy.js";
 import { followLinks, place } from "./core/router.js";
+import { ComparePage } from "./compare/page.js";
 import { Help, helpIsOpen } from "./parts/help.js";
 import { Palette, paletteIsOpen } from "./parts/palette.js";
+import { SignIn } from "./parts/sign_in.js";
 import { Marks } from "./parts/status.js";
 import { Toast } from "./parts/toast.js";
 import { Top } from "./parts/top.js";
-
-const ComparePage = lazy(async () => (await import("./compare/page.js")).ComparePage);
-const RunPage = lazy(async () => (await import("./run/page.js")).RunPage);
-const RunsPage = lazy(async () => (await import("./runs/page.js")).RunsPage);
-const SignIn = lazy(async () => (await import("./parts/sign_in.js")).SignIn);
-
-const SEEN_MS = 500;
-/** What a page may need later is loaded so long after it was, when it has its own. */
+import { RunPage } from "./run/page.js";
+import { RunsPage } from "./runs/page.js";
 
 const OPEN_PALETTE = "runglass-palette";
 
-function App() {
+/** @param {{known: Promise<void>}} props settled once it is known who is signed in */
+function App({ known }) {
   const [problem, setProblem] = useState("");
   useEffect(() => {
     known.catch((error) => setProblem(errorOf(error).message));
@@ -52,9 +48,10 @@ function pageOf(path) {
   return html`<${Top} back /><main class="empty"><h1>There is no such page</h1><p><a href="/">All runs</a></p></main>`;
 }
 
-// Before anything is painted, which effects wait for.
-const known = identify();
-addEventListener("load", () => setTimeout(loadAll, SEEN_MS));
-followLinks();
-listen();
-render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById("app")));
+// The script is in the head, so that a chosen theme is there before the page is.
+addEventListener("DOMContentLoaded", () => {
+  followLinks();
+  listen();
+  // Asked before anything is painted, which effects wait for.
+  render(html`<${App} known=${identify()} />`, /** @type {HTMLElement} */ (document.getElementById("app")));
+});

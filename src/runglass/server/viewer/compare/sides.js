@@ -58,6 +58,6 @@ function errorOf({ error }) {
 function change(a, b) {
   if (!a || b === undefined || !Number.isFinite(b) || a === b) return "";
   const percent = ((b - a) / a) * 100;
-  const shown = Math.abs(percent) < 10 ? percent.toFixed(1) : Math.round(percent).toLocaleString("en-US");
+  const shown = Math.abs(percent) < 10 ? percent.toFixed(1) : exact(Math.round(percent));
   return `${percent > 0 ? "+" : "−"}${String(shown).replace("-", "")} %`;
 }

@@ -3,19 +3,33 @@ import { signal } from "./html.js";
 
 const KEY = "runglass.theme";
 
-const { theme: shown } = document.documentElement.dataset;
-
 /** @type {import("../vendor/signals.js").Signal<"system"|"light"|"dark">} */
-export const theme = signal(shown === "light" || shown === "dark" ? shown : "system");
+export const theme = signal(kept());
+show(theme.peek());
 
 /** @param {"system"|"light"|"dark"} chosen */
 export function setTheme(chosen) {
   theme.value = chosen;
-  if (chosen === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = chosen;
+  show(chosen);
   try {
     localStorage.setItem(KEY, chosen);
   } catch {
     // A browser that keeps nothing forgets the choice with the page.
   }
+}
+
+function kept() {
+  try {
+    const chosen = localStorage.getItem(KEY);
+    if (chosen === "light" || chosen === "dark") return chosen;
+  } catch {
+    // A browser that keeps nothing follows the system's theme.
+  }
+  return "system";
+}
+
+/** @param {"system"|"light"|"dark"} chosen */
+function show(chosen) {
+  if (chosen === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = chosen;
 }

@@ -9,17 +9,18 @@ export function densityOf(rows, endMs, buckets) {
   const change = new Int32Array(buckets + 1);
   const worst = new Uint8Array(buckets);
   const per = buckets / Math.max(1, endMs);
-  for (let row = 0; row < rows.count; row += 1) {
-    const isLeaf = rows.kind[row] === ATTEMPT || (rows.kind[row] === STEP && rows.first[row] === NONE);
-    if (!isLeaf || rows.start[row] < 0 || rows.status[row] === SKIPPED) continue;
-    const from = Math.min(buckets - 1, Math.floor(rows.start[row] * per));
-    const until = rows.end[row] < 0 ? endMs : rows.end[row];
+  const { kind, first, start, end, status, count } = rows;
+  for (let row = 0; row < count; row += 1) {
+    const isLeaf = kind[row] === ATTEMPT || (kind[row] === STEP && first[row] === NONE);
+    if (!isLeaf || start[row] < 0 || status[row] === SKIPPED) continue;
+    const from = Math.min(buckets - 1, Math.floor(start[row] * per));
+    const until = end[row] < 0 ? endMs : end[row];
     const to = Math.min(buckets - 1, Math.max(from, Math.ceil(until * per) - 1));
     change[from] += 1;
     change[to + 1] -= 1;
     // What went well is all the same wherever it is, and a failure is where it happened, at the end.
-    const [first, last] = rows.status[row] === FAILED ? [to, to] : [from, rows.status[row] > COMPLETED ? to : from];
-    for (let at = first; at <= last; at += 1) if (rows.status[row] > worst[at]) worst[at] = rows.status[row];
+    const worstTo = status[row] > COMPLETED ? to : from;
+    for (let at = status[row] === FAILED ? to : from; at <= worstTo; at += 1) if (status[row] > worst[at]) worst[at] = status[row];
   }
   const busy = new Uint32Array(buckets);
   let [going, most] = [0, 0];

@@ -141,11 +141,12 @@ export class GridPainter {
     this.layer.style.height = `${height}px`;
     this.keepPlace();
     const top = scroller.scrollTop * this.ratio();
+    // Asked before the lines are changed, of which the browser would have to find the places first.
+    const width = this.canvas.clientWidth;
     const by = this.controls.by.peek();
     this.lines.paint(model, top, height - AXIS_PX, by);
     this.seen = { top, entry: model.view.entries[Math.floor(top / ROW_PX)], changes: model.changes.peek() };
     if (!this.controls.hasTime.peek()) return;
-    const width = this.canvas.clientWidth;
     const density = window.devicePixelRatio || 1;
     if (this.canvas.width !== Math.round(width * density) || this.canvas.height !== Math.round(height * density)) {
       this.canvas.width = Math.round(width * density);

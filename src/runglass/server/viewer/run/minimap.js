@@ -61,14 +61,15 @@ export function Minimap({ model, controls }) {
 /** @param {HTMLCanvasElement} canvas @param {import("./model.js").RunModel} model
  * @param {import("../data/time_axis.js").Span|null} window */
 function paintStrip(canvas, model, window) {
-  const colours = coloursOf(canvas.parentElement ?? document.body);
   const ratio = devicePixelRatio || 1;
   const width = canvas.clientWidth;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(HEIGHT * ratio);
+  const { busy, worst, most } = model.density;
+  if (most === 0) return;
+  const colours = coloursOf(canvas.parentElement ?? document.body);
   const pen = penOf(canvas);
   pen.scale(ratio, ratio);
-  const { busy, worst, most } = model.density;
   const whole = model.endMs() * 1.02;
   const scale = (model.endMs() / whole) * (width / busy.length);
   // Whole pixels: halves of them would be stripes.

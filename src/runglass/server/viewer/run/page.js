@@ -1,8 +1,7 @@
 // One run: its tree, its times, and all that is kept of what is selected.
-import { html, signal, useEffect, useLayoutEffect, useMemo, useRef } from "../core/html.js";
+import { html, signal, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../core/html.js";
 import { ApiError } from "../core/api.js";
 import { bind } from "../core/keys.js";
-import { lazy } from "../core/lazy.js";
 import { go, place, setQuery } from "../core/router.js";
 import { addressIn, addressOf, isLeaf, queryOf, rowAt, TABS, titleOf } from "../data/address.js";
 import { NONE, STATUSES } from "../data/columns.js";
@@ -17,14 +16,14 @@ import { compareWithGood, Header } from "./header.js";
 import { Minimap } from "./minimap.js";
 import { RunModel } from "./model.js";
 import { fold, most, move, nextError, reveal, unfold } from "./moves.js";
+import { Panel } from "./panel.js";
 import { Toolbar } from "./toolbar.js";
 import { Why } from "./why.js";
 
 /** @typedef {import("../data/address.js").Address} Address */
 
-const Panel = lazy(async () => (await import("./panel.js")).Panel);
-
 const NARROW = "(max-width: 700px)";
+const LATE_MS = 100;
 
 /** What is shown and how, beside the rows themselves. @typedef {ReturnType<typeof controlsOf>} Controls */
 function controlsOf() {
@@ -55,6 +54,12 @@ export function RunPage({ id }) {
     return () => narrow.removeEventListener("change", change);
   }, [controls]);
 
+  const [isLate, setLate] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setLate(true), LATE_MS);
+    return () => clearTimeout(timer);
+  }, [model]);
+
   const run = model.run.value;
   useEffect(() => { document.title = run ? `${SAID[run.status]}: ${flowOf(run)} – Runglass` : "Runglass"; }, [run]);
   useAddress(model, controls, wanted);
@@ -71,6 +76,8 @@ export function RunPage({ id }) {
 
   const problem = model.problem.value;
   if (problem && !run) return html`<${Top} back /><${Problem} problem=${problem} id=${id} />`;
+  // What is around the rows is painted with them where they come at once, and need not be worked out twice.
+  if (model.changes.value === 0 && !problem && !isLate) return null;
   const { have, of, isPartial } = model.loaded.value;
   return html`
     <${Header} model=${model} controls=${controls} />

@@ -7,6 +7,7 @@ export const AXIS_PX = 24;
 const BAR_PX = 10;
 const LEAST_PX = 2;
 const FONT = "11px system-ui, sans-serif";
+const COLOURS = ["text", "muted", "line", "line-2", "bg", "bg-2", "bg-3", "accent", "accent-bg", "running", "completed-bar", "failed", "retried", "waiting"];
 
 /** What paints on a canvas. Throws where the browser has no memory for it. @param {HTMLCanvasElement} canvas */
 export function penOf(canvas) {
@@ -17,14 +18,15 @@ export function penOf(canvas) {
 
 /** The colours of the page, read anew where the theme has changed. @param {HTMLElement} element */
 export function coloursOf(element) {
+  // All of them are there before the first is read: the browser works them out at once.
   const probe = document.createElement("span");
+  probe.append(...COLOURS.map((name) => {
+    const one = document.createElement("span");
+    one.style.color = `var(--${name})`;
+    return one;
+  }));
   element.append(probe);
-  const colour = (/** @type {string} */ name) => {
-    probe.style.color = `var(--${name})`;
-    return getComputedStyle(probe).color;
-  };
-  const names = ["text", "muted", "line", "line-2", "bg", "bg-2", "bg-3", "accent", "accent-bg", "running", "completed-bar", "failed", "retried", "waiting"];
-  const colours = Object.fromEntries(names.map((name) => [name, colour(name)]));
+  const colours = Object.fromEntries(COLOURS.map((name, at) => [name, getComputedStyle(probe.children[at]).color]));
   probe.remove();
   return colours;
 }
