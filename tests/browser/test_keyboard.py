@@ -101,7 +101,7 @@ def test_what_is_typed_into_a_field_is_text(runs: Runs, visitor: Visitor) -> Non
 
 def test_every_control_of_a_run_is_reached_with_tab_and_shows_it(runs: Runs, visitor: Visitor) -> None:
     page = open_run(visitor, runs.failed, step="each_order/price", iteration=1, attempt=2)
-    expect(panel(page).get_by_role("tab")).to_have_count(5)
+    expect(panel(page).get_by_role("tab")).to_have_count(6)
     reached = []
     for _ in range(60):
         visitor.keys("Tab")

@@ -36,7 +36,8 @@ function Members({ value, name, level, isOpenAtFirst }) {
           ${names.map((each) => html`<${JsonTree} key=${each} value=${value[each]} name=${each} level=${level + 1} />`)}
           ${size > most && html`<button class="plain more-members" onClick=${() => setMost(most * 10)}>
             ${exact(size - most)} more</button>`}
-        </div>`}
+        </div>
+        <div class="json-line json-mark">${isList ? "]" : "}"}</div>`}
     </div>`;
 }
 

@@ -1,5 +1,5 @@
 // What of the run is shown, and how: filter, folding, the axis.
-import { html, useEffect, useRef, useState } from "../core/html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../core/html.js";
 import { exact } from "../data/format.js";
 import { isEmpty } from "../data/filter.js";
 
@@ -17,7 +17,8 @@ export function Toolbar({ model, controls, fieldRef }) {
   const [text, setText] = useState(filter.text);
   const waiting = useRef(/** @type {ReturnType<typeof setTimeout>|undefined} */ (undefined));
   useEffect(() => () => clearTimeout(waiting.current), []);
-  useEffect(() => setText(filter.text), [filter]);
+  // Before the next key comes, whose letter would be taken back.
+  useLayoutEffect(() => setText(filter.text), [filter]);
   const { view } = model;
   const { changes } = model;
   const level = changes.value >= 0 ? view.level : null;
