@@ -125,7 +125,9 @@ async def _require_none_alive(db: Db, database: str, migration: Migration) -> No
     """Raises StoreError where processes hold a lease whose programs the migration would break."""
     sql = "SELECT host, pid, version FROM lease WHERE knows_migration <= $1 AND expires_at > now()"
     alive = [
-        f"{pid} on {host}, version {version}" for host, pid, version in await db.fetch(sql, migration.breaks)
+        # Programs from before migration 9 did not tell who they are.
+        f"{pid} on {host}, version {version}" if host else "one that does not tell its name"
+        for host, pid, version in await db.fetch(f"{sql} ORDER BY host DESC", migration.breaks)
     ]
     if alive:
         raise StoreError(
