@@ -1,5 +1,6 @@
 """How SQLite finds runs: by indexes alone, in pieces of any size, and never longer than it has time."""
 
+import asyncio
 import sqlite3
 import time
 from pathlib import Path
@@ -20,6 +21,19 @@ from tests.conformance.test_run_lists import CASES, NOW, all_pages, asked, expec
 from tests.records import new_run
 
 
+@pytest.fixture(scope="module")
+def known_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with the known runs, which tests only read."""
+    path = tmp_path_factory.mktemp("known") / "db"
+
+    async def make() -> None:
+        async with SqliteStore(path) as store:
+            await known_runs(store)
+
+    asyncio.run(make())
+    return path
+
+
 @pytest.mark.parametrize(
     "limits",
     [
@@ -30,11 +44,11 @@ from tests.records import new_run
     ],
 )
 async def test_the_same_runs_are_found_whatever_the_limits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float]
+    known_file: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float]
 ) -> None:
     for name, value in limits.items():
         monkeypatch.setattr(query_index, name, value)
-    async with SqliteStore(tmp_path / "db") as store:
+    async with SqliteStore(known_file) as store:
         known = await known_runs(store)
         for text, meets in CASES:
             found = await all_pages(store, await asked(store, text), limit=20)
@@ -43,12 +57,11 @@ async def test_the_same_runs_are_found_whatever_the_limits(
 
 @pytest.mark.parametrize("text", [text for text, _ in CASES])
 async def test_no_query_scans_a_table_or_sorts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+    known_file: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setattr(connections, "READERS", 1)
     statements: list[str] = []
-    async with SqliteStore(tmp_path / "db") as store:
-        await known_runs(store)
+    async with SqliteStore(known_file) as store:
         query = await asked(store, text)
         await store.connections.read(lambda db: db.set_trace_callback(statements.append))
         await store.runs(1, query, limit=20)
@@ -79,12 +92,11 @@ async def test_no_query_scans_a_table_or_sorts(
     ],
 )
 async def test_each_filter_has_its_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, index: str
+    known_file: Path, monkeypatch: pytest.MonkeyPatch, text: str, index: str
 ) -> None:
     monkeypatch.setattr(connections, "READERS", 1)
     statements: list[str] = []
-    async with SqliteStore(tmp_path / "db") as store:
-        await known_runs(store)
+    async with SqliteStore(known_file) as store:
         query = await asked(store, text)
         await store.connections.read(lambda db: db.set_trace_callback(statements.append))
         await store.runs(1, query, limit=20)
@@ -101,11 +113,11 @@ async def test_each_filter_has_its_index(
     assert all(f"{index} AND id>? AND id<?)" in line for line in plans), plans
 
 
-async def test_what_is_not_counted_in_time_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_not_counted_in_time_is_said(known_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_lists, "COUNT_S", 0.0)
     monkeypatch.setattr(query_index, "FIRST_ROWS", 30)
     until_ms = round(NOW.timestamp() * 1000)
-    async with SqliteStore(tmp_path / "db") as store:
+    async with SqliteStore(known_file) as store:
         known = await known_runs(store)
         query = await asked(store, "duration:>=0s")
         counts = await store.count_runs(1, query, until_ms=until_ms, buckets=10)
@@ -121,11 +133,10 @@ async def test_what_is_not_counted_in_time_is_said(tmp_path: Path, monkeypatch: 
         assert sum(counts.runs) == 0
 
 
-async def test_one_by_one_the_counts_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_by_one_the_counts_are_the_same(known_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     until_ms = round(NOW.timestamp() * 1000)
     monkeypatch.setattr(run_lists, "COUNT_S", 60.0)
-    async with SqliteStore(tmp_path / "db") as store:
-        await known_runs(store)
+    async with SqliteStore(known_file) as store:
         for text, _ in CASES:
             query = await asked(store, text)
             monkeypatch.setattr(run_lists, "MOST_COUNTS", 1_000_000)
