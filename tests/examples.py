@@ -8,7 +8,12 @@ VARIABLE, ALL = "RUNGLASS_TEST_EXAMPLES", "all"
 """The variable of the environment that says so, and its value for all examples."""
 
 
+def all_wanted() -> bool:
+    """Whether this is `make prove`, which leaves out nothing."""
+    return os.environ.get(VARIABLE) == ALL
+
+
 def examples(some: int, *, of: int) -> settings:
     """Tries a law on `some` examples, drawn anew each time, or on all `of` them. None may be too slow."""
-    number = of if os.environ.get(VARIABLE) == ALL else some
+    number = of if all_wanted() else some
     return settings(max_examples=number, deadline=None, suppress_health_check=[HealthCheck.too_slow])

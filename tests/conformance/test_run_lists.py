@@ -88,7 +88,7 @@ async def known(store: Store) -> list[Known]:
 
 
 async def known_runs(store: Store) -> list[Known]:
-    """The runs of every kind in the project `acme/demo`, newest first; where it has none, they are put there."""
+    """The runs of every kind in the project `acme/demo`, newest first, which it gets where it has none."""
     random = Random(7)
     made = [made_up(random, number) for number in range(RUNS)]
     project = await store.ensure_project("acme", "demo")

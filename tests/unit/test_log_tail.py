@@ -370,7 +370,7 @@ def record(head: int = 0, *, status: str = "running", run_id: str = "r") -> RunR
     )
 
 
-@examples(80, of=200)
+@examples(40, of=200)
 @given(
     seed=st.integers(0, 2**32),
     sizes=st.lists(st.sampled_from([0, 0, 10, 20_000, PAGE_BYTES, 3 * PAGE_BYTES]), max_size=40),

@@ -55,7 +55,7 @@ def test_both_folds_agree_on_every_log() -> None:
     """Every known type of event is met, and a type that nobody knows changes nothing."""
     met: set[str] = set()
 
-    @examples(200, of=400)
+    @examples(100, of=400)
     @given(events=run_logs())
     def check(events: list[JsonObject]) -> None:
         for event in events:
@@ -68,7 +68,7 @@ def test_both_folds_agree_on_every_log() -> None:
     assert met == {*get_args(EventType), UNKNOWN}
 
 
-@examples(50, of=100)
+@examples(25, of=100)
 @given(events=run_logs())
 def test_both_folds_agree_when_the_content_is_gone(events: list[JsonObject]) -> None:
     check_agreement([json.loads(strip_event(json.dumps(event).encode())) for event in events])

@@ -144,7 +144,7 @@ def the_end(ran: Ran) -> tuple[Any, ...]:
     )
 
 
-@examples(40, of=120)
+@examples(20, of=120)
 @given(
     flow=flow_trees(),
     mode=st.sampled_from(MODES),

@@ -54,7 +54,7 @@ async def run(flow: Flow, mode: CaptureMode) -> tuple[Ran, CheckingStore]:
             return await read(house, started.id, outcome), store
 
 
-@examples(30, of=60)
+@examples(15, of=60)
 @given(flow=flow_trees(), mode=st.sampled_from(MODES))
 def test_the_trace_is_the_fold_of_the_log_after_every_append(flow: Flow, mode: CaptureMode) -> None:
     ran, store = asyncio.run(run(flow, mode))

@@ -195,7 +195,7 @@ async def walk(house: EngineHarness, flow: Flow) -> Ran:
     return await read(house, started.id, outcome)
 
 
-@examples(50, of=150)
+@examples(25, of=150)
 @given(flow=flows_of_llm_steps(), seed=st.integers(0, 2**32))
 def test_attempts_run_models_stream_and_budget_are_one_sum(flow: Flow, seed: int) -> None:
     async def run() -> None:

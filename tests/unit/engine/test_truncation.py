@@ -32,7 +32,7 @@ values = st.recursive(
 )
 
 
-@examples(40, of=100)
+@examples(20, of=100)
 @given(st.dictionaries(texts, values, max_size=10), st.integers(256, 5000))
 def test_any_object_is_cut_to_any_limit_and_each_time_alike(value: dict[str, Any], limit: int) -> None:
     cut_value(value, limit)
