@@ -2,8 +2,7 @@
 
 The tails of one run share their reading: one task listens, reads what is new and keeps the latest of it for
 all. The task listens before it reads, so no commit between the two is missed, and a lost wake-up costs one
-poll interval. A tail that falls behind reads the store for itself. The store is the only source of events.
-Knows nothing of the readers and of HTTP.
+poll interval. A tail that falls behind reads the store, the only source of events. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -16,6 +15,7 @@ from typing import TypeAlias
 from runglass.bus.base import Bus
 from runglass.errors import StoreError, StoreWentBack
 from runglass.events import TERMINAL_EVENTS, event_type_of
+from runglass.setback import record_loss
 from runglass.sse import frames
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
@@ -264,15 +264,15 @@ class _Window:
     async def _require_unchanged(self, store: Store, run: RunRecord) -> None:
         """Raises StoreWentBack unless the store still has the last event that was read here, as it was."""
         found, last = await store.run(run.id), self._rows[-1:]
-        is_same_run = found is not None and found.no == run.no
-        if (
-            not last
-            or not is_same_run
-            or last != await store.events(run.no, after=last[0][0] - 1, limit_bytes=1)
-        ):
-            raise StoreWentBack(
-                f"the store was restarted or replaced, and may lack events of run {run.id!r}; follow it again"
-            )
+        stored = await store.events(run.no, after=self.head - 1, limit_bytes=1)
+        if last and stored == last and found is not None and found.no == run.no:
+            return
+        if last:
+            # First: a reader who comes back is to be refused the numbers that are given twice.
+            await record_loss(store, run.id, run.project_id, had=self.head, now=found)
+        raise StoreWentBack(
+            f"the store was restarted or replaced, and may lack events of run {run.id!r}; follow it again"
+        )
 
     def _add(self, rows: Rows, size: int) -> None:
         passed = min((place.after for place in self.places), default=self.head)

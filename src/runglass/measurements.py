@@ -54,6 +54,8 @@ class Measurements:
         self.attempt_s = {outcome: Histogram() for outcome in ("completed", "retrying", "failed")}
         self.ended_runs = dict.fromkeys(("completed", "failed", "cancelled"), 0)
         self.claimed_runs = 0
+        self.setback_runs = dict.fromkeys(("lost", "set_back"), 0)
+        """Runs of which the store has nothing, or less than it had said to this process."""
         self.model_calls: Counter[tuple[str, str]] = Counter()
         """By provider, and by `ok` or the code of the failure."""
         self.tokens: Counter[tuple[str, str]] = Counter()

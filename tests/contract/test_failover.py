@@ -19,6 +19,8 @@ from tests.contract.wire import execute, frames, http_for, refusal, start
 from tests.postgres_replication import replicated, until
 
 LEASE_S = 3.0
+KEPT = 2
+"""So many events of the run that goes on the standby has."""
 SHORT_MS, LONG_MS = 1_500, 60_000
 STEPS = """
 slug: {slug}
@@ -96,7 +98,7 @@ def after() -> Iterator[After]:
         threads = opened.enter_context(ThreadPoolExecutor(4))
         waiting = paused(http, "/seq/acme/demo/talk/execute")
         going, ended = start(one, "long"), start(one, "short")
-        until(lambda: head_of(one, going) == 2 and head_of(one, ended) == 2)
+        until(lambda: head_of(one, going) == KEPT and head_of(one, ended) == KEPT)
         database.cut_off()
 
         lost = execute(http, "quick")
@@ -148,6 +150,12 @@ def followed(server: RunningServer, run_id: str) -> list[int]:
     return seen
 
 
+def audited(after: After) -> dict[tuple[str, str], dict[str, Any]]:
+    """The details of each entry of the audit log, by action and subject."""
+    entries = after.http.get("/audit", params={"limit": 100}).json()["entries"]
+    return {(entry["action"], entry["subject"]): entry["details"] for entry in entries}
+
+
 def test_every_run_that_is_left_ends_with_its_log_whole(after: After) -> None:
     for run_id in (after.going, after.ended):
         until(lambda run_id=run_id: status_of(after.one, run_id) == "completed")
@@ -185,11 +193,27 @@ def test_what_is_acknowledged_afterwards_is_kept(after: After) -> None:
 
 
 def test_a_tail_ends_and_has_no_number_twice_and_leaves_none_out(after: After) -> None:
-    """It is refused, or the run has passed its last number again by the time that it comes back."""
-    seen = after.tail.result(30)
-    numbers = seen[:-1] if seen[-1] == -1 else seen
+    """It is refused, wherever the run is by the time that it comes back."""
+    *numbers, refused = after.tail.result(30)
+    assert refused == -1
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) >= after.going_head
+
+
+def test_a_number_that_two_events_had_is_refused_and_others_are_not(after: After) -> None:
+    until(lambda: status_of(after.one, after.going) == "completed")
+    until(lambda: ("run.set_back", after.going) in audited(after))
+
+    def stream(last_id: int) -> httpx2.Response:
+        headers = {"Last-Event-ID": str(last_id)}
+        return after.http.get(f"/flow-runs/{after.going}/trace/stream", headers=headers)
+
+    assert frames(stream(KEPT).text)[0].id == str(KEPT + 1)
+    for last_id in (KEPT + 1, after.going_head):
+        assert refusal(stream(last_id)) == (422, "INVALID_REQUEST")
+        assert f"or go on after event {KEPT}" in stream(last_id).text
+    end = head_of(after.one, after.going)
+    assert frames(stream(end - 1).text)[0].id == str(end)
 
 
 def test_numbers_of_changes_that_were_given_and_lost_do_not_come_again(after: After) -> None:
@@ -198,6 +222,18 @@ def test_numbers_of_changes_that_were_given_and_lost_do_not_come_again(after: Af
 
 def test_what_was_lost_is_said(after: After) -> None:
     until(lambda: any(f"run {after.lost} is lost: " in line for line in after.log))
+    refused = after.http.get(f"/flow-runs/{after.lost}/trace")
+    assert refusal(refused) == (404, "RUN_NOT_FOUND")
+    assert "it was lost as PostgreSQL was restarted, or replaced" in refused.text
+    until(lambda: ("run.set_back", after.going) in audited(after))
+    told = audited(after)
+    assert ("run.lost", after.lost) in told
+    back = told["run.set_back", after.going]
+    assert back["after"] == {"events": KEPT}
+    assert back["before"]["events"] >= after.going_head
+    trace = after.http.get(f"/flow-runs/{after.going}/steps/first/trace", params={"attempt": 1}).json()
+    assert trace["errorContext"]["code"] == "WORKER_LOST"
+    assert f"and had {KEPT} events of this run" in trace["errorContext"]["message"]
     assert any(
         "where a standby has taken over, the last commits may be missing" in line for line in after.log
     )

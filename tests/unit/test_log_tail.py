@@ -44,10 +44,15 @@ class Store(SqliteStore):
 
     reads = 0
     times_replaced = 0
+    lost: tuple[str, int] | None = None
 
     @property
     def generation(self) -> int:
         return self.times_replaced
+
+    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
+        self.lost = run_id, had
+        return True
 
     async def events(self, run_no: int, *, after: int, limit_bytes: int) -> list[tuple[int, bytes]]:
         self.reads += 1
@@ -115,6 +120,7 @@ async def test_a_tail_goes_on_where_a_store_that_was_replaced_has_what_it_had(tm
         store.times_replaced += 1
         await write(store, bus, run, 2, [event(3)])
         assert await first_page(pages) == [3]
+        assert store.lost is None
 
 
 async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(tmp_path: Path) -> None:
@@ -133,6 +139,7 @@ async def test_a_tail_ends_where_a_store_that_was_replaced_goes_on_differently(t
         await write(store, bus, run, 2, [event(3)])
         with pytest.raises(StoreWentBack, match="may lack events"):
             await first_page(pages)
+        assert store.lost == (run.id, 2)
 
 
 @pytest.mark.parametrize("after", [10, 11, 1000])

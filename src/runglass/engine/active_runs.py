@@ -18,7 +18,7 @@ from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext, RunTask
 from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import RunUnreadable, StoreError
-from runglass.store.records import RunRecord
+from runglass.store.records import RunRecord, StoredLog
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class ActiveRuns:
     `owner` is the name that the engine has in the store, a new one after each lease that was lost. `resuming`
     are paused runs that wait for a place. `orphaned` are runs that the store counts as the owner's though
     they have no task: just claimed, or left because the store failed. Their stop requests are kept. `latest`
-    are the segments that ended last: run id, and the seq of the last event that the store has said to have.
+    are the runs of the segments that ended last, as the store has said to have them.
     """
 
     def __init__(self, context: EngineContext, queue: RunQueue, *, free_place: Callable[[int], None]) -> None:
@@ -64,7 +64,7 @@ class ActiveRuns:
         self.resuming: set[str] = set()
         self.orphaned: dict[str, StopRequest] = {}
         self.set_aside: set[str] = set()
-        self.latest: deque[tuple[str, int]] = deque(maxlen=LATEST)
+        self.latest: deque[StoredLog] = deque(maxlen=LATEST)
         self._context = context
         self._gate = context.gate
         self._queue = queue
@@ -130,9 +130,9 @@ class ActiveRuns:
         """Whether a run that the store counts as this engine's is in any of its lists."""
         return self.is_active(run_id) or run_id in self.orphaned or run_id in self.set_aside
 
-    def stored_heads(self) -> dict[str, int]:
-        """By run id, the last event of each segment that goes on which the store has said to have."""
-        return {run_id: task.stored_head for run_id, task in self._running.items() if not task.ended}
+    def stored_logs(self) -> dict[str, StoredLog]:
+        """By run id, what the store has said to have of each run with a segment that goes on."""
+        return {run_id: task.stored_log for run_id, task in self._running.items() if not task.ended}
 
     def leave_behind(self, run_id: str) -> None:
         """Cuts off the segment of a run of which the store has less than it said; the run is let go soon."""
@@ -189,7 +189,7 @@ class ActiveRuns:
 
     def _forget(self, run_id: str) -> None:
         task, running = self.tasks.pop(run_id), self._running.pop(run_id)
-        self.latest.append((run_id, running.stored_head))
+        self.latest.append(running.stored_log._replace(left_at_s=task.get_loop().time()))
         # The exception is fetched, so that a failure without a waiting caller is logged here and not by the
         # garbage collector.
         error = task.exception() if not task.cancelled() else None

@@ -48,7 +48,7 @@ from runglass.lazy_json import encoded
 from runglass.log_context import run_id
 from runglass.run_api import CaptureMode
 from runglass.store.base import Store
-from runglass.store.records import RunRecord
+from runglass.store.records import RunRecord, StoredLog
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +108,10 @@ class RunTask:
         self._memory.hold_inputs(state.request_bytes)
 
     @property
-    def stored_head(self) -> int:
-        """Seq of the last event that the store has said to have."""
-        return self._recorder.stored_head
+    def stored_log(self) -> StoredLog:
+        """What the store has said to have of the run."""
+        recorder = self._recorder
+        return StoredLog(self.run.id, self.run.project_id, recorder.stored_head, recorder.stored_last_at)
 
     async def walk(self) -> RunOutcome:
         """Goes on to the end of the segment. Raises RunReleased, and StoreError if it cannot be recorded."""

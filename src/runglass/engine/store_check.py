@@ -1,18 +1,26 @@
 """Compares the runs of this process with those that the store counts as its own.
 
 They differ where the store has gone back: PostgreSQL was replaced by a standby that lacks the newest commits,
-or has lost them in a crash. Then a run may have fewer events than its process was told are stored, one that
-had ended may go on, and belong to a process that has forgotten it. Each is let go, and whoever claims it goes
-on from what the store has.
+or has lost them in a crash. Then a run may have fewer events than its process was told are stored, or other
+ones, where another process has claimed it since; one that had ended may go on, and belong to a process that
+has forgotten it. Each is let go, and whoever claims it goes on from what the store has.
 """
 
+import asyncio
 import logging
 
 from runglass.engine.active_runs import ActiveRuns
 from runglass.engine.drain import StopRequest
+from runglass.engine.journal.resume import time_of
+from runglass.errors import RunUnreadable
+from runglass.setback import record_loss
 from runglass.store.base import Store
+from runglass.store.records import RunRecord, StoredLog
 
 log = logging.getLogger(__name__)
+
+MISSED_S = 600.0
+"""A run that is gone and that this process left longer ago is taken for one that was removed, not lost."""
 
 
 class StoreCheck:
@@ -23,45 +31,50 @@ class StoreCheck:
         self._active = active
         self._unknown: set[str] = set()
         self._generation = store.generation
-        self.gone_back = 0
-        """How many runs have been found of which the store has less than it said."""
 
     async def compare(self) -> None:
         """Lets go of runs that the store has gone back with. Raises StoreError."""
-        active = self._active
-        if self._generation != self._store.generation:
-            self._generation = self._store.generation
-            await self._tell_of_latest()
+        active, generation = self._active, self._store.generation
+        if self._generation != generation:
+            for latest in list(active.latest):
+                await self._note_loss(latest)
+            self._generation = generation
         # First: what is stored from now on is in the answer or not, and neither is a loss.
-        stored = active.stored_heads()
+        stored = active.stored_logs()
         owned = await self._store.owned_runs(active.owner)
-        for run_id, head in stored.items():
+        for run_id, known in stored.items():
             # One that is nobody's has just ended or paused, or its claim was lost, if not the run itself.
-            if owned.get(run_id, -1) < head and run_id in active.stored_heads():
-                await self._tell_loss(run_id, head)
+            if owned.get(run_id, -1) < known.head and run_id in active.stored_logs():
+                await self._note_loss(known)
                 active.leave_behind(run_id)
         unknown = {run_id for run_id in owned if not active.knows(run_id)}
         # One that was created or claimed a moment ago has no task yet.
         for run_id in unknown & self._unknown:
-            self._tell(
-                run_id, f"is to go on after event {owned[run_id]}, and this process has ended or left it"
+            log.error(
+                "run %s is to go on after event %d, and this process has ended or left it: it goes on there",
+                *(run_id, owned[run_id]),
             )
             active.orphaned.setdefault(run_id, StopRequest())
         self._unknown = unknown - active.orphaned.keys()
 
-    async def _tell_of_latest(self) -> None:
-        """Tells which of the runs that this process has ended or left last the store has less of."""
-        for run_id, head in dict(self._active.latest).items():
-            await self._tell_loss(run_id, head)
-
-    async def _tell_loss(self, run_id: str, head: int) -> None:
-        run = await self._store.run(run_id)
+    async def _note_loss(self, known: StoredLog) -> None:
+        """Records it if the store does not have of the run what it said to have."""
+        run = await self._store.run(known.run_id)
         if run is None:
-            self.gone_back += 1
-            log.error("the store has gone back, and run %s is lost: %d events were stored", run_id, head)
-        elif run.head < head:
-            self._tell(run_id, f"has {run.head} events, and {head} were stored")
+            left_at_s = known.left_at_s
+            if left_at_s is not None and asyncio.get_running_loop().time() - left_at_s > MISSED_S:
+                return
+        elif run.head >= known.head and await self._has_last(run, known):
+            return
+        await record_loss(self._store, known.run_id, known.project_id, had=known.head, now=run)
 
-    def _tell(self, run_id: str, what: str) -> None:
-        self.gone_back += 1
-        log.error("the store has gone back, and run %s %s: it goes on from what the store has", run_id, what)
+    async def _has_last(self, run: RunRecord, known: StoredLog) -> bool:
+        """Whether the store has the last event that it said to have, and not another one with its number."""
+        if not known.last_at:
+            return True
+        try:
+            # Not the whole event: its content may have been removed since.
+            return known.last_at == await time_of(self._store, run, known.head)
+        except RunUnreadable:
+            # No loss of the newest commits, and the business of whoever goes on with the run.
+            return True

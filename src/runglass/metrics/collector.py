@@ -60,6 +60,8 @@ class RuntimeCollector(Collector):
     def _of_store(self) -> Iterator[Metric]:
         overview = self.overview
         yield _gauge("store_up", "1 while the store answers.", overview is not None)
+        restarts = [((), self._runtime.store.generation)]
+        yield _counter("store_restarts", "Times that the database was restarted or replaced.", (), restarts)
         if overview is None:
             return
         yield _gauge("queue_runs", "Runs that wait for a process, over all.", overview.waiting)
@@ -115,6 +117,10 @@ def _counted() -> Iterator[Metric]:
     ended = [((status,), count) for status, count in measured.ended_runs.items()]
     yield _counter("ended_runs", "Runs that ended in this process.", ("status",), ended)
     yield _counter("claimed_runs", "Runs that this process claimed.", (), [((), measured.claimed_runs)])
+    setback = [((kind,), count) for kind, count in measured.setback_runs.items()]
+    yield _counter(
+        "setback_runs", "Runs that a restart or failover of the database cost.", ("kind",), setback
+    )
     yield _counter(
         "model_calls", "Requests to models.", ("provider", "outcome"), measured.model_calls.items()
     )

@@ -51,6 +51,7 @@ from runglass.store.records import (
     RetentionOfFlow,
     Role,
     RunRecord,
+    Setback,
     StepRow,
 )
 
@@ -210,6 +211,18 @@ class Store(Protocol):
         """Rises where the store may have lost its newest commits: it was restarted, or replaced by a standby.
 
         Whoever holds something that it has read compares it then. 0 for ever where that cannot be.
+        """
+
+    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
+        """Notes that the store had the run's events up to `had`, and now has less or others.
+
+        The audit log has it, too. False where that was noted before, or the run was deleted by hand.
+        """
+
+    async def setbacks(self, run_id: str) -> list[Setback]:
+        """What the run had at starts of the database, newest first: the last start, and those with a loss.
+
+        Of the last 30 days. Also of a run that is gone; none of one that was created since.
         """
 
     async def hold_lease(

@@ -183,6 +183,34 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.status == "paused" and self.resume_head == self.head
 
 
+class StoredLog(NamedTuple):
+    """What a process has been told that the store has of a run: its events up to `head`.
+
+    `last_at` is the time of the last one, empty where that is not known. `left_at_s` is when the process left
+    the run, by the clock of its event loop; None while it goes on there.
+    """
+
+    run_id: str
+    project_id: int
+    head: int
+    last_at: str = ""
+    left_at_s: float | None = None
+
+
+class Setback(NamedTuple):
+    """A start of the database, noticed `at` an ISO time, when a run had its events up to `head`.
+
+    `head` is None where the run was gone. Those up to `had` were stored before; None where no process has
+    said that there were more.
+    """
+
+    run_id: str
+    project_id: int
+    head: int | None
+    had: int | None
+    at: str
+
+
 class RunNumbers(NamedTuple):
     """What a run that has ended adds up to, for finding it by that; None for what is not known."""
 

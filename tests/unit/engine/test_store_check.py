@@ -6,8 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
+from runglass.errors import StoreError
+from runglass.measurements import measured
+from runglass.store.records import Append, RunRecord, Setback
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import VirtualClock
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, start
@@ -31,6 +35,29 @@ class GatedClock(VirtualClock):
         await super().sleep(seconds)
 
 
+class ReplacedStore(SqliteStore):
+    """Keeps what is noted of losses, as PostgreSQL does; `times_replaced` says that it may have gone back."""
+
+    times_replaced = 0
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, synchronous="NORMAL")
+        self.lost: dict[str, int] = {}
+        self.noted: list[Setback] = []
+
+    @property
+    def generation(self) -> int:
+        return self.times_replaced
+
+    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
+        is_new = run_id not in self.lost
+        self.lost[run_id] = had
+        return is_new
+
+    async def setbacks(self, run_id: str) -> list[Setback]:
+        return self.noted
+
+
 Rows = dict[str, list[tuple[object, ...]]]
 
 
@@ -38,6 +65,7 @@ class Machine(NamedTuple):
     """An engine, and a copy of its store to which that goes back."""
 
     house: EngineHarness
+    store: ReplacedStore
     gate: asyncio.Event
     copy: Rows
 
@@ -63,9 +91,9 @@ class Machine(NamedTuple):
 @pytest.fixture
 async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
     clock = GatedClock()
-    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    store = ReplacedStore(tmp_path / "db")
     async with open_harness(store, clock=clock, shares_store=True) as house:
-        yield Machine(house, clock.gate, {})
+        yield Machine(house, store, clock.gate, {})
 
 
 def _rows_of_all(db: sqlite3.Connection) -> Rows:
@@ -98,8 +126,11 @@ async def test_a_segment_of_which_the_store_has_less_is_cut_off_and_goes_on_from
     machine.gate.set()
     await follow(machine.house, run_id, until=7)
     before = await events(machine, run_id)
+    counted = dict(measured.setback_runs)
     await machine.go_back()
     await machine.keep_lease_until_idle(run_id)
+    assert machine.store.lost == {run_id: len(before)}
+    assert measured.setback_runs == {**counted, "set_back": counted["set_back"] + 1}
     assert f"run {run_id} has 3 events, and {len(before)} were stored" in caplog.text
     await machine.house.engine.keep_lease()
     await follow(machine.house, run_id, until=7)
@@ -159,3 +190,116 @@ async def test_a_run_of_another_process_is_left_to_it(machine: Machine, tmp_path
     assert not machine.house.engine.is_active(run_id)
     assert machine.house.engine.orphaned == 0
     assert await machine.head(run_id) == run.head
+
+
+async def ended_run(machine: Machine) -> str:
+    """A run that had three events when the store was copied, and has ended since."""
+    started = await start(machine.house, FIRST)
+    await follow(machine.house, started.id, until=3)
+    await machine.keep()
+    machine.gate.set()
+    await started.outcome()
+    return started.id
+
+
+async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_however_long_it_is(
+    machine: Machine,
+) -> None:
+    run_id = await ended_run(machine)
+    had = await events(machine, run_id)
+    await machine.go_back()
+    (run,) = await _claimed_by_another(machine)
+    other = [data.replace(b'"at":"2', b'"at":"3') for _, data in had[3:]]
+    await machine.house.store.append(
+        Append(
+            run_no=run.no, head=3, fence=run.fence, events=[*other, *other], status="running", summary=b"{}"
+        )
+    )
+    await machine.house.engine.keep_lease()
+    assert machine.store.lost == {}, "nobody looks at runs that have ended while the database is the same"
+    machine.store.times_replaced += 1
+    await machine.house.engine.keep_lease()
+    assert machine.store.lost == {run_id: len(had)}
+
+
+async def _claimed_by_another(machine: Machine) -> list[RunRecord]:
+    store = machine.house.store
+    await store.connections.write(lambda db: db.execute("UPDATE run SET owner = NULL"))
+    await store.hold_lease("another", until="2999-01-01", renew=False)
+    return await store.claim_runs("another", now="2026-01-01", limit=1)
+
+
+async def test_a_run_that_is_as_it_was_is_no_loss_though_its_content_was_removed(machine: Machine) -> None:
+    run_id = await ended_run(machine)
+    run = await machine.house.store.run(run_id)
+    assert run is not None
+    before = await events(machine, run_id)
+    assert await machine.house.store.strip_content(run.no, None, limit_rows=99, limit_bytes=1 << 20) is None
+    assert await events(machine, run_id) != before
+    machine.store.times_replaced += 1
+    await machine.house.engine.keep_lease()
+    assert machine.store.lost == {}
+
+
+@pytest.mark.parametrize(("missed_s", "is_lost"), [(600.0, True), (-1.0, False)])
+async def test_a_run_that_is_gone_is_lost_unless_it_was_left_so_long_ago_that_it_may_have_been_removed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, missed_s: float, is_lost: bool
+) -> None:
+    monkeypatch.setattr("runglass.engine.store_check.MISSED_S", missed_s)
+    await machine.keep()
+    started = await start(machine.house, FIRST)
+    machine.gate.set()
+    await started.outcome()
+    had = len(await events(machine, started.id))
+    await machine.go_back()
+    machine.store.times_replaced += 1
+    await machine.house.engine.keep_lease()
+    assert machine.store.lost == ({started.id: had} if is_lost else {})
+
+
+async def test_a_loss_that_could_not_be_noted_is_looked_for_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await ended_run(machine)
+    await machine.go_back()
+    machine.store.times_replaced += 1
+
+    async def away(*_: object, **__: object) -> bool:
+        raise StoreError("the store is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(machine.store, "note_setback", away)
+        with pytest.raises(StoreError, match="is away"):
+            await machine.house.engine.keep_lease()
+    await machine.house.engine.keep_lease()
+    assert run_id in machine.store.lost
+
+
+@pytest.mark.parametrize(
+    ("had", "told"),
+    [
+        (7, "and had 3 events of this run; there were 7 before"),
+        (None, "and had 3 events of this run"),
+    ],
+)
+async def test_the_trace_says_with_the_attempt_that_was_cut_off_what_was_lost(
+    machine: Machine, had: int | None, told: str
+) -> None:
+    run_id = (await start(machine.house, FIRST + HOLD)).id
+    await follow(machine.house, run_id, until=3)
+    await machine.keep()
+    machine.gate.set()
+    await follow(machine.house, run_id, until=7)
+    await machine.go_back()
+    machine.store.noted = [
+        Setback(run_id, 1, 9, 12, "2026-03-01T00:00:00.000Z"),
+        Setback(run_id, 1, 3, had, "2026-02-03T04:05:06.000Z"),
+    ]
+    await machine.keep_lease_until_idle(run_id)
+    await machine.house.engine.keep_lease()
+    await follow(machine.house, run_id, until=7)
+    (retrying,) = [data for _, data in await events(machine, run_id) if b'"step_retrying"' in data]
+    error = msgspec.json.decode(retrying)["error"]
+    assert error["code"] == "WORKER_LOST"
+    assert "at 2026-02-03T04:05:06.000Z it was found to be restarted" in error["message"]
+    assert error["message"].endswith(told)

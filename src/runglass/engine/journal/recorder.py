@@ -78,6 +78,7 @@ class Recorder:
         "_summary_json",
         "log_bytes",
         "stored_head",
+        "stored_last_at",
     )
 
     def __init__(
@@ -103,6 +104,8 @@ class Recorder:
         self._stored_bytes = run.log_bytes
         self.stored_head = run.head
         """Seq of the last event that the store has said to have."""
+        self.stored_last_at = not_before
+        """Its time; empty where that is not known."""
         self._stored_status = run.status
         self._head = run.head
         self._sent = run.head
@@ -297,10 +300,10 @@ class Recorder:
         # A large append waits for its turn, and the appends behind it wait, too.
         before = self._large
         if size_bytes > LARGE_WRITE_BYTES or (before is not None and not before.done()):
-            write = self._write_in_turn(batch, upto_bytes, size_bytes, before)
+            write = self._write_in_turn(batch, self._at, upto_bytes, size_bytes, before)
             self._append = self._large = asyncio.create_task(write)
         else:
-            self._append = asyncio.create_task(self._write(batch, upto_bytes))
+            self._append = asyncio.create_task(self._write(batch, self._at, upto_bytes))
         self._appends.add(self._append)
         self._append.add_done_callback(self._forget)
 
@@ -320,14 +323,19 @@ class Recorder:
         return self._summary_json
 
     async def _write_in_turn(
-        self, batch: Append, upto_bytes: int, size_bytes: int, before: asyncio.Task[None] | None
+        self,
+        batch: Append,
+        last_at: str,
+        upto_bytes: int,
+        size_bytes: int,
+        before: asyncio.Task[None] | None,
     ) -> None:
         if before is not None:
             await asyncio.wait((before,))
         async with paced_write(self._run.project_id, size_bytes):
-            await self._write(batch, upto_bytes)
+            await self._write(batch, last_at, upto_bytes)
 
-    async def _write(self, batch: Append, upto_bytes: int) -> None:
+    async def _write(self, batch: Append, last_at: str, upto_bytes: int) -> None:
         # The store takes appends in the order in which they are made, so they need not wait for each other;
         # one behind another that failed is refused by its head.
         try:
@@ -345,6 +353,7 @@ class Recorder:
         finally:
             self._stored_bytes = upto_bytes
         self.stored_head = batch.head + len(batch.events)
+        self.stored_last_at = last_at
         is_change, self._stored_status = batch.status != self._stored_status, batch.status
         try:
             await self._bus.wake(self._run.id)

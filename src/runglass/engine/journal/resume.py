@@ -12,7 +12,7 @@ from runglass.engine.journal.run_spec import Pause, RunSpec, SegmentSpec, ToolLo
 from runglass.engine.scheduling.offloading import offload
 from runglass.fold import Address, RunFold, StepChange
 from runglass.store.base import Store, decoding
-from runglass.store.records import Checkpoint, RunRecord, StepRow
+from runglass.store.records import Checkpoint, RunRecord, Setback, StepRow
 from runglass.trace import RunSummary, StepTrace
 
 WORKER_LOST = "WORKER_LOST"
@@ -36,13 +36,15 @@ class InterruptedAttempt(NamedTuple):
     """A step whose latest attempt was not ended, or not followed by the next one, by the process it was in.
 
     `failures` counts the attempts that failed by themselves, and `crashes` those that were cut off before,
-    since the step last ended well; `since` is when the first of those began that were cut off.
+    since the step last ended well; `since` is when the first of those began that were cut off. `setback` is
+    the start of the database since when nothing has been stored of the run, if there was one.
     """
 
     change: StepChange
     failures: int
     crashes: int
     since: str
+    setback: Setback | None = None
 
 
 class ResumeState(NamedTuple):
@@ -126,12 +128,12 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
             paused = PausedRun(run, begun.plan, pause, outputs, begun.segment.step_inputs, size_of(rows))
             return await paused_state(store, paused, begun)
         state = await stored_fold(store, run)
-        cut_off = {}
+        cut_off, setback = {}, await _setback_at_end(store, run)
         for change in state.open_steps:
             step = change.step
             if not checkpoints.holds(step.step_id, step.loop_path):
                 attempts = [step] if step.attempt == 1 else await _attempts(store, run, change.position)
-                cut_off[_address(change)] = _cut_off(change, attempts)
+                cut_off[_address(change)] = _cut_off(change, attempts)._replace(setback=setback)
         first, reached = begun.segment.first, pause.reached if pause else 0
         earlier = await store.steps(run.no) if first < reached else []
         return ResumeState(
@@ -146,6 +148,11 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
             iterations=pause.iterations if pause else 0,
             output_bytes=size_of(rows),
         )
+
+
+async def _setback_at_end(store: Store, run: RunRecord) -> Setback | None:
+    """The newest start of the database at which the run had all that it has now."""
+    return next((each for each in await store.setbacks(run.id) if each.head == run.head), None)
 
 
 async def begun_first(store: Store, run: RunRecord) -> SegmentSpec | None:
@@ -178,9 +185,14 @@ async def last_time(store: Store, run: RunRecord) -> str:
 
     Empty where nothing has been recorded. Raises StoreError, RunUnreadable.
     """
-    if not run.head:
+    return await time_of(store, run, run.head)
+
+
+async def time_of(store: Store, run: RunRecord, seq: int) -> str:
+    """When the event with this seq was recorded; empty for seq 0. Raises StoreError, RunUnreadable."""
+    if not seq:
         return ""
-    events = await store.events(run.no, after=run.head - 1, limit_bytes=1)
+    events = await store.events(run.no, after=seq - 1, limit_bytes=1)
     with decoding(run.id):
         at = msgspec.json.decode(events[0][1], type=_Dated).at
         datetime.fromisoformat(at)

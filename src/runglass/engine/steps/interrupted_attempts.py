@@ -51,7 +51,7 @@ class InterruptedAttempts:
         reserved = before.reservation
         if reserved is not None or (isinstance(step, LlmStep) and len(before.model_calls) <= calls_before):
             attempt.record_call(_lost(step, before))
-        crash = _crash(step)
+        crash = _crash(step, cut_off)
         if cut_off.crashes >= self._crash_retries and not isinstance(step, WaitStep):
             raise StepFailedPermanently(attempt.record_failure(crash)) from crash
         attempt.retry(crash, delay_ms=0)
@@ -73,7 +73,7 @@ class InterruptedAttempts:
                     attempt.stop_clock()
                     if cut_off.change.step.reservation is not None:
                         attempt.record_call(_lost(step, cut_off.change.step))
-                    attempt.cut_off(_crash(step))
+                    attempt.cut_off(_crash(step, cut_off))
 
 
 def _lost(step: Step, attempt: StepTrace) -> ModelCall:
@@ -83,7 +83,14 @@ def _lost(step: Step, attempt: StepTrace) -> ModelCall:
     return lost_call(step.model, number, error_code=WORKER_LOST, reservation=attempt.reservation)
 
 
-def _crash(step: Step) -> StepFailure:
-    return StepFailure(
-        WORKER_LOST, f"the process that ran this attempt of step {step.id!r} ended before the attempt did"
-    )
+def _crash(step: Step, cut_off: InterruptedAttempt) -> StepFailure:
+    setback = cut_off.setback
+    message = f"the process that ran this attempt of step {step.id!r} ended before the attempt did"
+    if setback is not None:
+        message += (
+            f", or the database lost what came next: at {setback.at} it was found to be restarted, or"
+            f" replaced by a standby, and had {setback.head} events of this run"
+        )
+        if setback.had is not None:
+            message += f"; there were {setback.had} before"
+    return StepFailure(WORKER_LOST, message)

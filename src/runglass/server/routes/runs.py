@@ -136,6 +136,15 @@ async def stream(
             " as the server's store has lost events if there was such a one"
         )
         raise api_error("INVALID_REQUEST", message, execution_id=run.id)
+    setbacks = await runtime.store.setbacks(run.id) if seen else []
+    for _, _, head, had, at in setbacks:
+        if head is not None and had is not None and head < seen <= had:
+            message = (
+                f"run {run.id!r} had two events {seen}, and the id does not tell which one was read:"
+                f" the database lost events {head + 1} to {had}, which was noticed at {at}; read the stream"
+                f" from its start, or go on after event {head}"
+            )
+            raise api_error("INVALID_REQUEST", message, execution_id=run.id)
     pages = runtime.tails.follow(run, after=seen, idle_s=runtime.settings.ping_s)
     return event_stream(pages, open_responses=request.services.open_responses, key_id=request.auth.id)
 

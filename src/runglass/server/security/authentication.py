@@ -81,7 +81,7 @@ async def run_by_id(request: ApiRequest, execution_id: str) -> RunRecord:
     """A run of the caller's project, its id in either case. Raises RUN_NOT_FOUND."""
     run = await runtime_of(request).store.run(execution_id.lower())
     if run is None or run.project_id != request.auth.project_id:
-        raise no_run(execution_id)
+        raise await _missing(request, execution_id)
     return run
 
 
@@ -142,8 +142,21 @@ async def _opened(request: ApiRequest, execution_id: str, *, flow_id: str | None
     if opened is not None and opened[0].log_bytes > LARGE_READ_BYTES:
         opened = await paced_read(project_id, read)
     if opened is None:
-        raise no_run(execution_id)
+        raise await _missing(request, execution_id)
     return OpenedTrace(*opened)
+
+
+async def _missing(request: ApiRequest, execution_id: str) -> APIError:
+    """RUN_NOT_FOUND, which tells the run's project where the database has lost the run."""
+    setbacks = await runtime_of(request).store.setbacks(execution_id.lower())
+    lost = [each for each in setbacks if each.head is None and each.project_id == request.auth.project_id]
+    if not lost:
+        return no_run(execution_id)
+    message = (
+        f"there is no run {execution_id!r} any more: it was lost as PostgreSQL was restarted, or replaced by"
+        f" a standby without its newest commits, which was noticed at {lost[0].at}; nothing of it goes on"
+    )
+    return api_error("RUN_NOT_FOUND", message, execution_id=execution_id)
 
 
 def lost_run(execution_id: str) -> APIError:

@@ -57,6 +57,7 @@ class Removal:
             await db.execute("INSERT INTO purged_run (run_no) VALUES ($1)", run_no)
             await db.execute("DELETE FROM ended_run WHERE run_no = $1", run_no)
             await db.execute("DELETE FROM due_outline WHERE run_no = $1", run_no)
+            await db.execute("DELETE FROM run_setback WHERE run_id = $1", run_id)
             # With the run and not later: a call that is sent again is not to get an answer out of it.
             await db.execute("DELETE FROM call WHERE run_id = $1", run_id)
             if by is not None:

@@ -4,7 +4,8 @@ Connections and transactions are in `connections.py`, the schema in `sql/` and `
 written together (`append.py`), by a function of the database, and new runs as well (`run_creation.py`). The
 queries, each beside its row mapping, are in `catalog.py`, `budgets.py`, `runs.py`, `run_lists.py`,
 `attempt_pages.py`, `kept_outlines.py`, `checkpoints.py`, `calls.py` and `leases.py`; how runs and content go
-again, in `removal.py` and `expiry.py`; the audit log is in `audit.py`.
+again, in `removal.py` and `expiry.py`; the audit log is in `audit.py`, and what a failover has lost in
+`setbacks.py`.
 """
 
 import uuid
@@ -29,6 +30,7 @@ from runglass.store.postgres.removal import Removal
 from runglass.store.postgres.run_creation import RunCreation
 from runglass.store.postgres.run_lists import RunLists
 from runglass.store.postgres.runs import Runs
+from runglass.store.postgres.setbacks import Setbacks
 
 
 class PostgresStore(
@@ -46,6 +48,7 @@ class PostgresStore(
     Removal,
     Audit,
     Overview,
+    Setbacks,
 ):
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 

@@ -8,6 +8,7 @@ and `leases.py`; how runs and content go again, in `removal.py` and `expiry.py`;
 from pathlib import Path
 from typing import Literal, Self
 
+from runglass.store.records import Setback
 from runglass.store.sqlite.attempt_pages import AttemptPages
 from runglass.store.sqlite.audit import Audit
 from runglass.store.sqlite.budgets import Budgets
@@ -52,6 +53,13 @@ class SqliteStore(
     def generation(self) -> int:
         # The file is of one process, which ends before another file is put in its place.
         return 0
+
+    async def note_setback(self, run_id: str, project_id: int, *, had: int) -> bool:
+        """Keeps nothing, for the same reason."""
+        return True
+
+    async def setbacks(self, run_id: str) -> list[Setback]:
+        return []
 
     @property
     def connections(self) -> Connections:
