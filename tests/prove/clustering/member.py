@@ -19,6 +19,9 @@ from tests.prove.killing.server import KilledServer
 AGAIN_S = 0.5
 """Before a process is started again that has ended by itself."""
 
+READY_LIMIT_S = 120.0
+"""How long a process may take to become ready in the place of one that was stopped."""
+
 AddressOf = Callable[[int, str], str]
 """The database's address by way of a port, for a client with this name."""
 
@@ -133,7 +136,8 @@ class Member:
     async def replace(self, program: Program | None = None) -> float:
         """Stops the process in order and starts another one, of a `program` if given, and waits for it.
 
-        Returns the seconds that the first one took to end.
+        Returns the seconds that the first one took to end. Raises AssertionError if it does not, or if the
+        other one does not become ready.
         """
         if program is not None:
             await self._processes.prepare(program)
@@ -142,7 +146,12 @@ class Member:
         self._is_due, self._down_s = True, 0.0
         await self.process.stop()
         ended_s = time.monotonic() - began_s
-        await until(lambda: self.lives > before and self.is_up, every_s=0.01)
+        try:
+            async with asyncio.timeout(READY_LIMIT_S):
+                await until(lambda: self.lives > before and self.is_up, every_s=0.01)
+        except TimeoutError:
+            said = "; ".join(self.ended) or self.process.said()
+            raise AssertionError(f"{self.name} is not ready after {READY_LIMIT_S:g} s: {said}") from None
         return ended_s
 
     async def _keep(self) -> None:
