@@ -136,6 +136,13 @@ async def test_nobody_waits_behind_a_migration_that_waits_for_a_table(
     assert await empty.read(lambda db: db.fetch("SELECT note FROM run")) == []
 
 
+async def test_a_migration_waits_for_as_long_as_postgresql_takes_to_stop_an_autovacuum(
+    empty: Connections,
+) -> None:
+    sql = "SELECT setting::integer FROM pg_settings WHERE name = 'deadlock_timeout'"
+    assert await empty.read(lambda db: db.fetchval(sql)) < migrating.LOCK_MS
+
+
 async def test_a_migration_that_never_gets_its_table_says_why(
     server: PostgresServer, empty: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,8 +24,11 @@ MONTHS_AHEAD = 2
 """Partitions are made for this month and as many after it: as long a process may run without making any."""
 MIGRATION_S = 3600.0
 """A migration may take as long, and the wait for another process that migrates."""
-LOCK_MS = 500
-"""So long a migration waits for a table, and everybody who comes behind it waits as well."""
+LOCK_MS = 1500
+"""So long a migration waits for a table, and everybody who comes behind it waits as well.
+
+More than `deadlock_timeout`, a second: after that PostgreSQL stops an autovacuum that is in the way.
+"""
 BUSY_PAUSE_S = 1.0
 """Before it is tried again, so that the others get on."""
 BUSY_S = 60.0
