@@ -17,6 +17,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--screenshots", action="store_true", help="write docs/viewer anew")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The module that takes longest begins first: one worker has it while the others do all else."""
+    items.sort(key=lambda item: item.path.name != "test_screens.py")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with launched() as browser:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tests.browser.payloads import BIG, structures, texts
+from tests.browser.payloads import BIG, kinds, structures, texts
 from tests.browser.stored_runs import Log
 
 START_MS = 1_790_000_000_000
@@ -142,9 +142,9 @@ def texts_log() -> Log:
 
 
 def names_log() -> Log:
-    """Each text as the id of a step, which only a run from elsewhere can have."""
+    """Each kind of text as the id of a step, which only a run from elsewhere can have."""
     log = a_log(NAMES_RUN)
-    for text in texts():
+    for text in kinds():
         a_step(log, carried(text), "1", ["x"], ["x"])
     log.add("flow_cancelled", runId=NAMES_RUN, reason="<script>window.attacked=1</script>")
     return log

@@ -150,6 +150,21 @@ def texts() -> list[str]:
     return list(dict.fromkeys([*_TEXTS, *links, *templates, *handlers, *markup]))
 
 
+def kinds() -> list[str]:
+    """Each kind of text once, and not with every element and every end of what may be around it."""
+    code = itertools.cycle(_CODE)
+    forms = [
+        *_LINKS,
+        *_TEMPLATES,
+        *(
+            f"<{element} on{handler}={{code}} tabindex=1>"
+            for handler, element in zip(_HANDLERS, itertools.cycle(_ELEMENTS), strict=False)
+        ),
+        *(f"{before}{form}" for before, form in zip(itertools.cycle(_BREAKS), _MARKUP, strict=False)),
+    ]
+    return list(dict.fromkeys([*_TEXTS, *(form.format(code=next(code)) for form in forms)]))
+
+
 def structures() -> list[str]:
     """The payloads that are more than text, as JSON: deep, wide, long, with odd keys and numbers."""
     deep_list = "[" * DEPTH + "]" * DEPTH

@@ -13,7 +13,7 @@ from tests.browser.hostile_logs import (
     names_log,
     texts_log,
 )
-from tests.browser.payloads import texts
+from tests.browser.payloads import kinds, texts
 from tests.browser.run_page import FOREIGN_ELEMENTS, open_run, selected
 from tests.browser.stored_runs import store_runs
 from tests.browser.visitor import Visitor
@@ -33,9 +33,9 @@ def test_steps_may_be_called_anything(visitor: Visitor) -> None:
     visitor.expect(400, 404, 414, 422)
     page = open_run(visitor, NAMES_RUN)
     visitor.keys("Enter")
-    for _ in texts():
+    for _ in kinds():
         visitor.keys("j")
-    expect(selected(page)).to_have_attribute("aria-posinset", str(len(texts())))
+    expect(selected(page)).to_have_attribute("aria-posinset", str(len(kinds())))
     assert page.evaluate(FOREIGN_ELEMENTS) == 0
 
 
