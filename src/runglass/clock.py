@@ -1,6 +1,7 @@
-"""The clock that the engine is given, so that a test can give it another one."""
+"""The clocks that an engine may be given: that of its machine, one that processes share, or one of a test."""
 
 import asyncio
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -27,6 +28,46 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+class SharedClock:
+    """The time of day by a clock elsewhere, that of a database for all of its processes.
+
+    It is told that time now and then, and counts on from there by the monotonic clock: what time it is on
+    this machine does not matter, nor whether that jumps. It is wrong by half of the round trip in which it
+    was told the time at most, and by `DRIFT` of the time since. Until it is told, it goes by `own`.
+    """
+
+    DRIFT = 0.001
+    """Most by which monotonic clocks of two machines diverge, in seconds a second: NTP slews each by half."""
+
+    def __init__(self, own: Clock) -> None:
+        self._own = own
+        self._ahead_s = own.now().timestamp() - own.monotonic_s()
+        self._error_s = math.inf
+        self._told_s = 0.0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self._own.monotonic_s() + self._ahead_s, UTC)
+
+    def monotonic_s(self) -> float:
+        return self._own.monotonic_s()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._own.sleep(seconds)
+
+    def tell(self, moment: datetime, *, asked_s: float) -> None:
+        """Tells it the time, just received, that was asked for at `asked_s` of the monotonic clock.
+
+        An answer that took long says less than is known, and is passed over; unless it shows that the clock
+        elsewhere was set, or is another one now.
+        """
+        now_s = self._own.monotonic_s()
+        error_s = (now_s - asked_s) / 2
+        ahead_s = moment.timestamp() - (now_s - error_s)
+        known_s = self._error_s + (now_s - self._told_s) * self.DRIFT
+        if error_s <= known_s or abs(ahead_s - self._ahead_s) > error_s + known_s:
+            self._ahead_s, self._error_s, self._told_s = ahead_s, error_s, now_s
 
 
 def iso_ms(since_epoch_ms: int) -> str:

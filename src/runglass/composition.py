@@ -16,7 +16,6 @@ from runglass.bus.memory import MemoryBus
 from runglass.bus.process_bus import ProcessBus
 from runglass.bus_address import is_nats, parse_nats_address
 from runglass.byte_cache import limit_caches
-from runglass.clock import SystemClock
 from runglass.engine.capture.capture import Capture, Redactor
 from runglass.engine.capture.redaction_client import RedactionClient
 from runglass.engine.checks.checks import Checks
@@ -135,7 +134,6 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
     limit_caches(settings.cache_limit_bytes)
     # All tasks inherit it: else each that reads an amount of money makes one, and a run keeps it to its end.
     getcontext()
-    clock = SystemClock()
     async with (
         _runtime_store(settings) as store,
         Sandbox(
@@ -163,7 +161,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
             sandbox=sandbox,
             templates=templates,
             models=models,
-            clock=clock,
+            clock=store.clock,
             model_turns=FairTurns(
                 Shares(math.inf, most_each=_limit(settings.max_concurrent_model_calls_per_project))
             ),
@@ -220,7 +218,7 @@ async def open_runtime(settings: Settings) -> AsyncIterator[Runtime]:
                 SupervisedTask(
                     "the lease keeper",
                     engine.run_forever,
-                    clock=clock,
+                    clock=dependencies.clock,
                     vital=True,
                     settled_s=settings.lease_s,
                 ),

@@ -26,6 +26,11 @@ ROUND = 50
 """Faults after which all must be well again: bounds what is read at a time."""
 CONTROL_EACH, CONTROL_ROUNDS = 5, 10
 PROJECT = "demo"
+EARLY_MS = 1000
+"""How early a wait may end that one process has begun and another ends: each knows the time of the database
+to within a second."""
+LATE_MS = 5000 * LEASE_S
+"""How late: whoever has it may be frozen for three leases, and needs a while to come to it then."""
 
 
 class Findings:
@@ -75,7 +80,7 @@ async def _round(
     """Load and faults, until all has come to its end; the number of the last run."""
     book = Book()
     running.outside.calls.clear()
-    laws = Laws(book, running.outside, late_ms=None)
+    laws = Laws(book, running.outside, late_ms=LATE_MS, early_ms=EARLY_MS)
     async with Load(running, book, place) as load:
         await breaking(running, faults, load)
         calm_s = time.monotonic()

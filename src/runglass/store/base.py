@@ -10,7 +10,6 @@ More than 300 lines: the protocol is one list.
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from decimal import Decimal
 from typing import Protocol, Self
 from uuid import UUID
@@ -18,6 +17,7 @@ from uuid import UUID
 import msgspec
 
 from runglass.admin_api import SERVER, Actor, AuditEntry
+from runglass.clock import Clock
 from runglass.errors import RunUnreadable
 from runglass.outline_builder import AttemptRow
 from runglass.run_api import CaptureMode
@@ -207,6 +207,13 @@ class Store(Protocol):
         """
 
     @property
+    def clock(self) -> Clock:
+        """The clock that all processes of the store go by: what one dates another compares with now.
+
+        It is right from when the store is open.
+        """
+
+    @property
     def generation(self) -> int:
         """Rises where the store may have lost its newest commits: it was restarted, or replaced by a standby.
 
@@ -243,9 +250,6 @@ class Store(Protocol):
 
         Who has it may claim it again before that, and so keep it.
         """
-
-    async def clock_error(self) -> timedelta:
-        """By how much the clock of this process is ahead of the one that all processes share."""
 
     async def end_lease(self, owner: str | None) -> None:
         """Ends the lease of `owner`, which lets go of its runs, or all of them: the runs are free."""

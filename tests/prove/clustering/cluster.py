@@ -33,7 +33,6 @@ PLACES = 8
 STOP_GRACE_S = 0.5
 RETRY_S = 0.1
 MANY = 1_000_000
-ANSWER_TTL_S = 86400.0
 UP_LIMIT_S = 60.0
 NAMES = [*(f"server {n}" for n in range(1, SERVERS + 1)), *(f"worker {n}" for n in range(1, WORKERS + 1))]
 
@@ -176,8 +175,6 @@ class Cluster:
                 provider_keys={"outside": "none"},
                 crash_retries=MANY,
                 stop_grace_s=stop_grace_s,
-                # By clocks that are wrong by an hour answers would seem to be old.
-                answer_ttl_s=ANSWER_TTL_S,
                 log_level="warning",
             )
             ports = {service: each.port for service, each in self._services.items()}

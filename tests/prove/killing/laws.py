@@ -18,20 +18,25 @@ from tests.prove.killing.snapshot import Data, RunRow
 RESUME_LIMIT_S = 2.0
 LATE_MS = 1500
 """How late a wait may end, on a machine that does other things as well."""
+EARLY_MS = 2
+"""How early, as times in events are rounded."""
 
 
 class Laws:
     """What has been seen of one folder of data, kill by kill. `cut_off` counts runs that a kill interrupted,
     `resume_s` are the seconds from `ready` to the first new event of each that went on. Waits may end
-    `late_ms` late; None where clocks are wrong, which waits go by."""
+    `late_ms` late and `early_ms` early."""
 
-    def __init__(self, book: Book, outside: Outside, *, late_ms: float | None = LATE_MS) -> None:
+    def __init__(
+        self, book: Book, outside: Outside, *, late_ms: float = LATE_MS, early_ms: float = EARLY_MS
+    ) -> None:
         self.logs: dict[str, Log] = {}
         self.cut_off = 0
         self.resume_s: list[float] = []
         self._book = book
         self._outside = outside
         self._late_ms = late_ms
+        self._early_ms = early_ms
         self._interrupted: dict[str, int] = {}
 
     def after_kill(self, data: Data, ready_at: str) -> Iterator[str]:
@@ -157,10 +162,10 @@ class Laws:
                 yield f"attempt {attempt} of {address} started at {at}, not at {step.started_at}"
             if (address, attempt) in log.lost and step.status != "failed":
                 yield f"attempt {attempt} of {address} was lost and is {step.status}"
-            if address.step_id == "hold" and step.status == "completed" and self._late_ms is not None:
+            if address.step_id == "hold" and step.status == "completed":
                 due_ms = HOLD_MS - milliseconds_between(log.started_at[address, 1], at)
                 took_ms = milliseconds_between(at, step.completed_at or at)
-                if took_ms > max(0, due_ms) + self._late_ms or took_ms + 2 < due_ms:
+                if took_ms > max(0, due_ms) + self._late_ms or took_ms + self._early_ms < due_ms:
                     yield f"attempt {attempt} of the wait took {took_ms} ms; due were {max(0, due_ms)}"
 
     def _effects(self, run: RunRow, log: Log) -> Iterator[str]:

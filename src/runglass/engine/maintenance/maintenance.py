@@ -71,7 +71,7 @@ class Maintenance:
 
     async def tidy(self) -> None:
         """Puts away what is stale now. Raises StoreError."""
-        now = await self._shared_now()
+        now = self._clock.now()
         await self._store.forget_calls(before=iso(now - CALLS_KEPT))
         for run in await self._store.paused_runs():
             if run.is_resuming:
@@ -111,7 +111,7 @@ class Maintenance:
 
         Deleted content is scrubbed from the store. Raises StoreError.
         """
-        before = iso(await self._shared_now() - self._answer_ttl)
+        before = iso(self._clock.now() - self._answer_ttl)
         expired = await self._in_bites(
             lambda: self._store.expire_answers(before=before, limit=EXPIRED_AT_ONCE)
         )
@@ -120,10 +120,6 @@ class Maintenance:
         )
         await self._store.scrub()
         return expired and dropped
-
-    async def _shared_now(self) -> datetime:
-        """The time by the clock of all processes: one whose own is wrong may not drop what is not due."""
-        return self._clock.now() - await self._store.clock_error()
 
     async def _in_bites(self, bite: Callable[[], Awaitable[int]]) -> bool:
         """Bites until there is nothing left, or the time is over: then False."""

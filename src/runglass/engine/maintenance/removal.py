@@ -108,7 +108,7 @@ class RunRemoval:
         """Does it to each run of the flow that ended longer ago than that, oldest first."""
         if days is None:
             return
-        before = await self._before(days)
+        before = self._before(days)
         passed_over = self._unreadable if with_content else set()
         while True:
             # Those that cannot be read are found again; there must be room for others beside them.
@@ -121,11 +121,9 @@ class RunRemoval:
             if len(due) < AT_ONCE:
                 return
 
-    async def _before(self, days: float) -> str:
-        # By the clock of all processes: one whose own is wrong may not remove what is not due.
-        now = self._clock.now() - await self._store.clock_error()
+    def _before(self, days: float) -> str:
         try:
-            return iso(now - timedelta(days=days))
+            return iso(self._clock.now() - timedelta(days=days))
         except OverflowError:
             # Longer ago than there are dates: nothing is due.
             return ""

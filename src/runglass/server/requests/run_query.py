@@ -4,7 +4,6 @@ Flows are named by slug or id in both; here they are looked up.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -48,7 +47,7 @@ async def read_run_query(request: ApiRequest, filters: RunFilters) -> RunQuery:
 
     Raises INVALID_REQUEST, and FLOW_NOT_FOUND for an unknown flow in the parameter `flow`.
     """
-    typed = parse_run_query(filters.query or "", now=datetime.now(UTC))
+    typed = parse_run_query(filters.query or "", now=runtime_of(request).store.clock.now())
     own = RunQuery.of(
         flow_id=filters.flow_id if filters.flow is None else await _flow_id(request, filters),
         statuses=() if filters.status is None else (filters.status,),

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from runglass.errors import CommitUncertain, WrongExpectedVersion
 from runglass.store.postgres.append_columns import COLUMNS, columns_of
 from runglass.store.postgres.connections import ConnectionLost, Connections, Db, GaveWay
-from runglass.store.postgres.sql_helpers import as_int, now_text
+from runglass.store.postgres.sql_helpers import NOW, as_int
 from runglass.store.records import LARGE_RUN_EVENTS, Append
 
 WRITERS = 3
@@ -28,7 +28,8 @@ MOST_RUNS = 256
 MOST_BYTES = 4 << 20
 """One statement has no more: it bounds how long the first append in it waits."""
 
-_APPEND = f"SELECT append_batches({', '.join(f'${number}' for number in range(1, sum(COLUMNS) + 3))})"
+_VALUES = ", ".join(f"${number}" for number in range(1, sum(COLUMNS) + 2))
+_APPEND = f"SELECT append_batches({NOW}, {_VALUES})"
 
 
 class _Waiting(NamedTuple):
@@ -167,9 +168,7 @@ class AppendQueue:
 
 async def _append(db: Db, batches: Sequence[tuple[bytes, Append]]) -> set[int]:
     """The numbers of the runs whose batch is written."""
-    return {
-        as_int(row) for row in await db.fetch(_APPEND, now_text(), LARGE_RUN_EVENTS, *columns_of(batches))
-    }
+    return {as_int(row) for row in await db.fetch(_APPEND, LARGE_RUN_EVENTS, *columns_of(batches))}
 
 
 def _refusal(batch: Append) -> WrongExpectedVersion:

@@ -11,10 +11,10 @@ import msgspec
 from runglass.admin_api import Actor, AuditEntry
 from runglass.store.catalog_records import entry_of, told_of
 from runglass.store.postgres.connections import Connections, Db, Work
-from runglass.store.postgres.sql_helpers import every, now_text, numbered
+from runglass.store.postgres.sql_helpers import NOW, every, numbered
 
 _ENTRY = "SELECT no, at, project, actor, key_id, name, address, action, subject, details FROM audit"
-_LABEL = "(SELECT org || '/' || name FROM project WHERE id = $2)"
+_LABEL = "(SELECT org || '/' || name FROM project WHERE id = $1)"
 
 
 class Audit:
@@ -57,8 +57,8 @@ async def note_change(
     """Writes an entry, as a part of the change that it is about. `subject` None is the project itself."""
     await db.execute(
         "INSERT INTO audit (at, project_id, project, actor, key_id, name, address, action, subject, details)"
-        f" VALUES ($1, $2, coalesce({_LABEL}, ''), $3, $4, $5, $6, $7, coalesce($8, {_LABEL}, ''), $9)",
-        *(now_text(), project_id, by.kind, by.key_id, by.name, by.address, action, subject),
+        f" VALUES ({NOW}, $1, coalesce({_LABEL}, ''), $2, $3, $4, $5, $6, coalesce($7, {_LABEL}, ''), $8)",
+        *(project_id, by.kind, by.key_id, by.name, by.address, action, subject),
         msgspec.json.encode(details),
     )
 

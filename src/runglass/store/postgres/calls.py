@@ -4,7 +4,7 @@ from typing import Any
 
 from runglass.errors import DuplicateIdempotencyKey
 from runglass.store.postgres.connections import Connections, Db
-from runglass.store.postgres.sql_helpers import as_bytes, now_text, one, rows_of
+from runglass.store.postgres.sql_helpers import NOW, as_bytes, one, rows_of
 from runglass.store.records import IdempotencyKey, IdempotencyRecord, RunRecord
 
 
@@ -36,9 +36,9 @@ class Calls:
             before = await db.fetchval(sql, project_id, key) or 0
             await db.execute(
                 "INSERT INTO call_answer (project_id, key, run_no, answered_at, answer)"
-                " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (project_id, key) DO UPDATE"
+                f" VALUES ($1, $2, $3, {NOW}, $4) ON CONFLICT (project_id, key) DO UPDATE"
                 " SET answered_at = excluded.answered_at, answer = excluded.answer",
-                *(project_id, key, run_no, now_text(), answer),
+                *(project_id, key, run_no, answer),
             )
             await db.execute("SELECT count_open($1, $2)", run_no, len(answer) - before)
 
@@ -74,8 +74,8 @@ async def begin_call(db: Db, project_id: int, call: IdempotencyKey, run_id: str,
     """Notes the call. Raises DuplicateIdempotencyKey, also once a transaction with the same key has ended."""
     added = await db.execute(
         "INSERT INTO call (project_id, key, digest, run_id, head, created_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
-        *(project_id, call.key, call.digest, run_id, head, now_text()),
+        f" VALUES ($1, $2, $3, $4, $5, {NOW}) ON CONFLICT DO NOTHING",
+        *(project_id, call.key, call.digest, run_id, head),
     )
     if rows_of(added) != 1:
         raise DuplicateIdempotencyKey(f"there has been a call under the Idempotency-Key {call.key!r}")

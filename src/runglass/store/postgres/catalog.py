@@ -22,7 +22,7 @@ from runglass.store.catalog_records import (
 )
 from runglass.store.postgres.audit import change_project, note_change
 from runglass.store.postgres.connections import Connections, Db
-from runglass.store.postgres.sql_helpers import as_bytes, as_int, every, now_text, one
+from runglass.store.postgres.sql_helpers import NOW, as_bytes, as_int, every, one
 from runglass.store.records import NO_RETENTION, ApiKey, FlowRecord, FlowVersion, Project, Retention, Role
 
 _TOTAL = "coalesce((SELECT sum({0}) FROM project_total WHERE project_id = project.id), 0)"
@@ -110,9 +110,10 @@ class Catalog:
                     " server's setting `max_keys_per_project`"
                 )
             row = await db.fetchrow(
-                "INSERT INTO api_key (project_id, role, digest, hint, created_at) VALUES ($1, $2, $3, $4, $5)"
+                "INSERT INTO api_key (project_id, role, digest, hint, created_at)"
+                f" VALUES ($1, $2, $3, $4, {NOW})"
                 " RETURNING id, project_id, role, hint, created_at, revoked_at",
-                *(project_id, role, digest, hint, now_text()),
+                *(project_id, role, digest, hint),
             )
             key = key_of(row)
             await note_change(db, project_id, by, "key.created", key_name(key.id, hint), role=role)
@@ -139,9 +140,10 @@ class Catalog:
     async def revoke_key(self, project_id: int, key_id: int, *, by: Actor = SERVER) -> bool:
         async def work(db: Db) -> bool:
             row = await db.fetchrow(
-                "UPDATE api_key SET revoked_at = $1 WHERE project_id = $2 AND id = $3 AND revoked_at IS NULL"
+                f"UPDATE api_key SET revoked_at = {NOW}"
+                " WHERE project_id = $1 AND id = $2 AND revoked_at IS NULL"
                 " RETURNING hint, role",
-                *(now_text(), project_id, key_id),
+                *(project_id, key_id),
             )
             if row is None:
                 return False
@@ -166,24 +168,23 @@ class Catalog:
         flow_id = str(uuid7())
 
         async def work(db: Db) -> FlowRecord:
-            now = now_text()
             before, old_source = await _draft(db, project_id, slug)
             row = await db.fetchrow(
                 "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
-                " content_retention_days) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+                f" content_retention_days) VALUES ($1, $2, $3, $4, $5, {NOW}, $6, $7)"
                 " ON CONFLICT (project_id, slug) DO UPDATE SET"
                 " name = excluded.name, capture = excluded.capture, updated_at = excluded.updated_at,"
                 " retention_days = excluded.retention_days,"
                 " content_retention_days = excluded.content_retention_days"
                 f" RETURNING {_FLOW.removeprefix('SELECT ').removesuffix(' FROM flow')}",
-                *(flow_id, project_id, slug, name, capture, now, *retention),
+                *(flow_id, project_id, slug, name, capture, *retention),
             )
             flow = flow_of(row)
             await db.execute(
-                "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES ($1, 0, $2, $3)"
+                f"INSERT INTO flow_version (flow_id, version, source, created_at) VALUES ($1, 0, $2, {NOW})"
                 " ON CONFLICT (flow_id, version) DO UPDATE SET source = excluded.source,"
                 " created_at = excluded.created_at",
-                *(flow.id, source, now),
+                *(flow.id, source),
             )
             after, _ = await _draft(db, project_id, slug)
             if before != after or old_source != source:
@@ -210,9 +211,9 @@ class Catalog:
                 raise StoreError(f"flow {flow_id!r} has no draft to publish")
             await db.execute(
                 "INSERT INTO flow_version (flow_id, version, source, created_at)"
-                " SELECT flow_id, $1::bigint, source, $2::text FROM flow_version"
-                " WHERE flow_id = $3 AND version = 0",
-                *(version, now_text(), flow_id),
+                f" SELECT flow_id, $1::bigint, source, {NOW} FROM flow_version"
+                " WHERE flow_id = $2 AND version = 0",
+                *(version, flow_id),
             )
             await _put_in_production(db, flow_id, version, by=by, action="flow.published")
             return int(version)

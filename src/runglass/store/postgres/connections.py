@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import asyncpg
 
+from runglass.clock import Clock, SharedClock, SystemClock
 from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, StoreUnreachable, ValueTooLarge
 from runglass.store.overview import PoolUse
 from runglass.store.postgres.prepared_statements import PreparingConnect
@@ -109,12 +110,17 @@ class GaveWay(StoreError):
 
 
 class Connections:
-    """The connections to one database. `patience_s`: how long a call waits for a database that is away."""
+    """The connections to one database. `patience_s`: how long a call waits for a database that is away.
 
-    def __init__(self, address: str, *, patience_s: float = 10.0) -> None:
+    `clock` is that of this machine.
+    """
+
+    def __init__(self, address: str, *, patience_s: float = 10.0, clock: Clock | None = None) -> None:
         self.name = shown_address(address)
         """The address without user and password, for messages."""
-        self.starts = ServerWatch(self.name)
+        self.clock = SharedClock(clock or SystemClock())
+        """The clock of the database: asked with each new connection and each renewal of a lease."""
+        self.starts = ServerWatch(self.name, self.clock)
         self._address = address
         self._patience_s = patience_s
         self._pool: Any = None

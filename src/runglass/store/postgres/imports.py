@@ -12,7 +12,7 @@ from runglass.store.postgres.append_columns import split_attempts
 from runglass.store.postgres.audit import note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.run_rows import RunFacts
-from runglass.store.postgres.sql_helpers import now_text
+from runglass.store.postgres.sql_helpers import NOW
 from runglass.store.records import LARGE_RUN_EVENTS, StepRow
 
 _STEP = "(run_no, position, step_id, loop_path, attempt, status, data) VALUES ($1, $2, $3, $4, $5, $6, $7)"
@@ -164,19 +164,19 @@ async def _require_flow(db: Db, run: ImportedRun) -> None:
 
 async def _make_flow(db: Db, run: ImportedRun) -> None:
     """Makes the flow, as a draft, where it is new, and the version that ran."""
-    flow, now = run.flow, now_text()
+    flow = run.flow
     made = await db.fetchval(
         "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
-        " content_retention_days) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO NOTHING"
+        f" content_retention_days) VALUES ($1, $2, $3, $4, $5, {NOW}, $6, $7) ON CONFLICT (id) DO NOTHING"
         " RETURNING id",
-        *(flow.id, run.project_id, flow.slug, flow.name, flow.capture, now, *flow.retention),
+        *(flow.id, run.project_id, flow.slug, flow.name, flow.capture, *flow.retention),
     )
     versions = {run.version, 0} if made else {run.version}
     for version in sorted(versions):
         await db.execute(
-            "INSERT INTO flow_version (flow_id, version, source, created_at) VALUES ($1, $2, $3, $4)"
+            f"INSERT INTO flow_version (flow_id, version, source, created_at) VALUES ($1, $2, $3, {NOW})"
             " ON CONFLICT (flow_id, version) DO NOTHING",
-            *(flow.id, version, flow.source, now),
+            *(flow.id, version, flow.source),
         )
 
 

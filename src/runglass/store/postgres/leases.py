@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from runglass.clock import Clock, iso
+from runglass.clock import iso
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import migrations
 from runglass.store.postgres.run_rows import RUN, run_of
@@ -95,16 +95,10 @@ _RESUME = (
 )
 
 
-def _moment(row: Any) -> datetime:
-    moment: datetime = row[0]
-    return moment
-
-
 class Leases:
     """The part of the store that ties runs to processes."""
 
     _db: Connections
-    _clock: Clock
     _owner: str | None
     """Who holds the newest lease that was taken by way of this store."""
     _holder: uuid.UUID
@@ -144,10 +138,6 @@ class Leases:
             " WHERE maintenance.holder = excluded.holder OR maintenance.held_until <= now()"
         )
         return await self._db.write(changed(sql, task, self._holder, timedelta(seconds=for_s))) == 1
-
-    async def clock_error(self) -> timedelta:
-        shared = await self._db.read(every(_moment, "SELECT now()"))
-        return self._clock.now() - shared[0]
 
     async def end_lease(self, owner: str | None) -> None:
         async def work(db: Db) -> None:
@@ -278,9 +268,9 @@ class Leases:
         await self._db.write(changed(_LET_GO.format("id = $1 AND owner = $2"), run_id, owner))
 
     def _from_now(self, at: str) -> timedelta:
-        """How long it is until then by the clock of this process, which told the time."""
+        """How long it is until then by the store's clock, by which the caller told the time just now."""
         moment = datetime.fromisoformat(at)
-        return moment.replace(tzinfo=moment.tzinfo or UTC) - self._clock.now()
+        return moment.replace(tzinfo=moment.tzinfo or UTC) - self._db.clock.now()
 
 
 def _lease_of(row: Any) -> HeldLease:

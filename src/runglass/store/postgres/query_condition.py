@@ -4,7 +4,6 @@ Which index is searched is decided in `query_index.py` alone. What a run's own J
 columns, set by each append (`run_rows.py`), so that no statement reads JSON.
 """
 
-import time
 from typing import Any, NamedTuple
 
 from runglass.run_query import Range, RunQuery, Term, first_id
@@ -14,7 +13,8 @@ from runglass.store.postgres.run_rows import folded
 # set.
 _TOKENS = "CASE WHEN duration_ms IS NOT NULL THEN tokens ELSE live_tokens END"
 _COST = "CASE WHEN duration_ms IS NOT NULL THEN cost_usd ELSE live_cost_usd END"
-_DURATION = "coalesce(duration_ms, CASE WHEN ended_at IS NULL THEN ?::float8 - started_ms END)"
+_NOW_MS = "extract(epoch FROM now())::float8 * 1000"
+_DURATION = f"coalesce(duration_ms, CASE WHEN ended_at IS NULL THEN {_NOW_MS} - started_ms END)"
 # Of a step that was skipped in so many iterations no more are looked at.
 _STEP = (
     "EXISTS (SELECT FROM (SELECT step.status FROM step WHERE run_no = run.no AND step_id = ? LIMIT 1000)"
@@ -63,15 +63,13 @@ def _one_of(term: Term) -> Condition:
 
 
 def _number(expression: str, wanted: Range) -> Condition:
-    # The only parameter of an expression is the time that it is now.
-    now = (time.time() * 1000,) * expression.count("?")
     parts: list[Condition] = []
     if wanted.low is not None:
         sign = ">" if wanted.low_open else ">="
-        parts.append(Condition(f"{expression} {sign} ?::float8", (*now, float(wanted.low))))
+        parts.append(Condition(f"{expression} {sign} ?::float8", (float(wanted.low),)))
     if wanted.high is not None:
         sign = "<" if wanted.high_open else "<="
-        parts.append(Condition(f"{expression} {sign} ?::float8", (*now, float(wanted.high))))
+        parts.append(Condition(f"{expression} {sign} ?::float8", (float(wanted.high),)))
     return _joined(" AND ", parts)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from runglass.errors import CommitUncertain
 from runglass.store.postgres.connections import ConnectionLost, Connections, Db, GaveWay
 from runglass.store.postgres.run_rows import RUN, run_of
-from runglass.store.postgres.sql_helpers import now_text
+from runglass.store.postgres.sql_helpers import NOW
 from runglass.store.records import NewRun, RunRecord
 
 MOST_RUNS = 100
@@ -23,8 +23,8 @@ _TYPES = (
     *("text", "bytea", "bytea", "text", "bigint", "text", "bytea"),
 )
 _VALUES = ", ".join(f"new_{number}" for number in range(len(_TYPES)))
-_ARRAYS = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, 2))
-_CREATE = RUN.replace("FROM run", f"FROM unnest({_ARRAYS}) AS new ({_VALUES}), create_run($1, {_VALUES})")
+_ARRAYS = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, 1))
+_CREATE = RUN.replace("FROM run", f"FROM unnest({_ARRAYS}) AS new ({_VALUES}), create_run({NOW}, {_VALUES})")
 
 
 class _Waiting(NamedTuple):
@@ -94,7 +94,7 @@ class RunCreation:
 async def _create(db: Db, runs: Sequence[NewRun]) -> Mapping[str, RunRecord]:
     """The runs that are there now, by their ids. Sent again, it finds those that it has created."""
     columns = [list(column) for column in zip(*map(_row, runs), strict=True)]
-    return {run.id: run for run in map(run_of, await db.fetch(_CREATE, now_text(), *columns))}
+    return {run.id: run for run in map(run_of, await db.fetch(_CREATE, *columns))}
 
 
 def _row(run: NewRun) -> tuple[Any, ...]:

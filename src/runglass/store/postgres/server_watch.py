@@ -2,23 +2,27 @@
 
 Then it may lack the newest commits: a standby has taken over that did not have them, or a crash has lost what
 `synchronous_commit = off` does not wait for. Each new connection looks, before anything else is done on it.
-Behind a pooler, which changes servers without a word, each renewal of a lease looks as well.
+Behind a pooler, which changes servers without a word, each renewal of a lease looks as well. The same
+question asks what time it is there: all processes go by that, and another server has another clock.
 """
 
 import logging
 from datetime import datetime
 from typing import Any
 
+from runglass.clock import SharedClock
+
 log = logging.getLogger(__name__)
 
-_NOTE = "SELECT note_start()"
+_NOTE = "SELECT note_start(), clock_timestamp()"
 
 
 class ServerWatch:
-    """The starts of one server, as the connections of this process see them."""
+    """The starts of one server, as the connections of this process see them. `clock` is told its time."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: SharedClock) -> None:
         self._name = name
+        self._clock = clock
         self._is_watching = False
         self._started_at: datetime | None = None
         self.generation = 0
@@ -35,8 +39,10 @@ class ServerWatch:
             await self.look(connection)
 
     async def look(self, db: Any) -> None:
-        """Compares the start of the server with the one that is known."""
-        started_at = await db.fetchval(_NOTE)
+        """Compares the start of the server with the one that is known, and tells the clock its time."""
+        asked_s = self._clock.monotonic_s()
+        started_at, moment = await db.fetchrow(_NOTE)
+        self._clock.tell(moment, asked_s=asked_s)
         before, self._started_at = self._started_at, started_at
         if before is not None and started_at != before:
             self.generation += 1

@@ -1,7 +1,6 @@
 """How the PostgreSQL store asks: a statement and the shape of its rows become work for a connection."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from itertools import count
 from typing import Any, TypeVar
 
@@ -9,6 +8,8 @@ from runglass.store.postgres.connections import Db, Work
 
 Shape = TypeVar("Shape")
 
+NOW = """to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+"""When the transaction began, by the clock of the database; as all texts of times: ISO, UTC, milliseconds."""
 PIECE_ROWS = 500
 """Rows whose sizes are added up at once, to find those that fit into a page."""
 
@@ -83,8 +84,3 @@ def as_bytes(row: Any) -> bytes:
 def as_int(row: Any) -> int:
     """The value of a row that has only one."""
     return int(row[0])
-
-
-def now_text() -> str:
-    """The time as the store keeps it: ISO, UTC, in milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

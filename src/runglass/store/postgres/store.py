@@ -11,7 +11,7 @@ again, in `removal.py` and `expiry.py`; the audit log is in `audit.py`, and what
 import uuid
 from typing import Self
 
-from runglass.clock import Clock, SystemClock
+from runglass.clock import Clock, SharedClock
 from runglass.store.postgres.append import AppendQueue
 from runglass.store.postgres.attempt_pages import AttemptPages
 from runglass.store.postgres.audit import Audit
@@ -53,7 +53,7 @@ class PostgresStore(
     """A store in a PostgreSQL database, at an address as `postgresql://user@host/database`.
 
     `patience_s`: how long a call waits for a database that is away, and `append_patience_s` an append; by
-    default as long. `clock` is that of its callers.
+    default as long. `clock` is that of this machine.
     """
 
     def __init__(
@@ -64,10 +64,9 @@ class PostgresStore(
         append_patience_s: float | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._db = Connections(address, patience_s=patience_s)
+        self._db = Connections(address, patience_s=patience_s, clock=clock)
         self._appends = AppendQueue(self._db, patience_s=append_patience_s or patience_s)
         self._creation = RunCreation(self._db)
-        self._clock = clock or SystemClock()
         self._owner = None
         self._importing = set()
         self._holder = uuid.uuid4()
@@ -81,6 +80,10 @@ class PostgresStore(
             await self._db.close()
             raise
         return self
+
+    @property
+    def clock(self) -> SharedClock:
+        return self._db.clock
 
     @property
     def generation(self) -> int:

@@ -3,7 +3,6 @@
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
@@ -82,10 +81,6 @@ class Leases:
     async def claim_maintenance(self, task: str, *, for_s: float) -> bool:
         # One process has the file to itself.
         return True
-
-    async def clock_error(self) -> timedelta:
-        # Nor is there another clock.
-        return timedelta(0)
 
     async def end_lease(self, owner: str | None) -> None:
         def work(db: sqlite3.Connection) -> None:

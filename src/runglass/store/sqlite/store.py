@@ -8,6 +8,7 @@ and `leases.py`; how runs and content go again, in `removal.py` and `expiry.py`;
 from pathlib import Path
 from typing import Literal, Self
 
+from runglass.clock import SystemClock
 from runglass.store.records import Setback
 from runglass.store.sqlite.attempt_pages import AttemptPages
 from runglass.store.sqlite.audit import Audit
@@ -48,6 +49,7 @@ class SqliteStore(
         self._db = Connections(path, synchronous=synchronous)
         self._importing = set()
         self._holds = {}
+        self.clock = SystemClock()
 
     @property
     def generation(self) -> int:
