@@ -15,7 +15,7 @@ clock code columns command commands composition compression concurrency connecti
 cost cursor data
 database deadline defaults delete demo driver encoded endpoint endpoints engine error errors example
 execute exit expiry export failure fast file files folder formatting frames framing gc group handlers health
-helpers http import integrity interrupt interrupts json keywords lazy limit limits lines list live local
+helpers http id import integrity interrupt interrupts json keywords lazy limit limits lines list live local
 lock log loop mapping memory message messages middleware migrate migrations money note numbers openapi options
 output outputs own page pagination parameters parser parsers parsing path patterns policy pool postgres price
 priority process processes protocol query quick range rate raw reader records redactor references refusals

@@ -204,11 +204,10 @@ class RunClaims:
             return set()
         # Also where the claim fails: what waits is looked for again.
         self._may_wait = True
-        now = iso(self._clock.now())
         with self._queue.claiming(limit):
             claimed = await self._store.claim_runs(
                 self._active.owner,
-                now=now,
+                now=iso(self._clock.now()),
                 limit=limit,
                 most_each=self._most_each,
                 most_of_flows=self._most_of_flows,

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Self
 
 import msgspec
-from uuid_utils import uuid7
 
 from runglass.bus.base import Bus
 from runglass.engine.active_runs import ActiveRuns, StartedRun, shared_run
@@ -26,6 +25,7 @@ from runglass.engine.idle_runs import IdleRuns
 from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets, SharedBudgets
+from runglass.engine.run_ids import RunIds
 from runglass.engine.run_outcome import RunReleased
 from runglass.engine.run_queue import RunQueue
 from runglass.engine.run_task import EngineContext
@@ -81,6 +81,7 @@ class Engine:
         self._store = store
         self.shares_store = shares_store
         self.gate = DrainGate()
+        self._ids = RunIds(dependencies.clock)
         context = EngineContext(
             store=store,
             bus=bus,
@@ -170,7 +171,7 @@ class Engine:
         DuplicateIdempotencyKey where `call` has been made before, and UNAVAILABLE where too many wait.
         """
         self._refuse_when_stopping()
-        run_id, owner, project_id = str(uuid7()), self._active.owner, record.project_id
+        run_id, owner, project_id = self._ids.next(), self._active.owner, record.project_id
         has_place = self.queue.take(project_id)
         segment = segment or Segment()
         if self.shares_store and not has_place:

@@ -1,6 +1,6 @@
 """What a store holds as a whole, for those who watch it."""
 
-import time
+from datetime import datetime
 from typing import NamedTuple
 
 from runglass.run_query import created_ms
@@ -27,9 +27,9 @@ class PoolUse(NamedTuple):
     most: int
 
 
-def age_s(run_id: str | None) -> float:
-    """How long ago the run with that id was created; 0 for one whose id does not say."""
+def age_s(run_id: str | None, *, now: datetime) -> float:
+    """How long before `now` the run with that id was created; 0 for one whose id does not say."""
     try:
-        return 0.0 if run_id is None else max(0.0, time.time() - created_ms(run_id) / 1000)
+        return 0.0 if run_id is None else max(0.0, now.timestamp() - created_ms(run_id) / 1000)
     except ValueError:
         return 0.0

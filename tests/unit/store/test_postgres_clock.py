@@ -7,18 +7,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import pytest
 
 from runglass.api_keys import make_key
-from runglass.clock import SystemClock
+from runglass.clock import SystemClock, iso, iso_ms
 from runglass.composition import open_runtime
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.events import decode_event
 from runglass.flow_parser import parse_flow
 from runglass.run_api import RunRequest
+from runglass.run_query import created_ms, first_id
+from runglass.run_query_parser import parse_run_query
 from runglass.runtime import Runtime, Submitted, push_flow
 from runglass.settings import Settings
+from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey, Project
+from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server
 
 AHEAD = timedelta(hours=2)
@@ -103,6 +108,7 @@ async def test_all_times_that_are_kept_are_those_of_the_database(address: str, t
                 kept += [(f"{table}.{column}", row[0]) for row in rows]
         finally:
             await connection.close()
+        kept.append(("the id of a run", iso_ms(created_ms(run_id))))
         now = datetime.now(UTC) + AHEAD
         assert {place for place, _ in kept} >= {
             *("event", "run.ended_at", "run_outcome.ended_at", "call.created_at", "call_answer.answered_at"),
@@ -133,6 +139,21 @@ async def test_an_answer_is_kept_for_its_time_though_the_process_that_wrote_it_w
             assert await maintenance.expire()
             result, _ = await runtime.store.outcome(run.no)
             assert (result is not None) is is_kept
+
+
+async def test_ages_of_runs_are_told_by_the_clock_of_the_database(address: str) -> None:
+    await set_clock(address, AHEAD)
+    async with PostgresStore(address) as store:
+        began = store.clock.now() - LATE
+        run = await make_run(store, first_id(round(began.timestamp() * 1000)))
+        waited_s = (await store.overview()).oldest_waiting_s
+        assert LATE.total_seconds() - 1 < waited_s < 2 * LATE.total_seconds()
+        summary = msgspec.json.encode({"status": "running", "startedAt": iso(began)})
+        await store.append(msgspec.structs.replace(batch(run, 0, b"1"), summary=summary))
+        query = parse_run_query("duration:>59s", now=store.clock.now())
+        assert [each.id for each in (await store.runs(run.project_id, query, limit=9)).runs] == [run.id]
+        query = parse_run_query("duration:>10m", now=store.clock.now())
+        assert not (await store.runs(run.project_id, query, limit=9)).runs
 
 
 @pytest.mark.parametrize(("first", "second"), [(-1, 0), (0, 1)])

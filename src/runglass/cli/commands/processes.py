@@ -1,7 +1,7 @@
 """`runglass processes`: the servers and workers that share a store."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -29,19 +29,19 @@ COLUMNS = (
 @options.as_json
 def processes(data: Path | None, store: str | None, as_json: bool) -> None:
     """Servers and workers on the store, oldest first, with how many runs each has."""
-    found = asyncio.run(_leases(local_store.data_settings(data, store)))
+    found, now = asyncio.run(_leases(local_store.data_settings(data, store)))
     if as_json:
         write_json([_as_json(each) for each in found])
     elif found:
-        now = datetime.now(UTC)
         print_table(COLUMNS, [_row(each, now=now) for each in found])
     else:
         write_line(stdout(), "no process has the store open")
 
 
-async def _leases(settings: Settings) -> list[HeldLease]:
+async def _leases(settings: Settings) -> tuple[list[HeldLease], datetime]:
+    """The leases, and what time it is by the clock that they run by."""
     async with local_store.existing_store(settings) as store:
-        return await store.leases()
+        return await store.leases(), store.clock.now()
 
 
 def _row(held: HeldLease, *, now: datetime) -> Row:

@@ -27,6 +27,8 @@ class Overview:
             rows = await db.fetch(_OPEN, list(OPEN_STATUSES))
             waiting, oldest, leases = await db.fetchrow(_QUEUE)
             open_runs = {(str(name), str(status)): int(count) for name, status, count in rows if count}
-            return StoreOverview(open_runs, int(waiting), age_s(oldest), int(leases))
+            return StoreOverview(
+                open_runs, int(waiting), age_s(oldest, now=self._db.clock.now()), int(leases)
+            )
 
         return await self._db.read(work)

@@ -2,6 +2,7 @@
 
 import sqlite3
 
+from runglass.clock import SystemClock
 from runglass.store.overview import OPEN_STATUSES, StoreOverview, age_s
 from runglass.store.sqlite.connections import Connections
 from runglass.store.sqlite.sql_helpers import now_text
@@ -22,6 +23,7 @@ class Overview:
     """The part of the store that says how much there is to do."""
 
     _db: Connections
+    clock: SystemClock
 
     @property
     def pool(self) -> None:
@@ -32,6 +34,6 @@ class Overview:
             rows = db.execute(_OPEN, OPEN_STATUSES).fetchall()
             waiting, oldest, leases = db.execute(_QUEUE, (now_text(),)).fetchone()
             open_runs = {(name, status): count for name, status, count in rows if count}
-            return StoreOverview(open_runs, waiting, age_s(oldest), leases)
+            return StoreOverview(open_runs, waiting, age_s(oldest, now=self.clock.now()), leases)
 
         return await self._db.read(work)
