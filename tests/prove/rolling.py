@@ -26,6 +26,8 @@ GRACE_S = 5.0
 LEASE_S = 60.0
 """Longer than any process stands still on a machine that does other things: a lease that ran out says nothing
 of a restart."""
+LATE_MS = 10_000
+"""How late a wait may end: one that nobody goes on with before a lease has run out ends a minute late."""
 BETWEEN_S = 1.0
 WAITS = ("hold", "rest")
 """Steps that only wait: a stop leaves them at once, and their deadline stays."""
@@ -62,7 +64,7 @@ async def rolling(seed: int = 0, older: str | None = None) -> list[str]:
         async with Cluster.running(
             seed, lease_s=LEASE_S, stop_grace_s=GRACE_S, program=first, names=names
         ) as running:
-            laws = Laws(book, running.outside)
+            laws = Laws(book, running.outside, late_ms=LATE_MS)
             began_s = time.monotonic()
             async with Load(running, book, f"rolling {seed}") as load:
                 say(f"{CALLERS} callers and {WATCHERS} readers on {', '.join(names)}, of {first.name}")
