@@ -15,6 +15,7 @@ from runglass.engine.capture.redaction.keys import Keys
 from runglass.engine.capture.redaction.named import Names
 from runglass.engine.capture.redaction.quick_look import QuickLook
 from runglass.engine.models.provider_errors import without_secrets
+from tests.examples import all_wanted
 from tests.unit.engine.redaction_corpus import CORPUS
 from tests.unit.engine.redaction_held_back import HELD_BACK
 from tests.unit.engine.redaction_pairs import Pair
@@ -79,7 +80,10 @@ def test_the_quick_look_at_a_long_text_overlooks_nothing(
     language: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prose = PROSE[language] * (1500 // len(PROSE[language]))
-    texts = [f"{prose}{_shown(value)} {prose}" for pair in PAIRS for value in (pair.value, pair.harmless)]
+    # Each pair in two of the five, but in `make prove`, where it is in all.
+    way = list(PROSE).index(language)
+    pairs = PAIRS if all_wanted() else [*PAIRS[way::5], *PAIRS[(way + 2) % 5 :: 5]]
+    texts = [f"{prose}{_shown(value)} {prose}" for pair in pairs for value in (pair.value, pair.harmless)]
     assert QUICK.is_harmless(prose.encode())
     found = [REDACTOR.text(text) for text in texts]
     # The same without the look.
