@@ -63,7 +63,7 @@ help: ## show this list
 demo: $(VENV)/server.stamp ## run a real flow and watch it; ARGS="--file my.txt --model openai:gpt-4o-mini"
 	@$(VENV)/bin/runglass demo $(ARGS)
 
-test: $(VENV)/dev.stamp ## run the tests; ARGS="tests/unit -k fold"
+test: $(VENV)/compiled.stamp ## run the tests; ARGS="tests/unit -k fold"
 	TMPDIR=$(FILES) $(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 	$(if $(ARGS),,$(VIEWER_TESTS))
 	$(if $(ARGS),,@if $(HAS_CHROMIUM) 2>/dev/null; then $(BROWSER_TESTS); \
@@ -127,6 +127,12 @@ $(VENV)/server.stamp: requirements/server.txt pyproject.toml | $(VENV)/bin/pip
 $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(VENV)/bin/pip
 	$(call install,requirements/dev.txt)
 	@touch $(VENV)/server.stamp $@
+
+# Once, by two processes: in the first run each worker would compile all tests and all that they import by itself.
+$(VENV)/compiled.stamp: $(VENV)/dev.stamp
+	@for part in tests/unit "tests/conformance tests/contract tests/e2e tests/typing"; do \
+		$(PY) -m pytest --collect-only -qq $$part >/dev/null 2>&1 & done; wait
+	@touch $@
 
 $(GENERATOR)/contract.stamp: requirements/contract.txt | $(VENV)/bin/pip
 	@$(PYTHON) -m venv --clear $(GENERATOR)
