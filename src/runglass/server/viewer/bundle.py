@@ -10,13 +10,14 @@ import re
 from collections.abc import Mapping
 from itertools import pairwise
 
-# A statement begins a line, or in a minified library follows on another one.
-_FIRST = r"(?:^|(?<=[;}]))"
-_IMPORT = re.compile(_FIRST + r'import ?(\w+|\{[^}]*\}) ?from ?"(\.[^"]+)";', re.M)
-_EXPORT = re.compile(_FIRST + r'export ?\{([^}]*)\}(?: ?from ?"(\.[^"]+)")?;', re.M)
-_DECLARED = re.compile(r"^export (?=(?:async )?(?:function|class|const) (?:(\w+)|\[([^\]]*)\]))", re.M)
-_DEFAULT = re.compile(_FIRST + r"export default\b", re.M)
-_OTHER = re.compile(_FIRST + r"(?:import|export)\b", re.M)
+# A statement begins a line, or in a minified library follows on another one. That is asked behind the word:
+# a pattern that begins with a word is found in a tenth of the time.
+_IMPORTS, _EXPORTS = (rf"{word}(?<![^\n;}}]{word})" for word in ("import", "export"))
+_IMPORT = re.compile(_IMPORTS + r' ?(\w+|\{[^}]*\}) ?from ?"(\.[^"]+)";')
+_EXPORT = re.compile(_EXPORTS + r' ?\{([^}]*)\}(?: ?from ?"(\.[^"]+)")?;')
+_DECLARED = re.compile(_EXPORTS + r" (?=(?:async )?(?:function|class|const) (?:(\w+)|\[([^\]]*)\]))")
+_DEFAULT = re.compile(_EXPORTS + r" default\b")
+_OTHER = (re.compile(_IMPORTS + r"\b"), re.compile(_EXPORTS + r"\b"))
 _BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
@@ -65,10 +66,10 @@ class _Module:
         text = _EXPORT.sub(self._export, text)
         text = _DECLARED.sub(self._declare, text)
         text = _DEFAULT.sub(self._default, text)
-        if (other := _OTHER.search(text)) is not None:
-            raise ValueError(
-                f"{path!r} has an import or export of another form: {text[other.start() :][:60]!r}"
-            )
+        for other in _OTHER:
+            if (found := other.search(text)) is not None:
+                form = text[found.start() :][:60]
+                raise ValueError(f"{path!r} has an import or export of another form: {form!r}")
         exported = ", ".join(self._exported)
         self.function = f"const {_name(path)} = (() => {{ {text}\nreturn {{ {exported} }}; }})();\n"
 
