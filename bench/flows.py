@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from runglass.engine.active_runs import StartedRun
 from runglass.flow import Flow
 from runglass.flow_parser import parse_flow
 from runglass.run_api import RunRequest
@@ -61,12 +62,25 @@ async def push(runtime: Runtime, *texts: str) -> Project:
 
 async def run(runtime: Runtime, project: Project, slug: str, request: RunRequest | None = None) -> str:
     """Runs a flow to its end, here or in a process that shares the store; returns the run's id."""
+    submitted = await submit(runtime, project, slug, request)
+    await ended(runtime, submitted)
+    return submitted.id
+
+
+async def submit(
+    runtime: Runtime, project: Project, slug: str, request: RunRequest | None = None
+) -> StartedRun:
+    """Starts a run of a flow, here or in a process that shares the store."""
     submitted = await runtime.submit(project, slug, request or RunRequest(), version=None, trigger_type="api")
-    if submitted.run.is_shared:
-        await _until_ended(runtime, submitted.run.id)
+    return submitted.run
+
+
+async def ended(runtime: Runtime, run: StartedRun) -> None:
+    """Returns when the run has ended."""
+    if run.is_shared:
+        await _until_ended(runtime, run.id)
     else:
-        await submitted.run.outcome()
-    return submitted.run.id
+        await run.outcome()
 
 
 async def create_run(

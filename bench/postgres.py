@@ -16,6 +16,8 @@ from bench.children import BenchError
 
 ON_DISK = "/var/tmp"
 """Temporary files elsewhere may lie in memory, where a sync costs nothing."""
+MOST_CONNECTIONS = 300
+"""Some sides are measured in turns, and each keeps those of its processes."""
 DURABLE = ("fsync", "full_page_writes", "synchronous_commit")
 
 
@@ -31,6 +33,9 @@ class PostgresServer:
         self._folder = Path(tempfile.mkdtemp(prefix="runglass-bench-", dir=ON_DISK))
         self._server = get_server(self._folder / "data", cleanup_mode="stop")
         self._numbers = count(1)
+        self.ask(f"ALTER SYSTEM SET max_connections = {MOST_CONNECTIONS}")
+        self.stop()
+        self.start()
         for name in DURABLE:
             if (value := self.ask(f"SHOW {name}")) != "on":
                 raise BenchError(f"PostgreSQL has {name} = {value}")

@@ -17,8 +17,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     """In all, over the runs that go on at once."""
     runs_at_once: tuple[int, ...] = (20, 200)
     workers: tuple[int, ...] = (1, 2, 4)
-    peer_steps: int = 1000
-    """Of the peer on PostgreSQL, in all: it takes ten times as long."""
+    queued_steps: int = 3000
+    """In all, over the runs that workers take from one queue."""
     queued_runs: int = 100_000
     claims: int = 100
     claimers: tuple[int, ...] = (1, 4)
@@ -63,8 +63,8 @@ TINY = Sizes(
     steps_alone=20,
     steps_at_once=40,
     runs_at_once=(2,),
-    workers=(1, 2),
-    peer_steps=20,
+    workers=(2,),
+    queued_steps=40,
     queued_runs=200,
     claims=4,
     claimers=(1, 2),

@@ -7,7 +7,7 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -126,6 +126,13 @@ def serve(data: Path) -> Iterator[Server]:
     """`runglass serve` on this data, as anybody starts it, on a free port."""
     with server("runglass", "serve", "--port", 0, "--data", data, "--log-level", "error") as started:
         yield started
+
+
+def worker(database: str, *options: str | int) -> AbstractContextManager[Server]:
+    """`runglass worker` on the PostgreSQL database at this address, as anybody starts it."""
+    return server(
+        *("runglass", "worker", "--log-level", "error", *options), settings={"RUNGLASS_STORE": database}
+    )
 
 
 async def add_key(runtime: Runtime) -> str:

@@ -1,19 +1,17 @@
 """How long a claim of ten runs takes while very many wait in the queue of PostgreSQL."""
 
 import asyncio
-import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from statistics import quantiles
 
 import uvloop
 
 from bench import flows
+from bench.children import Child, child
 from bench.queued import add_runs
 from bench.rows import Row
 from bench.stage import Stage
-from runglass.clock import iso
 from runglass.store.postgres.store import PostgresStore
 
 PROJECTS = 100
@@ -23,16 +21,19 @@ AT_ONCE = 10
 
 def rows(stage: Stage) -> Iterator[Row]:
     queued = stage.sizes.queued_runs
-    with stage.postgres.database() as database, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        for run_id in runner.run(_first_runs(database)):
+    with stage.postgres.database() as database, ExitStack() as stack:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            first_runs = runner.run(_first_runs(database))
+        for run_id in first_runs:
             add_runs(stage.postgres, database, run_id, queued // PROJECTS - 1)
         stage.postgres.ask("ANALYZE", database=database)
-        for claimers in stage.sizes.claimers:
-            samples = [
-                runner.run(_claims_ms(database, claimers, stage.sizes.claims))
-                for _ in range(stage.sizes.rounds)
-            ]
-            who = "" if claimers == 1 else f", {claimers} claimers at once"
+        claimers = [
+            stack.enter_context(child("bench.workers.claimer", database))
+            for _ in range(max(stage.sizes.claimers))
+        ]
+        for count in stage.sizes.claimers:
+            samples = [_claims_ms(claimers[:count], stage.sizes.claims) for _ in range(stage.sizes.rounds)]
+            who = "" if count == 1 else f", {count} processes at once"
             for name, cut in (("p50", 49), ("p99", 98)):
                 yield Row(
                     figure=f"claim {AT_ONCE} of {queued:,} waiting runs{who}, {name}",
@@ -54,28 +55,12 @@ async def _first_runs(database: str) -> list[str]:
         return found
 
 
-async def _claims_ms(database: str, claimers: int, claims: int) -> list[float]:
-    """Of claims by so many stores of this process at once: each has connections of its own."""
-    async with AsyncExitStack() as stack:
-        stores = [await stack.enter_async_context(PostgresStore(database)) for _ in range(claimers)]
-        for number, store in enumerate(stores):
-            await store.hold_lease(f"owner-{number}", until="9999-01-01T00:00:00.000Z", renew=False)
-        found = await asyncio.gather(
-            *(_claim(store, f"owner-{number}", claims) for number, store in enumerate(stores))
-        )
-        for number, store in enumerate(stores):
-            # So that as many wait the next time.
-            await store.end_lease(f"owner-{number}")
-    return [took_ms for each in found for took_ms in each]
-
-
-async def _claim(store: PostgresStore, owner: str, claims: int) -> list[float]:
-    found = []
-    for _ in range(claims):
-        now = iso(datetime.now(UTC))
-        began_s = time.perf_counter()
-        claimed = await store.claim_runs(owner, now=now, limit=AT_ONCE)
-        found.append((time.perf_counter() - began_s) * 1000)
-        if not claimed:
-            raise ValueError("a claim found nothing to claim")
-    return found
+def _claims_ms(claimers: Sequence[Child], claims: int) -> list[float]:
+    """Of so many claims by each of these processes, at once."""
+    for each in claimers:
+        each.tell(claims=claims, limit=AT_ONCE)
+    took_ms = [took_ms for each in claimers for took_ms in each.heard()["ms"]]
+    for each in claimers:
+        # So that as many wait the next time.
+        each.ask()
+    return took_ms

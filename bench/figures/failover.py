@@ -4,11 +4,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
-from bench.children import BenchError, Server, child, server
+from bench.children import BenchError, Server, child
 from bench.rows import Goal, Row
-from bench.stage import Stage
+from bench.stage import Stage, worker
 
 RUNS = 20
 STEPS = 300
@@ -39,7 +39,7 @@ def rows(stage: Stage) -> Iterator[Row]:
 
 
 def _killed_s(stage: Stage) -> float:
-    with _running(stage) as (database, first), _worker(database):
+    with _running(stage) as (database, first), worker(database):
         os.kill(first.pid, signal.SIGKILL)
         killed_s = time.monotonic()
         _until_all(stage, database, "fence > 2 AND head > claimed_head")
@@ -67,16 +67,12 @@ def _running(stage: Stage) -> Iterator[tuple[str, Server]]:
     with (
         stage.postgres.database() as database,
         child("bench.workers.submitter", database) as submitter,
-        _worker(database) as worker,
+        worker(database) as process,
     ):
         submitter.ask(project=PROJECT, flow=FLOW)
         submitter.ask(project=PROJECT, slug="slow", submit=RUNS)
         _until_all(stage, database, "status = 'running' AND head > 1")
-        yield database, worker
-
-
-def _worker(database: str) -> AbstractContextManager[Server]:
-    return server("runglass", "worker", "--log-level", "error", settings={"RUNGLASS_STORE": database})
+        yield database, process
 
 
 def _until_all(stage: Stage, database: str, condition: str) -> None:

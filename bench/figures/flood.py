@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from statistics import median
 
 from bench import flows
-from bench.children import BenchError, child, server
+from bench.children import BenchError, child
 from bench.queued import add_runs
 from bench.rows import Goal, Row
-from bench.stage import Stage
+from bench.stage import Stage, worker
 
 STEPS = 5
 JOB, FLOOD = "job", "flood"
@@ -37,8 +37,7 @@ def _jobs_ms(stage: Stage, flood: int) -> list[float]:
         if flood:
             (first,) = submitter.ask(project=FLOOD, slug="chain", submit=1)["ids"]
             add_runs(stage.postgres, database, first, flood - 1)
-        settings = {"RUNGLASS_STORE": database}
-        stack.enter_context(server("runglass", "worker", "--log-level", "error", settings=settings))
+        stack.enter_context(worker(database))
         found: list[float] = submitter.ask(project=JOB, slug="chain", jobs=stage.sizes.jobs)["ms"]
         if flood and not stage.postgres.ask("SELECT count(*) FROM queue", database=database):
             raise BenchError("the flood was over before the jobs")

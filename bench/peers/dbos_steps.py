@@ -1,7 +1,6 @@
 """No-op steps in DBOS, in one workflow or in several at once.
 
-`python -m bench.peers.dbos_steps FOLDER NORMAL|FULL` on SQLite, or with the address of a database, which it
-makes, on PostgreSQL.
+`python -m bench.peers.dbos_steps FOLDER NORMAL|FULL`, on SQLite. On PostgreSQL: `dbos_worker.py`.
 """
 
 import asyncio
@@ -39,14 +38,10 @@ async def together(runs: int, steps: int) -> None:
 
 
 def main() -> None:
-    if sys.argv[1].startswith("postgresql://"):
-        address, database = sys.argv[1], None
-    else:
-        database = _own_file(Path(sys.argv[1]), sys.argv[2])
-        address = f"sqlite:///{database}"
+    database = _own_file(Path(sys.argv[1]), sys.argv[2])
     config: DBOSConfig = {
         "name": "bench",
-        "system_database_url": address,
+        "system_database_url": f"sqlite:///{database}",
         "log_level": "ERROR",
         "run_admin_server": False,
     }
@@ -78,10 +73,8 @@ def _own_file(folder: Path, synchronous: str) -> Path:
     return folder / "dbos.db"
 
 
-def _size(database: Path | None) -> int:
-    """Bytes of its file; 0 of a database on a server."""
-    if database is None:
-        return 0
+def _size(database: Path) -> int:
+    """Bytes of its file."""
     with sqlite3.connect(database) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()

@@ -1,7 +1,7 @@
-"""One process of several on one store: executes runs of no-op steps.
+"""The one process of a SQLite file: takes runs of no-op steps in and executes them.
 
-`python -m bench.workers.chains ADDRESS` on PostgreSQL, or with a folder on SQLite. `steps` makes a flow of so
-many; `runs` has so many runs of it executed at once, and answers when all have ended.
+`python -m bench.workers.chains FOLDER`. `steps` makes a flow of so many; `runs` has so many runs of it
+executed at once, and answers when all have ended.
 """
 
 import asyncio
@@ -13,12 +13,6 @@ from bench.answering import Message
 from bench.live_runtime import Work, answer_with
 from runglass.runtime import Runtime
 from runglass.settings import Settings
-
-
-def _settings(where: str) -> Settings:
-    if where.startswith("postgresql://"):
-        return Settings(store=where, data=Path("unused"))
-    return Settings(data=Path(where), synchronous="FULL")
 
 
 async def _begin(runtime: Runtime) -> Work:
@@ -34,4 +28,4 @@ async def _begin(runtime: Runtime) -> Work:
 
 
 if __name__ == "__main__":
-    answer_with(_settings(sys.argv[1]), _begin)
+    answer_with(Settings(data=Path(sys.argv[1]), synchronous="FULL"), _begin)

@@ -1,10 +1,11 @@
 """A process that takes runs in and executes none: others do, on the same PostgreSQL.
 
 `python -m bench.workers.submitter STORE`. `flow` stores one in a project, by its text. `submit` queues so
-many runs of a flow and answers with their ids; `jobs` waits for the end of each before the next one, and says
-how long each took.
+many runs of a flow and answers with their ids; `finish` queues so many at once and answers when all have
+ended; `jobs` waits for the end of each before the next one, and says how long each took.
 """
 
+import asyncio
 import sys
 import time
 from pathlib import Path
@@ -13,7 +14,6 @@ from bench import flows
 from bench.answering import Message
 from bench.live_runtime import Work, answer_with
 from runglass.flow_parser import parse_flow
-from runglass.run_api import RunRequest
 from runglass.runtime import Runtime, push_flow
 from runglass.settings import Settings
 
@@ -32,11 +32,14 @@ async def _begin(runtime: Runtime) -> Work:
                 await flows.run(runtime, project, slug)
                 took_ms.append((time.monotonic() - began_s) * 1000)
             return {"ms": took_ms}
-        submitted = [
-            await runtime.submit(project, slug, RunRequest(), version=None, trigger_type="api")
-            for _ in range(message["submit"])
-        ]
-        return {"ids": [each.run.id for each in submitted]}
+        if "finish" in message:
+            submitting = [flows.submit(runtime, project, slug) for _ in range(message["finish"])]
+            # One after the other: whoever waits for one run reads it at each of its wake-ups.
+            for run in await asyncio.gather(*submitting):
+                await flows.ended(runtime, run)
+            return {}
+        submitted = [await flows.submit(runtime, project, slug) for _ in range(message["submit"])]
+        return {"ids": [each.id for each in submitted]}
 
     return work
 

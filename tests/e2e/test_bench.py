@@ -67,7 +67,7 @@ def test_a_figure_that_does_not_exist_is_refused_with_those_that_do() -> None:
 
 def _bench(*arguments: str | Path) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
-        [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, timeout=100, check=False
+        [sys.executable, "-m", "bench", *arguments], cwd=ROOT, capture_output=True, timeout=300, check=False
     )
 
 
