@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 CLAIMED_AT_ONCE = 100
 POLL_S = 1.0
 """So long a run may wait whose wake-up was lost."""
+BEGUN_AT_ONCE = 10
+"""So many claimed runs are read at the same time, as a store has connections."""
 CLAIM_WAIT_S = 1.0
 """So long a start waits for the runs that another process has left unfinished."""
 
@@ -220,26 +222,30 @@ class RunClaims:
     async def _go_on_with(self, claimed: Sequence[RunRecord]) -> set[str]:
         """Goes on with claimed runs, for which there are places; returns their ids."""
         ids: set[str] = set()
-        active, queue = self._active, self._queue
         measured.claimed_runs += len(claimed)
         for run in claimed:
             # Until the run goes on, it can be cancelled; one that cannot be read yet is let go again.
-            active.orphaned.setdefault(run.id, StopRequest())
-        for run in claimed:
-            if self._gate.closed:
-                queue.give_back(run.project_id)
-                continue
-            ids.add(run.id)
-            try:
-                await self._go_on(run)
-            except StoreError as error:
-                log.warning("run %s cannot be gone on with yet: %s", run.id, error)
-            except Exception as error:
-                # The run is still this engine's, so it is not claimed again before the next start.
-                active.put_aside(run.id, error)
-            finally:
-                queue.give_back(run.project_id)
+            self._active.orphaned.setdefault(run.id, StopRequest())
+        for first in range(0, len(claimed), BEGUN_AT_ONCE):
+            some = claimed[first : first + BEGUN_AT_ONCE]
+            tried = await asyncio.gather(*map(self._go_on_if_open, some))
+            ids.update(run.id for run, is_tried in zip(some, tried, strict=True) if is_tried)
         return ids
+
+    async def _go_on_if_open(self, run: RunRecord) -> bool:
+        """Goes on with a run for which there is a place; False while the engine stops."""
+        try:
+            if self._gate.closed:
+                return False
+            await self._go_on(run)
+        except StoreError as error:
+            log.warning("run %s cannot be gone on with yet: %s", run.id, error)
+        except Exception as error:
+            # The run is still this engine's, so it is not claimed again before the next start.
+            self._active.put_aside(run.id, error)
+        finally:
+            self._queue.give_back(run.project_id)
+        return True
 
     async def _fill(self) -> None:
         while self._fill_again:

@@ -13,6 +13,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from runglass.bus.memory import MemoryBus
+from runglass.clock import SystemClock
+from runglass.engine.journal.recorder import Recorder
+from runglass.engine.models.budget import Budgets
 from runglass.engine.models.gateway import (
     AnswerRejected,
     Bounded,
@@ -24,11 +28,12 @@ from runglass.engine.models.gateway import (
 )
 from runglass.engine.models.model_types import OnDeclined, ProviderResponse
 from runglass.events import StepModelReserved
-from runglass.fold import fold
+from runglass.fold import RunFold, fold
 from runglass.money import add_usd
 from runglass.store.records import Append, Project
 from runglass.store.sqlite.store import SqliteStore
-from runglass.trace import ModelCall, TokenBreakdown
+from runglass.trace import ModelCall, RunSummary, TokenBreakdown
+from tests.conformance.test_store import make_run
 from tests.unit.engine.conftest import EngineHarness, Ran, follow, open_harness, read, start
 from tests.unit.engine.fake_provider import FakeProvider, Reply, error_reply, text_reply, whole_reply
 from tests.unit.engine.test_crashes import DyingStore
@@ -465,3 +470,41 @@ async def test_after_a_declined_request_the_next_one_must_fit_as_well(tmp_path: 
         assert call.cost_estimated
         assert (await project_of(house)).spent_usd == Decimal(call.cost_usd or 0)
         assert (await project_of(house)).reserved_usd == 0
+
+
+async def test_runs_that_begin_at_once_share_a_reading_of_their_project_that_begins_after_they_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with SqliteStore(tmp_path / "db", synchronous="NORMAL") as store:
+        run = await make_run(store)
+        recorder = Recorder(
+            store,
+            MemoryBus(),
+            run,
+            RunFold(RunSummary(id=run.id, flow_id=run.flow_id, status="pending")),
+            SystemClock(),
+        )
+        budgets, reads = Budgets(store), 0
+        is_read, may_answer = asyncio.Event(), asyncio.Event()
+        read = store.project
+
+        async def read_slowly(project_id: int) -> Project | None:
+            nonlocal reads
+            reads += 1
+            found = await read(project_id)
+            is_read.set()
+            await may_answer.wait()
+            return found
+
+        monkeypatch.setattr(store, "project", read_slowly)
+        early = asyncio.create_task(budgets.of_run(run.project_id, recorder))
+        await is_read.wait()
+        await store.set_budget(run.project_id, Decimal(1))
+        late = [asyncio.create_task(budgets.of_run(run.project_id, recorder)) for _ in range(20)]
+        await asyncio.sleep(0)
+        late[0].cancel()
+        may_answer.set()
+        assert await early is not None
+        found = await asyncio.gather(*late[1:])
+        assert reads == 2
+        assert [budget is not None and await budget.is_set() for budget in found] == [True] * 19

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from runglass.engine.active_runs import StartedRun
+from runglass.engine.journal.resume import ResumeState, left_state
 from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run_outcome import LeaseLost, RunOutcome
@@ -18,6 +19,7 @@ from runglass.engine.steps.live_outputs import LiveOutputs
 from runglass.errors import CommitUncertain, FlowExecutionError
 from runglass.events import FlowCancelled, StepCompleted, decode_event
 from runglass.log_tail import Tails
+from runglass.store.base import Store
 from runglass.store.records import RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import LEASE_S, VirtualClock
@@ -323,6 +325,27 @@ async def test_a_run_that_another_process_has_set_aside_is_cancelled(
     await follow(machines.front, run_id)
     assert (await types(machines.front, run_id)) == ["run_started", "flow_cancelled"]
     watch.cancel()
+
+
+async def test_a_claimed_run_that_takes_long_to_read_holds_up_none_beside_it(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, other = [(await start(machines.front, WALK, {"n": 3})).id for _ in range(2)]
+    may_go_on = asyncio.Event()
+
+    async def left_slowly(store: Store, run: RunRecord) -> ResumeState | None:
+        if run.id == slow:
+            await may_go_on.wait()
+        return await left_state(store, run)
+
+    monkeypatch.setattr("runglass.engine.claims.left_state", left_slowly)
+    claiming = asyncio.create_task(machines.worker.engine.keep_lease())
+    async with asyncio.timeout(10):
+        await follow(machines.front, other)
+    assert (await stored(machines.front, slow)).status == "pending"
+    may_go_on.set()
+    await claiming
+    await follow(machines.front, slow)
 
 
 async def test_housekeeping_ends_a_run_that_paused_before_its_cancel_was_read(machines: Machines) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from runglass.errors import DuplicateIdempotencyKey, PermanentStoreError
 from runglass.store.postgres.store import PostgresStore
-from runglass.store.records import IdempotencyKey, RunRecord
+from runglass.store.records import IdempotencyKey, NewRun, RunRecord
 from tests.conformance.test_store import make_run
 from tests.postgres_server import postgres_server
 from tests.records import new_run
@@ -74,3 +74,32 @@ async def test_a_run_whose_caller_has_left_before_its_turn_is_not_created(store:
     assert left.cancelled()
     assert await store.run("left") is None
     assert await store.run("kept") is not None
+
+
+async def test_those_that_are_created_together_wait_in_the_order_of_those_that_come_one_by_one(
+    store: PostgresStore, address: str
+) -> None:
+    one, other = await store.ensure_project("acme", "one"), await store.ensure_project("acme", "other")
+    await store.set_weights({one.id: 2.0})
+
+    def new(project_id: int, name: str) -> NewRun:
+        return new_run(project_id, "flow", id=f"{project_id}-{name}", owner=None)
+
+    await asyncio.gather(*(store.create_run(new(one.id, f"a{number}")) for number in range(5)))
+    await asyncio.gather(*(store.create_run(new(other.id, f"a{number}")) for number in range(3)))
+    for number in range(2):
+        await store.create_run(new(one.id, f"b{number}"))
+    mixed = [new(other.id, f"b{number}") for number in range(3)]
+    mixed[1] = new_run(other.id, "flow", id="owned", owner="somebody")
+    await asyncio.gather(*map(store.create_run, mixed))
+    connection = await asyncpg.connect(address)
+    try:
+        sql = "SELECT array_agg(pick ORDER BY pick) FROM queue WHERE project_id = $1"
+        assert await connection.fetchval(sql, one.id) == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
+        assert await connection.fetchval(sql, other.id) == [1.0, 2.0, 3.0, 4.0, 5.0]
+        counted = await connection.fetchval(
+            "SELECT sum(data_bytes) FROM project_total WHERE project_id = $1", other.id
+        )
+    finally:
+        await connection.close()
+    assert counted == sum(len(run.request) for run in [*mixed, *mixed])

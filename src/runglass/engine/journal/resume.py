@@ -112,6 +112,10 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
 
     Raises StoreError, RunUnreadable.
     """
+    if run.status == "pending":
+        # It has no checkpoints yet.
+        begun = await begun_first(store, run)
+        return None if begun is None else new_state(run, begun)
     with decoding(run.id):
         rows = await store.checkpoints(run.no)
         checkpoints, begun, pause, outputs = await offload(
@@ -120,8 +124,6 @@ async def left_state(store: Store, run: RunRecord) -> ResumeState | None:
         begun = begun or await begun_first(store, run)
         if begun is None:
             return None
-        if run.status == "pending":
-            return new_state(run, begun)
         if run.status == "paused":
             if pause is None:
                 return None

@@ -58,12 +58,23 @@ class _Unstored:
         await self._none.wait()
 
 
+class _Readings:
+    """Readings of one project, one after the other; `project` is what the latest one has found."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.begun = 0
+        self.latest = 0
+        self.project: Project | None = None
+
+
 class Budgets:
     """The budgets of all projects, as the runs of this process share them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._unstored: dict[int, _Unstored] = {}
+        self._readings: dict[int, _Readings] = {}
         self._releasing: set[asyncio.Future[None]] = set()
 
     async def project(self, project_id: int) -> Project | None:
@@ -72,8 +83,20 @@ class Budgets:
 
     async def of_run(self, project_id: int, recorder: Recorder) -> "RunBudget | None":
         """The budget as a run asks for it; None where the project is gone. Raises StoreError."""
-        project = await self.project(project_id)
+        project = await self._read_together(project_id)
         return None if project is None else RunBudget(self, project, recorder)
+
+    async def _read_together(self, project_id: int) -> Project | None:
+        """The project as it stands from now on. Who asks while it is read shares the next reading."""
+        readings = self._readings.setdefault(project_id, _Readings())
+        asked_after = readings.begun
+        async with readings.lock:
+            if readings.latest <= asked_after:
+                readings.begun += 1
+                number = readings.begun
+                readings.project = await self.project(project_id)
+                readings.latest = number
+            return readings.project
 
     @asynccontextmanager
     async def reserved(self, run: RunRecord, usd: Decimal) -> AsyncIterator[None]:

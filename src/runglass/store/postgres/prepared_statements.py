@@ -11,8 +11,12 @@ import asyncpg
 
 STATEMENTS = 100
 """Most statements that a connection keeps prepared."""
-# Planned each time for the values at hand, as if not prepared: some projects have few runs, others many.
-_OWN_SESSION = "SELECT set_config('plan_cache_mode', 'force_custom_plan', false) WHERE pg_backend_pid() = {}"
+# Planned each time for the values at hand, as if not prepared: some projects have few runs, others many. No
+# statement goes on for so long that it would be worth compiling.
+_OWN_SESSION = (
+    "SELECT set_config('plan_cache_mode', 'force_custom_plan', false), set_config('jit', 'off', false)"
+    " WHERE pg_backend_pid() = {}"
+)
 
 
 class PreparingConnect:

@@ -19,12 +19,11 @@ MOST_BYTES = 4 << 20
 """One statement has no more: it bounds how long the first run in it waits."""
 
 _TYPES = (
-    *("text", "bigint", "text", "bigint", "text", "text"),
-    *("text", "bytea", "bytea", "text", "bigint", "text", "bytea"),
+    *("text", "text", "bigint", "text", "text", "text"),
+    *("bytea", "bytea", "text", "bigint", "text", "bytea"),
 )
-_VALUES = ", ".join(f"new_{number}" for number in range(len(_TYPES)))
-_ARRAYS = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, 1))
-_CREATE = RUN.replace("FROM run", f"FROM unnest({_ARRAYS}) AS new ({_VALUES}), create_run({NOW}, {_VALUES})")
+_ARRAYS = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(_TYPES, 2))
+_CREATE = RUN.replace("FROM run", f"FROM create_runs({NOW}, $1, {_ARRAYS})")
 
 
 class _Waiting(NamedTuple):
@@ -92,14 +91,15 @@ class RunCreation:
 
 
 async def _create(db: Db, runs: Sequence[NewRun]) -> Mapping[str, RunRecord]:
-    """The runs that are there now, by their ids. Sent again, it finds those that it has created."""
+    """The runs of one project that are there now, by their ids. Sent again, it finds those it has created."""
     columns = [list(column) for column in zip(*map(_row, runs), strict=True)]
-    return {run.id: run for run in map(run_of, await db.fetch(_CREATE, *columns))}
+    rows = await db.fetch(_CREATE, runs[0].project_id, *columns)
+    return {run.id: run for run in map(run_of, rows)}
 
 
 def _row(run: NewRun) -> tuple[Any, ...]:
     return (
-        *(run.id, run.project_id, run.flow_id, run.version, run.trigger_type, run.capture),
-        *(run.session_id, run.request, run.summary, run.owner, run.key_id),
+        *(run.id, run.flow_id, run.version, run.trigger_type, run.capture, run.session_id),
+        *(run.request, run.summary, run.owner, run.key_id),
         *(run.call or (None, None)),
     )
