@@ -19,6 +19,7 @@ from runglass.setback import record_loss
 from runglass.sse import frames
 from runglass.store.base import Store
 from runglass.store.records import RunRecord
+from runglass.tail_cursor import TailCursor
 
 PAGE_BYTES = 64 * 1024
 """About how many bytes a tail reads at a time, and so the memory that a slow reader costs."""
@@ -41,6 +42,11 @@ class Page(tuple[tuple[int, bytes], ...]):
     def frames(self) -> bytes:
         """The page as bytes of a stream, made once for all tails that share it."""
         return frames([(seq, event_type_of(data), data) for seq, data in self])
+
+    @cached_property
+    def types(self) -> frozenset[str]:
+        """The types of its events, found once for all tails that share it."""
+        return frozenset(event_type_of(data) for _, data in self)
 
 
 class Tails:
@@ -101,10 +107,12 @@ class Tails:
         ends = TERMINAL_EVENTS.union(until)
         async with aclosing(self._pages(run, after, idle_s)) as pages:
             async for page in pages:
-                end = next((n for n, (_, data) in enumerate(page, 1) if event_type_of(data) in ends), None)
-                yield page if end is None or end == len(page) else Page(page[:end])
-                if end is not None:
-                    return
+                if ends.isdisjoint(page.types):
+                    yield page
+                    continue
+                end = next(n for n, (_, data) in enumerate(page, 1) if event_type_of(data) in ends)
+                yield page if end == len(page) else Page(page[:end])
+                return
 
     async def _pages(self, run: RunRecord, after: int, idle_s: float | None) -> AsyncGenerator[Page, None]:
         known = min(after, run.head)
@@ -116,8 +124,7 @@ class Tails:
             return
         # The record says that the run has not ended at its head, and the pages read since had no end. So the
         # end comes after `known`, and the log alone tells.
-        async with self._place(run, after, known) as place:
-            window = place.window
+        async with self._place(run, after, known) as (window, place):
             while True:
                 if window.reading.done():
                     window.reading.result()
@@ -128,22 +135,25 @@ class Tails:
                     yield page
                 elif window.reading.done():
                     return
-                elif not await window.grown(idle_s):
+                elif not await place.grown(idle_s):
                     yield page
 
     @asynccontextmanager
-    async def _place(self, run: RunRecord, after: int, known: int) -> "AsyncIterator[_Place]":
+    async def _place(
+        self, run: RunRecord, after: int, known: int
+    ) -> "AsyncIterator[tuple[_Window, TailCursor]]":
         """A place in the run's window. The first tail opens the window at `known`, the last one closes it."""
         window = self._windows.get(run.no)
         if window is None or window.reading.done():
             window = _Window(self._store, self._bus, run, start=known, poll_s=self._poll_s)
             self._windows[run.no] = window
-        place = _Place(window, after)
+        place = TailCursor(after)
         window.places.add(place)
         try:
-            yield place
+            yield window, place
         finally:
             window.places.remove(place)
+            place.leave()
             if not window.places:
                 if self._windows.get(run.no) is window:
                     del self._windows[run.no]
@@ -188,24 +198,15 @@ class _Reading:
     tails: int = 0
 
 
-@dataclass(eq=False, slots=True)
-class _Place:
-    """How far a tail has come in its run's window."""
-
-    window: "_Window"
-    after: int
-
-
 class _Window:
     """A followed run's latest events after seq `start`, and the task that reads them."""
 
     def __init__(self, store: Store, bus: Bus, run: RunRecord, *, start: int, poll_s: float) -> None:
         self.start = start
-        self.places: set[_Place] = set()
+        self.places: set[TailCursor] = set()
         self._rows: list[tuple[int, bytes]] = []
         self.held_bytes = 0
         self._pages: dict[int, Page] = {}
-        self._growth = asyncio.Event()
         self.reading = asyncio.create_task(self._read_on(store, bus, run, poll_s))
         self.reading.add_done_callback(lambda _: self._tell())
 
@@ -227,15 +228,6 @@ class _Window:
             if page:
                 self._pages[after] = page
         return page
-
-    async def grown(self, timeout_s: float | None) -> bool:
-        """Waits for more events, or for the end of reading; False if neither has come after `timeout_s`."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._growth.wait()
-        except TimeoutError:
-            return False
-        return True
 
     async def close(self) -> None:
         self.reading.cancel()
@@ -290,8 +282,8 @@ class _Window:
         self._tell()
 
     def _tell(self) -> None:
-        told, self._growth = self._growth, asyncio.Event()
-        told.set()
+        for place in self.places:
+            place.tell()
 
 
 def _retrieve_exception(task: "asyncio.Task[Page] | asyncio.Task[None]") -> None:

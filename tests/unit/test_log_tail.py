@@ -326,6 +326,40 @@ async def test_silence_is_told_by_empty_pages(tmp_path: Path) -> None:
         assert store.reads <= 2
 
 
+async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, bus, later_s = asyncio.get_running_loop(), MemoryBus(), 0.0
+    true_time, call_at, timers = loop.time, loop.call_at, 0
+
+    def noting(when: float, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        nonlocal timers
+        timers += when > loop.time() + 500
+        return call_at(when, *args, **options)
+
+    monkeypatch.setattr(loop, "time", lambda: true_time() + later_s)
+    monkeypatch.setattr(loop, "call_at", noting)
+    async with asyncio.timeout(9_999), opened(tmp_path / "db") as (store, run):
+        timers = 0
+        async with aclosing(following(store, bus, poll_s=300).follow(run, idle_s=1000)) as pages:
+            for number in range(5):
+                coming = asyncio.ensure_future(anext(pages))
+                await asyncio.sleep(0)
+                await write(store, bus, run, number, [event(number)])
+                assert await coming == ((number + 1, event(number)),)
+                later_s += 180
+            coming = asyncio.ensure_future(anext(pages))
+            assert timers == 1
+            # The timer of the first wait ends here, 180 s and more after the last event.
+            later_s += 180
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not coming.done()
+            later_s += 1000
+            assert await coming == ()
+            assert timers == 2
+
+
 def test_a_page_is_framed_as_its_events_are() -> None:
     page = Page([(4, event(4)), (5, LAST)])
     assert page.frames == frame(4, "step_started", event(4)) + frame(5, "flow_completed", LAST)

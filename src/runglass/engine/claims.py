@@ -2,6 +2,8 @@
 
 On a store of its own it claims the runs that it has put in its own queue, and those of a process whose lease
 has ended. On a store that processes share, any that wait: which are next is up to the store.
+
+More than 300 lines: the lease is kept between claims, and no claim may begin while it is let go.
 """
 
 import asyncio
