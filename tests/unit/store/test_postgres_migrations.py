@@ -72,7 +72,7 @@ async def test_programs_of_the_version_before_go_on_beside_a_migration_that_does
 
 
 async def test_a_migration_is_not_applied_while_a_process_lives_that_it_would_break(
-    server: PostgresServer, empty: Connections
+    server: PostgresServer, empty: Connections, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = migrations()
     last = known[-1].number
@@ -86,6 +86,7 @@ async def test_a_migration_is_not_applied_while_a_process_lives_that_it_would_br
         with pytest.raises(StoreError, match=said):
             await migrate_postgres(empty, [*known, newer, breaking])
         assert await applied(empty) == [migration.number for migration in [*known, newer]]
+        assert caplog.text == ""
         await store.end_lease(None)
         await migrate_postgres(empty, [*known, newer, breaking])
 

@@ -106,6 +106,10 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
         except asyncpg.LockNotAvailableError:
             await db.execute("ROLLBACK")
             return None
+        except StoreError:
+            # Else the driver complains of the transaction, before the reason is told.
+            await db.execute("ROLLBACK")
+            raise
         await db.execute("COMMIT")
         return is_one
 
