@@ -33,7 +33,7 @@ LATE = timedelta(minutes=1)
 WAIT_S = 30 * 60.0
 LONGEST_PAUSE_S = 900.0
 """Housekeeping pauses for less."""
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 # In `public`, whose functions these databases find before those of the system.
 _CLOCK = (
     "CREATE FUNCTION public.{0}() RETURNS timestamptz LANGUAGE sql {1} AS"
@@ -116,7 +116,7 @@ async def test_all_times_that_are_kept_are_those_of_the_database(address: str, t
             *("flow.updated_at", "flow_version.created_at"),
         }
         assert [each for each in kept if abs(datetime.fromisoformat(each[1]) - now) > LATE] == []
-        assert abs(store.clock.now() - now) < timedelta(seconds=1)
+        assert abs(store.clock.now() - now) < LATE
 
 
 async def test_an_answer_is_kept_for_its_time_though_the_process_that_wrote_it_was_behind(
@@ -128,7 +128,8 @@ async def test_an_answer_is_kept_for_its_time_though_the_process_that_wrote_it_w
         await runtime.engine.join(run_id)
         run = await runtime.store.run(run_id)
         assert run is not None
-        for ttl, is_kept in ((timedelta(hours=1), True), (timedelta(0), False)):
+        # The second one as if it were a minute later: the clocks agree to within a moment, and no better.
+        for ttl, is_kept in ((timedelta(hours=1), True), (-LATE, False)):
             maintenance = Maintenance(
                 store=runtime.store,
                 engine=runtime.engine,
@@ -147,10 +148,10 @@ async def test_ages_of_runs_are_told_by_the_clock_of_the_database(address: str) 
         began = store.clock.now() - LATE
         run = await make_run(store, first_id(round(began.timestamp() * 1000)))
         waited_s = (await store.overview()).oldest_waiting_s
-        assert LATE.total_seconds() - 1 < waited_s < 2 * LATE.total_seconds()
+        assert LATE.total_seconds() / 2 < waited_s < 2 * LATE.total_seconds()
         summary = msgspec.json.encode({"status": "running", "startedAt": iso(began)})
         await store.append(msgspec.structs.replace(batch(run, 0, b"1"), summary=summary))
-        query = parse_run_query("duration:>59s", now=store.clock.now())
+        query = parse_run_query("duration:>30s", now=store.clock.now())
         assert [each.id for each in (await store.runs(run.project_id, query, limit=9)).runs] == [run.id]
         query = parse_run_query("duration:>10m", now=store.clock.now())
         assert not (await store.runs(run.project_id, query, limit=9)).runs
