@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from runglass.testing import RunningServer, running_server
 from tests.browser.cutting_proxy import cutting_proxy
@@ -69,6 +69,26 @@ def all_labels(visitor: Visitor) -> list[str]:
     expect(page.get_by_role("button", name="all", exact=True)).to_have_attribute("aria-pressed", "true")
     visitor.settle()
     return list(labels(page))
+
+
+def test_a_loop_that_begins_between_the_summary_and_the_rows_has_its_total(
+    server: RunningServer, visitor: Visitor
+) -> None:
+    run_id = start(server, "steady")
+    read: list[Route] = []
+
+    def first_without_loops(route: Route) -> None:
+        answer = route.fetch()
+        summary = answer.json()
+        if not read:
+            summary.pop("loops", None)
+        read.append(route)
+        route.fulfill(response=answer, json=summary)
+
+    visitor.page.route(re.compile(f"/flow-runs/{run_id}$"), first_without_loops)
+    page = open_run(visitor, run_id)
+    expect(page.get_by_role("treeitem", name=re.compile(r"^each \d+ of 1,000 .*loop"))).to_be_visible()
+    cancel(server, run_id)
 
 
 def test_a_run_grows_while_it_is_watched(server: RunningServer, visitor: Visitor) -> None:

@@ -109,6 +109,8 @@ export class RunModel {
       const isPartial = (await first).partial;
       if (isPartial) this.showEnds(await first);
       await this.load(isPartial ? undefined : first);
+      // Of loops that have begun since the summary was read, and before the rows were, another one tells.
+      if (!this.hasEnded()) this.take(await get(this.path, this.abort.signal));
       // It may have ended after its rows were read, and before its summary was.
       if (this.hasEnded() && this.goesOn()) await this.load();
       if (!this.hasEnded()) await this.followLive();
