@@ -48,6 +48,8 @@ FILES = $(or $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 2000000
 # The pages of the viewer are tested in the Chromium of the system, a module at a time on each worker.
 BROWSER_TESTS = TMPDIR=$(FILES) $(PY) -m pytest tests/browser -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 HAS_CHROMIUM = $(PY) tests/browser/chromium.py
+# Debian has it where only root's shells look.
+HAS_PGBOUNCER = PATH="$$PATH:/usr/sbin"; command -v pgbouncer >/dev/null
 
 # With it, as images of containers have it, every process that a test starts would compile all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -65,6 +67,7 @@ demo: $(VENV)/server.stamp ## run a real flow and watch it; ARGS="--file my.txt 
 
 test: $(VENV)/compiled.stamp ## run the tests; ARGS="tests/unit -k fold"
 	TMPDIR=$(FILES) $(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(if $(ARGS),,@$(HAS_PGBOUNCER) || echo "pgbouncer was not found: no store was tested through a pooler")
 	$(if $(ARGS),,$(VIEWER_TESTS))
 	$(if $(ARGS),,@if $(HAS_CHROMIUM) 2>/dev/null; then $(BROWSER_TESTS); \
 		else echo "Chromium was not found: the pages of the viewer were not tested"; fi)

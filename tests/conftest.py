@@ -31,10 +31,12 @@ def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_server_is_left() -> Iterator[None]:
-    """The PostgreSQL of the tests, where they have started one, is stopped with the last of them."""
+    """PostgreSQL and the pooler before it, where tests have started them, end with the last test."""
     yield
+    from tests.postgres_pooler import stop_pooler
     from tests.postgres_server import stop_postgres
 
+    stop_pooler()
     stop_postgres()
 
 

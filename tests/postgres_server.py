@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -114,15 +114,20 @@ def postgres_database() -> Iterator[str]:
 
 
 class FolderStore:
-    """A store in the database of a folder, for tests that open stores by folder."""
+    """A store in the database of a folder, for tests that open stores by folder.
 
-    def __init__(self, folder: Path) -> None:
+    `way` makes the address of a way to the same database from its own.
+    """
+
+    def __init__(self, folder: Path, *, way: Callable[[str], str] = str) -> None:
         self._folder = folder
+        self._way = way
         self._store: PostgresStore | None = None
 
     async def __aenter__(self) -> PostgresStore:
         server = await asyncio.to_thread(postgres_server)
-        self._store = PostgresStore(await server.database_of(self._folder), patience_s=5.0)
+        address = self._way(await server.database_of(self._folder))
+        self._store = PostgresStore(address, patience_s=5.0)
         return await self._store.__aenter__()
 
     async def __aexit__(self, *exc: Any) -> None:

@@ -23,6 +23,7 @@
         ├── RunPurged                the run was deleted while it was read
         ├── CommitUncertain          the commit failed: it may have been made or not
         ├── WrongExpectedVersion     another writer appended first, or this one lost its lease
+        ├── WrongStoreAddress        the address of the store is none, or names a file that is not there
         └── PermanentStoreError      the store would refuse the same again
             └── ValueTooLarge        a value is larger than the store can hold
 
@@ -240,6 +241,10 @@ class CommitUncertain(StoreError):
 
 class WrongExpectedVersion(StoreError):
     """The run's log has moved on: another writer appended, or this writer's lease is gone."""
+
+
+class WrongStoreAddress(StoreError):
+    """The address of the store asks for what cannot be, or names a file that cannot be read."""
 
 
 class PermanentStoreError(StoreError):

@@ -9,12 +9,12 @@ from runglass.store.base import Store
 from runglass.store.records import LARGE_RUN_EVENTS, RunRecord
 from tests.conformance.test_imports import import_run
 from tests.conformance.test_removal import purge_all
-from tests.conformance.test_store import STORES, batch, make_run
+from tests.conformance.test_store import ALL_STORES, batch, make_run
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=ALL_STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
+    async with ALL_STORES[request.param](tmp_path) as opened:
         yield opened
 
 

@@ -25,16 +25,16 @@ from runglass.store.records import (
     StepRow,
 )
 from runglass.trace import StepTrace
-from tests.conformance.test_store import STORES, batch, make_run, row
+from tests.conformance.test_store import ALL_STORES, batch, make_run, row
 from tests.records import new_run
 
 SECRET = "sesame"
 RUN: dict[str, Any] = {"execution_id": "r", "at": "2026-01-01T00:00:00.000Z"}
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=ALL_STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
+    async with ALL_STORES[request.param](tmp_path) as opened:
         yield opened
 
 
@@ -119,14 +119,14 @@ async def test_a_checkpoint_that_was_left_goes_too(store: Store) -> None:
     assert await store.request(run.no) is None
 
 
-@pytest.mark.parametrize("store_kind", STORES)
+@pytest.mark.parametrize("store_kind", ALL_STORES)
 async def test_purging_goes_on_after_a_crash_between_two_bites(tmp_path: Path, store_kind: str) -> None:
-    async with STORES[store_kind](tmp_path) as store:
+    async with ALL_STORES[store_kind](tmp_path) as store:
         run = await ended_run(store)
         assert await store.purge_run(run.no)
         assert await store.purge_rows(limit_rows=5, limit_bytes=1000)
         left = await rows_left(store, run.no)
-    async with STORES[store_kind](tmp_path) as store:
+    async with ALL_STORES[store_kind](tmp_path) as store:
         assert await store.run("run-1") is None
         assert await rows_left(store, run.no) == left
         await purge_all(store, limit_rows=5)

@@ -28,6 +28,7 @@ from runglass.store.records import (
     StepRow,
 )
 from runglass.store.sqlite.store import SqliteStore
+from tests.postgres_pooler import pgbouncer_path, pooler
 from tests.postgres_server import FolderStore
 from tests.records import new_run, whole_trace
 
@@ -37,11 +38,16 @@ FILE_STORES: dict[str, Callable[[Path], Any]] = {
 }
 """The stores whose files are their own."""
 STORES = {**FILE_STORES, "postgres": FolderStore}
+POOLED: dict[str, Callable[[Path], Any]] = {
+    "pooler": lambda folder: FolderStore(folder, way=lambda address: pooler().address(address))
+}
+"""PostgreSQL by way of a pooler, where there is one."""
+ALL_STORES = STORES | (POOLED if pgbouncer_path() else {})
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=ALL_STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    async with STORES[request.param](tmp_path) as opened:
+    async with ALL_STORES[request.param](tmp_path) as opened:
         yield opened
 
 
@@ -1100,6 +1106,8 @@ async def test_a_revoked_key_is_still_known_but_marked(store: Store) -> None:
     assert await store.keys(project.id) == [found]
 
 
+# How long it takes is not measured behind a pooler, whose own processor is one for all.
+@pytest.mark.parametrize("store", STORES, indirect=True)
 async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> None:
     run = await make_run(store)
 
@@ -1117,6 +1125,7 @@ async def test_readers_are_not_held_up_by_a_stream_of_writes(store: Store) -> No
     assert (await store.events(run.no, after=199, limit_bytes=100))[0][0] == 200
 
 
+@pytest.mark.parametrize("store", STORES, indirect=True)
 async def test_a_small_row_is_not_found_more_slowly_beside_large_ones(store: Store) -> None:
     """A run may hold megabytes; whoever writes beside it must not read them."""
     first, small, last = [await make_run(store, f"run-{number}") for number in range(3)]

@@ -12,6 +12,7 @@ from nats.errors import Error
 
 from runglass.bus.carrier import CLOSE_S, CONNECT_S, SEND_S, BusAway, Hear, Send
 from runglass.bus_address import NatsAddress
+from runglass.connection_errors import plain_cause
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class NatsCarrier:
             )
 
     def _away(self, error: Exception) -> BusAway:
-        return BusAway(f"{self.name}: {str(error) or type(error).__name__}")
+        return BusAway(f"{self.name}: {plain_cause(error)}")
 
 
 def _tls(address: NatsAddress) -> ssl.SSLContext | None:

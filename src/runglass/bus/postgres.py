@@ -12,6 +12,7 @@ import asyncpg
 
 from runglass.bus.carrier import CLOSE_S, CONNECT_S, SEND_S, BusAway, Hear, Send
 from runglass.bus.wake_up_batch import key_of
+from runglass.connection_errors import plain_cause
 from runglass.store_address import shown_address
 
 _LOST = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -57,7 +58,7 @@ class PostgresCarrier:
         return connection
 
     def _away(self, error: Exception) -> BusAway:
-        return BusAway(f"{self.name}: {str(error) or type(error).__name__}")
+        return BusAway(f"{self.name}: {plain_cause(error)}")
 
 
 async def _close(connection: Any) -> None:

@@ -6,10 +6,12 @@ from runglass.errors import (
     APIConnectionError,
     APITimeoutError,
     AuthenticationError,
+    CommitUncertain,
     FlowNotFoundError,
     PermissionDeniedError,
     RunglassError,
     StoreUnreachable,
+    WrongStoreAddress,
 )
 from runglass.settings import SettingsError
 
@@ -57,7 +59,9 @@ def exit_of(error: RunglassError) -> Exit:
             return Exit.DENIED
         case APIConnectionError() | APITimeoutError() | StoreUnreachable():
             return Exit.UNREACHABLE
-        case UsageError() | SettingsError():
+        case CommitUncertain(__cause__=StoreUnreachable()):
+            return Exit.UNREACHABLE
+        case UsageError() | SettingsError() | WrongStoreAddress():
             return Exit.USAGE
         case _:
             return Exit.FAILED

@@ -15,11 +15,19 @@ from typing import Any, Protocol, TypeVar
 import asyncpg
 
 from runglass.clock import Clock, SharedClock, SystemClock
-from runglass.errors import CommitUncertain, PermanentStoreError, StoreError, StoreUnreachable, ValueTooLarge
+from runglass.connection_errors import plain_cause
+from runglass.errors import (
+    CommitUncertain,
+    PermanentStoreError,
+    StoreError,
+    StoreUnreachable,
+    ValueTooLarge,
+    WrongStoreAddress,
+)
 from runglass.store.overview import PoolUse
 from runglass.store.postgres.prepared_statements import PreparingConnect
 from runglass.store.postgres.server_watch import ServerWatch
-from runglass.store_address import shown_address
+from runglass.store_address import check_files, shown_address
 
 Result = TypeVar("Result")
 
@@ -127,8 +135,9 @@ class Connections:
         self._is_away = False
 
     async def open(self) -> None:
-        """Lets calls connect, each when it needs to. Raises StoreError for an address that is none."""
+        """Lets calls connect, each when it needs to. Raises WrongStoreAddress for an address that is none."""
         try:
+            await asyncio.to_thread(check_files, self._address)
             self._pool = await asyncpg.create_pool(
                 self._address,
                 min_size=0,
@@ -139,7 +148,7 @@ class Connections:
                 reset=_end_transaction,
             )
         except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise self._store_error(error) from error
+            raise self._store_error(error, WrongStoreAddress) from error
 
     async def close(self) -> None:
         """Closes every connection once it is idle."""
@@ -264,6 +273,8 @@ class Connections:
         try:
             async with self._pool.acquire(timeout=self._patience_s) as connection:
                 return await work(connection)
+        except asyncpg.ClientConfigurationError as error:
+            raise self._store_error(error, WrongStoreAddress) from error
         except _LOST as error:
             if self._pool is not None:
                 # The others are lost for the same reason; each is made anew before it is used again.
@@ -275,7 +286,7 @@ class Connections:
             raise self._store_error(error) from error
 
     def _store_error(self, error: Exception, kind: type[StoreError] | None = None) -> StoreError:
-        text = str(error) or type(error).__name__
+        text = str(error) if isinstance(error, asyncpg.PostgresError) else plain_cause(error)
         return (kind or _kind_of(error))(f"the store {self.name!r} cannot be used: {text}")
 
 
