@@ -10,21 +10,16 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
 
 from runglass.clock import Clock, SharedClock, SystemClock
 from runglass.connection_errors import plain_cause
-from runglass.errors import (
-    CommitUncertain,
-    PermanentStoreError,
-    StoreError,
-    StoreUnreachable,
-    ValueTooLarge,
-    WrongStoreAddress,
-)
+from runglass.errors import CommitUncertain, StoreError, StoreUnreachable, WrongStoreAddress
 from runglass.store.overview import PoolUse
+from runglass.store.postgres.driver_errors import LOST, ROLLED_BACK, kind_of
 from runglass.store.postgres.prepared_statements import PreparingConnect
 from runglass.store.postgres.server_watch import ServerWatch
 from runglass.store_address import check_files, shown_address
@@ -38,29 +33,8 @@ STATEMENT_S = 30.0
 PAUSE_S = 0.05
 """Before a lost connection's work is tried again; twice as long each time, up to a second."""
 LONGEST_PAUSE_S = 1.0
-
-_LOST = (
-    # With the time-outs, of which one may be the network's.
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.CrashShutdownError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    # The server has ended the session, and the network has not told yet: nothing can be sent any more.
-    asyncpg.InternalClientError,
-    asyncpg.TooManyConnectionsError,
-    # A primary that has become a standby, or the pooler has not noticed yet.
-    asyncpg.ReadOnlySQLTransactionError,
-)
-_ROLLED_BACK = (
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    # A migration has changed what the statement returns; it is prepared anew the next time.
-    asyncpg.InvalidCachedStatementError,
-)
-"""A transaction that had to give way to another one."""
+ROLLBACK_S = 2.0
+"""A connection on which a transaction cannot be ended for longer is closed."""
 
 
 class Db(Protocol):
@@ -145,7 +119,7 @@ class Connections:
                 connect=PreparingConnect(),
                 init=self.starts.initialize,
                 command_timeout=STATEMENT_S,
-                reset=_end_transaction,
+                reset=_keep_session,
             )
         except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise self._store_error(error, WrongStoreAddress) from error
@@ -272,35 +246,39 @@ class Connections:
             raise StoreError(f"the store {self.name!r} is not open")
         try:
             async with self._pool.acquire(timeout=self._patience_s) as connection:
-                return await work(connection)
+                try:
+                    return await work(connection)
+                except BaseException:
+                    await _end_transaction(connection)
+                    raise
         except asyncpg.ClientConfigurationError as error:
             raise self._store_error(error, WrongStoreAddress) from error
-        except _LOST as error:
+        except LOST as error:
             if self._pool is not None:
                 # The others are lost for the same reason; each is made anew before it is used again.
                 await self._pool.expire_connections()
             raise self._store_error(error, ConnectionLost) from error
-        except _ROLLED_BACK as error:
+        except ROLLED_BACK as error:
             raise self._store_error(error, GaveWay) from error
         except (asyncpg.PostgresError, OverflowError, UnicodeError) as error:
             raise self._store_error(error) from error
 
     def _store_error(self, error: Exception, kind: type[StoreError] | None = None) -> StoreError:
         text = str(error) if isinstance(error, asyncpg.PostgresError) else plain_cause(error)
-        return (kind or _kind_of(error))(f"the store {self.name!r} cannot be used: {text}")
-
-
-def _kind_of(error: Exception) -> type[StoreError]:
-    """Whether the same could ever be stored: a server comes back, a value stays as it is."""
-    match error:
-        case asyncpg.ProgramLimitExceededError():
-            return ValueTooLarge
-        case asyncpg.DataError() | OverflowError() | UnicodeError():
-            return PermanentStoreError
-    return StoreError
+        return (kind or kind_of(error))(f"the store {self.name!r} cannot be used: {text}")
 
 
 async def _end_transaction(connection: Any) -> None:
-    """What is done with a connection that goes back to the pool: no session has anything else to be reset."""
-    if connection.is_in_transaction():
-        await connection.execute("ROLLBACK")
+    """Leaves no transaction on a connection that goes back: asyncpg would end it and log an error."""
+    try:
+        if connection.is_in_transaction():
+            async with asyncio.timeout(ROLLBACK_S):
+                await connection.execute("ROLLBACK")
+    except (*LOST, asyncpg.PostgresError):
+        # One that is closed already has nothing to be asked, nor to be closed.
+        with suppress(asyncpg.InterfaceError):
+            connection.terminate()
+
+
+async def _keep_session(_: Any) -> None:
+    """What is done with a connection that goes back to the pool: no session has anything to be reset."""
