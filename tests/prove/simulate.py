@@ -4,8 +4,9 @@ It decides on flows, durations and failures, on when callers start, resume, canc
 which process, when processes crash (at any moment and around any commit), stop, and sleep until another
 machine has their runs, when the disk is full or gone, when clocks are set back, and which wake-ups are lost,
 late or repeated. One to three engines work on one store, where some may only take calls. After each commit
-the laws of the log are checked (`simulating/laws.py`). To replay a seed that lies: `python -m tests.prove
-simulate --first SEED --seeds 1`.
+the laws of the log are checked, and those of budgets and limits over all engines (`simulating/laws.py`):
+nothing is spent or held beyond a budget, no more runs go on at once than may, and none waits for ever. To
+replay a seed that lies: `python -m tests.prove simulate --first SEED --seeds 1`.
 """
 
 import hashlib

@@ -11,7 +11,7 @@ from runglass.engine.journal.run_spec import RunSpec, Segment, ToolOffer
 from runglass.engine.run_outcome import RunReleased
 from runglass.errors import APIError, StoreError
 from runglass.run_api import CaptureMode
-from tests.prove.simulating.flows import make_flow
+from tests.prove.simulating.flows import make_asking_flow, make_flow
 from tests.prove.simulating.laws import demand
 from tests.prove.simulating.machine import Life
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MODES: tuple[CaptureMode, ...] = ("off", "metadata_only", "redacted", "full")
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("look", "find")]
+TOGETHER = 4
+"""So many runs begin at the same moment in a crowded world."""
 REFUSALS = frozenset({"RUN_NOT_PAUSED", "UNAVAILABLE"})
 ONCE_RESUMED = "INTERNAL_ERROR"
 """The store failed once the next segment of a run was in it: the run goes on."""
@@ -31,7 +33,7 @@ class Callers:
     def __init__(self, world: "World") -> None:
         self.left_paused: set[str] = set()
         self._world = world
-        self._runs = world.chance.randint(1, 5)
+        self._runs = world.chance.randint(1, world.limits.most_started)
         self._labels = 0
         self._all_started = False
         self._started: set[str] = set()
@@ -42,18 +44,21 @@ class Callers:
     async def work(self) -> None:
         """Starts some runs, and looks after them until each has ended or is left paused."""
         world = self._world
+        together = TOGETHER if world.limits.is_crowded else 1
         starts = sorted(world.chance.uniform(0, world.wild_s * 0.7) for _ in range(self._runs))
         looking = asyncio.create_task(self._look_after())
-        for at_s in starts:
-            await asyncio.sleep(max(0.0, at_s - world.loop.time()))
-            await self._start()
+        async with asyncio.TaskGroup() as starting:
+            for at_s in starts:
+                await asyncio.sleep(max(0.0, at_s - world.loop.time()))
+                starts_here = [starting.create_task(self._start()) for _ in range(together)]
+                await asyncio.wait(starts_here)
         self._all_started = True
         await looking
 
     async def _start(self) -> None:
         """Starts a run, at whatever process takes it."""
         world, chance = self._world, self._world.chance
-        flow = make_flow(chance)
+        flow = make_asking_flow(chance) if world.limits.is_crowded else make_flow(chance)
         last = chance.choice((None, None, 0, len(flow.steps) - 1))
         offer = ToolOffer(tools=TOOLS) if chance.random() < 0.4 else None
         segment = Segment(last=last, offer=offer, answers_call=chance.random() < 0.3)
@@ -64,17 +69,18 @@ class Callers:
                 await asyncio.sleep(0.5)
                 continue
             self._labels += 1
+            label = f"r{self._labels}"
             plan = RunSpec(
                 flow=flow,
                 version=0,
-                inputs={"run": f"r{self._labels}"},
+                inputs={"run": label},
                 capture=capture,
                 trigger_type="api",
             )
             life = chance.choice(lives)
             done = life.process.start(self._call(life, plan, segment))
             await asyncio.wait({done}, timeout=5.0)
-            log = world.laws.named(f"r{self._labels}")
+            log = world.laws.named(label)
             if log is not None:
                 world.readers.follow(log)
                 return
@@ -83,7 +89,7 @@ class Callers:
     async def _call(self, life: Life, plan: RunSpec, segment: Segment) -> None:
         assert life.engine is not None
         try:
-            started = await life.engine.start(self._world.record, plan, segment)
+            started = await life.engine.start(self._world.flow_to_run(), plan, segment)
         except APIError as error:
             code = error.code
             self._world.tell(lambda: demand(code in REFUSALS, f"a run is refused: {code}"))

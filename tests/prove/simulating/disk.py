@@ -6,17 +6,20 @@ die, and the disk may refuse. Whoever watches hears of each commit before anybod
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypeVar
+from uuid import UUID
 
 from msgspec.structs import replace
 
 from runglass.errors import StoreError
-from runglass.store.records import Append
+from runglass.store.process_records import NO_LIMITS
+from runglass.store.records import Append, RunRecord
 from runglass.store.sqlite.append import write_append
+from runglass.store.sqlite.budgets import Hold
 from runglass.store.sqlite.connections import Connections, Work
 from runglass.store.sqlite.migrations import migrate_sqlite
 from runglass.store.sqlite.store import SqliteStore
@@ -31,8 +34,17 @@ Mood = Literal["well", "full", "tight", "gone", "moody", "mute"]
 A mute one takes appends and says that it did not, as when the connection to a database breaks in a commit.
 """
 TIGHT_BYTES = 500
+SLOW_S = (0.05, 0.1, 0.3)
+"""How long an append takes where they are slow."""
 
-Fault = Literal["writers with an old fence", "checkpoints that are lost", "steps that are not stored"]
+Fault = Literal[
+    "writers with an old fence",
+    "checkpoints that are lost",
+    "steps that are not stored",
+    "budgets that each process counts alone",
+    "claims that are not limited",
+    "a flow that is passed over",
+]
 """What a store that does not keep its word lets through; for a control that this would be seen."""
 
 
@@ -72,7 +84,10 @@ class Disk:
         self.fault = fault
         self.chance = chance
         self.watch = watch
+        self.appends_slowly = False
         self.commits = 0
+        self.holds: dict[UUID, Hold] = {}
+        """Parts of budgets that are held: like a table, what a process has written outlives it."""
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.connection.deserialize(_empty())
 
@@ -138,7 +153,9 @@ class Inline(Connections):
         future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append(WorkItem(work, loop, future))
         if len(self._waiting) == 1:
-            loop.call_later(self._delay_s(), self._commit_all)
+            is_slow = self.disk.appends_slowly and isinstance(work, Appending)
+            delay_s = self.disk.chance.choice(SLOW_S) if is_slow else self._delay_s()
+            loop.call_later(delay_s, self._commit_all)
         return await future
 
     async def read(self, work: Work[Result]) -> Result:
@@ -201,9 +218,35 @@ class Store(SqliteStore):
         self._db = connections
         self._fault = connections.disk.fault
         self._process = connections.process
+        if self._fault != "budgets that each process counts alone":
+            self._holds = connections.disk.holds
 
     async def append(self, batch: Append) -> None:
         await self._db.write(Appending(batch, self._fault))
+
+    async def claim_runs(
+        self,
+        owner: str,
+        *,
+        now: str,
+        limit: int,
+        project_id: int | None = None,
+        most_each: int | None = None,
+        most_of_flows: Mapping[str, int] = NO_LIMITS,
+    ) -> list[RunRecord]:
+        match self._fault:
+            case "claims that are not limited":
+                most_each, most_of_flows = None, NO_LIMITS
+            case "a flow that is passed over" if most_of_flows:
+                most_of_flows = dict.fromkeys(most_of_flows, 0)
+        return await super().claim_runs(
+            owner,
+            now=now,
+            limit=limit,
+            project_id=project_id,
+            most_each=most_each,
+            most_of_flows=most_of_flows,
+        )
 
     async def end_lease(self, owner: str | None) -> None:
         await super().end_lease(owner)

@@ -6,7 +6,7 @@ and a chance, too: `items 3 0.1`, `maybe 0.0`. What these mean is the business o
 
 import hashlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -31,14 +31,23 @@ UNKNOWN = "{{ nowhere }}"
 PROMPT = "{{ initial.run }} asks"
 
 
+LEAVES = ("code", "code", "code", "wait", "passthrough", "llm")
+
+
 def make_flow(chance: Random) -> Flow:
     """A flow with every kind of step, some of which may fail."""
-    return Flow(slug="simulated", steps=_Maker(chance).steps(chance.choice([0, 1, 2, 2, 3]), ()))
+    return Flow(slug="simulated", steps=_Maker(chance, LEAVES).steps(chance.choice([0, 1, 2, 2, 3]), ()))
+
+
+def make_asking_flow(chance: Random) -> Flow:
+    """A flow that asks models from its first step on, some of them at the same time."""
+    return Flow(slug="simulated", steps=_Maker(chance, ("llm",)).steps(chance.choice([0, 0, 1]), ()))
 
 
 class _Maker:
-    def __init__(self, chance: Random) -> None:
+    def __init__(self, chance: Random, leaves: Sequence[str]) -> None:
         self._chance = chance
+        self._leaves = leaves
         self._ids = (f"s{number}" for number in itertools.count(1))
         self._fails = chance.choice([0.0, 0.05, 0.2])
 
@@ -82,7 +91,7 @@ class _Maker:
             "retry": self._retry(),
             "timeout_ms": chance.choice([None, None, 500, 3000]),
         }
-        kind = chance.choice(["code", "code", "code", "wait", "passthrough", "llm"])
+        kind = chance.choice(self._leaves)
         if kind == "code":
             return CodeStep(code=f"{common['id']} {self._fails}", **common)
         if kind == "llm":

@@ -5,6 +5,7 @@ that. When something happens, and why, is not known here.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from itertools import pairwise
@@ -33,6 +34,7 @@ from runglass.store.records import Append
 from runglass.trace import StepTrace
 from tests.fakes import CRASH_RETRIES
 from tests.prove.simulating.flows import Told, result_of
+from tests.prove.simulating.limits import Limits
 from tests.prove.simulating.virtual import Process
 from tests.prove.simulating.walk import Pass
 
@@ -212,15 +214,17 @@ def _firsts(rows: Sequence[Any]) -> list[Any]:
 
 
 class Laws:
-    """The laws for one database; `watch` hears of each commit.
+    """The laws for one database, with these limits; `watch` hears of each commit.
 
     `on_takeover` hears of each process that has just lost a run to another one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.most_at_once = 0
+        """How many runs of a project with a limit went on at once."""
         self.logs: dict[int, Log] = {}
         self.late_effects = 0
-        self.budgeted = False
         self.db: sqlite3.Connection | None = None
         self.on_takeover: Callable[[Process], None] = lambda _: None
 
@@ -238,6 +242,10 @@ class Laws:
         for run_no in dict.fromkeys(batch.run_no for batch in appends):
             self.logs[run_no].check_stored(self.db)
         self._see_claims(self.db, process)
+        if self._limits.budget_usd is not None:
+            self._check_budgets(self.db)
+        if self._limits.are_of_runs:
+            self._check_limits(self.db)
 
     def _see_claims(self, db: sqlite3.Connection, process: Process) -> None:
         for no, run_id, fence in db.execute("SELECT no, id, fence FROM run ORDER BY no"):
@@ -245,13 +253,36 @@ class Laws:
             if log is None:
                 request = db.execute("SELECT request FROM run_request WHERE run_no = ?", (no,)).fetchone()[0]
                 begun = msgspec.json.decode(request, type=SegmentSpec)
-                log = self.logs[no] = Log(no, run_id, begun, budgeted=self.budgeted)
+                log = self.logs[no] = Log(no, run_id, begun, budgeted=self._limits.budget_usd is not None)
                 log.fence, log.holder = fence, process
             elif fence != log.fence:
                 before = log.holder
                 log.claim(fence, process)
                 if before is not None and before is not process:
                     self.on_takeover(before)
+
+    def _check_budgets(self, db: sqlite3.Connection) -> None:
+        """No call costs more than was held for it here, so a budget is never passed."""
+        for budget, spent, reserved in db.execute("SELECT budget_usd, spent_usd, reserved_usd FROM project"):
+            if budget is not None:
+                promised = Decimal(spent) + Decimal(reserved)
+                demand(promised <= Decimal(budget), f"{promised} dollars of {budget} are spent or held")
+
+    def _check_limits(self, db: sqlite3.Connection) -> None:
+        """Who has a run goes on with it, or is gone and will be followed by another one."""
+        begun = db.execute(
+            "SELECT project.id, 'acme/' || project.name || '/' || slug, count(*) FROM run"
+            " JOIN project ON project.id = run.project_id JOIN flow ON flow.id = flow_id"
+            " WHERE owner IS NOT NULL AND run.status IN ('pending', 'running', 'paused') GROUP BY 1, 2"
+        ).fetchall()
+        of_projects: Counter[int] = Counter()
+        for project_id, path, count in begun:
+            of_projects[project_id] += count
+            most = self._limits.of_flows.get(path)
+            demand(most is None or count <= most, f"{count} runs of {path} go on at once, and {most} may")
+        most, at_once = self._limits.of_project, max(of_projects.values(), default=0)
+        demand(most is None or at_once <= most, f"{at_once} runs of a project go on at once, and {most} may")
+        self.most_at_once = max(self.most_at_once, at_once)
 
     def effect(self, label: str, address: Address, process: Process) -> None:
         """Something was done for a step. Raises AssertionError if the log says that it has ended well."""

@@ -1,6 +1,7 @@
 """A machine of the simulation, and the processes that live and die on it, one after another."""
 
 import asyncio
+import math
 from contextvars import Context
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,8 @@ class Life:
                 crash_retries=CRASH_RETRIES,
                 lease_s=LEASE_S,
                 max_concurrent_runs=chance.choice((1, 2, 1000)),
+                max_concurrent_runs_per_project=world.limits.of_project or math.inf,
+                max_concurrent_runs_per_flow=world.limits.of_flows,
                 shares_store=not world.alone,
                 executes=self._executes,
             ) as engine:
@@ -134,6 +137,9 @@ class Life:
             group.create_task(engine.run_forever())
             if engine.shares_store:
                 group.create_task(engine.watch_requests())
+            if self._world.limits.are_of_runs:
+                # What others have ended makes room, of which no wake-up tells.
+                group.create_task(engine.watch_work())
 
     def _end(self, main: "asyncio.Task[None]") -> None:
         if self.over.is_set():

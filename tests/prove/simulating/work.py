@@ -29,7 +29,8 @@ Effect = Callable[[str, Address], None]
 """Hears in which run, by the name in its inputs, and for which step and iteration something was done."""
 
 PRICE = Price(input_per_mtok=Decimal("0.15"), output_per_mtok=Decimal("0.6"))
-REJECTED_USD = Decimal("0.000123")
+REJECTED_USD = Decimal("0.00000123")
+"""Less than is reserved for any call."""
 
 
 class SimulatedSandbox(Sandbox):

@@ -17,6 +17,7 @@ from tests.prove.simulating.callers import Callers
 from tests.prove.simulating.disk import Disk, Fault, Inline, Mood, Store
 from tests.prove.simulating.flows import make_flow
 from tests.prove.simulating.laws import Laws, demand
+from tests.prove.simulating.limits import BUDGET_USD, PROJECTS, SLUGS, make_limits
 from tests.prove.simulating.machine import Life, Machine
 from tests.prove.simulating.readers import Readers
 from tests.prove.simulating.virtual import Process, VirtualLoop
@@ -24,8 +25,7 @@ from tests.prove.simulating.wires import Wires
 
 CALM_S = 3600.0
 """How long runs may take once nothing happens to them any more; the longest flow takes some minutes."""
-BUDGET_USD = Decimal("0.00001")
-"""A few answers of a model."""
+RAISES_PER_MINUTE = 10.0
 NAPS_SHARE, NAPS_PER_MINUTE = 0.1, 20.0
 MOODS: tuple[Mood, ...] = ("full", "full", "tight", "gone", "moody", "mute")
 
@@ -51,15 +51,18 @@ class World:
         self.chance = Random(seed)
         self.loop = loop
         self.seen: Counter[str] = Counter()
-        self.laws = Laws()
+        count = engines or self.chance.choice((1, 2, 2, 3))
+        self.limits = make_limits(seed, engines=count)
+        self.laws = Laws(self.limits)
         self.disk = Disk(self.chance, self.laws.watch, fault)
+        # Between the decision about a part of a budget and its event others then decide as well.
+        self.disk.appends_slowly = self.limits.is_crowded
         self.laws.db = self.disk.connection
         self.laws.on_takeover = self._tell_loser
         self.lie: asyncio.Future[None] = loop.create_future()
         self.calm = False
         self.closing = False
         self.wires = Wires(loop, self.chance, self.seen)
-        count = engines or self.chance.choice((1, 2, 2, 3))
         self.machines = [Machine(self, number) for number in range(count)]
         self.callers = Callers(self)
         self.readers = Readers(self)
@@ -69,6 +72,9 @@ class World:
             name: self.chance.choice((0.0, 0.0, 2.0, 10.0))
             for name in ("crash", "stop", "sleep", "disk", "clock", "budget")
         }
+        if self.limits.is_crowded:
+            self._weather["budget"] = RAISES_PER_MINUTE
+        self._flows: list[FlowRecord] = []
         self._naps = naps or self.chance.random() < NAPS_SHARE
         if self._naps:
             self._weather["sleep"] = NAPS_PER_MINUTE
@@ -97,6 +103,9 @@ class World:
         self.seen["virtual seconds"] = round(self.loop.time())
         self.seen["events"] = sum(len(log.events) for log in self.laws.logs.values())
         self.seen["commits"] = self.disk.commits
+        if self.limits.are_of_runs:
+            self.seen["engines: worlds with limits"] += 1
+            self.seen[f"engines: worlds with limits, and at most {self.laws.most_at_once} runs at once"] += 1
         self.seen["trouble: late effects"] = self.laws.late_effects
         for log in self.laws.logs.values():
             self.seen[f"runs: {log.status}"] += 1
@@ -148,14 +157,20 @@ class World:
         outside = Process("outside")
         connections = Inline(self.disk, outside, dies_in=None, dies_before=False, die=lambda: None)
         async with Store(connections) as store:
-            project = await store.ensure_project("acme", "demo")
             source = make_flow(Random(0)).encode()
-            if self.chance.random() < 0.2:
-                await store.set_budget(project.id, BUDGET_USD)
-                self.laws.budgeted = True
-            self.record: FlowRecord = await store.put_draft(
-                project.id, "simulated", name=None, capture=None, source=source
-            )
+            for name in PROJECTS if self.limits.are_of_runs else PROJECTS[:1]:
+                project = await store.ensure_project("acme", name)
+                await store.set_budget(project.id, self.limits.budget_usd)
+                for slug in SLUGS if self.limits.are_of_runs else SLUGS[:1]:
+                    self._flows.append(
+                        await store.put_draft(project.id, slug, name=None, capture=None, source=source)
+                    )
+
+    def flow_to_run(self) -> FlowRecord:
+        """Where there are limits most runs are of the flow that has one."""
+        if len(self._flows) == 1 or self.chance.random() < 0.5:
+            return self._flows[0]
+        return self.chance.choice(self._flows)
 
     async def _happen(self, name: str, often: float) -> None:
         while True:

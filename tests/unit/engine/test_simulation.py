@@ -26,6 +26,18 @@ def test_a_store_that_does_not_keep_its_word_is_found_out(fault: Fault) -> None:
         [live(seed, fault=fault) for seed in range(20)]
 
 
+@pytest.mark.parametrize(
+    ("fault", "lie"),
+    [
+        ("budgets that each process counts alone", "dollars of .* are spent or held"),
+        ("claims that are not limited", "runs of .* go on at once, and . may"),
+    ],
+)
+def test_a_limit_over_all_processes_that_each_takes_for_its_own_is_found_out(fault: Fault, lie: str) -> None:
+    with pytest.raises(AssertionError, match=lie):
+        [live(seed, fault=fault) for seed in range(20)]
+
+
 @pytest.mark.parametrize(("engines", "first"), [(2, 40), (3, 0)])
 def test_a_store_that_ignores_the_fence_is_found_out(engines: int, first: int) -> None:
     """In one of eighty worlds at the latest; the first of them is about where it was found last."""

@@ -7,7 +7,6 @@ runs the flows of a store, and else the store does.
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -134,12 +133,13 @@ class SharedBudgets(Budgets):
 
     @asynccontextmanager
     async def reserved(self, run: RunRecord, usd: Decimal) -> AsyncIterator[None]:
-        hold, until_s = uuid4(), time.monotonic() + HELD_S
+        now_s = asyncio.get_running_loop().time
+        hold, until_s = uuid4(), now_s() + HELD_S
         while True:
             decision = await self._store.hold_budget(hold, run, usd)
             if decision.has_room_for(usd):
                 break
-            if not decision.held_usd or time.monotonic() > until_s:
+            if not decision.held_usd or now_s() > until_s:
                 assert decision.project is not None
                 raise BudgetExceeded(_refusal(decision.project, usd))
             # What others hold is stored in a moment, or given back; until then some of it counts twice.

@@ -16,7 +16,9 @@ from runglass.store.sqlite.catalog import PROJECT
 from runglass.store.sqlite.connections import Connections
 
 
-class _Hold(NamedTuple):
+class Hold(NamedTuple):
+    """A part of a budget that is held for a run."""
+
     run: RunRecord
     usd: Decimal
 
@@ -25,7 +27,7 @@ class Budgets:
     """The part of the store that decides who gets a part of a budget."""
 
     _db: Connections
-    _holds: dict[uuid.UUID, _Hold]
+    _holds: dict[uuid.UUID, Hold]
 
     async def hold_budget(self, hold: uuid.UUID, run: RunRecord, usd: Decimal) -> BudgetDecision:
         def work(db: sqlite3.Connection) -> BudgetDecision:
@@ -39,7 +41,7 @@ class Budgets:
             row = db.execute(f"{PROJECT} WHERE id = ?", (run.project_id,)).fetchone()
             decision = BudgetDecision(None if row is None else project_of(row), held)
             if decision.has_room_for(usd):
-                self._holds[hold] = _Hold(run, usd)
+                self._holds[hold] = Hold(run, usd)
             return decision
 
         return await self._db.write(work)
