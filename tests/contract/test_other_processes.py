@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -243,6 +243,41 @@ def test_a_call_that_is_sent_to_two_servers_at_once_resumes_its_run_once(
             pool.map(lambda client: client.post(path, json=body, headers=headers), (http, other, http, other))
         )
     assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("kind", ["execute", "step"])
+def test_a_call_whose_server_is_slow_to_resume_the_run_is_not_made_by_another_one(
+    machines: Machines,
+    http: httpx2.Client,
+    other: httpx2.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.setattr("runglass.server.services.idempotency.NOTED_S", 60.0)
+    waiting = paused_for_tools(http)
+    body, headers = resumption(waiting, results_of(waiting)), {"Idempotency-Key": str(uuid4())}
+    if kind == "step":
+        del body["pausedAtStep"]
+    path = f"/seq/acme/demo/talk/{kind}"
+    engine = machines.other.runtime.engine
+    resume, is_noted, may_go_on = engine.resume, threading.Event(), threading.Event()
+
+    async def resume_slowly(*arguments: Any, **more: Any) -> Any:
+        is_noted.set()
+        await asyncio.to_thread(may_go_on.wait, REACHED_S)
+        return await resume(*arguments, **more)
+
+    monkeypatch.setattr(engine, "resume", resume_slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(other.post, path, json=body, headers=headers)
+        assert is_noted.wait(REACHED_S)
+        second = pool.submit(http.post, path, json=body, headers=headers)
+        # By then it would have resumed the run, if it took the call for one that nobody makes.
+        wait({second}, timeout=0.3)
+        may_go_on.set()
+        answers = [first.result(REACHED_S), second.result(REACHED_S)]
+    assert [answer.status_code for answer in answers] == [200, 200]
     assert len({answer.text for answer in answers}) == 1
 
 

@@ -45,6 +45,9 @@ REST_EVENTS = TERMINAL_EVENTS | PAUSE_EVENTS
 AGAIN_S = 0.5
 """How soon a database that is away is asked again."""
 
+NOTED_S, LOOK_S = 2.0, 0.05
+"""So long another server may take from noting a call to resuming its run, and so often that is looked for."""
+
 NO_ANSWERS = frozenset({"UNAVAILABLE", "INTERNAL_ERROR", "UNAUTHENTICATED"})
 """Codes of errors that are not the outcome of a call, and so are not kept."""
 
@@ -172,8 +175,11 @@ async def resuming_call(
     Raises DuplicateIdempotencyKey where another server resumes the run for the same call at this moment.
     """
     store, is_own = runtime_of(request).store, False
+    noted = None if call is None else await store.call(project.id, call.key)
+    if noted is not None and not await _stays_unmade(request, noted):
+        raise DuplicateIdempotencyKey(f"the call {noted.key!r} is made elsewhere")
     # One that a server noted before it crashed; this block makes it then.
-    was_noted = call is not None and await store.call(project.id, call.key) is not None
+    was_noted = noted is not None
 
     async def note(run: RunRecord) -> None:
         nonlocal is_own
@@ -202,6 +208,17 @@ async def earlier_call(
         message = f"something else was asked under the Idempotency-Key {call.key!r}; use a new one"
         raise api_error("IDEMPOTENCY_MISMATCH", message, execution_id=before.run_id)
     return before
+
+
+async def _stays_unmade(request: ApiRequest, call: IdempotencyRecord) -> bool:
+    """Whether a call that has been noted does not resume its run: its server is gone, and not only slow."""
+    now_s = asyncio.get_running_loop().time
+    until_s = now_s() + (NOTED_S if runtime_of(request).engine.shares_store else 0.0)
+    while await _never_resumed(request, call):
+        if now_s() >= until_s:
+            return True
+        await asyncio.sleep(LOOK_S)
+    return False
 
 
 async def _never_resumed(request: ApiRequest, call: IdempotencyRecord) -> bool:
