@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
 from tests.prove.simulating.disk import Fault
+from tests.prove.simulating.limits import Limits
 from tests.prove.simulating.virtual import VirtualLoop
 from tests.prove.simulating.world import World
 
@@ -27,10 +28,17 @@ class Lived(NamedTuple):
     digest: str
 
 
-def live(seed: int, *, fault: Fault | None = None, engines: int | None = None, naps: bool = False) -> Lived:
+def live(
+    seed: int,
+    *,
+    fault: Fault | None = None,
+    engines: int | None = None,
+    naps: bool = False,
+    limits: Limits | None = None,
+) -> Lived:
     """Lives through the world of a seed, on a store with a fault or none. Raises AssertionError for a lie.
 
-    `engines` and `naps` are as in `World`.
+    `engines`, `naps` and `limits` are as in `World`.
     """
     numbers = itertools.count(1)
 
@@ -38,12 +46,12 @@ def live(seed: int, *, fault: Fault | None = None, engines: int | None = None, n
         return f"id-{next(numbers):04d}"
 
     with (
-        patch("runglass.engine.engine.uuid7", next_id),
+        patch("runglass.engine.run_ids.RunIds.next", lambda _: next_id()),
         patch("runglass.store.sqlite.catalog.uuid7", next_id),
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         loop = cast(VirtualLoop, runner.get_loop())
-        world = World(seed, loop, fault=fault, engines=engines, naps=naps)
+        world = World(seed, loop, fault=fault, engines=engines, naps=naps, limits=limits)
         runner.get_loop().set_exception_handler(_Troubles(world).take)
         try:
             with _heard(world):

@@ -17,7 +17,7 @@ from tests.prove.simulating.callers import Callers
 from tests.prove.simulating.disk import Disk, Fault, Inline, Mood, Store
 from tests.prove.simulating.flows import make_flow
 from tests.prove.simulating.laws import Laws, demand
-from tests.prove.simulating.limits import BUDGET_USD, PROJECTS, SLUGS, make_limits
+from tests.prove.simulating.limits import BUDGET_USD, PROJECTS, SLUGS, Limits, make_limits
 from tests.prove.simulating.machine import Life, Machine
 from tests.prove.simulating.readers import Readers
 from tests.prove.simulating.virtual import Process, VirtualLoop
@@ -35,8 +35,8 @@ _REDACTOR = Redactor()
 class World:
     """Everything of one seed, and what happened in it, counted by name in `seen`.
 
-    `engines` is how many there are, where the seed does not decide that; with `naps` they often sleep until
-    others have their runs.
+    `engines` is how many there are, and `limits` those that they share, where the seed does not decide that;
+    with `naps` they often sleep until others have their runs.
     """
 
     def __init__(
@@ -47,12 +47,13 @@ class World:
         fault: Fault | None = None,
         engines: int | None = None,
         naps: bool = False,
+        limits: Limits | None = None,
     ) -> None:
         self.chance = Random(seed)
         self.loop = loop
         self.seen: Counter[str] = Counter()
         count = engines or self.chance.choice((1, 2, 2, 3))
-        self.limits = make_limits(seed, engines=count)
+        self.limits = limits or make_limits(seed, engines=count)
         self.laws = Laws(self.limits)
         self.disk = Disk(self.chance, self.laws.watch, fault)
         # Between the decision about a part of a budget and its event others then decide as well.

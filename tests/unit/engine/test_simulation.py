@@ -4,6 +4,7 @@ import pytest
 
 from tests.prove.simulate import simulate
 from tests.prove.simulating.disk import Fault
+from tests.prove.simulating.limits import BUDGET_USD, Limits
 from tests.prove.simulating.seed import live
 
 SEEDS = 30
@@ -27,15 +28,21 @@ def test_a_store_that_does_not_keep_its_word_is_found_out(fault: Fault) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "lie"),
+    ("fault", "limits", "lie"),
     [
-        ("budgets that each process counts alone", "dollars of .* are spent or held"),
-        ("claims that are not limited", "runs of .* go on at once, and . may"),
+        (
+            "budgets that each process counts alone",
+            Limits(budget_usd=BUDGET_USD, is_crowded=True),
+            "dollars of .* are spent or held",
+        ),
+        ("claims that are not limited", Limits(of_project=1), "runs of .* go on at once, and 1 may"),
     ],
 )
-def test_a_limit_over_all_processes_that_each_takes_for_its_own_is_found_out(fault: Fault, lie: str) -> None:
+def test_a_limit_over_all_processes_that_each_takes_for_its_own_is_found_out(
+    fault: Fault, limits: Limits, lie: str
+) -> None:
     with pytest.raises(AssertionError, match=lie):
-        [live(seed, fault=fault) for seed in range(20)]
+        [live(seed, fault=fault, engines=2, limits=limits) for seed in range(80)]
 
 
 @pytest.mark.parametrize(("engines", "first"), [(2, 40), (3, 0)])
