@@ -134,7 +134,8 @@ def test_the_runs_of_a_query_stay_until_those_of_the_next_have_come(runs: Runs, 
     held: list[Route] = []
     page.route("**/api/v1/flow-runs?*", lambda route: held.append(route))
     query_field(visitor).fill("status:failed")
-    visitor.keys("Enter")
+    with page.expect_request("**/api/v1/flow-runs?*"):
+        visitor.keys("Enter")
     expect(page.locator(".scroller")).to_have_attribute("aria-busy", "true")
     expect(page.locator("tbody tr")).to_have_count(len(runs))
     held[0].continue_()
