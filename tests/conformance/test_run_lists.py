@@ -31,7 +31,7 @@ FIRST_MS = round((NOW - timedelta(days=2)).timestamp() * 1000)
 KINDS = [kind for kind in STORES if kind != "sqlite-full"]
 """Not both of the stores on SQLite: how they sync their file is nothing that a reader of it could see."""
 RUNS = 80
-APART_MS = 2_000_000
+APART_MS = 2_150_000
 SESSIONS = [str(uuid.UUID(int=number, version=4)) for number in range(3)]
 WORDS = ["refund", 'the "50%_off" ticket', "Grüße"]
 

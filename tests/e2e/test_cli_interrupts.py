@@ -24,8 +24,20 @@ sys.exit(main())
 """What the installed script does, telling when it begins: what comes before is Python's own."""
 
 
+TELLING = 'File "<string>", line 5, in <module>\nKeyboardInterrupt\n'
+"""How the script ends where it had told, on its fifth line, and a busy machine had not let it go on."""
+
+
 def interrupted(after_s: float, *arguments: str, cwd: Path) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command that is interrupted so long after it has begun."""
+    for _ in range(10):
+        code, shown, said = _interrupted(after_s, *arguments, cwd=cwd)
+        if not said.endswith(TELLING):
+            break
+    return code, shown, said
+
+
+def _interrupted(after_s: float, *arguments: str, cwd: Path) -> tuple[int, str, str]:
     process = subprocess.Popen(
         [sys.executable, "-c", WRAPPED.format(""), *arguments],
         cwd=cwd,

@@ -108,7 +108,7 @@ CALLS: dict[str, Call] = {
         known.ended.no, None, limit_rows=99, limit_bytes=1 << 20
     ),
 }
-STATEMENTS = {"append": "append_batches(", "create_run": "create_run("}
+STATEMENTS = {"append": "append_batches(", "create_run": "create_runs("}
 """Those that are one statement, and no transaction of several."""
 
 UNLIKE = {
