@@ -30,11 +30,10 @@ TELLING = 'File "<string>", line 5, in <module>\nKeyboardInterrupt\n'
 
 def interrupted(after_s: float, *arguments: str, cwd: Path) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command that is interrupted so long after it has begun."""
-    for _ in range(10):
-        code, shown, said = _interrupted(after_s, *arguments, cwd=cwd)
-        if not said.endswith(TELLING):
-            break
-    return code, shown, said
+    tries = 10
+    while (ended := _interrupted(after_s, *arguments, cwd=cwd))[2].endswith(TELLING) and tries:
+        tries -= 1
+    return ended
 
 
 def _interrupted(after_s: float, *arguments: str, cwd: Path) -> tuple[int, str, str]:
