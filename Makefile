@@ -40,8 +40,8 @@ define VIEWER_TYPES
 		./node_modules/.bin/tsc && ./node_modules/.bin/tsc --project tsconfig.tests.json; fi
 endef
 
-# Tests wait now and then, for half of their time: with two workers on each processor others go on meanwhile.
-WORKERS = $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
+# Tests wait now and then: with three workers on two processors others go on meanwhile. Four make tests of time limits fail.
+WORKERS = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 # Their files are in memory, where it has room: no test is about a disk's flushes, and stores wait for each.
 FILES = $(or $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 2000000 { print "/dev/shm" }'),$(TMPDIR),/tmp)
 

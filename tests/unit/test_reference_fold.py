@@ -55,7 +55,7 @@ def test_both_folds_agree_on_every_log() -> None:
     """Every known type of event is met, and a type that nobody knows changes nothing."""
     met: set[str] = set()
 
-    @examples(100, of=400)
+    @examples(200, of=400)
     @given(events=run_logs())
     def check(events: list[JsonObject]) -> None:
         for event in events:
