@@ -117,14 +117,30 @@ async def events(machine: Machine, run_id: str) -> list[tuple[int, bytes]]:
     return await machine.house.store.events(run.no, after=0, limit_bytes=1 << 20)
 
 
-async def test_a_segment_of_which_the_store_has_less_is_cut_off_and_goes_on_from_there(
-    machine: Machine, caplog: pytest.LogCaptureFixture
-) -> None:
+async def going_run(machine: Machine) -> str:
+    """A run that had three events when the store was copied, and has gone on since."""
     run_id = (await start(machine.house, FIRST + HOLD)).id
     await follow(machine.house, run_id, until=3)
     await machine.keep()
     machine.gate.set()
     await follow(machine.house, run_id, until=7)
+    return run_id
+
+
+async def ended_run(machine: Machine) -> str:
+    """A run that had three events when the store was copied, and has ended since."""
+    started = await start(machine.house, FIRST)
+    await follow(machine.house, started.id, until=3)
+    await machine.keep()
+    machine.gate.set()
+    await started.outcome()
+    return started.id
+
+
+async def test_a_segment_of_which_the_store_has_less_is_cut_off_and_goes_on_from_there(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_id = await going_run(machine)
     before = await events(machine, run_id)
     counted = dict(measured.setback_runs)
     await machine.go_back()
@@ -141,28 +157,20 @@ async def test_a_segment_of_which_the_store_has_less_is_cut_off_and_goes_on_from
 
 
 async def test_a_run_that_had_ended_and_goes_on_again_is_taken_up(machine: Machine) -> None:
-    started = await start(machine.house, FIRST)
-    await follow(machine.house, started.id, until=3)
-    await machine.keep()
-    machine.gate.set()
-    await started.outcome()
+    run_id = await ended_run(machine)
     await machine.go_back()
     # Twice: it might have been created a moment ago.
     await machine.house.engine.keep_lease()
-    assert not machine.house.engine.is_active(started.id)
+    assert not machine.house.engine.is_active(run_id)
     await machine.house.engine.keep_lease()
-    await follow(machine.house, started.id)
-    run = await machine.house.store.run(started.id)
+    await follow(machine.house, run_id)
+    run = await machine.house.store.run(run_id)
     assert run is not None
     assert run.status == "completed"
 
 
 async def test_a_run_whose_append_is_refused_is_let_go_and_still_cancelled(machine: Machine) -> None:
-    run_id = (await start(machine.house, FIRST + HOLD)).id
-    await follow(machine.house, run_id, until=3)
-    await machine.keep()
-    machine.gate.set()
-    await follow(machine.house, run_id, until=7)
+    run_id = await going_run(machine)
     await machine.go_back()
     assert machine.house.engine.cancel(run_id, reason="enough")
     await machine.house.engine.join(run_id)
@@ -190,16 +198,6 @@ async def test_a_run_of_another_process_is_left_to_it(machine: Machine, tmp_path
     assert not machine.house.engine.is_active(run_id)
     assert machine.house.engine.orphaned == 0
     assert await machine.head(run_id) == run.head
-
-
-async def ended_run(machine: Machine) -> str:
-    """A run that had three events when the store was copied, and has ended since."""
-    started = await start(machine.house, FIRST)
-    await follow(machine.house, started.id, until=3)
-    await machine.keep()
-    machine.gate.set()
-    await started.outcome()
-    return started.id
 
 
 async def test_a_run_that_another_process_has_taken_elsewhere_has_gone_back_however_long_it_is(
@@ -285,11 +283,7 @@ async def test_a_loss_that_could_not_be_noted_is_looked_for_again(
 async def test_the_trace_says_with_the_attempt_that_was_cut_off_what_was_lost(
     machine: Machine, had: int | None, told: str
 ) -> None:
-    run_id = (await start(machine.house, FIRST + HOLD)).id
-    await follow(machine.house, run_id, until=3)
-    await machine.keep()
-    machine.gate.set()
-    await follow(machine.house, run_id, until=7)
+    run_id = await going_run(machine)
     await machine.go_back()
     machine.store.noted = [
         Setback(run_id, 1, 9, 12, "2026-03-01T00:00:00.000Z"),
