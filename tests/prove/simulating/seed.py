@@ -48,6 +48,9 @@ def live(
     with (
         patch("runglass.engine.run_ids.RunIds.next", lambda _: next_id()),
         patch("runglass.store.sqlite.catalog.uuid7", next_id),
+        # Turns of large work belong to an event loop, which processes share here: one that is killed would
+        # keep its turn for ever. And they go by the real time.
+        patch("runglass.engine.scheduling.pacing.others_are_active", lambda _: False),
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         loop = cast(VirtualLoop, runner.get_loop())
