@@ -5,7 +5,6 @@ that is missed is a line of the table and no error.
 """
 
 import importlib
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from bench.sizes import LONG, TINY, Sizes
 from bench.stage import Stage
 from bench.table import as_json, terminal_table, write_page
 from runglass.errors import RunglassError
+from tests.process_guard import stand_guard
 
 FIGURES = (
     "decode_trace",
@@ -78,8 +78,6 @@ def bench(
     if not names and (reason := obstacle()) is not None:
         progress.print(f"{IN_A_BROWSER}: left out. {reason}")
         chosen = tuple(name for name in FIGURES if name != IN_A_BROWSER)
-    # Ended like this, it still stops its servers and removes its data.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sizes = TINY if tiny else LONG if long else Sizes()
     began_s = time.monotonic()
     before = machine()
@@ -115,4 +113,5 @@ def _measured(name: str, stage: Stage) -> Iterator[Row | Failed]:
 
 
 if __name__ == "__main__":
+    stand_guard()
     bench()

@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 
 from runglass.cli.command_group import CommandGroup
+from tests.process_guard import stand_guard
 
 PROOFS = (
     "laws",
@@ -161,4 +162,5 @@ def prove(name: str, **options: object) -> None:
 
 
 if __name__ == "__main__":
+    stand_guard()
     everything()

@@ -76,6 +76,9 @@ class KilledServer:
             server.kill()
             assert process.stdin is not None
             process.stdin.close()
+            if not server._warm.is_set():
+                # It still imports, and has forked none.
+                process.kill()
             await process.wait()
             await listening
 

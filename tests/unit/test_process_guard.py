@@ -1,0 +1,122 @@
+"""Nothing that a guarded command has started outlives it, however it ends."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 30.0
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is found below a process")
+
+COMMAND = """
+import os, signal, subprocess, sys, time
+from tests import process_guard
+process_guard.GRACE_S = {grace_s}
+process_guard.stand_guard()
+# Independent of everybody, and deaf, as a database server may be that is stopped.
+deaf = "import time, signal as s; s.signal(s.SIGTERM, s.SIG_IGN); print(1, flush=True); time.sleep(600)"
+if {starts}:
+    line = ["sh", "-c", "setsid " + sys.executable + ' -c "$0" &', deaf]
+    subprocess.Popen(line, stdout=subprocess.PIPE).stdout.readline()
+ready = False
+while True:
+    try:
+        if not ready:
+            ready = True
+            print("ready", flush=True)
+        {then}
+    except KeyboardInterrupt:
+        print("told", flush=True)
+        {at_end}
+"""
+
+
+class Guarded:
+    """A command that has started another process, which has its standard error as well."""
+
+    def __init__(
+        self,
+        *,
+        then: str = "time.sleep(600)",
+        at_end: str = "sys.exit(5)",
+        grace_s: float = 20.0,
+        starts: bool = True,
+    ) -> None:
+        code = COMMAND.format(then=then, at_end=at_end, grace_s=grace_s, starts=starts)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def end(self) -> tuple[int, str]:
+        """The exit code, and what was said until nobody was left who could say something."""
+        said, _ = self.process.communicate(timeout=LIMIT_S)
+        return self.process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_end_ends_in_order_and_what_it_started_is_killed(
+    number: signal.Signals,
+) -> None:
+    guarded = Guarded()
+    # `make` passes on what `timeout` has sent to all of its group.
+    guarded.process.send_signal(number)
+    guarded.process.send_signal(number)
+    assert guarded.end() == (128 + number, "told\n")
+
+
+def test_a_command_that_does_not_end_is_killed_after_a_moment() -> None:
+    guarded = Guarded(at_end="continue", grace_s=0.3)
+    guarded.process.terminate()
+    assert guarded.end() == (143, "told\n")
+
+
+@pytest.mark.parametrize(
+    ("then", "code"),
+    [
+        ("sys.exit(3)", 3),
+        ("sys.exit(0)", 0),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137),
+    ],
+)
+def test_a_command_that_ends_by_itself_has_its_own_code_and_leaves_nothing(then: str, code: int) -> None:
+    guarded = Guarded(then=then)
+    assert guarded.end() == (code, "")
+
+
+def test_a_command_whose_guard_is_killed_is_told_to_end() -> None:
+    guarded = Guarded(starts=False)
+    guarded.process.kill()
+    assert guarded.end() == (-signal.SIGKILL, "told\n")
+
+
+def test_what_was_ignored_before_is_ignored_on() -> None:
+    code = (
+        "import os, signal; from tests.process_guard import stand_guard;"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); stand_guard();"
+        "os.kill(os.getppid(), signal.SIGHUP); print('goes on')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=LIMIT_S, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"goes on\n")
+
+
+def test_a_proof_is_guarded() -> None:
+    command = [sys.executable, "-m", "tests.prove", "simulate", "--seeds", "100000"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as proof:
+        assert proof.stdout is not None
+        assert proof.stdout.readline().startswith("prove simulate")
+        proof.terminate()
+        proof.communicate(timeout=LIMIT_S)
+        assert proof.returncode == 143
