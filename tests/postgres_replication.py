@@ -24,6 +24,7 @@ T = TypeVar("T")
 SYSTEM_USER = "pgserver"
 """Who the wheel lets PostgreSQL run as, where the tests run as root."""
 LIMIT_S = 60.0
+_WAL_WRITER = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'"
 
 
 class OwnServer:
@@ -57,6 +58,12 @@ class OwnServer:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(LIMIT_S)
 
+    def crash_in_place(self) -> None:
+        """Kills one process of the server, which then ends all others, recovers and goes on by itself."""
+        ((writer,),) = self.execute(_WAL_WRITER)
+        os.kill(writer, signal.SIGKILL)
+        until(lambda: self._answers() and self.execute(_WAL_WRITER) not in ([], [(writer,)]))
+
     def execute(self, *statements: str, database: str = "postgres") -> list[Any]:
         """Runs statements as the superuser; the rows of the last one."""
         return run_apart(self._execute(statements, database))
@@ -80,7 +87,7 @@ class OwnServer:
         assert self._process.poll() is None, (self.folder.parent / f"{self.folder.name}.log").read_text()
         try:
             self.execute("SELECT 1")
-        except (OSError, asyncpg.PostgresError, TimeoutError):
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         return True
 

@@ -66,3 +66,16 @@ async def test_a_connection_that_the_server_ends_in_a_transaction_is_told_as_the
     with pytest.raises(CommitUncertain, match="terminating connection due to administrator command"):
         await connections.repeat(ended, patience_s=0.0)
     assert await connections.read(lambda db: db.fetchval("SELECT 1")) == 1
+
+
+async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(tmp_path: Path) -> None:
+    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+    opened = Connections(f"{address}&default_transaction_isolation=repeatable%20read")
+    await opened.open()
+    try:
+        shown = "SHOW transaction_isolation"
+        assert await opened.write(lambda db: db.fetchval(shown)) == "read committed"
+        assert await opened.read(lambda db: db.fetchval(shown)) == "read committed"
+        assert await opened.read_at_one_moment(lambda db: db.fetchval(shown)) == "repeatable read"
+    finally:
+        await opened.close()

@@ -226,3 +226,21 @@ async def test_an_address_that_nobody_answers_is_told_without_its_password(tmp_p
     with pytest.raises(StoreError, match="'postgresql:///runs' cannot be used") as refused:
         await store.__aenter__()
     assert "secret" not in str(refused.value)
+
+
+async def test_a_database_that_cannot_hold_every_text_is_refused_and_left_as_it_is(
+    server: PostgresServer,
+) -> None:
+    name = "runglass_latin"
+    made = f"CREATE DATABASE {name} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    await server.execute(f"DROP DATABASE IF EXISTS {name}", made)
+    try:
+        with pytest.raises(StoreError, match="has the encoding LATIN1, which lacks most characters"):
+            await PostgresStore(server.address(name)).__aenter__()
+        connection = await asyncpg.connect(server.address(name))
+        try:
+            assert await connection.fetchval("SELECT to_regclass('schema_migration')") is None
+        finally:
+            await connection.close()
+    finally:
+        await server.drop_database(name)

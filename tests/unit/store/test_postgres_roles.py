@@ -1,7 +1,10 @@
 """One role migrates the database, and another one, which may make no tables, serves it."""
 
 import asyncio
+import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -70,3 +73,82 @@ async def test_such_a_role_goes_on_beside_a_migration_where_it_has_rights_to_wha
     finally:
         await server.drop_database(NEW)
         await server.execute("DROP ROLE serving")
+
+
+class Served(NamedTuple):
+    """A database that the role `serving` may serve, and the same address by that role."""
+
+    by_serving: str
+    database: str
+
+    async def execute(self, *statements: str) -> None:
+        """Runs statements as the owner of the tables."""
+        await (await asyncio.to_thread(postgres_server)).execute(*statements, database=self.database)
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    server = await asyncio.to_thread(postgres_server)
+    parts = urlsplit(await server.database_of(tmp_path))
+    database = parts.path.removeprefix("/")
+    await server.execute(*MAKE_ROLE)
+    try:
+        await server.execute(*GRANTS, *DEFAULTS, database=database)
+        by_serving = parts._replace(netloc=parts.netloc.replace("postgres", "serving", 1)).geturl()
+        yield Served(by_serving, database)
+    finally:
+        await server.execute("DROP OWNED BY serving", database=database)
+        await server.execute("DROP ROLE serving")
+
+
+async def test_such_a_role_deletes_the_rows_of_a_month_that_it_may_not_drop(served: Served) -> None:
+    # Runs are made as they were three months ago, in partitions of that time.
+    await served.execute(
+        "ALTER FUNCTION month_of RENAME TO true_month_of",
+        "CREATE FUNCTION month_of(at timestamptz) RETURNS bigint LANGUAGE sql"
+        " AS 'SELECT true_month_of(at) - 3'",
+        "SELECT make_months(2)",
+    )
+    async with PostgresStore(served.by_serving) as store:
+        run = await make_run(store)
+        await store.append(batch(run, 0, b"secret", status="completed", ended_at="2026"))
+        await served.execute("DROP FUNCTION month_of", "ALTER FUNCTION true_month_of RENAME TO month_of")
+        assert await store.purge_run(run.no)
+        while await store.purge_rows(limit_rows=9, limit_bytes=1 << 20):
+            pass
+        left = await store._db.read(lambda db: db.fetchval("SELECT count(*) FROM event"))
+        assert left == 0
+
+
+async def test_such_a_role_goes_on_while_partitions_of_months_ahead_are_missing(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    await served.execute(*await _drops(served, first=1))
+    async with PostgresStore(served.by_serving) as store:
+        run = await make_run(store)
+        await store.append(batch(run, 0, b"1"))
+        assert "let their owner run `runglass migrate`" in caplog.text
+        caplog.clear()
+        for _ in range(2):
+            assert not await store.compact(limit_bytes=1 << 20)
+        assert len(caplog.records) == 1, "it is told once"
+    await served.execute(*await _drops(served, first=0))
+    with pytest.raises(StoreError, match="this month has no partitions yet: the role may make no tables"):
+        await PostgresStore(served.by_serving).__aenter__()
+
+
+async def _drops(served: Served, *, first: int) -> list[str]:
+    """Statements that drop the partitions of months from this one and so many later."""
+    connections = Connections((await asyncio.to_thread(postgres_server)).address(served.database))
+    await connections.open()
+    try:
+        rows = await connections.read(
+            lambda db: db.fetch(
+                "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r' AND right(relname, 7) >="
+                f" to_char(now() AT TIME ZONE 'UTC' + interval '{first} months', 'YYYY_MM')"
+            )
+        )
+    finally:
+        await connections.close()
+    return [f"DROP TABLE {name}" for (name,) in rows]

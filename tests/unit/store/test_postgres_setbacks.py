@@ -9,6 +9,7 @@ import pytest
 from runglass.admin_api import Actor
 from runglass.store.postgres.store import PostgresStore
 from tests.conformance.test_store import batch, make_run
+from tests.postgres_replication import own_server
 from tests.postgres_server import PostgresServer, postgres_server
 
 BY_HAND = Actor(kind="cli", name="ann")
@@ -20,7 +21,7 @@ class Replaced:
     def __init__(self, store: PostgresStore, server: PostgresServer, database: str) -> None:
         self.store = store
         self._server = server
-        self._database = database
+        self.database = database
 
     async def start_anew(self) -> None:
         """From now on the start of the server is one that nobody has noticed yet; then somebody does."""
@@ -31,7 +32,7 @@ class Replaced:
         )
 
     async def execute(self, *statements: str) -> None:
-        await self._server.execute(*statements, database=self._database)
+        await self._server.execute(*statements, database=self.database)
 
     async def actions(self, project_id: int) -> list[tuple[str, str, dict[str, object]]]:
         entries = await self.store.audit(project_id, limit=10)
@@ -104,3 +105,18 @@ async def test_nothing_is_said_of_a_run_once_it_is_deleted(replaced: Replaced) -
     await store.append(batch(run, 1, b"2", status="completed"))
     assert await store.purge_run(run.no)
     assert await store.setbacks(run.id) == []
+
+
+async def test_a_crash_after_which_the_server_goes_on_by_itself_is_a_start(replaced: Replaced) -> None:
+    with own_server() as server:
+        server.start()
+        async with PostgresStore(server.address(replaced.database)) as store:
+            run = await make_run(store)
+            await store.append(batch(run, 0, b"1", b"2"))
+            started = server.execute("SELECT pg_postmaster_start_time()")
+            server.crash_in_place()
+            later = await make_run(store, "later")
+            assert started == server.execute("SELECT pg_postmaster_start_time()")
+            assert store.generation == 1
+            assert later.no >= run.no + 1_000_000, "no lost run shares its number with a new one"
+            assert [(each.head, each.had) for each in await store.setbacks(run.id)] == [(2, None)]

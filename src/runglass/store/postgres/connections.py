@@ -185,8 +185,10 @@ class Connections:
         results: list[Result] = []
 
         async def transaction(db: Db) -> None:
-            # Compiling a claim takes longer than claiming, and a pooler lets no session keep settings.
-            await db.execute("BEGIN; SET LOCAL jit = off")
+            # Compiling a claim takes longer than claiming, and a pooler lets no session keep settings. What
+            # is decided behind a lock is read there; in REPEATABLE READ, which a role may prefer, it would be
+            # seen as it was before.
+            await db.execute("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL jit = off")
             results.append(await work(db))
             # One message, so that the mark takes no round trip of its own.
             await db.execute(f"INSERT INTO commit_mark (id, is_committed) VALUES ('{mark}', true); COMMIT")

@@ -7,6 +7,7 @@ table that a migration changes, but not behind one that waits for it itself.
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -16,7 +17,10 @@ from typing import NamedTuple
 import asyncpg
 
 from runglass.errors import StoreError
+from runglass.failure_log import FailureLog
 from runglass.store.postgres.connections import Connections, Db
+
+log = logging.getLogger(__name__)
 
 LOCK = 5_242_880_717
 """The advisory lock of migrations and partitions. Transactions hold it: a pooler lets no session do so."""
@@ -33,6 +37,9 @@ BUSY_PAUSE_S = 1.0
 """Before it is tried again, so that the others get on."""
 BUSY_S = 60.0
 """So long it is tried again."""
+
+ENCODINGS = "UTF8", "SQL_ASCII"
+"""Those of databases that take any text."""
 
 LEASES_TELL = 12
 """The migration from which on leases say what the programs of their processes know."""
@@ -64,9 +71,15 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
     """Brings the database to the schema of the `known` migrations, and makes partitions.
 
     Safe while other processes do the same. Raises StoreError for a database of a version that is too new,
-    where a process lives that a migration would break, and where others keep a table for so long that none
-    gets it.
+    where a process lives that a migration would break, where others keep a table for so long that none
+    gets it, and for a database that cannot hold any text.
     """
+    encoding = await connections.read(lambda db: db.fetchval("SELECT current_setting('server_encoding')"))
+    if encoding not in ENCODINGS:
+        raise StoreError(
+            f"the database {connections.name!r} has the encoding {encoding}, which lacks most characters;"
+            " make it with ENCODING 'UTF8' TEMPLATE template0"
+        )
 
     async def next_one(db: Db) -> bool:
         """Applies one migration; False if there is none to apply."""
@@ -125,7 +138,7 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
                 " tables without a pause; nothing is half done, so end long transactions, such as that of"
                 " pg_dump, and try it again"
             )
-    await make_months(connections)
+    await make_months(connections, months_ahead())
 
 
 async def _require_none_alive(db: Db, database: str, migration: Migration) -> None:
@@ -143,11 +156,43 @@ async def _require_none_alive(db: Db, database: str, migration: Migration) -> No
         )
 
 
-async def make_months(connections: Connections) -> None:
-    """Makes the partitions of this month and of those ahead, where they are missing."""
+def months_ahead() -> FailureLog:
+    """Tells where the partitions of months ahead cannot be made."""
+    return FailureLog(log, "making the partitions of the months ahead failed")
 
+
+async def make_months(connections: Connections, ahead: FailureLog) -> None:
+    """Makes the partitions of this month and of those ahead, where they are missing.
+
+    Where the role may make no tables, `ahead` is told of those that are missing. Raises StoreError where this
+    month is among them.
+    """
+    try:
+        await _make_months(connections, MONTHS_AHEAD)
+        ahead.worked()
+    except _NotAllowed as error:
+        try:
+            await _make_months(connections, 0)
+        except _NotAllowed as without:
+            raise StoreError(f"this month has no partitions yet: {without}") from without
+        ahead.failed(error)
+
+
+class _NotAllowed(StoreError):
+    """The role may not make the tables."""
+
+
+async def _make_months(connections: Connections, ahead: int) -> None:
     async def work(db: Db) -> None:
         await db.execute(f"SELECT pg_advisory_xact_lock({LOCK})", timeout=MIGRATION_S)
-        await db.execute(f"SELECT make_months({MONTHS_AHEAD})")
+        await db.execute(f"SELECT make_months({ahead})")
 
-    await connections.write(work)
+    try:
+        await connections.write(work)
+    except StoreError as error:
+        if not isinstance(error.__cause__, asyncpg.InsufficientPrivilegeError):
+            raise
+        raise _NotAllowed(
+            f"the role may make no tables in {connections.name!r} ({error.__cause__}); let their owner run"
+            " `runglass migrate`"
+        ) from error

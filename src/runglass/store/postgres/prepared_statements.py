@@ -12,10 +12,11 @@ import asyncpg
 STATEMENTS = 100
 """Most statements that a connection keeps prepared."""
 # Planned each time for the values at hand, as if not prepared: some projects have few runs, others many. No
-# statement goes on for so long that it would be worth compiling.
+# statement goes on for so long that it would be worth compiling. By an isolation that the role prefers,
+# appends to one run at the same time would be refused, and made again.
 _OWN_SESSION = (
-    "SELECT set_config('plan_cache_mode', 'force_custom_plan', false), set_config('jit', 'off', false)"
-    " WHERE pg_backend_pid() = {}"
+    "SELECT set_config('plan_cache_mode', 'force_custom_plan', false), set_config('jit', 'off', false),"
+    " set_config('default_transaction_isolation', 'read committed', false) WHERE pg_backend_pid() = {}"
 )
 
 

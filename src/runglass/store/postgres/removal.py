@@ -9,6 +9,7 @@ from typing import Any
 
 from runglass.admin_api import SERVER, Actor
 from runglass.content import strip_error, strip_summary
+from runglass.failure_log import FailureLog
 from runglass.store.postgres.audit import change_project, note_change
 from runglass.store.postgres.connections import Connections, Db
 from runglass.store.postgres.migrations import make_months
@@ -22,6 +23,7 @@ class Removal:
     """The part of the store that removes runs and their content."""
 
     _db: Connections
+    _months_ahead: FailureLog
 
     async def set_retention(self, project_id: int, retention: Retention, *, by: Actor = SERVER) -> None:
         columns = {"retention_days": retention.days, "content_retention_days": retention.content_days}
@@ -120,7 +122,7 @@ class Removal:
             await db.execute("DELETE FROM commit_mark WHERE made_at < now() - interval '1 day'")
 
         await self._db.write(work)
-        await make_months(self._db)
+        await make_months(self._db, self._months_ahead)
         return False
 
 

@@ -24,7 +24,7 @@ from runglass.store.postgres.expiry import Expiry
 from runglass.store.postgres.imports import Imports
 from runglass.store.postgres.kept_outlines import KeptOutlines
 from runglass.store.postgres.leases import Leases
-from runglass.store.postgres.migrations import migrate_postgres, migrations
+from runglass.store.postgres.migrations import migrate_postgres, migrations, months_ahead
 from runglass.store.postgres.overview import Overview
 from runglass.store.postgres.removal import Removal
 from runglass.store.postgres.run_creation import RunCreation
@@ -70,6 +70,7 @@ class PostgresStore(
         self._owner = None
         self._importing = set()
         self._holder = uuid.uuid4()
+        self._months_ahead = months_ahead()
 
     async def __aenter__(self) -> Self:
         await self._db.open()
