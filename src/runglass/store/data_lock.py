@@ -10,6 +10,9 @@ from runglass.errors import RunglassError
 from runglass.settings import SettingsError
 from runglass.store.data_folder import make_folder
 
+LEAVING_S = 2.0
+"""How long a killed process may keep its lock: one that it had just begun has the lock, too, for a moment."""
+
 
 class DataInUse(RunglassError):
     """Another process runs flows on the same data folder."""
@@ -17,10 +20,13 @@ class DataInUse(RunglassError):
 
 @contextmanager
 def exclusive(database: Path) -> Iterator[None]:
-    """No other process runs flows on this database until the block ends. Raises DataInUse, SettingsError."""
+    """No other process runs flows on this database until the block ends.
+
+    Waits up to `LEAVING_S` seconds for one that is going away. Raises DataInUse, SettingsError.
+    """
     # A lock of the operating system: it is gone when its process is, however that ended.
     path = database.with_name(database.name + ".lock")
-    lock = FileLock(path, mode=0o600, blocking=False, thread_local=False)
+    lock = FileLock(path, mode=0o600, timeout=LEAVING_S, thread_local=False)
     try:
         make_folder(database.parent)
         lock.acquire()
