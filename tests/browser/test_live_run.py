@@ -6,6 +6,16 @@ from runglass.testing import RunningServer
 from tests.browser.visitor import Visitor
 from tests.contract.wire import ENDLESS, cancel, start
 
+ASKS = """
+slug: asks
+steps:
+  - id: rounds
+    type: loop
+    over: list(range(500))
+    steps:
+      - {id: rest, type: wait, ms: 100}
+      - {id: ask, type: llm, model: echo, prompt: one two three}
+"""
 COUNT_FRAMES = """() => {
     const { prototype } = CanvasRenderingContext2D;
     const clearRect = prototype.clearRect;
@@ -31,4 +41,16 @@ def test_a_run_is_painted_while_somebody_looks_and_no_longer(server: RunningServ
     page.evaluate("window.frames_painted = 0")
     page.clock.run_for(1000)
     assert page.evaluate("frames_painted") == 0
+    cancel(server, run_id)
+
+
+def test_tokens_add_up_while_somebody_looks(server: RunningServer, visitor: Visitor) -> None:
+    server.push(ASKS)
+    run_id = start(server, "asks")
+    page = visitor.open(f"/runs/{run_id}")
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
+    tokens = page.get_by_title("tokens in and out, all attempts")
+    first = tokens.inner_text()
+    expect(tokens).not_to_have_text(first)
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
     cancel(server, run_id)

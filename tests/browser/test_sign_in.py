@@ -8,6 +8,8 @@ from runglass.testing import RunningServer
 from tests.browser.demo_runs import Runs
 from tests.browser.visitor import Visitor
 
+NO_MORE = "The server knows this sign-in no more"
+
 
 def type_key(page: Page, key: str) -> None:
     page.get_by_label("API key").fill(key)
@@ -81,6 +83,7 @@ def test_who_signs_out_is_out(visitor: Visitor) -> None:
     page = visitor.open("/")
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("API key")).to_be_visible()
+    expect(page.get_by_text(NO_MORE)).to_have_count(0)
     page.go_back()
     page = visitor.open("/")
     expect(page.get_by_label("API key")).to_be_visible()
@@ -94,4 +97,7 @@ def test_a_revoked_key_ends_what_is_shown(server: RunningServer, stranger: Visit
     expect(page.locator("tbody tr").first).to_be_visible()
     revoke(server, key)
     expect(page.get_by_label("API key")).to_be_visible()
+    expect(page.get_by_text(NO_MORE)).to_be_visible()
     assert page.locator("tbody tr").count() == 0
+    type_key(page, server.key)
+    expect(page.locator("tbody tr").first).to_be_visible()

@@ -9,6 +9,9 @@ const API = "/api/v1";
  * @type {import("../vendor/signals.js").Signal<Identity|null|undefined>} */
 export const me = signal(undefined);
 
+/** Whether the server has ended the sign-in of who was signed in here. */
+export const wasSignedOut = signal(false);
+
 /** What the server answered in place of what was asked for. */
 export class ApiError extends Error {
   /** @param {number} status @param {string} code @param {string} message @param {object} [detail] */
@@ -48,7 +51,10 @@ export async function get(path, abort) {
 async function failureOf(answer) {
   const body = await answer.json().catch(() => ({}));
   const detail = body.detail ?? {};
-  if (answer.status === 401) me.value = null;
+  if (answer.status === 401) {
+    if (me.value) wasSignedOut.value = true;
+    me.value = null;
+  }
   return new ApiError(
     answer.status, detail.code ?? "INTERNAL_ERROR", detail.message ?? `The server answered ${answer.status}.`, detail,
   );
@@ -67,10 +73,12 @@ export async function identify() {
 export async function signIn(key) {
   await request("/viewer/session", { method: "POST", headers: { Authorization: `Bearer ${key.trim()}` } });
   await identify();
+  wasSignedOut.value = false;
 }
 
 /** Signs out. */
 export async function signOut() {
   await request("/viewer/session", { method: "DELETE" });
   me.value = null;
+  wasSignedOut.value = false;
 }

@@ -20,6 +20,8 @@ const STRIP = 1200;
 /** Buckets of the strip of the whole run. */
 const AGAIN_MS = 1000;
 /** How often the outline is read anew at most, where events tell of what is not in it. */
+const TOTALS_MS = 1000;
+/** How often the summary is read anew at most, while models are asked. */
 
 export class RunModel {
   /** @param {string} id */
@@ -47,6 +49,8 @@ export class RunModel {
     this.lastMost = null;
     /** The timer of the next refresh. @type {ReturnType<typeof setTimeout>|undefined} */
     this.due = undefined;
+    /** The timer of the next summary. @type {ReturnType<typeof setTimeout>|undefined} */
+    this.totalsDue = undefined;
     /** Where following has led, and what was open before. */
     this.followed = { row: -1, chosen: new Map(), shown: new Set() };
     this.rows = new Rows();
@@ -216,6 +220,7 @@ export class RunModel {
         }
         if (again && !ended && Date.now() - again < AGAIN_MS) setTimeout(() => { if (again) takeAgain().catch(() => {}); }, AGAIN_MS);
         if (ended || frames.some((frame) => /run_started|step_paused|step_resumed/.test(frame.event))) this.readSummary(ended);
+        else if (frames.some((frame) => frame.event === "step_model_call")) this.readTotalsSoon();
         this.refreshSoon();
         return ended;
       },
@@ -237,10 +242,23 @@ export class RunModel {
     this.said.set(key, event.eventType === "step_started" ? "" : (this.said.get(key) ?? "… ") + event.text);
   }
 
+  /** Reads the tokens and the cost anew, which the server alone adds up exactly. Where that fails, what is shown stays
+   * until the next model call. */
+  readTotalsSoon() {
+    this.totalsDue ??= setTimeout(async () => {
+      const run = await get(this.path, this.abort.signal).catch(() => null);
+      this.totalsDue = undefined;
+      // The summary of its end may have overtaken this one.
+      if (run && !this.hasEnded()) this.take(run);
+    }, TOTALS_MS);
+  }
+
   /** @param {boolean} ended */
   async readSummary(ended) {
     try {
-      this.take(await get(this.path, this.abort.signal));
+      const run = await get(this.path, this.abort.signal);
+      // One that was asked for before the end may come after it.
+      if (ended || !this.hasEnded()) this.take(run);
       if (ended) this.refresh();
     } catch (error) {
       const isUnreachable = error instanceof ApiError && error.status === 0;
