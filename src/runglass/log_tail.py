@@ -2,7 +2,8 @@
 
 The tails of one run share their reading: one task listens, reads what is new and keeps the latest of it for
 all. The task listens before it reads, so no commit between the two is missed, and a lost wake-up costs one
-poll interval. A tail that falls behind reads the store, the only source of events. Knows nothing of HTTP.
+poll interval. A tail that falls behind reads the store, the only source of events. A page may be handed to
+tails that wait without waking them. Knows nothing of HTTP.
 """
 
 import asyncio
@@ -47,6 +48,10 @@ class Page(tuple[tuple[int, bytes], ...]):
     def types(self) -> frozenset[str]:
         """The types of its events, found once for all tails that share it."""
         return frozenset(event_type_of(data) for _, data in self)
+
+
+Take: TypeAlias = Callable[[Page], bool]
+"""Takes a page at once; or returns False, or raises ValueError, and has done nothing."""
 
 
 class Tails:
@@ -98,14 +103,27 @@ class Tails:
         after: int = 0,
         until: Collection[str] = (),
         idle_s: float | None = None,
+        take: Take | None = None,
     ) -> AsyncGenerator[Page, None]:
         """Pages of the events after seq `after`, up to the run's last one or the first of a type in `until`.
 
         An empty page says that nothing has come for `idle_s` seconds. Ends without a page if the run ends at
         `after` or before. Raises StoreError.
+
+        While the next page is waited for, what comes is first offered to `take`, and not yielded if that
+        takes it; the last page is always yielded. Where a run has many tails, waking each takes most time.
         """
         ends = TERMINAL_EVENTS.union(until)
-        async with aclosing(self._pages(run, after, idle_s)) as pages:
+
+        def take_before_end(page: Page) -> bool:
+            try:
+                return take is not None and ends.isdisjoint(page.types) and take(page)
+            except ValueError:
+                # An event that cannot be read: the tail that is woken for it tells its reader.
+                return False
+
+        cursor = TailCursor(after, idle_s=idle_s, take=take_before_end)
+        async with aclosing(self._pages(run, cursor)) as pages:
             async for page in pages:
                 if ends.isdisjoint(page.types):
                     yield page
@@ -114,17 +132,17 @@ class Tails:
                 yield page if end == len(page) else Page(page[:end])
                 return
 
-    async def _pages(self, run: RunRecord, after: int, idle_s: float | None) -> AsyncGenerator[Page, None]:
-        known = min(after, run.head)
-        while after < run.head:
-            page = await self._read(run, after)
-            after = known = page[-1][0]
+    async def _pages(self, run: RunRecord, place: TailCursor[Page]) -> AsyncGenerator[Page, None]:
+        known = min(place.after, run.head)
+        while place.after < run.head:
+            page = await self._read(run, place.after)
+            place.after = known = page[-1][0]
             yield page
         if run.ended:
             return
         # The record says that the run has not ended at its head, and the pages read since had no end. So the
         # end comes after `known`, and the log alone tells.
-        async with self._place(run, after, known) as (window, place):
+        async with self._window(run, place, known) as window:
             while True:
                 if window.reading.done():
                     window.reading.result()
@@ -135,22 +153,19 @@ class Tails:
                     yield page
                 elif window.reading.done():
                     return
-                elif not await place.grown(idle_s):
+                elif not await place.grown():
                     yield page
 
     @asynccontextmanager
-    async def _place(
-        self, run: RunRecord, after: int, known: int
-    ) -> "AsyncIterator[tuple[_Window, TailCursor]]":
-        """A place in the run's window. The first tail opens the window at `known`, the last one closes it."""
+    async def _window(self, run: RunRecord, place: TailCursor[Page], known: int) -> "AsyncIterator[_Window]":
+        """The run's window, with the place in it: the first tail opens it at `known`, the last closes it."""
         window = self._windows.get(run.no)
         if window is None or window.reading.done():
             window = _Window(self._store, self._bus, run, start=known, poll_s=self._poll_s)
             self._windows[run.no] = window
-        place = TailCursor(after)
         window.places.add(place)
         try:
-            yield window, place
+            yield window
         finally:
             window.places.remove(place)
             place.leave()
@@ -203,12 +218,12 @@ class _Window:
 
     def __init__(self, store: Store, bus: Bus, run: RunRecord, *, start: int, poll_s: float) -> None:
         self.start = start
-        self.places: set[TailCursor] = set()
+        self.places: set[TailCursor[Page]] = set()
         self._rows: list[tuple[int, bytes]] = []
         self.held_bytes = 0
         self._pages: dict[int, Page] = {}
         self.reading = asyncio.create_task(self._read_on(store, bus, run, poll_s))
-        self.reading.add_done_callback(lambda _: self._tell())
+        self.reading.add_done_callback(lambda _: self._wake())
 
     @property
     def head(self) -> int:
@@ -279,11 +294,20 @@ class _Window:
         self._rows += rows
         self.held_bytes += size
         self._pages.clear()
-        self._tell()
-
-    def _tell(self) -> None:
         for place in self.places:
-            place.tell()
+            if not self._is_handed_to(place):
+                place.wake()
+
+    def _is_handed_to(self, place: TailCursor[Page]) -> bool:
+        """Whether the tail, which waits, has taken all that is new for it."""
+        if place.after < self.start:
+            return False
+        page = self.page(place.after)
+        return bool(page) and page[-1][0] == self.head and place.offer(page, page[-1][0])
+
+    def _wake(self) -> None:
+        for place in self.places:
+            place.wake()
 
 
 def _retrieve_exception(task: "asyncio.Task[Page] | asyncio.Task[None]") -> None:

@@ -1,26 +1,36 @@
 """Where one tail stands in a log, and its wait for more. Knows nothing of the log and of other tails."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Page = TypeVar("Page")
 
 
-class TailCursor:
-    """How far a tail has come: `after` is the seq of the last event that it was given."""
+class TailCursor(Generic[Page]):
+    """How far a tail has come: `after` is the seq of the last event that it was given.
 
-    __slots__ = ("_growth", "_idle_at_s", "_timer", "after")
+    While it waits, `take` may be given a page in place of waking it; it says whether it has taken that. The
+    tail is silent once it has been given nothing for `idle_s` seconds of a wait.
+    """
 
-    def __init__(self, after: int) -> None:
+    __slots__ = ("_growth", "_idle_at_s", "_idle_s", "_take", "_timer", "after")
+
+    def __init__(self, after: int, *, idle_s: float | None, take: Callable[[Page], bool]) -> None:
         self.after = after
+        self._idle_s = idle_s
+        self._take = take
         self._growth: asyncio.Future[bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle_at_s = 0.0
 
-    async def grown(self, idle_s: float | None) -> bool:
-        """Waits for more events, or for the end of reading; False if neither has come after `idle_s`."""
+    async def grown(self) -> bool:
+        """Waits for events that are not taken, or for the end of reading; False where the tail is silent."""
         loop = asyncio.get_running_loop()
         self._growth = loop.create_future()
-        if idle_s is not None:
+        if self._idle_s is not None:
             # One timer for many waits: a new one for each took a third of the time of a tail.
-            self._idle_at_s = loop.time() + idle_s
+            self._idle_at_s = loop.time() + self._idle_s
             if self._timer is None:
                 self._timer = loop.call_at(self._idle_at_s, self._look)
         try:
@@ -28,7 +38,16 @@ class TailCursor:
         finally:
             self._growth = None
 
-    def tell(self) -> None:
+    def offer(self, page: Page, last: int) -> bool:
+        """Whether the tail waits for the page, whose last seq is `last`, and has taken it."""
+        if self._growth is None or self._growth.done() or not self._take(page):
+            return False
+        self.after = last
+        if self._idle_s is not None:
+            self._idle_at_s = asyncio.get_running_loop().time() + self._idle_s
+        return True
+
+    def wake(self) -> None:
         """Ends the wait, if there is one: there is more, or nothing more will come."""
         if self._growth is not None and not self._growth.done():
             self._growth.set_result(True)

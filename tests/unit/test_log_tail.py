@@ -326,9 +326,16 @@ async def test_silence_is_told_by_empty_pages(tmp_path: Path) -> None:
         assert store.reads <= 2
 
 
+@pytest.mark.parametrize("takes", [False, True])
 async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, takes: bool
 ) -> None:
+    taken = asyncio.Queue[Page]()
+
+    def take(page: Page) -> bool:
+        taken.put_nowait(page)
+        return True
+
     loop, bus, later_s = asyncio.get_running_loop(), MemoryBus(), 0.0
     true_time, call_at, timers = loop.time, loop.call_at, 0
 
@@ -341,14 +348,17 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
     monkeypatch.setattr(loop, "call_at", noting)
     async with asyncio.timeout(9_999), opened(tmp_path / "db") as (store, run):
         timers = 0
-        async with aclosing(following(store, bus, poll_s=300).follow(run, idle_s=1000)) as pages:
+        tails = following(store, bus, poll_s=300)
+        async with aclosing(tails.follow(run, idle_s=1000, take=take if takes else None)) as pages:
+            coming = asyncio.ensure_future(anext(pages))
             for number in range(5):
-                coming = asyncio.ensure_future(anext(pages))
                 await asyncio.sleep(0)
                 await write(store, bus, run, number, [event(number)])
-                assert await coming == ((number + 1, event(number)),)
+                found = await (taken.get() if takes else coming)
+                assert found == ((number + 1, event(number)),)
+                coming = coming if takes else asyncio.ensure_future(anext(pages))
                 later_s += 180
-            coming = asyncio.ensure_future(anext(pages))
+            await asyncio.sleep(0)
             assert timers == 1
             # The timer of the first wait ends here, 180 s and more after the last event.
             later_s += 180
@@ -358,6 +368,55 @@ async def test_a_tail_keeps_one_timer_and_its_silence_counts_from_the_last_event
             later_s += 1000
             assert await coming == ()
             assert timers == 2
+
+
+async def test_what_comes_while_a_tail_waits_is_taken_without_waking_it(tmp_path: Path) -> None:
+    """But not what it begins with, and what it ends with."""
+    bus = MemoryBus()
+    async with asyncio.timeout(20), opened(tmp_path / "db") as (store, run):
+        await write(store, bus, run, 0, [event(1)])
+        taken = asyncio.Queue[Page]()
+
+        def take(page: Page) -> bool:
+            taken.put_nowait(page)
+            return True
+
+        begun, tails = await current(store, run), following(store, bus)
+        async with aclosing(tails.follow(begun, until={"step_paused"}, take=take)) as pages:
+            assert await first_page(pages) == [1]
+            waiting = asyncio.create_task(first_page(pages))
+            for seq in (2, 3, 4):
+                await write(store, bus, run, seq - 1, [event(seq)])
+                assert await taken.get() == ((seq, event(seq)),)
+                assert tails.lag == 0
+            assert not waiting.done()
+            await write(store, bus, run, 4, [event(5), PAUSED])
+            assert await waiting == [5, 6]
+            assert await anext(pages, None) is None
+        assert taken.empty()
+
+
+def _refuses(page: Page) -> bool:
+    return False
+
+
+def _cannot_read(page: Page) -> bool:
+    raise ValueError(f"event {page[0][0]} has no type")
+
+
+@pytest.mark.parametrize("take", [_refuses, _cannot_read])
+async def test_a_page_that_is_not_taken_is_yielded_and_hinders_nobody(
+    tmp_path: Path, take: Callable[[Page], bool]
+) -> None:
+    bus = MemoryBus()
+    async with asyncio.timeout(20), opened(tmp_path / "db") as (store, run):
+        tails = following(store, bus)
+        async with aclosing(tails.follow(run, take=take)) as refusing, aclosing(tails.follow(run)) as other:
+            for seq in (1, 2):
+                waiting = [asyncio.create_task(first_page(each)) for each in (refusing, other)]
+                await asyncio.sleep(0)
+                await write(store, bus, run, seq - 1, [event(seq)])
+                assert await asyncio.gather(*waiting) == [[seq], [seq]]
 
 
 def test_a_page_is_framed_as_its_events_are() -> None:
@@ -420,6 +479,8 @@ def record(head: int = 0, *, status: str = "running", run_id: str = "r") -> RunR
 def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: int) -> None:
     """Any number, from any place, however slow, whoever is cancelled, and however reads and appends fall.
 
+    Some take pages while they wait, now and then.
+
     No poll comes to the rescue: a wake-up that got lost between them would end in a timeout.
     """
     chance = random.Random(seed)
@@ -434,12 +495,24 @@ def test_every_tail_sees_exactly_the_log(seed: int, sizes: list[int], readers: i
         begin = after = chance.randint(0, len(store.log))
         seen: list[bytes] = []
         slowness = chance.choice([1, 1, 5, 200])
+
+        def take(page: Page) -> bool:
+            nonlocal after
+            if chance.random() < 0.3:
+                return False
+            for seq, data in page:
+                after += 1
+                assert seq == after
+                seen.append(data)
+            return True
+
+        taking = chance.choice([None, take])
         while after < len(log):
             # Leaves at some page, by being closed or cancelled, and comes back to where it was.
             head = chance.randint(after, len(store.log))
             status = "completed" if head == len(log) else "running"
             leaving = chance.choice([1, 3, 1000])
-            async with aclosing(tails.follow(record(head, status=status), after=after)) as pages:
+            async with aclosing(tails.follow(record(head, status=status), after=after, take=taking)) as pages:
                 while leaving := leaving - 1:
                     task = asyncio.create_task(_next(pages))
                     if chance.random() < 0.1:

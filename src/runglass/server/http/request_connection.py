@@ -44,6 +44,25 @@ class RequestConnection:
             for call in list(self._calls):
                 call()
 
+    def send_now(self, part: bytes) -> bool:
+        """Sends a part of a body whose length was not announced, without waiting.
+
+        False, and nothing is sent, if the caller is slow, has left, or waits for nothing more. The parts
+        before it must have been sent.
+        """
+        cycle = self._cycle
+        if (
+            cycle.flow.write_paused
+            or cycle.disconnected
+            or cycle.response_complete
+            or not cycle.response_started
+            or not cycle.chunked_encoding
+            or cycle.transport.is_closing()
+        ):
+            return False
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+        return True
+
     def cut_off(self) -> None:
         """Ends the connection amid the response; does nothing once that is complete."""
         if not self._cycle.response_complete:

@@ -10,8 +10,10 @@ from contextlib import aclosing
 from functools import partial
 from typing import Protocol
 
+from runglass.engine.scheduling.pacing import LARGE_MOVE_BYTES
 from runglass.errors import RunPurged, RunUnreadable, StoreError
 from runglass.server.http.open_responses import OpenResponses
+from runglass.server.http.request_connection import RequestConnection
 from runglass.server.http.response_stream import Headers, StreamedResponse
 from runglass.sse import PING, RETRY
 
@@ -49,6 +51,15 @@ def event_stream(
         ended_by=partial(open_responses.ended_by, key_id=key_id),
         at_end=at_end,
     )
+
+
+def sent_now(connection: RequestConnection, page: Framed) -> bool:
+    """Whether the page could be sent without waiting, amid the stream; large ones wait for their turn.
+
+    Raises ValueError for a page that cannot be framed.
+    """
+    frames = page.frames
+    return len(frames) <= LARGE_MOVE_BYTES and connection.send_now(frames)
 
 
 async def _frames(pages: AsyncGenerator[Framed, None]) -> AsyncGenerator[bytes, None]:

@@ -19,8 +19,9 @@ from runglass.errors import RunUnreadable, api_error
 from runglass.server.api_request import ApiRequest
 from runglass.server.endpoint import JSON, Parameter
 from runglass.server.http.json_streaming import PART_BYTES, Pages, joined
+from runglass.server.http.request_connection import connection_of
 from runglass.server.http.response_stream import StreamedResponse
-from runglass.server.http.sse_response import event_stream
+from runglass.server.http.sse_response import event_stream, sent_now
 from runglass.server.security.authentication import OpenedTrace, runtime_of
 from runglass.server.security.revocation import parts_while_allowed
 from runglass.server.services.attempt_parts import without_large_parts
@@ -145,7 +146,12 @@ async def stream(
                 f" from its start, or go on after event {head}"
             )
             raise api_error("INVALID_REQUEST", message, execution_id=run.id)
-    pages = runtime.tails.follow(run, after=seen, idle_s=runtime.settings.ping_s)
+    pages = runtime.tails.follow(
+        run,
+        after=seen,
+        idle_s=runtime.settings.ping_s,
+        take=partial(sent_now, connection_of(request.scope)),
+    )
     return event_stream(pages, open_responses=request.services.open_responses, key_id=request.auth.id)
 
 
