@@ -3,11 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
-from runglass.errors import CommitUncertain
+from runglass.errors import CommitUncertain, StoreUnreachable
 from runglass.store.postgres.connections import Connections, Db
+from runglass.store.postgres.store import PostgresStore
+from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server
 
 
@@ -77,5 +81,74 @@ async def test_the_isolation_that_a_role_prefers_is_not_what_transactions_have(t
         assert await opened.write(lambda db: db.fetchval(shown)) == "read committed"
         assert await opened.read(lambda db: db.fetchval(shown)) == "read committed"
         assert await opened.read_at_one_moment(lambda db: db.fetchval(shown)) == "repeatable read"
+    finally:
+        await opened.close()
+
+
+async def test_an_append_that_a_lock_timeout_of_the_role_ends_is_made_again(tmp_path: Path) -> None:
+    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+    async with PostgresStore(f"{address}&lock_timeout=20") as store:
+        run = await make_run(store)
+        other = await asyncpg.connect(address)
+        try:
+            await other.execute("BEGIN; SELECT FROM run FOR UPDATE")
+            appending = asyncio.create_task(store.append(batch(run, 0, b"1")))
+            await asyncio.wait({appending}, timeout=0.2)
+            assert not appending.done()
+            await other.execute("COMMIT")
+            await appending
+        finally:
+            await other.close()
+        assert await store.events(run.no, after=0, limit_bytes=9) == [(1, b"1")]
+
+
+async def test_where_a_role_may_have_no_more_connections_those_that_it_has_are_waited_for(
+    tmp_path: Path,
+) -> None:
+    server = await asyncio.to_thread(postgres_server)
+    parts = urlsplit(await server.database_of(tmp_path))
+    await server.execute("DROP ROLE IF EXISTS few", "CREATE ROLE few LOGIN CONNECTION LIMIT 1")
+    opened = Connections(parts._replace(netloc=parts.netloc.replace("postgres", "few", 1)).geturl())
+    await opened.open()
+    try:
+        slow = "SELECT pg_backend_pid(), pg_sleep(0.05)"
+        rows = await asyncio.gather(*(opened.read(lambda db: db.fetchrow(slow)) for _ in range(3)))
+        assert len({row[0] for row in rows}) == 1, "it is kept"
+    finally:
+        await opened.close()
+        await server.execute("DROP ROLE few")
+
+
+async def test_who_had_no_connection_in_vain_does_not_keep_others_from_waiting_for_one(
+    tmp_path: Path,
+) -> None:
+    server = await asyncio.to_thread(postgres_server)
+    parts = urlsplit(await server.database_of(tmp_path))
+    await server.execute("DROP ROLE IF EXISTS few", "CREATE ROLE few LOGIN CONNECTION LIMIT 1")
+    by_few = parts._replace(netloc=parts.netloc.replace("postgres", "few", 1)).geturl()
+    opened = Connections(by_few, patience_s=1.0)
+    await opened.open()
+    other = await asyncpg.connect(by_few)
+    try:
+        with pytest.raises(StoreUnreachable, match="too many connections for role"):
+            await opened.read(lambda db: db.fetchval("SELECT 1"))
+        reading = asyncio.create_task(opened.read(lambda db: db.fetchval("SELECT 1")))
+        await asyncio.wait({reading}, timeout=0.1)
+        assert not reading.done()
+        await other.close()
+        assert await reading == 1
+    finally:
+        await other.close()
+        await opened.close()
+        await server.execute("DROP ROLE few")
+
+
+async def test_a_server_that_takes_no_writes_is_called_so(tmp_path: Path) -> None:
+    address = await (await asyncio.to_thread(postgres_server)).database_of(tmp_path)
+    opened = Connections(f"{address}&default_transaction_read_only=on", patience_s=1.0)
+    await opened.open()
+    try:
+        with pytest.raises(StoreUnreachable, match="takes no writes, as a standby does; name the host"):
+            await opened.read(lambda db: db.execute("CREATE TABLE t ()"))
     finally:
         await opened.close()

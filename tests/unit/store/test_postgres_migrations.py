@@ -175,6 +175,21 @@ async def test_a_migration_may_take_longer_than_a_statement_and_who_migrates_too
     assert await applied(empty) == [migration.number for migration in slow]
 
 
+async def test_a_migration_takes_its_time_whatever_the_role_gives_to_statements(
+    server: PostgresServer, empty: Connections
+) -> None:
+    known = migrations()
+    await migrate_postgres(empty, known)
+    slow = [*known, Migration(known[-1].number + 1, "slow.sql", "SELECT pg_sleep(0.5)", breaks=0)]
+    hasty = Connections(f"{server.address(EMPTY)}&statement_timeout=300")
+    await hasty.open()
+    try:
+        await migrate_postgres(hasty, slow)
+    finally:
+        await hasty.close()
+    assert await applied(empty) == [migration.number for migration in slow]
+
+
 async def partitions(address: str) -> list[str]:
     connection = await asyncpg.connect(address)
     try:

@@ -7,15 +7,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
+import asyncpg
 import pytest
 
+from runglass.admin_api import SERVER
 from runglass.clock import SystemClock, iso
 from runglass.engine.engine import Engine
 from runglass.engine.maintenance.maintenance import Maintenance
-from runglass.errors import StoreError, WrongExpectedVersion
+from runglass.errors import ImportConflict, StoreError, WrongExpectedVersion
 from runglass.run_query import RunQuery
 from runglass.store.postgres.store import PostgresStore
 from runglass.store.records import IdempotencyKey
+from tests.conformance.test_imports import EVENTS, FLOW, RUN, import_run, imported, project_id_of
 from tests.conformance.test_store import batch, make_run
 from tests.postgres_server import postgres_server
 from tests.records import new_run
@@ -169,6 +172,64 @@ async def test_the_import_of_a_process_is_given_up_by_others_once_it_is_gone(
     await ours.abandon_imports()
     with pytest.raises(StoreError, match="given up"):
         await theirs.import_rows(no, [(2, b"2")], [])
+
+
+@pytest.mark.parametrize(
+    ("flow_id", "project", "told"),
+    [
+        ("flow-from-afar", "another", "flow flow-from-afar cannot be made in this project"),
+        ("flow-of-theirs", "demo", r"the project has a flow 'far' of its own \(flow-of-theirs\)"),
+    ],
+)
+async def test_an_import_sees_the_flow_that_somebody_else_makes_at_the_same_time(
+    stores: list[PostgresStore], tmp_path: Path, flow_id: str, project: str, told: str
+) -> None:
+    ours = stores[0]
+    project_id = await project_id_of(ours)
+    other_id = await project_id_of(ours, project)
+    no = await ours.begin_import(project_id, RUN)
+    await ours.import_rows(no, EVENTS, [])
+    server = postgres_server()
+    theirs = await asyncpg.connect(await server.database_of(tmp_path))
+    try:
+        await theirs.execute(
+            "BEGIN; INSERT INTO flow (id, project_id, slug, updated_at)"
+            f" VALUES ('{flow_id}', {other_id}, 'far', '2026')"
+        )
+        importing = asyncio.create_task(ours.finish_import(imported(no, project_id), by=SERVER))
+        await asyncio.wait({importing}, timeout=0.1)
+        assert not importing.done()
+        await theirs.execute("COMMIT")
+    finally:
+        await theirs.close()
+    with pytest.raises(ImportConflict, match=told):
+        await importing
+    assert await ours.run(RUN) is None
+
+
+async def test_an_import_sees_the_version_that_somebody_else_makes_at_the_same_time(
+    stores: list[PostgresStore], tmp_path: Path
+) -> None:
+    ours = stores[0]
+    project_id = await project_id_of(ours)
+    await import_run(ours, project_id, id="before", version=0)
+    no = await ours.begin_import(project_id, RUN)
+    await ours.import_rows(no, EVENTS, [])
+    theirs = await asyncpg.connect(await postgres_server().database_of(tmp_path))
+    try:
+        await theirs.execute(
+            "BEGIN; INSERT INTO flow_version (flow_id, version, source, created_at)"
+            f" VALUES ('{FLOW}', 3, 'another', '2026')"
+        )
+        importing = asyncio.create_task(ours.finish_import(imported(no, project_id), by=SERVER))
+        await asyncio.wait({importing}, timeout=0.1)
+        assert not importing.done()
+        await theirs.execute("COMMIT")
+    finally:
+        await theirs.close()
+    with pytest.raises(ImportConflict, match="version 3 of flow 'far' is another one here"):
+        await importing
+    assert await ours.run(RUN) is None
 
 
 async def test_what_two_processes_remove_at_once_is_counted_once(stores: list[PostgresStore]) -> None:

@@ -19,7 +19,7 @@ from runglass.clock import Clock, SharedClock, SystemClock
 from runglass.connection_errors import plain_cause
 from runglass.errors import CommitUncertain, StoreError, StoreUnreachable, WrongStoreAddress
 from runglass.store.overview import PoolUse
-from runglass.store.postgres.driver_errors import LOST, ROLLED_BACK, kind_of
+from runglass.store.postgres.driver_errors import FULL, LOST, ROLLED_BACK, kind_of
 from runglass.store.postgres.prepared_statements import PreparingConnect
 from runglass.store.postgres.server_watch import ServerWatch
 from runglass.store_address import check_files, shown_address
@@ -85,6 +85,10 @@ Work = Callable[[Db], Awaitable[Result]]
 
 class ConnectionLost(StoreUnreachable):
     """No answer, or no connection: what was sent may have been done or not."""
+
+
+class NoFurtherConnection(ConnectionLost):
+    """The server takes no more connections, of this role or at all. Nothing was sent."""
 
 
 class GaveWay(StoreError):
@@ -230,7 +234,7 @@ class Connections:
             try:
                 result = await attempt()
             except (ConnectionLost, GaveWay) as error:
-                is_lost = isinstance(error, ConnectionLost)
+                is_lost = isinstance(error, ConnectionLost) and not isinstance(error, NoFurtherConnection)
                 if time.monotonic() + pause_s > until_s:
                     self._is_away = self._is_away or is_lost
                     raise
@@ -255,6 +259,8 @@ class Connections:
                     raise
         except asyncpg.ClientConfigurationError as error:
             raise self._store_error(error, WrongStoreAddress) from error
+        except FULL as error:
+            raise self._store_error(error, NoFurtherConnection) from error
         except LOST as error:
             if self._pool is not None:
                 # The others are lost for the same reason; each is made anew before it is used again.
@@ -267,6 +273,8 @@ class Connections:
 
     def _store_error(self, error: Exception, kind: type[StoreError] | None = None) -> StoreError:
         text = str(error) if isinstance(error, asyncpg.PostgresError) else plain_cause(error)
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            text = f"it takes no writes, as a standby does; name the host that does ({text})"
         return (kind or kind_of(error))(f"the store {self.name!r} cannot be used: {text}")
 
 

@@ -15,14 +15,17 @@ LOST = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     # The server has ended the session, and the network has not told yet: nothing can be sent any more.
     asyncpg.InternalClientError,
-    asyncpg.TooManyConnectionsError,
     # A primary that has become a standby, or the pooler has not noticed yet.
     asyncpg.ReadOnlySQLTransactionError,
 )
 """No answer, or no connection; what was sent may have been done."""
+FULL = (asyncpg.TooManyConnectionsError,)
+"""No further connection, and nothing was sent; those that there are serve on."""
 ROLLED_BACK = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
+    # Where the role has a `lock_timeout`.
+    asyncpg.LockNotAvailableError,
     # A migration has changed what the statement returns; it is prepared anew the next time.
     asyncpg.InvalidCachedStatementError,
 )

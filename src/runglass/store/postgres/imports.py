@@ -69,7 +69,6 @@ class Imports:
         async def work(db: Db) -> None:
             await _require_import(db, run.no)
             await _require_new(db, run.id)
-            await _require_flow(db, run)
             await _make_flow(db, run)
             await db.execute("SELECT count_bytes($1, $2)", run.project_id, run.log_bytes)
             facts = RunFacts.of(run.summary)
@@ -135,48 +134,50 @@ def _there_already(run_id: str) -> ImportConflict:
 
 
 async def _require_flow(db: Db, run: ImportedRun) -> None:
-    """Raises ImportConflict where the flow of the run cannot be, or is not, the one of the project."""
+    """Raises ImportConflict where the flow of the run cannot be, or is not, one of the project."""
     flow = run.flow
     found = await db.fetchrow("SELECT project_id, slug FROM flow WHERE id = $1", flow.id)
     if found is None:
         sql = "SELECT id FROM flow WHERE project_id = $1 AND slug = $2"
         other = await db.fetchval(sql, run.project_id, flow.slug)
-        if other is not None:
-            raise ImportConflict(
-                "FLOW_CONFLICT",
-                f"the project has a flow {flow.slug!r} of its own ({other}), and the run is of flow"
-                f" {flow.id}; import the file into another project",
-            )
-    elif tuple(found) != (run.project_id, flow.slug):
+        raise ImportConflict(
+            "FLOW_CONFLICT",
+            f"the project has a flow {flow.slug!r} of its own ({other}), and the run is of flow"
+            f" {flow.id}; import the file into another project",
+        )
+    if tuple(found) != (run.project_id, flow.slug):
         raise ImportConflict(
             "FLOW_CONFLICT",
             f"flow {flow.id} cannot be made in this project; import the file on another server",
         )
-    elif run.version:
-        source = await _source(db, flow, run.version)
-        if source not in (None, flow.source):
-            raise ImportConflict(
-                "FLOW_CONFLICT",
-                f"version {run.version} of flow {flow.slug!r} is another one here than the run is of; import"
-                " the file into another project",
-            )
 
 
 async def _make_flow(db: Db, run: ImportedRun) -> None:
-    """Makes the flow, as a draft, where it is new, and the version that ran."""
+    """Makes the flow, as a draft, where it is new, and the version that ran. Raises ImportConflict.
+
+    What is there is looked at afterwards: somebody else may make the same meanwhile.
+    """
     flow = run.flow
     made = await db.fetchval(
         "INSERT INTO flow (id, project_id, slug, name, capture, updated_at, retention_days,"
-        f" content_retention_days) VALUES ($1, $2, $3, $4, $5, {NOW}, $6, $7) ON CONFLICT (id) DO NOTHING"
+        f" content_retention_days) VALUES ($1, $2, $3, $4, $5, {NOW}, $6, $7) ON CONFLICT DO NOTHING"
         " RETURNING id",
         *(flow.id, run.project_id, flow.slug, flow.name, flow.capture, *flow.retention),
     )
+    await _require_flow(db, run)
     versions = {run.version, 0} if made else {run.version}
     for version in sorted(versions):
         await db.execute(
             f"INSERT INTO flow_version (flow_id, version, source, created_at) VALUES ($1, $2, $3, {NOW})"
             " ON CONFLICT (flow_id, version) DO NOTHING",
             *(flow.id, version, flow.source),
+        )
+    # A draft changes, and may be another one by now.
+    if run.version and await _source(db, flow, run.version) != flow.source:
+        raise ImportConflict(
+            "FLOW_CONFLICT",
+            f"version {run.version} of flow {flow.slug!r} is another one here than the run is of; import"
+            " the file into another project",
         )
 
 

@@ -113,7 +113,8 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
     async def transaction(db: Db) -> bool | None:
         """Whether there was one to apply; None where it did not get a table."""
         # Says itself what was done before, so it needs no mark, for which there may be no table yet.
-        await db.execute("BEGIN")
+        # A migration takes its time, whatever the role gives to statements.
+        await db.execute("BEGIN; SET LOCAL statement_timeout = 0")
         try:
             is_one = await next_one(db)
         except asyncpg.LockNotAvailableError:
