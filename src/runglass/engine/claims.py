@@ -204,6 +204,10 @@ class RunClaims:
     async def _claim_shared(self) -> set[str]:
         """One claim of as many as there are places for; there may be more."""
         limit = min(CLAIMED_AT_ONCE, self._queue.free)
+        if not self._lease.is_held:
+            # Runs of an owner without a lease are anybody's.
+            self._may_wait = False
+            return set()
         if limit <= 0 or not self._executes:
             return set()
         # Also where the claim fails: what waits is looked for again.

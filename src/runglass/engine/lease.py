@@ -18,7 +18,10 @@ RETRY_S = 0.5
 
 
 class Lease:
-    """The lease of the owner of these runs, `lease_s` seconds from each renewal; `process` is who that is."""
+    """The lease of the owner of these runs, `lease_s` seconds from each renewal; `process` is who that is.
+
+    `is_held` is whether the store said so the last time that it answered.
+    """
 
     def __init__(
         self, store: Store, clock: Clock, active: ActiveRuns, *, lease_s: float, process: ProcessFacts
@@ -28,13 +31,15 @@ class Lease:
         self._active = active
         self._lasts = timedelta(seconds=lease_s)
         self._process = process
+        self.is_held = False
 
     async def hold(self, *, renew: bool) -> bool:
         """Takes the lease, or renews it; False where others have taken it away. Raises StoreError."""
         until = iso(self._clock.now() + self._lasts)
-        return await self._store.hold_lease(
+        self.is_held = await self._store.hold_lease(
             self._active.owner, until=until, renew=renew, process=self._process
         )
+        return self.is_held
 
     async def keep_forever(self, keep: Callable[[], Awaitable[None]]) -> None:
         """Calls `keep` three times in a lease, and sooner after a failure, until it is cancelled."""

@@ -16,7 +16,7 @@ from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run_outcome import LeaseLost, RunOutcome
 from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.errors import CommitUncertain, FlowExecutionError
+from runglass.errors import CommitUncertain, FlowExecutionError, StoreError
 from runglass.events import FlowCancelled, StepCompleted, decode_event
 from runglass.log_tail import Tails
 from runglass.store.base import Store
@@ -107,6 +107,29 @@ async def test_a_run_is_executed_by_the_process_that_claims_it(machines: Machine
         assert ran.types() == (await read(alone, local.id, await local.outcome())).types()
     result, _ = await machines.front.store.outcome((await stored(machines.front, started.id)).no)
     assert msgspec.json.decode(result or b"") == {"n": 40, "a": 4}
+
+
+async def test_a_process_that_is_refused_a_lease_claims_nothing(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = await start(machines.front, WALK, {"n": 3})
+    waiting = await stored(machines.front, started.id)
+
+    async def refused(*args: Any, renew: bool, **more: Any) -> bool:
+        if renew:
+            return False
+        raise StoreError("a migration has broken this program")
+
+    claims = machines.worker.engine._claims
+    with monkeypatch.context() as patch:
+        patch.setattr(machines.worker.store, "hold_lease", refused)
+        with pytest.raises(StoreError, match="broken this program"):
+            await machines.worker.engine.keep_lease()
+        claims.look()
+        await claims.close()
+        assert await stored(machines.front, started.id) == waiting
+    await machines.worker.engine.keep_lease()
+    await until_idle(machines.front, started.id)
 
 
 async def test_what_the_log_may_not_keep_goes_to_the_caller_through_the_store(machines: Machines) -> None:

@@ -91,6 +91,39 @@ async def test_a_migration_is_not_applied_while_a_process_lives_that_it_would_br
         await migrate_postgres(empty, [*known, newer, breaking])
 
 
+async def test_a_process_that_opened_before_a_migration_that_breaks_it_gets_no_lease_after_it(
+    server: PostgresServer, empty: Connections
+) -> None:
+    known = migrations()
+    last = known[-1].number
+    breaking = Migration(last + 1, "breaking.sql", "SELECT pg_sleep(0.3)", breaks=last)
+    async with PostgresStore(server.address(EMPTY)) as store:
+        now = datetime.now(UTC)
+        # One that stood still while its lease ran out.
+        await store.hold_lease("slow", until=iso(now - timedelta(seconds=1)), renew=False)
+        migrating = asyncio.create_task(migrate_postgres(empty, [*known, breaking]))
+        async with asyncio.timeout(10):
+            await until_told(lambda: is_asleep(server), every_s=0.01)
+        until = iso(now + timedelta(hours=1))
+        renewing = asyncio.create_task(store.hold_lease("slow", until=until, renew=True))
+        with pytest.raises(
+            StoreError, match=f"has schema {last + 1}, which this version .* cannot work with"
+        ):
+            await store.hold_lease("late", until=until, renew=False)
+        assert not await renewing
+        await migrating
+        assert await store.leases() == []
+
+
+async def is_asleep(server: PostgresServer) -> bool:
+    connection = await asyncpg.connect(server.address(EMPTY))
+    try:
+        sql = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')"
+        return bool(await connection.fetchval(sql))
+    finally:
+        await connection.close()
+
+
 async def test_a_migration_that_fails_leaves_nothing_behind(empty: Connections) -> None:
     broken = Migration(1, "broken.sql", "CREATE TABLE half (); SELECT 1 / 0", breaks=0)
     with pytest.raises(StoreError, match="division by zero"):

@@ -13,7 +13,7 @@ from typing import Any
 
 from runglass.clock import iso
 from runglass.store.postgres.connections import Connections, Db
-from runglass.store.postgres.migrations import migrations
+from runglass.store.postgres.migrations import await_migration, migrations
 from runglass.store.postgres.run_rows import RUN, run_of
 from runglass.store.postgres.sql_helpers import changed, every, one
 from runglass.store.process_records import NO_LIMITS, UNTOLD, HeldLease, ProcessFacts, QueuedRuns
@@ -108,17 +108,21 @@ class Leases:
         self, owner: str, *, until: str, renew: bool, process: ProcessFacts = UNTOLD
     ) -> bool:
         values: tuple[object, ...] = self._from_now(until), owner
+        knows = migrations()[-1].number
         sql = "UPDATE lease SET expires_at = now() + $1::interval WHERE owner = $2"
         if not renew:
             self._owner = owner
+            # Not from the beginning of the transaction, which may have waited for a migration.
             sql = (
                 "INSERT INTO lease (expires_at, owner, host, pid, version, executes_runs, knows_migration)"
-                " VALUES (now() + $1::interval, $2, $3, $4, $5, $6, $7)"
+                " VALUES (clock_timestamp() + $1::interval, $2, $3, $4, $5, $6, $7)"
             )
-            values = *values, *process, migrations()[-1].number
+            values = *values, *process, knows
         hold = changed(sql, *values)
 
         async def work(db: Db) -> int:
+            if not renew:
+                await await_migration(db, knows, self._db.name)
             await self._db.starts.look(db)
             return await hold(db)
 

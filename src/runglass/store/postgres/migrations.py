@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 LOCK = 5_242_880_717
 """The advisory lock of migrations and partitions. Transactions hold it: a pooler lets no session do so."""
+LEASES_LOCK = LOCK + 2
+"""Whoever takes a lease shares this advisory lock; a migration that breaks programs has it alone."""
 MONTHS_AHEAD = 2
 """Partitions are made for this month and as many after it: as long a process may run without making any."""
 MIGRATION_S = 3600.0
@@ -91,12 +93,7 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
                 " breaks integer NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
             )
         rows = await db.fetch("SELECT number, breaks FROM schema_migration")
-        if max((breaks for _, breaks in rows), default=0) >= known[-1].number:
-            newest = max(number for number, _ in rows)
-            raise StoreError(
-                f"the database {connections.name!r} has schema {newest}, which this version of Runglass, of"
-                f" schema {known[-1].number}, cannot work with; use the version that wrote it, or a newer one"
-            )
+        _require_unbroken(rows, known[-1].number, connections.name)
         applied = {number for number, _ in rows}
         missing = [each for each in known if each.number not in applied]
         if not missing:
@@ -142,8 +139,34 @@ async def migrate_postgres(connections: Connections, known: Sequence[Migration])
     await make_months(connections, months_ahead())
 
 
+async def await_migration(db: Db, knows: int, database: str) -> None:
+    """Returns when no migration that breaks programs goes on, nor begins in this transaction.
+
+    Raises StoreError where one has broken the program that `knows` the migrations up to this number: since
+    its process opened the database, no lease said that it lives.
+    """
+    await db.execute(f"SELECT pg_advisory_xact_lock_shared({LEASES_LOCK})", timeout=MIGRATION_S)
+    _require_unbroken(await db.fetch("SELECT number, breaks FROM schema_migration"), knows, database)
+
+
+def _require_unbroken(applied: Sequence[Any], knows: int, database: str) -> None:
+    if max((breaks for _, breaks in applied), default=0) >= knows:
+        newest = max(number for number, _ in applied)
+        raise StoreError(
+            f"the database {database!r} has schema {newest}, which this version of Runglass, of"
+            f" schema {knows}, cannot work with; use the version that wrote it, or a newer one"
+        )
+
+
 async def _require_none_alive(db: Db, database: str, migration: Migration) -> None:
-    """Raises StoreError where processes hold a lease whose programs the migration would break."""
+    """Raises StoreError where processes hold a lease whose programs the migration would break.
+
+    Until the end of the transaction none takes a lease, or has one again that ran out.
+    """
+    await db.execute(f"SELECT pg_advisory_xact_lock({LEASES_LOCK})", timeout=MIGRATION_S)
+    # A process that only stood still would renew it.
+    gone = "DELETE FROM lease WHERE knows_migration <= $1 AND expires_at <= now()"
+    await db.execute(gone, migration.breaks)
     sql = "SELECT host, pid, version FROM lease WHERE knows_migration <= $1 AND expires_at > now()"
     alive = [
         # Programs from before migration 9 did not tell who they are.
