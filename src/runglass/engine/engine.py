@@ -25,6 +25,7 @@ from runglass.engine.idle_runs import IdleRuns
 from runglass.engine.journal.resume import PausedRun, new_state
 from runglass.engine.journal.run_spec import RunSpec, Segment, SegmentSpec
 from runglass.engine.models.budget import Budgets, SharedBudgets
+from runglass.engine.queue_room import QueueRoom
 from runglass.engine.run_ids import RunIds
 from runglass.engine.run_outcome import RunReleased
 from runglass.engine.run_queue import RunQueue
@@ -105,6 +106,7 @@ class Engine:
             most_waiting_each=max_queued_runs_per_project,
             weights=weights,
         )
+        self._room = QueueRoom(store, self.queue)
         self._active = ActiveRuns(context, self.queue, free_place=self._free_place)
         self._idle = IdleRuns(context, self._active, self.queue)
         self._segments = NextSegments(
@@ -174,10 +176,10 @@ class Engine:
         run_id, owner, project_id = self._ids.next(), self._active.owner, record.project_id
         has_place = self.queue.take(project_id)
         segment = segment or Segment()
-        if self.shares_store and not has_place:
-            most = self.queue.most_counted
+        waits_elsewhere = self.shares_store and not has_place
+        if waits_elsewhere:
             segment, outputs = with_stored_content(segment, outputs), None
-            self.queue.require_room(project_id, await self._store.queued_runs(project_id, most=most))
+            await self._room.enter(project_id)
         waits_here = not has_place and not self.shares_store
         queued = self.queue.queue(run_id, project_id, outputs) if waits_here else None
         begun = SegmentSpec(plan=plan, segment=segment)
@@ -207,6 +209,8 @@ class Engine:
         finally:
             if has_place:
                 self._free_place(project_id)
+            if waits_elsewhere:
+                self._room.settle(project_id)
         if queued is not None:
             self.queue.stored(queued)
         await self._idle.tell_queued(run)

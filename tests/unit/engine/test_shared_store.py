@@ -16,11 +16,12 @@ from runglass.engine.journal.run_spec import Segment, ToolOffer
 from runglass.engine.maintenance.maintenance import Maintenance
 from runglass.engine.run_outcome import LeaseLost, RunOutcome
 from runglass.engine.steps.live_outputs import LiveOutputs
-from runglass.errors import CommitUncertain, FlowExecutionError, StoreError
+from runglass.errors import APIError, CommitUncertain, FlowExecutionError, StoreError
 from runglass.events import FlowCancelled, StepCompleted, decode_event
 from runglass.log_tail import Tails
 from runglass.store.base import Store
-from runglass.store.records import RunRecord
+from runglass.store.process_records import QueuedRuns
+from runglass.store.records import NewRun, RunRecord
 from runglass.store.sqlite.store import SqliteStore
 from tests.fakes import LEASE_S, VirtualClock
 from tests.unit.engine.conftest import EngineHarness, follow, open_harness, read, start
@@ -130,6 +131,46 @@ async def test_a_process_that_is_refused_a_lease_claims_nothing(
         assert await stored(machines.front, started.id) == waiting
     await machines.worker.engine.keep_lease()
     await until_idle(machines.front, started.id)
+
+
+async def test_calls_that_come_at_once_find_no_more_room_than_there_is(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    async with open_harness(store, line=5, shares_store=True, executes=False) as front:
+        ends = await asyncio.gather(*(start(front, HOLD) for _ in range(20)), return_exceptions=True)
+        assert sum(isinstance(end, StartedRun) for end in ends) == 5
+        refused = [end for end in ends if not isinstance(end, StartedRun)]
+        assert all(isinstance(end, APIError) and end.code == "UNAVAILABLE" for end in refused)
+
+
+async def test_a_call_that_cannot_be_stored_gives_its_room_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_path / "db", synchronous="NORMAL")
+    async with open_harness(store, line=1, shares_store=True, executes=False) as front:
+        create = store.create_run
+        count, failing, counted = store.queued_runs, asyncio.Event(), asyncio.Event()
+
+        async def fails_once(new: NewRun) -> RunRecord:
+            if failing.is_set():
+                return await create(new)
+            failing.set()
+            await counted.wait()
+            raise StoreError("the disk is full")
+
+        async def counts(project_id: int, *, most: int) -> QueuedRuns:
+            queued = await count(project_id, most=most)
+            if failing.is_set():
+                counted.set()
+            return queued
+
+        monkeypatch.setattr(store, "create_run", fails_once)
+        monkeypatch.setattr(store, "queued_runs", counts)
+        first = asyncio.create_task(start(front, HOLD))
+        await failing.wait()
+        second = asyncio.create_task(start(front, HOLD))
+        with pytest.raises(StoreError):
+            await first
+        assert (await second).is_shared
 
 
 async def test_what_the_log_may_not_keep_goes_to_the_caller_through_the_store(machines: Machines) -> None:
