@@ -17,6 +17,8 @@ from runglass.store_address import shown_address
 
 _LOST = (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What asyncpg raises where there is no connection, or no more; with the time-outs, which are OSErrors."""
+# Who only listens says nothing, and a role may have a limit to that. PostgreSQL before 14 does not know it.
+_STAY = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 
 
 class PostgresCarrier:
@@ -55,6 +57,7 @@ class PostgresCarrier:
             self._address, timeout=CONNECT_S, command_timeout=SEND_S, statement_cache_size=0
         )
         stack.push_async_callback(_close, connection)
+        await connection.execute(_STAY)
         return connection
 
     def _away(self, error: Exception) -> BusAway:

@@ -203,6 +203,14 @@ async def test_each_of_the_two_sessions_may_be_ended(
         await woken(there, here)
 
 
+async def test_a_role_that_ends_silent_sessions_does_not_end_these(
+    database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(ProcessBus(PostgresCarrier(f"{database}&idle_session_timeout=200"))):
+        await asyncio.sleep(0.6)
+    assert "the bus is away" not in caplog.text
+
+
 async def test_behind_a_pooler_the_log_says_what_to_set_and_a_direct_address_works(
     database: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
