@@ -22,10 +22,9 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     queued_runs: int = 100_000
     claims: int = 100
     claimers: tuple[int, ...] = (1, 4)
-    server_tails: tuple[int, ...] = (2, 1000)
-    """Over two servers."""
+    server_tails: tuple[tuple[int, int], ...] = ((2, 40), (1000, 10))
+    """So many over two servers, and how many events a second come on the run that they follow."""
     wake_ups: int = 100
-    wake_up_rate: int = 10
     flood_runs: int = 50_000
     jobs: int = 10
     requests: int = 5000
@@ -68,9 +67,8 @@ TINY = Sizes(
     queued_runs=200,
     claims=4,
     claimers=(1, 2),
-    server_tails=(4,),
+    server_tails=((4, 20),),
     wake_ups=8,
-    wake_up_rate=20,
     flood_runs=1000,
     jobs=1,
     requests=40,

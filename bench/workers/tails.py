@@ -4,96 +4,114 @@ The first message says what to follow; the answer comes once all are connected a
 event. The second says when each further event is due; the answer comes when all have arrived. Or it says
 nothing, and a third one says when each was committed. With `more` in the first message its tails are beside
 those that there are.
+
+The system notes when bytes arrive at a socket, so what is measured is not how fast this process reads them.
+With `rest_s` it rests so long before it reads what has come.
 """
 
-import asyncio
+import select
+import socket
+import struct
 import time
 from statistics import quantiles
-from typing import cast
-
-import uvloop
 
 from bench.answering import Message, answer
 from bench.raw import place, request
 
 MARK = b"\ndata: "
 PATIENCE_S = 60
+RECEIVE_BYTES = 1 << 14
+SO_TIMESTAMPNS = 35
+"""Asks Linux for the time of arrival, by the clock of the day; Python has no name for it."""
+ARRIVAL = struct.Struct("@qq")
+"""Seconds and nanoseconds."""
+NOTE_BYTES = socket.CMSG_SPACE(ARRIVAL.size)
 
 
-class Tail(asyncio.Protocol):
-    """One connection; `arrivals` are the times at which so many events had come in all."""
+class Tail:
+    """One connection; `arrivals` are the times at which so many events had come in all.
 
-    def __init__(self, wire: bytes) -> None:
-        loop = asyncio.get_running_loop()
+    Of events that are read together the time is that of the last: they are never taken for earlier.
+    """
+
+    def __init__(self, address: str, wire: bytes) -> None:
         self.arrivals: list[tuple[float, int]] = []
-        self.first: asyncio.Future[None] = loop.create_future()
-        self.last: asyncio.Future[None] = loop.create_future()
-        self.expected = 0
-        self._wire = wire
-        self._seen = 0
+        self.seen = 0
         self._rest = b""
+        self.connection = socket.create_connection(place(address))
+        self.connection.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self.connection.sendall(wire)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.WriteTransport, transport).write(self._wire)
-
-    def data_received(self, data: bytes) -> None:
-        at_s = time.monotonic()
+    def read(self, day_began_s: float) -> None:
+        """Takes what has come; `day_began_s` is the zero of the clock of the day on the monotonic one."""
+        data, notes, _, _ = self.connection.recvmsg(RECEIVE_BYTES, NOTE_BYTES)
+        if not data:
+            raise ConnectionError(f"a tail ended after {self.seen} events: {self._rest!r}")
+        seconds, nanoseconds = ARRIVAL.unpack(notes[0][2])
         data = self._rest + data
         # Shorter than the mark: what may be its beginning, and never a whole one twice.
         self._rest = data[1 - len(MARK) :]
-        self._seen += data.count(MARK)
-        self.arrivals.append((at_s, self._seen))
-        if self._seen and not self.first.done():
-            self.first.set_result(None)
-        if self._seen == self.expected and not self.last.done():
-            self.last.set_result(None)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        for future in (self.first, self.last):
-            if not future.done():
-                future.set_exception(
-                    ConnectionError(f"a tail ended after {self._seen} events: {self._rest!r}")
-                )
+        self.seen += data.count(MARK)
+        self.arrivals.append((day_began_s + seconds + nanoseconds / 1e9, self.seen))
 
 
 class Tails:
     """All tails on one run."""
 
-    def __init__(self, runner: asyncio.Runner) -> None:
-        self._runner = runner
-        self._tails: list[Tail] = []
+    def __init__(self) -> None:
+        self._tails: dict[int, Tail] = {}
+        self._poll = select.epoll()
+        self._expected = 0
 
     def work(self, message: Message) -> Message:
         if "address" in message:
             if not message.get("more"):
-                self._tails = []
-            self._runner.run(self._connect(message))
+                self._leave()
+            self._connect(message)
             return {"connected": len(self._tails)}
         if "committed_s" in message:
             return self._lateness(message["committed_s"])
-        self._runner.run(self._until_the_last())
+        self._read_until(self._expected, rest_s=message.get("rest_s", 0))
         if "rate" not in message:
             return {}
         start_s, rate = message["start_s"], message["rate"]
-        return self._lateness([start_s + number / rate for number in range(self._tails[0].expected - 1)])
+        return self._lateness([start_s + number / rate for number in range(self._expected - 1)])
 
-    async def _connect(self, message: Message) -> None:
-        loop = asyncio.get_running_loop()
+    def _connect(self, message: Message) -> None:
         wire = request(message["target"], message["key"])
-        async with asyncio.timeout(PATIENCE_S):
-            for _ in range(message["tails"]):
-                _, tail = await loop.create_connection(lambda: Tail(wire), *place(message["address"]))
-                tail.expected = message["events"] + 1
-                self._tails.append(tail)
-            await asyncio.gather(*[tail.first for tail in self._tails])
+        self._expected = message["events"] + 1
+        for _ in range(message["tails"]):
+            tail = Tail(message["address"], wire)
+            self._tails[tail.connection.fileno()] = tail
+            self._poll.register(tail.connection, select.EPOLLIN)
+        self._read_until(1, rest_s=0)
 
-    async def _until_the_last(self) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await asyncio.gather(*[tail.last for tail in self._tails])
+    def _leave(self) -> None:
+        for tail in self._tails.values():
+            tail.connection.close()
+        self._tails.clear()
+
+    def _read_until(self, events: int, *, rest_s: float) -> None:
+        """Reads until every tail has so many events in all."""
+        missing = {number for number, tail in self._tails.items() if tail.seen < events}
+        latest_s = time.monotonic() + PATIENCE_S
+        while missing:
+            ready = self._poll.poll(max(0.0, latest_s - time.monotonic()), len(self._tails))
+            if not ready:
+                raise TimeoutError(f"{len(missing)} tails lack events after {PATIENCE_S} s")
+            if rest_s:
+                time.sleep(rest_s)
+                ready = self._poll.poll(0, len(self._tails))
+            day_began_s = time.monotonic() - time.time()
+            for number, _ in ready:
+                tail = self._tails[number]
+                tail.read(day_began_s)
+                if tail.seen >= events:
+                    missing.discard(number)
 
     def _lateness(self, due_s: list[float]) -> Message:
         late_ms = []
-        for tail in self._tails:
+        for tail in self._tails.values():
             before = 0
             for at_s, seen in tail.arrivals:
                 # The run's first event is there before the clock starts; the others are due one by one, and
@@ -106,5 +124,4 @@ class Tails:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop_runner:
-        answer(Tails(loop_runner).work)
+    answer(Tails().work)
